@@ -1,0 +1,43 @@
+"""layergraph turns PyTorch models into an intermediate representation, and back into modules.
+
+``import layergraph.ir`` needs no PyTorch; everything that does is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from layergraph.ir import Edge, Implementation, Ir, Node, Ref, Symbol
+
+if TYPE_CHECKING:
+    from layergraph.convert import to_ir, to_torch
+    from layergraph.hookspecs import hookimpl
+
+__all__ = [
+    "Edge",
+    "Implementation",
+    "Ir",
+    "Node",
+    "Ref",
+    "Symbol",
+    "hookimpl",
+    "to_ir",
+    "to_torch",
+]
+
+_HOMES = {
+    "hookimpl": "layergraph.hookspecs",
+    "to_ir": "layergraph.convert",
+    "to_torch": "layergraph.convert",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'layergraph' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,400 @@
+"""Every rule that an IR must keep.
+
+What a graph *means* is for handlers to know; this is about what every graph needs to mean anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from layergraph.errors import InvalidIrError, Problem
+from layergraph.ir import (
+    FUNCTION,
+    INPUT,
+    MODULE,
+    OUTPUT,
+    STATE,
+    Edge,
+    Implementation,
+    Ir,
+    Node,
+    Ref,
+    TensorSpec,
+    Value,
+    refs,
+)
+from layergraph.ir.dictionary import EDGE_FIELDS, IMPLEMENTATION_FIELDS, NODE_FIELDS
+from layergraph.ir.values import ATOMS, parts
+
+MAX_NESTING = 100
+"""How deep values may be nested: more than any call of a torch function needs."""
+
+
+def check(ir: Ir) -> None:
+    """Raise if an IR breaks a rule.
+
+    Raises:
+        InvalidIrError: with every broken rule that was found.
+    """
+    problems = find_problems(ir)
+    if problems:
+        raise InvalidIrError(problems)
+
+
+def find_problems(ir: Ir) -> list[Problem]:
+    """Every rule that an IR breaks, in the order of the IR; empty for a valid one.
+
+    Rules about the whole are looked at only where the parts are in order.
+    """
+    problems = _Problems()
+    for name, implementation in ir.items():
+        _check_fields(problems, name, implementation)
+    if not problems.found:
+        for implementation in ir.values():
+            _check_graph(problems, implementation)
+        _check_hierarchy(problems, ir)
+    if not problems.found:
+        _check_calls(problems, ir)
+    return problems.found
+
+
+class _Problems:
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+
+    def add(self, place: str, message: str, remedy: str) -> None:
+        self.found.append(Problem(place, message, remedy))
+
+    def expect(self, place: str, what: str, value: object, kind: type | tuple[type, ...]) -> bool:
+        """Whether a field has the type that it must have; noted if not."""
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        if type(value) in kinds:
+            return True
+        wanted = " or ".join(each.__name__ for each in kinds)
+        self.add(place, f"its {what} is {value!r}", f"{what} must be of type {wanted}")
+        return False
+
+
+def _place(implementation: Implementation, node: Node | None = None) -> str:
+    where = f"implementation {implementation.name!r}"
+    return where if node is None else f"{where}, node {node.name!r}"
+
+
+# --- the parts: types of fields ---
+
+
+def _check_fields(problems: _Problems, name: str, implementation: Implementation) -> None:
+    place = f"implementation {name!r}"
+    if not problems.expect("the IR", "entry", implementation, Implementation):
+        return
+    problems.expect(place, "name", implementation.name, str)
+    if problems.expect(place, "type", implementation.type, str) and not implementation.type:
+        problems.add(place, "its type is empty", "name the kind of layer")
+    problems.expect(place, "training", implementation.training, (bool, type(None)))
+    _check_data(problems, place, implementation.data, IMPLEMENTATION_FIELDS)
+    if problems.expect(place, "children", implementation.children, (dict, type(None))):
+        for child, target in (implementation.children or {}).items():
+            if type(child) is not str or type(target) is not str or not all(child.split(".")):
+                problems.add(
+                    place,
+                    f"its child {child!r}: {target!r} is no name and implementation",
+                    "name children by non-empty strings, joined by dots",
+                )
+    if problems.expect(place, "tensors", implementation.tensors, dict):
+        for tensor, spec in implementation.tensors.items():
+            _check_tensor(problems, f"{place}, tensor {tensor!r}", implementation, tensor, spec)
+    if problems.expect(place, "nodes", implementation.nodes, dict):
+        for key, node in implementation.nodes.items():
+            _check_node_fields(problems, f"{place}, node {key!r}", key, node)
+    if problems.expect(place, "edges", implementation.edges, dict):
+        for pair, edge in implementation.edges.items():
+            _check_edge_fields(problems, f"{place}, edge {pair!r}", pair, edge)
+
+
+def _check_data(
+    problems: _Problems, place: str, data: Mapping[str, Value], fields: tuple[str, ...]
+) -> None:
+    if not problems.expect(place, "data", data, dict):
+        return
+    for key, value in data.items():
+        if type(key) is not str or key in fields:
+            problems.add(
+                place,
+                f"it has an attribute named {key!r}",
+                f"choose a string that is none of {', '.join(fields)}",
+            )
+        _check_value(problems, place, f"attribute {key!r}", value, references=False)
+
+
+def _check_value(
+    problems: _Problems, place: str, what: str, value: Value, *, references: bool
+) -> None:
+    stack = [(value, 0)]
+    while stack:
+        item, depth = stack.pop()
+        inside = parts(item)
+        if inside is None:
+            if type(item) not in ATOMS or (type(item) is Ref and not references):
+                problems.add(
+                    place,
+                    f"its {what} holds {item!r}, a {type(item).__name__}",
+                    "use plain values: numbers, strings, None, lists, tuples, dicts, slices",
+                )
+        elif depth == MAX_NESTING:
+            problems.add(place, f"its {what} is nested too deeply", f"nest {MAX_NESTING} deep")
+            return
+        else:
+            stack.extend((each, depth + 1) for each in inside)
+
+
+def _check_tensor(
+    problems: _Problems, place: str, owner: Implementation, name: object, spec: TensorSpec
+) -> None:
+    if not problems.expect(place, "entry", spec, TensorSpec):
+        return
+    problems.expect(place, "name", name, str)
+    problems.expect(place, "kind", spec.kind, (str, type(None)))
+    problems.expect(place, "dtype", spec.dtype, (str, type(None)))
+    problems.expect(place, "requires_grad", spec.requires_grad, (bool, type(None)))
+    problems.expect(place, "persistent", spec.persistent, (bool, type(None)))
+    problems.expect(place, "tied", spec.tied, (str, type(None)))
+    problems.expect(place, "value", spec.value, (bytes, type(None)))
+    shape = spec.shape
+    if problems.expect(place, "shape", shape, (tuple, type(None))):
+        for size in shape or ():
+            if type(size) is not int or size < 0:
+                problems.add(place, f"its shape is {shape!r}", "give sizes that are not negative")
+                break
+    if spec.kind not in (None, "parameter", "buffer", "constant"):
+        problems.add(
+            place, f"its kind is {spec.kind!r}", "the kinds are parameter, buffer and constant"
+        )
+    if owner.type == MODULE and (spec.kind is None or (shape is None and spec.tied is None)):
+        problems.add(place, "its kind or shape is missing", "no constructor would make it: say both")
+    if spec.kind == "constant" and spec.value is None and spec.tied is None:
+        problems.add(place, "it is a constant without a value", "give its value")
+
+
+def _check_node_fields(problems: _Problems, place: str, key: object, node: Node) -> None:
+    if not problems.expect(place, "entry", node, Node):
+        return
+    if problems.expect(place, "name", node.name, str) and key != node.name:
+        problems.add(place, f"its name is {node.name!r}", "key nodes by their names")
+    problems.expect(place, "type", node.type, str)
+    problems.expect(place, "implementation", node.implementation, str)
+    if problems.expect(place, "args", node.args, (tuple, type(None))):
+        for index, arg in enumerate(node.args or ()):
+            _check_value(problems, place, f"argument {index}", arg, references=True)
+    if problems.expect(place, "kwargs", node.kwargs, dict):
+        for name, arg in node.kwargs.items():
+            problems.expect(place, "argument name", name, str)
+            _check_value(problems, place, f"argument {name!r}", arg, references=True)
+    _check_data(problems, place, node.data, NODE_FIELDS)
+
+
+def _check_edge_fields(problems: _Problems, place: str, pair: object, edge: Edge) -> None:
+    if not problems.expect(place, "entry", edge, Edge):
+        return
+    problems.expect(place, "src", edge.src, str)
+    problems.expect(place, "sink", edge.sink, str)
+    if pair != (edge.src, edge.sink):
+        problems.add(place, f"it goes from {edge.src!r} to {edge.sink!r}", "key it by (src, sink)")
+    _check_data(problems, place, edge.data, EDGE_FIELDS)
+
+
+# --- one graph ---
+
+
+def _check_graph(problems: _Problems, implementation: Implementation) -> None:
+    nodes = implementation.nodes
+    place = _place(implementation)
+    for src, sink in implementation.edges:
+        for end in (src, sink):
+            if end not in nodes:
+                problems.add(
+                    f"{place}, edge {(src, sink)!r}",
+                    f"there is no node {end!r}",
+                    "add the node or remove the edge",
+                )
+    if not nodes:
+        return
+    outputs = [node.name for node in nodes.values() if node.type == OUTPUT]
+    if len(outputs) != 1:
+        problems.add(
+            place,
+            f"its graph has {len(outputs)} outputs" if outputs else "its graph has no output",
+            "give it exactly one node of type output, which may return several values",
+        )
+    reads: dict[str, list[str]] = {name: [] for name in nodes}
+    for src, sink in implementation.edges:
+        if sink in nodes:
+            reads[sink].append(src)
+    for node in nodes.values():
+        _check_arguments(problems, implementation, node, reads[node.name])
+    _check_cycles(problems, implementation)
+
+
+def _check_arguments(
+    problems: _Problems, implementation: Implementation, node: Node, predecessors: list[str]
+) -> None:
+    place = _place(implementation, node)
+    if node.args is None and not node.kwargs:
+        named = predecessors
+    else:
+        named = list(dict.fromkeys(refs(*(node.args or ()), node.kwargs)))
+    for name in named:
+        if name not in implementation.nodes and node.args is not None:
+            problems.add(
+                place, f"its arguments name {name!r}, which is no node here", "name one of the graph"
+            )
+        elif name in implementation.nodes and implementation.nodes[name].type == OUTPUT:
+            problems.add(place, f"it reads {name!r}, an output", "read what the output returns")
+    for name in sorted(set(named) ^ set(predecessors)):
+        if name in named:
+            problems.add(
+                place,
+                f"its arguments name {name!r}, but no edge comes from there",
+                f"add the edge {(name, node.name)!r}",
+            )
+        else:
+            problems.add(
+                place,
+                f"an edge comes from {name!r}, but its arguments do not name it",
+                f"remove the edge {(name, node.name)!r} or name {name!r} in the arguments",
+            )
+    if node.type in (INPUT, STATE) and (named or node.args or node.kwargs):
+        problems.add(place, f"a node of type {node.type} takes arguments", "remove them")
+    if node.type == OUTPUT and node.kwargs:
+        problems.add(place, "an output takes arguments by name", "use one positional argument")
+    if node.type in (STATE, FUNCTION) and not node.implementation:
+        problems.add(place, "its implementation is empty", f"say which {node.type} it is")
+
+
+def _check_cycles(problems: _Problems, implementation: Implementation) -> None:
+    runnable = {node.name for node in implementation.in_execution_order()}
+    stuck = [name for name in implementation.nodes if name not in runnable]
+    if stuck:
+        names = ", ".join(map(repr, stuck[:5])) + (", …" if len(stuck) > 5 else "")
+        problems.add(
+            _place(implementation),
+            f"its graph has a cycle: {names} wait for one another",
+            "remove an edge of it",
+        )
+
+
+# --- the whole ---
+
+
+def _check_hierarchy(problems: _Problems, ir: Ir) -> None:
+    for implementation in ir.values():
+        for child, target in (implementation.children or {}).items():
+            if target not in ir:
+                problems.add(
+                    _place(implementation),
+                    f"its child {child!r} is {target!r}, which is no implementation",
+                    "add the implementation or remove the child",
+                )
+            elif target == ir.root:
+                problems.add(
+                    _place(implementation), f"its child {child!r} is the root", "remove the child"
+                )
+    reached = {ir.root}
+    finished: set[str] = set()
+    stack: list[tuple[str, Iterable[str]]] = [(ir.root, _targets(ir, ir.root))]
+    while stack:
+        name, targets = stack[-1]
+        target = next(iter(targets), None)
+        if target is None:
+            finished.add(name)
+            stack.pop()
+        elif target not in reached:
+            reached.add(target)
+            stack.append((target, _targets(ir, target)))
+        elif target not in finished and target in ir:
+            problems.add(
+                _place(ir[name]), f"it contains {target!r}, which contains it", "break the circle"
+            )
+    for name, implementation in ir.items():
+        if name not in reached:
+            problems.add(
+                _place(implementation),
+                "no implementation has it as a child",
+                "add it to the children of one, or remove it",
+            )
+
+
+def _targets(ir: Ir, name: str) -> Iterable[str]:
+    return iter([t for t in (ir[name].children or {}).values() if t in ir])
+
+
+def _check_calls(problems: _Problems, ir: Ir) -> None:
+    parents: dict[str, list[str]] = {}
+    for name, implementation in ir.items():
+        for target in (implementation.children or {}).values():
+            parents.setdefault(target, []).append(name)
+    for implementation in ir.values():
+        arguments = implementation.arguments()
+        for node in implementation.nodes.values():
+            if node.is_call:
+                _check_call(problems, ir, parents, implementation, node, len(arguments[node.name]))
+
+
+def _check_call(
+    problems: _Problems,
+    ir: Ir,
+    parents: Mapping[str, list[str]],
+    implementation: Implementation,
+    node: Node,
+    count: int,
+) -> None:
+    place = _place(implementation, node)
+    callee = ir.get(node.implementation)
+    if callee is None:
+        problems.add(
+            place,
+            f"it calls {node.implementation!r}, which is no implementation",
+            "add the implementation or call another",
+        )
+        return
+    if node.type != callee.type:
+        problems.add(
+            place,
+            f"its type is {node.type!r}, but {callee.name!r} is of type {callee.type!r}",
+            "give both the same type",
+        )
+    if not _is_beneath(callee.name, implementation.name, parents):
+        problems.add(
+            place,
+            f"it calls {callee.name!r}, which is not among what {implementation.name!r} contains",
+            "add it to the children there",
+        )
+    if callee.nodes:
+        _check_fit(problems, place, node, count, callee)
+
+
+def _check_fit(
+    problems: _Problems, place: str, node: Node, count: int, callee: Implementation
+) -> None:
+    parameters = callee.parameters()
+    given: list[Any] = list(parameters.values())[:count]
+    given += [name for name in node.kwargs if name not in given]
+    if count > len(parameters) or set(given) != set(parameters.values()):
+        problems.add(
+            place,
+            f"it gives {count} arguments{' and ' if node.kwargs else ''}{', '.join(node.kwargs)}",
+            f"{callee.name!r} takes {', '.join(parameters.values()) or 'none'}",
+        )
+
+
+def _is_beneath(name: str, top: str, parents: Mapping[str, list[str]]) -> bool:
+    seen = {name}
+    stack = [name]
+    while stack:
+        for parent in parents.get(stack.pop(), ()):
+            if parent == top:
+                return True
+            if parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    return False

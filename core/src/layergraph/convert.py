@@ -1,0 +1,32 @@
+"""The two conversions, each in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from layergraph.ir import Ir
+from layergraph.ir2torch import Ir2Torch
+from layergraph.torch2ir import Torch2Ir
+
+
+def to_ir(model: nn.Module) -> Ir:
+    """Turn a model into its IR, with the installed plugins.
+
+    Args, returns and raises as :meth:`layergraph.torch2ir.Torch2Ir.convert`.
+    """
+    return Torch2Ir().convert(model)
+
+
+def to_torch(
+    ir: Ir | Mapping[str, Mapping[str, Any]],
+    state_dict: Mapping[str, torch.Tensor] | None = None,
+) -> nn.Module:
+    """Build the model that an IR describes, with the installed plugins.
+
+    Args, returns and raises as :meth:`layergraph.ir2torch.Ir2Torch.convert`.
+    """
+    return Ir2Torch().convert(ir, state_dict)

@@ -1,0 +1,76 @@
+"""The errors of layergraph: one family, so that ``except LayergraphError`` catches all of it.
+
+Every message says what is wrong, where it is, and what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class LayergraphError(Exception):
+    """The base of all errors that layergraph raises on purpose."""
+
+
+class CaptureError(LayergraphError):
+    """A model cannot be turned into an IR: by this way of capturing it, or at all."""
+
+
+class BuildError(LayergraphError):
+    """An IR cannot be turned into a model: a handler is missing, or it refused."""
+
+
+class StateError(LayergraphError):
+    """A state dict does not fit the model that an IR describes."""
+
+
+class AssumptionError(LayergraphError):
+    """A rebuilt model is used in a way that its graph was not captured for."""
+
+
+class RegistrationError(LayergraphError):
+    """A handler cannot be registered as asked."""
+
+
+class PluginError(LayergraphError):
+    """A handler, from a plugin or registered by hand, broke the contract of its hook."""
+
+
+class PluginWarning(UserWarning):
+    """An installed plugin cannot be used and was left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One broken rule of an IR.
+
+    Attributes:
+        place: where, as implementation, then node or edge or field.
+        message: what is wrong there.
+        remedy: what to do about it.
+    """
+
+    place: str
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}; {self.remedy}"
+
+
+class InvalidIrError(LayergraphError):
+    """An IR breaks its rules.
+
+    Attributes:
+        problems: every broken rule that was found, in the order of the IR.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        head = "the IR breaks a rule" if count == 1 else f"the IR breaks {count} rules"
+        super().__init__("\n  ".join([f"{head}:", *map(str, self.problems)]))
+
+    def __reduce__(self) -> tuple[type[InvalidIrError], tuple[tuple[Problem, ...]]]:
+        return type(self), (self.problems,)

@@ -1,0 +1,158 @@
+"""Stable names of the functions that may be nodes, and what they stand for.
+
+The list is torch's own: :func:`torch.overrides.get_overridable_functions` names what computes with
+tensors. Here are only the things that it leaves out or should not have let in. A name never leads
+to an import, nor to an attribute that is not listed.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.overrides import get_overridable_functions
+
+from layergraph.assumptions import assume
+
+Function = Callable[..., Any]
+
+_OPERATORS = (
+    "abs add and_ contains delitem eq floordiv ge getitem gt iadd iand ifloordiv ilshift imatmul "
+    "imod imul index invert ior ipow irshift isub itruediv ixor le lshift lt matmul mod mul ne neg "
+    "not_ or_ pos pow rshift setitem sub truediv xor"
+).split()
+
+# They make tensors from none, so there is nothing in their arguments to override.
+_FACTORIES = (
+    "arange as_tensor asarray bartlett_window blackman_window empty empty_strided eye full "
+    "hamming_window hann_window kaiser_window linspace logspace normal ones rand rand_like randint "
+    "randint_like randn randn_like randperm range scalar_tensor tensor tril_indices triu_indices "
+    "vander zeros broadcast_shapes promote_types result_type as_strided unflatten _assert"
+).split()
+
+_METHODS = (
+    "as_strided new new_empty new_empty_strided new_full new_ones new_tensor new_zeros stride "
+    "to_padded_tensor unflatten"
+).split()
+
+# They run code or read memory that is none of the model's, or do something to the outside.
+_REFUSED_METHODS = frozenset(
+    "apply_ backward data_ptr map2_ map_ module_load numpy register_hook "
+    "register_post_accumulate_grad_hook retain_grad set_ share_memory_ storage storage_type "
+    "to_dlpack typed_storage untyped_storage".split()
+)
+_REFUSED_ATTRIBUTES = frozenset(
+    "grad grad_dtype grad_fn is_leaf name output_nr retains_grad volatile".split()
+)
+
+# Attributes of what is read from a tensor: of its device and dtype.
+_DEVICE_ATTRIBUTES = ("type", "index")
+_DTYPE_ATTRIBUTES = ("is_floating_point", "is_complex", "is_signed")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a function node runs, in the terms of torch.fx.
+
+    Attributes:
+        op: ``call_function``, ``call_method`` or ``attribute``.
+        target: the function, or the name of the method or attribute.
+    """
+
+    op: Literal["call_function", "call_method", "attribute"]
+    target: Function | str
+
+
+class Functions:
+    """The functions that one converter knows.
+
+    Args:
+        extra: the functions that plugins name, by name; torch's own names are not replaced.
+    """
+
+    def __init__(self, extra: Mapping[str, Function]) -> None:
+        self.extra = {name: each for name, each in extra.items() if name not in _by_name()}
+        self._names = {function: name for name, function in self.extra.items()}
+
+    def name_of(self, function: Function) -> str | None:
+        """The name of a function; None if it has none, and so cannot be a node."""
+        name = _names().get(function)
+        return self._names.get(function) if name is None else name
+
+    def target(self, name: str) -> Target | None:
+        """What a name stands for; None if for nothing."""
+        target = _by_name().get(name)
+        if target is None and name in self.extra:
+            target = Target("call_function", self.extra[name])
+        return target
+
+
+def method_name(name: str) -> str | None:
+    """The function name of a tensor's method; None if there is no such method."""
+    full = f"torch.Tensor.{name}"
+    target = _by_name().get(full)
+    return full if target is not None and target.op == "call_method" else None
+
+
+def attribute_name(name: str) -> str | None:
+    """The function name of an attribute of tensors and of what functions return; or None."""
+    return _attributes().get(name)
+
+
+@functools.cache
+def _attributes() -> dict[str, str]:
+    attributes = {name: f"torch.dtype.{name}" for name in _DTYPE_ATTRIBUTES}
+    attributes |= {name: f"torch.device.{name}" for name in _DEVICE_ATTRIBUTES}
+    for each in vars(torch.return_types).values():
+        for name, member in vars(each).items() if isinstance(each, type) else ():
+            if isinstance(member, types.MemberDescriptorType) and not name.startswith("_"):
+                attributes[name] = f"torch.return_types.{name}"
+    for name in dir(torch.Tensor):
+        if isinstance(getattr(torch.Tensor, name), types.GetSetDescriptorType | property):
+            if not name.startswith("_") and name not in _REFUSED_ATTRIBUTES:
+                attributes[name] = f"torch.Tensor.{name}"
+    return attributes
+
+
+@functools.cache
+def _by_name() -> dict[str, Target]:
+    table = {full: Target("attribute", name) for name, full in _attributes().items()}
+    listed = get_overridable_functions()
+    for name in _METHODS + [each.__name__ for each in listed[torch.Tensor]]:
+        usable = not name.startswith("_") or name.strip("_") in _operator_methods()
+        if usable and name not in _REFUSED_METHODS and callable(getattr(torch.Tensor, name, None)):
+            table[f"torch.Tensor.{name}"] = Target("call_method", name)
+    for namespace in (torch.nn.functional, torch.linalg, torch.fft, torch.special, torch):
+        for each in [*listed[namespace], *(listed[torch.functional] if namespace is torch else ())]:
+            name = each.__name__
+            if not name.startswith("_") and hasattr(namespace, name):
+                target = Target("call_function", getattr(namespace, name))
+                table[f"{namespace.__name__}.{name}"] = target
+    table |= {f"torch.{name}": Target("call_function", getattr(torch, name)) for name in _FACTORIES}
+    table |= {
+        f"operator.{name}": Target("call_function", getattr(operator, name)) for name in _OPERATORS
+    }
+    table[f"layergraph.{assume.__name__}"] = Target("call_function", assume)
+    return table
+
+
+def _operator_methods() -> frozenset[str]:
+    names = {name.strip("_") for name in _OPERATORS}
+    return frozenset(names | {f"r{name}" for name in names})
+
+
+@functools.cache
+def _names() -> dict[Function, str]:
+    names: dict[Function, str] = {}
+    for full, target in _by_name().items():
+        if target.op == "call_function":
+            names[target.target] = full  # type: ignore[index]
+        elif full.startswith("torch.Tensor."):
+            member = getattr(torch.Tensor, str(target.target))
+            names[member if target.op == "call_method" else member.__get__] = full
+    return names

@@ -1,0 +1,89 @@
+"""The hooks of layergraph. Their docstrings are the contract.
+
+A plugin is a module with functions of these names, marked with :data:`hookimpl`, and named in its
+distribution's entry points under the group ``layergraph``. A hook implementation takes any of the
+hook's parameters, by name. Who is asked first is told in :mod:`layergraph.plugins`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from layergraph.ir import Implementation
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PROJECT = "layergraph"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a function as the implementation of the hook of the same name."""
+
+
+@hookspec(firstresult=True)
+def torch_to_ir(module: nn.Module) -> Implementation | None:  # type: ignore[empty-body]
+    """Say what a module is, without looking at what is called around it.
+
+    Asked once for each module of a model that is converted, from the outside in, unless the module
+    has forward hooks or a ``forward`` of its own: then it is not the layer that its class says.
+
+    Args:
+        module: the module, as it stands in the model. It must not be changed.
+
+    Returns:
+        None: not mine; the next handler is asked, and if none answers, the module is traced
+        through.
+
+        An :class:`~layergraph.Implementation` with ``type`` and ``data``: the module is that layer,
+        whole, whatever is inside it. ``data`` holds plain values. Only a handler that knows the
+        exact class may say so: a subclass may compute something else.
+
+        An :class:`~layergraph.Implementation` whose ``children`` are ``{}``: the module is a
+        container. It is traced through and its children are captured; ``type`` and ``data`` are
+        kept if the container and its children are called with plain values, one after another, as
+        their classes would be. Otherwise its graph says what it does, and its type is ``module``.
+
+        The first answer that is not None stands.
+    """
+
+
+@hookspec(firstresult=True)
+def ir_to_torch(  # type: ignore[empty-body]
+    implementation: Implementation, children: Mapping[str, nn.Module]
+) -> nn.Module | None:
+    """Make the module that an implementation describes.
+
+    Asked once for each implementation, children before their parents. Dtypes, frozen parameters,
+    ties, modes and weights are the core's affair, as is the graph of type ``module``.
+
+    Args:
+        implementation: with ``name``, ``type`` and ``data``; a container also has its graph.
+        children: the built children of a container by name, in order; empty for a leaf.
+
+    Returns:
+        None: not mine; the next handler is asked, and if none answers, building stops with an
+        error that names the type.
+
+        A module, new at each call. A container's module holds the given children, under their
+        names.
+
+        The first answer that is not None stands.
+    """
+
+
+@hookspec
+def functions() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Name functions, beyond torch's own, that may be nodes of a graph.
+
+    Asked once for each converter. A named function is not traced through: it becomes one node. So
+    it must be pure, and whoever rebuilds the model needs the plugin too.
+
+    Returns:
+        Full name (``"torchvision.models.swin_transformer.shifted_window_attention"``) to function.
+        A function is found in a model by the global name under which its module defines it. Where
+        two plugins use one name, the function of the plugin that is asked first stands.
+    """

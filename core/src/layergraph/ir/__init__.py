@@ -1,0 +1,44 @@
+"""The intermediate representation: plain data that knows nothing of PyTorch."""
+
+from layergraph.ir.graph import (
+    CORE_NODE_TYPES,
+    FUNCTION,
+    INPUT,
+    MODULE,
+    OUTPUT,
+    STATE,
+    Edge,
+    Implementation,
+    Node,
+    TensorSpec,
+    returned,
+    wired,
+)
+from layergraph.ir.model import ROOT, Ir
+from layergraph.ir.names import Namer
+from layergraph.ir.values import Record, Ref, Symbol, Value, leaves, map_leaves, refs
+
+__all__ = [
+    "CORE_NODE_TYPES",
+    "FUNCTION",
+    "INPUT",
+    "MODULE",
+    "OUTPUT",
+    "ROOT",
+    "STATE",
+    "Edge",
+    "Implementation",
+    "Ir",
+    "Namer",
+    "Node",
+    "Record",
+    "Ref",
+    "Symbol",
+    "TensorSpec",
+    "Value",
+    "leaves",
+    "map_leaves",
+    "refs",
+    "returned",
+    "wired",
+]

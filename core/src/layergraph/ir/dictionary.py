@@ -1,0 +1,193 @@
+"""The dict form of an IR: the one that users write by hand, and read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from layergraph.errors import InvalidIrError, Problem
+from layergraph.ir.graph import Edge, Implementation, Node, TensorSpec
+from layergraph.ir.hierarchy import children_to_state
+from layergraph.ir.model import ROOT, Ir
+from layergraph.ir.values import copied
+
+NODE_FIELDS = ("name", "type", "implementation", "args", "kwargs")
+EDGE_FIELDS = ("src", "sink")
+IMPLEMENTATION_FIELDS = ("name", "type", "nodes", "edges", "children", "tensors", "training")
+
+
+def to_dict(ir: Ir) -> dict[str, dict[str, Any]]:
+    """See :meth:`Ir.to_dict`."""
+    # A submodule may itself be called "root": then it is the children that tell the two apart.
+    told_apart = [ir.root] if ir.root != ROOT else []
+    stated = children_to_state(ir, ir.root, always=told_apart)
+    names = [ir.root, *(name for name in ir if name != ir.root)] if told_apart else list(ir)
+    return {name: _implementation_to_dict(ir[name], stated.get(name)) for name in names}
+
+
+def _implementation_to_dict(
+    implementation: Implementation, children: dict[str, str] | None
+) -> dict[str, Any]:
+    form: dict[str, Any] = {"name": implementation.name, "type": implementation.type}
+    form |= copied(implementation.data)
+    if children is not None:
+        form["children"] = dict(children)
+    if implementation.training is not None:
+        form["training"] = implementation.training
+    if implementation.tensors:
+        form["tensors"] = {name: spec.said() for name, spec in implementation.tensors.items()}
+    form["nodes"] = {name: _node_to_dict(node) for name, node in implementation.nodes.items()}
+    form["edges"] = {
+        pair: {"src": edge.src, "sink": edge.sink, **copied(edge.data)}
+        for pair, edge in implementation.edges.items()
+    }
+    return form
+
+
+def _node_to_dict(node: Node) -> dict[str, Any]:
+    form: dict[str, Any] = {
+        "name": node.name,
+        "type": node.type,
+        "implementation": node.implementation,
+    }
+    if node.args is not None:
+        form["args"] = copied(node.args)
+    if node.kwargs:
+        form["kwargs"] = copied(node.kwargs)
+    return form | copied(node.data)
+
+
+def from_dict(form: Mapping[str, Mapping[str, Any]]) -> Ir:
+    """See :meth:`Ir.from_dict`."""
+    reader = _Reader()
+    implementations = [
+        reader.implementation(name, entry)
+        for name, entry in reader.mapping("the IR", form, "implementations by name").items()
+    ]
+    if reader.problems:
+        raise InvalidIrError(reader.problems)
+    return Ir(implementations, _root(implementations))
+
+
+def _root(implementations: list[Implementation]) -> str:
+    named = any(ROOT in (each.children or {}).values() for each in implementations)
+    return implementations[0].name if named else ROOT
+
+
+class _Reader:
+    """Reads what it can, and notes what it cannot."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def mapping(self, place: str, form: object, of: str) -> dict[Any, Any]:
+        if isinstance(form, Mapping):
+            return dict(form)
+        self.problems.append(
+            Problem(place, f"{_kind(form)} where a dict of {of} belongs", "write a dict")
+        )
+        return {}
+
+    def rest(self, place: str, entry: Mapping[Any, Any], fields: tuple[str, ...]) -> dict[str, Any]:
+        for key in entry:
+            if not isinstance(key, str):
+                self.problems.append(
+                    Problem(place, f"the key {key!r} is no str", "name attributes by strings")
+                )
+        return {key: value for key, value in entry.items() if key not in fields}
+
+    def names(self, place: str, key: object, entry: Mapping[Any, Any]) -> str:
+        name = entry.get("name")
+        if name != key or not isinstance(name, str):
+            self.problems.append(
+                Problem(
+                    place,
+                    f"its key is {key!r} and its name {name!r}",
+                    "give both the same string",
+                )
+            )
+        return str(key)
+
+    def text(self, place: str, entry: Mapping[Any, Any], key: str) -> str:
+        value = entry.get(key)
+        if isinstance(value, str):
+            return value
+        said = "is missing" if key not in entry else f"is {_kind(value)}, no str"
+        self.problems.append(Problem(place, f"its {key!r} {said}", f"write a string as {key!r}"))
+        return ""
+
+    def implementation(self, key: object, form: object) -> Implementation:
+        place = f"implementation {key!r}"
+        entry = self.mapping(place, form, "fields and attributes")
+        if not entry:
+            entry = {"name": key, "type": ""}
+        tensors = self.mapping(f"{place}, tensors", entry.get("tensors", {}), "tensors by name")
+        nodes = self.mapping(f"{place}, nodes", entry.get("nodes", {}), "nodes by name")
+        edges = self.mapping(f"{place}, edges", entry.get("edges", {}), "edges by (src, sink)")
+        children = entry.get("children")
+        if children is not None:
+            children = self.mapping(f"{place}, children", children, "implementations by child name")
+        return Implementation(
+            name=self.names(place, key, entry),
+            type=self.text(place, entry, "type"),
+            data=copied(self.rest(place, entry, IMPLEMENTATION_FIELDS)),
+            nodes={name: self.node(place, name, node) for name, node in nodes.items()},
+            edges={pair: self.edge(place, pair, edge) for pair, edge in edges.items()},
+            children=children,
+            tensors={name: self.tensor(place, name, spec) for name, spec in tensors.items()},
+            training=entry.get("training"),
+        )
+
+    def node(self, place: str, key: object, form: object) -> Node:
+        place = f"{place}, node {key!r}"
+        entry = self.mapping(place, form, "fields")
+        args = entry.get("args")
+        if args is not None and not isinstance(args, list | tuple):
+            self.problems.append(
+                Problem(place, f"its 'args' are {_kind(args)}", "write a list of arguments")
+            )
+            args = None
+        return Node(
+            name=self.names(place, key, entry),
+            type=self.text(place, entry, "type"),
+            implementation=self.text(place, entry, "implementation"),
+            args=None if args is None else copied(tuple(args)),
+            kwargs=copied(
+                self.mapping(f"{place}, kwargs", entry.get("kwargs", {}), "arguments by name")
+            ),
+            data=copied(self.rest(place, entry, NODE_FIELDS)),
+        )
+
+    def edge(self, place: str, key: object, form: object) -> Edge:
+        place = f"{place}, edge {key!r}"
+        entry = self.mapping(place, form, "fields")
+        src, sink = self.text(place, entry, "src"), self.text(place, entry, "sink")
+        if key != (src, sink):
+            self.problems.append(
+                Problem(
+                    place,
+                    f"its key differs from its src and sink, {(src, sink)!r}",
+                    "key edges by (src, sink)",
+                )
+            )
+        return Edge(src, sink, copied(self.rest(place, entry, EDGE_FIELDS)))
+
+    def tensor(self, place: str, key: object, form: object) -> TensorSpec:
+        place = f"{place}, tensor {key!r}"
+        entry = self.mapping(place, form, "what there is to say of the tensor")
+        known = {name: value for name, value in entry.items() if name in TensorSpec.__slots__}
+        for name in entry.keys() - known.keys():
+            self.problems.append(
+                Problem(
+                    place,
+                    f"{name!r} is nothing that can be said of a tensor",
+                    f"leave it out; known are {', '.join(TensorSpec.__slots__)}",
+                )
+            )
+        if isinstance(known.get("shape"), list):
+            known["shape"] = tuple(known["shape"])
+        return TensorSpec(**known)
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,248 @@
+"""Nodes, edges and the implementations that they form."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from layergraph.ir.values import Ref, Value, refs
+
+INPUT = "input"
+OUTPUT = "output"
+FUNCTION = "function"
+STATE = "state"
+MODULE = "module"
+
+CORE_NODE_TYPES = frozenset({INPUT, OUTPUT, FUNCTION, STATE})
+"""The node types with a meaning of their own; every other node calls an implementation."""
+
+
+@dataclass(slots=True)
+class Edge:
+    """One node's value going into another node.
+
+    Attributes:
+        src: the node whose value it is.
+        sink: the node that reads it.
+        data: anything a user notes about it; layergraph carries it along.
+    """
+
+    src: str
+    sink: str
+    data: dict[str, Value] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Node:
+    """One step of an implementation's graph.
+
+    Attributes:
+        name: unique in the graph.
+        type: ``input``, ``output``, ``function`` (of torch), ``state`` (a tensor that the graph
+            reads directly), else the type of the implementation that the node calls.
+        implementation: what the node stands for. Of an input: the name of the parameter, where no
+            other input has the same (else the node's own name is used). Of a function: its name
+            (``"torch.flatten"``). Of a state: its key in the state dict of the whole model. Of a
+            call: the name of the implementation.
+        args: positional arguments: nested plain values in which a :class:`Ref` stands for the value
+            of another node. None says that they are the node's predecessors, in edge order.
+        kwargs: arguments by name, likewise.
+        data: anything a user notes about the node; layergraph carries it along.
+    """
+
+    name: str
+    type: str
+    implementation: str
+    args: tuple[Value, ...] | None = None
+    kwargs: dict[str, Value] = field(default_factory=dict)
+    data: dict[str, Value] = field(default_factory=dict)
+
+    @property
+    def is_call(self) -> bool:
+        """Whether the node calls an implementation."""
+        return self.type not in CORE_NODE_TYPES
+
+
+@dataclass(slots=True)
+class TensorSpec:
+    """What a state dict does not say about a tensor of a layer, and the layer's type neither.
+
+    Unsaid are: float32, complex64, int64 and bool; ``requires_grad`` of parameters; persistence.
+
+    Attributes:
+        kind: ``parameter``, ``buffer``, or ``constant`` (in no state dict); None where the layer's
+            own constructor makes the tensor.
+        shape: its size; None where the constructor decides it.
+        dtype: ``"float64"`` say.
+        requires_grad: False for a frozen parameter.
+        persistent: False for a buffer that state dicts leave out.
+        tied: the key, in the state dict of the whole model, of an earlier tensor that this one is.
+        value: the bytes of a tensor that travels with the IR: contiguous, little-endian.
+    """
+
+    kind: Literal["parameter", "buffer", "constant"] | None = None
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    requires_grad: bool | None = None
+    persistent: bool | None = None
+    tied: str | None = None
+    value: bytes | None = None
+
+    def __repr__(self) -> str:
+        said = [f"{key}={value!r}" for key, value in self.said().items() if key != "value"]
+        if self.value is not None:
+            said.append(f"value=<{len(self.value)} bytes>")
+        return f"TensorSpec({', '.join(said)})"
+
+    def said(self) -> dict[str, Any]:
+        """The attributes that are not None, by name."""
+        return {key: value for key in self.__slots__ if (value := getattr(self, key)) is not None}
+
+
+@dataclass(slots=True, eq=False)
+class Implementation:
+    """A layer with its attributes, or a composition of layers with its graph.
+
+    Two are equal if all they say is, and in the same order: the order of nodes is that of
+    execution, the order of edges that of arguments, the order of children that of a state dict.
+
+    A handler gives ``type`` and ``data``; the core fills in the rest.
+
+    Attributes:
+        type: the kind of layer (``"linear"``), or ``module`` for a composition that only its graph
+            describes.
+        data: the attributes, by name: what the layer's constructor needs.
+        name: the path of the module in the model (``"layer1.0.conv1"``).
+        nodes: name to node, in execution order.
+        edges: (src, sink) to edge.
+        children: name of a child module to the name of its implementation, in the order of the
+            model. None for a leaf, whose handler speaks for everything inside it. A handler of a
+            container gives an empty dict, and gets its children captured and rebuilt.
+        tensors: name of a tensor of this very module to what has to be said of it.
+        training: the module's mode, where it is not that of the module around it (for the model
+            itself: where it is not training).
+    """
+
+    type: str
+    data: dict[str, Value] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    edges: dict[tuple[str, str], Edge] = field(default_factory=dict)
+    name: str = ""
+    children: dict[str, str] | None = None
+    tensors: dict[str, TensorSpec] = field(default_factory=dict)
+    training: bool | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Implementation):
+            return NotImplemented
+        return self._compared() == other._compared()
+
+    __hash__ = None  # type: ignore[assignment]  # an implementation can be edited
+
+    def _compared(self) -> tuple[object, ...]:
+        return (
+            self.name,
+            self.type,
+            self.data,
+            list(self.nodes.items()),
+            list(self.edges.items()),
+            None if self.children is None else list(self.children.items()),
+            list(self.tensors.items()),
+            self.training,
+        )
+
+    def __repr__(self) -> str:
+        attributes = ", ".join(f"{key}={value!r}" for key, value in self.data.items())
+        graph = f", {len(self.nodes)} nodes" if self.nodes else ""
+        return f"Implementation({self.name!r}: {self.type}({attributes}){graph})"
+
+    def predecessors(self, name: str) -> tuple[str, ...]:
+        """The nodes whose values the node reads, in edge order. Looks at every edge."""
+        return tuple([src for src, sink in self.edges if sink == name])
+
+    def successors(self, name: str) -> tuple[str, ...]:
+        """The nodes that read the node's value, in edge order. Looks at every edge."""
+        return tuple([sink for src, sink in self.edges if src == name])
+
+    def parameters(self) -> dict[str, str]:
+        """The names of the input nodes, in order, to the parameters that they stand for."""
+        inputs = [node for node in self.nodes.values() if node.type == INPUT]
+        wishes = Counter(node.implementation for node in inputs)
+        return {
+            node.name: wish if wish.isidentifier() and wishes[wish] == 1 else node.name
+            for node in inputs
+            for wish in [node.implementation]
+        }
+
+    def in_execution_order(self) -> Iterator[Node]:
+        """The nodes as they run: as they are listed, except that none precedes what it reads.
+
+        Nodes on a cycle, which no order can run, are left out; the checker names them.
+        """
+        position = {name: index for index, name in enumerate(self.nodes)}
+        known = [pair for pair in self.edges if pair[0] in position and pair[1] in position]
+        if all(position[src] < position[sink] for src, sink in known):
+            yield from self.nodes.values()
+            return
+        names = list(self.nodes)
+        waiting = [0] * len(names)
+        readers: list[list[int]] = [[] for _ in names]
+        for src, sink in known:
+            waiting[position[sink]] += 1
+            readers[position[src]].append(position[sink])
+        ready = [index for index, count in enumerate(waiting) if count == 0]
+        while ready:
+            index = heapq.heappop(ready)
+            yield self.nodes[names[index]]
+            for reader in readers[index]:
+                waiting[reader] -= 1
+                if waiting[reader] == 0:
+                    heapq.heappush(ready, reader)
+
+    def arguments(self) -> dict[str, tuple[Value, ...]]:
+        """The positional arguments of every node, spelt out: predecessors where none are given."""
+        spelt = {name: node.args for name, node in self.nodes.items()}
+        unsaid: dict[str, list[Value]] = {name: [] for name, args in spelt.items() if args is None}
+        for src, sink in self.edges:
+            if sink in unsaid:
+                unsaid[sink].append(Ref(src))
+        return {
+            name: tuple(unsaid[name]) if args is None else args for name, args in spelt.items()
+        }
+
+
+def returned(args: tuple[Value, ...]) -> Value:
+    """What a graph returns, by the arguments of its output node.
+
+    One argument is the returned value itself, several are a tuple, none is None.
+    """
+    if len(args) == 1:
+        return args[0]
+    return args or None
+
+
+def wired(nodes: Iterable[Node]) -> tuple[dict[str, Node], dict[tuple[str, str], Edge]]:
+    """Nodes by name, and the edges that their arguments name, in the order of both.
+
+    Arguments that the edges say just as well (each a reference, each to another node) are left
+    unsaid.
+
+    Args:
+        nodes: in execution order, each with its arguments given.
+    """
+    named: dict[str, Node] = {}
+    edges: dict[tuple[str, str], Edge] = {}
+    for node in nodes:
+        args = node.args or ()
+        for src in refs(*args, node.kwargs):
+            edges.setdefault((src, node.name), Edge(src, node.name))
+        listed = args
+        if node.type == OUTPUT and len(args) == 1 and type(args[0]) is tuple and len(args[0]) > 1:
+            listed = args[0]
+        said_by_edges = all(type(arg) is Ref for arg in listed) and len(set(listed)) == len(listed)
+        unsaid = said_by_edges and not node.kwargs
+        named[node.name] = replace(node, args=None if unsaid else args)
+    return named, edges

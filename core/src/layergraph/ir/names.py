@@ -1,0 +1,35 @@
+"""Names for nodes: readable, unique in their graph, and usable as names in Python code."""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+import re
+
+_NOT_IN_IDENTIFIERS = re.compile(r"[^0-9a-zA-Z_]+")
+
+
+class Namer:
+    """Gives every wish a name of its own: the wish itself, else with a number behind it.
+
+    Names that mean something else in Python count as taken, so that an input called ``input``
+    becomes ``input_1``, as in a graph of torch.fx.
+    """
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._next: dict[str, int] = {}
+
+    def name(self, wish: str) -> str:
+        """A name like the wish that this namer has not given yet."""
+        base = _NOT_IN_IDENTIFIERS.sub("_", wish) or "_"
+        if base[0].isdigit():
+            base = f"_{base}"
+        name = base
+        number = self._next.get(base, 0)
+        while name in self._taken or keyword.iskeyword(name) or hasattr(builtins, name):
+            number += 1
+            name = f"{base}_{number}"
+        self._next[base] = number
+        self._taken.add(name)
+        return name

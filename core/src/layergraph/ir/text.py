@@ -1,0 +1,65 @@
+"""An IR as text that a person can read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from layergraph.ir.graph import FUNCTION, INPUT, OUTPUT, STATE, Implementation, Node
+from layergraph.ir.model import Ir
+from layergraph.ir.values import Record, Ref, Symbol, Value, map_leaves
+
+
+class _Bare:
+    """Prints as its text, without quotes."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def render(ir: Ir) -> str:
+    """One line an implementation, and beneath it one line a node of its graph."""
+    names = [ir.root, *(name for name in ir if name != ir.root)]
+    return "\n".join(line for name in names for line in _implementation(ir[name]))
+
+
+def _implementation(implementation: Implementation) -> Iterator[str]:
+    said = [f"{name}={_value(value)}" for name, value in implementation.data.items()]
+    if implementation.training is not None:
+        said.append("training" if implementation.training else "not training")
+    yield f"{implementation.name}: {implementation.type}({', '.join(said)})"
+    for name, spec in implementation.tensors.items():
+        yield f"    {name}: {spec!r}"
+    arguments = implementation.arguments()
+    for node in implementation.in_execution_order():
+        yield f"    {_node(node, arguments[node.name])}"
+
+
+def _node(node: Node, args: tuple[Value, ...]) -> str:
+    listed = [_value(arg) for arg in args]
+    listed += [f"{name}={_value(value)}" for name, value in node.kwargs.items()]
+    given = ", ".join(listed)
+    if node.type == INPUT:
+        return f"{node.name} = input"
+    if node.type == OUTPUT:
+        return f"return {given}"
+    if node.type == STATE:
+        return f"{node.name} = state {node.implementation}"
+    if node.type == FUNCTION:
+        return f"{node.name} = {node.implementation}({given})"
+    return f"{node.name} = {node.type} {node.implementation}({given})"
+
+
+def _value(value: Value) -> str:
+    if type(value) is Record:
+        fields = ", ".join(f"{name}={_value(item)}" for name, item in value.fields.items())
+        return f"{value.type}({fields})"
+    return repr(map_leaves(_leaf, value))
+
+
+def _leaf(leaf: Value) -> Value:
+    if type(leaf) is Ref:
+        return _Bare(leaf.node)
+    return _Bare(leaf.name) if type(leaf) is Symbol else leaf

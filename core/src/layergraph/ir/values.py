@@ -1,0 +1,107 @@
+"""The plain values that attributes and arguments are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A reference, inside a node's arguments, to the value of another node.
+
+    Attributes:
+        node: the name of a node in the same implementation.
+    """
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A named constant of the framework, such as a dtype or a memory format.
+
+    Attributes:
+        name: its full name, ``"torch.float32"`` say.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A named tuple, by the name of its class and those of its fields.
+
+    Attributes:
+        type: the name of the class, ``"GoogLeNetOutputs"`` say.
+        fields: name to value, in order.
+    """
+
+    type: str
+    fields: dict[str, Any]
+
+
+# Nested lists, tuples, dicts, slices and records of None, bool, int, float, complex, str, bytes,
+# Ellipsis, Symbol and (in arguments) Ref. A recursive alias would say so, but type checkers then
+# refuse every dict[str, int] that is passed where a dict[str, Value] is expected.
+Value: TypeAlias = Any
+
+ATOMS = (type(None), bool, int, float, complex, str, bytes, type(...), Symbol, Ref)
+
+
+def parts(value: Value) -> tuple[Value, ...] | None:
+    """The values directly inside a container, in order; None for what is not a container."""
+    kind = type(value)
+    if kind is list or kind is tuple:
+        return tuple(value)
+    if kind is dict:
+        return tuple(value.values())
+    if kind is slice:
+        return (value.start, value.stop, value.step)
+    if kind is Record:
+        return tuple(value.fields.values())
+    return None
+
+
+def leaves(*values: Value) -> Iterator[Value]:
+    """Every value that is not a container, depth first, in order."""
+    stack = list(reversed(values))
+    while stack:
+        value = stack.pop()
+        inside = parts(value)
+        if inside is None:
+            yield value
+        else:
+            stack.extend(reversed(inside))
+
+
+def refs(*values: Value) -> Iterator[str]:
+    """The names of the nodes that the values refer to, in order, repetitions included."""
+    return (leaf.node for leaf in leaves(*values) if type(leaf) is Ref)
+
+
+def map_leaves(function: Callable[[Value], Any], value: Value) -> Any:
+    """The same nested value with every leaf replaced by what ``function`` gives for it.
+
+    It recurses as deep as the value is nested; :func:`layergraph.check.check` bounds that.
+    """
+    kind = type(value)
+    if kind is tuple:
+        return tuple([map_leaves(function, item) for item in value])
+    if kind is list:
+        return [map_leaves(function, item) for item in value]
+    if kind is dict:
+        return {key: map_leaves(function, item) for key, item in value.items()}
+    if kind is slice:
+        return slice(*[map_leaves(function, item) for item in parts(value) or ()])
+    if kind is Record:
+        return Record(
+            value.type, {key: map_leaves(function, item) for key, item in value.fields.items()}
+        )
+    return function(value)
+
+
+def copied(value: Value) -> Value:
+    """The same nested value in containers of its own."""
+    return map_leaves(lambda leaf: leaf, value)

@@ -1,0 +1,249 @@
+"""From an IR to modules: children first, each by its handler or from its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from layergraph.errors import BuildError, LayergraphError, PluginError
+from layergraph.functions import Functions
+from layergraph.ir import MODULE, STATE, Implementation, Ir, Node, TensorSpec
+from layergraph.ir2torch.composite import Composite
+from layergraph.ir2torch.graph import fx_graph
+from layergraph.ir2torch.tree import Paths, place, post_order, pre_order
+from layergraph.plugins import Hooks, distribution_for
+from layergraph.state import all_tensors, dtype_of, from_spec, usual_dtype
+
+
+class Builder:
+    """Builds the model that a checked IR describes, with weights as the constructors make them.
+
+    Args:
+        ir: the IR; it must have been checked.
+        hooks: who makes the layers.
+        functions: what function nodes may run.
+
+    Attributes:
+        modules: by implementation, what has been built.
+    """
+
+    def __init__(self, ir: Ir, hooks: Hooks, functions: Functions) -> None:
+        self._ir = ir
+        self._hooks = hooks
+        self._functions = functions
+        self._paths = Paths(ir)
+        self.modules: dict[str, nn.Module] = {}
+
+    def build(self) -> nn.Module:
+        """Build all of it, and give the model.
+
+        Raises:
+            BuildError: a type has no handler, or an attribute, function or tensor makes no sense.
+            PluginError: a handler broke its contract.
+        """
+        for name in post_order(self._ir):
+            self.modules[name] = self._module(self._ir[name])
+        self._tie()
+        self._set_modes()
+        return self.modules[self._ir.root]
+
+    # --- one module ---
+
+    def _module(self, implementation: Implementation) -> nn.Module:
+        where = f"implementation {implementation.name!r}"
+        children = {
+            child: self.modules[target] for child, target in (implementation.children or {}).items()
+        }
+        module = self._handled(implementation, children, where)
+        if module is not None:
+            _check_children(module, children, where)
+        elif implementation.type == MODULE:
+            module = nn.Module()
+            for child, built in children.items():
+                place(module, child, built, where)
+        else:
+            raise BuildError(self._unhandled(implementation))
+        for name, spec in implementation.tensors.items():
+            self._apply(module, name, spec, f"{where}, tensor {name!r}")
+        if implementation.children is None:
+            _make_usual(module, implementation)
+        if implementation.type == MODULE and implementation.nodes:
+            return self._composite(implementation, module)
+        return module
+
+    def _handled(
+        self, implementation: Implementation, children: Mapping[str, nn.Module], where: str
+    ) -> nn.Module | None:
+        try:
+            module = self._hooks.ask.ir_to_torch(implementation=implementation, children=children)
+        except LayergraphError:
+            raise
+        except Exception as error:
+            attributes = ", ".join(f"{key}={value!r}" for key, value in implementation.data.items())
+            raise BuildError(
+                f"{where}: the handler for {implementation.type!r} refused ({attributes}): "
+                f"{type(error).__name__}: {error}; correct the attributes"
+            ) from error
+        if module is not None and not isinstance(module, nn.Module):
+            raise PluginError(
+                f"{where}: a handler gave {module!r}; it must give a torch.nn.Module or None"
+            )
+        return module
+
+    def _unhandled(self, implementation: Implementation) -> str:
+        kind = implementation.type
+        asked = self._hooks.asked("ir_to_torch")
+        of_torch = [cls for cls in vars(nn).values() if isinstance(cls, type)]
+        homes = [cls.__module__ for cls in of_torch if cls.__name__.lower() == kind]
+        wanted = distribution_for(homes[0]) if homes else None
+        help_text = (
+            f"pip install {wanted}"
+            if wanted is not None
+            else f"install the plugin that it came with, or register a handler: "
+            f"Ir2Torch().register({kind!r}, …)"
+        )
+        return (
+            f"implementation {implementation.name!r}: no handler for type {kind!r}; asked were "
+            f"{', '.join(asked) or 'none'}; {help_text}"
+        )
+
+    def _composite(self, implementation: Implementation, members: nn.Module) -> nn.Module:
+        def locate(node: Node) -> str:
+            owner, rest = node.implementation, ""
+            if node.type == STATE:
+                owner, rest = self._paths.owner(node.implementation)
+            path = self._paths.between(implementation.name, owner)
+            full = ".".join(part for part in (path, rest) if part)
+            if path is None or not _has(members, full):
+                raise BuildError(
+                    f"implementation {implementation.name!r}, node {node.name!r}: there is no "
+                    f"{node.implementation!r} in it; correct the name"
+                )
+            return full
+
+        return Composite(members, fx_graph(implementation, self._functions, locate))
+
+    # --- tensors ---
+
+    def _apply(self, module: nn.Module, name: str, spec: TensorSpec, where: str) -> None:
+        """Make a tensor as its spec says: a new one, or what the constructor made, changed."""
+        *way, last = name.split(".")
+        owner = _descend(module, way)
+        made = None if owner is None else getattr(owner, last, None)
+        if isinstance(made, torch.Tensor):
+            _change(made, spec, where)
+        elif spec.kind is None or owner is None:
+            raise BuildError(f"{where}: the layer has no such tensor; correct the name")
+        elif spec.kind == "parameter":
+            owner.register_parameter(last, _parameter(from_spec(spec, where), where))
+        else:
+            persistent = spec.kind == "buffer" and spec.persistent is not False
+            _register_buffer(owner, last, from_spec(spec, where), persistent, where)
+
+    def _tie(self) -> None:
+        for name, implementation in self._ir.items():
+            for tensor, spec in implementation.tensors.items():
+                if spec.tied is not None:
+                    where = f"implementation {name!r}, tensor {tensor!r}"
+                    owner, rest = self._paths.owner(spec.tied)
+                    first = self.modules.get(owner)
+                    target = None if first is None else _tensor(first, rest)
+                    *way, last = tensor.split(".")
+                    holder = _descend(self.modules[name], way)
+                    if target is None or holder is None:
+                        raise BuildError(
+                            f"{where}: it is tied to {spec.tied!r}, which is no tensor of the "
+                            "model; correct the key"
+                        )
+                    members = (
+                        holder._parameters if isinstance(target, nn.Parameter) else holder._buffers
+                    )
+                    if last not in members:
+                        raise BuildError(f"{where}: it is of another kind than {spec.tied!r}")
+                    members[last] = target  # type: ignore[assignment]
+
+    def _set_modes(self) -> None:
+        modes: dict[str | None, bool] = {None: True}
+        for name, parent in pre_order(self._ir):
+            said = self._ir[name].training
+            training = modes[parent] if said is None else said
+            modes[name] = training
+            if self._ir[name].children is None:
+                self.modules[name].train(training)
+            else:
+                self.modules[name].training = training
+
+
+def _check_children(module: nn.Module, children: Mapping[str, nn.Module], where: str) -> None:
+    for name, child in children.items():
+        if _descend(module, name.split(".")) is not child:
+            raise PluginError(
+                f"{where}: the handler left out the child {name!r}; it must register the children "
+                "that it is given, under their names"
+            )
+
+
+def _make_usual(module: nn.Module, implementation: Implementation) -> None:
+    """Give every tensor of which no dtype is said the usual one, whatever torch's default is."""
+    for name, tensor, _ in all_tensors(module):
+        spec = implementation.tensors.get(name)
+        usual = usual_dtype(tensor.dtype)
+        if (spec is None or spec.dtype is None) and tensor.dtype is not usual:
+            tensor.data = tensor.data.to(usual)
+
+
+def _change(tensor: torch.Tensor, spec: TensorSpec, where: str) -> None:
+    if spec.shape is not None and spec.shape != tuple(tensor.shape):
+        raise BuildError(
+            f"{where}: its shape is {spec.shape}, but the layer makes {tuple(tensor.shape)}; "
+            "correct one of them"
+        )
+    dtype = dtype_of(spec, where)
+    if spec.requires_grad is False:
+        tensor.requires_grad_(False)
+    if dtype is not None and dtype is not tensor.dtype:
+        tensor.data = tensor.data.to(dtype)
+    if spec.value is not None:
+        said = TensorSpec("buffer", tuple(tensor.shape), spec.dtype, value=spec.value)
+        with torch.no_grad():
+            tensor.copy_(from_spec(said, where))
+
+
+def _parameter(tensor: torch.Tensor, where: str) -> nn.Parameter:
+    if not isinstance(tensor, nn.Parameter):
+        raise BuildError(f"{where}: it is no parameter")
+    return tensor
+
+
+def _register_buffer(
+    owner: nn.Module, name: str, tensor: torch.Tensor, persistent: bool, where: str
+) -> None:
+    try:
+        owner.register_buffer(name, tensor, persistent=persistent)
+    except (KeyError, TypeError) as error:
+        raise BuildError(f"{where}: it cannot be registered: {error}") from None
+
+
+def _descend(module: nn.Module, way: list[str]) -> nn.Module | None:
+    for name in way:
+        inner = module._modules.get(name)
+        if inner is None:
+            return None
+        module = inner
+    return module
+
+
+def _tensor(module: nn.Module, path: str) -> torch.Tensor | None:
+    *way, last = path.split(".")
+    owner = _descend(module, way)
+    found = None if owner is None else getattr(owner, last, None)
+    return found if isinstance(found, torch.Tensor) else None
+
+
+def _has(members: nn.Module, path: str) -> bool:
+    *way, last = path.split(".")
+    owner = _descend(members, way)
+    return owner is not None and (last == "training" or hasattr(owner, last))
+

@@ -1,0 +1,105 @@
+"""From an IR to a PyTorch module."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from layergraph.check import check
+from layergraph.functions import Functions
+from layergraph.hookspecs import hookimpl
+from layergraph.ir import Implementation, Ir
+from layergraph.ir2torch.build import Builder
+from layergraph.ir2torch.load import accept_missing_duplicates, load
+from layergraph.plugins import Hooks, Plugin, installed_plugins
+from layergraph.registration import Registry
+
+
+class Ir2Torch(Registry):
+    """Converts IR to modules, by the handlers of the installed plugins and its own.
+
+    A handler that is registered here, for the name of a type, takes an
+    :class:`~layergraph.Implementation` and, if it has a second parameter, the built children by
+    name; it returns a module, or None for "not mine".
+
+    Args:
+        plugins: the plugins to ask; None for all that are installed.
+    """
+
+    def __init__(self, plugins: tuple[Plugin, ...] | None = None) -> None:
+        super().__init__()
+        plugins = installed_plugins() if plugins is None else plugins
+        self.hooks = Hooks(plugins, _Registered(self))
+
+    def convert(
+        self,
+        ir: Ir | Mapping[str, Mapping[str, Any]],
+        state_dict: Mapping[str, torch.Tensor] | None = None,
+    ) -> nn.Module:
+        """Build the model that an IR describes.
+
+        Args:
+            ir: the IR, or its dict form.
+            state_dict: the weights, copied into the model, under the keys of the original. A tensor
+                with several keys needs only one of them. None: weights are as the constructors of
+                the layers make them, and zero where no constructor does.
+
+        Returns:
+            A module with the original's layers in the original's hierarchy: compositions as
+            :class:`torch.fx.GraphModule`, everything else of its own class. Its ``state_dict()``
+            has the original's keys.
+
+        Raises:
+            InvalidIrError: the IR breaks a rule.
+            BuildError: a type has no handler, or a handler refused the attributes.
+            PluginError: a handler broke its contract.
+            StateError: the state dict does not fit.
+        """
+        checked = ir if isinstance(ir, Ir) else Ir.from_dict(ir)
+        check(checked)
+        builder = Builder(checked, self.hooks, Functions(self.hooks.named_functions()))
+        model = builder.build()
+        if state_dict is not None:
+            load(checked, builder.modules, state_dict)
+        accept_missing_duplicates(checked, builder.modules)
+        return model
+
+
+class _Registered:
+    """Answers the hook for what is registered on a converter."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    @hookimpl
+    def ir_to_torch(
+        self, implementation: Implementation, children: Mapping[str, nn.Module]
+    ) -> nn.Module | None:
+        for _, handler in self._registry.find(implementation.type):
+            module = handler(implementation, children) if _takes_two(handler) else handler(implementation)
+            if module is not None:
+                return module  # type: ignore[no-any-return]
+        return None
+
+
+def _takes_two(handler: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(handler).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    required = [
+        each
+        for each in parameters
+        if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+        and each.default is each.empty
+    ]
+    return len(required) >= 2
+
+
+def get_default_converter() -> Ir2Torch:
+    """A new converter with the handlers of all installed plugins."""
+    return Ir2Torch()

@@ -1,0 +1,103 @@
+"""Weights into a rebuilt model, under the keys of the original."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from layergraph.errors import StateError
+from layergraph.ir import Ir
+from layergraph.state import all_tensors, own_tensors
+
+
+def keys(ir: Ir, modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, torch.Tensor, str]]:
+    """Every state-dict key of a model that was built, in order: key, tensor, first key of it.
+
+    Unlike :meth:`torch.nn.Module.state_dict` it does not recurse over the model.
+    """
+    first: dict[int, str] = {}
+    stack = [("", ir.root)]
+    while stack:
+        path, name = stack.pop()
+        module = modules[name]
+        children = ir[name].children
+        for tensor_name, tensor, persistent in (
+            all_tensors(module) if children is None else own_tensors(module)
+        ):
+            if persistent:
+                key = f"{path}.{tensor_name}" if path else tensor_name
+                yield key, tensor, first.setdefault(id(tensor), key)
+        for child, target in reversed((children or {}).items()):
+            stack.append((f"{path}.{child}" if path else child, target))
+
+
+def load(
+    ir: Ir, modules: Mapping[str, nn.Module], state_dict: Mapping[str, torch.Tensor]
+) -> None:
+    """Copy a state dict into the modules of a model that was built.
+
+    The keys of one tensor under several names may be missing but for one.
+
+    Raises:
+        StateError: keys are missing or superfluous, or shapes differ; nothing was copied then.
+    """
+    wanted = list(keys(ir, modules))
+    by_first: dict[str, list[str]] = {}
+    for key, _, first in wanted:
+        by_first.setdefault(first, []).append(key)
+    problems = [
+        f"{key!r} is missing"
+        for key, names in by_first.items()
+        if not any(name in state_dict for name in names)
+    ]
+    known = {key for key, _, _ in wanted}
+    problems += [f"{key!r} is not one of the model" for key in state_dict if key not in known]
+    for key, tensor, _ in wanted:
+        given = state_dict.get(key)
+        if given is None:
+            continue
+        if not isinstance(given, torch.Tensor):
+            problems.append(f"{key!r} is {given!r}, no tensor")
+        elif given.shape != tensor.shape:
+            problems.append(
+                f"{key!r} has shape {tuple(given.shape)} where {tuple(tensor.shape)} is wanted"
+            )
+    if problems:
+        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
+        raise StateError(f"the state dict does not fit the model: {shown}")
+    with torch.no_grad():
+        for key, tensor, _ in wanted:
+            if key in state_dict:
+                tensor.copy_(state_dict[key])
+
+
+def accept_missing_duplicates(ir: Ir, modules: Mapping[str, nn.Module]) -> None:
+    """Let the model's own ``load_state_dict`` do without the further names of a tensor."""
+    duplicates = {key: first for key, _, first in keys(ir, modules) if key != first}
+    if duplicates:
+        modules[ir.root].register_load_state_dict_pre_hook(FillIn(duplicates))
+
+
+class FillIn:
+    """Gives a state dict the keys that it lacks only because another key has the same tensor.
+
+    Args:
+        duplicates: the further names, each to the first name of the same tensor.
+    """
+
+    def __init__(self, duplicates: Mapping[str, str]) -> None:
+        self._duplicates = dict(duplicates)
+
+    def __call__(
+        self,
+        module: nn.Module,
+        state_dict: MutableMapping[str, Any],
+        prefix: str,
+        *_: object,
+    ) -> None:
+        for key, first in self._duplicates.items():
+            if prefix + key not in state_dict and prefix + first in state_dict:
+                state_dict[prefix + key] = state_dict[prefix + first]

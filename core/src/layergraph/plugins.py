@@ -1,0 +1,256 @@
+"""Finding, sorting and asking plugins.
+
+Who is asked first:
+
+1. what ``register_override`` added to this converter, the latest first;
+2. what ``register`` added to this converter;
+3. third-party implementations marked ``tryfirst``;
+4. third-party implementations without a mark;
+5. the built-ins: those of distributions named ``layergraph-…``, whatever their marks;
+6. third-party implementations marked ``trylast``.
+
+Within a level the distribution whose name sorts last is asked first, and in a distribution the
+entry point whose name sorts last: ``sys.path`` has no say. Wrappers run around all of them.
+
+pluggy's own loading of entry points gives no such order, so this module loads them itself and
+registers every implementation for itself, in the order that makes pluggy ask them as listed.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import importlib_metadata
+import pluggy
+
+from layergraph import hookspecs
+from layergraph.errors import PluginError, PluginWarning
+
+GROUP = "layergraph"
+BUILTIN_PREFIX = "layergraph-"
+
+
+class Level(enum.IntEnum):
+    """Where an implementation of a hook stands, lowest first."""
+
+    THIRD_PARTY_TRYLAST = 0
+    BUILTIN = 1
+    THIRD_PARTY = 2
+    THIRD_PARTY_TRYFIRST = 3
+    CONVERTER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """What one entry point names.
+
+    Attributes:
+        distribution: the normalised name of the distribution.
+        version: its version.
+        entry_point: the name of the entry point.
+        implementation: the object, usually a module, that holds the hook implementations.
+    """
+
+    distribution: str
+    version: str
+    entry_point: str
+    implementation: object
+
+    @property
+    def is_builtin(self) -> bool:
+        """Whether it comes with layergraph."""
+        return self.distribution.startswith(BUILTIN_PREFIX)
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version} ({self.entry_point})"
+
+
+@dataclass(frozen=True, slots=True)
+class HookImplementation:
+    """One function that implements a hook.
+
+    Attributes:
+        hook: the name of the hook.
+        owner: who it belongs to, for people.
+        level: where it stands.
+        function: the function.
+        is_wrapper: whether it runs around the others.
+    """
+
+    hook: str
+    owner: str
+    level: Level
+    function: Callable[..., Any]
+    is_wrapper: bool
+
+
+@functools.cache
+def installed_plugins() -> tuple[Plugin, ...]:
+    """The plugins that are installed, in load order. Looked for once in a process.
+
+    Warns:
+        PluginWarning: for each plugin that cannot be used; the others are not concerned.
+    """
+    return tuple(load_plugins(importlib_metadata.entry_points(group=GROUP)))
+
+
+def load_plugins(entry_points: Iterable[importlib_metadata.EntryPoint]) -> Iterator[Plugin]:
+    """The plugins that entry points name, sorted by distribution and entry point.
+
+    Warns:
+        PluginWarning: for each plugin that fails to import or that misuses the hooks.
+    """
+    for entry_point in sorted(entry_points, key=_load_order):
+        try:
+            plugin = Plugin(*_identity(entry_point), entry_point.name, entry_point.load())
+            _scratch_manager(plugin.implementation)
+        except Exception as error:
+            distribution, version = _identity(entry_point)
+            warnings.warn(
+                f"plugin {entry_point.name!r} of {distribution} {version} is left out: "
+                f"{type(error).__name__}: {error}; update or uninstall {distribution}",
+                PluginWarning,
+                stacklevel=2,
+            )
+        else:
+            yield plugin
+
+
+def _identity(entry_point: importlib_metadata.EntryPoint) -> tuple[str, str]:
+    distribution = entry_point.dist
+    if distribution is None:
+        return "unknown", "unknown"
+    return re.sub(r"[-_.]+", "-", distribution.name).lower(), distribution.version
+
+
+def _load_order(entry_point: importlib_metadata.EntryPoint) -> tuple[str, str, str]:
+    return *_identity(entry_point), entry_point.name
+
+
+def _scratch_manager(implementation: object) -> None:
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(implementation)
+    manager.check_pending()
+
+
+class Hooks:
+    """The hooks as one converter asks them.
+
+    Args:
+        plugins: the plugins to ask.
+        converter: an object whose hook implementations come before all plugins'.
+    """
+
+    def __init__(self, plugins: Iterable[Plugin], converter: object) -> None:
+        listed = [each for plugin in plugins for each in _implementations(plugin)]
+        listed.sort(key=lambda each: each.level)
+        listed += _functions(converter, "this converter", lambda _options: Level.CONVERTER)
+        self._manager = _Manager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        for number, each in enumerate(listed):
+            self._manager.register(
+                SimpleNamespace(**{each.hook: each.function}), name=f"{number}: {each.owner}"
+            )
+        self.implementations = tuple(reversed(listed))
+        self.ask = self._manager.hook
+
+    def named_functions(self) -> dict[str, Callable[..., Any]]:
+        """The functions that plugins name.
+
+        Raises:
+            PluginError: a plugin gave something else than a mapping.
+        """
+        named: dict[str, Callable[..., Any]] = {}
+        for functions in self.ask.functions():
+            if not isinstance(functions, Mapping):
+                raise PluginError(
+                    f"a plugin names functions by {functions!r}; the hook must give a mapping"
+                )
+            named = {**functions, **named}
+        return named
+
+    def asked(self, hook: str) -> list[str]:
+        """Who is asked for a hook, in order, without repetition."""
+        return list(dict.fromkeys(each.owner for each in self.implementations if each.hook == hook))
+
+
+class _Manager(pluggy.PluginManager):
+    """Leaves the order to the order of registration: the last registered is asked first."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+        options = super().parse_hookimpl_opts(plugin, name)
+        if options is not None:
+            options = options.copy()
+            options["tryfirst"] = options["trylast"] = False
+        return options
+
+
+def _implementations(plugin: Plugin) -> list[HookImplementation]:
+    def level(options: pluggy.HookimplOpts) -> Level:
+        if plugin.is_builtin:
+            return Level.BUILTIN
+        if options.get("tryfirst"):
+            return Level.THIRD_PARTY_TRYFIRST
+        return Level.THIRD_PARTY_TRYLAST if options.get("trylast") else Level.THIRD_PARTY
+
+    return _functions(plugin.implementation, str(plugin), level)
+
+
+def _functions(
+    holder: object, owner: str, level: Callable[[pluggy.HookimplOpts], Level]
+) -> list[HookImplementation]:
+    found = []
+    parser = pluggy.PluginManager(hookspecs.PROJECT)
+    for name, function in inspect.getmembers(holder, inspect.isroutine):
+        options = parser.parse_hookimpl_opts(holder, name)
+        if options is None:
+            continue
+        found.append(
+            HookImplementation(
+                hook=options.get("specname") or name,
+                owner=owner,
+                level=level(options),
+                function=function,
+                is_wrapper=bool(options.get("wrapper") or options.get("hookwrapper")),
+            )
+        )
+    return found
+
+
+# How torch names the files of its layers, where that is not the section of its reference.
+_SECTIONS = {
+    "batchnorm": "normalization",
+    "channelshuffle": "shape",
+    "container": "sequential",
+    "flatten": "shape",
+    "fold": "shape",
+    "instancenorm": "normalization",
+    "pixelshuffle": "shape",
+    "rnn": "recurrent",
+    "upsampling": "shape",
+}
+
+
+def distribution_for(defined_in: str) -> str | None:
+    """The built-in distribution that would handle a layer of torch.
+
+    Args:
+        defined_in: the name of the Python module that defines the layer's class.
+
+    Returns:
+        A name to look for (``layergraph-conv``), whether or not it is installed; None for what is
+        not a layer of torch.nn.
+    """
+    package, _, file = defined_in.rpartition(".")
+    if package != "torch.nn.modules":
+        return None
+    return BUILTIN_PREFIX + _SECTIONS.get(file, file)

@@ -1,0 +1,151 @@
+"""Registering handlers on one converter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar, overload
+
+from layergraph.errors import RegistrationError
+
+Handler = Callable[..., Any]
+H = TypeVar("H", bound=Handler)
+
+
+class Registry:
+    """The handlers of one converter, by what they are for.
+
+    A key is the name of a type, ``"linear"``; where modules are converted, also a class.
+    """
+
+    def __init__(self) -> None:
+        self._registered: dict[Hashable, Handler] = {}
+        self._overrides: dict[Hashable, list[tuple[int, Handler]]] = {}
+        self._count = 0
+
+    @overload
+    def register(self, key: str | type) -> Callable[[H], H]: ...
+    @overload
+    def register(self, key: str | type, handler: H) -> H: ...
+    @overload
+    def register(self, key: H) -> H: ...
+    def register(self, key: Any, handler: Any = None) -> Any:
+        """Add a handler for a type that has none on this converter; plugins come after it.
+
+        Usable as a call, ``register("linear", handler)``, and as a decorator,
+        ``@register("linear")``, or ``@register`` for the type that the function is named after.
+
+        Args:
+            key: the name of the type (where modules are converted, also a class).
+            handler: what to call for it.
+
+        Returns:
+            The handler, unchanged.
+
+        Raises:
+            RegistrationError: the type has a handler on this converter already, or the arguments
+                are no type and handler.
+        """
+        return self._decorator(self._add, key, handler)
+
+    @overload
+    def register_override(self, key: str | type) -> Callable[[H], H]: ...
+    @overload
+    def register_override(self, key: str | type, handler: H) -> H: ...
+    @overload
+    def register_override(self, key: H) -> H: ...
+    def register_override(self, key: Any, handler: Any = None) -> Any:
+        """Add a handler that comes before every other one, the latest first.
+
+        Args and returns as for :meth:`register`.
+
+        Raises:
+            RegistrationError: the arguments are no type and handler.
+        """
+        return self._decorator(self._override, key, handler)
+
+    def register_handlers(self, *handlers: Any) -> Any:
+        """Register several at once, each as :meth:`register` would.
+
+        ``register_handlers({"linear": handler, …})`` takes a mapping, or pairs;
+        ``@register_handlers("linear", "bilinear")`` registers one function for several types.
+
+        Raises:
+            RegistrationError: as for :meth:`register`; then none of them is registered.
+        """
+        if len(handlers) == 1 and isinstance(handlers[0], Mapping):
+            self._add_all(handlers[0].items())
+            return None
+        if len(handlers) == 1 and not isinstance(handlers[0], str | type):
+            try:
+                pairs = [(key, handler) for key, handler in handlers[0]]
+            except (TypeError, ValueError):
+                raise RegistrationError(
+                    f"{handlers[0]!r} holds no types and handlers; "
+                    "give a mapping from type to handler"
+                ) from None
+            self._add_all(pairs)
+            return None
+
+        def decorate(handler: H) -> H:
+            self._add_all([(key, handler) for key in handlers])
+            return handler
+
+        return decorate
+
+    def find(self, *keys: Hashable) -> Iterator[tuple[Hashable, Handler]]:
+        """The handlers for any of the keys, in the order in which they are asked."""
+        overrides = [
+            (number, key, handler)
+            for key in keys
+            for number, handler in self._overrides.get(key, ())
+        ]
+        overrides.sort(key=lambda each: -each[0])
+        for _, key, handler in overrides:
+            yield key, handler
+        for key in keys:
+            if key in self._registered:
+                yield key, self._registered[key]
+
+    def _decorator(self, add: Callable[[Any, Any], None], key: Any, handler: Any) -> Any:
+        if handler is None and not isinstance(key, str | type):
+            handler, key = key, getattr(key, "__name__", None)
+        if handler is not None:
+            add(key, handler)
+            return handler
+
+        def decorate(decorated: H) -> H:
+            add(key, decorated)
+            return decorated
+
+        return decorate
+
+    def _add(self, key: Any, handler: Any) -> None:
+        self._add_all([(key, handler)])
+
+    def _add_all(self, pairs: Iterable[tuple[Any, Any]]) -> None:
+        added: dict[Hashable, Handler] = {}
+        for key, handler in pairs:
+            _check(key, handler)
+            if key in self._registered or key in added:
+                raise RegistrationError(
+                    f"{_name(key)} already has a handler on this converter; "
+                    "use register_override to put another before it"
+                )
+            added[key] = handler
+        self._registered |= added
+
+    def _override(self, key: Any, handler: Any) -> None:
+        _check(key, handler)
+        self._count += 1
+        self._overrides.setdefault(key, []).append((self._count, handler))
+
+
+def _check(key: object, handler: object) -> None:
+    if not isinstance(key, str | type):
+        raise RegistrationError(f"{key!r} is no type; give its name, or a class")
+    if not callable(handler):
+        raise RegistrationError(f"the handler for {_name(key)}, {handler!r}, cannot be called")
+
+
+def _name(key: object) -> str:
+    return key.__qualname__ if isinstance(key, type) else repr(key)

@@ -1,0 +1,163 @@
+"""Tensors and what an IR says of them."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from layergraph.errors import BuildError, CaptureError
+from layergraph.ir import Symbol, TensorSpec
+from layergraph.symbols import UnknownValueError, torch_value
+
+_USUAL_FLOAT = torch.float32
+_USUAL_COMPLEX = torch.complex64
+
+
+def usual_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that goes without saying where a tensor of the given one stands."""
+    if dtype.is_floating_point:
+        return _USUAL_FLOAT
+    if dtype.is_complex:
+        return _USUAL_COMPLEX
+    return torch.bool if dtype is torch.bool else torch.int64
+
+
+def own_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
+    """The parameters and buffers of a module itself: name, tensor, whether it persists.
+
+    Parameters come first, as in a state dict.
+    """
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            yield name, parameter, True
+    for name, buffer in module._buffers.items():
+        if buffer is not None:
+            yield name, buffer, name not in module._non_persistent_buffers_set
+
+
+def all_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
+    """The same, of a module and all that is inside it, under every name."""
+    for path, inner in module.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        for name, tensor, persistent in own_tensors(inner):
+            yield prefix + name, tensor, persistent
+
+
+def describe(tensor: torch.Tensor, key: str, *, persistent: bool, whole: bool) -> TensorSpec:
+    """What an IR has to say of a tensor.
+
+    Args:
+        tensor: a parameter or buffer.
+        key: its state-dict key, for errors.
+        persistent: whether state dicts hold it.
+        whole: whether to say all, because no constructor makes the tensor.
+
+    Raises:
+        CaptureError: the tensor is of a kind that an IR cannot describe.
+    """
+    _refuse_special(tensor, key)
+    is_parameter = isinstance(tensor, nn.Parameter)
+    spec = TensorSpec()
+    if whole:
+        spec.kind = "parameter" if is_parameter else "buffer"
+        spec.shape = tuple(tensor.shape)
+    spec.dtype = _unusual(tensor.dtype, _USUAL_FLOAT if whole else usual_dtype(tensor.dtype))
+    if is_parameter and not tensor.requires_grad:
+        spec.requires_grad = False
+    if not persistent:
+        spec.persistent = False
+        spec.value = to_bytes(tensor, key)
+    return spec
+
+
+def describe_constant(tensor: torch.Tensor, key: str) -> TensorSpec:
+    """What an IR has to say of a tensor that the model reads and has not registered.
+
+    Raises:
+        CaptureError: the tensor is of a kind that an IR cannot describe.
+    """
+    _refuse_special(tensor, key)
+    if tensor.requires_grad:
+        raise CaptureError(f"{key} wants gradients, but is no parameter; register it as one")
+    spec = TensorSpec(kind="constant", shape=tuple(tensor.shape), value=to_bytes(tensor, key))
+    spec.dtype = _unusual(tensor.dtype, _USUAL_FLOAT)
+    return spec
+
+
+def _unusual(dtype: torch.dtype, usual: torch.dtype) -> str | None:
+    return None if dtype is usual else str(dtype).removeprefix("torch.")
+
+
+def _refuse_special(tensor: torch.Tensor, key: str) -> None:
+    if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        raise CaptureError(f"{key} has no shape yet; run the lazy module once before converting")
+    if type(tensor) not in (torch.Tensor, nn.Parameter):
+        raise CaptureError(f"{key} is a {type(tensor).__name__}, which an IR cannot describe")
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        raise CaptureError(f"{key} is sparse or quantized, which an IR cannot describe")
+
+
+def to_bytes(tensor: torch.Tensor, key: str) -> bytes:
+    """The numbers of a tensor, contiguous.
+
+    Raises:
+        CaptureError: the tensor has none, being on the meta device.
+    """
+    if tensor.is_meta:
+        raise CaptureError(f"{key} is on the meta device, but its value belongs to the model")
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
+    return ctypes.string_at(plain.data_ptr(), plain.numel() * plain.element_size())
+
+
+def from_spec(spec: TensorSpec, key: str) -> torch.Tensor:
+    """The tensor that a spec describes; without a value in it, one of zeros.
+
+    Raises:
+        BuildError: the spec does not describe a tensor.
+    """
+    dtype = dtype_of(spec, key) or _USUAL_FLOAT
+    if spec.shape is None:
+        raise BuildError(f"tensor {key!r} has no shape; say it in its spec")
+    if spec.value is None:
+        tensor = torch.zeros(spec.shape, dtype=dtype)
+    else:
+        wanted = math.prod(spec.shape) * dtype.itemsize
+        if len(spec.value) != wanted:
+            raise BuildError(
+                f"the value of tensor {key!r} has {len(spec.value)} bytes, but its shape and dtype "
+                f"need {wanted}; make them agree"
+            )
+        tensor = torch.empty(0, dtype=dtype)
+        if wanted:
+            tensor = torch.frombuffer(bytearray(spec.value), dtype=dtype)
+        tensor = tensor.reshape(spec.shape)
+    if spec.kind == "parameter":
+        trainable = spec.requires_grad is not False
+        if trainable and not (dtype.is_floating_point or dtype.is_complex):
+            raise BuildError(
+                f"parameter {key!r} is of dtype {spec.dtype}, which has no gradients; "
+                "say requires_grad False"
+            )
+        return nn.Parameter(tensor, requires_grad=trainable)
+    return tensor
+
+
+def dtype_of(spec: TensorSpec, key: str) -> torch.dtype | None:
+    """The dtype that a spec names; None if it names none.
+
+    Raises:
+        BuildError: there is no such dtype.
+    """
+    if spec.dtype is None:
+        return None
+    try:
+        dtype = torch_value(Symbol(f"torch.{spec.dtype}"))
+    except UnknownValueError:
+        dtype = None
+    if not isinstance(dtype, torch.dtype):
+        raise BuildError(f"tensor {key!r}: torch has no dtype {spec.dtype!r}")
+    return dtype

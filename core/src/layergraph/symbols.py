@@ -1,0 +1,78 @@
+"""Plain values and the values of torch that they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from layergraph.ir import Record, Symbol, Value
+
+_NAMED = (torch.dtype, torch.layout, torch.memory_format)
+
+
+class UnknownValueError(Exception):
+    """A value that has no plain form. Callers know where it was met, and say so."""
+
+
+def lower(value: Any, read: Callable[[Any], Value]) -> Value:
+    """The plain form of what is given to a torch function, or returned by a model.
+
+    Args:
+        value: nested tuples, lists and dicts of numbers, strings, dtypes and so on.
+        read: gives the form of tensors and of whatever else this function does not know; it
+            raises :class:`UnknownValueError` for what it does not know either.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is tuple or kind is torch.Size:
+        return tuple([lower(item, read) for item in value])
+    if kind is list:
+        return [lower(item, read) for item in value]
+    if kind is dict:
+        return _lower_dict(value, read)
+    if kind is slice:
+        return slice(lower(value.start, read), lower(value.stop, read), lower(value.step, read))
+    if isinstance(value, _NAMED):
+        return Symbol(str(value))
+    if isinstance(value, torch.device):
+        return str(value)
+    for plain in (bool, int, float, complex, str):
+        if isinstance(value, plain):
+            return plain(value)
+    if isinstance(value, tuple):
+        fields = getattr(value, "_fields", None)
+        if fields is None:
+            return tuple([lower(item, read) for item in value])
+        items = [lower(item, read) for item in value]
+        return Record(kind.__name__, dict(zip(fields, items, strict=True)))
+    if isinstance(value, list):
+        return [lower(item, read) for item in value]
+    if isinstance(value, dict):
+        return _lower_dict(value, read)
+    return read(value)
+
+
+_PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
+
+
+def _lower_dict(value: dict[Any, Any], read: Callable[[Any], Value]) -> dict[Any, Value]:
+    for key in value:
+        if type(key) not in _PLAIN:
+            raise UnknownValueError(f"the key {key!r} of a dict, a {type(key).__name__}")
+    return {key: lower(item, read) for key, item in value.items()}
+
+
+def torch_value(symbol: Symbol) -> torch.dtype | torch.layout | torch.memory_format:
+    """What a symbol stands for.
+
+    Raises:
+        UnknownValueError: it is no dtype, layout or memory format of this version of torch.
+    """
+    package, _, name = symbol.name.partition(".")
+    value = getattr(torch, name, None) if package == "torch" else None
+    if not isinstance(value, _NAMED):
+        raise UnknownValueError(f"{symbol.name!r} is no dtype, layout or memory format of torch")
+    return value

@@ -1,0 +1,6 @@
+"""From PyTorch to IR: survey the modules, capture their calls, fold these into graphs."""
+
+from layergraph.ir import Implementation
+from layergraph.torch2ir.converter import Torch2Ir, get_default_converter
+
+__all__ = ["Implementation", "Torch2Ir", "get_default_converter"]

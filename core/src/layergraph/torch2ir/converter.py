@@ -1,0 +1,171 @@
+"""From a PyTorch module to its IR."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from layergraph.check import check
+from layergraph.errors import CaptureError, LayergraphError, PluginError
+from layergraph.functions import Functions
+from layergraph.hookspecs import hookimpl
+from layergraph.ir import ROOT, Implementation, Ir, TensorSpec
+from layergraph.plugins import Hooks, Plugin, installed_plugins
+from layergraph.registration import Registry
+from layergraph.state import all_tensors, describe, own_tensors
+from layergraph.torch2ir import modes
+from layergraph.torch2ir.fold import fold
+from layergraph.torch2ir.survey import Survey, Surveyed
+from layergraph.torch2ir.trace import trace
+
+
+class Torch2Ir(Registry):
+    """Converts modules to IR, by the handlers of the installed plugins and its own.
+
+    A handler that is registered here takes a module and returns a dict of attributes, an
+    :class:`~layergraph.Implementation`, or None for "not mine". It is registered for a class, which
+    has to be the module's exact class, or for the name of one: as it is (``"CustomLinear"``), in
+    lower case (``"customlinear"``), or with underscores (``"custom_linear"``). Attributes without
+    a type get that name as their type, or, where the handler is registered for a class, the
+    class's name in lower case.
+
+    Args:
+        plugins: the plugins to ask; None for all that are installed.
+    """
+
+    def __init__(self, plugins: tuple[Plugin, ...] | None = None) -> None:
+        super().__init__()
+        plugins = installed_plugins() if plugins is None else plugins
+        self.hooks = Hooks(plugins, _Registered(self))
+
+    def convert(self, model: nn.Module) -> Ir:
+        """Turn a model into its IR, without example inputs.
+
+        Parameters of ``forward`` that have a default keep it: they are no inputs of the IR.
+
+        Args:
+            model: the model, in either mode. It is left as it was.
+
+        Returns:
+            The IR. It holds no parameters and no persistent buffers: those are in the model's state
+            dict.
+
+        Raises:
+            CaptureError: the model computes something that a graph cannot hold, or decides by what
+                only inputs would tell.
+            PluginError: a handler failed, or broke its contract.
+        """
+        if not isinstance(model, nn.Module):
+            raise CaptureError(f"{model!r} is no torch.nn.Module; convert a module")
+        survey = Survey(model, self._ask)
+        keys, tensors = _tensors(survey)
+        if survey.root.is_leaf and survey.root.answer is not None:
+            ir = Ir([_leaf_model(survey.root, survey.root.answer, tensors[""])])
+        else:
+            functions = Functions(self.hooks.named_functions())
+            ir = fold(
+                survey, modes.capture(survey, lambda: trace(survey, keys, functions)), tensors
+            )
+        check(ir)
+        return ir
+
+    def _ask(self, module: nn.Module, path: str) -> Implementation | None:
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+            return None
+        place = f"module {path or 'root'!r} ({type(module).__qualname__})"
+        try:
+            answer = self.hooks.ask.torch_to_ir(module=module)
+        except LayergraphError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"a handler failed on {place}: {type(error).__name__}: {error}; asked were "
+                f"{', '.join(self.hooks.asked('torch_to_ir'))}"
+            ) from error
+        if answer is not None and not isinstance(answer, Implementation):
+            raise PluginError(
+                f"a handler gave {answer!r} for {place}; it must give an Implementation or None"
+            )
+        return answer
+
+
+def _leaf_model(
+    root: Surveyed, answer: Implementation, tensors: dict[str, TensorSpec]
+) -> Implementation:
+    return Implementation(
+        type=answer.type,
+        data=answer.data,
+        name=ROOT,
+        tensors=tensors,
+        training=None if root.module.training else False,
+    )
+
+
+def _tensors(survey: Survey) -> tuple[dict[int, str], dict[str, dict[str, TensorSpec]]]:
+    """The state-dict key of every tensor by its ``id``, and by module what to say of its tensors."""
+    keys: dict[int, str] = {}
+    tensors: dict[str, dict[str, TensorSpec]] = {}
+    for surveyed in survey:
+        specs = tensors[surveyed.path] = {}
+        _refuse_own_state_dict(surveyed)
+        listed = all_tensors if surveyed.is_leaf else own_tensors
+        for name, tensor, persistent in listed(surveyed.module):
+            key = f"{surveyed.path}.{name}" if surveyed.path else name
+            spec = describe(tensor, key, persistent=persistent, whole=not surveyed.is_leaf)
+            first = keys.setdefault(id(tensor), key)
+            if first != key:
+                spec.tied, spec.value = first, None
+            if spec.said():
+                specs[name] = spec
+    return keys, tensors
+
+
+def _refuse_own_state_dict(surveyed: Surveyed) -> None:
+    module = surveyed.module
+    if surveyed.is_leaf:
+        return
+    cls = type(module)
+    own = [
+        name
+        for name in ("state_dict", "_save_to_state_dict", "get_extra_state")
+        if getattr(cls, name) is not getattr(nn.Module, name)
+    ]
+    if own or module._state_dict_hooks or module._state_dict_pre_hooks:
+        what = own[0] if own else "a state-dict hook"
+        raise CaptureError(
+            f"{surveyed.path or 'the model'!r} ({cls.__qualname__}) makes its own state dict "
+            f"({what}): the same keys cannot be promised; a handler for the class can keep it whole"
+        )
+
+
+class _Registered:
+    """Answers the hook for what is registered on a converter."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    @hookimpl
+    def torch_to_ir(self, module: nn.Module) -> Implementation | None:
+        cls = type(module)
+        for key, handler in self._registry.find(cls, *_names(cls)):
+            answer = handler(module)
+            if isinstance(answer, Mapping):
+                kind = key if isinstance(key, str) else cls.__name__.lower()
+                answer = Implementation(type=kind, data=dict(answer))
+            if answer is not None:
+                return answer  # type: ignore[no-any-return]
+        return None
+
+
+def _names(cls: type) -> list[str]:
+    name = cls.__name__
+    with_underscores = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
+    return list(dict.fromkeys([name, name.lower(), with_underscores.lower()]))
+
+
+def get_default_converter() -> Torch2Ir:
+    """A new converter with the handlers of all installed plugins."""
+    return Torch2Ir()

@@ -1,0 +1,296 @@
+"""From the sequence of calls to one graph for each module.
+
+A module call is a range of the sequence. What it reads from outside are its inputs, what others
+read of it are its outputs; so flags, dicts and output classes at its border need no special case.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+
+import torch
+
+from layergraph.errors import CaptureError
+from layergraph.ir import (
+    FUNCTION,
+    INPUT,
+    MODULE,
+    OUTPUT,
+    ROOT,
+    STATE,
+    Implementation,
+    Ir,
+    Namer,
+    Node,
+    Ref,
+    TensorSpec,
+    map_leaves,
+    wired,
+)
+from layergraph.ir import Value as Plain
+from layergraph.ir.values import leaves
+from layergraph.state import describe_constant
+from layergraph.torch2ir.calls import Call, ModeRead, Scope, StateRead, Value, scopes
+from layergraph.torch2ir.interfaces import Interface, interfaces
+from layergraph.torch2ir.survey import Survey, Surveyed
+from layergraph.torch2ir.trace import Trace
+
+GETITEM = "operator.getitem"
+
+
+@dataclass(slots=True, eq=False)
+class _Graph:
+    """What became of the module calls of one module: the graph that they share."""
+
+    implementation: Implementation
+    keeps_type: bool
+
+
+def fold(survey: Survey, trace: Trace, tensors: dict[str, dict[str, TensorSpec]]) -> Ir:
+    """The IR of a captured model.
+
+    Args:
+        survey: the model's modules.
+        trace: what they did.
+        tensors: by path of a module, what has to be said of its tensors.
+
+    Raises:
+        CaptureError: a constant cannot be described.
+    """
+    folding = _Folding(survey, trace)
+    return folding.ir(tensors)
+
+
+class _Folding:
+    def __init__(self, survey: Survey, trace: Trace) -> None:
+        self._survey = survey
+        self._trace = trace
+        self._interfaces = interfaces(trace.root)
+        self._graphs: dict[str, _Graph] = {}
+        self._dissolved: dict[Scope, list[Call | Scope]] = {}
+        self._root_name = _free_root_name(survey)
+        for scope in scopes(trace.root):
+            self._fold(scope)
+
+    # --- module calls ---
+
+    def _fold(self, scope: Scope) -> None:
+        items = [
+            part
+            for item in scope.items
+            for part in (self._dissolved.get(item, [item]) if isinstance(item, Scope) else [item])
+        ]
+        surveyed = self._survey.at(scope.path)
+        if scope.parent is not None and not self._is_self_contained(surveyed, items):
+            self._dissolved[scope] = items
+            return
+        graph = _GraphBuilder(self, scope, self._interfaces[scope]).build(items)
+        keeps_type = self._keeps_type(surveyed, scope, items)
+        if keeps_type and surveyed.answer is not None:
+            graph = replace(graph, type=surveyed.answer.type, data=surveyed.answer.data)
+        known = self._graphs.setdefault(scope.path, _Graph(graph, keeps_type))
+        if known.keeps_type != keeps_type or known.implementation != graph:
+            # The same module does something else this time: the caller does it in its own name.
+            self._dissolved[scope] = items
+
+    def _is_self_contained(self, surveyed: Surveyed, items: list[Call | Scope]) -> bool:
+        """Whether a module calls and reads only what is inside it."""
+        for item in items:
+            paths = [item.path] if isinstance(item, Scope) else list(_paths(item))
+            for path in paths:
+                if not self._survey.at(path).is_within(surveyed):
+                    return False
+        return True
+
+    def _keeps_type(self, surveyed: Surveyed, scope: Scope, items: list[Call | Scope]) -> bool:
+        """Whether a container, and what it calls, is called as the class of the container calls.
+
+        Only then can its class do the calling in the rebuilt model.
+        """
+        if surveyed.answer is None:
+            return False
+        called = [item for item in scope.items if isinstance(item, Scope)]
+        return (
+            all(item in items for item in called)
+            and self._is_plain(scope)
+            and all(self._is_plain(item) for item in called)
+        )
+
+    def _is_plain(self, scope: Scope) -> bool:
+        interface = self._interfaces[scope]
+        outputs = list(interface.outputs)
+        if scope.parent is None and not scope.items:
+            outputs = list(scope.args)
+        return (
+            not scope.kwargs
+            and list(scope.args) == list(interface.inputs)
+            and [scope.result] == outputs
+        )
+
+    def type_of(self, path: str) -> str:
+        return self._graphs[path].implementation.type
+
+    def interface(self, scope: Scope) -> Interface:
+        return self._interfaces[scope]
+
+    def constant(self, key: str) -> torch.Tensor:
+        return self._trace.constants[key]
+
+    def leaf_type(self, path: str) -> str:
+        answer = self._survey.at(path).answer
+        if answer is None:
+            raise CaptureError(f"{path!r} is no leaf")
+        return answer.type
+
+    # --- the whole ---
+
+    def name_of(self, surveyed: Surveyed) -> str:
+        return surveyed.path or self._root_name
+
+    def ir(self, tensors: dict[str, dict[str, TensorSpec]]) -> Ir:
+        implementations = []
+        for surveyed in self._survey:
+            implementation = self._implementation(surveyed)
+            around = surveyed.parents[0].module.training if surveyed.parents else True
+            training = surveyed.module.training
+            implementations.append(
+                replace(
+                    implementation,
+                    name=self.name_of(surveyed),
+                    children=None
+                    if surveyed.is_leaf
+                    else {name: self.name_of(child) for name, child in surveyed.children.items()},
+                    tensors={**tensors[surveyed.path], **implementation.tensors},
+                    training=training if training != around else None,
+                )
+            )
+        return Ir(implementations, self._root_name)
+
+    def _implementation(self, surveyed: Surveyed) -> Implementation:
+        if surveyed.path in self._graphs:
+            return self._graphs[surveyed.path].implementation
+        answer = surveyed.answer
+        if answer is None:
+            return Implementation(type=MODULE)
+        return Implementation(type=answer.type, data=answer.data)
+
+
+class _GraphBuilder:
+    """Writes the nodes of one module call."""
+
+    def __init__(self, folding: _Folding, scope: Scope, interface: Interface) -> None:
+        self._folding = folding
+        self._scope = scope
+        self._interface = interface
+        self._namer = Namer()
+        self._nodes: list[Node] = []
+        self._values: dict[Value, Ref] = {}
+        self._parts: dict[Value, tuple[Ref, int]] = {}
+        self._states: dict[str, Ref] = {}
+        self._tensors: dict[str, TensorSpec] = {}
+
+    def build(self, items: list[Call | Scope]) -> Implementation:
+        output = self._namer.name(OUTPUT)
+        for value, parameter in self._interface.inputs.items():
+            self._values[value] = self._add(parameter, INPUT, parameter)
+        for item in items:
+            if isinstance(item, Scope):
+                self._call_scope(item)
+            else:
+                self._call(item)
+        if self._scope.parent is None:
+            returned = self._plain(self._scope.result)
+        else:
+            returned = self._plain(_one_or_tuple(list(self._interface.outputs)))
+        self._nodes.append(Node(output, OUTPUT, OUTPUT, args=(returned,)))
+        nodes, edges = wired(self._nodes)
+        return Implementation(type=MODULE, nodes=nodes, edges=edges, tensors=self._tensors)
+
+    def _add(
+        self,
+        wish: str,
+        kind: str,
+        implementation: str,
+        args: tuple[Plain, ...] = (),
+        kwargs: dict[str, Plain] | None = None,
+    ) -> Ref:
+        name = self._namer.name(wish)
+        self._nodes.append(Node(name, kind, implementation, args, kwargs or {}))
+        return Ref(name)
+
+    def _call(self, call: Call) -> None:
+        if call.kind == "state":
+            self._values[call.value] = self._read(StateRead(call.target))
+            return
+        args, kwargs = self._plain(call.args), self._plain(call.kwargs)
+        kind, wish = FUNCTION, call.value.wish
+        if call.kind == "module":
+            kind, wish = self._folding.leaf_type(call.target), self._relative(call.target)
+        self._values[call.value] = self._add(wish, kind, call.target, args, kwargs)
+
+    def _call_scope(self, scope: Scope) -> None:
+        interface = self._folding.interface(scope)
+        args = tuple([self._plain(value) for value in interface.inputs])
+        kind = self._folding.type_of(scope.path)
+        ref = self._add(self._relative(scope.path), kind, scope.path, args)
+        outputs = list(interface.outputs)
+        if len(outputs) == 1:
+            self._values[outputs[0]] = ref
+        else:
+            self._parts |= {value: (ref, index) for index, value in enumerate(outputs)}
+
+    def _relative(self, path: str) -> str:
+        return path.removeprefix(f"{self._scope.path}.")
+
+    def _plain(self, value: Plain) -> Plain:
+        return map_leaves(self._read, value)
+
+    def _read(self, leaf: Plain) -> Plain:
+        if isinstance(leaf, Value):
+            if leaf not in self._values:
+                self._values[leaf] = self._add("getitem", FUNCTION, GETITEM, self._parts[leaf])
+            return self._values[leaf]
+        if isinstance(leaf, StateRead):
+            return self._state(leaf.key)
+        if isinstance(leaf, ModeRead):
+            return self._state(f"{leaf.path}.training" if leaf.path else "training")
+        return leaf
+
+    def _state(self, read: str) -> Ref:
+        if read not in self._states:
+            key = self._constant(read) if read.startswith(":") else read
+            self._states[read] = self._add(key.rpartition(".")[2], STATE, key)
+        return self._states[read]
+
+    def _constant(self, read: str) -> str:
+        """The key of a constant, which belongs to whoever reads it."""
+        name = f"_constant_{len(self._tensors)}"
+        place = f"a constant in {self._scope.path or 'the model'!r}"
+        self._tensors[name] = describe_constant(self._folding.constant(read), place)
+        return f"{self._scope.path}.{name}" if self._scope.path else name
+
+
+def _free_root_name(survey: Survey) -> str:
+    taken = {each.path for each in survey}
+    numbered = (f"{ROOT}_{number}" for number in itertools.count(1))
+    return next(name for name in itertools.chain([ROOT], numbered) if name not in taken)
+
+
+def _one_or_tuple(values: list[Value]) -> Plain:
+    if len(values) == 1:
+        return values[0]
+    return tuple(values) or None
+
+
+def _paths(call: Call) -> list[str]:
+    """The modules that a call is concerned with besides its values."""
+    paths = [call.target] if call.kind == "module" else []
+    if call.kind == "state":
+        paths.append(call.target)
+    for leaf in leaves(call.args, call.kwargs):
+        if isinstance(leaf, StateRead) and not leaf.key.startswith(":"):
+            paths.append(leaf.key)
+        elif isinstance(leaf, ModeRead):
+            paths.append(leaf.path)
+    return paths

@@ -1,0 +1,91 @@
+"""Replacing attributes for a while."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_ABSENT = object()
+
+
+@contextmanager
+def patched(patches: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Replace entries of dicts and attributes of other objects; whatever happens, put them back.
+
+    Args:
+        patches: the dict or object, the name, and what it is to be meanwhile.
+    """
+    before: list[tuple[Any, str, Any]] = []
+    try:
+        for holder, name, new in patches:
+            before.append((holder, name, _own(holder, name)))
+            _put(holder, name, new)
+        yield
+    finally:
+        for holder, name, old in reversed(before):
+            _put(holder, name, old)
+
+
+def _own(holder: Any, name: str) -> Any:
+    members = holder if isinstance(holder, dict) else vars(holder)
+    return members.get(name, _ABSENT)
+
+
+def _put(holder: Any, name: str, value: Any) -> None:
+    if isinstance(holder, dict):
+        if value is _ABSENT:
+            holder.pop(name, None)
+        else:
+            holder[name] = value
+    elif value is _ABSENT:
+        delattr(holder, name)
+    else:
+        setattr(holder, name, value)
+
+
+ORDINARY_DEPTH = 50
+"""Models nested less deeply than this run in Python's ordinary limits."""
+
+_FRAMES_A_LEVEL = 12
+_BYTES_A_LEVEL = 16 * 1024
+
+
+def with_room_for(depth: int, function: Callable[[], T]) -> T:
+    """Call a function that recurses once for each level of a model's nesting.
+
+    A deep model needs more of Python's and of the machine's stack than there is. The call then
+    runs in a thread that has them.
+
+    Args:
+        depth: how deeply modules are nested.
+        function: what to call.
+    """
+    if depth <= ORDINARY_DEPTH:
+        return function()
+    outcome: list[tuple[bool, Any]] = []
+
+    def run() -> None:
+        try:
+            outcome.append((True, function()))
+        except BaseException as error:
+            outcome.append((False, error))
+
+    limit = sys.getrecursionlimit()
+    size = threading.stack_size(max(8 * 2**20, depth * _BYTES_A_LEVEL))
+    try:
+        sys.setrecursionlimit(limit + depth * _FRAMES_A_LEVEL)
+        thread = threading.Thread(target=run, name="layergraph-capture")
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(size)
+        sys.setrecursionlimit(limit)
+    succeeded, result = outcome[0]
+    if not succeeded:
+        raise result
+    return result  # type: ignore[no-any-return]

@@ -1,0 +1,111 @@
+"""The modules of a model, and what the handlers say of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from layergraph.ir import Implementation
+
+Ask = Callable[[nn.Module, str], Implementation | None]
+
+
+@dataclass(slots=True, eq=False)
+class Surveyed:
+    """A module with its place in the model.
+
+    Attributes:
+        module: the module.
+        path: the first path to it; empty for the model.
+        answer: what the handler said of it; None: it is to be traced through.
+        depth: how many modules are around it.
+        children: its child modules by name, in order; empty for a leaf.
+        parents: the modules that have it as a child.
+    """
+
+    module: nn.Module
+    path: str
+    answer: Implementation | None
+    depth: int
+    children: dict[str, Surveyed] = field(default_factory=dict)
+    parents: list[Surveyed] = field(default_factory=list)
+
+    def is_within(self, other: Surveyed) -> bool:
+        """Whether the module is the other one, or is reached through its children."""
+        if self is other or not other.path or self.path.startswith(f"{other.path}."):
+            return True
+        seen = {id(self)}
+        stack = [self]
+        while stack:
+            for parent in stack.pop().parents:
+                if parent is other:
+                    return True
+                if id(parent) not in seen:
+                    seen.add(id(parent))
+                    stack.append(parent)
+        return False
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether a handler speaks for the module and everything inside it."""
+        return self.answer is not None and self.answer.children is None
+
+
+class Survey:
+    """Every module of a model once, from the outside in, in the order of its state dict.
+
+    Args:
+        model: the model.
+        ask: what the handlers say of a module, given its path too.
+    """
+
+    def __init__(self, model: nn.Module, ask: Ask) -> None:
+        self._found: dict[int, Surveyed] = {}
+        self._by_path: dict[str, Surveyed] = {}
+        self.depth = 0
+        self.root = self._add(model, "", ask, 0)
+        stack = [(self.root, _children(self.root))]
+        while stack:
+            parent, children = stack[-1]
+            name, child = next(children, ("", None))
+            if child is None:
+                stack.pop()
+                continue
+            known = self._found.get(id(child))
+            if known is None:
+                path = f"{parent.path}.{name}" if parent.path else name
+                known = self._add(child, path, ask, len(stack))
+                stack.append((known, _children(known)))
+            parent.children[name] = known
+            known.parents.append(parent)
+
+    def _add(self, module: nn.Module, path: str, ask: Ask, depth: int) -> Surveyed:
+        surveyed = Surveyed(module, path, ask(module, path), depth)
+        self._found[id(module)] = surveyed
+        self._by_path[path] = surveyed
+        self.depth = max(self.depth, depth)
+        return surveyed
+
+    def __iter__(self) -> Iterator[Surveyed]:
+        return iter(self._found.values())
+
+    def get(self, module: nn.Module) -> Surveyed | None:
+        """What is known of a module; None for one that is not registered in the model.
+
+        Modules inside a leaf are not registered in this sense.
+        """
+        return self._found.get(id(module))
+
+    def at(self, path: str) -> Surveyed:
+        """The module at its first path, or the leaf that has it inside."""
+        while path not in self._by_path:
+            path = path.rpartition(".")[0]
+        return self._by_path[path]
+
+
+def _children(surveyed: Surveyed) -> Iterator[tuple[str, nn.Module | None]]:
+    if surveyed.is_leaf:
+        return iter(())
+    return iter([item for item in surveyed.module._modules.items() if item[1] is not None])

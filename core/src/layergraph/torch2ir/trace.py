@@ -1,0 +1,478 @@
+"""Capture without inputs: the model runs on symbols, which record what is done to them.
+
+The symbols are proxies of torch.fx. Unlike its own tracer, this one sees every torch function, also
+one that is called on tensors alone (a parameter's ``exp()``, ``torch.randn``), so that nothing is
+computed at capture time and baked in; it refuses what symbols would answer wrongly in silence; and
+it neither recurses over the model nor changes it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import linecache
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import fx, nn
+from torch.fx.proxy import TracerBase
+from torch.overrides import TorchFunctionMode
+
+from layergraph.errors import CaptureError
+from layergraph.functions import Functions, attribute_name, method_name
+from layergraph.ir import Value as Plain
+from layergraph.symbols import UnknownValueError, lower
+from layergraph.torch2ir.calls import Recorder, Scope, StateRead, Value
+from layergraph.torch2ir.patches import patched, with_room_for
+from layergraph.torch2ir.survey import Survey, Surveyed
+
+# What a parameter says of itself is known without inputs, and model code decides by it. Its dtype
+# and device are not among these: they are those of the rebuilt model, when it runs.
+_KNOWN_OF_STATE = frozenset(
+    {
+        torch.Tensor.__len__,
+        torch.Tensor.__repr__,
+        torch.Tensor.dim,
+        torch.Tensor.is_complex,
+        torch.Tensor.is_floating_point,
+        torch.Tensor.ndim.__get__,  # type: ignore[attr-defined]
+        torch.Tensor.nelement,
+        torch.Tensor.numel,
+        torch.Tensor.requires_grad.__get__,  # type: ignore[attr-defined]
+        torch.Tensor.shape.__get__,  # type: ignore[attr-defined]
+        torch.Tensor.size,
+        torch.Tensor.stride,
+    }
+)
+
+_HINT = "example inputs will be the way to capture this"
+
+
+@dataclass(slots=True)
+class Trace:
+    """What one run on symbols recorded.
+
+    Attributes:
+        root: the call of the model.
+        constants: tensors that the model reads but has not registered, by key.
+    """
+
+    root: Scope
+    constants: dict[str, torch.Tensor]
+
+
+def trace(survey: Survey, keys: dict[int, str], functions: Functions) -> Trace:
+    """Run a model on symbols.
+
+    Args:
+        survey: the model.
+        keys: the state-dict key of each of its tensors, by ``id``.
+        functions: the functions that may become nodes.
+
+    Raises:
+        CaptureError: the model does what needs inputs to be decided, or what a graph cannot hold.
+    """
+    tracer = _Tracer(survey, keys, functions)
+    with_room_for(survey.depth, tracer.run)
+    return Trace(tracer.recorder.root, tracer.constants)
+
+
+class _Symbol(fx.Proxy):
+    """Stands for a value; whatever is done to it is recorded."""
+
+    def __init__(self, value: Value, tracer: _Tracer) -> None:
+        object.__setattr__(self, "node", value)
+        object.__setattr__(self, "tracer", tracer)
+
+    def __repr__(self) -> str:
+        return "<a value that only inputs would tell>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if method_name(name) is None and attribute_name(name) is None:
+            raise CaptureError(f"the attribute {name!r} of a symbol is not known")
+        return _Attribute(self, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise CaptureError(f"a graph cannot set the attribute {name!r} of a tensor")
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.tracer.function("operator.setitem", (self, index, value), {})
+
+    def __delitem__(self, index: Any) -> None:
+        raise CaptureError("a graph cannot delete an item of a value")
+
+    def __bool__(self) -> bool:
+        raise CaptureError("the model decides by a value that only inputs would tell")
+
+    def __len__(self) -> int:
+        raise CaptureError("the length of a value is only told by inputs")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise CaptureError("the model calls a value")
+
+
+class _Attribute(fx.proxy.Attribute, _Symbol):
+    """An attribute of a symbol: a value of its own, unless it is called as a method."""
+
+    def __init__(self, root: _Symbol, attr: str) -> None:
+        for name, value in (
+            ("root", root),
+            ("attr", attr),
+            ("tracer", root.tracer),
+            ("_node", None),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def node(self) -> Any:
+        if self._node is None:
+            name = attribute_name(self.attr)
+            if name is None:
+                raise CaptureError(f"the method {self.attr!r} of a value is not called, but kept")
+            symbol = self.tracer.function(name, (self.root,), {})
+            object.__setattr__(self, "_node", symbol.node)
+        return self._node
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        name = method_name(self.attr)
+        if name is None:
+            raise CaptureError(f"{self.attr!r} is no method of a tensor that a graph can call")
+        return self.tracer.function(name, (self.root, *args), kwargs)
+
+
+def _in_place(operator_name: str) -> Callable[[_Symbol, Any], Any]:
+    def method(self: _Symbol, other: Any) -> Any:
+        return self.tracer.function(f"operator.{operator_name}", (self, other), {})
+
+    return method
+
+
+# fx knows no in-place operators: ``x += y`` would silently become ``x = x + y``, which differs for
+# everyone else who holds x.
+for _name in "add and floordiv lshift matmul mod mul or pow rshift sub truediv xor".split():
+    setattr(_Symbol, f"__i{_name}__", _in_place(f"i{_name}"))
+
+
+class _FunctionMode(TorchFunctionMode):
+    def __init__(self, tracer: _Tracer) -> None:
+        super().__init__()
+        self._tracer = tracer
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func in _KNOWN_OF_STATE and isinstance(args[0], torch.Tensor):
+            return func(*args, **(kwargs or {}))
+        return self._tracer.torch_function(func, args, kwargs or {})
+
+
+class _Tracer(TracerBase):
+    def __init__(self, survey: Survey, keys: dict[int, str], functions: Functions) -> None:
+        self.recorder = Recorder()
+        self.constants: dict[str, torch.Tensor] = {}
+        self._survey = survey
+        self._keys = dict(keys)
+        self._functions = functions
+        self._passed: dict[str, list[Value]] = {}
+        self._thread = 0
+
+    # --- running ---
+
+    def run(self) -> None:
+        """Run the model, and leave it as it was."""
+        self._thread = threading.get_ident()
+        model = self._survey.root.module
+        args, kwargs = self._inputs(model)
+        with _unchanged(self._survey), patched(self._patches()), _FunctionMode(self):
+            try:
+                model(*args, **kwargs)
+            except CaptureError as error:
+                if error.__cause__ is not None:
+                    raise
+                raise CaptureError(self._located(error, str(error))) from error
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                raise CaptureError(self._located(error, reason)) from error
+
+    def _located(self, error: BaseException, reason: str) -> str:
+        frames = traceback.extract_tb(error.__traceback__)
+        of_model = [frame for frame in frames if not frame.filename.startswith(_OWN)]
+        module = repr(self.recorder.scope.path) if self.recorder.scope.path else "the model"
+        return f"in {module}, {_place(of_model or frames)}: {reason}; {_HINT}"
+
+    def _inputs(self, model: nn.Module) -> tuple[list[_Symbol], dict[str, _Symbol]]:
+        args: list[_Symbol] = []
+        kwargs: dict[str, _Symbol] = {}
+        for name, parameter in inspect.signature(model.forward).parameters.items():
+            if parameter.default is not parameter.empty:
+                # The model is captured as it is called without: what a None or a flag would have
+                # decided is decided, and the rebuilt model does not take another.
+                continue
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                kwargs[name] = _Symbol(self.recorder.value(name), self)
+            elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                args.append(_Symbol(self.recorder.value(name), self))
+        return args, kwargs
+
+    def _patches(self) -> Iterator[tuple[Any, str, Any]]:
+        yield nn.Module, "__call__", self._module_call(nn.Module.__call__)
+        yield nn.Module, "training", self._training()
+        yield torch.autograd.Function, "apply", classmethod(self._refuse_autograd_function)
+        yield torch.autocast, "__enter__", self._refuse_autocast(torch.autocast.__enter__)
+        for scope in self._globals():
+            yield scope, "isinstance", self._isinstance(scope.get("isinstance", isinstance))
+        for function in self._functions.extra.values():
+            home = getattr(function, "__globals__", {})
+            name = getattr(function, "__name__", "")
+            if home.get(name) is function:
+                yield home, name, self._whole(function)
+
+    def _globals(self) -> list[dict[str, Any]]:
+        """The globals of the model's own code: nobody else sees what is replaced there."""
+        found: dict[int, dict[str, Any]] = {}
+        for cls in {type(each.module) for each in self._survey if not each.is_leaf}:
+            for base in cls.__mro__:
+                forward = vars(base).get("forward")
+                scope = getattr(inspect.unwrap(forward), "__globals__", None) if forward else None
+                if scope is not None and not scope.get("__name__", "").startswith("torch."):
+                    found[id(scope)] = scope
+        return list(found.values())
+
+    def _is_here(self) -> bool:
+        return threading.get_ident() == self._thread
+
+    def _module_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+            surveyed = self._survey.get(module) if self._is_here() else None
+            if surveyed is None:
+                # Not one of the model's: a module that its code made on the way, or the inside of
+                # a leaf. What it does belongs to the caller.
+                return original(module, *args, **kwargs)
+            if surveyed.is_leaf and surveyed is not self._survey.root:
+                value = self.recorder.call(
+                    "module", surveyed.path, self._lower(args), self._lower(kwargs)
+                )
+                return _Symbol(value, self)
+            return self._scoped(surveyed, original, args, kwargs)
+
+        return call
+
+    def _scoped(
+        self,
+        surveyed: Surveyed,
+        original: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        if surveyed is self._survey.root:
+            scope = self.recorder.root
+        else:
+            _refuse_backward_hooks(surveyed)
+            args, kwargs = self._symbols(args), self._symbols(kwargs)
+        lowered = self._lower(args), self._lower(kwargs)
+        if surveyed is not self._survey.root:
+            scope = self.recorder.enter(surveyed.path)
+        scope.args, scope.kwargs = lowered
+        scope.parameters = _parameters(type(surveyed.module))
+        result = original(surveyed.module, *args, **kwargs)
+        self.recorder.leave(self._lower(result))
+        return result
+
+    def _symbols(self, given: Any) -> Any:
+        """Arguments in which tensors of the caller have become values that are passed in."""
+        if isinstance(given, torch.Tensor):
+            key = self._read(given)
+            if isinstance(key, StateRead):
+                return _Symbol(self.recorder.call("state", key.key, (), {}), self)
+        if type(given) in (tuple, list):
+            return type(given)([self._symbols(each) for each in given])
+        if type(given) is dict:
+            return {key: self._symbols(each) for key, each in given.items()}
+        return given
+
+    # --- recording ---
+
+    def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call of a function of torch, or of a plugin."""
+        name = self._functions.name_of(func)
+        if name is None:
+            raise CaptureError(_unnamed(func))
+        return self.function(name, args, kwargs)
+
+    def function(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call of a function by its name."""
+        lowered = self._lower(args)
+        if _changes_its_first_argument(name) and lowered and _is_constant(lowered[0]):
+            raise CaptureError(
+                f"{name} changes a tensor that the model has not registered; "
+                "register it with register_buffer"
+            )
+        return _Symbol(self.recorder.call("function", name, lowered, self._lower(kwargs)), self)
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any) -> Any:
+        """Record what fx's proxies do: the operators of Python, by function."""
+        if kind != "call_function":
+            raise CaptureError(f"{target!r} is nothing that a graph can do to a value")
+        return self.torch_function(target, args, kwargs)
+
+    def iter(self, obj: Any) -> NoReturn:
+        raise CaptureError("the model loops over a value: how often is only told by inputs")
+
+    def keys(self, obj: Any) -> NoReturn:
+        raise CaptureError("the model asks a value for its keys, which only inputs would tell")
+
+    def _lower(self, value: Any) -> Any:
+        try:
+            return lower(value, self._read)
+        except UnknownValueError as error:
+            raise CaptureError(f"a graph cannot hold {error}") from None
+
+    def _read(self, value: Any) -> Plain:
+        if isinstance(value, _Symbol):
+            return value.node
+        if isinstance(value, torch.Tensor):
+            key = self._keys.get(id(value))
+            if key is None:
+                key = self._constant(value)
+            return StateRead(key)
+        raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
+
+    def _constant(self, tensor: torch.Tensor) -> str:
+        if isinstance(tensor, nn.Parameter):
+            raise UnknownValueError(
+                "a parameter that is not registered in the model, so that no state dict has it"
+            )
+        key = f":constant_{len(self.constants)}"
+        self._keys[id(tensor)] = key
+        self.constants[key] = tensor
+        return key
+
+    # --- what symbols cannot answer ---
+
+    def _training(self) -> property:
+        def get(module: nn.Module) -> bool:
+            value: bool = module.__dict__["training"]
+            surveyed = self._survey.get(module) if self._is_here() else None
+            if surveyed is not None and not surveyed.is_leaf:
+                where = _place(traceback.extract_stack(limit=3)[:-1])
+                self.recorder.call("mode", surveyed.path, (value,), {}, where)
+            return value
+
+        def put(module: nn.Module, value: bool) -> None:
+            module.__dict__["training"] = value
+
+        return property(get, put)
+
+    def _isinstance(self, original: Callable[..., bool]) -> Callable[..., bool]:
+        def check(value: object, kinds: Any) -> bool:
+            if isinstance(value, _Symbol) and self._is_here():
+                raise CaptureError(f"the model asks whether a value is a {kinds!r}")
+            return original(value, kinds)
+
+        return check
+
+    def _whole(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not self._is_here():
+                return function(*args, **kwargs)
+            return self.torch_function(function, args, kwargs)
+
+        return call
+
+    def _refuse_autograd_function(self, cls: type, *args: Any, **kwargs: Any) -> Any:
+        raise CaptureError(f"the model calls {cls.__name__}, whose gradient a graph cannot hold")
+
+    def _refuse_autocast(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def enter(region: Any) -> Any:
+            if self._is_here():
+                raise CaptureError("a graph cannot hold an autocast region")
+            return original(region)
+
+        return enter
+
+
+@functools.cache
+def _parameters(cls: type[nn.Module]) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(cls.forward).parameters)[1:]
+    except (TypeError, ValueError):
+        return ()
+
+
+def _changes_its_first_argument(name: str) -> bool:
+    last = name.rpartition(".")[2]
+    if last.endswith("__"):
+        last = last.strip("_")
+        return last in ("setitem", "delitem") or (last[0] == "i" and last not in ("invert", "index"))
+    if name.startswith("operator."):
+        return last == "setitem" or (last[0] == "i" and last not in ("invert", "index"))
+    return last.endswith("_") and not last.startswith("_")
+
+
+def _is_constant(lowered: Plain) -> bool:
+    return isinstance(lowered, StateRead) and lowered.key.startswith(":")
+
+
+def _refuse_backward_hooks(surveyed: Surveyed) -> None:
+    module = surveyed.module
+    if module._backward_hooks or module._backward_pre_hooks:
+        raise CaptureError(f"{surveyed.path!r} has backward hooks, which a graph cannot hold")
+
+
+@contextmanager
+def _unchanged(survey: Survey) -> Iterator[None]:
+    """Put back what the model's code assigns to its modules, and refuse it by name."""
+    before = [(each, dict(vars(each.module))) for each in survey if not each.is_leaf]
+    changed: list[tuple[Surveyed, str]] = []
+    try:
+        yield
+    finally:
+        for each, members in before:
+            now = vars(each.module)
+            for name in now.keys() | members.keys():
+                if name not in members:
+                    del now[name]
+                elif now.get(name) is members[name] or name == "training":
+                    continue
+                else:
+                    now[name] = members[name]
+                changed.append((each, name))
+    if changed:
+        each, name = changed[0]
+        raise CaptureError(
+            f"the forward of {each.path or 'the model'!r} assigns self.{name}: what a model keeps "
+            "from one call to the next, a graph cannot hold; use a buffer and change it in place"
+        )
+
+
+def _unnamed(function: Any) -> str:
+    name = getattr(function, "__qualname__", None) or repr(function)
+    if name == "_set_grad_enabled":
+        return "a graph cannot hold a region without gradients, or with them switched on again"
+    return (
+        f"the function {getattr(function, '__module__', None) or 'torch'}.{name} has no name in an "
+        "IR; a plugin can give it one through the hook 'functions'"
+    )
+
+
+_OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+
+
+def _place(frames: Sequence[traceback.FrameSummary]) -> str:
+    frame = frames[-1]
+    line = linecache.getline(frame.filename, frame.lineno or 0).strip()
+    return f"{Path(frame.filename).name}, line {frame.lineno}, in {frame.name}: {line}"

@@ -1,0 +1,58 @@
+"""Handlers for the activations of torch.nn that hold no layers of their own."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from layergraph import Implementation, hookimpl
+from layergraph.layers import Layer, LayerTable
+
+_CLASSES = (
+    nn.CELU,
+    nn.ELU,
+    nn.GELU,
+    nn.GLU,
+    nn.Hardshrink,
+    nn.Hardsigmoid,
+    nn.Hardswish,
+    nn.LeakyReLU,
+    nn.LogSigmoid,
+    nn.LogSoftmax,
+    nn.Mish,
+    nn.PReLU,
+    nn.RReLU,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.SELU,
+    nn.SiLU,
+    nn.Sigmoid,
+    nn.Softmax,
+    nn.Softmax2d,
+    nn.Softmin,
+    nn.Softplus,
+    nn.Softshrink,
+    nn.Softsign,
+    nn.Tanh,
+    nn.Tanhshrink,
+    nn.Threshold,
+)
+
+TABLE = LayerTable(
+    [
+        *(Layer(cls) for cls in _CLASSES),
+        # The other two are old names of the first two.
+        Layer(nn.Hardtanh, always=["min_val", "max_val"], never=["min_value", "max_value"]),
+    ]
+)
+
+
+@hookimpl(trylast=True)
+def torch_to_ir(module: nn.Module) -> Implementation | None:
+    """Answer for the classes of the table."""
+    return TABLE.to_ir(module)
+
+
+@hookimpl(trylast=True)
+def ir_to_torch(implementation: Implementation) -> nn.Module | None:
+    """Answer for the types of the table."""
+    return TABLE.to_torch(implementation)

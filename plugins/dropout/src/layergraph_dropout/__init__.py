@@ -1,0 +1,31 @@
+"""Handlers for the dropout layers of torch.nn."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from layergraph import Implementation, hookimpl
+from layergraph.layers import Layer, LayerTable
+
+_CLASSES = (
+    nn.AlphaDropout,
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.FeatureAlphaDropout,
+)
+
+TABLE = LayerTable([Layer(cls, always=["p"]) for cls in _CLASSES])
+
+
+@hookimpl(trylast=True)
+def torch_to_ir(module: nn.Module) -> Implementation | None:
+    """Answer for the classes of the table."""
+    return TABLE.to_ir(module)
+
+
+@hookimpl(trylast=True)
+def ir_to_torch(implementation: Implementation) -> nn.Module | None:
+    """Answer for the types of the table."""
+    return TABLE.to_torch(implementation)
