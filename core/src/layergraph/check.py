@@ -16,6 +16,7 @@ from layergraph.ir import (
     OUTPUT,
     STATE,
     Edge,
+    Graph,
     Implementation,
     Ir,
     Node,
@@ -52,7 +53,8 @@ def find_problems(ir: Ir) -> list[Problem]:
         _check_fields(problems, name, implementation)
     if not problems.found:
         for implementation in ir.values():
-            _check_graph(problems, implementation)
+            for place, graph in _places(implementation):
+                _check_graph(problems, place, graph)
         _check_hierarchy(problems, ir)
     if not problems.found:
         _check_calls(problems, ir)
@@ -76,9 +78,17 @@ class _Problems:
         return False
 
 
-def _place(implementation: Implementation, node: Node | None = None) -> str:
-    where = f"implementation {implementation.name!r}"
-    return where if node is None else f"{where}, node {node.name!r}"
+def _places(implementation: Implementation) -> list[tuple[str, Graph]]:
+    """The graphs of an implementation, and what to call them."""
+    place = _place(implementation)
+    named: list[tuple[str, Graph]] = [(place, implementation)]
+    if implementation.evaluation is not None:
+        named.append((f"{place}, evaluation", implementation.evaluation))
+    return named
+
+
+def _place(implementation: Implementation) -> str:
+    return f"implementation {implementation.name!r}"
 
 
 # --- the parts: types of fields ---
@@ -104,11 +114,18 @@ def _check_fields(problems: _Problems, name: str, implementation: Implementation
     if problems.expect(place, "tensors", implementation.tensors, dict):
         for tensor, spec in implementation.tensors.items():
             _check_tensor(problems, f"{place}, tensor {tensor!r}", implementation, tensor, spec)
-    if problems.expect(place, "nodes", implementation.nodes, dict):
-        for key, node in implementation.nodes.items():
+    _check_graph_fields(problems, place, implementation)
+    if problems.expect(place, "evaluation", implementation.evaluation, (Graph, type(None))):
+        if implementation.evaluation is not None:
+            _check_graph_fields(problems, f"{place}, evaluation", implementation.evaluation)
+
+
+def _check_graph_fields(problems: _Problems, place: str, graph: Graph) -> None:
+    if problems.expect(place, "nodes", graph.nodes, dict):
+        for key, node in graph.nodes.items():
             _check_node_fields(problems, f"{place}, node {key!r}", key, node)
-    if problems.expect(place, "edges", implementation.edges, dict):
-        for pair, edge in implementation.edges.items():
+    if problems.expect(place, "edges", graph.edges, dict):
+        for pair, edge in graph.edges.items():
             _check_edge_fields(problems, f"{place}, edge {pair!r}", pair, edge)
 
 
@@ -206,49 +223,46 @@ def _check_edge_fields(problems: _Problems, place: str, pair: object, edge: Edge
 # --- one graph ---
 
 
-def _check_graph(problems: _Problems, implementation: Implementation) -> None:
-    nodes = implementation.nodes
-    place = _place(implementation)
-    for src, sink in implementation.edges:
+def _check_graph(problems: _Problems, place: str, graph: Graph) -> None:
+    for src, sink in graph.edges:
         for end in (src, sink):
-            if end not in nodes:
+            if end not in graph.nodes:
                 problems.add(
                     f"{place}, edge {(src, sink)!r}",
                     f"there is no node {end!r}",
                     "add the node or remove the edge",
                 )
-    if not nodes:
+    if not graph.nodes:
         return
-    outputs = [node.name for node in nodes.values() if node.type == OUTPUT]
+    outputs = [node.name for node in graph.nodes.values() if node.type == OUTPUT]
     if len(outputs) != 1:
         problems.add(
             place,
             f"its graph has {len(outputs)} outputs" if outputs else "its graph has no output",
             "give it exactly one node of type output, which may return several values",
         )
-    reads: dict[str, list[str]] = {name: [] for name in nodes}
-    for src, sink in implementation.edges:
-        if sink in nodes:
+    reads: dict[str, list[str]] = {name: [] for name in graph.nodes}
+    for src, sink in graph.edges:
+        if sink in graph.nodes:
             reads[sink].append(src)
-    for node in nodes.values():
-        _check_arguments(problems, implementation, node, reads[node.name])
-    _check_cycles(problems, implementation)
+    for node in graph.nodes.values():
+        _check_arguments(problems, f"{place}, node {node.name!r}", graph, node, reads[node.name])
+    _check_cycles(problems, place, graph)
 
 
 def _check_arguments(
-    problems: _Problems, implementation: Implementation, node: Node, predecessors: list[str]
+    problems: _Problems, place: str, graph: Graph, node: Node, predecessors: list[str]
 ) -> None:
-    place = _place(implementation, node)
     if node.args is None and not node.kwargs:
         named = predecessors
     else:
         named = list(dict.fromkeys(refs(*(node.args or ()), node.kwargs)))
     for name in named:
-        if name not in implementation.nodes and node.args is not None:
+        if name not in graph.nodes and named is not predecessors:
             problems.add(
                 place, f"its arguments name {name!r}, which is no node here", "name one of the graph"
             )
-        elif name in implementation.nodes and implementation.nodes[name].type == OUTPUT:
+        elif name in graph.nodes and graph.nodes[name].type == OUTPUT:
             problems.add(place, f"it reads {name!r}, an output", "read what the output returns")
     for name in sorted(set(named) ^ set(predecessors)):
         if name in named:
@@ -271,13 +285,13 @@ def _check_arguments(
         problems.add(place, "its implementation is empty", f"say which {node.type} it is")
 
 
-def _check_cycles(problems: _Problems, implementation: Implementation) -> None:
-    runnable = {node.name for node in implementation.in_execution_order()}
-    stuck = [name for name in implementation.nodes if name not in runnable]
+def _check_cycles(problems: _Problems, place: str, graph: Graph) -> None:
+    runnable = {node.name for node in graph.in_execution_order()}
+    stuck = [name for name in graph.nodes if name not in runnable]
     if stuck:
         names = ", ".join(map(repr, stuck[:5])) + (", …" if len(stuck) > 5 else "")
         problems.add(
-            _place(implementation),
+            place,
             f"its graph has a cycle: {names} wait for one another",
             "remove an edge of it",
         )
@@ -334,21 +348,24 @@ def _check_calls(problems: _Problems, ir: Ir) -> None:
         for target in (implementation.children or {}).values():
             parents.setdefault(target, []).append(name)
     for implementation in ir.values():
-        arguments = implementation.arguments()
-        for node in implementation.nodes.values():
-            if node.is_call:
-                _check_call(problems, ir, parents, implementation, node, len(arguments[node.name]))
-
+        for place, graph in _places(implementation):
+            arguments = graph.arguments()
+            for node in graph.nodes.values():
+                if node.is_call:
+                    where = f"{place}, node {node.name!r}"
+                    count = len(arguments[node.name])
+                    _check_call(problems, ir, parents, implementation, where, node, count)
+                    
 
 def _check_call(
     problems: _Problems,
     ir: Ir,
     parents: Mapping[str, list[str]],
     implementation: Implementation,
+    place: str,
     node: Node,
     count: int,
 ) -> None:
-    place = _place(implementation, node)
     callee = ir.get(node.implementation)
     if callee is None:
         problems.add(
@@ -369,22 +386,15 @@ def _check_call(
             f"it calls {callee.name!r}, which is not among what {implementation.name!r} contains",
             "add it to the children there",
         )
-    if callee.nodes:
-        _check_fit(problems, place, node, count, callee)
+    if callee.nodes and not any(_fits(node, count, graph) for graph in callee.graphs):
+        takes = " or ".join(", ".join(g.parameters().values()) or "none" for g in callee.graphs)
+        problems.add(place, f"its arguments do not fit {callee.name!r}", f"give it {takes}")
 
 
-def _check_fit(
-    problems: _Problems, place: str, node: Node, count: int, callee: Implementation
-) -> None:
-    parameters = callee.parameters()
-    given: list[Any] = list(parameters.values())[:count]
-    given += [name for name in node.kwargs if name not in given]
-    if count > len(parameters) or set(given) != set(parameters.values()):
-        problems.add(
-            place,
-            f"it gives {count} arguments{' and ' if node.kwargs else ''}{', '.join(node.kwargs)}",
-            f"{callee.name!r} takes {', '.join(parameters.values()) or 'none'}",
-        )
+def _fits(node: Node, count: int, callee: Graph) -> bool:
+    parameters = list(callee.parameters().values())
+    given: list[Any] = [*parameters[:count], *node.kwargs]
+    return count <= len(parameters) and sorted(given) == sorted(parameters)
 
 
 def _is_beneath(name: str, top: str, parents: Mapping[str, list[str]]) -> bool:

@@ -6,14 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from layergraph.errors import InvalidIrError, Problem
-from layergraph.ir.graph import Edge, Implementation, Node, TensorSpec
+from layergraph.ir.graph import Edge, Graph, Implementation, Node, TensorSpec
 from layergraph.ir.hierarchy import children_to_state
 from layergraph.ir.model import ROOT, Ir
 from layergraph.ir.values import copied
 
 NODE_FIELDS = ("name", "type", "implementation", "args", "kwargs")
 EDGE_FIELDS = ("src", "sink")
-IMPLEMENTATION_FIELDS = ("name", "type", "nodes", "edges", "children", "tensors", "training")
+GRAPH_FIELDS = ("nodes", "edges")
+IMPLEMENTATION_FIELDS = (
+    "name",
+    "type",
+    *GRAPH_FIELDS,
+    "evaluation",
+    "children",
+    "tensors",
+    "training",
+)
 
 
 def to_dict(ir: Ir) -> dict[str, dict[str, Any]]:
@@ -36,12 +45,20 @@ def _implementation_to_dict(
         form["training"] = implementation.training
     if implementation.tensors:
         form["tensors"] = {name: spec.said() for name, spec in implementation.tensors.items()}
-    form["nodes"] = {name: _node_to_dict(node) for name, node in implementation.nodes.items()}
-    form["edges"] = {
-        pair: {"src": edge.src, "sink": edge.sink, **copied(edge.data)}
-        for pair, edge in implementation.edges.items()
-    }
+    form |= _graph_to_dict(implementation)
+    if implementation.evaluation is not None:
+        form["evaluation"] = _graph_to_dict(implementation.evaluation)
     return form
+
+
+def _graph_to_dict(graph: Graph) -> dict[str, Any]:
+    return {
+        "nodes": {name: _node_to_dict(node) for name, node in graph.nodes.items()},
+        "edges": {
+            pair: {"src": edge.src, "sink": edge.sink, **copied(edge.data)}
+            for pair, edge in graph.edges.items()
+        },
+    }
 
 
 def _node_to_dict(node: Node) -> dict[str, Any]:
@@ -122,8 +139,16 @@ class _Reader:
         if not entry:
             entry = {"name": key, "type": ""}
         tensors = self.mapping(f"{place}, tensors", entry.get("tensors", {}), "tensors by name")
-        nodes = self.mapping(f"{place}, nodes", entry.get("nodes", {}), "nodes by name")
-        edges = self.mapping(f"{place}, edges", entry.get("edges", {}), "edges by (src, sink)")
+        graph = self.graph(place, entry)
+        evaluation = entry.get("evaluation")
+        if evaluation is not None:
+            within = f"{place}, evaluation"
+            form = self.mapping(within, evaluation, "nodes and edges")
+            for field in form.keys() - set(GRAPH_FIELDS):
+                self.problems.append(
+                    Problem(within, f"{field!r} is no part of a graph", "write nodes and edges")
+                )
+            evaluation = self.graph(within, form)
         children = entry.get("children")
         if children is not None:
             children = self.mapping(f"{place}, children", children, "implementations by child name")
@@ -131,11 +156,20 @@ class _Reader:
             name=self.names(place, key, entry),
             type=self.text(place, entry, "type"),
             data=copied(self.rest(place, entry, IMPLEMENTATION_FIELDS)),
-            nodes={name: self.node(place, name, node) for name, node in nodes.items()},
-            edges={pair: self.edge(place, pair, edge) for pair, edge in edges.items()},
+            nodes=graph.nodes,
+            edges=graph.edges,
+            evaluation=evaluation,
             children=children,
             tensors={name: self.tensor(place, name, spec) for name, spec in tensors.items()},
             training=entry.get("training"),
+        )
+
+    def graph(self, place: str, entry: Mapping[Any, Any]) -> Graph:
+        nodes = self.mapping(f"{place}, nodes", entry.get("nodes", {}), "nodes by name")
+        edges = self.mapping(f"{place}, edges", entry.get("edges", {}), "edges by (src, sink)")
+        return Graph(
+            nodes={name: self.node(place, name, node) for name, node in nodes.items()},
+            edges={pair: self.edge(place, pair, edge) for pair, edge in edges.items()},
         )
 
     def node(self, place: str, key: object, form: object) -> Node:

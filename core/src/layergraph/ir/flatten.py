@@ -7,22 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from layergraph.errors import InvalidIrError, Problem
-from layergraph.ir.graph import INPUT, OUTPUT, STATE, Implementation, Node, returned, wired
+from layergraph.ir.graph import INPUT, OUTPUT, STATE, Graph, Implementation, Node, returned, wired
 from layergraph.ir.model import Ir
 from layergraph.ir.names import Namer
 from layergraph.ir.values import Ref, Value, map_leaves
-
-
-@dataclass(slots=True)
-class _Call:
-    """A graph on its way into the root's, with the values that its nodes have there."""
-
-    implementation: Implementation
-    nodes: Iterator[Node]
-    arguments: dict[str, tuple[Value, ...]]
-    values: dict[str, Value]
-    caller: str = ""
-    result: Value = None
 
 
 def flatten(ir: Ir) -> Ir:
@@ -30,31 +18,52 @@ def flatten(ir: Ir) -> Ir:
     root = ir[ir.root]
     if not root.nodes:
         return ir
-    nodes = list(_inlined(ir, root))
-    named, edges = wired(nodes)
+    graph = wired(_inlined(ir, root, training=True))
+    evaluation = None
+    if any(implementation.evaluation is not None for implementation in ir.values()):
+        evaluation = wired(_inlined(ir, root, training=False))
     return Ir(
         [
-            replace(implementation, nodes=named, edges=edges)
+            replace(implementation, nodes=graph.nodes, edges=graph.edges, evaluation=evaluation)
             if implementation is root
-            else replace(implementation, nodes={}, edges={})
+            else replace(implementation, nodes={}, edges={}, evaluation=None)
             for implementation in ir.values()
         ],
         ir.root,
     )
 
 
-def _inlined(ir: Ir, root: Implementation) -> Iterator[Node]:
+@dataclass(slots=True)
+class _Call:
+    """A graph on its way into the root's, with the values that its nodes have there."""
+
+    name: str
+    nodes: Iterator[Node]
+    arguments: dict[str, tuple[Value, ...]]
+    values: dict[str, Value]
+    caller: str = ""
+    result: Value = None
+
+
+def _inlined(ir: Ir, root: Implementation, *, training: bool) -> Iterator[Node]:
+    def start(
+        implementation: Implementation, values: dict[str, Value], caller: str = ""
+    ) -> _Call:
+        graph = implementation if training else implementation.graphs[-1]
+        nodes = iter(list(graph.in_execution_order()))
+        return _Call(implementation.name, nodes, graph.arguments(), values, caller)
+
     namer = Namer()
     output_name = namer.name(OUTPUT)
     states: dict[str, Value] = {}
-    calls = [_start(root)]
+    calls = [start(root, {})]
     active = {root.name}
     while calls:
         call = calls[-1]
         node = next(call.nodes, None)
         if node is None:
             calls.pop()
-            active.discard(call.implementation.name)
+            active.discard(call.name)
             if calls:
                 calls[-1].values[call.caller] = call.result
             continue
@@ -77,8 +86,9 @@ def _inlined(ir: Ir, root: Implementation) -> Iterator[Node]:
                     [Problem(_place(callee.name), "it calls itself", "no graph may do that")]
                 )
             active.add(callee.name)
-            place = f"{_place(call.implementation.name)}, node {node.name!r}"
-            calls.append(_start(callee, _bound(callee, place, args, kwargs), node.name))
+            place = f"{_place(call.name)}, node {node.name!r}"
+            graph = callee if training else callee.graphs[-1]
+            calls.append(start(callee, _bound(graph, callee.name, place, args, kwargs), node.name))
             continue
         known = _element(node, args)
         if known is not _UNKNOWN:
@@ -95,17 +105,10 @@ def _inlined(ir: Ir, root: Implementation) -> Iterator[Node]:
 _UNKNOWN: Any = object()
 
 
-def _start(
-    implementation: Implementation, values: dict[str, Value] | None = None, caller: str = ""
-) -> _Call:
-    nodes = list(implementation.in_execution_order())
-    return _Call(implementation, iter(nodes), implementation.arguments(), values or {}, caller)
-
-
 def _bound(
-    implementation: Implementation, place: str, args: tuple[Value, ...], kwargs: dict[str, Value]
+    graph: Graph, callee: str, place: str, args: tuple[Value, ...], kwargs: dict[str, Value]
 ) -> dict[str, Value]:
-    names = implementation.parameters()
+    names = graph.parameters()
     values = dict(zip(names, args, strict=False))
     by_parameter = {parameter: name for name, parameter in names.items()}
     for parameter, value in kwargs.items():
@@ -115,7 +118,7 @@ def _bound(
             [
                 Problem(
                     place,
-                    f"its arguments are not those that {implementation.name!r} takes",
+                    f"its arguments are not those that {callee!r} takes",
                     f"give one for each of {', '.join(names.values()) or 'no inputs'}",
                 )
             ]

@@ -66,98 +66,30 @@ class Node:
         return self.type not in CORE_NODE_TYPES
 
 
-@dataclass(slots=True)
-class TensorSpec:
-    """What a state dict does not say about a tensor of a layer, and the layer's type neither.
-
-    Unsaid are: float32, complex64, int64 and bool; ``requires_grad`` of parameters; persistence.
-
-    Attributes:
-        kind: ``parameter``, ``buffer``, or ``constant`` (in no state dict); None where the layer's
-            own constructor makes the tensor.
-        shape: its size; None where the constructor decides it.
-        dtype: ``"float64"`` say.
-        requires_grad: False for a frozen parameter.
-        persistent: False for a buffer that state dicts leave out.
-        tied: the key, in the state dict of the whole model, of an earlier tensor that this one is.
-        value: the bytes of a tensor that travels with the IR: contiguous, little-endian.
-    """
-
-    kind: Literal["parameter", "buffer", "constant"] | None = None
-    shape: tuple[int, ...] | None = None
-    dtype: str | None = None
-    requires_grad: bool | None = None
-    persistent: bool | None = None
-    tied: str | None = None
-    value: bytes | None = None
-
-    def __repr__(self) -> str:
-        said = [f"{key}={value!r}" for key, value in self.said().items() if key != "value"]
-        if self.value is not None:
-            said.append(f"value=<{len(self.value)} bytes>")
-        return f"TensorSpec({', '.join(said)})"
-
-    def said(self) -> dict[str, Any]:
-        """The attributes that are not None, by name."""
-        return {key: value for key in self.__slots__ if (value := getattr(self, key)) is not None}
-
-
 @dataclass(slots=True, eq=False)
-class Implementation:
-    """A layer with its attributes, or a composition of layers with its graph.
+class Graph:
+    """Nodes and what goes from one to another.
 
-    Two are equal if all they say is, and in the same order: the order of nodes is that of
-    execution, the order of edges that of arguments, the order of children that of a state dict.
-
-    A handler gives ``type`` and ``data``; the core fills in the rest.
+    Two graphs are equal if their nodes and edges are, in the same order: the order of nodes is that
+    of execution, the order of edges that of arguments.
 
     Attributes:
-        type: the kind of layer (``"linear"``), or ``module`` for a composition that only its graph
-            describes.
-        data: the attributes, by name: what the layer's constructor needs.
-        name: the path of the module in the model (``"layer1.0.conv1"``).
         nodes: name to node, in execution order.
         edges: (src, sink) to edge.
-        children: name of a child module to the name of its implementation, in the order of the
-            model. None for a leaf, whose handler speaks for everything inside it. A handler of a
-            container gives an empty dict, and gets its children captured and rebuilt.
-        tensors: name of a tensor of this very module to what has to be said of it.
-        training: the module's mode, where it is not that of the module around it (for the model
-            itself: where it is not training).
     """
 
-    type: str
-    data: dict[str, Value] = field(default_factory=dict)
-    nodes: dict[str, Node] = field(default_factory=dict)
-    edges: dict[tuple[str, str], Edge] = field(default_factory=dict)
-    name: str = ""
-    children: dict[str, str] | None = None
-    tensors: dict[str, TensorSpec] = field(default_factory=dict)
-    training: bool | None = None
+    nodes: dict[str, Node] = field(default_factory=dict, kw_only=True)
+    edges: dict[tuple[str, str], Edge] = field(default_factory=dict, kw_only=True)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Implementation):
+        if not isinstance(other, Graph) or type(other) is not type(self):
             return NotImplemented
         return self._compared() == other._compared()
 
-    __hash__ = None  # type: ignore[assignment]  # an implementation can be edited
+    __hash__ = None  # type: ignore[assignment]  # a graph can be edited
 
     def _compared(self) -> tuple[object, ...]:
-        return (
-            self.name,
-            self.type,
-            self.data,
-            list(self.nodes.items()),
-            list(self.edges.items()),
-            None if self.children is None else list(self.children.items()),
-            list(self.tensors.items()),
-            self.training,
-        )
-
-    def __repr__(self) -> str:
-        attributes = ", ".join(f"{key}={value!r}" for key, value in self.data.items())
-        graph = f", {len(self.nodes)} nodes" if self.nodes else ""
-        return f"Implementation({self.name!r}: {self.type}({attributes}){graph})"
+        return list(self.nodes.items()), list(self.edges.items())
 
     def predecessors(self, name: str) -> tuple[str, ...]:
         """The nodes whose values the node reads, in edge order. Looks at every edge."""
@@ -214,6 +146,97 @@ class Implementation:
         }
 
 
+@dataclass(slots=True)
+class TensorSpec:
+    """What a state dict does not say about a tensor of a layer, and the layer's type neither.
+
+    Unsaid are: float32, complex64, int64 and bool; ``requires_grad`` of parameters; persistence.
+
+    Attributes:
+        kind: ``parameter``, ``buffer``, or ``constant`` (in no state dict); None where the layer's
+            own constructor makes the tensor.
+        shape: its size; None where the constructor decides it.
+        dtype: ``"float64"`` say.
+        requires_grad: False for a frozen parameter.
+        persistent: False for a buffer that state dicts leave out.
+        tied: the key, in the state dict of the whole model, of an earlier tensor that this one is.
+        value: the bytes of a tensor that travels with the IR: contiguous, little-endian.
+    """
+
+    kind: Literal["parameter", "buffer", "constant"] | None = None
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+    requires_grad: bool | None = None
+    persistent: bool | None = None
+    tied: str | None = None
+    value: bytes | None = None
+
+    def __repr__(self) -> str:
+        said = [f"{key}={value!r}" for key, value in self.said().items() if key != "value"]
+        if self.value is not None:
+            said.append(f"value=<{len(self.value)} bytes>")
+        return f"TensorSpec({', '.join(said)})"
+
+    def said(self) -> dict[str, Any]:
+        """The attributes that are not None, by name."""
+        return {key: value for key in self.__slots__ if (value := getattr(self, key)) is not None}
+
+
+@dataclass(slots=True, eq=False)
+class Implementation(Graph):
+    """A layer with its attributes, or a composition of layers with its graph.
+
+    Two are equal if all they say is; children, like nodes and edges, in the same order: it is that
+    of the state dict.
+
+    A handler gives ``type`` and ``data``; the core fills in the rest.
+
+    Attributes:
+        type: the kind of layer (``"linear"``), or ``module`` for a composition that only its graph
+            describes.
+        data: the attributes, by name: what the layer's constructor needs.
+        name: the path of the module in the model (``"layer1.0.conv1"``).
+        evaluation: the graph in evaluation mode, where that is another one; ``nodes`` and ``edges``
+            are the graph in training mode then.
+        children: name of a child module to the name of its implementation, in the order of the
+            model. None for a leaf, whose handler speaks for everything inside it. A handler of a
+            container gives an empty dict, and gets its children captured and rebuilt.
+        tensors: name of a tensor of this very module to what has to be said of it.
+        training: the module's mode, where it is not that of the module around it (for the model
+            itself: where it is not training).
+    """
+
+    type: str
+    data: dict[str, Value] = field(default_factory=dict)
+    name: str = field(default="", kw_only=True)
+    evaluation: Graph | None = field(default=None, kw_only=True)
+    children: dict[str, str] | None = field(default=None, kw_only=True)
+    tensors: dict[str, TensorSpec] = field(default_factory=dict, kw_only=True)
+    training: bool | None = field(default=None, kw_only=True)
+
+    @property
+    def graphs(self) -> tuple[Graph, ...]:
+        """Its graph, and the one in evaluation mode if that is another."""
+        return (self,) if self.evaluation is None else (self, self.evaluation)
+
+    def _compared(self) -> tuple[object, ...]:
+        return (
+            *Graph._compared(self),
+            self.name,
+            self.type,
+            self.data,
+            self.evaluation,
+            None if self.children is None else list(self.children.items()),
+            list(self.tensors.items()),
+            self.training,
+        )
+
+    def __repr__(self) -> str:
+        attributes = ", ".join(f"{key}={value!r}" for key, value in self.data.items())
+        graph = f", {len(self.nodes)} nodes" if self.nodes else ""
+        return f"Implementation({self.name!r}: {self.type}({attributes}){graph})"
+
+
 def returned(args: tuple[Value, ...]) -> Value:
     """What a graph returns, by the arguments of its output node.
 
@@ -224,8 +247,8 @@ def returned(args: tuple[Value, ...]) -> Value:
     return args or None
 
 
-def wired(nodes: Iterable[Node]) -> tuple[dict[str, Node], dict[tuple[str, str], Edge]]:
-    """Nodes by name, and the edges that their arguments name, in the order of both.
+def wired(nodes: Iterable[Node]) -> Graph:
+    """The graph of nodes, with the edges that their arguments name.
 
     Arguments that the edges say just as well (each a reference, each to another node) are left
     unsaid.
@@ -245,4 +268,4 @@ def wired(nodes: Iterable[Node]) -> tuple[dict[str, Node], dict[tuple[str, str],
         said_by_edges = all(type(arg) is Ref for arg in listed) and len(set(listed)) == len(listed)
         unsaid = said_by_edges and not node.kwargs
         named[node.name] = replace(node, args=None if unsaid else args)
-    return named, edges
+    return Graph(nodes=named, edges=edges)

@@ -85,6 +85,7 @@ def children_to_state(
             name: Implementation(
                 type=implementation.type,
                 nodes=implementation.nodes,
+                evaluation=implementation.evaluation,
                 children=stated.get(name),
             )
             for name, implementation in implementations.items()
@@ -114,11 +115,12 @@ def _callers(implementations: Mapping[str, Implementation], root: str) -> dict[s
     for caller in order:
         if caller not in implementations:
             continue
-        for node in implementations[caller].nodes.values():
-            if node.is_call and node.implementation in implementations:
-                calling = callers.setdefault(node.implementation, [])
-                if caller not in calling[-1:]:
-                    calling.append(caller)
+        for graph in implementations[caller].graphs:
+            for node in graph.nodes.values():
+                if node.is_call and node.implementation in implementations:
+                    calling = callers.setdefault(node.implementation, [])
+                    if caller not in calling[-1:]:
+                        calling.append(caller)
     return callers
 
 

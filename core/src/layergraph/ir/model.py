@@ -105,6 +105,20 @@ class Ir(Mapping[str, Implementation]):
 
         return from_dict(form)
 
+    def in_mode(self, *, training: bool) -> Ir:
+        """The IR of one mode: no implementation has a second graph.
+
+        Args:
+            training: whether that of the training mode is wanted.
+        """
+        implementations = []
+        for implementation in self.values():
+            graph = implementation if training else implementation.graphs[-1]
+            implementations.append(
+                replace(implementation, nodes=graph.nodes, edges=graph.edges, evaluation=None)
+            )
+        return Ir(implementations, self.root)
+
     def flatten(self) -> Ir:
         """The one-level form: the root calls every leaf, and no other implementation has a graph.
 

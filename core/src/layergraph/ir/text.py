@@ -32,9 +32,12 @@ def _implementation(implementation: Implementation) -> Iterator[str]:
     yield f"{implementation.name}: {implementation.type}({', '.join(said)})"
     for name, spec in implementation.tensors.items():
         yield f"    {name}: {spec!r}"
-    arguments = implementation.arguments()
-    for node in implementation.in_execution_order():
-        yield f"    {_node(node, arguments[node.name])}"
+    for graph in implementation.graphs:
+        if implementation.evaluation is not None:
+            yield "  evaluating:" if graph is implementation.evaluation else "  training:"
+        arguments = graph.arguments()
+        for node in graph.in_execution_order():
+            yield f"    {_node(node, arguments[node.name])}"
 
 
 def _node(node: Node, args: tuple[Value, ...]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -64,6 +64,18 @@ def parts(value: Value) -> tuple[Value, ...] | None:
     return None
 
 
+def rebuilt(like: Value, inside: Sequence[Value]) -> Value:
+    """The container again, of the same kind, with other values inside: see :func:`parts`."""
+    kind = type(like)
+    if kind is dict:
+        return dict(zip(like, inside, strict=True))
+    if kind is slice:
+        return slice(*inside)
+    if kind is Record:
+        return Record(like.type, dict(zip(like.fields, inside, strict=True)))
+    return kind(inside)
+
+
 def leaves(*values: Value) -> Iterator[Value]:
     """Every value that is not a container, depth first, in order."""
     stack = list(reversed(values))
@@ -86,20 +98,10 @@ def map_leaves(function: Callable[[Value], Any], value: Value) -> Any:
 
     It recurses as deep as the value is nested; :func:`layergraph.check.check` bounds that.
     """
-    kind = type(value)
-    if kind is tuple:
-        return tuple([map_leaves(function, item) for item in value])
-    if kind is list:
-        return [map_leaves(function, item) for item in value]
-    if kind is dict:
-        return {key: map_leaves(function, item) for key, item in value.items()}
-    if kind is slice:
-        return slice(*[map_leaves(function, item) for item in parts(value) or ()])
-    if kind is Record:
-        return Record(
-            value.type, {key: map_leaves(function, item) for key, item in value.fields.items()}
-        )
-    return function(value)
+    inside = parts(value)
+    if inside is None:
+        return function(value)
+    return rebuilt(value, [map_leaves(function, item) for item in inside])
 
 
 def copied(value: Value) -> Value:

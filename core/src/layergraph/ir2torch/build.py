@@ -110,6 +110,8 @@ class Builder:
         )
 
     def _composite(self, implementation: Implementation, members: nn.Module) -> nn.Module:
+        where = f"implementation {implementation.name!r}"
+
         def locate(node: Node) -> str:
             owner, rest = node.implementation, ""
             if node.type == STATE:
@@ -118,12 +120,15 @@ class Builder:
             full = ".".join(part for part in (path, rest) if part)
             if path is None or not _has(members, full):
                 raise BuildError(
-                    f"implementation {implementation.name!r}, node {node.name!r}: there is no "
-                    f"{node.implementation!r} in it; correct the name"
+                    f"{where}, node {node.name!r}: there is no {node.implementation!r} in it; "
+                    "correct the name"
                 )
             return full
 
-        return Composite(members, fx_graph(implementation, self._functions, locate))
+        graphs = [
+            fx_graph(graph, where, self._functions, locate) for graph in implementation.graphs
+        ]
+        return Composite(members, *graphs)
 
     # --- tensors ---
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 from torch import fx, nn
+from torch.fx.graph import PythonCode
 
 # What nn.Module keeps of its own, and a rebuilt or copied module has to keep too. GraphModule takes
 # over only what its graph names: a child that no call reaches would lose its state-dict keys.
@@ -21,29 +23,58 @@ class Composite(fx.GraphModule):
     Args:
         members: a module that holds the children, parameters and buffers.
         graph: the graph, whose targets are found in ``members``.
+        evaluation: the graph in evaluation mode, where that is another one.
+
+    Attributes:
+        evaluation: None, or a Composite with the graph in evaluation mode. It is no child: it runs
+            on the children and tensors of this module.
     """
 
-    def __init__(self, members: nn.Module, graph: fx.Graph, class_name: str = "Composite") -> None:
-        super().__init__(members, graph, class_name)
-        self._adopt(members)
+    evaluation: Composite | None
 
-    def _adopt(self, members: nn.Module) -> None:
+    def __init__(
+        self, members: nn.Module, graph: fx.Graph, evaluation: fx.Graph | None = None
+    ) -> None:
+        second = None if evaluation is None else Composite(members, evaluation)
+        nn.Module.__init__(self)
+        self.__dict__["evaluation"] = second
+        super().__init__(members, graph, "Composite")
+        self.__dict__["evaluation"] = second
         for name in _REGISTERED:
             self.__dict__[name] = members.__dict__[name]
+
+    def recompile(self) -> PythonCode:
+        """Make the code anew after the graph was edited; see :meth:`torch.fx.GraphModule.recompile`."""
+        code = super().recompile()
+        cls: Any = type(self)
+        train = cls.forward
+
+        @functools.wraps(train)
+        def forward(module: Composite, *args: Any, **kwargs: Any) -> Any:
+            evaluation: Any = module.__dict__["evaluation"]
+            if module.training or evaluation is None:
+                return train(module, *args, **kwargs)
+            return type(evaluation).forward(module, *args, **kwargs)
+
+        if self.__dict__.get("evaluation") is not None:
+            cls.forward = forward
+        return code
 
     def _recompile_submodules(self) -> list[tuple[str, Any]]:
         # Children have graphs of their own, and are finished before their parents.
         return []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Composite:
-        graph = copy.deepcopy(self.graph, memo)
-        kept = {name: value for name, value in self.__dict__.items() if name != "_graph"}
+        own = {name for name in vars(self) if name not in ("_graph", "evaluation")}
         members = nn.Module()
-        members.__dict__.update(copy.deepcopy(kept, memo))
-        result = Composite(members, graph, type(self).__name__)
+        members.__dict__.update(copy.deepcopy({name: vars(self)[name] for name in own}, memo))
+        evaluation = self.evaluation
+        result = Composite(
+            members,
+            copy.deepcopy(self.graph, memo),
+            None if evaluation is None else copy.deepcopy(evaluation.graph, memo),
+        )
         memo[id(self)] = result
-        for name, value in members.__dict__.items():
-            result.__dict__.setdefault(name, value)
-            if "hook" in name or name in ("training", "meta"):
-                result.__dict__[name] = value
+        for name in own:
+            result.__dict__[name] = members.__dict__[name]
         return result

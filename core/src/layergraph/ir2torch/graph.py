@@ -15,7 +15,7 @@ from layergraph.ir import (
     INPUT,
     OUTPUT,
     STATE,
-    Implementation,
+    Graph,
     Node,
     Record,
     Ref,
@@ -28,11 +28,12 @@ from layergraph.symbols import UnknownValueError, torch_value
 Locate = Callable[[Node], str]
 
 
-def fx_graph(implementation: Implementation, functions: Functions, locate: Locate) -> fx.Graph:
-    """The graph of an implementation, as torch.fx runs it.
+def fx_graph(source: Graph, where: str, functions: Functions, locate: Locate) -> fx.Graph:
+    """A graph of an implementation, as torch.fx runs it.
 
     Args:
-        implementation: a checked one, with nodes.
+        source: a checked one, with nodes.
+        where: whose graph it is, for errors.
         functions: what function nodes may run.
         locate: the attribute path, from the module that gets the graph, of what a call or a state
             node stands for.
@@ -41,8 +42,8 @@ def fx_graph(implementation: Implementation, functions: Functions, locate: Locat
         BuildError: a function or a symbol is not known.
     """
     graph = fx.Graph()
-    arguments = implementation.arguments()
-    parameters = implementation.parameters()
+    arguments = source.arguments()
+    parameters = source.parameters()
     built: dict[str, fx.Node] = {}
 
     def value(plain: Value, place: str) -> Any:
@@ -65,8 +66,8 @@ def fx_graph(implementation: Implementation, functions: Functions, locate: Locat
             return _named_tuple(plain, place)(*items)
         return plain
 
-    for node in implementation.in_execution_order():
-        place = f"implementation {implementation.name!r}, node {node.name!r}"
+    for node in source.in_execution_order():
+        place = f"{where}, node {node.name!r}"
         args = tuple([value(arg, place) for arg in arguments[node.name]])
         kwargs = {name: value(arg, place) for name, arg in node.kwargs.items()}
         if node.type == INPUT:

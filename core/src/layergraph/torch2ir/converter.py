@@ -66,8 +66,10 @@ class Torch2Ir(Registry):
             ir = Ir([_leaf_model(survey.root, survey.root.answer, tensors[""])])
         else:
             functions = Functions(self.hooks.named_functions())
-            ir = fold(
-                survey, modes.capture(survey, lambda: trace(survey, keys, functions)), tensors
+            ir = modes.capture(
+                survey,
+                run=lambda: trace(survey, keys, functions),
+                fold=lambda captured: fold(survey, captured, tensors),
             )
         check(ir)
         return ir

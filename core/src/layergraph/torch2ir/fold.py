@@ -204,8 +204,10 @@ class _GraphBuilder:
         else:
             returned = self._plain(_one_or_tuple(list(self._interface.outputs)))
         self._nodes.append(Node(output, OUTPUT, OUTPUT, args=(returned,)))
-        nodes, edges = wired(self._nodes)
-        return Implementation(type=MODULE, nodes=nodes, edges=edges, tensors=self._tensors)
+        graph = wired(self._nodes)
+        return Implementation(
+            type=MODULE, nodes=graph.nodes, edges=graph.edges, tensors=self._tensors
+        )
 
     def _add(
         self,

@@ -1,62 +1,106 @@
-"""Capture in both modes, so that what follows the mode in the model follows it in the graph."""
+"""Both modes of a model in one IR."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 from layergraph.assumptions import assume
 from layergraph.errors import CaptureError
-from layergraph.ir import Value as Plain
-from layergraph.ir.values import leaves, parts
-from layergraph.torch2ir.calls import Call, ModeRead, Scope, Value, scopes
+from layergraph.ir import (
+    FUNCTION,
+    MODULE,
+    OUTPUT,
+    STATE,
+    Graph,
+    Implementation,
+    Ir,
+    Node,
+    Ref,
+    Value,
+    returned,
+    wired,
+)
+from layergraph.ir.values import parts, rebuilt
+from layergraph.torch2ir.calls import Call, ModeRead, Scope, scopes
 from layergraph.torch2ir.survey import Survey
 from layergraph.torch2ir.trace import Trace
 
 _ASSUME = f"layergraph.{assume.__name__}"
 
 
-def capture(survey: Survey, run: Callable[[], Trace]) -> Trace:
-    """Run a capture, and again in the other mode if the model's code asked for the mode.
+def capture(
+    survey: Survey, run: Callable[[], Trace], fold: Callable[[Trace], Ir]
+) -> Ir:
+    """Capture a model as it stands, and in the other mode too if its code asks for the mode.
 
-    Where both captures are the same but for flags that are True in one and False in the other, the
-    flags become readings of the mode. Otherwise the first capture stands, with the mode of each
-    module that was asked for it as an assumption.
+    Where the two captures cannot be made one IR, the first one stands, and assumes the mode of each
+    module that was asked for it.
 
     Args:
         survey: the model.
         run: captures it as it stands.
+        fold: makes an IR of a capture.
 
     Raises:
         CaptureError: the capture in the model's own mode failed.
     """
-    first = run()
-    reading = [scope for scope in scopes(first.root) if any(map(_is_mode, scope.items))]
-    if not reading:
-        return first
-    second = _in_other_mode(survey, run)
-    follows = second is not None and _merge(first.root, second.root)
-    for scope in reading:
-        if follows:
-            scope.items = [item for item in scope.items if not _is_mode(item)]
-        else:
-            for item in scope.items:
-                if isinstance(item, Call) and item.kind == "mode":
-                    _to_assumption(item)
-    return first
+    trace = run()
+    readers = _readers(trace)
+    if not readers:
+        return fold(trace)
+    other = None
+    try:
+        with _other_mode(survey):
+            other = run()
+    except CaptureError:
+        pass
+    if other is not None:
+        readers |= _readers(other)
+        _forget_modes(other)
+        kept = [(scope, list(scope.items)) for scope in scopes(trace.root)]
+        _forget_modes(trace)
+        try:
+            return _Merger(survey, fold(trace), fold(other), readers).merged()
+        except _NotMergeableError:
+            for scope, items in kept:
+                scope.items = items
+    _assume_modes(trace)
+    return fold(trace)
 
 
 def _is_mode(item: Call | Scope) -> bool:
     return isinstance(item, Call) and item.kind == "mode"
 
 
-def _to_assumption(call: Call) -> None:
-    where = f"training of {call.target or 'the model'!r} ({call.where})"
-    call.args = (ModeRead(call.target), call.args[0], where)
-    call.kind, call.target = "function", _ASSUME
-    call.value.wish = assume.__name__
+def _readers(trace: Trace) -> set[str]:
+    """The modules whose mode was asked for."""
+    return {
+        item.target
+        for scope in scopes(trace.root)
+        for item in scope.items
+        if isinstance(item, Call) and item.kind == "mode"
+    }
 
 
-def _in_other_mode(survey: Survey, run: Callable[[], Trace]) -> Trace | None:
+def _forget_modes(trace: Trace) -> None:
+    for scope in scopes(trace.root):
+        scope.items = [item for item in scope.items if not _is_mode(item)]
+
+
+def _assume_modes(trace: Trace) -> None:
+    for scope in scopes(trace.root):
+        for item in scope.items:
+            if isinstance(item, Call) and item.kind == "mode":
+                where = f"training of {item.target or 'the model'!r} ({item.where})"
+                item.args = (ModeRead(item.target), item.args[0], where)
+                item.kind, item.target = "function", _ASSUME
+                item.value.wish = assume.__name__
+
+
+@contextmanager
+def _other_mode(survey: Survey) -> Iterator[None]:
     modules = [
         module
         for each in survey
@@ -66,108 +110,205 @@ def _in_other_mode(survey: Survey, run: Callable[[], Trace]) -> Trace | None:
     try:
         for module, training in before:
             module.training = not training
-        return run()
-    except CaptureError:
-        return None
+        yield
     finally:
         for module, training in before:
             module.training = training
 
 
-class _DifferentError(Exception):
-    """The two captures are different graphs."""
+class _NotMergeableError(Exception):
+    """Two captures do not fit into one IR."""
 
 
-def _merge(one: Scope, other: Scope) -> bool:
-    """Write into one capture where it follows the mode; False, and nothing written, if it differs
-    from the other in more than that."""
-    merged: list[tuple[Call, tuple[Plain, ...], dict[str, Plain]]] = []
-    pairs = list(zip(scopes(one), scopes(other), strict=False))
-    try:
-        if pairs[-1] != (one, other):
-            return False
-        for mine, theirs in pairs:
-            _compare_scopes(mine, theirs)
-            for call, twin in zip(mine.items, theirs.items, strict=True):
-                if isinstance(call, Call) and isinstance(twin, Call) and call.kind != "mode":
-                    merged.append(
-                        (
-                            call,
-                            _merged(call.args, twin.args, mine),
-                            _merged(call.kwargs, twin.kwargs, mine),
-                        )
-                    )
-        result = _merged(one.result, other.result, one)
-    except _DifferentError:
+class _Merger:
+    """Makes one IR of two: of a model as it stands, and in the other mode.
+
+    Args:
+        survey: the model, as it stands.
+        one: the IR of the model as it stands.
+        other: its IR in the other mode.
+        readers: the modules whose code asked for their mode.
+    """
+
+    def __init__(self, survey: Survey, one: Ir, other: Ir, readers: set[str]) -> None:
+        self._root = one.root
+        self._one, self._other = one, other
+        self._paths = {one.root if not each.path else each.path: each.path for each in survey}
+        self._trains = {
+            name: survey.at(path).module.training for name, path in self._paths.items()
+        }
+        self._readers = readers
+
+    def merged(self) -> Ir:
+        """The one IR.
+
+        Raises:
+            _NotMergeableError: it cannot hold both.
+        """
+        merged = {name: self._implementation(name) for name in self._one}
+        for name, implementation in merged.items():
+            if implementation.evaluation is not None:
+                self._check_cause(name, implementation)
+        bordered = {name for name, each in merged.items() if _border_changes(each)}
+        types = {name: each.type for name, each in merged.items()}
+        return Ir(
+            [self._finished(each, types, bordered) for each in merged.values()], self._root
+        )
+
+    def _implementation(self, name: str) -> Implementation:
+        one, other = self._one[name], self._other[name]
+        if one.nodes and other.nodes:
+            base = one if one.type == other.type else replace(one, type=MODULE, data={})
+            tensors = {**one.tensors, **other.tensors}
+            if tensors != {**other.tensors, **one.tensors}:
+                raise _NotMergeableError  # two constants of one name
+            training, evaluation = (one, other) if self._trains[name] else (other, one)
+            path = self._paths[name]
+            key = f"{path}.training" if path else "training"
+            graph = _graph(training)
+            if graph == _graph(evaluation):
+                return replace(base, tensors=tensors)
+            follows = _follow_mode(training, evaluation, key) if path in self._readers else None
+            if follows is not None:
+                return replace(base, nodes=follows.nodes, edges=follows.edges, tensors=tensors)
+            return replace(
+                base,
+                nodes=graph.nodes,
+                edges=graph.edges,
+                tensors=tensors,
+                evaluation=_graph(evaluation),
+            )
+        return one if one.nodes else replace(other, training=one.training)
+
+    def _check_cause(self, name: str, implementation: Implementation) -> None:
+        """Refuse a graph that changes with a mode which is not its own, nor of what it calls."""
+        if self._paths[name] in self._readers:
+            return
+        for graph in implementation.graphs:
+            for node in graph.nodes.values():
+                called = node.implementation
+                if node.is_call and (
+                    self._paths[called] in self._readers or self._changes(called)
+                ):
+                    return
+        raise _NotMergeableError
+
+    def _changes(self, name: str) -> bool:
+        one, other = self._one[name], self._other[name]
+        return _graph(one) != _graph(other) or one.type != other.type
+
+    def _finished(
+        self, implementation: Implementation, types: dict[str, str], bordered: set[str]
+    ) -> Implementation:
+        """Name the merged types, and guard calls whose arguments depend on the callee's mode."""
+        trains = self._trains[implementation.name]
+        graph = self._guarded(implementation, types, bordered, as_it_stands=trains)
+        evaluation = implementation.evaluation
+        if evaluation is not None:
+            evaluation = self._guarded(evaluation, types, bordered, as_it_stands=not trains)
+        return replace(implementation, nodes=graph.nodes, edges=graph.edges, evaluation=evaluation)
+
+    def _guarded(
+        self, graph: Graph, types: dict[str, str], bordered: set[str], *, as_it_stands: bool
+    ) -> Graph:
+        nodes: list[Node] = []
+        arguments = graph.arguments()
+        names = set(graph.nodes)
+        for node in graph.nodes.values():
+            spelt = replace(node, args=arguments[node.name])
+            if node.is_call:
+                spelt.type = types[node.implementation]
+                if node.implementation in bordered:
+                    expected = self._trains[node.implementation] == as_it_stands
+                    nodes += _guard(self._paths[node.implementation], expected, names)
+            nodes.append(spelt)
+        return wired(nodes)
+
+
+def _graph(implementation: Implementation) -> Graph:
+    return Graph(nodes=implementation.nodes, edges=implementation.edges)
+
+
+def _guard(path: str, expected: bool, names: set[str]) -> list[Node]:
+    mode = _free("training", names)
+    check = _free(assume.__name__, names)
+    where = f"training of {path!r}, as that of the module around it,"
+    return [
+        Node(mode, STATE, f"{path}.training", args=()),
+        Node(check, FUNCTION, _ASSUME, args=(Ref(mode), expected, where)),
+    ]
+
+
+def _free(wish: str, names: set[str]) -> str:
+    name = wish
+    number = 0
+    while name in names:
+        number += 1
+        name = f"{wish}_{number}"
+    names.add(name)
+    return name
+
+
+def _border_changes(implementation: Implementation) -> bool:
+    if implementation.evaluation is None:
         return False
-    for call, args, kwargs in merged:
-        call.args, call.kwargs = args, kwargs
-    one.result = result
-    return True
-
-
-def _compare_scopes(mine: Scope, theirs: Scope) -> None:
-    same = (
-        mine.path == theirs.path
-        and (mine.start, mine.end) == (theirs.start, theirs.end)
-        and len(mine.items) == len(theirs.items)
-        and _values(mine.args, mine.kwargs, mine.result)
-        == _values(theirs.args, theirs.kwargs, theirs.result)
+    training, evaluation = (
+        (list(graph.parameters().values()), _returned(graph)) for graph in implementation.graphs
     )
-    if not same:
-        raise _DifferentError
-    for item, twin in zip(mine.items, theirs.items, strict=True):
-        if type(item) is not type(twin):
-            raise _DifferentError
-        if isinstance(item, Call) and isinstance(twin, Call):
-            if (item.kind, item.target) != (twin.kind, twin.target):
-                raise _DifferentError
+    return training != evaluation
 
 
-def _values(*plain: Plain) -> list[int]:
-    return [leaf.position for leaf in leaves(*plain) if isinstance(leaf, Value)]
+def _returned(graph: Graph) -> int:
+    """How many values a graph returns; -1 for None."""
+    arguments = graph.arguments()
+    output = next(node.name for node in graph.nodes.values() if node.type == OUTPUT)
+    value = returned(arguments[output])
+    if value is None:
+        return -1
+    return len(value) if type(value) is tuple else 1
 
 
-def _merged(mine: Plain, theirs: Plain, scope: Scope) -> Plain:
-    if type(mine) is not type(theirs):
-        raise _DifferentError
-    inside, twins = parts(mine), parts(theirs)
-    if inside is None:
-        if isinstance(mine, Value):
-            same = mine.position == theirs.position
-        elif type(mine) is bool and mine != theirs:
-            return _followed(mine, scope)
-        else:
-            same = mine == theirs or mine is theirs or (mine != mine and theirs != theirs)
-        if not same:
-            raise _DifferentError
-        return mine
-    if type(mine) is dict and list(mine) != list(theirs):
-        raise _DifferentError
-    if len(inside) != len(twins or ()):
-        raise _DifferentError
-    merged = [_merged(each, twin, scope) for each, twin in zip(inside, twins or (), strict=True)]
-    return _rebuilt(mine, merged)
+def _follow_mode(training: Graph, evaluation: Graph, key: str) -> Graph | None:
+    """The graph that does both, if the two differ in nothing but flags that are the mode."""
+    if list(training.nodes) != list(evaluation.nodes):
+        return None
+    names = set(training.nodes)
+    mode = Node(_free("training", names), STATE, key, args=())
+    follows = False
+    nodes: list[Node] = []
+    one, other = training.arguments(), evaluation.arguments()
+    for name, node in training.nodes.items():
+        twin = evaluation.nodes[name]
+        if (node.type, node.implementation) != (twin.type, twin.implementation):
+            return None
+        try:
+            args = _followed(one[name], other[name], mode.name)
+            kwargs = _followed(node.kwargs, twin.kwargs, mode.name)
+        except _NotMergeableError:
+            return None
+        if not follows and (args, kwargs) != (one[name], node.kwargs):
+            follows = True
+            nodes.append(mode)
+        nodes.append(replace(node, args=args, kwargs=kwargs))
+    return wired(nodes) if follows else None
 
 
-def _rebuilt(like: Plain, items: list[Plain]) -> Plain:
-    if type(like) is dict:
-        return dict(zip(like, items, strict=True))
-    if type(like) in (list, tuple):
-        return type(like)(items)
-    if type(like) is slice:
-        return slice(*items)
-    return type(like)(like.type, dict(zip(like.fields, items, strict=True)))
-
-
-def _followed(flag: bool, scope: Scope) -> ModeRead:
-    """The mode that a flag follows: of the nearest module around it whose mode was asked for."""
-    around: Scope | None = scope
-    while around is not None:
-        for item in around.items:
-            if isinstance(item, Call) and item.kind == "mode":
-                if item.args[0] is flag:
-                    return ModeRead(around.path)
-                raise _DifferentError
-        around = around.parent
-    raise _DifferentError
+def _followed(training: Value, evaluation: Value, mode: str) -> Value:
+    """A value that is the same in both modes, or is the mode; where it is, a reference to it."""
+    inside, twins = parts(training), parts(evaluation)
+    if type(training) is not type(evaluation):
+        raise _NotMergeableError
+    if inside is None or twins is None:
+        if training is True and evaluation is False:
+            return Ref(mode)
+        if training != evaluation and not (training != training and evaluation != evaluation):
+            raise _NotMergeableError
+        return training
+    alike = len(inside) == len(twins)
+    if type(training) is dict:
+        alike = list(training) == list(evaluation)
+    if not alike:
+        raise _NotMergeableError
+    return rebuilt(
+        training, [_followed(a, b, mode) for a, b in zip(inside, twins, strict=True)]
+    )

@@ -1,0 +1,215 @@
+"""What the author of a plugin subclasses to test its layers.
+
+A test class lists cases; each check of each case is a test of its own::
+
+    class TestLinear(LayerTests):
+        classes = layers_of(torch.nn.modules.linear) - {nn.Identity}
+        cases = {
+            "default": Case(lambda: nn.Linear(3, 2), [(5, 3)]),
+            "without bias": Case(lambda: nn.Linear(3, 2, bias=False), [(5, 3)]),
+        }
+
+pytest reports them as ``TestLinear::test_behaviour[without bias]``. A failed check raises
+:class:`AssertionError`; pytest itself is not needed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import ClassVar
+
+import torch
+from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.utils import _pytree as pytree
+
+from layergraph.check import find_problems
+from layergraph.convert import to_ir, to_torch
+from layergraph.errors import CaptureError, LayergraphError
+from layergraph.ir import Ir
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One way of making a layer.
+
+    Attributes:
+        make: makes the layer, a new one at each call.
+        inputs: the arguments of a call: sizes of float tensors, which are drawn anew for each run,
+            and tensors, which are given as they are.
+        kind: the type of the layer's implementation; None: the name of its class in lower case.
+    """
+
+    make: Callable[[], nn.Module]
+    inputs: Sequence[torch.Tensor | tuple[int, ...]]
+    kind: str | None = None
+
+
+class LayerTests:
+    """Checks of a plugin's layers, to be subclassed.
+
+    Every method named ``check_…`` becomes one test for each case; a subclass may add its own.
+
+    Attributes:
+        cases: the cases by name.
+        classes: the classes that the plugin is for: each must have a case.
+    """
+
+    cases: ClassVar[Mapping[str, Case]] = {}
+    classes: ClassVar[Collection[type[nn.Module]]] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for check in [name for name in dir(cls) if name.startswith("check_")]:
+            for name, case in cls.cases.items():
+                setattr(cls, f"test_{check.removeprefix('check_')}[{name}]", _test(check, case))
+
+    def test_every_class_has_a_case(self) -> None:
+        """There are cases, and none of the classes was forgotten."""
+        forgotten = set(self.classes) - {type(case.make()) for case in self.cases.values()}
+        _expect(bool(self.cases), "there are no cases")
+        _expect(not forgotten, f"no case for {sorted(cls.__name__ for cls in forgotten)}")
+
+    def check_leaf(self, case: Case) -> None:
+        """It is one leaf of its type with plain values, which comes back from a dict."""
+        module = case.make()
+        ir = to_ir(module)
+        leaf = ir[ir.root]
+        _expect(leaf.type == _kind(case, module), f"its type is {leaf.type!r}")
+        _expect(len(ir) == 1 and not leaf.nodes and leaf.children is None, f"it is no leaf:\n{ir}")
+        _expect(not find_problems(ir), f"it breaks rules: {find_problems(ir)}")
+        _expect(Ir.from_dict(ir.to_dict()) == ir, f"its dict means something else: {ir.to_dict()}")
+
+    def check_rebuilt(self, case: Case) -> None:
+        """It comes back new, of the same class, with the same state."""
+        for variant, change in _VARIANTS.items():
+            module = change(_scrambled(case.make()))
+            ir = to_ir(module)
+            rebuilt, again = (to_torch(ir, module.state_dict()) for _ in range(2))
+            _expect(rebuilt not in (module, again), f"{variant}: it is not a new module")
+            for what, tell in _FEATURES.items():
+                was, now = tell(module), tell(rebuilt)
+                _expect(was == now, f"{variant}: its {what} was {was}, and is {now}")
+
+    def check_behaviour(self, case: Case) -> None:
+        """It comes back computing the same, bit for bit."""
+        for variant, change in _VARIANTS.items():
+            _compare_runs(change(_scrambled(case.make())), case, variant)
+
+    def check_in_sequential(self, case: Case) -> None:
+        """Inside a model it is the same layer, and comes back so."""
+        model = nn.Sequential(_scrambled(case.make()))
+        ir, alone = to_ir(model), to_ir(model[0])
+        same = ir.get("0") == replace(alone[alone.root], name="0")
+        _expect(same, f"alone it is\n{alone}\nbut in a Sequential\n{ir}")
+        if len(case.inputs) == 1:  # Sequential takes no more
+            _compare_runs(model, case, "in a Sequential")
+
+    def check_exact_class(self, case: Case) -> None:
+        """What is almost the layer is not taken for it."""
+        inherited, hooked = case.make(), case.make()
+        kind, cls = _kind(case, inherited), type(inherited)
+        inherited.__class__ = type(f"Own{cls.__name__}", (cls,), {})
+        hooked.register_forward_hook(lambda *_: None)
+        for what, module in {"a subclass": inherited, "one with a hook": hooked}.items():
+            try:
+                ir = to_ir(module)
+            except CaptureError:  # it was traced through, which can need inputs
+                continue
+            _expect(ir[ir.root].type != kind, f"{what} was taken for the layer")
+
+    def check_damaged(self, case: Case) -> None:
+        """Without a required attribute, or with an unknown one, it is refused."""
+        module = case.make()
+        leaf = to_ir(module)["root"]
+        damaged = {"with an unknown attribute": leaf.data | {"no_such_attribute": 0}}
+        for name, parameter in inspect.signature(type(module)).parameters.items():
+            if parameter.default is parameter.empty and name in leaf.data:
+                damaged[f"without {name}"] = {k: v for k, v in leaf.data.items() if k != name}
+        for what, data in damaged.items():
+            try:
+                built = to_torch(Ir([replace(leaf, data=data)]))
+            except LayergraphError:
+                continue
+            raise AssertionError(f"{what}, it was built all the same: {built}")
+
+
+def layers_of(module: ModuleType) -> set[type[nn.Module]]:
+    """The layers that a Python module lists in ``__all__``.
+
+    Lazy ones are left out: they are of another class once they have run.
+    """
+    listed = [getattr(module, name) for name in module.__all__]
+    layers = [each for each in listed if inspect.isclass(each) and issubclass(each, nn.Module)]
+    return {cls for cls in layers if not issubclass(cls, LazyModuleMixin)}
+
+
+_VARIANTS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "as made": lambda module: module,
+    "in float64": lambda module: module.double(),
+    "frozen": lambda module: module.requires_grad_(False),
+    "in eval mode": lambda module: module.eval(),
+}
+
+_FEATURES: dict[str, Callable[[nn.Module], object]] = {
+    "class": type,
+    "repr": repr,
+    "mode": lambda module: module.training,
+    "state dict": lambda module: list(module.state_dict()),
+    "parameters": lambda module: [(k, p.dtype, p.requires_grad) for k, p in module.named_parameters()],
+    "buffers": lambda module: [(k, b.dtype) for k, b in module.named_buffers()],
+}
+
+
+def _test(check: str, case: Case) -> Callable[[LayerTests], None]:
+    return lambda self: getattr(self, check)(case)
+
+
+def _expect(condition: bool, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)
+
+
+def _kind(case: Case, module: nn.Module) -> str:
+    return type(module).__name__.lower() if case.kind is None else case.kind
+
+
+def _scrambled(module: nn.Module) -> nn.Module:
+    # What a constructor makes anyway (ones, zeros) would come back even if it were not kept.
+    with torch.no_grad():
+        for tensor in module.state_dict().values():
+            if tensor.is_floating_point():
+                tensor += torch.rand_like(tensor)
+    return module
+
+
+def _compare_runs(module: nn.Module, case: Case, what: str) -> None:
+    ir = to_ir(module)
+    dtype = next((p.dtype for p in module.parameters()), torch.float32)
+    for training in (False, True):
+        for seed in (0, 1):
+            generator = torch.Generator().manual_seed(seed)
+            inputs = [
+                given if isinstance(given, torch.Tensor) else torch.randn(given, generator=generator, dtype=dtype)
+                for given in case.inputs
+            ]
+            rebuilt = to_torch(ir, module.state_dict())
+            was, now = (_run(each.train(training), inputs) for each in (module, rebuilt))
+            where = f"{what}, {'training' if training else 'evaluating'}"
+            _expect(was.keys() == now.keys(), f"{where}: {list(was)} became {list(now)}")
+            for name in was:
+                same = _bits(was[name]) == _bits(now[name])
+                _expect(same, f"{where}: its {name} was {was[name]}, and is {now[name]}")
+
+
+def _run(module: nn.Module, inputs: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """All that a call gives and leaves behind, by name."""
+    given = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in inputs]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        # Layers that work in place may not be given leaves that want gradients.
+        outputs = pytree.tree_leaves(module(*[x.clone() for x in given]))
+    ...
