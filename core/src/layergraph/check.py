@@ -5,10 +5,10 @@ What a graph *means* is for handlers to know; this is about what every graph nee
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from layergraph.errors import InvalidIrError, Problem
+from layergraph.errors import InvalidIrError, Place, Problem
 from layergraph.ir import (
     FUNCTION,
     INPUT,
@@ -65,10 +65,10 @@ class _Problems:
     def __init__(self) -> None:
         self.found: list[Problem] = []
 
-    def add(self, place: str, message: str, remedy: str) -> None:
+    def add(self, place: Place, message: str, remedy: str) -> None:
         self.found.append(Problem(place, message, remedy))
 
-    def expect(self, place: str, what: str, value: object, kind: type | tuple[type, ...]) -> bool:
+    def expect(self, place: Place, what: str, value: object, kind: type | tuple[type, ...]) -> bool:
         """Whether a field has the type that it must have; noted if not."""
         kinds = kind if isinstance(kind, tuple) else (kind,)
         if type(value) in kinds:
@@ -78,25 +78,25 @@ class _Problems:
         return False
 
 
-def _places(implementation: Implementation) -> list[tuple[str, Graph]]:
+def _places(implementation: Implementation) -> list[tuple[Place, Graph]]:
     """The graphs of an implementation, and what to call them."""
     place = _place(implementation)
-    named: list[tuple[str, Graph]] = [(place, implementation)]
+    named: list[tuple[Place, Graph]] = [(place, implementation)]
     if implementation.evaluation is not None:
-        named.append((f"{place}, evaluation", implementation.evaluation))
+        named.append((place.at("evaluation"), implementation.evaluation))
     return named
 
 
-def _place(implementation: Implementation) -> str:
-    return f"implementation {implementation.name!r}"
+def _place(implementation: Implementation) -> Place:
+    return Place("implementation", implementation.name)
 
 
 # --- the parts: types of fields ---
 
 
 def _check_fields(problems: _Problems, name: str, implementation: Implementation) -> None:
-    place = f"implementation {name!r}"
-    if not problems.expect("the IR", "entry", implementation, Implementation):
+    place = Place("implementation", name)
+    if not problems.expect(Place("the IR"), "entry", implementation, Implementation):
         return
     problems.expect(place, "name", implementation.name, str)
     if problems.expect(place, "type", implementation.type, str) and not implementation.type:
@@ -113,24 +113,24 @@ def _check_fields(problems: _Problems, name: str, implementation: Implementation
                 )
     if problems.expect(place, "tensors", implementation.tensors, dict):
         for tensor, spec in implementation.tensors.items():
-            _check_tensor(problems, f"{place}, tensor {tensor!r}", implementation, tensor, spec)
+            _check_tensor(problems, place.at("tensor", tensor), implementation, tensor, spec)
     _check_graph_fields(problems, place, implementation)
-    if problems.expect(place, "evaluation", implementation.evaluation, (Graph, type(None))):
-        if implementation.evaluation is not None:
-            _check_graph_fields(problems, f"{place}, evaluation", implementation.evaluation)
+    evaluation = implementation.evaluation
+    if problems.expect(place, "evaluation", evaluation, (Graph, type(None))) and evaluation:
+        _check_graph_fields(problems, place.at("evaluation"), evaluation)
 
 
-def _check_graph_fields(problems: _Problems, place: str, graph: Graph) -> None:
+def _check_graph_fields(problems: _Problems, place: Place, graph: Graph) -> None:
     if problems.expect(place, "nodes", graph.nodes, dict):
         for key, node in graph.nodes.items():
-            _check_node_fields(problems, f"{place}, node {key!r}", key, node)
+            _check_node_fields(problems, place.at("node", key), key, node)
     if problems.expect(place, "edges", graph.edges, dict):
         for pair, edge in graph.edges.items():
-            _check_edge_fields(problems, f"{place}, edge {pair!r}", pair, edge)
+            _check_edge_fields(problems, place.at("edge", pair), pair, edge)
 
 
 def _check_data(
-    problems: _Problems, place: str, data: Mapping[str, Value], fields: tuple[str, ...]
+    problems: _Problems, place: Place, data: Mapping[str, Value], fields: tuple[str, ...]
 ) -> None:
     if not problems.expect(place, "data", data, dict):
         return
@@ -145,7 +145,7 @@ def _check_data(
 
 
 def _check_value(
-    problems: _Problems, place: str, what: str, value: Value, *, references: bool
+    problems: _Problems, place: Place, what: str, value: Value, *, references: bool
 ) -> None:
     stack = [(value, 0)]
     while stack:
@@ -166,7 +166,7 @@ def _check_value(
 
 
 def _check_tensor(
-    problems: _Problems, place: str, owner: Implementation, name: object, spec: TensorSpec
+    problems: _Problems, place: Place, owner: Implementation, name: object, spec: TensorSpec
 ) -> None:
     if not problems.expect(place, "entry", spec, TensorSpec):
         return
@@ -188,12 +188,14 @@ def _check_tensor(
             place, f"its kind is {spec.kind!r}", "the kinds are parameter, buffer and constant"
         )
     if owner.type == MODULE and (spec.kind is None or (shape is None and spec.tied is None)):
-        problems.add(place, "its kind or shape is missing", "no constructor would make it: say both")
+        problems.add(
+            place, "its kind or shape is missing", "no constructor would make it: say both"
+        )
     if spec.kind == "constant" and spec.value is None and spec.tied is None:
         problems.add(place, "it is a constant without a value", "give its value")
 
 
-def _check_node_fields(problems: _Problems, place: str, key: object, node: Node) -> None:
+def _check_node_fields(problems: _Problems, place: Place, key: object, node: Node) -> None:
     if not problems.expect(place, "entry", node, Node):
         return
     if problems.expect(place, "name", node.name, str) and key != node.name:
@@ -210,7 +212,7 @@ def _check_node_fields(problems: _Problems, place: str, key: object, node: Node)
     _check_data(problems, place, node.data, NODE_FIELDS)
 
 
-def _check_edge_fields(problems: _Problems, place: str, pair: object, edge: Edge) -> None:
+def _check_edge_fields(problems: _Problems, place: Place, pair: object, edge: Edge) -> None:
     if not problems.expect(place, "entry", edge, Edge):
         return
     problems.expect(place, "src", edge.src, str)
@@ -223,12 +225,12 @@ def _check_edge_fields(problems: _Problems, place: str, pair: object, edge: Edge
 # --- one graph ---
 
 
-def _check_graph(problems: _Problems, place: str, graph: Graph) -> None:
+def _check_graph(problems: _Problems, place: Place, graph: Graph) -> None:
     for src, sink in graph.edges:
         for end in (src, sink):
             if end not in graph.nodes:
                 problems.add(
-                    f"{place}, edge {(src, sink)!r}",
+                    place.at("edge", (src, sink)),
                     f"there is no node {end!r}",
                     "add the node or remove the edge",
                 )
@@ -246,12 +248,12 @@ def _check_graph(problems: _Problems, place: str, graph: Graph) -> None:
         if sink in graph.nodes:
             reads[sink].append(src)
     for node in graph.nodes.values():
-        _check_arguments(problems, f"{place}, node {node.name!r}", graph, node, reads[node.name])
+        _check_arguments(problems, place.at("node", node.name), graph, node, reads[node.name])
     _check_cycles(problems, place, graph)
 
 
 def _check_arguments(
-    problems: _Problems, place: str, graph: Graph, node: Node, predecessors: list[str]
+    problems: _Problems, place: Place, graph: Graph, node: Node, predecessors: list[str]
 ) -> None:
     if node.args is None and not node.kwargs:
         named = predecessors
@@ -260,7 +262,9 @@ def _check_arguments(
     for name in named:
         if name not in graph.nodes and named is not predecessors:
             problems.add(
-                place, f"its arguments name {name!r}, which is no node here", "name one of the graph"
+                place,
+                f"its arguments name {name!r}, which is no node here",
+                "name one of the graph",
             )
         elif name in graph.nodes and graph.nodes[name].type == OUTPUT:
             problems.add(place, f"it reads {name!r}, an output", "read what the output returns")
@@ -285,7 +289,7 @@ def _check_arguments(
         problems.add(place, "its implementation is empty", f"say which {node.type} it is")
 
 
-def _check_cycles(problems: _Problems, place: str, graph: Graph) -> None:
+def _check_cycles(problems: _Problems, place: Place, graph: Graph) -> None:
     runnable = {node.name for node in graph.in_execution_order()}
     stuck = [name for name in graph.nodes if name not in runnable]
     if stuck:
@@ -303,32 +307,16 @@ def _check_cycles(problems: _Problems, place: str, graph: Graph) -> None:
 def _check_hierarchy(problems: _Problems, ir: Ir) -> None:
     for implementation in ir.values():
         for child, target in (implementation.children or {}).items():
+            place = _place(implementation).at("child", child)
             if target not in ir:
                 problems.add(
-                    _place(implementation),
-                    f"its child {child!r} is {target!r}, which is no implementation",
+                    place,
+                    f"it is {target!r}, which is no implementation",
                     "add the implementation or remove the child",
                 )
             elif target == ir.root:
-                problems.add(
-                    _place(implementation), f"its child {child!r} is the root", "remove the child"
-                )
-    reached = {ir.root}
-    finished: set[str] = set()
-    stack: list[tuple[str, Iterable[str]]] = [(ir.root, _targets(ir, ir.root))]
-    while stack:
-        name, targets = stack[-1]
-        target = next(iter(targets), None)
-        if target is None:
-            finished.add(name)
-            stack.pop()
-        elif target not in reached:
-            reached.add(target)
-            stack.append((target, _targets(ir, target)))
-        elif target not in finished and target in ir:
-            problems.add(
-                _place(ir[name]), f"it contains {target!r}, which contains it", "break the circle"
-            )
+                problems.add(place, "it is the root", "remove the child")
+    reached = _check_circles(problems, ir)
     for name, implementation in ir.items():
         if name not in reached:
             problems.add(
@@ -338,8 +326,29 @@ def _check_hierarchy(problems: _Problems, ir: Ir) -> None:
             )
 
 
-def _targets(ir: Ir, name: str) -> Iterable[str]:
-    return iter([t for t in (ir[name].children or {}).values() if t in ir])
+def _check_circles(problems: _Problems, ir: Ir) -> set[str]:
+    """Look for implementations that contain themselves; give those that the root contains."""
+    reached = {ir.root}
+    finished: set[str] = set()
+    stack = [(ir.root, _targets(ir, ir.root))]
+    while stack:
+        name, targets = stack[-1]
+        target = next(targets, None)
+        if target is None:
+            finished.add(name)
+            stack.pop()
+        elif target not in reached:
+            reached.add(target)
+            stack.append((target, _targets(ir, target)))
+        elif target not in finished:
+            problems.add(
+                _place(ir[name]), f"it contains {target!r}, which contains it", "break the circle"
+            )
+    return reached
+
+
+def _targets(ir: Ir, name: str) -> Iterator[str]:
+    return iter([target for target in (ir[name].children or {}).values() if target in ir])
 
 
 def _check_calls(problems: _Problems, ir: Ir) -> None:
@@ -352,17 +361,17 @@ def _check_calls(problems: _Problems, ir: Ir) -> None:
             arguments = graph.arguments()
             for node in graph.nodes.values():
                 if node.is_call:
-                    where = f"{place}, node {node.name!r}"
+                    where = place.at("node", node.name)
                     count = len(arguments[node.name])
                     _check_call(problems, ir, parents, implementation, where, node, count)
-                    
+
 
 def _check_call(
     problems: _Problems,
     ir: Ir,
     parents: Mapping[str, list[str]],
     implementation: Implementation,
-    place: str,
+    place: Place,
     node: Node,
     count: int,
 ) -> None:

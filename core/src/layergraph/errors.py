@@ -42,6 +42,29 @@ class PluginWarning(UserWarning):
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where something is, from the outside in; made into text only where it is wrong.
+
+    Attributes:
+        kind: what it is: ``implementation``, ``node``.
+        name: which one; None for the only one of its kind.
+        around: where that is.
+    """
+
+    kind: str
+    name: object = None
+    around: Place | None = None
+
+    def at(self, kind: str, name: object = None) -> Place:
+        """A place inside this one."""
+        return Place(kind, name, self)
+
+    def __str__(self) -> str:
+        own = self.kind if self.name is None else f"{self.kind} {self.name!r}"
+        return own if self.around is None else f"{self.around}, {own}"
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """One broken rule of an IR.
 
@@ -51,7 +74,7 @@ class Problem:
         remedy: what to do about it.
     """
 
-    place: str
+    place: Place
     message: str
     remedy: str
 

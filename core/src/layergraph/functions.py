@@ -113,9 +113,10 @@ def _attributes() -> dict[str, str]:
             if isinstance(member, types.MemberDescriptorType) and not name.startswith("_"):
                 attributes[name] = f"torch.return_types.{name}"
     for name in dir(torch.Tensor):
-        if isinstance(getattr(torch.Tensor, name), types.GetSetDescriptorType | property):
-            if not name.startswith("_") and name not in _REFUSED_ATTRIBUTES:
-                attributes[name] = f"torch.Tensor.{name}"
+        member = getattr(torch.Tensor, name)
+        usable = not name.startswith("_") and name not in _REFUSED_ATTRIBUTES
+        if usable and isinstance(member, types.GetSetDescriptorType | property):
+            attributes[name] = f"torch.Tensor.{name}"
     return attributes
 
 

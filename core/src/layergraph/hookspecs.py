@@ -25,7 +25,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @hookspec(firstresult=True)
-def torch_to_ir(module: nn.Module) -> Implementation | None:  # type: ignore[empty-body]
+def torch_to_ir(module: nn.Module) -> Implementation | None:
     """Say what a module is, without looking at what is called around it.
 
     Asked once for each module of a model that is converted, from the outside in, unless the module
@@ -52,7 +52,7 @@ def torch_to_ir(module: nn.Module) -> Implementation | None:  # type: ignore[emp
 
 
 @hookspec(firstresult=True)
-def ir_to_torch(  # type: ignore[empty-body]
+def ir_to_torch(
     implementation: Implementation, children: Mapping[str, nn.Module]
 ) -> nn.Module | None:
     """Make the module that an implementation describes.

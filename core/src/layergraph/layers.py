@@ -143,11 +143,11 @@ class LayerTable:
         self._by_kind = {layer.kind: layer for layer in listed}
 
     def to_ir(self, module: nn.Module) -> Implementation | None:
-        """The answer to the hook ``torch_to_ir``: None unless there is a row for the exact class."""
+        """Answer the hook ``torch_to_ir``: None unless there is a row for the exact class."""
         layer = self._by_class.get(type(module))
         return None if layer is None else layer.to_ir(module)
 
     def to_torch(self, implementation: Implementation) -> nn.Module | None:
-        """The answer to the hook ``ir_to_torch``: None unless there is a row for the type."""
+        """Answer the hook ``ir_to_torch``: None unless there is a row for the type."""
         layer = self._by_kind.get(implementation.type)
         return None if layer is None else layer.to_torch(implementation)

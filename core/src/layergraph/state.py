@@ -93,7 +93,7 @@ def _unusual(dtype: torch.dtype, usual: torch.dtype) -> str | None:
 
 
 def _refuse_special(tensor: torch.Tensor, key: str) -> None:
-    if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+    if isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer):
         raise CaptureError(f"{key} has no shape yet; run the lazy module once before converting")
     if type(tensor) not in (torch.Tensor, nn.Parameter):
         raise CaptureError(f"{key} is a {type(tensor).__name__}, which an IR cannot describe")
@@ -113,22 +113,22 @@ def to_bytes(tensor: torch.Tensor, key: str) -> bytes:
     return ctypes.string_at(plain.data_ptr(), plain.numel() * plain.element_size())
 
 
-def from_spec(spec: TensorSpec, key: str) -> torch.Tensor:
+def from_spec(spec: TensorSpec, where: object) -> torch.Tensor:
     """The tensor that a spec describes; without a value in it, one of zeros.
 
     Raises:
         BuildError: the spec does not describe a tensor.
     """
-    dtype = dtype_of(spec, key) or _USUAL_FLOAT
+    dtype = dtype_of(spec, where) or _USUAL_FLOAT
     if spec.shape is None:
-        raise BuildError(f"tensor {key!r} has no shape; say it in its spec")
+        raise BuildError(f"{where}: it has no shape; say it in its spec")
     if spec.value is None:
         tensor = torch.zeros(spec.shape, dtype=dtype)
     else:
         wanted = math.prod(spec.shape) * dtype.itemsize
         if len(spec.value) != wanted:
             raise BuildError(
-                f"the value of tensor {key!r} has {len(spec.value)} bytes, but its shape and dtype "
+                f"{where}: its value has {len(spec.value)} bytes, but its shape and dtype "
                 f"need {wanted}; make them agree"
             )
         tensor = torch.empty(0, dtype=dtype)
@@ -139,14 +139,14 @@ def from_spec(spec: TensorSpec, key: str) -> torch.Tensor:
         trainable = spec.requires_grad is not False
         if trainable and not (dtype.is_floating_point or dtype.is_complex):
             raise BuildError(
-                f"parameter {key!r} is of dtype {spec.dtype}, which has no gradients; "
+                f"{where}: a parameter of dtype {spec.dtype} has no gradients; "
                 "say requires_grad False"
             )
         return nn.Parameter(tensor, requires_grad=trainable)
     return tensor
 
 
-def dtype_of(spec: TensorSpec, key: str) -> torch.dtype | None:
+def dtype_of(spec: TensorSpec, where: object) -> torch.dtype | None:
     """The dtype that a spec names; None if it names none.
 
     Raises:
@@ -159,5 +159,5 @@ def dtype_of(spec: TensorSpec, key: str) -> torch.dtype | None:
     except UnknownValueError:
         dtype = None
     if not isinstance(dtype, torch.dtype):
-        raise BuildError(f"tensor {key!r}: torch has no dtype {spec.dtype!r}")
+        raise BuildError(f"{where}: torch has no dtype {spec.dtype!r}")
     return dtype

@@ -27,11 +27,11 @@ def lower(value: Any, read: Callable[[Any], Value]) -> Value:
     kind = type(value)
     if kind in _PLAIN:
         return value
-    if kind is tuple or kind is torch.Size:
-        return tuple([lower(item, read) for item in value])
-    if kind is list:
+    if isinstance(value, tuple):
+        return _lower_tuple(value, read)
+    if isinstance(value, list):
         return [lower(item, read) for item in value]
-    if kind is dict:
+    if isinstance(value, dict):
         return _lower_dict(value, read)
     if kind is slice:
         return slice(lower(value.start, read), lower(value.stop, read), lower(value.step, read))
@@ -39,23 +39,22 @@ def lower(value: Any, read: Callable[[Any], Value]) -> Value:
         return Symbol(str(value))
     if isinstance(value, torch.device):
         return str(value)
-    for plain in (bool, int, float, complex, str):
+    for plain in _NUMBERS_AND_TEXT:
         if isinstance(value, plain):
             return plain(value)
-    if isinstance(value, tuple):
-        fields = getattr(value, "_fields", None)
-        if fields is None:
-            return tuple([lower(item, read) for item in value])
-        items = [lower(item, read) for item in value]
-        return Record(kind.__name__, dict(zip(fields, items, strict=True)))
-    if isinstance(value, list):
-        return [lower(item, read) for item in value]
-    if isinstance(value, dict):
-        return _lower_dict(value, read)
     return read(value)
 
 
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
+_NUMBERS_AND_TEXT: tuple[Any, ...] = (int, float, complex, str)
+
+
+def _lower_tuple(value: tuple[Any, ...], read: Callable[[Any], Value]) -> Value:
+    items = [lower(item, read) for item in value]
+    fields = getattr(value, "_fields", None)
+    if fields is None:
+        return tuple(items)
+    return Record(type(value).__name__, dict(zip(fields, items, strict=True)))
 
 
 def _lower_dict(value: dict[Any, Any], read: Callable[[Any], Value]) -> dict[Any, Value]:

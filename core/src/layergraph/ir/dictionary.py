@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from layergraph.errors import InvalidIrError, Problem
+from layergraph.errors import InvalidIrError, Place, Problem
 from layergraph.ir.graph import Edge, Graph, Implementation, Node, TensorSpec
 from layergraph.ir.hierarchy import children_to_state
 from layergraph.ir.model import ROOT, Ir
@@ -71,7 +71,8 @@ def _node_to_dict(node: Node) -> dict[str, Any]:
         form["args"] = copied(node.args)
     if node.kwargs:
         form["kwargs"] = copied(node.kwargs)
-    return form | copied(node.data)
+    form |= copied(node.data)
+    return form
 
 
 def from_dict(form: Mapping[str, Mapping[str, Any]]) -> Ir:
@@ -79,7 +80,7 @@ def from_dict(form: Mapping[str, Mapping[str, Any]]) -> Ir:
     reader = _Reader()
     implementations = [
         reader.implementation(name, entry)
-        for name, entry in reader.mapping("the IR", form, "implementations by name").items()
+        for name, entry in reader.mapping(Place("the IR"), form, "implementations by name").items()
     ]
     if reader.problems:
         raise InvalidIrError(reader.problems)
@@ -97,7 +98,7 @@ class _Reader:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
 
-    def mapping(self, place: str, form: object, of: str) -> dict[Any, Any]:
+    def mapping(self, place: Place, form: object, of: str) -> dict[Any, Any]:
         if isinstance(form, Mapping):
             return dict(form)
         self.problems.append(
@@ -105,7 +106,9 @@ class _Reader:
         )
         return {}
 
-    def rest(self, place: str, entry: Mapping[Any, Any], fields: tuple[str, ...]) -> dict[str, Any]:
+    def rest(
+        self, place: Place, entry: Mapping[Any, Any], fields: tuple[str, ...]
+    ) -> dict[str, Any]:
         for key in entry:
             if not isinstance(key, str):
                 self.problems.append(
@@ -113,7 +116,7 @@ class _Reader:
                 )
         return {key: value for key, value in entry.items() if key not in fields}
 
-    def names(self, place: str, key: object, entry: Mapping[Any, Any]) -> str:
+    def names(self, place: Place, key: object, entry: Mapping[Any, Any]) -> str:
         name = entry.get("name")
         if name != key or not isinstance(name, str):
             self.problems.append(
@@ -125,7 +128,7 @@ class _Reader:
             )
         return str(key)
 
-    def text(self, place: str, entry: Mapping[Any, Any], key: str) -> str:
+    def text(self, place: Place, entry: Mapping[Any, Any], key: str) -> str:
         value = entry.get(key)
         if isinstance(value, str):
             return value
@@ -134,15 +137,15 @@ class _Reader:
         return ""
 
     def implementation(self, key: object, form: object) -> Implementation:
-        place = f"implementation {key!r}"
+        place = Place("implementation", key)
         entry = self.mapping(place, form, "fields and attributes")
         if not entry:
             entry = {"name": key, "type": ""}
-        tensors = self.mapping(f"{place}, tensors", entry.get("tensors", {}), "tensors by name")
+        tensors = self.mapping(place.at("tensors"), entry.get("tensors", {}), "tensors by name")
         graph = self.graph(place, entry)
         evaluation = entry.get("evaluation")
         if evaluation is not None:
-            within = f"{place}, evaluation"
+            within = place.at("evaluation")
             form = self.mapping(within, evaluation, "nodes and edges")
             for field in form.keys() - set(GRAPH_FIELDS):
                 self.problems.append(
@@ -151,7 +154,7 @@ class _Reader:
             evaluation = self.graph(within, form)
         children = entry.get("children")
         if children is not None:
-            children = self.mapping(f"{place}, children", children, "implementations by child name")
+            children = self.mapping(place.at("children"), children, "implementations by child name")
         return Implementation(
             name=self.names(place, key, entry),
             type=self.text(place, entry, "type"),
@@ -164,16 +167,16 @@ class _Reader:
             training=entry.get("training"),
         )
 
-    def graph(self, place: str, entry: Mapping[Any, Any]) -> Graph:
-        nodes = self.mapping(f"{place}, nodes", entry.get("nodes", {}), "nodes by name")
-        edges = self.mapping(f"{place}, edges", entry.get("edges", {}), "edges by (src, sink)")
+    def graph(self, place: Place, entry: Mapping[Any, Any]) -> Graph:
+        nodes = self.mapping(place.at("nodes"), entry.get("nodes", {}), "nodes by name")
+        edges = self.mapping(place.at("edges"), entry.get("edges", {}), "edges by (src, sink)")
         return Graph(
             nodes={name: self.node(place, name, node) for name, node in nodes.items()},
             edges={pair: self.edge(place, pair, edge) for pair, edge in edges.items()},
         )
 
-    def node(self, place: str, key: object, form: object) -> Node:
-        place = f"{place}, node {key!r}"
+    def node(self, place: Place, key: object, form: object) -> Node:
+        place = place.at("node", key)
         entry = self.mapping(place, form, "fields")
         args = entry.get("args")
         if args is not None and not isinstance(args, list | tuple):
@@ -187,13 +190,13 @@ class _Reader:
             implementation=self.text(place, entry, "implementation"),
             args=None if args is None else copied(tuple(args)),
             kwargs=copied(
-                self.mapping(f"{place}, kwargs", entry.get("kwargs", {}), "arguments by name")
+                self.mapping(place.at("kwargs"), entry.get("kwargs", {}), "arguments by name")
             ),
             data=copied(self.rest(place, entry, NODE_FIELDS)),
         )
 
-    def edge(self, place: str, key: object, form: object) -> Edge:
-        place = f"{place}, edge {key!r}"
+    def edge(self, place: Place, key: object, form: object) -> Edge:
+        place = place.at("edge", key)
         entry = self.mapping(place, form, "fields")
         src, sink = self.text(place, entry, "src"), self.text(place, entry, "sink")
         if key != (src, sink):
@@ -206,8 +209,8 @@ class _Reader:
             )
         return Edge(src, sink, copied(self.rest(place, entry, EDGE_FIELDS)))
 
-    def tensor(self, place: str, key: object, form: object) -> TensorSpec:
-        place = f"{place}, tensor {key!r}"
+    def tensor(self, place: Place, key: object, form: object) -> TensorSpec:
+        place = place.at("tensor", key)
         entry = self.mapping(place, form, "what there is to say of the tensor")
         known = {name: value for name, value in entry.items() if name in TensorSpec.__slots__}
         for name in entry.keys() - known.keys():

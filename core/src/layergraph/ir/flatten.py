@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from layergraph.errors import InvalidIrError, Problem
-from layergraph.ir.graph import INPUT, OUTPUT, STATE, Graph, Implementation, Node, returned, wired
+from layergraph.errors import InvalidIrError, Place, Problem
+from layergraph.ir.graph import OUTPUT, STATE, Graph, Implementation, Node, returned, wired
 from layergraph.ir.model import Ir
 from layergraph.ir.names import Namer
 from layergraph.ir.values import Ref, Value, map_leaves
@@ -18,10 +18,10 @@ def flatten(ir: Ir) -> Ir:
     root = ir[ir.root]
     if not root.nodes:
         return ir
-    graph = wired(_inlined(ir, root, training=True))
+    graph = wired(_Flattening(ir, training=True).nodes())
     evaluation = None
     if any(implementation.evaluation is not None for implementation in ir.values()):
-        evaluation = wired(_inlined(ir, root, training=False))
+        evaluation = wired(_Flattening(ir, training=False).nodes())
     return Ir(
         [
             replace(implementation, nodes=graph.nodes, edges=graph.edges, evaluation=evaluation)
@@ -41,64 +41,74 @@ class _Call:
     nodes: Iterator[Node]
     arguments: dict[str, tuple[Value, ...]]
     values: dict[str, Value]
-    caller: str = ""
+    caller: str
     result: Value = None
 
 
-def _inlined(ir: Ir, root: Implementation, *, training: bool) -> Iterator[Node]:
-    def start(
-        implementation: Implementation, values: dict[str, Value], caller: str = ""
-    ) -> _Call:
-        graph = implementation if training else implementation.graphs[-1]
-        nodes = iter(list(graph.in_execution_order()))
-        return _Call(implementation.name, nodes, graph.arguments(), values, caller)
+class _Flattening:
+    """Writes the nodes of one level, in one mode."""
 
-    namer = Namer()
-    output_name = namer.name(OUTPUT)
-    states: dict[str, Value] = {}
-    calls = [start(root, {})]
-    active = {root.name}
-    while calls:
-        call = calls[-1]
-        node = next(call.nodes, None)
-        if node is None:
-            calls.pop()
-            active.discard(call.name)
-            if calls:
-                calls[-1].values[call.caller] = call.result
-            continue
-        args = _substituted(call, call.arguments[node.name])
-        kwargs = _substituted(call, node.kwargs)
-        if node.type == OUTPUT:
-            call.result = returned(args)
-            if len(calls) == 1:
-                yield replace(node, name=output_name, args=(call.result,), kwargs={})
-            continue
-        if node.type == INPUT and len(calls) > 1:
-            continue
-        if node.type == STATE and node.implementation in states:
-            call.values[node.name] = states[node.implementation]
-            continue
-        if node.is_call and ir[node.implementation].nodes:
-            callee = ir[node.implementation]
-            if callee.name in active:
-                raise InvalidIrError(
-                    [Problem(_place(callee.name), "it calls itself", "no graph may do that")]
-                )
-            active.add(callee.name)
-            place = f"{_place(call.name)}, node {node.name!r}"
-            graph = callee if training else callee.graphs[-1]
-            calls.append(start(callee, _bound(graph, callee.name, place, args, kwargs), node.name))
-            continue
+    def __init__(self, ir: Ir, *, training: bool) -> None:
+        self._ir = ir
+        self._training = training
+        self._namer = Namer()
+        self._output = self._namer.name(OUTPUT)
+        self._states: dict[str, Ref] = {}
+        self._calls: list[_Call] = []
+
+    def nodes(self) -> Iterator[Node]:
+        """The nodes in the order in which the calls inside one another run them."""
+        self._begin(self._ir[self._ir.root], {}, "")
+        while self._calls:
+            call = self._calls[-1]
+            node = next(call.nodes, None)
+            if node is None:
+                self._calls.pop()
+                if self._calls:
+                    self._calls[-1].values[call.caller] = call.result
+                continue
+            args = _substituted(call, call.arguments[node.name])
+            kwargs = _substituted(call, node.kwargs)
+            if node.type == OUTPUT:
+                call.result = returned(args)
+                if len(self._calls) == 1:
+                    yield replace(node, name=self._output, args=(call.result,), kwargs={})
+            elif node.is_call and self._ir[node.implementation].nodes:
+                self._call(call, node, args, kwargs)
+            elif node.name not in call.values:
+                yield from self._node(call, node, args, kwargs)
+
+    def _graph(self, implementation: Implementation) -> Graph:
+        return implementation if self._training else implementation.graphs[-1]
+
+    def _begin(self, implementation: Implementation, values: dict[str, Value], caller: str) -> None:
+        graph = self._graph(implementation)
+        nodes = iter(list(graph.in_execution_order()))
+        call = _Call(implementation.name, nodes, graph.arguments(), values, caller)
+        self._calls.append(call)
+
+    def _call(
+        self, call: _Call, node: Node, args: tuple[Value, ...], kwargs: dict[str, Value]
+    ) -> None:
+        callee = self._ir[node.implementation]
+        place = Place("implementation", call.name).at("node", node.name)
+        values = _bound(self._graph(callee), callee.name, place, args, kwargs)
+        self._begin(callee, values, node.name)
+
+    def _node(
+        self, call: _Call, node: Node, args: tuple[Value, ...], kwargs: dict[str, Value]
+    ) -> Iterator[Node]:
         known = _element(node, args)
+        if node.type == STATE:
+            known = self._states.get(node.implementation, _UNKNOWN)
         if known is not _UNKNOWN:
             call.values[node.name] = known
-            continue
+            return
         wish = node.implementation if node.is_call or node.type == STATE else node.name
-        flat = replace(node, name=namer.name(wish), args=args, kwargs=kwargs)
-        call.values[node.name] = Ref(flat.name)
+        flat = replace(node, name=self._namer.name(wish), args=args, kwargs=kwargs)
+        ref = call.values[node.name] = Ref(flat.name)
         if node.type == STATE:
-            states[node.implementation] = Ref(flat.name)
+            self._states[node.implementation] = ref
         yield flat
 
 
@@ -106,7 +116,7 @@ _UNKNOWN: Any = object()
 
 
 def _bound(
-    graph: Graph, callee: str, place: str, args: tuple[Value, ...], kwargs: dict[str, Value]
+    graph: Graph, callee: str, place: Place, args: tuple[Value, ...], kwargs: dict[str, Value]
 ) -> dict[str, Value]:
     names = graph.parameters()
     values = dict(zip(names, args, strict=False))
@@ -137,7 +147,3 @@ def _element(node: Node, args: tuple[Value, ...]) -> Value:
         if type(whole) is tuple and type(index) is int and -len(whole) <= index < len(whole):
             return whole[index]
     return _UNKNOWN
-
-
-def _place(name: str) -> str:
-    return f"implementation {name!r}"

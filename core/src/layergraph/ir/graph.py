@@ -141,9 +141,7 @@ class Graph:
         for src, sink in self.edges:
             if sink in unsaid:
                 unsaid[sink].append(Ref(src))
-        return {
-            name: tuple(unsaid[name]) if args is None else args for name, args in spelt.items()
-        }
+        return {name: tuple(unsaid[name]) if args is None else args for name, args in spelt.items()}
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from layergraph.errors import InvalidIrError, Problem
+from layergraph.errors import InvalidIrError, Place, Problem
 from layergraph.ir.graph import Implementation
 from layergraph.ir.hierarchy import derive_children
 
@@ -37,7 +37,7 @@ class Ir(Mapping[str, Implementation]):
             if implementation.name in self._implementations:
                 problems.append(
                     Problem(
-                        f"implementation {implementation.name!r}",
+                        Place("implementation", implementation.name),
                         "another implementation has the same name",
                         "give each its own",
                     )
@@ -46,7 +46,7 @@ class Ir(Mapping[str, Implementation]):
         if root not in self._implementations:
             problems.append(
                 Problem(
-                    "the IR",
+                    Place("the IR"),
                     f"there is no implementation named {root!r}, the root",
                     "add it, or say which implementation is the root",
                 )
@@ -126,8 +126,11 @@ class Ir(Mapping[str, Implementation]):
         others stay, without their graphs, for the paths and tensors that are theirs.
 
         Raises:
-            InvalidIrError: an implementation calls itself, or a call does not fit what it calls.
+            InvalidIrError: the IR breaks a rule.
         """
+        from layergraph.check import check
         from layergraph.ir.flatten import flatten
+
+        check(self)
 
         return flatten(self)

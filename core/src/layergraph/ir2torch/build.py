@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from layergraph.errors import BuildError, LayergraphError, PluginError
+from layergraph.errors import BuildError, LayergraphError, Place, PluginError
 from layergraph.functions import Functions
 from layergraph.ir import MODULE, STATE, Implementation, Ir, Node, TensorSpec
 from layergraph.ir2torch.composite import Composite
@@ -52,7 +52,7 @@ class Builder:
     # --- one module ---
 
     def _module(self, implementation: Implementation) -> nn.Module:
-        where = f"implementation {implementation.name!r}"
+        where = Place("implementation", implementation.name)
         children = {
             child: self.modules[target] for child, target in (implementation.children or {}).items()
         }
@@ -66,7 +66,7 @@ class Builder:
         else:
             raise BuildError(self._unhandled(implementation))
         for name, spec in implementation.tensors.items():
-            self._apply(module, name, spec, f"{where}, tensor {name!r}")
+            self._apply(module, name, spec, where.at("tensor", name))
         if implementation.children is None:
             _make_usual(module, implementation)
         if implementation.type == MODULE and implementation.nodes:
@@ -74,7 +74,7 @@ class Builder:
         return module
 
     def _handled(
-        self, implementation: Implementation, children: Mapping[str, nn.Module], where: str
+        self, implementation: Implementation, children: Mapping[str, nn.Module], where: Place
     ) -> nn.Module | None:
         try:
             module = self._hooks.ask.ir_to_torch(implementation=implementation, children=children)
@@ -110,7 +110,7 @@ class Builder:
         )
 
     def _composite(self, implementation: Implementation, members: nn.Module) -> nn.Module:
-        where = f"implementation {implementation.name!r}"
+        where = Place("implementation", implementation.name)
 
         def locate(node: Node) -> str:
             owner, rest = node.implementation, ""
@@ -132,7 +132,7 @@ class Builder:
 
     # --- tensors ---
 
-    def _apply(self, module: nn.Module, name: str, spec: TensorSpec, where: str) -> None:
+    def _apply(self, module: nn.Module, name: str, spec: TensorSpec, where: Place) -> None:
         """Make a tensor as its spec says: a new one, or what the constructor made, changed."""
         *way, last = name.split(".")
         owner = _descend(module, way)
@@ -151,7 +151,7 @@ class Builder:
         for name, implementation in self._ir.items():
             for tensor, spec in implementation.tensors.items():
                 if spec.tied is not None:
-                    where = f"implementation {name!r}, tensor {tensor!r}"
+                    where = Place("implementation", name).at("tensor", tensor)
                     owner, rest = self._paths.owner(spec.tied)
                     first = self.modules.get(owner)
                     target = None if first is None else _tensor(first, rest)
@@ -181,7 +181,7 @@ class Builder:
                 self.modules[name].training = training
 
 
-def _check_children(module: nn.Module, children: Mapping[str, nn.Module], where: str) -> None:
+def _check_children(module: nn.Module, children: Mapping[str, nn.Module], where: Place) -> None:
     for name, child in children.items():
         if _descend(module, name.split(".")) is not child:
             raise PluginError(
@@ -199,7 +199,7 @@ def _make_usual(module: nn.Module, implementation: Implementation) -> None:
             tensor.data = tensor.data.to(usual)
 
 
-def _change(tensor: torch.Tensor, spec: TensorSpec, where: str) -> None:
+def _change(tensor: torch.Tensor, spec: TensorSpec, where: Place) -> None:
     if spec.shape is not None and spec.shape != tuple(tensor.shape):
         raise BuildError(
             f"{where}: its shape is {spec.shape}, but the layer makes {tuple(tensor.shape)}; "
@@ -216,14 +216,14 @@ def _change(tensor: torch.Tensor, spec: TensorSpec, where: str) -> None:
             tensor.copy_(from_spec(said, where))
 
 
-def _parameter(tensor: torch.Tensor, where: str) -> nn.Parameter:
+def _parameter(tensor: torch.Tensor, where: Place) -> nn.Parameter:
     if not isinstance(tensor, nn.Parameter):
         raise BuildError(f"{where}: it is no parameter")
     return tensor
 
 
 def _register_buffer(
-    owner: nn.Module, name: str, tensor: torch.Tensor, persistent: bool, where: str
+    owner: nn.Module, name: str, tensor: torch.Tensor, persistent: bool, where: Place
 ) -> None:
     try:
         owner.register_buffer(name, tensor, persistent=persistent)
@@ -251,4 +251,3 @@ def _has(members: nn.Module, path: str) -> bool:
     *way, last = path.split(".")
     owner = _descend(members, way)
     return owner is not None and (last == "training" or hasattr(owner, last))
-

@@ -44,7 +44,7 @@ class Composite(fx.GraphModule):
             self.__dict__[name] = members.__dict__[name]
 
     def recompile(self) -> PythonCode:
-        """Make the code anew after the graph was edited; see :meth:`torch.fx.GraphModule.recompile`."""
+        """Make the code anew, after the graph was edited."""
         code = super().recompile()
         cls: Any = type(self)
         train = cls.forward

@@ -80,7 +80,11 @@ class _Registered:
         self, implementation: Implementation, children: Mapping[str, nn.Module]
     ) -> nn.Module | None:
         for _, handler in self._registry.find(implementation.type):
-            module = handler(implementation, children) if _takes_two(handler) else handler(implementation)
+            module = (
+                handler(implementation, children)
+                if _takes_two(handler)
+                else handler(implementation)
+            )
             if module is not None:
                 return module  # type: ignore[no-any-return]
         return None

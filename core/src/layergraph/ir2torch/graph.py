@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import fx
 
-from layergraph.errors import BuildError
+from layergraph.errors import BuildError, Place
 from layergraph.functions import Functions
 from layergraph.ir import (
     FUNCTION,
@@ -23,12 +23,13 @@ from layergraph.ir import (
     Value,
     returned,
 )
+from layergraph.ir.values import parts, rebuilt
 from layergraph.symbols import UnknownValueError, torch_value
 
 Locate = Callable[[Node], str]
 
 
-def fx_graph(source: Graph, where: str, functions: Functions, locate: Locate) -> fx.Graph:
+def fx_graph(source: Graph, where: Place, functions: Functions, locate: Locate) -> fx.Graph:
     """A graph of an implementation, as torch.fx runs it.
 
     Args:
@@ -41,77 +42,76 @@ def fx_graph(source: Graph, where: str, functions: Functions, locate: Locate) ->
     Raises:
         BuildError: a function or a symbol is not known.
     """
-    graph = fx.Graph()
-    arguments = source.arguments()
-    parameters = source.parameters()
-    built: dict[str, fx.Node] = {}
+    return _GraphBuilder(source, where, functions, locate).build()
 
-    def value(plain: Value, place: str) -> Any:
-        kind = type(plain)
-        if kind is Ref:
-            return built[plain.node]
-        if kind is Symbol:
+
+class _GraphBuilder:
+    def __init__(self, source: Graph, where: Place, functions: Functions, locate: Locate) -> None:
+        self._source = source
+        self._where = where
+        self._functions = functions
+        self._locate = locate
+        self._graph = fx.Graph()
+        self._built: dict[str, fx.Node] = {}
+
+    def build(self) -> fx.Graph:
+        arguments = self._source.arguments()
+        parameters = self._source.parameters()
+        for node in self._source.in_execution_order():
+            place = self._where.at("node", node.name)
+            args = tuple([self._value(arg, place) for arg in arguments[node.name]])
+            kwargs = {name: self._value(arg, place) for name, arg in node.kwargs.items()}
+            if node.type == OUTPUT:
+                self._graph.output(returned(args))
+                continue
+            if node.type == INPUT:
+                op, target = "placeholder", parameters[node.name]
+            elif node.type == STATE:
+                op, target = "get_attr", self._locate(node)
+            elif node.type == FUNCTION:
+                op, target, args = self._function(node, place, args, kwargs)
+            else:
+                op, target = "call_module", self._locate(node)
+            self._built[node.name] = self._graph.create_node(
+                op, target, args, kwargs, name=node.name
+            )
+        return self._graph
+
+    def _function(
+        self, node: Node, place: Place, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[str, Any, tuple[Any, ...]]:
+        target = self._functions.target(node.implementation)
+        if target is None:
+            raise BuildError(
+                f"{place}: no function is named {node.implementation!r}; install the plugin that "
+                "names it, or a version of torch that has it"
+            )
+        if target.op == "attribute":
+            if len(args) != 1 or kwargs:
+                raise BuildError(f"{place}: {node.implementation} takes one argument, the value")
+            return "call_function", getattr, (*args, target.target)
+        if target.op == "call_method" and not args:
+            raise BuildError(f"{place}: {node.implementation} takes the tensor as first argument")
+        return target.op, target.target, args
+
+    def _value(self, plain: Value, place: Place) -> Any:
+        inside = parts(plain)
+        if inside is not None:
+            values = [self._value(each, place) for each in inside]
+            if type(plain) is Record:
+                return _named_tuple(plain, place)(*values)
+            return rebuilt(plain, values)
+        if type(plain) is Ref:
+            return self._built[plain.node]
+        if type(plain) is Symbol:
             try:
                 return torch_value(plain)
             except UnknownValueError as error:
                 raise BuildError(f"{place}: {error}; use a version of torch that has it") from None
-        if kind is tuple or kind is list:
-            return kind([value(item, place) for item in plain])
-        if kind is dict:
-            return {key: value(item, place) for key, item in plain.items()}
-        if kind is slice:
-            return slice(*[value(each, place) for each in (plain.start, plain.stop, plain.step)])
-        if kind is Record:
-            items = [value(item, place) for item in plain.fields.values()]
-            return _named_tuple(plain, place)(*items)
         return plain
 
-    for node in source.in_execution_order():
-        place = f"{where}, node {node.name!r}"
-        args = tuple([value(arg, place) for arg in arguments[node.name]])
-        kwargs = {name: value(arg, place) for name, arg in node.kwargs.items()}
-        if node.type == INPUT:
-            target = parameters[node.name]
-            built[node.name] = graph.create_node("placeholder", target, name=node.name)
-        elif node.type == OUTPUT:
-            graph.output(returned(args))
-        elif node.type == STATE:
-            built[node.name] = graph.create_node("get_attr", locate(node), name=node.name)
-        elif node.type == FUNCTION:
-            built[node.name] = _call_function(graph, functions, node, place, args, kwargs)
-        else:
-            built[node.name] = graph.create_node(
-                "call_module", locate(node), args, kwargs, name=node.name
-            )
-    return graph
 
-
-def _call_function(
-    graph: fx.Graph,
-    functions: Functions,
-    node: Node,
-    place: str,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> fx.Node:
-    target = functions.target(node.implementation)
-    if target is None:
-        raise BuildError(
-            f"{place}: no function is named {node.implementation!r}; install the plugin that names "
-            "it, or a version of torch that has it"
-        )
-    if target.op == "attribute":
-        if len(args) != 1 or kwargs:
-            raise BuildError(f"{place}: {node.implementation} takes one argument, the value")
-        return graph.create_node(
-            "call_function", getattr, (args[0], target.target), name=node.name
-        )
-    if target.op == "call_method" and not args:
-        raise BuildError(f"{place}: {node.implementation} takes the tensor as its first argument")
-    return graph.create_node(target.op, target.target, args, kwargs, name=node.name)
-
-
-def _named_tuple(record: Record, place: str) -> Any:
+def _named_tuple(record: Record, place: Place) -> Any:
     try:
         return collections.namedtuple(record.type, list(record.fields))  # noqa: PYI024
     except ValueError as error:

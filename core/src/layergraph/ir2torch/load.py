@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
@@ -34,9 +35,7 @@ def keys(ir: Ir, modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, torch.
             stack.append((f"{path}.{child}" if path else child, target))
 
 
-def load(
-    ir: Ir, modules: Mapping[str, nn.Module], state_dict: Mapping[str, torch.Tensor]
-) -> None:
+def load(ir: Ir, modules: Mapping[str, nn.Module], state_dict: Mapping[str, torch.Tensor]) -> None:
     """Copy a state dict into the modules of a model that was built.
 
     The keys of one tensor under several names may be missing but for one.
@@ -78,26 +77,18 @@ def accept_missing_duplicates(ir: Ir, modules: Mapping[str, nn.Module]) -> None:
     """Let the model's own ``load_state_dict`` do without the further names of a tensor."""
     duplicates = {key: first for key, _, first in keys(ir, modules) if key != first}
     if duplicates:
-        modules[ir.root].register_load_state_dict_pre_hook(FillIn(duplicates))
+        root: Any = modules[ir.root]
+        root.register_load_state_dict_pre_hook(functools.partial(_fill_in, duplicates))
 
 
-class FillIn:
-    """Gives a state dict the keys that it lacks only because another key has the same tensor.
-
-    Args:
-        duplicates: the further names, each to the first name of the same tensor.
-    """
-
-    def __init__(self, duplicates: Mapping[str, str]) -> None:
-        self._duplicates = dict(duplicates)
-
-    def __call__(
-        self,
-        module: nn.Module,
-        state_dict: MutableMapping[str, Any],
-        prefix: str,
-        *_: object,
-    ) -> None:
-        for key, first in self._duplicates.items():
-            if prefix + key not in state_dict and prefix + first in state_dict:
-                state_dict[prefix + key] = state_dict[prefix + first]
+def _fill_in(
+    duplicates: Mapping[str, str],
+    _module: nn.Module,
+    state_dict: MutableMapping[str, Any],
+    prefix: str,
+    *_: object,
+) -> None:
+    """Give a state dict the keys that it lacks only because another key has the same tensor."""
+    for key, first in duplicates.items():
+        if prefix + key not in state_dict and prefix + first in state_dict:
+            state_dict[prefix + key] = state_dict[prefix + first]

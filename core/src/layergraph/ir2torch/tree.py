@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from layergraph.errors import BuildError
+from layergraph.errors import BuildError, Place
 from layergraph.ir import Ir
 
 
@@ -90,7 +90,7 @@ def _children(ir: Ir, name: str) -> Iterator[str]:
     return iter((ir[name].children or {}).values())
 
 
-def place(parent: nn.Module, path: str, child: nn.Module, where: str) -> None:
+def place(parent: nn.Module, path: str, child: nn.Module, where: Place) -> None:
     """Register a module under a dotted path, with plain modules on the way.
 
     Raises:
@@ -106,7 +106,7 @@ def place(parent: nn.Module, path: str, child: nn.Module, where: str) -> None:
     _register(parent, last, child, where)
 
 
-def _register(parent: nn.Module, name: str, child: nn.Module, where: str) -> None:
+def _register(parent: nn.Module, name: str, child: nn.Module, where: Place) -> None:
     try:
         parent.add_module(name, child)
     except (KeyError, TypeError) as error:

@@ -8,6 +8,8 @@ from typing import Literal
 
 from layergraph.ir import Value as Plain
 
+Kind = Literal["function", "module", "state", "same", "mode"]
+
 
 @dataclass(slots=True, eq=False)
 class Value:
@@ -52,7 +54,8 @@ class Call:
 
     Attributes:
         kind: ``function``; ``module``; ``state``: a tensor of the model that is passed on;
-            ``mode``: a module's mode that Python code reads, with the value as its argument.
+            ``same``: its argument, given back by a module call that it was given to; ``mode``: a
+            module's mode that Python code reads, with the value as its argument.
         target: the name of the function, the path of the module, the key of the tensor.
         args: lowered: plain values in which :class:`Value`, :class:`StateRead` and
             :class:`ModeRead` may stand.
@@ -61,7 +64,7 @@ class Call:
         where: the line of the model's code, for kind ``mode``.
     """
 
-    kind: Literal["function", "module", "state", "mode"]
+    kind: Kind
     target: str
     args: tuple[Plain, ...]
     kwargs: dict[str, Plain]
@@ -117,14 +120,15 @@ class Recorder:
 
     def call(
         self,
-        kind: Literal["function", "module", "state", "mode"],
+        kind: Kind,
         target: str,
         args: tuple[Plain, ...],
         kwargs: dict[str, Plain],
         where: str = "",
     ) -> Value:
         """Add a call to the current module call."""
-        value = self.value(target.rpartition(".")[2])
+        wish = target.rpartition(".")[2]
+        value = self.value(wish.strip("_") if wish.startswith("__") else wish)
         self.scope.items.append(Call(kind, target, args, kwargs, value, where))
         return value
 
@@ -134,6 +138,10 @@ class Recorder:
         self.scope.items.append(scope)
         self.scope = scope
         return scope
+
+    def is_inside(self, value: Value) -> bool:
+        """Whether a value came about in the current module call, as far as it has got."""
+        return value.position >= self.scope.start
 
     def leave(self, result: Plain) -> None:
         """End the current module call."""

@@ -77,21 +77,25 @@ class Torch2Ir(Registry):
     def _ask(self, module: nn.Module, path: str) -> Implementation | None:
         if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
             return None
-        place = f"module {path or 'root'!r} ({type(module).__qualname__})"
         try:
             answer = self.hooks.ask.torch_to_ir(module=module)
         except LayergraphError:
             raise
         except Exception as error:
             raise PluginError(
-                f"a handler failed on {place}: {type(error).__name__}: {error}; asked were "
-                f"{', '.join(self.hooks.asked('torch_to_ir'))}"
+                f"a handler failed on {_place(module, path)}: {type(error).__name__}: {error}; "
+                f"asked were {', '.join(self.hooks.asked('torch_to_ir'))}"
             ) from error
         if answer is not None and not isinstance(answer, Implementation):
             raise PluginError(
-                f"a handler gave {answer!r} for {place}; it must give an Implementation or None"
+                f"a handler gave {answer!r} for {_place(module, path)}; "
+                "it must give an Implementation or None"
             )
         return answer
+
+
+def _place(module: nn.Module, path: str) -> str:
+    return f"{path or 'the model'!r} ({type(module).__qualname__})"
 
 
 def _leaf_model(
@@ -107,7 +111,7 @@ def _leaf_model(
 
 
 def _tensors(survey: Survey) -> tuple[dict[int, str], dict[str, dict[str, TensorSpec]]]:
-    """The state-dict key of every tensor by its ``id``, and by module what to say of its tensors."""
+    """The key of every tensor by its ``id``, and by module what to say of its tensors."""
     keys: dict[int, str] = {}
     tensors: dict[str, dict[str, TensorSpec]] = {}
     for surveyed in survey:
@@ -152,7 +156,8 @@ class _Registered:
     @hookimpl
     def torch_to_ir(self, module: nn.Module) -> Implementation | None:
         cls = type(module)
-        for key, handler in self._registry.find(cls, *_names(cls)):
+        keys: list[Any] = [cls, *_names(cls)]
+        for key, handler in self._registry.find(*keys):
             answer = handler(module)
             if isinstance(answer, Mapping):
                 kind = key if isinstance(key, str) else cls.__name__.lower()

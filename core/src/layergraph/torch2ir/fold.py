@@ -225,6 +225,9 @@ class _GraphBuilder:
         if call.kind == "state":
             self._values[call.value] = self._read(StateRead(call.target))
             return
+        if call.kind == "same":
+            self._values[call.value] = self._read(call.args[0])
+            return
         args, kwargs = self._plain(call.args), self._plain(call.kwargs)
         kind, wish = FUNCTION, call.value.wish
         if call.kind == "module":

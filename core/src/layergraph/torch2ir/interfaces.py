@@ -29,53 +29,61 @@ def interfaces(root: Scope) -> dict[Scope, Interface]:
     What the call was given and what it returned come first: then the same module called twice has
     the same interface, whatever its callers make of it.
     """
-    found = {scope: _declared(scope) for scope in scopes(root)}
-    escaped: dict[Value, Scope] = {}
-
-    def use(plain: Plain, reader: Scope) -> None:
-        for value in leaves(plain):
-            if not isinstance(value, Value):
-                continue
-            common = reader
-            while not common.contains(value) and common.parent is not None:
-                found[common].inputs.setdefault(value, value.wish)
-                common = common.parent
-            inside = escaped.get(value, value.scope)
-            while inside.depth > common.depth and inside.parent is not None:
-                found[inside].outputs.setdefault(value)
-                inside = inside.parent
-            escaped[value] = inside
-
-    for scope in found:
+    tracing = _Dataflow({scope: _declared(scope) for scope in scopes(root)})
+    for scope in tracing.found:
         for item in scope.items:
             if isinstance(item, Call):
-                use(item.args, scope)
-                use(item.kwargs, scope)
+                tracing.read((item.args, item.kwargs), scope)
         if scope.parent is not None:
-            use(scope.args, scope.parent)
-            use(scope.kwargs, scope.parent)
-        for value in leaves(scope.result):
-            if isinstance(value, Value) and scope.contains(value):
-                use(value, scope)
-    return found
+            tracing.read((scope.args, scope.kwargs), scope.parent)
+        tracing.read(list(filter(scope.contains, _values(scope.result))), scope)
+    return tracing.found
+
+
+class _Dataflow:
+    """Carries values from where they come about to where they are read."""
+
+    def __init__(self, found: dict[Scope, Interface]) -> None:
+        self.found = found
+        self._escaped: dict[Value, Scope] = {}
+
+    def read(self, plain: Plain, reader: Scope) -> None:
+        """Note that the values in something are read in a module call."""
+        for value in _values(plain):
+            common = reader
+            while not common.contains(value) and common.parent is not None:
+                if value in self.found[common].inputs:
+                    # Then the module calls around it have been told, or will be by its arguments.
+                    break
+                self.found[common].inputs[value] = value.wish
+                common = common.parent
+            else:
+                self._escape(value, common)
+
+    def _escape(self, value: Value, to: Scope) -> None:
+        inside = self._escaped.get(value, value.scope)
+        while inside.depth > to.depth and inside.parent is not None:
+            self.found[inside].outputs.setdefault(value)
+            inside = inside.parent
+        self._escaped[value] = inside
+
+
+def _values(plain: Plain) -> list[Value]:
+    return [leaf for leaf in leaves(plain) if isinstance(leaf, Value)]
 
 
 def _declared(scope: Scope) -> Interface:
     interface = Interface()
     for index, arg in enumerate(scope.args):
         name = scope.parameters[index] if index < len(scope.parameters) else "input"
-        _declare(interface, arg, name)
+        interface.inputs |= {value: name for value in _values(arg) if value not in interface.inputs}
     for name, arg in scope.kwargs.items():
-        _declare(interface, arg, name)
-    for value in leaves(scope.result):
-        if isinstance(value, Value) and scope.contains(value):
-            # The model's own inputs are returned as they are; they do not come from inside.
-            if value not in interface.inputs:
-                interface.outputs.setdefault(value)
+        interface.inputs |= {value: name for value in _values(arg) if value not in interface.inputs}
+    # The model's own inputs count as inside, but where they are returned they do not come from
+    # there.
+    interface.outputs = {
+        value: None
+        for value in _values(scope.result)
+        if scope.contains(value) and value not in interface.inputs
+    }
     return interface
-
-
-def _declare(interface: Interface, arg: Plain, name: str) -> None:
-    for value in leaves(arg):
-        if isinstance(value, Value):
-            interface.inputs.setdefault(value, name)

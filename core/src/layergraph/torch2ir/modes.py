@@ -30,9 +30,7 @@ from layergraph.torch2ir.trace import Trace
 _ASSUME = f"layergraph.{assume.__name__}"
 
 
-def capture(
-    survey: Survey, run: Callable[[], Trace], fold: Callable[[Trace], Ir]
-) -> Ir:
+def capture(survey: Survey, run: Callable[[], Trace], fold: Callable[[Trace], Ir]) -> Ir:
     """Capture a model as it stands, and in the other mode too if its code asks for the mode.
 
     Where the two captures cannot be made one IR, the first one stands, and assumes the mode of each
@@ -134,9 +132,7 @@ class _Merger:
         self._root = one.root
         self._one, self._other = one, other
         self._paths = {one.root if not each.path else each.path: each.path for each in survey}
-        self._trains = {
-            name: survey.at(path).module.training for name, path in self._paths.items()
-        }
+        self._trains = {name: survey.at(path).module.training for name, path in self._paths.items()}
         self._readers = readers
 
     def merged(self) -> Ir:
@@ -151,9 +147,7 @@ class _Merger:
                 self._check_cause(name, implementation)
         bordered = {name for name, each in merged.items() if _border_changes(each)}
         types = {name: each.type for name, each in merged.items()}
-        return Ir(
-            [self._finished(each, types, bordered) for each in merged.values()], self._root
-        )
+        return Ir([self._finished(each, types, bordered) for each in merged.values()], self._root)
 
     def _implementation(self, name: str) -> Implementation:
         one, other = self._one[name], self._other[name]
@@ -187,9 +181,7 @@ class _Merger:
         for graph in implementation.graphs:
             for node in graph.nodes.values():
                 called = node.implementation
-                if node.is_call and (
-                    self._paths[called] in self._readers or self._changes(called)
-                ):
+                if node.is_call and (self._paths[called] in self._readers or self._changes(called)):
                     return
         raise _NotMergeableError
 
@@ -309,6 +301,4 @@ def _followed(training: Value, evaluation: Value, mode: str) -> Value:
         alike = list(training) == list(evaluation)
     if not alike:
         raise _NotMergeableError
-    return rebuilt(
-        training, [_followed(a, b, mode) for a, b in zip(inside, twins, strict=True)]
-    )
+    return rebuilt(training, [_followed(a, b, mode) for a, b in zip(inside, twins, strict=True)])

@@ -10,16 +10,15 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+Patch = tuple[Any, str, Any]
+"""A dict or another object, the name of an entry or attribute, and what it is to be for a while."""
+
 _ABSENT = object()
 
 
 @contextmanager
-def patched(patches: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
-    """Replace entries of dicts and attributes of other objects; whatever happens, put them back.
-
-    Args:
-        patches: the dict or object, the name, and what it is to be meanwhile.
-    """
+def patched(patches: Iterable[Patch]) -> Iterator[None]:
+    """Replace entries and attributes; whatever happens, put them back."""
     before: list[tuple[Any, str, Any]] = []
     try:
         for holder, name, new in patches:

@@ -14,22 +14,23 @@ import linecache
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.fx.proxy import TracerBase
 from torch.overrides import TorchFunctionMode
 
 from layergraph.errors import CaptureError
-from layergraph.functions import Functions, attribute_name, method_name
+from layergraph.functions import Functions
 from layergraph.ir import Value as Plain
 from layergraph.symbols import UnknownValueError, lower
 from layergraph.torch2ir.calls import Recorder, Scope, StateRead, Value
-from layergraph.torch2ir.patches import patched, with_room_for
+from layergraph.torch2ir.guards import guards, refuse_backward_hooks, unchanged
+from layergraph.torch2ir.patches import Patch, patched, with_room_for
+from layergraph.torch2ir.proxy import Proxy
 from layergraph.torch2ir.survey import Survey, Surveyed
 
 # What a parameter says of itself is known without inputs, and model code decides by it. Its dtype
@@ -83,84 +84,6 @@ def trace(survey: Survey, keys: dict[int, str], functions: Functions) -> Trace:
     return Trace(tracer.recorder.root, tracer.constants)
 
 
-class _Symbol(fx.Proxy):
-    """Stands for a value; whatever is done to it is recorded."""
-
-    def __init__(self, value: Value, tracer: _Tracer) -> None:
-        object.__setattr__(self, "node", value)
-        object.__setattr__(self, "tracer", tracer)
-
-    def __repr__(self) -> str:
-        return "<a value that only inputs would tell>"
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        if method_name(name) is None and attribute_name(name) is None:
-            raise CaptureError(f"the attribute {name!r} of a symbol is not known")
-        return _Attribute(self, name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise CaptureError(f"a graph cannot set the attribute {name!r} of a tensor")
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        self.tracer.function("operator.setitem", (self, index, value), {})
-
-    def __delitem__(self, index: Any) -> None:
-        raise CaptureError("a graph cannot delete an item of a value")
-
-    def __bool__(self) -> bool:
-        raise CaptureError("the model decides by a value that only inputs would tell")
-
-    def __len__(self) -> int:
-        raise CaptureError("the length of a value is only told by inputs")
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise CaptureError("the model calls a value")
-
-
-class _Attribute(fx.proxy.Attribute, _Symbol):
-    """An attribute of a symbol: a value of its own, unless it is called as a method."""
-
-    def __init__(self, root: _Symbol, attr: str) -> None:
-        for name, value in (
-            ("root", root),
-            ("attr", attr),
-            ("tracer", root.tracer),
-            ("_node", None),
-        ):
-            object.__setattr__(self, name, value)
-
-    @property
-    def node(self) -> Any:
-        if self._node is None:
-            name = attribute_name(self.attr)
-            if name is None:
-                raise CaptureError(f"the method {self.attr!r} of a value is not called, but kept")
-            symbol = self.tracer.function(name, (self.root,), {})
-            object.__setattr__(self, "_node", symbol.node)
-        return self._node
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        name = method_name(self.attr)
-        if name is None:
-            raise CaptureError(f"{self.attr!r} is no method of a tensor that a graph can call")
-        return self.tracer.function(name, (self.root, *args), kwargs)
-
-
-def _in_place(operator_name: str) -> Callable[[_Symbol, Any], Any]:
-    def method(self: _Symbol, other: Any) -> Any:
-        return self.tracer.function(f"operator.{operator_name}", (self, other), {})
-
-    return method
-
-
-# fx knows no in-place operators: ``x += y`` would silently become ``x = x + y``, which differs for
-# everyone else who holds x.
-for _name in "add and floordiv lshift matmul mod mul or pow rshift sub truediv xor".split():
-    setattr(_Symbol, f"__i{_name}__", _in_place(f"i{_name}"))
-
-
 class _FunctionMode(TorchFunctionMode):
     def __init__(self, tracer: _Tracer) -> None:
         super().__init__()
@@ -195,7 +118,7 @@ class _Tracer(TracerBase):
         self._thread = threading.get_ident()
         model = self._survey.root.module
         args, kwargs = self._inputs(model)
-        with _unchanged(self._survey), patched(self._patches()), _FunctionMode(self):
+        with unchanged(self._survey), patched(self._patches()), _FunctionMode(self):
             try:
                 model(*args, **kwargs)
             except CaptureError as error:
@@ -212,43 +135,29 @@ class _Tracer(TracerBase):
         module = repr(self.recorder.scope.path) if self.recorder.scope.path else "the model"
         return f"in {module}, {_place(of_model or frames)}: {reason}; {_HINT}"
 
-    def _inputs(self, model: nn.Module) -> tuple[list[_Symbol], dict[str, _Symbol]]:
-        args: list[_Symbol] = []
-        kwargs: dict[str, _Symbol] = {}
+    def _inputs(self, model: nn.Module) -> tuple[list[Proxy], dict[str, Proxy]]:
+        args: list[Proxy] = []
+        kwargs: dict[str, Proxy] = {}
         for name, parameter in inspect.signature(model.forward).parameters.items():
             if parameter.default is not parameter.empty:
                 # The model is captured as it is called without: what a None or a flag would have
                 # decided is decided, and the rebuilt model does not take another.
                 continue
             if parameter.kind is parameter.KEYWORD_ONLY:
-                kwargs[name] = _Symbol(self.recorder.value(name), self)
+                kwargs[name] = Proxy(self.recorder.value(name), self)
             elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-                args.append(_Symbol(self.recorder.value(name), self))
+                args.append(Proxy(self.recorder.value(name), self))
         return args, kwargs
 
-    def _patches(self) -> Iterator[tuple[Any, str, Any]]:
+    def _patches(self) -> Iterator[Patch]:
         yield nn.Module, "__call__", self._module_call(nn.Module.__call__)
         yield nn.Module, "training", self._training()
-        yield torch.autograd.Function, "apply", classmethod(self._refuse_autograd_function)
-        yield torch.autocast, "__enter__", self._refuse_autocast(torch.autocast.__enter__)
-        for scope in self._globals():
-            yield scope, "isinstance", self._isinstance(scope.get("isinstance", isinstance))
+        yield from guards(self._survey, self._is_here)
         for function in self._functions.extra.values():
             home = getattr(function, "__globals__", {})
             name = getattr(function, "__name__", "")
             if home.get(name) is function:
                 yield home, name, self._whole(function)
-
-    def _globals(self) -> list[dict[str, Any]]:
-        """The globals of the model's own code: nobody else sees what is replaced there."""
-        found: dict[int, dict[str, Any]] = {}
-        for cls in {type(each.module) for each in self._survey if not each.is_leaf}:
-            for base in cls.__mro__:
-                forward = vars(base).get("forward")
-                scope = getattr(inspect.unwrap(forward), "__globals__", None) if forward else None
-                if scope is not None and not scope.get("__name__", "").startswith("torch."):
-                    found[id(scope)] = scope
-        return list(found.values())
 
     def _is_here(self) -> bool:
         return threading.get_ident() == self._thread
@@ -265,7 +174,7 @@ class _Tracer(TracerBase):
                 value = self.recorder.call(
                     "module", surveyed.path, self._lower(args), self._lower(kwargs)
                 )
-                return _Symbol(value, self)
+                return Proxy(value, self)
             return self._scoped(surveyed, original, args, kwargs)
 
         return call
@@ -280,15 +189,27 @@ class _Tracer(TracerBase):
         if surveyed is self._survey.root:
             scope = self.recorder.root
         else:
-            _refuse_backward_hooks(surveyed)
+            refuse_backward_hooks(surveyed)
             args, kwargs = self._symbols(args), self._symbols(kwargs)
         lowered = self._lower(args), self._lower(kwargs)
         if surveyed is not self._survey.root:
             scope = self.recorder.enter(surveyed.path)
         scope.args, scope.kwargs = lowered
-        scope.parameters = _parameters(type(surveyed.module))
-        result = original(surveyed.module, *args, **kwargs)
+        cls: Any = type(surveyed.module)
+        scope.parameters = _parameters(cls)
+        result = self._own(original(surveyed.module, *args, **kwargs))
         self.recorder.leave(self._lower(result))
+        return result
+
+    def _own(self, result: Any) -> Any:
+        """What a module returns, with values of its own also where it returns what it was given.
+
+        Then who reads the result is seen to read the module's, even that of one that does nothing.
+        """
+        if type(result) is tuple:
+            return tuple([self._own(each) for each in result])
+        if isinstance(result, Proxy) and not self.recorder.is_inside(result.node):
+            return Proxy(self.recorder.call("same", "", (result.node,), {}), self)
         return result
 
     def _symbols(self, given: Any) -> Any:
@@ -296,7 +217,7 @@ class _Tracer(TracerBase):
         if isinstance(given, torch.Tensor):
             key = self._read(given)
             if isinstance(key, StateRead):
-                return _Symbol(self.recorder.call("state", key.key, (), {}), self)
+                return Proxy(self.recorder.call("state", key.key, (), {}), self)
         if type(given) in (tuple, list):
             return type(given)([self._symbols(each) for each in given])
         if type(given) is dict:
@@ -320,7 +241,7 @@ class _Tracer(TracerBase):
                 f"{name} changes a tensor that the model has not registered; "
                 "register it with register_buffer"
             )
-        return _Symbol(self.recorder.call("function", name, lowered, self._lower(kwargs)), self)
+        return Proxy(self.recorder.call("function", name, lowered, self._lower(kwargs)), self)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any) -> Any:
         """Record what fx's proxies do: the operators of Python, by function."""
@@ -328,10 +249,12 @@ class _Tracer(TracerBase):
             raise CaptureError(f"{target!r} is nothing that a graph can do to a value")
         return self.torch_function(target, args, kwargs)
 
-    def iter(self, obj: Any) -> NoReturn:
+    def iter(self, _obj: Any) -> NoReturn:
+        """Refuse to loop over a value."""
         raise CaptureError("the model loops over a value: how often is only told by inputs")
 
-    def keys(self, obj: Any) -> NoReturn:
+    def keys(self, _obj: Any) -> NoReturn:
+        """Refuse to unpack a value as a dict."""
         raise CaptureError("the model asks a value for its keys, which only inputs would tell")
 
     def _lower(self, value: Any) -> Any:
@@ -341,7 +264,7 @@ class _Tracer(TracerBase):
             raise CaptureError(f"a graph cannot hold {error}") from None
 
     def _read(self, value: Any) -> Plain:
-        if isinstance(value, _Symbol):
+        if isinstance(value, Proxy):
             return value.node
         if isinstance(value, torch.Tensor):
             key = self._keys.get(id(value))
@@ -376,14 +299,6 @@ class _Tracer(TracerBase):
 
         return property(get, put)
 
-    def _isinstance(self, original: Callable[..., bool]) -> Callable[..., bool]:
-        def check(value: object, kinds: Any) -> bool:
-            if isinstance(value, _Symbol) and self._is_here():
-                raise CaptureError(f"the model asks whether a value is a {kinds!r}")
-            return original(value, kinds)
-
-        return check
-
     def _whole(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -392,17 +307,6 @@ class _Tracer(TracerBase):
             return self.torch_function(function, args, kwargs)
 
         return call
-
-    def _refuse_autograd_function(self, cls: type, *args: Any, **kwargs: Any) -> Any:
-        raise CaptureError(f"the model calls {cls.__name__}, whose gradient a graph cannot hold")
-
-    def _refuse_autocast(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def enter(region: Any) -> Any:
-            if self._is_here():
-                raise CaptureError("a graph cannot hold an autocast region")
-            return original(region)
-
-        return enter
 
 
 @functools.cache
@@ -417,7 +321,9 @@ def _changes_its_first_argument(name: str) -> bool:
     last = name.rpartition(".")[2]
     if last.endswith("__"):
         last = last.strip("_")
-        return last in ("setitem", "delitem") or (last[0] == "i" and last not in ("invert", "index"))
+        return last in ("setitem", "delitem") or (
+            last[0] == "i" and last not in ("invert", "index")
+        )
     if name.startswith("operator."):
         return last == "setitem" or (last[0] == "i" and last not in ("invert", "index"))
     return last.endswith("_") and not last.startswith("_")
@@ -425,38 +331,6 @@ def _changes_its_first_argument(name: str) -> bool:
 
 def _is_constant(lowered: Plain) -> bool:
     return isinstance(lowered, StateRead) and lowered.key.startswith(":")
-
-
-def _refuse_backward_hooks(surveyed: Surveyed) -> None:
-    module = surveyed.module
-    if module._backward_hooks or module._backward_pre_hooks:
-        raise CaptureError(f"{surveyed.path!r} has backward hooks, which a graph cannot hold")
-
-
-@contextmanager
-def _unchanged(survey: Survey) -> Iterator[None]:
-    """Put back what the model's code assigns to its modules, and refuse it by name."""
-    before = [(each, dict(vars(each.module))) for each in survey if not each.is_leaf]
-    changed: list[tuple[Surveyed, str]] = []
-    try:
-        yield
-    finally:
-        for each, members in before:
-            now = vars(each.module)
-            for name in now.keys() | members.keys():
-                if name not in members:
-                    del now[name]
-                elif now.get(name) is members[name] or name == "training":
-                    continue
-                else:
-                    now[name] = members[name]
-                changed.append((each, name))
-    if changed:
-        each, name = changed[0]
-        raise CaptureError(
-            f"the forward of {each.path or 'the model'!r} assigns self.{name}: what a model keeps "
-            "from one call to the next, a graph cannot hold; use a buffer and change it in place"
-        )
 
 
 def _unnamed(function: Any) -> str:

@@ -1,0 +1,111 @@
+"""Stand-ins for the values that a model computes.
+
+They are the proxies of torch.fx, less what these would get wrong in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import fx
+
+from layergraph.errors import CaptureError
+from layergraph.functions import attribute_name, method_name
+from layergraph.torch2ir.calls import Value
+
+
+class RecordsFunctions(Protocol):
+    """Who gets to know what is done to a proxy."""
+
+    def function(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call of a function by its name, and give a proxy of what it gives."""
+
+
+class Proxy(fx.Proxy):
+    """Stands for a value; whatever is done to it is recorded.
+
+    Args:
+        value: what it stands for.
+        tracer: who records.
+    """
+
+    node: Any
+    tracer: Any
+
+    def __init__(self, value: Value, tracer: RecordsFunctions) -> None:
+        object.__setattr__(self, "node", value)
+        object.__setattr__(self, "tracer", tracer)
+
+    def __repr__(self) -> str:
+        return "<a value that only inputs would tell>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if method_name(name) is None and attribute_name(name) is None:
+            raise CaptureError(f"the attribute {name!r} of a symbol is not known")
+        return AttributeProxy(self, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise CaptureError(f"a graph cannot set the attribute {name!r} of a tensor")
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self.tracer.function("operator.setitem", (self, index, value), {})
+
+    def __delitem__(self, index: Any) -> None:
+        raise CaptureError("a graph cannot delete an item of a value")
+
+    def __bool__(self) -> bool:
+        raise CaptureError("the model decides by a value that only inputs would tell")
+
+    def __len__(self) -> int:
+        raise CaptureError("the length of a value is only told by inputs")
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
+        """Refuse: values are not called."""
+        raise CaptureError("the model calls a value")
+
+
+class AttributeProxy(fx.proxy.Attribute, Proxy):
+    """An attribute of a symbol: a value of its own, unless it is called as a method."""
+
+    def __init__(self, root: Proxy, attr: str) -> None:
+        for name, value in (
+            ("root", root),
+            ("attr", attr),
+            ("tracer", root.tracer),
+            ("_node", None),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def node(self) -> Any:  # type: ignore[override]  # so does that of fx
+        """The value of the attribute, recorded when it is first asked for."""
+        if self._node is None:
+            name = attribute_name(self.attr)
+            if name is None:
+                raise CaptureError(f"the method {self.attr!r} of a value is not called, but kept")
+            symbol = self.tracer.function(name, (self.root,), {})
+            object.__setattr__(self, "_node", symbol.node)
+        return self._node
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Record a call of the method."""
+        name = method_name(self.attr)
+        if name is None:
+            raise CaptureError(f"{self.attr!r} is no method of a tensor that a graph can call")
+        return self.tracer.function(name, (self.root, *args), kwargs)
+
+
+def _in_place(operator_name: str) -> Callable[[Proxy, Any], Any]:
+    def method(self: Proxy, other: Any) -> Any:
+        return self.tracer.function(f"operator.{operator_name}", (self, other), {})
+
+    return method
+
+
+# fx knows no in-place operators: ``x += y`` would silently become ``x = x + y``, which differs for
+# everyone else who holds x.
+for _name in "add and floordiv lshift matmul mod mul or pow rshift sub truediv xor".split():
+    setattr(Proxy, f"__i{_name}__", _in_place(f"i{_name}"))
