@@ -178,11 +178,14 @@ def _check_tensor(
     problems.expect(place, "tied", spec.tied, (str, type(None)))
     problems.expect(place, "value", spec.value, (bytes, type(None)))
     shape = spec.shape
-    if problems.expect(place, "shape", shape, (tuple, type(None))):
-        for size in shape or ():
-            if type(size) is not int or size < 0:
-                problems.add(place, f"its shape is {shape!r}", "give sizes that are not negative")
-                break
+    for what, sizes in (("shape", shape), ("stride", spec.stride)):
+        if problems.expect(place, what, sizes, (tuple, type(None))):
+            for size in sizes or ():
+                if type(size) is not int or size < 0:
+                    problems.add(
+                        place, f"its {what} is {sizes!r}", "give numbers that are not negative"
+                    )
+                    break
     if spec.kind not in (None, "parameter", "buffer", "constant"):
         problems.add(
             place, f"its kind is {spec.kind!r}", "the kinds are parameter, buffer and constant"

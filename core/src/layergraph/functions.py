@@ -28,11 +28,16 @@ _OPERATORS = (
 ).split()
 
 # They make tensors from none, so there is nothing in their arguments to override.
-_FACTORIES = (
+FACTORIES = (
     "arange as_tensor asarray bartlett_window blackman_window empty empty_strided eye full "
-    "hamming_window hann_window kaiser_window linspace logspace normal ones rand rand_like randint "
-    "randint_like randn randn_like randperm range scalar_tensor tensor tril_indices triu_indices "
-    "vander zeros broadcast_shapes promote_types result_type as_strided unflatten _assert"
+    "hamming_window hann_window kaiser_window linspace logspace normal ones rand randint randn "
+    "randperm range scalar_tensor tensor tril_indices triu_indices vander zeros"
+).split()
+
+# Torch leaves them out for other reasons; its own layers call some of them.
+_UNLISTED = (
+    "_assert _weight_norm as_strided broadcast_shapes promote_types rand_like randint_like "
+    "randn_like result_type unflatten"
 ).split()
 
 _METHODS = (
@@ -128,13 +133,14 @@ def _by_name() -> dict[str, Target]:
         usable = not name.startswith("_") or name.strip("_") in _operator_methods()
         if usable and name not in _REFUSED_METHODS and callable(getattr(torch.Tensor, name, None)):
             table[f"torch.Tensor.{name}"] = Target("call_method", name)
-    for namespace in (torch.nn.functional, torch.linalg, torch.fft, torch.special, torch):
-        for each in [*listed[namespace], *(listed[torch.functional] if namespace is torch else ())]:
-            name = each.__name__
-            if not name.startswith("_") and hasattr(namespace, name):
-                target = Target("call_function", getattr(namespace, name))
-                table[f"{namespace.__name__}.{name}"] = target
-    table |= {f"torch.{name}": Target("call_function", getattr(torch, name)) for name in _FACTORIES}
+    # Where two names mean one function, the last one here is what it is called.
+    for namespace in (torch.special, torch.fft, torch.linalg, torch, torch.nn.functional):
+        known = {*listed[namespace], *listed[torch.functional]}
+        for name, member in vars(namespace).items():
+            if callable(member) and not name.startswith("_") and member in known:
+                table[f"{namespace.__name__}.{name}"] = Target("call_function", member)
+    for name in (*FACTORIES, *_UNLISTED):
+        table[f"torch.{name}"] = Target("call_function", getattr(torch, name))
     table |= {
         f"operator.{name}": Target("call_function", getattr(operator, name)) for name in _OPERATORS
     }

@@ -117,9 +117,12 @@ class Layer:
         )
 
 
-def _tensors(module: nn.Module) -> list[tuple[str, torch.Size, bool, bool]]:
+def _tensors(module: nn.Module) -> list[tuple[object, ...]]:
+    def is_number(dtype: torch.dtype) -> bool:
+        return dtype.is_floating_point or dtype.is_complex
+
     return [
-        (name, tensor.shape, isinstance(tensor, nn.Parameter), persistent)
+        (name, tensor.shape, isinstance(tensor, nn.Parameter), persistent, is_number(tensor.dtype))
         for name, tensor, persistent in all_tensors(module)
     ]
 

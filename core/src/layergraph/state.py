@@ -14,16 +14,14 @@ from layergraph.ir import Symbol, TensorSpec
 from layergraph.symbols import UnknownValueError, torch_value
 
 _USUAL_FLOAT = torch.float32
-_USUAL_COMPLEX = torch.complex64
 
 
 def usual_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that goes without saying where a tensor of the given one stands."""
+    """The dtype that goes without saying where a layer makes a tensor of the given one."""
     if dtype.is_floating_point:
         return _USUAL_FLOAT
-    if dtype.is_complex:
-        return _USUAL_COMPLEX
-    return torch.bool if dtype is torch.bool else torch.int64
+    # A layer that is made with numbers of one kind may have been given complex ones.
+    return dtype if dtype.is_complex or dtype is torch.bool else torch.int64
 
 
 def own_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
@@ -65,7 +63,9 @@ def describe(tensor: torch.Tensor, key: str, *, persistent: bool, whole: bool) -
     if whole:
         spec.kind = "parameter" if is_parameter else "buffer"
         spec.shape = tuple(tensor.shape)
-    spec.dtype = _unusual(tensor.dtype, _USUAL_FLOAT if whole else usual_dtype(tensor.dtype))
+    said = whole or tensor.dtype.is_complex
+    spec.dtype = _unusual(tensor.dtype, _USUAL_FLOAT if said else usual_dtype(tensor.dtype))
+    spec.stride = _unusual_stride(tensor)
     if is_parameter and not tensor.requires_grad:
         spec.requires_grad = False
     if not persistent:
@@ -85,11 +85,30 @@ def describe_constant(tensor: torch.Tensor, key: str) -> TensorSpec:
         raise CaptureError(f"{key} wants gradients, but is no parameter; register it as one")
     spec = TensorSpec(kind="constant", shape=tuple(tensor.shape), value=to_bytes(tensor, key))
     spec.dtype = _unusual(tensor.dtype, _USUAL_FLOAT)
+    spec.stride = _unusual_stride(tensor)
     return spec
 
 
 def _unusual(dtype: torch.dtype, usual: torch.dtype) -> str | None:
     return None if dtype is usual else str(dtype).removeprefix("torch.")
+
+
+def _unusual_stride(tensor: torch.Tensor) -> tuple[int, ...] | None:
+    if tensor.is_contiguous() or not _is_dense(tuple(tensor.shape), tensor.stride()):
+        return None
+    return tensor.stride()
+
+
+def _is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """Whether a tensor lies in memory without gaps or overlaps, its dimensions in some order."""
+    if len(shape) != len(stride):
+        return False
+    expected = 1
+    for step, size in sorted(zip(stride, shape, strict=True)):
+        if size != 1 and step != expected:
+            return False
+        expected *= size
+    return True
 
 
 def _refuse_special(tensor: torch.Tensor, key: str) -> None:
@@ -135,6 +154,7 @@ def from_spec(spec: TensorSpec, where: object) -> torch.Tensor:
         if wanted:
             tensor = torch.frombuffer(bytearray(spec.value), dtype=dtype)
         tensor = tensor.reshape(spec.shape)
+    tensor = restrided(tensor, spec, where)
     if spec.kind == "parameter":
         trainable = spec.requires_grad is not False
         if trainable and not (dtype.is_floating_point or dtype.is_complex):
@@ -144,6 +164,23 @@ def from_spec(spec: TensorSpec, where: object) -> torch.Tensor:
             )
         return nn.Parameter(tensor, requires_grad=trainable)
     return tensor
+
+
+def restrided(tensor: torch.Tensor, spec: TensorSpec, where: object) -> torch.Tensor:
+    """The tensor as it is to lie in memory.
+
+    Raises:
+        BuildError: no tensor of its shape lies so, without gaps and overlaps.
+    """
+    if spec.stride is None:
+        return tensor
+    if not _is_dense(tuple(tensor.shape), spec.stride):
+        raise BuildError(
+            f"{where}: its stride {spec.stride} does not fit its shape {tuple(tensor.shape)}; "
+            "correct one of them"
+        )
+    laid = torch.empty_strided(spec.shape or tuple(tensor.shape), spec.stride, dtype=tensor.dtype)
+    return laid.copy_(tensor)
 
 
 def dtype_of(spec: TensorSpec, where: object) -> torch.dtype | None:

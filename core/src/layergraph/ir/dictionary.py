@@ -221,8 +221,9 @@ class _Reader:
                     f"leave it out; known are {', '.join(TensorSpec.__slots__)}",
                 )
             )
-        if isinstance(known.get("shape"), list):
-            known["shape"] = tuple(known["shape"])
+        for sizes in ("shape", "stride"):
+            if isinstance(known.get(sizes), list):
+                known[sizes] = tuple(known[sizes])
         return TensorSpec(**known)
 
 

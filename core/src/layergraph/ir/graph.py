@@ -154,6 +154,8 @@ class TensorSpec:
         kind: ``parameter``, ``buffer``, or ``constant`` (in no state dict); None where the layer's
             own constructor makes the tensor.
         shape: its size; None where the constructor decides it.
+        stride: how it lies in memory, in elements, where it is not contiguous: results depend on it
+            in their last bits.
         dtype: ``"float64"`` say.
         requires_grad: False for a frozen parameter.
         persistent: False for a buffer that state dicts leave out.
@@ -163,6 +165,7 @@ class TensorSpec:
 
     kind: Literal["parameter", "buffer", "constant"] | None = None
     shape: tuple[int, ...] | None = None
+    stride: tuple[int, ...] | None = None
     dtype: str | None = None
     requires_grad: bool | None = None
     persistent: bool | None = None

@@ -14,7 +14,7 @@ from layergraph.ir2torch.composite import Composite
 from layergraph.ir2torch.graph import fx_graph
 from layergraph.ir2torch.tree import Paths, place, post_order, pre_order
 from layergraph.plugins import Hooks, distribution_for
-from layergraph.state import all_tensors, dtype_of, from_spec, usual_dtype
+from layergraph.state import all_tensors, dtype_of, from_spec, restrided, usual_dtype
 
 
 class Builder:
@@ -210,8 +210,12 @@ def _change(tensor: torch.Tensor, spec: TensorSpec, where: Place) -> None:
         tensor.requires_grad_(False)
     if dtype is not None and dtype is not tensor.dtype:
         tensor.data = tensor.data.to(dtype)
+    if spec.stride is not None:
+        tensor.data = restrided(tensor.data, spec, where)
     if spec.value is not None:
-        said = TensorSpec("buffer", tuple(tensor.shape), spec.dtype, value=spec.value)
+        said = TensorSpec(
+            kind="buffer", shape=tuple(tensor.shape), dtype=spec.dtype, value=spec.value
+        )
         with torch.no_grad():
             tensor.copy_(from_spec(said, where))
 

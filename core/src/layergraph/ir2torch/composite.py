@@ -12,6 +12,7 @@ from torch.fx.graph import PythonCode
 # What nn.Module keeps of its own, and a rebuilt or copied module has to keep too. GraphModule takes
 # over only what its graph names: a child that no call reaches would lose its state-dict keys.
 _REGISTERED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
+_NOT_COPIED = ("_graph", "_code", "_lineno_map", "_prologue_start", "evaluation")
 
 
 class Composite(fx.GraphModule):
@@ -65,16 +66,17 @@ class Composite(fx.GraphModule):
         return []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Composite:
-        own = {name for name in vars(self) if name not in ("_graph", "evaluation")}
+        result: Composite = type(self).__new__(type(self))
+        memo[id(self)] = result
+        own = {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
         members = nn.Module()
-        members.__dict__.update(copy.deepcopy({name: vars(self)[name] for name in own}, memo))
+        vars(members).update(copy.deepcopy(own, memo))
         evaluation = self.evaluation
-        result = Composite(
+        Composite.__init__(
+            result,
             members,
             copy.deepcopy(self.graph, memo),
             None if evaluation is None else copy.deepcopy(evaluation.graph, memo),
         )
-        memo[id(self)] = result
-        for name in own:
-            result.__dict__[name] = members.__dict__[name]
+        vars(result).update({name: vars(members)[name] for name in own})
         return result

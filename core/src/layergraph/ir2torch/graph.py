@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -99,7 +100,10 @@ class _GraphBuilder:
         if inside is not None:
             values = [self._value(each, place) for each in inside]
             if type(plain) is Record:
-                return _named_tuple(plain, place)(*values)
+                # A node of its own: inside a list or dict, fx would print it by a name that the
+                # code does not know.
+                cls = _named_tuple(plain.type, tuple(plain.fields), place)
+                return self._graph.create_node("call_function", cls, tuple(values))
             return rebuilt(plain, values)
         if type(plain) is Ref:
             return self._built[plain.node]
@@ -111,8 +115,9 @@ class _GraphBuilder:
         return plain
 
 
-def _named_tuple(record: Record, place: Place) -> Any:
+@functools.cache
+def _named_tuple(name: str, fields: tuple[str, ...], place: Place) -> Any:
     try:
-        return collections.namedtuple(record.type, list(record.fields))  # noqa: PYI024
-    except ValueError as error:
-        raise BuildError(f"{place}: {record.type!r} is no named tuple: {error}") from None
+        return collections.namedtuple(name, fields)  # noqa: PYI024  # the fields are data
+    except (TypeError, ValueError) as error:
+        raise BuildError(f"{place}: {name!r} is no named tuple: {error}") from None

@@ -116,7 +116,6 @@ def _tensors(survey: Survey) -> tuple[dict[int, str], dict[str, dict[str, Tensor
     tensors: dict[str, dict[str, TensorSpec]] = {}
     for surveyed in survey:
         specs = tensors[surveyed.path] = {}
-        _refuse_own_state_dict(surveyed)
         listed = all_tensors if surveyed.is_leaf else own_tensors
         for name, tensor, persistent in listed(surveyed.module):
             key = f"{surveyed.path}.{name}" if surveyed.path else name
@@ -126,6 +125,7 @@ def _tensors(survey: Survey) -> tuple[dict[int, str], dict[str, dict[str, Tensor
                 spec.tied, spec.value = first, None
             if spec.said():
                 specs[name] = spec
+        _refuse_own_state_dict(surveyed)
     return keys, tensors
 
 

@@ -82,24 +82,39 @@ def unchanged(survey: Survey) -> Iterator[None]:
     Raises:
         CaptureError: it assigned something.
     """
-    before = [(each, dict(vars(each.module))) for each in survey if not each.is_leaf]
+    holders = [
+        (each, holder)
+        for each in survey
+        if not each.is_leaf
+        for holder in (vars(each.module), *map(vars(each.module).get, _REGISTERED))
+        if holder is not None
+    ]
+    before = [dict(holder) for _, holder in holders]
     changed: list[tuple[Surveyed, str]] = []
     try:
         yield
     finally:
-        for each, members in before:
-            now = vars(each.module)
-            for name in now.keys() | members.keys():
-                if name not in members:
-                    del now[name]
-                elif now.get(name) is members[name] or name == "training":
-                    continue
-                else:
-                    now[name] = members[name]
-                changed.append((each, name))
+        for (each, now), was in zip(holders, before, strict=True):
+            changed += [(each, name) for name in _put_back(now, was)]
     if changed:
         each, name = changed[0]
         raise CaptureError(
             f"the forward of {each.path or 'the model'!r} assigns self.{name}: what a model keeps "
             "from one call to the next, a graph cannot hold; use a buffer and change it in place"
         )
+
+
+_REGISTERED = ("_parameters", "_buffers", "_modules")
+
+
+def _put_back(now: dict[str, Any], was: dict[str, Any]) -> list[str]:
+    """Make a dict what it was, and give the names of what was different."""
+    changed = [
+        name
+        for name in now.keys() | was.keys()
+        if name not in now or name not in was or now[name] is not was[name]
+    ]
+    if changed:
+        now.clear()
+        now.update(was)
+    return sorted(changed)

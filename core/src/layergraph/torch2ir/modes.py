@@ -141,94 +141,116 @@ class _Merger:
         Raises:
             _NotMergeableError: it cannot hold both.
         """
+        self._types = {name: self._type(name) for name in self._one}
         merged = {name: self._implementation(name) for name in self._one}
-        for name, implementation in merged.items():
-            if implementation.evaluation is not None:
-                self._check_cause(name, implementation)
-        bordered = {name for name, each in merged.items() if _border_changes(each)}
-        types = {name: each.type for name, each in merged.items()}
-        return Ir([self._finished(each, types, bordered) for each in merged.values()], self._root)
+        guarded = {name for name, each in merged.items() if _border_changes(each)}
+        guarded |= self._led_from_outside(merged)
+        return Ir([self._guarded(each, guarded) for each in merged.values()], self._root)
+
+    def _type(self, name: str) -> str:
+        types = {ir[name].type for ir in (self._one, self._other) if ir[name].nodes}
+        if not types:
+            return self._one[name].type
+        return types.pop() if len(types) == 1 else MODULE
 
     def _implementation(self, name: str) -> Implementation:
-        one, other = self._one[name], self._other[name]
-        if one.nodes and other.nodes:
-            base = one if one.type == other.type else replace(one, type=MODULE, data={})
-            tensors = {**one.tensors, **other.tensors}
-            if tensors != {**other.tensors, **one.tensors}:
-                raise _NotMergeableError  # two constants of one name
-            training, evaluation = (one, other) if self._trains[name] else (other, one)
-            path = self._paths[name]
-            key = f"{path}.training" if path else "training"
-            graph = _graph(training)
-            if graph == _graph(evaluation):
-                return replace(base, tensors=tensors)
-            follows = _follow_mode(training, evaluation, key) if path in self._readers else None
-            if follows is not None:
-                return replace(base, nodes=follows.nodes, edges=follows.edges, tensors=tensors)
-            return replace(
-                base,
-                nodes=graph.nodes,
-                edges=graph.edges,
-                tensors=tensors,
-                evaluation=_graph(evaluation),
-            )
-        return one if one.nodes else replace(other, training=one.training)
-
-    def _check_cause(self, name: str, implementation: Implementation) -> None:
-        """Refuse a graph that changes with a mode which is not its own, nor of what it calls."""
+        one, other = self._retyped(self._one[name]), self._retyped(self._other[name])
+        if not (one.nodes and other.nodes):
+            return one if one.nodes else replace(other, training=one.training)
+        tensors = {**one.tensors, **other.tensors}
+        if tensors != {**other.tensors, **one.tensors}:
+            raise _NotMergeableError  # two constants of one name
+        training, evaluation = (one, other) if self._trains[name] else (other, one)
+        graph, second = _graph(training), _graph(evaluation)
+        if graph == second:
+            return replace(one, tensors=tensors)
+        follows = None
         if self._paths[name] in self._readers:
-            return
-        for graph in implementation.graphs:
-            for node in graph.nodes.values():
-                called = node.implementation
-                if node.is_call and (self._paths[called] in self._readers or self._changes(called)):
-                    return
-        raise _NotMergeableError
+            follows = _follow_mode(graph, second, self._mode(name))
+        if follows is not None:
+            return replace(one, nodes=follows.nodes, edges=follows.edges, tensors=tensors)
+        return replace(
+            one, nodes=graph.nodes, edges=graph.edges, tensors=tensors, evaluation=second
+        )
 
-    def _changes(self, name: str) -> bool:
-        one, other = self._one[name], self._other[name]
-        return _graph(one) != _graph(other) or one.type != other.type
+    def _retyped(self, implementation: Implementation) -> Implementation:
+        kind = self._types[implementation.name]
+        return replace(
+            implementation,
+            type=kind,
+            data=implementation.data if implementation.type == kind else {},
+            nodes={
+                name: replace(node, type=self._types[node.implementation]) if node.is_call else node
+                for name, node in implementation.nodes.items()
+            },
+        )
 
-    def _finished(
-        self, implementation: Implementation, types: dict[str, str], bordered: set[str]
-    ) -> Implementation:
-        """Name the merged types, and guard calls whose arguments depend on the callee's mode."""
-        trains = self._trains[implementation.name]
-        graph = self._guarded(implementation, types, bordered, as_it_stands=trains)
+    def _mode(self, name: str) -> str:
+        path = self._paths[name]
+        return f"{path}.training" if path else "training"
+
+    def _led_from_outside(self, merged: dict[str, Implementation]) -> set[str]:
+        """What changes with a mode that is neither its own nor of what it calls.
+
+        A flag was passed to it, from call to call, by a module whose mode it is: all on this way
+        have to be in one mode.
+        """
+        changing = {name for name, each in merged.items() if each.evaluation is not None}
+        reading = {name for name, path in self._paths.items() if path in self._readers}
+        callers: dict[str, set[str]] = {name: set() for name in merged}
+        unexplained = changing - reading
+        for name, implementation in merged.items():
+            for graph in implementation.graphs:
+                for node in graph.nodes.values():
+                    if node.is_call:
+                        callers[node.implementation].add(name)
+                        if node.implementation in changing | reading:
+                            unexplained.discard(name)
+        led: set[str] = set()
+        stack = list(unexplained)
+        while stack:
+            name = stack.pop()
+            if name == self._root:
+                raise _NotMergeableError
+            if name not in led:
+                led.add(name)
+                stack.extend(callers[name] - reading)
+        return led
+
+    def _guarded(self, implementation: Implementation, guarded: set[str]) -> Implementation:
+        """Check, before calls whose graph was captured for it, that the callee's mode is right."""
+        name = implementation.name
+        graph = self._guarded_graph(name, implementation, guarded)
         evaluation = implementation.evaluation
         if evaluation is not None:
-            evaluation = self._guarded(evaluation, types, bordered, as_it_stands=not trains)
+            evaluation = self._guarded_graph(name, evaluation, guarded)
         return replace(implementation, nodes=graph.nodes, edges=graph.edges, evaluation=evaluation)
 
-    def _guarded(
-        self, graph: Graph, types: dict[str, str], bordered: set[str], *, as_it_stands: bool
-    ) -> Graph:
+    def _guarded_graph(self, caller: str, graph: Graph, guarded: set[str]) -> Graph:
         nodes: list[Node] = []
         arguments = graph.arguments()
         names = set(graph.nodes)
         for node in graph.nodes.values():
-            spelt = replace(node, args=arguments[node.name])
-            if node.is_call:
-                spelt.type = types[node.implementation]
-                if node.implementation in bordered:
-                    expected = self._trains[node.implementation] == as_it_stands
-                    nodes += _guard(self._paths[node.implementation], expected, names)
-            nodes.append(spelt)
+            if node.is_call and node.implementation in guarded:
+                nodes += self._guard(caller, node.implementation, names)
+            nodes.append(replace(node, args=arguments[node.name]))
         return wired(nodes)
+
+    def _guard(self, caller: str, callee: str, names: set[str]) -> list[Node]:
+        mine = Node(_free("training", names), STATE, self._mode(caller), args=())
+        theirs = Node(_free("training", names), STATE, self._mode(callee), args=())
+        nodes = [mine, theirs]
+        expected = mine.name
+        if self._trains[caller] != self._trains[callee]:
+            expected = _free("not_", names)
+            nodes.append(Node(expected, FUNCTION, "operator.not_", args=(Ref(mine.name),)))
+        where = f"training of {self._paths[callee]!r}, as against the module around it,"
+        args = (Ref(theirs.name), Ref(expected), where)
+        return [*nodes, Node(_free(assume.__name__, names), FUNCTION, _ASSUME, args=args)]
 
 
 def _graph(implementation: Implementation) -> Graph:
     return Graph(nodes=implementation.nodes, edges=implementation.edges)
-
-
-def _guard(path: str, expected: bool, names: set[str]) -> list[Node]:
-    mode = _free("training", names)
-    check = _free(assume.__name__, names)
-    where = f"training of {path!r}, as that of the module around it,"
-    return [
-        Node(mode, STATE, f"{path}.training", args=()),
-        Node(check, FUNCTION, _ASSUME, args=(Ref(mode), expected, where)),
-    ]
 
 
 def _free(wish: str, names: set[str]) -> str:

@@ -43,8 +43,13 @@ class Proxy(fx.Proxy):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if method_name(name) is None and attribute_name(name) is None:
-            raise CaptureError(f"the attribute {name!r} of a symbol is not known")
+        attribute, method = attribute_name(name), method_name(name)
+        if attribute is None and method is None:
+            raise CaptureError(f"the attribute {name!r} of a value is only told by inputs")
+        if attribute is not None and method is None:
+            # At once, not when it is used: the order of operations decides that of the gradients'
+            # sums, and so their last bits.
+            return self.tracer.function(attribute, (self,), {})
         return AttributeProxy(self, name)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -68,7 +73,7 @@ class Proxy(fx.Proxy):
 
 
 class AttributeProxy(fx.proxy.Attribute, Proxy):
-    """An attribute of a symbol: a value of its own, unless it is called as a method."""
+    """A method of a value, or an attribute of the same name: who does not call it means that."""
 
     def __init__(self, root: Proxy, attr: str) -> None:
         for name, value in (

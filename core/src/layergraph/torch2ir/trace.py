@@ -24,8 +24,9 @@ from torch.fx.proxy import TracerBase
 from torch.overrides import TorchFunctionMode
 
 from layergraph.errors import CaptureError
-from layergraph.functions import Functions
+from layergraph.functions import FACTORIES, Functions
 from layergraph.ir import Value as Plain
+from layergraph.ir import leaves
 from layergraph.symbols import UnknownValueError, lower
 from layergraph.torch2ir.calls import Recorder, Scope, StateRead, Value
 from layergraph.torch2ir.guards import guards, refuse_backward_hooks, unchanged
@@ -153,6 +154,9 @@ class _Tracer(TracerBase):
         yield nn.Module, "__call__", self._module_call(nn.Module.__call__)
         yield nn.Module, "training", self._training()
         yield from guards(self._survey, self._is_here)
+        for name in FACTORIES:
+            # They look at the types of their arguments before they tell anybody of the call.
+            yield torch, name, self._given_proxies(getattr(torch, name))
         for function in self._functions.extra.values():
             home = getattr(function, "__globals__", {})
             name = getattr(function, "__name__", "")
@@ -223,6 +227,15 @@ class _Tracer(TracerBase):
         if type(given) is dict:
             return {key: self._symbols(each) for key, each in given.items()}
         return given
+
+    def _given_proxies(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._is_here() and any(isinstance(x, Proxy) for x in leaves(args, kwargs)):
+                return self.torch_function(function, args, kwargs)
+            return function(*args, **kwargs)
+
+        return call
 
     # --- recording ---
 

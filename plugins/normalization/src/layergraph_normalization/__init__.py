@@ -20,7 +20,11 @@ _INSTANCE = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 TABLE = LayerTable(
     [
-        *(Layer(cls, always=_SAID, readers={"bias": _bias}) for cls in (*_BATCH, *_INSTANCE)),
+        *(
+            # A process group is no plain value; a layer that has one is traced through.
+            Layer(cls, always=_SAID, never=["process_group"], readers={"bias": _bias})
+            for cls in (*_BATCH, *_INSTANCE)
+        ),
         Layer(nn.CrossMapLRN2d, always=["alpha", "beta", "k"]),
         Layer(nn.GroupNorm, always=["eps", "affine"], readers={"bias": _bias}),
         Layer(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from layergraph import Implementation, hookimpl
+from layergraph.errors import BuildError
 
 _KINDS = {nn.Sequential: "sequential", nn.ModuleList: "modulelist", nn.ModuleDict: "moduledict"}
 
@@ -15,7 +16,7 @@ _KINDS = {nn.Sequential: "sequential", nn.ModuleList: "modulelist", nn.ModuleDic
 @hookimpl(trylast=True)
 def torch_to_ir(module: nn.Module) -> Implementation | None:
     """Answer for the three classes, unless a tensor was registered on the container itself."""
-    kind = _KINDS.get(type(module))  # type: ignore[call-overload]
+    kind = _KINDS.get(type(module))
     if kind is None or module._parameters or module._buffers:
         return None
     return Implementation(kind, children={})
@@ -26,6 +27,11 @@ def ir_to_torch(
     implementation: Implementation, children: Mapping[str, nn.Module]
 ) -> nn.Module | None:
     """Answer for the three types."""
+    if implementation.type in _KINDS.values() and implementation.data:
+        raise BuildError(
+            f"implementation {implementation.name!r}: a {implementation.type} has no attributes, "
+            f"but {', '.join(implementation.data)} is said; remove it"
+        )
     match implementation.type:
         case "sequential":
             return nn.Sequential(OrderedDict(children))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torchvision.models import swin_transformer
+from torchvision.models import swin_transformer  # type: ignore[import-untyped]
 
 from layergraph import hookimpl
 
