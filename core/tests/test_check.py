@@ -371,9 +371,7 @@ GRAPHS = {
         "implementation is empty",
     ),
     "a cycle": Damage(
-        _adding(
-            "back", Node("back", "function", "torch.neg", (Ref("back"),)), ("back", "back")
-        ),
+        _adding("back", Node("back", "function", "torch.neg", (Ref("back"),)), ("back", "back")),
         ROOT,
         "a cycle: 'back'",
     ),
@@ -496,7 +494,11 @@ TOGETHER = [
     },
     {
         name: CALLS[name]
-        for name in ("a call of what is elsewhere", "a call by another type", "a call with too few arguments")
+        for name in (
+            "a call of what is elsewhere",
+            "a call by another type",
+            "a call with too few arguments",
+        )
     },
 ]
 
@@ -508,7 +510,9 @@ def test_all_broken_rules_at_once(damages):
         damage.do(ir)
     with pytest.raises(InvalidIrError) as caught:
         check(ir)
-    unfound = [name for name, damage in damages.items() if not _finds(caught.value.problems, damage)]
+    unfound = [
+        name for name, damage in damages.items() if not _finds(caught.value.problems, damage)
+    ]
     assert not unfound
     assert all(str(problem) in str(caught.value) for problem in caught.value.problems)
 
@@ -538,7 +542,9 @@ READING = {
         _put("ir", "other", LINEAR), "implementation 'other'", "its name 'lin'"
     ),
     "an implementation without a name": Damage(_drop("ir['lin']", "name"), LIN, "its name None"),
-    "an implementation without a type": Damage(_drop("ir['lin']", "type"), LIN, "'type' is missing"),
+    "an implementation without a type": Damage(
+        _drop("ir['lin']", "type"), LIN, "'type' is missing"
+    ),
     "an implementation whose type is no string": Damage(
         _put("ir['lin']", "type", ["linear"]), LIN, "'type' is a list"
     ),
@@ -640,9 +646,13 @@ def test_bad_dict_form(damage):
         lg.to_torch(form)
 
 
-@pytest.mark.parametrize("form", [None, 5, "root", [], [("root", {})], {5}, torch.ones(1)], ids=repr)
+@pytest.mark.parametrize(
+    "form", [None, 5, "root", [], [("root", {})], {5}, torch.ones(1)], ids=repr
+)
 def test_no_dict_form_at_all(form):
-    with pytest.raises(InvalidIrError, match="the IR: .* where a dict of implementations by name belongs"):
+    with pytest.raises(
+        InvalidIrError, match="the IR: .* where a dict of implementations by name belongs"
+    ):
         Ir.from_dict(form)
 
 
@@ -1034,7 +1044,13 @@ HOSTILE = {
     },
     **{
         f"the function {name!r}": _call(implementation=name)
-        for name in ("os.system", "torch.load", "builtins.eval", "torch.Tensor.apply_", "torch.add.x")
+        for name in (
+            "os.system",
+            "torch.load",
+            "builtins.eval",
+            "torch.Tensor.apply_",
+            "torch.add.x",
+        )
     },
 }
 
@@ -1120,7 +1136,9 @@ class Rich(nn.Module):
         if self.training:
             y = y * 2
         y = torch.cat([y * self.scale, self.again(y) - 1 + self.constant, z], dim=1)
-        return {"y": y + y, "rest": (z, [1 - z, None])}, self.shift * y[:, :4].mean(dim=-1, keepdim=True)
+        return {"y": y + y, "rest": (z, [1 - z, None])}, self.shift * y[:, :4].mean(
+            dim=-1, keepdim=True
+        )
 
 
 torch.manual_seed(0)

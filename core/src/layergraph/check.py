@@ -26,6 +26,7 @@ from layergraph.ir import (
     refs,
 )
 from layergraph.ir.dictionary import EDGE_FIELDS, IMPLEMENTATION_FIELDS, NODE_FIELDS
+from layergraph.ir.names import is_parameter_name
 from layergraph.ir.values import ATOMS, parts
 
 MAX_NESTING = 100
@@ -210,7 +211,8 @@ def _check_node_fields(problems: _Problems, place: Place, key: object, node: Nod
             _check_value(problems, place, f"argument {index}", arg, references=True)
     if problems.expect(place, "kwargs", node.kwargs, dict):
         for name, arg in node.kwargs.items():
-            problems.expect(place, "argument name", name, str)
+            if type(name) is not str or not is_parameter_name(name):
+                problems.add(place, f"it has an argument named {name!r}", "use an identifier")
             _check_value(problems, place, f"argument {name!r}", arg, references=True)
     _check_data(problems, place, node.data, NODE_FIELDS)
 

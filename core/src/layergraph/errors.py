@@ -97,3 +97,8 @@ class InvalidIrError(LayergraphError):
 
     def __reduce__(self) -> tuple[type[InvalidIrError], tuple[tuple[Problem, ...]]]:
         return type(self), (self.problems,)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the stack of C++ that torch puts beneath it."""
+    return (str(error).splitlines() or [""])[0]

@@ -34,6 +34,12 @@ FACTORIES = (
     "randperm range scalar_tensor tensor tril_indices triu_indices vander zeros"
 ).split()
 
+# Methods that take sizes: of a parameter they take no size that stands for one.
+SIZED_METHODS = (
+    "as_strided expand index_select narrow new_empty new_full new_ones new_zeros repeat "
+    "repeat_interleave reshape roll select split tile tril triu unflatten unfold view"
+).split()
+
 # Torch leaves them out for other reasons; its own layers call some of them.
 _UNLISTED = (
     "_assert _weight_norm as_strided broadcast_shapes promote_types rand_like randint_like "

@@ -25,6 +25,7 @@ from torch import nn
 from layergraph.errors import BuildError
 from layergraph.ir import Implementation, Value
 from layergraph.state import all_tensors
+from layergraph.symbols import UnknownValueError, lower_plain
 
 Reader = Callable[[nn.Module], Value]
 
@@ -74,7 +75,10 @@ class Layer:
         """
         data: dict[str, Value] = {}
         for name, default in self._arguments.items():
-            value = self._read(module, name)
+            try:
+                value = lower_plain(self._read(module, name))
+            except UnknownValueError:
+                return None
             if name in self._always or type(value) is not type(default) or value != default:
                 data[name] = value
         return Implementation(self.kind, data) if self._is_as_made(module, data) else None
@@ -93,13 +97,13 @@ class Layer:
                 )
         return self.cls(**implementation.data)
 
-    def _read(self, module: nn.Module, name: str) -> Value:
+    def _read(self, module: nn.Module, name: str) -> Any:
         if name in self._readers:
             return self._readers[name](module)
         value = getattr(module, name)
         if name in module._parameters or name in module._buffers:
             return value is not None
-        return tuple(value) if isinstance(value, torch.Size) else value
+        return value
 
     def _is_as_made(self, module: nn.Module, data: dict[str, Value]) -> bool:
         key = repr(data)
@@ -111,17 +115,22 @@ class Layer:
                 return False
         made = self._references[key]
         mine = vars(module)
-        return _tensors(made) == _tensors(module) and all(
+        return _inside(made) == _inside(module) and all(
             name in _NOT_COMPARED or (name in mine and _same(mine[name], value))
             for name, value in vars(made).items()
         )
 
 
-def _tensors(module: nn.Module) -> list[tuple[object, ...]]:
+def _inside(module: nn.Module) -> list[tuple[object, ...]]:
+    """What a module has inside that its arguments decide: its tensors, and other modules."""
+
     def is_number(dtype: torch.dtype) -> bool:
         return dtype.is_floating_point or dtype.is_complex
 
-    return [
+    modules: list[tuple[object, ...]] = [
+        (name, type(inner)) for name, inner in module.named_modules(remove_duplicate=False)
+    ]
+    return modules + [
         (name, tensor.shape, isinstance(tensor, nn.Parameter), persistent, is_number(tensor.dtype))
         for name, tensor, persistent in all_tensors(module)
     ]

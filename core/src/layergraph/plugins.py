@@ -20,19 +20,17 @@ from __future__ import annotations
 
 import enum
 import functools
-import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import importlib_metadata
 import pluggy
 
 from layergraph import hookspecs
-from layergraph.errors import PluginError, PluginWarning
+from layergraph.errors import PluginError, PluginWarning, first_line
 
 GROUP = "layergraph"
 BUILTIN_PREFIX = "layergraph-"
@@ -99,7 +97,24 @@ def installed_plugins() -> tuple[Plugin, ...]:
     Warns:
         PluginWarning: for each plugin that cannot be used; the others are not concerned.
     """
-    return tuple(load_plugins(importlib_metadata.entry_points(group=GROUP)))
+    return tuple(load_plugins(_installed_entry_points()))
+
+
+def _installed_entry_points() -> Iterator[importlib_metadata.EntryPoint]:
+    # Not importlib_metadata.entry_points: one damaged distribution, of whomever, stops that.
+    for distribution in importlib_metadata.distributions():
+        try:
+            if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
+                continue
+            found = list(distribution.entry_points.select(group=GROUP))
+            first = importlib_metadata.distribution(distribution.name)
+            shadowed = first.locate_file("") != distribution.locate_file("")
+            _normalised(distribution)
+        except Exception as error:
+            where = distribution.locate_file("")
+            _warn(f"a distribution in {where}", error, "reinstall or remove it")
+        else:
+            yield from () if shadowed else found
 
 
 def load_plugins(entry_points: Iterable[importlib_metadata.EntryPoint]) -> Iterator[Plugin]:
@@ -111,35 +126,49 @@ def load_plugins(entry_points: Iterable[importlib_metadata.EntryPoint]) -> Itera
     for entry_point in sorted(entry_points, key=_load_order):
         try:
             plugin = Plugin(*_identity(entry_point), entry_point.name, entry_point.load())
-            _scratch_manager(plugin.implementation)
-        except Exception as error:
+            _try_out(plugin)
+        except (Exception, SystemExit) as error:
             distribution, version = _identity(entry_point)
-            warnings.warn(
-                f"plugin {entry_point.name!r} of {distribution} {version} is left out: "
-                f"{type(error).__name__}: {error}; update or uninstall {distribution}",
-                PluginWarning,
-                stacklevel=2,
-            )
+            plugin_name = f"plugin {entry_point.name!r} of {distribution} {version}"
+            _warn(plugin_name, error, f"update or uninstall {distribution}")
         else:
             yield plugin
+
+
+def _warn(what: str, error: BaseException, remedy: str) -> None:
+    message = f"{what} is left out: {type(error).__name__}: {first_line(error)}; {remedy}"
+    warnings.warn(message, PluginWarning, stacklevel=3)
 
 
 def _identity(entry_point: importlib_metadata.EntryPoint) -> tuple[str, str]:
     distribution = entry_point.dist
     if distribution is None:
         return "unknown", "unknown"
-    return re.sub(r"[-_.]+", "-", distribution.name).lower(), distribution.version
+    return _normalised(distribution), distribution.version
+
+
+def _normalised(distribution: importlib_metadata.Distribution) -> str:
+    """The name of a distribution as the Python packaging specifications compare names."""
+    return re.sub(r"[-_.]+", "-", distribution.name).lower()
 
 
 def _load_order(entry_point: importlib_metadata.EntryPoint) -> tuple[str, str, str]:
     return *_identity(entry_point), entry_point.name
 
 
-def _scratch_manager(implementation: object) -> None:
+def _try_out(plugin: Plugin) -> None:
+    """Let pluggy check the hook implementations of a plugin.
+
+    Raises:
+        PluginError: it has none.
+        pluggy.PluginValidationError: one is of no hook, or takes what the hook does not give.
+    """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    manager.register(implementation)
+    manager.register(plugin.implementation)
     manager.check_pending()
+    if not _implementations(plugin):
+        raise PluginError("it implements no hook; mark its functions with layergraph.hookimpl")
 
 
 class Hooks:
@@ -157,9 +186,7 @@ class Hooks:
         self._manager = _Manager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         for number, each in enumerate(listed):
-            self._manager.register(
-                SimpleNamespace(**{each.hook: each.function}), name=f"{number}: {each.owner}"
-            )
+            self._manager.register(each, name=f"{number}: {each.owner}")
         self.implementations = tuple(reversed(listed))
         self.ask = self._manager.hook
 
@@ -184,16 +211,23 @@ class Hooks:
 
 
 class _Manager(pluggy.PluginManager):
-    """Leaves the order to the order of registration: the last registered is asked first."""
+    """Registers one implementation at a time, and leaves the order to that of registration.
 
-    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
+    The last registered is asked first, whatever it is marked with.
+    """
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> pluggy.HookimplOpts | None:
+        if name != "function":
+            return None
         options = super().parse_hookimpl_opts(plugin, name)
         if options is not None:
             options = options.copy()
+            options["specname"] = plugin.hook
             options["tryfirst"] = options["trylast"] = False
         return options
 
 
+@functools.cache
 def _implementations(plugin: Plugin) -> list[HookImplementation]:
     def level(options: pluggy.HookimplOpts) -> Level:
         if plugin.is_builtin:
@@ -210,7 +244,7 @@ def _functions(
 ) -> list[HookImplementation]:
     found = []
     parser = pluggy.PluginManager(hookspecs.PROJECT)
-    for name, function in inspect.getmembers(holder, inspect.isroutine):
+    for name in dir(holder):
         options = parser.parse_hookimpl_opts(holder, name)
         if options is None:
             continue
@@ -219,7 +253,7 @@ def _functions(
                 hook=options.get("specname") or name,
                 owner=owner,
                 level=level(options),
-                function=function,
+                function=getattr(holder, name),
                 is_wrapper=bool(options.get("wrapper") or options.get("hookwrapper")),
             )
         )

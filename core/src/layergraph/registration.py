@@ -10,14 +10,20 @@ from layergraph.errors import RegistrationError
 Handler = Callable[..., Any]
 H = TypeVar("H", bound=Handler)
 
+_NOT_GIVEN: Any = object()
+
 
 class Registry:
     """The handlers of one converter, by what they are for.
 
     A key is the name of a type, ``"linear"``; where modules are converted, also a class.
+
+    Args:
+        takes_classes: whether classes are keys.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_classes: bool) -> None:
+        self._takes_classes = takes_classes
         self._registered: dict[Hashable, Handler] = {}
         self._overrides: dict[Hashable, list[tuple[int, Handler]]] = {}
         self._count = 0
@@ -28,7 +34,7 @@ class Registry:
     def register(self, key: str | type, handler: H) -> H: ...
     @overload
     def register(self, key: H) -> H: ...
-    def register(self, key: Any, handler: Any = None) -> Any:
+    def register(self, key: Any, handler: Any = _NOT_GIVEN) -> Any:
         """Add a handler for a type that has none on this converter; plugins come after it.
 
         Usable as a call, ``register("linear", handler)``, and as a decorator,
@@ -53,7 +59,7 @@ class Registry:
     def register_override(self, key: str | type, handler: H) -> H: ...
     @overload
     def register_override(self, key: H) -> H: ...
-    def register_override(self, key: Any, handler: Any = None) -> Any:
+    def register_override(self, key: Any, handler: Any = _NOT_GIVEN) -> Any:
         """Add a handler that comes before every other one, the latest first.
 
         Args and returns as for :meth:`register`.
@@ -86,6 +92,11 @@ class Registry:
             self._add_all(pairs)
             return None
 
+        if not handlers:
+            raise RegistrationError("there is nothing to register; give types, or a mapping")
+        for key in handlers:
+            self._check_key(key)
+
         def decorate(handler: H) -> H:
             self._add_all([(key, handler) for key in handlers])
             return handler
@@ -107,11 +118,13 @@ class Registry:
                 yield key, self._registered[key]
 
     def _decorator(self, add: Callable[[Any, Any], None], key: Any, handler: Any) -> Any:
-        if handler is None and not isinstance(key, str | type):
-            handler, key = key, getattr(key, "__name__", None)
-        if handler is not None:
+        if handler is _NOT_GIVEN and callable(key) and not isinstance(key, type):
+            add(getattr(key, "__name__", key), key)
+            return key
+        if handler is not _NOT_GIVEN:
             add(key, handler)
             return handler
+        self._check_key(key)
 
         def decorate(decorated: H) -> H:
             add(key, decorated)
@@ -125,7 +138,7 @@ class Registry:
     def _add_all(self, pairs: Iterable[tuple[Any, Any]]) -> None:
         added: dict[Hashable, Handler] = {}
         for key, handler in pairs:
-            _check(key, handler)
+            self._check(key, handler)
             if key in self._registered or key in added:
                 raise RegistrationError(
                     f"{_name(key)} already has a handler on this converter; "
@@ -135,16 +148,21 @@ class Registry:
         self._registered |= added
 
     def _override(self, key: Any, handler: Any) -> None:
-        _check(key, handler)
+        self._check(key, handler)
         self._count += 1
         self._overrides.setdefault(key, []).append((self._count, handler))
 
+    def _check(self, key: object, handler: object) -> None:
+        self._check_key(key)
+        if not callable(handler):
+            raise RegistrationError(f"the handler for {_name(key)}, {handler!r}, cannot be called")
 
-def _check(key: object, handler: object) -> None:
-    if not isinstance(key, str | type):
-        raise RegistrationError(f"{key!r} is no type; give its name, or a class")
-    if not callable(handler):
-        raise RegistrationError(f"the handler for {_name(key)}, {handler!r}, cannot be called")
+    def _check_key(self, key: object) -> None:
+        if isinstance(key, type) and not self._takes_classes:
+            raise RegistrationError(f"{_name(key)} is a class; here types are known by their names")
+        if not isinstance(key, str | type) or key in ("", "<lambda>"):
+            wanted = "its name, or a class" if self._takes_classes else "its name"
+            raise RegistrationError(f"{key!r} is no type; give {wanted}")
 
 
 def _name(key: object) -> str:

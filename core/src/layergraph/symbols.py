@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -39,14 +40,33 @@ def lower(value: Any, read: Callable[[Any], Value]) -> Value:
         return Symbol(str(value))
     if isinstance(value, torch.device):
         return str(value)
-    for plain in _NUMBERS_AND_TEXT:
-        if isinstance(value, plain):
+    for abstract, plain in _NUMBERS_AND_TEXT:
+        if isinstance(value, abstract):
             return plain(value)
     return read(value)
 
 
+def lower_plain(value: Any) -> Value:
+    """The plain form of a value that no tensor is in.
+
+    Raises:
+        UnknownValueError: it has none.
+    """
+    return lower(value, _refuse)
+
+
+def _refuse(value: Any) -> Value:
+    raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
+
+
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
-_NUMBERS_AND_TEXT: tuple[Any, ...] = (int, float, complex, str)
+# numpy's numbers are among these.
+_NUMBERS_AND_TEXT: tuple[Any, ...] = (
+    (numbers.Integral, int),
+    (numbers.Real, float),
+    (numbers.Complex, complex),
+    (str, str),
+)
 
 
 def _lower_tuple(value: tuple[Any, ...], read: Callable[[Any], Value]) -> Value:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from layergraph.ir.names import Namer, is_parameter_name
 from layergraph.ir.values import Ref, Value, refs
 
 INPUT = "input"
@@ -103,11 +104,14 @@ class Graph:
         """The names of the input nodes, in order, to the parameters that they stand for."""
         inputs = [node for node in self.nodes.values() if node.type == INPUT]
         wishes = Counter(node.implementation for node in inputs)
-        return {
-            node.name: wish if wish.isidentifier() and wishes[wish] == 1 else node.name
-            for node in inputs
-            for wish in [node.implementation]
-        }
+        namer = Namer()
+        parameters = {}
+        for node in inputs:
+            wish = node.implementation
+            if wishes[wish] > 1 or not is_parameter_name(wish):
+                wish = node.name if is_parameter_name(node.name) else namer.name(node.name)
+            parameters[node.name] = wish
+        return parameters
 
     def in_execution_order(self) -> Iterator[Node]:
         """The nodes as they run: as they are listed, except that none precedes what it reads.

@@ -33,3 +33,19 @@ class Namer:
         self._next[base] = number
         self._taken.add(name)
         return name
+
+
+def is_parameter_name(name: str) -> bool:
+    """Whether a parameter of a method can have the name: it will stand in code that is run."""
+    return name.isidentifier() and not keyword.iskeyword(name) and name != "self"
+
+
+def is_attribute_path(path: str) -> bool:
+    """Whether code can name what the path leads to.
+
+    torch.fx writes names that are no identifiers as strings, but does not escape them.
+    """
+    return all(
+        part and part.isprintable() and not keyword.iskeyword(part) and not set(part) & {'"', "\\"}
+        for part in path.split(".")
+    )

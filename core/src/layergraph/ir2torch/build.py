@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from layergraph.errors import BuildError, LayergraphError, Place, PluginError
+from layergraph.errors import BuildError, LayergraphError, Place, PluginError, first_line
 from layergraph.functions import Functions
 from layergraph.ir import MODULE, STATE, Implementation, Ir, Node, TensorSpec
+from layergraph.ir.names import is_attribute_path
 from layergraph.ir2torch.composite import Composite
 from layergraph.ir2torch.graph import fx_graph
 from layergraph.ir2torch.tree import Paths, place, post_order, pre_order
@@ -84,7 +85,7 @@ class Builder:
             attributes = ", ".join(f"{key}={value!r}" for key, value in implementation.data.items())
             raise BuildError(
                 f"{where}: the handler for {implementation.type!r} refused ({attributes}): "
-                f"{type(error).__name__}: {error}; correct the attributes"
+                f"{type(error).__name__}: {first_line(error)}; correct the attributes"
             ) from error
         if module is not None and not isinstance(module, nn.Module):
             raise PluginError(
@@ -118,6 +119,11 @@ class Builder:
                 owner, rest = self._paths.owner(node.implementation)
             path = self._paths.between(implementation.name, owner)
             full = ".".join(part for part in (path, rest) if part)
+            if not is_attribute_path(full):
+                raise BuildError(
+                    f"{where}, node {node.name!r}: {full!r} has a name in it that Python code "
+                    "cannot spell; rename the module or tensor"
+                )
             if path is None or not _has(members, full):
                 raise BuildError(
                     f"{where}, node {node.name!r}: there is no {node.implementation!r} in it; "

@@ -23,15 +23,15 @@ class Ir2Torch(Registry):
     """Converts IR to modules, by the handlers of the installed plugins and its own.
 
     A handler that is registered here, for the name of a type, takes an
-    :class:`~layergraph.Implementation` and, if it has a second parameter, the built children by
-    name; it returns a module, or None for "not mine".
+    :class:`~layergraph.Implementation` and, if it has a second parameter without a default or one
+    named ``children``, the built children by name; it returns a module, or None for "not mine".
 
     Args:
         plugins: the plugins to ask; None for all that are installed.
     """
 
     def __init__(self, plugins: tuple[Plugin, ...] | None = None) -> None:
-        super().__init__()
+        super().__init__(takes_classes=False)
         plugins = installed_plugins() if plugins is None else plugins
         self.hooks = Hooks(plugins, _Registered(self))
 
@@ -80,28 +80,28 @@ class _Registered:
         self, implementation: Implementation, children: Mapping[str, nn.Module]
     ) -> nn.Module | None:
         for _, handler in self._registry.find(implementation.type):
-            module = (
-                handler(implementation, children)
-                if _takes_two(handler)
-                else handler(implementation)
-            )
+            module = _call(handler, implementation, children)
             if module is not None:
                 return module  # type: ignore[no-any-return]
         return None
 
 
-def _takes_two(handler: Callable[..., Any]) -> bool:
+def _call(
+    handler: Callable[..., Any], implementation: Implementation, children: Mapping[str, nn.Module]
+) -> Any:
     try:
-        parameters = inspect.signature(handler).parameters.values()
+        parameters = inspect.signature(handler).parameters
     except (TypeError, ValueError):
-        return False
+        return handler(implementation)
+    if "children" in parameters:
+        return handler(implementation, children=children)
     required = [
         each
-        for each in parameters
+        for each in parameters.values()
         if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
         and each.default is each.empty
     ]
-    return len(required) >= 2
+    return handler(implementation, children) if len(required) > 1 else handler(implementation)
 
 
 def get_default_converter() -> Ir2Torch:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from layergraph.check import check
-from layergraph.errors import CaptureError, LayergraphError, PluginError
+from layergraph.errors import CaptureError, LayergraphError, PluginError, first_line
 from layergraph.functions import Functions
 from layergraph.hookspecs import hookimpl
 from layergraph.ir import ROOT, Implementation, Ir, TensorSpec
@@ -28,16 +28,16 @@ class Torch2Ir(Registry):
     A handler that is registered here takes a module and returns a dict of attributes, an
     :class:`~layergraph.Implementation`, or None for "not mine". It is registered for a class, which
     has to be the module's exact class, or for the name of one: as it is (``"CustomLinear"``), in
-    lower case (``"customlinear"``), or with underscores (``"custom_linear"``). Attributes without
-    a type get that name as their type, or, where the handler is registered for a class, the
-    class's name in lower case.
+    lower case (``"customlinear"``), or with underscores (``"custom_linear"``). Attributes may name
+    the ``type``; else it is that name, or, where the handler is registered for a class, the class's
+    name in lower case.
 
     Args:
         plugins: the plugins to ask; None for all that are installed.
     """
 
     def __init__(self, plugins: tuple[Plugin, ...] | None = None) -> None:
-        super().__init__()
+        super().__init__(takes_classes=True)
         plugins = installed_plugins() if plugins is None else plugins
         self.hooks = Hooks(plugins, _Registered(self))
 
@@ -75,6 +75,10 @@ class Torch2Ir(Registry):
         return ir
 
     def _ask(self, module: nn.Module, path: str) -> Implementation | None:
+        if module._backward_hooks or module._backward_pre_hooks:
+            raise CaptureError(
+                f"{_place(module, path)} has backward hooks, which a graph cannot hold; remove them"
+            )
         if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
             return None
         try:
@@ -83,7 +87,7 @@ class Torch2Ir(Registry):
             raise
         except Exception as error:
             raise PluginError(
-                f"a handler failed on {_place(module, path)}: {type(error).__name__}: {error}; "
+                f"a handler failed on {_place(module, path)}: {type(error).__name__}: {first_line(error)}; "
                 f"asked were {', '.join(self.hooks.asked('torch_to_ir'))}"
             ) from error
         if answer is not None and not isinstance(answer, Implementation):
@@ -160,8 +164,9 @@ class _Registered:
         for key, handler in self._registry.find(*keys):
             answer = handler(module)
             if isinstance(answer, Mapping):
+                data = dict(answer)
                 kind = key if isinstance(key, str) else cls.__name__.lower()
-                answer = Implementation(type=kind, data=dict(answer))
+                answer = Implementation(type=data.pop("type", kind), data=data)
             if answer is not None:
                 return answer  # type: ignore[no-any-return]
         return None

@@ -64,17 +64,6 @@ def _isinstance(original: Callable[..., bool], is_here: Callable[[], bool]) -> C
     return check
 
 
-def refuse_backward_hooks(surveyed: Surveyed) -> None:
-    """Raise if gradients would run a hook of a module that is traced through.
-
-    Raises:
-        CaptureError: they would.
-    """
-    module = surveyed.module
-    if module._backward_hooks or module._backward_pre_hooks:
-        raise CaptureError(f"{surveyed.path!r} has backward hooks, which a graph cannot hold")
-
-
 @contextmanager
 def unchanged(survey: Survey) -> Iterator[None]:
     """Put back what the model's code assigns to its modules, and refuse it by name.

@@ -23,13 +23,13 @@ from torch import nn
 from torch.fx.proxy import TracerBase
 from torch.overrides import TorchFunctionMode
 
-from layergraph.errors import CaptureError
-from layergraph.functions import FACTORIES, Functions
+from layergraph.errors import CaptureError, first_line
+from layergraph.functions import FACTORIES, SIZED_METHODS, Functions
 from layergraph.ir import Value as Plain
 from layergraph.ir import leaves
 from layergraph.symbols import UnknownValueError, lower
 from layergraph.torch2ir.calls import Recorder, Scope, StateRead, Value
-from layergraph.torch2ir.guards import guards, refuse_backward_hooks, unchanged
+from layergraph.torch2ir.guards import guards, unchanged
 from layergraph.torch2ir.patches import Patch, patched, with_room_for
 from layergraph.torch2ir.proxy import Proxy
 from layergraph.torch2ir.survey import Survey, Surveyed
@@ -127,7 +127,7 @@ class _Tracer(TracerBase):
                     raise
                 raise CaptureError(self._located(error, str(error))) from error
             except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
+                reason = f"{type(error).__name__}: {first_line(error)}"
                 raise CaptureError(self._located(error, reason)) from error
 
     def _located(self, error: BaseException, reason: str) -> str:
@@ -154,9 +154,10 @@ class _Tracer(TracerBase):
         yield nn.Module, "__call__", self._module_call(nn.Module.__call__)
         yield nn.Module, "training", self._training()
         yield from guards(self._survey, self._is_here)
-        for name in FACTORIES:
-            # They look at the types of their arguments before they tell anybody of the call.
-            yield torch, name, self._given_proxies(getattr(torch, name))
+        # These look at the types of their arguments before they tell anybody of the call.
+        for holder, names in ((torch, FACTORIES), (torch.Tensor, SIZED_METHODS)):
+            for name in names:
+                yield holder, name, self._given_proxies(getattr(holder, name))
         for function in self._functions.extra.values():
             home = getattr(function, "__globals__", {})
             name = getattr(function, "__name__", "")
@@ -193,7 +194,6 @@ class _Tracer(TracerBase):
         if surveyed is self._survey.root:
             scope = self.recorder.root
         else:
-            refuse_backward_hooks(surveyed)
             args, kwargs = self._symbols(args), self._symbols(kwargs)
         lowered = self._lower(args), self._lower(kwargs)
         if surveyed is not self._survey.root:

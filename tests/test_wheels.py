@@ -1,0 +1,314 @@
+"""What users get: wheels, installed by pip into an environment that knows nothing of this folder.
+
+PyTorch is not downloaded again: the environment sees the files of the one that runs the tests, and
+of exactly the distributions that torch and torchvision need.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+TESTS = Path(__file__).parent
+CHECKOUT = TESTS.parent
+PLUGINS = sorted(each.parent for each in CHECKOUT.glob("plugins/*/pyproject.toml"))
+PACKAGES = [CHECKOUT / "core", *PLUGINS]
+THIRD_PARTY = sorted(each.parent for each in TESTS.glob("third_party/*/pyproject.toml"))
+
+
+def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(each) for each in command],
+        cwd=cwd,
+        # PYTHONPATH and its like would let the checkout in.
+        env={key: value for key, value in os.environ.items() if not key.startswith("PYTHON")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def succeed(*command: object, cwd: Path) -> str:
+    done = run(*command, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+Distributions = dict[str, importlib.metadata.Distribution]
+
+
+def installed(*path: Path) -> Distributions:
+    """The distributions in some folders, by normalised name; without folders, of these tests."""
+    where = {"path": [str(each) for each in path]} if path else {}
+    return {canonicalize_name(one.name): one for one in importlib.metadata.distributions(**where)}
+
+
+def closure(present: Distributions, *names: str) -> Distributions:
+    """Those distributions that some of them need, themselves included."""
+    pending = [Requirement(name) for name in names]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while pending:
+        wanted = pending.pop()
+        key = canonicalize_name(wanted.name), frozenset(wanted.extras)
+        if key in seen:
+            continue
+        seen.add(key)
+        for line in present[key[0]].requires or ():
+            required = Requirement(line)
+            if required.marker is None or any(
+                required.marker.evaluate({"extra": extra}) for extra in ("", *wanted.extras)
+            ):
+                pending.append(required)
+    return {name: present[name] for name, _ in seen}
+
+
+def tops(distribution: importlib.metadata.Distribution) -> Iterable[Path]:
+    """The files and folders directly in site-packages that belong to a distribution."""
+    assert distribution.files, f"{distribution.name} does not list its files"
+    names = {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}
+    return (Path(str(distribution.locate_file(name))) for name in names)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment and an empty folder to be in."""
+
+    python: Path
+    site_packages: Path
+    cwd: Path
+
+    @classmethod
+    def create(cls, folder: Path) -> Environment:
+        venv, cwd = folder / "venv", folder / "elsewhere"
+        cwd.mkdir()
+        # Without pip of its own, since the pip of the tests can serve it: that is seconds faster.
+        succeed(sys.executable, "-m", "venv", "--without-pip", venv, cwd=cwd)
+        python = venv / "bin" / "python"
+        where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        site_packages = Path(succeed(python, "-c", where, cwd=cwd).strip())
+        needed = closure(installed(), "torch", "torchvision").values()
+        for top in {top for distribution in needed for top in tops(distribution)}:
+            (site_packages / top.name).symlink_to(top)
+        return cls(python, site_packages, cwd)
+
+    def pip(self, *arguments: object) -> str:
+        pip = (sys.executable, "-m", "pip", "--python", self.python, "--quiet")
+        return succeed(*pip, *arguments, cwd=self.cwd)
+
+    def report(self, code: str) -> Any:
+        """What a script prints, as JSON."""
+        return json.loads(
+            succeed(self.python, "-W", "error::UserWarning", "-c", code, cwd=self.cwd)
+        )
+
+    def demo(self) -> subprocess.CompletedProcess[str]:
+        # A copy, because the folder of a script is on its sys.path.
+        script = shutil.copy(TESTS / "demo.py", self.cwd / "demo.py")
+        return run(self.python, script, cwd=self.cwd)
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheels")
+    options = ("--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", folder)
+    succeed(
+        *(sys.executable, "-m", "pip", "wheel", *options, *PACKAGES, *THIRD_PARTY),
+        cwd=folder,
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(wheels: Path) -> Callable[[str], Path]:
+    def find(distribution: str) -> Path:
+        (found,) = wheels.glob(f"{distribution.replace('-', '_')}-*.whl")
+        return found
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def core_only(
+    tmp_path_factory: pytest.TempPathFactory, wheel: Callable[[str], Path]
+) -> Environment:
+    environment = Environment.create(tmp_path_factory.mktemp("core_only"))
+    environment.pip("install", wheel("layergraph"))
+    return environment
+
+
+@pytest.fixture(scope="session")
+def complete(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Environment:
+    environment = Environment.create(tmp_path_factory.mktemp("complete"))
+    # By file, and not by name: a package of that name elsewhere is none of our business.
+    ours = sorted(wheels.glob("layergraph[-_]*.whl"))
+    environment.pip("install", "--find-links", wheels, *ours)
+    return environment
+
+
+def test_there_is_something_to_build() -> None:
+    assert PLUGINS
+    assert len(THIRD_PARTY) == 2
+
+
+@pytest.mark.parametrize("folder", PACKAGES, ids=lambda each: each.name)
+def test_a_wheel_holds_one_typed_package_and_nothing_else(
+    folder: Path, wheel: Callable[[str], Path]
+) -> None:
+    distribution = "layergraph" if folder.name == "core" else f"layergraph-{folder.name}"
+    package = distribution.replace("-", "_")
+    with zipfile.ZipFile(wheel(distribution)) as archive:
+        files = [Path(name) for name in archive.namelist()]
+    assert {file.parts[0].partition("-")[0] for file in files} == {package}
+    assert Path(package, "py.typed") in files
+    kept = {
+        file.relative_to(folder / "src")
+        for file in (folder / "src" / package).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert {file for file in files if file.parts[0] == package} == kept
+
+
+ISOLATION = f"""
+import importlib, json, pkgutil, sys
+import layergraph, layergraph.plugins, torchvision
+names = [each.name for each in pkgutil.iter_modules() if each.name.startswith("layergraph")]
+ours = [importlib.import_module(name).__file__ for name in names]
+files = [getattr(module, "__file__", None) or "" for module in list(sys.modules.values())]
+print(json.dumps({{
+    "ours": ours,
+    "of the checkout": [file for file in [*files, *sys.path] if file.startswith({str(CHECKOUT)!r})],
+    "plugins": [each.distribution for each in layergraph.plugins.installed_plugins()],
+    "tests": [each.name for each in pkgutil.iter_modules() if each.name in ("tests", "pytest")],
+}}))
+"""
+
+
+def test_the_environment_holds_what_pip_brought_and_nothing_of_the_checkout(
+    complete: Environment,
+) -> None:
+    found = complete.report(ISOLATION)
+    assert found["of the checkout"] == []
+    assert found["tests"] == []
+    assert len(found["ours"]) == len(PACKAGES)
+    assert all(Path(file).is_relative_to(complete.site_packages) for file in found["ours"])
+    builtins = {f"layergraph-{each.name}" for each in PLUGINS}
+    assert found["plugins"] == sorted(builtins)
+    present = installed(complete.site_packages)
+    assert present.keys() == closure(present, "layergraph", *builtins).keys()
+
+
+def test_the_demo_passes(complete: Environment) -> None:
+    done = complete.demo()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "fc = linear fc(flatten)" in done.stdout
+    assert "layer1.0.conv1: conv2d(in_channels=64" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("OK: resnet18 ")
+
+
+WHO = """
+import json
+from torch import nn
+import layergraph as lg
+ir = lg.to_ir(nn.Linear(2, 3))
+plain = {"in_features": 2, "out_features": 3, "bias": True}
+made = lg.to_torch(lg.Ir([lg.Implementation("linear", plain, name="root")]))
+print(json.dumps({"to_ir": ir[ir.root].data, "to_torch": type(made).__name__}))
+"""
+PLAIN = {"in_features": 2, "out_features": 3, "bias": True}
+BUILT_IN = {"to_ir": PLAIN, "to_torch": "Linear"}
+ACME = {"to_ir": {**PLAIN, "by": "acme"}, "to_torch": "AcmeLinear"}
+
+
+def test_a_third_party_takes_over_by_being_installed_and_only_as_long(
+    complete: Environment, wheel: Callable[[str], Path]
+) -> None:
+    assert complete.report(WHO) == BUILT_IN
+    complete.pip("install", wheel("acme-linear"))
+    try:
+        assert complete.report(WHO) == ACME
+    finally:
+        complete.pip("uninstall", "--yes", "acme-linear")
+    assert complete.report(WHO) == BUILT_IN
+
+
+def test_the_demo_notices_a_handler_that_is_off_by_one_bit(
+    complete: Environment, wheel: Callable[[str], Path]
+) -> None:
+    complete.pip("install", wheel("faulty-linear"))
+    try:
+        done = complete.demo()
+    finally:
+        complete.pip("uninstall", "--yes", "faulty-linear")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith("FAILED: ")
+
+
+CORE_ONLY = """
+import json, torch
+from torch import nn
+import layergraph as lg
+from layergraph.plugins import installed_plugins
+model = nn.Linear(2, 3)
+ir = lg.to_ir(model)
+rebuilt = lg.to_torch(ir, model.state_dict())
+given = torch.randn(4, 2)
+try:
+    lg.to_torch(lg.Ir([lg.Implementation("linear", {}, name="root")]))
+except lg.errors.BuildError as error:
+    message = str(error)
+print(json.dumps({
+    "plugins": len(installed_plugins()),
+    "type": ir[ir.root].type,
+    "keys": list(rebuilt.state_dict()),
+    "equal": torch.equal(rebuilt(given), model(given)),
+    "help": "pip install layergraph-linear" in message,
+}))
+"""
+
+
+def test_with_the_core_alone_a_layer_still_converts(core_only: Environment) -> None:
+    assert core_only.report(CORE_ONLY) == {
+        "plugins": 0,
+        "type": "module",
+        "keys": ["weight", "bias"],
+        "equal": True,
+        "help": True,
+    }
+
+
+WITHOUT_TORCH = """
+import json, sys
+import layergraph.ir
+print(json.dumps("torch" in sys.modules))
+"""
+
+
+def test_the_ir_needs_no_torch(core_only: Environment) -> None:
+    assert core_only.report(WITHOUT_TORCH) is False
+
+
+def test_a_plugin_installs_on_top_of_the_core(
+    core_only: Environment, wheel: Callable[[str], Path]
+) -> None:
+    core_only.pip("install", wheel("layergraph-linear"))
+    try:
+        assert core_only.report(WHO) == BUILT_IN
+    finally:
+        core_only.pip("uninstall", "--yes", "layergraph-linear")
+
+
+def test_the_demo_runs_from_the_root_of_the_checkout() -> None:
+    assert "OK: resnet18 " in succeed(sys.executable, "-m", "tests.demo", cwd=CHECKOUT)
