@@ -44,7 +44,7 @@ def _form(*entries):
 
 def _valid():
     """A dict form that has one of everything."""
-    inside = (
+    x, act, output = (
         _node("x", "input", "x"),
         _node("act", "relu", "block.act"),
         _node("output", "output", "output"),
@@ -77,8 +77,8 @@ def _valid():
         _entry(
             "block",
             "module",
-            _graph(*inside, edges="x>act act>output"),
-            evaluation=_graph(*inside, edges="x>output"),
+            _graph(x, act, output, edges="x>act act>output"),
+            evaluation=_graph(x, output, edges="x>output"),
         ),
         _entry("block.act", "relu"),
     )
@@ -259,7 +259,7 @@ FIELDS = {
         _set("root.nodes['add']", kwargs=None), NODE, "its kwargs is None"
     ),
     "an argument whose name is no string": Damage(
-        _put("root.nodes['add'].kwargs", 5, 5), NODE, "argument name is 5"
+        _put("root.nodes['add'].kwargs", 5, 5), NODE, "argument named 5"
     ),
     "an argument whose name no code could use": Damage(
         _put("root.nodes['add'].kwargs", "alpha=1, out", 5), NODE, "'alpha=1, out'"
@@ -887,7 +887,7 @@ VALID = {
                 "module",
                 _graph(
                     _node("self", "input", "class"),
-                    _node("inf", "linear", "class"),
+                    _node("inf", "linear", "match"),
                     _node(
                         "nan",
                         "function",
@@ -907,10 +907,10 @@ VALID = {
                     ],
                 ),
             ),
-            {**TWO, "name": "class"},
+            {**TWO, "name": "match"},
         ),
-        "class.weight class.bias",
-        lambda s, x: -_linear(s, "class", x).relu(),
+        "match.weight match.bias",
+        lambda s, x: -_linear(s, "match", x).relu(),
     ),
     "notes of the user": Valid(
         _form(
@@ -1042,6 +1042,7 @@ HOSTILE = {
             "0.weight.data",
         )
     },
+    "an operator without its operands": _call(implementation="operator.add", args=[Ref("n0")]),
     **{
         f"the function {name!r}": _call(implementation=name)
         for name in (
@@ -1144,7 +1145,7 @@ class Rich(nn.Module):
 torch.manual_seed(0)
 RICH = Rich()
 INPUT = torch.randn(3, 4)
-DEEP = _nested(300)
+DEEP = _nested(MAX_NESTING + 1)
 JUNK = [
     *(None, True, 0, 1, -1, 3, 2**70, 0.5, math.nan, math.inf, 1j, "", "x", "root", "0", "a.b"),
     *("class", "weight", "float64", "torch.relu", "module", "output", "input", "state", "function"),
@@ -1218,7 +1219,8 @@ def _damage(form, steps):
         if places:
             container, key = places[at % len(places)]
             elsewhere, there = places[other % len(places)]
-            do(container, key, elsewhere[there], junk)
+            # A copy, or one example would damage the junk of the next.
+            do(container, key, elsewhere[there], copy.deepcopy(junk))
 
 
 STEP = st.tuples(

@@ -20,7 +20,9 @@ from layergraph.ir import (
     Implementation,
     Ir,
     Node,
+    Record,
     Ref,
+    Symbol,
     TensorSpec,
     Value,
     refs,
@@ -99,7 +101,8 @@ def _check_fields(problems: _Problems, name: str, implementation: Implementation
     place = Place("implementation", name)
     if not problems.expect(Place("the IR"), "entry", implementation, Implementation):
         return
-    problems.expect(place, "name", implementation.name, str)
+    if implementation.name != name:
+        problems.add(place, f"its name is {implementation.name!r}", "key it by its name")
     if problems.expect(place, "type", implementation.type, str) and not implementation.type:
         problems.add(place, "its type is empty", "name the kind of layer")
     problems.expect(place, "training", implementation.training, (bool, type(None)))
@@ -152,18 +155,34 @@ def _check_value(
     while stack:
         item, depth = stack.pop()
         inside = parts(item)
-        if inside is None:
-            if type(item) not in ATOMS or (type(item) is Ref and not references):
-                problems.add(
-                    place,
-                    f"its {what} holds {item!r}, a {type(item).__name__}",
-                    "use plain values: numbers, strings, None, lists, tuples, dicts, slices",
-                )
+        if not _is_sound(item) or (type(item) is Ref and not references):
+            problems.add(
+                place,
+                f"its {what} holds {item!r}, a {type(item).__name__}",
+                "use plain values: numbers, strings, None, lists, tuples, dicts, slices",
+            )
+        elif inside is None:
+            continue
         elif depth == MAX_NESTING:
             problems.add(place, f"its {what} is nested too deeply", f"nest {MAX_NESTING} deep")
             return
         else:
             stack.extend((each, depth + 1) for each in inside)
+
+
+def _is_sound(item: Value) -> bool:
+    """Whether a value is of a plain kind, whatever is inside it."""
+    kind = type(item)
+    if kind is Ref:
+        return type(item.node) is str
+    if kind is Symbol:
+        return type(item.name) is str
+    if kind is Record:
+        named = type(item.type) is str and type(item.fields) is dict
+        return named and all(type(name) is str for name in item.fields)
+    if kind is dict:
+        return all(type(key) in ATOMS and type(key) not in (Ref, Symbol) for key in item)
+    return kind in ATOMS or kind in (list, tuple, slice)
 
 
 def _check_tensor(

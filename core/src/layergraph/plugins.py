@@ -30,7 +30,7 @@ import importlib_metadata
 import pluggy
 
 from layergraph import hookspecs
-from layergraph.errors import PluginError, PluginWarning, first_line
+from layergraph.errors import PluginError, PluginWarning
 
 GROUP = "layergraph"
 BUILTIN_PREFIX = "layergraph-"
@@ -109,7 +109,8 @@ def _installed_entry_points() -> Iterator[importlib_metadata.EntryPoint]:
             found = list(distribution.entry_points.select(group=GROUP))
             first = importlib_metadata.distribution(distribution.name)
             shadowed = first.locate_file("") != distribution.locate_file("")
-            _normalised(distribution)
+            for each in found:
+                _load_order(each)
         except Exception as error:
             where = distribution.locate_file("")
             _warn(f"a distribution in {where}", error, "reinstall or remove it")
@@ -136,7 +137,8 @@ def load_plugins(entry_points: Iterable[importlib_metadata.EntryPoint]) -> Itera
 
 
 def _warn(what: str, error: BaseException, remedy: str) -> None:
-    message = f"{what} is left out: {type(error).__name__}: {first_line(error)}; {remedy}"
+    said = " ".join(str(error).split())
+    message = f"{what} is left out: {type(error).__name__}: {said}; {remedy}"
     warnings.warn(message, PluginWarning, stacklevel=3)
 
 
@@ -147,7 +149,7 @@ def _identity(entry_point: importlib_metadata.EntryPoint) -> tuple[str, str]:
     return _normalised(distribution), distribution.version
 
 
-def _normalised(distribution: importlib_metadata.Distribution) -> str:
+def _normalised(distribution: Any) -> str:
     """The name of a distribution as the Python packaging specifications compare names."""
     return re.sub(r"[-_.]+", "-", distribution.name).lower()
 

@@ -106,6 +106,14 @@ class _Reader:
         )
         return {}
 
+    def copied(self, place: Place, value: Any) -> Any:
+        try:
+            return copied(value)
+        except RecursionError:
+            message = "a value in it is nested too deeply, or contains itself"
+            self.problems.append(Problem(place, message, "nest it less deeply"))
+            return type(value)()
+
     def rest(
         self, place: Place, entry: Mapping[Any, Any], fields: tuple[str, ...]
     ) -> dict[str, Any]:
@@ -158,7 +166,7 @@ class _Reader:
         return Implementation(
             name=self.names(place, key, entry),
             type=self.text(place, entry, "type"),
-            data=copied(self.rest(place, entry, IMPLEMENTATION_FIELDS)),
+            data=self.copied(place, self.rest(place, entry, IMPLEMENTATION_FIELDS)),
             nodes=graph.nodes,
             edges=graph.edges,
             evaluation=evaluation,
@@ -188,11 +196,11 @@ class _Reader:
             name=self.names(place, key, entry),
             type=self.text(place, entry, "type"),
             implementation=self.text(place, entry, "implementation"),
-            args=None if args is None else copied(tuple(args)),
-            kwargs=copied(
-                self.mapping(place.at("kwargs"), entry.get("kwargs", {}), "arguments by name")
+            args=None if args is None else self.copied(place, tuple(args)),
+            kwargs=self.copied(
+                place, self.mapping(place.at("kwargs"), entry.get("kwargs", {}), "arguments")
             ),
-            data=copied(self.rest(place, entry, NODE_FIELDS)),
+            data=self.copied(place, self.rest(place, entry, NODE_FIELDS)),
         )
 
     def edge(self, place: Place, key: object, form: object) -> Edge:
@@ -207,7 +215,7 @@ class _Reader:
                     "key edges by (src, sink)",
                 )
             )
-        return Edge(src, sink, copied(self.rest(place, entry, EDGE_FIELDS)))
+        return Edge(src, sink, self.copied(place, self.rest(place, entry, EDGE_FIELDS)))
 
     def tensor(self, place: Place, key: object, form: object) -> TensorSpec:
         place = place.at("tensor", key)

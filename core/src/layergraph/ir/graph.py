@@ -49,7 +49,8 @@ class Node:
             (``"torch.flatten"``). Of a state: its key in the state dict of the whole model. Of a
             call: the name of the implementation.
         args: positional arguments: nested plain values in which a :class:`Ref` stands for the value
-            of another node. None says that they are the node's predecessors, in edge order.
+            of another node. None says that they are the node's predecessors, in edge order, or,
+            where there are arguments by name, that there are none.
         kwargs: arguments by name, likewise.
         data: anything a user notes about the node; layergraph carries it along.
     """
@@ -109,7 +110,9 @@ class Graph:
         for node in inputs:
             wish = node.implementation
             if wishes[wish] > 1 or not is_parameter_name(wish):
-                wish = node.name if is_parameter_name(node.name) else namer.name(node.name)
+                wish = node.name
+            if not is_parameter_name(wish):
+                wish = namer.name(f"{wish}_")
             parameters[node.name] = wish
         return parameters
 
@@ -140,7 +143,10 @@ class Graph:
 
     def arguments(self) -> dict[str, tuple[Value, ...]]:
         """The positional arguments of every node, spelt out: predecessors where none are given."""
-        spelt = {name: node.args for name, node in self.nodes.items()}
+        spelt = {
+            name: () if node.args is None and node.kwargs else node.args
+            for name, node in self.nodes.items()
+        }
         unsaid: dict[str, list[Value]] = {name: [] for name, args in spelt.items() if args is None}
         for src, sink in self.edges:
             if sink in unsaid:

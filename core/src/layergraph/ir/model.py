@@ -43,6 +43,15 @@ class Ir(Mapping[str, Implementation]):
                     )
                 )
             self._implementations[implementation.name] = implementation
+            children = implementation.children
+            if children is not None and not _are_names(children):
+                problems.append(
+                    Problem(
+                        Place("implementation", implementation.name),
+                        f"its children are {children!r}",
+                        "map the name of each child to that of its implementation",
+                    )
+                )
         if root not in self._implementations:
             problems.append(
                 Problem(
@@ -134,3 +143,9 @@ class Ir(Mapping[str, Implementation]):
         check(self)
 
         return flatten(self)
+
+
+def _are_names(children: object) -> bool:
+    return isinstance(children, dict) and all(
+        type(child) is str and type(target) is str for child, target in children.items()
+    )

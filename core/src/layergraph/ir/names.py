@@ -37,7 +37,11 @@ class Namer:
 
 def is_parameter_name(name: str) -> bool:
     """Whether a parameter of a method can have the name: it will stand in code that is run."""
-    return name.isidentifier() and not keyword.iskeyword(name) and name != "self"
+    return name.isidentifier() and not keyword.iskeyword(name) and name not in _NAMES_OF_FX
+
+
+# What the code that torch.fx writes means by these is something else.
+_NAMES_OF_FX = frozenset({"self", "torch", "inf", "nan"})
 
 
 def is_attribute_path(path: str) -> bool:

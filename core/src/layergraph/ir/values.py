@@ -59,7 +59,7 @@ def parts(value: Value) -> tuple[Value, ...] | None:
         return tuple(value.values())
     if kind is slice:
         return (value.start, value.stop, value.step)
-    if kind is Record:
+    if kind is Record and type(value.fields) is dict:
         return tuple(value.fields.values())
     return None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -67,7 +68,8 @@ class Builder:
         else:
             raise BuildError(self._unhandled(implementation))
         for name, spec in implementation.tensors.items():
-            self._apply(module, name, spec, where.at("tensor", name))
+            with _refusals(where.at("tensor", name)):
+                self._apply(module, name, spec, where.at("tensor", name))
         if implementation.children is None:
             _make_usual(module, implementation)
         if implementation.type == MODULE and implementation.nodes:
@@ -114,7 +116,7 @@ class Builder:
         where = Place("implementation", implementation.name)
 
         def locate(node: Node) -> str:
-            owner, rest = node.implementation, ""
+            owner, rest = node.implementation, None
             if node.type == STATE:
                 owner, rest = self._paths.owner(node.implementation)
             path = self._paths.between(implementation.name, owner)
@@ -124,17 +126,18 @@ class Builder:
                     f"{where}, node {node.name!r}: {full!r} has a name in it that Python code "
                     "cannot spell; rename the module or tensor"
                 )
-            if path is None or not _has(members, full):
+            if path is None or not _has(members, path, rest):
                 raise BuildError(
                     f"{where}, node {node.name!r}: there is no {node.implementation!r} in it; "
                     "correct the name"
                 )
             return full
 
-        graphs = [
-            fx_graph(graph, where, self._functions, locate) for graph in implementation.graphs
-        ]
-        return Composite(members, *graphs)
+        with _refusals(where):
+            graphs = [
+                fx_graph(graph, where, self._functions, locate) for graph in implementation.graphs
+            ]
+            return Composite(members, *graphs)
 
     # --- tensors ---
 
@@ -151,7 +154,7 @@ class Builder:
             owner.register_parameter(last, _parameter(from_spec(spec, where), where))
         else:
             persistent = spec.kind == "buffer" and spec.persistent is not False
-            _register_buffer(owner, last, from_spec(spec, where), persistent, where)
+            owner.register_buffer(last, from_spec(spec, where), persistent=persistent)
 
     def _tie(self) -> None:
         for name, implementation in self._ir.items():
@@ -171,8 +174,12 @@ class Builder:
                     members = (
                         holder._parameters if isinstance(target, nn.Parameter) else holder._buffers
                     )
-                    if last not in members:
-                        raise BuildError(f"{where}: it is of another kind than {spec.tied!r}")
+                    mine = members.get(last)
+                    if mine is None or mine.shape != target.shape:
+                        raise BuildError(
+                            f"{where}: it is of another kind or shape than {spec.tied!r}, to which "
+                            "it is tied; correct one of them"
+                        )
                     members[last] = target  # type: ignore[assignment]
 
     def _set_modes(self) -> None:
@@ -185,6 +192,20 @@ class Builder:
                 self.modules[name].train(training)
             else:
                 self.modules[name].training = training
+
+
+@contextmanager
+def _refusals(where: Place) -> Iterator[None]:
+    """Say where it was that torch refused to make something."""
+    try:
+        yield
+    except LayergraphError:
+        raise
+    except Exception as error:
+        raise BuildError(
+            f"{where}: torch refuses to make it: {type(error).__name__}: {first_line(error)}; "
+            "correct what is said of it"
+        ) from error
 
 
 def _check_children(module: nn.Module, children: Mapping[str, nn.Module], where: Place) -> None:
@@ -232,15 +253,6 @@ def _parameter(tensor: torch.Tensor, where: Place) -> nn.Parameter:
     return tensor
 
 
-def _register_buffer(
-    owner: nn.Module, name: str, tensor: torch.Tensor, persistent: bool, where: Place
-) -> None:
-    try:
-        owner.register_buffer(name, tensor, persistent=persistent)
-    except (KeyError, TypeError) as error:
-        raise BuildError(f"{where}: it cannot be registered: {error}") from None
-
-
 def _descend(module: nn.Module, way: list[str]) -> nn.Module | None:
     for name in way:
         inner = module._modules.get(name)
@@ -257,7 +269,14 @@ def _tensor(module: nn.Module, path: str) -> torch.Tensor | None:
     return found if isinstance(found, torch.Tensor) else None
 
 
-def _has(members: nn.Module, path: str) -> bool:
-    *way, last = path.split(".")
+def _has(members: nn.Module, path: str, state: str | None) -> bool:
+    """Whether there is a module at a path, and in it a tensor, or its mode, if one is named."""
+    if state is None:
+        return _descend(members, path.split(".")) is not None
+    *way, last = f"{path}.{state}".lstrip(".").split(".")
     owner = _descend(members, way)
-    return owner is not None and (last == "training" or hasattr(owner, last))
+    if owner is None:
+        return False
+    if state == "training":
+        return True
+    return owner._parameters.get(last) is not None or owner._buffers.get(last) is not None

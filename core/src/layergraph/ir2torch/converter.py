@@ -93,7 +93,8 @@ def _call(
         parameters = inspect.signature(handler).parameters
     except (TypeError, ValueError):
         return handler(implementation)
-    if "children" in parameters:
+    named = parameters.get("children")
+    if named is not None and named.kind is not named.POSITIONAL_ONLY:
         return handler(implementation, children=children)
     required = [
         each

@@ -24,6 +24,7 @@ from layergraph.ir import (
     Value,
     returned,
 )
+from layergraph.ir.names import is_parameter_name
 from layergraph.ir.values import parts, rebuilt
 from layergraph.symbols import UnknownValueError, torch_value
 
@@ -73,9 +74,9 @@ class _GraphBuilder:
                 op, target, args = self._function(node, place, args, kwargs)
             else:
                 op, target = "call_module", self._locate(node)
-            self._built[node.name] = self._graph.create_node(
-                op, target, args, kwargs, name=node.name
-            )
+            # The other names that code cannot have, fx sees to itself.
+            name = node.name if is_parameter_name(node.name) else f"{node.name}_"
+            self._built[node.name] = self._graph.create_node(op, target, args, kwargs, name=name)
         return self._graph
 
     def _function(

@@ -87,8 +87,8 @@ class Torch2Ir(Registry):
             raise
         except Exception as error:
             raise PluginError(
-                f"a handler failed on {_place(module, path)}: {type(error).__name__}: {first_line(error)}; "
-                f"asked were {', '.join(self.hooks.asked('torch_to_ir'))}"
+                f"a handler failed on {_place(module, path)}: {type(error).__name__}: "
+                f"{first_line(error)}; asked were {', '.join(self.hooks.asked('torch_to_ir'))}"
             ) from error
         if answer is not None and not isinstance(answer, Implementation):
             raise PluginError(
