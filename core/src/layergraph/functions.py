@@ -87,6 +87,8 @@ class Functions:
     """
 
     def __init__(self, extra: Mapping[str, Function]) -> None:
+        # While a model is captured, some of the functions are others than they are now.
+        _names()
         self.extra = {name: each for name, each in extra.items() if name not in _by_name()}
         self._names = {function: name for name, function in self.extra.items()}
 

@@ -43,7 +43,18 @@ ARGUMENTS = {
     nn.Tanh: [],
     nn.Tanhshrink: [],
 }
+ATTENTION = {
+    "default": ({}, [(3, 2, 4)] * 3),
+    "dropout": ({"dropout": 0.5, "batch_first": True}, [(3, 2, 4)] * 3),
+    "without bias": ({"bias": False}, [(3, 2, 4)] * 3),
+    "other sizes": ({"kdim": 6, "vdim": 2}, [(3, 2, 4), (5, 2, 6), (5, 2, 2)]),
+    "more keys": ({"add_bias_kv": True, "add_zero_attn": True}, [(3, 2, 4)] * 3),
+}
 CASES = {
+    **{
+        f"MultiheadAttention {name}": Case(partial(nn.MultiheadAttention, 4, 2, **arguments), sizes)
+        for name, (arguments, sizes) in ATTENTION.items()
+    },
     "Threshold": Case(lambda: nn.Threshold(0.1, 20), [SIZE]),
     "Threshold inplace": Case(lambda: nn.Threshold(0, -0.5, inplace=True), [SIZE]),
     # Without a dimension these choose one by the number of dimensions, and warn.
@@ -63,8 +74,7 @@ CASES = {
 
 
 class TestActivation(LayerTests):
-    # MultiheadAttention holds a layer and parameters of its own: it wants a plugin to itself.
-    classes = layers_of(torch.nn.modules.activation) - {nn.MultiheadAttention}
+    classes = layers_of(torch.nn.modules.activation)
     cases = CASES
 
 

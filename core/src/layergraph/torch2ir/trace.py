@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import linecache
+import os
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -356,7 +357,9 @@ def _unnamed(function: Any) -> str:
     )
 
 
-_OWN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+_OWN = tuple(
+    f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1])
+)
 
 
 def _place(frames: Sequence[traceback.FrameSummary]) -> str:

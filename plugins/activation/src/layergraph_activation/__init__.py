@@ -1,4 +1,4 @@
-"""Handlers for the activations of torch.nn that hold no layers of their own."""
+"""Handlers for the activations of torch.nn, attention among them."""
 
 from __future__ import annotations
 
@@ -37,11 +37,27 @@ _CLASSES = (
     nn.Threshold,
 )
 
+
+def _own_size(size: int, embed_dim: int) -> int | None:
+    """What the argument was: without one the size is that of the embedding."""
+    return None if size == embed_dim else size
+
+
 TABLE = LayerTable(
     [
         *(Layer(cls) for cls in _CLASSES),
         # The other two are old names of the first two.
         Layer(nn.Hardtanh, always=["min_val", "max_val"], never=["min_value", "max_value"]),
+        Layer(
+            nn.MultiheadAttention,
+            always=["dropout", "bias", "batch_first"],
+            readers={
+                "bias": lambda module: module.in_proj_bias is not None,
+                "add_bias_kv": lambda module: module.bias_k is not None,
+                "kdim": lambda module: _own_size(module.kdim, module.embed_dim),
+                "vdim": lambda module: _own_size(module.vdim, module.embed_dim),
+            },
+        ),
     ]
 )
 

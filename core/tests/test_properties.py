@@ -1,0 +1,884 @@
+"""What holds for every IR and every model: random ones, through every form and back."""
+
+from __future__ import annotations
+
+import copy
+import keyword
+import math
+from collections import namedtuple
+
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+import layergraph as lg
+from layergraph.errors import LayergraphError
+from layergraph.ir import (
+    Edge,
+    Graph,
+    Implementation,
+    Ir,
+    Node,
+    Record,
+    Ref,
+    Symbol,
+    TensorSpec,
+    map_leaves,
+    refs,
+)
+from layergraph.ir.values import copied, parts
+
+ALWAYS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+# --- plain IRs ---
+
+NAMES = st.text("ab_1", min_size=1, max_size=3)
+ATOMS = st.one_of(
+    st.sampled_from([None, True, False, ..., math.inf, -math.inf, math.nan, -0.0, 2**70, 1j]),
+    st.integers(),
+    st.floats(),
+    st.complex_numbers(),
+    st.text(max_size=4),
+    st.binary(max_size=4),
+    st.builds(Symbol, st.sampled_from(["torch.float32", "torch.preserve_format", "x"])),
+)
+
+
+def _values(atoms):
+    return st.recursive(
+        atoms,
+        lambda inside: st.one_of(
+            st.lists(inside, max_size=3),
+            st.lists(inside, max_size=3).map(tuple),
+            st.dictionaries(st.one_of(NAMES, st.integers(), st.none()), inside, max_size=3),
+            st.builds(slice, inside, inside, inside),
+            st.builds(Record, NAMES, st.dictionaries(NAMES, inside, max_size=3)),
+        ),
+        max_leaves=8,
+    )
+
+
+VALUES = _values(ATOMS)
+FIELDS = {"name", "type", "nodes", "edges", "evaluation", "children", "tensors", "training"}
+FIELDS |= {"implementation", "args", "kwargs", "src", "sink"}
+DATA = st.dictionaries(NAMES, VALUES, max_size=3)
+SPECS = st.builds(
+    TensorSpec,
+    kind=st.sampled_from([None, "parameter", "buffer", "constant"]),
+    shape=st.none() | st.lists(st.integers(0, 9), max_size=3).map(tuple),
+    dtype=st.sampled_from([None, "float64", "bool"]),
+    requires_grad=st.sampled_from([None, False]),
+    persistent=st.sampled_from([None, False]),
+    tied=st.none() | NAMES,
+    value=st.none() | st.binary(max_size=4),
+)
+
+
+@st.composite
+def graphs(draw, callees):
+    """A graph without cycles whose nodes are listed in any order, and whose edges are too."""
+    names = draw(st.lists(NAMES, unique=True, max_size=5))
+    nodes = {}
+    pairs = []
+    for index, name in enumerate(names):
+        atoms = ATOMS | st.sampled_from(names[:index]).map(Ref) if index else ATOMS
+        args = draw(st.none() | st.lists(_values(atoms), max_size=3).map(tuple))
+        kwargs = draw(st.dictionaries(NAMES, _values(atoms), max_size=2))
+        sources = list(dict.fromkeys(refs(args or (), kwargs)))
+        if args is None and index:
+            sources += draw(st.lists(st.sampled_from(names[:index]), max_size=2))
+        kind, of = draw(
+            st.sampled_from(
+                [("function", "torch.neg"), ("state", "w"), ("input", "x"), *callees]
+            )
+        )
+        nodes[name] = Node(name, kind, of, args, kwargs, draw(DATA))
+        pairs += [(source, name) for source in sources]
+    pairs = draw(st.permutations(list(dict.fromkeys(pairs))))
+    return Graph(
+        nodes={name: nodes[name] for name in draw(st.permutations(names))},
+        edges={pair: Edge(*pair, draw(DATA)) for pair in pairs},
+    )
+
+
+@st.composite
+def irs(draw):
+    """An IR: plain data, which need not mean anything."""
+    paths = st.lists(NAMES, min_size=1, max_size=3).map(".".join)
+    own = draw(st.sampled_from(["root", "root", "top"]))
+    others = draw(st.lists(paths | st.just("root"), max_size=5, unique=True))
+    names = [own, *(name for name in others if name != own)]
+    callees = [("module", name) for name in names]
+    implementations = []
+    for index, name in enumerate(names):
+        graph = draw(graphs(callees) | st.just(Graph()))
+        children = None
+        if draw(st.booleans()):
+            inner = st.sampled_from(names[index + 1 :]) if names[index + 1 :] else st.nothing()
+            children = draw(st.dictionaries(NAMES, inner, max_size=3))
+        implementations.append(
+            Implementation(
+                draw(NAMES),
+                draw(DATA),
+                name=name,
+                nodes=graph.nodes,
+                edges=graph.edges,
+                evaluation=draw(st.none() | graphs(callees)),
+                children=children,
+                tensors=draw(st.dictionaries(NAMES, SPECS, max_size=2)),
+                training=draw(st.sampled_from([None, None, True, False])),
+            )
+        )
+    named_otherwise = own != "root"
+    if named_otherwise:
+        # A dict form can only tell a root of another name if "root" is somebody's child.
+        assume("root" in names)
+        first = implementations[0]
+        first.children = {**(first.children or {}), "root": "root"}
+        if not draw(st.booleans()):
+            first.nodes, first.edges = {}, {}
+    return Ir(implementations, own)
+
+
+def _types(value):
+    """The types of everything in a value: what equality leaves out, as that 1 is not True."""
+    inside = parts(value)
+    return type(value) if inside is None else (type(value), [_types(each) for each in inside])
+
+
+def _spoil(value):
+    """Change every container in a nested value in place."""
+    stack = [value]
+    while stack:
+        each = stack.pop()
+        stack.extend(parts(each) or ())
+        if type(each) is dict:
+            each["spoilt"] = 1
+        elif type(each) is list:
+            each.append("spoilt")
+        elif type(each) is Record:
+            each.fields["spoilt"] = 1
+
+
+@settings(ALWAYS, max_examples=100)
+@given(irs())
+def test_dict_form_says_all(ir):
+    form = ir.to_dict()
+    again = Ir.from_dict(form)
+    assert again == ir
+    assert again.root == ir.root
+    assert list(again) == list(ir)
+    assert _types(again.to_dict()) == _types(form)
+    assert again.to_dict() == form
+    assert str(again) == str(ir)
+
+
+@settings(ALWAYS, max_examples=40)
+@given(irs())
+def test_dict_form_shares_nothing(ir):
+    form = ir.to_dict()
+    before = copy.deepcopy(form)
+    again = Ir.from_dict(form)
+    _spoil(form)
+    assert _same(again.to_dict(), before)
+    assert _same(ir.to_dict(), before)
+
+
+@settings(ALWAYS, max_examples=200)
+@given(VALUES)
+def test_values_keep_their_types(value):
+    ir = Ir([Implementation("module", {"value": value}, name="root")])
+    back = Ir.from_dict(ir.to_dict())["root"].data["value"]
+    assert _same(back, value)
+    assert _types(back) == _types(value)
+    assert _same(map_leaves(lambda leaf: leaf, value), copied(value))
+
+
+@settings(ALWAYS, max_examples=120)
+@given(graphs([]))
+def test_execution_order(graph):
+    order = [node.name for node in graph.in_execution_order()]
+    assert sorted(order) == sorted(graph.nodes)
+    position = {name: index for index, name in enumerate(order)}
+    assert all(position[src] < position[sink] for src, sink in graph.edges)
+    listed = list(graph.nodes)
+    if all(listed.index(src) < listed.index(sink) for src, sink in graph.edges):
+        assert order == listed
+    for name in graph.nodes:
+        assert graph.predecessors(name) == tuple(src for src, sink in graph.edges if sink == name)
+        assert graph.successors(name) == tuple(sink for src, sink in graph.edges if src == name)
+    for name, args in graph.arguments().items():
+        given_args = graph.nodes[name].args
+        if given_args is None and not graph.nodes[name].kwargs:
+            assert args == tuple(map(Ref, graph.predecessors(name)))
+        elif given_args is not None:
+            assert args is given_args
+
+
+def _turned(ordered):
+    return dict(reversed(ordered.items()))
+
+
+CHANGES = {
+    "name": lambda each: setattr(each, "name", "other"),
+    "type": lambda each: setattr(each, "type", each.type + "_"),
+    "mode": lambda each: setattr(each, "training", not each.training),
+    "attributes": lambda each: each.data.update(more=1),
+    "tensors": lambda each: each.tensors.update(more=TensorSpec("buffer", (1,))),
+    "children": lambda each: setattr(each, "children", {**(each.children or {}), "more": "root"}),
+    "nodes": lambda each: each.nodes.update(more=Node("more", "input", "more")),
+    "edges": lambda each: each.edges.update({("a", "more"): Edge("a", "more")}),
+    "evaluation": lambda each: setattr(each, "evaluation", None if each.evaluation else Graph()),
+    "order of nodes": lambda each: setattr(each, "nodes", _turned(each.nodes)),
+    "order of edges": lambda each: setattr(each, "edges", _turned(each.edges)),
+}
+
+
+@settings(ALWAYS, max_examples=40)
+@given(irs())
+def test_equality_sees_every_change(ir):
+    for name, change in CHANGES.items():
+        other = copy.deepcopy(ir)
+        assert _same(other.to_dict(), ir.to_dict())
+        root = ir[ir.root]
+        change(other[ir.root])
+        palindrome = {"order of nodes": len(root.nodes) < 2, "order of edges": len(root.edges) < 2}
+        assert palindrome.get(name, False) or other != ir, name
+
+
+# --- models ---
+
+CONSTANTS = {
+    "float32": torch.linspace(-1, 1, 4),
+    "float64": torch.linspace(-1, 1, 4, dtype=torch.float64),
+    "float16": torch.linspace(-1, 1, 4, dtype=torch.float16),
+    "int64": torch.arange(4),
+    "int8": torch.tensor(3, dtype=torch.int8),
+    "bool": torch.tensor([True, False, True, True]),
+    "turned": torch.arange(8.0).reshape(4, 2).t()[0],
+}
+Pair = namedtuple("Pair", ["left", "right"])
+
+
+def _setitem(value, index, item):
+    value[index] = item
+    return value
+
+
+def _iadd(value, other):
+    value += other
+    return value
+
+
+# What a step does, given the module, the values so far and what else the step says.
+OPS = {
+    "call": lambda m, v, i, name: getattr(m, name)(v[i]),
+    "pick": lambda m, v, i, name, way: _follow(getattr(m, name)(v[i]), way),
+    "twice": lambda m, v, i: v[i] + v[i],
+    "add": lambda m, v, i, j: v[i] + v[j],
+    "sub": lambda m, v, i, j: torch.sub(v[i], v[j], alpha=3),
+    "mul": lambda m, v, i, j: v[i] * v[j],
+    "less": lambda m, v, i, number: v[i] - number,
+    "from": lambda m, v, i, number: number - v[i],
+    "over": lambda m, v, i, number: v[i] / (number + 7),
+    "relu": lambda m, v, i: torch.relu(v[i]),
+    "leaky": lambda m, v, i, slope: functional.leaky_relu(v[i], negative_slope=slope),
+    "softmax": lambda m, v, i, dim: v[i].softmax(dim=dim),
+    "dropout": lambda m, v, i, p: functional.dropout(v[i], p, training=m.training),
+    "mode": lambda m, v, i: v[i] * 2 if m.training else v[i] - 1,
+    "cat": lambda m, v, i, j, dim: torch.cat([v[i], v[j], v[i]], dim=dim),
+    "chunk": lambda m, v, i, dim: v[i].chunk(2, dim=dim),
+    "second": lambda m, v, i, dim: torch.chunk(v[i], 2, dim)[1],
+    "index": lambda m, v, i, index: v[i][index],
+    "turn": lambda m, v, i: v[i].transpose(1, 2),
+    "flat": lambda m, v, i: v[i].reshape(v[i].shape[0], v[i].size(1), -1),
+    "mean": lambda m, v, i: v[i] - v[i].mean(dim=-1, keepdim=True),
+    "gram": lambda m, v, i: v[i] @ v[i].transpose(-1, -2),
+    "max": lambda m, v, i: v[i].max(dim=2, keepdim=True).values,
+    "clone": lambda m, v, i: v[i].clone(),
+    "iadd": lambda m, v, i, number: _iadd(v[i], number),
+    "mul_": lambda m, v, i, number: v[i].mul_(number),
+    "setitem": lambda m, v, i, index, number: _setitem(v[i], index, number),
+    "part": lambda m, v, i: (v[i][:, :1].zero_(), v[i])[1],
+    "parameter": lambda m, v, i, name: v[i] * getattr(m, name),
+    "deeper": lambda m, v, i, name, way: v[i] + getattr(m.get_submodule(name), way).sum(),
+    "count": lambda m, v, i, name: (getattr(m, name).add_(1), v[i] + getattr(m, name))[1],
+    "constant": lambda m, v, i, name: (v[i] * getattr(m, name)[..., :1]).to(v[i].dtype),
+    "fresh": lambda m, v, i: v[i] + torch.full((1, 1), 0.5),
+    "clamp": lambda m, v, i: v[i].clamp(min=-math.inf, max=2),
+}
+
+
+def _follow(value, way):
+    for step in way:
+        value = value[step]
+    return value
+
+
+def _filled(shape, values):
+    """A nested value with the values in the places of their numbers."""
+    if type(shape) is int:
+        return values[shape]
+    if type(shape) is dict:
+        return {key: _filled(each, values) for key, each in shape.items()}
+    if type(shape) is Pair:
+        return Pair(*[_filled(each, values) for each in shape])
+    if type(shape) in (tuple, list):
+        return type(shape)([_filled(each, values) for each in shape])
+    return shape
+
+
+class Program(nn.Module):
+    """Runs steps, each of which reads values and adds more."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+        self.result = 0
+
+    def run(self, values):
+        for op, *arguments in self.steps:
+            value = OPS[op](self, values, *arguments)
+            values.extend(value if type(value) in (tuple, list) or op == "chunk" else [value])
+        return _filled(self.result, values)
+
+    def forward(self, x):
+        return self.run([x])
+
+
+class TwoInputs(Program):
+    def forward(self, left, right):
+        return self.run([left, right])
+
+
+class Keyword(Program):
+    def forward(self, x, *, scale):
+        return self.run([x, scale])
+
+
+class _Writer:
+    """Draws a program step by step, keeping count of the shapes of its values."""
+
+    def __init__(self, draw, program, shapes, depth):
+        self.draw = draw
+        self.program = program
+        self.shapes = list(shapes)
+        self.depth = depth
+        self.layers = []
+
+    def pick(self, options):
+        return self.draw(st.sampled_from(options))
+
+    def step(self, op, *arguments, shapes):
+        self.program.steps.append((op, *arguments))
+        self.shapes += shapes
+
+    def value(self, wanted=lambda shape: True):
+        fitting = [i for i, shape in enumerate(self.shapes) if wanted(shape)]
+        return self.pick(fitting[-4:]) if fitting else None
+
+    def name(self, wish):
+        taken = len(self.program._modules) + len(self.program._parameters)
+        return f"{wish}{taken + len(self.program._buffers) + len(vars(self.program))}"
+
+    # Each of these adds a step, or none where nothing fits.
+
+    def plain(self):
+        i = self.value()
+        shape = self.shapes[i]
+        number = self.pick([0, 1, -1, 2, 0.5, math.inf, True])
+        op, *arguments = self.pick(
+            [
+                ("twice",),
+                ("less", number),
+                ("from", number),
+                ("over", number),
+                ("relu",),
+                ("leaky", 0.3),
+                ("softmax", self.pick([1, 2, -1])),
+                ("dropout", 0.5),
+                ("mode",),
+                ("flat",),
+                ("mean",),
+                ("clone",),
+                ("fresh",),
+                ("clamp",),
+            ]
+        )
+        self.step(op, i, *arguments, shapes=[shape])
+
+    def binary(self):
+        i = self.value()
+        j = self.value(lambda shape: shape == self.shapes[i])
+        self.step(self.pick(["add", "sub", "mul"]), i, j, shapes=[self.shapes[i]])
+
+    def reshaping(self):
+        i = self.value()
+        rows, columns = self.shapes[i]
+        cases = [
+            (("turn",), [(columns, rows)]),
+            (("gram",), [(rows, rows)]),
+            (("max",), [(rows, 1)]),
+            (("index", (slice(None), slice(0, None, 2))), [((rows + 1) // 2, columns)]),
+            (("index", (..., slice(-1, None))), [(rows, 1)]),
+            (("index", (slice(None), None, 0)), [(1, columns)]),
+            (("index", (..., [0, 0, -1])), [(rows, 3)]),
+        ]
+        if columns % 2 == 0:
+            half = [(rows, columns // 2)]
+            cases += [(("chunk", 2), half * 2), (("second", -1), half)]
+        op, shapes = self.pick(cases)
+        self.step(op[0], i, *op[1:], shapes=shapes)
+
+    def joining(self):
+        i = self.value(lambda shape: max(shape) < 9)
+        j = self.value(lambda shape: i is not None and shape == self.shapes[i])
+        if i is not None and j is not None:
+            rows, columns = self.shapes[i]
+            dim = self.pick([1, 2, -1])
+            joined = (rows * 3, columns) if dim == 1 else (rows, columns * 3)
+            self.step("cat", i, j, dim, shapes=[joined])
+
+    def in_place(self):
+        i = self.value()
+        op, *arguments = self.pick(
+            [
+                ("iadd", 1),
+                ("mul_", 2),
+                ("setitem", (slice(None), 0), 0),
+                ("setitem", (..., slice(0, 1)), 1.5),
+                ("part",),
+            ]
+        )
+        if self.draw(st.booleans()):  # on a value of its own, so that autograd can follow
+            self.step("clone", i, shapes=[self.shapes[i]])
+            i = len(self.shapes) - 1
+        self.step(op, i, *arguments, shapes=[self.shapes[i]])
+
+    def tensors(self):
+        i = self.value()
+        columns = self.shapes[i][1]
+        program = self.program
+        kind = self.pick(["parameter", "frozen", "buffer", "hidden", "count", "constant", "deeper"])
+        name = self.name(kind)
+        if kind in ("parameter", "frozen"):
+            tensor = nn.Parameter(torch.randn(columns), requires_grad=kind == "parameter")
+            program.register_parameter(name, tensor)
+            self.step("parameter", i, name, shapes=[self.shapes[i]])
+        elif kind in ("buffer", "hidden"):
+            program.register_buffer(name, torch.randn(columns), persistent=kind == "buffer")
+            self.step("parameter", i, name, shapes=[self.shapes[i]])
+        elif kind == "count":
+            program.register_buffer(name, torch.tensor(0))
+            self.step("count", i, name, shapes=[self.shapes[i]])
+        elif kind == "constant":
+            setattr(program, name, CONSTANTS[self.pick(sorted(CONSTANTS))].reshape(-1))
+            self.step("constant", i, name, shapes=[self.shapes[i]])
+        else:
+            owners = [
+                (path, each)
+                for path, module in program.named_modules()
+                for each in module._parameters
+                if path and module._parameters[each] is not None
+            ]
+            if owners:
+                self.step("deeper", i, *self.pick(owners), shapes=[self.shapes[i]])
+
+    def layer(self):
+        i = self.value()
+        rows, columns = self.shapes[i]
+        layer, shape = self._layer(rows, columns)
+        name = self.name("layer")
+        self.program.add_module(name, layer)
+        self.layers.append((name, (rows, columns), shape))
+        self.step("call", i, name, shapes=[shape])
+
+    def _layer(self, rows, columns):
+        flag, size = self.draw(st.booleans()), self.pick([1, 2, 4])
+        kernel, padding, dilation = self.pick([1, 3]), self.pick([0, 1, "same"]), self.pick([1, 2])
+        groups = self.pick([g for g in (1, 2) if rows % g == 0 and size % g == 0])
+        mode = self.pick(["zeros", "circular"])
+        conv = nn.Conv1d(
+            rows,
+            size,
+            kernel,
+            padding="same" if (kernel - 1) * dilation >= columns or mode != "zeros" else padding,
+            dilation=dilation if columns > 4 else 1,
+            groups=groups,
+            bias=flag,
+            padding_mode="zeros" if columns < 3 else mode,
+        )
+        width = conv(torch.zeros(1, rows, columns)).shape[-1] if columns >= kernel else 0
+        cases = [
+            (nn.Linear(columns, size, bias=flag), (rows, size)),
+            (nn.BatchNorm1d(rows, eps=1e-3, momentum=0.3, affine=flag), (rows, columns)),
+            (nn.BatchNorm1d(rows, track_running_stats=flag), (rows, columns)),
+            (nn.BatchNorm1d(rows, momentum=None), (rows, columns)),
+            (nn.LayerNorm(columns, elementwise_affine=flag), (rows, columns)),
+            (nn.LayerNorm((rows, columns), eps=1e-2), (rows, columns)),
+            (nn.ReLU(inplace=flag), (rows, columns)),
+            (nn.LeakyReLU(0.2), (rows, columns)),
+            (nn.Dropout(0.3), (rows, columns)),
+            (nn.Identity(), (rows, columns)),
+            (nn.Sequential(), (rows, columns)),
+            (nn.Sequential(nn.Linear(columns, size), nn.Sequential(nn.Tanh())), (rows, size)),
+        ]
+        if width:
+            cases.append((conv, (size, width)))
+        return self.pick(cases)
+
+    def again(self):
+        """A layer once more, under its name or another."""
+        if not self.layers:
+            return
+        name, before, after = self.pick(self.layers)
+        i = self.value(lambda shape: shape == before)
+        if self.draw(st.booleans()):
+            layer = getattr(self.program, name)
+            name = self.name("other")
+            self.program.add_module(name, layer)
+        if i is not None:
+            self.step("call", i, name, shapes=[after])
+
+    def nested(self):
+        if self.depth == 2:
+            return
+        i = self.value()
+        inner, shapes = _program(self.draw, Program, [self.shapes[i]], self.depth + 1)
+        name = self.name("inner")
+        if self.layers and self.draw(st.booleans()):
+            # Shared: the inner module holds a layer of the outer one.
+            inner.shared = getattr(self.program, self.pick(self.layers)[0])
+        self.program.add_module(name, inner)
+        ways = list(_ways(inner.result))
+        if ways:
+            way, value = self.pick(ways)
+            self.step("pick", i, name, way, shapes=[shapes[value]])
+
+    def spare(self):
+        """A layer that is never called."""
+        self.program.add_module(self.name("spare"), nn.Linear(2, 2))
+
+    def tie(self):
+        linears = [m for m in self.program.modules() if type(m) is nn.Linear]
+        one = self.pick(linears) if linears else None
+        alike = [m for m in linears if one is not None and m.weight.shape == one.weight.shape]
+        if len(alike) > 1:
+            alike[0].weight = alike[-1].weight
+
+    def out(self):
+        """What the program returns: values in a nested container."""
+        last = len(self.shapes) - 1
+        value = st.integers(max(0, last - 3), last)
+        self.program.result = self.draw(
+            st.one_of(
+                st.just(last),
+                st.just(last),
+                st.lists(value, min_size=2, max_size=3).map(tuple),
+                st.lists(value, min_size=1, max_size=2),
+                st.fixed_dictionaries({"a": value, "b": st.tuples(value, st.just([last]))}),
+                st.builds(Pair, value, value),
+                st.tuples(value, st.sampled_from([None, 0.5, "text", ()]), value).map(
+                    lambda t: (t[0], (t[1], [t[2]]))
+                ),
+            )
+        )
+
+
+STEPS = (
+    ["plain"] * 3
+    + ["layer"] * 4
+    + ["binary", "reshaping", "joining", "in_place", "tensors", "tensors", "again", "again"]
+    + ["nested", "nested", "spare", "tie"]
+)
+
+
+def _ways(result, way=()):
+    """Where the values are in what a program returns: items to follow, and the value."""
+    if type(result) is int:
+        yield way, result
+    elif isinstance(result, dict):
+        for key, each in result.items():
+            yield from _ways(each, (*way, key))
+    elif isinstance(result, tuple | list):
+        for index, each in enumerate(result):
+            yield from _ways(each, (*way, index))
+
+
+def _program(draw, cls, shapes, depth):
+    program = cls()
+    writer = _Writer(draw, program, shapes, depth)
+    for name in draw(st.lists(st.sampled_from(STEPS), min_size=1, max_size=7 - 2 * depth)):
+        getattr(writer, name)()
+    writer.out()
+    return program, writer.shapes
+
+
+@st.composite
+def models(draw):
+    """A model, and a function that draws inputs for a batch size."""
+    torch.manual_seed(0)
+    cls = draw(st.sampled_from([Program, Program, Program, TwoInputs, Keyword]))
+    model, _ = _program(draw, cls, [(4, 4)] if cls is Program else [(4, 4)] * 2, 0)
+    with torch.no_grad():  # what constructors make anyway would come back even if it was lost
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.add_(torch.rand_like(tensor))
+    dtype = torch.float32
+    change = draw(st.sampled_from(["", "", "", "eval", "double", "frozen", "parts"]))
+    modules = list(model.modules())
+    if change == "eval":
+        model.eval()
+    elif change == "double":
+        dtype = torch.float64
+        model.double()
+    elif change == "frozen":
+        draw(st.sampled_from(modules)).requires_grad_(False)
+    elif change == "parts":
+        draw(st.sampled_from(modules)).eval()
+
+    def inputs(batch, seed):
+        generator = torch.Generator().manual_seed(seed)
+        count = 1 if cls is Program else 2
+        drawn = [torch.randn(batch, 4, 4, generator=generator, dtype=dtype) for _ in range(count)]
+        return (drawn[:1], {"scale": drawn[1]}) if cls is Keyword else (drawn, {})
+
+    return model, inputs
+
+
+def _observed(model, inputs, *, training):
+    """Everything that can be seen of a model in one mode; it is left as it was."""
+    modes = [module.training for module in model.modules()]
+    before = copy.deepcopy(model.state_dict())
+    model.train(training)
+    seen = {}
+    for batch, seed in ((2, 0), (3, 1)):
+        args, kwargs = inputs(batch, seed)
+        torch.manual_seed(seed)
+        model.zero_grad(set_to_none=True)
+        result = model(*args, **kwargs)
+        tensors = [each for each in _leaves(result) if isinstance(each, torch.Tensor)]
+        wanting = [each for each in tensors if each.requires_grad]
+        failed = None
+        if wanting:
+            try:
+                torch.autograd.backward(wanting, [torch.randn_like(each) for each in wanting])
+            except RuntimeError as error:  # in place on what autograd needs: so in both models
+                failed = type(error)
+        seen[batch] = {
+            "result": map_leaves(_detached, result),
+            "inputs afterwards": [args, kwargs],
+            "failed": failed,
+            "gradients": {name: p.grad for name, p in model.named_parameters()},
+            "state afterwards": copy.deepcopy(dict(model.state_dict())),
+        }
+    model.load_state_dict(before)
+    model.zero_grad(set_to_none=True)
+    for module, mode in zip(model.modules(), modes, strict=True):
+        module.training = mode
+    return seen
+
+
+def _detached(leaf):
+    return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _leaves(value):
+    if isinstance(value, tuple | list):
+        return [leaf for each in value for leaf in _leaves(each)]
+    if isinstance(value, dict):
+        return [leaf for each in value.values() for leaf in _leaves(each)]
+    return [value]
+
+
+def _same(one, other):
+    """Equal to the bit, and of the same types; a named tuple by its name and fields."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        if one.dtype is not other.dtype or one.shape != other.shape:
+            return False
+        bits = [each.detach().contiguous().flatten().view(torch.uint8) for each in (one, other)]
+        return torch.equal(*bits)
+    fields = getattr(one, "_fields", None)
+    if fields is not None:
+        alike = type(one).__name__ == type(other).__name__
+        return alike and fields == other._fields and _same(tuple(one), tuple(other))
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, tuple | list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, slice):
+        return all(_same(a, b) for a, b in zip(parts(one), parts(other), strict=True))
+    if isinstance(one, Record):
+        return one.type == other.type and _same(one.fields, other.fields)
+    if isinstance(one, float | complex):
+        return repr(one) == repr(other)  # nan is nan, and 0.0 is not -0.0
+    return one == other
+
+
+def _state(model):
+    """What a user sees of the state, and which keys are one tensor."""
+    tensors = model.state_dict(keep_vars=True)
+    first = {}
+    return {
+        "keys": list(tensors),
+        "one object": [first.setdefault(id(each), key) for key, each in tensors.items()],
+        "kinds": [(type(t), t.dtype, t.shape, t.requires_grad) for t in tensors.values()],
+        "parameters": [name for name, _ in model.named_parameters()],
+        "values": [each.detach().clone() for each in tensors.values()],
+    }
+
+
+def _differing(one, other, where=""):
+    """The places in nested dicts in which two differ: what a failed test shows."""
+    if isinstance(one, dict) and isinstance(other, dict) and list(one) == list(other):
+        return [
+            place for key in one for place in _differing(one[key], other[key], f"{where} {key!r}")
+        ]
+    return [] if _same(one, other) else [where]
+
+
+def _attributes(model):
+    return [
+        {
+            name: dict(value) if isinstance(value, dict) else value
+            for name, value in vars(each).items()
+        }
+        for each in model.modules()
+    ]
+
+
+def _identical(one, other):
+    """Whether modules hold the very same things under the same names."""
+    return all(
+        list(a) == list(b)
+        and all(
+            (a[name].keys() == b[name].keys() and all(a[name][k] is b[name][k] for k in a[name]))
+            if isinstance(a[name], dict)
+            else a[name] is b[name]
+            for name in a
+        )
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+MODES = {"evaluating": False, "training": True}
+
+
+@settings(ALWAYS, max_examples=200)
+@given(models())
+def test_models_come_back(case):
+    model, inputs = case
+    try:
+        wanted = {
+            name: _observed(model, inputs, training=training) for name, training in MODES.items()
+        }
+    except RuntimeError:  # in place on a view that autograd forbids: no model at all
+        assume(False)
+    attributes, state = _attributes(model), _state(model)
+    random_state = torch.get_rng_state()
+    ir = lg.to_ir(model)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert _identical(_attributes(model), attributes)
+    assert _differing(_state(model), state) == []
+    assert lg.to_ir(model) == ir
+
+    form = ir.to_dict()
+    read = Ir.from_dict(form)
+    assert read == ir
+    assert Ir.from_dict(ir.flatten().to_dict()) == ir.flatten()
+    rebuilt = lg.to_torch(read, model.state_dict())
+    assert ir == read
+    assert _same(ir.to_dict(), form)
+    assert [each.training for each in rebuilt.modules()] == [
+        each.training for each in model.modules()
+    ]
+    for what, each in {
+        "rebuilt": rebuilt,
+        "flat": lg.to_torch(ir.flatten(), model.state_dict()),
+        "copied": copy.deepcopy(rebuilt),
+        "a copy's weights": _loaded(lg.to_torch(read), model.state_dict()),
+        "rebuilt twice": lg.to_torch(lg.to_ir(rebuilt), rebuilt.state_dict()),
+    }.items():
+        assert _differing(_state(each), state) == [], what
+        for name, training in MODES.items():
+            seen = _observed(each, inputs, training=training)
+            assert _differing(seen, wanted[name]) == [], f"{what}, {name}:\n{ir}"
+    for name, training in MODES.items():  # converting and building have not changed the original
+        assert _differing(_observed(model, inputs, training=training), wanted[name]) == []
+
+
+def _loaded(model, state_dict):
+    model.load_state_dict(state_dict)
+    return model
+
+
+class Named(nn.Module):
+    """A child, a parameter and an input of names that were not chosen for their looks."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.children_by_name = nn.ModuleDict({name: nn.Linear(3, 3)})
+        self.last = nn.Linear(3, 3)
+        self.name = name
+
+    def forward(self, x):
+        y = self.children_by_name[self.name](x)
+        return torch.relu(self.last(y)).clamp(max=math.inf) + y
+
+
+AWKWARD = st.sampled_from(
+    [*keyword.kwlist, *keyword.softkwlist, "self", "torch", "inf", "nan", "device", "math", "getattr"]
+    + ["output", "input", "root", "x", "forward_", "a b", "ä", "0", "-", '"', "'", "\\", "\n", "{x}"]
+)
+
+
+@settings(ALWAYS, max_examples=60)
+@given(AWKWARD)
+def test_any_name_of_a_child(name):
+    torch.manual_seed(0)
+    try:
+        model = Named(name)
+    except (KeyError, TypeError):  # a name of a method of ModuleDict
+        assume(False)
+    x = torch.randn(2, 3)
+    ir = lg.to_ir(model)
+    for each in (ir, ir.flatten()):
+        try:
+            rebuilt = lg.to_torch(each, model.state_dict())
+        except LayergraphError as error:
+            assert not name.isidentifier() or keyword.iskeyword(name), error
+            continue
+        assert list(rebuilt.state_dict()) == list(model.state_dict())
+        assert torch.equal(rebuilt(x), model(x))
+
+
+@settings(ALWAYS, max_examples=60)
+@given(AWKWARD.filter(lambda name: name.isidentifier() and not keyword.iskeyword(name)))
+def test_any_name_of_an_input(name):
+    assume(name != "self")
+    space = {"nn": nn}
+    source = f"class Model(nn.Module):\n  def forward(this, {name}):\n    return this.inner({name})"
+    exec(source, space)
+    model = space["Model"]()
+    model.inner = Named("a")
+    x = torch.randn(2, 3)
+    ir = lg.to_ir(model)
+    for each in (ir, ir.flatten()):
+        rebuilt = lg.to_torch(each, model.state_dict())
+        assert torch.equal(rebuilt(x), model(x))
+        for parameter in each[each.root].parameters().values():
+            assert torch.equal(rebuilt(**{parameter: x}), model(x))
+
+
+@settings(ALWAYS, max_examples=50)
+@given(irs())
+def test_random_irs_are_built_or_refused(ir):
+    for do in (lg.to_torch, Ir.flatten):
+        try:
+            do(ir)
+        except LayergraphError:
+            pass
