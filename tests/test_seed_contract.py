@@ -13,8 +13,8 @@ from torch import nn
 
 import layergraph as lg
 from layergraph import Ir
-from layergraph.check import check
 from layergraph.errors import BuildError
+from layergraph.ir import check
 from layergraph.ir2torch import get_default_converter as get_ir2torch
 from layergraph.torch2ir import Implementation, get_default_converter
 

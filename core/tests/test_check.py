@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,9 +16,21 @@ from torch import nn
 from torch.nn import functional
 
 import layergraph as lg
-from layergraph.check import MAX_NESTING, check, find_problems
 from layergraph.errors import InvalidIrError, LayergraphError
-from layergraph.ir import Edge, Graph, Implementation, Ir, Node, Record, Ref, Symbol, TensorSpec
+from layergraph.ir import (
+    Edge,
+    Graph,
+    Implementation,
+    Ir,
+    Node,
+    Record,
+    Ref,
+    Symbol,
+    TensorSpec,
+    check,
+    find_problems,
+)
+from layergraph.ir.rules import MAX_NESTING
 
 
 def _node(name, kind, implementation, **more):
@@ -25,7 +38,7 @@ def _node(name, kind, implementation, **more):
 
 
 def _graph(*nodes, edges=""):
-    """The nodes and edges of a graph; edges as ``"a>b b>c"``, or as a list where names have blanks."""
+    """The nodes and edges of a graph; edges as ``"a>b b>c"``, or as a list if names have blanks."""
     listed = edges.split() if isinstance(edges, str) else edges
     pairs = [tuple(pair.split(">")) for pair in listed]
     return {
@@ -651,7 +664,7 @@ def test_bad_dict_form(damage):
 )
 def test_no_dict_form_at_all(form):
     with pytest.raises(
-        InvalidIrError, match="the IR: .* where a dict of implementations by name belongs"
+        InvalidIrError, match=r"the IR: .* where a dict of implementations by name belongs"
     ):
         Ir.from_dict(form)
 
@@ -678,7 +691,7 @@ def test_reading_finds_every_fault_at_once():
 
 def test_two_implementations_of_one_name():
     root = Implementation("module", name="root")
-    with pytest.raises(InvalidIrError, match="implementation 'root': another .* same name"):
+    with pytest.raises(InvalidIrError, match=r"implementation 'root': another .* same name"):
         Ir([root, root])
 
 
@@ -696,7 +709,7 @@ def _sequence(*calls):
     nodes += [_node(f"n{index}", kind, name) for index, (kind, name) in enumerate(calls)]
     nodes.append(_node("output", "output", "output"))
     names = [node["name"] for node in nodes]
-    edges = " ".join(f"{a}>{b}" for a, b in zip(names, names[1:], strict=False))
+    edges = " ".join(f"{a}>{b}" for a, b in itertools.pairwise(names))
     return _graph(*nodes, edges=edges)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import keyword
 import math
 from collections import namedtuple
+from random import Random
 
 import torch
 from hypothesis import HealthCheck, assume, given, settings
@@ -56,7 +58,7 @@ def _values(atoms):
             st.builds(slice, inside, inside, inside),
             st.builds(Record, NAMES, st.dictionaries(NAMES, inside, max_size=3)),
         ),
-        max_leaves=8,
+        max_leaves=5,
     )
 
 
@@ -90,9 +92,7 @@ def graphs(draw, callees):
         if args is None and index:
             sources += draw(st.lists(st.sampled_from(names[:index]), max_size=2))
         kind, of = draw(
-            st.sampled_from(
-                [("function", "torch.neg"), ("state", "w"), ("input", "x"), *callees]
-            )
+            st.sampled_from([("function", "torch.neg"), ("state", "w"), ("input", "x"), *callees])
         )
         nodes[name] = Node(name, kind, of, args, kwargs, draw(DATA))
         pairs += [(source, name) for source in sources]
@@ -267,6 +267,12 @@ def _setitem(value, index, item):
     return value
 
 
+def _halves(value, dim):
+    # Unpacked by name, since how many a chunk gives is only known so.
+    left, right = value.chunk(2, dim=dim)
+    return left, right
+
+
 def _iadd(value, other):
     value += other
     return value
@@ -289,7 +295,7 @@ OPS = {
     "dropout": lambda m, v, i, p: functional.dropout(v[i], p, training=m.training),
     "mode": lambda m, v, i: v[i] * 2 if m.training else v[i] - 1,
     "cat": lambda m, v, i, j, dim: torch.cat([v[i], v[j], v[i]], dim=dim),
-    "chunk": lambda m, v, i, dim: v[i].chunk(2, dim=dim),
+    "chunk": lambda m, v, i, dim: _halves(v[i], dim),
     "second": lambda m, v, i, dim: torch.chunk(v[i], 2, dim)[1],
     "index": lambda m, v, i, index: v[i][index],
     "turn": lambda m, v, i: v[i].transpose(1, 2),
@@ -341,7 +347,7 @@ class Program(nn.Module):
     def run(self, values):
         for op, *arguments in self.steps:
             value = OPS[op](self, values, *arguments)
-            values.extend(value if type(value) in (tuple, list) or op == "chunk" else [value])
+            values.extend(value if op == "chunk" else [value])
         return _filled(self.result, values)
 
     def forward(self, x):
@@ -361,15 +367,15 @@ class Keyword(Program):
 class _Writer:
     """Draws a program step by step, keeping count of the shapes of its values."""
 
-    def __init__(self, draw, program, shapes, depth):
-        self.draw = draw
+    def __init__(self, random, program, shapes, depth):
+        self.random = random
         self.program = program
         self.shapes = list(shapes)
         self.depth = depth
         self.layers = []
 
     def pick(self, options):
-        return self.draw(st.sampled_from(options))
+        return self.random.choice(options)
 
     def step(self, op, *arguments, shapes):
         self.program.steps.append((op, *arguments))
@@ -377,7 +383,7 @@ class _Writer:
 
     def value(self, wanted=lambda shape: True):
         fitting = [i for i, shape in enumerate(self.shapes) if wanted(shape)]
-        return self.pick(fitting[-4:]) if fitting else None
+        return self.pick(fitting[-3:]) if fitting else None
 
     def name(self, wish):
         taken = len(self.program._modules) + len(self.program._parameters)
@@ -388,7 +394,7 @@ class _Writer:
     def plain(self):
         i = self.value()
         shape = self.shapes[i]
-        number = self.pick([0, 1, -1, 2, 0.5, math.inf, True])
+        number = self.pick([0, 1, -1, 2, 0.5])
         op, *arguments = self.pick(
             [
                 ("twice",),
@@ -452,7 +458,7 @@ class _Writer:
                 ("part",),
             ]
         )
-        if self.draw(st.booleans()):  # on a value of its own, so that autograd can follow
+        if self.random.random() < 0.5:  # on a value of its own, so that autograd can follow
             self.step("clone", i, shapes=[self.shapes[i]])
             i = len(self.shapes) - 1
         self.step(op, i, *arguments, shapes=[self.shapes[i]])
@@ -496,7 +502,7 @@ class _Writer:
         self.step("call", i, name, shapes=[shape])
 
     def _layer(self, rows, columns):
-        flag, size = self.draw(st.booleans()), self.pick([1, 2, 4])
+        flag, size = self.random.random() < 0.5, self.pick([1, 2, 4])
         kernel, padding, dilation = self.pick([1, 3]), self.pick([0, 1, "same"]), self.pick([1, 2])
         groups = self.pick([g for g in (1, 2) if rows % g == 0 and size % g == 0])
         mode = self.pick(["zeros", "circular"])
@@ -535,7 +541,7 @@ class _Writer:
             return
         name, before, after = self.pick(self.layers)
         i = self.value(lambda shape: shape == before)
-        if self.draw(st.booleans()):
+        if self.random.random() < 0.5:
             layer = getattr(self.program, name)
             name = self.name("other")
             self.program.add_module(name, layer)
@@ -546,9 +552,9 @@ class _Writer:
         if self.depth == 2:
             return
         i = self.value()
-        inner, shapes = _program(self.draw, Program, [self.shapes[i]], self.depth + 1)
+        inner, shapes = _program(self.random, Program, [self.shapes[i]], 3, self.depth + 1)
         name = self.name("inner")
-        if self.layers and self.draw(st.booleans()):
+        if self.layers and self.random.random() < 0.5:
             # Shared: the inner module holds a layer of the outer one.
             inner.shared = getattr(self.program, self.pick(self.layers)[0])
         self.program.add_module(name, inner)
@@ -571,19 +577,16 @@ class _Writer:
     def out(self):
         """What the program returns: values in a nested container."""
         last = len(self.shapes) - 1
-        value = st.integers(max(0, last - 3), last)
-        self.program.result = self.draw(
-            st.one_of(
-                st.just(last),
-                st.just(last),
-                st.lists(value, min_size=2, max_size=3).map(tuple),
-                st.lists(value, min_size=1, max_size=2),
-                st.fixed_dictionaries({"a": value, "b": st.tuples(value, st.just([last]))}),
-                st.builds(Pair, value, value),
-                st.tuples(value, st.sampled_from([None, 0.5, "text", ()]), value).map(
-                    lambda t: (t[0], (t[1], [t[2]]))
-                ),
-            )
+        some = [self.random.randint(max(0, last - 3), last) for _ in range(2)]
+        self.program.result = self.pick(
+            [
+                *(last, last, last),
+                (last, *some),
+                [last],
+                {"a": last, "b": (some[0], [some[1]])},
+                Pair(*some),
+                (last, (self.pick([None, 0.5, "text", ()]), [some[0]])),
+            ]
         )
 
 
@@ -607,27 +610,31 @@ def _ways(result, way=()):
             yield from _ways(each, (*way, index))
 
 
-def _program(draw, cls, shapes, depth):
+def _program(random, cls, shapes, size, depth):
     program = cls()
-    writer = _Writer(draw, program, shapes, depth)
-    for name in draw(st.lists(st.sampled_from(STEPS), min_size=1, max_size=7 - 2 * depth)):
-        getattr(writer, name)()
+    writer = _Writer(random, program, shapes, depth)
+    for _ in range(size):
+        getattr(writer, random.choice(STEPS))()
     writer.out()
     return program, writer.shapes
 
 
-@st.composite
-def models(draw):
-    """A model, and a function that draws inputs for a batch size."""
-    torch.manual_seed(0)
-    cls = draw(st.sampled_from([Program, Program, Program, TwoInputs, Keyword]))
-    model, _ = _program(draw, cls, [(4, 4)] if cls is Program else [(4, 4)] * 2, 0)
+def _model(seed, size):
+    """A model, and a function that draws inputs for a batch size.
+
+    Drawn from a seed, and not by hypothesis, whose draws are mostly of tiny models.
+    """
+    random = Random(seed)
+    torch.manual_seed(seed)
+    cls = random.choice([Program, Program, Program, TwoInputs, Keyword])
+    shapes = [(4, 4)] if cls is Program else [(4, 4)] * 2
+    model, _ = _program(random, cls, shapes, size, 0)
     with torch.no_grad():  # what constructors make anyway would come back even if it was lost
         for tensor in model.state_dict().values():
             if tensor.is_floating_point():
                 tensor.add_(torch.rand_like(tensor))
     dtype = torch.float32
-    change = draw(st.sampled_from(["", "", "", "eval", "double", "frozen", "parts"]))
+    change = random.choice(["", "", "", "eval", "double", "frozen", "parts"])
     modules = list(model.modules())
     if change == "eval":
         model.eval()
@@ -635,9 +642,9 @@ def models(draw):
         dtype = torch.float64
         model.double()
     elif change == "frozen":
-        draw(st.sampled_from(modules)).requires_grad_(False)
+        random.choice(modules).requires_grad_(False)
     elif change == "parts":
-        draw(st.sampled_from(modules)).eval()
+        random.choice(modules).eval()
 
     def inputs(batch, seed):
         generator = torch.Generator().manual_seed(seed)
@@ -768,10 +775,10 @@ def _identical(one, other):
 MODES = {"evaluating": False, "training": True}
 
 
-@settings(ALWAYS, max_examples=200)
-@given(models())
-def test_models_come_back(case):
-    model, inputs = case
+@settings(ALWAYS, max_examples=70)
+@given(seed=st.integers(0, 2**32), size=st.integers(1, 12))
+def test_models_come_back(seed, size):
+    model, inputs = _model(seed, size)
     try:
         wanted = {
             name: _observed(model, inputs, training=training) for name, training in MODES.items()
@@ -831,8 +838,12 @@ class Named(nn.Module):
 
 
 AWKWARD = st.sampled_from(
-    [*keyword.kwlist, *keyword.softkwlist, "self", "torch", "inf", "nan", "device", "math", "getattr"]
-    + ["output", "input", "root", "x", "forward_", "a b", "ä", "0", "-", '"', "'", "\\", "\n", "{x}"]
+    [
+        *keyword.kwlist,
+        *keyword.softkwlist,
+        *"self torch inf nan device math getattr output input root x forward_ ä 0 - ' {x}".split(),
+        *("a b", '"', "\\", "\n"),
+    ]
 )
 
 
@@ -849,8 +860,9 @@ def test_any_name_of_a_child(name):
     for each in (ir, ir.flatten()):
         try:
             rebuilt = lg.to_torch(each, model.state_dict())
-        except LayergraphError as error:
-            assert not name.isidentifier() or keyword.iskeyword(name), error
+        except LayergraphError:
+            if name.isidentifier() and not keyword.iskeyword(name):
+                raise
             continue
         assert list(rebuilt.state_dict()) == list(model.state_dict())
         assert torch.equal(rebuilt(x), model(x))
@@ -878,7 +890,5 @@ def test_any_name_of_an_input(name):
 @given(irs())
 def test_random_irs_are_built_or_refused(ir):
     for do in (lg.to_torch, Ir.flatten):
-        try:
+        with contextlib.suppress(LayergraphError):
             do(ir)
-        except LayergraphError:
-            pass

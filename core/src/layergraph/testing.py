@@ -27,10 +27,9 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils import _pytree as pytree
 
-from layergraph.check import find_problems
 from layergraph.convert import to_ir, to_torch
 from layergraph.errors import CaptureError, LayergraphError
-from layergraph.ir import Ir
+from layergraph.ir import Ir, find_problems
 
 
 @dataclass(frozen=True, slots=True)

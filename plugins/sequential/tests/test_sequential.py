@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import layergraph as lg
-from layergraph.check import find_problems
 from layergraph.errors import BuildError
+from layergraph.ir import find_problems
 from layergraph.testing import layers_of
 
 

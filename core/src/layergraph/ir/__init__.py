@@ -15,8 +15,10 @@ from layergraph.ir.graph import (
     returned,
     wired,
 )
-from layergraph.ir.model import ROOT, Ir
+from layergraph.ir.mapping import ROOT
+from layergraph.ir.model import Ir
 from layergraph.ir.names import Namer
+from layergraph.ir.rules import check, find_problems
 from layergraph.ir.values import Record, Ref, Symbol, Value, leaves, map_leaves, refs
 
 __all__ = [
@@ -38,6 +40,8 @@ __all__ = [
     "Symbol",
     "TensorSpec",
     "Value",
+    "check",
+    "find_problems",
     "leaves",
     "map_leaves",
     "refs",

@@ -8,7 +8,7 @@ from typing import Any
 from layergraph.errors import InvalidIrError, Place, Problem
 from layergraph.ir.graph import Edge, Graph, Implementation, Node, TensorSpec
 from layergraph.ir.hierarchy import children_to_state
-from layergraph.ir.model import ROOT, Ir
+from layergraph.ir.mapping import ROOT, Implementations
 from layergraph.ir.values import copied
 
 NODE_FIELDS = ("name", "type", "implementation", "args", "kwargs")
@@ -25,7 +25,7 @@ IMPLEMENTATION_FIELDS = (
 )
 
 
-def to_dict(ir: Ir) -> dict[str, dict[str, Any]]:
+def to_dict(ir: Implementations) -> dict[str, dict[str, Any]]:
     """See :meth:`Ir.to_dict`."""
     # A submodule may itself be called "root": then it is the children that tell the two apart.
     told_apart = [ir.root] if ir.root != ROOT else []
@@ -75,8 +75,8 @@ def _node_to_dict(node: Node) -> dict[str, Any]:
     return form
 
 
-def from_dict(form: Mapping[str, Mapping[str, Any]]) -> Ir:
-    """See :meth:`Ir.from_dict`."""
+def from_dict(form: Mapping[str, Mapping[str, Any]]) -> tuple[list[Implementation], str]:
+    """The implementations, and which of them is the root: see :meth:`Ir.from_dict`."""
     reader = _Reader()
     implementations = [
         reader.implementation(name, entry)
@@ -84,7 +84,7 @@ def from_dict(form: Mapping[str, Mapping[str, Any]]) -> Ir:
     ]
     if reader.problems:
         raise InvalidIrError(reader.problems)
-    return Ir(implementations, _root(implementations))
+    return implementations, _root(implementations)
 
 
 def _root(implementations: list[Implementation]) -> str:

@@ -8,29 +8,24 @@ from typing import Any
 
 from layergraph.errors import InvalidIrError, Place, Problem
 from layergraph.ir.graph import OUTPUT, STATE, Graph, Implementation, Node, returned, wired
-from layergraph.ir.model import Ir
+from layergraph.ir.mapping import Implementations
 from layergraph.ir.names import Namer
 from layergraph.ir.values import Ref, Value, map_leaves
 
 
-def flatten(ir: Ir) -> Ir:
-    """See :meth:`Ir.flatten`."""
+def flatten(ir: Implementations) -> list[Implementation]:
+    """The implementations of a checked IR, of which only the root has a graph."""
     root = ir[ir.root]
-    if not root.nodes:
-        return ir
-    graph = wired(_Flattening(ir, training=True).nodes())
+    graph = wired(_Flattening(ir, training=True).nodes()) if root.nodes else Graph()
     evaluation = None
     if any(implementation.evaluation is not None for implementation in ir.values()):
         evaluation = wired(_Flattening(ir, training=False).nodes())
-    return Ir(
-        [
-            replace(implementation, nodes=graph.nodes, edges=graph.edges, evaluation=evaluation)
-            if implementation is root
-            else replace(implementation, nodes={}, edges={}, evaluation=None)
-            for implementation in ir.values()
-        ],
-        ir.root,
-    )
+    return [
+        replace(implementation, nodes=graph.nodes, edges=graph.edges, evaluation=evaluation)
+        if implementation is root
+        else replace(implementation, nodes={}, edges={}, evaluation=None)
+        for implementation in ir.values()
+    ]
 
 
 @dataclass(slots=True)
@@ -48,7 +43,7 @@ class _Call:
 class _Flattening:
     """Writes the nodes of one level, in one mode."""
 
-    def __init__(self, ir: Ir, *, training: bool) -> None:
+    def __init__(self, ir: Implementations, *, training: bool) -> None:
         self._ir = ir
         self._training = training
         self._namer = Namer()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from layergraph.ir.graph import FUNCTION, INPUT, OUTPUT, STATE, Implementation, Node
-from layergraph.ir.model import Ir
+from layergraph.ir.mapping import Implementations
 from layergraph.ir.values import Record, Ref, Symbol, Value, map_leaves
 
 
@@ -19,7 +19,7 @@ class _Bare:
         return self._text
 
 
-def render(ir: Ir) -> str:
+def render(ir: Implementations) -> str:
     """One line an implementation, and beneath it one line a node of its graph."""
     names = [ir.root, *(name for name in ir if name != ir.root)]
     return "\n".join(line for name in names for line in _implementation(ir[name]))

@@ -96,7 +96,7 @@ def refs(*values: Value) -> Iterator[str]:
 def map_leaves(function: Callable[[Value], Any], value: Value) -> Any:
     """The same nested value with every leaf replaced by what ``function`` gives for it.
 
-    It recurses as deep as the value is nested; :func:`layergraph.check.check` bounds that.
+    It recurses as deep as the value is nested; :func:`layergraph.ir.check` bounds that.
     """
     inside = parts(value)
     if inside is None:

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from layergraph.check import check
 from layergraph.functions import Functions
 from layergraph.hookspecs import hookimpl
-from layergraph.ir import Implementation, Ir
+from layergraph.ir import Implementation, Ir, check
 from layergraph.ir2torch.build import Builder
 from layergraph.ir2torch.load import accept_missing_duplicates, load
 from layergraph.plugins import Hooks, Plugin, installed_plugins

@@ -8,11 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from layergraph.check import check
 from layergraph.errors import CaptureError, LayergraphError, PluginError, first_line
 from layergraph.functions import Functions
 from layergraph.hookspecs import hookimpl
-from layergraph.ir import ROOT, Implementation, Ir, TensorSpec
+from layergraph.ir import ROOT, Implementation, Ir, TensorSpec, check
 from layergraph.plugins import Hooks, Plugin, installed_plugins
 from layergraph.registration import Registry
 from layergraph.state import all_tensors, describe, own_tensors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import nn
 
 from layergraph import Implementation, hookimpl
@@ -38,9 +40,14 @@ _CLASSES = (
 )
 
 
-def _own_size(size: int, embed_dim: int) -> int | None:
-    """What the argument was: without one the size is that of the embedding."""
-    return None if size == embed_dim else size
+def _size(name: str) -> Callable[[nn.Module], int | None]:
+    """How to read a size that is None where it is that of the embedding."""
+
+    def read(module: nn.Module) -> int | None:
+        size: int = getattr(module, name)
+        return None if size == module.embed_dim else size
+
+    return read
 
 
 TABLE = LayerTable(
@@ -54,8 +61,8 @@ TABLE = LayerTable(
             readers={
                 "bias": lambda module: module.in_proj_bias is not None,
                 "add_bias_kv": lambda module: module.bias_k is not None,
-                "kdim": lambda module: _own_size(module.kdim, module.embed_dim),
-                "vdim": lambda module: _own_size(module.vdim, module.embed_dim),
+                "kdim": _size("kdim"),
+                "vdim": _size("vdim"),
             },
         ),
     ]

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from layergraph.errors import InvalidIrError, Place, Problem
-from layergraph.ir import (
+from layergraph.ir.dictionary import EDGE_FIELDS, IMPLEMENTATION_FIELDS, NODE_FIELDS
+from layergraph.ir.graph import (
     FUNCTION,
     INPUT,
     MODULE,
@@ -18,24 +19,18 @@ from layergraph.ir import (
     Edge,
     Graph,
     Implementation,
-    Ir,
     Node,
-    Record,
-    Ref,
-    Symbol,
     TensorSpec,
-    Value,
-    refs,
 )
-from layergraph.ir.dictionary import EDGE_FIELDS, IMPLEMENTATION_FIELDS, NODE_FIELDS
+from layergraph.ir.mapping import Implementations
 from layergraph.ir.names import is_parameter_name
-from layergraph.ir.values import ATOMS, parts
+from layergraph.ir.values import ATOMS, Record, Ref, Symbol, Value, parts, refs
 
 MAX_NESTING = 100
 """How deep values may be nested: more than any call of a torch function needs."""
 
 
-def check(ir: Ir) -> None:
+def check(ir: Implementations) -> None:
     """Raise if an IR breaks a rule.
 
     Raises:
@@ -46,7 +41,7 @@ def check(ir: Ir) -> None:
         raise InvalidIrError(problems)
 
 
-def find_problems(ir: Ir) -> list[Problem]:
+def find_problems(ir: Implementations) -> list[Problem]:
     """Every rule that an IR breaks, in the order of the IR; empty for a valid one.
 
     Rules about the whole are looked at only where the parts are in order.
@@ -328,7 +323,7 @@ def _check_cycles(problems: _Problems, place: Place, graph: Graph) -> None:
 # --- the whole ---
 
 
-def _check_hierarchy(problems: _Problems, ir: Ir) -> None:
+def _check_hierarchy(problems: _Problems, ir: Implementations) -> None:
     for implementation in ir.values():
         for child, target in (implementation.children or {}).items():
             place = _place(implementation).at("child", child)
@@ -350,7 +345,7 @@ def _check_hierarchy(problems: _Problems, ir: Ir) -> None:
             )
 
 
-def _check_circles(problems: _Problems, ir: Ir) -> set[str]:
+def _check_circles(problems: _Problems, ir: Implementations) -> set[str]:
     """Look for implementations that contain themselves; give those that the root contains."""
     reached = {ir.root}
     finished: set[str] = set()
@@ -371,11 +366,11 @@ def _check_circles(problems: _Problems, ir: Ir) -> set[str]:
     return reached
 
 
-def _targets(ir: Ir, name: str) -> Iterator[str]:
+def _targets(ir: Implementations, name: str) -> Iterator[str]:
     return iter([target for target in (ir[name].children or {}).values() if target in ir])
 
 
-def _check_calls(problems: _Problems, ir: Ir) -> None:
+def _check_calls(problems: _Problems, ir: Implementations) -> None:
     parents: dict[str, list[str]] = {}
     for name, implementation in ir.items():
         for target in (implementation.children or {}).values():
@@ -392,7 +387,7 @@ def _check_calls(problems: _Problems, ir: Ir) -> None:
 
 def _check_call(
     problems: _Problems,
-    ir: Ir,
+    ir: Implementations,
     parents: Mapping[str, list[str]],
     implementation: Implementation,
     place: Place,

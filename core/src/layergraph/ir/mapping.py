@@ -1,0 +1,89 @@
+"""The implementations of a model, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from layergraph.errors import InvalidIrError, Place, Problem
+from layergraph.ir.graph import Implementation
+from layergraph.ir.hierarchy import derive_children
+
+ROOT = "root"
+
+
+class Implementations(Mapping[str, Implementation]):
+    """An ordered mapping from name to implementation, one of which is the model itself.
+
+    Two are equal if their implementations are, in the same order, with the same root.
+
+    Args:
+        implementations: in the order of the model, each with a name of its own. Children that an
+            implementation does not state are derived from names and calls.
+        root: the name of the implementation that is the model.
+
+    Raises:
+        InvalidIrError: a name is used twice, or the root is missing.
+    """
+
+    __slots__ = ("_implementations", "root")
+
+    def __init__(self, implementations: Iterable[Implementation], root: str = ROOT) -> None:
+        self.root = root
+        self._implementations: dict[str, Implementation] = {}
+        problems = []
+        for implementation in implementations:
+            if implementation.name in self._implementations:
+                problems.append(
+                    Problem(
+                        Place("implementation", implementation.name),
+                        "another implementation has the same name",
+                        "give each its own",
+                    )
+                )
+            self._implementations[implementation.name] = implementation
+            children = implementation.children
+            if children is not None and not _are_names(children):
+                problems.append(
+                    Problem(
+                        Place("implementation", implementation.name),
+                        f"its children are {children!r}",
+                        "map the name of each child to that of its implementation",
+                    )
+                )
+        if root not in self._implementations:
+            problems.append(
+                Problem(
+                    Place("the IR"),
+                    f"there is no implementation named {root!r}, the root",
+                    "add it, or say which implementation is the root",
+                )
+            )
+        if problems:
+            raise InvalidIrError(problems)
+        for name, children in derive_children(self._implementations, root).items():
+            implementation = self._implementations[name]
+            if implementation.children != children:
+                self._implementations[name] = replace(implementation, children=children)
+
+    def __getitem__(self, name: str) -> Implementation:
+        return self._implementations[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._implementations)
+
+    def __len__(self) -> int:
+        return len(self._implementations)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Implementations):
+            return NotImplemented
+        return self.root == other.root and list(self.values()) == list(other.values())
+
+    __hash__ = None  # type: ignore[assignment]  # implementations can be edited
+
+
+def _are_names(children: object) -> bool:
+    return isinstance(children, dict) and all(
+        type(child) is str and type(target) is str for child, target in children.items()
+    )
