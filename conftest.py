@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -109,6 +110,7 @@ def round_trip() -> RoundTrip:
         assert_same(model, rebuilt, *inputs)
         assert_same(model, lg.to_torch(ir.flatten(), model.state_dict()), *inputs)
         assert_same(model, copy.deepcopy(rebuilt), *inputs)
+        assert_same(model, pickle.loads(pickle.dumps(rebuilt)), *inputs)
         return ir, rebuilt
 
     return check

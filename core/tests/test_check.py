@@ -975,6 +975,42 @@ def test_the_valid_form_is_valid():
     assert torch.equal(model.eval()(x), wanted)
 
 
+CONTAINER = _sequence(("linear", "s.0"), ("relu", "s.1"))
+OTHER_GRAPHS = {
+    "another order": (_sequence(("relu", "s.1"), ("linear", "s.0")), lambda lin, x: lin(x.relu())),
+    "one left out": (_sequence(("linear", "s.0")), lambda lin, x: lin(x)),
+    "one twice": (
+        _sequence(("linear", "s.0"), ("relu", "s.1"), ("linear", "s.0")),
+        lambda lin, x: lin(lin(x).relu()),
+    ),
+    "a function too": (
+        _sequence(("linear", "s.0"), ("relu", "s.1"), ("function", "torch.neg")),
+        lambda lin, x: -lin(x).relu(),
+    ),
+    "its own": (CONTAINER, lambda lin, x: lin(x).relu()),
+    "none": (_graph(), lambda lin, x: lin(x).relu()),
+}
+
+
+@pytest.mark.parametrize("graph", [pytest.param(g, id=n) for n, g in OTHER_GRAPHS.items()])
+def test_graph_of_a_container(graph):
+    """A container's class does the calling: so its graph must say the same, or be heeded."""
+    graph, expect = graph
+    form = _form(
+        _entry("root", "module", _sequence(("sequential", "s"))),
+        _entry("s", "sequential", graph),
+        {**TWO, "name": "s.0"},
+        _entry("s.1", "relu"),
+    )
+    x = torch.randn(4, 3)
+    try:
+        model = lg.to_torch(form)
+    except LayergraphError:
+        return
+    lin = next(each for each in model.modules() if type(each) is nn.Linear)
+    assert torch.equal(model(x), expect(lin, x))
+
+
 # --- bad input meets an error of layergraph ---
 
 

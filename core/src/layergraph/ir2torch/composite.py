@@ -68,15 +68,24 @@ class Composite(fx.GraphModule):
     def __deepcopy__(self, memo: dict[int, Any]) -> Composite:
         result: Composite = type(self).__new__(type(self))
         memo[id(self)] = result
+        restore, arguments = self.__reduce__()
+        return restore(*copy.deepcopy(arguments, memo), result)  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # GraphModule's own would trace the generated code anew, and lose what the code does not
+        # name.
         own = {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
-        members = nn.Module()
-        vars(members).update(copy.deepcopy(own, memo))
-        evaluation = self.evaluation
-        Composite.__init__(
-            result,
-            members,
-            copy.deepcopy(self.graph, memo),
-            None if evaluation is None else copy.deepcopy(evaluation.graph, memo),
-        )
-        vars(result).update({name: vars(members)[name] for name in own})
-        return result
+        graphs = [self.graph] if self.evaluation is None else [self.graph, self.evaluation.graph]
+        # Copies, because a graph knows the module that it belongs to.
+        return _restored, (own, [copy.deepcopy(graph) for graph in graphs])
+
+
+def _restored(
+    own: dict[str, Any], graphs: list[fx.Graph], blank: Composite | None = None
+) -> Composite:
+    members = nn.Module()
+    vars(members).update(own)
+    result = Composite.__new__(Composite) if blank is None else blank
+    Composite.__init__(result, members, *graphs)
+    vars(result).update(own)
+    return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copyreg
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -103,7 +104,7 @@ class _GraphBuilder:
             if type(plain) is Record:
                 # A node of its own: inside a list or dict, fx would print it by a name that the
                 # code does not know.
-                cls = _named_tuple(plain.type, tuple(plain.fields), place)
+                cls = _record_class(plain, place)
                 return self._graph.create_node("call_function", cls, tuple(values))
             return rebuilt(plain, values)
         if type(plain) is Ref:
@@ -116,9 +117,26 @@ class _GraphBuilder:
         return plain
 
 
+class _RecordMeta(type):
+    """The class of the classes of named tuples: these are known by their names and fields."""
+
+
 @functools.cache
-def _named_tuple(name: str, fields: tuple[str, ...], place: Place) -> Any:
+def _named_tuple(name: str, fields: tuple[str, ...]) -> Any:
+    # The fields are data, which the linter and the type checker would rather have in the code.
+    base = collections.namedtuple(name, fields)  # type: ignore[misc]  # noqa: PYI024
+    return _RecordMeta(name, (base,), {"__slots__": ()})
+
+
+def _reduce_record(cls: Any) -> tuple[Any, ...]:
+    return _named_tuple, (cls.__name__, cls._fields)
+
+
+copyreg.pickle(_RecordMeta, _reduce_record)
+
+
+def _record_class(record: Record, place: Place) -> Any:
     try:
-        return collections.namedtuple(name, fields)  # noqa: PYI024  # the fields are data
+        return _named_tuple(record.type, tuple(record.fields))
     except (TypeError, ValueError) as error:
-        raise BuildError(f"{place}: {name!r} is no named tuple: {error}") from None
+        raise BuildError(f"{place}: {record.type!r} is no named tuple: {error}") from None
