@@ -558,6 +558,49 @@ class ChangesConstant(Base):
         return self.lin(x) + self.cache
 
 
+class ChangesLeaf(Base):
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x):
+        self.drop.p = 0.1
+        return self.drop(self.lin(x))
+
+
+class AnyNumber(Base):
+    def forward(self, *inputs):
+        return sum(inputs)
+
+
+class Scripted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lin = torch.jit.script(Base().lin)
+
+    def forward(self, x):
+        return self.lin(x)
+
+
+class Compiled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.own = torch.compile(MinusOne())
+
+    def forward(self, x):
+        return self.own(x)
+
+
+class CompiledInPlace(Base):
+    def __init__(self):
+        super().__init__()
+        self.own = MinusOne()
+        self.own.compile()
+
+    def forward(self, x):
+        return self.own(x)
+
+
 class NoGrad(Base):
     def forward(self, x):
         with torch.no_grad():
@@ -660,6 +703,11 @@ REFUSED = {
     Counts: "assigns self.calls",
     AssignsBuffer: "mean",
     ChangesConstant: "register_buffer",
+    ChangesLeaf: "assigns self.p",
+    AnyNumber: "any number of inputs",
+    Scripted: "ScriptModule",
+    Compiled: "is compiled",
+    CompiledInPlace: "is compiled",
     NoGrad: "region without gradients",
     Autocast: "autocast",
     OwnGradient: "Straight",
@@ -736,6 +784,23 @@ def test_other_threads_see_nothing():
         leave.set()
         thread.join()
     assert isinstance(result, torch.Tensor)
+
+
+def test_captures_in_several_threads_leave_torch_as_it_was():
+    before = _torch_as_seen()
+    models = [NestedModules() for _ in range(8)]
+    results = {}
+    threads = [
+        threading.Thread(target=lambda i=i, m=m: results.update({i: lg.to_ir(m)}))
+        for i, m in enumerate(models)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == len(models)
+    assert all(ir == results[0] for ir in results.values())
+    assert _torch_as_seen() == before
 
 
 class OwnGradientAlone(nn.Module):

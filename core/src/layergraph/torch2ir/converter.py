@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from layergraph.errors import CaptureError, LayergraphError, PluginError, first_line
@@ -74,10 +75,7 @@ class Torch2Ir(Registry):
         return ir
 
     def _ask(self, module: nn.Module, path: str) -> Implementation | None:
-        if module._backward_hooks or module._backward_pre_hooks:
-            raise CaptureError(
-                f"{_place(module, path)} has backward hooks, which a graph cannot hold; remove them"
-            )
+        _refuse_unseen(module, path)
         if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
             return None
         try:
@@ -95,6 +93,21 @@ class Torch2Ir(Registry):
                 "it must give an Implementation or None"
             )
         return answer
+
+
+def _refuse_unseen(module: nn.Module, path: str) -> None:
+    """Refuse a module that does what nobody would see."""
+    unseen = {
+        "is a ScriptModule": isinstance(module, torch.jit.ScriptModule),
+        "is compiled": type(module).__module__.startswith("torch._dynamo")
+        or module._compiled_call_impl is not None,
+        "has backward hooks": module._backward_hooks or module._backward_pre_hooks,
+    }
+    for what, applies in unseen.items():
+        if applies:
+            raise CaptureError(
+                f"{_place(module, path)} {what}, which a graph cannot hold; convert it before"
+            )
 
 
 def _place(module: nn.Module, path: str) -> str:

@@ -74,7 +74,6 @@ def unchanged(survey: Survey) -> Iterator[None]:
     holders = [
         (each, holder)
         for each in survey
-        if not each.is_leaf
         for holder in (vars(each.module), *map(vars(each.module).get, _REGISTERED))
         if holder is not None
     ]

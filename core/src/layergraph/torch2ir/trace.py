@@ -54,6 +54,9 @@ _KNOWN_OF_STATE = frozenset(
     }
 )
 
+# Captures in several threads would put back what another one has replaced.
+_ONE_AT_A_TIME = threading.RLock()
+
 _HINT = "example inputs will be the way to capture this"
 
 
@@ -120,7 +123,12 @@ class _Tracer(TracerBase):
         self._thread = threading.get_ident()
         model = self._survey.root.module
         args, kwargs = self._inputs(model)
-        with unchanged(self._survey), patched(self._patches()), _FunctionMode(self):
+        with (
+            _ONE_AT_A_TIME,
+            unchanged(self._survey),
+            patched(self._patches()),
+            _FunctionMode(self),
+        ):
             try:
                 model(*args, **kwargs)
             except CaptureError as error:
@@ -140,7 +148,8 @@ class _Tracer(TracerBase):
     def _inputs(self, model: nn.Module) -> tuple[list[Proxy], dict[str, Proxy]]:
         args: list[Proxy] = []
         kwargs: dict[str, Proxy] = {}
-        for name, parameter in inspect.signature(model.forward).parameters.items():
+        parameters = inspect.signature(model.forward).parameters
+        for name, parameter in parameters.items():
             if parameter.default is not parameter.empty:
                 # The model is captured as it is called without: what a None or a flag would have
                 # decided is decided, and the rebuilt model does not take another.
@@ -149,6 +158,9 @@ class _Tracer(TracerBase):
                 kwargs[name] = Proxy(self.recorder.value(name), self)
             elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
                 args.append(Proxy(self.recorder.value(name), self))
+        any_number = any(each.kind is each.VAR_POSITIONAL for each in parameters.values())
+        if any_number and not args:
+            raise CaptureError(f"the model takes any number of inputs; {_HINT}")
         return args, kwargs
 
     def _patches(self) -> Iterator[Patch]:
