@@ -44,6 +44,7 @@ def _same(one, other) -> bool:
         return (
             one.dtype is other.dtype
             and one.shape == other.shape
+            and torch.equal(one.isnan(), other.isnan())
             and torch.equal(one.nan_to_num(), other.nan_to_num())
         )
     return type(one) is type(other) and one == other
