@@ -256,6 +256,42 @@ class NamedRoot(nn.Module):
         return self.output(self.root(self.input(input)))
 
 
+class Unspellable(nn.Module):
+    """Names that mean something to the rebuilt module, or nothing to Python."""
+
+    NAMES = (
+        "graph",
+        "code",
+        "meta",
+        "evaluation",
+        "recompile",
+        "_graph",
+        "in",
+        "class",
+        "a b",
+        'q"',
+    )
+
+    def __init__(self):
+        super().__init__()
+        for name in self.NAMES:
+            self.add_module(name, nn.Sequential(nn.Linear(4, 4), DropsWhileTraining()))
+        self.rows = nn.ModuleDict({name: Twice() for name in self.NAMES})
+        self.register_parameter("lambda", nn.Parameter(torch.randn(4)))
+        self.register_buffer("in_", torch.randn(4))
+        self.register_buffer("is", torch.randn(4))
+
+    def forward(self, x):
+        for name in self.NAMES:
+            x = self.rows[name](self._modules[name](x))
+        return x * getattr(self, "lambda") + self.in_ - getattr(self, "is")
+
+
+class DropsWhileTraining(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, 0.5, self.training) if self.training else x - 1
+
+
 class SubclassedLinear(nn.Linear):
     def forward(self, x):
         return super().forward(x) * 2
@@ -394,7 +430,7 @@ RIGHT = {
                 MinusOne, OneMinus, Twice, SameLayerTwice, Cat, Slices, InPlace, InPlaceOnView,
                 MutatesInput, UsesMutator, Outputs, Identities, StructuredBorders, SharedComposite,
                 Parameters, StateShape, Sizes, Random, FunctionalDropout, Foreign, MadeOnTheWay,
-                CallsInsideOfLeaf, NamedRoot, Subclassed, Pruned, Parametrized, Hooked, OwnForward,
+                CallsInsideOfLeaf, NamedRoot, Unspellable, Subclassed, Pruned, Parametrized, Hooked, OwnForward,
                 UncalledModules, SharedNames, Frozen, NotContiguous, NestedModules, Reductions,
                 Symbols,
             )

@@ -69,7 +69,8 @@ def ir_to_torch(
         error that names the type.
 
         A module, new at each call. A container's module holds the given children, under their
-        names.
+        names, and runs what its graph says: a handler refuses a graph, edited or written by hand,
+        that its class would not run.
 
         The first answer that is not None stands.
     """

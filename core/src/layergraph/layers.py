@@ -87,8 +87,13 @@ class Layer:
         """The module that an implementation describes.
 
         Raises:
-            BuildError: an attribute is none of the layer's.
+            BuildError: an attribute is none of the layer's, or there is a graph.
         """
+        if implementation.nodes:
+            raise BuildError(
+                f"implementation {implementation.name!r}: a layer of type {self.kind!r} has no "
+                "graph; give it the type 'module', which runs any graph"
+            )
         for name in implementation.data:
             if name not in self._arguments:
                 raise BuildError(

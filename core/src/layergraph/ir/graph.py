@@ -101,6 +101,25 @@ class Graph:
         """The nodes that read the node's value, in edge order. Looks at every edge."""
         return tuple([sink for src, sink in self.edges if src == name])
 
+    def chain(self) -> list[str] | None:
+        """The implementations that the graph calls one after another; None if it does other things.
+
+        Each call has one argument, what the one before it gives; the first takes the one input, and
+        the output returns what the last one gives.
+        """
+        arguments = self.arguments()
+        called = []
+        before: str | None = None
+        for node in self.in_execution_order():
+            given = () if before is None else (Ref(before),)
+            fits = node.type == INPUT if before is None else node.is_call or node.type == OUTPUT
+            if not fits or node.kwargs or arguments[node.name] != given:
+                return None
+            if node.is_call:
+                called.append(node.implementation)
+            before = node.name
+        return called
+
     def parameters(self) -> dict[str, str]:
         """The names of the input nodes, in order, to the parameters that they stand for."""
         inputs = [node for node in self.nodes.values() if node.type == INPUT]

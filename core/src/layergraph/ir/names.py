@@ -45,9 +45,9 @@ _NAMES_OF_FX = frozenset({"self", "torch", "inf", "nan"})
 
 
 def is_attribute_path(path: str) -> bool:
-    """Whether code can name what the path leads to.
+    """Whether code of torch.fx can name what the path leads to.
 
-    torch.fx writes names that are no identifiers as strings, but does not escape them.
+    It writes names that are no identifiers as strings, but does not escape them.
     """
     return all(
         part and part.isprintable() and not keyword.iskeyword(part) and not set(part) & {'"', "\\"}

@@ -12,7 +12,7 @@ from layergraph.errors import BuildError, LayergraphError, Place, PluginError, f
 from layergraph.functions import Functions
 from layergraph.ir import MODULE, STATE, Implementation, Ir, Node, TensorSpec
 from layergraph.ir.names import is_attribute_path
-from layergraph.ir2torch.composite import Composite
+from layergraph.ir2torch.composite import Composite, find, taken_names
 from layergraph.ir2torch.graph import fx_graph
 from layergraph.ir2torch.tree import Paths, place, post_order, pre_order
 from layergraph.plugins import Hooks, distribution_for
@@ -114,6 +114,7 @@ class Builder:
 
     def _composite(self, implementation: Implementation, members: nn.Module) -> nn.Module:
         where = Place("implementation", implementation.name)
+        aliases: dict[str, str] = {}
 
         def locate(node: Node) -> str:
             owner, rest = node.implementation, None
@@ -121,23 +122,21 @@ class Builder:
                 owner, rest = self._paths.owner(node.implementation)
             path = self._paths.between(implementation.name, owner)
             full = ".".join(part for part in (path, rest) if part)
-            if not is_attribute_path(full):
-                raise BuildError(
-                    f"{where}, node {node.name!r}: {full!r} has a name in it that Python code "
-                    "cannot spell; rename the module or tensor"
-                )
-            if path is None or not _has(members, path, rest):
+            if path is None or rest == "" or not _is_of_kind(find(members, full), node):
                 raise BuildError(
                     f"{where}, node {node.name!r}: there is no {node.implementation!r} in it; "
                     "correct the name"
                 )
-            return full
+            if is_attribute_path(full) and not taken_names() & set(full.split(".")):
+                return full
+            return aliases.setdefault(full, f"_unspellable_{len(aliases)}")
 
         with _refusals(where):
             graphs = [
                 fx_graph(graph, where, self._functions, locate) for graph in implementation.graphs
             ]
-            return Composite(members, *graphs)
+            by_alias = {alias: path for path, alias in aliases.items()}
+            return Composite(members, by_alias, *graphs)
 
     # --- tensors ---
 
@@ -163,10 +162,10 @@ class Builder:
                     where = Place("implementation", name).at("tensor", tensor)
                     owner, rest = self._paths.owner(spec.tied)
                     first = self.modules.get(owner)
-                    target = None if first is None else _tensor(first, rest)
+                    target = None if first is None else find(first, rest)
                     *way, last = tensor.split(".")
                     holder = _descend(self.modules[name], way)
-                    if target is None or holder is None:
+                    if not isinstance(target, torch.Tensor) or holder is None:
                         raise BuildError(
                             f"{where}: it is tied to {spec.tied!r}, which is no tensor of the "
                             "model; correct the key"
@@ -262,21 +261,6 @@ def _descend(module: nn.Module, way: list[str]) -> nn.Module | None:
     return module
 
 
-def _tensor(module: nn.Module, path: str) -> torch.Tensor | None:
-    *way, last = path.split(".")
-    owner = _descend(module, way)
-    found = None if owner is None else getattr(owner, last, None)
-    return found if isinstance(found, torch.Tensor) else None
-
-
-def _has(members: nn.Module, path: str, state: str | None) -> bool:
-    """Whether there is a module at a path, and in it a tensor, or its mode, if one is named."""
-    if state is None:
-        return _descend(members, path.split(".")) is not None
-    *way, last = f"{path}.{state}".lstrip(".").split(".")
-    owner = _descend(members, way)
-    if owner is None:
-        return False
-    if state == "training":
-        return True
-    return owner._parameters.get(last) is not None or owner._buffers.get(last) is not None
+def _is_of_kind(found: object, node: Node) -> bool:
+    """Whether what a path leads to is what the node means: a module, or a tensor or a mode."""
+    return isinstance(found, torch.Tensor | bool if node.type == STATE else nn.Module)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from torch import fx, nn
@@ -15,6 +16,30 @@ _REGISTERED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modul
 _NOT_COPIED = ("_graph", "_code", "_lineno_map", "_prologue_start", "evaluation")
 
 
+def find(module: nn.Module, path: str) -> Any:
+    """The child or tensor of a module at a path, or the mode of a child, whatever the names are.
+
+    Returns:
+        None if there is nothing of that name.
+    """
+    *way, last = path.split(".")
+    owner: nn.Module | None = module
+    for name in way:
+        owner = None if owner is None else owner._modules.get(name)
+    if owner is None:
+        return None
+    for registered in (owner._modules, owner._parameters, owner._buffers):
+        if registered.get(last) is not None:
+            return registered[last]
+    return owner.training if last == "training" else None
+
+
+@functools.cache
+def taken_names() -> frozenset[str]:
+    """The attributes that every composite has, so that no child is found under their names."""
+    return frozenset(dir(Composite(nn.Module(), {}, fx.Graph()))) - {"training"}
+
+
 class Composite(fx.GraphModule):
     """A module that runs a graph, holding everything that the original held.
 
@@ -23,7 +48,8 @@ class Composite(fx.GraphModule):
 
     Args:
         members: a module that holds the children, parameters and buffers.
-        graph: the graph, whose targets are found in ``members``.
+        aliases: names by which the graphs call what code cannot spell, to the paths that they mean.
+        graph: the graph, whose targets are found in ``members``, or are aliases.
         evaluation: the graph in evaluation mode, where that is another one.
 
     Attributes:
@@ -32,17 +58,30 @@ class Composite(fx.GraphModule):
     """
 
     evaluation: Composite | None
+    _aliases: dict[str, str]
 
     def __init__(
-        self, members: nn.Module, graph: fx.Graph, evaluation: fx.Graph | None = None
+        self,
+        members: nn.Module,
+        aliases: Mapping[str, str],
+        graph: fx.Graph,
+        evaluation: fx.Graph | None = None,
     ) -> None:
-        second = None if evaluation is None else Composite(members, evaluation)
+        second = None if evaluation is None else Composite(members, aliases, evaluation)
         nn.Module.__init__(self)
         self.__dict__["evaluation"] = second
-        super().__init__(members, graph, "Composite")
-        self.__dict__["evaluation"] = second
+        # GraphModule looks up what the graph names, and here it is found; from then on, the class
+        # of this one module knows the way.
+        findable = nn.Module()
+        vars(findable).update(vars(members))
+        vars(findable).update({alias: find(members, path) for alias, path in aliases.items()})
+        super().__init__(findable, graph, "Composite")
         for name in _REGISTERED:
             self.__dict__[name] = members.__dict__[name]
+        self.__dict__.update(evaluation=second, _aliases=dict(aliases))
+        for alias, path in aliases.items():
+            self.__dict__.pop(alias, None)
+            setattr(type(self), alias, property(functools.partial(find, path=path)))
 
     def recompile(self) -> PythonCode:
         """Make the code anew, after the graph was edited."""
@@ -77,15 +116,18 @@ class Composite(fx.GraphModule):
         own = {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
         graphs = [self.graph] if self.evaluation is None else [self.graph, self.evaluation.graph]
         # Copies, because a graph knows the module that it belongs to.
-        return _restored, (own, [copy.deepcopy(graph) for graph in graphs])
+        return _restored, (own, [copy.deepcopy(graph) for graph in graphs], self._aliases)
 
 
 def _restored(
-    own: dict[str, Any], graphs: list[fx.Graph], blank: Composite | None = None
+    own: dict[str, Any],
+    graphs: list[fx.Graph],
+    aliases: dict[str, str],
+    blank: Composite | None = None,
 ) -> Composite:
     members = nn.Module()
     vars(members).update(own)
     result = Composite.__new__(Composite) if blank is None else blank
-    Composite.__init__(result, members, *graphs)
+    Composite.__init__(result, members, aliases, *graphs)
     vars(result).update(own)
     return result
