@@ -430,9 +430,9 @@ RIGHT = {
                 MinusOne, OneMinus, Twice, SameLayerTwice, Cat, Slices, InPlace, InPlaceOnView,
                 MutatesInput, UsesMutator, Outputs, Identities, StructuredBorders, SharedComposite,
                 Parameters, StateShape, Sizes, Random, FunctionalDropout, Foreign, MadeOnTheWay,
-                CallsInsideOfLeaf, NamedRoot, Unspellable, Subclassed, Pruned, Parametrized, Hooked, OwnForward,
-                UncalledModules, SharedNames, Frozen, NotContiguous, NestedModules, Reductions,
-                Symbols,
+                CallsInsideOfLeaf, NamedRoot, Unspellable, Subclassed, Pruned, Parametrized, Hooked,
+                OwnForward, UncalledModules, SharedNames, Frozen, NotContiguous, NestedModules,
+                Reductions, Symbols,
             )
         ),
         (TwoInputs, (torch.randn(3, 4), torch.randn(3, 4))),

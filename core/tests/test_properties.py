@@ -568,11 +568,21 @@ class _Writer:
         self.program.add_module(self.name("spare"), nn.Linear(2, 2))
 
     def tie(self):
+        """A tensor under another name: of another layer, or of the program itself."""
         linears = [m for m in self.program.modules() if type(m) is nn.Linear]
-        one = self.pick(linears) if linears else None
-        alike = [m for m in linears if one is not None and m.weight.shape == one.weight.shape]
-        if len(alike) > 1:
-            alike[0].weight = alike[-1].weight
+        if not linears:
+            return
+        one = self.pick(linears)
+        if self.random.random() < 0.5:
+            self.program.register_parameter(self.name("tied"), one.weight)
+            return
+        layer = nn.Linear(one.in_features, one.out_features)
+        layer.weight = one.weight
+        self.program.add_module(self.name("twin"), layer)
+        i = self.value(lambda shape: shape[1] == one.in_features)
+        if i is not None:
+            name = next(reversed(self.program._modules))
+            self.step("call", i, name, shapes=[(self.shapes[i][0], one.out_features)])
 
     def out(self):
         """What the program returns: values in a nested container."""
@@ -580,7 +590,9 @@ class _Writer:
         some = [self.random.randint(max(0, last - 3), last) for _ in range(2)]
         self.program.result = self.pick(
             [
-                *(last, last, last),
+                *(last, last),
+                # All of them, so that no step is without effect.
+                *[tuple(range(last + 1))] * 3,
                 (last, *some),
                 [last],
                 {"a": last, "b": (some[0], [some[1]])},
@@ -776,7 +788,7 @@ MODES = {"evaluating": False, "training": True}
 
 
 @settings(ALWAYS, max_examples=70)
-@given(seed=st.integers(0, 2**32), size=st.integers(1, 12))
+@given(seed=st.integers(0, 2**32), size=st.integers(1, 20))
 def test_models_come_back(seed, size):
     model, inputs = _model(seed, size)
     try:
