@@ -691,6 +691,24 @@ class UnregisteredModule(Base):
         return self.hidden[0](self.lin(x))
 
 
+class SharesMemory(Base):
+    def __init__(self):
+        super().__init__()
+        self.view = self.lin.weight.detach()
+
+    def forward(self, x):
+        return self.lin(x) @ self.view
+
+
+class SharesMemoryByName(Base):
+    def __init__(self):
+        super().__init__()
+        self.back = nn.Parameter(self.lin.weight.t())
+
+    def forward(self, x):
+        return self.lin(x) @ self.back
+
+
 class OwnStateDict(Base):
     def get_extra_state(self):
         return {"version": 1}
@@ -750,6 +768,8 @@ REFUSED = {
     BackwardHook: "backward hooks",
     UnregisteredParameter: "not registered",
     UnregisteredModule: "not registered",
+    SharesMemory: "shares memory with 'lin.weight'",
+    SharesMemoryByName: "'lin.weight' shares memory with 'back'",
     OwnStateDict: "get_extra_state",
     Fails: "nothing_of_that_name",
     Lazy: "lazy",

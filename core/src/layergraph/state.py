@@ -45,6 +45,34 @@ def all_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
             yield prefix + name, tensor, persistent
 
 
+class Memory:
+    """Which tensor of a model lies where, so that none is taken for two."""
+
+    def __init__(self) -> None:
+        self._taken: dict[int, list[tuple[int, int, str]]] = {}
+
+    def claim(self, tensor: torch.Tensor, key: str) -> None:
+        """Note where a tensor lies.
+
+        Raises:
+            CaptureError: it shares memory with another one: a change of one would change the other,
+                but in a rebuilt model they would be two.
+        """
+        if tensor.layout is not torch.strided or tensor.is_meta or not tensor.numel():
+            return
+        span = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+        start = tensor.data_ptr()
+        end = start + (span + 1) * tensor.element_size()
+        taken = self._taken.setdefault(tensor.untyped_storage().data_ptr(), [])
+        for other_start, other_end, other in taken:
+            if start < other_end and other_start < end:
+                raise CaptureError(
+                    f"{key} shares memory with {other}, but is another tensor; register one tensor "
+                    "under both names, or copy it"
+                )
+        taken.append((start, end, key))
+
+
 def describe(tensor: torch.Tensor, key: str, *, persistent: bool, whole: bool) -> TensorSpec:
     """What an IR has to say of a tensor.
 

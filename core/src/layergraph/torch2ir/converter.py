@@ -15,7 +15,7 @@ from layergraph.hookspecs import hookimpl
 from layergraph.ir import ROOT, Implementation, Ir, TensorSpec, check
 from layergraph.plugins import Hooks, Plugin, installed_plugins
 from layergraph.registration import Registry
-from layergraph.state import all_tensors, describe, own_tensors
+from layergraph.state import Memory, all_tensors, describe, own_tensors
 from layergraph.torch2ir import modes
 from layergraph.torch2ir.fold import fold
 from layergraph.torch2ir.survey import Survey, Surveyed
@@ -61,14 +61,15 @@ class Torch2Ir(Registry):
         if not isinstance(model, nn.Module):
             raise CaptureError(f"{model!r} is no torch.nn.Module; convert a module")
         survey = Survey(model, self._ask)
-        keys, tensors = _tensors(survey)
+        memory = Memory()
+        keys, tensors = _tensors(survey, memory)
         if survey.root.is_leaf and survey.root.answer is not None:
             ir = Ir([_leaf_model(survey.root, survey.root.answer, tensors[""])])
         else:
             functions = Functions(self.hooks.named_functions())
             ir = modes.capture(
                 survey,
-                run=lambda: trace(survey, keys, functions),
+                run=lambda: trace(survey, keys, memory, functions),
                 fold=lambda captured: fold(survey, captured, tensors),
             )
         check(ir)
@@ -126,7 +127,9 @@ def _leaf_model(
     )
 
 
-def _tensors(survey: Survey) -> tuple[dict[int, str], dict[str, dict[str, TensorSpec]]]:
+def _tensors(
+    survey: Survey, memory: Memory
+) -> tuple[dict[int, str], dict[str, dict[str, TensorSpec]]]:
     """The key of every tensor by its ``id``, and by module what to say of its tensors."""
     keys: dict[int, str] = {}
     tensors: dict[str, dict[str, TensorSpec]] = {}
@@ -139,6 +142,8 @@ def _tensors(survey: Survey) -> tuple[dict[int, str], dict[str, dict[str, Tensor
             first = keys.setdefault(id(tensor), key)
             if first != key:
                 spec.tied, spec.value = first, None
+            else:
+                memory.claim(tensor, repr(key))
             if spec.said():
                 specs[name] = spec
         _refuse_own_state_dict(surveyed)

@@ -8,6 +8,7 @@ it neither recurses over the model nor changes it.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import linecache
@@ -28,6 +29,7 @@ from layergraph.errors import CaptureError, first_line
 from layergraph.functions import FACTORIES, SIZED_METHODS, Functions
 from layergraph.ir import Value as Plain
 from layergraph.ir import leaves
+from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
 from layergraph.torch2ir.calls import Recorder, Scope, StateRead, Value
 from layergraph.torch2ir.guards import guards, unchanged
@@ -73,18 +75,19 @@ class Trace:
     constants: dict[str, torch.Tensor]
 
 
-def trace(survey: Survey, keys: dict[int, str], functions: Functions) -> Trace:
+def trace(survey: Survey, keys: dict[int, str], memory: Memory, functions: Functions) -> Trace:
     """Run a model on symbols.
 
     Args:
         survey: the model.
         keys: the state-dict key of each of its tensors, by ``id``.
+        memory: where these lie.
         functions: the functions that may become nodes.
 
     Raises:
         CaptureError: the model does what needs inputs to be decided, or what a graph cannot hold.
     """
-    tracer = _Tracer(survey, keys, functions)
+    tracer = _Tracer(survey, keys, memory, functions)
     with_room_for(survey.depth, tracer.run)
     return Trace(tracer.recorder.root, tracer.constants)
 
@@ -107,11 +110,14 @@ class _FunctionMode(TorchFunctionMode):
 
 
 class _Tracer(TracerBase):
-    def __init__(self, survey: Survey, keys: dict[int, str], functions: Functions) -> None:
+    def __init__(
+        self, survey: Survey, keys: dict[int, str], memory: Memory, functions: Functions
+    ) -> None:
         self.recorder = Recorder()
         self.constants: dict[str, torch.Tensor] = {}
         self._survey = survey
         self._keys = dict(keys)
+        self._memory = copy.deepcopy(memory)
         self._functions = functions
         self._passed: dict[str, list[Value]] = {}
         self._thread = 0
@@ -141,9 +147,11 @@ class _Tracer(TracerBase):
 
     def _located(self, error: BaseException, reason: str) -> str:
         frames = traceback.extract_tb(error.__traceback__)
-        of_model = [frame for frame in frames if not frame.filename.startswith(_OWN)]
+        of_others = [frame for frame in frames if not frame.filename.startswith(_OWN)]
+        of_model = [frame for frame in of_others if not frame.filename.startswith(_TORCH)]
         module = repr(self.recorder.scope.path) if self.recorder.scope.path else "the model"
-        return f"in {module}, {_place(of_model or frames)}: {reason}; {_HINT}"
+        # A layer of torch may be the whole model.
+        return f"in {module}, {_place(of_model or of_others or frames)}: {reason}; {_HINT}"
 
     def _inputs(self, model: nn.Module) -> tuple[list[Proxy], dict[str, Proxy]]:
         args: list[Proxy] = []
@@ -305,6 +313,7 @@ class _Tracer(TracerBase):
                 "a parameter that is not registered in the model, so that no state dict has it"
             )
         key = f":constant_{len(self.constants)}"
+        self._memory.claim(tensor, "a tensor that the model has not registered")
         self._keys[id(tensor)] = key
         self.constants[key] = tensor
         return key
@@ -369,9 +378,8 @@ def _unnamed(function: Any) -> str:
     )
 
 
-_OWN = tuple(
-    f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1])
-)
+_OWN = f"{Path(__file__).parents[1]}{os.sep}"
+_TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 
 
 def _place(frames: Sequence[traceback.FrameSummary]) -> str:
