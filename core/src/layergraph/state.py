@@ -49,10 +49,10 @@ class Memory:
     """Which tensor of a model lies where, so that none is taken for two."""
 
     def __init__(self) -> None:
-        self._taken: dict[int, list[tuple[int, int, str]]] = {}
+        self._taken: dict[int, list[tuple[int, int, int, str]]] = {}
 
     def claim(self, tensor: torch.Tensor, key: str) -> None:
-        """Note where a tensor lies.
+        """Note where a tensor lies. It has to stay alive as long as others are noted.
 
         Raises:
             CaptureError: it shares memory with another one: a change of one would change the other,
@@ -64,13 +64,15 @@ class Memory:
         start = tensor.data_ptr()
         end = start + (span + 1) * tensor.element_size()
         taken = self._taken.setdefault(tensor.untyped_storage().data_ptr(), [])
-        for other_start, other_end, other in taken:
+        for other_start, other_end, identity, other in taken:
+            if identity == id(tensor):
+                return
             if start < other_end and other_start < end:
                 raise CaptureError(
                     f"{key} shares memory with {other}, but is another tensor; register one tensor "
                     "under both names, or copy it"
                 )
-        taken.append((start, end, key))
+        taken.append((start, end, id(tensor), key))
 
 
 def describe(tensor: torch.Tensor, key: str, *, persistent: bool, whole: bool) -> TensorSpec:

@@ -30,7 +30,10 @@ def derive_children(implementations: Mapping[str, Implementation], root: str) ->
             family.add(parent, child, name)
     for name, calling in callers.items():
         for caller in calling:
-            if implementations[caller].children is None and not family.is_beneath(name, caller):
+            if (
+                implementations[caller].children is None
+                and family.ancestry.path(caller, name) is None
+            ):
                 family.add(caller, name.rpartition(".")[2], name)
     for name in unsaid:
         if implementations[name].nodes and family.children[name] is None:
@@ -38,17 +41,57 @@ def derive_children(implementations: Mapping[str, Implementation], root: str) ->
     return family.children
 
 
+class Ancestry:
+    """Which implementation contains which, looked at from the inside."""
+
+    def __init__(self) -> None:
+        self._parents: dict[str, list[tuple[str, str]]] = {}
+
+    @classmethod
+    def of(cls, implementations: Mapping[str, Implementation]) -> Ancestry:
+        """That of implementations that state their children."""
+        ancestry = cls()
+        for name, implementation in implementations.items():
+            for child, target in (implementation.children or {}).items():
+                ancestry.add(name, child, target)
+        return ancestry
+
+    def add(self, parent: str, child: str, name: str) -> None:
+        """Note that an implementation is a child of another one, under a name."""
+        self._parents.setdefault(name, []).append((parent, child))
+
+    def path(self, top: str, name: str) -> str | None:
+        """The way of child names from one implementation down to another; None if there is none.
+
+        Of several, the shortest; empty from one to itself.
+        """
+        if top == name:
+            return ""
+        seen = {name}
+        level = [(name, "")]
+        while level:
+            above = []
+            for below, path in level:
+                for parent, child in self._parents.get(below, ()):
+                    full = f"{child}.{path}" if path else child
+                    if parent == top:
+                        return full
+                    if parent not in seen:
+                        seen.add(parent)
+                        above.append((parent, full))
+            level = above
+        return None
+
+
 class _Family:
-    """Children by parent, and parents by child."""
+    """Children by parent, on their way to being complete."""
 
     def __init__(self, implementations: Mapping[str, Implementation]) -> None:
-        self.children: Children = {}
-        self._parents: dict[str, list[str]] = {}
-        for name, implementation in implementations.items():
-            listed = implementation.children
-            self.children[name] = None if listed is None else dict(listed)
-            for child in (listed or {}).values():
-                self._parents.setdefault(child, []).append(name)
+        self.children: Children = {
+            name: None if implementation.children is None else dict(implementation.children)
+            for name, implementation in implementations.items()
+        }
+        self.ancestry = Ancestry.of(implementations)
 
     def add(self, parent: str, child: str, name: str) -> None:
         listed = self.children[parent]
@@ -60,19 +103,7 @@ class _Family:
             number += 1
             free = f"{child}_{number}"
         listed[free] = name
-        self._parents.setdefault(name, []).append(parent)
-
-    def is_beneath(self, name: str, top: str) -> bool:
-        seen = {name}
-        stack = [name]
-        while stack:
-            for parent in self._parents.get(stack.pop(), ()):
-                if parent == top:
-                    return True
-                if parent not in seen:
-                    seen.add(parent)
-                    stack.append(parent)
-        return False
+        self.ancestry.add(parent, free, name)
 
 
 def children_to_state(

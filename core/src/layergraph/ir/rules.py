@@ -22,6 +22,7 @@ from layergraph.ir.graph import (
     Node,
     TensorSpec,
 )
+from layergraph.ir.hierarchy import Ancestry
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.names import is_parameter_name
 from layergraph.ir.values import ATOMS, Record, Ref, Symbol, Value, parts, refs
@@ -371,10 +372,7 @@ def _targets(ir: Implementations, name: str) -> Iterator[str]:
 
 
 def _check_calls(problems: _Problems, ir: Implementations) -> None:
-    parents: dict[str, list[str]] = {}
-    for name, implementation in ir.items():
-        for target in (implementation.children or {}).values():
-            parents.setdefault(target, []).append(name)
+    ancestry = Ancestry.of(ir)
     for implementation in ir.values():
         for place, graph in _places(implementation):
             arguments = graph.arguments()
@@ -382,13 +380,13 @@ def _check_calls(problems: _Problems, ir: Implementations) -> None:
                 if node.is_call:
                     where = place.at("node", node.name)
                     count = len(arguments[node.name])
-                    _check_call(problems, ir, parents, implementation, where, node, count)
+                    _check_call(problems, ir, ancestry, implementation, where, node, count)
 
 
 def _check_call(
     problems: _Problems,
     ir: Implementations,
-    parents: Mapping[str, list[str]],
+    ancestry: Ancestry,
     implementation: Implementation,
     place: Place,
     node: Node,
@@ -408,7 +406,7 @@ def _check_call(
             f"its type is {node.type!r}, but {callee.name!r} is of type {callee.type!r}",
             "give both the same type",
         )
-    if not _is_beneath(callee.name, implementation.name, parents):
+    if not ancestry.path(implementation.name, callee.name):
         problems.add(
             place,
             f"it calls {callee.name!r}, which is not among what {implementation.name!r} contains",
@@ -423,16 +421,3 @@ def _fits(node: Node, count: int, callee: Graph) -> bool:
     parameters = list(callee.parameters().values())
     given: list[Any] = [*parameters[:count], *node.kwargs]
     return count <= len(parameters) and sorted(given) == sorted(parameters)
-
-
-def _is_beneath(name: str, top: str, parents: Mapping[str, list[str]]) -> bool:
-    seen = {name}
-    stack = [name]
-    while stack:
-        for parent in parents.get(stack.pop(), ()):
-            if parent == top:
-                return True
-            if parent not in seen:
-                seen.add(parent)
-                stack.append(parent)
-    return False

@@ -11,10 +11,11 @@ from torch import nn
 from layergraph.errors import BuildError, LayergraphError, Place, PluginError, first_line
 from layergraph.functions import Functions
 from layergraph.ir import MODULE, STATE, Implementation, Ir, Node, TensorSpec
+from layergraph.ir.hierarchy import Ancestry
 from layergraph.ir.names import is_attribute_path
 from layergraph.ir2torch.composite import Composite, find, taken_names
 from layergraph.ir2torch.graph import fx_graph
-from layergraph.ir2torch.tree import Paths, place, post_order, pre_order
+from layergraph.ir2torch.tree import owner_of, place, post_order, pre_order
 from layergraph.plugins import Hooks, distribution_for
 from layergraph.state import all_tensors, dtype_of, from_spec, restrided, usual_dtype
 
@@ -35,7 +36,7 @@ class Builder:
         self._ir = ir
         self._hooks = hooks
         self._functions = functions
-        self._paths = Paths(ir)
+        self._ancestry = Ancestry.of(ir)
         self.modules: dict[str, nn.Module] = {}
 
     def build(self) -> nn.Module:
@@ -119,8 +120,8 @@ class Builder:
         def locate(node: Node) -> str:
             owner, rest = node.implementation, None
             if node.type == STATE:
-                owner, rest = self._paths.owner(node.implementation)
-            path = self._paths.between(implementation.name, owner)
+                owner, rest = owner_of(self._ir, node.implementation)
+            path = self._ancestry.path(implementation.name, owner)
             full = ".".join(part for part in (path, rest) if part)
             if path is None or rest == "" or not _is_of_kind(find(members, full), node):
                 raise BuildError(
@@ -160,7 +161,7 @@ class Builder:
             for tensor, spec in implementation.tensors.items():
                 if spec.tied is not None:
                     where = Place("implementation", name).at("tensor", tensor)
-                    owner, rest = self._paths.owner(spec.tied)
+                    owner, rest = owner_of(self._ir, spec.tied)
                     first = self.modules.get(owner)
                     target = None if first is None else find(first, rest)
                     *way, last = tensor.split(".")

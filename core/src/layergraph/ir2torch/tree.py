@@ -10,80 +10,42 @@ from layergraph.errors import BuildError, Place
 from layergraph.ir import Ir
 
 
-class Paths:
-    """Where implementations are, seen from one another."""
-
-    def __init__(self, ir: Ir) -> None:
-        self._ir = ir
-        self._parents: dict[str, list[tuple[str, str]]] = {}
-        for name, implementation in ir.items():
-            for child, target in (implementation.children or {}).items():
-                self._parents.setdefault(target, []).append((name, child))
-
-    def between(self, top: str, name: str) -> str | None:
-        """The attribute path from one implementation's module to another's; None if there is none.
-
-        Of several, the shortest.
-        """
-        if top == name:
-            return ""
-        seen = {name}
-        level = [(name, "")]
-        while level:
-            above = []
-            for below, path in level:
-                for parent, child in self._parents.get(below, ()):
-                    full = f"{child}.{path}" if path else child
-                    if parent == top:
-                        return full
-                    if parent not in seen:
-                        seen.add(parent)
-                        above.append((parent, full))
-            level = above
-        return None
-
-    def owner(self, key: str) -> tuple[str, str]:
-        """The implementation that a state-dict key belongs to, and the rest of the key."""
-        path, _, rest = key.rpartition(".")
-        while path:
-            if path in self._ir and path != self._ir.root:
-                return path, rest
-            path, _, last = path.rpartition(".")
-            rest = f"{last}.{rest}"
-        return self._ir.root, rest
+def owner_of(ir: Ir, key: str) -> tuple[str, str]:
+    """The implementation that a state-dict key belongs to, and the rest of the key."""
+    path, _, rest = key.rpartition(".")
+    while path:
+        if path in ir and path != ir.root:
+            return path, rest
+        path, _, last = path.rpartition(".")
+        rest = f"{last}.{rest}"
+    return ir.root, rest
 
 
 def post_order(ir: Ir) -> Iterator[str]:
     """The implementations, children before their parents; each once."""
-    seen = {ir.root}
-    stack = [(ir.root, _children(ir, ir.root))]
-    while stack:
-        name, children = stack[-1]
-        for child in children:
-            if child not in seen:
-                seen.add(child)
-                stack.append((child, _children(ir, child)))
-                break
-        else:
-            stack.pop()
-            yield name
+    return (name for name, _, begins in _walk(ir) if not begins)
 
 
 def pre_order(ir: Ir) -> Iterator[tuple[str, str | None]]:
     """The implementations and the first parent of each, in the order of a state dict."""
+    return ((name, parent) for name, parent, begins in _walk(ir) if begins)
+
+
+def _walk(ir: Ir) -> Iterator[tuple[str, str | None, bool]]:
+    """Each implementation, under its first parent, as it begins and as it ends."""
     seen = {ir.root}
-    yield ir.root, None
-    stack = [(ir.root, _children(ir, ir.root))]
+    stack: list[tuple[str, str | None, Iterator[str]]] = [(ir.root, None, _children(ir, ir.root))]
+    yield ir.root, None, True
     while stack:
-        name, children = stack[-1]
-        for child in children:
-            if child not in seen:
-                seen.add(child)
-                yield child, name
-                stack.append((child, _children(ir, child)))
-                break
-        else:
+        name, parent, children = stack[-1]
+        child = next((each for each in children if each not in seen), None)
+        if child is None:
             stack.pop()
+            yield name, parent, False
+        else:
+            seen.add(child)
+            stack.append((child, name, _children(ir, child)))
+            yield child, name, True
 
 
 def _children(ir: Ir, name: str) -> Iterator[str]:

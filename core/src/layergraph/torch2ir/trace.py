@@ -8,7 +8,6 @@ it neither recurses over the model nor changes it.
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import linecache
@@ -31,7 +30,7 @@ from layergraph.ir import Value as Plain
 from layergraph.ir import leaves
 from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
-from layergraph.torch2ir.calls import Recorder, Scope, StateRead, Value
+from layergraph.torch2ir.calls import Recorder, Scope, StateRead
 from layergraph.torch2ir.guards import guards, unchanged
 from layergraph.torch2ir.patches import Patch, patched, with_room_for
 from layergraph.torch2ir.proxy import Proxy
@@ -117,9 +116,8 @@ class _Tracer(TracerBase):
         self.constants: dict[str, torch.Tensor] = {}
         self._survey = survey
         self._keys = dict(keys)
-        self._memory = copy.deepcopy(memory)
+        self._memory = memory
         self._functions = functions
-        self._passed: dict[str, list[Value]] = {}
         self._thread = 0
 
     # --- running ---
