@@ -86,7 +86,7 @@ class _Folding:
             self._dissolved[scope] = items
             return
         graph = _GraphBuilder(self, scope, self._interfaces[scope]).build(items)
-        keeps_type = self._keeps_type(surveyed, scope, items)
+        keeps_type = self._keeps_type(surveyed, scope)
         if keeps_type and surveyed.answer is not None:
             graph = replace(graph, type=surveyed.answer.type, data=surveyed.answer.data)
         known = self._graphs.setdefault(scope.path, _Graph(graph, keeps_type))
@@ -103,7 +103,7 @@ class _Folding:
                     return False
         return True
 
-    def _keeps_type(self, surveyed: Surveyed, scope: Scope, items: list[Call | Scope]) -> bool:
+    def _keeps_type(self, surveyed: Surveyed, scope: Scope) -> bool:
         """Whether a container, and what it calls, is called as the class of the container calls.
 
         Only then can its class do the calling in the rebuilt model.
@@ -111,10 +111,8 @@ class _Folding:
         if surveyed.answer is None:
             return False
         called = [item for item in scope.items if isinstance(item, Scope)]
-        return (
-            all(item in items for item in called)
-            and self._is_plain(scope)
-            and all(self._is_plain(item) for item in called)
+        return self._is_plain(scope) and all(
+            item not in self._dissolved and self._is_plain(item) for item in called
         )
 
     def _is_plain(self, scope: Scope) -> bool:
