@@ -843,6 +843,28 @@ VALID = {
         "",
         lambda s, x: -x,
     ),
+    "an argument whose name fx uses otherwise": Valid(
+        _form(
+            _entry(
+                "root",
+                "module",
+                _graph(
+                    _node("x", "input", "x"),
+                    _node(
+                        "clean",
+                        "function",
+                        "torch.nan_to_num",
+                        args=[Ref("x")],
+                        kwargs={"nan": 1.0, "posinf": math.inf},
+                    ),
+                    _node("output", "output", "output"),
+                    edges="x>clean clean>output",
+                ),
+            )
+        ),
+        "",
+        lambda s, x: x,
+    ),
     "several outputs by edges alone": Valid(
         _form(
             _entry(

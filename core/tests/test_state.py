@@ -83,6 +83,12 @@ def test_state_dict_that_does_not_fit(change, message):
             lg.to_torch(ir, state)
 
 
+@pytest.mark.parametrize("state", [5, "abc", [("0.weight", 1)]])
+def test_state_dict_that_is_none(state):
+    with pytest.raises(StateError, match="is no state dict"):
+        lg.to_torch(lg.to_ir(Tied()), state)
+
+
 def test_buffers_and_constants_travel_with_the_ir():
     class Buffers(nn.Module):
         def __init__(self):
@@ -159,6 +165,7 @@ def test_what_is_usual_goes_unsaid():
         ({"shape": (5,), "kind": None}, "kind or shape"),
         ({"dtype": "int64"}, "requires_grad False"),
         ({"tied": "nothing"}, "tied to 'nothing'"),
+        ({"tied": "scale"}, "tied to 'scale'"),
     ],
 )
 def test_specs_that_describe_no_tensor(change, message):

@@ -35,9 +35,14 @@ class Namer:
         return name
 
 
+def is_argument_name(name: str) -> bool:
+    """Whether a call can give an argument by the name: it will stand in code that is run."""
+    return name.isidentifier() and not keyword.iskeyword(name)
+
+
 def is_parameter_name(name: str) -> bool:
-    """Whether a parameter of a method can have the name: it will stand in code that is run."""
-    return name.isidentifier() and not keyword.iskeyword(name) and name not in _NAMES_OF_FX
+    """Whether a parameter of a method, or a variable in it, can have the name."""
+    return is_argument_name(name) and name not in _NAMES_OF_FX
 
 
 # What the code that torch.fx writes means by these is something else.

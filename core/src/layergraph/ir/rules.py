@@ -24,7 +24,7 @@ from layergraph.ir.graph import (
 )
 from layergraph.ir.hierarchy import Ancestry
 from layergraph.ir.mapping import Implementations
-from layergraph.ir.names import is_parameter_name
+from layergraph.ir.names import is_argument_name
 from layergraph.ir.values import ATOMS, Record, Ref, Symbol, Value, parts, refs
 
 MAX_NESTING = 100
@@ -226,7 +226,7 @@ def _check_node_fields(problems: _Problems, place: Place, key: object, node: Nod
             _check_value(problems, place, f"argument {index}", arg, references=True)
     if problems.expect(place, "kwargs", node.kwargs, dict):
         for name, arg in node.kwargs.items():
-            if type(name) is not str or not is_parameter_name(name):
+            if type(name) is not str or not is_argument_name(name):
                 problems.add(place, f"it has an argument named {name!r}", "use an identifier")
             _check_value(problems, place, f"argument {name!r}", arg, references=True)
     _check_data(problems, place, node.data, NODE_FIELDS)

@@ -166,10 +166,11 @@ class Builder:
                     target = None if first is None else find(first, rest)
                     *way, last = tensor.split(".")
                     holder = _descend(self.modules[name], way)
-                    if not isinstance(target, torch.Tensor) or holder is None:
+                    itself = (owner, rest) == (name, tensor)
+                    if itself or not isinstance(target, torch.Tensor) or holder is None:
                         raise BuildError(
-                            f"{where}: it is tied to {spec.tied!r}, which is no tensor of the "
-                            "model; correct the key"
+                            f"{where}: it is tied to {spec.tied!r}, which is no other tensor of "
+                            "the model; correct the key"
                         )
                     members = (
                         holder._parameters if isinstance(target, nn.Parameter) else holder._buffers

@@ -41,8 +41,11 @@ def load(ir: Ir, modules: Mapping[str, nn.Module], state_dict: Mapping[str, torc
     The keys of one tensor under several names may be missing but for one.
 
     Raises:
-        StateError: keys are missing or superfluous, or shapes differ; nothing was copied then.
+        StateError: it is no mapping, keys are missing or superfluous, or shapes differ; nothing was
+            copied then.
     """
+    if not isinstance(state_dict, Mapping):
+        raise StateError(f"{state_dict!r} is no state dict; give a mapping from key to tensor")
     wanted = list(keys(ir, modules))
     by_first: dict[str, list[str]] = {}
     for key, _, first in wanted:
