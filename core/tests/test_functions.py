@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -61,7 +65,7 @@ def test_names_that_lead_nowhere(name):
 
 
 def test_every_name_leads_back_to_itself():
-    functions = Functions({})
+    functions = Functions([])
     for name in ("torch.add", "torch.Tensor.add", "torch.nn.functional.conv2d", "operator.iadd"):
         target = functions.target(name)
         found = (
@@ -88,11 +92,26 @@ def test_symbols_lead_to_dtypes_and_the_like_only():
             lg.to_torch(_calling("torch.Tensor.to", lg.Symbol(name)))
 
 
-def test_functions_of_plugins_do_not_replace_those_of_torch():
-    functions = Functions({"torch.add": print, "mine.print": print})
+def test_functions_of_plugins(monkeypatch):
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    functions = Functions(
+        ["torch.add", "os.path.join", "colorsys.rgb_to_hsv", "no.such", "os.none"]
+    )
     assert functions.target("torch.add").target is torch.add
-    assert functions.target("mine.print").target is print
-    assert functions.name_of(print) == "mine.print"
+    assert functions.loaded == {"os.path.join": os.path.join}
+    assert functions.name_of(os.path.join) == "os.path.join"
+    assert functions.target("colorsys.rgb_to_hsv").target is sys.modules["colorsys"].rgb_to_hsv
+    assert functions.target("os.none") is None
+    assert functions.target("os.system") is None
+    with pytest.raises(BuildError, match=r"'no\.such' cannot be had"):
+        functions.target("no.such")
+
+
+def test_no_plugin_imports_what_it_names():
+    code = "import sys, layergraph as lg; from torch import nn; lg.to_ir(nn.Sequential())"
+    code += "; print(sorted(m for m in ('torchvision',) if m in sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
 
 
 def test_unknown_function_in_a_model_is_refused_by_name():

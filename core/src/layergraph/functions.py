@@ -1,16 +1,18 @@
 """Stable names of the functions that may be nodes, and what they stand for.
 
 The list is torch's own: :func:`torch.overrides.get_overridable_functions` names what computes with
-tensors. Here are only the things that it leaves out or should not have let in. A name never leads
-to an import, nor to an attribute that is not listed.
+tensors. Here are only the things that it leaves out or should not have let in. A name leads to an
+import only if a plugin has listed it, and never to an attribute that is not listed.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import operator
+import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +20,7 @@ import torch
 from torch.overrides import get_overridable_functions
 
 from layergraph.assumptions import assume
+from layergraph.errors import BuildError, first_line
 
 Function = Callable[..., Any]
 
@@ -83,14 +86,20 @@ class Functions:
     """The functions that one converter knows.
 
     Args:
-        extra: the functions that plugins name, by name; torch's own names are not replaced.
+        added: the names that plugins add; torch's own keep their meaning.
+
+    Attributes:
+        loaded: the added functions whose modules have been imported, by name. A model that has not
+            imported a function does not call it.
     """
 
-    def __init__(self, extra: Mapping[str, Function]) -> None:
-        # While a model is captured, some of the functions are others than they are now.
+    def __init__(self, added: Collection[str]) -> None:
+        # While a model is captured, some of torch's functions are others than they are now.
         _names()
-        self.extra = {name: each for name, each in extra.items() if name not in _by_name()}
-        self._names = {function: name for name, function in self.extra.items()}
+        self._added = frozenset(added) - _by_name().keys()
+        found = {name: _global(name) for name in sorted(self._added)}
+        self.loaded = {name: each for name, each in found.items() if each is not None}
+        self._names = {function: name for name, function in self.loaded.items()}
 
     def name_of(self, function: Function) -> str | None:
         """The name of a function; None if it has none, and so cannot be a node."""
@@ -98,11 +107,31 @@ class Functions:
         return self._names.get(function) if name is None else name
 
     def target(self, name: str) -> Target | None:
-        """What a name stands for; None if for nothing."""
-        target = _by_name().get(name)
-        if target is None and name in self.extra:
-            target = Target("call_function", self.extra[name])
-        return target
+        """What a name stands for; None if for nothing.
+
+        Only a name that a plugin added leads to an import.
+
+        Raises:
+            BuildError: a plugin added the name, but the function cannot be had.
+        """
+        if name not in self._added:
+            return _by_name().get(name)
+        home = name.rpartition(".")[0]
+        try:
+            importlib.import_module(home)
+        except Exception as error:
+            raise BuildError(
+                f"the function {name!r} cannot be had: {type(error).__name__}: "
+                f"{first_line(error)}; install what defines {home}"
+            ) from error
+        function = _global(name)
+        return None if function is None else Target("call_function", function)
+
+
+def _global(name: str) -> Function | None:
+    home, _, last = name.rpartition(".")
+    function = getattr(sys.modules.get(home), last, None)
+    return function if callable(function) else None
 
 
 def method_name(name: str) -> str | None:

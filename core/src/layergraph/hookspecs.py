@@ -7,8 +7,8 @@ hook's parameters, by name. Who is asked first is told in :mod:`layergraph.plugi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 import pluggy
 
@@ -77,14 +77,15 @@ def ir_to_torch(
 
 
 @hookspec
-def functions() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+def functions() -> Collection[str]:  # type: ignore[empty-body]
     """Name functions, beyond torch's own, that may be nodes of a graph.
 
     Asked once for each converter. A named function is not traced through: it becomes one node. So
-    it must be pure, and whoever rebuilds the model needs the plugin too.
+    it must be pure, and whoever rebuilds the model needs the plugin too. The Python module that
+    defines it is imported when a model with such a node is built, not before.
 
     Returns:
-        Full name (``"torchvision.models.swin_transformer.shifted_window_attention"``) to function.
-        A function is found in a model by the global name under which its module defines it. Where
-        two plugins use one name, the function of the plugin that is asked first stands.
+        Full names, of the module that defines the function and of its global there
+        (``"torchvision.models.swin_transformer.shifted_window_attention"``). Names of torch's own
+        functions keep their meaning.
     """

@@ -22,7 +22,7 @@ import enum
 import functools
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,20 +192,18 @@ class Hooks:
         self.implementations = tuple(reversed(listed))
         self.ask = self._manager.hook
 
-    def named_functions(self) -> dict[str, Callable[..., Any]]:
-        """The functions that plugins name.
+    def named_functions(self) -> frozenset[str]:
+        """The names of functions that plugins add.
 
         Raises:
-            PluginError: a plugin gave something else than a mapping.
+            PluginError: a plugin gave something else than names.
         """
-        named: dict[str, Callable[..., Any]] = {}
-        for functions in self.ask.functions():
-            if not isinstance(functions, Mapping):
-                raise PluginError(
-                    f"a plugin names functions by {functions!r}; the hook must give a mapping"
-                )
-            named = {**functions, **named}
-        return named
+        named: set[str] = set()
+        for names in self.ask.functions():
+            if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+                raise PluginError(f"a plugin names functions by {names!r}; give full names")
+            named.update(names)
+        return frozenset(named)
 
     def asked(self, hook: str) -> list[str]:
         """Who is asked for a hook, in order, without repetition."""

@@ -177,7 +177,7 @@ class _Tracer(TracerBase):
         for holder, names in ((torch, FACTORIES), (torch.Tensor, SIZED_METHODS)):
             for name in names:
                 yield holder, name, self._given_proxies(getattr(holder, name))
-        for function in self._functions.extra.values():
+        for function in self._functions.loaded.values():
             home = getattr(function, "__globals__", {})
             name = getattr(function, "__name__", "")
             if home.get(name) is function:
