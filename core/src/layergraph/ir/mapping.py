@@ -13,18 +13,7 @@ ROOT = "root"
 
 
 class Implementations(Mapping[str, Implementation]):
-    """An ordered mapping from name to implementation, one of which is the model itself.
-
-    Two are equal if their implementations are, in the same order, with the same root.
-
-    Args:
-        implementations: in the order of the model, each with a name of its own. Children that an
-            implementation does not state are derived from names and calls.
-        root: the name of the implementation that is the model.
-
-    Raises:
-        InvalidIrError: a name is used twice, or the root is missing.
-    """
+    """What is beneath :class:`layergraph.Ir`: the data, without what is done with it."""
 
     __slots__ = ("_implementations", "root")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
+from collections.abc import Iterable
 
 _NOT_IN_IDENTIFIERS = re.compile(r"[^0-9a-zA-Z_]+")
 
@@ -14,10 +15,13 @@ class Namer:
 
     Names that mean something else in Python count as taken, so that an input called ``input``
     becomes ``input_1``, as in a graph of torch.fx.
+
+    Args:
+        taken: names that others have given.
     """
 
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._taken = set(taken)
         self._next: dict[str, int] = {}
 
     def name(self, wish: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from layergraph.functions import Functions
 from layergraph.ir import MODULE, STATE, Implementation, Ir, Node, TensorSpec
 from layergraph.ir.hierarchy import Ancestry
 from layergraph.ir.names import is_attribute_path
-from layergraph.ir2torch.composite import Composite, find, taken_names
+from layergraph.ir2torch.composite import Composite, descend, find, taken_names
 from layergraph.ir2torch.graph import fx_graph
 from layergraph.ir2torch.tree import owner_of, place, post_order, pre_order
 from layergraph.plugins import Hooks, distribution_for
@@ -144,14 +145,14 @@ class Builder:
     def _apply(self, module: nn.Module, name: str, spec: TensorSpec, where: Place) -> None:
         """Make a tensor as its spec says: a new one, or what the constructor made, changed."""
         *way, last = name.split(".")
-        owner = _descend(module, way)
+        owner = descend(module, way)
         made = None if owner is None else getattr(owner, last, None)
         if isinstance(made, torch.Tensor):
             _change(made, spec, where)
         elif spec.kind is None or owner is None:
             raise BuildError(f"{where}: the layer has no such tensor; correct the name")
         elif spec.kind == "parameter":
-            owner.register_parameter(last, _parameter(from_spec(spec, where), where))
+            owner.register_parameter(last, cast("nn.Parameter", from_spec(spec, where)))
         else:
             persistent = spec.kind == "buffer" and spec.persistent is not False
             owner.register_buffer(last, from_spec(spec, where), persistent=persistent)
@@ -165,7 +166,7 @@ class Builder:
                     first = self.modules.get(owner)
                     target = None if first is None else find(first, rest)
                     *way, last = tensor.split(".")
-                    holder = _descend(self.modules[name], way)
+                    holder = descend(self.modules[name], way)
                     itself = (owner, rest) == (name, tensor)
                     if itself or not isinstance(target, torch.Tensor) or holder is None:
                         raise BuildError(
@@ -211,7 +212,7 @@ def _refusals(where: Place) -> Iterator[None]:
 
 def _check_children(module: nn.Module, children: Mapping[str, nn.Module], where: Place) -> None:
     for name, child in children.items():
-        if _descend(module, name.split(".")) is not child:
+        if descend(module, name.split(".")) is not child:
             raise PluginError(
                 f"{where}: the handler left out the child {name!r}; it must register the children "
                 "that it is given, under their names"
@@ -246,21 +247,6 @@ def _change(tensor: torch.Tensor, spec: TensorSpec, where: Place) -> None:
         )
         with torch.no_grad():
             tensor.copy_(from_spec(said, where))
-
-
-def _parameter(tensor: torch.Tensor, where: Place) -> nn.Parameter:
-    if not isinstance(tensor, nn.Parameter):
-        raise BuildError(f"{where}: it is no parameter")
-    return tensor
-
-
-def _descend(module: nn.Module, way: list[str]) -> nn.Module | None:
-    for name in way:
-        inner = module._modules.get(name)
-        if inner is None:
-            return None
-        module = inner
-    return module
 
 
 def _is_of_kind(found: object, node: Node) -> bool:

@@ -16,6 +16,16 @@ _REGISTERED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modul
 _NOT_COPIED = ("_graph", "_code", "_lineno_map", "_prologue_start", "evaluation")
 
 
+def descend(module: nn.Module, way: list[str]) -> nn.Module | None:
+    """The module that a way of child names leads to; None if it leads nowhere."""
+    for name in way:
+        inner = module._modules.get(name)
+        if inner is None:
+            return None
+        module = inner
+    return module
+
+
 def find(module: nn.Module, path: str) -> Any:
     """The child or tensor of a module at a path, or the mode of a child, whatever the names are.
 
@@ -23,9 +33,7 @@ def find(module: nn.Module, path: str) -> Any:
         None if there is nothing of that name.
     """
     *way, last = path.split(".")
-    owner: nn.Module | None = module
-    for name in way:
-        owner = None if owner is None else owner._modules.get(name)
+    owner = descend(module, way)
     if owner is None:
         return None
     for registered in (owner._modules, owner._parameters, owner._buffers):

@@ -13,7 +13,7 @@ from layergraph.functions import Functions
 from layergraph.hookspecs import hookimpl
 from layergraph.ir import Implementation, Ir, check
 from layergraph.ir2torch.build import Builder
-from layergraph.ir2torch.load import accept_missing_duplicates, load
+from layergraph.ir2torch.load import accept_missing_duplicates, keys, load
 from layergraph.plugins import Hooks, Plugin, installed_plugins
 from layergraph.registration import Registry
 
@@ -62,9 +62,10 @@ class Ir2Torch(Registry):
         check(checked)
         builder = Builder(checked, self.hooks, Functions(self.hooks.named_functions()))
         model = builder.build()
+        wanted = list(keys(checked, builder.modules))
         if state_dict is not None:
-            load(checked, builder.modules, state_dict)
-        accept_missing_duplicates(checked, builder.modules)
+            load(wanted, state_dict)
+        accept_missing_duplicates(model, wanted)
         return model
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -13,9 +13,12 @@ from layergraph.errors import StateError
 from layergraph.ir import Ir
 from layergraph.state import all_tensors, own_tensors
 
+Key = tuple[str, torch.Tensor, str]
+"""A state-dict key, its tensor, and the first key of that tensor."""
 
-def keys(ir: Ir, modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, torch.Tensor, str]]:
-    """Every state-dict key of a model that was built, in order: key, tensor, first key of it.
+
+def keys(ir: Ir, modules: Mapping[str, nn.Module]) -> Iterator[Key]:
+    """Every state-dict key of a model that was built, in order.
 
     Unlike :meth:`torch.nn.Module.state_dict` it does not recurse over the model.
     """
@@ -35,8 +38,8 @@ def keys(ir: Ir, modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, torch.
             stack.append((f"{path}.{child}" if path else child, target))
 
 
-def load(ir: Ir, modules: Mapping[str, nn.Module], state_dict: Mapping[str, torch.Tensor]) -> None:
-    """Copy a state dict into the modules of a model that was built.
+def load(wanted: Collection[Key], state_dict: Mapping[str, torch.Tensor]) -> None:
+    """Copy a state dict into the tensors of a model: see :func:`keys`.
 
     The keys of one tensor under several names may be missing but for one.
 
@@ -46,7 +49,6 @@ def load(ir: Ir, modules: Mapping[str, nn.Module], state_dict: Mapping[str, torc
     """
     if not isinstance(state_dict, Mapping):
         raise StateError(f"{state_dict!r} is no state dict; give a mapping from key to tensor")
-    wanted = list(keys(ir, modules))
     by_first: dict[str, list[str]] = {}
     for key, _, first in wanted:
         by_first.setdefault(first, []).append(key)
@@ -76,11 +78,11 @@ def load(ir: Ir, modules: Mapping[str, nn.Module], state_dict: Mapping[str, torc
                 tensor.copy_(state_dict[key])
 
 
-def accept_missing_duplicates(ir: Ir, modules: Mapping[str, nn.Module]) -> None:
-    """Let the model's own ``load_state_dict`` do without the further names of a tensor."""
-    duplicates = {key: first for key, _, first in keys(ir, modules) if key != first}
+def accept_missing_duplicates(model: nn.Module, wanted: Collection[Key]) -> None:
+    """Let a model's own ``load_state_dict`` do without the further names of a tensor."""
+    duplicates = {key: first for key, _, first in wanted if key != first}
     if duplicates:
-        root: Any = modules[ir.root]
+        root: Any = model
         root.register_load_state_dict_pre_hook(functools.partial(_fill_in, duplicates))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeGuard
 
 from layergraph.assumptions import assume
 from layergraph.errors import CaptureError
@@ -16,6 +17,7 @@ from layergraph.ir import (
     Graph,
     Implementation,
     Ir,
+    Namer,
     Node,
     Ref,
     Value,
@@ -68,18 +70,17 @@ def capture(survey: Survey, run: Callable[[], Trace], fold: Callable[[Trace], Ir
     return fold(trace)
 
 
-def _is_mode(item: Call | Scope) -> bool:
+def _is_mode(item: Call | Scope) -> TypeGuard[Call]:
     return isinstance(item, Call) and item.kind == "mode"
+
+
+def _mode_calls(trace: Trace) -> Iterator[Call]:
+    return (item for scope in scopes(trace.root) for item in scope.items if _is_mode(item))
 
 
 def _readers(trace: Trace) -> set[str]:
     """The modules whose mode was asked for."""
-    return {
-        item.target
-        for scope in scopes(trace.root)
-        for item in scope.items
-        if isinstance(item, Call) and item.kind == "mode"
-    }
+    return {call.target for call in _mode_calls(trace)}
 
 
 def _forget_modes(trace: Trace) -> None:
@@ -88,13 +89,11 @@ def _forget_modes(trace: Trace) -> None:
 
 
 def _assume_modes(trace: Trace) -> None:
-    for scope in scopes(trace.root):
-        for item in scope.items:
-            if isinstance(item, Call) and item.kind == "mode":
-                where = f"training of {item.target or 'the model'!r} ({item.where})"
-                item.args = (ModeRead(item.target), item.args[0], where)
-                item.kind, item.target = "function", _ASSUME
-                item.value.wish = assume.__name__
+    for call in _mode_calls(trace):
+        where = f"training of {call.target or 'the model'!r} ({call.where})"
+        call.args = (ModeRead(call.target), call.args[0], where)
+        call.kind, call.target = "function", _ASSUME
+        call.value.wish = assume.__name__
 
 
 @contextmanager
@@ -229,38 +228,28 @@ class _Merger:
     def _guarded_graph(self, caller: str, graph: Graph, guarded: set[str]) -> Graph:
         nodes: list[Node] = []
         arguments = graph.arguments()
-        names = set(graph.nodes)
+        namer = Namer(graph.nodes)
         for node in graph.nodes.values():
             if node.is_call and node.implementation in guarded:
-                nodes += self._guard(caller, node.implementation, names)
+                nodes += self._guard(caller, node.implementation, namer)
             nodes.append(replace(node, args=arguments[node.name]))
         return wired(nodes)
 
-    def _guard(self, caller: str, callee: str, names: set[str]) -> list[Node]:
-        mine = Node(_free("training", names), STATE, self._mode(caller), args=())
-        theirs = Node(_free("training", names), STATE, self._mode(callee), args=())
+    def _guard(self, caller: str, callee: str, namer: Namer) -> list[Node]:
+        mine = Node(namer.name("training"), STATE, self._mode(caller), args=())
+        theirs = Node(namer.name("training"), STATE, self._mode(callee), args=())
         nodes = [mine, theirs]
         expected = mine.name
         if self._trains[caller] != self._trains[callee]:
-            expected = _free("not_", names)
+            expected = namer.name("not_")
             nodes.append(Node(expected, FUNCTION, "operator.not_", args=(Ref(mine.name),)))
         where = f"training of {self._paths[callee]!r}, as against the module around it,"
         args = (Ref(theirs.name), Ref(expected), where)
-        return [*nodes, Node(_free(assume.__name__, names), FUNCTION, _ASSUME, args=args)]
+        return [*nodes, Node(namer.name(assume.__name__), FUNCTION, _ASSUME, args=args)]
 
 
 def _graph(implementation: Implementation) -> Graph:
     return Graph(nodes=implementation.nodes, edges=implementation.edges)
-
-
-def _free(wish: str, names: set[str]) -> str:
-    name = wish
-    number = 0
-    while name in names:
-        number += 1
-        name = f"{wish}_{number}"
-    names.add(name)
-    return name
 
 
 def _border_changes(implementation: Implementation) -> bool:
@@ -286,8 +275,7 @@ def _follow_mode(training: Graph, evaluation: Graph, key: str) -> Graph | None:
     """The graph that does both, if the two differ in nothing but flags that are the mode."""
     if list(training.nodes) != list(evaluation.nodes):
         return None
-    names = set(training.nodes)
-    mode = Node(_free("training", names), STATE, key, args=())
+    mode = Node(Namer(training.nodes).name("training"), STATE, key, args=())
     follows = False
     nodes: list[Node] = []
     one, other = training.arguments(), evaluation.arguments()

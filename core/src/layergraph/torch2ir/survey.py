@@ -20,7 +20,6 @@ class Surveyed:
         module: the module.
         path: the first path to it; empty for the model.
         answer: what the handler said of it; None: it is to be traced through.
-        depth: how many modules are around it.
         children: its child modules by name, in order; empty for a leaf.
         parents: the modules that have it as a child.
     """
@@ -28,7 +27,6 @@ class Surveyed:
     module: nn.Module
     path: str
     answer: Implementation | None
-    depth: int
     children: dict[str, Surveyed] = field(default_factory=dict)
     parents: list[Surveyed] = field(default_factory=list)
 
@@ -82,7 +80,7 @@ class Survey:
             known.parents.append(parent)
 
     def _add(self, module: nn.Module, path: str, ask: Ask, depth: int) -> Surveyed:
-        surveyed = Surveyed(module, path, ask(module, path), depth)
+        surveyed = Surveyed(module, path, ask(module, path))
         self._found[id(module)] = surveyed
         self._by_path[path] = surveyed
         self.depth = max(self.depth, depth)

@@ -210,13 +210,11 @@ class _Tracer(TracerBase):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        if surveyed is self._survey.root:
-            scope = self.recorder.root
-        else:
-            args, kwargs = self._symbols(args), self._symbols(kwargs)
+        # The arguments belong to the caller, so that they are read before the call begins.
+        args, kwargs = self._symbols(args), self._symbols(kwargs)
         lowered = self._lower(args), self._lower(kwargs)
-        if surveyed is not self._survey.root:
-            scope = self.recorder.enter(surveyed.path)
+        is_root = surveyed is self._survey.root
+        scope = self.recorder.root if is_root else self.recorder.enter(surveyed.path)
         scope.args, scope.kwargs = lowered
         cls: Any = type(surveyed.module)
         scope.parameters = _parameters(cls)
@@ -352,13 +350,11 @@ def _parameters(cls: type[nn.Module]) -> tuple[str, ...]:
 
 def _changes_its_first_argument(name: str) -> bool:
     last = name.rpartition(".")[2]
-    if last.endswith("__"):
+    if last.endswith("__") or name.startswith("operator."):
         last = last.strip("_")
         return last in ("setitem", "delitem") or (
             last[0] == "i" and last not in ("invert", "index")
         )
-    if name.startswith("operator."):
-        return last == "setitem" or (last[0] == "i" and last not in ("invert", "index"))
     return last.endswith("_") and not last.startswith("_")
 
 
