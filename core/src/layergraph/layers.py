@@ -28,6 +28,7 @@ from layergraph.state import all_tensors
 from layergraph.symbols import UnknownValueError, lower_plain
 
 Reader = Callable[[nn.Module], Value]
+Writer = Callable[[Any], Any]
 
 # Bookkeeping of nn.Module, in which two modules with the same arguments may differ.
 _NOT_COMPARED = frozenset({"training", "_parameters", "_buffers", "_modules"})
@@ -46,6 +47,9 @@ class Layer:
         never: arguments that cannot be read off a module, and need not be.
         readers: how to read an argument off a module, where it is not the attribute of its name.
             Of a parameter or buffer only the presence counts: ``bias`` is True if there is one.
+        writers: how to make what the constructor takes from the attribute, where that is not the
+            attribute itself.
+        derived: attributes of the module that follow from its tensors, and are not compared.
     """
 
     def __init__(
@@ -54,11 +58,15 @@ class Layer:
         always: Collection[str] = (),
         never: Collection[str] = (),
         readers: Mapping[str, Reader] | None = None,
+        writers: Mapping[str, Writer] | None = None,
+        derived: Collection[str] = (),
     ) -> None:
         self.cls = cls
         self.kind = cls.__name__.lower()
         self._always = frozenset(always)
         self._readers = readers or {}
+        self._writers = writers or {}
+        self._not_compared = _NOT_COMPARED | set(derived)
         self._arguments = {
             name: parameter.default
             for name, parameter in inspect.signature(cls).parameters.items()
@@ -100,7 +108,12 @@ class Layer:
                     f"implementation {implementation.name!r}: a layer of type {self.kind!r} has no "
                     f"attribute {name!r}; it has {', '.join(self._arguments) or 'none'}"
                 )
-        return self.cls(**implementation.data)
+        return self._make(implementation.data)
+
+    def _make(self, data: Mapping[str, Value]) -> nn.Module:
+        return self.cls(
+            **{name: self._writers.get(name, _as_it_is)(value) for name, value in data.items()}
+        )
 
     def _read(self, module: nn.Module, name: str) -> Any:
         if name in self._readers:
@@ -115,15 +128,19 @@ class Layer:
         if key not in self._references:
             try:
                 with torch.device("meta"):
-                    self._references[key] = self.cls(**data)
+                    self._references[key] = self._make(data)
             except Exception:  # its own attributes are none that it can be made from
                 return False
         made = self._references[key]
         mine = vars(module)
         return _inside(made) == _inside(module) and all(
-            name in _NOT_COMPARED or (name in mine and _same(mine[name], value))
+            name in self._not_compared or (name in mine and _same(mine[name], value))
             for name, value in vars(made).items()
         )
+
+
+def _as_it_is(value: Value) -> Any:
+    return value
 
 
 def _inside(module: nn.Module) -> list[tuple[object, ...]]:
