@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
+
+import torch
+
 from layergraph.errors import AssumptionError
+
+_REMEDY = "the original may compute something else then; set it back, or capture the model so"
 
 
 def assume(value: object, expected: object, where: str) -> None:
@@ -16,8 +22,57 @@ def assume(value: object, expected: object, where: str) -> None:
     Raises:
         AssumptionError: the two differ.
     """
-    if value != expected:
+    if isinstance(value, torch.Tensor) or value != expected:
+        now = "a tensor" if isinstance(value, torch.Tensor) else repr(value)
         raise AssumptionError(
-            f"{where} was {expected!r} when this model was captured, and now it is {value!r}: the "
-            f"original may compute something else then; set it back, or capture the model so"
+            f"{where} was {expected!r} when this model was captured, and now it is {now}: {_REMEDY}"
+        )
+
+
+def assume_length(value: Sized, expected: int, where: str) -> None:
+    """Raise if something has more parts, or fewer, than it had at the capture.
+
+    Args:
+        value: what has parts: a tuple of tensors, say.
+        expected: how many there were.
+        where: the line of the model's code that took it apart.
+
+    Raises:
+        AssumptionError: there are more or fewer.
+    """
+    if len(value) != expected:
+        raise AssumptionError(
+            f"what is taken apart in {where} had {expected} parts when this model was captured, "
+            f"and now it has {len(value)}: {_REMEDY}"
+        )
+
+
+def assume_tensor(
+    value: object, name: str, rank: int | None = None, dtype: torch.dtype | None = None
+) -> None:
+    """Raise if an input is no tensor, or not one of the kind that the code inside asked for.
+
+    Args:
+        value: the input.
+        name: its name.
+        rank: how many dimensions it had; None if that does not matter.
+        dtype: its dtype; None if that does not matter.
+
+    Raises:
+        AssumptionError: it is something else.
+    """
+    if not isinstance(value, torch.Tensor):
+        raise AssumptionError(
+            f"the input {name!r} was a tensor when this model was captured, and now it is "
+            f"{value!r}: {_REMEDY}"
+        )
+    if rank is not None and value.dim() != rank:
+        raise AssumptionError(
+            f"the input {name!r} had {rank} dimensions when this model was captured, and now it "
+            f"has {value.dim()}: {_REMEDY}"
+        )
+    if dtype is not None and value.dtype is not dtype:
+        raise AssumptionError(
+            f"the input {name!r} was of {dtype} when this model was captured, and now it is of "
+            f"{value.dtype}: {_REMEDY}"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,14 +11,21 @@ from torch import nn
 from layergraph.ir import Ir
 from layergraph.ir2torch import Ir2Torch
 from layergraph.torch2ir import Torch2Ir
+from layergraph.torch2ir.run import Values
 
 
-def to_ir(model: nn.Module) -> Ir:
+def to_ir(
+    model: nn.Module,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    values: Values = "refuse",
+) -> Ir:
     """Turn a model into its IR, with the installed plugins.
 
     Args, returns and raises as :meth:`layergraph.torch2ir.Torch2Ir.convert`.
     """
-    return Torch2Ir().convert(model)
+    return Torch2Ir().convert(model, args, kwargs, values=values)
 
 
 def to_torch(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import operator
 import sys
 import types
@@ -19,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch.overrides import get_overridable_functions
 
-from layergraph.assumptions import assume
+from layergraph import assumptions, regions
 from layergraph.errors import BuildError, first_line
 
 Function = Callable[..., Any]
@@ -37,6 +38,19 @@ FACTORIES = (
     "randperm range scalar_tensor tensor tril_indices triu_indices vander zeros"
 ).split()
 
+# What model code does with sizes.
+MATH = "ceil exp floor gcd isqrt log log10 log2 pow sqrt trunc".split()
+_BUILTINS: tuple[Function, ...] = (divmod, round)
+
+# What a graph does besides computing.
+_OWN: tuple[Function, ...] = (
+    assumptions.assume,
+    assumptions.assume_length,
+    regions.set_grad_enabled,
+    regions.enter_autocast,
+    regions.exit_autocast,
+)
+
 # Methods that take sizes: of a parameter they take no size that stands for one.
 SIZED_METHODS = (
     "as_strided expand index_select narrow new_empty new_full new_ones new_zeros repeat "
@@ -45,8 +59,8 @@ SIZED_METHODS = (
 
 # Torch leaves them out for other reasons; its own layers call some of them.
 _UNLISTED = (
-    "_assert _weight_norm as_strided broadcast_shapes promote_types rand_like randint_like "
-    "randn_like result_type unflatten"
+    "_assert _weight_norm as_strided broadcast_shapes is_autocast_enabled is_grad_enabled "
+    "promote_types rand_like randint_like randn_like result_type unflatten"
 ).split()
 
 _METHODS = (
@@ -63,6 +77,9 @@ _REFUSED_METHODS = frozenset(
 _REFUSED_ATTRIBUTES = frozenset(
     "grad grad_dtype grad_fn is_leaf name output_nr retains_grad volatile".split()
 )
+
+# They read files or memory that is none of the model's.
+_REFUSED_OPERATIONS = frozenset("from_file set_ set _cudnn_init_dropout_state resize_".split())
 
 # Attributes of what is read from a tensor: of its device and dtype.
 _DEVICE_ATTRIBUTES = ("type", "index")
@@ -103,8 +120,11 @@ class Functions:
 
     def name_of(self, function: Function) -> str | None:
         """The name of a function; None if it has none, and so cannot be a node."""
-        name = _names().get(function)
-        return self._names.get(function) if name is None else name
+        name = _names().get(function) or self._names.get(function)
+        if name is None and isinstance(function, torch._ops.OpOverload):
+            name = f"torch.ops.{function.namespace}.{function._opname}.{function._overloadname}"
+            return name if self.target(name) is not None else None
+        return name
 
     def target(self, name: str) -> Target | None:
         """What a name stands for; None if for nothing.
@@ -115,7 +135,7 @@ class Functions:
             BuildError: a plugin added the name, but the function cannot be had.
         """
         if name not in self._added:
-            return _by_name().get(name)
+            return _by_name().get(name) or _operation(name)
         home = name.rpartition(".")[0]
         try:
             importlib.import_module(home)
@@ -126,6 +146,23 @@ class Functions:
             ) from error
         function = _global(name)
         return None if function is None else Target("call_function", function)
+
+
+def _operation(name: str) -> Target | None:
+    """One of torch's own operations by its full name: they are what all its functions consist of.
+
+    Those of extensions are for plugins to name: nobody knows what they do.
+    """
+    way = name.split(".")
+    if way[:3] != ["torch", "ops", "aten"] or len(way) != 5 or way[3] in _REFUSED_OPERATIONS:
+        return None
+    packet = getattr(torch.ops.aten, way[3], None)
+    overload = getattr(packet, way[4], None)
+    if not isinstance(overload, torch._ops.OpOverload):
+        return None
+    returned = overload._schema.returns
+    gives = any("Tensor" in str(each.type) for each in returned)
+    return Target("call_function", overload) if gives else None
 
 
 def _global(name: str) -> Function | None:
@@ -181,7 +218,9 @@ def _by_name() -> dict[str, Target]:
     table |= {
         f"operator.{name}": Target("call_function", getattr(operator, name)) for name in _OPERATORS
     }
-    table[f"layergraph.{assume.__name__}"] = Target("call_function", assume)
+    table |= {f"math.{name}": Target("call_function", getattr(math, name)) for name in MATH}
+    table |= {f"builtins.{each.__name__}": Target("call_function", each) for each in _BUILTINS}
+    table |= {f"layergraph.{each.__name__}": Target("call_function", each) for each in _OWN}
     return table
 
 

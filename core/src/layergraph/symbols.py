@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -17,25 +17,32 @@ class UnknownValueError(Exception):
     """A value that has no plain form. Callers know where it was met, and say so."""
 
 
-def lower(value: Any, read: Callable[[Any], Value]) -> Value:
+def lower(
+    value: Any, read: Callable[[Any], Value], readable: Collection[type] = frozenset()
+) -> Value:
     """The plain form of what is given to a torch function, or returned by a model.
 
     Args:
         value: nested tuples, lists and dicts of numbers, strings, dtypes and so on.
         read: gives the form of tensors and of whatever else this function does not know; it
             raises :class:`UnknownValueError` for what it does not know either.
+        readable: types whose values are given to ``read`` even if they look plain.
     """
     kind = type(value)
     if kind in _PLAIN:
         return value
+    if kind in readable:
+        return read(value)
     if isinstance(value, tuple):
-        return _lower_tuple(value, read)
+        return _lower_tuple(value, read, readable)
     if isinstance(value, list):
-        return [lower(item, read) for item in value]
+        return [lower(item, read, readable) for item in value]
     if isinstance(value, dict):
-        return _lower_dict(value, read)
+        return _lower_dict(value, read, readable)
     if kind is slice:
-        return slice(lower(value.start, read), lower(value.stop, read), lower(value.step, read))
+        return slice(
+            *[lower(part, read, readable) for part in (value.start, value.stop, value.step)]
+        )
     if isinstance(value, _NAMED):
         return Symbol(str(value))
     if isinstance(value, torch.device):
@@ -69,19 +76,23 @@ _NUMBERS_AND_TEXT: tuple[Any, ...] = (
 )
 
 
-def _lower_tuple(value: tuple[Any, ...], read: Callable[[Any], Value]) -> Value:
-    items = [lower(item, read) for item in value]
+def _lower_tuple(
+    value: tuple[Any, ...], read: Callable[[Any], Value], readable: Collection[type]
+) -> Value:
+    items = [lower(item, read, readable) for item in value]
     fields = getattr(value, "_fields", None)
     if fields is None:
         return tuple(items)
     return Record(type(value).__name__, dict(zip(fields, items, strict=True)))
 
 
-def _lower_dict(value: dict[Any, Any], read: Callable[[Any], Value]) -> dict[Any, Value]:
+def _lower_dict(
+    value: dict[Any, Any], read: Callable[[Any], Value], readable: Collection[type]
+) -> dict[Any, Value]:
     for key in value:
         if type(key) not in _PLAIN:
             raise UnknownValueError(f"the key {key!r} of a dict, a {type(key).__name__}")
-    return {key: lower(item, read) for key, item in value.items()}
+    return {key: lower(item, read, readable) for key, item in value.items()}
 
 
 def torch_value(symbol: Symbol) -> torch.dtype | torch.layout | torch.memory_format:

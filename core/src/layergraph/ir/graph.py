@@ -51,7 +51,9 @@ class Node:
         args: positional arguments: nested plain values in which a :class:`Ref` stands for the value
             of another node. None says that they are the node's predecessors, in edge order, or,
             where there are arguments by name, that there are none.
-        kwargs: arguments by name, likewise.
+        kwargs: arguments by name, likewise. Of an input, instead, what is known of it: ``default``,
+            what it is where it is not given; ``fixed``, the one value that it may have; ``rank``
+            and ``dtype``, which the graph was captured for.
         data: anything a user notes about the node; layergraph carries it along.
     """
 
@@ -113,7 +115,7 @@ class Graph:
         for node in self.in_execution_order():
             given = () if before is None else (Ref(before),)
             fits = node.type == INPUT if before is None else node.is_call or node.type == OUTPUT
-            if not fits or node.kwargs or arguments[node.name] != given:
+            if not fits or arguments[node.name] != given or (node.kwargs and node.type != INPUT):
                 return None
             if node.is_call:
                 called.append(node.implementation)

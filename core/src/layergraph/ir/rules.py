@@ -301,12 +301,30 @@ def _check_arguments(
                 f"an edge comes from {name!r}, but its arguments do not name it",
                 f"remove the edge {(name, node.name)!r} or name {name!r} in the arguments",
             )
-    if node.type in (INPUT, STATE) and (named or node.args or node.kwargs):
+    given = node.args or (node.kwargs and node.type != INPUT)
+    if node.type in (INPUT, STATE) and (named or given):
         problems.add(place, f"a node of type {node.type} takes arguments", "remove them")
+    elif node.type == INPUT:
+        _check_input(problems, place, node)
     if node.type == OUTPUT and node.kwargs:
         problems.add(place, "an output takes arguments by name", "use one positional argument")
     if node.type in (STATE, FUNCTION) and not node.implementation:
         problems.add(place, "its implementation is empty", f"say which {node.type} it is")
+
+
+def _check_input(problems: _Problems, place: Place, node: Node) -> None:
+    """What an input node says of the input."""
+    for name, value in node.kwargs.items():
+        kind = _INPUT_FACTS.get(name)
+        if kind is None:
+            known = ", ".join(_INPUT_FACTS)
+            problems.add(place, f"it says {name!r} of an input", f"what can be said is {known}")
+        elif kind is not object:
+            problems.expect(place, name, value, kind)
+
+
+# What may be said of an input, and of what type that is.
+_INPUT_FACTS: dict[str, type] = {"default": object, "fixed": object, "rank": int, "dtype": Symbol}
 
 
 def _check_cycles(problems: _Problems, place: Place, graph: Graph) -> None:

@@ -45,7 +45,7 @@ def _node(node: Node, args: tuple[Value, ...]) -> str:
     listed += [f"{name}={_value(value)}" for name, value in node.kwargs.items()]
     given = ", ".join(listed)
     if node.type == INPUT:
-        return f"{node.name} = input"
+        return f"{node.name} = input({given})" if given else f"{node.name} = input"
     if node.type == OUTPUT:
         return f"return {given}"
     if node.type == STATE:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import fx
 
+from layergraph.assumptions import assume, assume_tensor
 from layergraph.errors import BuildError, Place
 from layergraph.functions import Functions
 from layergraph.ir import (
@@ -60,8 +61,12 @@ class _GraphBuilder:
     def build(self) -> fx.Graph:
         arguments = self._source.arguments()
         parameters = self._source.parameters()
+        checks: list[tuple[Node, str, dict[str, Any]]] = []
         for node in self._source.in_execution_order():
             place = self._where.at("node", node.name)
+            if node.type != INPUT and checks:
+                self._check_inputs(checks)
+                checks = []
             args = tuple([self._value(arg, place) for arg in arguments[node.name]])
             kwargs = {name: self._value(arg, place) for name, arg in node.kwargs.items()}
             if node.type == OUTPUT:
@@ -69,6 +74,10 @@ class _GraphBuilder:
                 continue
             if node.type == INPUT:
                 op, target = "placeholder", parameters[node.name]
+                args = (kwargs["default"],) if "default" in kwargs else ()
+                if kwargs:
+                    checks.append((node, target, kwargs))
+                kwargs = {}
             elif node.type == STATE:
                 op, target = "get_attr", self._locate(node)
             elif node.type == FUNCTION:
@@ -79,6 +88,16 @@ class _GraphBuilder:
             name = node.name if is_parameter_name(node.name) else f"{node.name}_"
             self._built[node.name] = self._graph.create_node(op, target, args, kwargs, name=name)
         return self._graph
+
+    def _check_inputs(self, checks: list[tuple[Node, str, dict[str, Any]]]) -> None:
+        for node, name, known in checks:
+            value = self._built[node.name]
+            if "fixed" in known:
+                args = (value, known["fixed"], f"the input {name!r}")
+                self._graph.call_function(assume, args)
+            else:
+                args = (value, name, known.get("rank"), known.get("dtype"))
+                self._graph.call_function(assume_tensor, args)
 
     def _function(
         self, node: Node, place: Place, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+
+from layergraph.ir import Symbol
 from layergraph.ir import Value as Plain
 
 Kind = Literal["function", "module", "state", "same", "mode"]
+Fact = Literal["rank", "dtype"]
 
 
 @dataclass(slots=True, eq=False)
@@ -19,11 +23,15 @@ class Value:
         position: when it came about, counted over the whole capture.
         scope: the module call in which it came about.
         wish: what a node of it would be called.
+        rank: the number of its dimensions; None if it is no tensor, or the capture cannot know.
+        dtype: its dtype, likewise.
     """
 
     position: int
     scope: Scope
     wish: str
+    rank: int | None = None
+    dtype: Symbol | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,37 @@ class Call:
 
 
 @dataclass(slots=True, eq=False)
+class Late:
+    """A place in the sequence at which calls may be needed: to read a size, or a part of a value.
+
+    What a model reads in passing is recorded where it was read, but only if it turns out to be
+    used.
+
+    Attributes:
+        position: when.
+        scope: in which module call.
+        calls: those that were needed, by what they give.
+    """
+
+    position: int
+    scope: Scope
+    calls: dict[Hashable, Call] = field(default_factory=dict)
+
+    def call(
+        self,
+        key: Hashable,
+        target: str,
+        args: tuple[Plain, ...],
+        kwargs: dict[str, Plain] | None = None,
+    ) -> Value:
+        """The value of a call at this place; the call is made if it was not."""
+        if key not in self.calls:
+            value = Value(self.position, self.scope, _wish(target))
+            self.calls[key] = Call("function", target, args, kwargs or {}, value)
+        return self.calls[key].value
+
+
+@dataclass(slots=True, eq=False)
 class Scope:
     """One call of a module that is traced through.
 
@@ -87,6 +126,8 @@ class Scope:
         kwargs: lowered.
         result: lowered.
         items: the calls and module calls inside, in order.
+        known: what the code inside asked of tensors that another input could answer otherwise:
+            ``rank``, ``dtype``.
     """
 
     path: str
@@ -98,7 +139,8 @@ class Scope:
     args: tuple[Plain, ...] = ()
     kwargs: dict[str, Plain] = field(default_factory=dict)
     result: Plain = None
-    items: list[Call | Scope] = field(default_factory=list)
+    items: list[Call | Scope | Late] = field(default_factory=list)
+    known: set[Fact] = field(default_factory=set)
 
     def contains(self, value: Value) -> bool:
         """Whether the value came about inside."""
@@ -106,10 +148,17 @@ class Scope:
 
 
 class Recorder:
-    """Writes the sequence down."""
+    """Writes the sequence down.
+
+    Attributes:
+        root: the call of the model.
+        scope: the module call that is being recorded.
+        calls: what gave each value.
+    """
 
     def __init__(self) -> None:
         self._position = 0
+        self.calls: dict[Value, Call] = {}
         self.root = self.scope = Scope("", None, 0)
 
     def value(self, wish: str) -> Value:
@@ -127,10 +176,17 @@ class Recorder:
         where: str = "",
     ) -> Value:
         """Add a call to the current module call."""
-        wish = target.rpartition(".")[2]
-        value = self.value(wish.strip("_") if wish.startswith("__") else wish)
-        self.scope.items.append(Call(kind, target, args, kwargs, value, where))
+        value = self.value(_wish(target))
+        call = self.calls[value] = Call(kind, target, args, kwargs, value, where)
+        self.scope.items.append(call)
         return value
+
+    def late(self) -> Late:
+        """Keep a place in the current module call."""
+        late = Late(self._position, self.scope)
+        self._position += 1
+        self.scope.items.append(late)
+        return late
 
     def enter(self, path: str) -> Scope:
         """Begin a module call."""
@@ -149,6 +205,57 @@ class Recorder:
         self.scope.end = self._position
         if self.scope.parent is not None:
             self.scope = self.scope.parent
+
+
+def _wish(target: str) -> str:
+    wish = target.rpartition(".")[2]
+    return wish.strip("_") if wish.startswith("__") else wish
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What is known of an argument of the model.
+
+    Attributes:
+        name: its name.
+        value: what the graph gets.
+        default: in a tuple, what it is where it is not given; empty if it has to be given.
+        fixed: in a tuple, the plain value that it was captured with; empty for tensors.
+    """
+
+    name: str
+    value: Value
+    default: tuple[Plain, ...] = ()
+    fixed: tuple[Plain, ...] = ()
+
+    def said(self) -> dict[str, Plain]:
+        """What the input's node says of it."""
+        said = {"default": self.default, "fixed": self.fixed}
+        return {key: known[0] for key, known in said.items() if known}
+
+
+@dataclass(slots=True)
+class Trace:
+    """What one run recorded.
+
+    Attributes:
+        root: the call of the model.
+        constants: tensors that the model reads but has not registered, by key.
+        parameters: the arguments of the model, in order.
+    """
+
+    root: Scope
+    constants: dict[str, torch.Tensor]
+    parameters: list[Parameter]
+
+    def settle(self) -> Trace:
+        """Put the calls that were needed in the places that were kept for them."""
+        for scope in scopes(self.root):
+            items: list[Call | Scope | Late] = []
+            for item in scope.items:
+                items.extend(item.calls.values() if isinstance(item, Late) else [item])
+            scope.items = items
+        return self
 
 
 def scopes(root: Scope) -> Iterator[Scope]:

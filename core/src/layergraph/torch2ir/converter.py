@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,9 +18,12 @@ from layergraph.plugins import Hooks, Plugin, installed_plugins
 from layergraph.registration import Registry
 from layergraph.state import Memory, all_tensors, describe, own_tensors
 from layergraph.torch2ir import modes
+from layergraph.torch2ir.arguments import Arguments
+from layergraph.torch2ir.capture import Capture
 from layergraph.torch2ir.fold import fold
+from layergraph.torch2ir.run import Running, Values
 from layergraph.torch2ir.survey import Survey, Surveyed
-from layergraph.torch2ir.trace import trace
+from layergraph.torch2ir.trace import Tracing
 
 
 class Torch2Ir(Registry):
@@ -41,13 +45,26 @@ class Torch2Ir(Registry):
         plugins = installed_plugins() if plugins is None else plugins
         self.hooks = Hooks(plugins, _Registered(self))
 
-    def convert(self, model: nn.Module) -> Ir:
-        """Turn a model into its IR, without example inputs.
+    def convert(
+        self,
+        model: nn.Module,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        values: Values = "refuse",
+    ) -> Ir:
+        """Turn a model into its IR.
 
-        Parameters of ``forward`` that have a default keep it: they are no inputs of the IR.
+        With example inputs the model runs once, and what it does is recorded. Without, it is traced
+        on symbols, which serves models whose code does not look at its inputs.
 
         Args:
             model: the model, in either mode. It is left as it was.
+            args: the positional arguments of an example call, as a tuple.
+            kwargs: its arguments by name. What is not a tensor is fixed at what it is here, as is
+                what is left at its default.
+            values: what to do where the model decides by a number in a tensor: ``"refuse"``, or
+                ``"assume"`` that it is the same for all inputs, which the rebuilt model checks.
 
         Returns:
             The IR. It holds no parameters and no persistent buffers: those are in the model's state
@@ -67,9 +84,15 @@ class Torch2Ir(Registry):
             ir = Ir([_leaf_model(survey.root, survey.root.answer, tensors[""])])
         else:
             functions = Functions(self.hooks.named_functions())
+            capture: Callable[[], Capture]
+            if args is None and kwargs is None:
+                capture = partial(Tracing, survey, keys, memory, functions)
+            else:
+                arguments = Arguments(model, () if args is None else args, kwargs or {})
+                capture = partial(Running, survey, keys, memory, functions, arguments, values)
             ir = modes.capture(
                 survey,
-                run=lambda: trace(survey, keys, memory, functions),
+                run=lambda: capture().run(),
                 fold=lambda captured: fold(survey, captured, tensors),
             )
         check(ir)

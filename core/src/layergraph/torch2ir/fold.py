@@ -31,10 +31,9 @@ from layergraph.ir import (
 from layergraph.ir import Value as Plain
 from layergraph.ir.values import leaves
 from layergraph.state import describe_constant
-from layergraph.torch2ir.calls import Call, ModeRead, Scope, StateRead, Value, scopes
+from layergraph.torch2ir.calls import Call, ModeRead, Scope, StateRead, Trace, Value, scopes
 from layergraph.torch2ir.interfaces import Interface, interfaces
 from layergraph.torch2ir.survey import Survey, Surveyed
-from layergraph.torch2ir.trace import Trace
 
 GETITEM = "operator.getitem"
 
@@ -67,6 +66,7 @@ class _Folding:
         self._survey = survey
         self._trace = trace
         self._interfaces = interfaces(trace.root)
+        self._parameters = {parameter.value: parameter for parameter in trace.parameters}
         self._graphs: dict[str, _Graph] = {}
         self._dissolved: dict[Scope, list[Call | Scope]] = {}
         self._root_name = _free_root_name(survey)
@@ -125,6 +125,17 @@ class _Folding:
             and list(scope.args) == list(interface.inputs)
             and [scope.result] == outputs
         )
+
+    def said_of(self, value: Value, scope: Scope) -> dict[str, Plain]:
+        """What an input node says of its value."""
+        said: dict[str, Plain] = {}
+        if scope.parent is None and value in self._parameters:
+            said |= self._parameters[value].said()
+        if value.rank is not None and "rank" in scope.known:
+            said["rank"] = value.rank
+        if value.dtype is not None and "dtype" in scope.known:
+            said["dtype"] = value.dtype
+        return said
 
     def type_of(self, path: str) -> str:
         return self._graphs[path].implementation.type
@@ -191,7 +202,8 @@ class _GraphBuilder:
     def build(self, items: list[Call | Scope]) -> Implementation:
         output = self._namer.name(OUTPUT)
         for value, parameter in self._interface.inputs.items():
-            self._values[value] = self._add(parameter, INPUT, parameter)
+            said = self._folding.said_of(value, self._scope)
+            self._values[value] = self._add(parameter, INPUT, parameter, kwargs=said)
         for item in items:
             if isinstance(item, Scope):
                 self._call_scope(item)

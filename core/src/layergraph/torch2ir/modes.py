@@ -25,9 +25,8 @@ from layergraph.ir import (
     wired,
 )
 from layergraph.ir.values import parts, rebuilt
-from layergraph.torch2ir.calls import Call, ModeRead, Scope, scopes
+from layergraph.torch2ir.calls import Call, ModeRead, Scope, Trace, scopes
 from layergraph.torch2ir.survey import Survey
-from layergraph.torch2ir.trace import Trace
 
 _ASSUME = f"layergraph.{assume.__name__}"
 

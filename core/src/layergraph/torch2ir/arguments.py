@@ -1,0 +1,210 @@
+"""What a model is called with while it is captured by running."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from layergraph.errors import CaptureError
+from layergraph.ir import Value as Plain
+from layergraph.symbols import UnknownValueError, lower_plain
+from layergraph.torch2ir.calls import Late, Parameter, Recorder, Value
+
+Part = Callable[[], Value]
+"""Gives a part of a value, which is taken out of it only if it is asked for."""
+
+
+class Binds(Protocol):
+    """Who has to know which tensor is which value."""
+
+    recorder: Recorder
+
+    def bind(self, tensor: torch.Tensor, value: Value | Part) -> None:
+        """Note that a tensor is a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Argument:
+    name: str
+    value: Any
+    by_name: bool
+    is_given: bool
+    default: tuple[Plain, ...]
+
+
+class Arguments:
+    """The arguments of one call.
+
+    The model gets copies: what it does to them in place, the caller does not see, and one tensor
+    that is given twice counts as two.
+
+    Args:
+        model: the model.
+        args: positional arguments.
+        kwargs: arguments by name.
+
+    Attributes:
+        device: where the first tensor among them is; None if there is none.
+
+    Raises:
+        CaptureError: the model does not take them, or a graph cannot.
+    """
+
+    def __init__(self, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        if not isinstance(args, tuple | list):
+            raise CaptureError(
+                f"args is a {type(args).__name__}; give a tuple of the positional arguments"
+            )
+        if not isinstance(kwargs, Mapping):
+            raise CaptureError(f"kwargs is a {type(kwargs).__name__}; give a dict of arguments")
+        self._arguments = list(_arguments(model, tuple(args), dict(kwargs)))
+        tensors = [tensor for each in self._arguments for tensor in _tensors(each.value)]
+        self.device = tensors[0].device if tensors else None
+
+    def bind(self, capture: Binds) -> tuple[list[Any], dict[str, Any], list[Parameter]]:
+        """Copies of what is given, by position and by name, and what is known of all parameters."""
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        parameters: list[Parameter] = []
+        for each in self._arguments:
+            value = capture.recorder.value(each.name)
+            binding = _Binding(capture, each.name)
+            copied = binding.root(each.value, value)
+            fixed = () if binding.holds_tensors else (binding.plain(each.value),)
+            parameters.append(Parameter(each.name, value, each.default, fixed))
+            if each.is_given and each.by_name:
+                kwargs[each.name] = copied
+            elif each.is_given:
+                args.append(copied)
+        return args, kwargs, parameters
+
+
+def _arguments(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Iterator[_Argument]:
+    """All arguments in the order of the signature, the given ones and those left at a default."""
+    try:
+        signature = inspect.signature(model.forward)
+        bound = signature.bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise CaptureError(
+            f"the model does not take these arguments: {error}; give args and kwargs as in a call"
+        ) from None
+    default: tuple[Plain, ...] = ()
+    for name, parameter in signature.parameters.items():
+        given = bound.get(name, {})
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            for index, value in enumerate(given):
+                yield _Argument(f"{name}_{index}", value, False, True, ())
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            for key, value in given.items():
+                yield _Argument(key, value, True, True, default and (None,))
+        else:
+            by_name = parameter.kind is parameter.KEYWORD_ONLY or name in kwargs
+            default = _default(parameter, default)
+            value = given if name in bound else default[0]
+            yield _Argument(name, value, by_name, name in bound, default)
+
+
+def _default(parameter: inspect.Parameter, before: tuple[Plain, ...]) -> tuple[Plain, ...]:
+    """The default that a parameter of the rebuilt model gets.
+
+    Behind a parameter with a default every other one needs one too: None then, which is refused
+    where something was given at the capture.
+    """
+    if parameter.default is parameter.empty:
+        return before and (None,)
+    try:
+        return (lower_plain(parameter.default),)
+    except UnknownValueError:
+        return (repr(parameter.default),)
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from (each for item in value.values() for each in _tensors(item))
+    elif isinstance(value, tuple | list):
+        yield from (each for item in value for each in _tensors(item))
+
+
+class _Binding:
+    """Copies one argument and tells the capture of the tensors in it.
+
+    Args:
+        capture: who has to know.
+        name: the name of the argument.
+
+    Attributes:
+        holds_tensors: whether there were any.
+    """
+
+    def __init__(self, capture: Binds, name: str) -> None:
+        self._capture = capture
+        self._name = name
+        self.holds_tensors = False
+
+    def root(self, given: Any, value: Value) -> Any:
+        """A copy of the argument."""
+        if not any(True for _ in _tensors(given)):
+            return given
+        self.holds_tensors = True
+        if isinstance(given, torch.Tensor):
+            return self._tensor(given, value)
+        return self._inside(given, self._capture.recorder.late(), lambda: value)
+
+    def plain(self, given: Any) -> Plain:
+        """The plain form of an argument without tensors.
+
+        Raises:
+            CaptureError: it has none.
+        """
+        try:
+            return lower_plain(given)
+        except UnknownValueError as error:
+            raise CaptureError(
+                f"the argument {self._name!r} holds {error}, which a graph cannot: give tensors, "
+                "numbers, strings, None, and tuples, lists and dicts of them"
+            ) from None
+
+    def _tensor(self, tensor: torch.Tensor, value: Value | Part) -> torch.Tensor:
+        if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.layout is not torch.strided:
+            raise CaptureError(
+                f"the argument {self._name!r} holds a {type(tensor).__name__} of layout "
+                f"{tensor.layout}; give plain tensors"
+            )
+        copied = tensor.detach().clone().requires_grad_(tensor.requires_grad)
+        self._capture.bind(copied, value)
+        return copied
+
+    def _inside(self, given: Any, late: Late, part: Part) -> Any:
+        """A copy of what is inside a container, or of a plain value in one."""
+        if isinstance(given, torch.Tensor):
+            return self._tensor(given, part)
+        if not isinstance(given, tuple | list | dict):
+            expected = self.plain(given)
+            where = f"a part of the input {self._name!r}"
+            late.call(("fixed", part), "layergraph.assume", (part(), expected, where))
+            return given
+        where = f"the input {self._name!r}"
+        late.call(("length", part), "layergraph.assume_length", (part(), len(given), where))
+        items = given.items() if isinstance(given, dict) else enumerate(given)
+        copies = {key: self._inside(item, late, _element(late, part, key)) for key, item in items}
+        if isinstance(given, dict):
+            return copies if type(given) is dict else type(given)(copies)
+        if hasattr(given, "_fields"):
+            return type(given)(*copies.values())
+        return type(given)(copies.values())
+
+
+def _element(late: Late, whole: Part, key: Any) -> Part:
+    def part() -> Value:
+        return late.call((part,), "operator.getitem", (whole(), key))
+
+    return part

@@ -1,0 +1,332 @@
+"""What the two ways of capturing a model have in common: they run it, and write down its calls."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import linecache
+import os
+import sys
+import threading
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from layergraph.errors import CaptureError, first_line
+from layergraph.functions import Functions
+from layergraph.ir import Value as Plain
+from layergraph.state import Memory
+from layergraph.symbols import UnknownValueError, lower
+from layergraph.torch2ir.calls import Parameter, Recorder, StateRead, Trace
+from layergraph.torch2ir.guards import unchanged
+from layergraph.torch2ir.patches import Patch, patched, with_room_for
+from layergraph.torch2ir.survey import Survey, Surveyed
+
+# Captures in several threads would put back what another one has replaced.
+_ONE_AT_A_TIME = threading.RLock()
+
+
+class Capture(ABC):
+    """One run of a model, on symbols or on tensors, whose calls are written down.
+
+    Args:
+        survey: the model.
+        keys: the state-dict key of each of its tensors, by ``id``.
+        memory: where these lie.
+        functions: the functions that may become nodes.
+    """
+
+    hint: ClassVar[str]
+    """What to try where this way of capturing fails."""
+    readable: ClassVar[frozenset[type]] = frozenset()
+    """Types of values that :meth:`read` is asked for, before they are taken to be plain."""
+
+    def __init__(
+        self, survey: Survey, keys: dict[int, str], memory: Memory, functions: Functions
+    ) -> None:
+        self.recorder = Recorder()
+        self.constants: dict[str, torch.Tensor] = {}
+        self.parameters: list[Parameter] = []
+        self.survey = survey
+        self.state_keys = dict(keys)
+        self.memory = memory
+        self.functions = functions
+        self.refused: list[tuple[str, str, str]] = []
+        self._thread = 0
+
+    # --- what the ways of capturing differ in ---
+
+    @abstractmethod
+    def arguments(self, model: nn.Module) -> tuple[list[Any], dict[str, Any]]:
+        """What to call the model with; also fills in ``parameters``."""
+
+    @abstractmethod
+    def watching(self) -> AbstractContextManager[object]:
+        """The context in which the functions of torch are recorded."""
+
+    @abstractmethod
+    def patches(self) -> Iterator[Patch]:
+        """What is to be replaced while the model runs."""
+
+    @abstractmethod
+    def leaf(
+        self, surveyed: Surveyed, original: Callable[..., Any], args: Any, kwargs: Any
+    ) -> object:
+        """Record the call of a leaf, and give its result."""
+
+    @abstractmethod
+    def read(self, value: Any) -> Plain:
+        """The form of a value of the model, or of a tensor of its state.
+
+        Raises:
+            UnknownValueError: it is neither.
+        """
+
+    @abstractmethod
+    def renamed(self, result: Any) -> Any:
+        """What a module returns, with values of its own also where it returns what it was given.
+
+        Then who reads the result is seen to read the module's, even that of one that does nothing.
+        """
+
+    @abstractmethod
+    def passed(self, given: Any) -> Any:
+        """Arguments in which tensors of the caller have become values that are passed in."""
+
+    @abstractmethod
+    def border(self, value: Any) -> Plain:
+        """The plain form of what a module is given or returns."""
+
+    def is_recording(self) -> bool:
+        """Whether what happens now is to be recorded."""
+        return threading.get_ident() == self._thread
+
+    # --- running ---
+
+    def run(self) -> Trace:
+        """Run the model, and leave it as it was.
+
+        Raises:
+            CaptureError: the model does what this way of capturing cannot record.
+        """
+        with_room_for(self.survey.depth, self._run)
+        if self.refused:
+            raise CaptureError("; ".join(map(str, self.refused)))
+        return Trace(self.recorder.root, self.constants, self.parameters).settle()
+
+    def _run(self) -> None:
+        model = self.survey.root.module
+        with _ONE_AT_A_TIME:
+            self._thread = threading.get_ident()
+            args, kwargs = self.arguments(model)
+            try:
+                with unchanged(self.survey), patched(self._patches()), self.watching():
+                    try:
+                        model(*args, **kwargs)
+                    except CaptureError as error:
+                        if error.__cause__ is not None:
+                            raise
+                        raise CaptureError(self._located(error, str(error))) from error
+                    except Exception as error:
+                        reason = f"{type(error).__name__}: {first_line(error)}"
+                        raise CaptureError(self._located(error, reason)) from error
+            finally:
+                self._thread = 0
+
+    def _located(self, error: BaseException, reason: str) -> str:
+        frames = traceback.extract_tb(error.__traceback__)
+        of_others = [frame for frame in frames if not frame.filename.startswith(_OWN)]
+        of_model = [frame for frame in of_others if not frame.filename.startswith(_TORCH)]
+        # A layer of torch may be the whole model.
+        return f"in {self.where()}, {_place(of_model or of_others or frames)}: {reason}; {self.hint}"
+
+    def where(self) -> str:
+        """The module whose call is being recorded."""
+        return repr(self.recorder.scope.path) if self.recorder.scope.path else "the model"
+
+    def _patches(self) -> Iterator[Patch]:
+        yield nn.Module, "__call__", self._module_call(nn.Module.__call__)
+        yield nn.Module, "training", self._training()
+        yield from self.patches()
+
+    def _module_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+            surveyed = self.survey.get(module) if self.is_recording() else None
+            if surveyed is None:
+                # Not one of the model's: a module that its code made on the way, or the inside of
+                # a leaf. What it does belongs to the caller.
+                return original(module, *args, **kwargs)
+            if surveyed.is_leaf and surveyed is not self.survey.root:
+                return self.leaf(surveyed, original, args, kwargs)
+            return self._scoped(surveyed, original, args, kwargs)
+
+        return call
+
+    def _scoped(
+        self,
+        surveyed: Surveyed,
+        original: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        # The arguments belong to the caller, so that they are read before the call begins.
+        args, kwargs = self.passed(args), self.passed(kwargs)
+        border = self.border(args), self.border(kwargs)
+        is_root = surveyed is self.survey.root
+        scope = self.recorder.root if is_root else self.recorder.enter(surveyed.path)
+        if is_root:
+            scope.args = tuple([parameter.value for parameter in self.parameters])
+            scope.parameters = tuple([parameter.name for parameter in self.parameters])
+        else:
+            scope.args, scope.kwargs = border
+            scope.parameters = _parameters(type(surveyed.module))
+        result = self.renamed(original(surveyed.module, *args, **kwargs))
+        self.recorder.leave(self.returned(result) if is_root else self.border(result))
+        return result
+
+    def returned(self, result: Any) -> Plain:
+        """The plain form of what the model returns."""
+        return self.lower(result)
+
+    def named_functions(self) -> Iterator[Patch]:
+        """The patches that keep the functions that plugins name from being traced through."""
+        for function in self.functions.loaded.values():
+            home = getattr(function, "__globals__", {})
+            name = getattr(function, "__name__", "")
+            if home.get(name) is function:
+                yield home, name, self._whole(function)
+
+    def _whole(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not self.is_recording():
+                return function(*args, **kwargs)
+            return self.torch_function(function, args, kwargs)
+
+        return call
+
+    # --- recording ---
+
+    @abstractmethod
+    def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call of a function of torch, or of a plugin."""
+
+    def refuse(self, reason: str) -> None:
+        """Note that something cannot be carried over, and go on to find what else there is."""
+        frames = self.recorder.scope.path, code_place()
+        if (reason, *frames) not in self.refused:
+            self.refused.append((reason, *frames))
+
+    def lower(self, value: Any) -> Any:
+        """The plain form of what a function is given."""
+        try:
+            return lower(value, self.read, self.readable)
+        except UnknownValueError as error:
+            raise CaptureError(f"a graph cannot hold {error}") from None
+
+    def constant(self, tensor: torch.Tensor) -> StateRead:
+        """Take note of a tensor that the model reads and has not registered."""
+        if isinstance(tensor, nn.Parameter):
+            raise UnknownValueError(
+                "a parameter that is not registered in the model, so that no state dict has it"
+            )
+        key = f":constant_{len(self.constants)}"
+        self.memory.claim(tensor, "a tensor that the model has not registered")
+        self.state_keys[id(tensor)] = key
+        self.constants[key] = tensor
+        return StateRead(key)
+
+    def refuse_change_of_constant(self, name: str, args: tuple[Plain, ...]) -> None:
+        """Raise if a function changes a tensor that the model has not registered."""
+        if args and changes_its_first_argument(name) and _is_constant(args[0]):
+            raise CaptureError(
+                f"{name} changes a tensor that the model has not registered; "
+                "register it with register_buffer"
+            )
+
+    def _training(self) -> property:
+        def get(module: nn.Module) -> bool:
+            value: bool = module.__dict__["training"]
+            surveyed = self.survey.get(module) if self.is_recording() else None
+            if surveyed is not None and not surveyed.is_leaf:
+                self.recorder.call("mode", surveyed.path, (value,), {}, code_place())
+            return value
+
+        def put(module: nn.Module, value: bool) -> None:
+            module.__dict__["training"] = value
+
+        return property(get, put)
+
+
+@functools.cache
+def _parameters(cls: Any) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(cls.forward).parameters)[1:]
+    except (TypeError, ValueError):
+        return ()
+
+
+def changes_its_first_argument(name: str) -> bool:
+    """Whether a function, by its name, works in place."""
+    last = name.rpartition(".")[2]
+    if last.endswith("__") or name.startswith("operator."):
+        last = last.strip("_")
+        return last in ("setitem", "delitem") or (
+            last[0] == "i" and last not in ("invert", "index")
+        )
+    return last.endswith("_") and not last.startswith("_")
+
+
+def _is_constant(lowered: Plain) -> bool:
+    return isinstance(lowered, StateRead) and lowered.key.startswith(":")
+
+
+def unnamed(function: Any) -> str:
+    """Why a function cannot be recorded that has no name in an IR."""
+    name = getattr(function, "__qualname__", None) or repr(function)
+    if name == "_set_grad_enabled":
+        return "a graph cannot hold a region without gradients, or with them switched on again"
+    return (
+        f"the function {getattr(function, '__module__', None) or 'torch'}.{name} has no name in an "
+        "IR; a plugin can give it one through the hook 'functions'"
+    )
+
+
+_OWN = f"{Path(__file__).parents[1]}{os.sep}"
+_TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+
+
+def _place(frames: Sequence[traceback.FrameSummary]) -> str:
+    frame = frames[-1]
+    return _line(frame.filename, frame.lineno or 0, frame.name)
+
+
+def _line(filename: str, number: int, function: str) -> str:
+    line = linecache.getline(filename, number).strip()
+    return f"{Path(filename).name}, line {number}, in {function}: {line}"
+
+
+def code_place() -> str:
+    """The line of the model's code that is running."""
+    frame: FrameType | None = sys._getframe(1)
+    first = last = frame
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        if not filename.startswith(_OWN):
+            last = frame
+            if not filename.startswith(_TORCH):
+                break
+            first = first if first is not None and first is not last else frame
+        frame = frame.f_back
+    shown = last if frame is not None else first
+    if shown is None:
+        return "nowhere"
+    return _line(shown.f_code.co_filename, shown.f_lineno, shown.f_code.co_name)

@@ -1,0 +1,80 @@
+"""Which tensors a model has besides those that it has registered."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import nn
+
+from layergraph.torch2ir.survey import Survey
+
+_DEEPEST = 4
+
+
+class Constants:
+    """The tensors that were there before the model ran: attributes of modules, and globals.
+
+    Any other tensor that nobody has seen come about was computed in a way that is not recorded.
+
+    Args:
+        survey: the model.
+    """
+
+    def __init__(self, survey: Survey) -> None:
+        self._found: dict[int, torch.Tensor] = {}
+        self._seen: set[int] = set()
+        self._kept: list[Any] = []
+        for surveyed in survey:
+            if not surveyed.is_leaf:
+                for name, value in vars(surveyed.module).items():
+                    if name not in _REGISTERED:
+                        self._search(value, _DEEPEST)
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        """Whether the tensor is one of them."""
+        return id(tensor) in self._found or _is_global(tensor)
+
+    def _search(self, value: Any, depth: int) -> None:
+        if isinstance(value, torch.Tensor):
+            self._found[id(value)] = value
+        elif not depth or isinstance(value, _WITHOUT_TENSORS) or id(value) in self._seen:
+            return
+        else:
+            self._seen.add(id(value))
+            self._kept.append(value)
+            for each in _inside(value):
+                self._search(each, depth - 1)
+
+
+_REGISTERED = frozenset({"_parameters", "_buffers", "_modules"})
+_WITHOUT_TENSORS = (bool, int, float, complex, str, bytes, type(None), type, nn.Module, torch.dtype)
+
+
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return list(value)
+    if callable(value):
+        return _enclosed(value)
+    return list(getattr(value, "__dict__", {}).values())
+
+
+def _enclosed(function: Any) -> list[Any]:
+    found = []
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            found.append(cell.cell_contents)
+        except ValueError:  # it is still empty
+            continue
+    return found
+
+
+def _is_global(tensor: torch.Tensor) -> bool:
+    for module in list(sys.modules.values()):
+        members = getattr(module, "__dict__", None)
+        if isinstance(members, dict) and any(each is tensor for each in list(members.values())):
+            return True
+    return False

@@ -1,0 +1,283 @@
+"""What model code asks of tensors while it runs: sizes, dtypes, devices, and their very numbers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+
+from layergraph.ir import Value as Plain
+from layergraph.torch2ir.arguments import Part
+from layergraph.torch2ir.calls import Fact, Late, Recorder, StateRead, Value
+
+Question = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class Answers(Protocol):
+    """Who has to know what was asked."""
+
+    recorder: Recorder
+    values: str
+
+    def read(self, value: Any) -> Plain:
+        """The form of a tensor."""
+
+    def refuse(self, reason: str) -> None:
+        """Note that something cannot be carried over."""
+
+    def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
+        """Note that the model may decide by what a function gives."""
+
+    def expect(self, value: Plain, result: object) -> None:
+        """Note that something is assumed to be what it is now."""
+
+    def is_new(self, key: Any) -> bool:
+        """Whether something is noted for the first time."""
+
+    def is_fixed(self, value: Plain) -> bool:
+        """Whether a value is the same for all inputs."""
+
+    def late_number(self, value: Any, late: Late, target: str, *args: Plain) -> Any:
+        """A number that a function gives at a place that was kept."""
+
+    def late_device(self, device: torch.device, part: Part) -> torch.device:
+        """A device that a function gives."""
+
+    def unrecorded(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call something of which nothing is recorded."""
+
+    def set_grad_enabled(self, mode: bool, *, ends: bool) -> None:
+        """Note a region without gradients, or with them."""
+
+
+def questions(capture: Answers) -> dict[Any, Question]:
+    """What to do for each function that asks something of a tensor."""
+    asked = _Questions(capture)
+    tensor: Any = torch.Tensor
+    table: dict[Any, Question] = {
+        tensor.shape.__get__: asked.size,
+        tensor.size: asked.size,
+        tensor.stride: asked.stride,
+        tensor.__len__: asked.length,
+        tensor.device.__get__: asked.device,
+        torch._C._set_grad_enabled: asked.grad_mode,
+        tensor.__bool__: asked.truth,
+        torch.is_nonzero: asked.truth,
+        tensor.is_nonzero: asked.truth,
+        tensor.tolist: asked.numbers,
+        tensor.__contains__: asked.contains,
+    }
+    table |= {function: asked.number for function in (tensor.item, tensor.__int__, tensor.__float__)}
+    table |= {function: asked.number for function in (tensor.__index__, tensor.__complex__)}
+    for function in (tensor.numel, tensor.nelement, torch.numel, tensor.__len__):
+        table[function] = asked.numel
+    table[tensor.__len__] = asked.length
+    for function in (tensor.dim, tensor.ndimension, tensor.ndim.__get__):
+        table[function] = asked.rank
+    for function in (
+        tensor.dtype.__get__,
+        tensor.element_size,
+        tensor.itemsize.__get__,
+        tensor.is_floating_point,
+        torch.is_floating_point,
+        tensor.is_complex,
+        torch.is_complex,
+        tensor.is_signed,
+        torch.is_signed,
+        torch.result_type,
+    ):
+        table[function] = asked.dtype
+    for name in _LEAVING:
+        table[getattr(tensor, name)] = asked.leaves_torch
+    for name in _UNASKED:
+        member = getattr(tensor, name)
+        table[member if callable(member) else member.__get__] = asked.nothing
+    return table
+
+
+# What numbers leave torch by, so that nobody sees what becomes of them.
+_LEAVING = ("numpy", "__array__", "data_ptr", "__dlpack__", "untyped_storage", "storage")
+
+# What is the same for all that a graph works on, or has to be free to change: where tensors are.
+_UNASKED = (
+    "__repr__ __format__ get_device is_cpu is_cuda is_inference is_ipu is_leaf is_meta is_mkldnn "
+    "is_mps "
+    "is_mtia is_nested is_quantized is_sparse is_sparse_csr is_vulkan is_xpu layout"
+).split()
+
+
+class _Questions:
+    def __init__(self, capture: Answers) -> None:
+        self._capture = capture
+
+    def _known(self, tensor: torch.Tensor) -> Plain:
+        return self._capture.read(tensor)
+
+    def _answer(self, func: Any, args: Any, kwargs: Any) -> Any:
+        return self._capture.unrecorded(func, args, kwargs)
+
+    def _note(self, fact: Fact) -> None:
+        self._capture.recorder.scope.known.add(fact)
+
+    # --- sizes ---
+
+    def size(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Sizes, which know where they are from."""
+        answer = self._answer(func, args, kwargs)
+        value = self._known(args[0])
+        if not isinstance(value, Value):
+            return answer
+        late = self._capture.recorder.late()
+        if isinstance(answer, int):
+            dim = int(args[1] if len(args) > 1 else kwargs["dim"])
+            return self._capture.late_number(answer, late, _SIZE, value, dim)
+        self._note("rank")
+        return torch.Size(
+            [
+                self._capture.late_number(size, late, _SIZE, value, dim)
+                for dim, size in enumerate(answer)
+            ]
+        )
+
+    def stride(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Strides, likewise."""
+        answer = self._answer(func, args, kwargs)
+        value = self._known(args[0])
+        if not isinstance(value, Value):
+            return answer
+        late = self._capture.recorder.late()
+        if isinstance(answer, int):
+            dim = int(args[1] if len(args) > 1 else kwargs["dim"])
+            return self._capture.late_number(answer, late, _STRIDE, value, dim)
+        self._note("rank")
+        return tuple(
+            [
+                self._capture.late_number(step, late, _STRIDE, value, dim)
+                for dim, step in enumerate(answer)
+            ]
+        )
+
+    def numel(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """How many numbers there are."""
+        answer = self._answer(func, args, kwargs)
+        value = self._known(args[0])
+        if not isinstance(value, Value):
+            return answer
+        late = self._capture.recorder.late()
+        return self._capture.late_number(answer, late, "torch.Tensor.numel", value)
+
+    def length(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The first size, of which Python makes an int without an origin."""
+        answer = self._answer(func, args, kwargs)
+        value = self._known(args[0])
+        if isinstance(value, Value):
+            self._capture.decided(_SIZE, (value, 0), answer)
+        return answer
+
+    # --- kinds ---
+
+    def rank(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The number of dimensions: that of the inputs decides it."""
+        self._note("rank")
+        return self._answer(func, args, kwargs)
+
+    def dtype(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A dtype: that of the inputs decides it, or that of what a layer gives."""
+        self._note("dtype")
+        for tensor in args:
+            if isinstance(tensor, torch.Tensor):
+                value = self._known(tensor)
+                inside = isinstance(value, Value) and self._capture.recorder.is_inside(value)
+                if inside or isinstance(value, StateRead):
+                    self._dtype_of(value, tensor)
+        return self._answer(func, args, kwargs)
+
+    def _dtype_of(self, value: Plain, tensor: torch.Tensor) -> None:
+        dtype = self._answer(torch.Tensor.dtype.__get__, (tensor,), {})  # type: ignore[attr-defined]
+        self._capture.decided("torch.Tensor.dtype", (value,), dtype)
+
+    def device(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A device, which knows whose it is."""
+        device = self._answer(func, args, kwargs)
+        value = self._known(args[0])
+        late = self._capture.recorder.late()
+        return self._capture.late_device(
+            device, lambda: late.call("device", "torch.Tensor.device", (value,))
+        )
+
+    def nothing(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What needs no note."""
+        return self._answer(func, args, kwargs)
+
+    def grad_mode(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A region without gradients, or with them."""
+        self._capture.set_grad_enabled(args[0], ends=_is_exit())
+        return self._answer(func, args, kwargs)
+
+    # --- numbers ---
+
+    def number(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A number out of a tensor."""
+        answer = self._answer(func, args, kwargs)
+        self._read_out(args[0], "torch.Tensor.item", self._answer(torch.Tensor.item, args[:1], {}))
+        return answer
+
+    def numbers(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """All numbers of a tensor."""
+        answer = self._answer(func, args, kwargs)
+        self._read_out(args[0], "torch.Tensor.tolist", answer)
+        return answer
+
+    def truth(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Whether a tensor is true."""
+        answer = self._answer(func, args, kwargs)
+        self._read_out(args[0], "torch.is_nonzero", answer)
+        return answer
+
+    def contains(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Whether a number is in a tensor."""
+        answer = self._answer(func, args, kwargs)
+        if not self._capture.is_fixed(self._known(args[0])):
+            self._capture.refuse("whether a number is in a tensor, which only inputs tell")
+        return answer
+
+    def _read_out(self, tensor: torch.Tensor, name: str, answer: object) -> None:
+        value = self._known(tensor)
+        if self._capture.is_fixed(value):
+            return
+        if self._capture.values == "assume":
+            self._capture.decided(name, (value,), answer)
+        else:
+            self._capture.refuse(
+                "a number that is read out of a tensor: a graph would have the same one for all "
+                "inputs; convert with values='assume' if it is the same for all of yours"
+            )
+
+    def leaves_torch(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What leaves torch."""
+        if not self._capture.is_fixed(self._known(args[0])):
+            self._capture.refuse(
+                f"what {func.__name__} gives: nobody sees what becomes of it outside torch"
+            )
+        return self._answer(func, args, kwargs)
+
+
+def _is_exit() -> bool:
+    """Whether torch is leaving a region, of which it does not tell apart from entering one."""
+    frame: FrameType | None = sys._getframe(1)
+    names: list[str] = []
+    while frame is not None and len(names) < _DEPTH:
+        names.append(frame.f_code.co_name if frame.f_code.co_filename == _GRAD_MODE else "")
+        frame = frame.f_back
+    return "__exit__" in names
+
+
+_DEPTH = 8
+_GRAD_MODE = torch.autograd.grad_mode.__file__
+_SIZE = "torch.Tensor.size"
+_STRIDE = "torch.Tensor.stride"

@@ -1,0 +1,595 @@
+"""Capturing a model by running it once: it computes, and what it does is written down."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from layergraph.errors import CaptureError
+from layergraph.functions import Functions
+from layergraph.ir import Symbol
+from layergraph.ir import Value as Plain
+from layergraph.ir.values import leaves
+from layergraph.state import Memory
+from layergraph.symbols import UnknownValueError, lower
+from layergraph.torch2ir import sizes
+from layergraph.torch2ir.arguments import Arguments, Part
+from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Value
+from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
+from layergraph.torch2ir.constants import Constants
+from layergraph.torch2ir.keep import Kept, version
+from layergraph.torch2ir.outputs import opened
+from layergraph.torch2ir.patches import Patch
+from layergraph.torch2ir.questions import questions
+from layergraph.torch2ir.sizes import Origin, Traced, TracedFloat, TracedInt, plain, traced
+from layergraph.torch2ir.survey import Survey, Surveyed
+from layergraph.torch2ir.unseen import unseen
+
+Values = Literal["refuse", "assume"]
+"""What to do where a model's code decides by a number that it reads out of a tensor."""
+
+_GETITEM = "operator.getitem"
+
+_AS_OPERATORS = {
+    "torch.Tensor.__getitem__": _GETITEM,
+    "torch.Tensor.__setitem__": "operator.setitem",
+}
+
+# How many parts they give, the sizes of what they are given decide.
+_TAKING_APART = frozenset(
+    f"{home}.{name}"
+    for home in ("torch", "torch.Tensor")
+    for name in "chunk split tensor_split unbind unsafe_chunk unsafe_split".split()
+)
+
+
+class Running(Capture):
+    """One run of a model on tensors.
+
+    Args:
+        survey: the model.
+        keys: the state-dict key of each of its tensors, by ``id``.
+        memory: where these lie.
+        functions: the functions that may become nodes.
+        arguments: what to call the model with.
+        values: what to do where code decides by a number that it reads out of a tensor.
+    """
+
+    hint = "a handler for the module can keep it whole"
+    readable = frozenset(
+        {torch.Tensor, nn.Parameter, nn.Buffer, TracedInt, TracedFloat, torch.device}
+    )
+
+    def __init__(
+        self,
+        survey: Survey,
+        keys: dict[int, str],
+        memory: Memory,
+        functions: Functions,
+        arguments: Arguments,
+        values: Values,
+    ) -> None:
+        super().__init__(survey, keys, memory, functions)
+        self.values = values
+        self._arguments = arguments
+        self._constants = Constants(survey)
+        self._kept = Kept(survey, arguments.device)
+        self._inside = 0
+        # A tensor is known as long as it lives: afterwards another one may get its id.
+        self._known: dict[int, tuple[weakref.ref[torch.Tensor], Value | Part]] = {}
+        self._devices: dict[int, tuple[torch.device, Part]] = {}
+        self._emitted: dict[int, tuple[Traced, Value]] = {}
+        self._assumed: dict[Scope, set[Any]] = {}
+        self._regions: list[Value] = []
+        self._questions = questions(self)
+
+    # --- running ---
+
+    def arguments(self, model: nn.Module) -> tuple[list[Any], dict[str, Any]]:
+        """See :class:`Capture`."""
+        args, kwargs, self.parameters = self._arguments.bind(self)
+        return args, kwargs
+
+    def watching(self) -> AbstractContextManager[object]:
+        """See :class:`Capture`."""
+        return self._watching()
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        with self._kept, _Beneath(self), _FunctionMode(self):
+            yield
+
+    def patches(self) -> Iterator[Patch]:
+        """See :class:`Capture`."""
+        yield from sizes.patches(self)
+        yield from unseen(self)
+        yield from self.named_functions()
+
+    def is_recording(self) -> bool:
+        """See :class:`Capture`."""
+        return not self._inside and super().is_recording()
+
+    def leaf(
+        self, surveyed: Surveyed, original: Callable[..., Any], args: Any, kwargs: Any
+    ) -> object:
+        """See :class:`Capture`."""
+        lowered, named = self.lower(args), self.lower(kwargs)
+        before = _versions(args, kwargs)
+        if getattr(surveyed.module, "max_norm", None) is not None:
+            for tensor in surveyed.module.parameters():
+                self._kept.save(tensor)
+        result = self.unrecorded(original, (surveyed.module, *args), kwargs)
+        value = self.recorder.call("module", surveyed.path, lowered, named)
+        return self._bound(result, value, before)
+
+    def unrecorded(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call something of which nothing is recorded."""
+        self._inside += 1
+        try:
+            with torch._C._DisableTorchDispatch():
+                return function(*_bare(args), **_bare(kwargs))
+        finally:
+            self._inside -= 1
+
+    def renamed(self, result: Any) -> Any:
+        """See :class:`Capture`."""
+        if type(result) is tuple:
+            renamed = [self.renamed(each) for each in result]
+            return result if _alike(renamed, result) else tuple(renamed)
+        if isinstance(result, torch.Tensor):
+            value = self._value_of(result)
+            if value is not None and not self.recorder.is_inside(value):
+                return self._alias(result, self.recorder.call("same", "", (value,), {}))
+        return result
+
+    def passed(self, given: Any) -> Any:
+        """See :class:`Capture`."""
+        kind = type(given)
+        if isinstance(given, torch.Tensor):
+            key = None if self._value_of(given) else self.state_keys.get(id(given))
+            if key is not None:
+                return self._alias(given, self.recorder.call("state", key, (), {}))
+        elif kind is tuple or kind is list:
+            passed = [self.passed(each) for each in given]
+            return given if _alike(passed, given) else kind(passed)
+        elif kind is dict:
+            by_name = {key: self.passed(each) for key, each in given.items()}
+            return given if _alike(by_name.values(), given.values()) else by_name
+        return given
+
+    def border(self, value: Any) -> Plain:
+        """See :class:`Capture`: what a graph cannot hold is left out, for dataflow alone counts."""
+        return lower(value, self._read_at_border, self.readable)
+
+    def _read_at_border(self, value: Any) -> Plain:
+        if isinstance(value, torch.Tensor):
+            return self._value_of(value)
+        return self.read(value) if isinstance(value, Traced) else None
+
+    def returned(self, result: Any) -> Plain:
+        """See :class:`Capture`."""
+        return self.lower(opened(result))
+
+    # --- values ---
+
+    def bind(self, tensor: torch.Tensor, value: Value | Part) -> None:
+        """Note that a tensor is a value, or a part of one."""
+        self._known[id(tensor)] = weakref.ref(tensor), value
+        if isinstance(value, Value):
+            self._describe(value, tensor)
+
+    def _describe(self, value: Value, tensor: torch.Tensor) -> None:
+        self._inside += 1
+        value.rank = tensor.dim()
+        value.dtype = _symbol(tensor.dtype)
+        self._inside -= 1
+
+    def _value_of(self, tensor: torch.Tensor) -> Value | None:
+        """The value that a tensor is known to be."""
+        known = self._known.get(id(tensor))
+        if known is None or known[0]() is not tensor:
+            return None
+        value = known[1]
+        if not isinstance(value, Value):
+            value = value()
+            self.bind(tensor, value)
+        return value
+
+    def read(self, value: Any) -> Plain:
+        """See :class:`Capture`."""
+        if isinstance(value, torch.Tensor):
+            return self._value_of(value) or self._state(value)
+        if isinstance(value, Traced):
+            return self._number(value)
+        if isinstance(value, torch.device):
+            return self._device(value)
+        raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
+
+    def _state(self, tensor: torch.Tensor) -> StateRead:
+        key = self.state_keys.get(id(tensor))
+        if key is not None:
+            return StateRead(key)
+        if not self._constants.holds(tensor):
+            raise UnknownValueError(
+                "a tensor that came about where capture does not see it; make it with a function "
+                "of torch, or register it with register_buffer"
+            )
+        read = self.constant(tensor)
+        # It may be changed before it is described.
+        self.constants[read.key] = self.unrecorded(torch.clone, (tensor,), {})
+        return read
+
+    def _number(self, number: Traced) -> Value:
+        """The value of a number that was computed from sizes."""
+        pending = [number]
+        while pending:
+            number = pending[-1]
+            if self._value_of_number(number) is not None:
+                pending.pop()
+                continue
+            name, *args = number.origin
+            missing = [
+                arg
+                for arg in args
+                if isinstance(arg, Traced) and self._value_of_number(arg) is None
+            ]
+            if missing:
+                pending += missing
+                continue
+            plain_args = [
+                self._value_of_number(arg) if isinstance(arg, Traced) else arg for arg in args
+            ]
+            value = self.recorder.call("function", name, tuple(plain_args), {})
+            self._emitted[id(number)] = number, value
+            pending.pop()
+        result = self._value_of_number(number)
+        if result is None:
+            raise UnknownValueError(f"{number.plain()!r}")
+        return result
+
+    def _value_of_number(self, number: Traced) -> Value | None:
+        if isinstance(number.origin[0], Late):
+            late, target, *args = number.origin
+            return late.call((target, *args), target, tuple(args))
+        known = self._emitted.get(id(number))
+        if known is None or known[0] is not number:
+            return None
+        scope: Scope | None = self.recorder.scope
+        while scope is not None and scope is not known[1].scope:
+            scope = scope.parent
+        return known[1] if scope is not None else None
+
+    def late_number(self, value: Any, late: Late, target: str, *args: Plain) -> Any:
+        """A number that a function gives at a place that was kept."""
+        return traced(value, (late, target, *args), self)
+
+    # --- devices ---
+
+    def late_device(self, device: torch.device, part: Part) -> torch.device:
+        """Note that a device is that of a tensor."""
+        self._devices[id(device)] = device, part
+        return device
+
+    def _device(self, device: torch.device) -> Plain:
+        """Where a tensor is, if the device is one's that was asked; or where the inputs are."""
+        known = self._devices.get(id(device))
+        if known is not None and known[0] is device:
+            return known[1]()
+        anchor = self._anchor() if device == self._arguments.device else None
+        if anchor is None:
+            return str(device)
+        return self.recorder.call("function", "torch.Tensor.device", (anchor,), {})
+
+    def device_type(self, kind: str) -> Plain:
+        """The type of the device where the inputs are, if it is that."""
+        here = self._arguments.device
+        anchor = self._anchor() if here is not None and kind == here.type else None
+        if anchor is None:
+            return kind
+        device = self.recorder.call("function", "torch.Tensor.device", (anchor,), {})
+        return self.recorder.call("function", "torch.device.type", (device,), {})
+
+    def _anchor(self) -> Value | None:
+        """A tensor that the current module call, or the nearest one around it, was given."""
+        scope: Scope | None = self.recorder.scope
+        while scope is not None:
+            for leaf in leaves(scope.args, scope.kwargs):
+                if isinstance(leaf, Value) and leaf.rank is not None:
+                    return leaf
+            scope = scope.parent
+        return None
+
+    # --- assumptions ---
+
+    def assume(self, origin: Origin, result: object) -> None:
+        """See :class:`sizes.Witness`."""
+        if not self.is_recording():
+            return
+        key = tuple([each.key() if isinstance(each, Traced) else each for each in origin])
+        if self.is_new(key):
+            if len(origin) == 1:
+                value = self.read(origin[0])
+            else:
+                name, *args = origin
+                value = self.recorder.call("function", name, self.lower(tuple(args)), {})
+            self.expect(value, result)
+
+    def is_new(self, key: Any) -> bool:
+        """Whether something is assumed for the first time in a module call and those around it."""
+        scope: Scope | None = self.recorder.scope
+        while scope is not None:
+            if key in self._assumed.get(scope, ()):
+                return False
+            scope = scope.parent
+        self._assumed.setdefault(self.recorder.scope, set()).add(key)
+        return True
+
+    def expect(self, value: Plain, result: object) -> None:
+        """Record that something is assumed to be what it is now."""
+        args = (value, self.lower(result), code_place())
+        self.recorder.call("function", "layergraph.assume", args, {})
+
+    def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
+        """Note that the model may decide by what a function gives."""
+        if self.is_new((name, *args)):
+            self.expect(self.recorder.call("function", name, args, {}), result)
+
+    # --- functions ---
+
+    def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call of a function of torch, and make it."""
+        question = self._questions.get(func)
+        if question is not None:
+            return question(func, args, kwargs)
+        name = self.functions.name_of(func)
+        if name is not None:
+            return self.function(_AS_OPERATORS.get(name, name), func, args, kwargs)
+        return self._unnamed(func, args, kwargs)
+
+    def function(
+        self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Record a call of a function by its name, and make it."""
+        try:
+            lowered, named = self.lower(args), self.lower(kwargs)
+            self.refuse_change_of_constant(name, lowered)
+        except CaptureError as error:
+            self.refuse(str(error))
+            lowered, named = (), {}
+        before = _versions(args, kwargs)
+        if (_is_in_place(name) or kwargs.get("max_norm") is not None) and args:
+            for tensor in args[:2]:
+                if isinstance(tensor, torch.Tensor):
+                    self._kept.save(tensor)
+        result = self.unrecorded(func, args, kwargs)
+        if result is not None and _holds_no_tensor(result):
+            return self._asked(name, lowered, named, result)
+        value = self.recorder.call("function", name, lowered, named)
+        if name in _TAKING_APART:
+            late = self.recorder.late()
+            late.call("length", "layergraph.assume_length", (value, len(result), code_place()))
+        return self._bound(result, value, before)
+
+    def _asked(
+        self, name: str, args: tuple[Plain, ...], kwargs: dict[str, Plain], result: Any
+    ) -> Any:
+        """What a function says about tensors: the graph is taken to depend on it."""
+        about = [leaf for leaf in leaves(args, kwargs) if isinstance(leaf, Value)]
+        if about and not kwargs:
+            self.decided(name, args, result)
+        elif about:
+            self.refuse(f"what {name} says, asked with arguments by name")
+        return result
+
+    def _unnamed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a call of a function without a name; what it does is recorded one level below."""
+        if getattr(func, "__name__", "") == "__set__":
+            self.refuse(f"setting the attribute {func.__self__.__name__!r} of a tensor")
+            return func(*args, **kwargs)
+        if (getattr(func, "__module__", None) or "").startswith("torch.autograd"):
+            self.refuse(f"{func.__name__}, which computes gradients")
+        return func(*_bare(args), **_bare(kwargs))
+
+    def aten(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call that only torch's dispatcher sees, and make it."""
+        name = self.functions.name_of(func)
+        if name is None:
+            self.refuse(f"the operation {func}, which has no name in an IR")
+            return func(*args, **kwargs)
+        if _takes_sizes(func, args, kwargs):
+            for tensor in args:
+                if isinstance(tensor, torch.Tensor):
+                    self._assume_shape(tensor)
+        return self.function(name, func, args, kwargs)
+
+    def _assume_shape(self, tensor: torch.Tensor) -> None:
+        value = self._value_of(tensor)
+        if value is not None and self.is_new(("shape", value)):
+            size = self.recorder.call("function", "torch.Tensor.size", (value,), {})
+            self.expect(size, tuple(tensor.shape))
+
+    def set_grad_enabled(self, mode: bool, *, ends: bool) -> None:
+        """Record the begin or the end of a region without gradients, or with them."""
+        given: Plain = self._regions.pop() if ends and self._regions else mode
+        value = self.recorder.call("function", "layergraph.set_grad_enabled", (given,), {})
+        if not ends:
+            self._regions.append(value)
+
+    # --- results ---
+
+    def _bound(self, result: Any, value: Value, before: dict[int, int]) -> Any:
+        """What a call gave, with its tensors known by their values."""
+        if isinstance(result, torch.Tensor):
+            if not self._is_known(result):
+                self.bind(result, value)
+            elif before.get(id(result), version(result)) == version(result):
+                return self._alias(result, value)
+            elif id(result) not in self.state_keys:
+                self.bind(result, value)
+            return result
+        if result is None or _holds_no_tensor(result):
+            return result
+        return self._parts(result, self.recorder.late(), lambda: value, before)
+
+    def _parts(self, result: Any, late: Late, whole: Part, before: dict[int, int]) -> Any:
+        if isinstance(result, torch.Tensor):
+            if not self._is_known(result):
+                self.bind(result, whole)
+            elif before.get(id(result), version(result)) == version(result):
+                return self._alias(result, whole())
+            return result
+        if not isinstance(result, tuple | list | dict):
+            return result
+        items = list(result.items() if isinstance(result, dict) else enumerate(result))
+        parts = [self._parts(item, late, _element(late, whole, key), before) for key, item in items]
+        if type(result) not in (tuple, list) or _alike(parts, result):
+            return result
+        return type(result)(parts)
+
+    def _is_known(self, tensor: torch.Tensor) -> bool:
+        known = self._known.get(id(tensor))
+        return id(tensor) in self.state_keys or (known is not None and known[0]() is tensor)
+
+    def _alias(self, tensor: torch.Tensor, value: Value) -> torch.Tensor:
+        """The same tensor as another object, so that the two can be told apart.
+
+        A function that has nothing to do gives back what it was given. In the rebuilt model it may
+        have something to do, and then its result is another tensor.
+        """
+        alias: torch.Tensor = self.unrecorded(tensor.view_as, (tensor,), {})
+        self.bind(alias, value)
+        return alias
+
+    def is_fixed(self, value: Plain) -> bool:
+        """Whether a value is the same for all inputs and all states of the model."""
+        pending = [value]
+        seen: set[Value] = set()
+        while pending:
+            leaf = pending.pop()
+            if isinstance(leaf, StateRead) and not leaf.key.startswith(":"):
+                return False
+            if isinstance(leaf, Value) and leaf not in seen:
+                seen.add(leaf)
+                call = self.recorder.calls.get(leaf)
+                if call is None or call.kind != "function" or _is_random(call.target):
+                    return False
+                pending += leaves(call.args, call.kwargs)
+        return True
+
+
+class _FunctionMode(TorchFunctionMode):
+    def __init__(self, capture: Running) -> None:
+        super().__init__()
+        self._capture = capture
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if self._capture._inside:
+            return func(*args, **(kwargs or {}))
+        return self._capture.torch_function(func, args, kwargs or {})
+
+
+class _Beneath(TorchDispatchMode):
+    def __init__(self, capture: Running) -> None:
+        super().__init__()
+        self._capture = capture
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if self._capture._inside:
+            return func(*args, **(kwargs or {}))
+        return self._capture.aten(func, args, kwargs or {})
+
+
+@functools.cache
+def _symbol(dtype: torch.dtype) -> Symbol:
+    return Symbol(str(dtype))
+
+
+@functools.cache
+def _is_in_place(name: str) -> bool:
+    return changes_its_first_argument(name)
+
+
+_RANDOM = ("rand", "normal", "bernoulli", "dropout", "multinomial", "empty", "poisson", "exponential")
+
+
+@functools.cache
+def _is_random(name: str) -> bool:
+    return any(each in name for each in _RANDOM)
+
+
+def _element(late: Late, whole: Part, key: Any) -> Part:
+    def part() -> Value:
+        return late.call((part,), _GETITEM, (whole(), key))
+
+    return part
+
+
+def _alike(ones: Any, others: Any) -> bool:
+    """Whether two sequences hold the same objects."""
+    return all(one is other for one, other in zip(ones, others, strict=True))
+
+
+def _bare(value: Any) -> Any:
+    """A value in which numbers have no origins."""
+    kind = type(value)
+    if kind is TracedInt or kind is TracedFloat:
+        return plain(value)
+    if kind is tuple or kind is list:
+        bare = [_bare(each) for each in value]
+        return value if _alike(bare, value) else kind(bare)
+    if kind is torch.Size:
+        return torch.Size([plain(each) for each in value])
+    if kind is dict:
+        return {key: _bare(each) for key, each in value.items()}
+    if kind is slice:
+        return slice(plain(value.start), plain(value.stop), plain(value.step))
+    return value
+
+
+def _versions(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int, int]:
+    """How often each of the tensors has been changed in place."""
+    given = [*args, *kwargs.values()] if kwargs else args
+    return {id(each): version(each) for each in given if isinstance(each, torch.Tensor)}
+
+
+def _holds_no_tensor(result: Any) -> bool:
+    if isinstance(result, torch.Tensor):
+        return False
+    if isinstance(result, tuple | list):
+        return all(_holds_no_tensor(each) for each in result)
+    if isinstance(result, dict):
+        return all(_holds_no_tensor(each) for each in result.values())
+    return True
+
+
+def _takes_sizes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether an operation was given numbers that are likely to come from sizes."""
+    for index, argument in enumerate(func._schema.arguments):
+        if "SymInt" in str(argument.real_type):
+            given = args[index] if index < len(args) else kwargs.get(argument.name)
+            if given is not None and given != argument.default_value:
+                return True
+    return False

@@ -1,0 +1,135 @@
+"""What torch's modes do not show of a model that runs: it is recorded, or refused."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch.utils import checkpoint
+
+from layergraph.ir import Symbol
+from layergraph.ir import Value as Plain
+from layergraph.torch2ir.calls import Recorder, Value
+from layergraph.torch2ir.patches import Patch
+
+_TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+
+
+class Records(Protocol):
+    """Who records what the modes do not show."""
+
+    recorder: Recorder
+
+    def is_recording(self) -> bool:
+        """Whether what happens now is to be recorded."""
+
+    def refuse(self, reason: str) -> None:
+        """Note that something cannot be carried over."""
+
+    def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
+        """Note that the model may decide by what a function gives."""
+
+    def device_type(self, kind: str) -> Plain:
+        """The form of a type of device."""
+
+
+def unseen(capture: Records) -> Iterator[Patch]:
+    """The patches that show it."""
+    yield torch.autograd.Function, "apply", _autograd_function(capture)
+    yield torch.autocast, "__enter__", _enter_autocast(capture)
+    yield torch.autocast, "__exit__", _exit_autocast(capture)
+    yield torch.inference_mode, "__enter__", _refused(
+        capture, torch.inference_mode.__enter__, "an inference-mode region; use torch.no_grad"
+    )
+    for name in ("from_numpy", "frombuffer", "from_dlpack"):
+        yield torch, name, _refused(
+            capture,
+            getattr(torch, name),
+            f"what torch.{name} makes while the model runs; register it with register_buffer",
+        )
+    yield torch, "is_grad_enabled", _asked(capture, torch.is_grad_enabled)
+    yield torch, "is_autocast_enabled", _asked(capture, torch.is_autocast_enabled)
+
+
+def _autograd_function(capture: Records) -> Any:
+    apply = inspect.getattr_static(torch.autograd.Function, "apply")
+
+    def call(cls: type, *args: Any, **kwargs: Any) -> Any:
+        if capture.is_recording():
+            if cls is checkpoint.CheckpointFunction:
+                # It computes what its function does, and again for the gradients: the graph's are
+                # the same. The second argument is about random numbers.
+                function, _, *given = args
+                return function(*given)
+            if not cls.__module__.startswith("torch.utils.checkpoint"):
+                capture.refuse(
+                    f"{cls.__name__}, an autograd.Function, whose gradient a graph cannot hold"
+                )
+        return apply.__get__(None, cls)(*args, **kwargs)
+
+    return classmethod(call)
+
+
+def _enter_autocast(capture: Records) -> Callable[..., Any]:
+    enter: Any = torch.autocast.__enter__
+
+    @functools.wraps(enter)
+    def call(region: Any) -> Any:
+        if capture.is_recording():
+            args = (
+                capture.device_type(region.device),
+                Symbol(str(region.fast_dtype)),
+                region._enabled,
+                region._cache_enabled,
+            )
+            value = capture.recorder.call("function", "layergraph.enter_autocast", args, {})
+            region._layergraph_regions = [*getattr(region, "_layergraph_regions", ()), value]
+        return enter(region)
+
+    return call
+
+
+def _exit_autocast(capture: Records) -> Callable[..., Any]:
+    leave: Any = torch.autocast.__exit__
+
+    @functools.wraps(leave)
+    def call(region: Any, *args: Any) -> Any:
+        entered: list[Value] = vars(region).get("_layergraph_regions", [])
+        if entered and capture.is_recording():
+            capture.recorder.call(
+                "function", "layergraph.exit_autocast", (entered.pop(),), {}
+            )
+        return leave(region, *args)
+
+    return call
+
+
+def _refused(capture: Records, original: Callable[..., Any], what: str) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if capture.is_recording():
+            capture.refuse(what)
+        return original(*args, **kwargs)
+
+    return call
+
+
+def _asked(capture: Records, original: Callable[..., Any]) -> Callable[..., Any]:
+    name = f"torch.{original.__name__}"
+
+    @functools.wraps(original)
+    def call(*args: Any) -> Any:
+        result = original(*args)
+        # Torch asks for itself all the time: for each region without gradients, say.
+        caller = sys._getframe(1).f_code.co_filename
+        if capture.is_recording() and not caller.startswith(_TORCH):
+            capture.decided(name, tuple([capture.device_type(arg) for arg in args]), result)
+        return result
+
+    return call
