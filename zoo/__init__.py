@@ -1,0 +1,13 @@
+"""Models of others, converted and compared: run by ``make zoo``."""
+
+from __future__ import annotations
+
+from zoo.entry import Entry
+from zoo.vision import vision_entries
+
+__all__ = ["Entry", "all_entries"]
+
+
+def all_entries() -> list[Entry]:
+    """Every model of the zoo. None is built before it is asked for."""
+    return vision_entries()
