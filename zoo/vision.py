@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torchvision.models import get_model, get_model_builder, list_models
 
 from zoo.entry import Entry, Inputs, Sizes
+
+_T = TypeVar("_T")
 
 _FRAMES = 8
 _DEFAULT = Sizes(length=64, other_length=96)
@@ -57,7 +59,7 @@ def _entry(name: str) -> Entry:
     )
 
 
-def _longest(table: dict[str, T], name: str, default: T) -> T:
+def _longest(table: dict[str, _T], name: str, default: _T) -> _T:
     fitting = [prefix for prefix in table if name.startswith(prefix)]
     return table[max(fitting, key=len)] if fitting else default
 
