@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zoo.entry import Entry
+from zoo.text import text_entries
 from zoo.vision import vision_entries
 
 __all__ = ["Entry", "all_entries"]
@@ -10,4 +11,4 @@ __all__ = ["Entry", "all_entries"]
 
 def all_entries() -> list[Entry]:
     """Every model of the zoo. None is built before it is asked for."""
-    return vision_entries()
+    return [*vision_entries(), *text_entries()]
