@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from zoo.entry import Entry
+from zoo.mixed import mixed_entries
+from zoo.pictures import picture_entries
+from zoo.sound import sound_entries
 from zoo.text import text_entries
 from zoo.vision import vision_entries
 
@@ -11,4 +14,10 @@ __all__ = ["Entry", "all_entries"]
 
 def all_entries() -> list[Entry]:
     """Every model of the zoo. None is built before it is asked for."""
-    return [*vision_entries(), *text_entries()]
+    return [
+        *vision_entries(),
+        *text_entries(),
+        *picture_entries(),
+        *sound_entries(),
+        *mixed_entries(),
+    ]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import torch
-
 from zoo.entry import Entry, Inputs, Sizes
-from zoo.tiny import END, SPECIAL_TOKENS, VOCABULARY, Settings, entry, small_text
+from zoo.inputs import padding, tokens
+from zoo.tiny import END, Settings, entry, small_text
 
 _SIZES = Sizes(length=12, other_length=17)
 
@@ -260,18 +259,6 @@ def _entries(
             elif end == "ForSequenceClassification" and make_inputs is _two_texts:
                 given = _one_text_twice
             yield entry(beginning + end, family, given, _SIZES, small_text(**settings))
-
-
-def tokens(batch: int, length: int) -> torch.Tensor:
-    """Tokens of which none is special."""
-    return torch.randint(SPECIAL_TOKENS, VOCABULARY, (batch, length))
-
-
-def padding(batch: int, length: int) -> torch.Tensor:
-    """A mask of texts of which the first is the longest."""
-    lengths = torch.randint(length // 2, length, (batch, 1))
-    lengths[0] = length
-    return (torch.arange(length) < lengths).long()
 
 
 def _plain(batch: int, length: int) -> Inputs:

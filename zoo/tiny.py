@@ -27,6 +27,14 @@ _TEXT = {
     "bos_token_id": BEGINNING,
     "eos_token_id": END,
 }
+_PICTURE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "image_size": 32,
+    "patch_size": 8,
+}
 
 Settings = Mapping[str, Any]
 
@@ -41,7 +49,7 @@ def entry(
     """The entry of a class of transformers with a configuration of these settings."""
     return Entry(
         name=f"transformers/{class_name}",
-        family=family,
+        family=f"transformers {family}",
         make=partial(_make, class_name, settings),
         make_inputs=make_inputs,
         sizes=sizes,
@@ -51,6 +59,11 @@ def entry(
 def small_text(**settings: Any) -> dict[str, Any]:
     """The settings of a small model of text, with these besides or, for None, without them."""
     return {name: value for name, value in (_TEXT | settings).items() if value is not None}
+
+
+def small_picture(**settings: Any) -> dict[str, Any]:
+    """The settings of a small transformer of pictures, with these besides or instead."""
+    return _PICTURE | settings
 
 
 def _make(class_name: str, settings: Settings) -> nn.Module:

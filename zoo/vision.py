@@ -52,7 +52,7 @@ def _entry(name: str) -> Entry:
         family = "classification"
     return Entry(
         name=f"torchvision/{name}",
-        family=family.replace("_", " "),
+        family=f"torchvision {family.replace('_', ' ')}",
         make=partial(_make, name, family),
         make_inputs=_inputs(name, family),
         sizes=_longest(_SIZES, name, _DEFAULT),
