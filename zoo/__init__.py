@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
 from zoo.entry import Entry
 from zoo.mixed import mixed_entries
 from zoo.pictures import picture_entries
@@ -9,7 +12,7 @@ from zoo.sound import sound_entries
 from zoo.text import text_entries
 from zoo.vision import vision_entries
 
-__all__ = ["Entry", "all_entries"]
+__all__ = ["Entry", "all_entries", "matching"]
 
 
 def all_entries() -> list[Entry]:
@@ -20,4 +23,14 @@ def all_entries() -> list[Entry]:
         *picture_entries(),
         *sound_entries(),
         *mixed_entries(),
+    ]
+
+
+def matching(entries: Iterable[Entry], pattern: str) -> list[Entry]:
+    """Those whose name or family is like a shell's pattern, in whatever case."""
+    wanted = pattern.lower()
+    return [
+        each
+        for each in entries
+        if fnmatchcase(each.name.lower(), wanted) or fnmatchcase(each.family.lower(), wanted)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -59,7 +59,7 @@ def _entry(name: str) -> Entry:
     )
 
 
-def _longest(table: dict[str, _T], name: str, default: _T) -> _T:
+def _longest(table: Mapping[str, _T], name: str, default: _T) -> _T:
     fitting = [prefix for prefix in table if name.startswith(prefix)]
     return table[max(fitting, key=len)] if fitting else default
 
