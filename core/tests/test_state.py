@@ -122,6 +122,36 @@ def test_dtypes(dtype):
     assert rebuilt[0].bias.dtype is model[0].bias.dtype
 
 
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.uint8, torch.int64, torch.bool, torch.bfloat16, torch.complex64]
+)
+@pytest.mark.parametrize("persistent", [True, False])
+def test_dtypes_of_buffers(dtype, persistent):
+    class Buffered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("kept", torch.tensor([0, 1, 1, 0]).to(dtype), persistent)
+            self.unread = nn.Linear(2, 2).eval().requires_grad_(requires_grad=False)
+
+        def forward(self, x):
+            return x * self.kept
+
+    model = Buffered()
+    rebuilt = lg.to_torch(lg.to_ir(model), model.state_dict())
+    assert list(rebuilt.state_dict()) == list(model.state_dict())
+    assert rebuilt.kept.dtype is dtype
+    assert torch.equal(rebuilt.kept, model.kept)
+    assert [m.training for m in rebuilt.modules()] == [True, False]
+    assert not any(p.requires_grad for p in rebuilt.parameters())
+
+
+def test_what_would_lose_numbers_is_refused():
+    model = nn.Sequential(nn.Linear(4, 4))
+    state = nn.Sequential(nn.Linear(4, 4, dtype=torch.complex64)).state_dict()
+    with pytest.raises(StateError, match=r"'0.weight' is complex where torch.float32 is wanted"):
+        lg.to_torch(lg.to_ir(model), state)
+
+
 def test_the_default_dtype_at_build_time_is_of_no_account():
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
     ir = lg.to_ir(model)

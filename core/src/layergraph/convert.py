@@ -31,9 +31,10 @@ def to_ir(
 def to_torch(
     ir: Ir | Mapping[str, Mapping[str, Any]],
     state_dict: Mapping[str, torch.Tensor] | None = None,
+    device: torch.device | str | int | None = None,
 ) -> nn.Module:
     """Build the model that an IR describes, with the installed plugins.
 
     Args, returns and raises as :meth:`layergraph.ir2torch.Ir2Torch.convert`.
     """
-    return Ir2Torch().convert(ir, state_dict)
+    return Ir2Torch().convert(ir, state_dict, device)

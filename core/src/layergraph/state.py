@@ -162,8 +162,14 @@ def to_bytes(tensor: torch.Tensor, key: str) -> bytes:
     return ctypes.string_at(plain.data_ptr(), plain.numel() * plain.element_size())
 
 
-def from_spec(spec: TensorSpec, where: object) -> torch.Tensor:
+def from_spec(spec: TensorSpec, where: object, device: torch.device) -> torch.Tensor:
     """The tensor that a spec describes; without a value in it, one of zeros.
+
+    Args:
+        spec: what it is to be.
+        where: whose it is, for errors.
+        device: where it is to be. With a value in the spec it is on the CPU, whatever that says: on
+            the meta device the value would be lost.
 
     Raises:
         BuildError: the spec does not describe a tensor.
@@ -172,7 +178,7 @@ def from_spec(spec: TensorSpec, where: object) -> torch.Tensor:
     if spec.shape is None:
         raise BuildError(f"{where}: it has no shape; say it in its spec")
     if spec.value is None:
-        tensor = torch.zeros(spec.shape, dtype=dtype)
+        tensor = torch.zeros(spec.shape, dtype=dtype, device=device)
     else:
         wanted = math.prod(spec.shape) * dtype.itemsize
         if len(spec.value) != wanted:
@@ -180,7 +186,7 @@ def from_spec(spec: TensorSpec, where: object) -> torch.Tensor:
                 f"{where}: its value has {len(spec.value)} bytes, but its shape and dtype "
                 f"need {wanted}; make them agree"
             )
-        tensor = torch.empty(0, dtype=dtype)
+        tensor = torch.empty(0, dtype=dtype, device="cpu")
         if wanted:
             tensor = torch.frombuffer(bytearray(spec.value), dtype=dtype)
         tensor = tensor.reshape(spec.shape)
@@ -209,7 +215,8 @@ def restrided(tensor: torch.Tensor, spec: TensorSpec, where: object) -> torch.Te
             f"{where}: its stride {spec.stride} does not fit its shape {tuple(tensor.shape)}; "
             "correct one of them"
         )
-    laid = torch.empty_strided(spec.shape or tuple(tensor.shape), spec.stride, dtype=tensor.dtype)
+    shape = tuple(tensor.shape)
+    laid = torch.empty_strided(shape, spec.stride, dtype=tensor.dtype, device=tensor.device)
     return laid.copy_(tensor)
 
 

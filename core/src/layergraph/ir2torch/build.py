@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import cast
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
@@ -15,10 +14,18 @@ from layergraph.ir import MODULE, STATE, Implementation, Ir, Node, TensorSpec
 from layergraph.ir.hierarchy import Ancestry
 from layergraph.ir.names import is_attribute_path
 from layergraph.ir2torch.composite import Composite, descend, find, taken_names
+from layergraph.ir2torch.fills import PutOffFills
 from layergraph.ir2torch.graph import fx_graph
 from layergraph.ir2torch.tree import owner_of, place, post_order, pre_order
 from layergraph.plugins import Hooks, distribution_for
-from layergraph.state import all_tensors, dtype_of, from_spec, restrided, usual_dtype
+from layergraph.state import (
+    all_tensors,
+    dtype_of,
+    from_spec,
+    own_tensors,
+    restrided,
+    usual_dtype,
+)
 
 
 class Builder:
@@ -28,17 +35,35 @@ class Builder:
         ir: the IR; it must have been checked.
         hooks: who makes the layers.
         functions: what function nodes may run.
+        device: where the tensors are to be.
+        weights_follow: whether a state dict is about to overwrite the weights. Then they need not
+            be initialised: see ``fills``.
 
     Attributes:
         modules: by implementation, what has been built.
+        fills: the initial weights that were put off. Those that no state dict overwrites have to be
+            run in the end.
+        values: on the meta device, the tensors that have values, and these on the CPU.
     """
 
-    def __init__(self, ir: Ir, hooks: Hooks, functions: Functions) -> None:
+    def __init__(
+        self,
+        ir: Ir,
+        hooks: Hooks,
+        functions: Functions,
+        device: torch.device,
+        *,
+        weights_follow: bool,
+    ) -> None:
         self._ir = ir
         self._hooks = hooks
         self._functions = functions
+        self._device = device
+        self._weights_follow = weights_follow
         self._ancestry = Ancestry.of(ir)
         self.modules: dict[str, nn.Module] = {}
+        self.fills = PutOffFills()
+        self.values: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def build(self) -> nn.Module:
         """Build all of it, and give the model.
@@ -63,6 +88,7 @@ class Builder:
         module = self._handled(implementation, children, where)
         if module is not None:
             _check_children(module, children, where)
+            self._bring(module, implementation)
         elif implementation.type == MODULE:
             module = nn.Module()
             for child, built in children.items():
@@ -73,7 +99,7 @@ class Builder:
             with _refusals(where.at("tensor", name)):
                 self._apply(module, name, spec, where.at("tensor", name))
         if implementation.children is None:
-            _make_usual(module, implementation)
+            self._make_usual(module, implementation)
         if implementation.type == MODULE and implementation.nodes:
             return self._composite(implementation, module)
         return module
@@ -82,7 +108,10 @@ class Builder:
         self, implementation: Implementation, children: Mapping[str, nn.Module], where: Place
     ) -> nn.Module | None:
         try:
-            module = self._hooks.ask.ir_to_torch(implementation=implementation, children=children)
+            with self._constructing():
+                module = self._hooks.ask.ir_to_torch(
+                    implementation=implementation, children=children
+                )
         except LayergraphError:
             raise
         except Exception as error:
@@ -96,6 +125,18 @@ class Builder:
                 f"{where}: a handler gave {module!r}; it must give a torch.nn.Module or None"
             )
         return module
+
+    @contextmanager
+    def _constructing(self) -> Iterator[None]:
+        on_meta = self._device.type == "meta"
+        # On the meta device, what constructors compute besides parameters would be lost.
+        device = torch.device("cpu") if on_meta else self._device
+        with ExitStack() as stack:
+            if device != torch.get_default_device():
+                stack.enter_context(device)
+            if on_meta or self._weights_follow:
+                stack.enter_context(self.fills)
+            yield
 
     def _unhandled(self, implementation: Implementation) -> str:
         kind = implementation.type
@@ -148,14 +189,76 @@ class Builder:
         owner = descend(module, way)
         made = None if owner is None else getattr(owner, last, None)
         if isinstance(made, torch.Tensor):
-            _change(made, spec, where)
+            self._change(made, spec, where)
         elif spec.kind is None or owner is None:
             raise BuildError(f"{where}: the layer has no such tensor; correct the name")
-        elif spec.kind == "parameter":
-            owner.register_parameter(last, cast("nn.Parameter", from_spec(spec, where)))
         else:
-            persistent = spec.kind == "buffer" and spec.persistent is not False
-            owner.register_buffer(last, from_spec(spec, where), persistent=persistent)
+            tensor = self._placed(from_spec(spec, where, self._device))
+            if isinstance(tensor, nn.Parameter):
+                owner.register_parameter(last, tensor)
+            else:
+                persistent = spec.kind == "buffer" and spec.persistent is not False
+                owner.register_buffer(last, tensor, persistent=persistent)
+
+    def _change(self, tensor: torch.Tensor, spec: TensorSpec, where: Place) -> None:
+        if spec.shape is not None and spec.shape != tuple(tensor.shape):
+            raise BuildError(
+                f"{where}: its shape is {spec.shape}, but the layer makes {tuple(tensor.shape)}; "
+                "correct one of them"
+            )
+        dtype = dtype_of(spec, where)
+        if spec.requires_grad is False:
+            tensor.requires_grad_(False)
+        if dtype is not None and dtype is not tensor.dtype:
+            self.fills.convert(tensor, dtype)
+        if spec.stride is not None:
+            self.fills.run([tensor])
+            tensor.data = restrided(tensor.data, spec, where)
+        if spec.value is not None:
+            said = TensorSpec(
+                kind="buffer", shape=tuple(tensor.shape), dtype=spec.dtype, value=spec.value
+            )
+            value = from_spec(said, where, self._device)
+            self.fills.run([tensor])
+            with torch.no_grad():
+                tensor.copy_(value)
+            if tensor.is_meta:
+                self.values.append((tensor, value))
+
+    def _make_usual(self, module: nn.Module, implementation: Implementation) -> None:
+        """Give tensors of which no dtype is said the usual one, whatever torch's default is."""
+        for name, tensor, _ in all_tensors(module):
+            spec = implementation.tensors.get(name)
+            usual = usual_dtype(tensor.dtype)
+            if (spec is None or spec.dtype is None) and tensor.dtype is not usual:
+                self.fills.convert(tensor, usual)
+
+    def _bring(self, module: nn.Module, implementation: Implementation) -> None:
+        """Bring the tensors of a module to the device, where its handler did not make them there.
+
+        Some functions, such as ``torch.from_numpy``, do not ask where tensors are to be made.
+        """
+        listed = all_tensors if implementation.children is None else own_tensors
+        brought: dict[int, torch.Tensor] = {}
+        for name, tensor, _ in list(listed(module)):
+            if tensor.device != self._device:
+                if id(tensor) not in brought:
+                    brought[id(tensor)] = self._placed(tensor)
+                *way, last = name.split(".")
+                setattr(descend(module, way), last, brought[id(tensor)])
+
+    def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor, on the device."""
+        if tensor.device == self._device:
+            return tensor
+        is_parameter = isinstance(tensor, nn.Parameter)
+        if self._device.type == "meta":
+            self.fills.forget([tensor])
+        self.fills.run([tensor])
+        placed = tensor.detach().to(self._device)
+        if placed.is_meta and not is_parameter:
+            self.values.append((placed, tensor))
+        return nn.Parameter(placed, tensor.requires_grad) if is_parameter else placed
 
     def _tie(self) -> None:
         for name, implementation in self._ir.items():
@@ -182,7 +285,9 @@ class Builder:
                             f"{where}: it is of another kind or shape than {spec.tied!r}, to which "
                             "it is tied; correct one of them"
                         )
-                    members[last] = target  # type: ignore[assignment]
+                    self.fills.forget([mine])
+                    # Some modules keep their parameters in a list besides, and see to it here.
+                    setattr(holder, last, target)
 
     def _set_modes(self) -> None:
         modes: dict[str | None, bool] = {None: True}
@@ -217,36 +322,6 @@ def _check_children(module: nn.Module, children: Mapping[str, nn.Module], where:
                 f"{where}: the handler left out the child {name!r}; it must register the children "
                 "that it is given, under their names"
             )
-
-
-def _make_usual(module: nn.Module, implementation: Implementation) -> None:
-    """Give every tensor of which no dtype is said the usual one, whatever torch's default is."""
-    for name, tensor, _ in all_tensors(module):
-        spec = implementation.tensors.get(name)
-        usual = usual_dtype(tensor.dtype)
-        if (spec is None or spec.dtype is None) and tensor.dtype is not usual:
-            tensor.data = tensor.data.to(usual)
-
-
-def _change(tensor: torch.Tensor, spec: TensorSpec, where: Place) -> None:
-    if spec.shape is not None and spec.shape != tuple(tensor.shape):
-        raise BuildError(
-            f"{where}: its shape is {spec.shape}, but the layer makes {tuple(tensor.shape)}; "
-            "correct one of them"
-        )
-    dtype = dtype_of(spec, where)
-    if spec.requires_grad is False:
-        tensor.requires_grad_(False)
-    if dtype is not None and dtype is not tensor.dtype:
-        tensor.data = tensor.data.to(dtype)
-    if spec.stride is not None:
-        tensor.data = restrided(tensor.data, spec, where)
-    if spec.value is not None:
-        said = TensorSpec(
-            kind="buffer", shape=tuple(tensor.shape), dtype=spec.dtype, value=spec.value
-        )
-        with torch.no_grad():
-            tensor.copy_(from_spec(said, where))
 
 
 def _is_of_kind(found: object, node: Node) -> bool:

@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from layergraph.errors import BuildError, first_line
 from layergraph.functions import Functions
 from layergraph.hookspecs import hookimpl
 from layergraph.ir import Implementation, Ir, check
 from layergraph.ir2torch.build import Builder
-from layergraph.ir2torch.load import accept_missing_duplicates, keys, load
+from layergraph.ir2torch.load import keep_alike, keys, load
 from layergraph.plugins import Hooks, Plugin, installed_plugins
 from layergraph.registration import Registry
+
+Device = torch.device | str | int | None
 
 
 class Ir2Torch(Registry):
@@ -38,14 +41,21 @@ class Ir2Torch(Registry):
         self,
         ir: Ir | Mapping[str, Mapping[str, Any]],
         state_dict: Mapping[str, torch.Tensor] | None = None,
+        device: Device = None,
     ) -> nn.Module:
         """Build the model that an IR describes.
 
         Args:
             ir: the IR, or its dict form.
             state_dict: the weights, copied into the model, under the keys of the original. A tensor
-                with several keys needs only one of them. None: weights are as the constructors of
-                the layers make them, and zero where no constructor does.
+                with several keys needs only one of them. Weights are not initialised then, but for
+                what reads them while a layer is made. None: weights are as the constructors of the
+                layers make them, and zero where no constructor does.
+            device: where the parameters and buffers are to be; None for torch's default. On
+                ``"meta"`` none of them takes memory, and a state dict is only checked against them.
+                Such a model runs on inputs of that device. As soon as it has all its weights by its
+                own ``load_state_dict(…, assign=True)``, or by that after ``to_empty(…)``, it also
+                has what no state dict has: constants, and buffers that do not persist.
 
         Returns:
             A module with the original's layers in the original's hierarchy: compositions as
@@ -54,19 +64,42 @@ class Ir2Torch(Registry):
 
         Raises:
             InvalidIrError: the IR breaks a rule.
-            BuildError: a type has no handler, or a handler refused the attributes.
+            BuildError: a type has no handler, a handler refused the attributes, or there is no such
+                device.
             PluginError: a handler broke its contract.
             StateError: the state dict does not fit.
         """
         checked = ir if isinstance(ir, Ir) else Ir.from_dict(ir)
         check(checked)
-        builder = Builder(checked, self.hooks, Functions(self.hooks.named_functions()))
+        builder = Builder(
+            checked,
+            self.hooks,
+            Functions(self.hooks.named_functions()),
+            _device(device),
+            weights_follow=state_dict is not None,
+        )
         model = builder.build()
-        wanted = list(keys(checked, builder.modules))
+        listed = list(keys(checked, builder.modules))
         if state_dict is not None:
-            load(wanted, state_dict)
-        accept_missing_duplicates(model, wanted)
+            builder.fills.forget(tensor for _, tensor, persists in listed if persists)
+        # Before the weights are loaded: they may share memory with what is filled here.
+        builder.fills.run_all()
+        if state_dict is not None:
+            load(listed, state_dict)
+        keep_alike(model, listed, builder.values)
         return model
+
+
+def _device(named: Device) -> torch.device:
+    try:
+        # Made there, a tensor also tells the number of the device that is meant.
+        device = torch.get_default_device() if named is None else torch.device(named)
+        return torch.empty(0, device=device).device
+    except Exception as error:
+        raise BuildError(
+            f"nothing can be built on {named!r}: {type(error).__name__}: {first_line(error)}; "
+            "name a device that torch has here"
+        ) from error
 
 
 class _Registered:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection, Iterator, Mapping, MutableMapping
 from typing import Any
 
@@ -11,18 +10,18 @@ from torch import nn
 
 from layergraph.errors import StateError
 from layergraph.ir import Ir
+from layergraph.ir2torch.composite import descend, find
 from layergraph.state import all_tensors, own_tensors
 
-Key = tuple[str, torch.Tensor, str]
-"""A state-dict key, its tensor, and the first key of that tensor."""
+Key = tuple[str, torch.Tensor, bool]
+"""Where a tensor is in a model, the tensor, and whether state dicts have it under this key."""
 
 
 def keys(ir: Ir, modules: Mapping[str, nn.Module]) -> Iterator[Key]:
-    """Every state-dict key of a model that was built, in order.
+    """Every tensor of a model that was built, under all its names, in the order of a state dict.
 
     Unlike :meth:`torch.nn.Module.state_dict` it does not recurse over the model.
     """
-    first: dict[int, str] = {}
     stack = [("", ir.root)]
     while stack:
         path, name = stack.pop()
@@ -31,9 +30,7 @@ def keys(ir: Ir, modules: Mapping[str, nn.Module]) -> Iterator[Key]:
         for tensor_name, tensor, persistent in (
             all_tensors(module) if children is None else own_tensors(module)
         ):
-            if persistent:
-                key = f"{path}.{tensor_name}" if path else tensor_name
-                yield key, tensor, first.setdefault(id(tensor), key)
+            yield f"{path}.{tensor_name}" if path else tensor_name, tensor, persistent
         for child, target in reversed((children or {}).items()):
             stack.append((f"{path}.{child}" if path else child, target))
 
@@ -44,56 +41,154 @@ def load(wanted: Collection[Key], state_dict: Mapping[str, torch.Tensor]) -> Non
     The keys of one tensor under several names may be missing but for one.
 
     Raises:
-        StateError: it is no mapping, keys are missing or superfluous, or shapes differ; nothing was
-            copied then.
+        StateError: it is no mapping, keys are missing or superfluous, or a tensor does not fit;
+            nothing was copied then.
     """
     if not isinstance(state_dict, Mapping):
         raise StateError(f"{state_dict!r} is no state dict; give a mapping from key to tensor")
-    by_first: dict[str, list[str]] = {}
-    for key, _, first in wanted:
-        by_first.setdefault(first, []).append(key)
+    tensors = {key: tensor for key, tensor, persistent in wanted if persistent}
     problems = [
-        f"{key!r} is missing"
-        for key, names in by_first.items()
+        f"{names[0]!r} is missing"
+        for names in _names(tensors).values()
         if not any(name in state_dict for name in names)
     ]
-    known = {key for key, _, _ in wanted}
-    problems += [f"{key!r} is not one of the model" for key in state_dict if key not in known]
-    for key, tensor, _ in wanted:
-        given = state_dict.get(key)
-        if given is None:
-            continue
-        if not isinstance(given, torch.Tensor):
-            problems.append(f"{key!r} is {given!r}, no tensor")
-        elif given.shape != tensor.shape:
-            problems.append(
-                f"{key!r} has shape {tuple(given.shape)} where {tuple(tensor.shape)} is wanted"
-            )
+    problems += [f"{key!r} is not one of the model" for key in state_dict if key not in tensors]
+    problems += [
+        f"{key!r} {misfit}"
+        for key, tensor in tensors.items()
+        if key in state_dict and (misfit := _misfit(state_dict[key], tensor))
+    ]
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
         raise StateError(f"the state dict does not fit the model: {shown}")
     with torch.no_grad():
-        for key, tensor, _ in wanted:
+        for key, tensor in tensors.items():
             if key in state_dict:
                 tensor.copy_(state_dict[key])
 
 
-def accept_missing_duplicates(model: nn.Module, wanted: Collection[Key]) -> None:
-    """Let a model's own ``load_state_dict`` do without the further names of a tensor."""
-    duplicates = {key: first for key, _, first in wanted if key != first}
-    if duplicates:
-        root: Any = model
-        root.register_load_state_dict_pre_hook(functools.partial(_fill_in, duplicates))
+def _misfit(given: object, tensor: torch.Tensor) -> str | None:
+    if not isinstance(given, torch.Tensor):
+        return f"is {given!r}, no tensor"
+    if given.shape != tensor.shape:
+        return f"has shape {tuple(given.shape)} where {tuple(tensor.shape)} is wanted"
+    if given.is_complex() and not tensor.is_complex():
+        return f"is complex where {tensor.dtype} is wanted"
+    if given.is_meta and not tensor.is_meta:
+        return "is on the meta device and has no values"
+    return None
 
 
-def _fill_in(
-    duplicates: Mapping[str, str],
-    _module: nn.Module,
-    state_dict: MutableMapping[str, Any],
-    prefix: str,
-    *_: object,
+def _names(tensors: Mapping[str, torch.Tensor]) -> dict[int, list[str]]:
+    """The keys of each tensor, by its ``id``."""
+    names: dict[int, list[str]] = {}
+    for key, tensor in tensors.items():
+        names.setdefault(id(tensor), []).append(key)
+    return names
+
+
+def keep_alike(
+    model: nn.Module,
+    listed: Collection[Key],
+    values: Collection[tuple[torch.Tensor, torch.Tensor]],
 ) -> None:
-    """Give a state dict the keys that it lacks only because another key has the same tensor."""
-    for key, first in duplicates.items():
-        if prefix + key not in state_dict and prefix + first in state_dict:
-            state_dict[prefix + key] = state_dict[prefix + first]
+    """Make a model's own ``load_state_dict`` do what :func:`load` does.
+
+    A state dict may lack the further names of a tensor. What was one tensor before is one after,
+    also with ``assign=True``. A model that was built on the meta device gets the values that no
+    state dict has as soon as it has all its weights.
+
+    Args:
+        model: the model.
+        listed: its tensors: see :func:`keys`.
+        values: tensors on the meta device, with what is to be in them.
+    """
+    # Those that are loaded first, because the others follow them.
+    ordered = sorted(listed, key=lambda each: not each[2])
+    names = _names({key: tensor for key, tensor, _ in ordered})
+    persistent = [key for key, _, persists in listed if persists]
+    first = {id(tensor): names[id(tensor)][0] for _, tensor, _ in listed}
+    unloaded = {first[id(tensor)]: value for tensor, value in values if id(tensor) in first}
+    for key in persistent:
+        unloaded.pop(key, None)
+    ties = [each for each in names.values() if len(each) > 1]
+    if ties or unloaded:
+        on_meta = any(tensor.is_meta for _, tensor, _ in listed)
+        loading = _Loading(ties, persistent, unloaded, incomplete=on_meta)
+        root: Any = model
+        root.register_load_state_dict_pre_hook(loading.begin)
+        root.register_load_state_dict_post_hook(loading.end)
+
+
+class _Loading:
+    """What happens around a model's own ``load_state_dict``.
+
+    Args:
+        ties: the keys of each tensor that has several.
+        persistent: the keys of state dicts.
+        values: by key, what is to be in tensors on the meta device, and in no state dict.
+        incomplete: whether the model is on the meta device.
+    """
+
+    def __init__(
+        self,
+        ties: list[list[str]],
+        persistent: list[str],
+        values: dict[str, torch.Tensor],
+        *,
+        incomplete: bool,
+    ) -> None:
+        self._ties = ties
+        self._persistent = frozenset(persistent)
+        self._values = values
+        self._incomplete = incomplete
+        self._holding = ties
+
+    def begin(
+        self,
+        module: nn.Module,
+        state_dict: MutableMapping[str, Any],
+        prefix: str,
+        *_: object,
+    ) -> None:
+        """Give a state dict the keys that it lacks only because another has the same tensor."""
+        for names in self._ties:
+            wanted = [prefix + name for name in names if name in self._persistent]
+            given = [state_dict[key] for key in wanted if key in state_dict]
+            state_dict.update({key: given[0] for key in wanted if given and key not in state_dict})
+        # Leaving the meta device unties tensors, but the user may have meant to, later.
+        if not self._incomplete:
+            self._holding = [
+                names
+                for names in self._ties
+                if len({id(find(module, name)) for name in names}) == 1
+            ]
+
+    def end(self, module: nn.Module, _: object) -> None:
+        """Tie again what was tied, and give the values that no state dict has."""
+        if self._incomplete:
+            found = [find(module, key) for key in self._persistent]
+            loaded = [each for each in found if isinstance(each, torch.Tensor)]
+            if any(tensor.is_meta for tensor in loaded):
+                return
+            self._incomplete = False
+            device = next((tensor.device for tensor in loaded), torch.device("cpu"))
+            for key, value in self._values.items():
+                _give(module, key, value, device)
+            self._values = {}
+        for first, *others in self._holding:
+            for key in others:
+                *way, last = key.split(".")
+                setattr(descend(module, way), last, find(module, first))
+
+
+def _give(module: nn.Module, key: str, value: torch.Tensor, device: torch.device) -> None:
+    tensor = find(module, key)
+    if not isinstance(tensor, torch.Tensor):
+        return
+    if tensor.is_meta:
+        tensor = torch.empty_like(tensor, device=device)
+        *way, last = key.split(".")
+        setattr(descend(module, way), last, tensor)
+    with torch.no_grad():
+        tensor.copy_(value)

@@ -1,9 +1,10 @@
-"""Handlers for the containers of torch.nn: Sequential, ModuleList and ModuleDict."""
+"""Handlers for the containers of torch.nn: those of layers, and those of parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 
 from layergraph import Implementation, hookimpl
@@ -13,14 +14,16 @@ _KINDS: dict[type[nn.Module], str] = {
     nn.Sequential: "sequential",
     nn.ModuleList: "modulelist",
     nn.ModuleDict: "moduledict",
+    nn.ParameterList: "parameterlist",
+    nn.ParameterDict: "parameterdict",
 }
 
 
 @hookimpl(trylast=True)
 def torch_to_ir(module: nn.Module) -> Implementation | None:
-    """Answer for the three classes, unless a tensor was registered on the container itself."""
+    """Answer for the five classes, unless a container holds what it is not for."""
     kind = _KINDS.get(type(module))
-    if kind is None or module._parameters or module._buffers:
+    if kind is None or not _holds_its_own(module):
         return None
     return Implementation(kind, children={})
 
@@ -29,7 +32,7 @@ def torch_to_ir(module: nn.Module) -> Implementation | None:
 def ir_to_torch(
     implementation: Implementation, children: Mapping[str, nn.Module]
 ) -> nn.Module | None:
-    """Answer for the three types.
+    """Answer for the five types.
 
     Raises:
         BuildError: the implementation says something that such a container does not do.
@@ -43,11 +46,60 @@ def ir_to_torch(
             f"implementation {implementation.name!r}: a {implementation.type} has no attributes, "
             f"but {', '.join(implementation.data)} is said; remove it"
         )
-    container = classes[implementation.type]()
+    cls = classes[implementation.type]
+    if cls is nn.ParameterList:
+        parameters = _parameters(implementation, children)
+        if list(parameters) != _numbers(len(parameters)):
+            raise BuildError(
+                f"implementation {implementation.name!r}: the tensors of a parameterlist are "
+                f"{', '.join(parameters)}; number them from 0, in order"
+            )
+        return nn.ParameterList(parameters.values())
+    if cls is nn.ParameterDict:
+        # Not the dict itself: of that, the constructor would sort the keys.
+        return nn.ParameterDict(_parameters(implementation, children).items())
+    container = cls()
     # Not through the constructors: those would number the children anew, or refuse some names.
     for name, child in children.items():
         container.add_module(name, child)
     return container
+
+
+def _holds_its_own(module: nn.Module) -> bool:
+    """Whether a container holds only children, or only parameters, all under its own keys."""
+    if isinstance(module, nn.ParameterList):
+        keys = _numbers(len(module))
+    elif isinstance(module, nn.ParameterDict):
+        keys = list(module.keys())
+    else:
+        return not module._parameters and not module._buffers
+    # Of what is no tensor, the container knows the key, but has not registered it.
+    registered = [name for name, each in module._parameters.items() if each is not None]
+    return keys == registered and not module._buffers and not module._modules
+
+
+def _numbers(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+def _parameters(
+    implementation: Implementation, children: Mapping[str, nn.Module]
+) -> dict[str, nn.Parameter]:
+    """The parameters of a container by name. Their dtypes and so on are for the core to give."""
+    parameters = {}
+    for name, spec in implementation.tensors.items():
+        if spec.kind != "parameter" or spec.shape is None:
+            raise BuildError(
+                f"implementation {implementation.name!r}, tensor {name!r}: a "
+                f"{implementation.type} holds parameters; say its kind and shape"
+            )
+        parameters[name] = nn.Parameter(torch.zeros(spec.shape, dtype=torch.float32))
+    if children:
+        raise BuildError(
+            f"implementation {implementation.name!r}: a {implementation.type} holds parameters, "
+            f"but it has the children {', '.join(children)}; give it the type 'module'"
+        )
+    return parameters
 
 
 def _refuse_other_graphs(implementation: Implementation) -> None:

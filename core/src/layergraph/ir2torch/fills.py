@@ -1,0 +1,165 @@
+"""Initial weights that nobody reads, because a state dict is about to overwrite them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+# What torch.nn.init is made of: in-place functions whose result does not depend on what was there.
+_FILLS = frozenset(
+    [getattr(nn.init, name) for name in "uniform_ normal_ constant_ kaiming_uniform_".split()]
+    + [
+        getattr(torch.Tensor, name)
+        for name in (
+            "bernoulli_ cauchy_ exponential_ fill_ geometric_ log_normal_ normal_ random_ "
+            "uniform_ zero_"
+        ).split()
+    ]
+)
+
+# They tell something of a tensor, but nothing of what is in it.
+_BLIND = frozenset(
+    [
+        getattr(torch.Tensor, name)
+        for name in (
+            "__hash__ dim element_size is_complex is_contiguous is_floating_point ndimension "
+            "nelement numel requires_grad_ size stride"
+        ).split()
+    ]
+    + [
+        getattr(torch.Tensor, name).__get__
+        for name in (
+            "device dtype grad grad_fn is_cpu is_cuda is_leaf is_meta layout ndim requires_grad "
+            "shape"
+        ).split()
+    ]
+)
+
+# Tensors that share the memory of the one they are made of, but for some indices.
+_VIEWS = frozenset(
+    [torch.Tensor.__getitem__, torch.Tensor.detach, torch.Tensor.data.__get__]  # type: ignore[attr-defined]
+)
+
+# Filling fewer numbers than that takes less time than putting it off.
+_WORTH_IT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Fill:
+    """A call that was put off."""
+
+    tensor: torch.Tensor
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+class PutOffFills(TorchFunctionMode):
+    """While it is on, filling a parameter waits until somebody reads the parameter.
+
+    Most never are read before a state dict overwrites them, and drawing random numbers is nearly
+    all of the time that a constructor takes. Nothing else is changed: whoever reads a parameter, or
+    memory that it shares, finds it filled. Only the order in which random numbers are drawn is
+    another one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # By the memory that waits, as more than one tensor may lie there. They are kept alive, so
+        # that nobody else comes to lie there.
+        self._waiting: dict[int, list[_Fill]] = {}
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run a function of torch, put it off, or run first what it must not overtake."""
+        kwargs = kwargs or {}
+        if func not in _FILLS and (func in _BLIND or not self._waiting):
+            return func(*args, **kwargs)
+        tensors = [
+            each for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)
+        ]
+        if func in _FILLS and self._may_wait(tensors, kwargs):
+            _try(func, args, kwargs)
+            fill = _Fill(tensors[0], func, args, kwargs)
+            self._waiting.setdefault(_memory(tensors[0]), []).append(fill)
+            return tensors[0]
+        if func in _VIEWS and self.waits(tensors[0]):
+            view = func(*args, **kwargs)
+            if _memory(view) == _memory(tensors[0]):
+                return view
+        self.run(tensors)
+        return func(*args, **kwargs)
+
+    def _may_wait(self, tensors: list[torch.Tensor], kwargs: dict[str, Any]) -> bool:
+        # Numbers that depend on another tensor or on a generator depend on when they are asked for.
+        if len(tensors) != 1 or kwargs.get("generator") is not None:
+            return False
+        tensor = tensors[0]
+        large = type(tensor) is nn.Parameter and tensor.numel() >= _WORTH_IT
+        return (large and _memory(tensor) != 0) or self.waits(tensor)
+
+    def waits(self, tensor: torch.Tensor) -> bool:
+        """Whether there is something to be filled into the memory of a tensor."""
+        return _memory(tensor) in self._waiting
+
+    def run(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Fill what waits of these."""
+        for tensor in tensors:
+            self._run(_memory(tensor))
+
+    def forget(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Do not fill these any more: they are about to be overwritten, or not needed."""
+        for tensor in tensors:
+            # Others may lie in the rest of the memory.
+            if self.waits(tensor) and tensor.nbytes == tensor.untyped_storage().nbytes():
+                del self._waiting[_memory(tensor)]
+
+    def run_all(self) -> None:
+        """Fill what still waits."""
+        for memory in list(self._waiting):
+            self._run(memory)
+
+    def convert(self, tensor: torch.Tensor, dtype: torch.dtype) -> None:
+        """Give a tensor another dtype; it remains the same object."""
+        fills = self._waiting.get(_memory(tensor), [])
+        if not fills or any(fill.tensor is not tensor for fill in fills):
+            self.run([tensor])
+            tensor.data = tensor.data.to(dtype)
+            return
+        del self._waiting[_memory(tensor)]
+        tensor.data = torch.empty_like(tensor.data, dtype=dtype)
+        self._waiting[_memory(tensor)] = fills
+
+    def _run(self, memory: int) -> None:
+        with torch.no_grad():
+            for fill in self._waiting.pop(memory, ()):
+                fill.function(*fill.args, **fill.kwargs)
+
+
+def _try(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise now what the function would raise, for numbers that cannot be."""
+
+    def small(value: Any) -> Any:
+        is_tensor = isinstance(value, torch.Tensor)
+        return value.new_empty((1,) * value.ndim) if is_tensor else value
+
+    args, kwargs = pytree.tree_map(small, (args, kwargs))
+    function(*args, **kwargs)
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    """Where the memory of a tensor begins; zero for none, and for what is no plain tensor."""
+    if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.layout is not torch.strided:
+        return 0
+    return tensor.untyped_storage().data_ptr()

@@ -1,0 +1,210 @@
+"""Handlers for the losses of torch.nn, the adaptive softmax among them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields, replace
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.linear_cross_entropy_options import LinearCrossEntropyOptions
+from torch.overrides import get_overridable_functions
+
+from layergraph import Implementation, Symbol, hookimpl
+from layergraph.layers import Layer, LayerTable
+
+# --- weights: the IR says their shape, the state dict has their values ---
+
+
+def _shape(name: str) -> Callable[[nn.Module], tuple[int, ...] | None]:
+    def read(module: nn.Module) -> tuple[int, ...] | None:
+        weights = getattr(module, name)
+        return None if weights is None else tuple(weights.shape)
+
+    return read
+
+
+def _ones(shape: tuple[int, ...] | None) -> torch.Tensor | None:
+    return None if shape is None else torch.ones(shape)
+
+
+# --- the options of a linear cross entropy: a dict of those that are not the default ---
+
+
+def _read_options(module: nn.Module) -> Any:
+    options = module.options
+    if not isinstance(options, LinearCrossEntropyOptions):
+        return options
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    return {
+        field.name: values[field.name]
+        for field in fields(options)
+        if values[field.name] != field.default
+    }
+
+
+def _write_options(said: Mapping[str, Any] | None) -> LinearCrossEntropyOptions | None:
+    if said is None:
+        return None
+    values = {
+        name: getattr(torch, value.name.removeprefix("torch."))
+        if isinstance(value, Symbol)
+        else value
+        for name, value in said.items()
+    }
+    return LinearCrossEntropyOptions(**values)
+
+
+# --- the distance of a triplet margin: the name of a function, or a layer's type and attributes ---
+
+_DISTANCES = LayerTable(
+    [
+        Layer(nn.CosineSimilarity),
+        Layer(nn.PairwiseDistance, readers={"p": lambda module: module.norm}),
+    ]
+)
+
+
+@functools.cache
+def _functions() -> Mapping[str, Callable[..., Any]]:
+    computing = get_overridable_functions()[nn.functional]
+    return {
+        f"{nn.functional.__name__}.{name}": function
+        for name, function in vars(nn.functional).items()
+        if not name.startswith("_") and callable(function) and function in computing
+    }
+
+
+def _read_distance(module: nn.Module) -> Any:
+    distance: Any = module.distance_function
+    if isinstance(distance, nn.Module):
+        leaf = _DISTANCES.to_ir(distance)
+        if leaf is None:
+            return distance  # which is no plain value: the layer is none of the table's
+        is_default = leaf == _DISTANCES.to_ir(nn.PairwiseDistance())
+        return None if is_default else {"type": leaf.type, **leaf.data}
+    return next((name for name, each in _functions().items() if each is distance), distance)
+
+
+def _write_distance(said: Mapping[str, Any] | str | None) -> Callable[..., Any] | None:
+    if said is None:
+        return None
+    if isinstance(said, str):
+        distance = _functions().get(said)
+    else:
+        data = dict(said)
+        distance = _DISTANCES.to_torch(Implementation(data.pop("type"), data))
+    if distance is None:
+        raise ValueError(f"{said!r} is neither a function of torch.nn.functional nor a distance")
+    return distance
+
+
+# --- the table ---
+
+
+def _cutoffs(module: Any) -> list[int]:
+    # The layer adds the number of classes as the last one.
+    cutoffs: list[int] = module.cutoffs[:-1]
+    return cutoffs
+
+
+def _linear_bias(module: Any) -> bool:
+    return module.linear.bias is not None
+
+
+def _loss(
+    cls: type[nn.Module], always: Collection[str] = (), weights: Collection[str] = ()
+) -> Layer:
+    return Layer(
+        cls,
+        always=["reduction", *always],
+        # The old way to say the reduction: the loss keeps it in the new one.
+        never=["size_average", "reduce"],
+        readers={name: _shape(name) for name in weights},
+        writers=dict.fromkeys(weights, _ones),
+    )
+
+
+TABLE = LayerTable(
+    [
+        Layer(
+            nn.AdaptiveLogSoftmaxWithLoss,
+            always=["div_value", "head_bias"],
+            readers={"cutoffs": _cutoffs},
+        ),
+        _loss(nn.BCELoss, weights=["weight"]),
+        _loss(nn.BCEWithLogitsLoss, weights=["weight", "pos_weight"]),
+        _loss(nn.CosineEmbeddingLoss, always=["margin"]),
+        _loss(nn.CrossEntropyLoss, weights=["weight"]),
+        _loss(nn.CTCLoss, always=["blank"]),
+        _loss(nn.GaussianNLLLoss),
+        _loss(nn.HingeEmbeddingLoss, always=["margin"]),
+        _loss(nn.HuberLoss, always=["delta"]),
+        _loss(nn.KLDivLoss),
+        _loss(nn.L1Loss),
+        Layer(
+            nn.LinearCrossEntropyLoss,
+            always=["bias", "reduction"],
+            readers={
+                "in_features": attrgetter("linear.in_features"),
+                "bias": _linear_bias,
+                "weight": _shape("weight"),
+                "options": _read_options,
+            },
+            writers={"weight": _ones, "options": _write_options},
+        ),
+        _loss(nn.MarginRankingLoss, always=["margin"]),
+        _loss(nn.MSELoss),
+        _loss(nn.MultiLabelMarginLoss),
+        _loss(nn.MultiLabelSoftMarginLoss, weights=["weight"]),
+        _loss(nn.MultiMarginLoss, always=["p", "margin"], weights=["weight"]),
+        _loss(nn.NLLLoss, weights=["weight"]),
+        _loss(nn.PoissonNLLLoss),
+        _loss(nn.SmoothL1Loss, always=["beta"]),
+        _loss(nn.SoftMarginLoss),
+        _loss(nn.TripletMarginLoss, always=["margin", "p"]),
+        Layer(
+            nn.TripletMarginWithDistanceLoss,
+            always=["margin", "reduction"],
+            readers={"distance_function": _read_distance},
+            writers={"distance_function": _write_distance},
+        ),
+    ]
+)
+
+# A deprecated name of NLLLoss, which says nothing of its arguments and warns when it is called.
+_OLD = nn.NLLLoss2d
+_OLD_KIND = _OLD.__name__.lower()
+
+
+@hookimpl(trylast=True)
+def torch_to_ir(module: nn.Module) -> Implementation | None:
+    """Answer for the classes of the table, and for NLLLoss2d."""
+    if type(module) is _OLD:
+        twin = nn.NLLLoss()
+        vars(twin).update(vars(module))
+        answer = TABLE.to_ir(twin)
+        return None if answer is None else replace(answer, type=_OLD_KIND)
+    return None if _does_more_inside(module) else TABLE.to_ir(module)
+
+
+@hookimpl(trylast=True)
+def ir_to_torch(implementation: Implementation) -> nn.Module | None:
+    """Answer for the types of the table, and for NLLLoss2d."""
+    if implementation.type == _OLD_KIND:
+        made = TABLE.to_torch(replace(implementation, type=nn.NLLLoss.__name__.lower()))
+        if made is not None:
+            made.__class__ = _OLD
+        return made
+    return TABLE.to_torch(implementation)
+
+
+def _does_more_inside(module: nn.Module) -> bool:
+    """Whether a layer that the loss calls has hooks, or a ``forward`` of its own."""
+    return any(
+        inner._forward_hooks or inner._forward_pre_hooks or "forward" in vars(inner)
+        for inner in module.modules()
+    )

@@ -1,0 +1,40 @@
+"""Handlers for the padding layers of torch.nn."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from layergraph import Implementation, hookimpl
+from layergraph.layers import Layer, LayerTable
+
+TABLE = LayerTable(
+    [
+        Layer(nn.CircularPad1d),
+        Layer(nn.CircularPad2d),
+        Layer(nn.CircularPad3d),
+        Layer(nn.ConstantPad1d),
+        Layer(nn.ConstantPad2d),
+        Layer(nn.ConstantPad3d),
+        Layer(nn.ReflectionPad1d),
+        Layer(nn.ReflectionPad2d),
+        Layer(nn.ReflectionPad3d),
+        Layer(nn.ReplicationPad1d),
+        Layer(nn.ReplicationPad2d),
+        Layer(nn.ReplicationPad3d),
+        Layer(nn.ZeroPad1d),
+        Layer(nn.ZeroPad2d),
+        Layer(nn.ZeroPad3d),
+    ]
+)
+
+
+@hookimpl(trylast=True)
+def torch_to_ir(module: nn.Module) -> Implementation | None:
+    """Answer for the classes of the table."""
+    return TABLE.to_ir(module)
+
+
+@hookimpl(trylast=True)
+def ir_to_torch(implementation: Implementation) -> nn.Module | None:
+    """Answer for the types of the table."""
+    return TABLE.to_torch(implementation)

@@ -1,0 +1,110 @@
+"""Whether two models gave the same, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A place where two outputs differ. One that does not count is only worth a note."""
+
+    where: str
+    what: str
+    counts: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+def differences(expected: Any, actual: Any, where: str = "output") -> Iterator[Difference]:
+    """Compare by structure: dicts of any class by their keys, named tuples by their fields."""
+    if isinstance(expected, torch.Tensor):
+        yield from _of_tensors(expected, actual, where)
+    elif _is_cache(expected):
+        yield from _of_caches(expected, actual, where)
+    elif isinstance(expected, Mapping):
+        yield from _of_mappings(expected, actual, where)
+    elif isinstance(expected, (list, tuple)):
+        yield from _of_sequences(expected, actual, where)
+    elif type(expected) is not type(actual) or expected != actual:
+        yield Difference(where, f"{expected!r} became {actual!r}"[:200])
+
+
+def _of_tensors(expected: torch.Tensor, actual: Any, where: str) -> Iterator[Difference]:
+    if not isinstance(actual, torch.Tensor):
+        yield Difference(where, f"a tensor became {type(actual).__name__}")
+    elif (expected.dtype, expected.shape) != (actual.dtype, actual.shape):
+        yield Difference(
+            where,
+            f"{expected.dtype} of shape {tuple(expected.shape)} became "
+            f"{actual.dtype} of shape {tuple(actual.shape)}",
+        )
+    else:
+        both_nan = expected.isnan() & actual.isnan()
+        unequal = (expected != actual) & ~both_nan
+        if unequal.any():
+            yield Difference(where, f"{int(unequal.sum())} of {unequal.numel()} values differ")
+
+
+def _of_mappings(expected: Mapping[Any, Any], actual: Any, where: str) -> Iterator[Difference]:
+    if not isinstance(actual, Mapping):
+        yield Difference(where, f"a mapping became {type(actual).__name__}")
+        return
+    for key in actual.keys() - expected.keys():
+        yield Difference(f"{where}[{key!r}]", "is new")
+    for key, value in expected.items():
+        if key in actual or _is_cache(value):
+            yield from differences(value, actual.get(key), f"{where}[{key!r}]")
+        else:
+            yield Difference(f"{where}[{key!r}]", "is missing")
+
+
+def _of_sequences(
+    expected: list[Any] | tuple[Any, ...], actual: Any, where: str
+) -> Iterator[Difference]:
+    kind = list if isinstance(expected, list) else tuple
+    fields, found = (getattr(each, "_fields", None) for each in (expected, actual))
+    if not isinstance(actual, kind) or fields != found:
+        yield Difference(where, f"{type(expected).__name__} became {type(actual).__name__}")
+    elif len(expected) != len(actual):
+        yield Difference(where, f"{len(expected)} values became {len(actual)}")
+    else:
+        for index, (one, other) in enumerate(zip(expected, actual, strict=True)):
+            name = f".{fields[index]}" if fields else f"[{index}]"
+            yield from differences(one, other, where + name)
+
+
+def _is_cache(value: Any) -> bool:
+    """Whether a value is an object of a library's own that models remember things in."""
+    plain = (torch.Tensor, Mapping, list, tuple)
+    return not isinstance(value, plain) and type(value).__module__.startswith("transformers")
+
+
+def _of_caches(expected: Any, actual: Any, where: str) -> Iterator[Difference]:
+    """Compare what is remembered by the tensors in it, in whatever they lie.
+
+    What becomes of such an object in the rebuilt model is not decided yet: here is the one place
+    that knows. A model that gives none at all is right, with a note.
+    """
+    if actual is None:
+        yield Difference(where, f"{type(expected).__name__} is left out", counts=False)
+    else:
+        yield from differences(list(_tensors_in(expected)), list(_tensors_in(actual)), where)
+
+
+def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _tensors_in(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _tensors_in(each)
+    elif hasattr(value, "__dict__"):
+        yield from _tensors_in(vars(value))

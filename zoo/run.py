@@ -1,0 +1,54 @@
+"""Many models, one after the other or side by side, each by itself."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import cpu_count, get_context
+
+import torch
+
+from zoo.compare import Outcome, compare
+from zoo.entry import Entry
+
+
+def outcomes(entries: Sequence[Entry], jobs: int) -> Iterator[Outcome]:
+    """The outcome of each, in the order in which they come."""
+    if jobs == 1:
+        be_quiet()
+        yield from map(_freed, entries)
+    else:
+        yield from _side_by_side(entries, jobs)
+
+
+def be_quiet() -> None:
+    """Keep what libraries have to say about small models out of the report."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+
+
+def _freed(entry: Entry) -> Outcome:
+    outcome = compare(entry)
+    # Models have cycles, and the next one may need the memory.
+    gc.collect()
+    return outcome
+
+
+def _side_by_side(entries: Sequence[Entry], jobs: int) -> Iterator[Outcome]:
+    threads = max(1, cpu_count() // jobs)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _prepare, (threads,)) as pool:
+        running = {pool.submit(_freed, each): each for each in entries}
+        for future in as_completed(running):
+            entry = running[future]
+            try:
+                yield future.result()
+            except Exception as error:  # The process was killed, and the others with it.
+                yield Outcome(entry.name, entry.family, reasons=[repr(error)])
+
+
+def _prepare(threads: int) -> None:
+    be_quiet()
+    torch.set_num_threads(threads)
