@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import layergraph as lg
-from layergraph.errors import CaptureError
+from layergraph.errors import AssumptionError, CaptureError
 
 Pair = namedtuple("Pair", ["left", "right"])
 
@@ -482,7 +482,7 @@ def test_what_is_almost_a_layer_is_not_that_layer():
     assert lg.to_ir(Base().lin)["root"].type == "linear"
 
 
-def test_defaults_are_not_inputs():
+def test_defaults_are_kept():
     class Masked(Base):
         def forward(self, x, mask=None, scale=2.0):
             y = self.lin(x) * scale
@@ -491,8 +491,11 @@ def test_defaults_are_not_inputs():
     model = Masked()
     rebuilt = lg.to_torch(lg.to_ir(model), model.state_dict())
     assert torch.equal(rebuilt(*X), model(*X))
-    with pytest.raises(TypeError, match="mask"):
+    assert torch.equal(rebuilt(*X, None, scale=2.0), model(*X))
+    with pytest.raises(AssumptionError, match="'mask' was None"):
         rebuilt(*X, mask=X[0])
+    with pytest.raises(AssumptionError, match=r"'scale' was 2\.0"):
+        rebuilt(*X, scale=3.0)
 
 
 # --- what is refused ---
