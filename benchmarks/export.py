@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
-import logging
+import io
 import math
 import statistics
 import sys
@@ -90,7 +91,9 @@ def _with_layergraph(model: nn.Module, inputs: Inputs) -> list[float]:
 
 def _with_export(model: nn.Module, inputs: Inputs) -> list[float]:
     programs: list[torch.export.ExportedProgram] = []
-    with tempfile.TemporaryDirectory() as folder:
+    # It prints the graphs that it gives up on.
+    silence = contextlib.redirect_stderr(io.StringIO())
+    with silence, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pt2"
 
         def there_and_back() -> None:
@@ -157,8 +160,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not entries:
         parser.error(f"no model is called {options.only!r}")
     be_quiet()
-    # It prints the graphs that it gives up on.
-    logging.getLogger("torch").setLevel(logging.CRITICAL)
     console = Console()
     if not console.is_terminal:
         console.width = 140
