@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PACKAGES := core $(sort $(wildcard plugins/*))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test zoo bench check format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -22,6 +22,12 @@ demo: $(VENV)/.ready ## convert torchvision's resnet18, print its IR, rebuild it
 
 test: $(VENV)/.ready ## run every package's tests
 	$(BIN)/python -m pytest
+
+zoo: $(VENV)/.ready ## convert hundreds of models of torchvision and transformers, compare what comes back
+	$(BIN)/python -m zoo
+
+bench: $(VENV)/.ready ## time capture side by side with torch.export, on some models of the zoo
+	$(BIN)/python -m benchmarks.export
 
 check: $(VENV)/.ready ## check format, lint and types
 	$(BIN)/ruff format --check .
