@@ -13,8 +13,37 @@ class LayergraphError(Exception):
     """The base of all errors that layergraph raises on purpose."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """Something in a model that cannot be turned into an IR.
+
+    Attributes:
+        path: the path of the module that does it; empty for the model itself.
+        kind: the class of the module, with the Python module that defines it.
+        reason: what it is.
+        line: the line of code that does it; empty if it is no line.
+    """
+
+    path: str
+    kind: str
+    reason: str
+    line: str = ""
+
+    def __str__(self) -> str:
+        place = f"in {self.path or 'the model'!r} ({self.kind.rpartition('.')[2]})"
+        return f"{place}, {self.line}: {self.reason}" if self.line else f"{place}: {self.reason}"
+
+
 class CaptureError(LayergraphError):
-    """A model cannot be turned into an IR: by this way of capturing it, or at all."""
+    """A model cannot be turned into an IR: by this way of capturing it, or at all.
+
+    Attributes:
+        unsupported: what was found that cannot; empty if the error is about something else.
+    """
+
+    def __init__(self, message: str, unsupported: Sequence[Unsupported] = ()) -> None:
+        super().__init__(message)
+        self.unsupported = tuple(unsupported)
 
 
 class BuildError(LayergraphError):

@@ -6,6 +6,10 @@ given what the first one gave.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 
@@ -34,11 +38,53 @@ def enter_autocast(
     Returns:
         What :func:`exit_autocast` takes.
     """
-    region = torch.autocast(device, dtype=dtype, enabled=enabled, cache_enabled=cache_enabled)
-    region.__enter__()
-    return region
+    # torch.compile knows these two.
+    return torch.amp.autocast_mode._enter_autocast(device, dtype, enabled, cache_enabled)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def exit_autocast(region: torch.autocast) -> None:
     """End a region that :func:`enter_autocast` began."""
-    region.__exit__(None, None, None)
+    torch.amp.autocast_mode._exit_autocast(region)  # type: ignore[no-untyped-call]
+
+
+REGIONS = frozenset({set_grad_enabled, enter_autocast, exit_autocast})
+"""The functions that begin and end regions."""
+
+
+def left_alone(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A forward whose regions end with it, even if it fails."""
+
+    @functools.wraps(forward)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return forward(*args, **kwargs)
+        gradients, nesting = torch.is_grad_enabled(), _nesting()
+        autocast = {device: _autocast(device) for device in _devices()}
+        try:
+            return forward(*args, **kwargs)
+        except BaseException:
+            torch._C._set_grad_enabled(gradients)
+            while _nesting() > nesting:
+                torch.autocast_decrement_nesting()
+            for device, (enabled, dtype) in autocast.items():
+                torch.set_autocast_enabled(device, enabled)
+                torch.set_autocast_dtype(device, dtype)
+            torch.clear_autocast_cache()
+            raise
+
+    return call
+
+
+def _nesting() -> int:
+    torch.autocast_increment_nesting()
+    return int(torch.autocast_decrement_nesting())
+
+
+def _autocast(device: str) -> tuple[bool, torch.dtype]:
+    return torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+
+
+@functools.cache
+def _devices() -> tuple[str, ...]:
+    accelerator = torch.accelerator.current_accelerator()
+    return ("cpu",) if accelerator is None else ("cpu", accelerator.type)

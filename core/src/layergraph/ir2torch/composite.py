@@ -10,6 +10,8 @@ from typing import Any
 from torch import fx, nn
 from torch.fx.graph import PythonCode
 
+from layergraph.regions import REGIONS, left_alone
+
 # What nn.Module keeps of its own, and a rebuilt or copied module has to keep too. GraphModule takes
 # over only what its graph names: a child that no call reaches would lose its state-dict keys.
 _REGISTERED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
@@ -95,6 +97,8 @@ class Composite(fx.GraphModule):
         """Make the code anew, after the graph was edited."""
         code = super().recompile()
         cls: Any = type(self)
+        if any(node.op == "call_function" and node.target in REGIONS for node in self.graph.nodes):
+            cls.forward = left_alone(cls.forward)
         train = cls.forward
 
         @functools.wraps(train)

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from layergraph.errors import CaptureError, first_line
+from layergraph.errors import CaptureError, Unsupported, first_line
 from layergraph.functions import Functions
 from layergraph.ir import Value as Plain
 from layergraph.state import Memory
@@ -58,7 +58,7 @@ class Capture(ABC):
         self.state_keys = dict(keys)
         self.memory = memory
         self.functions = functions
-        self.refused: list[tuple[str, str, str]] = []
+        self.refused: list[Unsupported] = []
         self._thread = 0
 
     # --- what the ways of capturing differ in ---
@@ -118,7 +118,7 @@ class Capture(ABC):
         """
         with_room_for(self.survey.depth, self._run)
         if self.refused:
-            raise CaptureError("; ".join(map(str, self.refused)))
+            raise unsupported(self.refused, self.hint)
         return Trace(self.recorder.root, self.constants, self.parameters).settle()
 
     def _run(self) -> None:
@@ -131,25 +131,16 @@ class Capture(ABC):
                     try:
                         model(*args, **kwargs)
                     except CaptureError as error:
-                        if error.__cause__ is not None:
+                        if error.unsupported:
                             raise
-                        raise CaptureError(self._located(error, str(error))) from error
+                        self._refuse(str(error), _line_of(error))
+                        raise unsupported(self.refused, self.hint) from error
                     except Exception as error:
                         reason = f"{type(error).__name__}: {first_line(error)}"
-                        raise CaptureError(self._located(error, reason)) from error
+                        self._refuse(reason, _line_of(error))
+                        raise unsupported(self.refused, self.hint) from error
             finally:
                 self._thread = 0
-
-    def _located(self, error: BaseException, reason: str) -> str:
-        frames = traceback.extract_tb(error.__traceback__)
-        of_others = [frame for frame in frames if not frame.filename.startswith(_OWN)]
-        of_model = [frame for frame in of_others if not frame.filename.startswith(_TORCH)]
-        # A layer of torch may be the whole model.
-        return f"in {self.where()}, {_place(of_model or of_others or frames)}: {reason}; {self.hint}"
-
-    def where(self) -> str:
-        """The module whose call is being recorded."""
-        return repr(self.recorder.scope.path) if self.recorder.scope.path else "the model"
 
     def _patches(self) -> Iterator[Patch]:
         yield nn.Module, "__call__", self._module_call(nn.Module.__call__)
@@ -221,9 +212,14 @@ class Capture(ABC):
 
     def refuse(self, reason: str) -> None:
         """Note that something cannot be carried over, and go on to find what else there is."""
-        frames = self.recorder.scope.path, code_place()
-        if (reason, *frames) not in self.refused:
-            self.refused.append((reason, *frames))
+        self._refuse(reason, code_place())
+
+    def _refuse(self, reason: str, line: str) -> None:
+        path = self.recorder.scope.path
+        cls = type(self.survey.at(path).module)
+        found = Unsupported(path, f"{cls.__module__}.{cls.__qualname__}", reason, line)
+        if found not in self.refused:
+            self.refused.append(found)
 
     def lower(self, value: Any) -> Any:
         """The plain form of what a function is given."""
@@ -300,12 +296,26 @@ def unnamed(function: Any) -> str:
     )
 
 
+def unsupported(found: Sequence[Unsupported], hint: str) -> CaptureError:
+    """The error that names all that was found."""
+    if len(found) == 1:
+        return CaptureError(f"{found[0]}; {hint}", found)
+    listed = "\n  ".join(map(str, found))
+    message = f"the model does {len(found)} things that a graph cannot hold:\n  {listed}\n{hint}"
+    return CaptureError(message, found)
+
+
 _OWN = f"{Path(__file__).parents[1]}{os.sep}"
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 
 
-def _place(frames: Sequence[traceback.FrameSummary]) -> str:
-    frame = frames[-1]
+def _line_of(error: BaseException) -> str:
+    """The line of the model's code, or else of torch's, at which an error came about."""
+    frames = traceback.extract_tb(error.__traceback__)
+    of_others = [frame for frame in frames if not frame.filename.startswith(_OWN)]
+    of_model = [frame for frame in of_others if not frame.filename.startswith(_TORCH)]
+    # A layer of torch may be the whole model.
+    frame = (of_model or of_others or frames)[-1]
     return _line(frame.filename, frame.lineno or 0, frame.name)
 
 
@@ -315,18 +325,17 @@ def _line(filename: str, number: int, function: str) -> str:
 
 
 def code_place() -> str:
-    """The line of the model's code that is running."""
+    """The line of the model's code that is running, or else of torch's."""
+    of_torch: FrameType | None = None
     frame: FrameType | None = sys._getframe(1)
-    first = last = frame
     while frame is not None:
         filename = frame.f_code.co_filename
-        if not filename.startswith(_OWN):
-            last = frame
-            if not filename.startswith(_TORCH):
-                break
-            first = first if first is not None and first is not last else frame
+        if not filename.startswith((_OWN, _TORCH)):
+            break
+        if of_torch is None and filename.startswith(_TORCH):
+            of_torch = frame
         frame = frame.f_back
-    shown = last if frame is not None else first
+    shown = frame or of_torch
     if shown is None:
         return "nowhere"
     return _line(shown.f_code.co_filename, shown.f_lineno, shown.f_code.co_name)
