@@ -19,8 +19,9 @@ from layergraph.registration import Registry
 from layergraph.state import Memory, all_tensors, describe, own_tensors
 from layergraph.torch2ir import modes
 from layergraph.torch2ir.arguments import Arguments
-from layergraph.torch2ir.capture import Capture
+from layergraph.torch2ir.calls import Trace
 from layergraph.torch2ir.fold import fold
+from layergraph.torch2ir.probe import probed
 from layergraph.torch2ir.run import Running, Values
 from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.trace import Tracing
@@ -84,15 +85,17 @@ class Torch2Ir(Registry):
             ir = Ir([_leaf_model(survey.root, survey.root.answer, tensors[""])])
         else:
             functions = Functions(self.hooks.named_functions())
-            capture: Callable[[], Capture]
+            run: Callable[[], Trace]
             if args is None and kwargs is None:
-                capture = partial(Tracing, survey, keys, memory, functions)
+                tracing = partial(Tracing, survey, keys, memory, functions)
+                run = lambda: tracing().run()
             else:
                 arguments = Arguments(model, () if args is None else args, kwargs or {})
-                capture = partial(Running, survey, keys, memory, functions, arguments, values)
+                running = partial(Running, survey, keys, memory, functions, values)
+                run = partial(probed, running, arguments)
             ir = modes.capture(
                 survey,
-                run=lambda: capture().run(),
+                run=run,
                 fold=lambda captured: fold(survey, captured, tensors),
             )
         check(ir)

@@ -25,6 +25,9 @@ class Answers(Protocol):
     def read(self, value: Any) -> Plain:
         """The form of a tensor."""
 
+    def lower(self, value: Any) -> Any:
+        """The plain form of what a function is given."""
+
     def refuse(self, reason: str) -> None:
         """Note that something cannot be carried over."""
 
@@ -242,16 +245,15 @@ class _Questions:
     def contains(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Whether a number is in a tensor."""
         answer = self._answer(func, args, kwargs)
-        if not self._capture.is_fixed(self._known(args[0])):
-            self._capture.refuse("whether a number is in a tensor, which only inputs tell")
+        self._read_out(args[0], "operator.contains", answer, self._capture.lower(args[1]))
         return answer
 
-    def _read_out(self, tensor: torch.Tensor, name: str, answer: object) -> None:
+    def _read_out(self, tensor: torch.Tensor, name: str, answer: object, *rest: Plain) -> None:
         value = self._known(tensor)
         if self._capture.is_fixed(value):
             return
         if self._capture.values == "assume":
-            self._capture.decided(name, (value,), answer)
+            self._capture.decided(name, (value, *rest), answer)
         else:
             self._capture.refuse(
                 "a number that is read out of a tensor: a graph would have the same one for all "

@@ -60,8 +60,11 @@ class Running(Capture):
         keys: the state-dict key of each of its tensors, by ``id``.
         memory: where these lie.
         functions: the functions that may become nodes.
-        arguments: what to call the model with.
         values: what to do where code decides by a number that it reads out of a tensor.
+        arguments: what to call the model with.
+
+    Attributes:
+        has_sizes: whether the model asked for sizes.
     """
 
     hint = "a handler for the module can keep it whole"
@@ -75,11 +78,12 @@ class Running(Capture):
         keys: dict[int, str],
         memory: Memory,
         functions: Functions,
-        arguments: Arguments,
         values: Values,
+        arguments: Arguments,
     ) -> None:
         super().__init__(survey, keys, memory, functions)
         self.values = values
+        self.has_sizes = False
         self._arguments = arguments
         self._constants = Constants(survey)
         self._kept = Kept(survey, arguments.device)
@@ -272,6 +276,7 @@ class Running(Capture):
 
     def late_number(self, value: Any, late: Late, target: str, *args: Plain) -> Any:
         """A number that a function gives at a place that was kept."""
+        self.has_sizes = True
         return traced(value, (late, target, *args), self)
 
     # --- devices ---
