@@ -16,6 +16,7 @@ from layergraph.convert import to_ir, to_torch
 from layergraph.errors import AssumptionError, first_line
 from layergraph.ir import Ir
 from layergraph.torch2ir.outputs import opened
+from layergraph.torch2ir.run import Values
 
 Status = Literal["passed", "failed", "refused", "skipped"]
 
@@ -72,6 +73,8 @@ def verify(
     model: nn.Module,
     args: tuple[Any, ...] | None = None,
     kwargs: Mapping[str, Any] | None = None,
+    *,
+    values: Values = "refuse",
 ) -> Report:
     """Convert a model and back, and compare the two in all that can be seen.
 
@@ -85,6 +88,8 @@ def verify(
             spread of the given ones, integers from among these.
         kwargs: named arguments of that call. With neither, the model is captured without inputs,
             and never run.
+        values: what to do where the model decides by a number in a tensor, as for
+            :func:`layergraph.to_ir`.
 
     Returns:
         A report; it says what failed, and so nothing is raised for it.
@@ -93,7 +98,7 @@ def verify(
     state = model.state_dict() if isinstance(model, nn.Module) else {}
     devices = {each.device.index for each in _tensors([inputs, state]) if each.is_cuda}
     with torch.random.fork_rng(sorted(devices)):
-        return _Verification(model, inputs, devices).run()
+        return _Verification(model, inputs, values, devices).run()
 
 
 class _FailedError(Exception):
@@ -105,9 +110,16 @@ class _SkippedError(Exception):
 
 
 class _Verification:
-    def __init__(self, model: nn.Module, inputs: _Inputs | None, devices: Collection[int]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: _Inputs | None,
+        values: Values,
+        devices: Collection[int],
+    ) -> None:
         self._model = model
         self._inputs = inputs
+        self._values = values
         self._devices = devices
         self._draw = torch.Generator().manual_seed(_SEED)
         self._report = Report()
@@ -146,10 +158,8 @@ class _Verification:
                 f"only a copy is run, but there can be none: {_text(error)}"
             ) from error
         self._original = _Subject(original, self._model, self._devices)
-        if self._inputs is None:
-            self._report.ir = to_ir(self._original.module)
-        else:
-            self._report.ir = to_ir(self._original.module, *_copied(self._inputs))
+        args, kwargs = (None, None) if self._inputs is None else _copied(self._inputs)
+        self._report.ir = to_ir(self._original.module, args, kwargs, values=self._values)
         self._original.reset()
         return f"{len(self._report.ir)} implementations"
 
