@@ -80,7 +80,7 @@ def measure(entry: Entry) -> Measured:
 def _without_cache(model: nn.Module) -> nn.Module:
     # Objects to remember things in are no tensors, and torch.export would refuse most texts.
     config = getattr(model, "config", None)
-    if getattr(config, "use_cache", False):
+    if config is not None and hasattr(config, "use_cache"):
         config.use_cache = False
     return model
 
