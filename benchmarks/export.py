@@ -25,7 +25,7 @@ from torch import nn
 import layergraph as lg
 from zoo import Entry, all_entries, matching
 from zoo.entry import Inputs
-from zoo.run import be_quiet
+from zoo.run import prepare
 
 # Captures that take longer than this, in seconds, are not repeated.
 QUICK = 10.0
@@ -80,7 +80,7 @@ def measure(entry: Entry) -> Measured:
 def _without_cache(model: nn.Module) -> nn.Module:
     # Objects to remember things in are no tensors, and torch.export would refuse most texts.
     config = getattr(model, "config", None)
-    if getattr(config, "use_cache", False):
+    if config is not None and hasattr(config, "use_cache"):
         config.use_cache = False
     return model
 
@@ -159,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     entries = spread(matching(all_entries(), options.only), options.per_family)
     if not entries:
         parser.error(f"no model is called {options.only!r}")
-    be_quiet()
+    prepare()
     console = Console()
     if not console.is_terminal:
         console.width = 140

@@ -43,6 +43,14 @@ transformers/WhisperModel
 ENTRIES = {each.name: each for each in all_entries()}
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("name", SELECTION)
 def test_comes_back(name):
     outcome = compare(ENTRIES[name])

@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import cpu_count, get_context
+from multiprocessing import get_context
 
 import torch
 
@@ -18,14 +18,18 @@ from zoo.entry import Entry
 def outcomes(entries: Sequence[Entry], jobs: int) -> Iterator[Outcome]:
     """The outcome of each, in the order in which they come."""
     if jobs == 1:
-        be_quiet()
+        prepare()
         yield from map(_freed, entries)
     else:
         yield from _side_by_side(entries, jobs)
 
 
-def be_quiet() -> None:
-    """Keep what libraries have to say about small models out of the report."""
+def prepare() -> None:
+    """Set up a process in which models are made and run."""
+    # Small inputs are no work for several threads, which only wait for each other: on a machine
+    # that has other things to do, many times as long.
+    torch.set_num_threads(1)
+    # What libraries have to say about small models is not about ours.
     warnings.simplefilter("ignore")
     logging.getLogger("transformers").setLevel(logging.ERROR)
 
@@ -38,8 +42,7 @@ def _freed(entry: Entry) -> Outcome:
 
 
 def _side_by_side(entries: Sequence[Entry], jobs: int) -> Iterator[Outcome]:
-    threads = max(1, cpu_count() // jobs)
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _prepare, (threads,)) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), prepare) as pool:
         running = {pool.submit(_freed, each): each for each in entries}
         for future in as_completed(running):
             entry = running[future]
@@ -47,8 +50,3 @@ def _side_by_side(entries: Sequence[Entry], jobs: int) -> Iterator[Outcome]:
                 yield future.result()
             except Exception as error:  # The process was killed, and the others with it.
                 yield Outcome(entry.name, entry.family, reasons=[repr(error)])
-
-
-def _prepare(threads: int) -> None:
-    be_quiet()
-    torch.set_num_threads(threads)

@@ -13,6 +13,7 @@ from layergraph.ir import Edge, Implementation, Ir, Node, Ref, Symbol
 if TYPE_CHECKING:
     from layergraph.convert import to_ir, to_torch
     from layergraph.hookspecs import hookimpl
+    from layergraph.verification import verify
 
 __all__ = [
     "Edge",
@@ -24,12 +25,14 @@ __all__ = [
     "hookimpl",
     "to_ir",
     "to_torch",
+    "verify",
 ]
 
 _HOMES = {
     "hookimpl": "layergraph.hookspecs",
     "to_ir": "layergraph.convert",
     "to_torch": "layergraph.convert",
+    "verify": "layergraph.verification",
 }
 
 
