@@ -47,7 +47,10 @@ class Outcome:
 
 
 def there_and_back(model: nn.Module, inputs: Inputs) -> tuple[nn.Module, float]:
-    """The model that layergraph makes of a model, from plain data and tensors only."""
+    """The model that layergraph makes of a model, from plain data and tensors only.
+
+    Many models of transformers ask whether a mask masks anything; what they then do is assumed.
+    """
     start = time.perf_counter()
     ir = lg.to_ir(model, *inputs, values="assume")
     seconds = time.perf_counter() - start

@@ -25,7 +25,7 @@ from layergraph.ir import Value as Plain
 from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
 from layergraph.torch2ir.calls import Parameter, Recorder, StateRead, Trace
-from layergraph.torch2ir.guards import unchanged
+from layergraph.torch2ir.guards import Change, fill, unchanged
 from layergraph.torch2ir.patches import Patch, patched, with_room_for
 from layergraph.torch2ir.survey import Survey, Surveyed
 
@@ -41,6 +41,14 @@ class Capture(ABC):
         keys: the state-dict key of each of its tensors, by ``id``.
         memory: where these lie.
         functions: the functions that may become nodes.
+
+    Attributes:
+        recorder: writes the calls down.
+        constants: tensors that the model reads but has not registered, by key.
+        parameters: the arguments of the model.
+        refused: what cannot be carried over.
+        changes: what the model's code assigned to its modules; it was put back.
+        carried: what it had assigned in an earlier run, to be there in this one.
     """
 
     hint: ClassVar[str]
@@ -59,6 +67,8 @@ class Capture(ABC):
         self.memory = memory
         self.functions = functions
         self.refused: list[Unsupported] = []
+        self.changes: list[Change] = []
+        self.carried: list[Change] = []
         self._thread = 0
 
     # --- what the ways of capturing differ in ---
@@ -127,7 +137,13 @@ class Capture(ABC):
             self._thread = threading.get_ident()
             args, kwargs = self.arguments(model)
             try:
-                with unchanged(self.survey), patched(self._patches()), self.watching():
+                with (
+                    unchanged(self.survey) as self.changes,
+                    patched(self._patches()),
+                    self.watching(),
+                ):
+                    for change in self.carried:
+                        fill(change.holder, change.now)
                     try:
                         model(*args, **kwargs)
                     except CaptureError as error:

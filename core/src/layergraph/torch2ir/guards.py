@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
+from torch import nn
 
-from layergraph.errors import CaptureError
+from layergraph.errors import CaptureError, Unsupported
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.proxy import Proxy
 from layergraph.torch2ir.survey import Survey, Surveyed
@@ -39,11 +41,11 @@ def guards(survey: Survey, is_here: Callable[[], bool]) -> Iterator[Patch]:
 
     yield torch.autograd.Function, "apply", classmethod(refuse_autograd_function)
     yield torch.autocast, "__enter__", refuse_autocast
-    for scope in _globals(survey):
+    for scope in forward_globals(survey):
         yield scope, "isinstance", _isinstance(scope.get("isinstance", isinstance), is_here)
 
 
-def _globals(survey: Survey) -> list[dict[str, Any]]:
+def forward_globals(survey: Survey) -> list[dict[str, Any]]:
     """The globals of the model's own code: nobody else sees what is replaced there."""
     found: dict[int, dict[str, Any]] = {}
     for cls in {type(each.module) for each in survey if not each.is_leaf}:
@@ -64,45 +66,88 @@ def _isinstance(original: Callable[..., bool], is_here: Callable[[], bool]) -> C
     return check
 
 
-@contextmanager
-def unchanged(survey: Survey) -> Iterator[None]:
-    """Put back what the model's code assigns to its modules, and refuse it by name.
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that a model's code did to a module while it ran.
 
-    Raises:
-        CaptureError: it assigned something.
+    Attributes:
+        module: whose forward it was.
+        holder: the attributes of the module, or a container among them.
+        name: which attribute.
+        now: what the holder held when the model had run.
     """
-    holders = [
-        (each, holder)
-        for each in survey
-        for holder in (vars(each.module), *map(vars(each.module).get, _REGISTERED))
-        if holder is not None
-    ]
-    before = [dict(holder) for _, holder in holders]
-    changed: list[tuple[Surveyed, str]] = []
-    try:
-        yield
-    finally:
-        for (each, now), was in zip(holders, before, strict=True):
-            changed += [(each, name) for name in _put_back(now, was)]
-    if changed:
-        each, name = changed[0]
-        raise CaptureError(
-            f"the forward of {each.path or 'the model'!r} assigns self.{name}: what a model keeps "
+
+    module: Surveyed
+    holder: Container
+    name: str
+    now: Container
+
+    def refusal(self) -> CaptureError:
+        """The error that says so."""
+        path, cls = self.module.path, type(self.module.module)
+        reason = (
+            f"the forward of {path or 'the model'!r} assigns self.{self.name}: what a model keeps "
             "from one call to the next, a graph cannot hold; use a buffer and change it in place"
         )
+        found = Unsupported(path, f"{cls.__module__}.{cls.__qualname__}", reason)
+        return CaptureError(reason, [found])
+
+
+Container: TypeAlias = dict[Any, Any] | list[Any] | set[Any]
+
+
+@contextmanager
+def unchanged(survey: Survey) -> Iterator[list[Change]]:
+    """Put back what the model's code assigns to its modules.
+
+    Yields:
+        A list that afterwards holds what was assigned.
+    """
+    holders = list(_holders(survey))
+    before = [holder.copy() for _, _, holder in holders]
+    changes: list[Change] = []
+    try:
+        yield changes
+    finally:
+        for (module, place, holder), was in zip(holders, before, strict=True):
+            name = _difference(holder, was)
+            if name is not None:
+                changes.append(Change(module, holder, place or str(name), holder.copy()))
+                fill(holder, was)
 
 
 _REGISTERED = ("_parameters", "_buffers", "_modules")
+_OF_TORCH = frozenset(vars(nn.Module())) - set(_REGISTERED)
 
 
-def _put_back(now: dict[str, Any], was: dict[str, Any]) -> list[str]:
-    """Make a dict what it was, and give the names of what was different."""
-    changed = [
-        name
-        for name in now.keys() | was.keys()
-        if name not in now or name not in was or now[name] is not was[name]
-    ]
-    if changed:
-        now.clear()
-        now.update(was)
-    return sorted(changed)
+def _holders(survey: Survey) -> Iterator[tuple[Surveyed, str, Container]]:
+    """Everything that holds attributes of modules, with the name of the attribute that it is."""
+    for each in survey:
+        members = vars(each.module)
+        yield each, "", members
+        for name, value in members.items():
+            if name not in _OF_TORCH and isinstance(value, dict | list | set):
+                yield each, "" if name in _REGISTERED else name, value
+
+
+def _difference(now: Any, was: Any) -> object:
+    """What in a container is another object than it was; None if nothing."""
+    if isinstance(now, dict):
+        for key in now.keys() | was.keys():
+            if key not in now or key not in was or now[key] is not was[key]:
+                return key
+    elif isinstance(now, list):
+        if len(now) != len(was) or any(a is not b for a, b in zip(now, was, strict=True)):
+            return "[…]"
+    elif {*map(id, now)} != {*map(id, was)}:
+        return "{…}"
+    return None
+
+
+def fill(holder: Any, contents: Any) -> None:
+    """Make a container hold what another one holds."""
+    holder.clear()
+    if isinstance(holder, list):
+        holder.extend(contents)
+    else:
+        holder.update(contents)

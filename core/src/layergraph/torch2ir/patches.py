@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import CellType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ def patched(patches: Iterable[Patch]) -> Iterator[None]:
 
 
 def _own(holder: Any, name: str) -> Any:
+    if isinstance(holder, CellType):
+        return holder.cell_contents
     members = holder if isinstance(holder, dict) else vars(holder)
     return members.get(name, _ABSENT)
 

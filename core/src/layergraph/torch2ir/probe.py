@@ -14,6 +14,7 @@ from layergraph.ir import Value as Plain
 from layergraph.ir import map_leaves
 from layergraph.torch2ir.arguments import Arguments
 from layergraph.torch2ir.calls import Call, Scope, Trace, Value
+from layergraph.torch2ir.guards import Change
 from layergraph.torch2ir.run import Running
 
 _ASSUMPTIONS = "layergraph.assume"
@@ -29,17 +30,20 @@ def probed(run: Callable[[Arguments], Running], arguments: Arguments) -> Trace:
         arguments: those that are captured.
 
     Raises:
-        CaptureError: the run on these failed.
+        CaptureError: the run on these failed, or the model keeps something from call to call.
     """
     running = run(arguments)
     trace = running.run()
+    if running.changes:
+        _check_changes(run(arguments), trace, running.changes)
     held: dict[int, str] = {}
     for size in arguments.sizes() if running.has_sizes else ():
         try:
             other = run(arguments.resized(size)).run()
         except CaptureError:
             continue
-        place = _difference(trace, other)
+        # Behind an assumption that does not hold, the two may differ.
+        place = _difference(trace, other, excused=_ASSUMPTIONS)
         if place is not None:
             held[size] = place
     for size, place in held.items():
@@ -48,20 +52,29 @@ def probed(run: Callable[[Arguments], Running], arguments: Arguments) -> Trace:
     return trace
 
 
-def _difference(trace: Trace, other: Trace) -> str | None:
-    """What of two runs differs in spite of all that was written down; None if nothing does."""
+def _check_changes(again: Running, trace: Trace, changes: list[Change]) -> None:
+    """Raise if it matters to the next call what a model's code assigned in this one."""
+    again.carried = changes
+    try:
+        other = again.run()
+    except CaptureError:
+        raise changes[0].refusal() from None
+    if _difference(trace, other) is not None:
+        raise changes[0].refusal()
+
+
+def _difference(trace: Trace, other: Trace, *, excused: str = "") -> str | None:
+    """Where two runs part, other than by a call that excuses it; None if they do not."""
     ours, theirs = _Numbering(trace), _Numbering(other)
-    ends = "its last call"
+    last = "the first call"
     for mine, yours in zip(_calls(trace.root), _calls(other.root), strict=False):
-        ends = mine.target
-        said, meant = ours.of(mine), theirs.of(yours)
-        if said != meant:
-            # Then what follows is only for the sizes that the assumption allows.
-            is_assumed = mine.target == yours.target and mine.target.startswith(_ASSUMPTIONS)
-            return None if is_assumed else mine.target
+        last = mine.target
+        if ours.of(mine) != theirs.of(yours):
+            is_excused = excused and mine.target == yours.target and mine.target.startswith(excused)
+            return None if is_excused else last
     results = ours.plain(trace.root.result), theirs.plain(other.root.result)
     alike = _count(trace) == _count(other) and results[0] == results[1]
-    return None if alike else ends
+    return None if alike else last
 
 
 def _calls(scope: Scope) -> Iterator[Call]:

@@ -115,7 +115,7 @@ class Running(Capture):
     def patches(self) -> Iterator[Patch]:
         """See :class:`Capture`."""
         yield from sizes.patches(self)
-        yield from unseen(self)
+        yield from unseen(self, self.survey)
         yield from self.named_functions()
 
     def is_recording(self) -> bool:
@@ -400,8 +400,10 @@ class Running(Capture):
     def _unnamed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call of a function without a name; what it does is recorded one level below."""
         if getattr(func, "__name__", "") == "__set__":
-            self.refuse(f"setting the attribute {func.__self__.__name__!r} of a tensor")
-            return func(*args, **kwargs)
+            name = func.__self__.__name__
+            if name != "data" or not self.unrecorded(_are_one, args, {}):
+                self.refuse(f"setting the attribute {name!r} of a tensor")
+            return self.unrecorded(func, args, kwargs)
         if (getattr(func, "__module__", None) or "").startswith("torch.autograd"):
             self.refuse(f"{func.__name__}, which computes gradients")
         return func(*_bare(args), **_bare(kwargs))
@@ -543,6 +545,15 @@ _RANDOM = ("rand", "normal", "bernoulli", "dropout", "multinomial", "empty", "po
 @functools.cache
 def _is_random(name: str) -> bool:
     return any(each in name for each in _RANDOM)
+
+
+def _are_one(tensor: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors are the same numbers in the same memory."""
+    return (
+        tensor.is_set_to(other) and tensor.dtype is other.dtype
+        if tensor.layout is other.layout is torch.strided
+        else tensor is other
+    )
 
 
 def _element(late: Late, whole: Part, key: Any) -> Part:

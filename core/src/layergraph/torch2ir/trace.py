@@ -18,7 +18,7 @@ from layergraph.functions import FACTORIES, SIZED_METHODS
 from layergraph.ir import Value as Plain
 from layergraph.ir import leaves
 from layergraph.symbols import UnknownValueError, lower_plain
-from layergraph.torch2ir.calls import Parameter, StateRead
+from layergraph.torch2ir.calls import Parameter, StateRead, Trace
 from layergraph.torch2ir.capture import Capture, unnamed
 from layergraph.torch2ir.guards import guards
 from layergraph.torch2ir.patches import Patch
@@ -71,6 +71,13 @@ class Tracing(Capture, TracerBase):
     hint = "capture it with example inputs: to_ir(model, args)"
 
     # --- running ---
+
+    def run(self) -> Trace:
+        """See :class:`Capture`. What the model's code assigns is refused."""
+        trace = super().run()
+        for change in self.changes:
+            raise change.refusal()
+        return trace
 
     def watching(self) -> AbstractContextManager[object]:
         """See :class:`Capture`."""

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import CellType
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +17,9 @@ from torch.utils import checkpoint
 from layergraph.ir import Symbol
 from layergraph.ir import Value as Plain
 from layergraph.torch2ir.calls import Recorder, Value
+from layergraph.torch2ir.guards import forward_globals
 from layergraph.torch2ir.patches import Patch
+from layergraph.torch2ir.survey import Survey
 
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 
@@ -39,8 +42,9 @@ class Records(Protocol):
         """The form of a type of device."""
 
 
-def unseen(capture: Records) -> Iterator[Patch]:
+def unseen(capture: Records, survey: Survey) -> Iterator[Patch]:
     """The patches that show it."""
+    yield from _uncached(survey)
     yield torch.autograd.Function, "apply", _autograd_function(capture)
     yield torch.autocast, "__enter__", _enter_autocast(capture)
     yield torch.autocast, "__exit__", _exit_autocast(capture)
@@ -55,6 +59,31 @@ def unseen(capture: Records) -> Iterator[Patch]:
         )
     yield torch, "is_grad_enabled", _asked(capture, torch.is_grad_enabled)
     yield torch, "is_autocast_enabled", _asked(capture, torch.is_autocast_enabled)
+
+
+def _uncached(survey: Survey) -> Iterator[Patch]:
+    """The functions of the model's code without their caches.
+
+    What a cache gives, was computed before anybody looked.
+    """
+    holders: list[Any] = forward_globals(survey)
+    classes = {base for each in survey for base in type(each.module).__mro__}
+    holders += [cls for cls in classes if not cls.__module__.startswith("torch.")]
+    for holder in holders:
+        members = holder if isinstance(holder, dict) else vars(holder)
+        for name, value in list(members.items()):
+            if isinstance(value, functools._lru_cache_wrapper):
+                yield holder, name, value.__wrapped__
+            for cell in getattr(value, "__closure__", None) or () if callable(value) else ():
+                if isinstance(_contents(cell), functools._lru_cache_wrapper):
+                    yield cell, "cell_contents", _contents(cell).__wrapped__
+
+
+def _contents(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is still empty
+        return None
 
 
 def _autograd_function(capture: Records) -> Any:
