@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import CellType
+from types import CellType, FunctionType
 from typing import Any, Protocol
 
 import torch
@@ -71,10 +71,12 @@ def _uncached(survey: Survey) -> Iterator[Patch]:
     holders += [cls for cls in classes if not cls.__module__.startswith("torch.")]
     for holder in holders:
         members = holder if isinstance(holder, dict) else vars(holder)
-        for name, value in list(members.items()):
+        for name, member in list(members.items()):
+            value = member.__func__ if isinstance(member, staticmethod | classmethod) else member
             if isinstance(value, functools._lru_cache_wrapper):
-                yield holder, name, value.__wrapped__
-            for cell in getattr(value, "__closure__", None) or () if callable(value) else ():
+                bare = value.__wrapped__
+                yield holder, name, bare if value is member else type(member)(bare)
+            for cell in value.__closure__ or () if isinstance(value, FunctionType) else ():
                 if isinstance(_contents(cell), functools._lru_cache_wrapper):
                     yield cell, "cell_contents", _contents(cell).__wrapped__
 
