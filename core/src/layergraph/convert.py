@@ -11,7 +11,7 @@ from torch import nn
 from layergraph.ir import Ir
 from layergraph.ir2torch import Ir2Torch
 from layergraph.torch2ir import Torch2Ir
-from layergraph.torch2ir.run import Values
+from layergraph.torch2ir.questions import Values
 
 
 def to_ir(

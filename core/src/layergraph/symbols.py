@@ -45,8 +45,6 @@ def lower(
         )
     if isinstance(value, _NAMED):
         return Symbol(str(value))
-    if isinstance(value, torch.device):
-        return str(value)
     for abstract, plain in _NUMBERS_AND_TEXT:
         if isinstance(value, abstract):
             return plain(value)
@@ -69,6 +67,7 @@ def _refuse(value: Any) -> Value:
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
 # numpy's numbers are among these.
 _NUMBERS_AND_TEXT: tuple[Any, ...] = (
+    (torch.device, str),
     (numbers.Integral, int),
     (numbers.Real, float),
     (numbers.Complex, complex),

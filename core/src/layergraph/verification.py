@@ -16,7 +16,7 @@ from layergraph.convert import to_ir, to_torch
 from layergraph.errors import AssumptionError, first_line
 from layergraph.ir import Ir
 from layergraph.torch2ir.outputs import opened
-from layergraph.torch2ir.run import Values
+from layergraph.torch2ir.questions import Values
 
 Status = Literal["passed", "failed", "refused", "skipped"]
 

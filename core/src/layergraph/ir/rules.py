@@ -301,8 +301,13 @@ def _check_arguments(
                 f"an edge comes from {name!r}, but its arguments do not name it",
                 f"remove the edge {(name, node.name)!r} or name {name!r} in the arguments",
             )
-    given = node.args or (node.kwargs and node.type != INPUT)
-    if node.type in (INPUT, STATE) and (named or given):
+    _check_kind(problems, place, node, takes=bool(named))
+
+
+def _check_kind(problems: _Problems, place: Place, node: Node, *, takes: bool) -> None:
+    """What a node of its type may have."""
+    takes = takes or bool(node.args or (node.kwargs and node.type != INPUT))
+    if node.type in (INPUT, STATE) and takes:
         problems.add(place, f"a node of type {node.type} takes arguments", "remove them")
     elif node.type == INPUT:
         _check_input(problems, place, node)

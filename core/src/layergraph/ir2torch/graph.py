@@ -93,11 +93,10 @@ class _GraphBuilder:
         for node, name, known in checks:
             value = self._built[node.name]
             if "fixed" in known:
-                args = (value, known["fixed"], f"the input {name!r}")
-                self._graph.call_function(assume, args)
+                self._graph.call_function(assume, (value, known["fixed"], f"the input {name!r}"))
             else:
-                args = (value, name, known.get("rank"), known.get("dtype"))
-                self._graph.call_function(assume_tensor, args)
+                facts = (known.get("rank"), known.get("dtype"))
+                self._graph.call_function(assume_tensor, (value, name, *facts))
 
     def _function(
         self, node: Node, place: Place, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -70,7 +70,9 @@ class Arguments:
 
     def sizes(self) -> list[int]:
         """The sizes that the tensors have, each once."""
-        return sorted({n for each in self._arguments for t in _tensors(each.value) for n in t.shape if n})
+        return sorted(
+            {n for each in self._arguments for t in _tensors(each.value) for n in t.shape if n}
+        )
 
     def resized(self, size: int) -> Arguments:
         """The same, but every dimension of a size is longer by one: its last slice is repeated."""
@@ -163,7 +165,9 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
     return (tensor for _, tensor in _paths(value))
 
 
-def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], torch.Tensor]]:
+def _paths(
+    value: Any, path: tuple[Any, ...] = ()
+) -> Iterator[tuple[tuple[Any, ...], torch.Tensor]]:
     """The tensors in a value, each with the keys that lead to it."""
     if isinstance(value, torch.Tensor):
         yield path, value

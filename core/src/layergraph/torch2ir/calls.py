@@ -126,6 +126,7 @@ class Scope:
         kwargs: lowered.
         result: lowered.
         items: the calls and module calls inside, in order.
+        late: places that were kept, each with the number of the items before it.
         known: what the code inside asked of tensors that another input could answer otherwise:
             ``rank``, ``dtype``.
     """
@@ -139,7 +140,8 @@ class Scope:
     args: tuple[Plain, ...] = ()
     kwargs: dict[str, Plain] = field(default_factory=dict)
     result: Plain = None
-    items: list[Call | Scope | Late] = field(default_factory=list)
+    items: list[Call | Scope] = field(default_factory=list)
+    late: list[tuple[int, Late]] = field(default_factory=list)
     known: set[Fact] = field(default_factory=set)
 
     def contains(self, value: Value) -> bool:
@@ -185,7 +187,7 @@ class Recorder:
         """Keep a place in the current module call."""
         late = Late(self._position, self.scope)
         self._position += 1
-        self.scope.items.append(late)
+        self.scope.late.append((len(self.scope.items), late))
         return late
 
     def enter(self, path: str) -> Scope:
@@ -251,10 +253,14 @@ class Trace:
     def settle(self) -> Trace:
         """Put the calls that were needed in the places that were kept for them."""
         for scope in scopes(self.root):
-            items: list[Call | Scope | Late] = []
-            for item in scope.items:
-                items.extend(item.calls.values() if isinstance(item, Late) else [item])
-            scope.items = items
+            items: list[Call | Scope] = []
+            done = 0
+            for count, late in scope.late:
+                items += scope.items[done:count]
+                items += late.calls.values()
+                done = count
+            scope.items = items + scope.items[done:]
+            scope.late = []
         return self
 
 

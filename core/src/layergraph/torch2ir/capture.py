@@ -74,7 +74,7 @@ class Capture(ABC):
     # --- what the ways of capturing differ in ---
 
     @abstractmethod
-    def arguments(self, model: nn.Module) -> tuple[list[Any], dict[str, Any]]:
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """What to call the model with; also fills in ``parameters``."""
 
     @abstractmethod
@@ -135,7 +135,7 @@ class Capture(ABC):
         model = self.survey.root.module
         with _ONE_AT_A_TIME:
             self._thread = threading.get_ident()
-            args, kwargs = self.arguments(model)
+            args, kwargs = self.arguments()
             try:
                 with (
                     unchanged(self.survey) as self.changes,
@@ -194,7 +194,8 @@ class Capture(ABC):
             scope.parameters = tuple([parameter.name for parameter in self.parameters])
         else:
             scope.args, scope.kwargs = border
-            scope.parameters = _parameters(type(surveyed.module))
+            cls: Any = type(surveyed.module)
+            scope.parameters = _parameters(cls)
         result = self.renamed(original(surveyed.module, *args, **kwargs))
         self.recorder.leave(self.returned(result) if is_root else self.border(result))
         return result

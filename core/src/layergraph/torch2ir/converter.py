@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,8 @@ from layergraph.torch2ir.arguments import Arguments
 from layergraph.torch2ir.calls import Trace
 from layergraph.torch2ir.fold import fold
 from layergraph.torch2ir.probe import probed
-from layergraph.torch2ir.run import Running, Values
+from layergraph.torch2ir.questions import Values
+from layergraph.torch2ir.run import Running
 from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.trace import Tracing
 
@@ -85,14 +86,16 @@ class Torch2Ir(Registry):
             ir = Ir([_leaf_model(survey.root, survey.root.answer, tensors[""])])
         else:
             functions = Functions(self.hooks.named_functions())
-            run: Callable[[], Trace]
-            if args is None and kwargs is None:
-                tracing = partial(Tracing, survey, keys, memory, functions)
-                run = lambda: tracing().run()
-            else:
+            arguments = None
+            if args is not None or kwargs is not None:
                 arguments = Arguments(model, () if args is None else args, kwargs or {})
+
+            def run() -> Trace:
+                if arguments is None:
+                    return Tracing(survey, keys, memory, functions).run()
                 running = partial(Running, survey, keys, memory, functions, values)
-                run = partial(probed, running, arguments)
+                return probed(running, arguments)
+
             ir = modes.capture(
                 survey,
                 run=run,

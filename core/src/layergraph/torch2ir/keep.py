@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.nn.modules import module as hooks
@@ -37,7 +37,7 @@ class Kept:
         if id(tensor) in self._versions and id(tensor) not in self._saved:
             self._saved[id(tensor)] = tensor.detach().clone()
 
-    def __enter__(self) -> Kept:
+    def __enter__(self) -> Self:
         if hooks._global_forward_hooks or hooks._global_forward_pre_hooks:
             raise CaptureError(
                 "there are global module hooks, which a graph cannot hold; remove them"
@@ -79,8 +79,8 @@ class Kept:
         if _foreign_generators() != self._drawn:
             _put_back_foreign(self._drawn)
             raise CaptureError(
-                "the model draws random numbers from Python or numpy: a graph would always have the "
-                "same ones; draw them from torch"
+                "the model draws random numbers from Python or numpy: a graph would have the same "
+                "ones each time; draw them from torch"
             )
 
     def _put_back_generators(self) -> None:

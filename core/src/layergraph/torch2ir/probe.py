@@ -23,7 +23,7 @@ _ASSUMPTIONS = "layergraph.assume"
 def probed(run: Callable[[Arguments], Running], arguments: Arguments) -> Trace:
     """Run a model, and hold it to those of its sizes that it turns out to depend on unseen.
 
-    What the model does not accept, or what breaks an assumption that is written down, tells nothing.
+    What the model does not accept tells nothing, nor does what breaks a written assumption.
 
     Args:
         run: makes a run on arguments.

@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
 from layergraph.ir import Value as Plain
 from layergraph.torch2ir.arguments import Part
 from layergraph.torch2ir.calls import Fact, Late, Recorder, StateRead, Value
+
+Values = Literal["refuse", "assume"]
+"""What to do where a model's code decides by a number that it reads out of a tensor."""
 
 Question = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -20,7 +23,7 @@ class Answers(Protocol):
     """Who has to know what was asked."""
 
     recorder: Recorder
-    values: str
+    values: Values
 
     def read(self, value: Any) -> Plain:
         """The form of a tensor."""
@@ -75,8 +78,8 @@ def questions(capture: Answers) -> dict[Any, Question]:
         tensor.tolist: asked.numbers,
         tensor.__contains__: asked.contains,
     }
-    table |= {function: asked.number for function in (tensor.item, tensor.__int__, tensor.__float__)}
-    table |= {function: asked.number for function in (tensor.__index__, tensor.__complex__)}
+    table |= dict.fromkeys((tensor.item, tensor.__int__, tensor.__float__), asked.number)
+    table |= dict.fromkeys((tensor.__index__, tensor.__complex__), asked.number)
     for function in (tensor.numel, tensor.nelement, torch.numel, tensor.__len__):
         table[function] = asked.numel
     table[tensor.__len__] = asked.length

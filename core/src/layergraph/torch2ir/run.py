@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import sys
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, Literal
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,19 +22,16 @@ from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
 from layergraph.torch2ir import sizes
 from layergraph.torch2ir.arguments import Arguments, Part
-from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Value
+from layergraph.torch2ir.calls import Late, Scope, StateRead, Value
 from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
 from layergraph.torch2ir.constants import Constants
 from layergraph.torch2ir.keep import Kept, version
 from layergraph.torch2ir.outputs import opened
 from layergraph.torch2ir.patches import Patch
-from layergraph.torch2ir.questions import questions
+from layergraph.torch2ir.questions import Values, questions
 from layergraph.torch2ir.sizes import Origin, Traced, TracedFloat, TracedInt, plain, traced
 from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.unseen import unseen
-
-Values = Literal["refuse", "assume"]
-"""What to do where a model's code decides by a number that it reads out of a tensor."""
 
 _GETITEM = "operator.getitem"
 
@@ -98,7 +94,7 @@ class Running(Capture):
 
     # --- running ---
 
-    def arguments(self, model: nn.Module) -> tuple[list[Any], dict[str, Any]]:
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """See :class:`Capture`."""
         args, kwargs, self.parameters = self._arguments.bind(self)
         return args, kwargs
@@ -264,7 +260,8 @@ class Running(Capture):
 
     def _value_of_number(self, number: Traced) -> Value | None:
         if isinstance(number.origin[0], Late):
-            late, target, *args = number.origin
+            late: Late = number.origin[0]
+            target, *args = number.origin[1:]
             return late.call((target, *args), target, tuple(args))
         known = self._emitted.get(id(number))
         if known is None or known[0] is not number:
@@ -362,9 +359,7 @@ class Running(Capture):
             return self.function(_AS_OPERATORS.get(name, name), func, args, kwargs)
         return self._unnamed(func, args, kwargs)
 
-    def function(
-        self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def function(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function by its name, and make it."""
         try:
             lowered, named = self.lower(args), self.lower(kwargs)
@@ -512,9 +507,9 @@ class _FunctionMode(TorchFunctionMode):
         return self._capture.torch_function(func, args, kwargs or {})
 
 
-class _Beneath(TorchDispatchMode):
+class _Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
     def __init__(self, capture: Running) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._capture = capture
 
     def __torch_dispatch__(
@@ -539,7 +534,7 @@ def _is_in_place(name: str) -> bool:
     return changes_its_first_argument(name)
 
 
-_RANDOM = ("rand", "normal", "bernoulli", "dropout", "multinomial", "empty", "poisson", "exponential")
+_RANDOM = "rand normal bernoulli dropout multinomial empty poisson exponential".split()
 
 
 @functools.cache

@@ -205,8 +205,8 @@ for _name in ("bit_length", "bit_count", "to_bytes"):
     setattr(TracedInt, _name, _losing(_name))
 for _name in ("is_integer", "as_integer_ratio", "hex"):
     setattr(TracedFloat, _name, _losing(_name))
-TracedFloat.__int__ = _truncated  # type: ignore[method-assign]
-TracedInt.__invert__ = _unary("operator.invert", operator.invert)  # type: ignore[method-assign]
+setattr(TracedFloat, "__int__", _truncated)  # noqa: B010 type checkers take it for another one
+setattr(TracedInt, "__invert__", _unary("operator.invert", operator.invert))  # noqa: B010 likewise
 
 
 # --- what takes a number's value without asking the number ---
@@ -246,7 +246,7 @@ def _range(witness: Witness) -> type:
             return issubclass(subclass, original)
 
     class Range(metaclass=Meta):
-        def __new__(cls) -> NoReturn:  # type: ignore[misc]
+        def __new__(cls) -> NoReturn:
             raise NotImplementedError
 
     return Range

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
 import torch
-from torch import nn
 from torch.fx.proxy import TracerBase
 from torch.overrides import TorchFunctionMode
 
@@ -83,7 +82,7 @@ class Tracing(Capture, TracerBase):
         """See :class:`Capture`."""
         return _FunctionMode(self)
 
-    def arguments(self, model: nn.Module) -> tuple[list[Any], dict[str, Any]]:
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """Symbols for what has to be given; the model is captured as it is called without the rest.
 
         What a None or a flag would have decided is decided, and the rebuilt model does not take
@@ -91,7 +90,7 @@ class Tracing(Capture, TracerBase):
         """
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
-        parameters = inspect.signature(model.forward).parameters.values()
+        parameters = inspect.signature(self.survey.root.module.forward).parameters.values()
         fixable = True
         for each in parameters:
             if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
@@ -131,7 +130,11 @@ class Tracing(Capture, TracerBase):
         yield from self.named_functions()
 
     def leaf(
-        self, surveyed: Surveyed, original: Callable[..., Any], args: Any, kwargs: Any
+        self,
+        surveyed: Surveyed,
+        original: Callable[..., Any],  # noqa: ARG002 nothing is computed
+        args: Any,
+        kwargs: Any,
     ) -> object:
         """See :class:`Capture`."""
         value = self.recorder.call("module", surveyed.path, self.lower(args), self.lower(kwargs))

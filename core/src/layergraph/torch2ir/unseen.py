@@ -48,14 +48,22 @@ def unseen(capture: Records, survey: Survey) -> Iterator[Patch]:
     yield torch.autograd.Function, "apply", _autograd_function(capture)
     yield torch.autocast, "__enter__", _enter_autocast(capture)
     yield torch.autocast, "__exit__", _exit_autocast(capture)
-    yield torch.inference_mode, "__enter__", _refused(
-        capture, torch.inference_mode.__enter__, "an inference-mode region; use torch.no_grad"
+    yield (
+        torch.inference_mode,
+        "__enter__",
+        _refused(
+            capture, torch.inference_mode.__enter__, "an inference-mode region; use torch.no_grad"
+        ),
     )
     for name in ("from_numpy", "frombuffer", "from_dlpack"):
-        yield torch, name, _refused(
-            capture,
-            getattr(torch, name),
-            f"what torch.{name} makes while the model runs; register it with register_buffer",
+        yield (
+            torch,
+            name,
+            _refused(
+                capture,
+                getattr(torch, name),
+                f"what torch.{name} makes while the model runs; register it with register_buffer",
+            ),
         )
     yield torch, "is_grad_enabled", _asked(capture, torch.is_grad_enabled)
     yield torch, "is_autocast_enabled", _asked(capture, torch.is_autocast_enabled)
@@ -133,9 +141,7 @@ def _exit_autocast(capture: Records) -> Callable[..., Any]:
     def call(region: Any, *args: Any) -> Any:
         entered: list[Value] = vars(region).get("_layergraph_regions", [])
         if entered and capture.is_recording():
-            capture.recorder.call(
-                "function", "layergraph.exit_autocast", (entered.pop(),), {}
-            )
+            capture.recorder.call("function", "layergraph.exit_autocast", (entered.pop(),), {})
         return leave(region, *args)
 
     return call
