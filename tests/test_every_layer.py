@@ -12,6 +12,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 import layergraph as lg
 from layergraph.errors import CaptureError
+from layergraph.layers import signature_of
 
 LAYERS = sorted(
     {
@@ -71,9 +72,6 @@ ARGUMENTS = {
 OTHERWISE = {
     nn.FractionalMaxPool2d: lambda: nn.FractionalMaxPool2d(2, output_size=2),
     nn.FractionalMaxPool3d: lambda: nn.FractionalMaxPool3d(2, output_size=2),
-    nn.GRU: lambda: nn.GRU(2, 3),
-    nn.LSTM: lambda: nn.LSTM(2, 3),
-    nn.RNN: lambda: nn.RNN(2, 3),
     nn.Transformer: lambda: nn.Transformer(4, 2, 1, 1, 4, batch_first=True),
     nn.TransformerDecoder: lambda: nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2, 4), 2),
     nn.TransformerEncoder: lambda: nn.TransformerEncoder(
@@ -86,7 +84,7 @@ def make(cls):
     """A layer of the class; a lazy one as what it has become in its first call."""
     if cls in OTHERWISE:
         return OTHERWISE[cls]()
-    parameters = inspect.signature(cls).parameters.values()
+    parameters = signature_of(cls).parameters.values()
     needed = {
         each.name
         for each in parameters

@@ -16,22 +16,34 @@ A plugin for such layers is a table and two functions::
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, get_overloads
 
 import torch
 from torch import nn
 
 from layergraph.errors import BuildError
 from layergraph.ir import Implementation, Value
-from layergraph.state import all_tensors
 from layergraph.symbols import UnknownValueError, lower_plain
 
 Reader = Callable[[nn.Module], Value]
 Writer = Callable[[Any], Any]
 
-# Bookkeeping of nn.Module, in which two modules with the same arguments may differ.
-_NOT_COMPARED = frozenset({"training", "_parameters", "_buffers", "_modules"})
+# What a module holds is compared by itself, and its mode with that of the module around it. The
+# builder registers hooks on loading; without hooks on gradients it says nothing what they would be.
+_NOT_COMPARED = frozenset(
+    {
+        "training",
+        "_parameters",
+        "_buffers",
+        "_modules",
+        "_load_state_dict_pre_hooks",
+        "_load_state_dict_post_hooks",
+        "_is_full_backward_hook",
+    }
+)
 
 
 class Layer:
@@ -63,33 +75,49 @@ class Layer:
     ) -> None:
         self.cls = cls
         self.kind = cls.__name__.lower()
-        self._always = frozenset(always)
         self._readers = readers or {}
         self._writers = writers or {}
         self._not_compared = _NOT_COMPARED | set(derived)
-        self._arguments = {
-            name: parameter.default
-            for name, parameter in inspect.signature(cls).parameters.items()
+        # The plain value that goes without saying, as text: in it, 1 is not True nor 0.0 -0.0.
+        self._unsaid = {
+            name: None if name in always else repr(parameter.default)
+            for name, parameter in signature_of(cls).parameters.items()
             if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
             and name not in {"device", "dtype", *never}
         }
-        self._references: dict[str, nn.Module] = {}
+        self._references: dict[str, _Reference | None] = {}
 
     def to_ir(self, module: nn.Module) -> Implementation | None:
         """The implementation of a module; None if it is not exactly what its arguments say.
 
-        A module that was changed after it was made, by a pruned weight or an attribute set by hand,
-        is not the layer that its arguments describe.
+        A module that was changed after it was made, by a pruned weight, a hook or an attribute set
+        by hand, on it or on a module inside, is not the layer that its arguments describe.
+        """
+        data = self.read(module)
+        if data is None:
+            return None
+        key = repr(data)
+        if key not in self._references:
+            self._references[key] = self._reference(data)
+        reference = self._references[key]
+        if reference is None or not reference.is_like(module):
+            return None
+        return Implementation(self.kind, data)
+
+    def read(self, module: nn.Module) -> dict[str, Value] | None:
+        """The arguments that a module of the class seems to have been made with.
+
+        None if one of them cannot be read, or is no plain value.
         """
         data: dict[str, Value] = {}
-        for name, default in self._arguments.items():
-            try:
+        try:
+            for name, unsaid in self._unsaid.items():
                 value = lower_plain(self._read(module, name))
-            except UnknownValueError:
-                return None
-            if name in self._always or type(value) is not type(default) or value != default:
-                data[name] = value
-        return Implementation(self.kind, data) if self._is_as_made(module, data) else None
+                if unsaid is None or repr(value) != unsaid:
+                    data[name] = value
+        except (AttributeError, UnknownValueError):
+            return None
+        return data
 
     def to_torch(self, implementation: Implementation) -> nn.Module:
         """The module that an implementation describes.
@@ -103,11 +131,14 @@ class Layer:
                 "graph; give it the type 'module', which runs any graph"
             )
         for name in implementation.data:
-            if name not in self._arguments:
+            if name not in self._unsaid:
                 raise BuildError(
                     f"implementation {implementation.name!r}: a layer of type {self.kind!r} has no "
-                    f"attribute {name!r}; it has {', '.join(self._arguments) or 'none'}"
+                    f"attribute {name!r}; it has {', '.join(self._unsaid) or 'none'}"
                 )
+        if hasattr(self.cls, "__deprecated__"):  # which whoever made the first one was told
+            with _quiet():
+                return self._make(implementation.data)
         return self._make(implementation.data)
 
     def _make(self, data: Mapping[str, Value]) -> nn.Module:
@@ -123,45 +154,137 @@ class Layer:
             return value is not None
         return value
 
-    def _is_as_made(self, module: nn.Module, data: dict[str, Value]) -> bool:
-        key = repr(data)
-        if key not in self._references:
-            try:
-                with torch.device("meta"):
-                    self._references[key] = self._make(data)
-            except Exception:  # its own attributes are none that it can be made from
+    def _reference(self, data: Mapping[str, Value]) -> _Reference | None:
+        try:
+            with _quiet(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+                return _Reference(self._make(data), self._not_compared)
+        except Exception:  # its own attributes are none that it can be made from
+            return None
+
+
+def signature_of(cls: type[nn.Module]) -> inspect.Signature:
+    """What a constructor takes.
+
+    One that takes ``*args, **kwargs`` may say what these can be in overloads, of which the first
+    counts, or may be wrapped, as those of deprecated classes are.
+    """
+    signature = inspect.signature(cls)
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    if kinds != {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
+        return signature
+    constructor: Callable[..., None] = cls.__init__
+    signature = inspect.signature([*get_overloads(constructor), constructor][0])
+    _, *parameters = signature.parameters.values()
+    return signature.replace(parameters=parameters)
+
+
+class _Reference:
+    """A new layer, to which others of its class are compared."""
+
+    def __init__(self, made: nn.Module, not_compared: Collection[str]) -> None:
+        self._parts = [
+            (
+                part,
+                _outline(part, children),
+                vars(part).keys(),
+                [item for item in vars(part).items() if item[0] not in not_compared],
+            )
+            for part, children in _walk(made)
+        ]
+        self._ties = _ties(made)
+
+    def is_like(self, module: nn.Module) -> bool:
+        """Whether all of a module is set as in the new one, but for the values of its tensors."""
+        # Where the numbers differ, so do the children of one before.
+        for (part, children), made in zip(_walk(module), self._parts, strict=True):
+            new, outline, names, values = made
+            own = vars(part)
+            if _outline(part, children) != outline or part.training != module.training:
                 return False
-        made = self._references[key]
-        mine = vars(module)
-        return _inside(made) == _inside(module) and all(
-            name in self._not_compared or (name in mine and _same(mine[name], value))
-            for name, value in vars(made).items()
-        )
+            if any(hasattr(new, name) for name in own.keys() - names):  # it is hidden
+                return False
+            for name, value in values:
+                if name not in own or not _same(own[name], value):
+                    return False
+        # Ties of its own, the core knows about; those that the constructor makes, it cannot undo.
+        return self._ties <= _ties(module) if self._ties else True
+
+
+Children = list[tuple[str, int | None]]
+
+
+def _walk(module: nn.Module) -> Iterator[tuple[nn.Module, Children]]:
+    """A module and all inside it, each once, with the numbers of its children in this order."""
+    found = [module]
+    numbers = {id(module): 0}
+    for part in found:
+        children: Children = []
+        for name, child in part._modules.items():
+            if child is None:
+                children.append((name, None))
+                continue
+            number = numbers.setdefault(id(child), len(found))
+            if number == len(found):
+                found.append(child)
+            children.append((name, number))
+        yield part, children
+
+
+def _outline(part: nn.Module, children: Children) -> tuple[object, ...]:
+    """What a module has inside that its arguments decide: other modules, and tensors."""
+    return (
+        type(part),
+        children,
+        [(name, _kind(tensor)) for name, tensor in part._parameters.items()],
+        [(name, _kind(tensor)) for name, tensor in part._buffers.items()],
+    )
+
+
+def _kind(tensor: torch.Tensor | None) -> tuple[object, ...] | None:
+    if tensor is None:
+        return None
+    dtype = tensor.dtype
+    is_number = dtype.is_floating_point or dtype.is_complex
+    return tensor.shape, isinstance(tensor, nn.Parameter), is_number
+
+
+def _ties(module: nn.Module) -> set[tuple[int, int]]:
+    """The pairs of tensors inside a module that are one, by their places."""
+    first: dict[int, int] = {}
+    listed = [
+        tensor
+        for part, _ in _walk(module)
+        for tensor in (*part._parameters.values(), *part._buffers.values())
+        if tensor is not None
+    ]
+    places = [first.setdefault(id(tensor), place) for place, tensor in enumerate(listed)]
+    return {(place, mine) for mine, place in enumerate(places) if place != mine}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _as_it_is(value: Value) -> Any:
     return value
 
 
-def _inside(module: nn.Module) -> list[tuple[object, ...]]:
-    """What a module has inside that its arguments decide: its tensors, and other modules."""
-
-    def is_number(dtype: torch.dtype) -> bool:
-        return dtype.is_floating_point or dtype.is_complex
-
-    modules: list[tuple[object, ...]] = [
-        (name, type(inner)) for name, inner in module.named_modules(remove_duplicate=False)
-    ]
-    return modules + [
-        (name, tensor.shape, isinstance(tensor, nn.Parameter), persistent, is_number(tensor.dtype))
-        for name, tensor, persistent in all_tensors(module)
-    ]
-
-
 def _same(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
     if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor):
-        return one is other
-    return one is other or bool(one == other)
+        return False
+    if isinstance(one, float) and isinstance(other, float) and one != one:
+        return other != other
+    if isinstance(one, list | tuple) and type(one) is type(other):
+        return len(one) == len(other) and all(map(_same, one, other))
+    try:
+        return bool(one == other)
+    except Exception:  # it is no plain value: arrays have no truth
+        return False
 
 
 class LayerTable:

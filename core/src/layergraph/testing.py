@@ -30,6 +30,7 @@ from torch.utils import _pytree as pytree
 from layergraph.convert import to_ir, to_torch
 from layergraph.errors import CaptureError, LayergraphError
 from layergraph.ir import Ir, find_problems
+from layergraph.layers import signature_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ class LayerTests:
         module = case.make()
         leaf = to_ir(module)["root"]
         damaged = {"with an unknown attribute": leaf.data | {"no_such_attribute": 0}}
-        for name, parameter in inspect.signature(type(module)).parameters.items():
+        for name, parameter in signature_of(type(module)).parameters.items():
             if parameter.default is parameter.empty and name in leaf.data:
                 damaged[f"without {name}"] = {k: v for k, v in leaf.data.items() if k != name}
         for what, data in damaged.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from operator import attrgetter
 from typing import Any
 
@@ -162,6 +162,7 @@ TABLE = LayerTable(
         _loss(nn.MultiLabelSoftMarginLoss, weights=["weight"]),
         _loss(nn.MultiMarginLoss, always=["p", "margin"], weights=["weight"]),
         _loss(nn.NLLLoss, weights=["weight"]),
+        _loss(nn.NLLLoss2d, weights=["weight"]),
         _loss(nn.PoissonNLLLoss),
         _loss(nn.SmoothL1Loss, always=["beta"]),
         _loss(nn.SoftMarginLoss),
@@ -175,36 +176,14 @@ TABLE = LayerTable(
     ]
 )
 
-# A deprecated name of NLLLoss, which says nothing of its arguments and warns when it is called.
-_OLD = nn.NLLLoss2d
-_OLD_KIND = _OLD.__name__.lower()
-
 
 @hookimpl(trylast=True)
 def torch_to_ir(module: nn.Module) -> Implementation | None:
-    """Answer for the classes of the table, and for NLLLoss2d."""
-    if type(module) is _OLD:
-        twin = nn.NLLLoss()
-        vars(twin).update(vars(module))
-        answer = TABLE.to_ir(twin)
-        return None if answer is None else replace(answer, type=_OLD_KIND)
-    return None if _does_more_inside(module) else TABLE.to_ir(module)
+    """Answer for the classes of the table."""
+    return TABLE.to_ir(module)
 
 
 @hookimpl(trylast=True)
 def ir_to_torch(implementation: Implementation) -> nn.Module | None:
-    """Answer for the types of the table, and for NLLLoss2d."""
-    if implementation.type == _OLD_KIND:
-        made = TABLE.to_torch(replace(implementation, type=nn.NLLLoss.__name__.lower()))
-        if made is not None:
-            made.__class__ = _OLD
-        return made
+    """Answer for the types of the table."""
     return TABLE.to_torch(implementation)
-
-
-def _does_more_inside(module: nn.Module) -> bool:
-    """Whether a layer that the loss calls has hooks, or a ``forward`` of its own."""
-    return any(
-        inner._forward_hooks or inner._forward_pre_hooks or "forward" in vars(inner)
-        for inner in module.modules()
-    )

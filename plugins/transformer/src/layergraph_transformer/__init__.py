@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.functional import gelu, relu
 
 from layergraph import Implementation, hookimpl
 from layergraph.errors import BuildError
 from layergraph.layers import Layer, LayerTable, Reader
-
-# Layer.to_ir compares what is in these.
-_COMPARED_ELSEWHERE = frozenset({"_parameters", "_buffers", "_modules"})
 
 
 class _Argument:
@@ -30,6 +25,7 @@ class _Argument:
 
     def __init__(self, name: str, layers: Sequence[Layer], others: Mapping[Any, object]) -> None:
         self._name = name
+        self._layers = {layer.cls: layer for layer in layers}
         self._table = LayerTable(layers)
         self._others = others
         kinds = [f"a dict of type {layer.kind!r}" for layer in layers]
@@ -46,9 +42,11 @@ class _Argument:
             for said, other in self._others.items():
                 if inner is other:
                     return said
-            answer = self._table.to_ir(inner)
+            layer = self._layers.get(type(inner))
+            # Whether it is as made, is seen when all of the module is compared with a new one.
+            data = None if layer is None else layer.read(inner)
             # What is unknown is no plain value either, so that the table declines.
-            return inner if answer is None else {"type": answer.type, **answer.data}
+            return inner if layer is None or data is None else {"type": layer.kind, **data}
 
         return read
 
@@ -70,47 +68,6 @@ class _Argument:
         elif said in list(self._others):
             return self._others[said]
         raise ValueError(f"its {self._name} is {said!r}, but has to be {self._known}")
-
-
-class _Nest(Layer):
-    """The row of a class with layers inside, all of which its arguments decide."""
-
-    def to_ir(self, module: nn.Module) -> Implementation | None:
-        """The implementation; None if the module or a layer inside is not as its arguments say."""
-        with warnings.catch_warnings():
-            # Which arguments are slow, was said when the module was made.
-            warnings.simplefilter("ignore")
-            try:
-                answer = super().to_ir(module)
-            except AttributeError:  # something else is inside, of which nothing can be read
-                return None
-            if answer is None:
-                return None
-            with torch.device("meta"):
-                made = self.to_torch(answer)
-        return answer if _are_alike(module, made.train(module.training)) else None
-
-
-def _are_alike(module: nn.Module, made: nn.Module) -> bool:
-    """Whether all layers inside a module, their classes being known, are set as in a new one."""
-    mine, fresh = dict(module.named_modules()), dict(made.named_modules())
-    # Layers under several names are listed once.
-    return mine.keys() == fresh.keys() and all(
-        _is_as_made(mine[name], fresh[name]) for name in fresh
-    )
-
-
-def _is_as_made(module: nn.Module, made: nn.Module) -> bool:
-    mine, fresh = vars(module), vars(made)
-    hides = any(name not in fresh and hasattr(made, name) for name in mine)
-    return not hides and all(
-        name in _COMPARED_ELSEWHERE or (name in mine and _same(mine[name], value))
-        for name, value in fresh.items()
-    )
-
-
-def _same(one: Any, other: Any) -> bool:
-    return one is other or (not isinstance(one, torch.Tensor) and bool(one == other))
 
 
 _ACTIVATION = _Argument(
@@ -138,13 +95,13 @@ def _readers(layer: str = "") -> dict[str, Reader]:
     }
 
 
-def _layer(row: type[Layer], cls: type[nn.Module]) -> Layer:
-    return row(cls, readers=_readers(), writers={"activation": _ACTIVATION.make})
+def _layer(cls: type[nn.Module]) -> Layer:
+    return Layer(cls, readers=_readers(), writers={"activation": _ACTIVATION.make})
 
 
-def _stack(cls: type[nn.Module], argument: str, layer: type[nn.Module]) -> Layer:
-    inner = _Argument(argument, [_layer(Layer, layer)], {})
-    return _Nest(
+def _stack(cls: type[nn.Module], argument: str, layer: Layer) -> Layer:
+    inner = _Argument(argument, [layer], {})
+    return Layer(
         cls,
         # That the other layers are as the first, is seen when all are compared.
         readers={argument: inner.at("layers.0"), "norm": _NORM.at("norm")},
@@ -152,13 +109,16 @@ def _stack(cls: type[nn.Module], argument: str, layer: type[nn.Module]) -> Layer
     )
 
 
+_ENCODER_LAYER = _layer(nn.TransformerEncoderLayer)
+_DECODER_LAYER = _layer(nn.TransformerDecoderLayer)
+
 TABLE = LayerTable(
     [
-        _layer(_Nest, nn.TransformerEncoderLayer),
-        _layer(_Nest, nn.TransformerDecoderLayer),
-        _stack(nn.TransformerEncoder, "encoder_layer", nn.TransformerEncoderLayer),
-        _stack(nn.TransformerDecoder, "decoder_layer", nn.TransformerDecoderLayer),
-        _Nest(
+        _ENCODER_LAYER,
+        _DECODER_LAYER,
+        _stack(nn.TransformerEncoder, "encoder_layer", _ENCODER_LAYER),
+        _stack(nn.TransformerDecoder, "decoder_layer", _DECODER_LAYER),
+        Layer(
             nn.Transformer,
             never=["custom_encoder", "custom_decoder"],
             readers={
