@@ -207,10 +207,12 @@ class Capture(ABC):
     def named_functions(self) -> Iterator[Patch]:
         """The patches that keep the functions that plugins name from being traced through."""
         for function in self.functions.loaded.values():
-            home = getattr(function, "__globals__", {})
             name = getattr(function, "__name__", "")
-            if home.get(name) is function:
-                yield home, name, self._whole(function)
+            for module in list(sys.modules.values()):
+                # Others may have imported it by name.
+                members = getattr(module, "__dict__", {})
+                if members.get(name) is function:
+                    yield members, name, self._whole(function)
 
     def _whole(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)

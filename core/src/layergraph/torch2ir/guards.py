@@ -134,14 +134,25 @@ def _difference(now: Any, was: Any) -> object:
     """What in a container is another object than it was; None if nothing."""
     if isinstance(now, dict):
         for key in now.keys() | was.keys():
-            if key not in now or key not in was or now[key] is not was[key]:
+            if key not in now or key not in was or not are_one(now[key], was[key]):
                 return key
     elif isinstance(now, list):
-        if len(now) != len(was) or any(a is not b for a, b in zip(now, was, strict=True)):
+        if not are_one(now, was):
             return "[…]"
     elif {*map(id, now)} != {*map(id, was)}:
         return "{…}"
     return None
+
+
+def are_one(one: Any, other: Any) -> bool:
+    """Whether two are one object, or the same numbers in the same memory, or lists of such."""
+    if one is other or type(one) is not type(other):
+        return one is other
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(are_one, one, other))
+    if isinstance(one, torch.Tensor) and one.layout is other.layout is torch.strided:
+        return one.dtype is other.dtype and one.is_set_to(other)
+    return False
 
 
 def fill(holder: Any, contents: Any) -> None:

@@ -12,6 +12,7 @@ import torch
 from layergraph.ir import Value as Plain
 from layergraph.torch2ir.arguments import Part
 from layergraph.torch2ir.calls import Fact, Late, Recorder, StateRead, Value
+from layergraph.torch2ir.capture import code_place
 
 Values = Literal["refuse", "assume"]
 """What to do where a model's code decides by a number that it reads out of a tensor."""
@@ -77,6 +78,7 @@ def questions(capture: Answers) -> dict[Any, Question]:
         tensor.is_nonzero: asked.truth,
         tensor.tolist: asked.numbers,
         tensor.__contains__: asked.contains,
+        torch._assert: asked.claim,
     }
     table |= dict.fromkeys((tensor.item, tensor.__int__, tensor.__float__), asked.number)
     table |= dict.fromkeys((tensor.__index__, tensor.__complex__), asked.number)
@@ -244,6 +246,13 @@ class _Questions:
         answer = self._answer(func, args, kwargs)
         self._read_out(args[0], "torch.is_nonzero", answer)
         return answer
+
+    def claim(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What is asserted: where it is no tensor, it was noted when it was compared."""
+        if args and isinstance(args[0], torch.Tensor):
+            given = (self._known(args[0]), code_place())
+            self._capture.recorder.call("function", "torch._assert", given, {})
+        return self._answer(func, args, kwargs)
 
     def contains(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Whether a number is in a tensor."""

@@ -25,6 +25,7 @@ from layergraph.torch2ir.arguments import Arguments, Part
 from layergraph.torch2ir.calls import Late, Scope, StateRead, Value
 from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
 from layergraph.torch2ir.constants import Constants
+from layergraph.torch2ir.guards import are_one
 from layergraph.torch2ir.keep import Kept, version
 from layergraph.torch2ir.outputs import opened
 from layergraph.torch2ir.patches import Patch
@@ -396,7 +397,7 @@ class Running(Capture):
         """Make a call of a function without a name; what it does is recorded one level below."""
         if getattr(func, "__name__", "") == "__set__":
             name = func.__self__.__name__
-            if name != "data" or not self.unrecorded(_are_one, args, {}):
+            if name != "data" or not self.unrecorded(are_one, args, {}):
                 self.refuse(f"setting the attribute {name!r} of a tensor")
             return self.unrecorded(func, args, kwargs)
         if (getattr(func, "__module__", None) or "").startswith("torch.autograd"):
@@ -540,15 +541,6 @@ _RANDOM = "rand normal bernoulli dropout multinomial empty poisson exponential".
 @functools.cache
 def _is_random(name: str) -> bool:
     return any(each in name for each in _RANDOM)
-
-
-def _are_one(tensor: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors are the same numbers in the same memory."""
-    return (
-        tensor.is_set_to(other) and tensor.dtype is other.dtype
-        if tensor.layout is other.layout is torch.strided
-        else tensor is other
-    )
 
 
 def _element(late: Late, whole: Part, key: Any) -> Part:
