@@ -13,6 +13,7 @@ from layergraph.ir import Edge, Implementation, Ir, Node, Ref, Symbol
 if TYPE_CHECKING:
     from layergraph.convert import to_ir, to_torch
     from layergraph.hookspecs import hookimpl
+    from layergraph.inspection import preflight
     from layergraph.verification import verify
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Ref",
     "Symbol",
     "hookimpl",
+    "preflight",
     "to_ir",
     "to_torch",
     "verify",
@@ -30,6 +32,7 @@ __all__ = [
 
 _HOMES = {
     "hookimpl": "layergraph.hookspecs",
+    "preflight": "layergraph.inspection",
     "to_ir": "layergraph.convert",
     "to_torch": "layergraph.convert",
     "verify": "layergraph.verification",

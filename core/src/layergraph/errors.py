@@ -20,7 +20,7 @@ class Unsupported:
     Attributes:
         path: the path of the module that does it; empty for the model itself.
         kind: the class of the module, with the Python module that defines it.
-        reason: what it is.
+        reason: what it is; where there is no line, with its place.
         line: the line of code that does it; empty if it is no line.
     """
 
@@ -30,8 +30,10 @@ class Unsupported:
     line: str = ""
 
     def __str__(self) -> str:
-        place = f"in {self.path or 'the model'!r} ({self.kind.rpartition('.')[2]})"
-        return f"{place}, {self.line}: {self.reason}" if self.line else f"{place}: {self.reason}"
+        if not self.line:
+            return self.reason
+        place = repr(self.path) if self.path else "the model"
+        return f"in {place} ({self.kind.rpartition('.')[2]}), {self.line}: {self.reason}"
 
 
 class CaptureError(LayergraphError):

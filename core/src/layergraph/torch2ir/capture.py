@@ -315,13 +315,13 @@ def unnamed(function: Any) -> str:
     )
 
 
-def unsupported(found: Sequence[Unsupported], hint: str) -> CaptureError:
+def unsupported(found: Sequence[Unsupported], hint: str = "") -> CaptureError:
     """The error that names all that was found."""
+    advice = f"; {hint}" if hint else ""
     if len(found) == 1:
-        return CaptureError(f"{found[0]}; {hint}", found)
-    listed = "\n  ".join(map(str, found))
-    message = f"the model does {len(found)} things that a graph cannot hold:\n  {listed}\n{hint}"
-    return CaptureError(message, found)
+        return CaptureError(f"{found[0]}{advice}", found)
+    head = f"the model does {len(found)} things that a graph cannot hold"
+    return CaptureError("\n  ".join([f"{head}{advice}:", *map(str, found)]), found)
 
 
 _OWN = f"{Path(__file__).parents[1]}{os.sep}"

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from layergraph.errors import CaptureError, LayergraphError, PluginError, first_line
+from layergraph.errors import (
+    CaptureError,
+    LayergraphError,
+    PluginError,
+    Unsupported,
+    first_line,
+)
 from layergraph.functions import Functions
 from layergraph.hookspecs import hookimpl
 from layergraph.ir import ROOT, Implementation, Ir, TensorSpec, check
@@ -20,6 +27,7 @@ from layergraph.state import Memory, all_tensors, describe, own_tensors
 from layergraph.torch2ir import modes
 from layergraph.torch2ir.arguments import Arguments
 from layergraph.torch2ir.calls import Trace
+from layergraph.torch2ir.capture import unsupported
 from layergraph.torch2ir.fold import fold
 from layergraph.torch2ir.probe import probed
 from layergraph.torch2ir.questions import Values
@@ -79,9 +87,10 @@ class Torch2Ir(Registry):
         """
         if not isinstance(model, nn.Module):
             raise CaptureError(f"{model!r} is no torch.nn.Module; convert a module")
-        survey = Survey(model, self._ask)
+        found: list[Unsupported] = []
+        survey = Survey(model, partial(self._ask, found))
         memory = Memory()
-        keys, tensors = _tensors(survey, memory)
+        keys, tensors = _tensors(survey, memory, found)
         if survey.root.is_leaf and survey.root.answer is not None:
             ir = Ir([_leaf_model(survey.root, survey.root.answer, tensors[""])])
         else:
@@ -96,16 +105,22 @@ class Torch2Ir(Registry):
                 running = partial(Running, survey, keys, memory, functions, values)
                 return probed(running, arguments)
 
-            ir = modes.capture(
-                survey,
-                run=run,
-                fold=lambda captured: fold(survey, captured, tensors),
-            )
+            try:
+                ir = modes.capture(
+                    survey, run=run, fold=lambda captured: fold(survey, captured, tensors)
+                )
+            except CaptureError as error:
+                if not found:
+                    raise
+                raise unsupported([*found, *error.unsupported]) from error
+        if found:
+            raise unsupported(found)
         check(ir)
         return ir
 
-    def _ask(self, module: nn.Module, path: str) -> Implementation | None:
-        _refuse_unseen(module, path)
+    def _ask(self, found: list[Unsupported], module: nn.Module, path: str) -> Implementation | None:
+        with _noted(found, module, path):
+            _refuse_unseen(module, path)
         if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
             return None
         try:
@@ -156,27 +171,44 @@ def _leaf_model(
     )
 
 
+@contextmanager
+def _noted(found: list[Unsupported], module: nn.Module, path: str) -> Iterator[None]:
+    """Note why a module cannot be carried over, and go on to find what else there is."""
+    try:
+        yield
+    except CaptureError as error:
+        cls = type(module)
+        found.append(Unsupported(path, f"{cls.__module__}.{cls.__qualname__}", str(error)))
+
+
 def _tensors(
-    survey: Survey, memory: Memory
+    survey: Survey, memory: Memory, found: list[Unsupported]
 ) -> tuple[dict[int, str], dict[str, dict[str, TensorSpec]]]:
     """The key of every tensor by its ``id``, and by module what to say of its tensors."""
     keys: dict[int, str] = {}
     tensors: dict[str, dict[str, TensorSpec]] = {}
     for surveyed in survey:
         specs = tensors[surveyed.path] = {}
-        listed = all_tensors if surveyed.is_leaf else own_tensors
-        for name, tensor, persistent in listed(surveyed.module):
-            key = f"{surveyed.path}.{name}" if surveyed.path else name
-            spec = describe(tensor, key, persistent=persistent, whole=not surveyed.is_leaf)
-            first = keys.setdefault(id(tensor), key)
-            if first != key:
-                spec.tied, spec.value = first, None
-            else:
-                memory.claim(tensor, repr(key))
-            if spec.said():
-                specs[name] = spec
-        _refuse_own_state_dict(surveyed)
+        with _noted(found, surveyed.module, surveyed.path):
+            _describe_tensors(surveyed, memory, keys, specs)
+            _refuse_own_state_dict(surveyed)
     return keys, tensors
+
+
+def _describe_tensors(
+    surveyed: Surveyed, memory: Memory, keys: dict[int, str], specs: dict[str, TensorSpec]
+) -> None:
+    listed = all_tensors if surveyed.is_leaf else own_tensors
+    for name, tensor, persistent in listed(surveyed.module):
+        key = f"{surveyed.path}.{name}" if surveyed.path else name
+        first = keys.setdefault(id(tensor), key)
+        spec = describe(tensor, key, persistent=persistent, whole=not surveyed.is_leaf)
+        if first != key:
+            spec.tied, spec.value = first, None
+        else:
+            memory.claim(tensor, repr(key))
+        if spec.said():
+            specs[name] = spec
 
 
 def _refuse_own_state_dict(surveyed: Surveyed) -> None:

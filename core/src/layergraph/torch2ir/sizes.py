@@ -12,6 +12,8 @@ import operator
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NoReturn, Protocol
 
+import torch
+
 from layergraph.functions import MATH
 from layergraph.torch2ir.patches import Patch
 
@@ -213,8 +215,9 @@ setattr(TracedInt, "__invert__", _unary("operator.invert", operator.invert))  # 
 
 
 def patches(witness: Witness) -> Iterator[Patch]:
-    """What is to be replaced while sizes are traced: ``range`` and the functions of ``math``."""
+    """What is to be replaced while sizes are traced: ``range``, ``len``, functions of ``math``."""
     yield vars(builtins), "range", _range(witness)
+    yield vars(builtins), "len", _len(witness)
     for name in MATH:
         yield math, name, _math(name, getattr(math, name), witness)
 
@@ -224,6 +227,17 @@ def _math(name: str, function: Callable[..., Any], witness: Witness) -> Callable
         if not any(isinstance(arg, Traced) for arg in args) or not witness.is_recording():
             return function(*args)
         return traced(function(*map(plain, args)), (f"math.{name}", *args), witness)
+
+    return call
+
+
+def _len(witness: Witness) -> Callable[[Any], int]:
+    original = len
+
+    def call(value: Any, /) -> int:
+        if type(value) is torch.Tensor and witness.is_recording() and value.dim():
+            return value.size(0)
+        return original(value)
 
     return call
 

@@ -1,0 +1,120 @@
+"""A look at a model before it is converted: everything in it that stands in the way."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from layergraph.errors import CaptureError, Unsupported
+from layergraph.torch2ir import Torch2Ir
+from layergraph.torch2ir.questions import Values
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What a look at a model found. ``print`` shows it with a stub of each missing handler.
+
+    Attributes:
+        unsupported: all that cannot be turned into an IR, in the order in which it was met.
+        error: what else is wrong, such as arguments that the model does not take; None if nothing.
+    """
+
+    unsupported: tuple[Unsupported, ...] = ()
+    error: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the model converts."""
+        return not self.unsupported and self.error is None
+
+    def stubs(self) -> dict[str, str]:
+        """A handler to fill in for each class that does what a graph cannot hold, by its name."""
+        return {kind: _stub(kind) for kind in dict.fromkeys(each.kind for each in self.unsupported)}
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        if self.ok:
+            yield "the model converts"
+        if self.error is not None:
+            yield self.error
+        if self.unsupported:
+            count = len(self.unsupported)
+            yield f"{count} thing{'s' * (count > 1)} that cannot be turned into an IR"
+        for each in self.unsupported:
+            yield ""
+            yield f"{each.path or 'the model'} ({each.kind})"
+            if each.line:
+                yield f"  {each.line}"
+            yield f"  {each.reason}"
+        for stub in self.stubs().values():
+            yield ""
+            yield "a handler would keep it whole:"
+            yield ""
+            yield from (f"    {line}".rstrip() for line in stub.splitlines())
+
+
+def preflight(
+    model: nn.Module,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    values: Values = "refuse",
+) -> Preflight:
+    """Convert a model for the sake of what stands in the way; its IR is thrown away.
+
+    With example inputs, all of it is found at once; without, capture stops where it is stuck.
+
+    The arguments are those of :meth:`layergraph.torch2ir.Torch2Ir.convert`.
+    """
+    try:
+        Torch2Ir().convert(model, args, kwargs, values=values)
+    except CaptureError as error:
+        return Preflight(error.unsupported, None if error.unsupported else str(error))
+    return Preflight()
+
+
+_STUB = """from layergraph import Implementation, hookimpl
+{importing}
+
+
+@hookimpl
+def torch_to_ir(module):
+    if type(module) is {name}:
+        return Implementation("{type}", {{{attributes}}})
+
+
+@hookimpl
+def ir_to_torch(implementation):
+    if implementation.type == "{type}":
+        return {name}(**implementation.data)
+"""
+
+
+def _stub(kind: str) -> str:
+    home, _, name = kind.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(home), name)
+    except (ImportError, AttributeError):
+        cls = None
+    return _STUB.format(
+        importing=f"# and the class {kind}" if cls is None else f"from {home} import {name}",
+        name=name,
+        type=name.lower(),
+        attributes=", ".join(f'"{each}": module.{each}' for each in _arguments(cls)),
+    )
+
+
+def _arguments(cls: type | None) -> list[str]:
+    """The arguments of a class's constructor, which the handler has to read off the module."""
+    if cls is None:
+        return []
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(cls).parameters.values()
+    return [each.name for each in parameters if each.kind in named]
