@@ -128,7 +128,7 @@ def test_it_has_a_handler_and_comes_back(cls):
 @pytest.mark.parametrize("cls", REFUSED)
 def test_what_is_no_layer_is_refused(cls):
     for model in (REFUSED[cls](), nn.Sequential(REFUSED[cls]())):
-        with pytest.raises(CaptureError):
+        with pytest.raises(CaptureError, match=r"convert its \.module"):
             lg.to_ir(model)
 
 
