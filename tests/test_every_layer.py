@@ -13,6 +13,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 import layergraph as lg
 from layergraph.errors import CaptureError
 from layergraph.layers import signature_of
+from layergraph.plugins import distribution_for, installed_plugins
 
 LAYERS = sorted(
     {
@@ -125,10 +126,23 @@ def test_it_has_a_handler_and_comes_back(cls):
     assert all(torch.equal(now[key], was[key]) for key in was)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Lazy modules:UserWarning")
+@pytest.mark.parametrize("cls", [cls for cls in LAYERS if cls not in {**ABSTRACT, **REFUSED}])
+def test_who_lacks_its_plugin_is_told_the_right_one(cls):
+    layer = make(cls)
+    answering = [
+        plugin.distribution
+        for plugin in installed_plugins()
+        if hasattr(plugin.implementation, "torch_to_ir")
+        and plugin.implementation.torch_to_ir(layer) is not None
+    ]
+    assert answering == [distribution_for(cls.__module__)]
+
+
 @pytest.mark.parametrize("cls", REFUSED)
 def test_what_is_no_layer_is_refused(cls):
     for model in (REFUSED[cls](), nn.Sequential(REFUSED[cls]())):
-        with pytest.raises(CaptureError):
+        with pytest.raises(CaptureError, match=r"convert its \.module"):
             lg.to_ir(model)
 
 

@@ -10,6 +10,7 @@ import copy
 import importlib
 import inspect
 import pkgutil
+import re
 
 import pytest
 import torch
@@ -249,6 +250,32 @@ def test_it_comes_back_bit_exact_or_is_refused(cls, make, given, engine, monkeyp
     assert any(type(each) is cls for each in model.modules())
     run(make(), given)  # else there would be nothing to come back
     assert not outcome(model, given)
+
+
+EXACT = "DeQuantize Dropout FloatFunctional FXFloatFunctional".split()
+PACKED = re.compile(
+    r"(intrinsic\.|sparse\.)?quantized\..*\.(Conv\w+|Linear\w*|Embedding(Bag)?|QFunctional)"
+    r"|quantized\.dynamic\.modules\.rnn\..*"
+)
+
+
+@pytest.mark.parametrize(
+    ("cls", "make", "given", "engine"), [case for case in CASES if PACKED.fullmatch(case.id)]
+)
+def test_what_is_packed_is_refused_by_name(cls, make, given, engine, monkeypatch):
+    if engine not in torch.backends.quantized.supported_engines:
+        pytest.skip(f"this machine has no {engine}")
+    monkeypatch.setattr(torch.backends.quantized, "engine", engine)
+    with pytest.raises(CaptureError, match=rf"\({cls.__name__}\) is a quantized module"):
+        lg.to_ir(make())
+
+
+@pytest.mark.parametrize(
+    ("cls", "make", "given", "engine"),
+    [case for case in CASES if case.values[0].__name__ in EXACT],
+)
+def test_what_only_quantizes_elsewhere_comes_back(cls, make, given, engine):
+    assert outcome(make(), given) == []
 
 
 def network():

@@ -260,13 +260,14 @@ def _functions(
     return found
 
 
-# How torch names the files of its layers, where that is not the section of its reference.
+# The plugins for the files of torch.nn that are not named as they are.
 _SECTIONS = {
+    "adaptive": "loss",
     "batchnorm": "normalization",
     "channelshuffle": "shape",
     "container": "sequential",
     "flatten": "shape",
-    "fold": "shape",
+    "fold": "conv",
     "instancenorm": "normalization",
     "pixelshuffle": "shape",
     "rnn": "recurrent",

@@ -89,6 +89,10 @@ def describe(tensor: torch.Tensor, key: str, *, persistent: bool, whole: bool) -
     """
     _refuse_special(tensor, key)
     is_parameter = isinstance(tensor, nn.Parameter)
+    if tensor.requires_grad and not is_parameter:
+        raise CaptureError(
+            f"{key} wants gradients, but is a buffer; register it as a parameter, or detach it"
+        )
     spec = TensorSpec()
     if whole:
         spec.kind = "parameter" if is_parameter else "buffer"

@@ -18,9 +18,9 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -42,11 +42,13 @@ class Case:
         inputs: the arguments of a call: sizes of float tensors, which are drawn anew for each run,
             and tensors, which are given as they are.
         kind: the type of the layer's implementation; None: the name of its class in lower case.
+        kwargs: the arguments of a call by name, which are given as they are.
     """
 
     make: Callable[[], nn.Module]
     inputs: Sequence[torch.Tensor | tuple[int, ...]]
     kind: str | None = None
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 class LayerTests:
@@ -106,7 +108,7 @@ class LayerTests:
         ir, alone = to_ir(model), to_ir(model[0])
         same = ir.get("0") == replace(alone[alone.root], name="0")
         _expect(same, f"alone it is\n{alone}\nbut in a Sequential\n{ir}")
-        if len(case.inputs) == 1:  # Sequential takes no more
+        if len(case.inputs) == 1 and not case.kwargs:  # Sequential takes no more
             _compare_runs(model, case, "in a Sequential")
 
     def check_exact_class(self, case: Case) -> None:
@@ -199,20 +201,24 @@ def _compare_runs(module: nn.Module, case: Case, what: str) -> None:
             torch.randn(given, generator=draw, dtype=dtype) if isinstance(given, tuple) else given
             for given in case.inputs
         ]
-        was, now = (_run(each.train(mode == "training"), inputs) for each in (module, rebuilt))
+        was, now = (
+            _run(each.train(mode == "training"), inputs, case.kwargs) for each in (module, rebuilt)
+        )
         _expect(was.keys() == now.keys(), f"{what}, {mode}: {list(was)} became {list(now)}")
         changed = [name for name in was if not _same(was[name], now[name])]
         _expect(not changed, f"{what}, {mode}: other bits in {', '.join(changed)}")
 
 
-def _run(module: nn.Module, inputs: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+def _run(
+    module: nn.Module, inputs: Sequence[torch.Tensor], kwargs: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
     """What a call gives and leaves behind, by name."""
     given = [tensor.clone().requires_grad_(tensor.is_floating_point()) for tensor in inputs]
     module.zero_grad()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         # Copies, because a layer may work in place, and may not on what wants a gradient.
-        outputs = pytree.tree_leaves(module(*[tensor.clone() for tensor in given]))
+        outputs = pytree.tree_leaves(module(*[tensor.clone() for tensor in given], **kwargs))
         differentiable = [output for output in outputs if output.requires_grad]
         # Not ones: the sum over a normalised output has no gradient.
         torch.autograd.backward(differentiable, [torch.randn_like(each) for each in differentiable])
@@ -226,8 +232,11 @@ def _run(module: nn.Module, inputs: Sequence[torch.Tensor]) -> dict[str, torch.T
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    if one.dtype is not other.dtype or one.shape != other.shape:
+    if one.dtype is not other.dtype or one.shape != other.shape or one.layout is not other.layout:
         return False
+    if one.layout is torch.sparse_coo:
+        one, other = one.coalesce(), other.coalesce()
+        return _same(one.indices(), other.indices()) and _same(one.values(), other.values())
     # As bits, so that nan is nan, and -0.0 is not 0.0.
     bits = [each.detach().flatten().contiguous().view(torch.uint8) for each in (one, other)]
     return torch.equal(*bits)

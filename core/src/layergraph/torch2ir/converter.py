@@ -121,6 +121,13 @@ class Torch2Ir(Registry):
     def _ask(self, found: list[Unsupported], module: nn.Module, path: str) -> Implementation | None:
         with _noted(found, module, path):
             _refuse_unseen(module, path)
+        answer = self._answer(module, path)
+        if answer is None or answer.children is not None:
+            with _noted(found, module, path):
+                _refuse_unheld(module, path)
+        return answer
+
+    def _answer(self, module: nn.Module, path: str) -> Implementation | None:
         if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
             return None
         try:
@@ -153,6 +160,41 @@ def _refuse_unseen(module: nn.Module, path: str) -> None:
             raise CaptureError(
                 f"{_place(module, path)} {what}, which a graph cannot hold; convert it before"
             )
+
+
+# Among the modules of these packages, those that make their own state dict have it packed.
+_QUANTIZED = (
+    "torch.ao.nn.quantized.",
+    "torch.ao.nn.intrinsic.quantized.",
+    "torch.ao.nn.sparse.quantized.",
+)
+
+
+def _refuse_unheld(module: nn.Module, path: str) -> None:
+    """Refuse a module that only a handler could keep, and for which none answers."""
+    cls = type(module)
+    for name, buffer in module._buffers.items():
+        if isinstance(buffer, nn.Parameter):
+            raise CaptureError(
+                f"{_place(module, path)} has the parameter {name!r} registered as a buffer; "
+                "register its data as a buffer, or itself as a parameter"
+            )
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise CaptureError(f"{_place(module, path)} places a model on devices; convert its .module")
+    if cls.__module__.startswith(_QUANTIZED) and any(
+        type(each)._save_to_state_dict is not nn.Module._save_to_state_dict
+        for each in module.modules()
+    ):
+        raise CaptureError(
+            f"{_place(module, path)} is a quantized module, which a graph cannot hold; convert "
+            "the model before quantizing it, or register a handler for the class"
+        )
+    calls = cls.__call__.__module__
+    if not path and cls.forward is nn.Module.forward and calls.startswith("torch.nn."):
+        raise CaptureError(
+            f"{_place(module, path)} has no forward and cannot be called; convert the model that "
+            "calls what it holds"
+        )
 
 
 def _place(module: nn.Module, path: str) -> str:

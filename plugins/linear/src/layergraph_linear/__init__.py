@@ -11,6 +11,7 @@ TABLE = LayerTable(
     [
         Layer(nn.Linear, always=["bias"]),
         Layer(nn.Bilinear, always=["bias"]),
+        Layer(nn.Identity),
     ]
 )
 

@@ -1,4 +1,4 @@
-"""Handlers for the layers of torch.nn that change the shape of a tensor, or nothing."""
+"""Handlers for the layers of torch.nn that change the shape of a tensor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ TABLE = LayerTable(
     [
         Layer(nn.ChannelShuffle),
         Layer(nn.Flatten, always=["start_dim", "end_dim"]),
-        Layer(nn.Identity),
         Layer(nn.PixelShuffle),
         Layer(nn.PixelUnshuffle),
         Layer(nn.Unflatten),
