@@ -118,6 +118,18 @@ class Functions:
         self.loaded = {name: each for name, each in found.items() if each is not None}
         self._names = {function: name for name, function in self.loaded.items()}
 
+    @functools.cached_property
+    def places(self) -> list[tuple[dict[str, Any], str]]:
+        """The globals of Python modules, and names in them, that hold the loaded functions."""
+        named = [(getattr(each, "__name__", ""), each) for each in self.loaded.values()]
+        modules = [vars(each) for each in list(sys.modules.values()) if hasattr(each, "__dict__")]
+        return [
+            (members, name)
+            for members in modules
+            for name, function in named
+            if members.get(name) is function
+        ]
+
     def name_of(self, function: Function) -> str | None:
         """The name of a function; None if it has none, and so cannot be a node."""
         name = _names().get(function) or self._names.get(function)

@@ -206,13 +206,8 @@ class Capture(ABC):
 
     def named_functions(self) -> Iterator[Patch]:
         """The patches that keep the functions that plugins name from being traced through."""
-        for function in self.functions.loaded.values():
-            name = getattr(function, "__name__", "")
-            for module in list(sys.modules.values()):
-                # Others may have imported it by name.
-                members = getattr(module, "__dict__", {})
-                if members.get(name) is function:
-                    yield members, name, self._whole(function)
+        for members, name in self.functions.places:
+            yield members, name, self._whole(members[name])
 
     def _whole(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)

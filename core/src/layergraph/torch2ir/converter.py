@@ -99,6 +99,10 @@ class Torch2Ir(Registry):
             if args is not None or kwargs is not None:
                 arguments = Arguments(model, () if args is None else args, kwargs or {})
 
+            if found and arguments is None:
+                # On symbols, it would only get stuck at one of them.
+                raise unsupported(found)
+
             def run() -> Trace:
                 if arguments is None:
                     return Tracing(survey, keys, memory, functions).run()
