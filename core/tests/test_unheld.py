@@ -44,8 +44,14 @@ HOLDERS = {
 @pytest.mark.parametrize("make", HOLDERS.values(), ids=HOLDERS.keys())
 @pytest.mark.parametrize("args", [None, (torch.ones(2),)])
 def test_what_cannot_be_called_is_no_model(make, args):
-    with pytest.raises(CaptureError, match="has no forward and cannot be called"):
+    with pytest.raises(CaptureError, match="cannot be called: it has no forward"):
         lg.to_ir(make(), args)
+
+
+def test_a_forward_of_its_own_is_one():
+    model = nn.Module()
+    model.forward = lambda x: x + 1
+    assert lg.to_torch(lg.to_ir(model))(torch.ones(2)).tolist() == [2, 2]
 
 
 class Scaling(nn.Module):

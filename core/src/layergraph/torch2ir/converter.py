@@ -193,10 +193,9 @@ def _refuse_unheld(module: nn.Module, path: str) -> None:
             f"{_place(module, path)} is a quantized module, which a graph cannot hold; convert "
             "the model before quantizing it, or register a handler for the class"
         )
-    calls = cls.__call__.__module__
-    if not path and cls.forward is nn.Module.forward and calls.startswith("torch.nn."):
+    if not path and cls.forward is nn.Module.forward and "forward" not in vars(module):
         raise CaptureError(
-            f"{_place(module, path)} has no forward and cannot be called; convert the model that "
+            f"{_place(module, path)} cannot be called: it has no forward; convert the model that "
             "calls what it holds"
         )
 
