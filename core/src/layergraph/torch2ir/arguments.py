@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -74,11 +74,11 @@ class Arguments:
             {n for each in self._arguments for t in _tensors(each.value) for n in t.shape if n}
         )
 
-    def resized(self, size: int) -> Arguments:
-        """The same, but every dimension of a size is longer by one: its last slice is repeated."""
+    def resized(self, sizes: Collection[int]) -> Arguments:
+        """The same, but dimensions of the given sizes are longer by one slice, the last again."""
         other = copy.copy(self)
         other._arguments = [
-            replace(each, value=_map_tensors(partial(_longer, size), each.value))
+            replace(each, value=_map_tensors(partial(_longer, sizes), each.value))
             for each in self._arguments
         ]
         return other
@@ -195,11 +195,11 @@ def _like(container: Any, inside: dict[Any, Any]) -> Any:
     return kind(*inside.values()) if hasattr(container, "_fields") else kind(inside.values())
 
 
-def _longer(size: int, tensor: torch.Tensor) -> torch.Tensor:
+def _longer(sizes: Collection[int], tensor: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         longer = tensor
         for dim, n in enumerate(tensor.shape):
-            if n == size:
+            if n in sizes:
                 longer = torch.cat([longer, longer.narrow(dim, n - 1, 1)], dim)
     return longer.detach().requires_grad_(tensor.requires_grad)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -28,8 +28,9 @@ from layergraph.torch2ir import modes
 from layergraph.torch2ir.arguments import Arguments
 from layergraph.torch2ir.calls import Trace
 from layergraph.torch2ir.capture import unsupported
+from layergraph.torch2ir.constants import Constants
 from layergraph.torch2ir.fold import fold
-from layergraph.torch2ir.probe import probed
+from layergraph.torch2ir.probe import Probed
 from layergraph.torch2ir.questions import Values
 from layergraph.torch2ir.run import Running
 from layergraph.torch2ir.survey import Survey, Surveyed
@@ -95,20 +96,15 @@ class Torch2Ir(Registry):
             ir = Ir([_leaf_model(survey.root, survey.root.answer, tensors[""])])
         else:
             functions = Functions(self.hooks.named_functions())
-            arguments = None
+            known = (survey, keys, memory, functions)
+            run: Callable[[], Trace] = partial(_traced, *known)
             if args is not None or kwargs is not None:
                 arguments = Arguments(model, () if args is None else args, kwargs or {})
-
-            if found and arguments is None:
+                running = partial(Running, *known, Constants(survey), values)
+                run = Probed(running, arguments)
+            elif found:
                 # On symbols, it would only get stuck at one of them.
                 raise unsupported(found)
-
-            def run() -> Trace:
-                if arguments is None:
-                    return Tracing(survey, keys, memory, functions).run()
-                running = partial(Running, survey, keys, memory, functions, values)
-                return probed(running, arguments)
-
             try:
                 ir = modes.capture(
                     survey, run=run, fold=lambda captured: fold(survey, captured, tensors)
@@ -214,6 +210,10 @@ def _leaf_model(
         tensors=tensors,
         training=None if root.module.training else False,
     )
+
+
+def _traced(*known: Any) -> Trace:
+    return Tracing(*known).run()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ something that no size explains.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
 from layergraph.errors import CaptureError
@@ -20,36 +21,55 @@ from layergraph.torch2ir.run import Running
 _ASSUMPTIONS = "layergraph.assume"
 
 
-def probed(run: Callable[[Arguments], Running], arguments: Arguments) -> Trace:
-    """Run a model, and hold it to those of its sizes that it turns out to depend on unseen.
+class Probed:
+    """Runs a model, and holds it to those of its sizes that it turns out to depend on unseen.
 
     What the model does not accept tells nothing, nor does what breaks a written assumption.
 
     Args:
         run: makes a run on arguments.
         arguments: those that are captured.
-
-    Raises:
-        CaptureError: the run on these failed, or the model keeps something from call to call.
     """
-    running = run(arguments)
-    trace = running.run()
-    if running.changes:
-        _check_changes(run(arguments), trace, running.changes)
-    held: dict[int, str] = {}
-    for size in arguments.sizes() if running.has_sizes else ():
+
+    def __init__(self, run: Callable[[Arguments], Running], arguments: Arguments) -> None:
+        self._run = run
+        self._arguments = arguments
+        self._held: dict[int, str] | None = None
+
+    def __call__(self) -> Trace:
+        """Run the model as it stands. Only the first run is probed; what it tells holds for all.
+
+        Raises:
+            CaptureError: the run failed, or the model keeps something from call to call.
+        """
+        running = self._run(self._arguments)
+        trace = running.run()
+        if running.changes:
+            _check_changes(self._run(self._arguments), trace, running.changes)
+        if self._held is None:
+            self._held = self._lost(trace) if running.has_sizes else {}
+        for size, place in self._held.items():
+            where = f"a size of the inputs, whose way into {place} is not known,"
+            self._arguments.hold(trace, size, where)
+        return trace
+
+    def _lost(self, trace: Trace) -> dict[int, str]:
+        """The sizes that the model depends on unseen, each with the call that shows it."""
+        sizes = self._arguments.sizes()
+        if len(sizes) > 1 and self._compared(trace, *sizes) == "":
+            return {}
+        places = {size: self._compared(trace, size) for size in sizes}
+        return {size: place for size, place in places.items() if place}
+
+    def _compared(self, trace: Trace, *sizes: int) -> str | None:
+        """Where a run on longer inputs differs; empty if it does not, None if it tells nothing."""
         try:
-            other = run(arguments.resized(size)).run()
+            other = self._run(self._arguments.resized(sizes)).run()
         except CaptureError:
-            continue
+            return None
+        place = _difference(trace, other)
         # Behind an assumption that does not hold, the two may differ.
-        place = _difference(trace, other, excused=_ASSUMPTIONS)
-        if place is not None:
-            held[size] = place
-    for size, place in held.items():
-        where = f"a size of the inputs, whose way into {place} is not known,"
-        arguments.hold(trace, size, where)
-    return trace
+        return None if place is not None and place.startswith(_ASSUMPTIONS) else place or ""
 
 
 def _check_changes(again: Running, trace: Trace, changes: list[Change]) -> None:
@@ -63,18 +83,15 @@ def _check_changes(again: Running, trace: Trace, changes: list[Change]) -> None:
         raise changes[0].refusal()
 
 
-def _difference(trace: Trace, other: Trace, *, excused: str = "") -> str | None:
-    """Where two runs part, other than by a call that excuses it; None if they do not."""
+def _difference(trace: Trace, other: Trace) -> str | None:
+    """The function at which two runs part; None if they do not."""
     ours, theirs = _Numbering(trace), _Numbering(other)
-    last = "the first call"
-    for mine, yours in zip(_calls(trace.root), _calls(other.root), strict=False):
-        last = mine.target
+    for mine, yours in itertools.zip_longest(_calls(trace.root), _calls(other.root)):
+        if mine is None or yours is None:
+            return str((mine or yours).target)
         if ours.of(mine) != theirs.of(yours):
-            is_excused = excused and mine.target == yours.target and mine.target.startswith(excused)
-            return None if is_excused else last
-    results = ours.plain(trace.root.result), theirs.plain(other.root.result)
-    alike = _count(trace) == _count(other) and results[0] == results[1]
-    return None if alike else last
+            return str(mine.target)
+    return None if ours.result == theirs.result else "what it returns"
 
 
 def _calls(scope: Scope) -> Iterator[Call]:
@@ -89,17 +106,19 @@ def _calls(scope: Scope) -> Iterator[Call]:
             yield item
 
 
-def _count(trace: Trace) -> int:
-    return sum(1 for _ in _calls(trace.root))
-
-
 class _Numbering:
     """Calls in a form that two runs share: values are numbered as they come about."""
 
     def __init__(self, trace: Trace) -> None:
         self._numbers: dict[Value, str] = {}
+        self._root = trace.root
         for parameter in trace.parameters:
             self._number(parameter.value)
+
+    @property
+    def result(self) -> str:
+        """What the model returns."""
+        return self.plain(self._root.result)
 
     def of(self, call: Call) -> tuple[object, ...]:
         args, kwargs = self.plain(call.args), self.plain(call.kwargs)

@@ -57,6 +57,7 @@ class Running(Capture):
         keys: the state-dict key of each of its tensors, by ``id``.
         memory: where these lie.
         functions: the functions that may become nodes.
+        constants: the tensors that the model has besides.
         values: what to do where code decides by a number that it reads out of a tensor.
         arguments: what to call the model with.
 
@@ -75,6 +76,7 @@ class Running(Capture):
         keys: dict[int, str],
         memory: Memory,
         functions: Functions,
+        constants: Constants,
         values: Values,
         arguments: Arguments,
     ) -> None:
@@ -82,7 +84,7 @@ class Running(Capture):
         self.values = values
         self.has_sizes = False
         self._arguments = arguments
-        self._constants = Constants(survey)
+        self._constants = constants
         self._kept = Kept(survey, arguments.device)
         self._inside = 0
         # A tensor is known as long as it lives: afterwards another one may get its id.
