@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +13,7 @@ from torch import nn
 from layergraph.errors import CaptureError
 from layergraph.ir import Value as Plain
 from layergraph.symbols import UnknownValueError, lower_plain
-from layergraph.torch2ir.calls import Call, Late, Parameter, Recorder, Trace, Value
+from layergraph.torch2ir.calls import Late, Parameter, Recorder, Value
 
 Part = Callable[[], Value]
 """Gives a part of a value, which is taken out of it only if it is asked for."""
@@ -67,40 +65,6 @@ class Arguments:
         self._arguments = list(_arguments(model, tuple(args), dict(kwargs)))
         tensors = [tensor for each in self._arguments for tensor in _tensors(each.value)]
         self.device = tensors[0].device if tensors else None
-
-    def sizes(self) -> list[int]:
-        """The sizes that the tensors have, each once."""
-        return sorted(
-            {n for each in self._arguments for t in _tensors(each.value) for n in t.shape if n}
-        )
-
-    def resized(self, sizes: Collection[int]) -> Arguments:
-        """The same, but dimensions of the given sizes are longer by one slice, the last again."""
-        other = copy.copy(self)
-        other._arguments = [
-            replace(each, value=_map_tensors(partial(_longer, sizes), each.value))
-            for each in self._arguments
-        ]
-        return other
-
-    def hold(self, trace: Trace, size: int, where: str) -> None:
-        """Make a trace assume that what has a size keeps it."""
-        root = trace.root
-        held: list[Call] = []
-
-        def call(target: str, *args: Plain) -> Value:
-            value = Value(root.start, root, target.rpartition(".")[2])
-            held.append(Call("function", target, args, {}, value))
-            return value
-
-        for argument, parameter in zip(self._arguments, trace.parameters, strict=True):
-            for path, tensor in _paths(argument.value):
-                for dim in [dim for dim, n in enumerate(tensor.shape) if n == size]:
-                    value = parameter.value
-                    for key in path:
-                        value = call("operator.getitem", value, key)
-                    call("layergraph.assume", call("torch.Tensor.size", value, dim), size, where)
-        trace.root.items[:0] = held
 
     def bind(self, capture: Binds) -> tuple[list[Any], dict[str, Any], list[Parameter]]:
         """Copies of what is given, by position and by name, and what is known of all parameters."""
@@ -177,31 +141,12 @@ def _paths(
             yield from _paths(item, (*path, key))
 
 
-def _map_tensors(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
-    """The value with other tensors."""
-    if isinstance(value, torch.Tensor):
-        return function(value)
-    if not isinstance(value, dict | tuple | list):
-        return value
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    return _like(value, {key: _map_tensors(function, item) for key, item in items})
-
-
 def _like(container: Any, inside: dict[Any, Any]) -> Any:
     """A container of the same kind that holds other things."""
     kind = type(container)
     if isinstance(container, dict):
         return inside if kind is dict else kind(inside)
     return kind(*inside.values()) if hasattr(container, "_fields") else kind(inside.values())
-
-
-def _longer(sizes: Collection[int], tensor: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        longer = tensor
-        for dim, n in enumerate(tensor.shape):
-            if n in sizes:
-                longer = torch.cat([longer, longer.narrow(dim, n - 1, 1)], dim)
-    return longer.detach().requires_grad_(tensor.requires_grad)
 
 
 class _Binding:

@@ -30,8 +30,8 @@ from layergraph.torch2ir.calls import Trace
 from layergraph.torch2ir.capture import unsupported
 from layergraph.torch2ir.constants import Constants
 from layergraph.torch2ir.fold import fold
-from layergraph.torch2ir.probe import Probed
 from layergraph.torch2ir.questions import Values
+from layergraph.torch2ir.repeat import steady
 from layergraph.torch2ir.run import Running
 from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.trace import Tracing
@@ -100,8 +100,8 @@ class Torch2Ir(Registry):
             run: Callable[[], Trace] = partial(_traced, *known)
             if args is not None or kwargs is not None:
                 arguments = Arguments(model, () if args is None else args, kwargs or {})
-                running = partial(Running, *known, Constants(survey), values)
-                run = Probed(running, arguments)
+                running = partial(Running, *known, Constants(survey), values, arguments)
+                run = partial(steady, running)
             elif found:
                 # On symbols, it would only get stuck at one of them.
                 raise unsupported(found)

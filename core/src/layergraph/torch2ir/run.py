@@ -60,9 +60,6 @@ class Running(Capture):
         constants: the tensors that the model has besides.
         values: what to do where code decides by a number that it reads out of a tensor.
         arguments: what to call the model with.
-
-    Attributes:
-        has_sizes: whether the model asked for sizes.
     """
 
     hint = "a handler for the module can keep it whole"
@@ -82,7 +79,6 @@ class Running(Capture):
     ) -> None:
         super().__init__(survey, keys, memory, functions)
         self.values = values
-        self.has_sizes = False
         self._arguments = arguments
         self._constants = constants
         self._kept = Kept(survey, arguments.device)
@@ -113,7 +109,7 @@ class Running(Capture):
 
     def patches(self) -> Iterator[Patch]:
         """See :class:`Capture`."""
-        yield from sizes.patches(self)
+        yield from sizes.patches(self.survey, self)
         yield from unseen(self, self.survey)
         yield from self.named_functions()
 
@@ -276,7 +272,6 @@ class Running(Capture):
 
     def late_number(self, value: Any, late: Late, target: str, *args: Plain) -> Any:
         """A number that a function gives at a place that was kept."""
-        self.has_sizes = True
         return traced(value, (late, target, *args), self)
 
     # --- devices ---

@@ -1,21 +1,26 @@
 """Numbers that know from which sizes of tensors they were computed.
 
-They are real ints and floats, so that model code goes on as always. What they lose their origin by
-(a comparison, ``int()``, ``range()``) is reported, and becomes an assumption.
+They pass for ints and floats, so that model code goes on as always. What they lose their origin by
+(a comparison, ``int()``, ``range()``, the index of a list) is reported, and becomes an assumption.
 """
 
 from __future__ import annotations
 
-import builtins
+import functools
 import math
 import operator
 from collections.abc import Callable, Hashable, Iterator
+from numbers import Integral, Real
+from types import BuiltinFunctionType, SimpleNamespace
 from typing import Any, NoReturn, Protocol
 
 import torch
 
+from layergraph.errors import CaptureError
 from layergraph.functions import MATH
+from layergraph.torch2ir.guards import forward_globals
 from layergraph.torch2ir.patches import Patch
+from layergraph.torch2ir.survey import Survey
 
 Origin = tuple[Any, ...]
 """What a number came from: the name of a function, and what this was given."""
@@ -32,10 +37,16 @@ class Witness(Protocol):
 
 
 class Traced:
-    """A number with an origin."""
+    """A number with an origin.
+
+    It passes for an int or a float, but is none: C code that wants its value has to ask for it, and
+    then it is known to be lost. Torch takes it for one of its own symbolic numbers, and so lets it
+    through to whoever records; no kernel ever gets to see it.
+    """
 
     origin: Origin
     witness: Witness
+    value: Any
 
     def key(self) -> Hashable:
         """Equal for numbers of one origin."""
@@ -43,42 +54,51 @@ class Traced:
 
     def plain(self) -> Any:
         """The number alone."""
-        raise NotImplementedError
+        return self.value
 
     def lose(self) -> Any:
         """The number alone, which the graph is taken to depend on."""
-        self.witness.assume((self,), self.plain())
-        return self.plain()
+        self.witness.assume((self,), self.value)
+        return self.value
 
+    def __bool__(self) -> bool:
+        different: bool = self.__ne__(0)
+        return different
 
-class TracedInt(int, Traced):
-    """An int with an origin."""
+    def __round__(self, digits: int | None = None) -> Any:
+        given = () if digits is None else (digits,)
+        return traced(round(self.value, *given), ("builtins.round", self, *given), self.witness)
 
-    def plain(self) -> int:
-        """See :class:`Traced`."""
-        return int.__add__(self, 0)
+    def __divmod__(self, other: Any) -> Any:
+        return self // other, self % other
 
+    def __rdivmod__(self, other: Any) -> Any:
+        return other // self, other % self
 
-class TracedFloat(float, Traced):
-    """A float with an origin."""
+    def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
+        number = self.lose()
+        return type(number), (number,)
 
-    def plain(self) -> float:
-        """See :class:`Traced`."""
-        return float.__pos__(self)
+    def __deepcopy__(self, _memo: object) -> Traced:
+        return self
 
+    @property
+    def real(self) -> Traced:
+        """The number itself."""
+        return self
 
-def traced(value: Any, origin: Origin, witness: Witness) -> Any:
-    """A number with its origin; anything else as it is."""
-    number: TracedInt | TracedFloat
-    if type(value) is int:
-        number = int.__new__(TracedInt, value)
-    elif type(value) is float:
-        number = float.__new__(TracedFloat, value)
-    else:
-        return value
-    number.origin = origin
-    number.witness = witness
-    return number
+    @property
+    def imag(self) -> int:
+        """Zero."""
+        return 0
+
+    @property
+    def node(self) -> NoReturn:
+        """Refuse: torch asks for it where it does not let others record."""
+        raise CaptureError(
+            f"a graph cannot hold the size {self.value} as it is given here; use a function that "
+            "makes tensors, such as torch.tensor or torch.zeros"
+        )
 
 
 def plain(value: Any) -> Any:
@@ -90,21 +110,20 @@ def _operand(value: object) -> Any:
     """What can be computed with; NotImplemented for what has to say itself how that is done."""
     if isinstance(value, Traced):
         return value
-    kind = type(value)
-    if kind is int or kind is float:
-        return value
-    if kind is bool:
-        return int(value)  # type: ignore[call-overload]
-    if isinstance(value, int | float):  # numpy's float among them
-        return float(value) if isinstance(value, float) else int(value)
+    for kind, like in ((int, Integral), (float, Real)):
+        # Those of numpy, and members of an IntEnum, are among these.
+        if isinstance(value, like):
+            return kind(value)  # type: ignore[call-overload]
     return NotImplemented
 
 
 def _arithmetic(
     name: str, function: Callable[[Any, Any], Any], *, swapped: bool
 ) -> Callable[[Any, Any], Any]:
-    def method(self: Traced, other: Any) -> Any:
+    def method(self: Traced, other: Any, *modulus: Any) -> Any:
         value = _operand(other)
+        if modulus:
+            return pow(self.lose(), plain(other), *map(plain, modulus))
         if value is NotImplemented:
             if isinstance(other, list | tuple | str | bytes | complex):
                 number = self.lose()
@@ -137,92 +156,114 @@ def _unary(name: str, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return method
 
 
-def _losing(name: str) -> Callable[..., Any]:
+def _losing(function: Callable[..., Any]) -> Callable[..., Any]:
     def method(self: Traced, *args: Any) -> Any:
-        number = self.lose()
-        return getattr(type(number), name)(number, *args)
+        return function(self.lose(), *args)
 
     return method
 
 
-def _truncated(self: Traced) -> int:
-    result = int(self.plain())
-    self.witness.assume(("math.trunc", self), result)
-    return result
+def _member(name: str) -> Callable[..., Any]:
+    def call(number: Any, *args: Any) -> Any:
+        return getattr(number, name)(*args)
+
+    return _losing(call)
 
 
-def _round(self: Traced, digits: int | None = None) -> Any:
-    given = () if digits is None else (digits,)
-    return traced(round(self.plain(), *given), ("builtins.round", self, *given), self.witness)
-
-
-def _divmod(self: Any, other: Any) -> Any:
-    return self // other, self % other
-
-
-def _reduce(self: Traced) -> tuple[Any, ...]:
-    return type(self.plain()), (self.plain(),)
-
-
-_ARITHMETIC = ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow")
-_BITS = ("and_", "or_", "xor", "lshift", "rshift")
-_COMPARISONS = ("lt", "le", "gt", "ge", "eq", "ne")
+_ARITHMETIC = "add sub mul floordiv truediv mod pow and_ or_ xor lshift rshift".split()
+_COMPARISONS = "lt le gt ge eq ne".split()
 _UNARY = {
     "__neg__": "operator.neg",
     "__pos__": "operator.pos",
     "__abs__": "operator.abs",
+    "__invert__": "operator.invert",
     "__ceil__": "math.ceil",
     "__floor__": "math.floor",
     "__trunc__": "math.trunc",
 }
-_LOSING = ("__int__", "__float__", "__hash__", "__str__", "__repr__", "__format__")
+_LOSING: dict[str, Callable[..., Any]] = {
+    "__int__": int,
+    "__float__": float,
+    "__complex__": complex,
+    "__hash__": hash,
+    "__str__": str,
+    "__repr__": repr,
+    "__format__": format,
+}
+_MEMBERS = "as_integer_ratio bit_count bit_length conjugate hex is_integer to_bytes".split()
 
 
-def _equip(cls: type[Traced], operators: tuple[str, ...]) -> None:
-    for name in operators:
-        function = getattr(operator, name)
-        bare = name.strip("_")
-        setattr(cls, f"__{bare}__", _arithmetic(name, function, swapped=False))
-        setattr(cls, f"__r{bare}__", _arithmetic(name, function, swapped=True))
+def _methods() -> Iterator[tuple[str, Callable[..., Any]]]:
+    for name in _ARITHMETIC:
+        function, bare = getattr(operator, name), name.strip("_")
+        yield f"__{bare}__", _arithmetic(name, function, swapped=False)
+        yield f"__r{bare}__", _arithmetic(name, function, swapped=True)
     for name in _COMPARISONS:
-        setattr(cls, f"__{name}__", _comparison(name, getattr(operator, name)))
+        yield f"__{name}__", _comparison(name, getattr(operator, name))
     for name, full in _UNARY.items():
         home = operator if full.startswith("operator.") else math
-        setattr(cls, name, _unary(full, getattr(home, full.rpartition(".")[2])))
-    for name in _LOSING:
-        setattr(cls, name, _losing(name))
-    methods: dict[str, Any] = {
-        "__bool__": lambda self: self != 0,
-        "__round__": _round,
-        "__divmod__": _divmod,
-        "__reduce__": _reduce,
-    }
-    for name, method in methods.items():
-        setattr(cls, name, method)
+        yield name, _unary(full, getattr(home, full.rpartition(".")[2]))
+    for name, loses in _LOSING.items():
+        yield name, _losing(loses)
+    for name in _MEMBERS:
+        yield name, _member(name)
 
 
-_equip(TracedInt, _ARITHMETIC + _BITS)
-_equip(TracedFloat, _ARITHMETIC)
-for _name in ("bit_length", "bit_count", "to_bytes"):
-    setattr(TracedInt, _name, _losing(_name))
-for _name in ("is_integer", "as_integer_ratio", "hex"):
-    setattr(TracedFloat, _name, _losing(_name))
-setattr(TracedFloat, "__int__", _truncated)  # noqa: B010 type checkers take it for another one
-setattr(TracedInt, "__invert__", _unary("operator.invert", operator.invert))  # noqa: B010 likewise
+for _name, _method in _methods():
+    setattr(Traced, _name, _method)
 
 
-# --- what takes a number's value without asking the number ---
+class TracedInt(Traced, torch.SymInt):  # type: ignore[misc]  # torch's node is for others
+    """An int with an origin."""
+
+    __class__ = property(lambda _: int)
+    numerator = property(lambda self: self)
+    denominator = property(lambda _: 1)
+    __index__ = _losing(int)
 
 
-def patches(witness: Witness) -> Iterator[Patch]:
-    """What is to be replaced while sizes are traced: ``range``, ``len``, functions of ``math``."""
-    yield vars(builtins), "range", _range(witness)
-    yield vars(builtins), "len", _len(witness)
-    for name in MATH:
-        yield math, name, _math(name, getattr(math, name), witness)
+class TracedFloat(Traced, torch.SymFloat):  # type: ignore[misc]  # likewise
+    """A float with an origin."""
+
+    __class__ = property(lambda _: float)
+
+    def __int__(self) -> int:
+        result = int(self.value)
+        self.witness.assume(("math.trunc", self), result)
+        return result
+
+
+def traced(value: Any, origin: Origin, witness: Witness) -> Any:
+    """A number with its origin; anything else as it is."""
+    number: Traced
+    if type(value) is int:
+        number = TracedInt.__new__(TracedInt)
+    elif type(value) is float:
+        number = TracedFloat.__new__(TracedFloat)
+    else:
+        return value
+    number.value, number.origin, number.witness = value, origin, witness
+    return number
+
+
+# --- what takes a number's value although its result has an origin ---
+
+
+def patches(survey: Survey, witness: Witness) -> Iterator[Patch]:
+    """What is to be replaced in the globals of the model's code: ``len``, and what is of math."""
+    wrapped = {getattr(math, name): _math(name, getattr(math, name), witness) for name in MATH}
+    namespace = SimpleNamespace(**vars(math) | {each.__name__: wrapped[each] for each in wrapped})
+    for scope in forward_globals(survey):
+        yield scope, "len", _len(scope.get("len", len), witness)
+        for name, value in list(scope.items()):
+            if value is math:
+                yield scope, name, namespace
+            elif isinstance(value, BuiltinFunctionType) and value in wrapped:
+                yield scope, name, wrapped[value]
 
 
 def _math(name: str, function: Callable[..., Any], witness: Witness) -> Callable[..., Any]:
+    @functools.wraps(function)
     def call(*args: Any) -> Any:
         if not any(isinstance(arg, Traced) for arg in args) or not witness.is_recording():
             return function(*args)
@@ -231,36 +272,10 @@ def _math(name: str, function: Callable[..., Any], witness: Witness) -> Callable
     return call
 
 
-def _len(witness: Witness) -> Callable[[Any], int]:
-    original = len
-
+def _len(original: Callable[[Any], int], witness: Witness) -> Callable[[Any], int]:
     def call(value: Any, /) -> int:
         if type(value) is torch.Tensor and witness.is_recording() and value.dim():
             return value.size(0)
         return original(value)
 
     return call
-
-
-def _range(witness: Witness) -> type:
-    original = range
-
-    class Meta(type):
-        """``range`` to whoever asks."""
-
-        def __call__(cls, *args: Any) -> range:
-            if witness.is_recording():
-                args = tuple([arg.lose() if isinstance(arg, Traced) else arg for arg in args])
-            return original(*args)
-
-        def __instancecheck__(cls, instance: object) -> bool:
-            return isinstance(instance, original)
-
-        def __subclasscheck__(cls, subclass: type) -> bool:
-            return issubclass(subclass, original)
-
-    class Range(metaclass=Meta):
-        def __new__(cls) -> NoReturn:
-            raise NotImplementedError
-
-    return Range

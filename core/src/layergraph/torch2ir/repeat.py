@@ -1,9 +1,4 @@
-"""Looking for sizes that got lost: the model runs again on inputs of another size.
-
-Python and numpy can take the value of an int without asking it, so that its origin is lost unseen:
-``shape.numel()``, ``table[n]``, ``numpy.prod(shape)``. Then two runs on different sizes differ in
-something that no size explains.
-"""
+"""Running a model again, to see whether a call depends on what an earlier one left behind."""
 
 from __future__ import annotations
 
@@ -13,63 +8,25 @@ from collections.abc import Callable, Iterator
 from layergraph.errors import CaptureError
 from layergraph.ir import Value as Plain
 from layergraph.ir import map_leaves
-from layergraph.torch2ir.arguments import Arguments
 from layergraph.torch2ir.calls import Call, Scope, Trace, Value
 from layergraph.torch2ir.guards import Change
 from layergraph.torch2ir.run import Running
 
-_ASSUMPTIONS = "layergraph.assume"
 
-
-class Probed:
-    """Runs a model, and holds it to those of its sizes that it turns out to depend on unseen.
-
-    What the model does not accept tells nothing, nor does what breaks a written assumption.
+def steady(make: Callable[[], Running]) -> Trace:
+    """Run a model; where its code assigns to its modules, run it again with that in place.
 
     Args:
-        run: makes a run on arguments.
-        arguments: those that are captured.
+        make: makes a run.
+
+    Raises:
+        CaptureError: the run failed, or the second one does something else.
     """
-
-    def __init__(self, run: Callable[[Arguments], Running], arguments: Arguments) -> None:
-        self._run = run
-        self._arguments = arguments
-        self._held: dict[int, str] | None = None
-
-    def __call__(self) -> Trace:
-        """Run the model as it stands. Only the first run is probed; what it tells holds for all.
-
-        Raises:
-            CaptureError: the run failed, or the model keeps something from call to call.
-        """
-        running = self._run(self._arguments)
-        trace = running.run()
-        if running.changes:
-            _check_changes(self._run(self._arguments), trace, running.changes)
-        if self._held is None:
-            self._held = self._lost(trace) if running.has_sizes else {}
-        for size, place in self._held.items():
-            where = f"a size of the inputs, whose way into {place} is not known,"
-            self._arguments.hold(trace, size, where)
-        return trace
-
-    def _lost(self, trace: Trace) -> dict[int, str]:
-        """The sizes that the model depends on unseen, each with the call that shows it."""
-        sizes = self._arguments.sizes()
-        if len(sizes) > 1 and self._compared(trace, *sizes) == "":
-            return {}
-        places = {size: self._compared(trace, size) for size in sizes}
-        return {size: place for size, place in places.items() if place}
-
-    def _compared(self, trace: Trace, *sizes: int) -> str | None:
-        """Where a run on longer inputs differs; empty if it does not, None if it tells nothing."""
-        try:
-            other = self._run(self._arguments.resized(sizes)).run()
-        except CaptureError:
-            return None
-        place = _difference(trace, other)
-        # Behind an assumption that does not hold, the two may differ.
-        return None if place is not None and place.startswith(_ASSUMPTIONS) else place or ""
+    running = make()
+    trace = running.run()
+    if running.changes:
+        _check_changes(make(), trace, running.changes)
+    return trace
 
 
 def _check_changes(again: Running, trace: Trace, changes: list[Change]) -> None:
