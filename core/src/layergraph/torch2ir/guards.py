@@ -145,9 +145,11 @@ def _difference(now: Any, was: Any) -> object:
 
 
 def are_one(one: Any, other: Any) -> bool:
-    """Whether two are one object, or the same numbers in the same memory, or lists of such."""
+    """Whether two are one object, or the same numbers in the same memory, or hold such."""
     if one is other or type(one) is not type(other):
         return one is other
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(are_one(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(are_one, one, other))
     if isinstance(one, torch.Tensor) and one.layout is other.layout is torch.strided:

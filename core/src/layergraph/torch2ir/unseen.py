@@ -6,9 +6,10 @@ import functools
 import inspect
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import CellType, FunctionType
+from types import CellType, FrameType, FunctionType
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +23,7 @@ from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.survey import Survey
 
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+_OWN = f"{Path(__file__).parent}{os.sep}"
 
 
 class Records(Protocol):
@@ -65,8 +67,32 @@ def unseen(capture: Records, survey: Survey) -> Iterator[Patch]:
                 f"what torch.{name} makes while the model runs; register it with register_buffer",
             ),
         )
-    yield torch, "is_grad_enabled", _asked(capture, torch.is_grad_enabled)
-    yield torch, "is_autocast_enabled", _asked(capture, torch.is_autocast_enabled)
+    for name in ("is_grad_enabled", "is_autocast_enabled", "get_default_dtype"):
+        yield torch, name, _asked(capture, getattr(torch, name))
+    for holder, name, what in _UNHOLDABLE:
+        yield holder, name, _refused(capture, getattr(holder, name), what)
+
+
+_FROM_MEMORY = "numbers that come from outside torch while the model runs; register a buffer"
+_KERNEL = "a choice of attention's kernel"
+_RANDOM_STATE = "a change of the random number generator's state"
+_UNHOLDABLE: tuple[tuple[Any, str, str], ...] = (
+    (torch.inference_mode, "__enter__", "an inference-mode region; use torch.no_grad"),
+    (torch, "from_numpy", _FROM_MEMORY),
+    (torch, "frombuffer", _FROM_MEMORY),
+    (torch, "from_dlpack", _FROM_MEMORY),
+    (torch, "manual_seed", _RANDOM_STATE),
+    (torch, "seed", _RANDOM_STATE),
+    (torch, "initial_seed", _RANDOM_STATE),
+    (torch, "set_rng_state", _RANDOM_STATE),
+    (torch, "get_rng_state", _RANDOM_STATE),
+    (torch.random, "fork_rng", _RANDOM_STATE),
+    (torch, "set_default_dtype", "a change of the default dtype"),
+    (torch, "set_autocast_enabled", "a change of autocast other than by a region"),
+    (torch.nn.attention, "_sdpa_kernel", _KERNEL),
+    (torch.autograd.graph.saved_tensors_hooks, "__enter__", "hooks on what gradients need"),
+    (threading.Thread, "start", "a thread"),
+)
 
 
 def _uncached(survey: Survey) -> Iterator[Patch]:
@@ -94,6 +120,11 @@ def _contents(cell: CellType) -> Any:
         return cell.cell_contents
     except ValueError:  # it is still empty
         return None
+
+
+def _is_ours(frame: FrameType) -> bool:
+    """Whether code of torch is running, or this capture's own."""
+    return frame.f_code.co_filename.startswith((_TORCH, _OWN))
 
 
 def _autograd_function(capture: Records) -> Any:
@@ -150,7 +181,8 @@ def _exit_autocast(capture: Records) -> Callable[..., Any]:
 def _refused(capture: Records, original: Callable[..., Any], what: str) -> Callable[..., Any]:
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if capture.is_recording():
+        # Torch does some of it for its own purposes.
+        if capture.is_recording() and (what is _KERNEL or not _is_ours(sys._getframe(1))):
             capture.refuse(what)
         return original(*args, **kwargs)
 
@@ -164,8 +196,7 @@ def _asked(capture: Records, original: Callable[..., Any]) -> Callable[..., Any]
     def call(*args: Any) -> Any:
         result = original(*args)
         # Torch asks for itself all the time: for each region without gradients, say.
-        caller = sys._getframe(1).f_code.co_filename
-        if capture.is_recording() and not caller.startswith(_TORCH):
+        if capture.is_recording() and not _is_ours(sys._getframe(1)):
             capture.decided(name, tuple([capture.device_type(arg) for arg in args]), result)
         return result
 
