@@ -58,7 +58,7 @@ class Answers(Protocol):
     ) -> Any:
         """Call something of which nothing is recorded."""
 
-    def set_grad_enabled(self, mode: bool, *, ends: bool) -> None:
+    def set_grad_enabled(self, mode: bool, region: object, leaves: bool) -> None:
         """Note a region without gradients, or with them."""
 
 
@@ -248,7 +248,7 @@ class _Questions:
 
     def grad_mode(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A region without gradients, or with them."""
-        self._capture.set_grad_enabled(args[0], ends=_is_exit())
+        self._capture.set_grad_enabled(args[0], *_region())
         return self._answer(func, args, kwargs)
 
     # --- numbers ---
@@ -305,17 +305,18 @@ class _Questions:
         return self._answer(func, args, kwargs)
 
 
-def _is_exit() -> bool:
-    """Whether torch is leaving a region, of which it does not tell apart from entering one."""
+def _region() -> tuple[object, bool]:
+    """The region that torch is entering or leaving, and whether it is leaving: by one function."""
     frame: FrameType | None = sys._getframe(1)
-    names: list[str] = []
-    while frame is not None and len(names) < _DEPTH:
-        names.append(frame.f_code.co_name if frame.f_code.co_filename == _GRAD_MODE else "")
+    while frame is not None and frame.f_code.co_filename != _GRAD_MODE:
         frame = frame.f_back
-    return "__exit__" in names
+    region, leaves = None, False
+    while frame is not None and frame.f_code.co_filename == _GRAD_MODE:
+        region, leaves = frame.f_locals.get("self"), frame.f_code.co_name == "__exit__"
+        frame = frame.f_back
+    return region, leaves
 
 
-_DEPTH = 8
 _GRAD_MODE = torch.autograd.grad_mode.__file__
 _SIZE = "torch.Tensor.size"
 _STRIDE = "torch.Tensor.stride"

@@ -89,7 +89,7 @@ class Running(Capture):
         self._devices: dict[int, tuple[torch.device, Part]] = {}
         self._emitted: dict[int, tuple[Traced, Value]] = {}
         self._assumed: dict[Scope, set[Any]] = {}
-        self._regions: list[Value] = []
+        self._regions: dict[int, tuple[object, Value]] = {}
         self._changes_in_place = False
         self._caught: list[str] = []
         self._as_surveyed = {id(each.module): _members(each) for each in survey}
@@ -451,23 +451,25 @@ class Running(Capture):
             self.refuse(f"the operation {func}, which has no name in an IR")
             return func(*args, **kwargs)
         if _takes_sizes(func, args, kwargs):
-            for tensor in args:
-                if isinstance(tensor, torch.Tensor):
-                    self._assume_shape(tensor)
+            self.assume_shapes(args, kwargs)
         return self.function(name, func, args, kwargs)
 
-    def _assume_shape(self, tensor: torch.Tensor) -> None:
-        value = self._value_of(tensor)
-        if value is not None and self.is_new(("shape", value)):
-            size = self.recorder.call("function", "torch.Tensor.size", (value,), {})
-            self.expect(size, tuple(tensor.shape))
+    def assume_shapes(self, args: Any, kwargs: Any) -> None:
+        """Note that the shapes of tensors decide what the graph is."""
+        for tensor in [*args, *kwargs.values()]:
+            value = self._value_of(tensor) if isinstance(tensor, torch.Tensor) else None
+            if value is not None and self.is_new(("shape", value)):
+                size = self.recorder.call("function", "torch.Tensor.size", (value,), {})
+                self.expect(size, self.unrecorded(_shape, (tensor,), {}))
 
-    def set_grad_enabled(self, mode: bool, *, ends: bool) -> None:
+    def set_grad_enabled(self, mode: bool, region: object, leaves: bool) -> None:
         """Record the begin or the end of a region without gradients, or with them."""
-        given: Plain = self._regions.pop() if ends and self._regions else mode
+        known = self._regions.pop(id(region), None) if leaves else None
+        given: Plain = mode if known is None else known[1]
         value = self.recorder.call("function", "layergraph.set_grad_enabled", (given,), {})
-        if not ends:
-            self._regions.append(value)
+        if region is not None and not leaves:
+            # Its first call tells what was before.
+            self._regions.setdefault(id(region), (region, value))
 
     # --- results ---
 
@@ -622,6 +624,10 @@ def _bare(value: Any) -> Any:
     if kind is slice:
         return slice(plain(value.start), plain(value.stop), plain(value.step))
     return value
+
+
+def _shape(tensor: torch.Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
 
 
 def _lost(value: Any) -> Any:
