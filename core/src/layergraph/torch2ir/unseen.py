@@ -40,6 +40,11 @@ class Records(Protocol):
     def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
         """Note that the model may decide by what a function gives."""
 
+    def unrecorded(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call something of which nothing is recorded."""
+
     def assume_shapes(self, args: Any, kwargs: Any) -> None:
         """Note that the shapes of tensors decide."""
 
@@ -150,12 +155,17 @@ def _autograd_function(capture: Records) -> Any:
         # It computes what its function does, and again for the gradients: the graph's are the same.
         # The second argument is about random numbers.
         function, _, *given = args
-        tensors = [each for each in given if isinstance(each, torch.Tensor)]
-        if torch.is_grad_enabled() and not any(each.requires_grad for each in tensors):
+        if capture.unrecorded(_are_lost, (given,), {}):
             capture.refuse("a reentrant checkpoint of what needs no gradients; set use_reentrant")
         return function(*given)
 
     return classmethod(call)
+
+
+def _are_lost(given: list[Any]) -> bool:
+    """Whether gradients are wanted, but none of the tensors has any."""
+    tensors = [each for each in given if isinstance(each, torch.Tensor)]
+    return torch.is_grad_enabled() and not any(each.requires_grad for each in tensors)
 
 
 def _kept_functions(survey: Survey) -> Iterator[Patch]:
