@@ -119,17 +119,10 @@ class Functions:
         self.loaded = {name: each for name, each in found.items() if each is not None}
         self._names = {function: name for name, function in self.loaded.items()}
 
-    @functools.cached_property
+    @property
     def places(self) -> list[tuple[dict[str, Any], str]]:
         """The globals of Python modules, and names in them, that hold the loaded functions."""
-        named = [(getattr(each, "__name__", ""), each) for each in self.loaded.values()]
-        modules = [vars(each) for each in list(sys.modules.values()) if hasattr(each, "__dict__")]
-        return [
-            (members, name)
-            for members in modules
-            for name, function in named
-            if members.get(name) is function
-        ]
+        return _places(tuple(self.loaded.values()), len(sys.modules))
 
     def name_of(self, function: Function) -> str | None:
         """The name of a function; None if it has none, and so cannot be a node."""
@@ -159,6 +152,19 @@ class Functions:
             ) from error
         function = _global(name)
         return None if function is None else Target("call_function", function)
+
+
+@functools.lru_cache(maxsize=8)
+def _places(functions: tuple[Function, ...], _modules: int) -> list[tuple[dict[str, Any], str]]:
+    """Where functions are to be found, among so many modules."""
+    named = [(getattr(each, "__name__", ""), each) for each in functions]
+    modules = [vars(each) for each in list(sys.modules.values()) if hasattr(each, "__dict__")]
+    return [
+        (members, name)
+        for members in modules
+        for name, function in named
+        if members.get(name) is function
+    ]
 
 
 def _operation(name: str) -> Target | None:

@@ -41,20 +41,8 @@ def guards(survey: Survey, is_here: Callable[[], bool]) -> Iterator[Patch]:
 
     yield torch.autograd.Function, "apply", classmethod(refuse_autograd_function)
     yield torch.autocast, "__enter__", refuse_autocast
-    for scope in forward_globals(survey):
+    for scope in survey.code_globals:
         yield scope, "isinstance", _isinstance(scope.get("isinstance", isinstance), is_here)
-
-
-def forward_globals(survey: Survey) -> list[dict[str, Any]]:
-    """The globals of the model's own code: nobody else sees what is replaced there."""
-    found: dict[int, dict[str, Any]] = {}
-    for cls in {type(each.module) for each in survey if not each.is_leaf}:
-        for base in cls.__mro__:
-            forward = vars(base).get("forward")
-            scope = getattr(inspect.unwrap(forward), "__globals__", None) if forward else None
-            if scope is not None and not scope.get("__name__", "").startswith("torch."):
-                found[id(scope)] = scope
-    return list(found.values())
 
 
 def _isinstance(original: Callable[..., bool], is_here: Callable[[], bool]) -> Callable[..., bool]:
@@ -164,7 +152,7 @@ def _holders(survey: Survey) -> Iterator[tuple[Surveyed, str, Container]]:
                 if isinstance(inside, dict) and id(value) not in seen:
                     seen.add(id(value))
                     yield each, name, inside
-    for scope in forward_globals(survey):
+    for scope in survey.code_globals:
         yield survey.root, "", scope
         for name, value in list(scope.items()):
             if type(value) in (dict, list, set) and not name.startswith("__"):

@@ -18,7 +18,6 @@ import torch
 
 from layergraph.errors import CaptureError
 from layergraph.functions import MATH
-from layergraph.torch2ir.guards import forward_globals
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.survey import Survey
 
@@ -253,7 +252,7 @@ def patches(survey: Survey, witness: Witness) -> Iterator[Patch]:
     """What is to be replaced in the globals of the model's code: ``len``, and what is of math."""
     wrapped = {getattr(math, name): _math(name, getattr(math, name), witness) for name in MATH}
     namespace = SimpleNamespace(**vars(math) | {each.__name__: wrapped[each] for each in wrapped})
-    for scope in forward_globals(survey):
+    for scope in survey.code_globals:
         yield scope, "len", _len(scope.get("len", len), witness)
         for name, value in list(scope.items()):
             if value is math:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -88,6 +91,18 @@ class Survey:
 
     def __iter__(self) -> Iterator[Surveyed]:
         return iter(self._found.values())
+
+    @functools.cached_property
+    def code_globals(self) -> list[dict[str, Any]]:
+        """The globals of the model's own code: nobody else sees what is replaced there."""
+        found: dict[int, dict[str, Any]] = {}
+        for cls in {type(each.module) for each in self if not each.is_leaf}:
+            for base in cls.__mro__:
+                forward = vars(base).get("forward")
+                scope = getattr(inspect.unwrap(forward), "__globals__", None) if forward else None
+                if scope is not None and not scope.get("__name__", "").startswith("torch."):
+                    found[id(scope)] = scope
+        return list(found.values())
 
     def get(self, module: nn.Module) -> Surveyed | None:
         """What is known of a module; None for one that is not registered in the model.

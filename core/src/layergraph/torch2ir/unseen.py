@@ -18,7 +18,6 @@ from torch.utils import checkpoint
 from layergraph.ir import Symbol
 from layergraph.ir import Value as Plain
 from layergraph.torch2ir.calls import Recorder, Value
-from layergraph.torch2ir.guards import forward_globals
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.survey import Survey
 
@@ -111,7 +110,7 @@ def _uncached(survey: Survey) -> Iterator[Patch]:
 
     What a cache gives, was computed before anybody looked.
     """
-    holders: list[Any] = forward_globals(survey)
+    holders: list[Any] = [*survey.code_globals]
     classes = {base for each in survey for base in type(each.module).__mro__}
     holders += [cls for cls in classes if not cls.__module__.startswith("torch.")]
     for holder in holders:
@@ -170,7 +169,7 @@ def _are_lost(given: list[Any]) -> bool:
 
 def _kept_functions(survey: Survey) -> Iterator[Patch]:
     """The ways to call an autograd.Function that code has kept: they look it up again."""
-    holders = [*forward_globals(survey), *(vars(each.module) for each in survey)]
+    holders = [*survey.code_globals, *(vars(each.module) for each in survey)]
     for holder in holders:
         for name, value in list(holder.items()):
             cls = getattr(value, "__self__", None) if isinstance(value, BuiltinMethodType) else None
