@@ -13,6 +13,7 @@ from types import BuiltinMethodType, CellType, FrameType, FunctionType
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 from torch.utils import checkpoint
 
 from layergraph.ir import Symbol
@@ -56,6 +57,7 @@ def unseen(capture: Records, survey: Survey) -> Iterator[Patch]:
     yield from _uncached(survey)
     yield torch.autograd.Function, "apply", _autograd_function(capture)
     yield from _kept_functions(survey)
+    yield nn.Module, "_apply", _applied(capture)
     yield torch.jit.ScriptFunction, "__call__", _scripted(capture)
     yield torch.autocast, "__enter__", _enter_autocast(capture)
     yield torch.autocast, "__exit__", _exit_autocast(capture)
@@ -179,6 +181,28 @@ def _kept_functions(survey: Survey) -> Iterator[Patch]:
 
 def _apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
     return cls.apply(*args, **kwargs)
+
+
+def _applied(capture: Records) -> Callable[..., Any]:
+    """``module.to(dtype)`` and its like, which mostly have nothing to do."""
+    apply: Callable[..., Any] = nn.Module._apply
+
+    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if not capture.is_recording():
+            return apply(module, *args, **kwargs)
+        before = capture.unrecorded(_laid, (module,), {})
+        result = capture.unrecorded(apply, (module, *args), kwargs)
+        if capture.unrecorded(_laid, (module,), {}) != before:
+            capture.refuse("a module that is moved or cast while the model runs")
+        return result
+
+    return call
+
+
+def _laid(module: nn.Module) -> list[tuple[Any, ...]]:
+    """Where the tensors of a module are, and of which dtype."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return [(each.dtype, each.device, each.untyped_storage()._cdata) for each in tensors]
 
 
 def _scripted(capture: Records) -> Callable[..., Any]:
