@@ -439,7 +439,8 @@ class Running(Capture):
             self.refuse(f"{name}, which computes gradients")
         recorded = len(self.recorder.scope.items)
         result = func(*_lost(args), **_lost(kwargs))
-        if recorded == len(self.recorder.scope.items):
+        concerned = not _holds_no_tensor([*args, *kwargs.values(), result])
+        if concerned and recorded == len(self.recorder.scope.items):
             what = func.__self__.__name__ if name == "__get__" else name or repr(func)
             self.refuse(f"{what!r} of a tensor, which has no name in an IR")
         return result
