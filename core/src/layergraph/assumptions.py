@@ -47,6 +47,25 @@ def assume_length(value: Sized, expected: int, where: str) -> None:
         )
 
 
+def assume_container(value: object, kind: str, keys: object, where: str) -> None:
+    """Raise if an input is not the container that it was at the capture.
+
+    Args:
+        value: the input, or a part of it.
+        kind: the name of its class: ``"list"``, say.
+        keys: the keys of a dict in order; how many items another container has.
+        where: which input it is.
+
+    Raises:
+        AssumptionError: it is of another class, or has other keys, or more items or fewer.
+    """
+    assume(type(value).__name__, kind, f"the class of {where}")
+    if isinstance(value, dict):
+        assume(list(value), keys, f"the keys of {where}")
+    elif isinstance(value, Sized):
+        assume(len(value), keys, f"the number of items of {where}")
+
+
 def assume_tensor(
     value: object, name: str, rank: int | None = None, dtype: torch.dtype | None = None
 ) -> None:

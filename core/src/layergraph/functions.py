@@ -45,6 +45,7 @@ _BUILTINS: tuple[Function, ...] = (divmod, round)
 # What a graph does besides computing.
 _OWN: tuple[Function, ...] = (
     assumptions.assume,
+    assumptions.assume_container,
     assumptions.assume_length,
     regions.set_grad_enabled,
     regions.enter_autocast,
@@ -59,8 +60,8 @@ SIZED_METHODS = (
 
 # Torch leaves them out for other reasons; its own layers call some of them.
 _UNLISTED = (
-    "_assert _weight_norm as_strided broadcast_shapes is_autocast_enabled is_grad_enabled "
-    "promote_types rand_like randint_like randn_like result_type unflatten"
+    "_assert _weight_norm as_strided broadcast_shapes get_default_dtype is_autocast_enabled "
+    "is_grad_enabled promote_types rand_like randint_like randn_like result_type unflatten"
 ).split()
 
 _METHODS = (
@@ -257,7 +258,8 @@ def _attributes() -> dict[str, str]:
 def _by_name() -> dict[str, Target]:
     table = {full: Target("attribute", name) for name, full in _attributes().items()}
     listed = get_overridable_functions()
-    for name in _METHODS + [each.__name__ for each in listed[torch.Tensor]]:
+    operators = [f"__{name}__" for name in _operator_methods()]
+    for name in _METHODS + operators + [each.__name__ for each in listed[torch.Tensor]]:
         usable = not name.startswith("_") or name.strip("_") in _operator_methods()
         if usable and name not in _REFUSED_METHODS and callable(getattr(torch.Tensor, name, None)):
             table[f"torch.Tensor.{name}"] = Target("call_method", name)
@@ -279,8 +281,8 @@ def _by_name() -> dict[str, Target]:
 
 
 def _operator_methods() -> frozenset[str]:
-    names = {name.strip("_") for name in _OPERATORS}
-    return frozenset(names | {f"r{name}" for name in names})
+    names = {name.strip("_") for name in _OPERATORS} | {"div"}
+    return frozenset(names | {f"r{name}" for name in names} | {"reversed"})
 
 
 @functools.cache

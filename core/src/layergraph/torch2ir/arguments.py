@@ -207,8 +207,9 @@ class _Binding:
             where = f"a part of the input {self._name!r}"
             late.call(("fixed", part), "layergraph.assume", (part(), expected, where))
             return given
-        where = f"the input {self._name!r}"
-        late.call(("length", part), "layergraph.assume_length", (part(), len(given), where))
+        keys = list(given) if isinstance(given, dict) else len(given)
+        said = (type(given).__name__, keys, f"the input {self._name!r}")
+        late.call(("container", part), "layergraph.assume_container", (part(), *said))
         items = given.items() if isinstance(given, dict) else enumerate(given)
         copies = {key: self._inside(item, late, _element(late, part, key)) for key, item in items}
         return _like(given, copies)

@@ -25,6 +25,7 @@ class Value:
         wish: what a node of it would be called.
         rank: the number of its dimensions; None if it is no tensor, or the capture cannot know.
         dtype: its dtype, likewise.
+        call: what gave it; None if it was given to the model.
     """
 
     position: int
@@ -32,6 +33,7 @@ class Value:
     wish: str
     rank: int | None = None
     dtype: Symbol | None = None
+    call: Call | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class Late:
         """The value of a call at this place; the call is made if it was not."""
         if key not in self.calls:
             value = Value(self.position, self.scope, _wish(target))
-            self.calls[key] = Call("function", target, args, kwargs or {}, value)
+            value.call = self.calls[key] = Call("function", target, args, kwargs or {}, value)
         return self.calls[key].value
 
 
@@ -155,12 +157,10 @@ class Recorder:
     Attributes:
         root: the call of the model.
         scope: the module call that is being recorded.
-        calls: what gave each value.
     """
 
     def __init__(self) -> None:
         self._position = 0
-        self.calls: dict[Value, Call] = {}
         self.root = self.scope = Scope("", None, 0)
 
     def value(self, wish: str) -> Value:
@@ -179,8 +179,8 @@ class Recorder:
     ) -> Value:
         """Add a call to the current module call."""
         value = self.value(_wish(target))
-        call = self.calls[value] = Call(kind, target, args, kwargs, value, where)
-        self.scope.items.append(call)
+        value.call = Call(kind, target, args, kwargs, value, where)
+        self.scope.items.append(value.call)
         return value
 
     def late(self) -> Late:

@@ -107,7 +107,7 @@ class Capture(ABC):
         """
 
     @abstractmethod
-    def passed(self, given: Any) -> Any:
+    def passed(self, args: Any, kwargs: Any) -> Any:
         """Arguments in which tensors of the caller have become values that are passed in."""
 
     @abstractmethod
@@ -185,7 +185,7 @@ class Capture(ABC):
         kwargs: dict[str, Any],
     ) -> Any:
         # The arguments belong to the caller, so that they are read before the call begins.
-        args, kwargs = self.passed(args), self.passed(kwargs)
+        args, kwargs = self.passed(args, kwargs)
         border = self.border(args), self.border(kwargs)
         is_root = surveyed is self.survey.root
         scope = self.recorder.root if is_root else self.recorder.enter(surveyed.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -31,6 +32,9 @@ class Constants:
                 for name, value in vars(surveyed.module).items():
                     if name not in _REGISTERED:
                         self._search(value, _DEEPEST)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(self._found.values())
 
     def holds(self, tensor: torch.Tensor) -> bool:
         """Whether the tensor is one of them."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -88,6 +88,8 @@ class Torch2Ir(Registry):
         """
         if not isinstance(model, nn.Module):
             raise CaptureError(f"{model!r} is no torch.nn.Module; convert a module")
+        if values not in get_args(Values):
+            raise CaptureError(f"values is {values!r}; say one of {', '.join(get_args(Values))}")
         found: list[Unsupported] = []
         survey = Survey(model, partial(self._ask, found))
         memory = Memory()
@@ -247,6 +249,8 @@ def _describe_tensors(
     for name, tensor, persistent in listed(surveyed.module):
         key = f"{surveyed.path}.{name}" if surveyed.path else name
         first = keys.setdefault(id(tensor), key)
+        if tensor._backward_hooks or tensor._post_accumulate_grad_hooks:
+            raise CaptureError(f"{key!r} has hooks on its gradient, which a graph cannot hold")
         spec = describe(tensor, key, persistent=persistent, whole=not surveyed.is_leaf)
         if first != key:
             spec.tied, spec.value = first, None

@@ -105,10 +105,18 @@ def unchanged(survey: Survey) -> Iterator[list[Change]]:
     """
     holders = list(_holders(survey))
     before = [holder.copy() for _, _, holder in holders]
+    classes = {
+        cls: dict(vars(cls))
+        for each in survey
+        for cls in type(each.module).__mro__
+        if not each.is_leaf and not cls.__module__.startswith(("torch.", "builtins"))
+    }
     changes: list[Change] = []
     try:
         yield changes
     finally:
+        for cls, members in classes.items():
+            _put_back(cls, members)
         for (module, place, holder), was in zip(holders, before, strict=True):
             name = _difference(holder, was)
             if name is not None:
@@ -116,18 +124,51 @@ def unchanged(survey: Survey) -> Iterator[list[Change]]:
                 fill(holder, was)
 
 
+def _put_back(cls: type, members: dict[str, Any]) -> None:
+    """Put back what was assigned to a class.
+
+    Raises:
+        CaptureError: something was.
+    """
+    now = dict(vars(cls))
+    name = _difference(now, members)
+    if name is not None:
+        for key in now.keys() - members.keys():
+            delattr(cls, key)
+        for key in [key for key, value in members.items() if now.get(key) is not value]:
+            setattr(cls, key, members[key])
+        raise CaptureError(
+            f"the model assigns {cls.__qualname__}.{name}: what a class keeps from one call to the "
+            "next, a graph cannot hold; use a buffer and change it in place"
+        )
+
+
 _REGISTERED = ("_parameters", "_buffers", "_modules")
+_PLAIN_HOMES = frozenset({"builtins", "torch", "numpy"})
 _OF_TORCH = frozenset(vars(nn.Module())) - set(_REGISTERED)
 
 
 def _holders(survey: Survey) -> Iterator[tuple[Surveyed, str, Container]]:
     """Everything that holds attributes of modules, with the name of the attribute that it is."""
+    seen: set[object] = set()
     for each in survey:
         members = vars(each.module)
         yield each, "", members
-        for name, value in members.items():
-            if name not in _OF_TORCH and isinstance(value, dict | list | set):
+        for name, value in list(members.items()):
+            if name in _OF_TORCH:
+                continue
+            if isinstance(value, dict | list | set):
                 yield each, "" if name in _REGISTERED else name, value
+            elif type(value).__module__.split(".")[0] not in _PLAIN_HOMES:
+                inside = getattr(value, "__dict__", None)
+                if isinstance(inside, dict) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield each, name, inside
+    for scope in forward_globals(survey):
+        yield survey.root, "", scope
+        for name, value in list(scope.items()):
+            if type(value) in (dict, list, set) and not name.startswith("__"):
+                yield survey.root, name, value
 
 
 def _difference(now: Any, was: Any) -> object:
@@ -145,9 +186,11 @@ def _difference(now: Any, was: Any) -> object:
 
 
 def are_one(one: Any, other: Any) -> bool:
-    """Whether two are one object, or the same numbers in the same memory, or lists of such."""
+    """Whether two are one object, or the same numbers in the same memory, or hold such."""
     if one is other or type(one) is not type(other):
         return one is other
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(are_one(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(are_one, one, other))
     if isinstance(one, torch.Tensor) and one.layout is other.layout is torch.strided:

@@ -12,43 +12,59 @@ from torch.nn.modules import module as hooks
 
 from layergraph.errors import CaptureError
 from layergraph.state import all_tensors
+from layergraph.torch2ir.constants import Constants
 from layergraph.torch2ir.survey import Survey
 
 
 class Kept:
     """Keeps the state of a model, and that of the random number generators, as they were.
 
+    Buffers and constants are saved at the beginning; parameters, which are large, when something is
+    about to change them or gets hold of their memory.
+
     Args:
         survey: the model.
+        constants: the tensors that it has besides.
         device: where it runs; None if nothing tells.
 
     Raises:
         CaptureError: on leaving: the model drew random numbers that a graph cannot draw, or changed
-            a parameter unseen.
+            a tensor in a way that a graph cannot.
     """
 
-    def __init__(self, survey: Survey, device: torch.device | None) -> None:
+    def __init__(self, survey: Survey, constants: Constants, device: torch.device | None) -> None:
         self._survey = survey
+        self._constants = constants
         self._device = device
-        self._saved: dict[int, torch.Tensor] = {}
 
-    def save(self, tensor: torch.Tensor) -> None:
-        """Keep the value of a tensor of the model that is about to be changed."""
-        if id(tensor) in self._versions and id(tensor) not in self._saved:
-            self._saved[id(tensor)] = tensor.detach().clone()
+    def save(self, *tensors: object) -> None:
+        """Keep the values of all tensors of the model that share memory with one of the given."""
+        for each in tensors:
+            if isinstance(each, torch.Tensor):
+                for identity in self._by_memory.get(_memory(each), ()):
+                    self._save(identity)
+
+    def _save(self, identity: int) -> None:
+        if identity not in self._saved:
+            self._saved[identity] = self._tensors[identity][1].detach().clone()
 
     def __enter__(self) -> Self:
         if hooks._global_forward_hooks or hooks._global_forward_pre_hooks:
             raise CaptureError(
                 "there are global module hooks, which a graph cannot hold; remove them"
             )
+        self._saved: dict[int, torch.Tensor] = {}
         self._tensors: dict[int, tuple[str, torch.Tensor]] = {}
-        self._versions: dict[int, int] = {}
+        self._by_memory: dict[int, list[int]] = {}
         for key, tensor, _ in all_tensors(self._survey.root.module):
-            self._tensors[id(tensor)] = key, tensor
-            self._versions[id(tensor)] = version(tensor)
+            self._tensors.setdefault(id(tensor), (key, tensor))
+        for tensor in self._constants:
+            self._tensors.setdefault(id(tensor), ("", tensor))
+        for identity, (_, tensor) in self._tensors.items():
+            self._by_memory.setdefault(_memory(tensor), []).append(identity)
             if not isinstance(tensor, torch.nn.Parameter):
-                self.save(tensor)
+                self._save(identity)
+        self._versions = {key: version(tensor) for key, (_, tensor) in self._tensors.items()}
         self._generators = _generators(self._device)
         self._drawn = _foreign_generators()
         return self
@@ -60,28 +76,37 @@ class Kept:
         trace: TracebackType | None,
     ) -> None:
         self._put_back_generators()
-        unseen: list[str] = []
+        unseen = self._put_back_tensors()
+        drawn = _foreign_generators() != self._drawn
+        if drawn:
+            _put_back_foreign(self._drawn)
+        if error is not None:
+            return
+        if unseen is not None:
+            raise CaptureError(
+                f"the model changes {unseen or 'a tensor that it has not registered'} in a way in "
+                "which a graph cannot; change a buffer, by a function that works in place"
+            )
+        if drawn:
+            raise CaptureError(
+                "the model draws random numbers from Python or numpy: a graph would have the same "
+                "ones each time; draw them from torch"
+            )
+
+    def _put_back_tensors(self) -> str | None:
+        """Put back what was saved; give the key of a tensor that may not change, but did."""
+        unseen = None
         with torch.no_grad():
             for identity, (key, tensor) in self._tensors.items():
                 saved = self._saved.get(identity)
                 # Not all kernels count up the version, as that of batch norm does not.
                 if saved is not None and not _same_bits(tensor, saved):
                     tensor.copy_(saved)
-                elif saved is None and version(tensor) != self._versions[identity]:
-                    unseen.append(key)
-        if error is not None:
-            return
-        if unseen:
-            raise CaptureError(
-                f"the model changes its parameter {unseen[0]!r} where capture does not see it; "
-                "convert it without inputs, or give the module a handler"
-            )
-        if _foreign_generators() != self._drawn:
-            _put_back_foreign(self._drawn)
-            raise CaptureError(
-                "the model draws random numbers from Python or numpy: a graph would have the same "
-                "ones each time; draw them from torch"
-            )
+                    changed = not key
+                else:
+                    changed = saved is None and version(tensor) != self._versions[identity]
+                unseen = key if changed else unseen
+        return unseen
 
     def _put_back_generators(self) -> None:
         for device, state in self._generators.items():
@@ -93,6 +118,13 @@ class Kept:
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.is_meta or torch.equal(one, other)
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    """What tell the tensors apart that share no memory."""
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        return id(tensor)
+    return int(tensor.untyped_storage()._cdata)
 
 
 def version(tensor: torch.Tensor) -> int:

@@ -37,7 +37,7 @@ def opened(result: Any, around: tuple[int, ...] = ()) -> Any:
     if dataclasses.is_dataclass(result):
         fields = [field.name for field in dataclasses.fields(result)]
         return {name: opened(getattr(result, name), inner) for name in fields}
-    if not hasattr(result, "__dict__"):
+    if callable(result) or not hasattr(result, "__dict__"):
         return result
     return {
         name: opened(value, inner)

@@ -58,7 +58,7 @@ class Answers(Protocol):
     ) -> Any:
         """Call something of which nothing is recorded."""
 
-    def set_grad_enabled(self, mode: bool, *, ends: bool) -> None:
+    def set_grad_enabled(self, mode: bool, region: object, leaves: bool) -> None:
         """Note a region without gradients, or with them."""
 
 
@@ -79,6 +79,10 @@ def questions(capture: Answers) -> dict[Any, Question]:
         tensor.tolist: asked.numbers,
         tensor.__contains__: asked.contains,
         torch._assert: asked.claim,
+        tensor.grad_fn.__get__: asked.gradients,
+        tensor.is_leaf.__get__: asked.gradients,
+        tensor.is_meta.__get__: asked.is_meta,
+        tensor.__format__: asked.text,
     }
     table |= dict.fromkeys((tensor.item, tensor.__int__, tensor.__float__), asked.number)
     table |= dict.fromkeys((tensor.__index__, tensor.__complex__), asked.number)
@@ -113,8 +117,7 @@ _LEAVING = ("numpy", "__array__", "data_ptr", "__dlpack__", "untyped_storage", "
 
 # What is the same for all that a graph works on, or has to be free to change: where tensors are.
 _UNASKED = (
-    "__repr__ __format__ get_device is_cpu is_cuda is_inference is_ipu is_leaf is_meta is_mkldnn "
-    "is_mps "
+    "__repr__ _version get_device is_cpu is_cuda is_inference is_ipu is_mkldnn is_mps "
     "is_mtia is_nested is_quantized is_sparse is_sparse_csr is_vulkan is_xpu layout"
 ).split()
 
@@ -218,13 +221,34 @@ class _Questions:
             device, lambda: late.call("device", "torch.Tensor.device", (value,))
         )
 
+    def gradients(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Whether there will be gradients."""
+        value = self._known(args[0])
+        requires = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
+        self._capture.decided(
+            "torch.Tensor.requires_grad", (value,), self._answer(requires, args[:1], {})
+        )
+        return self._answer(func, args, kwargs)
+
+    def is_meta(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Whether there are numbers at all."""
+        answer = self._answer(func, args, kwargs)
+        self._capture.decided("torch.Tensor.is_meta", (self._known(args[0]),), answer)
+        return answer
+
+    def text(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A number as text; without a format it is printed, and nobody decides by that."""
+        if args[1]:
+            return self.number(func, args, kwargs)
+        return self._answer(func, args, kwargs)
+
     def nothing(self, func: Any, args: Any, kwargs: Any) -> Any:
         """What needs no note."""
         return self._answer(func, args, kwargs)
 
     def grad_mode(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A region without gradients, or with them."""
-        self._capture.set_grad_enabled(args[0], ends=_is_exit())
+        self._capture.set_grad_enabled(args[0], *_region())
         return self._answer(func, args, kwargs)
 
     # --- numbers ---
@@ -281,17 +305,18 @@ class _Questions:
         return self._answer(func, args, kwargs)
 
 
-def _is_exit() -> bool:
-    """Whether torch is leaving a region, of which it does not tell apart from entering one."""
+def _region() -> tuple[object, bool]:
+    """The region that torch is entering or leaving, and whether it is leaving: by one function."""
     frame: FrameType | None = sys._getframe(1)
-    names: list[str] = []
-    while frame is not None and len(names) < _DEPTH:
-        names.append(frame.f_code.co_name if frame.f_code.co_filename == _GRAD_MODE else "")
+    while frame is not None and frame.f_code.co_filename != _GRAD_MODE:
         frame = frame.f_back
-    return "__exit__" in names
+    region, leaves = None, False
+    while frame is not None and frame.f_code.co_filename == _GRAD_MODE:
+        region, leaves = frame.f_locals.get("self"), frame.f_code.co_name == "__exit__"
+        frame = frame.f_back
+    return region, leaves
 
 
-_DEPTH = 8
 _GRAD_MODE = torch.autograd.grad_mode.__file__
 _SIZE = "torch.Tensor.size"
 _STRIDE = "torch.Tensor.stride"

@@ -22,7 +22,7 @@ from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
 from layergraph.torch2ir import sizes
 from layergraph.torch2ir.arguments import Arguments, Part
-from layergraph.torch2ir.calls import Late, Scope, StateRead, Value
+from layergraph.torch2ir.calls import Late, Scope, StateRead, Trace, Value
 from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
 from layergraph.torch2ir.constants import Constants
 from layergraph.torch2ir.guards import are_one
@@ -37,15 +37,16 @@ from layergraph.torch2ir.unseen import unseen
 _GETITEM = "operator.getitem"
 
 _AS_OPERATORS = {
-    "torch.Tensor.__getitem__": _GETITEM,
-    "torch.Tensor.__setitem__": "operator.setitem",
+    f"torch.Tensor.__{name}__": f"operator.{name}" for name in "getitem setitem pow".split()
 }
 
-# How many parts they give, the sizes of what they are given decide.
-_TAKING_APART = frozenset(
-    f"{home}.{name}"
-    for home in ("torch", "torch.Tensor")
-    for name in "chunk split tensor_split unbind unsafe_chunk unsafe_split".split()
+# What they give of the same arguments is always the same.
+_FIXED = frozenset(
+    {
+        *(f"torch.{name}" for name in "arange eye full linspace ones tensor zeros".split()),
+        *(f"torch.Tensor.{name}" for name in "add div mul sub neg unbind view reshape to".split()),
+        _GETITEM,
+    }
 )
 
 
@@ -81,14 +82,17 @@ class Running(Capture):
         self.values = values
         self._arguments = arguments
         self._constants = constants
-        self._kept = Kept(survey, arguments.device)
+        self._kept = Kept(survey, constants, arguments.device)
         self._inside = 0
         # A tensor is known as long as it lives: afterwards another one may get its id.
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], Value | Part]] = {}
         self._devices: dict[int, tuple[torch.device, Part]] = {}
         self._emitted: dict[int, tuple[Traced, Value]] = {}
         self._assumed: dict[Scope, set[Any]] = {}
-        self._regions: list[Value] = []
+        self._regions: dict[int, tuple[object, Value]] = {}
+        self._changes_in_place = False
+        self._caught: list[str] = []
+        self._as_surveyed = {id(each.module): _members(each) for each in survey}
         self._questions = questions(self)
 
     # --- running ---
@@ -121,14 +125,35 @@ class Running(Capture):
         self, surveyed: Surveyed, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
         """See :class:`Capture`."""
+        if not are_one(_members(surveyed), self._as_surveyed[id(surveyed.module)]):
+            self.refuse(f"a change of {surveyed.path!r} that lasts for a call")
         lowered, named = self.lower(args), self.lower(kwargs)
         before = _versions(args, kwargs)
         if getattr(surveyed.module, "max_norm", None) is not None:
-            for tensor in surveyed.module.parameters():
-                self._kept.save(tensor)
-        result = self.unrecorded(original, (surveyed.module, *args), kwargs)
+            self._kept.save(*surveyed.module.parameters())
+        result = self._tried(surveyed.path, original, (surveyed.module, *args), kwargs)
         value = self.recorder.call("module", surveyed.path, lowered, named)
         return self._bound(result, value, before)
+
+    def _tried(
+        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call something; if it fails, and the model goes on, that is to be refused."""
+        try:
+            return self.unrecorded(function, args, kwargs)
+        except Exception:
+            self._caught.append(name)
+            raise
+
+    def run(self) -> Trace:
+        """See :class:`Capture`."""
+        trace = super().run()
+        if self._caught:
+            raise CaptureError(
+                f"the model catches an error of {self._caught[0]}: for other inputs there may be "
+                "none, and a graph cannot decide by that"
+            )
+        return trace
 
     def unrecorded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -152,20 +177,27 @@ class Running(Capture):
                 return self._alias(result, self.recorder.call("same", "", (value,), {}))
         return result
 
-    def passed(self, given: Any) -> Any:
+    def passed(self, args: Any, kwargs: Any) -> Any:
         """See :class:`Capture`."""
-        kind = type(given)
-        if isinstance(given, torch.Tensor):
-            key = None if self._value_of(given) else self.state_keys.get(id(given))
-            if key is not None:
-                return self._alias(given, self.recorder.call("state", key, (), {}))
-        elif kind is tuple or kind is list:
-            passed = [self.passed(each) for each in given]
-            return given if _alike(passed, given) else kind(passed)
-        elif kind is dict:
-            by_name = {key: self.passed(each) for key, each in given.items()}
-            return given if _alike(by_name.values(), given.values()) else by_name
-        return given
+        aliases: dict[int, torch.Tensor] = {}
+
+        def passed(given: Any) -> Any:
+            kind = type(given)
+            if isinstance(given, torch.Tensor):
+                key = None if self._value_of(given) else self.state_keys.get(id(given))
+                if key is not None and id(given) not in aliases:
+                    value = self.recorder.call("state", key, (), {})
+                    aliases[id(given)] = self._alias(given, value)
+                return aliases.get(id(given), given)
+            if kind is tuple or kind is list:
+                inside = [passed(each) for each in given]
+                return given if _alike(inside, given) else kind(inside)
+            if kind is dict:
+                by_name = {key: passed(each) for key, each in given.items()}
+                return given if _alike(by_name.values(), given.values()) else by_name
+            return given
+
+        return passed(args), passed(kwargs)
 
     def border(self, value: Any) -> Plain:
         """See :class:`Capture`: what a graph cannot hold is left out, for dataflow alone counts."""
@@ -174,7 +206,8 @@ class Running(Capture):
     def _read_at_border(self, value: Any) -> Plain:
         if isinstance(value, torch.Tensor):
             return self._value_of(value)
-        return self.read(value) if isinstance(value, Traced) else None
+        known = isinstance(value, Traced) and value.witness is self
+        return self.read(value) if known else None
 
     def returned(self, result: Any) -> Plain:
         """See :class:`Capture`."""
@@ -210,6 +243,8 @@ class Running(Capture):
         if isinstance(value, torch.Tensor):
             return self._value_of(value) or self._state(value)
         if isinstance(value, Traced):
+            if value.witness is not self:
+                raise UnknownValueError("a size that was kept from an earlier capture")
             return self._number(value)
         if isinstance(value, torch.device):
             return self._device(value)
@@ -366,17 +401,19 @@ class Running(Capture):
             self.refuse(str(error))
             lowered, named = (), {}
         before = _versions(args, kwargs)
-        if (_is_in_place(name) or kwargs.get("max_norm") is not None) and args:
-            for tensor in args[:2]:
-                if isinstance(tensor, torch.Tensor):
-                    self._kept.save(tensor)
-        result = self.unrecorded(func, args, kwargs)
+        if _is_in_place(name) or name in _SHARING or kwargs.keys() & _CHANGING:
+            self._kept.save(*args, *kwargs.values())
+        result = self._tried(name, func, args, kwargs)
         if result is not None and _holds_no_tensor(result):
             return self._asked(name, lowered, named, result)
         value = self.recorder.call("function", name, lowered, named)
-        if name in _TAKING_APART:
-            late = self.recorder.late()
-            late.call("length", "layergraph.assume_length", (value, len(result), code_place()))
+        if type(result) in (list, tuple):
+            # How many there are, the sizes of what is given may decide.
+            said = (value, len(result), code_place())
+            self.recorder.call("function", "layergraph.assume_length", said, {})
+        self._changes_in_place |= any(
+            version(each) != before[id(each)] for each in args if id(each) in before
+        )
         return self._bound(result, value, before)
 
     def _asked(
@@ -392,14 +429,20 @@ class Running(Capture):
 
     def _unnamed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call of a function without a name; what it does is recorded one level below."""
-        if getattr(func, "__name__", "") == "__set__":
+        name = getattr(func, "__name__", "")
+        if name == "__set__":
             name = func.__self__.__name__
             if name != "data" or not self.unrecorded(are_one, args, {}):
                 self.refuse(f"setting the attribute {name!r} of a tensor")
             return self.unrecorded(func, args, kwargs)
         if (getattr(func, "__module__", None) or "").startswith("torch.autograd"):
-            self.refuse(f"{func.__name__}, which computes gradients")
-        return func(*_bare(args), **_bare(kwargs))
+            self.refuse(f"{name}, which computes gradients")
+        recorded = len(self.recorder.scope.items)
+        result = func(*_lost(args), **_lost(kwargs))
+        if recorded == len(self.recorder.scope.items):
+            what = func.__self__.__name__ if name == "__get__" else name or repr(func)
+            self.refuse(f"{what!r} of a tensor, which has no name in an IR")
+        return result
 
     def aten(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call that only torch's dispatcher sees, and make it."""
@@ -408,23 +451,25 @@ class Running(Capture):
             self.refuse(f"the operation {func}, which has no name in an IR")
             return func(*args, **kwargs)
         if _takes_sizes(func, args, kwargs):
-            for tensor in args:
-                if isinstance(tensor, torch.Tensor):
-                    self._assume_shape(tensor)
+            self.assume_shapes(args, kwargs)
         return self.function(name, func, args, kwargs)
 
-    def _assume_shape(self, tensor: torch.Tensor) -> None:
-        value = self._value_of(tensor)
-        if value is not None and self.is_new(("shape", value)):
-            size = self.recorder.call("function", "torch.Tensor.size", (value,), {})
-            self.expect(size, tuple(tensor.shape))
+    def assume_shapes(self, args: Any, kwargs: Any) -> None:
+        """Note that the shapes of tensors decide what the graph is."""
+        for tensor in [*args, *kwargs.values()]:
+            value = self._value_of(tensor) if isinstance(tensor, torch.Tensor) else None
+            if value is not None and self.is_new(("shape", value)):
+                size = self.recorder.call("function", "torch.Tensor.size", (value,), {})
+                self.expect(size, self.unrecorded(_shape, (tensor,), {}))
 
-    def set_grad_enabled(self, mode: bool, *, ends: bool) -> None:
+    def set_grad_enabled(self, mode: bool, region: object, leaves: bool) -> None:
         """Record the begin or the end of a region without gradients, or with them."""
-        given: Plain = self._regions.pop() if ends and self._regions else mode
+        known = self._regions.pop(id(region), None) if leaves else None
+        given: Plain = mode if known is None else known[1]
         value = self.recorder.call("function", "layergraph.set_grad_enabled", (given,), {})
-        if not ends:
-            self._regions.append(value)
+        if region is not None and not leaves:
+            # Its first call tells what was before.
+            self._regions.setdefault(id(region), (region, value))
 
     # --- results ---
 
@@ -475,17 +520,16 @@ class Running(Capture):
         """Whether a value is the same for all inputs and all states of the model."""
         pending = [value]
         seen: set[Value] = set()
-        while pending:
+        while pending and not self._changes_in_place:
             leaf = pending.pop()
             if isinstance(leaf, StateRead) and not leaf.key.startswith(":"):
                 return False
             if isinstance(leaf, Value) and leaf not in seen:
                 seen.add(leaf)
-                call = self.recorder.calls.get(leaf)
-                if call is None or call.kind != "function" or _is_random(call.target):
+                if leaf.call is None or leaf.call.target not in _FIXED:
                     return False
-                pending += leaves(call.args, call.kwargs)
-        return True
+                pending += leaves(leaf.call.args, leaf.call.kwargs)
+        return not pending
 
 
 class _FunctionMode(TorchFunctionMode):
@@ -532,12 +576,25 @@ def _is_in_place(name: str) -> bool:
     return changes_its_first_argument(name)
 
 
-_RANDOM = "rand normal bernoulli dropout multinomial empty poisson exponential".split()
+# Under these arguments something else than the result is changed.
+_CHANGING = frozenset({"inplace", "max_norm", "out"})
+# What they give shares memory, but does not count changes.
+_SHARING = frozenset({"torch.Tensor.data", "torch.Tensor.detach", "torch.detach"})
 
 
-@functools.cache
-def _is_random(name: str) -> bool:
-    return any(each in name for each in _RANDOM)
+def _members(surveyed: Surveyed) -> tuple[Any, ...]:
+    """What makes a leaf behave as it does."""
+    if not surveyed.is_leaf:
+        return ()
+    return tuple(
+        [
+            (dict(vars(each)), *(dict(vars(each)[name]) for name in _REGISTERED))
+            for each in surveyed.module.modules()
+        ]
+    )
+
+
+_REGISTERED = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
 
 
 def _element(late: Late, whole: Part, key: Any) -> Part:
@@ -566,6 +623,24 @@ def _bare(value: Any) -> Any:
         return {key: _bare(each) for key, each in value.items()}
     if kind is slice:
         return slice(plain(value.start), plain(value.stop), plain(value.step))
+    return value
+
+
+def _shape(tensor: torch.Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
+
+
+def _lost(value: Any) -> Any:
+    """A value whose numbers are taken to be the same for all inputs."""
+    kind = type(value)
+    if kind is TracedInt or kind is TracedFloat:
+        return value.lose()
+    if kind is torch.Size:
+        return torch.Size([_lost(each) for each in value])
+    if kind is tuple or kind is list:
+        return kind([_lost(each) for each in value])
+    if kind is dict:
+        return {key: _lost(each) for key, each in value.items()}
     return value
 
 

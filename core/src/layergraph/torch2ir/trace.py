@@ -148,16 +148,19 @@ class Tracing(Capture, TracerBase):
             return Proxy(self.recorder.call("same", "", (result.node,), {}), self)
         return result
 
-    def passed(self, given: Any) -> Any:
+    def passed(self, args: Any, kwargs: Any) -> Any:
         """See :class:`Capture`."""
+        return self._passed(args), self._passed(kwargs)
+
+    def _passed(self, given: Any) -> Any:
         if isinstance(given, torch.Tensor):
             key = self.read(given)
             if isinstance(key, StateRead):
                 return Proxy(self.recorder.call("state", key.key, (), {}), self)
         if type(given) in (tuple, list):
-            return type(given)([self.passed(each) for each in given])
+            return type(given)([self._passed(each) for each in given])
         if type(given) is dict:
-            return {key: self.passed(each) for key, each in given.items()}
+            return {key: self._passed(each) for key, each in given.items()}
         return given
 
     def border(self, value: Any) -> Plain:

@@ -6,9 +6,10 @@ import functools
 import inspect
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import CellType, FunctionType
+from types import BuiltinMethodType, CellType, FrameType, FunctionType
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +23,7 @@ from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.survey import Survey
 
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+_OWN = f"{Path(__file__).parent}{os.sep}"
 
 
 class Records(Protocol):
@@ -38,6 +40,14 @@ class Records(Protocol):
     def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
         """Note that the model may decide by what a function gives."""
 
+    def unrecorded(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call something of which nothing is recorded."""
+
+    def assume_shapes(self, args: Any, kwargs: Any) -> None:
+        """Note that the shapes of tensors decide."""
+
     def device_type(self, kind: str) -> Plain:
         """The form of a type of device."""
 
@@ -46,6 +56,8 @@ def unseen(capture: Records, survey: Survey) -> Iterator[Patch]:
     """The patches that show it."""
     yield from _uncached(survey)
     yield torch.autograd.Function, "apply", _autograd_function(capture)
+    yield from _kept_functions(survey)
+    yield torch.jit.ScriptFunction, "__call__", _scripted(capture)
     yield torch.autocast, "__enter__", _enter_autocast(capture)
     yield torch.autocast, "__exit__", _exit_autocast(capture)
     yield (
@@ -65,8 +77,33 @@ def unseen(capture: Records, survey: Survey) -> Iterator[Patch]:
                 f"what torch.{name} makes while the model runs; register it with register_buffer",
             ),
         )
-    yield torch, "is_grad_enabled", _asked(capture, torch.is_grad_enabled)
-    yield torch, "is_autocast_enabled", _asked(capture, torch.is_autocast_enabled)
+    for name in ("is_grad_enabled", "is_autocast_enabled", "get_default_dtype"):
+        yield torch, name, _asked(capture, getattr(torch, name))
+    for holder, name, what in _UNHOLDABLE:
+        yield holder, name, _refused(capture, getattr(holder, name), what)
+
+
+_FROM_MEMORY = "numbers that come from outside torch while the model runs; register a buffer"
+_KERNEL = "a choice of attention's kernel"
+_INFERENCE = "an inference-mode region; use torch.no_grad"
+_RANDOM_STATE = "a change of the random number generator's state"
+_UNHOLDABLE: tuple[tuple[Any, str, str], ...] = (
+    (torch.inference_mode, "__enter__", _INFERENCE),
+    (torch, "from_numpy", _FROM_MEMORY),
+    (torch, "frombuffer", _FROM_MEMORY),
+    (torch, "from_dlpack", _FROM_MEMORY),
+    (torch, "manual_seed", _RANDOM_STATE),
+    (torch, "seed", _RANDOM_STATE),
+    (torch, "initial_seed", _RANDOM_STATE),
+    (torch, "set_rng_state", _RANDOM_STATE),
+    (torch, "get_rng_state", _RANDOM_STATE),
+    (torch.random, "fork_rng", _RANDOM_STATE),
+    (torch, "set_default_dtype", "a change of the default dtype"),
+    (torch, "set_autocast_enabled", "a change of autocast other than by a region"),
+    (torch.nn.attention, "_sdpa_kernel", _KERNEL),
+    (torch.autograd.graph.saved_tensors_hooks, "__enter__", "hooks on what gradients need"),
+    (threading.Thread, "start", "a thread"),
+)
 
 
 def _uncached(survey: Survey) -> Iterator[Patch]:
@@ -96,23 +133,72 @@ def _contents(cell: CellType) -> Any:
         return None
 
 
+def _is_ours(frame: FrameType) -> bool:
+    """Whether code of torch is running, or this capture's own."""
+    return frame.f_code.co_filename.startswith((_TORCH, _OWN))
+
+
 def _autograd_function(capture: Records) -> Any:
     apply = inspect.getattr_static(torch.autograd.Function, "apply")
 
     def call(cls: type, *args: Any, **kwargs: Any) -> Any:
-        if capture.is_recording():
-            if cls is checkpoint.CheckpointFunction:
-                # It computes what its function does, and again for the gradients: the graph's are
-                # the same. The second argument is about random numbers.
-                function, _, *given = args
-                return function(*given)
-            if not cls.__module__.startswith("torch.utils.checkpoint"):
-                capture.refuse(
-                    f"{cls.__name__}, an autograd.Function, whose gradient a graph cannot hold"
-                )
-        return apply.__get__(None, cls)(*args, **kwargs)
+        is_of_checkpoint = cls.__module__ == checkpoint.__name__
+        if not capture.is_recording() or (
+            is_of_checkpoint and cls is not checkpoint.CheckpointFunction
+        ):
+            return apply.__get__(None, cls)(*args, **kwargs)
+        if cls is not checkpoint.CheckpointFunction:
+            capture.refuse(
+                f"{cls.__name__}, an autograd.Function, whose gradient a graph cannot hold"
+            )
+            return apply.__get__(None, cls)(*args, **kwargs)
+        # It computes what its function does, and again for the gradients: the graph's are the same.
+        # The second argument is about random numbers.
+        function, _, *given = args
+        if capture.unrecorded(_are_lost, (given,), {}):
+            capture.refuse("a reentrant checkpoint of what needs no gradients; set use_reentrant")
+        return function(*given)
 
     return classmethod(call)
+
+
+def _are_lost(given: list[Any]) -> bool:
+    """Whether gradients are wanted, but none of the tensors has any."""
+    tensors = [each for each in given if isinstance(each, torch.Tensor)]
+    return torch.is_grad_enabled() and not any(each.requires_grad for each in tensors)
+
+
+def _kept_functions(survey: Survey) -> Iterator[Patch]:
+    """The ways to call an autograd.Function that code has kept: they look it up again."""
+    holders = [*forward_globals(survey), *(vars(each.module) for each in survey)]
+    for holder in holders:
+        for name, value in list(holder.items()):
+            cls = getattr(value, "__self__", None) if isinstance(value, BuiltinMethodType) else None
+            if isinstance(cls, type) and issubclass(cls, torch.autograd.Function):
+                yield holder, name, functools.partial(_apply, cls)
+
+
+def _apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+    return cls.apply(*args, **kwargs)
+
+
+def _scripted(capture: Records) -> Callable[..., Any]:
+    """Scripted functions, which decide by sizes unseen, and change while they are optimized."""
+    run: Callable[..., Any] = torch.jit.ScriptFunction.__call__
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        if not capture.is_recording():
+            return run(function, *args, **kwargs)
+        if any(each in str(function.inlined_graph) for each in _DECIDING):
+            capture.assume_shapes(args, kwargs)
+        with torch.jit._fuser.optimized_execution(False):
+            return run(function, *args, **kwargs)
+
+    return call
+
+
+# What scripted code asks of tensors, or decides by.
+_DECIDING = ("prim::If", "prim::Loop", "aten::size", "aten::len", "aten::dim", "aten::numel")
 
 
 def _enter_autocast(capture: Records) -> Callable[..., Any]:
@@ -150,7 +236,9 @@ def _exit_autocast(capture: Records) -> Callable[..., Any]:
 def _refused(capture: Records, original: Callable[..., Any], what: str) -> Callable[..., Any]:
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if capture.is_recording():
+        # Torch does the others for its own purposes too.
+        always = what in (_KERNEL, _INFERENCE)
+        if capture.is_recording() and (always or not _is_ours(sys._getframe(1))):
             capture.refuse(what)
         return original(*args, **kwargs)
 
@@ -164,8 +252,7 @@ def _asked(capture: Records, original: Callable[..., Any]) -> Callable[..., Any]
     def call(*args: Any) -> Any:
         result = original(*args)
         # Torch asks for itself all the time: for each region without gradients, say.
-        caller = sys._getframe(1).f_code.co_filename
-        if capture.is_recording() and not caller.startswith(_TORCH):
+        if capture.is_recording() and not _is_ours(sys._getframe(1)):
             capture.decided(name, tuple([capture.device_type(arg) for arg in args]), result)
         return result
 
