@@ -26,7 +26,8 @@ test: $(VENV)/.ready ## run every package's tests
 zoo: $(VENV)/.ready ## convert hundreds of models of torchvision and transformers, compare what comes back
 	$(BIN)/python -m zoo
 
-bench: $(VENV)/.ready ## time capture side by side with torch.export, on some models of the zoo
+bench: $(VENV)/.ready ## time capture against the models' own runs and torch.export, on some models of the zoo
+	$(BIN)/python -m benchmarks.capture
 	$(BIN)/python -m benchmarks.export
 
 check: $(VENV)/.ready ## check format, lint and types

@@ -1,7 +1,7 @@
 """Models of which it is known that they do not come back, or not for all inputs.
 
-All of them say so: at the capture, or where the rebuilt model is called with what it was not captured
-for. None is silently different.
+All of them say so: at the capture, or where the rebuilt model is called with what it was not
+captured for. None is silently different.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ _REASONS: dict[str, str] = {
     """,
     "its code asks whether the size is that of its weights, or is divisible, and else does more": """
         transformers/Dinov2ForImageClassification transformers/Dinov2Model
-        transformers/Dinov2WithRegistersModel transformers/LEDModel transformers/LongformerForMaskedLM
-        transformers/LongformerModel transformers/PegasusXModel transformers/SEWModel
+        transformers/Dinov2WithRegistersModel transformers/LEDModel
+        transformers/LongformerForMaskedLM transformers/LongformerModel transformers/PegasusXModel
+        transformers/SEWModel
         transformers/TimesformerModel
     """,
     "its code makes a plain int of a size": """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ def to_ir(
 
     Args, returns and raises as :meth:`layergraph.torch2ir.Torch2Ir.convert`.
     """
-    return Torch2Ir().convert(model, args, kwargs, values=values)
+    return _torch2ir().convert(model, args, kwargs, values=values)
 
 
 def to_torch(
@@ -37,4 +38,17 @@ def to_torch(
 
     Args, returns and raises as :meth:`layergraph.ir2torch.Ir2Torch.convert`.
     """
-    return Ir2Torch().convert(ir, state_dict, device)
+    return _ir2torch().convert(ir, state_dict, device)
+
+
+# Nothing is registered on these, so that one of each is enough.
+
+
+@functools.cache
+def _torch2ir() -> Torch2Ir:
+    return Torch2Ir()
+
+
+@functools.cache
+def _ir2torch() -> Ir2Torch:
+    return Ir2Torch()

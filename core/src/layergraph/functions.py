@@ -142,15 +142,7 @@ class Functions:
         """
         if name not in self._added:
             return _by_name().get(name) or _operation(name)
-        home = name.rpartition(".")[0]
-        try:
-            importlib.import_module(home)
-        except Exception as error:
-            raise BuildError(
-                f"the function {name!r} cannot be had: {type(error).__name__}: "
-                f"{first_line(error)}; install what defines {home}"
-            ) from error
-        function = _global(name)
+        function = _imported(name)
         return None if function is None else Target("call_function", function)
 
 
@@ -165,6 +157,56 @@ def _places(functions: tuple[Function, ...], _modules: int) -> list[tuple[dict[s
         for name, function in named
         if members.get(name) is function
     ]
+
+
+def stable_name(function: Function) -> str | None:
+    """The name that a pickle can hold a function by; None where Python's own has to do.
+
+    Python's own is the place where the function was defined, and nothing may be found there.
+    """
+    if isinstance(function, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+        return f"torch.ops.{function}"
+    name = _names().get(function)
+    target = None if name is None else _by_name()[name]
+    return name if target and target.target is function else _imports.get(function)
+
+
+def function_of(name: str) -> Function:
+    """The function that :func:`stable_name` named.
+
+    Raises:
+        BuildError: it cannot be had.
+    """
+    target = _by_name().get(name)
+    function: Any = None if target is None else target.target
+    if name.startswith("torch.ops."):
+        function = torch.ops
+        for part in name.split(".")[2:]:
+            function = getattr(function, part, None)
+    elif target is None:
+        function = _imported(name)
+    if not callable(function):
+        raise BuildError(f"no function is named {name!r}; install what defines it")
+    return function  # type: ignore[no-any-return]
+
+
+_imports: dict[Function, str] = {}
+
+
+def _imported(name: str) -> Function | None:
+    """The function of a full name, which may need an import."""
+    home = name.rpartition(".")[0]
+    try:
+        importlib.import_module(home)
+    except Exception as error:
+        raise BuildError(
+            f"the function {name!r} cannot be had: {type(error).__name__}: "
+            f"{first_line(error)}; install what defines {home}"
+        ) from error
+    function = _global(name)
+    if function is not None:
+        _imports[function] = name
+    return function
 
 
 def _operation(name: str) -> Target | None:

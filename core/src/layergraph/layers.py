@@ -201,10 +201,12 @@ class _Reference:
             own = vars(part)
             if _outline(part, children) != outline or part.training != module.training:
                 return False
-            if any(hasattr(new, name) for name in own.keys() - names):  # it is hidden
-                return False
+            if not own.keys() <= names and any(hasattr(new, name) for name in own.keys() - names):
+                return False  # it is hidden
             for name, value in values:
-                if name not in own or not _same(own[name], value):
+                if name not in own:
+                    return False
+                if own[name] is not value and not _same(own[name], value):
                     return False
         # Ties of its own, the core knows about; those that the constructor makes, it cannot undo.
         return self._ties <= _ties(module) if self._ties else True

@@ -105,6 +105,8 @@ class Registry:
 
     def find(self, *keys: Hashable) -> Iterator[tuple[Hashable, Handler]]:
         """The handlers for any of the keys, in the order in which they are asked."""
+        if not self._overrides and not self._registered:
+            return
         overrides = [
             (number, key, handler)
             for key in keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from layergraph.ir.names import Namer, is_parameter_name
@@ -143,10 +143,11 @@ class Graph:
         Nodes on a cycle, which no order can run, are left out; the checker names them.
         """
         position = {name: index for index, name in enumerate(self.nodes)}
-        known = [pair for pair in self.edges if pair[0] in position and pair[1] in position]
-        if all(position[src] < position[sink] for src, sink in known):
+        last = len(position)
+        if all(position.get(src, -1) < position.get(sink, last) for src, sink in self.edges):
             yield from self.nodes.values()
             return
+        known = [pair for pair in self.edges if pair[0] in position and pair[1] in position]
         names = list(self.nodes)
         waiting = [0] * len(names)
         readers: list[list[int]] = [[] for _ in names]
@@ -291,13 +292,16 @@ def wired(nodes: Iterable[Node]) -> Graph:
     named: dict[str, Node] = {}
     edges: dict[tuple[str, str], Edge] = {}
     for node in nodes:
-        args = node.args or ()
-        for src in refs(*args, node.kwargs):
-            edges.setdefault((src, node.name), Edge(src, node.name))
+        name, args = node.name, node.args or ()
+        sources = set()
+        for src in refs(*args, *node.kwargs.values()):
+            if src not in sources:
+                sources.add(src)
+                edges[src, name] = Edge(src, name)
         listed = args
         if node.type == OUTPUT and len(args) == 1 and type(args[0]) is tuple and len(args[0]) > 1:
             listed = args[0]
-        said_by_edges = all(type(arg) is Ref for arg in listed) and len(set(listed)) == len(listed)
-        unsaid = said_by_edges and not node.kwargs
-        named[node.name] = replace(node, args=None if unsaid else args)
+        said_by_edges = len(sources) == len(listed) and all(type(arg) is Ref for arg in listed)
+        said = None if said_by_edges and not node.kwargs else args
+        named[name] = Node(name, node.type, node.implementation, said, node.kwargs, node.data)
     return Graph(nodes=named, edges=edges)

@@ -61,6 +61,9 @@ class Implementations(Mapping[str, Implementation]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._implementations)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._implementations
+
     def __len__(self) -> int:
         return len(self._implementations)
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 
 _NOT_IN_IDENTIFIERS = re.compile(r"[^0-9a-zA-Z_]+")
+_IN_PYTHON = frozenset({*keyword.kwlist, *dir(builtins), *dir(type(builtins))})
 
 
 class Namer:
@@ -26,12 +27,14 @@ class Namer:
 
     def name(self, wish: str) -> str:
         """A name like the wish that this namer has not given yet."""
-        base = _NOT_IN_IDENTIFIERS.sub("_", wish) or "_"
-        if base[0].isdigit():
-            base = f"_{base}"
+        base = wish
+        if not (wish.isascii() and wish.isidentifier()):
+            base = _NOT_IN_IDENTIFIERS.sub("_", wish) or "_"
+            if base[0].isdigit():
+                base = f"_{base}"
         name = base
         number = self._next.get(base, 0)
-        while name in self._taken or keyword.iskeyword(name) or hasattr(builtins, name):
+        while name in self._taken or name in _IN_PYTHON:
             number += 1
             name = f"{base}_{number}"
         self._next[base] = number

@@ -5,6 +5,8 @@ What a graph *means* is for handlers to know; this is about what every graph nee
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -60,21 +62,81 @@ def find_problems(ir: Implementations) -> list[Problem]:
     return problems.found
 
 
+# A place, or one inside it: of the many nodes and edges, hardly any place is ever told.
+_Where = Place | tuple[Place, str, object]
+
+
 class _Problems:
     def __init__(self) -> None:
         self.found: list[Problem] = []
 
-    def add(self, place: Place, message: str, remedy: str) -> None:
+    def add(self, where: _Where, message: str, remedy: str) -> None:
+        place = where if isinstance(where, Place) else where[0].at(*where[1:])
         self.found.append(Problem(place, message, remedy))
 
-    def expect(self, place: Place, what: str, value: object, kind: type | tuple[type, ...]) -> bool:
+    def expect(
+        self, where: _Where, what: str, value: object, kind: type | tuple[type, ...]
+    ) -> bool:
         """Whether a field has the type that it must have; noted if not."""
         kinds = kind if isinstance(kind, tuple) else (kind,)
         if type(value) in kinds:
             return True
         wanted = " or ".join(each.__name__ for each in kinds)
-        self.add(place, f"its {what} is {value!r}", f"{what} must be of type {wanted}")
+        self.add(where, f"its {what} is {value!r}", f"{what} must be of type {wanted}")
         return False
+
+    def wrong_fields(self, where: _Where, entry: object, fields: _Fields) -> list[str]:
+        """The fields that do not have the types that they must have; noted."""
+        if fields.fit(entry):
+            return []
+        return [
+            name
+            for name, kinds in fields.kinds.items()
+            if not self.expect(where, name, getattr(entry, name), kinds)
+        ]
+
+
+class _Fields:
+    """The types that the fields of something must have: one of these."""
+
+    def __init__(self, **kinds: tuple[type, ...]) -> None:
+        self.kinds = kinds
+        self._values = operator.attrgetter(*kinds)
+        self._allowed = frozenset(itertools.product(*kinds.values()))
+
+    def fit(self, entry: object) -> bool:
+        """Whether all have them: there are many entries, so all of one at once."""
+        return tuple(map(type, self._values(entry))) in self._allowed
+
+
+_NONE = type(None)
+_IMPLEMENTATION = _Fields(
+    type=(str,),
+    training=(bool, _NONE),
+    data=(dict,),
+    children=(dict, _NONE),
+    tensors=(dict,),
+    evaluation=(Graph, _NONE),
+)
+_NODE = _Fields(
+    name=(str,),
+    type=(str,),
+    implementation=(str,),
+    args=(tuple, _NONE),
+    kwargs=(dict,),
+    data=(dict,),
+)
+_EDGE = _Fields(src=(str,), sink=(str,), data=(dict,))
+_TENSOR = _Fields(
+    kind=(str, _NONE),
+    dtype=(str, _NONE),
+    requires_grad=(bool, _NONE),
+    persistent=(bool, _NONE),
+    tied=(str, _NONE),
+    value=(bytes, _NONE),
+    shape=(tuple, _NONE),
+    stride=(tuple, _NONE),
+)
 
 
 def _places(implementation: Implementation) -> list[tuple[Place, Graph]]:
@@ -99,41 +161,43 @@ def _check_fields(problems: _Problems, name: str, implementation: Implementation
         return
     if implementation.name != name:
         problems.add(place, f"its name is {implementation.name!r}", "key it by its name")
-    if problems.expect(place, "type", implementation.type, str) and not implementation.type:
+    wrong = problems.wrong_fields(place, implementation, _IMPLEMENTATION)
+    if "type" not in wrong and not implementation.type:
         problems.add(place, "its type is empty", "name the kind of layer")
-    problems.expect(place, "training", implementation.training, (bool, type(None)))
-    _check_data(problems, place, implementation.data, IMPLEMENTATION_FIELDS)
-    if problems.expect(place, "children", implementation.children, (dict, type(None))):
-        for child, target in (implementation.children or {}).items():
-            if type(child) is not str or type(target) is not str or not all(child.split(".")):
-                problems.add(
-                    place,
-                    f"its child {child!r}: {target!r} is no name and implementation",
-                    "name children by non-empty strings, joined by dots",
-                )
-    if problems.expect(place, "tensors", implementation.tensors, dict):
+    if "data" not in wrong:
+        _check_data(problems, place, implementation.data, IMPLEMENTATION_FIELDS)
+    if "children" not in wrong:
+        _check_children(problems, place, implementation.children or {})
+    if "tensors" not in wrong:
         for tensor, spec in implementation.tensors.items():
-            _check_tensor(problems, place.at("tensor", tensor), implementation, tensor, spec)
+            _check_tensor(problems, (place, "tensor", tensor), implementation, tensor, spec)
     _check_graph_fields(problems, place, implementation)
-    evaluation = implementation.evaluation
-    if problems.expect(place, "evaluation", evaluation, (Graph, type(None))) and evaluation:
-        _check_graph_fields(problems, place.at("evaluation"), evaluation)
+    if "evaluation" not in wrong and implementation.evaluation is not None:
+        _check_graph_fields(problems, place.at("evaluation"), implementation.evaluation)
+
+
+def _check_children(problems: _Problems, place: Place, children: Mapping[str, str]) -> None:
+    for child, target in children.items():
+        if type(child) is not str or type(target) is not str or not all(child.split(".")):
+            problems.add(
+                place,
+                f"its child {child!r}: {target!r} is no name and implementation",
+                "name children by non-empty strings, joined by dots",
+            )
 
 
 def _check_graph_fields(problems: _Problems, place: Place, graph: Graph) -> None:
     if problems.expect(place, "nodes", graph.nodes, dict):
         for key, node in graph.nodes.items():
-            _check_node_fields(problems, place.at("node", key), key, node)
+            _check_node_fields(problems, (place, "node", key), key, node)
     if problems.expect(place, "edges", graph.edges, dict):
         for pair, edge in graph.edges.items():
-            _check_edge_fields(problems, place.at("edge", pair), pair, edge)
+            _check_edge_fields(problems, (place, "edge", pair), pair, edge)
 
 
 def _check_data(
-    problems: _Problems, place: Place, data: Mapping[str, Value], fields: tuple[str, ...]
+    problems: _Problems, place: _Where, data: Mapping[str, Value], fields: tuple[str, ...]
 ) -> None:
-    if not problems.expect(place, "data", data, dict):
-        return
     for key, value in data.items():
         if type(key) is not str or key in fields:
             problems.add(
@@ -141,12 +205,20 @@ def _check_data(
                 f"it has an attribute named {key!r}",
                 f"choose a string that is none of {', '.join(fields)}",
             )
-        _check_value(problems, place, f"attribute {key!r}", value, references=False)
+        _check_value(problems, place, "attribute", key, value)
+
+
+# What is sound, whatever its value.
+_SOUND = ATOMS - {Ref, Symbol}
 
 
 def _check_value(
-    problems: _Problems, place: Place, what: str, value: Value, *, references: bool
+    problems: _Problems, place: _Where, what: str, which: object, value: Value
 ) -> None:
+    if type(value) in _SOUND:
+        return
+    references = what == "argument"
+    what = f"{what} {which!r}"
     stack = [(value, 0)]
     while stack:
         item, depth = stack.pop()
@@ -182,20 +254,15 @@ def _is_sound(item: Value) -> bool:
 
 
 def _check_tensor(
-    problems: _Problems, place: Place, owner: Implementation, name: object, spec: TensorSpec
+    problems: _Problems, place: _Where, owner: Implementation, name: object, spec: TensorSpec
 ) -> None:
     if not problems.expect(place, "entry", spec, TensorSpec):
         return
     problems.expect(place, "name", name, str)
-    problems.expect(place, "kind", spec.kind, (str, type(None)))
-    problems.expect(place, "dtype", spec.dtype, (str, type(None)))
-    problems.expect(place, "requires_grad", spec.requires_grad, (bool, type(None)))
-    problems.expect(place, "persistent", spec.persistent, (bool, type(None)))
-    problems.expect(place, "tied", spec.tied, (str, type(None)))
-    problems.expect(place, "value", spec.value, (bytes, type(None)))
+    wrong = problems.wrong_fields(place, spec, _TENSOR)
     shape = spec.shape
     for what, sizes in (("shape", shape), ("stride", spec.stride)):
-        if problems.expect(place, what, sizes, (tuple, type(None))):
+        if what not in wrong:
             for size in sizes or ():
                 if type(size) is not int or size < 0:
                     problems.add(
@@ -214,32 +281,32 @@ def _check_tensor(
         problems.add(place, "it is a constant without a value", "give its value")
 
 
-def _check_node_fields(problems: _Problems, place: Place, key: object, node: Node) -> None:
+def _check_node_fields(problems: _Problems, place: _Where, key: object, node: Node) -> None:
     if not problems.expect(place, "entry", node, Node):
         return
-    if problems.expect(place, "name", node.name, str) and key != node.name:
+    wrong = problems.wrong_fields(place, node, _NODE)
+    if "name" not in wrong and key != node.name:
         problems.add(place, f"its name is {node.name!r}", "key nodes by their names")
-    problems.expect(place, "type", node.type, str)
-    problems.expect(place, "implementation", node.implementation, str)
-    if problems.expect(place, "args", node.args, (tuple, type(None))):
-        for index, arg in enumerate(node.args or ()):
-            _check_value(problems, place, f"argument {index}", arg, references=True)
-    if problems.expect(place, "kwargs", node.kwargs, dict):
+    if "args" not in wrong and node.args:
+        for index, arg in enumerate(node.args):
+            _check_value(problems, place, "argument", index, arg)
+    if "kwargs" not in wrong and node.kwargs:
         for name, arg in node.kwargs.items():
             if type(name) is not str or not is_argument_name(name):
                 problems.add(place, f"it has an argument named {name!r}", "use an identifier")
-            _check_value(problems, place, f"argument {name!r}", arg, references=True)
-    _check_data(problems, place, node.data, NODE_FIELDS)
+            _check_value(problems, place, "argument", name, arg)
+    if "data" not in wrong and node.data:
+        _check_data(problems, place, node.data, NODE_FIELDS)
 
 
-def _check_edge_fields(problems: _Problems, place: Place, pair: object, edge: Edge) -> None:
+def _check_edge_fields(problems: _Problems, place: _Where, pair: object, edge: Edge) -> None:
     if not problems.expect(place, "entry", edge, Edge):
         return
-    problems.expect(place, "src", edge.src, str)
-    problems.expect(place, "sink", edge.sink, str)
+    wrong = problems.wrong_fields(place, edge, _EDGE)
     if pair != (edge.src, edge.sink):
         problems.add(place, f"it goes from {edge.src!r} to {edge.sink!r}", "key it by (src, sink)")
-    _check_data(problems, place, edge.data, EDGE_FIELDS)
+    if "data" not in wrong and edge.data:
+        _check_data(problems, place, edge.data, EDGE_FIELDS)
 
 
 # --- one graph ---
@@ -268,17 +335,17 @@ def _check_graph(problems: _Problems, place: Place, graph: Graph) -> None:
         if sink in graph.nodes:
             reads[sink].append(src)
     for node in graph.nodes.values():
-        _check_arguments(problems, place.at("node", node.name), graph, node, reads[node.name])
+        _check_arguments(problems, (place, "node", node.name), graph, node, reads[node.name])
     _check_cycles(problems, place, graph)
 
 
 def _check_arguments(
-    problems: _Problems, place: Place, graph: Graph, node: Node, predecessors: list[str]
+    problems: _Problems, place: _Where, graph: Graph, node: Node, predecessors: list[str]
 ) -> None:
     if node.args is None and not node.kwargs:
         named = predecessors
     else:
-        named = list(dict.fromkeys(refs(*(node.args or ()), node.kwargs)))
+        named = list(dict.fromkeys(refs(*(node.args or ()), *node.kwargs.values())))
     for name in named:
         if name not in graph.nodes and named is not predecessors:
             problems.add(
@@ -288,7 +355,7 @@ def _check_arguments(
             )
         elif name in graph.nodes and graph.nodes[name].type == OUTPUT:
             problems.add(place, f"it reads {name!r}, an output", "read what the output returns")
-    for name in sorted(set(named) ^ set(predecessors)):
+    for name in [] if named is predecessors else sorted(set(named) ^ set(predecessors)):
         if name in named:
             problems.add(
                 place,
@@ -304,7 +371,7 @@ def _check_arguments(
     _check_kind(problems, place, node, takes=bool(named))
 
 
-def _check_kind(problems: _Problems, place: Place, node: Node, *, takes: bool) -> None:
+def _check_kind(problems: _Problems, place: _Where, node: Node, *, takes: bool) -> None:
     """What a node of its type may have."""
     takes = takes or bool(node.args or (node.kwargs and node.type != INPUT))
     if node.type in (INPUT, STATE) and takes:
@@ -317,7 +384,7 @@ def _check_kind(problems: _Problems, place: Place, node: Node, *, takes: bool) -
         problems.add(place, "its implementation is empty", f"say which {node.type} it is")
 
 
-def _check_input(problems: _Problems, place: Place, node: Node) -> None:
+def _check_input(problems: _Problems, place: _Where, node: Node) -> None:
     """What an input node says of the input."""
     for name, value in node.kwargs.items():
         kind = _INPUT_FACTS.get(name)
@@ -333,9 +400,10 @@ _INPUT_FACTS: dict[str, type] = {"default": object, "fixed": object, "rank": int
 
 
 def _check_cycles(problems: _Problems, place: Place, graph: Graph) -> None:
-    runnable = {node.name for node in graph.in_execution_order()}
-    stuck = [name for name in graph.nodes if name not in runnable]
-    if stuck:
+    runnable = [node.name for node in graph.in_execution_order()]
+    if len(runnable) < len(graph.nodes):
+        known = set(runnable)
+        stuck = [name for name in graph.nodes if name not in known]
         names = ", ".join(map(repr, stuck[:5])) + (", …" if len(stuck) > 5 else "")
         problems.add(
             place,
@@ -349,8 +417,9 @@ def _check_cycles(problems: _Problems, place: Place, graph: Graph) -> None:
 
 def _check_hierarchy(problems: _Problems, ir: Implementations) -> None:
     for implementation in ir.values():
+        around = _place(implementation)
         for child, target in (implementation.children or {}).items():
-            place = _place(implementation).at("child", child)
+            place = (around, "child", child)
             if target not in ir:
                 problems.add(
                     place,
@@ -396,33 +465,44 @@ def _targets(ir: Implementations, name: str) -> Iterator[str]:
 
 def _check_calls(problems: _Problems, ir: Implementations) -> None:
     ancestry = Ancestry.of(ir)
+    parameters = {
+        name: [list(graph.parameters().values()) for graph in each.graphs]
+        for name, each in ir.items()
+        if each.nodes
+    }
     for implementation in ir.values():
-        for place, graph in _places(implementation):
+        for around, graph in _places(implementation):
             arguments = graph.arguments()
             for node in graph.nodes.values():
-                if node.is_call:
-                    where = place.at("node", node.name)
-                    count = len(arguments[node.name])
-                    _check_call(problems, ir, ancestry, implementation, where, node, count)
+                if not node.is_call:
+                    continue
+                place = (around, "node", node.name)
+                if node.implementation not in ir:
+                    problems.add(
+                        place,
+                        f"it calls {node.implementation!r}, which is no implementation",
+                        "add the implementation or call another",
+                    )
+                    continue
+                callee = ir[node.implementation]
+                _check_callee(problems, place, ancestry, implementation, node, callee)
+                taken = parameters.get(callee.name, [])
+                count = len(arguments[node.name])
+                if taken and not any(_fits(node, count, each) for each in taken):
+                    takes = " or ".join(", ".join(each) or "none" for each in taken)
+                    problems.add(
+                        place, f"its arguments do not fit {callee.name!r}", f"give it {takes}"
+                    )
 
 
-def _check_call(
+def _check_callee(
     problems: _Problems,
-    ir: Implementations,
+    place: _Where,
     ancestry: Ancestry,
     implementation: Implementation,
-    place: Place,
     node: Node,
-    count: int,
+    callee: Implementation,
 ) -> None:
-    callee = ir.get(node.implementation)
-    if callee is None:
-        problems.add(
-            place,
-            f"it calls {node.implementation!r}, which is no implementation",
-            "add the implementation or call another",
-        )
-        return
     if node.type != callee.type:
         problems.add(
             place,
@@ -435,12 +515,8 @@ def _check_call(
             f"it calls {callee.name!r}, which is not among what {implementation.name!r} contains",
             "add it to the children there",
         )
-    if callee.nodes and not any(_fits(node, count, graph) for graph in callee.graphs):
-        takes = " or ".join(", ".join(g.parameters().values()) or "none" for g in callee.graphs)
-        problems.add(place, f"its arguments do not fit {callee.name!r}", f"give it {takes}")
 
 
-def _fits(node: Node, count: int, callee: Graph) -> bool:
-    parameters = list(callee.parameters().values())
+def _fits(node: Node, count: int, parameters: list[str]) -> bool:
     given: list[Any] = [*parameters[:count], *node.kwargs]
     return count <= len(parameters) and sorted(given) == sorted(parameters)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -47,21 +47,24 @@ class Record:
 # refuse every dict[str, int] that is passed where a dict[str, Value] is expected.
 Value: TypeAlias = Any
 
-ATOMS = (type(None), bool, int, float, complex, str, bytes, type(...), Symbol, Ref)
+ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), Symbol, Ref})
+
+# What is of another type is a leaf. Most values are leaves, so this is looked at first.
+_CONTAINERS = frozenset({list, tuple, dict, slice, Record})
 
 
 def parts(value: Value) -> tuple[Value, ...] | None:
     """The values directly inside a container, in order; None for what is not a container."""
     kind = type(value)
+    if kind not in _CONTAINERS:
+        return None
     if kind is list or kind is tuple:
         return tuple(value)
     if kind is dict:
         return tuple(value.values())
     if kind is slice:
         return (value.start, value.stop, value.step)
-    if kind is Record and type(value.fields) is dict:
-        return tuple(value.fields.values())
-    return None
+    return tuple(value.fields.values()) if type(value.fields) is dict else None
 
 
 def rebuilt(like: Value, inside: Sequence[Value]) -> Value:
@@ -76,21 +79,25 @@ def rebuilt(like: Value, inside: Sequence[Value]) -> Value:
     return kind(inside)
 
 
-def leaves(*values: Value) -> Iterator[Value]:
+def leaves(*values: Value) -> list[Value]:
     """Every value that is not a container, depth first, in order."""
+    if _CONTAINERS.isdisjoint(map(type, values)):
+        return list(values)
+    found = []
     stack = list(reversed(values))
     while stack:
         value = stack.pop()
-        inside = parts(value)
+        inside = parts(value) if type(value) in _CONTAINERS else None
         if inside is None:
-            yield value
+            found.append(value)
         else:
             stack.extend(reversed(inside))
+    return found
 
 
-def refs(*values: Value) -> Iterator[str]:
+def refs(*values: Value) -> list[str]:
     """The names of the nodes that the values refer to, in order, repetitions included."""
-    return (leaf.node for leaf in leaves(*values) if type(leaf) is Ref)
+    return [leaf.node for leaf in leaves(*values) if type(leaf) is Ref]
 
 
 def map_leaves(function: Callable[[Value], Any], value: Value) -> Any:
@@ -101,6 +108,8 @@ def map_leaves(function: Callable[[Value], Any], value: Value) -> Any:
     inside = parts(value)
     if inside is None:
         return function(value)
+    if _CONTAINERS.isdisjoint(map(type, inside)):
+        return rebuilt(value, list(map(function, inside)))
     return rebuilt(value, [map_leaves(function, item) for item in inside])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -287,7 +288,7 @@ class _Registered:
     @hookimpl
     def torch_to_ir(self, module: nn.Module) -> Implementation | None:
         cls = type(module)
-        keys: list[Any] = [cls, *_names(cls)]
+        keys: list[Any] = [cls, *_names(cls.__name__)]
         for key, handler in self._registry.find(*keys):
             answer = handler(module)
             if isinstance(answer, Mapping):
@@ -299,8 +300,8 @@ class _Registered:
         return None
 
 
-def _names(cls: type) -> list[str]:
-    name = cls.__name__
+@functools.cache
+def _names(name: str) -> list[str]:
     with_underscores = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
     return list(dict.fromkeys([name, name.lower(), with_underscores.lower()]))
 

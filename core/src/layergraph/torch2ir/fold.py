@@ -19,6 +19,7 @@ from layergraph.ir import (
     OUTPUT,
     ROOT,
     STATE,
+    Graph,
     Implementation,
     Ir,
     Namer,
@@ -29,7 +30,6 @@ from layergraph.ir import (
     wired,
 )
 from layergraph.ir import Value as Plain
-from layergraph.ir.values import leaves
 from layergraph.state import describe_constant
 from layergraph.torch2ir.calls import Call, ModeRead, Scope, StateRead, Trace, Value, scopes
 from layergraph.torch2ir.interfaces import Interface, interfaces
@@ -82,10 +82,10 @@ class _Folding:
             for part in (self._dissolved.get(item, [item]) if isinstance(item, Scope) else [item])
         ]
         surveyed = self._survey.at(scope.path)
-        if scope.parent is not None and not self._is_self_contained(surveyed, items):
+        graph = _GraphBuilder(self, scope, self._interfaces[scope]).build(items)
+        if scope.parent is not None and not self._is_self_contained(surveyed, graph):
             self._dissolved[scope] = items
             return
-        graph = _GraphBuilder(self, scope, self._interfaces[scope]).build(items)
         keeps_type = self._keeps_type(surveyed, scope)
         if keeps_type and surveyed.answer is not None:
             graph = replace(graph, type=surveyed.answer.type, data=surveyed.answer.data)
@@ -94,14 +94,13 @@ class _Folding:
             # The same module does something else this time: the caller does it in its own name.
             self._dissolved[scope] = items
 
-    def _is_self_contained(self, surveyed: Surveyed, items: list[Call | Scope]) -> bool:
+    def _is_self_contained(self, surveyed: Surveyed, graph: Graph) -> bool:
         """Whether a module calls and reads only what is inside it."""
-        for item in items:
-            paths = [item.path] if isinstance(item, Scope) else list(_paths(item))
-            for path in paths:
-                if not self._survey.at(path).is_within(surveyed):
-                    return False
-        return True
+        return all(
+            self._survey.at(node.implementation).is_within(surveyed)
+            for node in graph.nodes.values()
+            if node.is_call or node.type == STATE
+        )
 
     def _keeps_type(self, surveyed: Surveyed, scope: Scope) -> bool:
         """Whether a container, and what it calls, is called as the class of the container calls.
@@ -238,7 +237,8 @@ class _GraphBuilder:
         if call.kind == "same":
             self._values[call.value] = self._read(call.args[0])
             return
-        args, kwargs = self._plain(call.args), self._plain(call.kwargs)
+        args = self._plain(call.args)
+        kwargs = self._plain(call.kwargs) if call.kwargs else {}
         kind, wish = FUNCTION, call.value.wish
         if call.kind == "module":
             kind, wish = self._folding.leaf_type(call.target), self._relative(call.target)
@@ -296,16 +296,3 @@ def _one_or_tuple(values: list[Value]) -> Plain:
     if len(values) == 1:
         return values[0]
     return tuple(values) or None
-
-
-def _paths(call: Call) -> list[str]:
-    """The modules that a call is concerned with besides its values."""
-    paths = [call.target] if call.kind == "module" else []
-    if call.kind == "state":
-        paths.append(call.target)
-    for leaf in leaves(call.args, call.kwargs):
-        if isinstance(leaf, StateRead) and not leaf.key.startswith(":"):
-            paths.append(leaf.key)
-        elif isinstance(leaf, ModeRead):
-            paths.append(leaf.path)
-    return paths

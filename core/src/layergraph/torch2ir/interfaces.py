@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from layergraph.ir import Value as Plain
@@ -33,10 +34,10 @@ def interfaces(root: Scope) -> dict[Scope, Interface]:
     for scope in tracing.found:
         for item in scope.items:
             if isinstance(item, Call):
-                tracing.read((item.args, item.kwargs), scope)
+                tracing.read(_values(*item.args, *item.kwargs.values()), scope)
         if scope.parent is not None:
-            tracing.read((scope.args, scope.kwargs), scope.parent)
-        tracing.read(list(filter(scope.contains, _values(scope.result))), scope)
+            tracing.read(_values(*scope.args, *scope.kwargs.values()), scope.parent)
+        tracing.read(filter(scope.contains, _values(scope.result)), scope)
     return tracing.found
 
 
@@ -47,9 +48,11 @@ class _Dataflow:
         self.found = found
         self._escaped: dict[Value, Scope] = {}
 
-    def read(self, plain: Plain, reader: Scope) -> None:
-        """Note that the values in something are read in a module call."""
-        for value in _values(plain):
+    def read(self, values: Iterable[Value], reader: Scope) -> None:
+        """Note that values are read in a module call."""
+        for value in values:
+            if value.scope is reader:
+                continue
             common = reader
             while not common.contains(value) and common.parent is not None:
                 if value in self.found[common].inputs:
@@ -68,8 +71,8 @@ class _Dataflow:
         self._escaped[value] = inside
 
 
-def _values(plain: Plain) -> list[Value]:
-    return [leaf for leaf in leaves(plain) if isinstance(leaf, Value)]
+def _values(*plain: Plain) -> list[Value]:
+    return [leaf for leaf in leaves(*plain) if isinstance(leaf, Value)]
 
 
 def _declared(scope: Scope) -> Interface:

@@ -140,7 +140,14 @@ class _Merger:
             _NotMergeableError: it cannot hold both.
         """
         self._types = {name: self._type(name) for name in self._one}
+        self._are_types_equal = all(
+            self._types[name] == each.type
+            for ir in (self._one, self._other)
+            for name, each in ir.items()
+        )
         merged = {name: self._implementation(name) for name in self._one}
+        if all(each.evaluation is None for each in merged.values()):
+            return Ir(merged.values(), self._root)
         guarded = {name for name, each in merged.items() if _border_changes(each)}
         guarded |= self._led_from_outside(merged)
         return Ir([self._guarded(each, guarded) for each in merged.values()], self._root)
@@ -153,8 +160,10 @@ class _Merger:
 
     def _implementation(self, name: str) -> Implementation:
         one, other = self._retyped(self._one[name]), self._retyped(self._other[name])
-        if not (one.nodes and other.nodes):
-            return one if one.nodes else replace(other, training=one.training)
+        if not other.nodes or one == other:
+            return one
+        if not one.nodes:
+            return replace(other, training=one.training)
         tensors = {**one.tensors, **other.tensors}
         if tensors != {**other.tensors, **one.tensors}:
             raise _NotMergeableError  # two constants of one name
@@ -172,6 +181,8 @@ class _Merger:
         )
 
     def _retyped(self, implementation: Implementation) -> Implementation:
+        if self._are_types_equal:
+            return implementation
         kind = self._types[implementation.name]
         return replace(
             implementation,
@@ -225,6 +236,8 @@ class _Merger:
         return replace(implementation, nodes=graph.nodes, edges=graph.edges, evaluation=evaluation)
 
     def _guarded_graph(self, caller: str, graph: Graph, guarded: set[str]) -> Graph:
+        if not any(node.implementation in guarded for node in graph.nodes.values() if node.is_call):
+            return graph
         nodes: list[Node] = []
         arguments = graph.arguments()
         namer = Namer(graph.nodes)
