@@ -13,7 +13,7 @@ _REASONS: dict[str, str] = {
         transformers/MambaForCausalLM transformers/MambaModel transformers/RwkvForCausalLM
         transformers/RwkvModel
     """,
-    "its code asks whether the size is that of its weights, or is divisible, and else does more": """
+    "its code asks whether a size is that of its weights, or divisible, and else does more": """
         transformers/Dinov2ForImageClassification transformers/Dinov2Model
         transformers/Dinov2WithRegistersModel transformers/LEDModel
         transformers/LongformerForMaskedLM transformers/LongformerModel transformers/PegasusXModel
