@@ -7,8 +7,7 @@ given what the first one gave.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -51,28 +50,28 @@ REGIONS = frozenset({set_grad_enabled, enter_autocast, exit_autocast})
 """The functions that begin and end regions."""
 
 
-def left_alone(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """A forward whose regions end with it, even if it fails."""
+def ending() -> AbstractContextManager[None]:
+    """What a graph with regions runs in: they end with it, even if it fails."""
+    # The compiler would have to trace what this does, and cannot.
+    return nullcontext() if torch.compiler.is_compiling() else _Ending()
 
-    @functools.wraps(forward)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():
-            return forward(*args, **kwargs)
-        gradients, nesting = torch.is_grad_enabled(), _nesting()
-        autocast = {device: _autocast(device) for device in _devices()}
-        try:
-            return forward(*args, **kwargs)
-        except BaseException:
-            torch._C._set_grad_enabled(gradients)
-            while _nesting() > nesting:
-                torch.autocast_decrement_nesting()
-            for device, (enabled, dtype) in autocast.items():
-                torch.set_autocast_enabled(device, enabled)
-                torch.set_autocast_dtype(device, dtype)
-            torch.clear_autocast_cache()
-            raise
 
-    return call
+class _Ending(AbstractContextManager[None]):
+    def __enter__(self) -> None:
+        self._gradients = torch.is_grad_enabled()
+        self._nesting = _nesting()
+        self._autocast = {device: _autocast(device) for device in _devices()}
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            return
+        torch._C._set_grad_enabled(self._gradients)
+        while _nesting() > self._nesting:
+            torch.autocast_decrement_nesting()
+        for device, (enabled, dtype) in self._autocast.items():
+            torch.set_autocast_enabled(device, enabled)
+            torch.set_autocast_dtype(device, dtype)
+        torch.clear_autocast_cache()
 
 
 def _nesting() -> int:

@@ -13,7 +13,7 @@ from layergraph.functions import Functions
 from layergraph.ir import MODULE, STATE, Implementation, Ir, Node, TensorSpec
 from layergraph.ir.hierarchy import Ancestry
 from layergraph.ir.names import is_attribute_path
-from layergraph.ir2torch.composite import Composite, descend, find, taken_names
+from layergraph.ir2torch.composite import Composite, Holder, descend, find, taken_names
 from layergraph.ir2torch.fills import PutOffFills
 from layergraph.ir2torch.graph import fx_graph
 from layergraph.ir2torch.tree import owner_of, place, post_order, pre_order
@@ -90,7 +90,7 @@ class Builder:
             _check_children(module, children, where)
             self._bring(module, implementation)
         elif implementation.type == MODULE:
-            module = nn.Module()
+            module = Holder()
             for child, built in children.items():
                 place(module, child, built, where)
         else:
@@ -199,6 +199,8 @@ class Builder:
             else:
                 persistent = spec.kind == "buffer" and spec.persistent is not False
                 owner.register_buffer(last, tensor, persistent=persistent)
+                if spec.kind == "constant" and isinstance(owner, Holder):
+                    owner._uncast |= {last}
 
     def _change(self, tensor: torch.Tensor, spec: TensorSpec, where: Place) -> None:
         if spec.shape is not None and spec.shape != tuple(tensor.shape):

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import fx, nn
 from torch.fx.graph import PythonCode
 
-from layergraph.regions import REGIONS, left_alone
+from layergraph.ir2torch.stored import StoredGraph, restored, stored
+from layergraph.regions import REGIONS, ending
 
 # What nn.Module keeps of its own, and a rebuilt or copied module has to keep too. GraphModule takes
 # over only what its graph names: a child that no call reaches would lose its state-dict keys.
@@ -50,7 +54,26 @@ def taken_names() -> frozenset[str]:
     return frozenset(dir(Composite(nn.Module(), {}, fx.Graph()))) - {"training"}
 
 
-class Composite(fx.GraphModule):
+class Holder(nn.Module):
+    """A module that holds constants: tensors that the original had without registering them.
+
+    Here they are buffers that do not persist, so that they move to other devices with the model.
+    But casting the model leaves them as they are, as it did in the original.
+    """
+
+    _uncast: frozenset[str] = frozenset()
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Holder:
+        before = {name: self._buffers[name] for name in self._uncast & self._buffers.keys()}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, was in before.items():
+            now = self._buffers[name]
+            if was is not None and now is not None and (now.is_meta or not was.is_meta):
+                self._buffers[name] = was.to(now.device)
+        return self
+
+
+class Composite(Holder, fx.GraphModule):
     """A module that runs a graph, holding everything that the original held.
 
     ``print(module.code)`` shows what it runs; ``module.graph`` can be edited, as that of any
@@ -88,6 +111,7 @@ class Composite(fx.GraphModule):
         super().__init__(findable, graph, "Composite")
         for name in _REGISTERED:
             self.__dict__[name] = members.__dict__[name]
+        self._uncast = getattr(members, "_uncast", frozenset())
         self.__dict__.update(evaluation=second, _aliases=dict(aliases))
         for alias, path in aliases.items():
             self.__dict__.pop(alias, None)
@@ -95,22 +119,30 @@ class Composite(fx.GraphModule):
 
     def recompile(self) -> PythonCode:
         """Make the code anew, after the graph was edited."""
-        code = super().recompile()
+        with self._written():
+            code = super().recompile()
         cls: Any = type(self)
-        if any(node.op == "call_function" and node.target in REGIONS for node in self.graph.nodes):
-            cls.forward = left_alone(cls.forward)
-        train = cls.forward
-
-        @functools.wraps(train)
-        def forward(module: Composite, *args: Any, **kwargs: Any) -> Any:
-            evaluation: Any = module.__dict__["evaluation"]
-            if module.training or evaluation is None:
-                return train(module, *args, **kwargs)
-            return type(evaluation).forward(module, *args, **kwargs)
-
+        # That of GraphModule takes two more frames of Python's stack for each level of a model.
+        del cls.__call__
         if self.__dict__.get("evaluation") is not None:
-            cls.forward = forward
+            cls.forward = _ForwardByMode(cls.forward)
         return code
+
+    def _written(self) -> AbstractContextManager[Any]:
+        """How the code is written: inside a ``with`` statement if it has regions to end."""
+        graph = self.graph
+        if not any(node.op == "call_function" and node.target in REGIONS for node in graph.nodes):
+            return nullcontext()
+
+        def inside(body: list[str]) -> list[str]:
+            return ["with self._ending_regions():\n", textwrap.indent("".join(body), "    ")]
+
+        return graph.on_generate_code(
+            lambda before: inside if before is None else lambda body: inside(before(body))
+        )
+
+    def _ending_regions(self) -> AbstractContextManager[None]:
+        return ending()
 
     def _recompile_submodules(self) -> list[tuple[str, Any]]:
         # Children have graphs of their own, and are finished before their parents.
@@ -119,27 +151,53 @@ class Composite(fx.GraphModule):
     def __deepcopy__(self, memo: dict[int, Any]) -> Composite:
         result: Composite = type(self).__new__(type(self))
         memo[id(self)] = result
-        restore, arguments = self.__reduce__()
-        return restore(*copy.deepcopy(arguments, memo), result)  # type: ignore[no-any-return]
+        graphs = [copy.deepcopy(graph, memo) for graph in self._graphs()]
+        return _made(copy.deepcopy(self._own(), memo), graphs, self._aliases, result)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # GraphModule's own would trace the generated code anew, and lose what the code does not
         # name.
-        own = {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
-        graphs = [self.graph] if self.evaluation is None else [self.graph, self.evaluation.graph]
-        # Copies, because a graph knows the module that it belongs to.
-        return _restored, (own, [copy.deepcopy(graph) for graph in graphs], self._aliases)
+        return _unpickled, (self._own(), [stored(each) for each in self._graphs()], self._aliases)
+
+    def _own(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
+
+    def _graphs(self) -> list[fx.Graph]:
+        return [self.graph] if self.evaluation is None else [self.graph, self.evaluation.graph]
 
 
-def _restored(
-    own: dict[str, Any],
-    graphs: list[fx.Graph],
-    aliases: dict[str, str],
-    blank: Composite | None = None,
+class _ForwardByMode:
+    """The forward of a module with two graphs, which takes no frame of Python's stack to choose."""
+
+    def __init__(self, train: Callable[..., Any]) -> None:
+        @functools.wraps(train)
+        def forward(module: Composite, *args: Any, **kwargs: Any) -> Any:
+            return self._chosen(module)(module, *args, **kwargs)
+
+        self._train = train
+        self._either = forward
+
+    def __get__(self, module: Composite | None, _: type | None = None) -> Callable[..., Any]:
+        return self._either if module is None else self._chosen(module).__get__(module)
+
+    def _chosen(self, module: Composite) -> Callable[..., Any]:
+        evaluation: Any = module.__dict__["evaluation"]
+        if module.training or evaluation is None:
+            return self._train
+        return type(evaluation).forward  # type: ignore[no-any-return]
+
+
+def _made(
+    own: dict[str, Any], graphs: list[fx.Graph], aliases: dict[str, str], blank: Composite
 ) -> Composite:
     members = nn.Module()
     vars(members).update(own)
-    result = Composite.__new__(Composite) if blank is None else blank
-    Composite.__init__(result, members, aliases, *graphs)
-    vars(result).update(own)
-    return result
+    Composite.__init__(blank, members, aliases, *graphs)
+    vars(blank).update(own)
+    return blank
+
+
+def _unpickled(
+    own: dict[str, Any], graphs: list[StoredGraph], aliases: dict[str, str]
+) -> Composite:
+    return _made(own, [restored(each) for each in graphs], aliases, Composite.__new__(Composite))

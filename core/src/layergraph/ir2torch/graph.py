@@ -62,19 +62,30 @@ class _GraphBuilder:
         arguments = self._source.arguments()
         parameters = self._source.parameters()
         checks: list[tuple[Node, str, dict[str, Any]]] = []
+        optional: str | None = None
         for node in self._source.in_execution_order():
             place = self._where.at("node", node.name)
             if node.type != INPUT and checks:
                 self._check_inputs(checks)
                 checks = []
             args = tuple([self._value(arg, place) for arg in arguments[node.name]])
-            kwargs = {name: self._value(arg, place) for name, arg in node.kwargs.items()}
+            kwargs = {
+                name: self._value(arg, place, in_signature=(node.type, name) == (INPUT, "default"))
+                for name, arg in node.kwargs.items()
+            }
             if node.type == OUTPUT:
                 self._graph.output(returned(args))
                 continue
             if node.type == INPUT:
                 op, target = "placeholder", parameters[node.name]
-                args = (kwargs["default"],) if "default" in kwargs else ()
+                if "default" in kwargs:
+                    optional = target
+                    args = (kwargs["default"],)
+                elif optional is not None:
+                    raise BuildError(
+                        f"{place}: the input {target!r} has no default, but {optional!r} before it "
+                        "has one; give both of them one, or none"
+                    )
                 if kwargs:
                     checks.append((node, target, kwargs))
                 kwargs = {}
@@ -115,14 +126,16 @@ class _GraphBuilder:
             raise BuildError(f"{place}: {node.implementation} takes the tensor as first argument")
         return target.op, target.target, args
 
-    def _value(self, plain: Value, place: Place) -> Any:
+    def _value(self, plain: Value, place: Place, *, in_signature: bool = False) -> Any:
         inside = parts(plain)
         if inside is not None:
-            values = [self._value(each, place) for each in inside]
+            values = [self._value(each, place, in_signature=in_signature) for each in inside]
             if type(plain) is Record:
+                cls = _record_class(plain, place)
+                if in_signature:
+                    return cls(*values)
                 # A node of its own: inside a list or dict, fx would print it by a name that the
                 # code does not know.
-                cls = _record_class(plain, place)
                 return self._graph.create_node("call_function", cls, tuple(values))
             return rebuilt(plain, values)
         if type(plain) is Ref:

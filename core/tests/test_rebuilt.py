@@ -1,0 +1,402 @@
+"""What can be done with a rebuilt model, besides running it: it is to be like the original."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import pickle
+import traceback
+
+import pytest
+import torch
+import torch._dynamo
+import torch.nn.functional as F
+from torch import nn
+
+import layergraph as lg
+from layergraph import regions
+from layergraph.errors import AssumptionError, BuildError
+from layergraph.ir2torch import Ir2Torch
+from layergraph.plugins import Plugin
+
+X = torch.randn(3, 4)
+
+
+def _rebuilt(model, *args):
+    return lg.to_torch(lg.to_ir(model, args or (X,)), model.state_dict())
+
+
+def _pickled(model):
+    return pickle.loads(pickle.dumps(model))
+
+
+def _built(*nodes):
+    graph = lg.ir.wired(nodes)
+    return lg.to_torch(
+        lg.Ir([lg.Implementation("module", name="root", nodes=graph.nodes, edges=graph.edges)])
+    )
+
+
+class Base(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(4, 4)
+
+
+# --- copies and pickles ---
+
+
+class Functions(nn.Module):
+    def forward(self, x):
+        y = F.max_pool1d(x[None], 2) + F.adaptive_max_pool1d(x[None], 2)
+        z = torch.ops.aten.mul.Tensor(x**2, 3 / (x + 9))
+        return y, torch.unique(x.sign()), F.leaky_relu_(z.clone()), reversed(x)
+
+
+@pytest.mark.parametrize("moved", [copy.deepcopy, _pickled, lambda it: _pickled(_pickled(it))])
+def test_any_function_can_be_copied_and_pickled(moved):
+    rebuilt = _rebuilt(Functions())
+    again = moved(rebuilt)
+    torch.testing.assert_close(again(X), rebuilt(X), rtol=0, atol=0)
+    assert again.code == rebuilt.code
+    assert [node.name for node in again.graph.nodes] == [node.name for node in rebuilt.graph.nodes]
+
+
+@pytest.mark.parametrize("moved", [copy.deepcopy, _pickled])
+def test_long_graphs_can_be_copied_and_pickled(moved):
+    class Long(nn.Module):
+        def forward(self, x):
+            for _ in range(1500):
+                x = torch.sin(x)
+            return x
+
+    rebuilt = _rebuilt(Long())
+    assert torch.equal(moved(rebuilt)(X), rebuilt(X))
+
+
+def test_edited_graphs_can_be_pickled():
+    rebuilt = _rebuilt(Functions())
+    (first, *_) = rebuilt.graph.nodes
+    with rebuilt.graph.inserting_after(first):
+        node = rebuilt.graph.call_function(torch.ops.aten.neg, (first,))
+    first.replace_all_uses_with(node, lambda user: user is not node)
+    node.meta["note"] = "mine"
+    rebuilt.recompile()
+    again = _pickled(rebuilt)
+    torch.testing.assert_close(again(X), Functions()(-X), rtol=0, atol=0)
+    assert [each.meta for each in again.graph.nodes if each.name == node.name] == [node.meta]
+
+
+def _made():
+    def halved(x):
+        return x / 2
+
+    return halved
+
+
+# Python would look for it where it was defined, in vain.
+halved = _made()
+
+
+class _Plugin:
+    @staticmethod
+    @lg.hookimpl
+    def functions():
+        return [f"{__name__}.halved"]
+
+
+def test_functions_of_plugins_can_be_pickled():
+    node = lg.Node("y", "function", f"{__name__}.halved", args=(lg.Ref("x"),))
+    graph = lg.ir.wired(
+        [lg.Node("x", "input", "x"), node, lg.Node("out", "output", "out", args=(lg.Ref("y"),))]
+    )
+    ir = lg.Ir([lg.Implementation("module", name="root", nodes=graph.nodes, edges=graph.edges)])
+    rebuilt = Ir2Torch((Plugin("mine", "1", "mine", _Plugin),)).convert(ir)
+    assert torch.equal(_pickled(rebuilt)(X), X / 2)
+
+
+# --- constants ---
+
+
+class WithConstant(Base):
+    def __init__(self):
+        super().__init__()
+        self.factor = torch.full((4,), 0.1, dtype=torch.float64)
+
+    def forward(self, x):
+        return self.lin(x).double() * self.factor + x.shape[0] * 0
+
+
+class Outer(Base):
+    def __init__(self):
+        super().__init__()
+        self.inner = WithConstant()
+
+    def forward(self, x):
+        return self.inner(self.lin(x))
+
+
+def _constants(model):
+    return [each for name, each in model.named_buffers() if "_constant_" in name]
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("moved", [lambda it: it, copy.deepcopy, _pickled])
+@pytest.mark.parametrize("cast", [nn.Module.bfloat16, nn.Module.half, nn.Module.float])
+def test_constants_are_not_cast(flat, moved, cast):
+    model = Outer()
+    ir = lg.to_ir(model, (X,))
+    rebuilt = lg.to_torch(ir.flatten() if flat else ir, model.state_dict())
+    assert rebuilt.state_dict().keys() == model.state_dict().keys()
+    dtypes = {each.dtype for each in _constants(rebuilt)}
+    assert dtypes == {torch.float64}
+    rebuilt = moved(cast(moved(rebuilt)))
+    x = X.to(rebuilt.lin.weight.dtype)
+    assert {each.dtype for each in _constants(rebuilt)} == {torch.float64}
+    if cast is nn.Module.float:
+        assert torch.equal(rebuilt(x), model(x))
+
+
+@pytest.mark.parametrize("cast", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("assign", [False, True])
+def test_constants_that_wait_for_the_weights_are_not_cast(cast, assign):
+    model = Outer()
+    rebuilt = lg.to_torch(lg.to_ir(model, (X,)), device="meta").to(cast)
+    assert {each.dtype for each in _constants(rebuilt)} == {torch.float64}
+    model = model.to(cast)
+    if not assign:
+        rebuilt = rebuilt.to_empty(device="cpu")
+    rebuilt.load_state_dict(model.state_dict(), assign=assign)
+    assert torch.equal(_constants(rebuilt)[0], model.inner.factor)
+
+
+def test_constants_move_with_the_model():
+    rebuilt = _rebuilt(Outer()).to("meta")
+    assert {each.device.type for each in _constants(rebuilt)} == {"meta"}
+    assert rebuilt(X.to("meta")).is_meta
+
+
+def test_constants_when_compiled():
+    rebuilt = _rebuilt(Outer())
+    torch.compiler.reset()
+    compiled = torch.compile(rebuilt, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(X), rebuilt(X))
+
+
+# --- the stack ---
+
+
+class Nested(Base):
+    def __init__(self, depth):
+        super().__init__()
+        self.inner = type(self)(depth - 1) if depth else None
+
+    def forward(self, x):
+        y = self.lin(x)
+        return y * x.shape[0] if self.inner is None else self.inner(y)
+
+
+class NestedByMode(Nested):
+    def forward(self, x):
+        y = self.lin(x) if self.training else x
+        return self.lin(y) if self.inner is None else self.inner(y)
+
+
+class NestedRegions(Nested):
+    def forward(self, x):
+        with torch.no_grad():
+            y = self.lin(x)
+            return y * x.shape[0] if self.inner is None else self.inner(y)
+
+
+def _frames(model):
+    """How many frames there are on Python's stack, at most, while a model runs."""
+    most = 0
+
+    def count(*_):
+        nonlocal most
+        most = max(most, len(list(traceback.walk_stack(None))))
+
+    handles = [
+        each.register_forward_hook(count) for each in model.modules() if isinstance(each, nn.Linear)
+    ]
+    model(X)
+    for handle in handles:
+        handle.remove()
+    return most
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("cls", [Nested, NestedByMode, NestedRegions])
+def test_rebuilt_models_need_no_more_stack(cls, training):
+    model = cls(5)
+    rebuilt = _rebuilt(model).train(training)
+    model.train(training)
+    assert torch.equal(rebuilt(X), model(X))
+    assert _frames(rebuilt) <= _frames(model)
+
+
+def test_a_model_with_two_graphs_can_be_seen_through():
+    model = NestedByMode(2)
+    rebuilt = _rebuilt(model)
+    assert list(inspect.signature(rebuilt.forward).parameters) == ["x"]
+    torch.compiler.reset()
+    compiled = torch.compile(rebuilt, backend="eager", fullgraph=True)
+    for mode in (True, False, True):
+        assert torch.equal(compiled.train(mode)(X), model.train(mode)(X))
+        rebuilt.train(mode)
+        traced = torch.fx.symbolic_trace(rebuilt)
+        assert torch.equal(traced(X), model(X))
+
+
+# --- regions ---
+
+
+class Fails(Base):
+    """Fails for inputs of more than three rows, where the rebuilt model does."""
+
+    def forward(self, x):
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.lin(x).view(3, 4)
+
+
+class FailsInside(Base):
+    def __init__(self):
+        super().__init__()
+        self.inner = Fails()
+
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.float16):
+            return self.inner(self.lin(x))
+
+
+class FailsByMode(Base):
+    def forward(self, x):
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            y = self.lin(x)
+            return y.view(3, 4) if self.training else (y * 2).view(3, 4)
+
+
+def _modes():
+    torch.autocast_increment_nesting()
+    return (
+        torch.is_grad_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.get_autocast_dtype("cpu"),
+        torch.autocast_decrement_nesting(),
+    )
+
+
+@pytest.mark.parametrize("moved", [lambda it: it, copy.deepcopy, _pickled])
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("cls", [Fails, FailsInside, FailsByMode])
+def test_regions_end_where_a_graph_fails(cls, flat, moved):
+    model = cls()
+    ir = lg.to_ir(model, (X,))
+    rebuilt = moved(lg.to_torch(ir.flatten() if flat else ir, model.state_dict()))
+    for training in (True, False):
+        rebuilt.train(training)
+        before = _modes()
+        with pytest.raises(RuntimeError):
+            rebuilt(torch.randn(5, 4))
+        assert _modes() == before
+        assert torch.equal(rebuilt(X), model.train(training)(X))
+        assert _modes() == before
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_regions_end_where_a_graph_is_interrupted(kind):
+    rebuilt = _rebuilt(FailsInside())
+
+    def interrupt(*_):
+        raise kind
+
+    rebuilt.inner.lin.register_forward_hook(interrupt)
+    before = _modes()
+    with pytest.raises(kind):
+        rebuilt(X)
+    assert _modes() == before
+
+
+def test_regions_end_after_the_graph_was_edited():
+    rebuilt = _rebuilt(Fails())
+    for _ in range(2):
+        rebuilt.recompile()
+    rebuilt.graph = copy.deepcopy(rebuilt.graph)
+    before = _modes()
+    with pytest.raises(RuntimeError):
+        rebuilt(torch.randn(5, 4))
+    assert _modes() == before
+    assert rebuilt.code.count("with ") == 1
+    assert {regions.set_grad_enabled} < {node.target for node in rebuilt.graph.nodes}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("cls", [Fails, FailsInside, FailsByMode])
+def test_regions_when_compiled(cls, training):
+    model = cls()
+    rebuilt = _rebuilt(model).train(training)
+    model.train(training)
+    torch.compiler.reset()
+    compiled = torch.compile(rebuilt, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(X), model(X))
+
+
+# --- inputs ---
+
+
+def _with_inputs(*facts):
+    inputs = [lg.Node(f"in_{n}", "input", f"p{n}", kwargs=known) for n, known in enumerate(facts)]
+    returned = lg.Node("out", "output", "out", args=tuple(lg.Ref(each.name) for each in inputs))
+    return _built(*inputs, returned)
+
+
+def test_an_input_without_default_after_one_with():
+    with pytest.raises(BuildError, match=r"'p1' has no default, but 'p0' before it"):
+        _with_inputs({"default": None}, {})
+
+
+DEFAULTS = [
+    [1, [2.5, None]],
+    {"a": [1, float("inf")], 2: (True,)},
+    {'it\'s "quoted"\n': -float("inf")},
+    slice(1, None, 2),
+    float("inf"),
+    -0.0,
+    complex(0.0, float("-inf")),
+    (1,),
+    (),
+    'it\'s "quoted"\\ {x}\n# no comment: = no default',
+    b"\x00'\"",
+    ...,
+    lg.Symbol("torch.bfloat16"),
+    lg.Symbol("torch.channels_last"),
+    lg.Symbol("torch.strided"),
+    lg.ir.Record("Pair", {"one": 1, "two": [2]}),
+    [lg.ir.Record("Pair", {"one": 1, "two": [2]})],
+]
+
+
+@pytest.mark.parametrize("moved", [copy.deepcopy, _pickled])
+def test_a_default_that_is_not_a_number(moved):
+    rebuilt = moved(_with_inputs({"default": float("nan"), "fixed": 1.5}))
+    default = inspect.signature(rebuilt.forward).parameters["p0"].default
+    assert math.isnan(default)
+    assert rebuilt(1.5) == 1.5
+
+
+@pytest.mark.parametrize("moved", [lambda it: it, copy.deepcopy, _pickled])
+@pytest.mark.parametrize("default", DEFAULTS, ids=repr)
+def test_defaults_of_inputs(default, moved):
+    rebuilt = moved(_with_inputs({}, {"default": default, "fixed": default}))
+    x, given = rebuilt(1)
+    assert x == 1
+    expected = inspect.signature(rebuilt.forward).parameters["p1"].default
+    assert given == expected
+    assert rebuilt(1, copy.deepcopy(given)) == (1, given)
+    if not isinstance(default, lg.Symbol | lg.ir.Record | list):
+        assert given == default
+        assert repr(given) == repr(default)
+    with pytest.raises(AssumptionError, match="p1"):
+        rebuilt(1, "something else")
