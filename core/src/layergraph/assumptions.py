@@ -22,11 +22,16 @@ def assume(value: object, expected: object, where: str) -> None:
     Raises:
         AssumptionError: the two differ.
     """
-    if isinstance(value, torch.Tensor) or value != expected:
+    if isinstance(value, torch.Tensor) or (value != expected and not _are_nan(value, expected)):
         now = "a tensor" if isinstance(value, torch.Tensor) else repr(value)
         raise AssumptionError(
             f"{where} was {expected!r} when this model was captured, and now it is {now}: {_REMEDY}"
         )
+
+
+def _are_nan(one: object, other: object) -> bool:
+    """Whether both are the number that is not equal to itself."""
+    return isinstance(one, float) and isinstance(other, float) and one != one and other != other
 
 
 def assume_length(value: Sized, expected: int, where: str) -> None:

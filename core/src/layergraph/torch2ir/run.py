@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -92,7 +93,8 @@ class Running(Capture):
         self._regions: dict[int, tuple[object, Value]] = {}
         self._changes_in_place = False
         self._caught: list[str] = []
-        self._as_surveyed = {id(each.module): _members(each) for each in survey}
+        for each in survey:
+            each.as_found = each.as_found or _members(each)
         self._questions = questions(self)
 
     # --- running ---
@@ -113,6 +115,8 @@ class Running(Capture):
 
     def patches(self) -> Iterator[Patch]:
         """See :class:`Capture`."""
+        # Some functions of torch import it, and it would take the patched ones for torch's own.
+        importlib.import_module("torch._dynamo")
         yield from sizes.patches(self.survey, self)
         yield from unseen(self, self.survey)
         yield from self.named_functions()
@@ -125,7 +129,7 @@ class Running(Capture):
         self, surveyed: Surveyed, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
         """See :class:`Capture`."""
-        if not are_one(_members(surveyed), self._as_surveyed[id(surveyed.module)]):
+        if not are_one(_members(surveyed), surveyed.as_found):
             self.refuse(f"a change of {surveyed.path!r} that lasts for a call")
         lowered, named = self.lower(args), self.lower(kwargs)
         before = _versions(args, kwargs)

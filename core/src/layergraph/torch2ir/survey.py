@@ -25,6 +25,7 @@ class Surveyed:
         answer: what the handler said of it; None: it is to be traced through.
         children: its child modules by name, in order; empty for a leaf.
         parents: the modules that have it as a child.
+        as_found: what makes it behave as it does, noted before the model runs on inputs.
     """
 
     module: nn.Module
@@ -32,6 +33,7 @@ class Surveyed:
     answer: Implementation | None
     children: dict[str, Surveyed] = field(default_factory=dict)
     parents: list[Surveyed] = field(default_factory=list)
+    as_found: tuple[Any, ...] = ()
 
     def is_within(self, other: Surveyed) -> bool:
         """Whether the module is the other one, or is reached through its children."""
