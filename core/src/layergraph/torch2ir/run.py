@@ -95,6 +95,7 @@ class Running(Capture):
         self._caught: list[str] = []
         for each in survey:
             each.as_found = each.as_found or _members(each)
+        self._modes = {each: each.module.training for each in survey}
         self._questions = questions(self)
 
     # --- running ---
@@ -129,15 +130,17 @@ class Running(Capture):
         self, surveyed: Surveyed, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
         """See :class:`Capture`."""
-        if not are_one(_members(surveyed), surveyed.as_found):
+        is_as_found = are_one(_members(surveyed), surveyed.as_found)
+        if not is_as_found or surveyed.module.training != self._modes[surveyed]:
             self.refuse(f"a change of {surveyed.path!r} that lasts for a call")
         lowered, named = self.lower(args), self.lower(kwargs)
-        before = _versions(args, kwargs)
+        before = self.unrecorded(_versions, (args, kwargs), {})
         if getattr(surveyed.module, "max_norm", None) is not None:
             self._kept.save(*surveyed.module.parameters())
         result = self._tried(surveyed.path, original, (surveyed.module, *args), kwargs)
         value = self.recorder.call("module", surveyed.path, lowered, named)
-        return self._bound(result, value, before)
+        with torch._C.DisableTorchFunction():
+            return self._bound(result, value, before)
 
     def _tried(
         self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -588,15 +591,15 @@ _SHARING = frozenset({"torch.Tensor.data", "torch.Tensor.detach", "torch.detach"
 
 
 def _members(surveyed: Surveyed) -> tuple[Any, ...]:
-    """What makes a leaf behave as it does."""
+    """What makes a leaf behave as it does, but for its mode."""
     if not surveyed.is_leaf:
         return ()
-    return tuple(
-        [
-            (dict(vars(each)), *(dict(vars(each)[name]) for name in _REGISTERED))
-            for each in surveyed.module.modules()
-        ]
-    )
+    found: list[Any] = []
+    for each in surveyed.module.modules():
+        members = dict(vars(each))
+        del members["training"]
+        found += [members, *(dict(members[name]) for name in _REGISTERED)]
+    return tuple(found)
 
 
 _REGISTERED = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
