@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -162,6 +163,8 @@ def _holders(survey: Survey) -> Iterator[tuple[Surveyed, str, Container]]:
 def _difference(now: Any, was: Any) -> object:
     """What in a container is another object than it was; None if nothing."""
     if isinstance(now, dict):
+        if _are_the_same(now, was):
+            return None
         for key in now.keys() | was.keys():
             if key not in now or key not in was or not are_one(now[key], was[key]):
                 return key
@@ -177,6 +180,8 @@ def are_one(one: Any, other: Any) -> bool:
     """Whether two are one object, or the same numbers in the same memory, or hold such."""
     if one is other or type(one) is not type(other):
         return one is other
+    if isinstance(one, dict) and _are_the_same(one, other):
+        return True
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(are_one(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
@@ -184,6 +189,11 @@ def are_one(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor) and one.layout is other.layout is torch.strided:
         return one.dtype is other.dtype and one.is_set_to(other)
     return False
+
+
+def _are_the_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
+    """Whether two dicts hold the same objects in the same order: nearly all do."""
+    return list(one) == list(other) and all(map(operator.is_, one.values(), other.values()))
 
 
 def fill(holder: Any, contents: Any) -> None:
