@@ -16,6 +16,7 @@ from rich.table import Table
 
 import layergraph as lg
 from benchmarks.export import geometric_mean, spread
+from layergraph.errors import LayergraphError
 from zoo import Entry, all_entries, matching
 from zoo.run import prepare
 
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for entry in track(entries, console=console):
         try:
             measured.append(measure(entry))
-        except lg.LayergraphError:
+        except LayergraphError:
             refused.append(entry.name)
     if measured:
         console.print(results(measured))
