@@ -80,7 +80,9 @@ _REFUSED_ATTRIBUTES = frozenset(
 )
 
 # They read files or memory that is none of the model's.
-_REFUSED_OPERATIONS = frozenset("from_file set_ set _cudnn_init_dropout_state resize_".split())
+_REFUSED_OPERATIONS = [
+    [name] for name in "from_file set_ set _cudnn_init_dropout_state resize_".split()
+]
 
 # Attributes of what is read from a tensor: of its device and dtype.
 _DEVICE_ATTRIBUTES = ("type", "index")
@@ -127,8 +129,8 @@ class Functions:
     def name_of(self, function: Function) -> str | None:
         """The name of a function; None if it has none, and so cannot be a node."""
         name = _names().get(function) or self._names.get(function)
-        if name is None and isinstance(function, torch._ops.OpOverload):
-            name = f"torch.ops.{function.namespace}.{function._opname}.{function._overloadname}"
+        if name is None and isinstance(function, _OPERATIONS):
+            name = f"torch.ops.{function}"
             return name if self.target(name) is not None else None
         return name
 
@@ -164,7 +166,7 @@ def stable_name(function: Function) -> str | None:
 
     Python's own is the place where the function was defined, and nothing may be found there.
     """
-    if isinstance(function, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+    if isinstance(function, _OPERATIONS):
         return f"torch.ops.{function}"
     name = _names().get(function)
     target = None if name is None else _by_name()[name]
@@ -215,15 +217,23 @@ def _operation(name: str) -> Target | None:
     Those of extensions are for plugins to name: nobody knows what they do.
     """
     way = name.split(".")
-    if way[:3] != ["torch", "ops", "aten"] or len(way) != 5 or way[3] in _REFUSED_OPERATIONS:
+    if way[:3] != ["torch", "ops", "aten"] or way[3:4] in _REFUSED_OPERATIONS:
         return None
-    packet = getattr(torch.ops.aten, way[3], None)
-    overload = getattr(packet, way[4], None)
-    if not isinstance(overload, torch._ops.OpOverload):
+    operation: Any = torch.ops.aten
+    for part in way[3:]:
+        operation = getattr(operation, part, None)
+    if isinstance(operation, torch._ops.OpOverloadPacket):
+        overloads = [getattr(operation, each or "default") for each in operation._overload_names]
+    elif isinstance(operation, torch._ops.OpOverload):
+        overloads = [operation]
+    else:
         return None
-    returned = overload._schema.returns
+    returned = [each for overload in overloads for each in overload._schema.returns]
     gives = any("Tensor" in str(each.type) for each in returned)
-    return Target("call_function", overload) if gives else None
+    return Target("call_function", operation) if gives else None
+
+
+_OPERATIONS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
 
 
 def _global(name: str) -> Function | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import linecache
@@ -10,7 +11,7 @@ import sys
 import threading
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
@@ -149,14 +150,18 @@ class Capture(ABC):
                     except CaptureError as error:
                         if error.unsupported:
                             raise
-                        self._refuse(str(error), _line_of(error))
+                        self._refuse(str(error), self._line_of(error))
                         raise unsupported(self.refused, self.hint) from error
                     except Exception as error:
                         reason = f"{type(error).__name__}: {first_line(error)}"
-                        self._refuse(reason, _line_of(error))
+                        self._refuse(reason, self._line_of(error))
                         raise unsupported(self.refused, self.hint) from error
             finally:
                 self._thread = 0
+
+    def _line_of(self, error: BaseException) -> str:
+        files = {str(scope.get("__file__")) for scope in self.survey.code_globals}
+        return _line_of(error, files)
 
     def _patches(self) -> Iterator[Patch]:
         yield nn.Module, "__call__", self._module_call(nn.Module.__call__)
@@ -321,15 +326,17 @@ def unsupported(found: Sequence[Unsupported], hint: str = "") -> CaptureError:
 
 _OWN = f"{Path(__file__).parents[1]}{os.sep}"
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+_NOT_USERS = (_TORCH, contextlib.__file__)
 
 
-def _line_of(error: BaseException) -> str:
-    """The line of the model's code, or else of torch's, at which an error came about."""
+def _line_of(error: BaseException, files: Collection[str]) -> str:
+    """The line of the model's code, or else of others', at which an error came about."""
     frames = traceback.extract_tb(error.__traceback__)
     of_others = [frame for frame in frames if not frame.filename.startswith(_OWN)]
-    of_model = [frame for frame in of_others if not frame.filename.startswith(_TORCH)]
+    of_users = [frame for frame in of_others if not frame.filename.startswith(_NOT_USERS)]
+    of_model = [frame for frame in of_users if frame.filename in files]
     # A layer of torch may be the whole model.
-    frame = (of_model or of_others or frames)[-1]
+    frame = (of_model or of_users or of_others or frames)[-1]
     return _line(frame.filename, frame.lineno or 0, frame.name)
 
 
@@ -344,7 +351,7 @@ def code_place() -> str:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         filename = frame.f_code.co_filename
-        if not filename.startswith((_OWN, _TORCH)):
+        if not filename.startswith((_OWN, *_NOT_USERS)):
             break
         if of_torch is None and filename.startswith(_TORCH):
             of_torch = frame

@@ -23,7 +23,7 @@ from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
 from layergraph.torch2ir import sizes
 from layergraph.torch2ir.arguments import Arguments, Part
-from layergraph.torch2ir.calls import Late, Scope, StateRead, Trace, Value
+from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Trace, Value
 from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
 from layergraph.torch2ir.constants import Constants
 from layergraph.torch2ir.guards import are_one
@@ -136,7 +136,7 @@ class Running(Capture):
         lowered, named = self.lower(args), self.lower(kwargs)
         before = self.unrecorded(_versions, (args, kwargs), {})
         if getattr(surveyed.module, "max_norm", None) is not None:
-            self._kept.save(*surveyed.module.parameters())
+            self.unrecorded(self._kept.save, tuple(surveyed.module.parameters()), {})
         result = self._tried(surveyed.path, original, (surveyed.module, *args), kwargs)
         value = self.recorder.call("module", surveyed.path, lowered, named)
         with torch._C.DisableTorchFunction():
@@ -149,7 +149,7 @@ class Running(Capture):
         try:
             return self.unrecorded(function, args, kwargs)
         except Exception:
-            self._caught.append(name)
+            self._caught.append(f"{name}, {code_place()}")
             raise
 
     def run(self) -> Trace:
@@ -446,6 +446,14 @@ class Running(Capture):
             self.refuse(f"{name}, which computes gradients")
         recorded = len(self.recorder.scope.items)
         result = func(*_lost(args), **_lost(kwargs))
+        beneath = [
+            item
+            for item in self.recorder.scope.items[recorded:]
+            if isinstance(item, Call) and "aten.detach" not in item.target
+        ]
+        if len(beneath) > 1:
+            # Nobody saw by which sizes it decided what to do.
+            self.assume_shapes(args, kwargs)
         concerned = not _holds_no_tensor([*args, *kwargs.values(), result])
         if concerned and recorded == len(self.recorder.scope.items):
             what = func.__self__.__name__ if name == "__get__" else name or repr(func)

@@ -12,7 +12,7 @@ import operator
 from collections.abc import Callable, Hashable, Iterator
 from numbers import Integral, Real
 from types import BuiltinFunctionType, SimpleNamespace
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, Self
 
 import torch
 
@@ -74,6 +74,9 @@ class Traced:
     def __rdivmod__(self, other: Any) -> Any:
         return other // self, other % self
 
+    def __str__(self) -> str:
+        return Text(self)
+
     def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
         number = self.lose()
         return type(number), (number,)
@@ -98,6 +101,42 @@ class Traced:
             f"a graph cannot hold the size {self.value} as it is given here; use a function that "
             "makes tensors, such as torch.tensor or torch.zeros"
         )
+
+
+class Text(str):
+    """A number as text: for a message, unless somebody looks at it."""
+
+    number: Traced
+
+    def __new__(cls, number: Traced) -> Self:
+        """The text of a number."""
+        text = super().__new__(cls, number.value)
+        text.number = number
+        return text
+
+    def _lost(self) -> str:
+        return str(self.number.lose())
+
+    def __hash__(self) -> int:
+        return hash(self._lost())
+
+    def __eq__(self, other: object) -> bool:
+        return self._lost() == other
+
+    def __ne__(self, other: object) -> bool:
+        return self._lost() != other
+
+    def __add__(self, other: str) -> str:
+        return self._lost() + other
+
+    def __radd__(self, other: str) -> str:
+        return other + self._lost()
+
+    def __format__(self, said: str) -> str:
+        return format(self._lost(), said)
+
+    def __str__(self) -> str:
+        return self._lost()
 
 
 def plain(value: Any) -> Any:
@@ -185,7 +224,6 @@ _LOSING: dict[str, Callable[..., Any]] = {
     "__float__": float,
     "__complex__": complex,
     "__hash__": hash,
-    "__str__": str,
     "__repr__": repr,
     "__format__": format,
 }
@@ -206,6 +244,9 @@ def _methods() -> Iterator[tuple[str, Callable[..., Any]]]:
         yield name, _losing(loses)
     for name in _MEMBERS:
         yield name, _member(name)
+    for name in MATH:
+        # numpy's functions call methods of these names.
+        yield name, _unary(f"math.{name}", getattr(math, name))
 
 
 for _name, _method in _methods():
