@@ -7,6 +7,7 @@ from collections.abc import Sized
 import torch
 
 from layergraph.errors import AssumptionError
+from layergraph.symbols import UnknownValueError, lower_plain
 
 _REMEDY = "the original may compute something else then; set it back, or capture the model so"
 
@@ -22,16 +23,27 @@ def assume(value: object, expected: object, where: str) -> None:
     Raises:
         AssumptionError: the two differ.
     """
-    if isinstance(value, torch.Tensor) or (value != expected and not _are_nan(value, expected)):
+    if not _is_the_same(value, expected):
         now = "a tensor" if isinstance(value, torch.Tensor) else repr(value)
         raise AssumptionError(
             f"{where} was {expected!r} when this model was captured, and now it is {now}: {_REMEDY}"
         )
 
 
-def _are_nan(one: object, other: object) -> bool:
-    """Whether both are the number that is not equal to itself."""
-    return isinstance(one, float) and isinstance(other, float) and one != one and other != other
+def _is_the_same(value: object, expected: object) -> bool:
+    """Whether two plain values are alike in kind too: 1, 1.0 and True compute different things."""
+    if value is expected:
+        return True
+    if type(value) is type(expected) and type(value) in _SIMPLE:
+        return value == expected
+    try:
+        # As text, nan is nan, and -0.0 is not 0.0.
+        return repr(lower_plain(value)) == repr(lower_plain(expected))
+    except UnknownValueError:
+        return False
+
+
+_SIMPLE = frozenset({bool, int, str, type(None)})
 
 
 def assume_length(value: Sized, expected: int, where: str) -> None:

@@ -47,6 +47,7 @@ _OWN: tuple[Function, ...] = (
     assumptions.assume,
     assumptions.assume_container,
     assumptions.assume_length,
+    assumptions.assume_tensor,
     regions.set_grad_enabled,
     regions.enter_autocast,
     regions.exit_autocast,

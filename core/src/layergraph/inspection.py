@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +34,10 @@ class Preflight:
         return not self.unsupported and self.error is None
 
     def stubs(self) -> dict[str, str]:
-        """A handler to fill in for each class that does what a graph cannot hold, by its name."""
-        return {kind: _stub(kind) for kind in dict.fromkeys(each.kind for each in self.unsupported)}
+        """A handler to fill in for each class whose code does what a graph cannot hold, by name."""
+        hopeless = {each.kind for each in self.unsupported if not each.line}
+        kinds = dict.fromkeys(each.kind for each in self.unsupported)
+        return {kind: _stub(kind) for kind in kinds if kind not in hopeless}
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -98,17 +101,36 @@ def ir_to_torch(implementation):
 
 
 def _stub(kind: str) -> str:
-    home, _, name = kind.rpartition(".")
-    try:
-        cls = getattr(importlib.import_module(home), name)
-    except (ImportError, AttributeError):
-        cls = None
+    home, name = _home_and_name(kind)
+    cls: Any = None
+    if home:
+        cls = importlib.import_module(home)
+        for part in name.split("."):
+            cls = getattr(cls, part, None)
+    known = f"from {home} import {name.partition('.')[0]}" if cls else f"# and the class {kind}"
     return _STUB.format(
-        importing=f"# and the class {kind}" if cls is None else f"from {home} import {name}",
+        importing=known,
         name=name,
-        type=name.lower(),
+        type=_type(kind),
         attributes=", ".join(f'"{each}": module.{each}' for each in _arguments(cls)),
     )
+
+
+def _type(kind: str) -> str:
+    """A type for a class: its name, unless a layer of torch has the same."""
+    name = kind.rpartition(".")[2].lower()
+    taken = name in {each.lower() for each in vars(nn)}
+    return f"{kind.partition('.')[0]}_{name}".lower() if taken else name
+
+
+def _home_and_name(kind: str) -> tuple[str, str]:
+    """The Python module of a class, and its name there; the class may be inside another one."""
+    parts = kind.split(".")
+    for count in range(len(parts) - 1, 0, -1) if "<locals>" not in kind else ():
+        home = ".".join(parts[:count])
+        if home in sys.modules:
+            return home, ".".join(parts[count:])
+    return "", parts[-1]
 
 
 def _arguments(cls: type | None) -> list[str]:

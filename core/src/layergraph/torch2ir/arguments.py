@@ -201,6 +201,7 @@ class _Binding:
     def _inside(self, given: Any, late: Late, part: Part) -> Any:
         """A copy of what is inside a container, or of a plain value in one."""
         if isinstance(given, torch.Tensor):
+            late.call(("tensor", part), "layergraph.assume_tensor", (part(), self._name))
             return self._tensor(given, part)
         if not isinstance(given, tuple | list | dict):
             expected = self.plain(given)

@@ -30,8 +30,8 @@ from layergraph.torch2ir.guards import Change, fill, unchanged
 from layergraph.torch2ir.patches import Patch, patched, with_room_for
 from layergraph.torch2ir.survey import Survey, Surveyed
 
-# Captures in several threads would put back what another one has replaced.
-_ONE_AT_A_TIME = threading.RLock()
+# Captures in several threads would put back what another one has replaced. Who converts holds it.
+ONE_AT_A_TIME = threading.RLock()
 
 
 class Capture(ABC):
@@ -127,37 +127,45 @@ class Capture(ABC):
         Raises:
             CaptureError: the model does what this way of capturing cannot record.
         """
-        with_room_for(self.survey.depth, self._run)
+        with_room_for(self.survey.depth, self._run_and_note)
         if self.refused:
             raise unsupported(self.refused, self.hint)
         return Trace(self.recorder.root, self.constants, self.parameters).settle()
 
-    def _run(self) -> None:
+    def _run_and_note(self) -> None:
+        self._thread = threading.get_ident()
+        args, kwargs = self.arguments()
+        try:
+            self._run(args, kwargs)
+        except CaptureError as error:
+            if error.unsupported:
+                raise
+            # It was found when the model had run.
+            self._refuse(str(error), "")
+
+    def _run(self, args: list[Any], kwargs: dict[str, Any]) -> None:
         model = self.survey.root.module
-        with _ONE_AT_A_TIME:
-            self._thread = threading.get_ident()
-            args, kwargs = self.arguments()
-            try:
-                with (
-                    unchanged(self.survey) as self.changes,
-                    patched(self._patches()),
-                    self.watching(),
-                ):
-                    for change in self.carried:
-                        fill(change.holder, change.now)
-                    try:
-                        model(*args, **kwargs)
-                    except CaptureError as error:
-                        if error.unsupported:
-                            raise
-                        self._refuse(str(error), self._line_of(error))
-                        raise unsupported(self.refused, self.hint) from error
-                    except Exception as error:
-                        reason = f"{type(error).__name__}: {first_line(error)}"
-                        self._refuse(reason, self._line_of(error))
-                        raise unsupported(self.refused, self.hint) from error
-            finally:
-                self._thread = 0
+        try:
+            with (
+                unchanged(self.survey) as self.changes,
+                patched(self._patches()),
+                self.watching(),
+            ):
+                for change in self.carried:
+                    fill(change.holder, change.now)
+                try:
+                    model(*args, **kwargs)
+                except CaptureError as error:
+                    if error.unsupported:
+                        raise
+                    self._refuse(str(error), self._line_of(error))
+                    raise unsupported(self.refused, self.hint) from error
+                except Exception as error:
+                    reason = f"{type(error).__name__}: {first_line(error)}"
+                    self._refuse(reason, self._line_of(error))
+                    raise unsupported(self.refused, self.hint) from error
+        finally:
+            self._thread = 0
 
     def _line_of(self, error: BaseException) -> str:
         files = {str(scope.get("__file__")) for scope in self.survey.code_globals}
@@ -234,11 +242,15 @@ class Capture(ABC):
         self._refuse(reason, code_place())
 
     def _refuse(self, reason: str, line: str) -> None:
-        path = self.recorder.scope.path
-        cls = type(self.survey.at(path).module)
-        found = Unsupported(path, f"{cls.__module__}.{cls.__qualname__}", reason, line)
+        found = self.found(reason, line)
         if found not in self.refused:
             self.refused.append(found)
+
+    def found(self, reason: str, line: str) -> Unsupported:
+        """Something that cannot be carried over, in the module call that is being recorded."""
+        path = self.recorder.scope.path
+        cls = type(self.survey.at(path).module)
+        return Unsupported(path, f"{cls.__module__}.{cls.__qualname__}", reason, line)
 
     def lower(self, value: Any) -> Any:
         """The plain form of what a function is given."""
@@ -285,7 +297,7 @@ class Capture(ABC):
 def _parameters(cls: Any) -> tuple[str, ...]:
     try:
         return tuple(inspect.signature(cls.forward).parameters)[1:]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, AttributeError):
         return ()
 
 

@@ -28,7 +28,7 @@ from layergraph.state import Memory, all_tensors, describe, own_tensors
 from layergraph.torch2ir import modes
 from layergraph.torch2ir.arguments import Arguments
 from layergraph.torch2ir.calls import Trace
-from layergraph.torch2ir.capture import unsupported
+from layergraph.torch2ir.capture import ONE_AT_A_TIME, unsupported
 from layergraph.torch2ir.constants import Constants
 from layergraph.torch2ir.fold import fold
 from layergraph.torch2ir.questions import Values
@@ -89,6 +89,17 @@ class Torch2Ir(Registry):
         """
         if not isinstance(model, nn.Module):
             raise CaptureError(f"{model!r} is no torch.nn.Module; convert a module")
+        # Another capture of the same model may have changed its modes for a while.
+        with ONE_AT_A_TIME:
+            return self._convert(model, args, kwargs, values)
+
+    def _convert(
+        self,
+        model: nn.Module,
+        args: Sequence[Any] | None,
+        kwargs: Mapping[str, Any] | None,
+        values: Values,
+    ) -> Ir:
         if values not in get_args(Values):
             raise CaptureError(f"values is {values!r}; say one of {', '.join(get_args(Values))}")
         found: list[Unsupported] = []

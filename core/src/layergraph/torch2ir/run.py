@@ -14,7 +14,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from layergraph.errors import CaptureError
+from layergraph.errors import CaptureError, Unsupported
 from layergraph.functions import Functions
 from layergraph.ir import Symbol
 from layergraph.ir import Value as Plain
@@ -23,7 +23,7 @@ from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
 from layergraph.torch2ir import sizes
 from layergraph.torch2ir.arguments import Arguments, Part
-from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Trace, Value
+from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Value
 from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
 from layergraph.torch2ir.constants import Constants
 from layergraph.torch2ir.guards import are_one
@@ -92,7 +92,7 @@ class Running(Capture):
         self._assumed: dict[Scope, set[Any]] = {}
         self._regions: dict[int, tuple[object, Value]] = {}
         self._changes_in_place = False
-        self._caught: list[str] = []
+        self._caught: list[Unsupported] = []
         for each in survey:
             each.as_found = each.as_found or _members(each)
         self._modes = {each: each.module.training for each in survey}
@@ -113,6 +113,8 @@ class Running(Capture):
     def _watching(self) -> Iterator[None]:
         with self._kept, _Beneath(self), _FunctionMode(self):
             yield
+            # The model has come to its end in spite of them.
+            self.refused += self._caught
 
     def patches(self) -> Iterator[Patch]:
         """See :class:`Capture`."""
@@ -149,18 +151,13 @@ class Running(Capture):
         try:
             return self.unrecorded(function, args, kwargs)
         except Exception:
-            self._caught.append(f"{name}, {code_place()}")
-            raise
-
-    def run(self) -> Trace:
-        """See :class:`Capture`."""
-        trace = super().run()
-        if self._caught:
-            raise CaptureError(
-                f"the model catches an error of {self._caught[0]}: for other inputs there may be "
-                "none, and a graph cannot decide by that"
+            self._caught.append(
+                self.found(
+                    f"its code catches an error of {name}: for other inputs there may be none",
+                    code_place(),
+                )
             )
-        return trace
+            raise
 
     def unrecorded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -155,13 +155,18 @@ def _operand(value: object) -> Any:
     return NotImplemented
 
 
+def _lost(value: Any) -> Any:
+    """A number alone, which the graph is taken to depend on."""
+    return value.lose() if isinstance(value, Traced) else value
+
+
 def _arithmetic(
     name: str, function: Callable[[Any, Any], Any], *, swapped: bool
 ) -> Callable[[Any, Any], Any]:
     def method(self: Traced, other: Any, *modulus: Any) -> Any:
         value = _operand(other)
         if modulus:
-            return pow(self.lose(), plain(other), *map(plain, modulus))
+            return pow(*map(_lost, (other, self, *modulus) if swapped else (self, other, *modulus)))
         if value is NotImplemented:
             if isinstance(other, list | tuple | str | bytes | complex):
                 number = self.lose()
@@ -169,6 +174,8 @@ def _arithmetic(
             return NotImplemented
         args = (value, self) if swapped else (self, value)
         result = function(plain(args[0]), plain(args[1]))
+        if isinstance(result, complex):
+            return function(*map(_lost, args))
         return traced(result, (f"operator.{name}", *args), self.witness)
 
     return method
