@@ -123,7 +123,7 @@ EXPRESSIONS = st.recursive(LEAVES, _expressions, max_leaves=6)
 FOUR = st.tuples(*[st.integers(1, 9)] * 4)
 
 
-@settings(ALWAYS, max_examples=600)
+@settings(ALWAYS, max_examples=2500)
 @given(EXPRESSIONS, FOUR)
 def test_they_compute_as_pythons_do(source, values):
     expected = _outcome(source, dict(zip(SIZES, values, strict=True)))
@@ -269,7 +269,7 @@ def _check_in_a_model(source, values, others):
                 assert same, f"{source} of {values}, then {sizes}: {one}, and {other}"
 
 
-@settings(ALWAYS, max_examples=200)
+@settings(ALWAYS, max_examples=500)
 @given(EXPRESSIONS, FOUR, st.lists(FOUR, min_size=3, max_size=3))
 def test_a_rebuilt_model_computes_the_same_of_other_sizes(source, values, others):
     _check_in_a_model(source, values, others)
