@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import enum
+import itertools
 import math
 import pickle
 from numbers import Integral, Real
@@ -133,6 +134,21 @@ def test_they_compute_as_pythons_do(source, values):
     for origin, value in witness.assumed:
         assert any(isinstance(each, Traced) for each in origin)
         assert not isinstance(value, Traced)
+
+
+SIGNS = [f"({{}} {each} {{}})" for each in (*BINARY, "**", "<<", ">>", *COMPARISONS)]
+
+
+@pytest.mark.parametrize("template", [*UNARY, *TWO, *SIGNS])
+def test_each_function_computes_as_pythons_does(template):
+    """Random expressions are too many to have every function of every kind of number."""
+    kinds = ["a", "(b / c)", "(d * -1.5)", "2", "0.5", "True"]
+    seconds = kinds if template.count("{}") == 2 else [""]
+    for source in [template.format(*pair) for pair in itertools.product(kinds, seconds)]:
+        for values in ((3, 5, 2, 7), (4, 4, 1, 1)):
+            expected = _outcome(source, dict(zip(SIZES, values, strict=True)))
+            result = _outcome(source, _sizes(values, Witness()))
+            assert _same(expected, result), f"{source} of {values}: {expected!r}, and {result!r}"
 
 
 NUMPY = [np.int64(8), np.int8(3), np.uint8(200), np.float64(2.5), np.float32(0.1), np.bool_(True)]
