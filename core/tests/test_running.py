@@ -152,6 +152,19 @@ def test_any_number_of_arguments():
         rebuilt(X, X, X, shift=X)
 
 
+def test_an_argument_without_default_behind_one_with():
+    class Masked(Base):
+        def forward(self, x, scale=2.0, *, mask):
+            return self.lin(x) * scale * mask
+
+    model = Masked()
+    rebuilt = _rebuilt(model, X, mask=X)
+    assert list(inspect.signature(rebuilt.forward).parameters) == ["x", "scale", "mask"]
+    _same(rebuilt(-X, mask=X + 1), model(-X, mask=X + 1))
+    with pytest.raises((TypeError, AssumptionError), match="mask"):
+        rebuilt(X)
+
+
 @pytest.mark.parametrize(
     "value",
     [

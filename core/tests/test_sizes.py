@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import enum
+import itertools
 import math
 import pickle
 from numbers import Integral, Real
@@ -123,7 +124,7 @@ EXPRESSIONS = st.recursive(LEAVES, _expressions, max_leaves=6)
 FOUR = st.tuples(*[st.integers(1, 9)] * 4)
 
 
-@settings(ALWAYS, max_examples=600)
+@settings(ALWAYS, max_examples=2500)
 @given(EXPRESSIONS, FOUR)
 def test_they_compute_as_pythons_do(source, values):
     expected = _outcome(source, dict(zip(SIZES, values, strict=True)))
@@ -133,6 +134,21 @@ def test_they_compute_as_pythons_do(source, values):
     for origin, value in witness.assumed:
         assert any(isinstance(each, Traced) for each in origin)
         assert not isinstance(value, Traced)
+
+
+SIGNS = [f"({{}} {each} {{}})" for each in (*BINARY, "**", "<<", ">>", *COMPARISONS)]
+
+
+@pytest.mark.parametrize("template", [*UNARY, *TWO, *SIGNS])
+def test_each_function_computes_as_pythons_does(template):
+    """Random expressions are too many to have every function of every kind of number."""
+    kinds = ["a", "(b / c)", "(d * -1.5)", "2", "0.5", "True"]
+    seconds = kinds if template.count("{}") == 2 else [""]
+    for source in [template.format(*pair) for pair in itertools.product(kinds, seconds)]:
+        for values in ((3, 5, 2, 7), (4, 4, 1, 1)):
+            expected = _outcome(source, dict(zip(SIZES, values, strict=True)))
+            result = _outcome(source, _sizes(values, Witness()))
+            assert _same(expected, result), f"{source} of {values}: {expected!r}, and {result!r}"
 
 
 NUMPY = [np.int64(8), np.int8(3), np.uint8(200), np.float64(2.5), np.float32(0.1), np.bool_(True)]
@@ -274,7 +290,7 @@ def _check_in_a_model(source, values, others):
                 assert same, f"{source} of {values}, then {sizes}: {one}, and {other}"
 
 
-@settings(ALWAYS, max_examples=200)
+@settings(ALWAYS, max_examples=500)
 @given(EXPRESSIONS, FOUR, st.lists(FOUR, min_size=3, max_size=3))
 def test_a_rebuilt_model_computes_the_same_of_other_sizes(source, values, others):
     _check_in_a_model(source, values, others)
