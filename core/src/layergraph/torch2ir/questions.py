@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any, Literal, Protocol
 
@@ -67,9 +68,9 @@ def questions(capture: Answers) -> dict[Any, Question]:
     asked = _Questions(capture)
     tensor: Any = torch.Tensor
     table: dict[Any, Question] = {
-        tensor.shape.__get__: asked.size,
-        tensor.size: asked.size,
-        tensor.stride: asked.stride,
+        tensor.shape.__get__: partial(asked.sizes, _SIZE),
+        tensor.size: partial(asked.sizes, _SIZE),
+        tensor.stride: partial(asked.sizes, "torch.Tensor.stride"),
         tensor.__len__: asked.length,
         tensor.device.__get__: asked.device,
         torch._C._set_grad_enabled: asked.grad_mode,
@@ -137,8 +138,8 @@ class _Questions:
 
     # --- sizes ---
 
-    def size(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Sizes, which know where they are from."""
+    def sizes(self, target: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """Sizes or strides, which know where they are from."""
         answer = self._answer(func, args, kwargs)
         value = self._known(args[0])
         if not isinstance(value, Value):
@@ -146,32 +147,13 @@ class _Questions:
         late = self._capture.recorder.late()
         if isinstance(answer, int):
             dim = int(args[1] if len(args) > 1 else kwargs["dim"])
-            return self._capture.late_number(answer, late, _SIZE, value, dim)
+            return self._capture.late_number(answer, late, target, value, dim)
         self._note("rank")
-        return torch.Size(
-            [
-                self._capture.late_number(size, late, _SIZE, value, dim)
-                for dim, size in enumerate(answer)
-            ]
-        )
-
-    def stride(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Strides, likewise."""
-        answer = self._answer(func, args, kwargs)
-        value = self._known(args[0])
-        if not isinstance(value, Value):
-            return answer
-        late = self._capture.recorder.late()
-        if isinstance(answer, int):
-            dim = int(args[1] if len(args) > 1 else kwargs["dim"])
-            return self._capture.late_number(answer, late, _STRIDE, value, dim)
-        self._note("rank")
-        return tuple(
-            [
-                self._capture.late_number(step, late, _STRIDE, value, dim)
-                for dim, step in enumerate(answer)
-            ]
-        )
+        known = [
+            self._capture.late_number(number, late, target, value, dim)
+            for dim, number in enumerate(answer)
+        ]
+        return torch.Size(known) if isinstance(answer, torch.Size) else tuple(known)
 
     def numel(self, func: Any, args: Any, kwargs: Any) -> Any:
         """How many numbers there are."""
@@ -319,4 +301,3 @@ def _region() -> tuple[object, bool]:
 
 _GRAD_MODE = torch.autograd.grad_mode.__file__
 _SIZE = "torch.Tensor.size"
-_STRIDE = "torch.Tensor.stride"
