@@ -213,8 +213,8 @@ def _keyed(number):
     "loses",
     [
         int, float, complex, _keyed, repr, hash, range, bool, math.sin, bin, pickle.dumps,
-        copy.copy, "{:03}".format, "%d".__mod__, list("abcdefgh").__getitem__, "x".__mul__, np.zeros,
-        lambda n: n == 6, lambda n: n < 9, lambda n: n in (1, 2), lambda n: n * [1],
+        copy.copy, "{:03}".format, "%d".__mod__, list("abcdefgh").__getitem__, "x".__mul__,
+        np.zeros, lambda n: n == 6, lambda n: n < 9, lambda n: n in (1, 2), lambda n: n * [1],
         lambda n: {6: 1}[n], lambda n: "abcdefghi"[:n], lambda n: n.bit_length(),
         lambda n: (n / 2).is_integer(), lambda n: (n / 2).as_integer_ratio(),
         lambda n: int(n / 4), lambda n: min(n, 9), lambda n: sorted([n, 3]), lambda n: pow(n, 2, 5),

@@ -87,11 +87,8 @@ def questions(capture: Answers) -> dict[Any, Question]:
     }
     table |= dict.fromkeys((tensor.item, tensor.__int__, tensor.__float__), asked.number)
     table |= dict.fromkeys((tensor.__index__, tensor.__complex__), asked.number)
-    for function in (tensor.numel, tensor.nelement, torch.numel, tensor.__len__):
-        table[function] = asked.numel
-    table[tensor.__len__] = asked.length
-    for function in (tensor.dim, tensor.ndimension, tensor.ndim.__get__):
-        table[function] = asked.rank
+    table |= dict.fromkeys((tensor.numel, tensor.nelement, torch.numel), asked.numel)
+    table |= dict.fromkeys((tensor.dim, tensor.ndimension, tensor.ndim.__get__), asked.rank)
     for function in (
         tensor.dtype.__get__,
         tensor.element_size,
