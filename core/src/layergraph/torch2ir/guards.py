@@ -92,7 +92,7 @@ def unchanged(survey: Survey) -> Iterator[list[Change]]:
     Yields:
         A list that afterwards holds what was assigned.
     """
-    holders = list(_holders(survey))
+    holders = survey.once(_holders)
     before = [holder.copy() for _, _, holder in holders]
     classes = {
         cls: dict(vars(cls))

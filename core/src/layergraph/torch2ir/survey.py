@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
 from layergraph.ir import Implementation
+
+T = TypeVar("T")
 
 Ask = Callable[[nn.Module, str], Implementation | None]
 
@@ -67,6 +69,7 @@ class Survey:
     def __init__(self, model: nn.Module, ask: Ask) -> None:
         self._found: dict[int, Surveyed] = {}
         self._by_path: dict[str, Surveyed] = {}
+        self._found_once: dict[object, list[Any]] = {}
         self.depth = 0
         self.root = self._add(model, "", ask, 0)
         stack = [(self.root, _children(self.root))]
@@ -105,6 +108,12 @@ class Survey:
                 if scope is not None and not scope.get("__name__", "").startswith("torch."):
                     found[id(scope)] = scope
         return list(found.values())
+
+    def once(self, find: Callable[[Survey], Iterable[T]]) -> list[T]:
+        """What is found in the model, looked for once: each run leaves the model as it was."""
+        if find not in self._found_once:
+            self._found_once[find] = list(find(self))
+        return self._found_once[find]
 
     def get(self, module: nn.Module) -> Surveyed | None:
         """What is known of a module; None for one that is not registered in the model.

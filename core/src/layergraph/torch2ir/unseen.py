@@ -54,9 +54,9 @@ class Records(Protocol):
 
 def unseen(capture: Records, survey: Survey) -> Iterator[Patch]:
     """The patches that show it."""
-    yield from _uncached(survey)
+    yield from survey.once(_uncached)
     yield torch.autograd.Function, "apply", _autograd_function(capture)
-    yield from _kept_functions(survey)
+    yield from survey.once(_kept_functions)
     yield nn.Module, "_apply", _applied(capture)
     yield torch.jit.ScriptFunction, "__call__", _scripted(capture)
     yield torch.autocast, "__enter__", _enter_autocast(capture)
