@@ -31,6 +31,7 @@ from layergraph.torch2ir.calls import Trace
 from layergraph.torch2ir.capture import ONE_AT_A_TIME, unsupported
 from layergraph.torch2ir.constants import Constants
 from layergraph.torch2ir.fold import fold
+from layergraph.torch2ir.patches import without_collection
 from layergraph.torch2ir.questions import Values
 from layergraph.torch2ir.repeat import steady
 from layergraph.torch2ir.run import Running
@@ -90,7 +91,7 @@ class Torch2Ir(Registry):
         if not isinstance(model, nn.Module):
             raise CaptureError(f"{model!r} is no torch.nn.Module; convert a module")
         # Another capture of the same model may have changed its modes for a while.
-        with ONE_AT_A_TIME:
+        with ONE_AT_A_TIME, without_collection():
             return self._convert(model, args, kwargs, values)
 
     def _convert(
