@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import BuiltinMethodType, CellType, FrameType, FunctionType
+from types import BuiltinMethodType, CellType, FrameType, FunctionType, MethodType
 from typing import Any, Protocol
 
 import torch
@@ -174,7 +174,8 @@ def _kept_functions(survey: Survey) -> Iterator[Patch]:
     holders = [*survey.code_globals, *(vars(each.module) for each in survey)]
     for holder in holders:
         for name, value in list(holder.items()):
-            cls = getattr(value, "__self__", None) if isinstance(value, BuiltinMethodType) else None
+            is_method = isinstance(value, BuiltinMethodType | MethodType)
+            cls = value.__self__ if is_method and value.__name__ == "apply" else None
             if isinstance(cls, type) and issubclass(cls, torch.autograd.Function):
                 yield holder, name, functools.partial(_apply, cls)
 
