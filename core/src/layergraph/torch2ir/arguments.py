@@ -126,19 +126,12 @@ def _default(parameter: inspect.Parameter, before: tuple[Plain, ...]) -> tuple[P
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    return (tensor for _, tensor in _paths(value))
-
-
-def _paths(
-    value: Any, path: tuple[Any, ...] = ()
-) -> Iterator[tuple[tuple[Any, ...], torch.Tensor]]:
-    """The tensors in a value, each with the keys that lead to it."""
+    """The tensors in a value."""
     if isinstance(value, torch.Tensor):
-        yield path, value
+        yield value
     elif isinstance(value, dict | tuple | list):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
-            yield from _paths(item, (*path, key))
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
 
 
 def _like(container: Any, inside: dict[Any, Any]) -> Any:
@@ -212,11 +205,13 @@ class _Binding:
         said = (type(given).__name__, keys, f"the input {self._name!r}")
         late.call(("container", part), "layergraph.assume_container", (part(), *said))
         items = given.items() if isinstance(given, dict) else enumerate(given)
-        copies = {key: self._inside(item, late, _element(late, part, key)) for key, item in items}
+        copies = {key: self._inside(item, late, element(late, part, key)) for key, item in items}
         return _like(given, copies)
 
 
-def _element(late: Late, whole: Part, key: Any) -> Part:
+def element(late: Late, whole: Part, key: Any) -> Part:
+    """How to take an item out of a container."""
+
     def part() -> Value:
         return late.call((part,), "operator.getitem", (whole(), key))
 

@@ -301,6 +301,7 @@ def _parameters(cls: Any) -> tuple[str, ...]:
         return ()
 
 
+@functools.cache
 def changes_its_first_argument(name: str) -> bool:
     """Whether a function, by its name, works in place."""
     last = name.rpartition(".")[2]

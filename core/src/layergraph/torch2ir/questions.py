@@ -39,12 +39,6 @@ class Answers(Protocol):
     def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
         """Note that the model may decide by what a function gives."""
 
-    def expect(self, value: Plain, result: object) -> None:
-        """Note that something is assumed to be what it is now."""
-
-    def is_new(self, key: Any) -> bool:
-        """Whether something is noted for the first time."""
-
     def is_fixed(self, value: Plain) -> bool:
         """Whether a value is the same for all inputs."""
 

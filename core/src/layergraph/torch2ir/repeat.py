@@ -36,19 +36,18 @@ def _check_changes(again: Running, trace: Trace, changes: list[Change]) -> None:
         other = again.run()
     except CaptureError:
         raise changes[0].refusal() from None
-    if _difference(trace, other) is not None:
+    if not _are_alike(trace, other):
         raise changes[0].refusal()
 
 
-def _difference(trace: Trace, other: Trace) -> str | None:
-    """The function at which two runs part; None if they do not."""
+def _are_alike(trace: Trace, other: Trace) -> bool:
+    """Whether two runs did and returned the same."""
     ours, theirs = _Numbering(trace), _Numbering(other)
-    for mine, yours in itertools.zip_longest(_calls(trace.root), _calls(other.root)):
-        if mine is None or yours is None:
-            return str((mine or yours).target)
-        if ours.of(mine) != theirs.of(yours):
-            return str(mine.target)
-    return None if ours.result == theirs.result else "what it returns"
+    calls = itertools.zip_longest(_calls(trace.root), _calls(other.root))
+    for mine, yours in calls:
+        if mine is None or yours is None or ours.of(mine) != theirs.of(yours):
+            return False
+    return ours.result == theirs.result
 
 
 def _calls(scope: Scope) -> Iterator[Call]:

@@ -22,7 +22,7 @@ from layergraph.ir.values import leaves
 from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
 from layergraph.torch2ir import sizes
-from layergraph.torch2ir.arguments import Arguments, Part
+from layergraph.torch2ir.arguments import Arguments, Part, element
 from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Value
 from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
 from layergraph.torch2ir.constants import Constants
@@ -31,7 +31,7 @@ from layergraph.torch2ir.keep import Kept, version
 from layergraph.torch2ir.outputs import opened
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.questions import Values, questions
-from layergraph.torch2ir.sizes import Origin, Traced, TracedFloat, TracedInt, plain, traced
+from layergraph.torch2ir.sizes import Origin, Traced, TracedFloat, TracedInt, lost, plain, traced
 from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.unseen import unseen
 
@@ -166,7 +166,7 @@ class Running(Capture):
         self._inside += 1
         try:
             with torch._C._DisableTorchDispatch():
-                return function(*_bare(args), **_bare(kwargs))
+                return function(*_with_numbers(args, plain), **_with_numbers(kwargs, plain))
         finally:
             self._inside -= 1
 
@@ -405,7 +405,7 @@ class Running(Capture):
             self.refuse(str(error))
             lowered, named = (), {}
         before = _versions(args, kwargs)
-        if _is_in_place(name) or name in _SHARING or kwargs.keys() & _CHANGING:
+        if changes_its_first_argument(name) or name in _SHARING or kwargs.keys() & _CHANGING:
             self._kept.save(*args, *kwargs.values())
         result = self._tried(name, func, args, kwargs)
         if result is not None and _holds_no_tensor(result):
@@ -442,7 +442,7 @@ class Running(Capture):
         if (getattr(func, "__module__", None) or "").startswith("torch.autograd"):
             self.refuse(f"{name}, which computes gradients")
         recorded = len(self.recorder.scope.items)
-        result = func(*_lost(args), **_lost(kwargs))
+        result = func(*_with_numbers(args, lost), **_with_numbers(kwargs, lost))
         beneath = [
             item
             for item in self.recorder.scope.items[recorded:]
@@ -510,7 +510,7 @@ class Running(Capture):
         if not isinstance(result, tuple | list | dict):
             return result
         items = list(result.items() if isinstance(result, dict) else enumerate(result))
-        parts = [self._parts(item, late, _element(late, whole, key), before) for key, item in items]
+        parts = [self._parts(item, late, element(late, whole, key), before) for key, item in items]
         if type(result) not in (tuple, list) or _alike(parts, result):
             return result
         return type(result)(parts)
@@ -584,11 +584,6 @@ def _symbol(dtype: torch.dtype) -> Symbol:
     return Symbol(str(dtype))
 
 
-@functools.cache
-def _is_in_place(name: str) -> bool:
-    return changes_its_first_argument(name)
-
-
 # Under these arguments something else than the result is changed.
 _CHANGING = frozenset({"inplace", "max_norm", "out"})
 # What they give shares memory, but does not count changes.
@@ -610,51 +605,30 @@ def _members(surveyed: Surveyed) -> tuple[Any, ...]:
 _REGISTERED = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
 
 
-def _element(late: Late, whole: Part, key: Any) -> Part:
-    def part() -> Value:
-        return late.call((part,), _GETITEM, (whole(), key))
-
-    return part
-
-
 def _alike(ones: Any, others: Any) -> bool:
     """Whether two sequences hold the same objects."""
     return all(one is other for one, other in zip(ones, others, strict=True))
 
 
-def _bare(value: Any) -> Any:
-    """A value in which numbers have no origins."""
+def _with_numbers(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A value in which numbers with an origin are what becomes of them."""
     kind = type(value)
     if kind is TracedInt or kind is TracedFloat:
-        return plain(value)
+        return change(value)
     if kind is tuple or kind is list:
-        bare = [_bare(each) for each in value]
-        return value if _alike(bare, value) else kind(bare)
+        inside = [_with_numbers(each, change) for each in value]
+        return value if _alike(inside, value) else kind(inside)
     if kind is torch.Size:
-        return torch.Size([plain(each) for each in value])
+        return torch.Size([change(each) for each in value])
     if kind is dict:
-        return {key: _bare(each) for key, each in value.items()}
+        return {key: _with_numbers(each, change) for key, each in value.items()}
     if kind is slice:
-        return slice(plain(value.start), plain(value.stop), plain(value.step))
+        return slice(change(value.start), change(value.stop), change(value.step))
     return value
 
 
 def _shape(tensor: torch.Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape)
-
-
-def _lost(value: Any) -> Any:
-    """A value whose numbers are taken to be the same for all inputs."""
-    kind = type(value)
-    if kind is TracedInt or kind is TracedFloat:
-        return value.lose()
-    if kind is torch.Size:
-        return torch.Size([_lost(each) for each in value])
-    if kind is tuple or kind is list:
-        return kind([_lost(each) for each in value])
-    if kind is dict:
-        return {key: _lost(each) for key, each in value.items()}
-    return value
 
 
 def _versions(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int, int]:

@@ -155,7 +155,7 @@ def _operand(value: object) -> Any:
     return NotImplemented
 
 
-def _lost(value: Any) -> Any:
+def lost(value: Any) -> Any:
     """A number alone, which the graph is taken to depend on."""
     return value.lose() if isinstance(value, Traced) else value
 
@@ -166,7 +166,7 @@ def _arithmetic(
     def method(self: Traced, other: Any, *modulus: Any) -> Any:
         value = _operand(other)
         if modulus:
-            return pow(*map(_lost, (other, self, *modulus) if swapped else (self, other, *modulus)))
+            return pow(*map(lost, (other, self, *modulus) if swapped else (self, other, *modulus)))
         if value is NotImplemented:
             if isinstance(other, list | tuple | str | bytes | complex):
                 number = self.lose()
@@ -175,7 +175,7 @@ def _arithmetic(
         args = (value, self) if swapped else (self, value)
         result = function(plain(args[0]), plain(args[1]))
         if isinstance(result, complex):
-            return function(*map(_lost, args))
+            return function(*map(lost, args))
         return traced(result, (f"operator.{name}", *args), self.witness)
 
     return method

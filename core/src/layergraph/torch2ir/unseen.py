@@ -61,23 +61,6 @@ def unseen(capture: Records, survey: Survey) -> Iterator[Patch]:
     yield torch.jit.ScriptFunction, "__call__", _scripted(capture)
     yield torch.autocast, "__enter__", _enter_autocast(capture)
     yield torch.autocast, "__exit__", _exit_autocast(capture)
-    yield (
-        torch.inference_mode,
-        "__enter__",
-        _refused(
-            capture, torch.inference_mode.__enter__, "an inference-mode region; use torch.no_grad"
-        ),
-    )
-    for name in ("from_numpy", "frombuffer", "from_dlpack"):
-        yield (
-            torch,
-            name,
-            _refused(
-                capture,
-                getattr(torch, name),
-                f"what torch.{name} makes while the model runs; register it with register_buffer",
-            ),
-        )
     for name in ("is_grad_enabled", "is_autocast_enabled", "get_default_dtype"):
         yield torch, name, _asked(capture, getattr(torch, name))
     for holder, name, what in _UNHOLDABLE:
