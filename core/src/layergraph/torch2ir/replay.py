@@ -111,7 +111,7 @@ class Replaying(Running):
     def _in_other_mode(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> OtherMode | None:
-        recorder = self.recorder
+        recorder, takes_gradients = self.recorder, torch.is_grad_enabled()
         self._again = again = _Again(self, self._log.steps)
         self.recorder = again.recorder
         try:
@@ -122,6 +122,8 @@ class Replaying(Running):
         finally:
             self.recorder = recorder
             self._again = None
+            # Regions that were given up while they were entered are not left.
+            self.unrecorded(torch._C._set_grad_enabled, (takes_gradients,), {})
         return again.found()
 
     # --- steps ---
@@ -296,7 +298,6 @@ class _Again:
     def function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What a function gave, or would give in this mode."""
         if func is torch._C._set_grad_enabled:
-            # Also where a region is left because it was given up.
             func(*args, **kwargs)
         step = self._next(func)
         given = args, kwargs
