@@ -30,7 +30,6 @@ from layergraph.torch2ir.arguments import Arguments
 from layergraph.torch2ir.calls import Trace
 from layergraph.torch2ir.capture import ONE_AT_A_TIME, unsupported
 from layergraph.torch2ir.constants import Constants
-from layergraph.torch2ir.fold import fold
 from layergraph.torch2ir.patches import without_collection
 from layergraph.torch2ir.questions import Values
 from layergraph.torch2ir.repeat import steady
@@ -121,9 +120,7 @@ class Torch2Ir(Registry):
                 # On symbols, it would only get stuck at one of them.
                 raise unsupported(found)
             try:
-                ir = modes.capture(
-                    survey, run=run, fold=lambda captured: fold(survey, captured, tensors)
-                )
+                ir = modes.capture(survey, run, tensors)
             except CaptureError as error:
                 if not found:
                     raise

@@ -7,7 +7,9 @@ read of it are its outputs; so flags, dicts and output classes at its border nee
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 
@@ -31,7 +33,17 @@ from layergraph.ir import (
 )
 from layergraph.ir import Value as Plain
 from layergraph.state import describe_constant
-from layergraph.torch2ir.calls import Call, ModeRead, Scope, StateRead, Trace, Value, scopes
+from layergraph.torch2ir.calls import (
+    Call,
+    Changed,
+    ModeRead,
+    Scope,
+    StateRead,
+    Trace,
+    Value,
+    scopes,
+    swapped,
+)
 from layergraph.torch2ir.interfaces import Interface, interfaces
 from layergraph.torch2ir.survey import Survey, Surveyed
 
@@ -46,32 +58,62 @@ class _Graph:
     keeps_type: bool
 
 
-def fold(survey: Survey, trace: Trace, tensors: dict[str, dict[str, TensorSpec]]) -> Ir:
-    """The IR of a captured model.
+class Folded:
+    """A captured model, of whose calls one graph for each module has been made.
 
     Args:
         survey: the model's modules.
         trace: what they did.
         tensors: by path of a module, what has to be said of its tensors.
 
+    Attributes:
+        ir: the IR of the model.
+
     Raises:
         CaptureError: a constant cannot be described.
     """
-    folding = _Folding(survey, trace)
-    return folding.ir(tensors)
+
+    def __init__(
+        self, survey: Survey, trace: Trace, tensors: dict[str, dict[str, TensorSpec]]
+    ) -> None:
+        self._survey = survey
+        self._trace = trace
+        self._tensors = tensors
+        self._folding = _Folding(survey, trace, interfaces(trace.root))
+        self.ir = self._folding.fold().ir(tensors)
+
+    def with_other(self, changed: Sequence[Changed]) -> Ir:
+        """The IR if some calls are made with other plain values."""
+        folding = _Folding(self._survey, self._trace, self._folding.interfaces)
+        with swapped(changed):
+            folding.fold(self._folding.unchanged(changed))
+        return folding.ir(self._tensors)
 
 
 class _Folding:
-    def __init__(self, survey: Survey, trace: Trace) -> None:
+    def __init__(self, survey: Survey, trace: Trace, interfaces: dict[Scope, Interface]) -> None:
+        self.interfaces = interfaces
         self._survey = survey
         self._trace = trace
-        self._interfaces = interfaces(trace.root)
         self._parameters = {parameter.value: parameter for parameter in trace.parameters}
         self._graphs: dict[str, _Graph] = {}
         self._dissolved: dict[Scope, list[Call | Scope]] = {}
         self._root_name = _free_root_name(survey)
-        for scope in scopes(trace.root):
-            self._fold(scope)
+
+    def fold(self, known: Mapping[str, _Graph] = MappingProxyType({})) -> _Folding:
+        """Make the graph of each module but those that are known."""
+        self._graphs |= known
+        for scope in scopes(self._trace.root):
+            if scope.path not in known:
+                self._fold(scope)
+        return self
+
+    def unchanged(self, changed: Sequence[Changed]) -> dict[str, _Graph]:
+        """The graphs that are the same if some calls are made with other plain values."""
+        if self._dissolved:
+            return {}
+        others = {each.call.value.scope.path for each in changed}
+        return {path: graph for path, graph in self._graphs.items() if path not in others}
 
     # --- module calls ---
 
@@ -82,7 +124,7 @@ class _Folding:
             for part in (self._dissolved.get(item, [item]) if isinstance(item, Scope) else [item])
         ]
         surveyed = self._survey.at(scope.path)
-        graph = _GraphBuilder(self, scope, self._interfaces[scope]).build(items)
+        graph = _GraphBuilder(self, scope, self.interfaces[scope]).build(items)
         if scope.parent is not None and not self._is_self_contained(surveyed, graph):
             self._dissolved[scope] = items
             return
@@ -115,7 +157,7 @@ class _Folding:
         )
 
     def _is_plain(self, scope: Scope) -> bool:
-        interface = self._interfaces[scope]
+        interface = self.interfaces[scope]
         outputs = list(interface.outputs)
         if scope.parent is None and not scope.items:
             outputs = list(scope.args)
@@ -140,7 +182,7 @@ class _Folding:
         return self._graphs[path].implementation.type
 
     def interface(self, scope: Scope) -> Interface:
-        return self._interfaces[scope]
+        return self.interfaces[scope]
 
     def constant(self, key: str) -> torch.Tensor:
         return self._trace.constants[key]

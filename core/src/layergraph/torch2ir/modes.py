@@ -19,18 +19,22 @@ from layergraph.ir import (
     Namer,
     Node,
     Ref,
+    TensorSpec,
     Value,
     returned,
     wired,
 )
 from layergraph.ir.values import parts, rebuilt
-from layergraph.torch2ir.calls import Call, ModeRead, Scope, Trace, scopes, swapped
+from layergraph.torch2ir.calls import Call, ModeRead, Scope, Trace, scopes
+from layergraph.torch2ir.fold import Folded
 from layergraph.torch2ir.survey import Survey, other_mode
 
 _ASSUME = f"layergraph.{assume.__name__}"
 
 
-def capture(survey: Survey, run: Callable[[], Trace], fold: Callable[[Trace], Ir]) -> Ir:
+def capture(
+    survey: Survey, run: Callable[[], Trace], tensors: dict[str, dict[str, TensorSpec]]
+) -> Ir:
     """Capture a model as it stands, and in the other mode too if its code asks for the mode.
 
     Where the two captures cannot be made one IR, the first one stands, and assumes the mode of each
@@ -39,7 +43,7 @@ def capture(survey: Survey, run: Callable[[], Trace], fold: Callable[[Trace], Ir
     Args:
         survey: the model.
         run: captures it as it stands.
-        fold: makes an IR of a capture.
+        tensors: by path of a module, what has to be said of its tensors.
 
     Raises:
         CaptureError: the capture in the model's own mode failed.
@@ -47,38 +51,33 @@ def capture(survey: Survey, run: Callable[[], Trace], fold: Callable[[Trace], Ir
     trace = run()
     readers = _readers(trace)
     if not readers:
-        return fold(trace)
-    if trace.other is None:
-        other = _run_in_other_mode(survey, run)
-        changed = []
-    else:
-        other = trace
-        readers |= trace.other.readers
-        changed = trace.other.changed
-    if other is not None:
+        return Folded(survey, trace, tensors).ir
+    kept = [(scope, list(scope.items)) for scope in scopes(trace.root)]
+    try:
+        other = _run_in_other_mode(survey, run) if trace.other is None else trace
         readers |= _readers(other)
-        kept = [(scope, list(scope.items)) for scope in scopes(trace.root)]
-        _forget_modes(trace)
-        if other is trace and not changed:
-            return fold(trace)
-        _forget_modes(other)
-        with swapped(changed):
-            twin = fold(other)
-        try:
-            return _Merger(survey, fold(trace), twin, readers).merged()
-        except _NotMergeableError:
-            for scope, items in kept:
-                scope.items = items
+        folded = Folded(survey, _without_modes(trace), tensors)
+        if trace.other is None:
+            twin = Folded(survey, _without_modes(other), tensors).ir
+        elif trace.other.changed:
+            readers |= trace.other.readers
+            twin = folded.with_other(trace.other.changed)
+        else:
+            return folded.ir
+        return _Merger(survey, folded.ir, twin, readers).merged()
+    except _NotMergeableError:
+        for scope, items in kept:
+            scope.items = items
     _assume_modes(trace)
-    return fold(trace)
+    return Folded(survey, trace, tensors).ir
 
 
-def _run_in_other_mode(survey: Survey, run: Callable[[], Trace]) -> Trace | None:
+def _run_in_other_mode(survey: Survey, run: Callable[[], Trace]) -> Trace:
     try:
         with other_mode(survey):
             return run()
     except CaptureError:
-        return None
+        raise _NotMergeableError from None
 
 
 def _is_mode(item: Call | Scope) -> TypeGuard[Call]:
@@ -94,9 +93,10 @@ def _readers(trace: Trace) -> set[str]:
     return {call.target for call in _mode_calls(trace)}
 
 
-def _forget_modes(trace: Trace) -> None:
+def _without_modes(trace: Trace) -> Trace:
     for scope in scopes(trace.root):
         scope.items = [item for item in scope.items if not _is_mode(item)]
+    return trace
 
 
 def _assume_modes(trace: Trace) -> None:

@@ -17,7 +17,16 @@ from torch import nn
 
 from layergraph.ir import Symbol
 from layergraph.ir import Value as Plain
-from layergraph.torch2ir.calls import Call, Changed, OtherMode, Recorder, Scope, Trace
+from layergraph.ir.values import leaves
+from layergraph.torch2ir.calls import (
+    Call,
+    Changed,
+    OtherMode,
+    Recorder,
+    Scope,
+    Trace,
+    Value,
+)
 from layergraph.torch2ir.capture import changes_its_first_argument
 from layergraph.torch2ir.guards import are_one
 from layergraph.torch2ir.outputs import opened
@@ -315,7 +324,10 @@ class _Again:
             self.otherwise()
         self._require(not _changes(name, kwargs))
         self._require(_are_alike(_tensors(step.given), _tensors((args, kwargs))))
-        self._changed.append(Changed(call, self._run.lower(args), self._run.lower(kwargs)))
+        changed = Changed(call, self._run.lower(args), self._run.lower(kwargs))
+        # Sizes among the arguments have to be the same: the graph is the same but for plain values.
+        self._require(_values(call.args, call.kwargs) == _values(changed.args, changed.kwargs))
+        self._changed.append(changed)
         self._require_kind(self._run.unrecorded(func, args, kwargs), step.gave)
         self._doubt(step.gave, step.given)
         return step.gave
@@ -438,6 +450,10 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     elif not isinstance(value, tuple | list):
         return []
     return [tensor for each in value for tensor in _tensors(each)]
+
+
+def _values(*given: Plain) -> list[Value]:
+    return [leaf for leaf in leaves(*given) if isinstance(leaf, Value)]
 
 
 def _ids(value: Any) -> set[int]:
