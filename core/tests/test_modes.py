@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import layergraph as lg
-from layergraph.errors import AssumptionError
+from layergraph.errors import AssumptionError, CaptureError
 
 X = torch.randn(4, 6)
 
@@ -194,3 +194,24 @@ def test_callee_in_another_mode_than_its_caller_is_refused_where_arguments_depen
     rebuilt.child.train()
     with pytest.raises(AssumptionError, match="'child'"):
         rebuilt(X)
+
+
+@pytest.mark.parametrize("given", [None, (X,)])
+def test_one_mode_alone_where_that_is_wanted(given):
+    model = Flags().eval()
+    ir = lg.to_ir(model, given, modes="own")
+    assert all(each.evaluation is None for each in ir.values())
+    rebuilt = lg.to_torch(ir, model.state_dict())
+    assert torch.equal(rebuilt(X), model(X))
+    with pytest.raises(AssumptionError, match="training of"):
+        rebuilt.train()(X)
+
+
+def test_modes_that_nobody_asks_for_are_not_assumed():
+    model = nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.5))
+    assert lg.to_ir(model, (X,), modes="own") == lg.to_ir(model, (X,))
+
+
+def test_modes_is_one_of_two():
+    with pytest.raises(CaptureError, match="modes is 'eval'; say one of both, own"):
+        lg.to_ir(Flags(), modes="eval")

@@ -12,6 +12,7 @@ from torch import nn
 from layergraph.ir import Ir
 from layergraph.ir2torch import Ir2Torch
 from layergraph.torch2ir import Torch2Ir
+from layergraph.torch2ir.modes import Modes
 from layergraph.torch2ir.questions import Values
 
 
@@ -21,12 +22,13 @@ def to_ir(
     kwargs: Mapping[str, Any] | None = None,
     *,
     values: Values = "refuse",
+    modes: Modes = "both",
 ) -> Ir:
     """Turn a model into its IR, with the installed plugins.
 
     Args, returns and raises as :meth:`layergraph.torch2ir.Torch2Ir.convert`.
     """
-    return _torch2ir().convert(model, args, kwargs, values=values)
+    return _torch2ir().convert(model, args, kwargs, values=values, modes=modes)
 
 
 def to_torch(

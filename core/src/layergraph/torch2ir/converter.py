@@ -25,15 +25,16 @@ from layergraph.ir import ROOT, Implementation, Ir, TensorSpec, check
 from layergraph.plugins import Hooks, Plugin, installed_plugins
 from layergraph.registration import Registry
 from layergraph.state import Memory, all_tensors, describe, own_tensors
-from layergraph.torch2ir import modes
 from layergraph.torch2ir.arguments import Arguments
 from layergraph.torch2ir.calls import Trace
 from layergraph.torch2ir.capture import ONE_AT_A_TIME, unsupported
 from layergraph.torch2ir.constants import Constants
+from layergraph.torch2ir.modes import Modes, capture
 from layergraph.torch2ir.patches import without_collection
 from layergraph.torch2ir.questions import Values
 from layergraph.torch2ir.repeat import steady
 from layergraph.torch2ir.replay import Replaying
+from layergraph.torch2ir.run import Running
 from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.trace import Tracing
 
@@ -64,6 +65,7 @@ class Torch2Ir(Registry):
         kwargs: Mapping[str, Any] | None = None,
         *,
         values: Values = "refuse",
+        modes: Modes = "both",
     ) -> Ir:
         """Turn a model into its IR.
 
@@ -77,6 +79,9 @@ class Torch2Ir(Registry):
                 what is left at its default.
             values: what to do where the model decides by a number in a tensor: ``"refuse"``, or
                 ``"assume"`` that it is the same for all inputs, which the rebuilt model checks.
+            modes: what the IR is to hold where the model's code asks whether it is training:
+                ``"both"`` modes, or its ``"own"``, the one that it is in, which is quicker and
+                which the rebuilt model is then held to.
 
         Returns:
             The IR. It holds no parameters and no persistent buffers: those are in the model's state
@@ -91,7 +96,7 @@ class Torch2Ir(Registry):
             raise CaptureError(f"{model!r} is no torch.nn.Module; convert a module")
         # Another capture of the same model may have changed its modes for a while.
         with ONE_AT_A_TIME, without_collection():
-            return self._convert(model, args, kwargs, values)
+            return self._convert(model, args, kwargs, values, modes)
 
     def _convert(
         self,
@@ -99,9 +104,12 @@ class Torch2Ir(Registry):
         args: Sequence[Any] | None,
         kwargs: Mapping[str, Any] | None,
         values: Values,
+        modes: Modes,
     ) -> Ir:
-        if values not in get_args(Values):
-            raise CaptureError(f"values is {values!r}; say one of {', '.join(get_args(Values))}")
+        for name, said, sayable in (("values", values, Values), ("modes", modes, Modes)):
+            if said not in get_args(sayable):
+                listed = ", ".join(get_args(sayable))
+                raise CaptureError(f"{name} is {said!r}; say one of {listed}")
         found: list[Unsupported] = []
         survey = Survey(model, partial(self._ask, found))
         memory = Memory()
@@ -114,13 +122,14 @@ class Torch2Ir(Registry):
             run: Callable[[], Trace] = partial(_traced, *known)
             if args is not None or kwargs is not None:
                 arguments = Arguments(model, () if args is None else args, kwargs or {})
-                running = partial(Replaying, *known, Constants(survey), values, arguments)
+                way: Callable[..., Running] = Replaying if modes == "both" else Running
+                running = partial(way, *known, Constants(survey), values, arguments)
                 run = partial(steady, running)
             elif found:
                 # On symbols, it would only get stuck at one of them.
                 raise unsupported(found)
             try:
-                ir = modes.capture(survey, run, tensors)
+                ir = capture(survey, run, tensors, modes)
             except CaptureError as error:
                 if not found:
                     raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TypeGuard
+from typing import Literal, TypeGuard
 
 from layergraph.assumptions import assume
 from layergraph.errors import CaptureError
@@ -29,29 +29,56 @@ from layergraph.torch2ir.calls import Call, ModeRead, Scope, Trace, scopes
 from layergraph.torch2ir.fold import Folded
 from layergraph.torch2ir.survey import Survey, other_mode
 
+Modes = Literal["both", "own"]
+"""Which modes to capture where a model's code asks for its mode: both, or the one it is in."""
+
 _ASSUME = f"layergraph.{assume.__name__}"
 
 
 def capture(
-    survey: Survey, run: Callable[[], Trace], tensors: dict[str, dict[str, TensorSpec]]
+    survey: Survey,
+    run: Callable[[], Trace],
+    tensors: dict[str, dict[str, TensorSpec]],
+    modes: Modes,
 ) -> Ir:
     """Capture a model as it stands, and in the other mode too if its code asks for the mode.
 
-    Where the two captures cannot be made one IR, the first one stands, and assumes the mode of each
-    module that was asked for it.
+    Where only one is wanted, or the two captures cannot be made one IR, the first one stands, and
+    assumes the mode of each module that was asked for it.
 
     Args:
         survey: the model.
         run: captures it as it stands.
         tensors: by path of a module, what has to be said of its tensors.
+        modes: which modes are wanted.
 
     Raises:
         CaptureError: the capture in the model's own mode failed.
     """
     trace = run()
-    readers = _readers(trace)
-    if not readers:
+    if not _readers(trace):
         return Folded(survey, trace, tensors).ir
+    if modes == "both":
+        try:
+            return _both(survey, run, trace, tensors)
+        except _NotMergeableError:
+            pass
+    _assume_modes(trace)
+    return Folded(survey, trace, tensors).ir
+
+
+def _both(
+    survey: Survey,
+    run: Callable[[], Trace],
+    trace: Trace,
+    tensors: dict[str, dict[str, TensorSpec]],
+) -> Ir:
+    """The IR of both modes.
+
+    Raises:
+        _NotMergeableError: there is none; the capture is as it was.
+    """
+    readers = _readers(trace)
     kept = [(scope, list(scope.items)) for scope in scopes(trace.root)]
     try:
         other = _run_in_other_mode(survey, run) if trace.other is None else trace
@@ -68,8 +95,7 @@ def capture(
     except _NotMergeableError:
         for scope, items in kept:
             scope.items = items
-    _assume_modes(trace)
-    return Folded(survey, trace, tensors).ir
+        raise
 
 
 def _run_in_other_mode(survey: Survey, run: Callable[[], Trace]) -> Trace:
