@@ -18,7 +18,7 @@ from layergraph.ir.graph import (
 from layergraph.ir.mapping import ROOT
 from layergraph.ir.model import Ir
 from layergraph.ir.names import Namer
-from layergraph.ir.rules import check, find_problems
+from layergraph.ir.rules import check, check_attributes, find_problems
 from layergraph.ir.values import Record, Ref, Symbol, Value, leaves, map_leaves, refs
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "TensorSpec",
     "Value",
     "check",
+    "check_attributes",
     "find_problems",
     "leaves",
     "map_leaves",

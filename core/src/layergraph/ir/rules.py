@@ -44,6 +44,21 @@ def check(ir: Implementations) -> None:
         raise InvalidIrError(problems)
 
 
+def check_attributes(ir: Implementations) -> None:
+    """Raise if what is said of layers breaks a rule, whatever their graphs are.
+
+    It serves where graphs are captured and only attributes come from others.
+
+    Raises:
+        InvalidIrError: with every broken rule that was found.
+    """
+    problems = _Problems()
+    for name, implementation in ir.items():
+        _check_said(problems, name, implementation)
+    if problems.found:
+        raise InvalidIrError(problems.found)
+
+
 def find_problems(ir: Implementations) -> list[Problem]:
     """Every rule that an IR breaks, in the order of the IR; empty for a valid one.
 
@@ -51,7 +66,8 @@ def find_problems(ir: Implementations) -> list[Problem]:
     """
     problems = _Problems()
     for name, implementation in ir.items():
-        _check_fields(problems, name, implementation)
+        if _check_said(problems, name, implementation):
+            _check_graphs_fields(problems, implementation)
     if not problems.found:
         for implementation in ir.values():
             for place, graph in _places(implementation):
@@ -155,10 +171,11 @@ def _place(implementation: Implementation) -> Place:
 # --- the parts: types of fields ---
 
 
-def _check_fields(problems: _Problems, name: str, implementation: Implementation) -> None:
+def _check_said(problems: _Problems, name: str, implementation: Implementation) -> bool:
+    """Whether an entry is an implementation; what it says of its layer is in order or noted."""
     place = Place("implementation", name)
     if not problems.expect(Place("the IR"), "entry", implementation, Implementation):
-        return
+        return False
     if implementation.name != name:
         problems.add(place, f"its name is {implementation.name!r}", "key it by its name")
     wrong = problems.wrong_fields(place, implementation, _IMPLEMENTATION)
@@ -171,8 +188,13 @@ def _check_fields(problems: _Problems, name: str, implementation: Implementation
     if "tensors" not in wrong:
         for tensor, spec in implementation.tensors.items():
             _check_tensor(problems, (place, "tensor", tensor), implementation, tensor, spec)
+    return True
+
+
+def _check_graphs_fields(problems: _Problems, implementation: Implementation) -> None:
+    place = _place(implementation)
     _check_graph_fields(problems, place, implementation)
-    if "evaluation" not in wrong and implementation.evaluation is not None:
+    if type(implementation.evaluation) is Graph:
         _check_graph_fields(problems, place.at("evaluation"), implementation.evaluation)
 
 

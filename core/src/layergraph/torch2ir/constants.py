@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,9 @@ class Constants:
         for surveyed in survey:
             if not surveyed.is_leaf:
                 for name, value in vars(surveyed.module).items():
+                    kind = type(value)
+                    if kind in _PLAIN or (kind in _EMPTY and not value):
+                        continue
                     if name not in _REGISTERED:
                         self._search(value, _DEEPEST)
 
@@ -53,6 +57,9 @@ class Constants:
 
 
 _REGISTERED = frozenset({"_parameters", "_buffers", "_modules"})
+# Nearly all that modules hold is of these.
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+_EMPTY = frozenset({dict, OrderedDict, list, tuple, set})
 _WITHOUT_TENSORS = (bool, int, float, complex, str, bytes, type(None), type, nn.Module, torch.dtype)
 
 

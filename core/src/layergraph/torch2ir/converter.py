@@ -21,7 +21,7 @@ from layergraph.errors import (
 )
 from layergraph.functions import Functions
 from layergraph.hookspecs import hookimpl
-from layergraph.ir import ROOT, Implementation, Ir, TensorSpec, check
+from layergraph.ir import ROOT, Implementation, Ir, TensorSpec, check_attributes
 from layergraph.plugins import Hooks, Plugin, installed_plugins
 from layergraph.registration import Registry
 from layergraph.state import Memory, all_tensors, describe, own_tensors
@@ -136,7 +136,7 @@ class Torch2Ir(Registry):
                 raise unsupported([*found, *error.unsupported]) from error
         if found:
             raise unsupported(found)
-        check(ir)
+        check_attributes(ir)
         return ir
 
     def _ask(self, found: list[Unsupported], module: nn.Module, path: str) -> Implementation | None:

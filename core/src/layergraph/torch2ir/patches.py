@@ -23,7 +23,9 @@ def patched(patches: Iterable[Patch]) -> Iterator[None]:
     """Replace entries and attributes; whatever happens, put them back."""
     before: list[tuple[Any, str, Any]] = []
     try:
-        for holder, name, new in patches:
+        # All are made before one is put: what they are made by must not see the others, and a class
+        # whose attributes are replaced one after another is looked up anew only once.
+        for holder, name, new in list(patches):
             before.append((holder, name, _own(holder, name)))
             _put(holder, name, new)
         yield

@@ -102,11 +102,12 @@ def _uncached(survey: Survey) -> Iterator[Patch]:
     for holder in holders:
         members = holder if isinstance(holder, dict) else vars(holder)
         for name, member in list(members.items()):
-            value = member.__func__ if isinstance(member, staticmethod | classmethod) else member
-            if isinstance(value, functools._lru_cache_wrapper):
+            kind = type(member)
+            value = member.__func__ if kind is staticmethod or kind is classmethod else member
+            if type(value) is functools._lru_cache_wrapper:
                 bare = value.__wrapped__
-                yield holder, name, bare if value is member else type(member)(bare)
-            for cell in value.__closure__ or () if isinstance(value, FunctionType) else ():
+                yield holder, name, bare if value is member else kind(bare)
+            for cell in (value.__closure__ or ()) if type(value) is FunctionType else ():
                 if isinstance(_contents(cell), functools._lru_cache_wrapper):
                     yield cell, "cell_contents", _contents(cell).__wrapped__
 
@@ -158,10 +159,13 @@ def _kept_functions(survey: Survey) -> Iterator[Patch]:
     holders = [*survey.code_globals, *(vars(each.module) for each in survey)]
     for holder in holders:
         for name, value in list(holder.items()):
-            is_method = isinstance(value, BuiltinMethodType | MethodType)
+            is_method = type(value) in _METHODS
             cls = value.__self__ if is_method and value.__name__ == "apply" else None
             if isinstance(cls, type) and issubclass(cls, torch.autograd.Function):
                 yield holder, name, functools.partial(_apply, cls)
+
+
+_METHODS = (BuiltinMethodType, MethodType)
 
 
 def _apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
