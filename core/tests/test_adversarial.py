@@ -308,6 +308,7 @@ def _generators():
 def _torch_as_seen():
     return (
         nn.Module.__call__,
+        nn.Module._call_impl,
         vars(nn.Module).get("training", "nothing"),
         vars(torch.autograd.Function).get("apply", "nothing"),
         vars(torch.autocast)["__enter__"],

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, get_args
 
@@ -140,11 +139,11 @@ class Torch2Ir(Registry):
         return ir
 
     def _ask(self, found: list[Unsupported], module: nn.Module, path: str) -> Implementation | None:
-        with _noted(found, module, path):
+        with _Noted(found, module, path):
             _refuse_unseen(module, path)
         answer = self._answer(module, path)
         if answer is None or answer.children is not None:
-            with _noted(found, module, path):
+            with _Noted(found, module, path):
                 _refuse_unheld(module, path)
         return answer
 
@@ -237,14 +236,22 @@ def _traced(*known: Any) -> Trace:
     return Tracing(*known).run()
 
 
-@contextmanager
-def _noted(found: list[Unsupported], module: nn.Module, path: str) -> Iterator[None]:
-    """Note why a module cannot be carried over, and go on to find what else there is."""
-    try:
-        yield
-    except CaptureError as error:
-        cls = type(module)
-        found.append(Unsupported(path, f"{cls.__module__}.{cls.__qualname__}", str(error)))
+class _Noted:
+    """Notes why a module cannot be carried over, and goes on to find what else there is."""
+
+    def __init__(self, found: list[Unsupported], module: nn.Module, path: str) -> None:
+        self._found, self._module, self._path = found, module, path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if not isinstance(error, CaptureError):
+            return False
+        cls = type(self._module)
+        kind = f"{cls.__module__}.{cls.__qualname__}"
+        self._found.append(Unsupported(self._path, kind, str(error)))
+        return True
 
 
 def _tensors(
@@ -255,7 +262,7 @@ def _tensors(
     tensors: dict[str, dict[str, TensorSpec]] = {}
     for surveyed in survey:
         specs = tensors[surveyed.path] = {}
-        with _noted(found, surveyed.module, surveyed.path):
+        with _Noted(found, surveyed.module, surveyed.path):
             _describe_tensors(surveyed, memory, keys, specs)
             _refuse_own_state_dict(surveyed)
     return keys, tensors

@@ -28,10 +28,9 @@ from layergraph.torch2ir.calls import (
     Value,
 )
 from layergraph.torch2ir.capture import changes_its_first_argument
-from layergraph.torch2ir.guards import are_one
 from layergraph.torch2ir.outputs import opened
 from layergraph.torch2ir.questions import NUMBERS
-from layergraph.torch2ir.run import CHANGING, Running, members
+from layergraph.torch2ir.run import CHANGING, Running, is_as_found
 from layergraph.torch2ir.sizes import Traced
 from layergraph.torch2ir.survey import Surveyed, other_mode
 
@@ -337,7 +336,7 @@ class _Again:
     ) -> object:
         """What a leaf gave."""
         step = self.step(surveyed, (args, kwargs))
-        self._require(are_one(members(surveyed), surveyed.as_found))
+        self._require(is_as_found(surveyed))
         self._require(vars(surveyed.module)["training"] != self._run.trains[surveyed])
         if self._doubtful:
             self._spread(step, None)

@@ -97,7 +97,7 @@ class Running(Capture):
         self._changes_in_place = False
         self._caught: list[Unsupported] = []
         for each in survey:
-            each.as_found = each.as_found or members(each)
+            each.as_found = each.as_found or _members(each)
         self.trains = {each: each.module.training for each in survey}
         self._questions = questions(self)
 
@@ -135,8 +135,7 @@ class Running(Capture):
         self, surveyed: Surveyed, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
         """See :class:`Capture`."""
-        is_as_found = are_one(members(surveyed), surveyed.as_found)
-        if not is_as_found or vars(surveyed.module)["training"] != self.trains[surveyed]:
+        if not is_as_found(surveyed) or vars(surveyed.module)["training"] != self.trains[surveyed]:
             self.refuse(f"a change of {surveyed.path!r} that lasts for a call")
         lowered, named = self.lower(args), self.lower(kwargs)
         before = self.unrecorded(_versions, (args, kwargs), {})
@@ -607,15 +606,21 @@ CHANGING = frozenset({"inplace", "max_norm", "out"})
 _SHARING = frozenset({"torch.Tensor.data", "torch.Tensor.detach", "torch.detach"})
 
 
-def members(surveyed: Surveyed) -> tuple[Any, ...]:
+def is_as_found(surveyed: Surveyed) -> bool:
+    """Whether nothing has changed what makes a leaf behave as it does, but for its mode."""
+    found = _members(surveyed)
+    return are_one(found, surveyed.as_found)
+
+
+def _members(surveyed: Surveyed) -> tuple[Any, ...]:
     """What makes a leaf behave as it does, but for its mode."""
     if not surveyed.is_leaf:
         return ()
     found: list[Any] = []
     for each in surveyed.module.modules():
-        members = dict(vars(each))
+        members = vars(each).copy()
         del members["training"]
-        found += [members, *(dict(members[name]) for name in _REGISTERED)]
+        found += [members, *[members[name].copy() for name in _REGISTERED]]
     return tuple(found)
 
 
@@ -627,12 +632,19 @@ def _alike(ones: Any, others: Any) -> bool:
     return all(one is other for one, other in zip(ones, others, strict=True))
 
 
+_WITHOUT_NUMBERS = frozenset(
+    {torch.Tensor, nn.Parameter, int, float, bool, str, type(None), torch.dtype, torch.device}
+)
+
+
 def _with_numbers(value: Any, change: Callable[[Any], Any]) -> Any:
     """A value in which numbers with an origin are what becomes of them."""
     kind = type(value)
     if kind is TracedInt or kind is TracedFloat:
         return change(value)
     if kind is tuple or kind is list:
+        if _WITHOUT_NUMBERS.issuperset(map(type, value)):
+            return value
         inside = [_with_numbers(each, change) for each in value]
         return value if _alike(inside, value) else kind(inside)
     if kind is torch.Size:
