@@ -608,8 +608,7 @@ _SHARING = frozenset({"torch.Tensor.data", "torch.Tensor.detach", "torch.detach"
 
 def is_as_found(surveyed: Surveyed) -> bool:
     """Whether nothing has changed what makes a leaf behave as it does, but for its mode."""
-    found = _members(surveyed)
-    return are_one(found, surveyed.as_found)
+    return are_one(_members(surveyed), surveyed.as_found)
 
 
 def _members(surveyed: Surveyed) -> tuple[Any, ...]:
