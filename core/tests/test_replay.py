@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -235,6 +237,43 @@ def test_a_change_that_one_mode_makes_to_a_leaf_is_not_overlooked(cls):
         return
     with pytest.raises(AssumptionError):
         lg.to_torch(ir, model.state_dict()).train()(X)
+
+
+class DrawsInTraining(Base):
+    def forward(self, x):
+        if self.training and random.random() > 2:
+            raise ValueError
+        return self.lin(x)
+
+
+class CountsInTraining(Base):
+    steps = 0
+
+    def forward(self, x):
+        if self.training:
+            type(self).steps += 1
+        return self.lin(x)
+
+
+class RemembersInTraining(Base):
+    def forward(self, x):
+        if self.training:
+            self.seen = [*getattr(self, "seen", []), 1]
+        return self.lin(x) * len(getattr(self, "seen", [1]))
+
+
+@pytest.mark.parametrize("cls", [DrawsInTraining, CountsInTraining, RemembersInTraining])
+def test_what_only_the_other_mode_does_is_no_fault_of_this_one(cls):
+    model = cls().eval()
+    before = random.getstate()
+    ir = lg.to_ir(model, (X,))
+    assert random.getstate() == before
+    assert cls.__dict__.get("steps", 0) == 0
+    assert not hasattr(model, "seen")
+    rebuilt = lg.to_torch(ir, model.state_dict())
+    assert torch.equal(rebuilt(X), model(X))
+    with pytest.raises(AssumptionError):
+        rebuilt.train()(X)
 
 
 class Reads(Base):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,7 +19,7 @@ from layergraph.torch2ir.survey import Survey
 
 
 class Kept:
-    """Keeps the state of a model, and that of the random number generators, as they were.
+    """Keeps the state of a model, and that of torch's random number generators, as they were.
 
     Buffers and constants are saved at the beginning; parameters, which are large, when something is
     about to change them or gets hold of their memory.
@@ -28,8 +30,7 @@ class Kept:
         device: where it runs; None if nothing tells.
 
     Raises:
-        CaptureError: on leaving: the model drew random numbers that a graph cannot draw, or changed
-            a tensor in a way that a graph cannot.
+        CaptureError: on leaving: the model changed a tensor in a way that a graph cannot.
     """
 
     def __init__(self, survey: Survey, constants: Constants, device: torch.device | None) -> None:
@@ -66,7 +67,6 @@ class Kept:
                 self._save(identity)
         self._versions = {key: version(tensor) for key, (_, tensor) in self._tensors.items()}
         self._generators = _generators(self._device)
-        self._drawn = _foreign_generators()
         return self
 
     def __exit__(
@@ -77,20 +77,10 @@ class Kept:
     ) -> None:
         self._put_back_generators()
         unseen = self._put_back_tensors()
-        drawn = _foreign_generators() != self._drawn
-        if drawn:
-            _put_back_foreign(self._drawn)
-        if error is not None:
-            return
-        if unseen is not None:
+        if error is None and unseen is not None:
             raise CaptureError(
                 f"the model changes {unseen or 'a tensor that it has not registered'} in a way in "
                 "which a graph cannot; change a buffer, by a function that works in place"
-            )
-        if drawn:
-            raise CaptureError(
-                "the model draws random numbers from Python or numpy: a graph would have the same "
-                "ones each time; draw them from torch"
             )
 
     def _put_back_tensors(self) -> str | None:
@@ -146,6 +136,27 @@ def _foreign_generators() -> tuple[Any, ...]:
         kind, keys, *rest = numpy.random.get_state()
         state = kind, keys.tobytes(), *rest
     return random.getstate(), state
+
+
+@contextmanager
+def without_draws() -> Iterator[None]:
+    """Put back the states of the random number generators of Python and numpy.
+
+    Raises:
+        CaptureError: numbers were drawn from them.
+    """
+    before = _foreign_generators()
+    try:
+        yield
+    finally:
+        drawn = _foreign_generators() != before
+        if drawn:
+            _put_back_foreign(before)
+    if drawn:
+        raise CaptureError(
+            "the model draws random numbers from Python or numpy: a graph would have the same "
+            "ones each time; draw them from torch"
+        )
 
 
 def _put_back_foreign(states: tuple[Any, ...]) -> None:

@@ -28,6 +28,8 @@ from layergraph.torch2ir.calls import (
     Value,
 )
 from layergraph.torch2ir.capture import changes_its_first_argument
+from layergraph.torch2ir.guards import unchanged
+from layergraph.torch2ir.keep import without_draws
 from layergraph.torch2ir.outputs import opened
 from layergraph.torch2ir.questions import NUMBERS
 from layergraph.torch2ir.run import CHANGING, Running, is_as_found
@@ -123,7 +125,8 @@ class Replaying(Running):
         self._again = again = _Again(self, self._log.steps)
         self.recorder = again.recorder
         try:
-            with other_mode(self.survey):
+            # What the other mode does besides computing, is no fault of this one.
+            with without_draws(), unchanged(self.survey) as changes, other_mode(self.survey):
                 model(*args, **kwargs)
         except Exception:
             return None
@@ -132,7 +135,7 @@ class Replaying(Running):
             self._again = None
             # Regions that were given up while they were entered are not left.
             self.unrecorded(torch._C._set_grad_enabled, (takes_gradients,), {})
-        return again.found()
+        return None if changes else again.found()
 
     # --- steps ---
 

@@ -27,7 +27,7 @@ from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Value
 from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
 from layergraph.torch2ir.constants import Constants
 from layergraph.torch2ir.guards import are_one
-from layergraph.torch2ir.keep import Kept, version
+from layergraph.torch2ir.keep import Kept, version, without_draws
 from layergraph.torch2ir.outputs import opened
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.questions import Values, questions
@@ -114,7 +114,7 @@ class Running(Capture):
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
-        with self._kept, _Beneath(self), _FunctionMode(self):
+        with without_draws(), self._kept, _Beneath(self), _FunctionMode(self):
             yield
             # The model has come to its end in spite of them.
             self.refused += self._caught
