@@ -162,6 +162,11 @@ def _places(functions: tuple[Function, ...], _modules: int) -> list[tuple[dict[s
     ]
 
 
+def is_own(name: str) -> bool:
+    """Whether a name stands for a function without any plugin."""
+    return (_by_name().get(name) or _operation(name)) is not None
+
+
 def stable_name(function: Function) -> str | None:
     """The name that a pickle can hold a function by; None where Python's own has to do.
 

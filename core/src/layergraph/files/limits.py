@@ -21,7 +21,7 @@ class Limits:
 
     text_bytes: int = 100_000_000
     modules: int = 1_000_000
-    tensors: int = 2_000_000
+    tensors: int = 500_000
     tensor_numbers: int = 1 << 24
     tensor_bytes: int = 1 << 42
 
