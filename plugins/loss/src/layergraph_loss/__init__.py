@@ -15,6 +15,7 @@ from torch.overrides import get_overridable_functions
 
 from layergraph import Implementation, Symbol, hookimpl
 from layergraph.layers import Layer, LayerTable
+from layergraph.symbols import torch_value
 
 # --- weights: the IR says their shape, the state dict has their values ---
 
@@ -50,9 +51,7 @@ def _write_options(said: Mapping[str, Any] | None) -> LinearCrossEntropyOptions 
     if said is None:
         return None
     values = {
-        name: getattr(torch, value.name.removeprefix("torch."))
-        if isinstance(value, Symbol)
-        else value
+        name: torch_value(value) if isinstance(value, Symbol) else value
         for name, value in said.items()
     }
     return LinearCrossEntropyOptions(**values)
