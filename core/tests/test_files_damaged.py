@@ -372,8 +372,8 @@ BUILDS = {
     ),
     "a buffer of 10**15": (
         lambda d: _root(d)["tensors"].append({"name": "big", "kind": "buffer", "shape": [10**15]}),
-        FileError,
-        "numbers in one tensor",
+        StateError,
+        "'big' is missing",
     ),
 }
 

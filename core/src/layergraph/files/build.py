@@ -42,8 +42,7 @@ def build(
         values = [spec.value for each in model.ir.values() for spec in each.tensors.values()]
         largest = max(largest, *(len(value or b"") for value in values), limits.tensor_numbers)
         target = device_of(device)
-        with _Budget(limits, largest):
-            skeleton = converter.skeleton(model.ir)
+        skeleton = converter.skeleton(model.ir, _Budget(limits, largest))
         return skeleton.fill(_weights(model, skeleton.listed), target, dtype)
 
 

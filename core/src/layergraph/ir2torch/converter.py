@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -71,6 +72,7 @@ class Ir2Torch(Registry):
             StateError: the state dict does not fit.
         """
         checked = ir if isinstance(ir, Ir) else Ir.from_dict(ir)
+        check(checked)
         builder, model, listed = self._built(
             checked, device_of(device), weights_follow=state_dict is not None
         )
@@ -83,22 +85,32 @@ class Ir2Torch(Registry):
         keep_alike(model, listed, builder.values)
         return model
 
-    def skeleton(self, ir: Ir) -> Skeleton:
+    def skeleton(self, ir: Ir, around: AbstractContextManager[Any] | None = None) -> Skeleton:
         """Build the model that an IR describes on the meta device, for tensors that are there.
 
+        Args:
+            ir: the IR; it must have been checked.
+            around: what the handlers run in, entered anew for each.
+
         Raises:
-            InvalidIrError, BuildError, PluginError: as for :meth:`convert`.
+            BuildError, PluginError: as for :meth:`convert`.
         """
         meta = torch.device("meta")
-        builder, model, listed = self._built(ir, meta, weights_follow=True)
+        builder, model, listed = self._built(ir, meta, weights_follow=True, around=around)
         return Skeleton(ir, model, builder.modules, listed, builder.values)
 
     def _built(
-        self, ir: Ir, device: torch.device, *, weights_follow: bool
+        self,
+        ir: Ir,
+        device: torch.device,
+        *,
+        weights_follow: bool,
+        around: AbstractContextManager[Any] | None = None,
     ) -> tuple[Builder, nn.Module, list[Key]]:
-        check(ir)
         functions = Functions(self.hooks.named_functions())
-        builder = Builder(ir, self.hooks, functions, device, weights_follow=weights_follow)
+        builder = Builder(
+            ir, self.hooks, functions, device, weights_follow=weights_follow, around=around
+        )
         model = builder.build()
         return builder, model, list(keys(ir, builder.modules))
 
