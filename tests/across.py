@@ -93,7 +93,7 @@ def write(folder: Path) -> None:
         ir = lg.to_ir(model, (inputs(),))
         lg.save(ir, folder / f"{name}.json")
         lg.save(ir, folder / f"{name}.safetensors", model.state_dict())
-        lg.save(ir, folder / f"{name}-parts.safetensors", model.state_dict(), max_shard_size=200)
+        lg.save(ir, folder / f"{name}-parts.safetensors", model.state_dict(), max_shard_size=60)
 
 
 def read(folder: Path) -> None:

@@ -42,7 +42,8 @@ def build(
         values = [spec.value for each in model.ir.values() for spec in each.tensors.values()]
         largest = max(largest, *(len(value or b"") for value in values), limits.tensor_numbers)
         target = device_of(device)
-        skeleton = converter.skeleton(model.ir, _Budget(limits, largest))
+        most = max(limits.tensors, 4 * (len(model.weights) + len(values)))
+        skeleton = converter.skeleton(model.ir, _Budget(limits, largest, most))
         return skeleton.fill(_weights(model, skeleton.listed), target, dtype)
 
 
@@ -66,10 +67,12 @@ class _Budget(TorchFunctionMode):
     Args:
         limits: how much may be taken.
         largest: how many numbers one tensor may have.
+        most: how many tensors there may be.
     """
 
-    def __init__(self, limits: Limits, largest: int) -> None:
+    def __init__(self, limits: Limits, largest: int, most: int) -> None:
         super().__init__()
+        self._most = most
         self._limits = limits
         self._largest = largest
         self._tensors = 0
@@ -99,7 +102,7 @@ class _Budget(TorchFunctionMode):
         limits = self._limits
         for what, count, name, most in (
             ("numbers in one tensor", made.numel(), "tensor_numbers", self._largest),
-            ("tensors", self._tensors, "tensors", limits.tensors),
+            ("tensors", self._tensors, "tensors", self._most),
             ("bytes in tensors", self._bytes, "tensor_bytes", limits.tensor_bytes),
         ):
             if count > most:
