@@ -50,7 +50,7 @@ def _read_options(module: nn.Module) -> Any:
 def _write_options(said: Mapping[str, Any] | None) -> LinearCrossEntropyOptions | None:
     if said is None:
         return None
-    values = {
+    values: dict[str, Any] = {
         name: torch_value(value) if isinstance(value, Symbol) else value
         for name, value in said.items()
     }
