@@ -3715,6 +3715,11 @@ def _scripted(x):
 
 
 @torch.jit.script
+def _scripted_often(x, by: float = 1.0):
+    return x.relu() * by
+
+
+@torch.jit.script
 def _scripted_loop(x):
     for i in range(x.size(0)):
         x = x + i
@@ -3739,6 +3744,20 @@ def _scripted_dim(x):
 class Scripted(Base):
     def forward(self, x):
         return _scripted(self.lin(x))
+
+
+@exact()
+class ScriptedBefore(Base):
+    """A scripted function that has been called so often that it computes its own gradients."""
+
+    def __init__(self):
+        super().__init__()
+        for _ in range(3):
+            _scripted_often(self.lin(torch.randn(3, 4)), 2.0).sum().backward()
+        self.zero_grad()
+
+    def forward(self, x):
+        return _scripted_often(self.lin(x), by=3.0)
 
 
 @assumes()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -237,6 +238,47 @@ class Parameter:
 
 
 @dataclass(slots=True)
+class Changed:
+    """A call that is made with other arguments in the other mode.
+
+    Attributes:
+        call: the call.
+        args: what it is given there.
+        kwargs: likewise, by name.
+    """
+
+    call: Call
+    args: tuple[Plain, ...]
+    kwargs: dict[str, Plain]
+
+
+@contextmanager
+def swapped(changed: Sequence[Changed]) -> Iterator[None]:
+    """For a while, make the calls those of the other mode."""
+    before = [(each.call.args, each.call.kwargs) for each in changed]
+    for each in changed:
+        each.call.args, each.call.kwargs = each.args, each.kwargs
+    try:
+        yield
+    finally:
+        for each, (args, kwargs) in zip(changed, before, strict=True):
+            each.call.args, each.call.kwargs = args, kwargs
+
+
+@dataclass(frozen=True, slots=True)
+class OtherMode:
+    """What a run would have recorded in the other mode: the same calls but for these.
+
+    Attributes:
+        readers: the paths of the modules whose mode was asked for.
+        changed: the calls that are made with other arguments.
+    """
+
+    readers: set[str]
+    changed: list[Changed]
+
+
+@dataclass(slots=True)
 class Trace:
     """What one run recorded.
 
@@ -244,11 +286,13 @@ class Trace:
         root: the call of the model.
         constants: tensors that the model reads but has not registered, by key.
         parameters: the arguments of the model, in order.
+        other: what the other mode does; None if that is not known.
     """
 
     root: Scope
     constants: dict[str, torch.Tensor]
     parameters: list[Parameter]
+    other: OtherMode | None = None
 
     def settle(self) -> Trace:
         """Put the calls that were needed in the places that were kept for them."""

@@ -154,7 +154,7 @@ class Capture(ABC):
                 for change in self.carried:
                     fill(change.holder, change.now)
                 try:
-                    model(*args, **kwargs)
+                    self.call(model, args, kwargs)
                 except CaptureError as error:
                     if error.unsupported:
                         raise
@@ -166,6 +166,10 @@ class Capture(ABC):
                     raise unsupported(self.refused, self.hint) from error
         finally:
             self._thread = 0
+
+    def call(self, model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """Call the model."""
+        model(*args, **kwargs)
 
     def _line_of(self, error: BaseException) -> str:
         files = {str(scope.get("__file__")) for scope in self.survey.code_globals}
@@ -186,17 +190,15 @@ class Capture(ABC):
                 return original(module, *args, **kwargs)
             if surveyed.is_leaf and surveyed is not self.survey.root:
                 return self.leaf(surveyed, original, args, kwargs)
-            return self._scoped(surveyed, original, args, kwargs)
+            args, kwargs = self.enter(surveyed, args, kwargs)
+            return self.leave(surveyed, original(module, *args, **kwargs))
 
         return call
 
-    def _scoped(
-        self,
-        surveyed: Surveyed,
-        original: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
+    def enter(
+        self, surveyed: Surveyed, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Begin a call of a module that is traced through, and give what it is passed."""
         # The arguments belong to the caller, so that they are read before the call begins.
         args, kwargs = self.passed(args, kwargs)
         border = self.border(args), self.border(kwargs)
@@ -209,7 +211,12 @@ class Capture(ABC):
             scope.args, scope.kwargs = border
             cls: Any = type(surveyed.module)
             scope.parameters = _parameters(cls)
-        result = self.renamed(original(surveyed.module, *args, **kwargs))
+        return args, kwargs
+
+    def leave(self, surveyed: Surveyed, result: Any) -> Any:
+        """End the call, and give what it returns."""
+        result = self.renamed(result)
+        is_root = surveyed is self.survey.root
         self.recorder.leave(self.returned(result) if is_root else self.border(result))
         return result
 
@@ -282,15 +289,20 @@ class Capture(ABC):
     def _training(self) -> property:
         def get(module: nn.Module) -> bool:
             value: bool = module.__dict__["training"]
-            surveyed = self.survey.get(module) if self.is_recording() else None
-            if surveyed is not None and not surveyed.is_leaf:
-                self.recorder.call("mode", surveyed.path, (value,), {}, code_place())
+            if threading.get_ident() == self._thread:
+                self.mode_read(module, value)
             return value
 
         def put(module: nn.Module, value: bool) -> None:
             module.__dict__["training"] = value
 
         return property(get, put)
+
+    def mode_read(self, module: nn.Module, training: bool) -> None:
+        """Take note that code asks whether a module is training."""
+        surveyed = self.survey.get(module) if self.is_recording() else None
+        if surveyed is not None and not surveyed.is_leaf:
+            self.recorder.call("mode", surveyed.path, (training,), {}, code_place())
 
 
 @functools.cache

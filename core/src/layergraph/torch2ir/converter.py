@@ -34,7 +34,7 @@ from layergraph.torch2ir.fold import fold
 from layergraph.torch2ir.patches import without_collection
 from layergraph.torch2ir.questions import Values
 from layergraph.torch2ir.repeat import steady
-from layergraph.torch2ir.run import Running
+from layergraph.torch2ir.replay import Replaying
 from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.trace import Tracing
 
@@ -115,7 +115,7 @@ class Torch2Ir(Registry):
             run: Callable[[], Trace] = partial(_traced, *known)
             if args is not None or kwargs is not None:
                 arguments = Arguments(model, () if args is None else args, kwargs or {})
-                running = partial(Running, *known, Constants(survey), values, arguments)
+                running = partial(Replaying, *known, Constants(survey), values, arguments)
                 run = partial(steady, running)
             elif found:
                 # On symbols, it would only get stuck at one of them.

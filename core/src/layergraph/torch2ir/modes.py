@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeGuard
 
@@ -25,8 +24,8 @@ from layergraph.ir import (
     wired,
 )
 from layergraph.ir.values import parts, rebuilt
-from layergraph.torch2ir.calls import Call, ModeRead, Scope, Trace, scopes
-from layergraph.torch2ir.survey import Survey
+from layergraph.torch2ir.calls import Call, ModeRead, Scope, Trace, scopes, swapped
+from layergraph.torch2ir.survey import Survey, other_mode
 
 _ASSUME = f"layergraph.{assume.__name__}"
 
@@ -49,24 +48,37 @@ def capture(survey: Survey, run: Callable[[], Trace], fold: Callable[[Trace], Ir
     readers = _readers(trace)
     if not readers:
         return fold(trace)
-    other = None
-    try:
-        with _other_mode(survey):
-            other = run()
-    except CaptureError:
-        pass
+    if trace.other is None:
+        other = _run_in_other_mode(survey, run)
+        changed = []
+    else:
+        other = trace
+        readers |= trace.other.readers
+        changed = trace.other.changed
     if other is not None:
         readers |= _readers(other)
-        _forget_modes(other)
         kept = [(scope, list(scope.items)) for scope in scopes(trace.root)]
         _forget_modes(trace)
+        if other is trace and not changed:
+            return fold(trace)
+        _forget_modes(other)
+        with swapped(changed):
+            twin = fold(other)
         try:
-            return _Merger(survey, fold(trace), fold(other), readers).merged()
+            return _Merger(survey, fold(trace), twin, readers).merged()
         except _NotMergeableError:
             for scope, items in kept:
                 scope.items = items
     _assume_modes(trace)
     return fold(trace)
+
+
+def _run_in_other_mode(survey: Survey, run: Callable[[], Trace]) -> Trace | None:
+    try:
+        with other_mode(survey):
+            return run()
+    except CaptureError:
+        return None
 
 
 def _is_mode(item: Call | Scope) -> TypeGuard[Call]:
@@ -93,23 +105,6 @@ def _assume_modes(trace: Trace) -> None:
         call.args = (ModeRead(call.target), call.args[0], where)
         call.kind, call.target = "function", _ASSUME
         call.value.wish = assume.__name__
-
-
-@contextmanager
-def _other_mode(survey: Survey) -> Iterator[None]:
-    modules = [
-        module
-        for each in survey
-        for module in (each.module.modules() if each.is_leaf else [each.module])
-    ]
-    before = [(module, module.training) for module in modules]
-    try:
-        for module, training in before:
-            module.training = not training
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
 
 
 class _NotMergeableError(Exception):

@@ -107,6 +107,22 @@ def questions(capture: Answers) -> dict[Any, Question]:
 # What numbers leave torch by, so that nobody sees what becomes of them.
 _LEAVING = ("numpy", "__array__", "data_ptr", "__dlpack__", "untyped_storage", "storage")
 
+# What tells numbers that are in a tensor.
+NUMBERS: frozenset[Any] = frozenset(
+    {
+        torch.is_nonzero,
+        torch._assert,
+        *(
+            getattr(torch.Tensor, name)
+            for name in (
+                *"__bool__ __complex__ __contains__ __float__ __format__ __index__ __int__".split(),
+                *"is_nonzero item tolist".split(),
+                *_LEAVING,
+            )
+        ),
+    }
+)
+
 # What is the same for all that a graph works on, or has to be free to change: where tensors are.
 _UNASKED = (
     "__repr__ _version get_device is_cpu is_cuda is_inference is_ipu is_mkldnn is_mps "

@@ -62,6 +62,9 @@ class Running(Capture):
         constants: the tensors that the model has besides.
         values: what to do where code decides by a number that it reads out of a tensor.
         arguments: what to call the model with.
+
+    Attributes:
+        trains: whether each module is training, as it stands.
     """
 
     hint = "a handler for the module can keep it whole"
@@ -94,8 +97,8 @@ class Running(Capture):
         self._changes_in_place = False
         self._caught: list[Unsupported] = []
         for each in survey:
-            each.as_found = each.as_found or _members(each)
-        self._modes = {each: each.module.training for each in survey}
+            each.as_found = each.as_found or members(each)
+        self.trains = {each: each.module.training for each in survey}
         self._questions = questions(self)
 
     # --- running ---
@@ -132,8 +135,8 @@ class Running(Capture):
         self, surveyed: Surveyed, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
         """See :class:`Capture`."""
-        is_as_found = are_one(_members(surveyed), surveyed.as_found)
-        if not is_as_found or surveyed.module.training != self._modes[surveyed]:
+        is_as_found = are_one(members(surveyed), surveyed.as_found)
+        if not is_as_found or vars(surveyed.module)["training"] != self.trains[surveyed]:
             self.refuse(f"a change of {surveyed.path!r} that lasts for a call")
         lowered, named = self.lower(args), self.lower(kwargs)
         before = self.unrecorded(_versions, (args, kwargs), {})
@@ -241,6 +244,11 @@ class Running(Capture):
             value = value()
             self.bind(tensor, value)
         return value
+
+    def call_of(self, result: Any) -> Call | None:
+        """The call that gave a tensor."""
+        value = self._value_of(result) if isinstance(result, torch.Tensor) else None
+        return None if value is None else value.call
 
     def read(self, value: Any) -> Plain:
         """See :class:`Capture`."""
@@ -391,10 +399,15 @@ class Running(Capture):
         question = self._questions.get(func)
         if question is not None:
             return question(func, args, kwargs)
-        name = self.functions.name_of(func)
+        name = self.name_of(func)
         if name is not None:
-            return self.function(_AS_OPERATORS.get(name, name), func, args, kwargs)
+            return self.function(name, func, args, kwargs)
         return self._unnamed(func, args, kwargs)
+
+    def name_of(self, func: Any) -> str | None:
+        """The name that a call of a function is recorded under; None if there is none."""
+        name = self.functions.name_of(func)
+        return None if name is None else _AS_OPERATORS.get(name, name)
 
     def function(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function by its name, and make it."""
@@ -405,7 +418,7 @@ class Running(Capture):
             self.refuse(str(error))
             lowered, named = (), {}
         before = _versions(args, kwargs)
-        if changes_its_first_argument(name) or name in _SHARING or kwargs.keys() & _CHANGING:
+        if changes_its_first_argument(name) or name in _SHARING or kwargs.keys() & CHANGING:
             self._kept.save(*args, *kwargs.values())
         result = self._tried(name, func, args, kwargs)
         if result is not None and _holds_no_tensor(result):
@@ -474,6 +487,10 @@ class Running(Capture):
             if value is not None and self.is_new(("shape", value)):
                 size = self.recorder.call("function", "torch.Tensor.size", (value,), {})
                 self.expect(size, self.unrecorded(_shape, (tensor,), {}))
+
+    def region(self, name: str, *args: Plain) -> Value:
+        """Record the begin or the end of a region."""
+        return self.recorder.call("function", name, args, {})
 
     def set_grad_enabled(self, mode: bool, region: object, leaves: bool) -> None:
         """Record the begin or the end of a region without gradients, or with them."""
@@ -585,12 +602,12 @@ def _symbol(dtype: torch.dtype) -> Symbol:
 
 
 # Under these arguments something else than the result is changed.
-_CHANGING = frozenset({"inplace", "max_norm", "out"})
+CHANGING = frozenset({"inplace", "max_norm", "out"})
 # What they give shares memory, but does not count changes.
 _SHARING = frozenset({"torch.Tensor.data", "torch.Tensor.detach", "torch.detach"})
 
 
-def _members(surveyed: Surveyed) -> tuple[Any, ...]:
+def members(surveyed: Surveyed) -> tuple[Any, ...]:
     """What makes a leaf behave as it does, but for its mode."""
     if not surveyed.is_leaf:
         return ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -127,6 +128,24 @@ class Survey:
         while path not in self._by_path:
             path = path.rpartition(".")[0]
         return self._by_path[path]
+
+
+@contextmanager
+def other_mode(survey: Survey) -> Iterator[None]:
+    """For a while, every module of a model trains that does not, and the other way round."""
+    modules = [
+        vars(module)
+        for each in survey
+        for module in (each.module.modules() if each.is_leaf else [each.module])
+    ]
+    before = [(members, members["training"]) for members in modules]
+    try:
+        for members, training in before:
+            members["training"] = not training
+        yield
+    finally:
+        for members, training in before:
+            members["training"] = training
 
 
 def _children(surveyed: Surveyed) -> Iterator[tuple[str, nn.Module | None]]:

@@ -18,7 +18,7 @@ from torch.utils import checkpoint
 
 from layergraph.ir import Symbol
 from layergraph.ir import Value as Plain
-from layergraph.torch2ir.calls import Recorder, Value
+from layergraph.torch2ir.calls import Value
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.survey import Survey
 
@@ -29,10 +29,11 @@ _OWN = f"{Path(__file__).parent}{os.sep}"
 class Records(Protocol):
     """Who records what the modes do not show."""
 
-    recorder: Recorder
-
     def is_recording(self) -> bool:
         """Whether what happens now is to be recorded."""
+
+    def region(self, name: str, *args: Plain) -> Value:
+        """Record the begin or the end of a region."""
 
     def refuse(self, reason: str) -> None:
         """Note that something cannot be carried over."""
@@ -198,10 +199,18 @@ def _scripted(capture: Records) -> Callable[..., Any]:
             return run(function, *args, **kwargs)
         if any(each in str(function.inlined_graph) for each in _DECIDING):
             capture.assume_shapes(args, kwargs)
+        # A function that has been called before may be one that computes its gradients itself.
+        bare = torch._C._create_function_from_graph(function.name, function.inlined_graph.copy())
         with torch.jit._fuser.optimized_execution(False):
-            return run(function, *args, **kwargs)
+            return run(bare, *_in_order(function, args, kwargs))
 
     return call
+
+
+def _in_order(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The arguments of a scripted function, all by position."""
+    missing = function.schema.arguments[len(args) :]
+    return [*args, *[kwargs.get(each.name, each.default_value) for each in missing]]
 
 
 # What scripted code asks of tensors, or decides by.
@@ -220,7 +229,7 @@ def _enter_autocast(capture: Records) -> Callable[..., Any]:
                 region._enabled,
                 region._cache_enabled,
             )
-            value = capture.recorder.call("function", "layergraph.enter_autocast", args, {})
+            value = capture.region("layergraph.enter_autocast", *args)
             region._layergraph_regions = [*getattr(region, "_layergraph_regions", ()), value]
         return enter(region)
 
@@ -233,9 +242,11 @@ def _exit_autocast(capture: Records) -> Callable[..., Any]:
     @functools.wraps(leave)
     def call(region: Any, *args: Any) -> Any:
         entered: list[Value] = vars(region).get("_layergraph_regions", [])
-        if entered and capture.is_recording():
-            capture.recorder.call("function", "layergraph.exit_autocast", (entered.pop(),), {})
-        return leave(region, *args)
+        try:
+            if entered and capture.is_recording():
+                capture.region("layergraph.exit_autocast", entered.pop())
+        finally:
+            leave(region, *args)
 
     return call
 

@@ -1,0 +1,192 @@
+"""An IR is not bound to the device that it was captured on; to be seen where there is a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+import layergraph as lg
+from zoo import all_entries
+from zoo.difference import differences
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+NAMES = (
+    "torchvision/resnet18",
+    "torchvision/vit_b_16",
+    "torchvision/deeplabv3_resnet50",
+    "transformers/BertModel",
+    "transformers/GPT2Model",
+    "transformers/LlamaModel",
+    "transformers/T5Model",
+    "transformers/BartModel",
+    "transformers/ViTModel",
+    "transformers/SwinModel",
+    "transformers/CLIPModel",
+    "transformers/MixtralModel",
+    "transformers/WhisperModel",
+    "transformers/Wav2Vec2Model",
+    "transformers/MambaModel",
+)
+ENTRIES = [each for each in all_entries() if each.name in NAMES]
+
+
+# Their code calls torch.histc with ints where it finds a GPU, which the CPU has no kernel for.
+BY_DEVICE = ("transformers/MixtralModel",)
+
+
+@pytest.fixture(params=ENTRIES, ids=lambda entry: entry.name)
+def entry(request):
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def deterministic():
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def _moved(inputs: Any, device: str, dtype: torch.dtype | None = None) -> Any:
+    def move(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        floats = dtype is not None and leaf.is_floating_point()
+        return leaf.to(device, dtype if floats else leaf.dtype)
+
+    return pytree.tree_map(move, inputs)
+
+
+def _assert_alike(entry, model: nn.Module, rebuilt: nn.Module, device: str, dtype=None) -> None:
+    sizes = entry.sizes
+    for batch, seed in ((sizes.batch, 1), (sizes.batch, 2), (sizes.other_batch, 3)):
+        args, kwargs = _moved(entry.inputs(batch, sizes.length, seed), device, dtype)
+        with torch.no_grad():
+            torch.manual_seed(0)
+            expected = model(*args, **kwargs)
+            torch.manual_seed(0)
+            actual = rebuilt(*args, **kwargs)
+        assert [str(each) for each in differences(expected, actual) if each.counts] == []
+
+
+def _given(entry) -> Any:
+    return entry.inputs(entry.sizes.batch, entry.sizes.length, 1)
+
+
+def test_captured_on_the_cpu_it_runs_on_the_gpu(entry):
+    model = entry.model()
+    ir = lg.to_ir(model, *_given(entry), values="assume")
+    rebuilt = lg.to_torch(ir, model.state_dict()).eval()
+    _assert_alike(entry, model.cuda(), rebuilt.cuda(), "cuda")
+
+
+def test_it_is_built_on_the_gpu(entry):
+    model = entry.model()
+    ir = lg.to_ir(model, *_given(entry), values="assume")
+    rebuilt = lg.to_torch(ir, model.state_dict(), device="cuda").eval()
+    _assert_alike(entry, model.cuda(), rebuilt, "cuda")
+
+
+def test_captured_on_the_gpu_it_runs_on_the_cpu(entry):
+    model = entry.model().cuda()
+    ir = lg.to_ir(model, *_moved(_given(entry), "cuda"), values="assume")
+    rebuilt = lg.to_torch(ir, model.state_dict()).eval()
+    _assert_alike(entry, model, rebuilt.cuda(), "cuda")
+    if entry.name not in BY_DEVICE:
+        _assert_alike(entry, model.cpu(), rebuilt.cpu(), "cpu")
+
+
+def test_captured_in_half_precision_it_runs_on_the_gpu(entry):
+    model = entry.model().bfloat16()
+    args, kwargs = _moved(_given(entry), "cpu", torch.bfloat16)
+    ir = lg.to_ir(model, args, kwargs, values="assume")
+    rebuilt = lg.to_torch(ir, model.state_dict()).eval()
+    _assert_alike(entry, model.cuda(), rebuilt.cuda(), "cuda", torch.bfloat16)
+
+
+class Net(nn.Module):
+    """It asks where its input is, and of which sizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.lin = nn.Linear(8, 4)
+        self.scale = torch.rand(8, 1, 1)
+
+    def forward(self, x):
+        x = self.norm(self.conv(x)) * self.scale.to(x.device)
+        mask = torch.arange(x.shape[-1], device=x.device) < x.shape[-1] // 2
+        x = torch.where(mask, x, torch.zeros((), device=x.device))
+        return self.lin(x.mean((2, 3)))
+
+
+class Autocast(Net):
+    """It has a region for the kind of device that it is on."""
+
+    def forward(self, x):
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            return super().forward(x)
+
+
+@pytest.mark.parametrize("source", ["cpu", "meta", "cuda"])
+def test_a_model_that_asks_for_devices(source):
+    model = Net().eval()
+    weights = model.state_dict()
+    x = torch.randn(2, 3, 8, 8)
+    if source == "meta":
+        with torch.device("meta"):
+            captured = Net().eval()
+        captured.scale = model.scale
+        ir = lg.to_ir(captured, (x.to("meta"),))
+    else:
+        ir = lg.to_ir(model.to(source), (x.to(source),))
+    rebuilt = lg.to_torch(ir, weights).eval()
+    for device in ("cuda", "cpu"):
+        y = torch.randn(5, 3, 6, 10, device=device)
+        assert torch.equal(model.to(device)(y), rebuilt.to(device)(y))
+
+
+@pytest.mark.parametrize("source", ["cpu", "cuda"])
+def test_autocast_regions(source):
+    model = Autocast().eval().to(source)
+    ir = lg.to_ir(model, (torch.randn(2, 3, 8, 8, device=source),))
+    rebuilt = lg.to_torch(ir, model.state_dict()).eval()
+    for device in ("cuda", "cpu"):
+        y = torch.randn(5, 3, 6, 10, device=device)
+        expected, actual = model.to(device)(y), rebuilt.to(device)(y)
+        assert actual.dtype is expected.dtype is torch.bfloat16
+        assert torch.equal(expected, actual)
+
+
+def test_gradients_on_the_gpu():
+    model = Net()
+    ir = lg.to_ir(model, (torch.randn(2, 3, 8, 8),))
+    rebuilt = lg.to_torch(ir, model.state_dict()).cuda()
+    model.cuda()
+    y = torch.randn(4, 3, 8, 8, device="cuda")
+    for each in (model, rebuilt):
+        each(y).square().sum().backward()
+    for one, other in zip(model.parameters(), rebuilt.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("name", ["torchvision/resnet18", "transformers/ViTModel"])
+def test_it_compiles_on_the_gpu_as_one_graph(name):
+    (entry,) = [each for each in ENTRIES if each.name == name]
+    model = entry.model()
+    ir = lg.to_ir(model, *_given(entry), values="assume")
+    rebuilt = lg.to_torch(ir, model.state_dict()).eval().cuda()
+    args, kwargs = _moved(_given(entry), "cuda")
+    with torch.no_grad():
+        compiled = torch.compile(rebuilt, fullgraph=True)(*args, **kwargs)
+        eager = rebuilt(*args, **kwargs)
+    for one, other in zip(pytree.tree_leaves(eager), pytree.tree_leaves(compiled), strict=True):
+        if isinstance(one, torch.Tensor):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
