@@ -311,19 +311,33 @@ def test_invalid_irs_are_not_written(tmp_path):
 
 
 @pytest.mark.parametrize("max_shard_size", [None, 200])
+def test_a_model_is_always_the_same_bytes(tmp_path, model, ir, max_shard_size):
+    saves = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / "model.safetensors"
+        again = lg.to_ir(model, (torch.randn(2, 4),))
+        lg.save(again, path, model.state_dict(), max_shard_size=max_shard_size)
+        saves.append({each.name: each.read_bytes() for each in path.parent.iterdir()})
+    assert saves[0] == saves[1]
+    lg.save(ir, path, lg.load_model(path).state_dict(), max_shard_size=max_shard_size)
+    assert {each.name: each.read_bytes() for each in path.parent.iterdir()} == saves[0]
+
+
+@pytest.mark.parametrize("max_shard_size", [None, 200])
 def test_a_failed_save_leaves_the_old_file(tmp_path, model, ir, monkeypatch, max_shard_size):
     path = tmp_path / "model.safetensors"
     lg.save(ir, path, model.state_dict(), max_shard_size=max_shard_size)
     before = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
-    write, written = saving.Item.write, []
+    give, given = saving.Item.give, []
 
-    def full(item, file):
-        written.append(item)
-        if len(written) == 9:
+    def full(item, receive):
+        given.append(item)
+        if len(given) == 9:
             raise OSError(28, "No space left on device")
-        write(item, file)
+        give(item, receive)
 
-    monkeypatch.setattr(saving.Item, "write", full)
+    monkeypatch.setattr(saving.Item, "give", full)
     state = {
         key: each + 1 if each.dtype is torch.float32 else each
         for key, each in model.state_dict().items()
@@ -341,26 +355,41 @@ def test_a_killed_save_leaves_the_old_file(tmp_path):
     code = f"""
 import os, torch, layergraph as lg
 from layergraph.files import save
-write = save.Item.write
-def die(item, file):
-    write(item, file); file.flush(); os._exit(9)
-save.Item.write = die
+give = save.Item.give
+def die(item, receive):
+    give(item, receive); receive.__self__.flush(); os._exit(9)
+save.Item.give = die
 lg.save(lg.to_ir(torch.nn.Linear(3, 3)), {str(path)!r}, torch.nn.Linear(3, 3).state_dict())
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
     assert path.read_bytes() == before
 
 
-def test_shards_of_two_saves_are_not_one_model(tmp_path):
-    model = nn.Linear(8, 8)
+# What another save may differ in: the weights alone, or the structure alone.
+OTHER_SAVES = {
+    "weights": lambda model: (nn.init.normal_(model[1].weight), None)[1],
+    "structure": lambda model: model.train(not model.training),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_SAVES)
+def test_shards_of_two_saves_are_not_one_model(tmp_path, name):
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    path = tmp_path / "m.safetensors"
     saves = []
     for _ in range(2):
-        lg.save(lg.to_ir(model), tmp_path / "m.safetensors", model.state_dict(), max_shard_size=64)
-        saves.append({each: each.read_bytes() for each in tmp_path.iterdir()})
-    last = max(each for each in saves[0] if each.suffix == ".safetensors")
-    last.write_bytes(saves[0][last])
-    with pytest.raises(FileError, match="another save"):
-        lg.load_model(tmp_path / "m.safetensors")
+        lg.save(lg.to_ir(model), path, model.state_dict(), max_shard_size=300)
+        saves.append({each: each.read_bytes() for each in sorted(tmp_path.iterdir())})
+        OTHER_SAVES[name](model)
+    files = list(saves[0])
+    assert files == list(saves[1])
+    assert len(files) > 2
+    for count in range(1, 2 ** len(files) - 1):
+        for number, each in enumerate(files):
+            each.write_bytes(saves[count >> number & 1][each])
+        for read in (lg.load, lg.load_model):
+            with pytest.raises(FileError, match="another save"):
+                read(path)
 
 
 def test_structure_is_read_without_torch_and_weights(tmp_path, model, ir):

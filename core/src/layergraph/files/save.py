@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import math
-import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 
@@ -61,15 +60,15 @@ class Item:
         width: int = getattr(torch, self.dtype).itemsize
         return math.prod(self.shape) * width
 
-    def write(self, file: BinaryIO) -> None:
-        """Write its bytes; at no time is there more than this one tensor twice."""
+    def give(self, receive: Callable[[bytes | memoryview], object]) -> None:
+        """Give its bytes away; at no time is there more than this one tensor twice."""
         if isinstance(self.source, bytes):
-            file.write(self.source)
+            receive(self.source)
         elif self.length:
             tensor = self.source.to(device="cpu", dtype=self.cast).resolve_conj().resolve_neg()
             tensor = tensor.contiguous()
             numbers = (ctypes.c_char * self.length).from_address(tensor.data_ptr())
-            file.write(memoryview(numbers))
+            receive(memoryview(numbers))
 
 
 def save(
@@ -214,26 +213,39 @@ def _write(
     shards = split(rest, most)
     # The structure is read without the weights, so what belongs to it is in one file.
     shards[0] = own + shards[0]
-    names = shard_names(path, len(shards))
+    parts = [{name: items[name] for name in shard} for shard in shards]
     # Files of two saves must not be taken for one model, should only some of them be replaced.
-    metadata = {SAVE_KEY: secrets.token_hex(8)}
+    metadata = {SAVE_KEY: _digest(structure[FORMAT], parts)}
     homes: dict[str, str] = {}
-    for number, (file_name, shard) in enumerate(zip(names, shards, strict=True)):
-        part = {name: items[name] for name in shard}
-        said = metadata | (structure if number == 0 else {"format": "pt"})
+    for file_name, part in zip(shard_names(path, len(parts)), parts, strict=True):
+        said = metadata | ({"format": "pt"} if homes else structure)
         _write_part(written, path.with_name(file_name), part, said)
-        homes |= dict.fromkeys(shard, file_name)
+        homes |= dict.fromkeys(part, file_name)
     index = index_document(homes, total, metadata[SAVE_KEY])
     with written.file(index_path(path)) as file:
         file.write((json.dumps(index, indent=1) + "\n").encode("ascii"))
 
 
+def _digest(document: str, parts: Iterable[Mapping[str, Item]]) -> str:
+    """What tells two saves apart: the same for the same model, as all of a file is."""
+    digest = hashlib.sha256(document.encode())
+    for part in parts:
+        header, order = _header(part, {})
+        digest.update(header)
+        for name in order:
+            part[name].give(digest.update)
+    return digest.hexdigest()
+
+
+def _header(items: Mapping[str, Item], metadata: Mapping[str, str]) -> tuple[bytes, list[str]]:
+    return new_header([(name, each.dtype, each.shape) for name, each in items.items()], metadata)
+
+
 def _write_part(
     written: Written, path: Path, items: Mapping[str, Item], metadata: Mapping[str, str]
 ) -> None:
-    wanted = [(name, item.dtype, item.shape) for name, item in items.items()]
-    header, order = new_header(wanted, metadata)
+    header, order = _header(items, metadata)
     with written.file(path) as file:
         file.write(header)
         for name in order:
-            items[name].write(file)
+            items[name].give(file.write)
