@@ -386,6 +386,54 @@ def test_build(tmp_path, parts, document, name):
     _refused_model(path, message, kind, limits=lg.Limits(tensors=1000))
 
 
+HUGE = {
+    "linear": ({"in_features": 10**15, "out_features": 1}, "tensor_numbers"),
+    "embedding": ({"num_embeddings": 10**12, "embedding_dim": 10}, "tensor_numbers"),
+    "conv2d": ({"in_channels": 10**6, "out_channels": 10**6, "kernel_size": 99}, "tensor_numbers"),
+    "layernorm": ({"normalized_shape": {"tuple": [10**5] * 3}}, "tensor_numbers"),
+    "multiheadattention": ({"embed_dim": 10**8, "num_heads": 1}, "tensor_numbers"),
+    "lstm": ({"input_size": 2, "hidden_size": 2, "num_layers": 10**9}, "tensors"),
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_limits_that_nobody_set(tmp_path, name):
+    data, limit = HUGE[name]
+    path = _of_implementations(tmp_path, [{"name": "root", "type": name, "data": data}])
+    _refused_model(path, rf"Limits\({limit}=", FileError)
+
+
+def test_many_children_that_nobody_set_a_limit_for(tmp_path):
+    rows = [[str(number), "row"] for number in range(1001)]
+    cells = [[str(number), "cell"] for number in range(1001)]
+    listed = [
+        {"name": "root", "type": "sequential", "children": rows},
+        {"name": "row", "type": "sequential", "children": cells},
+        {"name": "cell", "type": "relu"},
+    ]
+    path = _of_implementations(tmp_path, listed)
+    _refused_model(path, r"'root' holds more than 1000000 .*Limits\(modules=", FileError)
+
+
+def test_a_long_padding_is_as_long_as_its_file(tmp_path):
+    # No value says that it is long without being so.
+    for form in ({"tuple": 10**9}, {"tuple": [0], "times": 10**9}, {"range": 10**9}):
+        data = {"padding": form, "value": 0}
+        path = _of_implementations(
+            tmp_path, [{"name": "root", "type": "constantpad1d", "data": data}]
+        )
+        with pytest.raises(FileError, match="'root', data, padding"):
+            lg.load(path)
+
+
+def _of_implementations(folder, listed):
+    document = {"format": "layergraph", "version": 1, "root": "root", "implementations": listed}
+    path = folder / "m.safetensors"
+    header = {"__metadata__": {"layergraph": json.dumps(document)}}
+    header["weight"] = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    return _write(path, header, bytes(4))
+
+
 def test_many_paths_to_few_modules(tmp_path):
     levels = [
         {"name": f"m{n}", "type": "module", "children": [["a", f"m{n + 1}"], ["b", f"m{n + 1}"]]}
