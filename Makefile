@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 PACKAGES := core $(sort $(wildcard plugins/*))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test zoo bench check format clean
+.PHONY: help demo test zoo bench fuzz test-oldest check format clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 $(VENV)/.ready: requirements-dev.txt pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,26 @@ zoo: $(VENV)/.ready ## convert hundreds of models of torchvision and transformer
 bench: $(VENV)/.ready ## time capture against the models' own runs and torch.export, on some models of the zoo
 	$(BIN)/python -m benchmarks.capture
 	$(BIN)/python -m benchmarks.export
+	$(BIN)/python -m benchmarks.files
+
+SECONDS ?= 60
+fuzz: $(VENV)/.ready ## look for files that layergraph mishandles, for 60 seconds or SECONDS=…
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
+	mkdir -p .fuzz
+	$(BIN)/python -m fuzz -max_total_time=$(SECONDS) -timeout=20 -rss_limit_mb=0 -max_len=20000 \
+		-artifact_prefix=.fuzz/ .fuzz fuzz/corpus
+
+OLDEST := .venv-oldest
+$(OLDEST)/.ready: requirements-dev.txt $(PACKAGES:%=%/pyproject.toml)
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
+		"importlib-metadata>=6.0" "pluggy>=1.5" hatchling editables numpy
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation $(PACKAGES:%=--editable %)
+	touch $@
+
+test-oldest: $(VENV)/.ready $(OLDEST)/.ready ## load files of the newest torch with the oldest, and the other way round
+	$(BIN)/python -m tests.across $(BIN)/python $(OLDEST)/bin/python
 
 check: $(VENV)/.ready ## check format, lint and types
 	$(BIN)/ruff format --check .
@@ -40,4 +60,4 @@ format: $(VENV)/.ready ## mend format and lint where that can be done by itself
 	$(BIN)/ruff check --fix .
 
 clean: ## remove .venv and what tools left behind
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -55,6 +55,9 @@ def test_names_lead_to_functions(name, args, expected):
     torch.Tensor.apply_ torch.Tensor.map_ torch.Tensor.numpy torch.Tensor.tofile
     torch.Tensor.__reduce__ torch.Tensor.__class__ torch.Tensor.__dict__ torch.Tensor.__setstate__
     torch.Tensor.grad_fn torch.Tensor._backward_hooks torch.Tensor.data_ptr
+    torch.Tensor.const_data_ptr torch.ops.aten.from_file torch.ops.aten.set_
+    torch.ops.aten._reshape_alias torch.ops.aten._nested_view_from_buffer torch.ops.aten.save
+    torch.ops.aten.__class__ torch.ops.aten.add.__init__ torch.ops.prim.device torch.ops.os.system
     torch.Tensor.register_hook torch.Tensor.backward torch.nn.functional.torch
     torch.nn.functional.math torch.nn.init.zeros_ operator.attrgetter operator.methodcaller
     """.split(),

@@ -6,7 +6,9 @@ import contextlib
 import copy
 import keyword
 import math
+import tempfile
 from collections import namedtuple
+from pathlib import Path
 from random import Random
 
 import torch
@@ -17,6 +19,9 @@ from torch.nn import functional
 
 import layergraph as lg
 from layergraph.errors import LayergraphError
+from layergraph.files.document import from_document, to_document
+from layergraph.files.text import compact, laid_out, parse
+from layergraph.files.versions import current
 from layergraph.ir import (
     Edge,
     Graph,
@@ -173,6 +178,18 @@ def test_dict_form_says_all(ir):
     assert _types(again.to_dict()) == _types(form)
     assert again.to_dict() == form
     assert str(again) == str(ir)
+
+
+@settings(ALWAYS, max_examples=100)
+@given(irs())
+def test_texts_say_all(ir):
+    document = to_document(ir, {})
+    for text in (laid_out(document), compact(document)):
+        again = from_document(current(parse(text.encode())))
+        assert _same(again.to_dict(), ir.to_dict())
+        assert _types(again.to_dict()) == _types(ir.to_dict())
+        assert (again.root, list(again), str(again)) == (ir.root, list(ir), str(ir))
+        assert to_document(again, {}) == document
 
 
 @settings(ALWAYS, max_examples=40)
@@ -820,6 +837,8 @@ def test_models_come_back(seed, size):
         "flat": lg.to_torch(ir.flatten(), model.state_dict()),
         "copied": copy.deepcopy(rebuilt),
         "a copy's weights": _loaded(lg.to_torch(read), model.state_dict()),
+        "from a file": _through_file(ir, model.state_dict(), None),
+        "from files": _through_file(ir, model.state_dict(), 64),
         "rebuilt twice": lg.to_torch(lg.to_ir(rebuilt), rebuilt.state_dict()),
     }.items():
         assert _differing(_state(each), state) == [], what
@@ -828,6 +847,14 @@ def test_models_come_back(seed, size):
             assert _differing(seen, wanted[name]) == [], f"{what}, {name}:\n{ir}"
     for name, training in MODES.items():  # converting and building have not changed the original
         assert _differing(_observed(model, inputs, training=training), wanted[name]) == []
+
+
+def _through_file(ir, state_dict, max_shard_size):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        lg.save(ir, path, state_dict, max_shard_size=max_shard_size)
+        assert lg.load(path) == ir
+        return lg.load_model(path)
 
 
 def _loaded(model, state_dict):

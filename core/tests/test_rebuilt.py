@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import inspect
 import math
 import pickle
 import traceback
+import weakref
 
 import pytest
 import torch
@@ -42,6 +44,60 @@ class Base(nn.Module):
     def __init__(self):
         super().__init__()
         self.lin = nn.Linear(4, 4)
+
+
+# --- what is let go ---
+
+
+class Tied(Base):
+    def __init__(self):
+        super().__init__()
+        self.other = nn.Linear(4, 4)
+        self.other.weight = self.lin.weight
+        self.register_buffer("hidden", torch.arange(4.0), persistent=False)
+
+    def forward(self, x):
+        y = self.other(self.lin(x))
+        return y + self.hidden if self.training else y
+
+
+def _loaded(model, folder):
+    lg.save(lg.to_ir(model), folder / "m.safetensors", model.state_dict())
+    return lg.load_model(folder / "m.safetensors")
+
+
+MAKERS = {
+    "rebuilt": lambda model, _: _rebuilt(model),
+    "on meta": lambda model, _: lg.to_torch(lg.to_ir(model), device="meta"),
+    "loaded": _loaded,
+    "copied": lambda model, _: copy.deepcopy(_rebuilt(model)),
+    "unpickled": lambda model, _: _pickled(_rebuilt(model)),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_is_dropped_takes_no_memory_any_more(tmp_path, name):
+    gc.disable()
+    try:
+        model = MAKERS[name](nn.Sequential(Tied(), Tied()), tmp_path)
+        kept = [weakref.ref(each) for each in [model, *model.parameters(), *model.buffers()]]
+        if name != "on meta":
+            model(X).sum().backward()
+        model.eval()(X.to(kept[1]().device))
+        del model
+        assert not any(each() is not None for each in kept)
+    finally:
+        gc.enable()
+
+
+def test_graphs_know_their_module_as_long_as_there_is_one():
+    rebuilt = _rebuilt(Tied())
+    graph = rebuilt.graph
+    graph.lint()
+    assert graph.owning_module.get_submodule("lin") is rebuilt.lin
+    del rebuilt
+    assert graph.owning_module is None
+    graph.lint()
 
 
 # --- copies and pickles ---

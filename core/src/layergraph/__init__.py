@@ -12,6 +12,9 @@ from layergraph.ir import Edge, Implementation, Ir, Node, Ref, Symbol
 
 if TYPE_CHECKING:
     from layergraph.convert import to_ir, to_torch
+    from layergraph.files.limits import Limits
+    from layergraph.files.load import load, load_model
+    from layergraph.files.save import save
     from layergraph.hookspecs import hookimpl
     from layergraph.inspection import preflight
     from layergraph.verification import verify
@@ -20,19 +23,27 @@ __all__ = [
     "Edge",
     "Implementation",
     "Ir",
+    "Limits",
     "Node",
     "Ref",
     "Symbol",
     "hookimpl",
+    "load",
+    "load_model",
     "preflight",
+    "save",
     "to_ir",
     "to_torch",
     "verify",
 ]
 
 _HOMES = {
+    "Limits": "layergraph.files.limits",
     "hookimpl": "layergraph.hookspecs",
+    "load": "layergraph.files.load",
+    "load_model": "layergraph.files.load",
     "preflight": "layergraph.inspection",
+    "save": "layergraph.files.save",
     "to_ir": "layergraph.convert",
     "to_torch": "layergraph.convert",
     "verify": "layergraph.verification",

@@ -40,7 +40,7 @@ def to_torch(
 
     Args, returns and raises as :meth:`layergraph.ir2torch.Ir2Torch.convert`.
     """
-    return _ir2torch().convert(ir, state_dict, device)
+    return default_ir2torch().convert(ir, state_dict, device)
 
 
 # Nothing is registered on these, so that one of each is enough.
@@ -52,5 +52,6 @@ def _torch2ir() -> Torch2Ir:
 
 
 @functools.cache
-def _ir2torch() -> Ir2Torch:
+def default_ir2torch() -> Ir2Torch:
+    """The converter of :func:`to_torch`."""
     return Ir2Torch()

@@ -56,6 +56,13 @@ class StateError(LayergraphError):
     """A state dict does not fit the model that an IR describes."""
 
 
+class FileError(LayergraphError):
+    """A file cannot be read or written, or holds something else than a model of layergraph.
+
+    The message names the file, then the place in it.
+    """
+
+
 class AssumptionError(LayergraphError):
     """A rebuilt model is used in a way that its graph was not captured for."""
 
@@ -89,6 +96,11 @@ class Place:
     def at(self, kind: str, name: object = None) -> Place:
         """A place inside this one."""
         return Place(kind, name, self)
+
+    def within(self, outer: Place) -> Place:
+        """The same place, inside another one."""
+        around = outer if self.around is None else self.around.within(outer)
+        return Place(self.kind, self.name, around)
 
     def __str__(self) -> str:
         own = self.kind if self.name is None else f"{self.kind} {self.name!r}"

@@ -72,7 +72,7 @@ _METHODS = (
 
 # They run code or read memory that is none of the model's, or do something to the outside.
 _REFUSED_METHODS = frozenset(
-    "apply_ backward data_ptr map2_ map_ module_load numpy register_hook "
+    "apply_ backward const_data_ptr data_ptr map2_ map_ module_load numpy register_hook "
     "register_post_accumulate_grad_hook retain_grad set_ share_memory_ storage storage_type "
     "to_dlpack typed_storage untyped_storage".split()
 )
@@ -80,9 +80,18 @@ _REFUSED_ATTRIBUTES = frozenset(
     "grad grad_dtype grad_fn is_leaf name output_nr retains_grad volatile".split()
 )
 
-# They read files or memory that is none of the model's.
+# They read files, or memory that is none of the model's: without looking where it ends, or before
+# anything was written there.
 _REFUSED_OPERATIONS = [
-    [name] for name in "from_file set_ set _cudnn_init_dropout_state resize_".split()
+    [name]
+    for name in (
+        "from_file set_ set _cudnn_init_dropout_state resize resize_ resize_as resize_as_ "
+        "_resize_output _resize_output_ _copy_from_and_resize _reshape_alias _reshape_alias_copy "
+        "_nested_view_from_buffer _nested_view_from_buffer_copy _nested_view_from_jagged "
+        "_nested_view_from_jagged_copy _sparse_coo_tensor_unsafe _sparse_compressed_tensor_unsafe "
+        "_sparse_csr_tensor_unsafe _sparse_csc_tensor_unsafe _sparse_bsr_tensor_unsafe "
+        "_sparse_bsc_tensor_unsafe"
+    ).split()
 ]
 
 # Attributes of what is read from a tensor: of its device and dtype.
@@ -160,6 +169,11 @@ def _places(functions: tuple[Function, ...], _modules: int) -> list[tuple[dict[s
         for name, function in named
         if members.get(name) is function
     ]
+
+
+def is_own(name: str) -> bool:
+    """Whether a name stands for a function without any plugin."""
+    return (_by_name().get(name) or _operation(name)) is not None
 
 
 def stable_name(function: Function) -> str | None:

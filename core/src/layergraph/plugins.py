@@ -200,14 +200,33 @@ class Hooks:
         """
         named: set[str] = set()
         for names in self.ask.functions():
-            if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-                raise PluginError(f"a plugin names functions by {names!r}; give full names")
-            named.update(names)
+            named.update(_checked(names))
         return frozenset(named)
 
     def asked(self, hook: str) -> list[str]:
         """Who is asked for a hook, in order, without repetition."""
         return list(dict.fromkeys(each.owner for each in self.implementations if each.hook == hook))
+
+
+def function_homes() -> dict[str, str]:
+    """The functions that installed plugins add, to the distributions that name them.
+
+    Raises:
+        PluginError: a plugin gave something else than names.
+    """
+    return {
+        name: plugin.distribution
+        for plugin in installed_plugins()
+        for each in _implementations(plugin)
+        if each.hook == "functions" and not each.is_wrapper
+        for name in _checked(each.function())
+    }
+
+
+def _checked(names: Any) -> Iterable[str]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise PluginError(f"a plugin names functions by {names!r}; give full names")
+    return names  # type: ignore[no-any-return]
 
 
 class _Manager(pluggy.PluginManager):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,6 +39,7 @@ class Builder:
         device: where the tensors are to be.
         weights_follow: whether a state dict is about to overwrite the weights. Then they need not
             be initialised: see ``fills``.
+        around: what handlers run in, entered anew for each.
 
     Attributes:
         modules: by implementation, what has been built.
@@ -54,12 +56,14 @@ class Builder:
         device: torch.device,
         *,
         weights_follow: bool,
+        around: AbstractContextManager[Any] | None = None,
     ) -> None:
         self._ir = ir
         self._hooks = hooks
         self._functions = functions
         self._device = device
         self._weights_follow = weights_follow
+        self._around = around
         self._ancestry = Ancestry.of(ir)
         self.modules: dict[str, nn.Module] = {}
         self.fills = PutOffFills()
@@ -134,6 +138,8 @@ class Builder:
         with ExitStack() as stack:
             if device != torch.get_default_device():
                 stack.enter_context(device)
+            if self._around is not None:
+                stack.enter_context(self._around)
             if on_meta or self._weights_follow:
                 stack.enter_context(self.fills)
             yield

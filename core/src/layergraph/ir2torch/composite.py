@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import textwrap
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -119,6 +120,7 @@ class Composite(Holder, fx.GraphModule):
 
     def recompile(self) -> PythonCode:
         """Make the code anew, after the graph was edited."""
+        self._refer_back_weakly()
         with self._written():
             code = super().recompile()
         cls: Any = type(self)
@@ -127,6 +129,15 @@ class Composite(Holder, fx.GraphModule):
         if self.__dict__.get("evaluation") is not None:
             cls.forward = _ForwardByMode(cls.forward)
         return code
+
+    def _refer_back_weakly(self) -> None:
+        """Let the graph know its module without keeping it, and all its weights, alive."""
+        graph: Any = self.graph
+
+        def disown(_: object) -> None:
+            graph.owning_module = None
+
+        graph.owning_module = weakref.proxy(self, disown)
 
     def _written(self) -> AbstractContextManager[Any]:
         """How the code is written: inside a ``with`` statement if it has regions to end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from layergraph.functions import Functions
 from layergraph.hookspecs import hookimpl
 from layergraph.ir import Implementation, Ir, check
 from layergraph.ir2torch.build import Builder
-from layergraph.ir2torch.load import keep_alike, keys, load
+from layergraph.ir2torch.load import Key, keep_alike, keys, load
+from layergraph.ir2torch.skeleton import Skeleton
 from layergraph.plugins import Hooks, Plugin, installed_plugins
 from layergraph.registration import Registry
 
@@ -71,15 +73,9 @@ class Ir2Torch(Registry):
         """
         checked = ir if isinstance(ir, Ir) else Ir.from_dict(ir)
         check(checked)
-        builder = Builder(
-            checked,
-            self.hooks,
-            Functions(self.hooks.named_functions()),
-            _device(device),
-            weights_follow=state_dict is not None,
+        builder, model, listed = self._built(
+            checked, device_of(device), weights_follow=state_dict is not None
         )
-        model = builder.build()
-        listed = list(keys(checked, builder.modules))
         if state_dict is not None:
             builder.fills.forget(tensor for _, tensor, persists in listed if persists)
         # Before the weights are loaded: they may share memory with what is filled here.
@@ -89,8 +85,42 @@ class Ir2Torch(Registry):
         keep_alike(model, listed, builder.values)
         return model
 
+    def skeleton(self, ir: Ir, around: AbstractContextManager[Any] | None = None) -> Skeleton:
+        """Build the model that an IR describes on the meta device, for tensors that are there.
 
-def _device(named: Device) -> torch.device:
+        Args:
+            ir: the IR; it must have been checked.
+            around: what the handlers run in, entered anew for each.
+
+        Raises:
+            BuildError, PluginError: as for :meth:`convert`.
+        """
+        meta = torch.device("meta")
+        builder, model, listed = self._built(ir, meta, weights_follow=True, around=around)
+        return Skeleton(ir, model, builder.modules, listed, builder.values)
+
+    def _built(
+        self,
+        ir: Ir,
+        device: torch.device,
+        *,
+        weights_follow: bool,
+        around: AbstractContextManager[Any] | None = None,
+    ) -> tuple[Builder, nn.Module, list[Key]]:
+        functions = Functions(self.hooks.named_functions())
+        builder = Builder(
+            ir, self.hooks, functions, device, weights_follow=weights_follow, around=around
+        )
+        model = builder.build()
+        return builder, model, list(keys(ir, builder.modules))
+
+
+def device_of(named: Device) -> torch.device:
+    """The device that is meant; None means torch's default.
+
+    Raises:
+        BuildError: there is no such device.
+    """
     try:
         # Made there, a tensor also tells the number of the device that is meant.
         device = torch.get_default_device() if named is None else torch.device(named)

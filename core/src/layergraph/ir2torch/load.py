@@ -44,12 +44,27 @@ def load(wanted: Collection[Key], state_dict: Mapping[str, torch.Tensor]) -> Non
         StateError: it is no mapping, keys are missing or superfluous, or a tensor does not fit;
             nothing was copied then.
     """
+    tensors = fitting(wanted, state_dict)
+    with torch.no_grad():
+        for key, tensor in tensors.items():
+            if key in state_dict:
+                tensor.copy_(state_dict[key])
+
+
+def fitting(
+    wanted: Collection[Key], state_dict: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The tensors of a model that a state dict is for, by key, if it fits.
+
+    Raises:
+        StateError: as for :func:`load`.
+    """
     if not isinstance(state_dict, Mapping):
         raise StateError(f"{state_dict!r} is no state dict; give a mapping from key to tensor")
     tensors = {key: tensor for key, tensor, persistent in wanted if persistent}
     problems = [
         f"{names[0]!r} is missing"
-        for names in _names(tensors).values()
+        for names in names_of(tensors).values()
         if not any(name in state_dict for name in names)
     ]
     problems += [f"{key!r} is not one of the model" for key in state_dict if key not in tensors]
@@ -61,10 +76,7 @@ def load(wanted: Collection[Key], state_dict: Mapping[str, torch.Tensor]) -> Non
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
         raise StateError(f"the state dict does not fit the model: {shown}")
-    with torch.no_grad():
-        for key, tensor in tensors.items():
-            if key in state_dict:
-                tensor.copy_(state_dict[key])
+    return tensors
 
 
 def _misfit(given: object, tensor: torch.Tensor) -> str | None:
@@ -79,7 +91,7 @@ def _misfit(given: object, tensor: torch.Tensor) -> str | None:
     return None
 
 
-def _names(tensors: Mapping[str, torch.Tensor]) -> dict[int, list[str]]:
+def names_of(tensors: Mapping[str, torch.Tensor]) -> dict[int, list[str]]:
     """The keys of each tensor, by its ``id``."""
     names: dict[int, list[str]] = {}
     for key, tensor in tensors.items():
@@ -105,7 +117,7 @@ def keep_alike(
     """
     # Those that are loaded first, because the others follow them.
     ordered = sorted(listed, key=lambda each: not each[2])
-    names = _names({key: tensor for key, tensor, _ in ordered})
+    names = names_of({key: tensor for key, tensor, _ in ordered})
     persistent = [key for key, _, persists in listed if persists]
     first = {id(tensor): names[id(tensor)][0] for _, tensor, _ in listed}
     unloaded = {first[id(tensor)]: value for tensor, value in values if id(tensor) in first}

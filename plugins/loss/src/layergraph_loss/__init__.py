@@ -15,6 +15,7 @@ from torch.overrides import get_overridable_functions
 
 from layergraph import Implementation, Symbol, hookimpl
 from layergraph.layers import Layer, LayerTable
+from layergraph.symbols import torch_value
 
 # --- weights: the IR says their shape, the state dict has their values ---
 
@@ -49,10 +50,8 @@ def _read_options(module: nn.Module) -> Any:
 def _write_options(said: Mapping[str, Any] | None) -> LinearCrossEntropyOptions | None:
     if said is None:
         return None
-    values = {
-        name: getattr(torch, value.name.removeprefix("torch."))
-        if isinstance(value, Symbol)
-        else value
+    values: dict[str, Any] = {
+        name: torch_value(value) if isinstance(value, Symbol) else value
         for name, value in said.items()
     }
     return LinearCrossEntropyOptions(**values)

@@ -1,0 +1,120 @@
+"""Models in several files, with the index that others use too: ``model.safetensors.index.json``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layergraph.errors import FileError
+from layergraph.files.faults import FaultError, Spot, expect, reading
+from layergraph.files.limits import Limits
+from layergraph.files.text import parse
+
+INDEX_SUFFIX = ".safetensors.index.json"
+SAVE_KEY = "layergraph_save"
+"""In the metadata of an index and of its shards: which save they come from."""
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What an index file says.
+
+    Attributes:
+        homes: the name of each tensor to the name of the file that holds it.
+        save: which save it comes from; None if another program wrote it.
+    """
+
+    homes: dict[str, str]
+    save: str | None
+
+    @property
+    def files(self) -> list[str]:
+        """The names of the files, in the order of their names: the first holds the structure."""
+        return sorted(set(self.homes.values()))
+
+
+def bytes_of(size: int | str) -> int:
+    """A number of bytes, that may be given as ``"5GB"``.
+
+    Raises:
+        FileError: it is none.
+    """
+    text = str(size).strip().upper()
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]I?B)?", text, re.ASCII)
+    count = int(float(found[1]) * _UNITS[found[2] or ""]) if found else 0
+    if count < 1:
+        raise FileError(f"{size!r} is no size of a file; give bytes, or a text such as '5GB'")
+    return count
+
+
+def split(sizes: Iterable[tuple[str, int]], most: int) -> list[list[str]]:
+    """Share tensors out among files, in their order.
+
+    Args:
+        sizes: the names of the tensors, and how many bytes each has.
+        most: how many bytes of tensors a file may hold; a larger tensor gets one of its own.
+    """
+    shards: list[list[str]] = [[]]
+    room = most
+    for name, size in sizes:
+        if size > room and shards[-1]:
+            shards.append([])
+            room = most
+        shards[-1].append(name)
+        room -= size
+    return shards
+
+
+def shard_names(path: Path, count: int) -> list[str]:
+    """The names of the files that take the place of one."""
+    return [f"{path.stem}-{number + 1:05}-of-{count:05}{path.suffix}" for number in range(count)]
+
+
+def index_path(path: Path) -> Path:
+    """Where the index of the files is that take the place of one."""
+    return path.with_name(f"{path.stem}{INDEX_SUFFIX}")
+
+
+def index_document(homes: Mapping[str, str], total: int, save: str) -> dict[str, Any]:
+    """The index, as a JSON document."""
+    return {"metadata": {"total_size": total, SAVE_KEY: save}, "weight_map": dict(homes)}
+
+
+def read_index(path: Path, limits: Limits) -> Index:
+    """What an index file says.
+
+    Raises:
+        FileError: it is no index, or names files elsewhere.
+    """
+    document: Any = None
+    with reading(path), path.open("rb") as file:
+        text = file.read(limits.text_bytes + 1)
+        if len(text) > limits.text_bytes:
+            remedy = "if you trust it, give Limits(text_bytes=…)"
+            raise FaultError(None, f"it has more than {limits.text_bytes} bytes", remedy)
+        document = parse(text)
+    with reading(path, document):
+        fields = expect(document, dict, None, "an index of safetensors")
+        metadata = expect(fields.get("metadata", {}), dict, (None, "metadata"), "an object")
+        spot: Spot = (None, "weight_map")
+        homes = expect(fields.get("weight_map"), dict, spot, "files by tensor")
+        for name, file_name in homes.items():
+            here = (spot, name)
+            expect(file_name, str, here, "the name of a file")
+            if not _is_plain(file_name):
+                remedy = "name .safetensors files in the same folder"
+                raise FaultError(here, f"{file_name!r} is no such file", remedy)
+        if not homes:
+            raise FaultError(spot, "there are no tensors", "name the file of each tensor")
+        save = metadata.get(SAVE_KEY)
+        return Index(homes, None if save is None else expect(save, str, spot, "a text"))
+
+
+def _is_plain(name: str) -> bool:
+    return bool(re.fullmatch(r"[^/\\:\0]+\.safetensors", name)) and not name.startswith(".")

@@ -1,0 +1,69 @@
+"""Files that are there as a whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+class Written:
+    """Files that take the places of others all together, at the end.
+
+    They are written beside those that they replace, so that until then the old ones stay.
+    """
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[Path, Path]] = []
+
+    @contextmanager
+    def file(self, path: Path) -> Iterator[BinaryIO]:
+        """A new file, to be written; it is on the disk when the context ends.
+
+        Args:
+            path: where it is to be in the end.
+        """
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        self._pending.append((temporary, path))
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self) -> None:
+        """Put the files in their places, in the order in which they were written."""
+        for temporary, path in self._pending:
+            with suppress(FileNotFoundError):
+                temporary.chmod(path.stat().st_mode & 0o777)
+            temporary.replace(path)
+        for folder in {path.parent for _, path in self._pending}:
+            _sync(folder)
+        self._pending = []
+
+    def give_up(self) -> None:
+        """Remove what has not taken its place."""
+        for temporary, _ in self._pending:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing() -> Iterator[Written]:
+    """Write files that take the places of others if nothing fails."""
+    written = Written()
+    with ExitStack() as stack:
+        stack.callback(written.give_up)
+        yield written
+        written.finish()
+
+
+def _sync(folder: Path) -> None:
+    """Let the names of a folder's files reach the disk, where the system has a way to say so."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

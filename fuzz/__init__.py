@@ -1,0 +1,1 @@
+"""A coverage-guided search for files that layergraph mishandles: run by ``make fuzz``."""
