@@ -93,6 +93,21 @@ def test_it_is_built_on_the_gpu(entry):
     _assert_alike(entry, model.cuda(), rebuilt, "cuda")
 
 
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_file_is_loaded_straight_to_the_gpu(entry, dtype, tmp_path):
+    model = entry.model()
+    ir = lg.to_ir(model, *_given(entry), values="assume")
+    lg.save(ir, tmp_path / "model.safetensors", model.state_dict())
+    loaded = lg.load_model(tmp_path / "model.safetensors", device="cuda", dtype=dtype)
+    weights = model.to("cuda", dtype or torch.float32).state_dict()
+    for key, tensor in loaded.state_dict().items():
+        assert tensor.device.type == "cuda"
+        assert tensor.dtype is weights[key].dtype
+        assert torch.equal(tensor, weights[key])
+    if dtype is None:
+        _assert_alike(entry, model, loaded.eval(), "cuda")
+
+
 def test_captured_on_the_gpu_it_runs_on_the_cpu(entry):
     model = entry.model().cuda()
     ir = lg.to_ir(model, *_moved(_given(entry), "cuda"), values="assume")
