@@ -55,6 +55,14 @@ class Inner(Base):
         return self.flag(x) * scale + self.flag(x.view(x.shape[0], -1, x.shape[2]))
 
 
+class Unnamed(Base):
+    """A function without a name: it is recorded one level below, as part of its step."""
+
+    def forward(self, x):
+        y = torch._softmax(self.lin(x), -1, False)
+        return F.dropout(y, 0.5, self.training)
+
+
 class InPlace(Base):
     def forward(self, x):
         y = self.lin(x)
@@ -84,7 +92,7 @@ def _is_as_with_two_runs(model, monkeypatch):
     return ir == lg.to_ir(model, (X,))
 
 
-@pytest.mark.parametrize("cls", [Flag, Number, Unused, Inner, InPlace])
+@pytest.mark.parametrize("cls", [Flag, Number, Unused, Inner, InPlace, Unnamed])
 @pytest.mark.parametrize("training", [True, False])
 def test_a_model_runs_once_for_both_modes(cls, training, runs, monkeypatch):
     model = cls().train(training)

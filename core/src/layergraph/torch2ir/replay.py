@@ -102,6 +102,8 @@ class Replaying(Running):
         self._log = _Log()
         self._again: _Again | None = None
         self._asked_mode = False
+        # How many functions are running that are steps themselves.
+        self._depth = 0
         self._other: OtherMode | None = None
 
     def run(self) -> Trace:
@@ -144,7 +146,11 @@ class Replaying(Running):
         if self._again is not None:
             return self._again.function(func, args, kwargs)
         given = _held((args, kwargs))
-        result = super().torch_function(func, args, kwargs)
+        self._depth += 1
+        try:
+            result = super().torch_function(func, args, kwargs)
+        finally:
+            self._depth -= 1
         return self._kept_step(func, given, result, call=self.call_of(result))
 
     def leaf(
@@ -195,7 +201,8 @@ class Replaying(Running):
         """See :class:`Running`."""
         if self._again is not None:
             self._again.otherwise()
-        self._log.give_up()
+        if not self._depth:
+            self._log.give_up()
         return super().aten(func, args, kwargs)
 
     def mode_read(self, module: nn.Module, training: bool) -> None:
