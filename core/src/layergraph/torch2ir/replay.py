@@ -277,7 +277,11 @@ class _Again:
     def __init__(self, run: Running, steps: list[_Step]) -> None:
         self._run = run
         self._steps = iter(steps)
-        self._tells = any(step.subject in _TELLING for step in steps)
+        self._done = 0
+        # Behind the last step that tells numbers, it does not matter which they are.
+        self._telling = max(
+            (n for n, step in enumerate(steps, 1) if step.subject in _TELLING), default=0
+        )
         self.recorder = _Sealed(self, run.recorder.root)
         self.readers: set[str] = set()
         self._changed: list[Changed] = []
@@ -311,6 +315,7 @@ class _Again:
         step = next(self._steps, None)
         if step is None or step.subject != subject:
             self.otherwise()
+        self._done += 1
         return step
 
     def function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -321,7 +326,7 @@ class _Again:
         given = args, kwargs
         if not _are_alike(step.given, given):
             return self._other_function(step, func, args, kwargs)
-        if self._doubtful:
+        if self._doubtful and self._done <= self._telling:
             self._require(not (self._spread(step, self._run.name_of(func)) and func in _TELLING))
         return _held(step.gave)
 
@@ -348,7 +353,7 @@ class _Again:
         step = self.step(surveyed, (args, kwargs))
         self._require(is_as_found(surveyed))
         self._require(vars(surveyed.module)["training"] != self._run.trains[surveyed])
-        if self._doubtful:
+        if self._doubtful and self._done <= self._telling:
             self._spread(step, None)
         if step.asked_mode:
             result = self._run.unrecorded(original, (surveyed.module, *args), kwargs)
@@ -397,7 +402,7 @@ class _Again:
 
     def _doubt(self, value: Any, given: Any = ()) -> None:
         """Take note of tensors; of what they share with what was given, one mode knows nothing."""
-        if self._tells:
+        if self._done < self._telling:
             self._doubtful |= _ids(value) | (_memory(value) - _memory(given))
 
 
