@@ -17,7 +17,7 @@ from layergraph.convert import default_ir2torch
 from layergraph.errors import BuildError, FileError, PluginError, StateError
 from layergraph.files.container import CODES, Stored
 from layergraph.files.limits import Limits
-from layergraph.files.load import Opened
+from layergraph.files.opening import Opened
 from layergraph.functions import FACTORIES, Functions
 from layergraph.ir import FUNCTION, Ir
 from layergraph.ir2torch.converter import device_of

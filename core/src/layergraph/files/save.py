@@ -19,7 +19,7 @@ from layergraph.files.build import disguised
 from layergraph.files.container import CODES, new_header
 from layergraph.files.document import to_document
 from layergraph.files.faults import PathName, reading
-from layergraph.files.load import VALUE_PREFIX
+from layergraph.files.opening import VALUE_PREFIX
 from layergraph.files.shards import (
     INDEX_SUFFIX,
     SAVE_KEY,
