@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import layergraph as lg
-from layergraph.errors import AssumptionError, CaptureError
+from layergraph.errors import AssumptionError, CaptureError, InvalidIrError
+from layergraph.torch2ir import get_default_converter
 
 Pair = namedtuple("Pair", ["left", "right"])
 
@@ -865,3 +866,19 @@ def test_captures_in_several_threads_leave_torch_as_it_was():
 class OwnGradientAlone(nn.Module):
     def forward(self, x):
         return Straight.apply(x[0])
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"size": torch.Size([2])}, r"implementation '0': its attribute 'size' holds torch.Size"),
+        ({"nodes": {}}, "implementation '0': it has an attribute named 'nodes'"),
+        ({"size": {1, 2}}, "implementation '0': its attribute 'size' holds {1, 2}, a set"),
+    ],
+)
+@pytest.mark.parametrize("inputs", [None, (torch.ones(1, 2),)])
+def test_what_a_handler_says_is_plain(data, said, inputs):
+    converter = get_default_converter()
+    converter.register_override(nn.Linear, lambda _: lg.Implementation(type="linear", data=data))
+    with pytest.raises(InvalidIrError, match=said):
+        converter.convert(nn.Sequential(nn.Linear(2, 2)), inputs)
