@@ -63,6 +63,25 @@ class Unnamed(Base):
         return F.dropout(y, 0.5, self.training)
 
 
+class CalledTwice(Base):
+    """In one mode two calls of a module are alike, and in the other they are not."""
+
+    class Option:
+        def __init__(self, drops):
+            self.drops = drops
+
+    class Inner(nn.Module):
+        def forward(self, x, option):
+            return F.dropout(x, 0.5, self.training and option.drops) + 1
+
+    def __init__(self):
+        super().__init__()
+        self.inner = self.Inner()
+
+    def forward(self, x):
+        return self.inner(x, self.Option(True)) + self.inner(self.lin(x), self.Option(False))
+
+
 class InPlace(Base):
     def forward(self, x):
         y = self.lin(x)
@@ -92,7 +111,7 @@ def _is_as_with_two_runs(model, monkeypatch):
     return ir == lg.to_ir(model, (X,))
 
 
-@pytest.mark.parametrize("cls", [Flag, Number, Unused, Inner, InPlace, Unnamed])
+@pytest.mark.parametrize("cls", [Flag, Number, Unused, Inner, InPlace, Unnamed, CalledTwice])
 @pytest.mark.parametrize("training", [True, False])
 def test_a_model_runs_once_for_both_modes(cls, training, runs, monkeypatch):
     model = cls().train(training)
@@ -292,14 +311,21 @@ class Reads(Base):
         return self.lin(x) * (2 if (y == 0).any() else 3), self.training
 
 
+class Compares(Base):
+    def forward(self, x):
+        y = self.drop(x)
+        return self.lin(x) * (2 if torch.equal(x, y) else 3), self.training
+
+
 class ReadsElsewhere(Base):
     def forward(self, x):
         y = self.drop(x)
         return y * (2 if (x > 1e9).any() else 3) + F.dropout(y, 0.1, self.training)
 
 
-def test_numbers_that_the_mode_may_change_are_read_again(runs):
-    model = Reads().eval()
+@pytest.mark.parametrize("cls", [Reads, Compares])
+def test_numbers_that_the_mode_may_change_are_read_again(cls, runs):
+    model = cls().eval()
     lg.to_ir(model, (X,), values="assume")
     assert len(runs) == 2
 

@@ -84,10 +84,16 @@ class Folded:
 
     def with_other(self, changed: Sequence[Changed]) -> Ir:
         """The IR if some calls are made with other plain values."""
-        folding = _Folding(self._survey, self._trace, self._folding.interfaces)
+        known = self._folding.unchanged(changed)
         with swapped(changed):
-            folding.fold(self._folding.unchanged(changed))
+            folding = self._again().fold(known)
+            if folding.dissolves:
+                # Two calls of one module that were alike are so no more, which their callers see.
+                folding = self._again().fold()
         return folding.ir(self._tensors)
+
+    def _again(self) -> _Folding:
+        return _Folding(self._survey, self._trace, self._folding.interfaces)
 
 
 class _Folding:
@@ -108,9 +114,14 @@ class _Folding:
                 self._fold(scope)
         return self
 
+    @property
+    def dissolves(self) -> bool:
+        """Whether there is a module call that its caller does in its own name."""
+        return bool(self._dissolved)
+
     def unchanged(self, changed: Sequence[Changed]) -> dict[str, _Graph]:
         """The graphs that are the same if some calls are made with other plain values."""
-        if self._dissolved:
+        if self.dissolves:
             return {}
         others = {each.call.value.scope.path for each in changed}
         return {path: graph for path, graph in self._graphs.items() if path not in others}

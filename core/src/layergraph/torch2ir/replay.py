@@ -407,7 +407,10 @@ class _Again:
 
 
 # What tells numbers that are in a tensor, or how they lie there.
-_TELLING = NUMBERS | {torch.Tensor.stride, torch.Tensor.is_contiguous, torch.Tensor.storage_offset}
+_TELLING = NUMBERS | {
+    *(torch.equal, torch.allclose, torch.Tensor.equal, torch.Tensor.allclose),
+    *(torch.Tensor.stride, torch.Tensor.is_contiguous, torch.Tensor.storage_offset),
+}
 
 
 def _changes(name: str, kwargs: dict[str, Any]) -> bool:
