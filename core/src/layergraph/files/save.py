@@ -26,6 +26,7 @@ from layergraph.files.shards import (
     bytes_of,
     index_document,
     index_path,
+    obsolete,
     shard_names,
     split,
 )
@@ -89,7 +90,7 @@ def save(
             the IR says, a tensor with several keys once, under the first of them. None: the file
             holds no weights.
         max_shard_size: how many bytes of tensors one file may hold, as a number or as in ``"5GB"``.
-            A larger model is written to ``model-00001-of-00002.safetensors`` and so on, with the
+            A larger model is written to ``model-00001-of-00002-….safetensors`` and so on, with the
             index ``model.safetensors.index.json``. None: all goes to one file.
 
     Raises:
@@ -214,16 +215,18 @@ def _write(
     # The structure is read without the weights, so what belongs to it is in one file.
     shards[0] = own + shards[0]
     parts = [{name: items[name] for name in shard} for shard in shards]
-    # Files of two saves must not be taken for one model, should only some of them be replaced.
+    # Files of two saves must not be taken for one model, should somebody mix them.
     metadata = {SAVE_KEY: _digest(structure[FORMAT], parts)}
     homes: dict[str, str] = {}
-    for file_name, part in zip(shard_names(path, len(parts)), parts, strict=True):
+    names = shard_names(path, len(parts), metadata[SAVE_KEY])
+    for file_name, part in zip(names, parts, strict=True):
         said = metadata | ({"format": "pt"} if homes else structure)
         _write_part(written, path.with_name(file_name), part, said)
         homes |= dict.fromkeys(part, file_name)
     index = index_document(homes, total, metadata[SAVE_KEY])
     with written.file(index_path(path)) as file:
         file.write((json.dumps(index, indent=1) + "\n").encode("ascii"))
+    written.remove(obsolete(path, names))
 
 
 def _digest(document: str, parts: Iterable[Mapping[str, Item]]) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from layergraph.errors import FileError
 from layergraph.files.faults import FaultError, Spot, expect, reading
-from layergraph.files.limits import Limits
+from layergraph.files.limits import DEFAULT_LIMITS, Limits
 from layergraph.files.text import parse
 
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -71,9 +71,31 @@ def split(sizes: Iterable[tuple[str, int]], most: int) -> list[list[str]]:
     return shards
 
 
-def shard_names(path: Path, count: int) -> list[str]:
-    """The names of the files that take the place of one."""
-    return [f"{path.stem}-{number + 1:05}-of-{count:05}{path.suffix}" for number in range(count)]
+def shard_names(path: Path, count: int, save: str) -> list[str]:
+    """The names of the files that take the place of one.
+
+    Those of another save have other names, so that an old model stays whole until the index, which
+    all readers go by, names the files of the new one.
+    """
+    end = f"{count:05}-{save[:12]}{path.suffix}"
+    return [f"{path.stem}-{number + 1:05}-of-{end}" for number in range(count)]
+
+
+def obsolete(path: Path, names: Collection[str]) -> list[Path]:
+    """The files of an earlier save that the index names, and a new one will not.
+
+    Args:
+        path: the file that they took the place of.
+        names: the files of the new save.
+    """
+    try:
+        before = read_index(index_path(path), DEFAULT_LIMITS)
+    except (FileError, OSError):
+        return []
+    own = re.compile(rf"{re.escape(path.stem)}-\d{{5}}-of-\d{{5}}-[0-9a-f]{{12}}\.safetensors")
+    # Files that another program named are that program's.
+    named = [name for name in before.files if before.save and own.fullmatch(name)]
+    return [path.with_name(name) for name in named if name not in names]
 
 
 def index_path(path: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +18,11 @@ class Written:
 
     def __init__(self) -> None:
         self._pending: list[tuple[Path, Path]] = []
+        self._obsolete: list[Path] = []
+
+    def remove(self, paths: Iterable[Path]) -> None:
+        """Remove files at the end, when all others are in their places."""
+        self._obsolete += paths
 
     @contextmanager
     def file(self, path: Path) -> Iterator[BinaryIO]:
@@ -35,13 +40,21 @@ class Written:
 
     def finish(self) -> None:
         """Put the files in their places, in the order in which they were written."""
-        for temporary, path in self._pending:
-            with suppress(FileNotFoundError):
-                temporary.chmod(path.stat().st_mode & 0o777)
-            temporary.replace(path)
+        new = [path for _, path in self._pending if not path.exists()]
+        try:
+            for temporary, path in self._pending:
+                with suppress(FileNotFoundError):
+                    temporary.chmod(path.stat().st_mode & 0o777)
+                temporary.replace(path)
+        except OSError:
+            for path in new:
+                path.unlink(missing_ok=True)
+            raise
         for folder in {path.parent for _, path in self._pending}:
             _sync(folder)
         self._pending = []
+        for path in self._obsolete:
+            path.unlink(missing_ok=True)
 
     def give_up(self) -> None:
         """Remove what has not taken its place."""
