@@ -810,3 +810,21 @@ def test_another_thread_computes_meanwhile():
     _same(result, expected)
     leave.set()
     assert found["ir"] == lg.to_ir(model, (X,))
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+def test_a_buffer_of_any_dtype_may_be_there():
+    class Holds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for dtype in (torch.complex32, torch.complex128, torch.float8_e4m3fn, torch.uint16):
+                self.register_buffer(str(dtype).replace(".", "_"), torch.zeros(2).to(dtype))
+
+            self.register_buffer("turned", torch.ones(2, dtype=torch.complex64).conj())
+
+        def forward(self, x):
+            return x + 1
+
+    model = Holds()
+    rebuilt = lg.to_torch(lg.to_ir(model, (torch.ones(2),)), model.state_dict())
+    assert [each.dtype for each in rebuilt.buffers()] == [each.dtype for each in model.buffers()]
