@@ -15,7 +15,7 @@ from layergraph.files.document import from_document, functions
 from layergraph.files.faults import FaultError, PathName, Spot, expect_fields, reading
 from layergraph.files.limits import Limits
 from layergraph.files.shards import INDEX_SUFFIX, SAVE_KEY, index_path, read_index
-from layergraph.files.text import parse
+from layergraph.files.text import parse, whole
 from layergraph.files.values import decode_bytes
 from layergraph.files.versions import FORMAT, current
 from layergraph.ir import Ir, check
@@ -120,11 +120,7 @@ def _indexed(path: Path, limits: Limits, stack: ExitStack) -> list[Part]:
 
 def _of_text(path: Path, limits: Limits) -> Opened:
     with reading(path), path.open("rb") as file:
-        text = file.read(limits.text_bytes + 1)
-        if len(text) > limits.text_bytes:
-            remedy = "if you trust it, give Limits(text_bytes=…)"
-            raise FaultError(None, f"it has more than {limits.text_bytes} bytes", remedy)
-        document = parse(text)
+        document = parse(whole(file, limits))
     with reading(path, document):
         document = current(document)
         ir = from_document(document)

@@ -11,7 +11,7 @@ from typing import Any
 from layergraph.errors import FileError
 from layergraph.files.faults import FaultError, Spot, expect, reading
 from layergraph.files.limits import DEFAULT_LIMITS, Limits
-from layergraph.files.text import parse
+from layergraph.files.text import parse, whole
 
 INDEX_SUFFIX = ".safetensors.index.json"
 SAVE_KEY = "layergraph_save"
@@ -116,11 +116,7 @@ def read_index(path: Path, limits: Limits) -> Index:
     """
     document: Any = None
     with reading(path), path.open("rb") as file:
-        text = file.read(limits.text_bytes + 1)
-        if len(text) > limits.text_bytes:
-            remedy = "if you trust it, give Limits(text_bytes=…)"
-            raise FaultError(None, f"it has more than {limits.text_bytes} bytes", remedy)
-        document = parse(text)
+        document = parse(whole(file, limits))
     with reading(path, document):
         fields = expect(document, dict, None, "an index of safetensors")
         metadata = expect(fields.get("metadata", {}), dict, (None, "metadata"), "an object")

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, BinaryIO
 
 from layergraph.files.faults import FaultError, Unreadable
+from layergraph.files.limits import Limits
 
 # Python reads longer ones in quadratic time; what is beyond 2**53 is written otherwise.
 _MOST_DIGITS = 30
 
 # What is written one item a line.
 _LISTS = frozenset({"implementations", "nodes", "edges", "tensors"})
+
+
+def whole(file: BinaryIO, limits: Limits) -> bytes:
+    """All of an open file of text.
+
+    Raises:
+        FaultError: it is longer than the limits allow.
+    """
+    text = file.read(limits.text_bytes + 1)
+    if len(text) > limits.text_bytes:
+        remedy = "if you trust it, give Limits(text_bytes=…)"
+        raise FaultError(None, f"it has more than {limits.text_bytes} bytes", remedy)
+    return text
 
 
 def parse(text: bytes) -> Any:

@@ -63,7 +63,7 @@ class Arguments:
         if not isinstance(kwargs, Mapping):
             raise CaptureError(f"kwargs is a {type(kwargs).__name__}; give a dict of arguments")
         self._arguments = list(_arguments(model, tuple(args), dict(kwargs)))
-        tensors = [tensor for each in self._arguments for tensor in _tensors(each.value)]
+        tensors = [tensor for each in self._arguments for tensor in tensors_in(each.value)]
         self.device = tensors[0].device if tensors else None
 
     def bind(self, capture: Binds) -> tuple[list[Any], dict[str, Any], list[Parameter]]:
@@ -125,13 +125,13 @@ def _default(parameter: inspect.Parameter, before: tuple[Plain, ...]) -> tuple[P
         return (repr(parameter.default),)
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     """The tensors in a value."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict | tuple | list):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
 
 
 def _like(container: Any, inside: dict[Any, Any]) -> Any:
@@ -160,7 +160,7 @@ class _Binding:
 
     def root(self, given: Any, value: Value) -> Any:
         """A copy of the argument."""
-        if not any(True for _ in _tensors(given)):
+        if not any(True for _ in tensors_in(given)):
             return given
         self.holds_tensors = True
         if isinstance(given, torch.Tensor):

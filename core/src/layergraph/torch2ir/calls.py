@@ -11,6 +11,7 @@ import torch
 
 from layergraph.ir import Symbol
 from layergraph.ir import Value as Plain
+from layergraph.ir.values import leaves
 
 Kind = Literal["function", "module", "state", "same", "mode"]
 Fact = Literal["rank", "dtype"]
@@ -35,6 +36,11 @@ class Value:
     rank: int | None = None
     dtype: Symbol | None = None
     call: Call | None = None
+
+
+def values_in(*plain: Plain) -> list[Value]:
+    """The values in nested plain values, in order."""
+    return [leaf for leaf in leaves(*plain) if isinstance(leaf, Value)]
 
 
 @dataclass(frozen=True, slots=True)

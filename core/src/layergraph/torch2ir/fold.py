@@ -192,9 +192,6 @@ class _Folding:
     def type_of(self, path: str) -> str:
         return self._graphs[path].implementation.type
 
-    def interface(self, scope: Scope) -> Interface:
-        return self.interfaces[scope]
-
     def constant(self, key: str) -> torch.Tensor:
         return self._trace.constants[key]
 
@@ -298,7 +295,7 @@ class _GraphBuilder:
         self._values[call.value] = self._add(wish, kind, call.target, args, kwargs)
 
     def _call_scope(self, scope: Scope) -> None:
-        interface = self._folding.interface(scope)
+        interface = self._folding.interfaces[scope]
         args = tuple([self._plain(value) for value in interface.inputs])
         kind = self._folding.type_of(scope.path)
         ref = self._add(self._relative(scope.path), kind, scope.path, args)

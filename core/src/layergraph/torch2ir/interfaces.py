@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from layergraph.ir import Value as Plain
-from layergraph.ir.values import leaves
-from layergraph.torch2ir.calls import Call, Scope, Value, scopes
+from layergraph.torch2ir.calls import Call, Scope, Value, scopes, values_in
 
 
 @dataclass(slots=True, eq=False)
@@ -34,10 +32,10 @@ def interfaces(root: Scope) -> dict[Scope, Interface]:
     for scope in tracing.found:
         for item in scope.items:
             if isinstance(item, Call):
-                tracing.read(_values(*item.args, *item.kwargs.values()), scope)
+                tracing.read(values_in(*item.args, *item.kwargs.values()), scope)
         if scope.parent is not None:
-            tracing.read(_values(*scope.args, *scope.kwargs.values()), scope.parent)
-        tracing.read(filter(scope.contains, _values(scope.result)), scope)
+            tracing.read(values_in(*scope.args, *scope.kwargs.values()), scope.parent)
+        tracing.read(filter(scope.contains, values_in(scope.result)), scope)
     return tracing.found
 
 
@@ -71,22 +69,22 @@ class _Dataflow:
         self._escaped[value] = inside
 
 
-def _values(*plain: Plain) -> list[Value]:
-    return [leaf for leaf in leaves(*plain) if isinstance(leaf, Value)]
-
-
 def _declared(scope: Scope) -> Interface:
     interface = Interface()
     for index, arg in enumerate(scope.args):
         name = scope.parameters[index] if index < len(scope.parameters) else "input"
-        interface.inputs |= {value: name for value in _values(arg) if value not in interface.inputs}
+        interface.inputs |= {
+            value: name for value in values_in(arg) if value not in interface.inputs
+        }
     for name, arg in scope.kwargs.items():
-        interface.inputs |= {value: name for value in _values(arg) if value not in interface.inputs}
+        interface.inputs |= {
+            value: name for value in values_in(arg) if value not in interface.inputs
+        }
     # The model's own inputs count as inside, but where they are returned they do not come from
     # there.
     interface.outputs = {
         value: None
-        for value in _values(scope.result)
+        for value in values_in(scope.result)
         if scope.contains(value) and value not in interface.inputs
     }
     return interface

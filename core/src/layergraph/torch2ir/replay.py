@@ -17,7 +17,7 @@ from torch import nn
 
 from layergraph.ir import Symbol
 from layergraph.ir import Value as Plain
-from layergraph.ir.values import leaves
+from layergraph.torch2ir.arguments import tensors_in
 from layergraph.torch2ir.calls import (
     Call,
     Changed,
@@ -25,7 +25,7 @@ from layergraph.torch2ir.calls import (
     Recorder,
     Scope,
     Trace,
-    Value,
+    values_in,
 )
 from layergraph.torch2ir.capture import changes_its_first_argument
 from layergraph.torch2ir.guards import unchanged
@@ -337,10 +337,10 @@ class _Again:
         if name is None or call is None or call.target != name:
             self.otherwise()
         self._require(not _changes(name, kwargs))
-        self._require(_are_alike(_tensors(step.given), _tensors((args, kwargs))))
+        self._require(_are_alike([*tensors_in(step.given)], [*tensors_in((args, kwargs))]))
         changed = Changed(call, self._run.lower(args), self._run.lower(kwargs))
         # Sizes among the arguments have to be the same: the graph is the same but for plain values.
-        self._require(_values(call.args, call.kwargs) == _values(changed.args, changed.kwargs))
+        self._require(values_in(call.args, call.kwargs) == values_in(changed.args, changed.kwargs))
         self._changed.append(changed)
         self._require_kind(self._run.unrecorded(func, args, kwargs), step.gave)
         self._doubt(step.gave, step.given)
@@ -458,23 +458,8 @@ def _are_alike(one: Any, other: Any) -> bool:
     return False
 
 
-def _tensors(value: Any) -> list[torch.Tensor]:
-    """The tensors in nested containers, in order."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, tuple | list):
-        return []
-    return [tensor for each in value for tensor in _tensors(each)]
-
-
-def _values(*given: Plain) -> list[Value]:
-    return [leaf for leaf in leaves(*given) if isinstance(leaf, Value)]
-
-
 def _ids(value: Any) -> set[int]:
-    return {id(each) for each in _tensors(value)}
+    return {id(each) for each in tensors_in(value)}
 
 
 def _memory(value: Any) -> set[int]:
@@ -482,7 +467,7 @@ def _memory(value: Any) -> set[int]:
     with torch._C.DisableTorchFunction():
         return {
             each.untyped_storage()._cdata
-            for each in _tensors(value)
+            for each in tensors_in(value)
             if each.layout is torch.strided
         }
 
