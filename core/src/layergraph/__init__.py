@@ -12,6 +12,7 @@ from layergraph.ir import Edge, Implementation, Ir, Node, Ref, Symbol
 
 if TYPE_CHECKING:
     from layergraph.convert import to_ir, to_torch
+    from layergraph.difference import diff
     from layergraph.files.limits import Limits
     from layergraph.files.load import load, load_model
     from layergraph.files.save import save
@@ -27,6 +28,7 @@ __all__ = [
     "Node",
     "Ref",
     "Symbol",
+    "diff",
     "hookimpl",
     "load",
     "load_model",
@@ -39,6 +41,7 @@ __all__ = [
 
 _HOMES = {
     "Limits": "layergraph.files.limits",
+    "diff": "layergraph.difference",
     "hookimpl": "layergraph.hookspecs",
     "load": "layergraph.files.load",
     "load_model": "layergraph.files.load",
