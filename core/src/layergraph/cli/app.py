@@ -63,7 +63,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         except KeyboardInterrupt:
             return _said("interrupted", INTERRUPTED)
-        except BrokenPipeError:
+        except (BrokenPipeError, SystemExit) as error:
+            # Where typer meets a closed pipe, it ends the process as if the answer were no.
+            if not any(isinstance(each, BrokenPipeError) for each in (error, error.__context__)):
+                raise
             # Else Python would try to write what is left, once more, as it ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return CLOSED_PIPE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from layergraph.errors import LayergraphError, first_line
@@ -67,9 +67,9 @@ def sizes_of(model: Opened, limits: Limits) -> Sizes:
         tensors: Iterator[tuple[str, Size]] = (
             (name, _size(stored)) for name, (_, stored) in model.weights.items()
         )
-        return Sizes(_by_owner(model.ir, tensors), "file")
+        return Sizes(by_owner(model.ir, tensors), "file")
     try:
-        return Sizes(_by_owner(model.ir, _built(model, limits)), "built")
+        return Sizes(by_owner(model.ir, _built(model, limits)), "built")
     except LayergraphError as error:
         return Sizes({}, "unknown", first_line(error))
 
@@ -89,7 +89,7 @@ def _built(model: Opened, limits: Limits) -> Iterator[tuple[str, Size]]:
             yield key, Size(1, tensor.numel(), tensor.nbytes)
 
 
-def _by_owner(ir: Ir, tensors: Iterator[tuple[str, Size]]) -> dict[str, Size]:
+def by_owner(ir: Ir, tensors: Iterable[tuple[str, Size]]) -> dict[str, Size]:
     """The sizes of tensors by the implementation that they belong to."""
     most_dots = {
         name: max((child.count(".") for child in each.children or ()), default=0)
@@ -107,7 +107,8 @@ def _by_owner(ir: Ir, tensors: Iterator[tuple[str, Size]]) -> dict[str, Size]:
 def _step(ir: Ir, name: str, rest: list[str], most_dots: int) -> tuple[str, list[str]] | None:
     """The child on the way to a tensor, and the rest of the way; None at its end."""
     children = ir[name].children or {}
-    for count in range(1, min(most_dots + 2, len(rest))):
+    # The longest name first: a child's own name may be the beginning of another's.
+    for count in reversed(range(1, min(most_dots + 2, len(rest)))):
         target = children.get(".".join(rest[:count]))
         if target is not None:
             return target, rest[count:]
