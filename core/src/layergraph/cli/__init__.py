@@ -16,4 +16,6 @@ def main() -> None:
         message = f"layergraph: the command needs {missing}: pip install 'layergraph[cli]'"
         print(message, file=sys.stderr)  # noqa: T201 -- there is nothing else to say it with
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(run())

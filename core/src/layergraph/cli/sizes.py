@@ -97,19 +97,26 @@ def by_owner(ir: Ir, tensors: Iterable[tuple[str, Size]]) -> dict[str, Size]:
     }
     own = dict.fromkeys(ir, Size())
     for key, size in tensors:
-        name, rest = ir.root, key.split(".")
-        while (step := _step(ir, name, rest, most_dots[name])) is not None:
-            name, rest = step
+        parts = key.split(".")
+        name, start = ir.root, 0
+        while (step := _step(ir, name, parts, start, most_dots[name])) is not None:
+            name, start = step
         own[name] += size
     return own
 
 
-def _step(ir: Ir, name: str, rest: list[str], most_dots: int) -> tuple[str, list[str]] | None:
-    """The child on the way to a tensor, and the rest of the way; None at its end."""
+# More in one name than anybody writes, and few enough to try all.
+_MOST_DOTS = 100
+
+
+def _step(
+    ir: Ir, name: str, parts: list[str], start: int, most_dots: int
+) -> tuple[str, int] | None:
+    """The child on the way to a tensor, and where the rest of the way begins; None at its end."""
     children = ir[name].children or {}
-    # The longest name first: a child's own name may be the beginning of another's.
-    for count in reversed(range(1, min(most_dots + 2, len(rest)))):
-        target = children.get(".".join(rest[:count]))
+    # The last part is the tensor. The longest name first: it may begin as another's does.
+    for end in range(min(start + min(most_dots, _MOST_DOTS) + 1, len(parts) - 1), start, -1):
+        target = children.get(".".join(parts[start:end]))
         if target is not None:
-            return target, rest[count:]
+            return target, end
     return None
