@@ -15,6 +15,7 @@ A plugin for such layers is a table and two functions::
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -142,8 +143,10 @@ class Layer:
         return self._make(implementation.data)
 
     def _make(self, data: Mapping[str, Value]) -> nn.Module:
+        # Copies: a list that a module keeps is its own, and not the implementation's.
+        values = copy.deepcopy(dict(data))
         return self.cls(
-            **{name: self._writers.get(name, _as_it_is)(value) for name, value in data.items()}
+            **{name: self._writers.get(name, _as_it_is)(value) for name, value in values.items()}
         )
 
     def _read(self, module: nn.Module, name: str) -> Any:
