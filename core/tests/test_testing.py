@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 import layergraph.convert
+import layergraph.plugins.loading
 from layergraph import Implementation, hookimpl
-from layergraph.layers import Layer
-from layergraph.plugins import installed_plugins
+from layergraph.layers import Layer, LayerTable
 from layergraph.testing import Case, LayerTests
 from layergraph.testing.comparing import same_bits
 
@@ -263,13 +263,13 @@ BAD = {
 @pytest.fixture
 def install(monkeypatch, tmp_path):
     """Install a plugin for one test, as far as this process can tell."""
+    monkeypatch.syspath_prepend(tmp_path)
 
     def installed(name, plugin):
         info = tmp_path / f"{name}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[layergraph]\n{name} = {name}\n")
-        monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.setitem(sys.modules, name, plugin)
         _forget()
 
@@ -279,9 +279,11 @@ def install(monkeypatch, tmp_path):
 
 
 def _forget():
-    installed_plugins.cache_clear()
-    layergraph.convert.default_torch2ir.cache_clear()
-    layergraph.convert.default_ir2torch.cache_clear()
+    """Let what is installed be looked for again."""
+    for module in (layergraph.convert, layergraph.plugins.loading):
+        for each in vars(module).values():
+            if hasattr(each, "cache_clear"):
+                each.cache_clear()
 
 
 def plugin_of(to_ir, to_torch):
@@ -323,6 +325,44 @@ def test_a_plugin_that_is_wrong_fails(install, name):
     found = failures(suite_for(Case(bad.make, [(5, 3)], kind="scaled")))
     assert bad.check in found, found
     assert re.search(bad.says, str(found[bad.check]))
+
+
+LINEAR = Case(lambda: nn.Linear(3, 2), [(5, 3)])
+
+
+def precedence(distribution="acme"):
+    """What the check of precedence says of a distribution; nothing where it passes."""
+    return str(failures(suite_for(LINEAR, distribution=distribution)).get("precedence", ""))
+
+
+def annotating(module):
+    return (yield)
+
+
+def test_an_override_and_a_wrapper_answer(install):
+    table = LayerTable([Layer(nn.Linear, always=["bias"])])
+    install("acme", plugin_of(table.to_ir, table.to_torch))
+    assert precedence() == ""
+    wrapper = ModuleType("acme_too")  # it has nothing to do with the other direction
+    wrapper.torch_to_ir = hookimpl(annotating, wrapper=True)
+    install("acme_too", wrapper)
+    assert precedence("acme-too") == ""
+
+
+def test_a_plugin_that_is_not_asked_fails(install):
+    assert "no plugin of acme is installed; install it" in precedence()
+    install("acme", ModuleType("acme"))
+    assert "it implements no hook" in precedence()
+
+
+def test_a_plugin_that_another_one_shadows_fails(install):
+    rows = [Layer(nn.Linear)]
+    for name in ("acme", "bcme"):
+        plugin = ModuleType(name)
+        plugin.layers = hookimpl(lambda: rows)
+        install(name, plugin)
+    assert re.search(r"acme does not answer.*\n.*shadowed *acme 1.0", precedence(), re.DOTALL)
+    assert precedence("bcme") == ""
 
 
 def test_a_class_without_a_case_is_missed():

@@ -156,6 +156,7 @@ CASES = {
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # NLLLoss2d is deprecated
 class TestLoss(LayerTests):
+    distribution = "layergraph-loss"
     classes = layers_of(torch.nn.modules.loss) | layers_of(torch.nn.modules.adaptive)
     cases = CASES
 

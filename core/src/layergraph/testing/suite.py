@@ -21,6 +21,7 @@ from layergraph.layers import signature_of
 from layergraph.testing.cases import VARIANTS, Case, expect
 from layergraph.testing.changes import changes, differing, shared, snapshot
 from layergraph.testing.comparing import compare_features, compare_runs
+from layergraph.testing.precedence import expect_answers_of
 
 
 class LayerTests:
@@ -29,12 +30,15 @@ class LayerTests:
     Every method named ``check_…`` becomes one test for each case; a subclass may add its own.
 
     Attributes:
+        distribution: the name of the plugin's distribution, which has to be installed: for each
+            case it has to answer. Empty for handlers that are no plugin's.
         cases: the cases by name.
         classes: the classes that the plugin is for: each must have a case.
         derived: attributes of the layers that follow from others, or do not matter, so that they
             need not come back where somebody sets them.
     """
 
+    distribution: ClassVar[str] = ""
     cases: ClassVar[Mapping[str, Case]] = {}
     classes: ClassVar[Collection[type[nn.Module]]] = ()
     derived: ClassVar[Collection[str]] = ()
@@ -183,6 +187,11 @@ class LayerTests:
                 f"{what} was taken for the layer, and may compute something else; answer only "
                 f"where `type(module) is {cls.__name__}`",
             )
+
+    def check_precedence(self, case: Case) -> None:
+        """It is this distribution that answers, or wraps what others answer."""
+        if self.distribution:
+            expect_answers_of(self.distribution, case.make())
 
     def check_changed(self, case: Case) -> None:
         """What is done to it after it was made comes back, or it is not taken for the layer."""
