@@ -204,7 +204,7 @@ def _type_of(cls: type[nn.Module]) -> str:
     if not isinstance(cls, type) or not issubclass(cls, nn.Module):
         raise PluginError(f"{cls!r} is no class of modules; give a subclass of torch.nn.Module")
     name = cls.__name__
-    if getattr(nn, name, None) is not cls and name.lower() in _types_of_torch():
+    if getattr(nn, name, None) is not cls and name.lower() in types_of_torch():
         home = cls.__module__.partition(".")[0]
         raise PluginError(
             f"{cls.__module__}.{cls.__qualname__} would have the type of a layer of torch; give it "
@@ -215,7 +215,8 @@ def _type_of(cls: type[nn.Module]) -> str:
 
 
 @functools.cache
-def _types_of_torch() -> frozenset[str]:
+def types_of_torch() -> frozenset[str]:
+    """The types that layers of torch have, where nothing else is said."""
     return frozenset(name.lower() for name, each in vars(nn).items() if isinstance(each, type))
 
 
