@@ -269,7 +269,7 @@ def test_arguments_are_found(cls):
         made = row.to_torch(answer)
     assert (type(made), made.size, made.bias) == (cls, 3, False)
     with pytest.raises(BuildError, match="it has size, bias"):
-        row.to_torch(Implementation(row.kind, {"width": 3}))
+        row.to_torch(Implementation(row.type, {"width": 3}))
 
 
 def test_who_says_nothing_takes_nothing():

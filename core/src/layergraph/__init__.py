@@ -12,11 +12,15 @@ from layergraph.ir import Edge, Implementation, Ir, Node, Ref, Symbol
 
 if TYPE_CHECKING:
     from layergraph.convert import to_ir, to_torch
+    from layergraph.declining import decline
+    from layergraph.explaining import explain
     from layergraph.files.limits import Limits
     from layergraph.files.load import load, load_model
     from layergraph.files.save import save
     from layergraph.hookspecs import hookimpl
+    from layergraph.inputs import example_inputs
     from layergraph.inspection import preflight
+    from layergraph.layers import layer
     from layergraph.verification import verify
 
 __all__ = [
@@ -27,7 +31,11 @@ __all__ = [
     "Node",
     "Ref",
     "Symbol",
+    "decline",
+    "example_inputs",
+    "explain",
     "hookimpl",
+    "layer",
     "load",
     "load_model",
     "preflight",
@@ -39,7 +47,11 @@ __all__ = [
 
 _HOMES = {
     "Limits": "layergraph.files.limits",
+    "decline": "layergraph.declining",
+    "example_inputs": "layergraph.inputs",
+    "explain": "layergraph.explaining",
     "hookimpl": "layergraph.hookspecs",
+    "layer": "layergraph.layers",
     "load": "layergraph.files.load",
     "load_model": "layergraph.files.load",
     "preflight": "layergraph.inspection",

@@ -2,13 +2,14 @@
 
 A plugin is a module with functions of these names, marked with :data:`hookimpl`, and named in its
 distribution's entry points under the group ``layergraph``. A hook implementation takes any of the
-hook's parameters, by name. Who is asked first is told in :mod:`layergraph.plugins`.
+hook's parameters, by name. Who is asked first is told in :mod:`layergraph.plugins`. A handler that
+answers None can say why: ``return layergraph.decline("its weight is pruned")``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -17,7 +18,15 @@ from layergraph.ir import Implementation
 if TYPE_CHECKING:
     from torch import nn
 
+    from layergraph.layers import Layer
+
 PROJECT = "layergraph"
+VERSION = 1
+"""The version of the hooks: another one, where an implementation for this one would not do.
+
+A plugin says which one it was written for by ``layergraph_hooks = 1``; one that says nothing is
+taken to be written for this one.
+"""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -88,4 +97,37 @@ def functions() -> Collection[str]:  # type: ignore[empty-body]
         Full names, of the module that defines the function and of its global there
         (``"torchvision.models.swin_transformer.shifted_window_attention"``). Names of torch's own
         functions keep their meaning.
+    """
+
+
+@hookspec
+def layers() -> Iterable[Layer]:  # type: ignore[empty-body]
+    """List layers that their constructor arguments describe: one row for each class.
+
+    Asked once, when the plugin is loaded. For a class that a row is for, and for the type that the
+    row gives it, the core answers ``torch_to_ir`` and ``ir_to_torch`` in the plugin's stead, where
+    the plugin stands: the class is kept whole, as a leaf, with its own arguments. A class of the
+    plugin's own needs no row if it is decorated with :func:`layergraph.layer`.
+
+    Returns:
+        Rows, :class:`layergraph.layers.Layer`, no two for one class or one type.
+    """
+
+
+@hookspec(firstresult=True)
+def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Give inputs to capture a model with, as small as the model takes them.
+
+    Asked by :func:`layergraph.example_inputs`.
+
+    Args:
+        model: the model that is to be captured. It must not be changed or run.
+
+    Returns:
+        None: its class is not known; the next plugin is asked.
+
+        The positional arguments of a call, and its arguments by name. Tensors are where the
+        parameters of the model are.
+
+        The first answer that is not None stands.
     """

@@ -1,33 +1,34 @@
-"""Handlers for layers that their constructor arguments describe: one table row each.
+"""Layers that their constructor arguments describe: one row each, or one decorator.
 
-A plugin for such layers is a table and two functions::
+A plugin for classes of others lists rows, one for its own is a decorated class::
 
-    TABLE = LayerTable([Layer(nn.Linear, always=["bias"]), Layer(nn.Bilinear, always=["bias"])])
+    @hookimpl
+    def layers():
+        return [Layer(nn.Linear, always=["bias"]), Layer(nn.Bilinear, always=["bias"])]
 
-    @hookimpl(trylast=True)
-    def torch_to_ir(module):
-        return TABLE.to_ir(module)
-
-    @hookimpl(trylast=True)
-    def ir_to_torch(implementation):
-        return TABLE.to_torch(implementation)
+    @layer
+    class Scale(nn.Module): ...
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, get_overloads
+from types import ModuleType
+from typing import Any, TypeVar, get_overloads, overload
 
 import torch
 from torch import nn
 
-from layergraph.errors import BuildError
+from layergraph.declining import decline
+from layergraph.errors import BuildError, PluginError
 from layergraph.ir import Implementation, Value
 from layergraph.symbols import UnknownValueError, lower_plain
 
+C = TypeVar("C", bound=type[nn.Module])
 Reader = Callable[[nn.Module], Value]
 Writer = Callable[[Any], Any]
 
@@ -49,12 +50,13 @@ _NOT_COMPARED = frozenset(
 class Layer:
     """How one class of layers becomes an implementation, and back.
 
-    The type is the name of the class in lower case, as in ``nn.BatchNorm2d`` and ``batchnorm2d``.
     The attributes are the arguments of the constructor, but for ``device`` and ``dtype``: those
     without a default always, the others where they differ from it.
 
     Args:
         cls: the class: exactly this one, since a subclass may compute something else.
+        type: the type of the implementation; None: the name of the class in lower case, as in
+            ``nn.BatchNorm2d`` and ``batchnorm2d``.
         always: arguments that are said even where they are the default.
         never: arguments that cannot be read off a module, and need not be.
         readers: how to read an argument off a module, where it is not the attribute of its name.
@@ -62,11 +64,16 @@ class Layer:
         writers: how to make what the constructor takes from the attribute, where that is not the
             attribute itself.
         derived: attributes of the module that follow from its tensors, and are not compared.
+
+    Raises:
+        PluginError: without a type, it would have the one of a layer of torch; or the class is no
+            module.
     """
 
     def __init__(
         self,
         cls: type[nn.Module],
+        type: str | None = None,  # noqa: A002 -- what it is called in the IR
         always: Collection[str] = (),
         never: Collection[str] = (),
         readers: Mapping[str, Reader] | None = None,
@@ -74,18 +81,43 @@ class Layer:
         derived: Collection[str] = (),
     ) -> None:
         self.cls = cls
-        self.kind = cls.__name__.lower()
+        self.type = _type_of(cls) if type is None else type
         self._readers = readers or {}
         self._writers = writers or {}
+        self._always = frozenset(always)
+        self._never = frozenset({"device", "dtype", *never})
         self._not_compared = _NOT_COMPARED | set(derived)
-        # The plain value that goes without saying, as text: in it, 1 is not True nor 0.0 -0.0.
-        self._unsaid = {
-            name: None if name in always else repr(parameter.default)
-            for name, parameter in signature_of(cls).parameters.items()
-            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-            and name not in {"device", "dtype", *never}
-        }
         self._references: dict[str, _Reference | None] = {}
+
+    def check(self) -> None:
+        """See whether the class takes the arguments that the row names.
+
+        Raises:
+            PluginError: it does not, or what it takes cannot be known.
+        """
+        parameters = _parameters(self.cls)
+        unknown = {*self._always, *self._readers, *self._writers} - parameters.keys()
+        if unknown:
+            raise PluginError(
+                f"{self.cls.__qualname__} takes no {', '.join(sorted(unknown))}; it takes "
+                f"{', '.join(parameters) or 'nothing'}"
+            )
+        for parameter in parameters.values():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.POSITIONAL_ONLY):
+                raise PluginError(
+                    f"{self.cls.__qualname__} takes {str(parameter)!r}, which has no name that an "
+                    "attribute could have; write handlers for it"
+                )
+
+    @functools.cached_property
+    def _unsaid(self) -> dict[str, str | None]:
+        """The plain values that go without saying, as text: in it, 1 is not True nor 0.0 -0.0."""
+        return {
+            name: None if name in self._always else repr(parameter.default)
+            for name, parameter in _parameters(self.cls).items()
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            and name not in self._never
+        }
 
     def to_ir(self, module: nn.Module) -> Implementation | None:
         """The implementation of a module; None if it is not exactly what its arguments say.
@@ -100,9 +132,11 @@ class Layer:
         if key not in self._references:
             self._references[key] = self._reference(data)
         reference = self._references[key]
-        if reference is None or not reference.is_like(module):
-            return None
-        return Implementation(self.kind, data)
+        if reference is None:
+            return decline(f"{self.cls.__qualname__} cannot be made from what it says: {data}")
+        if not reference.is_like(module):
+            return decline("it was changed after it was made, and is not what its arguments say")
+        return Implementation(self.type, data)
 
     def read(self, module: nn.Module) -> dict[str, Value] | None:
         """The arguments that a module of the class seems to have been made with.
@@ -116,7 +150,7 @@ class Layer:
                 if unsaid is None or repr(value) != unsaid:
                     data[name] = value
         except (AttributeError, UnknownValueError):
-            return None
+            return decline(f"its argument {name!r} cannot be read off it, or is no plain value")
         return data
 
     def to_torch(self, implementation: Implementation) -> nn.Module:
@@ -127,19 +161,20 @@ class Layer:
         """
         if implementation.nodes:
             raise BuildError(
-                f"implementation {implementation.name!r}: a layer of type {self.kind!r} has no "
+                f"implementation {implementation.name!r}: a layer of type {self.type!r} has no "
                 "graph; give it the type 'module', which runs any graph"
             )
-        for name in implementation.data:
+        data = implementation.attributes
+        for name in data:
             if name not in self._unsaid:
                 raise BuildError(
-                    f"implementation {implementation.name!r}: a layer of type {self.kind!r} has no "
+                    f"implementation {implementation.name!r}: a layer of type {self.type!r} has no "
                     f"attribute {name!r}; it has {', '.join(self._unsaid) or 'none'}"
                 )
         if hasattr(self.cls, "__deprecated__"):  # which whoever made the first one was told
             with _quiet():
-                return self._make(implementation.data)
-        return self._make(implementation.data)
+                return self._make(data)
+        return self._make(data)
 
     def _make(self, data: Mapping[str, Value]) -> nn.Module:
         return self.cls(
@@ -160,6 +195,32 @@ class Layer:
                 return _Reference(self._make(data), self._not_compared)
         except Exception:  # its own attributes are none that it can be made from
             return None
+
+
+def _type_of(cls: type[nn.Module]) -> str:
+    if not isinstance(cls, type) or not issubclass(cls, nn.Module):
+        raise PluginError(f"{cls!r} is no class of modules; give a subclass of torch.nn.Module")
+    name = cls.__name__
+    if getattr(nn, name, None) is not cls and name.lower() in _types_of_torch():
+        home = cls.__module__.partition(".")[0]
+        raise PluginError(
+            f"{cls.__module__}.{cls.__qualname__} would have the type of a layer of torch; give it "
+            f"another one, type={f'{home}_{name}'.lower()!r}, or, to take the place of torch's, "
+            f"type={name.lower()!r}"
+        )
+    return name.lower()
+
+
+@functools.cache
+def _types_of_torch() -> frozenset[str]:
+    return frozenset(name.lower() for name, each in vars(nn).items() if isinstance(each, type))
+
+
+def _parameters(cls: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return signature_of(cls).parameters
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"what {cls.__qualname__} takes cannot be read: {error}") from error
 
 
 def signature_of(cls: type[nn.Module]) -> inspect.Signature:
@@ -294,12 +355,28 @@ class LayerTable:
 
     Args:
         layers: no two for the same class or type.
+
+    Raises:
+        PluginError: there are two for one class or type.
     """
 
     def __init__(self, layers: Iterable[Layer]) -> None:
-        listed = list(layers)
-        self._by_class = {layer.cls: layer for layer in listed}
-        self._by_kind = {layer.kind: layer for layer in listed}
+        self._by_class: dict[type[nn.Module], Layer] = {}
+        self._by_type: dict[str, Layer] = {}
+        for layer in layers:
+            if layer.cls in self._by_class or layer.type in self._by_type:
+                raise PluginError(
+                    f"there are two rows for {layer.cls.__qualname__} or for the type "
+                    f"{layer.type!r}; keep one"
+                )
+            self._by_class[layer.cls] = self._by_type[layer.type] = layer
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self._by_type.values())
+
+    def find(self, key: type | str) -> Layer | None:
+        """The row for a class or for a type."""
+        return self._by_type.get(key) if isinstance(key, str) else self._by_class.get(key)
 
     def to_ir(self, module: nn.Module) -> Implementation | None:
         """Answer the hook ``torch_to_ir``: None unless there is a row for the exact class."""
@@ -308,5 +385,56 @@ class LayerTable:
 
     def to_torch(self, implementation: Implementation) -> nn.Module | None:
         """Answer the hook ``ir_to_torch``: None unless there is a row for the type."""
-        layer = self._by_kind.get(implementation.type)
+        layer = self._by_type.get(implementation.type)
         return None if layer is None else layer.to_torch(implementation)
+
+
+_MARK = "layergraph_layer"
+
+
+@overload
+def layer(cls: C, /) -> C: ...
+@overload
+def layer(
+    *,
+    type: str | None = None,
+    always: Collection[str] = (),
+    never: Collection[str] = (),
+    readers: Mapping[str, Reader] | None = None,
+    writers: Mapping[str, Writer] | None = None,
+    derived: Collection[str] = (),
+) -> Callable[[C], C]: ...
+def layer(cls: Any = None, /, **said: Any) -> Any:
+    """Decorate a class of a plugin: it is kept whole, with its own constructor arguments.
+
+    As ``@layer``, or with the arguments of :class:`Layer`, ``@layer(type="acme_scale")``. The
+    class has to be a global of the Python module that the entry point names, or be imported there
+    from the same package.
+
+    Returns:
+        The class, which computes as before.
+
+    Raises:
+        PluginError: as for :class:`Layer`.
+    """
+
+    def mark(cls: C) -> C:
+        setattr(cls, _MARK, Layer(cls, **said))
+        return cls
+
+    return mark if cls is None else mark(cls)
+
+
+def marked_layers(module: ModuleType) -> list[Layer]:
+    """The rows of the decorated classes that are globals of a Python module, each once.
+
+    Those that it imported from another package are that package's.
+    """
+    package = module.__name__.partition(".")[0]
+    rows: dict[type, Layer] = {}
+    for each in vars(module).values():
+        if isinstance(each, type) and each.__module__.partition(".")[0] == package:
+            row = vars(each).get(_MARK)
+            if isinstance(row, Layer):
+                rows[each] = row
+    return list(rows.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from layergraph.errors import RegistrationError
 
@@ -11,6 +11,20 @@ Handler = Callable[..., Any]
 H = TypeVar("H", bound=Handler)
 
 _NOT_GIVEN: Any = object()
+
+
+class Registered(NamedTuple):
+    """A handler that is registered on a converter.
+
+    Attributes:
+        key: what it is registered for.
+        handler: the handler.
+        is_override: whether it comes before every other one.
+    """
+
+    key: Hashable
+    handler: Handler
+    is_override: bool
 
 
 class Registry:
@@ -103,7 +117,7 @@ class Registry:
 
         return decorate
 
-    def find(self, *keys: Hashable) -> Iterator[tuple[Hashable, Handler]]:
+    def find(self, *keys: Hashable) -> Iterator[Registered]:
         """The handlers for any of the keys, in the order in which they are asked."""
         if not self._overrides and not self._registered:
             return
@@ -114,10 +128,10 @@ class Registry:
         ]
         overrides.sort(key=lambda each: -each[0])
         for _, key, handler in overrides:
-            yield key, handler
+            yield Registered(key, handler, is_override=True)
         for key in keys:
             if key in self._registered:
-                yield key, self._registered[key]
+                yield Registered(key, self._registered[key], is_override=False)
 
     def _decorator(self, add: Callable[[Any, Any], None], key: Any, handler: Any) -> Any:
         if handler is _NOT_GIVEN and callable(key) and not isinstance(key, type):

@@ -227,7 +227,9 @@ class Implementation(Graph):
     Attributes:
         type: the kind of layer (``"linear"``), or ``module`` for a composition that only its graph
             describes.
-        data: the attributes, by name: what the layer's constructor needs.
+        data: the attributes, by name: what the layer's constructor needs, and annotations, whose
+            names have a dot in them (``"acme.bits"``): they say more of the layer, for whoever
+            comes first in the name, and change nothing of what it computes.
         name: the path of the module in the model (``"layer1.0.conv1"``).
         evaluation: the graph in evaluation mode, where that is another one; ``nodes`` and ``edges``
             are the graph in training mode then.
@@ -246,6 +248,11 @@ class Implementation(Graph):
     children: dict[str, str] | None = field(default=None, kw_only=True)
     tensors: dict[str, TensorSpec] = field(default_factory=dict, kw_only=True)
     training: bool | None = field(default=None, kw_only=True)
+
+    @property
+    def attributes(self) -> dict[str, Value]:
+        """The data without the annotations: what the layer is made from."""
+        return {name: value for name, value in self.data.items() if "." not in name}
 
     @property
     def graphs(self) -> tuple[Graph, ...]:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from layergraph.errors import BuildError, first_line
 from layergraph.functions import Functions
-from layergraph.hookspecs import hookimpl
 from layergraph.ir import Implementation, Ir, check
 from layergraph.ir2torch.build import Builder
 from layergraph.ir2torch.load import Key, keep_alike, keys, load
+from layergraph.ir2torch.own import Own
 from layergraph.ir2torch.skeleton import Skeleton
-from layergraph.plugins import Hooks, Plugin, installed_plugins
+from layergraph.plugins import Hooks, Plugin, chosen_plugins
 from layergraph.registration import Registry
+
+if TYPE_CHECKING:
+    from layergraph.plugins.explanation import Explanation
 
 Device = torch.device | str | int | None
 
@@ -32,12 +34,19 @@ class Ir2Torch(Registry):
 
     Args:
         plugins: the plugins to ask; None for all that are installed.
+        disable: the distributions whose plugins are not asked; ``*`` for all third-party ones.
+
+    Raises:
+        PluginError: nothing is there to be disabled under such a name, or an installed plugin
+            cannot be used and ``LAYERGRAPH_STRICT`` is set.
     """
 
-    def __init__(self, plugins: tuple[Plugin, ...] | None = None) -> None:
+    def __init__(
+        self, plugins: tuple[Plugin, ...] | None = None, *, disable: Collection[str] = ()
+    ) -> None:
         super().__init__(takes_classes=False)
-        plugins = installed_plugins() if plugins is None else plugins
-        self.hooks = Hooks(plugins, _Registered(self))
+        self._own = Own(self)
+        self.hooks = Hooks(chosen_plugins(plugins, disable), self._own)
 
     def convert(
         self,
@@ -84,6 +93,17 @@ class Ir2Torch(Registry):
             load(listed, state_dict)
         keep_alike(model, listed, builder.values)
         return model
+
+    def explain(self, subject: str | Implementation) -> Explanation:
+        """Who answers for a type, in the order in which they are asked, and who declines and why.
+
+        Args:
+            subject: an implementation, or the name of a type. A handler is asked about a type by an
+                implementation without attributes: it answers if it takes that up.
+        """
+        from layergraph.ir2torch.explained import explained
+
+        return explained(subject, self.hooks, self._own)
 
     def skeleton(self, ir: Ir, around: AbstractContextManager[Any] | None = None) -> Skeleton:
         """Build the model that an IR describes on the meta device, for tensors that are there.
@@ -132,42 +152,6 @@ def device_of(named: Device) -> torch.device:
         ) from error
 
 
-class _Registered:
-    """Answers the hook for what is registered on a converter."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-
-    @hookimpl
-    def ir_to_torch(
-        self, implementation: Implementation, children: Mapping[str, nn.Module]
-    ) -> nn.Module | None:
-        for _, handler in self._registry.find(implementation.type):
-            module = _call(handler, implementation, children)
-            if module is not None:
-                return module  # type: ignore[no-any-return]
-        return None
-
-
-def _call(
-    handler: Callable[..., Any], implementation: Implementation, children: Mapping[str, nn.Module]
-) -> Any:
-    try:
-        parameters = inspect.signature(handler).parameters
-    except (TypeError, ValueError):
-        return handler(implementation)
-    named = parameters.get("children")
-    if named is not None and named.kind is not named.POSITIONAL_ONLY:
-        return handler(implementation, children=children)
-    required = [
-        each
-        for each in parameters.values()
-        if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
-        and each.default is each.empty
-    ]
-    return handler(implementation, children) if len(required) > 1 else handler(implementation)
-
-
-def get_default_converter() -> Ir2Torch:
-    """A new converter with the handlers of all installed plugins."""
-    return Ir2Torch()
+def get_default_converter(disable: Collection[str] = ()) -> Ir2Torch:
+    """A new converter with the handlers of all installed plugins, but for those disabled."""
+    return Ir2Torch(disable=disable)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import nn
@@ -19,9 +17,8 @@ from layergraph.errors import (
     first_line,
 )
 from layergraph.functions import Functions
-from layergraph.hookspecs import hookimpl
 from layergraph.ir import ROOT, Implementation, Ir, TensorSpec, check_attributes
-from layergraph.plugins import Hooks, Plugin, installed_plugins
+from layergraph.plugins import Hooks, Plugin, chosen_plugins
 from layergraph.registration import Registry
 from layergraph.state import Memory, all_tensors, describe, own_tensors
 from layergraph.torch2ir.arguments import Arguments
@@ -29,6 +26,7 @@ from layergraph.torch2ir.calls import Trace
 from layergraph.torch2ir.capture import ONE_AT_A_TIME, unsupported
 from layergraph.torch2ir.constants import Constants
 from layergraph.torch2ir.modes import Modes, capture
+from layergraph.torch2ir.own import Own, changes_its_call
 from layergraph.torch2ir.patches import without_collection
 from layergraph.torch2ir.questions import Values
 from layergraph.torch2ir.repeat import steady
@@ -36,6 +34,9 @@ from layergraph.torch2ir.replay import Replaying
 from layergraph.torch2ir.run import Running
 from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.trace import Tracing
+
+if TYPE_CHECKING:
+    from layergraph.plugins.explanation import Explanation
 
 
 class Torch2Ir(Registry):
@@ -50,12 +51,19 @@ class Torch2Ir(Registry):
 
     Args:
         plugins: the plugins to ask; None for all that are installed.
+        disable: the distributions whose plugins are not asked; ``*`` for all third-party ones.
+
+    Raises:
+        PluginError: nothing is there to be disabled under such a name, or an installed plugin
+            cannot be used and ``LAYERGRAPH_STRICT`` is set.
     """
 
-    def __init__(self, plugins: tuple[Plugin, ...] | None = None) -> None:
+    def __init__(
+        self, plugins: tuple[Plugin, ...] | None = None, *, disable: Collection[str] = ()
+    ) -> None:
         super().__init__(takes_classes=True)
-        plugins = installed_plugins() if plugins is None else plugins
-        self.hooks = Hooks(plugins, _Registered(self))
+        self._own = Own(self)
+        self.hooks = Hooks(chosen_plugins(plugins, disable), self._own)
 
     def convert(
         self,
@@ -147,8 +155,22 @@ class Torch2Ir(Registry):
                 _refuse_unheld(module, path)
         return answer
 
+    def explain(self, subject: nn.Module | type[nn.Module]) -> Explanation:
+        """Who answers for a module, in the order in which they are asked, and who declines and why.
+
+        Args:
+            subject: a module, of which all is known; or a class. A handler is asked about a class
+                by an instance that no constructor has made: it answers if it takes that up.
+
+        Raises:
+            PluginError: the subject is neither.
+        """
+        from layergraph.torch2ir.explained import explained
+
+        return explained(subject, self.hooks, self._own, partial(self._answer, path=""))
+
     def _answer(self, module: nn.Module, path: str) -> Implementation | None:
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        if changes_its_call(module):
             return None
         try:
             answer = self.hooks.ask.torch_to_ir(module=module)
@@ -304,33 +326,6 @@ def _refuse_own_state_dict(surveyed: Surveyed) -> None:
         )
 
 
-class _Registered:
-    """Answers the hook for what is registered on a converter."""
-
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-
-    @hookimpl
-    def torch_to_ir(self, module: nn.Module) -> Implementation | None:
-        cls = type(module)
-        keys: list[Any] = [cls, *_names(cls.__name__)]
-        for key, handler in self._registry.find(*keys):
-            answer = handler(module)
-            if isinstance(answer, Mapping):
-                data = dict(answer)
-                kind = key if isinstance(key, str) else cls.__name__.lower()
-                answer = Implementation(type=data.pop("type", kind), data=data)
-            if answer is not None:
-                return answer  # type: ignore[no-any-return]
-        return None
-
-
-@functools.cache
-def _names(name: str) -> list[str]:
-    with_underscores = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
-    return list(dict.fromkeys([name, name.lower(), with_underscores.lower()]))
-
-
-def get_default_converter() -> Torch2Ir:
-    """A new converter with the handlers of all installed plugins."""
-    return Torch2Ir()
+def get_default_converter(disable: Collection[str] = ()) -> Torch2Ir:
+    """A new converter with the handlers of all installed plugins, but for those disabled."""
+    return Torch2Ir(disable=disable)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from layergraph import Implementation, hookimpl
-from layergraph.layers import Layer, LayerTable
+from layergraph import hookimpl
+from layergraph.layers import Layer
 
 _CLASSES = (
     nn.CELU,
@@ -50,8 +50,10 @@ def _size(name: str) -> Callable[[nn.Module], int | None]:
     return read
 
 
-TABLE = LayerTable(
-    [
+@hookimpl(trylast=True)
+def layers() -> list[Layer]:
+    """List the classes of torch.nn, each with what it says of itself."""
+    return [
         *(Layer(cls) for cls in _CLASSES),
         # The other two are old names of the first two.
         Layer(nn.Hardtanh, always=["min_val", "max_val"], never=["min_value", "max_value"]),
@@ -66,16 +68,3 @@ TABLE = LayerTable(
             },
         ),
     ]
-)
-
-
-@hookimpl(trylast=True)
-def torch_to_ir(module: nn.Module) -> Implementation | None:
-    """Answer for the classes of the table."""
-    return TABLE.to_ir(module)
-
-
-@hookimpl(trylast=True)
-def ir_to_torch(implementation: Implementation) -> nn.Module | None:
-    """Answer for the types of the table."""
-    return TABLE.to_torch(implementation)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from torch import nn
 
-from layergraph import Implementation, hookimpl
-from layergraph.layers import Layer, LayerTable
+from layergraph import hookimpl
+from layergraph.layers import Layer
 
 _SAID = ["stride", "padding", "dilation", "groups", "bias"]
 
-TABLE = LayerTable(
-    [
+
+@hookimpl(trylast=True)
+def layers() -> list[Layer]:
+    """List the classes of torch.nn, each with what it says of itself."""
+    return [
         *(Layer(cls, always=_SAID) for cls in (nn.Conv1d, nn.Conv2d, nn.Conv3d)),
         *(
             Layer(cls, always=[*_SAID, "output_padding"])
@@ -19,16 +22,3 @@ TABLE = LayerTable(
         Layer(nn.Fold, always=["stride", "padding", "dilation"]),
         Layer(nn.Unfold, always=["stride", "padding", "dilation"]),
     ]
-)
-
-
-@hookimpl(trylast=True)
-def torch_to_ir(module: nn.Module) -> Implementation | None:
-    """Answer for the classes of the table."""
-    return TABLE.to_ir(module)
-
-
-@hookimpl(trylast=True)
-def ir_to_torch(implementation: Implementation) -> nn.Module | None:
-    """Answer for the types of the table."""
-    return TABLE.to_torch(implementation)

@@ -127,8 +127,10 @@ def _loss(
     )
 
 
-TABLE = LayerTable(
-    [
+@hookimpl(trylast=True)
+def layers() -> list[Layer]:
+    """List the classes of torch.nn, each with what it says of itself."""
+    return [
         Layer(
             nn.AdaptiveLogSoftmaxWithLoss,
             always=["div_value", "head_bias"],
@@ -173,16 +175,3 @@ TABLE = LayerTable(
             writers={"distance_function": _write_distance},
         ),
     ]
-)
-
-
-@hookimpl(trylast=True)
-def torch_to_ir(module: nn.Module) -> Implementation | None:
-    """Answer for the classes of the table."""
-    return TABLE.to_ir(module)
-
-
-@hookimpl(trylast=True)
-def ir_to_torch(implementation: Implementation) -> nn.Module | None:
-    """Answer for the types of the table."""
-    return TABLE.to_torch(implementation)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from layergraph import Implementation, hookimpl
-from layergraph.layers import Layer, LayerTable
+from layergraph import hookimpl
+from layergraph.layers import Layer
 
 _SAID = ["eps", "momentum", "affine", "track_running_stats"]
 
@@ -18,8 +18,11 @@ def _bias(module: nn.Module) -> bool:
 _BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _INSTANCE = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
-TABLE = LayerTable(
-    [
+
+@hookimpl(trylast=True)
+def layers() -> list[Layer]:
+    """List the classes of torch.nn, each with what it says of itself."""
+    return [
         *(
             # A process group is no plain value; a layer that has one is traced through.
             Layer(cls, always=_SAID, never=["process_group"], readers={"bias": _bias})
@@ -37,16 +40,3 @@ TABLE = LayerTable(
         Layer(nn.LocalResponseNorm, always=["alpha", "beta", "k"]),
         Layer(nn.RMSNorm, always=["eps", "elementwise_affine"]),
     ]
-)
-
-
-@hookimpl(trylast=True)
-def torch_to_ir(module: nn.Module) -> Implementation | None:
-    """Answer for the classes of the table."""
-    return TABLE.to_ir(module)
-
-
-@hookimpl(trylast=True)
-def ir_to_torch(implementation: Implementation) -> nn.Module | None:
-    """Answer for the types of the table."""
-    return TABLE.to_torch(implementation)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from layergraph import Implementation, hookimpl
-from layergraph.layers import Layer, LayerTable
+from layergraph import hookimpl
+from layergraph.layers import Layer
 
 _WINDOWS = (
     nn.AvgPool1d,
@@ -29,23 +29,13 @@ _OTHERS = (
     nn.FractionalMaxPool3d,
 )
 
-TABLE = LayerTable(
-    [
+
+@hookimpl(trylast=True)
+def layers() -> list[Layer]:
+    """List the classes of torch.nn, each with what it says of itself."""
+    return [
         *(Layer(cls, always=["stride", "padding"]) for cls in _WINDOWS),
         *(Layer(cls, always=["stride"]) for cls in (nn.LPPool1d, nn.LPPool2d, nn.LPPool3d)),
         # The samples are for tests of torch; a layer that has them is traced through.
         *(Layer(cls, never=["_random_samples"]) for cls in _OTHERS),
     ]
-)
-
-
-@hookimpl(trylast=True)
-def torch_to_ir(module: nn.Module) -> Implementation | None:
-    """Answer for the classes of the table."""
-    return TABLE.to_ir(module)
-
-
-@hookimpl(trylast=True)
-def ir_to_torch(implementation: Implementation) -> nn.Module | None:
-    """Answer for the types of the table."""
-    return TABLE.to_torch(implementation)

@@ -41,10 +41,10 @@ def ir_to_torch(
     if implementation.type not in classes:
         return None
     _refuse_other_graphs(implementation)
-    if implementation.data:
+    if implementation.attributes:
         raise BuildError(
             f"implementation {implementation.name!r}: a {implementation.type} has no attributes, "
-            f"but {', '.join(implementation.data)} is said; remove it"
+            f"but {', '.join(implementation.attributes)} is said; remove it"
         )
     cls = classes[implementation.type]
     if cls is nn.ParameterList:

@@ -28,7 +28,7 @@ class _Argument:
         self._layers = {layer.cls: layer for layer in layers}
         self._table = LayerTable(layers)
         self._others = others
-        kinds = [f"a dict of type {layer.kind!r}" for layer in layers]
+        kinds = [f"a dict of type {layer.type!r}" for layer in layers]
         self._known = " or ".join([*kinds, *map(repr, others)])
 
     def at(self, path: str) -> Reader:
@@ -46,7 +46,7 @@ class _Argument:
             # Whether it is as made, is seen when all of the module is compared with a new one.
             data = None if layer is None else layer.read(inner)
             # What is unknown is no plain value either, so that the table declines.
-            return inner if layer is None or data is None else {"type": layer.kind, **data}
+            return inner if layer is None or data is None else {"type": layer.type, **data}
 
         return read
 
@@ -112,8 +112,11 @@ def _stack(cls: type[nn.Module], argument: str, layer: Layer) -> Layer:
 _ENCODER_LAYER = _layer(nn.TransformerEncoderLayer)
 _DECODER_LAYER = _layer(nn.TransformerDecoderLayer)
 
-TABLE = LayerTable(
-    [
+
+@hookimpl(trylast=True)
+def layers() -> list[Layer]:
+    """List the classes of torch.nn, each with what it says of itself."""
+    return [
         _ENCODER_LAYER,
         _DECODER_LAYER,
         _stack(nn.TransformerEncoder, "encoder_layer", _ENCODER_LAYER),
@@ -129,16 +132,3 @@ TABLE = LayerTable(
             writers={"activation": _ACTIVATION.make},
         ),
     ]
-)
-
-
-@hookimpl(trylast=True)
-def torch_to_ir(module: nn.Module) -> Implementation | None:
-    """Answer for the classes of the table."""
-    return TABLE.to_ir(module)
-
-
-@hookimpl(trylast=True)
-def ir_to_torch(implementation: Implementation) -> nn.Module | None:
-    """Answer for the types of the table."""
-    return TABLE.to_torch(implementation)

@@ -1,0 +1,42 @@
+"""Inputs that plugins know for models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from layergraph.errors import CaptureError, PluginError, first_line
+from layergraph.torch2ir import Torch2Ir
+
+
+def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs to capture a model with: ``lg.to_ir(model, *lg.example_inputs(model))``.
+
+    Args:
+        model: the model; a plugin has to know its class.
+
+    Returns:
+        The positional arguments of a call, and its arguments by name.
+
+    Raises:
+        CaptureError: no plugin knows the class.
+        PluginError: a plugin failed, or broke the contract of the hook ``example_inputs``.
+    """
+    kind = type(model).__qualname__
+    try:
+        inputs = Torch2Ir().hooks.ask.example_inputs(model=model)
+    except Exception as error:
+        raise PluginError(
+            f"a plugin failed to give example inputs for {kind}: {type(error).__name__}: "
+            f"{first_line(error)}; give inputs of your own"
+        ) from error
+    if inputs is None:
+        raise CaptureError(f"no plugin knows example inputs for {kind}; give inputs of your own")
+    match inputs:
+        case (tuple() as args, dict() as kwargs):
+            return args, kwargs
+    raise PluginError(
+        f"a plugin gave {inputs!r} as example inputs for {kind}; it must give a tuple of arguments "
+        "and a dict of those by name"
+    )

@@ -1,0 +1,227 @@
+"""Who is asked about something, in order, and what each of them says."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from layergraph.declining import listening
+from layergraph.errors import first_line
+from layergraph.layers import Layer
+from layergraph.plugins.hooks import Hooks
+from layergraph.plugins.plugin import HookImplementation
+
+Verdict = Literal["answers", "shadowed", "declines", "fails", "wraps"]
+Say = Callable[[HookImplementation], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One that is asked.
+
+    Attributes:
+        distribution: the distribution that it is from; None: it is registered on the converter.
+        version: the version of the distribution.
+        entry_point: the entry point that it is from.
+        level: where it stands: ``"override"``, ``"registered"``, ``"third party tryfirst"``,
+            ``"third party"``, ``"built-in"`` or ``"third party trylast"``.
+        file: where it is written; empty if that is not known.
+        line: the number of the line there, from 1; 0 if that is not known.
+        verdict: it ``"answers"``, would answer but is ``"shadowed"`` by one before it,
+            ``"declines"``, or ``"fails"``; or it ``"wraps"`` the others.
+        reason: why it declines or how it fails; empty if it does not say.
+    """
+
+    distribution: str | None
+    version: str | None
+    entry_point: str | None
+    level: str
+    file: str
+    line: int
+    verdict: Verdict
+    reason: str = ""
+
+    @property
+    def who(self) -> str:
+        """Who it is, for people."""
+        if self.distribution is None:
+            return "this converter"
+        return f"{self.distribution} {self.version} ({self.entry_point})"
+
+    def __str__(self) -> str:
+        place = f", {self.file}:{self.line}" if self.file else ""
+        reason = f": {self.reason}" if self.reason else ""
+        return f"{self.verdict:9} {self.who}, {self.level}{place}{reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """All that are asked by one hook about one thing.
+
+    Attributes:
+        hook: the name of the hook.
+        subject: what they are asked about.
+        wrappers: who runs around the others, the outermost first.
+        asked: the others, in the order in which they are asked.
+        answer: what comes of it, with what wrappers make of it; None if nobody answers, or what it
+            is asked about is a class or a type and not a thing.
+        row: the row that answers, if one does.
+    """
+
+    hook: str
+    subject: str
+    wrappers: tuple[Asked, ...]
+    asked: tuple[Asked, ...]
+    answer: Any = field(default=None, compare=False)
+    row: Layer | None = field(default=None, compare=False)
+
+    @property
+    def winner(self) -> Asked | None:
+        """The one that answers; None if none does, or one before it fails."""
+        return next((each for each in self.asked if each.verdict == "answers"), None)
+
+    @property
+    def ties(self) -> tuple[Asked, ...]:
+        """Those of other third-party distributions that only their names put after the winner."""
+        winner = self.winner
+        if winner is None or not winner.level.startswith("third party"):
+            return ()
+        return tuple(
+            each
+            for each in self.asked
+            if each.verdict == "shadowed"
+            and each.level == winner.level
+            and each.distribution != winner.distribution
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """It as plain values: ``answer`` as text, with ``winner`` and ``ties``."""
+        return {
+            "hook": self.hook,
+            "subject": self.subject,
+            "wrappers": [asdict(each) for each in self.wrappers],
+            "asked": [asdict(each) for each in self.asked],
+            "winner": None if self.winner is None else asdict(self.winner),
+            "ties": [asdict(each) for each in self.ties],
+            "answer": None if self.answer is None else str(self.answer),
+        }
+
+    def lines(self) -> Iterator[str]:
+        """It for people."""
+        yield f"{self.hook}: {self.subject}"
+        for each in (*self.wrappers, *self.asked):
+            yield f"  {'*' if each is self.winner else ' '} {each}"
+        winner = self.winner
+        if winner is None:
+            fails = any(each.verdict == "fails" for each in self.asked)
+            yield "    nobody answers" + (", because one fails" if fails else "")
+        for each in self.ties:
+            yield (
+                f"    a tie: {each.who} answers on the same level, and only its name puts it after "
+                f"{winner.who if winner else ''}; disable one, or register what you want"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Who answers for something, who would, and why. ``print`` shows it.
+
+    Attributes:
+        subject: what was asked about.
+        notes: what else decides.
+        chains: who is asked, hook by hook.
+    """
+
+    subject: str
+    notes: tuple[str, ...] = ()
+    chains: tuple[Chain, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """It as plain values."""
+        return {
+            "subject": self.subject,
+            "notes": list(self.notes),
+            "chains": [each.to_dict() for each in self.chains],
+        }
+
+    def __add__(self, other: Explanation) -> Explanation:
+        return Explanation(self.subject, self.notes + other.notes, self.chains + other.chains)
+
+    def __str__(self) -> str:
+        lines = [self.subject] if not self.chains else []
+        for chain in self.chains:
+            lines += chain.lines()
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def chain(
+    hook: str,
+    subject: str,
+    hooks: Hooks,
+    registered: Iterable[HookImplementation],
+    say: Say,
+) -> Chain:
+    """Ask all of a hook, and not only those before the first that answers.
+
+    Args:
+        hook: the name of the hook.
+        subject: what they are asked about, for people.
+        hooks: who is asked.
+        registered: what the converter has registered for it, in the order in which it is asked.
+        say: asks one of them; None means that it declines.
+    """
+    wrappers: list[Asked] = []
+    asked: list[Asked] = []
+    decided = False
+    answer = None
+    for each in (*registered, *hooks.implementations):
+        if each.hook != hook:
+            continue
+        if each.is_wrapper:
+            wrappers.append(_asked(each, "wraps"))
+            continue
+        verdict, reason, said = _said(each, say)
+        if verdict == "answers" and decided:
+            verdict = "shadowed"
+        elif verdict == "answers":
+            answer = said
+        decided = decided or verdict in ("answers", "fails")
+        asked.append(_asked(each, verdict, reason))
+    row = answer if isinstance(answer, Layer) else None
+    return Chain(hook, subject, tuple(wrappers), tuple(asked), answer, row)
+
+
+def _said(each: HookImplementation, say: Say) -> tuple[Verdict, str, Any]:
+    with listening() as reasons:
+        try:
+            said = say(each)
+        except Exception as error:
+            return "fails", f"{type(error).__name__}: {first_line(error)}", None
+    if said is None:
+        return "declines", "; ".join(reasons), None
+    return "answers", "", said
+
+
+def _asked(each: HookImplementation, verdict: Verdict, reason: str = "") -> Asked:
+    plugin = each.plugin
+    file, line = _place(each.source)
+    return Asked(
+        None if plugin is None else plugin.distribution,
+        None if plugin is None else plugin.version,
+        None if plugin is None else plugin.entry_point,
+        str(each.level),
+        file,
+        line,
+        verdict,
+        reason,
+    )
+
+
+def _place(source: Any) -> tuple[str, int]:
+    try:
+        written = inspect.unwrap(source)
+        return inspect.getsourcefile(written) or "", inspect.getsourcelines(written)[1] or 1
+    except (OSError, TypeError, ValueError):  # made at run time, or in C
+        return "", 0

@@ -1,0 +1,94 @@
+"""The hooks as one converter asks them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pluggy
+
+from layergraph import hookspecs
+from layergraph.errors import PluginError
+from layergraph.plugins.loading import installed_plugins
+from layergraph.plugins.plugin import HookImplementation, Level, Plugin, marked_functions
+
+
+class Hooks:
+    """The hooks as one converter asks them.
+
+    Args:
+        plugins: the plugins to ask.
+        converter: an object whose hook implementations come before all plugins'.
+
+    Attributes:
+        implementations: all that plugins implement, those that are asked first first.
+        ask: a function for each hook, which asks all of them.
+    """
+
+    def __init__(self, plugins: Iterable[Plugin], converter: object) -> None:
+        listed = [each for plugin in plugins for each in plugin.hooks]
+        listed.sort(key=lambda each: each.level)
+        own = [
+            HookImplementation(name, Level.REGISTERED, function, function)
+            for name, function, _ in marked_functions(converter)
+        ]
+        self._manager = _Manager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        for number, each in enumerate([*listed, *own]):
+            self._manager.register(each, name=f"{number}: {each.owner}")
+        self.implementations = tuple(reversed(listed))
+        self.ask = self._manager.hook
+
+    def named_functions(self) -> frozenset[str]:
+        """The names of functions that plugins add.
+
+        Raises:
+            PluginError: a plugin gave something else than names.
+        """
+        named: set[str] = set()
+        for names in self.ask.functions():
+            named.update(_checked(names))
+        return frozenset(named)
+
+    def asked(self, hook: str) -> list[str]:
+        """Who is asked for a hook, in order, without repetition."""
+        asked = (each.owner for each in self.implementations if each.hook == hook)
+        return list(dict.fromkeys(["this converter", *asked]))
+
+
+def function_homes() -> dict[str, str]:
+    """The functions that installed plugins add, to the distributions that name them.
+
+    Raises:
+        PluginError: a plugin gave something else than names.
+    """
+    return {
+        name: plugin.distribution
+        for plugin in installed_plugins()
+        for each in plugin.hooks
+        if each.hook == "functions" and not each.is_wrapper
+        for name in _checked(each.function())
+    }
+
+
+def _checked(names: Any) -> Iterable[str]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise PluginError(f"a plugin names functions by {names!r}; give full names")
+    return names  # type: ignore[no-any-return]
+
+
+class _Manager(pluggy.PluginManager):
+    """Registers one implementation at a time, and leaves the order to that of registration.
+
+    The last registered is asked first, whatever it is marked with.
+    """
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> pluggy.HookimplOpts | None:
+        if name != "function":
+            return None
+        options = super().parse_hookimpl_opts(plugin, name)
+        if options is not None:
+            options = options.copy()
+            options["specname"] = plugin.hook
+            options["tryfirst"] = options["trylast"] = False
+        return options

@@ -1,0 +1,262 @@
+"""Which plugins there are: found through entry points, one fault concerning nobody else."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import warnings
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import importlib_metadata
+
+from layergraph.errors import PluginError, PluginWarning
+from layergraph.plugins.plugin import Plugin
+
+GROUP = "layergraph"
+DISABLE = "LAYERGRAPH_DISABLE"
+STRICT = "LAYERGRAPH_STRICT"
+THIRD_PARTY = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An entry point that nobody asks.
+
+    Attributes:
+        distribution: the normalised name of the distribution, or what is known instead.
+        version: its version; empty if that is not known.
+        entry_point: the name of the entry point; empty if it is about none or all of them.
+        reason: why it is left out.
+        cure: what to do about it.
+        is_disabled: whether somebody asked for it to be left out; else it is broken.
+    """
+
+    distribution: str
+    version: str
+    entry_point: str
+    reason: str
+    cure: str
+    is_disabled: bool = False
+
+    def __str__(self) -> str:
+        what = f"{self.distribution} {self.version}".strip()
+        if self.entry_point:
+            what = f"plugin {self.entry_point!r} of {what}"
+        return f"{what} is left out: {self.reason}; {self.cure}"
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """What entry points name.
+
+    Attributes:
+        plugins: those that are asked, in load order: within a level, the last is asked first.
+        left_out: those that are not, in the same order.
+    """
+
+    plugins: tuple[Plugin, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def installed_plugins() -> tuple[Plugin, ...]:
+    """The installed plugins that can be used and are not disabled, in load order.
+
+    What is installed is looked for once in a process, and each plugin is loaded once.
+
+    Warns:
+        PluginWarning: once for each plugin that cannot be used; the others are not concerned.
+
+    Raises:
+        PluginError: there is such a plugin, and ``LAYERGRAPH_STRICT`` is set.
+    """
+    return chosen_plugins(None, ())
+
+
+def chosen_plugins(
+    plugins: Iterable[Plugin] | None, disable: Collection[str]
+) -> tuple[Plugin, ...]:
+    """The plugins for one converter.
+
+    Args:
+        plugins: those to choose from; None: those that are installed.
+        disable: the names of distributions to leave out; ``*`` for all third-party ones.
+
+    Raises:
+        PluginError: nothing of a name is installed, or an installed plugin cannot be used and
+            ``LAYERGRAPH_STRICT`` is set.
+    """
+    names = frozenset(map(normalised, [disable] if isinstance(disable, str) else disable))
+    if plugins is None:
+        known = {each.distribution for each in _installed()}
+    else:
+        plugins = tuple(plugins)
+        known = {each.distribution for each in plugins}
+    unknown = sorted(names - known - {THIRD_PARTY})
+    if unknown:
+        raise PluginError(
+            f"no plugin of {', '.join(unknown)} is there to be disabled; there are "
+            f"{', '.join(sorted(known)) or 'none'}"
+        )
+    if plugins is None:
+        found = discovered(names)
+        for each in found.left_out:
+            _tell_once(each)
+        return found.plugins
+    return tuple(each for each in plugins if not _is_disabled(each.distribution, names))
+
+
+def discovered(disable: Collection[str] = ()) -> Discovered:
+    """All that is installed as a plugin, with what is left out and why; tells nobody.
+
+    Args:
+        disable: the names of distributions to leave out besides those that ``LAYERGRAPH_DISABLE``
+            names; ``*`` for all third-party ones.
+    """
+    said = [name.strip() for name in os.environ.get(DISABLE, "").split(",")]
+    by_environment = frozenset(normalised(name) for name in said if name)
+    plugins: list[Plugin] = []
+    left_out: list[LeftOut] = []
+    for installed in _installed():
+        if _is_disabled(installed.distribution, by_environment):
+            left_out.append(_disabled(installed, f"{DISABLE} names it", f"change {DISABLE}"))
+        elif _is_disabled(installed.distribution, frozenset(disable)):
+            left_out.append(_disabled(installed, "this converter disables it", "do not disable it"))
+        else:
+            loaded = _loaded(installed)
+            plugins.append(loaded) if isinstance(loaded, Plugin) else left_out.append(loaded)
+    missing = by_environment - {each.distribution for each in _installed()} - {THIRD_PARTY}
+    left_out += [
+        LeftOut(
+            name, "", "", f"no such plugin is there for {DISABLE} to name", f"correct {DISABLE}"
+        )
+        for name in sorted(missing)
+    ]
+    return Discovered(tuple(plugins), (*left_out, *_damaged()))
+
+
+def load_plugins(entry_points: Iterable[importlib_metadata.EntryPoint]) -> Iterator[Plugin]:
+    """The plugins that entry points name, sorted by distribution and entry point.
+
+    Warns:
+        PluginWarning: for each plugin that fails to import or that misuses the hooks.
+
+    Raises:
+        PluginError: there is such a plugin, and ``LAYERGRAPH_STRICT`` is set.
+    """
+    for installed in sorted(map(_identified, entry_points), key=_load_order):
+        loaded = _load(installed)
+        if isinstance(loaded, Plugin):
+            yield loaded
+        else:
+            _tell(loaded)
+
+
+def normalised(name: str) -> str:
+    """The name of a distribution as the Python packaging specifications compare names."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+class _Installed(NamedTuple):
+    distribution: str
+    version: str
+    entry_point: importlib_metadata.EntryPoint
+
+
+def _identified(entry_point: importlib_metadata.EntryPoint) -> _Installed:
+    distribution = entry_point.dist
+    if distribution is None:
+        return _Installed("unknown", "unknown", entry_point)
+    name, version = _name_and_version(distribution)
+    return _Installed(normalised(name), version, entry_point)
+
+
+# importlib_metadata parses all of the metadata, as e-mail, for each of the two: with fifteen
+# plugins that is a fifth of the time that the first converter takes.
+def _name_and_version(distribution: Any) -> tuple[str, str]:
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    said = dict(re.findall(r"^(Name|Version): *(\S+) *$", text.partition("\n\n")[0], re.MULTILINE))
+    if said.keys() != {"Name", "Version"}:
+        raise PluginError("its metadata does not say both its name and its version")
+    return said["Name"], said["Version"]
+
+
+def _load_order(installed: _Installed) -> tuple[str, str, str]:
+    return installed.distribution, installed.version, installed.entry_point.name
+
+
+@functools.cache
+def _installed() -> tuple[_Installed, ...]:
+    return _look()[0]
+
+
+@functools.cache
+def _damaged() -> tuple[LeftOut, ...]:
+    return _look()[1]
+
+
+@functools.cache
+def _look() -> tuple[tuple[_Installed, ...], tuple[LeftOut, ...]]:
+    """What is installed, in load order, and what is damaged."""
+    found: list[_Installed] = []
+    damaged: list[LeftOut] = []
+    # Not importlib_metadata.entry_points: one damaged distribution, of whomever, stops that.
+    for distribution in importlib_metadata.distributions():
+        try:
+            if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
+                continue
+            entry_points = distribution.entry_points.select(group=GROUP)
+            mine = [_identified(each) for each in entry_points]
+            # Another one before it on sys.path is what would be imported.
+            first = importlib_metadata.distribution(mine[0].distribution) if mine else distribution
+            if first.locate_file("") == distribution.locate_file(""):
+                found += mine
+        except Exception as error:
+            what = f"a distribution in {distribution.locate_file('')}"
+            damaged.append(LeftOut(what, "", "", _said(error), "reinstall or remove it"))
+    return tuple(sorted(found, key=_load_order)), tuple(damaged)
+
+
+@functools.cache
+def _loaded(installed: _Installed) -> Plugin | LeftOut:
+    return _load(installed)
+
+
+def _load(installed: _Installed) -> Plugin | LeftOut:
+    distribution, version, entry_point = installed
+    try:
+        plugin = Plugin(distribution, version, entry_point.name, entry_point.load())
+        plugin.hooks  # noqa: B018 -- they are read and checked here, where a fault is the plugin's
+    except (Exception, SystemExit) as error:
+        cure = f"uninstall or mend {distribution}, or set {DISABLE}={distribution}"
+        return LeftOut(distribution, version, entry_point.name, _said(error), cure)
+    return plugin
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _is_disabled(distribution: str, names: Collection[str]) -> bool:
+    if distribution in names:
+        return True
+    return THIRD_PARTY in names and not distribution.startswith("layergraph-")
+
+
+def _disabled(installed: _Installed, reason: str, cure: str) -> LeftOut:
+    name = installed.entry_point.name
+    return LeftOut(installed.distribution, installed.version, name, reason, cure, is_disabled=True)
+
+
+def _tell(left_out: LeftOut) -> None:
+    if os.environ.get(STRICT, "") not in ("", "0"):
+        raise PluginError(f"{left_out} (an error because {STRICT} is set)")
+    warnings.warn(str(left_out), PluginWarning, stacklevel=3)
+
+
+@functools.cache
+def _tell_once(left_out: LeftOut) -> None:
+    if not left_out.is_disabled:
+        _tell(left_out)
