@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import subprocess
 import sys
 import warnings
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import importlib_metadata
 import pytest
 from torch import nn
 
@@ -21,9 +19,10 @@ from layergraph import Implementation, Ir
 from layergraph.errors import PluginWarning
 from layergraph.ir2torch import Ir2Torch
 from layergraph.ir2torch import get_default_converter as get_ir2torch
-from layergraph.plugins import Plugin, installed_plugins, load_plugins
+from layergraph.plugins import installed_plugins, load_plugins
 from layergraph.torch2ir import Torch2Ir
 from layergraph.torch2ir import get_default_converter as get_torch2ir
+from tests.sites import HANDLERS, Site, listed, loaded
 
 # --- the two directions, asked alike ---
 
@@ -66,22 +65,7 @@ def direction(request: pytest.FixtureRequest) -> Direction:
     return request.param
 
 
-# --- distributions, as pip leaves them ---
-
-HANDLERS = """
-from torch import nn
-from layergraph import Implementation, hookimpl
-
-@hookimpl({marks})
-def torch_to_ir(module):
-    return Implementation("linear", {{"by": {who!r}}})
-
-@hookimpl({marks})
-def ir_to_torch(implementation):
-    made = nn.Linear(1, 2)
-    made.by = {who!r}
-    return made
-"""
+# --- what plugins say ---
 
 WRAPPERS = """
 from layergraph import hookimpl
@@ -124,62 +108,6 @@ def torch_to_ir(module):
 def ir_to_torch(implementation):
     return None
 """
-
-
-class Site:
-    """A folder of installed distributions."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-
-    def add(
-        self,
-        name: str,
-        source: str = HANDLERS,
-        marks: str = "",
-        entry_points: tuple[str, ...] = ("plugin",),
-        version: str = "1.0",
-        attribute: str = "",
-    ) -> None:
-        lines = ["[layergraph]"]
-        for entry_point in entry_points:
-            who = name if entry_point == "plugin" else f"{name}:{entry_point}"
-            # Tests share one interpreter: no two may import a module of the same name.
-            module = re.sub(r"\W", "_", f"{self.folder.parent.name}_{name}_{entry_point}")
-            code = source.format(marks=marks, who=who)
-            (self.folder / f"{module}.py").write_text(code)
-            lines.append(f"{entry_point} = {module}{attribute}")
-        escaped = re.sub(r"\W", "_", name)
-        info = self.folder / f"{escaped}-{version}.dist-info"
-        info.mkdir()
-        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        (info / "METADATA").write_text(metadata)
-        (info / "entry_points.txt").write_text("\n".join(lines))
-
-
-def listed(*sites: Site) -> list[importlib_metadata.EntryPoint]:
-    found = importlib_metadata.distributions(path=[str(site.folder) for site in sites])
-    return [each for one in found for each in one.entry_points.select(group="layergraph")]
-
-
-def loaded(*sites: Site) -> tuple[Plugin, ...]:
-    return tuple(load_plugins(listed(*sites)))
-
-
-@pytest.fixture
-def make_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Site]:
-    def make(name: str) -> Site:
-        site = Site(tmp_path / name)
-        monkeypatch.syspath_prepend(site.folder)
-        return site
-
-    return make
-
-
-@pytest.fixture
-def site(make_site: Callable[[str], Site]) -> Site:
-    return make_site("site")
 
 
 # --- the levels ---

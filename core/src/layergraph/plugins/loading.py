@@ -88,7 +88,7 @@ def chosen_plugins(
         PluginError: nothing of a name is installed, or an installed plugin cannot be used and
             ``LAYERGRAPH_STRICT`` is set.
     """
-    names = frozenset(map(normalised, [disable] if isinstance(disable, str) else disable))
+    names = _names(disable)
     if plugins is None:
         known = {each.distribution for each in _installed()}
     else:
@@ -115,14 +115,13 @@ def discovered(disable: Collection[str] = ()) -> Discovered:
         disable: the names of distributions to leave out besides those that ``LAYERGRAPH_DISABLE``
             names; ``*`` for all third-party ones.
     """
-    said = [name.strip() for name in os.environ.get(DISABLE, "").split(",")]
-    by_environment = frozenset(normalised(name) for name in said if name)
+    by_environment, by_converter = _names(os.environ.get(DISABLE, "")), _names(disable)
     plugins: list[Plugin] = []
     left_out: list[LeftOut] = []
     for installed in _installed():
         if _is_disabled(installed.distribution, by_environment):
             left_out.append(_disabled(installed, f"{DISABLE} names it", f"change {DISABLE}"))
-        elif _is_disabled(installed.distribution, frozenset(disable)):
+        elif _is_disabled(installed.distribution, by_converter):
             left_out.append(_disabled(installed, "this converter disables it", "do not disable it"))
         else:
             loaded = _loaded(installed)
@@ -157,6 +156,12 @@ def load_plugins(entry_points: Iterable[importlib_metadata.EntryPoint]) -> Itera
 def normalised(name: str) -> str:
     """The name of a distribution as the Python packaging specifications compare names."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _names(said: str | Iterable[str]) -> frozenset[str]:
+    """Names of distributions, as they are compared; in a text they stand between commas."""
+    listed = said.split(",") if isinstance(said, str) else said
+    return frozenset(normalised(name.strip()) for name in listed if name.strip())
 
 
 class _Installed(NamedTuple):
