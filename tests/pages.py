@@ -105,7 +105,7 @@ class Shell:
         env: its environment, and nothing else.
     """
 
-    MARK = "--- done: "
+    MARK = "=== exit status "
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         self._bash = subprocess.Popen(
@@ -126,7 +126,7 @@ class Shell:
         """
         assert self._bash.stdin is not None
         assert self._bash.stdout is not None
-        self._bash.stdin.write(f"{{ {command}\n}} </dev/null; echo; echo '{self.MARK}' $?\n")
+        self._bash.stdin.write(f"{{ {command}\n}} </dev/null; printf '\\n{self.MARK}%d\\n' $?\n")
         self._bash.stdin.flush()
         printed: list[str] = []
         for line in self._bash.stdout:
