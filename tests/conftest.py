@@ -1,4 +1,4 @@
-"""What the tests that cross packages share."""
+"""What the tests of wheels share."""
 
 from __future__ import annotations
 
@@ -7,19 +7,38 @@ from pathlib import Path
 
 import pytest
 
-from tests.sites import Site
+from tests.environment import PACKAGES, THIRD_PARTY, Environment, build
 
 
-@pytest.fixture
-def make_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Site]:
-    def make(name: str) -> Site:
-        site = Site(tmp_path / name)
-        monkeypatch.syspath_prepend(site.folder)
-        return site
-
-    return make
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheels")
+    build(folder, *PACKAGES, *THIRD_PARTY)
+    return folder
 
 
-@pytest.fixture
-def site(make_site: Callable[[str], Site]) -> Site:
-    return make_site("site")
+@pytest.fixture(scope="session")
+def wheel(wheels: Path) -> Callable[[str], Path]:
+    def find(distribution: str) -> Path:
+        (found,) = wheels.glob(f"{distribution.replace('-', '_')}-*.whl")
+        return found
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def core_only(
+    tmp_path_factory: pytest.TempPathFactory, wheel: Callable[[str], Path]
+) -> Environment:
+    environment = Environment.create(tmp_path_factory.mktemp("core_only"))
+    environment.pip("install", wheel("layergraph"))
+    return environment
+
+
+@pytest.fixture(scope="session")
+def complete(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Environment:
+    environment = Environment.create(tmp_path_factory.mktemp("complete"))
+    # By file, and not by name: a package of that name elsewhere is none of our business.
+    ours = sorted(wheels.glob("layergraph[-_]*.whl"))
+    environment.pip("install", "--find-links", wheels, *ours)
+    return environment

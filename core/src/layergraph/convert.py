@@ -28,7 +28,7 @@ def to_ir(
 
     Args, returns and raises as :meth:`layergraph.torch2ir.Torch2Ir.convert`.
     """
-    return _torch2ir().convert(model, args, kwargs, values=values, modes=modes)
+    return default_torch2ir().convert(model, args, kwargs, values=values, modes=modes)
 
 
 def to_torch(
@@ -47,7 +47,8 @@ def to_torch(
 
 
 @functools.cache
-def _torch2ir() -> Torch2Ir:
+def default_torch2ir() -> Torch2Ir:
+    """The converter of :func:`to_ir`."""
     return Torch2Ir()
 
 

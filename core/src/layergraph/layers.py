@@ -12,6 +12,7 @@ A plugin for classes of others lists rows, one for its own is a decorated class:
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import warnings
@@ -177,8 +178,10 @@ class Layer:
         return self._make(data)
 
     def _make(self, data: Mapping[str, Value]) -> nn.Module:
+        # Copies: a list that a module keeps is its own, and not the implementation's.
+        values = copy.deepcopy(dict(data))
         return self.cls(
-            **{name: self._writers.get(name, _as_it_is)(value) for name, value in data.items()}
+            **{name: self._writers.get(name, _as_it_is)(value) for name, value in values.items()}
         )
 
     def _read(self, module: nn.Module, name: str) -> Any:
@@ -201,7 +204,7 @@ def _type_of(cls: type[nn.Module]) -> str:
     if not isinstance(cls, type) or not issubclass(cls, nn.Module):
         raise PluginError(f"{cls!r} is no class of modules; give a subclass of torch.nn.Module")
     name = cls.__name__
-    if getattr(nn, name, None) is not cls and name.lower() in _types_of_torch():
+    if getattr(nn, name, None) is not cls and name.lower() in types_of_torch():
         home = cls.__module__.partition(".")[0]
         raise PluginError(
             f"{cls.__module__}.{cls.__qualname__} would have the type of a layer of torch; give it "
@@ -212,7 +215,8 @@ def _type_of(cls: type[nn.Module]) -> str:
 
 
 @functools.cache
-def _types_of_torch() -> frozenset[str]:
+def types_of_torch() -> frozenset[str]:
+    """The types that layers of torch have, where nothing else is said."""
     return frozenset(name.lower() for name, each in vars(nn).items() if isinstance(each, type))
 
 

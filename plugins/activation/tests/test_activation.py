@@ -74,6 +74,7 @@ CASES = {
 
 
 class TestActivation(LayerTests):
+    distribution = "layergraph-activation"
     classes = layers_of(torch.nn.modules.activation)
     cases = CASES
 

@@ -64,6 +64,7 @@ CASES = {
 
 
 class TestConv(LayerTests):
+    distribution = "layergraph-conv"
     classes = layers_of(torch.nn.modules.conv) | layers_of(torch.nn.modules.fold)
     cases = CASES
 

@@ -24,6 +24,7 @@ CASES = {
 
 
 class TestDistance(LayerTests):
+    distribution = "layergraph-distance"
     classes = layers_of(torch.nn.modules.distance)
     cases = CASES
 

@@ -29,6 +29,7 @@ CASES = {
 
 
 class TestDropout(LayerTests):
+    distribution = "layergraph-dropout"
     classes = layers_of(torch.nn.modules.dropout)
     cases = CASES
 

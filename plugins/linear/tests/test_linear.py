@@ -17,6 +17,7 @@ CASES = {
 
 
 class TestLinear(LayerTests):
+    distribution = "layergraph-linear"
     classes = layers_of(torch.nn.modules.linear)
     cases = CASES
 

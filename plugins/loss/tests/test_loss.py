@@ -1,5 +1,6 @@
 """Losses there and back."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -121,10 +122,14 @@ ADAPTIVE = {
 }
 
 
+def make(cls, arguments):
+    return cls(**copy.deepcopy(arguments))  # of layers and tensors each has its own
+
+
 CASES = {
     **{
         f"{cls.__name__} of {what} {index} {', '.join(arguments)}".strip(): Case(
-            partial(cls, **arguments), inputs
+            partial(make, cls, arguments), inputs
         )
         for what, (inputs, losses) in BY_INPUTS.items()
         for cls, variants in losses.items()
@@ -132,7 +137,7 @@ CASES = {
     },
     **{
         f"LinearCrossEntropyLoss {name}": Case(
-            partial(nn.LinearCrossEntropyLoss, 3, 4, **arguments), [(5, 3), CLASSES]
+            partial(make, partial(nn.LinearCrossEntropyLoss, 3, 4), arguments), [(5, 3), CLASSES]
         )
         for name, arguments in LINEAR.items()
     },
@@ -151,6 +156,7 @@ CASES = {
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # NLLLoss2d is deprecated
 class TestLoss(LayerTests):
+    distribution = "layergraph-loss"
     classes = layers_of(torch.nn.modules.loss) | layers_of(torch.nn.modules.adaptive)
     cases = CASES
 

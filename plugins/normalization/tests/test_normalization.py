@@ -69,6 +69,7 @@ CASES = {
 
 
 class TestNormalization(LayerTests):
+    distribution = "layergraph-normalization"
     classes = (
         layers_of(torch.nn.modules.normalization)
         | layers_of(torch.nn.modules.batchnorm)

@@ -35,6 +35,7 @@ CASES = {
 
 
 class TestPadding(LayerTests):
+    distribution = "layergraph-padding"
     classes = layers_of(torch.nn.modules.padding)
     cases = CASES
 

@@ -88,6 +88,7 @@ CASES = {
 
 
 class TestPooling(LayerTests):
+    distribution = "layergraph-pooling"
     classes = layers_of(torch.nn.modules.pooling)
     cases = CASES
 

@@ -65,6 +65,7 @@ CASES = {
 
 
 class TestRecurrent(LayerTests):
+    distribution = "layergraph-recurrent"
     # The base is no layer: it has no forward.
     classes = layers_of(torch.nn.modules.rnn) - {nn.RNNBase, nn.modules.rnn.RNNCellBase}
     cases = CASES

@@ -39,6 +39,7 @@ CASES = {
 
 
 class TestShape(LayerTests):
+    distribution = "layergraph-shape"
     classes = (
         layers_of(torch.nn.modules.channelshuffle)
         | layers_of(torch.nn.modules.flatten)

@@ -57,6 +57,7 @@ CASES = {
 
 
 class TestSparse(LayerTests):
+    distribution = "layergraph-sparse"
     classes = layers_of(torch.nn.modules.sparse)
     cases = CASES
 

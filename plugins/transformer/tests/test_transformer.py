@@ -118,6 +118,7 @@ CASES = {
 
 
 class TestTransformer(LayerTests):
+    distribution = "layergraph-transformer"
     classes = layers_of(torch.nn.modules.transformer)
     cases = CASES
 

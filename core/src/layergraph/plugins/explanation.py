@@ -222,6 +222,6 @@ def _asked(each: HookImplementation, verdict: Verdict, reason: str = "") -> Aske
 def _place(source: Any) -> tuple[str, int]:
     try:
         written = inspect.unwrap(source)
-        return inspect.getsourcefile(written) or "", inspect.getsourcelines(written)[1] or 1
+        return inspect.getsourcefile(written) or "", inspect.findsource(written)[1] + 1
     except (OSError, TypeError, ValueError):  # made at run time, or in C
         return "", 0

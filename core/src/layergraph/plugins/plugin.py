@@ -121,9 +121,8 @@ def _read(plugin: Plugin) -> Iterator[HookImplementation]:
     rows = marked_layers(holder) if isinstance(holder, ModuleType) else []
     if rows:
         yield from _answering(rows, plugin, _level(plugin, {}), rows[0].cls)
-    found = bool(rows)
+    functions = []
     for name, function, options in marked_functions(holder):
-        found = True
         hook = options.get("specname") or name
         if hook not in _HOOKS and options.get("optionalhook"):
             continue
@@ -131,10 +130,14 @@ def _read(plugin: Plugin) -> Iterator[HookImplementation]:
         _check(hook, function, is_wrapper=is_wrapper)
         level = _level(plugin, options)
         if hook == "layers":
-            yield from _answering(_listed(function), plugin, level, function)
+            rows = _listed(function)
+            yield from _answering(rows, plugin, level, function)
         else:
-            yield HookImplementation(hook, level, function, function, plugin, is_wrapper)
-    if not found:
+            functions.append(
+                HookImplementation(hook, level, function, function, plugin, is_wrapper)
+            )
+    yield from functions
+    if not rows and not functions:
         raise PluginError("it implements no hook; mark its functions with layergraph.hookimpl")
 
 

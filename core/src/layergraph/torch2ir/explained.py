@@ -46,7 +46,7 @@ def explained(
         raise PluginError(
             f"{subject!r} is neither a module nor a class of modules, for which handlers answer"
         )
-    named = str(subject).partition("\n")[0]
+    named = _named(subject)
     found = chain(HOOK, named, hooks, own.implementations(subject), partial(_said_of, subject))
     if changes_its_call(subject):
         note = "it has forward hooks or a forward of its own: nobody is asked, it is traced through"
@@ -56,6 +56,13 @@ def explained(
     final = answer(subject)
     notes = () if final == found.answer else (f"the wrappers make of the answer {final}",)
     return Explanation(named, notes, (replace(found, answer=final),))
+
+
+def _named(module: nn.Module) -> str:
+    try:
+        return str(module).partition("\n")[0].removesuffix("(")
+    except Exception:  # it was changed after it was made, and its class does not know what to say
+        return type(module).__qualname__
 
 
 def _bare(cls: type[nn.Module]) -> nn.Module:

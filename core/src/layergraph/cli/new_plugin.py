@@ -1,0 +1,97 @@
+"""A new plugin: a package that works, to be changed."""
+
+from __future__ import annotations
+
+import importlib.resources
+import importlib.util
+import keyword
+import re
+import sys
+import tempfile
+from pathlib import Path
+from string import Template
+
+from layergraph.errors import LayergraphError
+from layergraph.layers import types_of_torch
+from layergraph.plugins.loading import normalised
+from layergraph.plugins.plugin import BUILTIN_PREFIX
+
+# What is written where, from files of this package; None: an empty file.
+_FILES = {
+    "pyproject.toml": "pyproject.toml.template",
+    "README.md": "README.md.template",
+    "src/$package/__init__.py": "__init__.py.template",
+    "src/$package/py.typed": None,
+    "tests/test_$package.py": "test_package.py.template",
+}
+
+
+def create(name: str, folder: Path) -> Path:
+    """Make a package with one layer and its tests, which works as it is.
+
+    Args:
+        name: the name of the distribution, as it would be on PyPI: ``acme-layers``.
+        folder: where its folder, of that name, is to be.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        LayergraphError: the name cannot be the one of a plugin, there is something of that name in
+            the folder, or it cannot be written there. Nothing is written then.
+    """
+    said = _said(name)
+    target = folder / name
+    if target.exists() or target.is_symlink():
+        raise LayergraphError(f"{target}: it is there already; choose another name or folder")
+    try:
+        # Whole, or not at all.
+        with tempfile.TemporaryDirectory(prefix=".new-plugin-", dir=folder) as aside:
+            made = Path(aside, name)
+            for path, source in _FILES.items():
+                file = made / Template(path).substitute(said)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                text = "" if source is None else Template(_template(source)).substitute(said)
+                file.write_text(text, encoding="utf-8", newline="\n")
+            made.rename(target)
+    except OSError as error:
+        raise LayergraphError(
+            f"{target}: it cannot be written: {error.strerror or error}; choose another folder"
+        ) from error
+    return target
+
+
+def _template(name: str) -> str:
+    return importlib.resources.files(__package__).joinpath("template", name).read_text("utf-8")
+
+
+def _said(name: str) -> dict[str, str]:
+    """What the templates say of a plugin of a name.
+
+    Raises:
+        LayergraphError: it cannot be the name of one.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9._-]*[A-Za-z0-9]", name):
+        raise _refused(name, "is no name of a distribution", "use letters, digits and hyphens")
+    distribution = normalised(name)
+    package = distribution.replace("-", "_")
+    if f"{distribution}-".startswith(BUILTIN_PREFIX):
+        raise _refused(name, "is reserved for the built-in plugins")
+    if not package.isidentifier() or keyword.iskeyword(package):
+        raise _refused(name, f"would make a package {package!r}, which Python cannot import")
+    if package in sys.stdlib_module_names or _is_there(package):
+        raise _refused(name, f"would make a package {package!r}, and hide the one that is there")
+    if package in types_of_torch():
+        raise _refused(name, f"would give its layer the type of one of torch, {package!r}")
+    cls = "".join(part.capitalize() for part in package.split("_"))
+    return {"name": name, "distribution": distribution, "package": package, "cls": cls}
+
+
+def _is_there(package: str) -> bool:
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None  # a folder is no package yet
+
+
+def _refused(name: str, reason: str, cure: str = "") -> LayergraphError:
+    cure = cure or f"put the name of your project before it, as in 'acme-{name}'"
+    return LayergraphError(f"{name!r} {reason}; {cure}")

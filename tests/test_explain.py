@@ -1,0 +1,291 @@
+"""What is said of who answers: the whole chain, whoever declines and why, and what wraps it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import layergraph as lg
+from layergraph import Implementation
+from layergraph.errors import PluginError
+from layergraph.ir2torch import Ir2Torch
+from layergraph.plugins import installed_plugins
+from layergraph.torch2ir import Torch2Ir
+from tests.sites import Site, loaded
+
+DECLINES = """
+from layergraph import decline, hookimpl
+
+@hookimpl({marks})
+def torch_to_ir(module):
+    return decline("it is no Monday for {who}")
+
+@hookimpl({marks})
+def ir_to_torch(implementation):
+    return decline("it is no Monday for {who}")
+"""
+
+FAILS = """
+from layergraph import hookimpl
+
+@hookimpl({marks})
+def torch_to_ir(module):
+    raise OSError("out of {who}")
+
+@hookimpl({marks})
+def ir_to_torch(implementation):
+    raise OSError("out of {who}")
+"""
+
+WRAPS = """
+from dataclasses import replace
+from layergraph import hookimpl
+
+@hookimpl(wrapper=True, {marks})
+def torch_to_ir(module):
+    answer = yield
+    return answer and replace(answer, data={{**answer.data, "{who}.bits": 8}})
+"""
+
+# One class and one type, by functions that look before they answer.
+KNOWS = """
+from torch import nn
+from layergraph import Implementation, hookimpl
+
+@hookimpl
+def torch_to_ir(module):
+    if type(module) is nn.Linear:
+        return Implementation("linear", {{"in_features": module.in_features}})
+
+@hookimpl
+def ir_to_torch(implementation, children):
+    if implementation.type == "linear":
+        return nn.Linear(implementation.data["in_features"], 1)
+"""
+
+ROWS = """
+from torch import nn
+from layergraph import hookimpl
+from layergraph.layers import Layer
+
+@hookimpl({marks})
+def layers():
+    return [Layer(nn.Linear)]
+"""
+
+LINEAR = nn.Linear(1, 2)
+
+
+def verdicts(chain) -> dict[str | None, str]:
+    return {each.distribution: each.verdict for each in chain.asked}
+
+
+@pytest.fixture(params=["torch_to_ir", "ir_to_torch"])
+def explained(request: pytest.FixtureRequest) -> Callable[..., lg.plugins.explanation.Chain]:
+    """The chain of one direction, for a linear layer."""
+
+    def chain(plugins, register=None):
+        if request.param == "torch_to_ir":
+            converter, subject = Torch2Ir(plugins), LINEAR
+        else:
+            converter, subject = Ir2Torch(plugins), Implementation("linear", {"in_features": 1})
+        if register is not None:
+            register(converter)
+        (found,) = converter.explain(subject).chains
+        assert found.hook == request.param
+        return found
+
+    return chain
+
+
+def test_the_chain_is_in_the_order_in_which_they_are_asked(explained, site: Site):
+    site.add("zzz", marks="trylast=True")
+    site.add("layergraph-mmm")
+    site.add("bbb", DECLINES)
+    site.add("aaa", version="2.5")
+    site.add("yyy", DECLINES, marks="tryfirst=True")
+
+    def register(converter):
+        converter.register("linear", lambda _: None)
+        converter.register_override("linear", lambda _: None)
+
+    chain = explained(loaded(site), register)
+    assert [(each.distribution, each.level, each.verdict) for each in chain.asked] == [
+        (None, "override", "declines"),
+        (None, "registered", "declines"),
+        ("yyy", "third party tryfirst", "declines"),
+        ("bbb", "third party", "declines"),
+        ("aaa", "third party", "answers"),
+        ("layergraph-mmm", "built-in", "shadowed"),
+        ("zzz", "third party trylast", "shadowed"),
+    ]
+    assert chain.winner is chain.asked[4]
+    assert (chain.winner.version, chain.winner.entry_point) == ("2.5", "plugin")
+
+
+def test_it_says_where_each_handler_is_written(explained, site: Site):
+    site.add("aaa")
+    site.add("bbb", ROWS)
+    for each in explained(loaded(site)).asked:
+        assert Path(each.file).parent == site.folder
+        code = Path(each.file).read_text().splitlines()
+        assert code[each.line - 1].startswith("@hookimpl")
+
+
+def test_a_handler_can_say_why_it_declines(explained, site: Site):
+    site.add("aaa", DECLINES)
+    (asked,) = explained(loaded(site)).asked
+    assert asked.reason == "it is no Monday for aaa"
+
+
+def test_reasons_are_for_who_asks_and_no_conversion_stops(site: Site):
+    site.add("aaa", DECLINES)
+    site.add("layergraph-mmm")
+    assert Torch2Ir(loaded(site)).convert(LINEAR)["root"].data == {"by": "layergraph-mmm"}
+    assert lg.decline("nobody listens") is None
+
+
+def test_one_that_fails_keeps_those_behind_it_from_answering(explained, site: Site):
+    site.add("bbb", FAILS)
+    site.add("aaa")
+    chain = explained(loaded(site))
+    assert verdicts(chain) == {"bbb": "fails", "aaa": "shadowed"}
+    assert chain.asked[0].reason == "OSError: out of bbb"
+    assert chain.winner is None
+    assert "nobody answers, because one fails" in "\n".join(chain.lines())
+
+
+def test_a_tie_of_two_third_parties_is_pointed_out(explained, site: Site):
+    for name in ("aaa", "bbb"):
+        site.add(name)
+    chain = explained(loaded(site))
+    assert [each.distribution for each in chain.ties] == ["aaa"]
+    assert "a tie: aaa 1.0 (plugin) answers on the same level" in "\n".join(chain.lines())
+
+
+def test_what_the_order_decides_is_no_tie(explained, site: Site):
+    site.add("aaa", marks="tryfirst=True")
+    site.add("bbb", entry_points=("one", "two"))
+    site.add("layergraph-mmm")
+    site.add("layergraph-nnn")
+    for plugins in (loaded(site), loaded(site)[1:], loaded(site)[3:]):
+        assert explained(plugins).ties == ()
+
+
+def test_wrappers_are_shown_with_what_they_make_of_the_answer(site: Site):
+    site.add("aaa", WRAPS)
+    site.add("bbb", WRAPS)
+    site.add("layergraph-mmm")
+    converter = Torch2Ir(loaded(site))
+    explanation = converter.explain(LINEAR)
+    (chain,) = explanation.chains
+    assert [each.distribution for each in chain.wrappers] == ["bbb", "aaa"]
+    assert {each.verdict for each in chain.wrappers} == {"wraps"}
+    assert chain.winner.distribution == "layergraph-mmm"
+    assert chain.answer.data == {"by": "layergraph-mmm", "aaa.bits": 8, "bbb.bits": 8}
+    assert chain.answer.data == converter.convert(LINEAR)["root"].data
+    assert "the wrappers make of the answer" in str(explanation)
+
+
+def test_a_module_is_explained_in_both_directions():
+    there, back = lg.explain(nn.Linear(3, 2)).chains
+    assert (there.hook, back.hook) == ("torch_to_ir", "ir_to_torch")
+    assert there.winner.distribution == back.winner.distribution == "layergraph-linear"
+    assert there.answer == Implementation(
+        "linear", {"in_features": 3, "out_features": 2, "bias": True}
+    )
+
+
+def test_a_class_and_a_type_are_explained_by_the_rows_that_are_for_them():
+    there, back = lg.explain(nn.Conv2d).chains
+    assert there.winner.distribution == back.winner.distribution == "layergraph-conv"
+    assert back.subject == "conv2d"
+    assert lg.explain("conv2d").chains == (back,)
+
+
+def test_of_a_class_and_a_type_handlers_are_asked_who_look_at_them(site: Site):
+    site.add("aaa", KNOWS)
+    there, back = Torch2Ir(loaded(site)), Ir2Torch(loaded(site))
+    for known, unknown, converter in (
+        (nn.Linear, nn.Bilinear, there),
+        ("linear", "bilinear", back),
+    ):
+        (chain,) = converter.explain(known).chains
+        assert verdicts(chain) == {"aaa": "answers"}
+        (chain,) = converter.explain(unknown).chains
+        assert verdicts(chain) == {"aaa": "declines"}
+
+
+def test_why_a_row_declines():
+    class Own(nn.Linear):
+        pass
+
+    changed, pruned = nn.Linear(1, 2), nn.Linear(1, 2)
+    changed.in_features = 7
+    del pruned.in_features
+    for module, reason in (
+        (Own(1, 2), "a subclass of Linear may compute something else"),
+        (changed, "it was changed after it was made"),
+        (pruned, "'in_features' cannot be read off it"),
+    ):
+        explanation = lg.explain(module)
+        (asked,) = [
+            each for each in explanation.chains[0].asked if each.distribution == "layergraph-linear"
+        ]
+        assert asked.verdict == "declines"
+        assert reason in asked.reason
+        assert "it is traced through" in str(explanation)
+
+
+def test_of_a_module_with_hooks_nobody_is_asked():
+    module = nn.Linear(1, 2)
+    module.register_forward_hook(lambda *_: None)
+    explanation = lg.explain(module)
+    assert "nobody is asked" in str(explanation)
+    assert explanation.chains[0].answer is None
+
+
+def test_the_core_builds_modules_without_handlers_itself():
+    assert "the core builds the type 'module' itself" in str(lg.explain("module"))
+
+
+def test_who_is_disabled_is_not_in_the_chain():
+    explanation = lg.explain(nn.Linear(1, 2), disable=["layergraph-linear"])
+    assert explanation.chains[0].winner is None
+    assert "layergraph-linear" not in str(explanation)
+
+
+def test_it_is_plain_data_too():
+    explanation = lg.explain(nn.Linear(1, 2))
+    form = json.loads(json.dumps(explanation.to_dict()))
+    assert form["chains"][0]["winner"]["distribution"] == "layergraph-linear"
+    assert form["chains"][0]["asked"][0].keys() == {
+        "distribution",
+        "version",
+        "entry_point",
+        "level",
+        "file",
+        "line",
+        "verdict",
+        "reason",
+    }
+
+
+@pytest.mark.parametrize("subject", [3, None, int, torch.zeros(2)])
+def test_what_no_handler_answers_for_cannot_be_explained(subject: object):
+    with pytest.raises(PluginError, match="neither a module nor a class"):
+        lg.explain(subject)
+
+
+def test_explaining_changes_nothing():
+    module = nn.Linear(1, 2)
+    before = [dict(vars(each.implementation)) for each in installed_plugins()]
+    members = dict(vars(module))
+    lg.explain(module)
+    assert vars(module) == members
+    assert [dict(vars(each.implementation)) for each in installed_plugins()] == before
