@@ -12,7 +12,7 @@ import torch
 import layergraph as lg
 from layergraph.cli.app import run
 
-PAGE = (Path(__file__).parents[1] / "docs" / "command-line.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "command-line.md").read_text()
 EXAMPLES = re.findall(r"^```console\n(.*?)^```\n", PAGE, re.DOTALL | re.MULTILINE)
 
 
@@ -31,12 +31,14 @@ def command(tmp_path, monkeypatch, capsys):
 
 def _matches(shown, printed):
     """Whether a text is what an example shows; three dots stand for anything."""
-    pattern = ".*".join(re.escape(part) for part in shown.split("…"))
+    pattern = ".*".join(re.escape(part) for part in shown.split("..."))
     return re.fullmatch(pattern, printed, re.DOTALL)
 
 
 def test_examples_of_the_page(command, tmp_path):
-    (code,) = re.findall(r"^```python\n(.*?)^```\n", PAGE, re.DOTALL | re.MULTILINE)
+    (code,) = re.findall(
+        r"^```python title=\"models.py\"\n(.*?)^```\n", PAGE, re.DOTALL | re.MULTILINE
+    )
     (tmp_path / "models.py").write_text(code)
     torch.save(torch.nn.ReLU(), tmp_path / "model.pt")
     try:

@@ -17,6 +17,7 @@ from layergraph.cli.check import check
 from layergraph.cli.convert import convert
 from layergraph.cli.diff import diff
 from layergraph.cli.explain import explain
+from layergraph.cli.new import new_plugin
 from layergraph.cli.output import one_line, warn
 from layergraph.cli.plugins import plugins
 from layergraph.cli.show import show
@@ -35,7 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for each in (show, check, diff, convert, explain, plugins):
+for each in (show, check, diff, convert, explain, plugins, new_plugin):
     app.command()(each)
 
 
