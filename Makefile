@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PACKAGES := core $(sort $(wildcard plugins/*))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test zoo bench fuzz test-oldest check format clean
+.PHONY: help demo test docs zoo bench fuzz test-oldest check format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ demo: $(VENV)/.ready ## convert torchvision's resnet18, print its IR, rebuild it
 
 test: $(VENV)/.ready ## run every package's tests
 	$(BIN)/python -m pytest
+
+docs: $(VENV)/.ready ## build the documentation into site/; a warning is an error
+	$(BIN)/zensical build --clean --strict
 
 zoo: $(VENV)/.ready ## convert hundreds of models of torchvision and transformers, compare what comes back
 	$(BIN)/python -m zoo
@@ -60,4 +63,4 @@ format: $(VENV)/.ready ## mend format and lint where that can be done by itself
 	$(BIN)/ruff check --fix .
 
 clean: ## remove .venv and what tools left behind
-	rm -rf $(VENV) .venv-oldest .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest site .cache .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis

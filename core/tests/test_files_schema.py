@@ -13,7 +13,8 @@ import layergraph as lg
 from layergraph.files.document import from_document, to_document
 from layergraph.files.faults import FaultError
 
-SCHEMA = json.loads((Path(__file__).parents[2] / "docs/file-format.schema.json").read_text())
+DOCS = Path(__file__).parents[2] / "docs"
+SCHEMA = json.loads((DOCS / "reference/file-format.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 VALUES = [
     *(None, True, 5, -(2**70), 0.5, -0.0, float("inf"), float("nan"), 1j, "text", b"bytes", ...),

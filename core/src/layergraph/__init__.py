@@ -13,6 +13,7 @@ from layergraph.ir import Edge, Implementation, Ir, Node, Ref, Symbol
 if TYPE_CHECKING:
     from layergraph.convert import to_ir, to_torch
     from layergraph.declining import decline
+    from layergraph.difference import diff
     from layergraph.explaining import explain
     from layergraph.files.limits import Limits
     from layergraph.files.load import load, load_model
@@ -32,6 +33,7 @@ __all__ = [
     "Ref",
     "Symbol",
     "decline",
+    "diff",
     "example_inputs",
     "explain",
     "hookimpl",
@@ -48,6 +50,7 @@ __all__ = [
 _HOMES = {
     "Limits": "layergraph.files.limits",
     "decline": "layergraph.declining",
+    "diff": "layergraph.difference",
     "example_inputs": "layergraph.inputs",
     "explain": "layergraph.explaining",
     "hookimpl": "layergraph.hookspecs",

@@ -1,1 +1,18 @@
-"""The command line."""
+"""The command ``layergraph``: one file for each of its commands."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line, and end the process with its exit code."""
+    try:
+        from layergraph.cli.app import run
+    except ModuleNotFoundError as error:
+        if error.name not in ("rich", "typer"):
+            raise
+        message = f"layergraph: the command needs {error.name}: pip install 'layergraph[cli]'"
+        print(message, file=sys.stderr)  # noqa: T201 -- there is nothing else to say it with
+        sys.exit(2)
+    sys.exit(run())

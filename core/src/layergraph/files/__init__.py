@@ -1,4 +1,4 @@
 """Models in files: ``.json`` for the structure, ``.safetensors`` for the structure and the weights.
 
-``docs/file-format.md`` is the specification. Reading the structure needs no PyTorch.
+``docs/reference/file-format.md`` is the specification. Reading the structure needs no PyTorch.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from layergraph.convert import default_ir2torch
 from layergraph.errors import BuildError, FileError, PluginError, StateError
 from layergraph.files.container import CODES, Stored
 from layergraph.files.limits import Limits
-from layergraph.files.opening import Opened
+from layergraph.files.opening import Opened, Part
 from layergraph.functions import FACTORIES, Functions
 from layergraph.ir import FUNCTION, Ir
 from layergraph.ir2torch.converter import device_of
 from layergraph.ir2torch.load import Key
+from layergraph.ir2torch.skeleton import Skeleton
 from layergraph.ir2torch.tree import post_order
 
 
@@ -32,19 +33,33 @@ def build(
     limits: Limits,
 ) -> nn.Module:
     """Build the model that open files hold: see :func:`layergraph.load_model`."""
-    converter = default_ir2torch()
     with _in_file(model):
-        _check_paths(model.ir, limits)
-        _check_functions(model, Functions(converter.hooks.named_functions()))
         if dtype is not None and not dtype.is_floating_point:
             raise StateError(f"{dtype} is no floating dtype; give one, or none")
-        largest = max((stored.numbers for _, stored in model.weights.values()), default=0)
-        values = [spec.value for each in model.ir.values() for spec in each.tensors.values()]
-        largest = max(largest, *(len(value or b"") for value in values), limits.tensor_numbers)
         target = device_of(device)
-        most = max(limits.tensors, 4 * (len(model.weights) + len(values)))
-        skeleton = converter.skeleton(model.ir, _Budget(limits, largest, most))
+        skeleton = _skeleton(model, limits)
         return skeleton.fill(_weights(model, skeleton.listed), target, dtype)
+
+
+def build_skeleton(model: Opened, limits: Limits) -> Skeleton:
+    """Build the structure that open files hold, whether or not they hold weights.
+
+    Raises:
+        FileError, BuildError, PluginError: as for :func:`layergraph.load_model`.
+    """
+    with _in_file(model):
+        return _skeleton(model, limits)
+
+
+def _skeleton(model: Opened, limits: Limits) -> Skeleton:
+    converter = default_ir2torch()
+    _check_paths(model.ir, limits)
+    _check_functions(model, Functions(converter.hooks.named_functions()))
+    largest = max((stored.numbers for _, stored in model.weights.values()), default=0)
+    values = [spec.value for each in model.ir.values() for spec in each.tensors.values()]
+    largest = max(largest, *(len(value or b"") for value in values), limits.tensor_numbers)
+    most = max(limits.tensors, 4 * (len(model.weights) + len(values)))
+    return converter.skeleton(model.ir, _Budget(limits, largest, most))
 
 
 @contextmanager
@@ -164,14 +179,21 @@ def _weights(model: Opened, listed: Sequence[Key]) -> dict[str, torch.Tensor]:
             "it holds no weights; give them to layergraph.save, or build the model with weights "
             "of its own: layergraph.to_torch(layergraph.load(…))"
         )
+    found = mapped(model.weights)
+    for name, tensor in found.items():
+        if name in wanted:
+            found[name] = undisguised(tensor, wanted[name].dtype)
+    return found
+
+
+def mapped(stored: Mapping[str, tuple[Part, Stored]]) -> dict[str, torch.Tensor]:
+    """The tensors of open files by name, as far as can be without a copy."""
     maps: dict[Path, mmap.mmap] = {}
     found = {}
-    for name, (part, stored) in model.weights.items():
+    for name, (part, each) in stored.items():
         if part.path not in maps:
             maps[part.path] = mmap.mmap(part.file.fileno(), 0, access=mmap.ACCESS_COPY)
-        like = wanted.get(name)
-        tensor = _tensor(maps[part.path], part.header.data, stored)
-        found[name] = tensor if like is None else undisguised(tensor, like.dtype)
+        found[name] = _tensor(maps[part.path], part.header.data, each)
     return found
 
 

@@ -70,14 +70,42 @@ def opened(path: PathName, limits: Limits) -> Iterator[Opened]:
     """
     found = _found(Path(path))
     with ExitStack() as stack:
-        if found.name.endswith(INDEX_SUFFIX):
-            yield _of_parts(found, _indexed(found, limits, stack))
-        elif found.suffix == ".safetensors":
-            yield _of_parts(found, [_part(found, limits, stack)])
-        elif found.suffix == ".json":
+        if found.suffix == ".json" and not found.name.endswith(INDEX_SUFFIX):
             yield _of_text(found, limits)
         else:
-            raise FileError(f"{found}: no model has that suffix; give a .safetensors or .json file")
+            yield _of_parts(found, _parts(found, limits, stack))
+
+
+@contextmanager
+def opened_weights(path: PathName, limits: Limits) -> Iterator[dict[str, tuple[Part, Stored]]]:
+    """Open files for their weights alone: any program may have written them.
+
+    Args:
+        path: a ``.safetensors`` file, the index of several, or a folder with one of these.
+        limits: how much the files may make layergraph do.
+
+    Yields:
+        The name of each weight to the file that holds it, and where.
+
+    Raises:
+        FileError: a file cannot be read, or is of another form.
+    """
+    found = _found(Path(path))
+    with ExitStack() as stack:
+        stored = _stored(_parts(found, limits, stack))
+        yield {name: each for name, each in stored.items() if not name.startswith(VALUE_PREFIX)}
+
+
+def _parts(found: Path, limits: Limits, stack: ExitStack) -> list[Part]:
+    if found.name.endswith(INDEX_SUFFIX):
+        return _indexed(found, limits, stack)
+    if found.suffix == ".safetensors":
+        return [_part(found, limits, stack)]
+    raise FileError(f"{found}: no model has that suffix; give a .safetensors or .json file")
+
+
+def _stored(parts: list[Part]) -> dict[str, tuple[Part, Stored]]:
+    return {name: (part, each) for part in parts for name, each in part.header.tensors.items()}
 
 
 def _found(path: Path) -> Path:
@@ -139,7 +167,7 @@ def _of_parts(path: Path, parts: list[Part]) -> Opened:
     document: Any = None
     with reading(where):
         document = parse(text.encode("utf-8", "surrogatepass"))
-    stored = {name: (part, each) for part in parts for name, each in part.header.tensors.items()}
+    stored = _stored(parts)
     taken: set[str] = set()
 
     def read_value(form: Any, spot: Spot) -> bytes:

@@ -21,15 +21,17 @@ class _Bare:
 
 def render(ir: Implementations) -> str:
     """One line an implementation, and beneath it one line a node of its graph."""
+    return "\n".join(lines(ir))
+
+
+def lines(ir: Implementations) -> Iterator[str]:
+    """The lines of :func:`render`. Only names that hold a line break make more of one."""
     names = [ir.root, *(name for name in ir if name != ir.root)]
-    return "\n".join(line for name in names for line in _implementation(ir[name]))
+    return (line for name in names for line in _implementation(ir[name]))
 
 
 def _implementation(implementation: Implementation) -> Iterator[str]:
-    said = [f"{name}={_value(value)}" for name, value in implementation.data.items()]
-    if implementation.training is not None:
-        said.append("training" if implementation.training else "not training")
-    yield f"{implementation.name}: {implementation.type}({', '.join(said)})"
+    yield f"{implementation.name}: {layer_text(implementation)}"
     for name, spec in implementation.tensors.items():
         yield f"    {name}: {spec!r}"
     for graph in implementation.graphs:
@@ -37,12 +39,21 @@ def _implementation(implementation: Implementation) -> Iterator[str]:
             yield "  evaluating:" if graph is implementation.evaluation else "  training:"
         arguments = graph.arguments()
         for node in graph.in_execution_order():
-            yield f"    {_node(node, arguments[node.name])}"
+            yield f"    {node_text(node, arguments[node.name])}"
 
 
-def _node(node: Node, args: tuple[Value, ...]) -> str:
-    listed = [_value(arg) for arg in args]
-    listed += [f"{name}={_value(value)}" for name, value in node.kwargs.items()]
+def layer_text(implementation: Implementation) -> str:
+    """The type of an implementation, with its attributes: ``linear(in_features=1)``."""
+    said = [f"{name}={value_text(value)}" for name, value in implementation.data.items()]
+    if implementation.training is not None:
+        said.append("training" if implementation.training else "not training")
+    return f"{implementation.type}({', '.join(said)})"
+
+
+def node_text(node: Node, args: tuple[Value, ...]) -> str:
+    """What a node does, given its arguments, spelt out."""
+    listed = [value_text(arg) for arg in args]
+    listed += [f"{name}={value_text(value)}" for name, value in node.kwargs.items()]
     given = ", ".join(listed)
     if node.type == INPUT:
         return f"{node.name} = input({given})" if given else f"{node.name} = input"
@@ -55,9 +66,10 @@ def _node(node: Node, args: tuple[Value, ...]) -> str:
     return f"{node.name} = {node.type} {node.implementation}({given})"
 
 
-def _value(value: Value) -> str:
+def value_text(value: Value) -> str:
+    """A plain value: references and symbols by their bare names."""
     if type(value) is Record:
-        fields = ", ".join(f"{name}={_value(item)}" for name, item in value.fields.items())
+        fields = ", ".join(f"{name}={value_text(item)}" for name, item in value.fields.items())
         return f"{value.type}({fields})"
     return repr(map_leaves(_leaf, value))
 

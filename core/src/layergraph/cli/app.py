@@ -1,0 +1,93 @@
+"""The commands, and what becomes of their errors.
+
+An exit code is 0 if all is well; 1 if the answer is no; 2 for wrong usage and for trouble.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+import typer
+from typer.main import get_command
+
+from layergraph.cli.check import check
+from layergraph.cli.convert import convert
+from layergraph.cli.diff import diff
+from layergraph.cli.explain import explain
+from layergraph.cli.output import one_line, warn
+from layergraph.cli.plugins import plugins
+from layergraph.cli.show import show
+from layergraph.errors import InvalidIrError, LayergraphError
+
+NO = 1
+TROUBLE = 2
+INTERRUPTED = 130
+CLOSED_PIPE = 141
+
+app = typer.Typer(
+    name="layergraph",
+    help="PyTorch models as graphs of layers, in files: look at them, check, compare, convert.",
+    add_completion=False,
+    # Plain text, whatever the terminal: no boxes, and a traceback only for what is a fault here.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for each in (show, check, diff, convert, explain, plugins):
+    app.command()(each)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command, and say what goes wrong in one line.
+
+    Args:
+        arguments: what stands behind ``layergraph``; None: what the process was given.
+
+    Returns:
+        The exit code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # What the terminal has no characters for is escaped.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: warn(message)
+        try:
+            code = get_command(app).main(
+                args=None if arguments is None else list(arguments),
+                prog_name="layergraph",
+                standalone_mode=False,
+            )
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            return _said("interrupted", INTERRUPTED)
+        except BrokenPipeError:
+            # Else Python would try to write what is left, once more, as it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return CLOSED_PIPE
+        except typer.TyperException as error:
+            # A context knows which command it was that was used wrongly.
+            command = getattr(getattr(error, "ctx", None), "command_path", "layergraph")
+            return _said(f"{error.format_message().rstrip('.')}; see {command} --help", TROUBLE)
+        except LayergraphError as error:
+            return _said(_told(error), TROUBLE)
+        except MemoryError:
+            return _said("there is too little memory", TROUBLE)
+        except OSError as error:
+            return _said(f"{error.strerror or error}", TROUBLE)
+        return _said("interrupted", code) if code == INTERRUPTED else int(code or 0)
+
+
+def _told(error: LayergraphError) -> str:
+    if not isinstance(error, InvalidIrError):
+        return str(error)
+    first, *others = error.problems
+    more = f" (and {len(others)} more: layergraph check tells them)" if others else ""
+    return f"{first}{more}"
+
+
+def _said(message: str, code: int) -> int:
+    sys.stderr.write(f"layergraph: {one_line(message)}\n")
+    return code

@@ -1,0 +1,53 @@
+"""``layergraph check``: whether a model can be made of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layergraph.cli.output import as_json, counted, line, one_line
+from layergraph.errors import FileError, InvalidIrError, LayergraphError
+from layergraph.files.limits import DEFAULT_LIMITS
+from layergraph.files.opening import opened
+
+
+def check(
+    file: Annotated[Path, typer.Argument(help="A .safetensors or .json file, index or folder.")],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Check that a model can be made of a file.
+
+    The file is held to the limits of layergraph.load_model, the model is built without memory for
+    its tensors, and what it wants is compared with what the file holds. No weights are read. Exit
+    code 1: it cannot be.
+    """
+    found = {"layers": 0, "tensors": 0}
+    problems: list[str] = []
+    try:
+        with opened(file, DEFAULT_LIMITS) as model:
+            found = {"layers": len(model.ir), "tensors": len(model.weights)}
+            # A file that cannot be read is told before torch is there.
+            from layergraph.files.build import build, build_skeleton
+
+            if model.weights:
+                build(model, "meta", None, DEFAULT_LIMITS)
+            else:
+                build_skeleton(model, DEFAULT_LIMITS)
+    except InvalidIrError as error:
+        problems = [one_line(str(each)) for each in error.problems]
+    except LayergraphError as error:
+        if isinstance(error, FileError) and isinstance(error.__cause__, OSError):
+            raise
+        problems = [one_line(str(error))]
+    if json:
+        as_json({"file": str(file), "ok": not problems, **found, "problems": problems})
+    elif problems:
+        for each in problems:
+            line(each)
+    else:
+        weights = counted(found["tensors"], "tensor") if found["tensors"] else "no weights"
+        line(("OK", "green"), f": {file}: {counted(found['layers'], 'layer')}, {weights}")
+    return 1 if problems else 0

@@ -1,0 +1,116 @@
+"""``layergraph convert``: a model that Python makes, into a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from layergraph.cli.named import NamedError, called, named
+from layergraph.cli.output import counted, line
+from layergraph.errors import CaptureError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_TORCH_FILES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pth", ".safetensors"})
+
+
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="package.module:function, which gives the model when called.")
+    ],
+    out: Annotated[Path, typer.Argument(help="A .safetensors file, or .json for no weights.")],
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(help="An argument of the function, name=value, the value in JSON; again."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="A state dict, .safetensors or of torch.save, for the model's own."),
+    ] = None,
+    inputs: Annotated[
+        str | None,
+        typer.Option(help="package.module:function, which gives inputs to run the model with."),
+    ] = None,
+) -> None:
+    """Convert a model that a Python function makes.
+
+    The model runs once on the inputs. Without --inputs, plugins are asked for some; if none knows
+    any, the model is traced. The current folder is looked in for modules.
+    """
+    _check_usage(source, out, weights)
+    arguments = dict(map(_argument, arg or []))
+    # Imported before the current folder can hide anything.
+    import layergraph as lg
+    from layergraph.cli.weights import read_weights
+
+    model = _model(source, arguments)
+    if weights is None:
+        state_dict = called(f"state_dict() of what {source} gave", model.state_dict, {})
+    else:
+        state_dict = read_weights(weights)
+    ir = lg.to_ir(model, *_inputs(inputs, model))
+    lg.save(ir, out, None if out.suffix == ".json" else state_dict)
+    line(f"{out}: {counted(len(ir), 'layer')}")
+
+
+def _check_usage(source: str, out: Path, weights: Path | None) -> None:
+    if Path(source).suffix.lower() in _TORCH_FILES or Path(source).is_file():
+        raise NamedError(
+            f"{source} is a file: what torch saves is weights, or code that only running it would "
+            "show; name the function that makes the model, and give the file's state dict as "
+            f"--weights: layergraph convert package.module:function {out} --weights {source}"
+        )
+    if out.suffix not in (".json", ".safetensors"):
+        raise NamedError(f"{out}: give it the suffix .safetensors or .json")
+    if out.suffix == ".json" and weights is not None:
+        raise NamedError(f"{out}: a .json holds no weights; convert to .safetensors")
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    name, given, value = text.partition("=")
+    if not given or not name.isidentifier():
+        raise NamedError(f"--arg {text!r} is no argument; write name=value")
+    try:
+        return name, json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise NamedError(
+            f"--arg {text!r}: the value is no JSON ({error}); a text stands in quotes: "
+            f"'{name}=\"text\"'"
+        ) from None
+
+
+def _model(source: str, arguments: dict[str, Any]) -> nn.Module:
+    from torch import nn
+
+    model = called(source, named(source), arguments)
+    if not isinstance(model, nn.Module):
+        raise NamedError(
+            f"{source} gave a {type(model).__name__}; name a function that gives a torch.nn.Module"
+        )
+    return model
+
+
+def _inputs(
+    source: str | None, model: nn.Module
+) -> tuple[tuple[Any, ...] | None, dict[str, Any] | None]:
+    """The arguments to run the model with; None if it is to be traced."""
+    import layergraph as lg
+
+    if source is None:
+        try:
+            return lg.example_inputs(model)
+        except CaptureError:
+            return None, None
+    match called(source, named(source), {}):
+        case (tuple() | list() as args, dict() as kwargs) if all(
+            type(key) is str for key in kwargs
+        ):
+            return tuple(args), kwargs
+        case tuple() | list() as args:
+            return tuple(args), None
+        case only:
+            return (only,), None

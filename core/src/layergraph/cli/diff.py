@@ -1,0 +1,34 @@
+"""``layergraph diff``: how two files differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layergraph import difference
+from layergraph.cli.output import as_json, line
+from layergraph.files.load import load
+
+_STYLES = {"+": "green", "-": "red", "~": "yellow"}
+
+
+def diff(
+    a: Annotated[Path, typer.Argument(help="The file that was.")],
+    b: Annotated[Path, typer.Argument(help="The file that is.")],
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Compare the structures of two models.
+
+    Layers, attributes, tensors and wiring are compared, but not weights, nor the names of nodes.
+    Exit code 1: the two differ.
+    """
+    found = difference.diff(load(a), load(b))
+    if json:
+        as_json({"a": str(a), "b": str(b), "alike": not found, **found.to_dict()})
+    else:
+        for each in found.lines():
+            line((each, _STYLES.get(each.strip()[:1], "")))
+    return 1 if found else 0

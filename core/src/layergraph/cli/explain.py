@@ -1,0 +1,44 @@
+"""``layergraph explain``: who answers for a layer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from layergraph.cli.named import NamedError, named
+from layergraph.cli.output import as_json, line
+
+
+def explain(
+    subject: Annotated[
+        str, typer.Argument(metavar="TYPE", help="A type, or a class as package.module:Class.")
+    ],
+    disable: Annotated[
+        list[str] | None, typer.Option(help="Leave out the plugins of a distribution; again.")
+    ] = None,
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Show who answers for a layer, and why.
+
+    All who are asked are listed in order, with who would answer too, and who declines. Exit code 1:
+    nobody answers.
+    """
+    # Imported before the current folder can hide anything.
+    from torch import nn
+
+    import layergraph as lg
+
+    about: type[nn.Module] | str = subject
+    if ":" in subject:
+        about = named(subject)
+        if not (isinstance(about, type) and issubclass(about, nn.Module)):
+            raise NamedError(f"{subject} is no class of modules; name a class, or a type")
+    explanation = lg.explain(about, disable=disable or ())
+    if json:
+        as_json(explanation.to_dict())
+    else:
+        for each in str(explanation).splitlines():
+            line((each, "bold" if each.startswith("  * ") else ""))
+    return 0 if all(chain.winner for chain in explanation.chains) else 1

@@ -1,0 +1,65 @@
+"""What ``package.module:name`` names."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from layergraph.errors import LayergraphError, first_line
+
+
+class NamedError(LayergraphError):
+    """What a command was told to use cannot be had."""
+
+
+def named(text: str) -> Any:
+    """The object that a text names. Its module is imported, from the current folder too.
+
+    Raises:
+        NamedError: there is none.
+    """
+    home, _, way = text.partition(":")
+    if not all(part.isidentifier() for part in (*home.split("."), *way.split("."))):
+        raise NamedError(f"{text!r} names nothing; write package.module:function")
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        module = importlib.import_module(home)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{home}.".startswith(f"{error.name}."):
+            raise _failure(f"importing {home}", error) from error
+        where = "here or among what is installed"
+        raise NamedError(f"there is no module {error.name} {where}; correct {text!r}") from None
+    except (Exception, SystemExit) as error:
+        raise _failure(f"importing {home}", error) from error
+    try:
+        return functools.reduce(getattr, way.split("."), module)
+    except AttributeError:
+        raise NamedError(f"the module {home} has no {way}; correct {text!r}") from None
+
+
+def called(text: str, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """What a function gives that was named.
+
+    Raises:
+        NamedError: it cannot be called, or it fails.
+    """
+    if not callable(function):
+        raise NamedError(f"{text} is a {type(function).__name__}; name a function")
+    try:
+        return function(**arguments)
+    except (Exception, SystemExit) as error:
+        raise _failure(f"{text} failed", error) from error
+
+
+def _failure(what: str, error: BaseException) -> NamedError:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    said = f": {first_line(error)}" if str(error) else ""
+    return NamedError(f"{what}: {type(error).__name__}{said}{place}; mend it")

@@ -1,0 +1,112 @@
+"""``layergraph plugins``: what is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from layergraph.cli.output import as_json, line
+from layergraph.errors import first_line
+
+if TYPE_CHECKING:
+    from layergraph.plugins import Plugin
+
+
+def plugins(
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """List the installed plugins and what each handles.
+
+    Those that are asked first come first; last come those that are left out, and why. Exit code 1:
+    one of them is broken.
+    """
+    # They import torch, as plugins do.
+    from layergraph.plugins import Hooks, discovered
+
+    found = discovered()
+    hooks = Hooks(found.plugins, object()).implementations
+    asked = dict.fromkeys(each.plugin for each in hooks if each.plugin is not None)
+    forms = [_form(plugin) for plugin in asked]
+    _mark_shadowed(forms)
+    broken = [each for each in found.left_out if not each.is_disabled]
+    if json:
+        left_out = [
+            {name: getattr(each, name) for name in type(each).__slots__} for each in found.left_out
+        ]
+        as_json({"plugins": forms, "left_out": left_out})
+        return 1 if broken else 0
+    for form in forms:
+        _show(form)
+    for each in found.left_out:
+        line(("disabled " if each.is_disabled else "broken ", "red"), str(each))
+    return 1 if broken else 0
+
+
+def _form(plugin: Plugin) -> dict[str, Any]:
+    return {
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "entry_point": plugin.entry_point,
+        "builtin": plugin.is_builtin,
+        "hooks": [
+            {
+                "hook": each.hook,
+                "level": str(each.level),
+                "wrapper": each.is_wrapper,
+                "rows": each.table is not None,
+            }
+            for each in reversed(plugin.hooks)
+        ],
+        "layers": [
+            {"type": row.type, "class": f"{row.cls.__module__}:{row.cls.__qualname__}"}
+            for row in plugin.rows
+        ],
+        "functions": list(_functions(plugin)),
+    }
+
+
+def _functions(plugin: Plugin) -> Iterator[str]:
+    for each in plugin.hooks:
+        if each.hook == "functions" and not each.is_wrapper:
+            try:
+                yield from map(str, each.function())
+            except Exception as error:
+                yield f"(fails: {type(error).__name__}: {first_line(error)})"
+
+
+def _mark_shadowed(forms: list[dict[str, Any]]) -> None:
+    """Say of each layer whose row for the same type is asked before it."""
+    first: dict[str, str] = {}
+    for form in forms:
+        for layer in form["layers"]:
+            owner = first.setdefault(layer["type"], form["distribution"])
+            layer["shadowed_by"] = None if owner == form["distribution"] else owner
+
+
+def _show(form: dict[str, Any]) -> None:
+    levels = dict.fromkeys(each["level"] for each in form["hooks"])
+    line(
+        (form["distribution"], "bold"),
+        f" {form['version']} ({form['entry_point']}), {', '.join(levels)}",
+    )
+    own = dict.fromkeys(
+        each["hook"] + (" (wrapper)" if each["wrapper"] else "")
+        for each in form["hooks"]
+        if not each["rows"]
+    )
+    shown = {
+        "layers": [each["type"] for each in form["layers"] if not each["shadowed_by"]],
+        "shadowed": [
+            f"{each['type']} (by {each['shadowed_by']})"
+            for each in form["layers"]
+            if each["shadowed_by"]
+        ],
+        "hooks": list(own),
+        "functions": form["functions"],
+    }
+    for what, listed in shown.items():
+        if listed:
+            line(f"  {what}: {', '.join(listed)}")

@@ -1,0 +1,150 @@
+"""``layergraph show``: what is in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from layergraph.cli.output import as_json, counted, line
+from layergraph.cli.sizes import Size, Sizes, sizes_of
+from layergraph.files.limits import DEFAULT_LIMITS
+from layergraph.files.opening import Opened, opened
+from layergraph.files.values import encode
+from layergraph.ir import Implementation, Ir
+from layergraph.ir.text import layer_text, lines
+
+# A file may nest deeper than any terminal is wide.
+_DEEPEST_INDENT = 60
+
+
+def show(
+    file: Annotated[Path, typer.Argument(help="A .safetensors or .json file, index or folder.")],
+    depth: Annotated[
+        int | None, typer.Option(min=0, help="Show so many levels beneath the model.")
+    ] = None,
+    *,
+    graph: Annotated[
+        bool, typer.Option("--graph", help="Show how layers are wired, and no sizes.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the layers of a model, with attributes and sizes.
+
+    Numbers and bytes are those of all parameters and buffers that state dicts have; each tensor is
+    counted once. No weights are read.
+    """
+    with opened(file, DEFAULT_LIMITS) as model:
+        if graph:
+            wiring = list(lines(model.ir))
+            as_json({"file": str(file), "graph": wiring}) if json else _show_lines(wiring)
+            return
+        sizes = sizes_of(model, DEFAULT_LIMITS)
+        as_json(_form(file, model, sizes, depth)) if json else _show(model.ir, sizes, depth)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A layer in its place.
+
+    Attributes:
+        child: its name there.
+        level: how many modules it is inside of.
+        implementation: the layer.
+        seen: whether it was listed before, in another place.
+        size: that of all that is in it and not listed before.
+    """
+
+    child: str
+    level: int
+    implementation: Implementation
+    seen: bool
+    size: Size
+
+
+def _rows(ir: Ir, sizes: Sizes) -> list[_Row]:
+    """The layers of a model as its modules contain one another, each opened up once."""
+    found: list[tuple[str, int, str, bool]] = []
+    seen: set[str] = set()
+    stack = [(ir.root, 0, ir.root)]
+    while stack:
+        child, level, name = stack.pop()
+        found.append((child, level, name, name in seen))
+        if name not in seen:
+            seen.add(name)
+            children = ir[name].children or {}
+            stack += [(each, level + 1, target) for each, target in reversed(children.items())]
+    rows: list[_Row] = []
+    open_sizes: dict[int, Size] = {}  # by level, of what was passed, from the last one on
+    for child, level, name, was_seen in reversed(found):
+        size = open_sizes.pop(level + 1, Size())
+        size += Size() if was_seen else sizes.own.get(name, Size())
+        open_sizes[level] = open_sizes.get(level, Size()) + size
+        rows.append(_Row(child, level, ir[name], was_seen, size))
+    return rows[::-1]
+
+
+def _show_lines(wiring: list[str]) -> None:
+    for each in wiring:
+        line(each)
+
+
+def _show(ir: Ir, sizes: Sizes, depth: int | None) -> None:
+    rows = _rows(ir, sizes)
+    total = sizes.total
+    columns = _columns(total)
+    widths = [max(len(title), len(f"{count:,}")) for title, count in columns]
+    if sizes.are_known:
+        heads = [f"{title:>{width}}  " for (title, _), width in zip(columns, widths, strict=True)]
+        line(("".join([*heads, "layer"]), "bold"))
+    for row in rows:
+        if depth is None or row.level <= depth:
+            counts = zip(_columns(row.size), widths, strict=True)
+            shown = [f"{count:>{width},}  " for (_, count), width in counts]
+            line(("".join(shown) if sizes.are_known else "", "cyan"), *_told(row))
+    if sizes.are_known:
+        line(
+            f"{counted(len(ir), 'layer')}, {counted(total.tensors, 'tensor')}, "
+            f"{counted(total.numbers, 'number')}, {counted(total.bytes, 'byte')}"
+        )
+    else:
+        line(f"{counted(len(ir), 'layer')}; sizes are unknown: {sizes.reason}")
+
+
+def _columns(size: Size) -> list[tuple[str, int]]:
+    return [("numbers", size.numbers), ("bytes", size.bytes)]
+
+
+def _told(row: _Row) -> Iterator[str | tuple[str, str]]:
+    yield "  " * min(row.level, _DEEPEST_INDENT)
+    yield row.child, "bold"
+    said = f"see {row.implementation.name}" if row.seen else layer_text(row.implementation)
+    yield f": {said}"
+
+
+def _form(file: Path, model: Opened, sizes: Sizes, depth: int | None) -> dict[str, Any]:
+    def listed(row: _Row) -> dict[str, Any]:
+        each = row.implementation
+        return {
+            "name": each.name,
+            "child": row.child,
+            "level": row.level,
+            "seen": row.seen,
+            "type": each.type,
+            "data": {name: encode(value) for name, value in each.data.items()},
+            "training": each.training,
+            "size": asdict(row.size) if sizes.are_known else None,
+        }
+
+    rows = _rows(model.ir, sizes)
+    return {
+        "file": str(file),
+        "root": model.ir.root,
+        "has_weights": bool(model.weights),
+        "sizes": {"from": sizes.source, "reason": sizes.reason},
+        "total": asdict(sizes.total) if sizes.are_known else None,
+        "layers": [listed(row) for row in rows if depth is None or row.level <= depth],
+    }

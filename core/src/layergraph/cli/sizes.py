@@ -1,0 +1,114 @@
+"""How large the layers of a model are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from layergraph.errors import LayergraphError, first_line
+from layergraph.files.container import Stored
+from layergraph.files.limits import Limits
+from layergraph.files.opening import Opened
+from layergraph.ir import Ir
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Of some tensors, each counted once.
+
+    Attributes:
+        tensors: how many there are.
+        numbers: how many numbers are in them.
+        bytes: how many bytes these take.
+    """
+
+    tensors: int = 0
+    numbers: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Size) -> Size:
+        return Size(
+            self.tensors + other.tensors, self.numbers + other.numbers, self.bytes + other.bytes
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The sizes of a model's layers: of the parameters and buffers that state dicts have.
+
+    Attributes:
+        own: of what belongs to each implementation itself, by name; empty if they are unknown.
+        source: where they are from: ``file``, ``built`` or ``unknown``.
+        reason: why they are unknown.
+    """
+
+    own: Mapping[str, Size]
+    source: str
+    reason: str = ""
+
+    @property
+    def total(self) -> Size:
+        """That of the model."""
+        return sum(self.own.values(), Size())
+
+    @property
+    def are_known(self) -> bool:
+        """Whether there are any."""
+        return self.source != "unknown"
+
+
+def sizes_of(model: Opened, limits: Limits) -> Sizes:
+    """The sizes of a model's layers.
+
+    They come from the file, if it holds weights; else from building the model without memory for
+    its tensors, which needs PyTorch and the plugins.
+    """
+    if model.weights:
+        tensors: Iterator[tuple[str, Size]] = (
+            (name, _size(stored)) for name, (_, stored) in model.weights.items()
+        )
+        return Sizes(_by_owner(model.ir, tensors), "file")
+    try:
+        return Sizes(_by_owner(model.ir, _built(model, limits)), "built")
+    except LayergraphError as error:
+        return Sizes({}, "unknown", first_line(error))
+
+
+def _size(stored: Stored) -> Size:
+    return Size(1, stored.numbers, stored.length)
+
+
+def _built(model: Opened, limits: Limits) -> Iterator[tuple[str, Size]]:
+    # What looks at files with weights does without torch.
+    from layergraph.files.build import build_skeleton
+
+    seen: set[int] = set()
+    for key, tensor, persists in build_skeleton(model, limits).listed:
+        if persists and id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield key, Size(1, tensor.numel(), tensor.nbytes)
+
+
+def _by_owner(ir: Ir, tensors: Iterator[tuple[str, Size]]) -> dict[str, Size]:
+    """The sizes of tensors by the implementation that they belong to."""
+    most_dots = {
+        name: max((child.count(".") for child in each.children or ()), default=0)
+        for name, each in ir.items()
+    }
+    own = dict.fromkeys(ir, Size())
+    for key, size in tensors:
+        name, rest = ir.root, key.split(".")
+        while (step := _step(ir, name, rest, most_dots[name])) is not None:
+            name, rest = step
+        own[name] += size
+    return own
+
+
+def _step(ir: Ir, name: str, rest: list[str], most_dots: int) -> tuple[str, list[str]] | None:
+    """The child on the way to a tensor, and the rest of the way; None at its end."""
+    children = ir[name].children or {}
+    for count in range(1, min(most_dots + 2, len(rest))):
+        target = children.get(".".join(rest[:count]))
+        if target is not None:
+            return target, rest[count:]
+    return None

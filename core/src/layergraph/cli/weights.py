@@ -1,0 +1,46 @@
+"""The weights of a model, out of a file that any program may have written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from layergraph.errors import FileError, first_line
+from layergraph.files.build import mapped
+from layergraph.files.limits import DEFAULT_LIMITS
+from layergraph.files.opening import opened_weights
+
+_TENSORS = (torch.Tensor, nn.Parameter)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file of safetensors or of ``torch.save``. No code of it is run.
+
+    Raises:
+        FileError: the file cannot be read, or holds something else.
+    """
+    if path.suffix in (".safetensors", ".json") or path.is_dir():
+        with opened_weights(path, DEFAULT_LIMITS) as stored:
+            return mapped(stored)
+    try:
+        # Without the classes of layers: a file that may make layers may also change their classes.
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        remedy = "check the path and the rights"
+        raise FileError(f"{path}: {error.strerror or error}; {remedy}") from error
+    except Exception as error:
+        raise FileError(
+            f"{path}: it holds more than tensors, or is no file of torch.save ({first_line(error)})"
+            "; save model.state_dict()"
+        ) from None
+    if not isinstance(found, dict) or not found:
+        raise FileError(f"{path}: it holds no state dict; save model.state_dict()")
+    for name, tensor in found.items():
+        if type(name) is not str or type(tensor) not in _TENSORS:
+            raise FileError(
+                f"{path}: {name!r} is a {type(tensor).__name__} and no tensor; "
+                "save model.state_dict(), and nothing around it"
+            )
+    return found

@@ -1,0 +1,101 @@
+"""The documentation is built, and a warning fails it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CONFIG = tomllib.loads((ROOT / "zensical.toml").read_text())
+
+
+def build(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "zensical", "build", "--clean", "--strict"],
+        cwd=folder,
+        # What cannot reach the network cannot depend on it.
+        env={**os.environ, "NO_COLOR": "1", "https_proxy": "http://0.0.0.0:1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of all that the site is made of."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copy(ROOT / "zensical.toml", folder)
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    shutil.copytree(ROOT / "core/src", folder / "core/src")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(checkout: Path) -> Path:
+    built = build(checkout)
+    assert built.returncode == 0, built.stdout + built.stderr
+    # Problems in docstrings are told, but do not stop zensical.
+    assert built.stderr.split("\n") == ["No issues found", ""], built.stderr
+    return checkout / "site"
+
+
+def test_every_page_is_built_and_in_the_navigation(site: Path) -> None:
+    def pages(nav: object) -> Iterator[str]:
+        if isinstance(nav, str):
+            yield nav
+        else:
+            for each in nav.values() if isinstance(nav, dict) else nav:
+                yield from pages(each)
+
+    listed = list(pages(CONFIG["project"]["nav"]))
+    docs = ROOT / "docs"
+    assert sorted(listed) == sorted(str(page.relative_to(docs)) for page in docs.rglob("*.md"))
+    for page in listed:
+        name = page.removesuffix(".md").removesuffix("index")
+        assert (site / name / "index.html").exists(), page
+
+
+def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
+    loaded = re.compile(r"""<(?:link|script|img)\b[^>]*\b(?:href|src)="?(?:https?:)?//[^\s">]+""")
+    for page in site.rglob("*.html"):
+        assert not loaded.findall(page.read_text()), page
+
+
+def test_the_reference_holds_what_docstrings_say(site: Path) -> None:
+    hooks = (site / "reference/hooks/index.html").read_text()
+    for said in ('id="layergraph.hookspecs.torch_to_ir"', "is traced\nthrough"):
+        assert said in hooks
+    for page in (site / "reference").rglob("*.html"):
+        assert not re.search(r":[a-z]+:<code>", page.read_text()), f"{page}: roles of Sphinx"
+
+
+INDEX, ERRORS = "docs/index.md", "docs/reference/errors.md"
+MISTAKES = {
+    "a link to no page": (INDEX, "[x](nowhere.md)", "page does not exist"),
+    "a link to no heading": (INDEX, "[x](reference/ir.md#nowhere)", "anchor does not exist"),
+    "a reference to no object": (INDEX, "[x][layergraph.nowhere]", "unresolved autoref"),
+    "the docstring of no object": (ERRORS, "::: layergraph.nowhere", "could not be found"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_fails_the_build(site: Path, checkout: Path, mistake: str) -> None:
+    name, text, said = MISTAKES[mistake]
+    page = checkout / name
+    was = page.read_text()
+    page.write_text(f"{was}\n{text}\n")
+    try:
+        built = build(checkout)
+    finally:
+        page.write_text(was)
+    assert built.returncode != 0
+    assert said in built.stderr

@@ -1,0 +1,117 @@
+"""Pages whose commands are for a shell, done to the letter in a clean environment.
+
+The tutorial makes its environment itself, from nothing. The other pages begin where layergraph is
+installed. Nothing is downloaded: a new virtual environment sees the files of PyTorch and of what else
+is asked for, those of the environment that runs the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.pages import PAGES, ROOT, Shell, blocks, environment, follow
+from tests.test_wheels import closure, installed, tops
+
+TUTORIAL = ROOT / "docs/tutorial.md"
+SCRIPTS = [page for page in PAGES if any(each.language == "console" for each in blocks(page))]
+# What pip would download: what layergraph and the pages need, and what builds wheels.
+DOWNLOADED = ("layergraph", "numpy", "pytest", "hatchling", "editables", "setuptools")
+
+
+def reader(folder: Path, *path: Path) -> dict[str, str]:
+    """The environment of a reader, who has a folder, and some programs before those of the tests."""
+    return environment(
+        PATH=os.pathsep.join([*map(str, path), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        HOME=str(folder),
+        # A configuration of this machine is none of the reader's, and pip's notices are about pip.
+        PIP_CONFIG_FILE=os.devnull,
+        PIP_DISABLE_PIP_VERSION_CHECK="1",
+        PIP_NO_INDEX="1",
+        PIP_NO_BUILD_ISOLATION="0",  # pip reads it the other way round: off
+        PYTEST_ADDOPTS="-p no:cacheprovider",
+    )
+
+
+def checkout(folder: Path) -> None:
+    """Put into a folder what of the checkout is installed."""
+    ignored = shutil.ignore_patterns("tests", "__pycache__", "*.egg-info")
+    for part in ("core", "plugins"):
+        shutil.copytree(ROOT / part, folder / "layergraph" / part, ignore=ignored)
+
+
+def download(environment: Path) -> None:
+    """Let a new virtual environment see what pip would download for it."""
+    (site_packages,) = environment.glob("lib/python*/site-packages")
+    # Pythons before 3.12 bring one that is too old to build with, as pip would not do here.
+    for old in [*site_packages.glob("setuptools*"), *site_packages.glob("pkg_resources")]:
+        shutil.rmtree(old)
+    for name, distribution in closure(installed(), *DOWNLOADED).items():
+        if not name.startswith("layergraph"):
+            for top in tops(distribution):
+                link = site_packages / top.name
+                if not link.exists():
+                    link.symlink_to(top)
+
+
+def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
+    checkout(tmp_path)
+
+    def after(command: str) -> None:
+        if command == "python3 -m venv .venv":
+            download(tmp_path / "work/.venv")
+
+    follow(TUTORIAL, tmp_path, reader(tmp_path), after)
+    assert (tmp_path / "work/.venv").exists()
+
+
+@pytest.fixture(scope="module")
+def layergraph_is_installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment as the tutorial makes it."""
+    folder = tmp_path_factory.mktemp("machine")
+    checkout(folder)
+    shell = Shell(folder, reader(folder, folder / ".venv/bin"))
+    try:
+        shell.run("python3 -m venv .venv")
+        download(folder / ".venv")
+        plugins = " ".join(f"./plugins/{name}" for name in ("linear", "activation", "sequential"))
+        shell.run(f"cd layergraph && pip install --quiet ./core {plugins}")
+    finally:
+        shell.close()
+    return folder / ".venv"
+
+
+@pytest.fixture
+def programs(layergraph_is_installed: Path) -> Iterator[Path]:
+    """The programs of such an environment, which is put back afterwards."""
+    (site_packages,) = layergraph_is_installed.glob("lib/python*/site-packages")
+    before = installed(site_packages).keys()
+    yield layergraph_is_installed / "bin"
+    added = installed(site_packages).keys() - before
+    if added:
+        env = reader(layergraph_is_installed, layergraph_is_installed / "bin")
+        shell = Shell(layergraph_is_installed, env)
+        try:
+            shell.run(f"pip uninstall --yes {' '.join(added)}")
+        finally:
+            shell.close()
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in SCRIPTS if page != TUTORIAL],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_a_page_does_what_it_says(page: Path, programs: Path, tmp_path: Path) -> None:
+    follow(page, tmp_path, reader(tmp_path, programs))
+
+
+def test_no_file_of_a_page_is_left_unused() -> None:
+    for page in PAGES:
+        if any(each.title for each in blocks(page)):
+            assert page in SCRIPTS, page
