@@ -44,7 +44,7 @@ def test_type_checkers_find_nothing(made, tmp_path):
     tool("mypy", "--strict", "--cache-dir", str(tmp_path), "src", "tests", cwd=made)
 
 
-@pytest.mark.parametrize("name", ["a1", NAME, "acme-with-a-rather-long-name-for-its-layers"])
+@pytest.mark.parametrize("name", ["a1", NAME, "acme-fixed-point-arithmetic-layers"])
 def test_formatters_and_linters_find_nothing(name, tmp_path):
     made = create(name, tmp_path)
     tool("ruff", "format", "--isolated", "--no-cache", "--check", ".", cwd=made)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from layergraph.collection import without_collection
 from layergraph.errors import BuildError, first_line
 from layergraph.functions import Functions
 from layergraph.ir import Implementation, Ir, check
@@ -119,6 +120,7 @@ class Ir2Torch(Registry):
         builder, model, listed = self._built(ir, meta, weights_follow=True, around=around)
         return Skeleton(ir, model, builder.modules, listed, builder.values)
 
+    @without_collection()
     def _built(
         self,
         ir: Ir,

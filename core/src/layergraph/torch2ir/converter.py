@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from torch import nn
 
+from layergraph.collection import without_collection
 from layergraph.errors import (
     CaptureError,
     LayergraphError,
@@ -27,7 +28,6 @@ from layergraph.torch2ir.capture import ONE_AT_A_TIME, unsupported
 from layergraph.torch2ir.constants import Constants
 from layergraph.torch2ir.modes import Modes, capture
 from layergraph.torch2ir.own import Own, changes_its_call
-from layergraph.torch2ir.patches import without_collection
 from layergraph.torch2ir.questions import Values
 from layergraph.torch2ir.repeat import steady
 from layergraph.torch2ir.replay import Replaying

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -51,18 +50,6 @@ def _put(holder: Any, name: str, value: Any) -> None:
         delattr(holder, name)
     else:
         setattr(holder, name, value)
-
-
-@contextmanager
-def without_collection() -> Iterator[None]:
-    """Put off the search for garbage, which again and again would look at all that is kept."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 ORDINARY_DEPTH = 50
