@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.environment import closure, installed, tops
 from tests.pages import PAGES, ROOT, Shell, blocks, environment, follow
-from tests.test_wheels import closure, installed, tops
 
 TUTORIAL = ROOT / "docs/tutorial.md"
 SCRIPTS = [page for page in PAGES if any(each.language == "console" for each in blocks(page))]
 # What pip would download: what layergraph and the pages need, and what builds wheels.
-DOWNLOADED = ("layergraph", "numpy", "pytest", "hatchling", "editables", "setuptools")
+DOWNLOADED = ("layergraph", "rich", "typer", "numpy", "pytest", "hatchling", "editables", "setuptools")
 
 
 def reader(folder: Path, *path: Path) -> dict[str, str]:
@@ -82,7 +82,7 @@ def layergraph_is_installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shell.run("python3 -m venv .venv")
         download(folder / ".venv")
         plugins = " ".join(f"./plugins/{name}" for name in ("linear", "activation", "sequential"))
-        shell.run(f"cd layergraph && pip install --quiet ./core {plugins}")
+        shell.run(f"cd layergraph && pip install --quiet ./core[cli] {plugins}")
     finally:
         shell.close()
     return folder / ".venv"
