@@ -15,19 +15,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.environment import closure, installed, tops
 from tests.pages import PAGES, ROOT, Shell, blocks, environment, follow
-from tests.test_wheels import closure, installed, tops
 
 TUTORIAL = ROOT / "docs/tutorial.md"
 SCRIPTS = [page for page in PAGES if any(each.language == "console" for each in blocks(page))]
 # What pip would download: what layergraph and the pages need, and what builds wheels.
-DOWNLOADED = ("layergraph", "numpy", "pytest", "hatchling", "editables", "setuptools")
+DOWNLOADED = ("layergraph", "rich", "typer", "numpy", "pytest", "hatchling", "editables", "setuptools")
 
 
 def reader(folder: Path, *path: Path) -> dict[str, str]:
     """The environment of a reader, who has a folder, and some programs before those of the tests."""
     return environment(
-        PATH=os.pathsep.join([*map(str, path), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        PATH=os.pathsep.join(
+            [*map(str, path), str(Path(sys.executable).parent), os.environ["PATH"]]
+        ),
         HOME=str(folder),
         # A configuration of this machine is none of the reader's, and pip's notices are about pip.
         PIP_CONFIG_FILE=os.devnull,
@@ -80,7 +82,7 @@ def layergraph_is_installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shell.run("python3 -m venv .venv")
         download(folder / ".venv")
         plugins = " ".join(f"./plugins/{name}" for name in ("linear", "activation", "sequential"))
-        shell.run(f"cd layergraph && pip install --quiet ./core {plugins}")
+        shell.run(f"cd layergraph && pip install --quiet ./core[cli] {plugins}")
     finally:
         shell.close()
     return folder / ".venv"
