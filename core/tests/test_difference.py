@@ -178,6 +178,79 @@ def test_numbered_nodes_are_told_apart_from_those_that_moved_up():
     ]
 
 
+def _lines(one, other):
+    return str(lg.diff(lg.to_ir(one), lg.to_ir(other))).splitlines()
+
+
+def test_one_layer_more_in_a_sequence_is_one_layer_more():
+    layers = [nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)]
+    assert _lines(nn.Sequential(*layers), nn.Sequential(*layers[:2], nn.Tanh(), layers[2])) == [
+        "root:",
+        "  ~ children: ['2'] -> ['3']",
+        "  + node _2: _2 = tanh 2(_1)",
+        "  ~ node _3, args: [_1] -> [_2]",
+        "+ 2: tanh()",
+    ]
+    assert _lines(nn.Sequential(*layers), nn.Sequential(*layers[1:])) == [
+        "root:",
+        "  ~ children: ['1', '2'] -> ['0', '1']",
+        "  - node _0: _0 = linear removed 0(input_1)",
+        "  ~ node _0, args: [removed _0] -> [input_1]",
+        "- 0: linear(in_features=2, out_features=3, bias=True)",
+    ]
+    assert _lines(
+        nn.Sequential(*layers),
+        nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Dropout(), nn.Linear(5, 2)),
+    ) == [
+        "root:",
+        "  ~ children: ['2'] -> ['3']",
+        "  + node _2: _2 = dropout 2(_1)",
+        "  ~ node _3, args: [_1] -> [_2]",
+        "0:",
+        "  ~ attribute out_features: 3 -> 5",
+        "3:",
+        "  ~ attribute in_features: 3 -> 5",
+        "+ 2: dropout(p=0.5)",
+    ]
+
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(2))
+        self.up = nn.Linear(2, width)
+        self.down = nn.Linear(width, 2)
+
+    def forward(self, x):
+        return self.down(self.up(x)) * self.scale
+
+
+class Blocks(nn.Module):
+    def __init__(self, *widths):
+        super().__init__()
+        self.blocks = nn.ModuleList([Block(width) for width in widths])
+        self.blocks[-1].up.bias = self.blocks[-2].up.bias
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x) + self.blocks[-1].scale
+        return x
+
+
+def test_one_block_more_in_a_list_is_one_block_more():
+    assert _lines(Blocks(3, 4, 5, 5), Blocks(3, 7, 4, 5, 5)) == [
+        "root:",
+        "  + node blocks_1: blocks_1 = module blocks.1(add)",
+        "  + node add_1: add_1 = operator.add(blocks_1, scale)",
+        "  ~ node blocks_2, args: [add] -> [add_1]",
+        "blocks:",
+        "  ~ children: ['1', '2', '3'] -> ['2', '3', '4']",
+        "+ blocks.1: module()",
+        "+ blocks.1.up: linear(in_features=2, out_features=7, bias=True)",
+        "+ blocks.1.down: linear(in_features=7, out_features=2, bias=True)",
+    ]
+
+
 def test_print_shows_all_by_layer():
     difference = lg.diff(
         lg.to_ir(Model()), lg.to_ir(Model(width=5, last="head", function=torch.tanh))
