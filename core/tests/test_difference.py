@@ -47,8 +47,9 @@ def _renamed(ir, rename):
                 for key, node in graph.nodes.items()
             }
             edges = {
-                (names[src], names[sink]): Edge(names[src], names[sink], edge.data)
-                for (src, sink), edge in graph.edges.items()
+                pair: Edge(*pair, edge.data)
+                for ends, edge in graph.edges.items()
+                for pair in [tuple(names.get(end, end) for end in ends)]
             }
             graphs.append(Graph(nodes=nodes, edges=edges))
         implementations.append(
@@ -83,13 +84,18 @@ def test_every_single_edit_is_found(ir):
             _check_form(lg.diff(other, ir), name)
 
 
-@settings(ALWAYS, max_examples=20)
-@given(irs(), irs())
-def test_what_differs_is_what_is_not_equal_under_the_same_names(one, other):
-    alike = [_renamed(each, "n{}".format) for each in (one, other)]
-    assert bool(lg.diff(one, other)) == (alike[0] != alike[1])
-    if one != other:
-        _check_form(lg.diff(one, other), "two")
+@settings(ALWAYS, max_examples=25)
+@given(irs(), st.data())
+def test_what_differs_is_what_is_not_equal_under_the_same_names(ir, data):
+    other = copy.deepcopy(ir)
+    edits = st.sampled_from(sorted(CHANGES.keys() - {"name"}))
+    for name in data.draw(st.lists(st.sampled_from(list(ir)), max_size=2)):
+        CHANGES[data.draw(edits)](other[name])
+    alike = [_renamed(each, "n{}".format) for each in (ir, other)]
+    difference = lg.diff(ir, _renamed(other, lambda number: f"z{99 - number}"))
+    assert bool(difference) == (alike[0] != alike[1])
+    if difference:
+        _check_form(difference, "edits")
 
 
 @settings(ALWAYS, max_examples=50)
