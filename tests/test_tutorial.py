@@ -21,7 +21,16 @@ from tests.pages import PAGES, ROOT, Shell, blocks, environment, follow
 TUTORIAL = ROOT / "docs/tutorial.md"
 SCRIPTS = [page for page in PAGES if any(each.language == "console" for each in blocks(page))]
 # What pip would download: what layergraph and the pages need, and what builds wheels.
-DOWNLOADED = ("layergraph", "rich", "typer", "numpy", "pytest", "hatchling", "editables", "setuptools")
+DOWNLOADED = (
+    "layergraph",
+    "rich",
+    "typer",
+    "numpy",
+    "pytest",
+    "hatchling",
+    "editables",
+    "setuptools",
+)
 
 
 def reader(folder: Path, *path: Path) -> dict[str, str]:
