@@ -23,7 +23,7 @@ from tests.environment import (
 
 def test_there_is_something_to_build() -> None:
     assert PLUGINS
-    assert len(THIRD_PARTY) == 2
+    assert len(THIRD_PARTY) >= 2
 
 
 @pytest.mark.parametrize("folder", PACKAGES, ids=lambda each: each.name)
@@ -79,32 +79,6 @@ def test_the_demo_passes(complete: Environment) -> None:
     assert "fc = linear fc(flatten)" in done.stdout
     assert "layer1.0.conv1: conv2d(in_channels=64" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("OK: resnet18 ")
-
-
-WHO = """
-import json
-from torch import nn
-import layergraph as lg
-ir = lg.to_ir(nn.Linear(2, 3))
-plain = {"in_features": 2, "out_features": 3, "bias": True}
-made = lg.to_torch(lg.Ir([lg.Implementation("linear", plain, name="root")]))
-print(json.dumps({"to_ir": ir[ir.root].data, "to_torch": type(made).__name__}))
-"""
-PLAIN = {"in_features": 2, "out_features": 3, "bias": True}
-BUILT_IN = {"to_ir": PLAIN, "to_torch": "Linear"}
-ACME = {"to_ir": {**PLAIN, "by": "acme"}, "to_torch": "AcmeLinear"}
-
-
-def test_a_third_party_takes_over_by_being_installed_and_only_as_long(
-    complete: Environment, wheel: Callable[[str], Path]
-) -> None:
-    assert complete.report(WHO) == BUILT_IN
-    complete.pip("install", wheel("acme-linear"))
-    try:
-        assert complete.report(WHO) == ACME
-    finally:
-        complete.pip("uninstall", "--yes", "acme-linear")
-    assert complete.report(WHO) == BUILT_IN
 
 
 def test_the_demo_notices_a_handler_that_is_off_by_one_bit(
@@ -163,12 +137,21 @@ def test_the_ir_needs_no_torch(core_only: Environment) -> None:
     assert core_only.report(WITHOUT_TORCH) is False
 
 
+ONE_PLUGIN = """
+import json
+from torch import nn
+import layergraph as lg
+ir = lg.to_ir(nn.Linear(2, 3))
+print(json.dumps([ir[ir.root].type, type(lg.to_torch(ir)).__name__]))
+"""
+
+
 def test_a_plugin_installs_on_top_of_the_core(
     core_only: Environment, wheel: Callable[[str], Path]
 ) -> None:
     core_only.pip("install", wheel("layergraph-linear"))
     try:
-        assert core_only.report(WHO) == BUILT_IN
+        assert core_only.report(ONE_PLUGIN) == ["linear", "Linear"]
     finally:
         core_only.pip("uninstall", "--yes", "layergraph-linear")
 

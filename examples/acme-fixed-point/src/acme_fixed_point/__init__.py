@@ -1,0 +1,22 @@
+"""Fixed-point arithmetic for models: observe, choose widths, rewrite, generate.
+
+This is the plugin: layergraph finds in it the decorated layers and the wrappers.
+"""
+
+from acme_fixed_point.header import UnknownUnitError, c_header
+from acme_fixed_point.layers import FixedPointLinear, ObservedLinear
+from acme_fixed_point.rewriting import to_fixed_point
+from acme_fixed_point.widths import choose_widths, ir_to_torch, torch_to_ir
+
+layergraph_hooks = 1
+
+__all__ = [
+    "FixedPointLinear",
+    "ObservedLinear",
+    "UnknownUnitError",
+    "c_header",
+    "choose_widths",
+    "ir_to_torch",
+    "to_fixed_point",
+    "torch_to_ir",
+]

@@ -1,0 +1,48 @@
+"""The header that Acme's firmware is compiled with."""
+
+from __future__ import annotations
+
+import re
+
+from acme_fixed_point.widths import FRAC, TOTAL
+from layergraph import Implementation, Ir
+
+
+class UnknownUnitError(ValueError):
+    """A model needs something that Acme's chip does not have."""
+
+
+def c_header(ir: Ir) -> str:
+    """The sizes and widths of a model's layers, in the order in which they run.
+
+    Raises:
+        UnknownUnitError: the chip has no unit for a layer, or the layer has no widths.
+    """
+    flat = ir.flatten()
+    lines = ["#pragma once"]
+    for node in flat[flat.root].nodes.values():
+        if node.is_call:
+            lines += ["", *_lines(flat[node.implementation])]
+        elif node.type == "function":
+            raise UnknownUnitError(f"{node.name}: there is no unit for {node.implementation}")
+    return "\n".join(lines) + "\n"
+
+
+def _lines(layer: Implementation) -> list[str]:
+    name = re.sub(r"\W", "_", f"layer_{layer.name}").upper()
+    if layer.type == "relu":
+        return [f"#define {name}_IS_RELU 1"]
+    if layer.type != "linear":
+        raise UnknownUnitError(f"{layer.name}: there is no unit for {layer.type}")
+    if TOTAL not in layer.data:
+        raise UnknownUnitError(f"{layer.name}: it has no widths; choose_widths gives it some")
+    total_bits, inputs = int(str(layer.data[TOTAL])), int(str(layer.data["in_features"]))
+    numbers = {
+        "INPUTS": inputs,
+        "OUTPUTS": layer.data["out_features"],
+        "TOTAL_BITS": total_bits,
+        "FRAC_BITS": layer.data[FRAC],
+        # Products are twice as wide, and their sum has one bit more for each doubling.
+        "ACCUMULATOR_BITS": 2 * total_bits + inputs.bit_length(),
+    }
+    return [f"#define {name}_{what} {number}" for what, number in numbers.items()]

@@ -1,0 +1,24 @@
+"""From a model with widths to one that computes with them."""
+
+from __future__ import annotations
+
+from acme_fixed_point.widths import FRAC, TOTAL
+from layergraph import Ir
+
+
+def to_fixed_point(ir: Ir) -> Ir:
+    """A copy in which the linear layers that have widths are fixed-point ones.
+
+    Its model has the same weights, under the same keys.
+    """
+    changed = Ir.from_dict(ir.to_dict())
+    for each in changed.values():
+        if each.type == "linear" and TOTAL in each.data:
+            widths = {"total_bits": each.data[TOTAL], "frac_bits": each.data[FRAC]}
+            each.type, each.data = "fixedpointlinear", {**each.attributes, **widths}
+    for each in changed.values():
+        for graph in each.graphs:
+            for node in graph.nodes.values():
+                if node.is_call:  # it says the type of what it calls
+                    node.type = changed[node.implementation].type
+    return changed

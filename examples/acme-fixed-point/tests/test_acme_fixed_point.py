@@ -1,0 +1,122 @@
+"""What Acme promises of its layers, and of what it adds to others'."""
+
+from functools import partial
+
+import pytest
+import torch
+from acme_fixed_point import (
+    FixedPointLinear,
+    ObservedLinear,
+    UnknownUnitError,
+    c_header,
+    choose_widths,
+    to_fixed_point,
+)
+from torch import nn
+
+import layergraph as lg
+from layergraph.ir2torch import Ir2Torch
+from layergraph.testing import Case, LayerTests
+
+
+def with_widths(make):
+    made = make()
+    made.fixed_point = (8, 4)
+    return made
+
+
+FIXED = {
+    "wide": Case(lambda: FixedPointLinear(3, 2, 16, 8), [(5, 3)]),
+    "narrow": Case(lambda: FixedPointLinear(3, 2, 4, 2, bias=False), [(5, 3)]),
+}
+LINEAR = {
+    f"{cls.__name__} {what}": Case(make, [(5, 3)], kind="linear", rebuilt=ObservedLinear)
+    for cls in (nn.Linear, ObservedLinear)
+    for what, make in {
+        "plain": partial(cls, 3, 2),
+        "with widths": partial(with_widths, partial(cls, 3, 2, bias=False)),
+    }.items()
+}
+
+
+class TestFixedPointLinear(LayerTests):
+    distribution = "acme-fixed-point"
+    classes = (FixedPointLinear,)
+    cases = FIXED
+
+
+class TestLinear(LayerTests):
+    """The type of torch, for which this package takes the built-in's place."""
+
+    distribution = "acme-fixed-point"
+    classes = (nn.Linear, ObservedLinear)
+    derived = ("largest",)
+    cases = LINEAR
+
+
+def model_and_inputs():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(100, 4)
+
+
+def observed():
+    model, inputs = model_and_inputs()
+    rebuilt = lg.to_torch(lg.to_ir(model), model.state_dict())
+    assert torch.equal(rebuilt(inputs), model(inputs))
+    return rebuilt
+
+
+def test_what_is_rounded_is_what_the_bits_can_say():
+    layer = FixedPointLinear(1, 1, total_bits=4, frac_bits=1, bias=False)
+    nn.init.ones_(layer.weight)
+    given = torch.tensor([[0.24], [0.25], [0.75], [-1.3], [9.0], [-9.0]])
+    assert layer(given).flatten().tolist() == [0.0, 0.0, 1.0, -1.5, 3.5, -4.0]
+
+
+def test_widths_come_back():
+    model = observed()
+    choose_widths(model, 8)
+    ir = lg.to_ir(model)
+    assert ir["0"].data["acme.total_bits"] == 8
+    rebuilt = lg.to_torch(ir, model.state_dict())
+    widths = [each.fixed_point for each in model if isinstance(each, nn.Linear)]
+    assert [each.fixed_point for each in rebuilt if isinstance(each, nn.Linear)] == widths
+    # Without this package the layers are the built-in's, and nothing is in their way.
+    plain = Ir2Torch(disable=["acme-fixed-point"]).convert(ir, model.state_dict())
+    assert type(plain[0]) is nn.Linear
+
+
+def test_more_bits_are_closer():
+    model, inputs = model_and_inputs()
+    errors = []
+    for total_bits in (6, 10, 14):
+        found = observed()
+        choose_widths(found, total_bits)
+        fixed = lg.to_torch(to_fixed_point(lg.to_ir(found)), model.state_dict())
+        assert type(fixed[2]) is FixedPointLinear
+        errors.append((fixed(inputs) - model(inputs)).abs().max())
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_layers_of_both_modes_are_replaced():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = with_widths(partial(nn.Linear, 3, 3))
+
+        def forward(self, x):
+            return self.fc(x) + 1 if self.training else self.fc(self.fc(x))
+
+    model, inputs = Noisy(), torch.randn(5, 3)
+    ir = to_fixed_point(lg.to_ir(model, (inputs,)))
+    fixed = lg.to_torch(ir, model.state_dict())
+    assert type(fixed.fc) is FixedPointLinear
+    assert torch.equal(fixed.train()(inputs), fixed.fc(inputs) + 1)
+    assert torch.equal(fixed.eval()(inputs), fixed.fc(fixed.fc(inputs)))
+
+
+def test_what_has_no_unit_is_refused():
+    with pytest.raises(UnknownUnitError, match="0: it has no widths"):
+        c_header(lg.to_ir(nn.Sequential(nn.Linear(1, 1))))
+    with pytest.raises(UnknownUnitError, match="0: there is no unit for tanh"):
+        c_header(lg.to_ir(nn.Sequential(nn.Tanh())))

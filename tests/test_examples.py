@@ -1,0 +1,83 @@
+"""The worked example is what it says: a package that others install, use and uninstall."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.environment import CHECKOUT, Environment, succeed
+
+NAME = "acme-fixed-point"
+FOLDER = CHECKOUT / "examples" / NAME
+
+
+@pytest.fixture(scope="module")
+def installed(complete: Environment, wheel: Callable[[str], Path]) -> Iterator[Environment]:
+    assert complete.report(WHO) == BUILT_IN
+    complete.pip("install", wheel(NAME))
+    try:
+        yield complete
+    finally:
+        complete.pip("uninstall", "--yes", NAME)
+    assert complete.report(WHO) == BUILT_IN
+
+
+# An IR with Acme's annotations, as somebody may get it who does not have the package.
+WHO = """
+import json
+from torch import nn
+import layergraph as lg
+linear = nn.Linear(2, 3)
+linear.fixed_point = (8, 4)
+data = {"in_features": 2, "out_features": 3, "bias": True}
+said = lg.to_ir(linear)["root"].data
+annotated = lg.Implementation("linear", {**data, "acme.total_bits": 8, "acme.frac_bits": 4})
+annotated.name = "root"
+made = lg.to_torch(lg.Ir([annotated]))
+chains = lg.explain(linear).chains
+print(json.dumps({
+    "said": sorted(said.keys() - data.keys()),
+    "made": [type(made).__name__, getattr(made, "fixed_point", None)],
+    "winners": [each.winner.distribution for each in chains],
+    "wrappers": [each.distribution for chain in chains for each in chain.wrappers],
+}))
+"""
+BUILT_IN = {
+    "said": [],
+    "made": ["Linear", None],
+    "winners": ["layergraph-linear", "layergraph-linear"],
+    "wrappers": [],
+}
+ACME = {
+    "said": ["acme.frac_bits", "acme.total_bits"],
+    "made": ["ObservedLinear", [8, 4]],
+    "winners": ["layergraph-linear", NAME],
+    "wrappers": [NAME, NAME],
+}
+
+
+def test_it_takes_over_by_being_installed_and_only_as_long(installed: Environment) -> None:
+    assert installed.report(WHO) == ACME
+
+
+def test_disabled_it_is_as_good_as_uninstalled(installed: Environment) -> None:
+    disable = f"import os; os.environ['LAYERGRAPH_DISABLE'] = {NAME!r}\n"
+    assert installed.report(disable + WHO) == BUILT_IN
+
+
+def test_it_passes_its_own_tests(installed: Environment, tmp_path: Path) -> None:
+    passed = installed.pytest(FOLDER / "tests", tmp_path / "tools")
+    assert re.search(r"^\d\d+ passed", passed, re.MULTILINE)
+
+
+def test_the_readme_prints_what_it_says(installed: Environment) -> None:
+    page = (FOLDER / "README.md").read_text()
+    tour = re.search(
+        r'```python title="tour.py"\n(.*?)```\s*prints\s*```text\n(.*?)```', page, re.DOTALL
+    )
+    assert tour is not None
+    printed = succeed(installed.python, "-c", tour[1], cwd=installed.cwd)
+    assert printed.strip() == tour[2].strip()
