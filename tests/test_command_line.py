@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 import layergraph as lg
 from layergraph.cli.app import run
@@ -94,3 +95,17 @@ def test_a_model_of_transformers(command, tmp_path):
     difference = lg.diff(lg.load("b1.safetensors"), lg.load("b2.safetensors"))
     assert {each.kind for each in difference.changes if not each.path} == {"added"}
     assert all(each.layer.startswith("encoder") for each in difference.changes)
+
+
+def test_one_layer_more_in_a_model_of_torchvision():
+    edited = torchvision.models.mobilenet_v2()
+    edited.features.insert(5, torch.nn.Dropout())
+    difference = lg.diff(lg.to_ir(torchvision.models.mobilenet_v2()), lg.to_ir(edited))
+    numbers = [str(number) for number in range(5, 20)]
+    assert str(difference).splitlines() == [
+        "features:",
+        f"  ~ children: {numbers[:-1]} -> {numbers[1:]}",
+        "  + node _5: _5 = dropout features.5(_4)",
+        "  ~ node _6, args: [_4] -> [_5]",
+        "+ features.5: dropout(p=0.5)",
+    ]
