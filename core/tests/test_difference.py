@@ -257,6 +257,20 @@ def test_one_block_more_in_a_list_is_one_block_more():
     ]
 
 
+def test_what_contains_itself_is_compared_too():
+    def ir(more):
+        names = {"root": {"0": "a", "1": "b"}, "a": {"0": "root", "1": "b"}, "b": {"0": "a"}}
+        return Ir(
+            [
+                Implementation("module", {"n": more * (name == "b")}, name=name, children=children)
+                for name, children in names.items()
+            ]
+        )
+
+    assert not lg.diff(ir(1), ir(1))
+    assert lg.diff(ir(1), ir(2)).changes == (Change("b", ("data", "n"), 1, 2),)
+
+
 def test_print_shows_all_by_layer():
     difference = lg.diff(
         lg.to_ir(Model()), lg.to_ir(Model(width=5, last="head", function=torch.tanh))

@@ -153,8 +153,10 @@ class _Kinds:
                 continue
             stack.pop()
             if self._wholes.get(key, -1) < 0:
-                parts = [(child, self._wholes[id(ir), each]) for child, each in inside.items()]
-                said = self.own((ir, name)), tuple(parts)
+                parts = tuple(
+                    (child, self._wholes.get((id(ir), each), -1)) for child, each in inside.items()
+                )
+                said = self.own((ir, name)), parts
                 self._wholes[key] = self._numbers.setdefault(said, len(self._numbers))
         return self._wholes[id(ir), top]
 
