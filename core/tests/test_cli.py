@@ -542,7 +542,7 @@ def test_plugins_says_what_is_shadowed_broken_and_disabled(tmp_path):
 
         @hookimpl
         def layers():
-            return [Layer(ReLU, type="relu", always=["inplace"])]
+            return [Layer(ReLU, type="relu", always=["inplace"]), Layer(nn.ELU, type="acme_elu")]
 
         @hookimpl(wrapper=True)
         def torch_to_ir(module):
@@ -566,7 +566,10 @@ def test_plugins_says_what_is_shadowed_broken_and_disabled(tmp_path):
         "entry_point": "x",
         "builtin": False,
         "hooks": acme["hooks"],
-        "layers": [{"type": "relu", "class": "acme:ReLU", "shadowed_by": None}],
+        "layers": [
+            {"type": "relu", "class": "acme:ReLU", "shadowed_by": None},
+            {"type": "acme_elu", "class": f"{nn.ELU.__module__}:ELU", "shadowed_by": None},
+        ],
         "functions": ["acme.double"],
     }
     hooks = [(each["hook"], each["level"], each["wrapper"]) for each in acme["hooks"]]
@@ -576,7 +579,8 @@ def test_plugins_says_what_is_shadowed_broken_and_disabled(tmp_path):
     (activation,) = (each for each in others if each["entry_point"] == "activation")
     shadowed = {each["type"]: each["shadowed_by"] for each in activation["layers"]}
     assert shadowed["relu"] == "acme"
-    assert shadowed["tanh"] is None
+    assert shadowed["elu"] == "acme"  # by its class
+    assert shadowed["sigmoid"] is None
     broken, off = sorted(form["left_out"], key=lambda each: each["distribution"])
     assert (broken["distribution"], broken["is_disabled"]) == ("broken", False)
     assert broken["reason"].startswith("RuntimeError: a")
@@ -587,11 +591,11 @@ def test_plugins_says_what_is_shadowed_broken_and_disabled(tmp_path):
     assert (done.code, done.err) == (1, "")
     assert done.out.startswith(
         "acme 1.0 (x), third party\n"
-        "  layers: relu\n"
+        "  layers: relu, acme_elu\n"
         "  hooks: torch_to_ir (wrapper), functions\n"
         "  functions: acme.double\n"
     )
-    assert "  shadowed: relu (by acme)\n" in done.out
+    assert "  shadowed: elu (by acme), relu (by acme)\n" in done.out
     assert r"broken plugin 'x' of broken 1.0 is left out: RuntimeError: a\x1b[31m fault" in done.out
     assert "disabled plugin 'x' of off 1.0 is left out: LAYERGRAPH_DISABLE names it" in done.out
 

@@ -437,6 +437,14 @@ def test_alignment_of_ten_thousand_takes_no_quadratic_time(name):
     assert _Counted.comparisons < 1_000_000
 
 
+def test_alignment_of_ten_thousand_finds_what_moved_up():
+    one = list(range(1, 10_001))
+    other = [*range(5_000), *range(5_001, 10_002)]
+    assert align(one, other) == [
+        (item - 1, item if item < 5_000 else item - 1) for item in one if item != 5_000
+    ]
+
+
 def test_ten_thousand_layers_are_compared():
     def ir(count, *, more):
         implementations = []

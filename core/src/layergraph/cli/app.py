@@ -65,7 +65,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             return _said("interrupted", INTERRUPTED)
         except (BrokenPipeError, SystemExit) as error:
-            # Where typer meets a closed pipe, it ends the process as if the answer were no.
+            # Where they meet a closed pipe, typer and rich end it all as if the answer were no.
             if not any(isinstance(each, BrokenPipeError) for each in (error, error.__context__)):
                 raise
             # Else Python would try to write what is left, once more, as it ends.

@@ -1,10 +1,15 @@
-"""Names for the functions of torchvision that cannot be traced through without inputs."""
+"""Layers, functions and example inputs of torchvision, which is imported when it is needed."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
-from layergraph import hookimpl
+from torch import nn
+
+from layergraph import Implementation, hookimpl
+
+from . import inputs, layers
 
 
 @hookimpl(trylast=True)
@@ -24,3 +29,25 @@ def functions() -> Collection[str]:
         "torchvision.ops.roi_align.roi_align",
         "torchvision.ops.roi_pool.roi_pool",
     ]
+
+
+# The hook `layers` would list classes, and so import torchvision at the first conversion of all.
+
+
+@hookimpl(trylast=True)
+def torch_to_ir(module: nn.Module) -> Implementation | None:
+    """Answer for the layers of torchvision.ops that cannot be traced through, or are kernels."""
+    return layers.table().to_ir(module) if layers.is_class(type(module)) else None
+
+
+@hookimpl(trylast=True)
+def ir_to_torch(implementation: Implementation) -> nn.Module | None:
+    """Answer for their types."""
+    return layers.table().to_torch(implementation) if layers.is_type(implementation.type) else None
+
+
+@hookimpl(trylast=True)
+def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Answer for the models of torchvision: pictures, videos, lists or pairs of pictures."""
+    args = inputs.inputs_of(model)
+    return None if args is None else (args, {})

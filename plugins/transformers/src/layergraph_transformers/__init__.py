@@ -1,0 +1,22 @@
+"""Example inputs for the models of transformers, which is not imported before a model of it is."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from torch import nn
+
+from layergraph import hookimpl
+
+from .inputs import inputs_of
+
+
+@hookimpl(trylast=True)
+def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """Answer for the models that take texts, pictures, videos or sounds, or texts with pictures."""
+    library = sys.modules.get("transformers.modeling_utils")
+    if library is None or not isinstance(model, library.PreTrainedModel):
+        return None
+    kwargs = inputs_of(model)
+    return None if kwargs is None else ((), kwargs)
