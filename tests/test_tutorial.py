@@ -27,7 +27,9 @@ DOWNLOADED = ("layergraph", "numpy", "pytest", "hatchling", "editables", "setupt
 def reader(folder: Path, *path: Path) -> dict[str, str]:
     """The environment of a reader, who has a folder, and some programs before those of the tests."""
     return environment(
-        PATH=os.pathsep.join([*map(str, path), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        PATH=os.pathsep.join(
+            [*map(str, path), str(Path(sys.executable).parent), os.environ["PATH"]]
+        ),
         HOME=str(folder),
         # A configuration of this machine is none of the reader's, and pip's notices are about pip.
         PIP_CONFIG_FILE=os.devnull,
