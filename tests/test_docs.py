@@ -44,10 +44,28 @@ def test_every_plugin_is_in_the_readme() -> None:
             assert f"(plugins/{folder.name}/README.md)" in readme
 
 
+PRECEDENCE = (ROOT / "docs/explanation/precedence.md").read_text()
+# An item of a list, with the lines that belong to it.
+CLAIM = re.compile(r"^(?:\d+\.|-) .*\n(?:  .*\n)*", re.MULTILINE)
+LINK = re.compile(r"^ +`([\w/]+\.py)::(\w+)`$", re.MULTILINE)
+
+
 def test_precedence_is_told_alike() -> None:
     from layergraph import plugins
 
     listed = re.compile(r"^\d\. .*$", re.MULTILINE)
-    page = (ROOT / "docs/explanation/precedence.md").read_text().replace("`", "")
     told = (plugins.__doc__ or "").replace("`", "")
-    assert listed.findall(page) == listed.findall(told)
+    assert len(listed.findall(told)) == 6
+    assert listed.findall(PRECEDENCE.replace("`", "")) == listed.findall(told)
+
+
+@pytest.mark.parametrize("claim", CLAIM.findall(PRECEDENCE), ids=lambda claim: claim[:50])
+def test_each_claim_of_precedence_has_its_tests(claim: str) -> None:
+    links = LINK.findall(claim)
+    assert links, "a claim without a test"
+    for file, name in links:
+        assert f"\ndef {name}(" in (ROOT / file).read_text(), f"there is no {file}::{name}"
+
+
+def test_each_link_of_precedence_belongs_to_a_claim() -> None:
+    assert len(LINK.findall("".join(CLAIM.findall(PRECEDENCE)))) == PRECEDENCE.count(".py::")

@@ -76,6 +76,25 @@ def test_rows_stand_where_the_mark_of_their_hook_says(site: Site, who, higher, l
     assert who(loaded(site)) == LEVELS[higher][0]
 
 
+TAKING_LINEAR = """
+from layergraph import layer
+from torch import nn
+
+@layer(type="linear")
+class Linear(nn.Linear):
+    by = {who!r}
+"""
+
+
+@pytest.mark.parametrize("rank", ["tryfirst", "built-in", "trylast"])
+def test_a_decorated_class_stands_where_those_without_a_mark_stand(site: Site, rank):
+    decorated_one, _ = LEVELS["plain"]
+    other, marks = LEVELS[rank]
+    site.add(decorated_one, TAKING_LINEAR)
+    site.add(other, HANDLERS, marks=marks)
+    assert who_builds(loaded(site)) == (other if rank == "tryfirst" else decorated_one)
+
+
 @pytest.mark.parametrize("who", [who_reads, who_builds])
 def test_in_a_plugin_functions_come_before_rows(site: Site, who):
     own = HANDLERS.replace("{who!r}", '"its function"')

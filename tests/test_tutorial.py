@@ -15,13 +15,31 @@ from pathlib import Path
 
 import pytest
 
+from tests.environment import closure, installed, tops
 from tests.pages import PAGES, ROOT, Shell, blocks, environment, follow
-from tests.test_wheels import closure, installed, tops
 
 TUTORIAL = ROOT / "docs/tutorial.md"
-SCRIPTS = [page for page in PAGES if any(each.language == "console" for each in blocks(page))]
+# Pages that other tests do in their own way.
+ELSEWHERE = {
+    ROOT / "docs/reference/command-line.md": "test_command_line.py",
+    ROOT / "examples/acme-fixed-point/README.md": "test_examples.py",
+}
+SCRIPTS = [
+    page
+    for page in PAGES
+    if any(each.language == "console" or each.title for each in blocks(page))
+]
 # What pip would download: what layergraph and the pages need, and what builds wheels.
-DOWNLOADED = ("layergraph", "numpy", "pytest", "hatchling", "editables", "setuptools")
+DOWNLOADED = (
+    "layergraph",
+    "rich",
+    "typer",
+    "numpy",
+    "pytest",
+    "hatchling",
+    "editables",
+    "setuptools",
+)
 
 
 def reader(folder: Path, *path: Path) -> dict[str, str]:
@@ -82,7 +100,7 @@ def layergraph_is_installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shell.run("python3 -m venv .venv")
         download(folder / ".venv")
         plugins = " ".join(f"./plugins/{name}" for name in ("linear", "activation", "sequential"))
-        shell.run(f"cd layergraph && pip install --quiet ./core {plugins}")
+        shell.run(f"cd layergraph && pip install --quiet ./core[cli] {plugins}")
     finally:
         shell.close()
     return folder / ".venv"
@@ -106,14 +124,14 @@ def programs(layergraph_is_installed: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     "page",
-    [page for page in SCRIPTS if page != TUTORIAL],
+    [page for page in SCRIPTS if page not in (TUTORIAL, *ELSEWHERE)],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_a_page_does_what_it_says(page: Path, programs: Path, tmp_path: Path) -> None:
     follow(page, tmp_path, reader(tmp_path, programs))
 
 
-def test_no_file_of_a_page_is_left_unused() -> None:
-    for page in PAGES:
-        if any(each.title for each in blocks(page)):
-            assert page in SCRIPTS, page
+def test_pages_that_are_done_elsewhere_are_known_there() -> None:
+    assert {*ELSEWHERE, TUTORIAL} < set(SCRIPTS)
+    for page, test in ELSEWHERE.items():
+        assert page.name in (ROOT / "tests" / test).read_text()

@@ -20,6 +20,7 @@ from core.tests.test_properties import ALWAYS, CHANGES, _same, irs
 from layergraph.difference import ABSENT, Change, Difference
 from layergraph.difference.alignment import align
 from layergraph.difference.values import same
+from layergraph.errors import InvalidIrError
 from layergraph.ir import Edge, Graph, Implementation, Ir, Node, Ref, TensorSpec, map_leaves
 
 # --- every IR ---
@@ -436,6 +437,14 @@ def test_alignment_of_ten_thousand_takes_no_quadratic_time(name):
     assert _Counted.comparisons < 1_000_000
 
 
+def test_alignment_of_ten_thousand_finds_what_moved_up():
+    one = list(range(1, 10_001))
+    other = [*range(5_000), *range(5_001, 10_002)]
+    assert align(one, other) == [
+        (item - 1, item if item < 5_000 else item - 1) for item in one if item != 5_000
+    ]
+
+
 def test_ten_thousand_layers_are_compared():
     def ir(count, *, more):
         implementations = []
@@ -471,6 +480,17 @@ def test_comparing_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "no differences False\n"
+
+
+def test_dict_forms_are_compared_too():
+    form = lg.to_ir(Model()).to_dict()
+    assert not lg.diff(lg.to_ir(Model()), form)
+    form["a"]["out_features"] = 4
+    assert lg.diff(lg.to_ir(Model()), form).changes == (
+        Change("a", ("data", "out_features"), 3, 4),
+    )
+    with pytest.raises(InvalidIrError, match="a int where a dict"):
+        lg.diff(form, 3)
 
 
 def test_an_empty_difference_is_false():

@@ -12,7 +12,6 @@ A plugin for classes of others lists rows, one for its own is a decorated class:
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 import warnings
@@ -27,6 +26,7 @@ from torch import nn
 from layergraph.declining import decline
 from layergraph.errors import BuildError, PluginError
 from layergraph.ir import Implementation, Value
+from layergraph.ir.values import copied
 from layergraph.symbols import UnknownValueError, lower_plain
 
 C = TypeVar("C", bound=type[nn.Module])
@@ -179,9 +179,11 @@ class Layer:
 
     def _make(self, data: Mapping[str, Value]) -> nn.Module:
         # Copies: a list that a module keeps is its own, and not the implementation's.
-        values = copy.deepcopy(dict(data))
         return self.cls(
-            **{name: self._writers.get(name, _as_it_is)(value) for name, value in values.items()}
+            **{
+                name: self._writers.get(name, _as_it_is)(copied(value))
+                for name, value in data.items()
+            }
         )
 
     def _read(self, module: nn.Module, name: str) -> Any:

@@ -10,9 +10,12 @@ def main() -> None:
     try:
         from layergraph.cli.app import run
     except ModuleNotFoundError as error:
-        if error.name not in ("rich", "typer"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("rich", "typer"):
             raise
-        message = f"layergraph: the command needs {error.name}: pip install 'layergraph[cli]'"
+        message = f"layergraph: the command needs {missing}: pip install 'layergraph[cli]'"
         print(message, file=sys.stderr)  # noqa: T201 -- there is nothing else to say it with
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(run())

@@ -17,6 +17,7 @@ from layergraph.cli.check import check
 from layergraph.cli.convert import convert
 from layergraph.cli.diff import diff
 from layergraph.cli.explain import explain
+from layergraph.cli.new import new_plugin
 from layergraph.cli.output import one_line, warn
 from layergraph.cli.plugins import plugins
 from layergraph.cli.show import show
@@ -35,7 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for each in (show, check, diff, convert, explain, plugins):
+for each in (show, check, diff, convert, explain, plugins, new_plugin):
     app.command()(each)
 
 
@@ -63,7 +64,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         except KeyboardInterrupt:
             return _said("interrupted", INTERRUPTED)
-        except BrokenPipeError:
+        except (BrokenPipeError, SystemExit) as error:
+            # Where they meet a closed pipe, typer and rich end it all as if the answer were no.
+            if not any(isinstance(each, BrokenPipeError) for each in (error, error.__context__)):
+                raise
             # Else Python would try to write what is left, once more, as it ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return CLOSED_PIPE

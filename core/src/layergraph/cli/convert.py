@@ -52,7 +52,12 @@ def convert(
         state_dict = called(f"state_dict() of what {source} gave", model.state_dict, {})
     else:
         state_dict = read_weights(weights)
-    ir = lg.to_ir(model, *_inputs(inputs, model))
+    args, kwargs = _inputs(inputs, model)
+    try:
+        ir = lg.to_ir(model, args, kwargs)
+    except CaptureError as error:
+        hint = "; --inputs names a function that gives some" if args is None else ""
+        raise CaptureError(f"{error}{hint}") from None
     lg.save(ir, out, None if out.suffix == ".json" else state_dict)
     line(f"{out}: {counted(len(ir), 'layer')}")
 

@@ -60,6 +60,7 @@ def called(text: str, function: Callable[..., Any], arguments: dict[str, Any]) -
 
 def _failure(what: str, error: BaseException) -> NamedError:
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    # The first is here: alone, it says that the function did not even begin.
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else ""
     said = f": {first_line(error)}" if str(error) else ""
     return NamedError(f"{what}: {type(error).__name__}{said}{place}; mend it")

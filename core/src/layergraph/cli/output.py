@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -57,14 +57,9 @@ def warn(message: Warning | str) -> None:
     sys.stderr.write(f"layergraph: warning: {one_line(str(message))}\n")
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> NoReturn:
-        raise BrokenPipeError
-
-
 @functools.cache
 def _console_of(stream: Any) -> Console:
-    return _Console(file=stream, soft_wrap=True, highlight=False, emoji=False, markup=False)
+    return Console(file=stream, soft_wrap=True, highlight=False, emoji=False, markup=False)
 
 
 def _console() -> Console:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +11,7 @@ from layergraph.cli.output import as_json, line
 from layergraph.errors import first_line
 
 if TYPE_CHECKING:
-    from layergraph.plugins import Plugin
+    from layergraph.plugins import HookImplementation, Plugin
 
 
 def plugins(
@@ -29,8 +29,8 @@ def plugins(
     found = discovered()
     hooks = Hooks(found.plugins, object()).implementations
     asked = dict.fromkeys(each.plugin for each in hooks if each.plugin is not None)
-    forms = [_form(plugin) for plugin in asked]
-    _mark_shadowed(forms)
+    first = _first(hooks)
+    forms = [_form(plugin, first) for plugin in asked]
     broken = [each for each in found.left_out if not each.is_disabled]
     if json:
         left_out = [
@@ -45,7 +45,7 @@ def plugins(
     return 1 if broken else 0
 
 
-def _form(plugin: Plugin) -> dict[str, Any]:
+def _form(plugin: Plugin, first: Mapping[object, str]) -> dict[str, Any]:
     return {
         "distribution": plugin.distribution,
         "version": plugin.version,
@@ -61,7 +61,11 @@ def _form(plugin: Plugin) -> dict[str, Any]:
             for each in reversed(plugin.hooks)
         ],
         "layers": [
-            {"type": row.type, "class": f"{row.cls.__module__}:{row.cls.__qualname__}"}
+            {
+                "type": row.type,
+                "class": f"{row.cls.__module__}:{row.cls.__qualname__}",
+                "shadowed_by": _other(plugin.distribution, first[row.type], first[row.cls]),
+            }
             for row in plugin.rows
         ],
         "functions": list(_functions(plugin)),
@@ -77,13 +81,19 @@ def _functions(plugin: Plugin) -> Iterator[str]:
                 yield f"(fails: {type(error).__name__}: {first_line(error)})"
 
 
-def _mark_shadowed(forms: list[dict[str, Any]]) -> None:
-    """Say of each layer whose row for the same type is asked before it."""
-    first: dict[str, str] = {}
-    for form in forms:
-        for layer in form["layers"]:
-            owner = first.setdefault(layer["type"], form["distribution"])
-            layer["shadowed_by"] = None if owner == form["distribution"] else owner
+def _first(hooks: Iterable[HookImplementation]) -> dict[object, str]:
+    """The distribution whose row is asked first, for each type and each class."""
+    first: dict[object, str] = {}
+    for each in hooks:
+        if each.hook == "torch_to_ir" and each.table and each.plugin:
+            for row in each.table:
+                first.setdefault(row.type, each.plugin.distribution)
+                first.setdefault(row.cls, each.plugin.distribution)
+    return first
+
+
+def _other(own: str, *owners: str) -> str | None:
+    return next((each for each in owners if each != own), None)
 
 
 def _show(form: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from layergraph.errors import LayergraphError, first_line
@@ -67,9 +67,9 @@ def sizes_of(model: Opened, limits: Limits) -> Sizes:
         tensors: Iterator[tuple[str, Size]] = (
             (name, _size(stored)) for name, (_, stored) in model.weights.items()
         )
-        return Sizes(_by_owner(model.ir, tensors), "file")
+        return Sizes(by_owner(model.ir, tensors), "file")
     try:
-        return Sizes(_by_owner(model.ir, _built(model, limits)), "built")
+        return Sizes(by_owner(model.ir, _built(model, limits)), "built")
     except LayergraphError as error:
         return Sizes({}, "unknown", first_line(error))
 
@@ -89,7 +89,7 @@ def _built(model: Opened, limits: Limits) -> Iterator[tuple[str, Size]]:
             yield key, Size(1, tensor.numel(), tensor.nbytes)
 
 
-def _by_owner(ir: Ir, tensors: Iterator[tuple[str, Size]]) -> dict[str, Size]:
+def by_owner(ir: Ir, tensors: Iterable[tuple[str, Size]]) -> dict[str, Size]:
     """The sizes of tensors by the implementation that they belong to."""
     most_dots = {
         name: max((child.count(".") for child in each.children or ()), default=0)
@@ -97,18 +97,26 @@ def _by_owner(ir: Ir, tensors: Iterator[tuple[str, Size]]) -> dict[str, Size]:
     }
     own = dict.fromkeys(ir, Size())
     for key, size in tensors:
-        name, rest = ir.root, key.split(".")
-        while (step := _step(ir, name, rest, most_dots[name])) is not None:
-            name, rest = step
+        parts = key.split(".")
+        name, start = ir.root, 0
+        while (step := _step(ir, name, parts, start, most_dots[name])) is not None:
+            name, start = step
         own[name] += size
     return own
 
 
-def _step(ir: Ir, name: str, rest: list[str], most_dots: int) -> tuple[str, list[str]] | None:
-    """The child on the way to a tensor, and the rest of the way; None at its end."""
+# More in one name than anybody writes, and few enough to try all.
+_MOST_DOTS = 100
+
+
+def _step(
+    ir: Ir, name: str, parts: list[str], start: int, most_dots: int
+) -> tuple[str, int] | None:
+    """The child on the way to a tensor, and where the rest of the way begins; None at its end."""
     children = ir[name].children or {}
-    for count in range(1, min(most_dots + 2, len(rest))):
-        target = children.get(".".join(rest[:count]))
+    # The last part is the tensor. The longest name first: it may begin as another's does.
+    for end in range(min(start + min(most_dots, _MOST_DOTS) + 1, len(parts) - 1), start, -1):
+        target = children.get(".".join(parts[start:end]))
         if target is not None:
-            return target, rest[count:]
+            return target, end
     return None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from layergraph.errors import FileError, first_line
+from layergraph.errors import FileError
 from layergraph.files.build import mapped
 from layergraph.files.limits import DEFAULT_LIMITS
 from layergraph.files.opening import opened_weights
@@ -31,10 +32,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         remedy = "check the path and the rights"
         raise FileError(f"{path}: {error.strerror or error}; {remedy}") from error
     except Exception as error:
-        raise FileError(
-            f"{path}: it holds more than tensors, or is no file of torch.save ({first_line(error)})"
-            "; save model.state_dict()"
-        ) from None
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"{wanted[1]}, and not tensors alone" if wanted else "no state dict of torch.save"
+        raise FileError(f"{path}: it holds {what}; save model.state_dict()") from None
     if not isinstance(found, dict) or not found:
         raise FileError(f"{path}: it holds no state dict; save model.state_dict()")
     for name, tensor in found.items():

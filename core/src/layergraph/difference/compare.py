@@ -12,8 +12,10 @@ from layergraph.difference.values import same
 from layergraph.ir import Implementation, Ir, Node, TensorSpec
 from layergraph.ir.text import layer_text
 
+Form = Mapping[str, Mapping[str, Any]]
 
-def diff(a: Ir, b: Ir) -> Difference:
+
+def diff(a: Ir | Form, b: Ir | Form) -> Difference:
     """Compare the structure of two models.
 
     Layers are matched by their names, which are their paths in the model. The nodes of two graphs
@@ -21,14 +23,18 @@ def diff(a: Ir, b: Ir) -> Difference:
     compared: an IR has none.
 
     Args:
-        a: the IR that was.
-        b: the IR that is.
+        a: the IR that was, or its dict form.
+        b: the IR that is, likewise.
 
     Returns:
         What differs: nothing if and only if the two are equal, with the same types of values, but
         for the names of nodes. It takes time in proportion to the sizes of the IRs.
+
+    Raises:
+        InvalidIrError: a dict form is none. Whether the IRs keep their rules is not looked at.
     """
-    return Difference(tuple(_Irs(a, b).changes()))
+    one, other = (each if isinstance(each, Ir) else Ir.from_dict(each) for each in (a, b))
+    return Difference(tuple(_Irs(one, other).changes()))
 
 
 class _Irs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -112,7 +113,9 @@ class Builder:
         self, implementation: Implementation, children: Mapping[str, nn.Module], where: Place
     ) -> nn.Module | None:
         try:
-            with self._constructing():
+            with ExitStack() as stack:
+                for each in self._surroundings:
+                    stack.enter_context(each)
                 module = self._hooks.ask.ir_to_torch(
                     implementation=implementation, children=children
                 )
@@ -130,19 +133,17 @@ class Builder:
             )
         return module
 
-    @contextmanager
-    def _constructing(self) -> Iterator[None]:
+    @functools.cached_property
+    def _surroundings(self) -> list[AbstractContextManager[Any]]:
+        """What handlers run in."""
         on_meta = self._device.type == "meta"
         # On the meta device, what constructors compute besides parameters would be lost.
         device = torch.device("cpu") if on_meta else self._device
-        with ExitStack() as stack:
-            if device != torch.get_default_device():
-                stack.enter_context(device)
-            if self._around is not None:
-                stack.enter_context(self._around)
-            if on_meta or self._weights_follow:
-                stack.enter_context(self.fills)
-            yield
+        return [
+            *([device] if device != torch.get_default_device() else []),
+            *([self._around] if self._around is not None else []),
+            *([self.fills] if on_meta or self._weights_follow else []),
+        ]
 
     def _unhandled(self, implementation: Implementation) -> str:
         kind = implementation.type

@@ -74,6 +74,7 @@ class PutOffFills(TorchFunctionMode):
         # By the memory that waits, as more than one tensor may lie there. They are kept alive, so
         # that nobody else comes to lie there.
         self._waiting: dict[int, list[_Fill]] = {}
+        self._tried: set[tuple[object, ...]] = set()
 
     def __torch_function__(
         self,
@@ -84,13 +85,12 @@ class PutOffFills(TorchFunctionMode):
     ) -> Any:
         """Run a function of torch, put it off, or run first what it must not overtake."""
         kwargs = kwargs or {}
-        if func not in _FILLS and (func in _BLIND or not self._waiting):
+        fills = func in _FILLS
+        if not fills and (func in _BLIND or not self._waiting):
             return func(*args, **kwargs)
-        tensors = [
-            each for each in pytree.tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)
-        ]
-        if func in _FILLS and self._may_wait(tensors, kwargs):
-            _try(func, args, kwargs)
+        tensors = _tensors(args, kwargs)
+        if fills and self._may_wait(tensors, kwargs):
+            self._try(func, args, kwargs)
             fill = _Fill(tensors[0], func, args, kwargs)
             self._waiting.setdefault(_memory(tensors[0]), []).append(fill)
             return tensors[0]
@@ -106,17 +106,19 @@ class PutOffFills(TorchFunctionMode):
         if len(tensors) != 1 or kwargs.get("generator") is not None:
             return False
         tensor = tensors[0]
-        large = type(tensor) is nn.Parameter and tensor.numel() >= _WORTH_IT
-        return (large and _memory(tensor) != 0) or self.waits(tensor)
+        if type(tensor) is nn.Parameter and tensor.numel() >= _WORTH_IT and _memory(tensor) != 0:
+            return True
+        return self.waits(tensor)
 
     def waits(self, tensor: torch.Tensor) -> bool:
         """Whether there is something to be filled into the memory of a tensor."""
-        return _memory(tensor) in self._waiting
+        return bool(self._waiting) and _memory(tensor) in self._waiting
 
     def run(self, tensors: Iterable[torch.Tensor]) -> None:
         """Fill what waits of these."""
         for tensor in tensors:
-            self._run(_memory(tensor))
+            if self._waiting:
+                self._run(_memory(tensor))
 
     def forget(self, tensors: Iterable[torch.Tensor]) -> None:
         """Do not fill these any more: they are about to be overwritten, or not needed."""
@@ -142,20 +144,45 @@ class PutOffFills(TorchFunctionMode):
         self._waiting[_memory(tensor)] = fills
 
     def _run(self, memory: int) -> None:
-        with torch.no_grad():
-            for fill in self._waiting.pop(memory, ()):
-                fill.function(*fill.args, **fill.kwargs)
+        fills = self._waiting.pop(memory, ())
+        if fills:
+            with torch.no_grad():
+                for fill in fills:
+                    fill.function(*fill.args, **fill.kwargs)
+
+    def _try(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Raise now what the function would raise, for numbers that cannot be."""
+
+        def said(value: Any) -> object:
+            is_tensor = isinstance(value, torch.Tensor)
+            return (value.ndim, value.dtype) if is_tensor else repr(value)
+
+        def small(value: Any) -> Any:
+            is_tensor = isinstance(value, torch.Tensor)
+            return value.new_empty((1,) * value.ndim) if is_tensor else value
+
+        told = (
+            function,
+            *map(said, args),
+            *((key, said(value)) for key, value in kwargs.items()),
+        )
+        # Layers of one kind and size are filled alike.
+        if told not in self._tried:
+            args = tuple(map(small, args))
+            function(*args, **{key: small(value) for key, value in kwargs.items()})
+            self._tried.add(told)
 
 
-def _try(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raise now what the function would raise, for numbers that cannot be."""
+def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    """The tensors among arguments, in whatever they are nested."""
+    nested = not all(type(each) in _FLAT for each in (*args, *kwargs.values()))
+    listed = pytree.tree_leaves((args, kwargs)) if nested else (*args, *kwargs.values())
+    return [each for each in listed if isinstance(each, torch.Tensor)]
 
-    def small(value: Any) -> Any:
-        is_tensor = isinstance(value, torch.Tensor)
-        return value.new_empty((1,) * value.ndim) if is_tensor else value
 
-    args, kwargs = pytree.tree_map(small, (args, kwargs))
-    function(*args, **kwargs)
+_FLAT = frozenset({nn.Parameter, torch.Tensor, bool, int, float, str, type(None)})
 
 
 def _memory(tensor: torch.Tensor) -> int:

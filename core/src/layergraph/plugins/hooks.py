@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pluggy
 
 from layergraph import hookspecs
 from layergraph.errors import PluginError
+from layergraph.layers import LayerTable
 from layergraph.plugins.loading import installed_plugins
-from layergraph.plugins.plugin import HookImplementation, Level, Plugin, marked_functions
+from layergraph.plugins.plugin import HookImplementation, Level, Plugin, answering, marked_functions
 
 
 class Hooks:
@@ -34,7 +35,7 @@ class Hooks:
         ]
         self._manager = _Manager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
-        for number, each in enumerate([*listed, *own]):
+        for number, each in enumerate([*_joined(listed), *own]):
             self._manager.register(each, name=f"{number}: {each.owner}")
         self.implementations = tuple(reversed(listed))
         self.ask = self._manager.hook
@@ -54,6 +55,25 @@ class Hooks:
         """Who is asked for a hook, in order, without repetition."""
         asked = (each.owner for each in self.implementations if each.hook == hook)
         return list(dict.fromkeys(["this converter", *asked]))
+
+
+def _joined(listed: Iterable[HookImplementation]) -> Iterator[HookImplementation]:
+    """The same, but that neighbours with rows are one, which looks up who answers."""
+    waiting: dict[str, list[LayerTable]] = {}
+    for each in listed:
+        if each.table is not None:
+            waiting.setdefault(each.hook, []).append(each.table)
+            continue
+        if each.hook in waiting:
+            yield _of_tables(each.hook, waiting.pop(each.hook))
+        yield each
+    for hook, tables in waiting.items():
+        yield _of_tables(hook, tables)
+
+
+def _of_tables(hook: str, tables: list[LayerTable]) -> HookImplementation:
+    answer = answering(tables[::-1], hook)
+    return HookImplementation(hook, Level.BUILTIN, answer, answer)
 
 
 def function_homes() -> dict[str, str]:

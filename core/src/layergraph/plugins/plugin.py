@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -120,7 +121,7 @@ def _read(plugin: Plugin) -> Iterator[HookImplementation]:
         )
     rows = marked_layers(holder) if isinstance(holder, ModuleType) else []
     if rows:
-        yield from _answering(rows, plugin, _level(plugin, {}), rows[0].cls)
+        yield from _from_rows(rows, plugin, _level(plugin, {}), rows[0].cls)
     functions = []
     for name, function, options in marked_functions(holder):
         hook = options.get("specname") or name
@@ -131,7 +132,7 @@ def _read(plugin: Plugin) -> Iterator[HookImplementation]:
         level = _level(plugin, options)
         if hook == "layers":
             rows = _listed(function)
-            yield from _answering(rows, plugin, level, function)
+            yield from _from_rows(rows, plugin, level, function)
         else:
             functions.append(
                 HookImplementation(hook, level, function, function, plugin, is_wrapper)
@@ -201,7 +202,7 @@ def _listed(layers: Callable[[], Iterable[Layer]]) -> list[Layer]:
     return listed
 
 
-def _answering(
+def _from_rows(
     rows: list[Layer], plugin: Plugin, level: Level, source: Any
 ) -> Iterator[HookImplementation]:
     """What answers for the rows of a table, in both directions."""
@@ -209,16 +210,26 @@ def _answering(
     if not plugin.is_builtin:  # of which the tests check it, once and not at each start
         for row in rows:
             row.check()
+    for hook in ("torch_to_ir", "ir_to_torch"):
+        function = answering([table], hook)
+        yield HookImplementation(hook, level, function, source, plugin=plugin, table=table)
 
-    @hookspecs.hookimpl
+
+def answering(tables: Iterable[LayerTable], hook: str) -> Callable[..., Any]:
+    """What answers a hook from the rows of tables, those of the first before those of the next."""
+    rows: dict[type | str, list[Layer]] = {}
+    for row in itertools.chain.from_iterable(tables):
+        rows.setdefault(row.cls if hook == "torch_to_ir" else row.type, []).append(row)
+
     def torch_to_ir(module: Any) -> Any:
-        return table.to_ir(module)
+        for row in rows.get(type(module), ()):
+            answer = row.to_ir(module)
+            if answer is not None:
+                return answer
+        return None
 
-    @hookspecs.hookimpl
     def ir_to_torch(implementation: Any) -> Any:
-        return table.to_torch(implementation)
+        found = rows.get(implementation.type)
+        return None if found is None else found[0].to_torch(implementation)
 
-    for function in (torch_to_ir, ir_to_torch):
-        yield HookImplementation(
-            function.__name__, level, function, source, plugin=plugin, table=table
-        )
+    return hookspecs.hookimpl(torch_to_ir if hook == "torch_to_ir" else ir_to_torch)
