@@ -247,6 +247,12 @@ BAD = {
     ),
     "gives another class": Bad("rebuilt", "its class was .*Scaled", to_torch=of_another_class),
     "computes otherwise": Bad("behaviour", "other bits in output 0", to_torch=off_by_one_bit),
+    "computes otherwise from files": Bad(
+        "file", "from a file, evaluating", to_torch=off_by_one_bit
+    ),
+    "says something else in a model": Bad(
+        "in_sequential", "alone it is", to_ir=said(lambda _: {"factor": float(next(COUNT))})
+    ),
     "draws what it does not say": Bad(
         "behaviour", "other bits in output 0", drawn, drawn_again, make=Drawn
     ),
@@ -363,6 +369,11 @@ def test_a_plugin_that_another_one_shadows_fails(install):
         install(name, plugin)
     assert re.search(r"acme does not answer.*\n.*shadowed *acme 1.0", precedence(), re.DOTALL)
     assert precedence("bcme") == ""
+
+
+def test_every_check_has_a_plugin_that_fails_it():
+    checks = {name.removeprefix("check_") for name in dir(LayerTests) if name.startswith("check_")}
+    assert {bad.check for bad in BAD.values()} | {"precedence"} == checks
 
 
 def test_a_class_without_a_case_is_missed():
