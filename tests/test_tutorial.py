@@ -28,7 +28,7 @@ SCRIPTS = [
     page for page in PAGES if any(each.language == "console" or each.title for each in blocks(page))
 ]
 # What pip would download: what layergraph and the pages need, and what builds wheels.
-DOWNLOADED = "layergraph rich typer numpy pytest hatchling editables setuptools".split()
+DOWNLOADED = "layergraph rich typer numpy pytest hatchling setuptools".split()
 
 
 def reader(folder: Path, *path: Path) -> dict[str, str]:
