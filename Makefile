@@ -29,10 +29,12 @@ docs: $(VENV)/.ready ## build the documentation into site/; a warning is an erro
 zoo: $(VENV)/.ready ## convert hundreds of models of torchvision and transformers, compare what comes back
 	$(BIN)/python -m zoo
 
-bench: $(VENV)/.ready ## time capture against the models' own runs and torch.export, on some models of the zoo
-	$(BIN)/python -m benchmarks.capture
-	$(BIN)/python -m benchmarks.export
-	$(BIN)/python -m benchmarks.files
+bench: $(VENV)/.bench ## measure side by side with others, all or what ONLY="capture rebuild" says, in a few minutes with QUICK=1
+	$(BIN)/python -m benchmarks $(ONLY) $(if $(QUICK),--quick)
+
+$(VENV)/.bench: $(VENV)/.ready benchmarks/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	touch $@
 
 SECONDS ?= 60
 fuzz: $(VENV)/.ready ## look for files that layergraph mishandles, for 60 seconds or SECONDS=…
@@ -63,4 +65,4 @@ format: $(VENV)/.ready ## mend format and lint where that can be done by itself
 	$(BIN)/ruff check --fix .
 
 clean: ## remove .venv and what tools left behind
-	rm -rf $(VENV) .venv-oldest site .cache .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest site .cache .fuzz .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

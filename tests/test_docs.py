@@ -28,6 +28,13 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_code_is_overlooked(page: Path) -> None:
+    for language in ("python", "console"):
+        fences = re.findall(rf"^ *`+{language}\b.*$", page.read_text(), re.MULTILINE)
+        assert len(fences) == sum(block.language == language for block in blocks(page)), fences
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\((?!http)([^)#]+)(?:#[^)]*)?\)", prose):

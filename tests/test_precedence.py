@@ -16,7 +16,7 @@ import pytest
 from torch import nn
 
 from layergraph import Implementation, Ir
-from layergraph.errors import PluginWarning
+from layergraph.errors import BuildError, PluginError, PluginWarning
 from layergraph.ir2torch import Ir2Torch
 from layergraph.ir2torch import get_default_converter as get_ir2torch
 from layergraph.plugins import installed_plugins, load_plugins
@@ -185,6 +185,18 @@ def test_the_first_answer_that_is_not_none_stands(direction: Direction, site: Si
     converter.register("linear", lambda _: None)
     converter.register_override("linear", lambda _: None)
     assert direction.who(converter) == "layergraph-ccc"
+
+
+RAISES = HANDLERS.replace("(module):", "(module):\n    raise OSError('gone')").replace(
+    "(implementation):", "(implementation):\n    raise OSError('gone')"
+)
+
+
+def test_one_that_raises_ends_it(direction: Direction, site: Site) -> None:
+    site.add("bbb", RAISES)
+    site.add("aaa")
+    with pytest.raises((PluginError, BuildError), match="gone"):
+        direction.who(direction.converter(plugins=loaded(site)))
 
 
 # --- within a level ---

@@ -1,8 +1,8 @@
 """Pages whose commands are for a shell, done to the letter in a clean environment.
 
 The tutorial makes its environment itself, from nothing. The other pages begin where layergraph is
-installed. Nothing is downloaded: a new virtual environment sees the files of PyTorch and of what else
-is asked for, those of the environment that runs the tests.
+installed. Nothing is downloaded: a new virtual environment sees the files of PyTorch and of what
+else is asked for, those of the environment that runs the tests.
 """
 
 from __future__ import annotations
@@ -25,25 +25,14 @@ ELSEWHERE = {
     ROOT / "examples/acme-fixed-point/README.md": "test_examples.py",
 }
 SCRIPTS = [
-    page
-    for page in PAGES
-    if any(each.language == "console" or each.title for each in blocks(page))
+    page for page in PAGES if any(each.language == "console" or each.title for each in blocks(page))
 ]
 # What pip would download: what layergraph and the pages need, and what builds wheels.
-DOWNLOADED = (
-    "layergraph",
-    "rich",
-    "typer",
-    "numpy",
-    "pytest",
-    "hatchling",
-    "editables",
-    "setuptools",
-)
+DOWNLOADED = "layergraph rich typer numpy pytest hatchling editables setuptools".split()
 
 
 def reader(folder: Path, *path: Path) -> dict[str, str]:
-    """The environment of a reader, who has a folder, and some programs before those of the tests."""
+    """The environment of a reader: a folder, and programs that come before those of the tests."""
     return environment(
         PATH=os.pathsep.join(
             [*map(str, path), str(Path(sys.executable).parent), os.environ["PATH"]]

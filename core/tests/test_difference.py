@@ -47,8 +47,9 @@ def _renamed(ir, rename):
                 for key, node in graph.nodes.items()
             }
             edges = {
-                (names[src], names[sink]): Edge(names[src], names[sink], edge.data)
-                for (src, sink), edge in graph.edges.items()
+                pair: Edge(*pair, edge.data)
+                for ends, edge in graph.edges.items()
+                for pair in [tuple(names.get(end, end) for end in ends)]
             }
             graphs.append(Graph(nodes=nodes, edges=edges))
         implementations.append(
@@ -83,13 +84,18 @@ def test_every_single_edit_is_found(ir):
             _check_form(lg.diff(other, ir), name)
 
 
-@settings(ALWAYS, max_examples=20)
-@given(irs(), irs())
-def test_what_differs_is_what_is_not_equal_under_the_same_names(one, other):
-    alike = [_renamed(each, "n{}".format) for each in (one, other)]
-    assert bool(lg.diff(one, other)) == (alike[0] != alike[1])
-    if one != other:
-        _check_form(lg.diff(one, other), "two")
+@settings(ALWAYS, max_examples=25)
+@given(irs(), st.data())
+def test_what_differs_is_what_is_not_equal_under_the_same_names(ir, data):
+    other = copy.deepcopy(ir)
+    edits = st.sampled_from(sorted(CHANGES.keys() - {"name"}))
+    for name in data.draw(st.lists(st.sampled_from(list(ir)), max_size=2)):
+        CHANGES[data.draw(edits)](other[name])
+    alike = [_renamed(each, "n{}".format) for each in (ir, other)]
+    difference = lg.diff(ir, _renamed(other, lambda number: f"z{99 - number}"))
+    assert bool(difference) == (alike[0] != alike[1])
+    if difference:
+        _check_form(difference, "edits")
 
 
 @settings(ALWAYS, max_examples=50)
@@ -175,6 +181,79 @@ def test_numbered_nodes_are_told_apart_from_those_that_moved_up():
         "+ node new: new = relu new(neg_6)",
         "+ node neg_7: neg_7 = torch.neg(new)",
         "~ node l7, args: [neg_6] -> [neg_7]",
+    ]
+
+
+def _lines(one, other):
+    return str(lg.diff(lg.to_ir(one), lg.to_ir(other))).splitlines()
+
+
+def test_one_layer_more_in_a_sequence_is_one_layer_more():
+    layers = [nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)]
+    assert _lines(nn.Sequential(*layers), nn.Sequential(*layers[:2], nn.Tanh(), layers[2])) == [
+        "root:",
+        "  ~ children: ['2'] -> ['3']",
+        "  + node _2: _2 = tanh 2(_1)",
+        "  ~ node _3, args: [_1] -> [_2]",
+        "+ 2: tanh()",
+    ]
+    assert _lines(nn.Sequential(*layers), nn.Sequential(*layers[1:])) == [
+        "root:",
+        "  ~ children: ['1', '2'] -> ['0', '1']",
+        "  - node _0: _0 = linear removed 0(input_1)",
+        "  ~ node _0, args: [removed _0] -> [input_1]",
+        "- 0: linear(in_features=2, out_features=3, bias=True)",
+    ]
+    assert _lines(
+        nn.Sequential(*layers),
+        nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Dropout(), nn.Linear(5, 2)),
+    ) == [
+        "root:",
+        "  ~ children: ['2'] -> ['3']",
+        "  + node _2: _2 = dropout 2(_1)",
+        "  ~ node _3, args: [_1] -> [_2]",
+        "0:",
+        "  ~ attribute out_features: 3 -> 5",
+        "3:",
+        "  ~ attribute in_features: 3 -> 5",
+        "+ 2: dropout(p=0.5)",
+    ]
+
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(2))
+        self.up = nn.Linear(2, width)
+        self.down = nn.Linear(width, 2)
+
+    def forward(self, x):
+        return self.down(self.up(x)) * self.scale
+
+
+class Blocks(nn.Module):
+    def __init__(self, *widths):
+        super().__init__()
+        self.blocks = nn.ModuleList([Block(width) for width in widths])
+        self.blocks[-1].up.bias = self.blocks[-2].up.bias
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x) + self.blocks[-1].scale
+        return x
+
+
+def test_one_block_more_in_a_list_is_one_block_more():
+    assert _lines(Blocks(3, 4, 5, 5), Blocks(3, 7, 4, 5, 5)) == [
+        "root:",
+        "  + node blocks_1: blocks_1 = module blocks.1(add)",
+        "  + node add_1: add_1 = operator.add(blocks_1, scale)",
+        "  ~ node blocks_2, args: [add] -> [add_1]",
+        "blocks:",
+        "  ~ children: ['1', '2', '3'] -> ['2', '3', '4']",
+        "+ blocks.1: module()",
+        "+ blocks.1.up: linear(in_features=2, out_features=7, bias=True)",
+        "+ blocks.1.down: linear(in_features=7, out_features=2, bias=True)",
     ]
 
 

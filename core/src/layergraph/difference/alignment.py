@@ -9,8 +9,10 @@ from __future__ import annotations
 import itertools
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
+_Item = TypeVar("_Item")
 Pairs = list[tuple[int, int]]
 _Gap = tuple[int, int, int, int]  # start and end in one, start and end in the other
 
@@ -43,12 +45,53 @@ def align(one: Sequence[Hashable], other: Sequence[Hashable]) -> Pairs:
                 pairs += _without_anchors(one, other, (start, end, begin, stop))
                 continue
             pairs += anchors
-            edges = [(start - 1, begin - 1), *anchors, (end, stop)]
+            inside = [(index - start, position - begin) for index, position in anchors]
             gaps += [
-                (before[0] + 1, after[0], before[1] + 1, after[1])
-                for before, after in itertools.pairwise(edges)
+                (start + first, start + last, begin + top, begin + bottom)
+                for first, last, top, bottom in _gaps(inside, end - start, stop - begin)
             ]
     return sorted(pairs)
+
+
+def align_by(
+    one: Sequence[_Item],
+    other: Sequence[_Item],
+    keys: Sequence[Callable[[_Item], Hashable]],
+    may_replace: Callable[[_Item, _Item], bool],
+) -> Pairs:
+    """The positions of items that are taken for the same.
+
+    Args:
+        one: the one sequence.
+        other: the other.
+        keys: what items are compared by, the closest first. What one leaves over between two
+            pairs is compared by the next.
+        may_replace: whether of two items the one may have taken the other's place: where, between
+            two pairs, as many are gone as there are new ones.
+    """
+    pairs: Pairs = []
+    for key in keys:
+        here, there = [key(each) for each in one], [key(each) for each in other]
+        found = list(pairs)
+        for start, end, begin, stop in _gaps(pairs, len(one), len(other)):
+            inside = align(here[start:end], there[begin:stop])
+            found += [(start + index, begin + position) for index, position in inside]
+        pairs = sorted(found)
+    replaced: Pairs = []
+    for start, end, begin, stop in _gaps(pairs, len(one), len(other)):
+        if end - start == stop - begin:
+            between = zip(range(start, end), range(begin, stop), strict=True)
+            replaced += [(i, j) for i, j in between if may_replace(one[i], other[j])]
+    return sorted([*pairs, *replaced])
+
+
+def _gaps(pairs: Pairs, end: int, stop: int) -> list[_Gap]:
+    """What is between pairs, where there is something on both sides."""
+    gaps = []
+    for before, after in itertools.pairwise([(-1, -1), *pairs, (end, stop)]):
+        if after[0] - before[0] > 1 and after[1] - before[1] > 1:
+            gaps.append((before[0] + 1, after[0], before[1] + 1, after[1]))
+    return gaps
 
 
 def _trimmed(one: Sequence[Hashable], other: Sequence[Hashable], gap: _Gap, pairs: Pairs) -> _Gap:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from layergraph.difference.graphs import Found, compare_graphs, compare_mappings, compare_order
+from layergraph.difference.layers import match
 from layergraph.difference.report import ABSENT, Change, Difference
 from layergraph.difference.values import same
 from layergraph.ir import Implementation, Ir, Node, TensorSpec
@@ -18,9 +19,9 @@ Form = Mapping[str, Mapping[str, Any]]
 def diff(a: Ir | Form, b: Ir | Form) -> Difference:
     """Compare the structure of two models.
 
-    Layers are matched by their names, which are their paths in the model. The nodes of two graphs
-    are matched by what they do, in execution order, whatever they are called. Weights are not
-    compared: an IR has none.
+    Layers are matched by their places in the modules around them: by their names, or, where these
+    are numbers, by what they are, in order. The nodes of two graphs are matched by what they do, in
+    execution order, whatever they are called. Weights are not compared: an IR has none.
 
     Args:
         a: the IR that was, or its dict form.
@@ -41,32 +42,40 @@ class _Irs:
     def __init__(self, a: Ir, b: Ir) -> None:
         self._a = a
         self._b = b
+        self._matching = match(a, b)
 
     def changes(self) -> Iterator[Change]:
+        names = self._matching.names
         if self._a.root != self._b.root:
             yield Change(None, ("root",), self._a.root, self._b.root)
-        for each in compare_order(("order",), list(self._a), list(self._b)):
+        kept = [names[name] for name in self._a if name in names]
+        for each in compare_order(("order",), kept, list(self._b)):
             yield Change(None, *each)
-        for name in dict.fromkeys([*self._a, *self._b]):
-            if name not in self._b:
-                yield Change(name, (), before=layer_text(self._a[name]))
-            elif name not in self._a:
-                yield Change(name, (), after=layer_text(self._b[name]))
+        for name, one in self._a.items():
+            if name not in names:
+                yield Change(name, (), before=layer_text(one))
             else:
-                for each in self._layer(self._a[name], self._b[name]):
-                    yield Change(name, *each)
+                for each in self._layer(name, names[name]):
+                    yield Change(names[name], *each)
+        for name, other in self._b.items():
+            if name not in self._matching.origins:
+                yield Change(name, (), after=layer_text(other))
 
-    def _layer(self, one: Implementation, other: Implementation) -> Iterator[Found]:
+    def _layer(self, name: str, there: str) -> Iterator[Found]:
+        one, other = self._a[name], self._b[there]
         for field in ("name", "type", "training"):
             before, after = getattr(one, field), getattr(other, field)
-            if not same(before, after):
+            is_told = field == "name" and there in self._matching.moved
+            if not same(before, after) and not is_told:
                 yield (field,), before, after
         yield from compare_mappings(("data",), one.data, other.data)
-        yield from _compare_tensors(one.tensors, other.tensors)
-        yield from self._children(one.children, other.children)
-        yield from compare_graphs(one, other, self._is_retyped)
+        tensors = {each: self._matching.tensor(spec) for each, spec in one.tensors.items()}
+        yield from _compare_tensors(tensors, other.tensors)
+        yield from self._children(name, one.children, other.children)
+        renamed = self._matching.graph
+        yield from compare_graphs(renamed(one), other, self._is_retyped)
         if one.evaluation is not None and other.evaluation is not None:
-            found = compare_graphs(one.evaluation, other.evaluation, self._is_retyped)
+            found = compare_graphs(renamed(one.evaluation), other.evaluation, self._is_retyped)
             yield from ((("evaluation", *path), before, after) for path, before, after in found)
         elif one.evaluation is not None:
             yield ("evaluation",), _told(one), ABSENT
@@ -74,24 +83,35 @@ class _Irs:
             yield ("evaluation",), ABSENT, _told(other)
 
     def _children(
-        self, one: Mapping[str, str] | None, other: Mapping[str, str] | None
+        self, name: str, one: Mapping[str, str] | None, other: Mapping[str, str] | None
     ) -> Iterator[Found]:
         if one is None or other is None:
             if one is not other:
                 yield ("children",), one, other
             return
-        for path, before, after in compare_mappings(("children",), one, other):
-            # That a layer is new, or gone, says as much.
-            is_told = before is ABSENT and after not in self._a
-            is_told = is_told or (after is ABSENT and before not in self._b)
-            if not is_told:
-                yield path, before, after
-        yield from compare_order(("children",), list(one), list(other))
+        matching = self._matching
+        renumbered = matching.renumbered.get(name, {})
+        if renumbered:
+            yield ("children",), list(renumbered), list(renumbered.values())
+        # That a layer is new, or gone, is told of itself.
+        before = {
+            renumbered.get(child, child): matching.name(target)
+            for child, target in one.items()
+            if target in matching.names or target not in self._a
+        }
+        after = {
+            child: target
+            for child, target in other.items()
+            if target in matching.origins or target not in self._b
+        }
+        yield from compare_mappings(("children",), before, after)
+        yield from compare_order(("children",), list(before), list(after))
 
     def _is_retyped(self, one: Node, other: Node) -> bool:
-        before, after = self._a.get(one.implementation), self._b.get(other.implementation)
-        if before is None or after is None or one.implementation != other.implementation:
+        origin = self._matching.origins.get(other.implementation)
+        if origin is None or one.implementation != other.implementation:
             return False
+        before, after = self._a[origin], self._b[other.implementation]
         return (one.type, other.type) == (before.type, after.type)
 
 

@@ -6,11 +6,10 @@ stays is what nodes do: their graphs are aligned by that, in execution order.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from layergraph.difference.alignment import Pairs, align
+from layergraph.difference.alignment import Pairs, align_by
 from layergraph.difference.report import ABSENT, Absent
 from layergraph.difference.values import same
 from layergraph.ir import FUNCTION, Graph, Node, Ref, Value, map_leaves
@@ -184,19 +183,8 @@ class _Comparison:
 
 
 def _paired(one: Sequence[Node], other: Sequence[Node]) -> Pairs:
-    """The nodes that are taken for the same: those that do the same, and those that took a place.
-
-    Where between two nodes that stay as many nodes are gone as there are new ones, each is taken
-    for the one in its place, if it can be.
-    """
-    pairs = align([_does(node) for node in one], [_does(node) for node in other])
-    found = list(pairs)
-    edges = [(-1, -1), *pairs, (len(one), len(other))]
-    for (index, there), (end, stop) in itertools.pairwise(edges):
-        if end - index == stop - there:
-            between = zip(range(index + 1, end), range(there + 1, stop), strict=True)
-            found += [(i, j) for i, j in between if _kind(one[i]) == _kind(other[j])]
-    return sorted(found)
+    """The nodes taken for the same: those that do the same, and those that took a place."""
+    return align_by(one, other, [_does], lambda before, after: _kind(before) == _kind(after))
 
 
 def _does(node: Node) -> tuple[str, str]:

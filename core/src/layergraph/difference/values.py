@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from layergraph.ir import Record, Value
 from layergraph.ir.values import ATOMS, parts
 
@@ -14,25 +16,18 @@ def same(one: Value, other: Value) -> bool:
     So 1, 1.0 and True are three values, 0.0 is not -0.0, and nan is nan. The order of a dict does
     not matter, as it does not to ``==``.
     """
-    kind = type(one)
-    if kind is not type(other):
-        return False
+    return type(one) is type(other) and frozen(one) == frozen(other)
+
+
+def frozen(value: Value) -> Hashable:
+    """What two values share if and only if they are the same."""
+    kind = type(value)
     if kind is dict:
-        return _same_dicts(one, other)
-    inside = parts(one)
+        return kind, frozenset(
+            ((type(key), repr(key)), frozen(each)) for key, each in value.items()
+        )
+    inside = parts(value)
     if inside is None:
-        if kind in _BY_TEXT or kind not in ATOMS:
-            return repr(one) == repr(other)
-        return bool(one == other)
-    if kind is Record and (one.type != other.type or list(one.fields) != list(other.fields)):
-        return False
-    there = parts(other) or ()
-    return len(inside) == len(there) and all(map(same, inside, there))
-
-
-def _same_dicts(one: dict[Value, Value], other: dict[Value, Value]) -> bool:
-    there = {(type(key), repr(key)): value for key, value in other.items()}
-    return len(one) == len(other) and all(
-        (type(key), repr(key)) in there and same(value, there[type(key), repr(key)])
-        for key, value in one.items()
-    )
+        return kind, value if kind in ATOMS and kind not in _BY_TEXT else repr(value)
+    said = (value.type, tuple(value.fields)) if kind is Record else None
+    return kind, said, tuple(map(frozen, inside))

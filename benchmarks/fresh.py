@@ -1,0 +1,70 @@
+"""Work in a new interpreter, so that its memory and what it imports are its own."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from zoo.run import prepare
+
+ROOT = Path(__file__).parents[1]
+
+
+class FreshError(Exception):
+    """The other process failed."""
+
+
+def run_code(code: str) -> str:
+    """What a program prints."""
+    return _run(["-c", code])
+
+
+def run_function(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of a module gives; arguments and result are what JSON can say.
+
+    Raises:
+        FreshError: it failed, or the system ended the process.
+    """
+    said = json.dumps([function.__module__, function.__qualname__, *arguments])
+    return json.loads(_run(["-m", "benchmarks.fresh", said]).splitlines()[-1])
+
+
+def _run(arguments: list[str]) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        raise FreshError(f"the process ended with {done.returncode}: {last}")
+    return done.stdout
+
+
+def peak_memory() -> int:
+    """The most memory that the process had since ``forget_peak``, in bytes, as Linux tells it."""
+    return _memory("VmHWM")
+
+
+def forget_peak() -> int:
+    """Count the peak anew, and give the memory that there is now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _memory("VmRSS")
+
+
+def _memory(kind: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(kind))
+
+
+def main() -> None:
+    module, name, *arguments = json.loads(sys.argv[1])
+    prepare()
+    print(json.dumps(getattr(importlib.import_module(module), name)(*arguments)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""What is measured: a name, a module whose ``rows`` measures it, and what it is."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+
+from benchmarks.results import Row
+from benchmarks.settings import Settings
+
+Measure = Callable[[Settings], Iterator[Row]]
+
+MEASURES = {
+    "startup": "import, and a converter that is ready",
+    "capture": "from a model to its IR",
+    "steps": "the IR to a dict and to a file, and back",
+    "rebuild": "from the IR to a model",
+    "roundtrip": "through a file and back, against others",
+    "weights": "files of a gigabyte: seconds and peak memory",
+    "forward": "the rebuilt model against the original",
+    "compiled": "the same under torch.compile",
+    "scaling": "up to 100,000 layers, in four shapes",
+    "depth": "how deep modules may be nested",
+    "large": "1.3 B parameters with weights, 70 B on the meta device",
+    "gpu": "on a GPU, if there is one",
+}
+
+
+def measure(name: str) -> Measure:
+    """What measures that; its peers are imported only now."""
+    rows: Measure = importlib.import_module(f"benchmarks.measures.{name}").rows
+    return rows

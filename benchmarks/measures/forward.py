@@ -1,0 +1,61 @@
+"""A run of the rebuilt model beside one of the original, with the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+import layergraph as lg
+from benchmarks.models import without_cache
+from benchmarks.results import Row, compared, mean
+from benchmarks.settings import Settings
+from benchmarks.timing import take_turns
+from layergraph.errors import LayergraphError
+from zoo import Entry
+
+AT_MOST = 1.02
+# A turn is as many runs as take this long, so that a clock and a scheduler matter little.
+TURN = 0.1
+ROUNDS = 25
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    found = []
+    for entry in settings.entries():
+        try:
+            original, rebuilt, args, kwargs = pair(entry)
+        except LayergraphError as error:
+            yield Row("eager", entry.name, note=f"no: {type(error).__name__}")
+            continue
+        run = partial(_run, args=args, kwargs=kwargs)
+        single = take_turns({"original": partial(run, original, 1)}, rounds=3)["original"].median
+        repeated = max(1, round(TURN / single))
+        ways = {
+            "rebuilt": partial(run, rebuilt, repeated),
+            "original": partial(run, original, repeated),
+        }
+        rounds = 9 if settings.quick else ROUNDS
+        timed = take_turns(ways, rounds=rounds, patience=2 * settings.patience)
+        row = compared("eager", entry.name, timed, ("rebuilt", "original"), at_most=AT_MOST)
+        found.append(row)
+        yield row
+    yield from mean("eager", found, at_most=AT_MOST)
+
+
+def pair(entry: Entry) -> tuple[nn.Module, nn.Module, tuple[Any, ...], dict[str, Any]]:
+    """The original and the rebuilt model, and what to run them on."""
+    model = without_cache(entry.model())
+    args, kwargs = entry.inputs(entry.sizes.batch, entry.sizes.length, 1)
+    with torch.no_grad():
+        ir = lg.to_ir(model, args, kwargs, values="assume")
+    return model, lg.to_torch(ir, model.state_dict()).eval(), args, kwargs
+
+
+def _run(model: nn.Module, times: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    with torch.no_grad():
+        for _ in range(times):
+            model(*args, **kwargs)

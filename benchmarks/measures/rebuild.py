@@ -1,0 +1,69 @@
+"""Rebuilding on meta, beside the constructors of the same leaves and torch.fx for the same graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import fx, nn
+
+import layergraph as lg
+from benchmarks.models import without_cache
+from benchmarks.results import Row, compared, mean
+from benchmarks.settings import Settings
+from benchmarks.timing import take_turns
+from layergraph.errors import LayergraphError
+
+AT_MOST = 1.5
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    found = []
+    for entry in settings.entries():
+        model = without_cache(entry.model())
+        args, kwargs = entry.inputs(entry.sizes.batch, entry.sizes.length, 1)
+        try:
+            with torch.no_grad():
+                ir = lg.to_ir(model, args, kwargs, values="assume")
+        except LayergraphError as error:
+            yield Row("on meta", entry.name, note=f"no: {type(error).__name__}")
+            continue
+        ways = {
+            "to_torch": lambda ir=ir: lg.to_torch(ir, device="meta"),
+            "constructors and torch.fx": by_hand(ir),
+        }
+        timed = take_turns(ways, rounds=settings.rounds, patience=settings.patience)
+        row = compared("on meta", entry.name, timed, tuple(ways), at_most=AT_MOST)
+        found.append(row)
+        yield row
+    yield from mean("on meta", found, at_most=AT_MOST)
+
+
+def by_hand(ir: lg.Ir) -> Callable[[], object]:
+    """What makes the leaves that an IR names, and compiles the graphs that it holds, and no more."""
+    rebuilt = lg.to_torch(ir, device="meta")
+    modules = dict(rebuilt.named_modules(remove_duplicate=False))
+    constructors = []
+    for name, implementation in ir.items():
+        module = modules.get("" if name == ir.root else name)
+        if implementation.children is None and not implementation.nodes and module is not None:
+            constructors.append((type(module), implementation.data))
+    composites = [each for each in rebuilt.modules() if isinstance(each, fx.GraphModule)]
+    graphs = [(_members(each), each.graph) for each in composites]
+    graphs += [
+        (_members(each), each.evaluation.graph)
+        for each in composites
+        if getattr(each, "evaluation", None) is not None
+    ]
+
+    def build() -> object:
+        with torch.device("meta"):
+            leaves = [make(**attributes) for make, attributes in constructors]
+        return leaves, [fx.GraphModule(members, graph) for members, graph in graphs]
+
+    return build
+
+
+def _members(module: nn.Module) -> nn.Module:
+    # A GraphModule copies from its root what its graph names: it is as in the finished model.
+    return module

@@ -1,0 +1,43 @@
+"""What becomes of an IR that is there: nothing of a peer corresponds to these steps alone."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+import layergraph as lg
+from benchmarks.models import call_count, without_cache
+from benchmarks.results import Row, compared
+from benchmarks.settings import Settings
+from benchmarks.timing import take_turns
+from layergraph.errors import LayergraphError
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    for entry in settings.entries():
+        model = without_cache(entry.model())
+        args, kwargs = entry.inputs(entry.sizes.batch, entry.sizes.length, 1)
+        try:
+            with torch.no_grad():
+                ir = lg.to_ir(model, args, kwargs, values="assume")
+        except LayergraphError as error:
+            yield Row("all", entry.name, note=f"no: {type(error).__name__}")
+            continue
+        form = ir.to_dict()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.json"
+            ways = {
+                "capture": lambda: lg.to_ir(model, args, kwargs, values="assume"),
+                "to dict": ir.to_dict,
+                "from dict": lambda form=form: lg.Ir.from_dict(form),
+                "to file": lambda ir=ir, path=path: lg.save(ir, path),
+                "from file": lambda path=path: lg.load(path),
+            }
+            timed = take_turns(ways, rounds=settings.rounds, patience=settings.patience)
+        for step in list(ways)[1:]:
+            yield compared(
+                step, entry.name, timed, (step, "capture"), note=f"{call_count(ir)} calls"
+            )

@@ -1,0 +1,46 @@
+"""What several measures need to know of models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from layergraph import Ir
+
+NO_CALLS = ("input", "output", "state")
+
+
+def without_cache(model: nn.Module) -> nn.Module:
+    """The model, asked not to return a cache: objects to remember things in are no tensors, and
+    torch.export would refuse most models of text."""
+    config = getattr(model, "config", None)
+    if config is not None and hasattr(config, "use_cache"):
+        config.use_cache = False
+    return model
+
+
+def call_count(ir: Ir) -> int:
+    """How many calls of functions and of modules an IR has recorded."""
+    graphs = [graph for implementation in ir.values() for graph in implementation.graphs]
+    return sum(node.type not in NO_CALLS for graph in graphs for node in graph.nodes.values())
+
+
+def tensors(outputs: Any) -> list[torch.Tensor]:
+    """The tensors of what a model returned, whatever they are in."""
+    return [each for each in pytree.tree_leaves(outputs) if isinstance(each, torch.Tensor)]
+
+
+def assert_close(expected: Any, actual: Any) -> None:
+    """Raise if a model that came back computes something else.
+
+    Raises:
+        AssertionError: it does.
+    """
+    ones, others = tensors(expected), tensors(actual)
+    if len(ones) != len(others):
+        raise AssertionError(f"gives {len(others)} tensors instead of {len(ones)}")
+    for one, other in zip(ones, others, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-3, atol=1e-3, msg="gives other numbers")

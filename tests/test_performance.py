@@ -1,0 +1,273 @@
+"""What layergraph does grows with a model's size and no faster, counted instead of timed.
+
+Counted are the lines of Python that run and the calls of C functions: they are the same on any
+machine. The bounds are what was counted when they were written down, and a third more.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import layergraph as lg
+from benchmarks.measures.compiled import counts
+from benchmarks.measures.forward import pair
+from benchmarks.shapes import SHAPES, example
+from benchmarks.timing import exponent
+from zoo import all_entries
+
+SIZES = (200, 800, 1600)
+MOST = 1.1
+SLACK = 4 / 3
+
+# By step and shape, lines and calls for each further layer.
+WORK = {
+    "chain": {
+        "capture without inputs": 1_262,
+        "capture by running": 1_776,
+        "to dict": 174,
+        "from dict": 380,
+        "check": 280,
+        "flatten": 588,
+        "save": 730,
+        "load": 586,
+        "rebuild": 1_564,
+        "load model": 2_344,
+    },
+    "nested": {
+        "capture without inputs": 1_092,
+        "capture by running": 1_172,
+        "to dict": 248,
+        "from dict": 723,
+        "check": 464,
+        "flatten": 872,
+        "save": 1_407,
+        "load": 983,
+        "rebuild": 1_018,
+        "load model": 1_662,
+    },
+    "wide": {
+        "capture without inputs": 1_419,
+        "capture by running": 1_918,
+        "to dict": 211,
+        "from dict": 461,
+        "check": 355,
+        "flatten": 685,
+        "save": 870,
+        "load": 712,
+        "rebuild": 2_781,
+        "load model": 3_989,
+    },
+    "shared": {
+        "capture without inputs": 792,
+        "capture by running": 1_215,
+        "to dict": 24,
+        "from dict": 84,
+        "check": 53,
+        "flatten": 463,
+        "save": 180,
+        "load": 112,
+        "rebuild": 300,
+        "load model": 361,
+    },
+}
+# And bytes, at the most at one time.
+MEMORY = {
+    "chain": {
+        "capture without inputs": 3_290,
+        "capture by running": 5_194,
+        "to dict": 871,
+        "from dict": 1_239,
+        "check": 566,
+        "flatten": 1_265,
+        "save": 1_600,
+        "load": 0,
+        "rebuild": 3_089,
+        "load model": 5_162,
+    },
+    "nested": {
+        "capture without inputs": 5_195,
+        "capture by running": 6_078,
+        "to dict": 1_602,
+        "from dict": 2_207,
+        "check": 402,
+        "flatten": 715,
+        "save": 3_818,
+        "load": 0,
+        "rebuild": 2_665,
+        "load model": 6_132,
+    },
+    "wide": {
+        "capture without inputs": 4_317,
+        "capture by running": 6_754,
+        "to dict": 1_153,
+        "from dict": 1_581,
+        "check": 534,
+        "flatten": 1_509,
+        "save": 2_142,
+        "load": 0,
+        "rebuild": 11_308,
+        "load model": 13_937,
+    },
+    "shared": {
+        "capture without inputs": 1_527,
+        "capture by running": 2_754,
+        "to dict": 223,
+        "from dict": 245,
+        "check": 217,
+        "flatten": 1_084,
+        "save": 490,
+        "load": 0,
+        "rebuild": 3_346,
+        "load model": 3_734,
+    },
+}
+
+
+def _steps(shape: str, size: int, folder: Path) -> dict[str, Callable[[], object]]:
+    model = SHAPES[shape](size).eval()
+    ir = lg.to_ir(model)
+    form = ir.to_dict()
+    structure, whole = folder / f"{size}.json", folder / f"{size}.safetensors"
+    lg.save(ir, structure)
+    lg.save(ir, whole, model.state_dict())
+    return {
+        "capture without inputs": lambda: lg.to_ir(model),
+        "capture by running": lambda: lg.to_ir(model, (example(),)),
+        "to dict": ir.to_dict,
+        "from dict": lambda: lg.Ir.from_dict(form),
+        "check": lambda: lg.ir.check(ir),
+        "flatten": ir.flatten,
+        "save": lambda: lg.save(ir, folder / f"saved-{size}.json"),
+        "load": lambda: lg.load(structure),
+        "rebuild": lambda: lg.to_torch(ir, device="meta"),
+        "load model": lambda: lg.load_model(whole),
+    }
+
+
+def _work(action: Callable[[], object]) -> int:
+    """How many lines run and how many C functions are called."""
+    count = 0
+
+    def called(_frame, event, _arg):
+        nonlocal count
+        count += event == "c_call"
+
+    def ran(_frame, event, _arg):
+        nonlocal count
+        count += event == "line"
+        return ran
+
+    before = sys.getprofile(), sys.gettrace()
+    sys.setprofile(called)
+    sys.settrace(ran)
+    try:
+        action()
+    finally:
+        sys.setprofile(before[0])
+        sys.settrace(before[1])
+    return count
+
+
+def _memory(action: Callable[[], object]) -> int:
+    """How many bytes Python has at most at one time, besides those that it had before."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        kept = action()
+        peak = tracemalloc.get_traced_memory()[1]
+        del kept
+    finally:
+        tracemalloc.stop()
+    return peak
+
+
+class Counted:
+    """What each step of a shape takes, by its size."""
+
+    def __init__(self, shape: str, folder: Path) -> None:
+        self.work: dict[str, list[int]] = {}
+        self.memory: dict[str, list[int]] = {}
+        for size in SIZES:
+            for step, action in _steps(shape, size, folder).items():
+                action()  # what is set up once is not counted
+                self.work.setdefault(step, []).append(_work(action))
+                self.memory.setdefault(step, []).append(_memory(action))
+
+
+def _for_one_more(counts: list[int]) -> float:
+    """What one more layer takes, so that what is taken once does not matter."""
+    return (counts[-1] - counts[-2]) / (SIZES[-1] - SIZES[-2])
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def counted(request, tmp_path_factory):
+    return request.param, Counted(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def test_work_grows_with_the_number_of_layers(counted):
+    _, found = counted
+    exponents = {
+        step: exponent(zip(SIZES, counts, strict=True)) for step, counts in found.work.items()
+    }
+    assert {step: grows for step, grows in exponents.items() if grows > MOST} == {}
+
+
+def test_a_layer_takes_no_more_work_than_it_did(counted):
+    shape, found = counted
+    each = {step: _for_one_more(counts) for step, counts in found.work.items()}
+    assert each.keys() == WORK[shape].keys()
+    assert {step: did for step, did in each.items() if did > SLACK * WORK[shape][step]} == {}
+
+
+def test_a_layer_takes_no_more_memory_than_it_did(counted):
+    shape, found = counted
+    each = {step: _for_one_more(counts) for step, counts in found.memory.items()}
+    assert each.keys() == MEMORY[shape].keys()
+    assert {step: did for step, did in each.items() if did > SLACK * MEMORY[shape][step]} == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["torchvision/resnet18", "transformers/ViTModel", "transformers/GPT2Model"]
+)
+def test_it_compiles_into_as_many_graphs_as_the_original(name):
+    (entry,) = [each for each in all_entries() if each.name == name]
+    original, rebuilt, args, kwargs = pair(entry)
+    assert counts(rebuilt, args, kwargs) == counts(original, args, kwargs)
+
+
+def test_plugins_are_loaded_once_and_not_before_a_converter_is_made():
+    code = """
+import collections, json
+import importlib_metadata
+
+loaded = collections.Counter()
+load = importlib_metadata.EntryPoint.load
+
+def counting(self):
+    loaded[f"{self.group}: {self.name}"] += 1
+    return load(self)
+
+importlib_metadata.EntryPoint.load = counting
+import layergraph, torch
+before = len(loaded)
+from layergraph.torch2ir import Torch2Ir
+from layergraph.ir2torch import Ir2Torch
+for _ in range(3):
+    Torch2Ir(), Ir2Torch()
+layergraph.to_torch(layergraph.to_ir(torch.nn.Linear(1, 1)))
+print(json.dumps([before, loaded]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    before, loaded = json.loads(done.stdout)
+    assert before == 0
+    assert len(loaded) >= 15
+    assert set(loaded.values()) == {1}
