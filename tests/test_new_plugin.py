@@ -10,7 +10,7 @@ import pytest
 
 from layergraph.cli.new_plugin import create
 from layergraph.errors import LayergraphError
-from tests.environment import Environment, build
+from tests.environment import Environment, build, succeed
 
 NAME = "Acme.scale-layers"
 
@@ -71,9 +71,12 @@ def test_installed_it_passes_its_own_tests_and_answers(
     complete.pip("install", "--no-deps", wheel)
     try:
         assert complete.report(WHO) == ["acme-scale-layers", before + 1]
+        code = (made / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+        shown = succeed(complete.python, "-c", code, cwd=complete.cwd)
         passed = complete.pytest(made / "tests", tmp_path / "tools")
     finally:
         complete.pip("uninstall", "--yes", NAME)
+    assert "root: acme_scale_layers(features=3, factor=0.5)" in shown
     assert " passed" in passed
     assert "failed" not in passed
     assert complete.report(WHO) == [None, before]

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import layergraph as lg
+from layergraph_torchvision.layers import is_class as is_kept_whole
 from zoo.difference import differences
 from zoo.entry import Entry, Inputs
 
@@ -123,7 +124,8 @@ def _run(model: nn.Module, inputs: Inputs) -> Any:
 
 
 def _is_theirs(module: nn.Module) -> bool:
-    return type(module).__module__.split(".")[0] in LIBRARIES
+    cls = type(module)
+    return cls.__module__.split(".")[0] in LIBRARIES and not is_kept_whole(cls)
 
 
 def _sentence(error: Exception) -> str:

@@ -66,6 +66,14 @@ def observed():
     return rebuilt
 
 
+def test_observed_layers_are_captured_while_they_observe():
+    model, inputs = observed(), model_and_inputs()[1]
+    before = model[0].largest
+    ir = lg.to_ir(model, (inputs * 10,))
+    assert model[0].largest == before
+    assert ir.keys() == lg.to_ir(model).keys()
+
+
 def test_what_is_rounded_is_what_the_bits_can_say():
     layer = FixedPointLinear(1, 1, total_bits=4, frac_bits=1, bias=False)
     nn.init.ones_(layer.weight)

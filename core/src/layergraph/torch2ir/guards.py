@@ -109,7 +109,10 @@ def unchanged(survey: Survey) -> Iterator[list[Change]]:
         for (module, place, holder), was in zip(holders, before, strict=True):
             name = _difference(holder, was)
             if name is not None:
-                changes.append(Change(module, holder, place or str(name), holder.copy()))
+                now = _as_known(holder, was)
+                changes.append(Change(module, holder, place or str(name), now))
+            # Another tensor of the same memory is no change, but nobody knows it the next time.
+            if name is not None or not _holds_the_same(holder, was):
                 fill(holder, was)
 
 
@@ -171,7 +174,7 @@ def _difference(now: Any, was: Any) -> object:
     elif isinstance(now, list):
         if not are_one(now, was):
             return "[…]"
-    elif {*map(id, now)} != {*map(id, was)}:
+    elif not _holds_the_same(now, was):
         return "{…}"
     return None
 
@@ -194,6 +197,25 @@ def are_one(one: Any, other: Any) -> bool:
 def _are_the_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
     """Whether two dicts hold the same objects in the same order: nearly all do."""
     return list(one) == list(other) and all(map(operator.is_, one.values(), other.values()))
+
+
+def _as_known(now: Any, was: Any) -> Any:
+    """A copy of a container, with the objects of before where it is one with them."""
+    if not isinstance(now, dict):
+        return now.copy()
+    return {
+        key: was[key] if key in was and are_one(value, was[key]) else value
+        for key, value in now.items()
+    }
+
+
+def _holds_the_same(now: Any, was: Any) -> bool:
+    """Whether a container holds the same objects as a copy of it that was made before."""
+    if isinstance(now, dict):
+        return _are_the_same(now, was)
+    if isinstance(now, list):
+        return len(now) == len(was) and all(map(operator.is_, now, was))
+    return {*map(id, now)} == {*map(id, was)}
 
 
 def fill(holder: Any, contents: Any) -> None:

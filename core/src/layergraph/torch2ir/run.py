@@ -135,7 +135,8 @@ class Running(Capture):
         self, surveyed: Surveyed, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
         """See :class:`Capture`."""
-        if not is_as_found(surveyed) or vars(surveyed.module)["training"] != self.trains[surveyed]:
+        trains = vars(surveyed.module)["training"]
+        if not self.unrecorded(is_as_found, (surveyed,), {}) or trains != self.trains[surveyed]:
             self.refuse(f"a change of {surveyed.path!r} that lasts for a call")
         lowered, named = self.lower(args), self.lower(kwargs)
         before = self.unrecorded(_versions, (args, kwargs), {})
@@ -607,8 +608,21 @@ _SHARING = frozenset({"torch.Tensor.data", "torch.Tensor.detach", "torch.detach"
 
 
 def is_as_found(surveyed: Surveyed) -> bool:
-    """Whether nothing has changed what makes a leaf behave as it does, but for its mode."""
-    return are_one(_members(surveyed), surveyed.as_found)
+    """Whether nothing has changed what makes a leaf behave as it does, but for its mode.
+
+    What a leaf notes down in its attributes is its own affair, as long as its handler says the same
+    of it: what is rebuilt notes it down as well.
+    """
+    now, before = _members(surveyed), surveyed.as_found
+    if are_one(now, before):
+        return True
+    return are_one(_registered(now), _registered(before)) and surveyed.is_still_answered()
+
+
+def _registered(members: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Of what makes a leaf behave as it does, what is no plain attribute."""
+    step = len(_REGISTERED) + 1
+    return tuple(each for place, each in enumerate(members) if place % step)
 
 
 def _members(surveyed: Surveyed) -> tuple[Any, ...]:

@@ -33,10 +33,21 @@ class Surveyed:
 
     module: nn.Module
     path: str
-    answer: Implementation | None
+    _ask: Ask
+    answer: Implementation | None = field(init=False)
     children: dict[str, Surveyed] = field(default_factory=dict)
     parents: list[Surveyed] = field(default_factory=list)
     as_found: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.answer = self._ask(self.module, self.path)
+
+    def is_still_answered(self) -> bool:
+        """Whether the handler says the same of it as it did."""
+        now, before = self._ask(self.module, self.path), self.answer
+        if now is None or before is None:
+            return now is before
+        return (now.type, repr(now.data)) == (before.type, repr(before.data))
 
     def is_within(self, other: Surveyed) -> bool:
         """Whether the module is the other one, or is reached through its children."""
@@ -89,7 +100,7 @@ class Survey:
             known.parents.append(parent)
 
     def _add(self, module: nn.Module, path: str, ask: Ask, depth: int) -> Surveyed:
-        surveyed = Surveyed(module, path, ask(module, path))
+        surveyed = Surveyed(module, path, ask)
         self._found[id(module)] = surveyed
         self._by_path[path] = surveyed
         self.depth = max(self.depth, depth)

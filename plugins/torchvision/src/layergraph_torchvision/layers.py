@@ -18,9 +18,11 @@ _SAID: dict[str, dict[str, Any]] = {
     "PSRoIPool": {},
     "RoIAlign": {},
     "RoIPool": {},
-    # They decide by the sizes that they are given.
+    # They decide by the sizes that they are given. The pooler also notes down, in its first run,
+    # what follows from them.
     "DropBlock2d": {},
     "DropBlock3d": {},
+    "MultiScaleRoIAlign": {"derived": ["scales", "map_levels"]},
     # Its state dict leaves out what that of nn.BatchNorm2d has.
     "FrozenBatchNorm2d": {"readers": {"num_features": lambda module: module.weight.shape[0]}},
 }

@@ -1,0 +1,81 @@
+"""What the code of a model notes down in its modules while it runs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import layergraph as lg
+from layergraph.errors import CaptureError
+from layergraph.ir2torch import Ir2Torch
+from layergraph.layers import Layer
+from layergraph.torch2ir import Torch2Ir
+
+X = torch.randn(2, 3)
+
+
+class Observed(nn.Linear):
+    """Notes down the largest number that it gave."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__(in_features, out_features)
+        self.largest = 0.0
+
+    def forward(self, x):
+        y = super().forward(x)
+        self.largest = max(self.largest, y.abs().max().item())
+        return y
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = Observed(3, 3)
+
+    def forward(self, x):
+        return self.fc(torch.relu(self.fc(x)))
+
+
+def converters(row):
+    torch2ir, ir2torch = Torch2Ir(), Ir2Torch()
+    torch2ir.register(Observed, row.to_ir)
+    ir2torch.register("observed", row.to_torch)
+    return torch2ir, ir2torch
+
+
+def test_what_a_leaf_notes_down_is_its_own_affair():
+    torch2ir, ir2torch = converters(Layer(Observed, derived=["largest"]))
+    model = Twice()
+    ir = torch2ir.convert(model, (X,))
+    assert model.fc.largest == 0.0  # it is left as it was
+    rebuilt = ir2torch.convert(ir, model.state_dict())
+    assert torch.equal(rebuilt(X), model(X))
+    assert rebuilt.fc.largest == model.fc.largest > 0
+
+
+def test_unless_its_handler_then_says_something_else_of_it():
+    torch2ir, _ = converters(Layer(Observed))
+    with pytest.raises(CaptureError, match="a change of 'fc' that lasts for a call"):
+        torch2ir.convert(Twice(), (X,))
+
+
+def test_what_is_replaced_by_itself_is_put_back():
+    class Anchors(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.anchors = [torch.ones(3), torch.zeros(3)]
+            self.seen = None
+
+        def forward(self, x):
+            # The same numbers in the same memory, in other tensors.
+            self.anchors = [each.to(dtype=x.dtype, device=x.device) for each in self.anchors]
+            self.seen = "something"
+            return x + self.anchors[0] - self.anchors[1]
+
+    model = Anchors()
+    before = list(model.anchors)
+    rebuilt = lg.to_torch(lg.to_ir(model, (X,)))
+    assert all(one is other for one, other in zip(model.anchors, before, strict=True))
+    assert model.seen is None
+    assert torch.equal(rebuilt(X), model(X))
