@@ -30,6 +30,11 @@ def few_large() -> nn.Module:
     return nn.Sequential(*[Feedforward(2048) for _ in range(8)])
 
 
+def few() -> nn.Module:
+    """A quarter of that, where there is little time."""
+    return nn.Sequential(*[Feedforward(2048) for _ in range(2)])
+
+
 def small() -> nn.Module:
     """What sets up whatever is set up when it is first used."""
     return nn.Sequential(Feedforward(2))
@@ -92,4 +97,5 @@ def text(device: str = "cpu") -> dict[str, Any]:
 MODELS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "many small": (many_small, 360),
     "few large": (few_large, 2048),
+    "few": (few, 2048),
 }

@@ -1,4 +1,9 @@
-"""Through a file and back, by each peer: what comes back can be called as the original."""
+"""Through a file and back, by each peer: what comes back can be called as the original.
+
+Who needs no inputs is given them all the same.
+"""
+
+# ruff: noqa: ARG001
 
 from __future__ import annotations
 
@@ -124,7 +129,7 @@ def torch_save(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], 
 def weights_alone(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], at: Path
 ) -> Model:
-    # No model comes back: who has none needs the original's code.
+    # No model comes back: that takes the original's code.
     safetensors.torch.save_model(model, str(at / "weights.safetensors"))
     safetensors.torch.load_file(at / "weights.safetensors")
     return model

@@ -69,14 +69,8 @@ def compared(
     ours, theirs = ways
     missing = "; ".join(timed.refusals[way] for way in ways if way in timed.refusals)
     if missing:
-        return Row(
-            what,
-            model,
-            timed[ours] if ours in timed else None,
-            theirs,
-            timed[theirs] if theirs in timed else None,
-            note=f"no: {missing}",
-        )
+        one, other = timed.get(ours), timed.get(theirs)
+        return Row(what, model, one, theirs, other, note=f"no: {missing}")
     both = timed.keep(ours, theirs)
     ratio = both.ratio(ours, theirs)
     return Row(what, model, timed[ours], theirs, timed[theirs], ratio, at_most, note=note)

@@ -42,8 +42,8 @@ class Timed:
     def __getitem__(self, way: str) -> Spread:
         return Spread.of(self.seconds[way])
 
-    def __contains__(self, way: str) -> bool:
-        return way in self.seconds
+    def get(self, way: str) -> Spread | None:
+        return self[way] if way in self.seconds else None
 
     def ratio(self, one: str, other: str) -> Spread:
         """How many times as long one takes as the other, round by round."""

@@ -1,7 +1,7 @@
 """What layergraph does grows with a model's size and no faster, counted instead of timed.
 
 Counted are the lines of Python that run and the calls of C functions: they are the same on any
-machine. The bounds are what was counted when they were written down, and a third more.
+machine. The bounds are what was counted when they were written down, and a quarter more.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 import layergraph as lg
 from benchmarks.measures.compiled import counts
@@ -24,9 +23,9 @@ from benchmarks.shapes import SHAPES, example
 from benchmarks.timing import exponent
 from zoo import all_entries
 
-SIZES = (200, 800, 1600)
+SIZES = (100, 300, 800)
 MOST = 1.1
-SLACK = 4 / 3
+SLACK = 1.25
 
 # By step and shape, lines and calls for each further layer.
 WORK = {
@@ -82,52 +81,52 @@ WORK = {
 # And bytes, at the most at one time.
 MEMORY = {
     "chain": {
-        "capture without inputs": 3_290,
-        "capture by running": 5_194,
-        "to dict": 871,
-        "from dict": 1_239,
-        "check": 566,
-        "flatten": 1_265,
-        "save": 1_600,
-        "load": 0,
-        "rebuild": 3_089,
-        "load model": 5_162,
+        "capture without inputs": 3_483,
+        "capture by running": 5_476,
+        "to dict": 977,
+        "from dict": 1_286,
+        "check": 730,
+        "flatten": 1_445,
+        "save": 1_712,
+        "load": 367,
+        "rebuild": 3_265,
+        "load model": 5_471,
     },
     "nested": {
-        "capture without inputs": 5_195,
-        "capture by running": 6_078,
-        "to dict": 1_602,
-        "from dict": 2_207,
-        "check": 402,
-        "flatten": 715,
-        "save": 3_818,
-        "load": 0,
-        "rebuild": 2_665,
-        "load model": 6_132,
+        "capture without inputs": 5_257,
+        "capture by running": 6_155,
+        "to dict": 1_608,
+        "from dict": 2_231,
+        "check": 651,
+        "flatten": 969,
+        "save": 4_044,
+        "load": 3_661,
+        "rebuild": 2_854,
+        "load model": 6_341,
     },
     "wide": {
-        "capture without inputs": 4_317,
-        "capture by running": 6_754,
-        "to dict": 1_153,
-        "from dict": 1_581,
-        "check": 534,
-        "flatten": 1_509,
-        "save": 2_142,
-        "load": 0,
-        "rebuild": 11_308,
-        "load model": 13_937,
+        "capture without inputs": 4_453,
+        "capture by running": 6_978,
+        "to dict": 1_268,
+        "from dict": 1_637,
+        "check": 794,
+        "flatten": 1_795,
+        "save": 2_435,
+        "load": 1_521,
+        "rebuild": 11_226,
+        "load model": 13_878,
     },
     "shared": {
-        "capture without inputs": 1_527,
-        "capture by running": 2_754,
-        "to dict": 223,
-        "from dict": 245,
-        "check": 217,
-        "flatten": 1_084,
-        "save": 490,
+        "capture without inputs": 1_540,
+        "capture by running": 2_774,
+        "to dict": 231,
+        "from dict": 261,
+        "check": 230,
+        "flatten": 980,
+        "save": 491,
         "load": 0,
-        "rebuild": 3_346,
-        "load model": 3_734,
+        "rebuild": 3_557,
+        "load model": 3_945,
     },
 }
 
@@ -147,7 +146,8 @@ def _steps(shape: str, size: int, folder: Path) -> dict[str, Callable[[], object
         "check": lambda: lg.ir.check(ir),
         "flatten": ir.flatten,
         "save": lambda: lg.save(ir, folder / f"saved-{size}.json"),
-        "load": lambda: lg.load(structure),
+        # Room for the longest text that is allowed would hide what reading takes.
+        "load": lambda: lg.load(structure, limits=lg.Limits(text_bytes=2_000_000)),
         "rebuild": lambda: lg.to_torch(ir, device="meta"),
         "load model": lambda: lg.load_model(whole),
     }
@@ -200,7 +200,8 @@ class Counted:
             for step, action in _steps(shape, size, folder).items():
                 action()  # what is set up once is not counted
                 self.work.setdefault(step, []).append(_work(action))
-                self.memory.setdefault(step, []).append(_memory(action))
+                if size >= SIZES[-2]:
+                    self.memory.setdefault(step, []).append(_memory(action))
 
 
 def _for_one_more(counts: list[int]) -> float:
@@ -236,7 +237,7 @@ def test_a_layer_takes_no_more_memory_than_it_did(counted):
 
 
 @pytest.mark.parametrize(
-    "name", ["torchvision/resnet18", "transformers/ViTModel", "transformers/GPT2Model"]
+    "name", ["torchvision/resnet18", "torchvision/vit_b_32", "transformers/ViTModel"]
 )
 def test_it_compiles_into_as_many_graphs_as_the_original(name):
     (entry,) = [each for each in all_entries() if each.name == name]

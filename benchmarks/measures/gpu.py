@@ -103,7 +103,7 @@ WAYS = {"eager": _eager, "compiled": _compiled, "CUDA graph": _graph}
 
 
 def _load(settings: Settings) -> Iterator[Row]:
-    """A gigabyte from a file that the system has at hand, beside what the way to the GPU carries."""
+    """A gigabyte of a file that the system has at hand, beside what the way to the GPU carries."""
     with tempfile.TemporaryDirectory() as folder:
         path, plain = Path(folder) / "model.safetensors", Path(folder) / "plain.safetensors"
         model = few_large()
@@ -118,8 +118,8 @@ def _load(settings: Settings) -> Iterator[Row]:
             "safetensors.torch.load_file": lambda: safetensors.torch.load_file(
                 plain, device="cuda"
             ),
-            "a copy of pinned memory": lambda: pinned.cuda(),
-            "a copy of pageable memory": lambda: pageable.cuda(),
+            "a copy of pinned memory": pinned.cuda,
+            "a copy of pageable memory": pageable.cuda,
         }
         timed = take_turns(
             {name: partial(_synchronized, way) for name, way in ways.items()},

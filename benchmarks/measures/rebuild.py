@@ -1,11 +1,11 @@
-"""Rebuilding on meta, beside the constructors of the same leaves and torch.fx for the same graphs."""
+"""Rebuilding on meta, beside the leaves' constructors and torch.fx for the same graphs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import fx, nn
+from torch import fx
 
 import layergraph as lg
 from benchmarks.models import without_cache
@@ -40,7 +40,7 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 
 def by_hand(ir: lg.Ir) -> Callable[[], object]:
-    """What makes the leaves that an IR names, and compiles the graphs that it holds, and no more."""
+    """What makes the leaves that an IR names and compiles the graphs that it holds, no more."""
     rebuilt = lg.to_torch(ir, device="meta")
     modules = dict(rebuilt.named_modules(remove_duplicate=False))
     constructors = []
@@ -49,9 +49,10 @@ def by_hand(ir: lg.Ir) -> Callable[[], object]:
         if implementation.children is None and not implementation.nodes and module is not None:
             constructors.append((type(module), implementation.data))
     composites = [each for each in rebuilt.modules() if isinstance(each, fx.GraphModule)]
-    graphs = [(_members(each), each.graph) for each in composites]
+    # A GraphModule takes from its root what its graph names: that is in the finished model.
+    graphs = [(each, each.graph) for each in composites]
     graphs += [
-        (_members(each), each.evaluation.graph)
+        (each, each.evaluation.graph)
         for each in composites
         if getattr(each, "evaluation", None) is not None
     ]
@@ -62,8 +63,3 @@ def by_hand(ir: lg.Ir) -> Callable[[], object]:
         return leaves, [fx.GraphModule(members, graph) for members, graph in graphs]
 
     return build
-
-
-def _members(module: nn.Module) -> nn.Module:
-    # A GraphModule copies from its root what its graph names: it is as in the finished model.
-    return module

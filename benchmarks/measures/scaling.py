@@ -65,7 +65,9 @@ def measured(shape: str, sizes: list[int]) -> tuple[list[tuple[str, int, float]]
             ways = _steps(model, Path(folder), with_peer=size <= PEER_LARGEST)
             # What is large is as warm as the smaller ones made it.
             timed = take_turns(ways, rounds=5, patience=PATIENCE, warm_up=size <= FITTED_FROM)
-            found += [(step, size, timed[step].median) for step in ways if step in timed]
+            found += [
+                (step, size, Spread.of(taken).median) for step, taken in timed.seconds.items()
+            ]
             refused.update({step: f"at {size}: {why}" for step, why in timed.refusals.items()})
     return found, refused
 

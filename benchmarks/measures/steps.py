@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,11 +31,11 @@ def rows(settings: Settings) -> Iterator[Row]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.json"
             ways = {
-                "capture": lambda: lg.to_ir(model, args, kwargs, values="assume"),
+                "capture": partial(lg.to_ir, model, args, kwargs, values="assume"),
                 "to dict": ir.to_dict,
-                "from dict": lambda form=form: lg.Ir.from_dict(form),
-                "to file": lambda ir=ir, path=path: lg.save(ir, path),
-                "from file": lambda path=path: lg.load(path),
+                "from dict": partial(lg.Ir.from_dict, form),
+                "to file": partial(lg.save, ir, path),
+                "from file": partial(lg.load, path),
             }
             timed = take_turns(ways, rounds=settings.rounds, patience=settings.patience)
         for step in list(ways)[1:]:

@@ -31,13 +31,15 @@ PEERS = {"save": ("torch", "safetensors", "export"), "load": (ON_META, "torch", 
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    names = ("few large",) if settings.quick else tuple(MODELS)
+    names = ("few",) if settings.quick else ("many small", "few large")
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             run_function(write, name, folder)
             for what in ("save", "load"):
                 ways = ("layergraph", *PEERS[what])
-                seconds, refusals = run_function(seconds_of, what, name, folder, settings.rounds)
+                seconds, refusals = run_function(
+                    seconds_of, what, name, folder, settings.rounds, settings.patience
+                )
                 timed = Timed(seconds, refusals)
                 for peer in ways[1:]:
                     goal = LOAD_AT_MOST if peer == ON_META else None
@@ -48,7 +50,7 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 
 def _memory(what: str, name: str, folder: str, weights: int) -> Iterator[Row]:
-    for way in ("layergraph", *PEERS[what.split()[0]]):
+    for way in ("layergraph", *PEERS[what.partition(" ")[0]]):
         try:
             taken = run_function(memory_of, what, way, name, folder)
         except FreshError as error:
@@ -79,12 +81,12 @@ def write(name: str, folder: str) -> None:
     lg.save(lg.to_ir(tiny), place / "small.safetensors", tiny.state_dict())
 
 
-def seconds_of(what: str, name: str, folder: str, rounds: int) -> tuple[Any, Any]:
+def seconds_of(what: str, name: str, folder: str, rounds: int, patience: float) -> tuple[Any, Any]:
     ways = {
         way: prepare(name, Path(folder))
         for way, prepare in (_saves() if what == "save" else _loads()).items()
     }
-    timed = take_turns(ways, rounds=rounds, patience=20)
+    timed = take_turns(ways, rounds=rounds, patience=patience)
     return timed.seconds, timed.refusals
 
 
@@ -101,7 +103,9 @@ def memory_of(what: str, way: str, name: str, folder: str) -> int:
 
 
 def _weights(given: Any) -> list[torch.Tensor]:
-    return tensors(given.state_dict() if hasattr(given, "state_dict") else given)
+    if callable(getattr(given, "state_dict", None)):
+        return tensors(given.state_dict())
+    return tensors(getattr(given, "state_dict", given))
 
 
 Prepare = Callable[[str, Path], Callable[[], object]]
