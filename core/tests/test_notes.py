@@ -60,6 +60,27 @@ def test_unless_its_handler_then_says_something_else_of_it():
         torch2ir.convert(Twice(), (X,))
 
 
+class Meddling(nn.Module):
+    """Sets what the leaf alone notes down, around a call of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = Observed(3, 3)
+
+    def forward(self, x):
+        x = self.fc(x)
+        self.fc.largest = 7.0
+        x = self.fc(x)
+        self.fc.largest = 0.0
+        return x
+
+
+def test_what_others_note_down_in_it_is_not():
+    torch2ir, _ = converters(Layer(Observed, derived=["largest"]))
+    with pytest.raises(CaptureError, match="a change of 'fc' that lasts for a call"):
+        torch2ir.convert(Meddling(), (X,))
+
+
 def test_what_is_replaced_by_itself_is_put_back():
     class Anchors(nn.Module):
         def __init__(self):

@@ -143,6 +143,7 @@ class Running(Capture):
         if getattr(surveyed.module, "max_norm", None) is not None:
             self.unrecorded(self._kept.save, tuple(surveyed.module.parameters()), {})
         result = self._tried(surveyed.path, original, (surveyed.module, *args), kwargs)
+        self.unrecorded(_note, (surveyed,), {})
         value = self.recorder.call("module", surveyed.path, lowered, named)
         with torch._C.DisableTorchFunction():
             return self._bound(result, value, before)
@@ -608,15 +609,22 @@ _SHARING = frozenset({"torch.Tensor.data", "torch.Tensor.detach", "torch.detach"
 
 
 def is_as_found(surveyed: Surveyed) -> bool:
-    """Whether nothing has changed what makes a leaf behave as it does, but for its mode.
+    """Whether nobody else has changed what makes a leaf behave as it does, but for its mode."""
+    now = _members(surveyed)
+    return are_one(now, surveyed.as_found) or are_one(now, surveyed.as_left)
 
-    What a leaf notes down in its attributes is its own affair, as long as its handler says the same
-    of it: what is rebuilt notes it down as well.
+
+def _note(surveyed: Surveyed) -> None:
+    """See what a leaf has noted down in its attributes, in a call of its own.
+
+    That is its own affair, as long as its handler says the same of it: what is rebuilt notes it
+    down as well.
     """
     now, before = _members(surveyed), surveyed.as_found
     if are_one(now, before):
-        return True
-    return are_one(_registered(now), _registered(before)) and surveyed.is_still_answered()
+        return
+    if are_one(_registered(now), _registered(before)) and surveyed.is_still_answered():
+        surveyed.as_left = now
 
 
 def _registered(members: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -29,6 +29,7 @@ class Surveyed:
         children: its child modules by name, in order; empty for a leaf.
         parents: the modules that have it as a child.
         as_found: what makes it behave as it does, noted before the model runs on inputs.
+        as_left: the same, as the last call of it left it, where that differs.
     """
 
     module: nn.Module
@@ -38,6 +39,7 @@ class Surveyed:
     children: dict[str, Surveyed] = field(default_factory=dict)
     parents: list[Surveyed] = field(default_factory=list)
     as_found: tuple[Any, ...] = ()
+    as_left: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         self.answer = self._ask(self.module, self.path)
