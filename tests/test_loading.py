@@ -264,3 +264,14 @@ def test_plugins_are_imported_when_they_are_asked_and_a_disabled_one_never(tmp_p
     assert said["*"]["who"] is None
     assert said["*"]["imported"] == []
     assert said["strict"]["who"].startswith("PluginError: plugin 'plugin' of ccc 1.0 is left out")
+
+
+def test_a_folder_that_is_twice_on_sys_path_counts_once():
+    code = (
+        "import sys; sys.path += sys.path\n"
+        "from layergraph.plugins import installed_plugins\n"
+        "import layergraph as lg; from torch import nn; lg.to_torch(lg.to_ir(nn.Linear(1, 1)))\n"
+        "names = [each.distribution for each in installed_plugins()]\n"
+        "sys.exit(len(names) != len(set(names)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -221,7 +221,8 @@ def _look() -> tuple[tuple[_Installed, ...], tuple[LeftOut, ...]]:
         except Exception as error:
             what = f"a distribution in {distribution.locate_file('')}"
             damaged.append(LeftOut(what, "", "", _said(error), "reinstall or remove it"))
-    return tuple(sorted(found, key=_load_order)), tuple(damaged)
+    # Once each: a folder may be on sys.path twice.
+    return tuple(sorted(dict.fromkeys(found), key=_load_order)), tuple(damaged)
 
 
 @functools.cache
