@@ -171,7 +171,8 @@ class Parameters(nn.Module):
 
     def forward(self, x):
         self.steps.add_(1)
-        y = x * self.scale.exp() + self.shift.abs() + self.fixed
+        y = x * self.scale.exp() + self.shift.abs() + self.fixed.view(1, 4)
+        y = y + self.scale.reshape(1, 4).expand(2, 4).narrow(0, 0, 1)
         for weight in self.parameters(recurse=True):
             y = y + weight.sum()
         return y * self.plain, self.steps * 2

@@ -69,6 +69,11 @@ class Tracing(Capture, TracerBase):
 
     hint = "capture it with example inputs: to_ir(model, args)"
 
+    def __init__(self, *known: Any) -> None:
+        super().__init__(*known)
+        # What stands in the places of torch's functions for a while, and these.
+        self._replaced: dict[object, Callable[..., Any]] = {}
+
     # --- running ---
 
     def run(self) -> Trace:
@@ -174,13 +179,15 @@ class Tracing(Capture, TracerBase):
                 return self.torch_function(function, args, kwargs)
             return function(*args, **kwargs)
 
+        self._replaced[call] = function
         return call
 
     # --- recording ---
 
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function of torch, or of a plugin."""
-        name = self.functions.name_of(func)
+        # Torch looks its methods up by name, and finds what is there instead for a while.
+        name = self.functions.name_of(self._replaced.get(func, func))
         if name is None:
             raise CaptureError(unnamed(func))
         return self.function(name, args, kwargs)
