@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 from zoo.run import prepare
 
 ROOT = Path(__file__).parents[1]
+_UNCOMPILED = "PYTHONDONTWRITEBYTECODE"
 
 
 class FreshError(Exception):
@@ -35,8 +37,15 @@ def run_function(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _run(arguments: list[str]) -> str:
+    # Who is not allowed to keep what was compiled would measure Python's compiler.
+    environment = {key: said for key, said in os.environ.items() if key != _UNCOMPILED}
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [""])[-1]

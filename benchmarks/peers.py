@@ -76,7 +76,7 @@ def onnx(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], at: Pa
             )
         except Exception:
             torch.onnx.export(model, args, path, kwargs=kwargs, dynamo=True, verbose=False)
-        converted = onnx2torch.convert(path)
+        converted = onnx2torch.convert(path).eval()
     # It takes all inputs by position, in the order in which they were given.
     return lambda *args, **kwargs: converted(*args, *kwargs.values())
 
@@ -118,7 +118,8 @@ def elasticai(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], a
 
     ir = list(torch2ir().convert(model))
     torch.save(model.state_dict(), at / "elasticai.pt")
-    return ir2torch().convert(ir, torch.load(at / "elasticai.pt"))
+    back: nn.Module = ir2torch().convert(ir, torch.load(at / "elasticai.pt"))
+    return back.eval()
 
 
 def torch_save(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], at: Path) -> Model:

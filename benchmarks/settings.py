@@ -38,12 +38,12 @@ class Settings:
     @property
     def patience(self) -> float:
         """The seconds after which a way has no further turn."""
-        return 1.0 if self.quick else 8.0
+        return 1.0 if self.quick else 5.0
 
     @property
     def largest(self) -> int:
         """The most layers that models of one shape are made of."""
-        return 10_000 if self.quick else 100_000
+        return 3_000 if self.quick else 100_000
 
     def entries(self, *libraries: str) -> list[Entry]:
         """The models of the zoo that are measured, of all libraries if none is named."""

@@ -69,6 +69,7 @@ def take_turns(
     patience: float = math.inf,
     warm_up: bool = True,
     check: Callable[[str, object], None] | None = None,
+    settle: Callable[[], None] | None = None,
 ) -> Timed:
     """Time several ways in one process, by turns, so that what else the machine does meets all.
 
@@ -82,6 +83,8 @@ def take_turns(
         warm_up: whether there is a first round that is not counted.
         patience: a way has no further turn when its turns took so many seconds, but it has one.
         check: called with what each way gave while it warmed up; it raises if that is wrong.
+        settle: called before each turn. With ``os.sync``, who waits for the disk does not wait for
+            what those before it left to be written.
     """
     timed = Timed({name: [] for name in ways})
     for index in range(-1 if warm_up else 0, rounds):
@@ -89,6 +92,8 @@ def take_turns(
             taken = timed.seconds[name]
             if len(taken) < index or (taken and sum(taken) >= patience):
                 continue
+            if settle is not None:
+                settle()
             try:
                 seconds, given = _turn(ways[name])
                 if index < 0 and check is not None:

@@ -45,7 +45,7 @@ LAYERGRAPH: dict[str, Step] = {
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    most = 1_000 if settings.quick else DEEPEST
+    most = 500 if settings.quick else DEEPEST
     for steps in (TORCH, LAYERGRAPH):
         try:
             found = run_function(deepest_of_each, list(steps), most)

@@ -83,7 +83,8 @@ def _eager(model: nn.Module, args: tuple[Any, ...]) -> Callable[[], object]:
 
 
 def _compiled(model: nn.Module, args: tuple[Any, ...]) -> Callable[[], object]:
-    return _eager(torch.compile(model), args)
+    compiled = torch.compile(model)
+    return lambda: compiled(*args)
 
 
 def _graph(model: nn.Module, args: tuple[Any, ...]) -> Callable[[], object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -51,8 +52,6 @@ def _timed(settings: Settings, model: nn.Module, args: Any, kwargs: Any) -> Any:
     expected = model(*args, **kwargs)
 
     def check(_: str, back: Any) -> None:
-        if isinstance(back, nn.Module):
-            back.eval()
         assert_close(expected, back(*args, **kwargs))
 
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +59,9 @@ def _timed(settings: Settings, model: nn.Module, args: Any, kwargs: Any) -> Any:
             name: partial(way, model, args, kwargs, Path(folder))
             for name, way in {**OURS, **PEERS}.items()
         }
-        return take_turns(ways, rounds=settings.rounds, patience=settings.patience, check=check)
+        return take_turns(
+            ways, rounds=settings.rounds, patience=settings.patience, check=check, settle=os.sync
+        )
 
 
 def _models(

@@ -16,7 +16,7 @@ from benchmarks.settings import Settings
 from benchmarks.shapes import SHAPES, example
 from benchmarks.timing import Spread, exponent, refusal, take_turns
 
-SIZES = (10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
+SIZES = (10, 100, 1_000, 3_000, 10_000, 30_000, 100_000)
 FITTED_FROM = 1_000
 AT_MOST = 1.1
 PEER = "torch.fx.symbolic_trace"

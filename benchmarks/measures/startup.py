@@ -42,8 +42,12 @@ def rows(settings: Settings) -> Iterator[Row]:
     for way in ("import layergraph", "import layergraph.ir"):
         yield compared(way, "", imports, (way, "import torch"))
     ready = _by_turns(CONVERTERS, "import torch", rounds)
+    alone = _by_turns(
+        {"both": CONVERTERS["both"]}, "import layergraph.torch2ir, layergraph.ir2torch", rounds
+    )
     for way in ("Torch2Ir", "Ir2Torch", "both"):
         yield Row(f"{way} ready", "", ready[way], at_most=READY, note="after import torch")
+    yield Row("both ready", "", alone["both"], note="after import of layergraph's two packages too")
     for peer in ("nirtorch", "elasticai.creator"):
         yield compared("both ready", "", ready, ("both", peer))
 

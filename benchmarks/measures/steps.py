@@ -13,7 +13,7 @@ import layergraph as lg
 from benchmarks.models import call_count, without_cache
 from benchmarks.results import Row, compared
 from benchmarks.settings import Settings
-from benchmarks.timing import take_turns
+from benchmarks.timing import Way, take_turns
 from layergraph.errors import LayergraphError
 
 
@@ -29,13 +29,15 @@ def rows(settings: Settings) -> Iterator[Row]:
             continue
         form = ir.to_dict()
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.json"
-            ways = {
+            path, whole = Path(folder) / "model.json", Path(folder) / "model.safetensors"
+            ways: dict[str, Way] = {
                 "capture": partial(lg.to_ir, model, args, kwargs, values="assume"),
                 "to dict": ir.to_dict,
                 "from dict": partial(lg.Ir.from_dict, form),
                 "to file": partial(lg.save, ir, path),
                 "from file": partial(lg.load, path),
+                "to file with weights": partial(lg.save, ir, whole, model.state_dict()),
+                "load_model": partial(lg.load_model, whole),
             }
             timed = take_turns(ways, rounds=settings.rounds, patience=settings.patience)
         for step in list(ways)[1:]:

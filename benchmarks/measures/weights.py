@@ -6,6 +6,7 @@ one more process where the ways take turns.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,7 +87,7 @@ def seconds_of(what: str, name: str, folder: str, rounds: int, patience: float) 
         way: prepare(name, Path(folder))
         for way, prepare in (_saves() if what == "save" else _loads()).items()
     }
-    timed = take_turns(ways, rounds=rounds, patience=patience)
+    timed = take_turns(ways, rounds=rounds, patience=patience, settle=os.sync)
     return timed.seconds, timed.refusals
 
 
