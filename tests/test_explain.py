@@ -137,6 +137,37 @@ def test_it_says_where_each_handler_is_written(explained, site: Site):
         assert code[each.line - 1].startswith("@hookimpl")
 
 
+DECORATED = """
+from torch import nn
+from layergraph import layer
+
+@layer
+class First(nn.Module):
+    pass
+
+@layer
+class Second(nn.Module):
+    pass
+"""
+
+
+@pytest.mark.parametrize("name", ["First", "Second"])
+def test_of_decorated_classes_it_says_where_the_one_is_written(site: Site, name: str):
+    site.add("aaa", DECORATED)
+    plugins = loaded(site)
+    cls = getattr(plugins[0].implementation, name)
+    there, back = Torch2Ir(plugins), Ir2Torch(plugins)
+    for explanation in (
+        there.explain(cls),
+        there.explain(cls()),
+        back.explain(name.lower()),
+        back.explain(Implementation(name.lower())),
+    ):
+        winner = explanation.chains[0].winner
+        code = Path(winner.file).read_text().splitlines()
+        assert f"class {name}" in "".join(code[winner.line - 1 : winner.line + 1])
+
+
 def test_a_handler_can_say_why_it_declines(explained, site: Site):
     site.add("aaa", DECLINES)
     (asked,) = explained(loaded(site)).asked

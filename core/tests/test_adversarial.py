@@ -3670,6 +3670,12 @@ class FunctionalCallOfComposite(nn.Module):
         return torch.func.functional_call(self.inner, state, (x,)) + self.inner(x)
 
 
+@refused("the operation cond, which has no name in an IR")
+class Cond(Base):
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (self.lin(x),))
+
+
 @refused("vmap|batch|level|see|name")
 class Vmap(Base):
     def forward(self, x):

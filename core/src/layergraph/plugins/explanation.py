@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from layergraph.declining import listening
 from layergraph.errors import first_line
+from layergraph.ir import Implementation
 from layergraph.layers import Layer
 from layergraph.plugins.hooks import Hooks
 from layergraph.plugins.plugin import HookImplementation
@@ -188,7 +189,7 @@ def chain(
         elif verdict == "answers":
             answer = said
         decided = decided or verdict in ("answers", "fails")
-        asked.append(_asked(each, verdict, reason))
+        asked.append(_asked(each, verdict, reason, said))
     row = answer if isinstance(answer, Layer) else None
     return Chain(hook, subject, tuple(wrappers), tuple(asked), answer, row)
 
@@ -204,9 +205,11 @@ def _said(each: HookImplementation, say: Say) -> tuple[Verdict, str, Any]:
     return "answers", "", said
 
 
-def _asked(each: HookImplementation, verdict: Verdict, reason: str = "") -> Asked:
+def _asked(
+    each: HookImplementation, verdict: Verdict, reason: str = "", said: object = None
+) -> Asked:
     plugin = each.plugin
-    file, line = _place(each.source)
+    file, line = _place(_source(each, said))
     return Asked(
         None if plugin is None else plugin.distribution,
         None if plugin is None else plugin.version,
@@ -217,6 +220,16 @@ def _asked(each: HookImplementation, verdict: Verdict, reason: str = "") -> Aske
         verdict,
         reason,
     )
+
+
+def _source(each: HookImplementation, said: object) -> object:
+    """What is written in a file: of decorated classes, the one that was asked about."""
+    if each.table is None or not isinstance(each.source, type):
+        return each.source
+    if isinstance(said, Layer):
+        return said.cls
+    row = each.table.find(said.type if isinstance(said, Implementation) else type(said))
+    return each.source if row is None else row.cls
 
 
 def _place(source: Any) -> tuple[str, int]:

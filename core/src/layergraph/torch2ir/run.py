@@ -581,6 +581,9 @@ class _FunctionMode(TorchFunctionMode):
 
 
 class _Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
+    # So that ``torch.cond`` and its like come here too, and are refused by name.
+    supports_higher_order_operators = True
+
     def __init__(self, capture: Running) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._capture = capture

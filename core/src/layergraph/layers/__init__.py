@@ -1,0 +1,27 @@
+"""Layers that their constructor arguments describe: one row each, or one decorator.
+
+A plugin for classes of others lists rows, one for its own is a decorated class::
+
+    @hookimpl
+    def layers():
+        return [Layer(nn.Linear, always=["bias"]), Layer(nn.Bilinear, always=["bias"])]
+
+    @layer
+    class Scale(nn.Module): ...
+"""
+
+from layergraph.layers.marking import layer, marked_layers
+from layergraph.layers.row import Layer, Reader, Writer
+from layergraph.layers.signatures import signature_of, types_of_torch
+from layergraph.layers.table import LayerTable
+
+__all__ = [
+    "Layer",
+    "LayerTable",
+    "Reader",
+    "Writer",
+    "layer",
+    "marked_layers",
+    "signature_of",
+    "types_of_torch",
+]
