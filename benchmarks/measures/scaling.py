@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -57,14 +58,20 @@ def _row(step: str, shape: str, points: list[tuple[float, float]], note: str) ->
 
 
 def measured(shape: str, sizes: list[int]) -> tuple[list[tuple[str, int, float]], dict[str, str]]:
-    """The median seconds of each step at each size, and what failed at which."""
+    """The median seconds of the processor, of each step at each size, and what failed at which."""
     found, refused = [], {}
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         for size in sizes:
             model = SHAPES[shape](size).eval()
             ways = _steps(model, Path(folder), with_peer=size <= PEER_LARGEST)
             # What is large is as warm as the smaller ones made it.
-            timed = take_turns(ways, rounds=5, patience=PATIENCE, warm_up=size <= FITTED_FROM)
+            timed = take_turns(
+                ways,
+                rounds=5,
+                patience=PATIENCE,
+                warm_up=size <= FITTED_FROM,
+                clock=time.process_time,
+            )
             found += [
                 (step, size, Spread.of(taken).median) for step, taken in timed.seconds.items()
             ]

@@ -39,7 +39,8 @@ def rows(settings: Settings) -> Iterator[Row]:
                 "to file with weights": partial(lg.save, ir, whole, model.state_dict()),
                 "load_model": partial(lg.load_model, whole),
             }
-            timed = take_turns(ways, rounds=settings.rounds, patience=settings.patience)
+            with torch.no_grad():
+                timed = take_turns(ways, rounds=settings.rounds, patience=settings.patience)
         for step in list(ways)[1:]:
             yield compared(
                 step, entry.name, timed, (step, "capture"), note=f"{call_count(ir)} calls"
