@@ -95,7 +95,7 @@ def save(
 
     Raises:
         InvalidIrError: the IR breaks a rule.
-        BuildError: with weights: no model can be built from the IR, to compare them with.
+        BuildError: with weights: a layer cannot be built, to compare them with.
         StateError: the weights do not fit.
         FileError: the file cannot be written, or cannot hold the model.
     """
@@ -151,7 +151,7 @@ def _value(spec: TensorSpec) -> Item:
 
 def _weights(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item]:
     """The tensors of a state dict that a file holds, by name, if they fit."""
-    wanted = fitting(default_ir2torch().skeleton(ir).listed, state_dict)
+    wanted = fitting(default_ir2torch().tensors(ir), state_dict)
     weights: dict[str, Item] = {}
     for names in names_of(wanted).values():
         given = {name: state_dict[name] for name in names if name in state_dict}

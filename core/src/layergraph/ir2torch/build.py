@@ -41,6 +41,7 @@ class Builder:
         weights_follow: whether a state dict is about to overwrite the weights. Then they need not
             be initialised: see ``fills``.
         around: what handlers run in, entered anew for each.
+        graphs: whether to make what runs, too; if not, compositions only hold what they hold.
 
     Attributes:
         modules: by implementation, what has been built.
@@ -58,6 +59,7 @@ class Builder:
         *,
         weights_follow: bool,
         around: AbstractContextManager[Any] | None = None,
+        graphs: bool = True,
     ) -> None:
         self._ir = ir
         self._hooks = hooks
@@ -65,6 +67,7 @@ class Builder:
         self._device = device
         self._weights_follow = weights_follow
         self._around = around
+        self._graphs = graphs
         self._ancestry = Ancestry.of(ir)
         self.modules: dict[str, nn.Module] = {}
         self.fills = PutOffFills()
@@ -105,7 +108,7 @@ class Builder:
                 self._apply(module, name, spec, where.at("tensor", name))
         if implementation.children is None:
             self._make_usual(module, implementation)
-        if implementation.type == MODULE and implementation.nodes:
+        if self._graphs and implementation.type == MODULE and implementation.nodes:
             return self._composite(implementation, module)
         return module
 

@@ -120,19 +120,24 @@ class Ir2Torch(Registry):
         builder, model, listed = self._built(ir, meta, weights_follow=True, around=around)
         return Skeleton(ir, model, builder.modules, listed, builder.values)
 
+    def tensors(self, ir: Ir) -> list[Key]:
+        """The tensors of the model that an IR describes, on the meta device; nothing runs it.
+
+        Args:
+            ir: the IR; it must have been checked.
+
+        Raises:
+            BuildError, PluginError: as for :meth:`convert`.
+        """
+        meta = torch.device("meta")
+        return self._built(ir, meta, weights_follow=True, graphs=False)[2]
+
     @without_collection()
     def _built(
-        self,
-        ir: Ir,
-        device: torch.device,
-        *,
-        weights_follow: bool,
-        around: AbstractContextManager[Any] | None = None,
+        self, ir: Ir, device: torch.device, *, weights_follow: bool, **how: Any
     ) -> tuple[Builder, nn.Module, list[Key]]:
         functions = Functions(self.hooks.named_functions())
-        builder = Builder(
-            ir, self.hooks, functions, device, weights_follow=weights_follow, around=around
-        )
+        builder = Builder(ir, self.hooks, functions, device, weights_follow=weights_follow, **how)
         model = builder.build()
         return builder, model, list(keys(ir, builder.modules))
 
