@@ -16,11 +16,12 @@ from benchmarks.plot import draw
 from benchmarks.report import goals, table
 from benchmarks.results import Row, environment
 from benchmarks.settings import Settings
+from benchmarks.timing import refusal
 from zoo.run import prepare
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what is named, or all; the exit status says nothing about goals."""
+    """Measure what is named, or all; the exit status tells of failures, not of goals."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(MEASURES))
     parser.add_argument("--quick", action="store_true", help="a few minutes: fewer of everything")
@@ -42,9 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         start = time.monotonic()
         found[name] = []
         with console.status(name) as status:
-            for row in measure(name)(settings):
-                found[name].append(row)
-                status.update(f"{name}: {row.what} {row.model}")
+            try:
+                for row in measure(name)(settings):
+                    found[name].append(row)
+                    status.update(f"{name}: {row.what} {row.model}")
+            except Exception as error:  # The others are not concerned.
+                found[name].append(Row("FAILED", "", note=refusal(error)))
         console.print(table(name, MEASURES[name], found[name]))
         console.print(f"{name} took {time.monotonic() - start:.0f} s\n")
         _write(options.out, settings, found)
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in draw(found, options.out):
         console.print(f"{path}")
     console.print(f"{options.out / 'results.json'}")
-    return 0
+    return int(any(each.what == "FAILED" for rows in found.values() for each in rows))
 
 
 def _write(folder: Path, settings: Settings, found: dict[str, list[Row]]) -> None:

@@ -57,8 +57,9 @@ def _ratios(held: Sequence[tuple[str, Row]]) -> Figure:
 
 def _sizes(curves: Sequence[Row]) -> Figure:
     models = list(dict.fromkeys(each.model for each in curves))
-    figure = Figure(figsize=(5 * len(models), 4), layout="constrained")
+    figure = Figure(figsize=(5 * len(models), 6), layout="constrained")
     for axes, model in zip(figure.subplots(1, len(models), squeeze=False)[0], models, strict=True):
+        axes.set_prop_cycle(color=mpl.colormaps["tab20"].colors)
         for row in curves:
             if row.model == model:
                 exponent = "" if row.ours is None else f" {row.ours.median:.2f}"
@@ -66,7 +67,9 @@ def _sizes(curves: Sequence[Row]) -> Figure:
                     *zip(*row.points, strict=True), "o-", markersize=3, label=row.what + exponent
                 )
         axes.set(xscale="log", yscale="log", title=model, xlabel="layers", ylabel="seconds")
-        axes.legend(fontsize=7, title="exponent")
+        axes.legend(
+            fontsize=7, title="exponent", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2
+        )
     return figure
 
 

@@ -45,7 +45,8 @@ def rows(settings: Settings) -> Iterator[Row]:
     for (modes, peer), each in found.items():
         goal = EXPORT_AT_MOST if peer == EXPORT else None
         what = f"{modes} modes" if modes == "both" else "own mode"
-        yield from mean(what, each, at_most=goal)
+        of_the_zoo = [row for row in each if "/" in row.model]
+        yield from mean(what, of_the_zoo, at_most=goal)
 
 
 def _timed(settings: Settings, model: nn.Module, args: Any, kwargs: Any) -> Any:
