@@ -275,3 +275,20 @@ def test_a_folder_that_is_twice_on_sys_path_counts_once():
         "sys.exit(len(names) != len(set(names)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+READY = """
+import sys
+from layergraph.ir2torch import get_default_converter as get_ir2torch
+from layergraph.torch2ir import get_default_converter as get_torch2ir
+get_torch2ir(), get_ir2torch()
+print(*sorted(name for name in sys.modules if name.startswith("layergraph.")))
+"""
+
+
+def test_a_converter_is_ready_before_what_captures_and_builds_is_imported():
+    done = subprocess.run([sys.executable, "-c", READY], capture_output=True, text=True, check=True)
+    imported = done.stdout.split()
+    assert "layergraph.plugins.hooks" in imported
+    for name in ("torch2ir.capture", "torch2ir.fold", "ir2torch.build", "functions", "state"):
+        assert f"layergraph.{name}" not in imported

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -12,8 +12,10 @@ from torch import nn
 from layergraph.ir import Ir
 from layergraph.ir2torch import Ir2Torch
 from layergraph.torch2ir import Torch2Ir
-from layergraph.torch2ir.modes import Modes
-from layergraph.torch2ir.questions import Values
+
+if TYPE_CHECKING:
+    from layergraph.torch2ir.modes import Modes
+    from layergraph.torch2ir.questions import Values
 
 
 def to_ir(

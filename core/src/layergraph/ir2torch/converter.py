@@ -11,16 +11,15 @@ from torch import nn
 
 from layergraph.collection import without_collection
 from layergraph.errors import BuildError, first_line
-from layergraph.functions import Functions
 from layergraph.ir import Implementation, Ir, check
-from layergraph.ir2torch.build import Builder
-from layergraph.ir2torch.load import Key, keep_alike, keys, load
 from layergraph.ir2torch.own import Own
-from layergraph.ir2torch.skeleton import Skeleton
 from layergraph.plugins import Hooks, Plugin, chosen_plugins
 from layergraph.registration import Registry
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # What builds is imported when it is first needed.
+    from layergraph.ir2torch.build import Builder
+    from layergraph.ir2torch.load import Key
+    from layergraph.ir2torch.skeleton import Skeleton
     from layergraph.plugins.explanation import Explanation
 
 Device = torch.device | str | int | None
@@ -81,6 +80,8 @@ class Ir2Torch(Registry):
             PluginError: a handler broke its contract.
             StateError: the state dict does not fit.
         """
+        from layergraph.ir2torch.load import keep_alike, load
+
         checked = ir if isinstance(ir, Ir) else Ir.from_dict(ir)
         check(checked)
         builder, model, listed = self._built(
@@ -116,6 +117,8 @@ class Ir2Torch(Registry):
         Raises:
             BuildError, PluginError: as for :meth:`convert`.
         """
+        from layergraph.ir2torch.skeleton import Skeleton
+
         meta = torch.device("meta")
         builder, model, listed = self._built(ir, meta, weights_follow=True, around=around)
         return Skeleton(ir, model, builder.modules, listed, builder.values)
@@ -136,6 +139,10 @@ class Ir2Torch(Registry):
     def _built(
         self, ir: Ir, device: torch.device, *, weights_follow: bool, **how: Any
     ) -> tuple[Builder, nn.Module, list[Key]]:
+        from layergraph.functions import Functions
+        from layergraph.ir2torch.build import Builder
+        from layergraph.ir2torch.load import keys
+
         functions = Functions(self.hooks.named_functions())
         builder = Builder(ir, self.hooks, functions, device, weights_follow=weights_follow, **how)
         model = builder.build()
