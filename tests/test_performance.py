@@ -237,7 +237,15 @@ def test_a_layer_takes_no_more_memory_than_it_did(counted):
 
 
 @pytest.mark.parametrize(
-    "name", ["torchvision/resnet18", "torchvision/vit_b_32", "transformers/ViTModel"]
+    "name",
+    [
+        "torchvision/resnet18",
+        "torchvision/vit_b_32",
+        "transformers/ViTModel",
+        "transformers/BertModel",
+        "transformers/LlamaModel",
+        "transformers/GPT2Model",
+    ],
 )
 def test_it_compiles_into_as_many_graphs_as_the_original(name):
     (entry,) = [each for each in all_entries() if each.name == name]

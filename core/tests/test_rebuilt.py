@@ -456,3 +456,33 @@ def test_defaults_of_inputs(default, moved):
         assert repr(given) == repr(default)
     with pytest.raises(AssumptionError, match="p1"):
         rebuilt(1, "something else")
+
+
+class Masked(nn.Module):
+    """Decides by a number, where the compiler would decide otherwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(3, 3)
+
+    def forward(self, x, mask):
+        if not torch.compiler.is_compiling() and mask.all():
+            return self.lin(x)
+        return self.lin(x) * mask
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_what_is_assumed_of_numbers_does_not_break_a_compiled_graph(truth):
+    x, mask = torch.randn(2, 3), torch.ones(2, 1) if truth else torch.tensor([[1.0], [0.0]])
+    other = torch.tensor([[1.0], [0.0]]) if truth else torch.ones(2, 1)
+    model = Masked()
+    ir = lg.to_ir(model, (x, mask), values="assume")
+    rebuilt = lg.to_torch(ir, model.state_dict())
+    assert torch.equal(rebuilt(x, mask), model(x, mask))
+    with pytest.raises(AssumptionError, match=f"was {truth} when this model was captured"):
+        rebuilt(x, other)
+    torch.compiler.reset()
+    compiled = torch.compile(rebuilt, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(x, mask), model(x, mask))
+    with pytest.raises(RuntimeError, match=f"was {truth} when this model was captured"):
+        compiled(x, other)

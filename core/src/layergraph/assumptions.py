@@ -46,6 +46,27 @@ def _is_the_same(value: object, expected: object) -> bool:
 _SIMPLE = frozenset({bool, int, str, type(None)})
 
 
+def assume_truth(value: torch.Tensor, expected: bool, where: str) -> None:
+    """Raise if a tensor that decided which graph was captured is now true where it was not.
+
+    In a compiled model torch checks it, so that the graph need not end here to read the number.
+
+    Args:
+        value: the tensor, of one number.
+        expected: whether it was true at the capture.
+        where: the line of the model's code that asked for it.
+
+    Raises:
+        AssumptionError: it differs. In a compiled model it is a RuntimeError of the same text.
+    """
+    if torch.compiler.is_compiling():
+        holds = (value != 0) if expected else (value == 0)
+        now = f"{where} was {expected} when this model was captured, and now it is {not expected}"
+        torch._assert_async(holds, f"{now}: {_REMEDY}")
+        return
+    assume(bool(value), expected, where)
+
+
 def assume_length(value: Sized, expected: int, where: str) -> None:
     """Raise if something has more parts, or fewer, than it had at the capture.
 

@@ -48,6 +48,7 @@ _OWN: tuple[Function, ...] = (
     assumptions.assume_container,
     assumptions.assume_length,
     assumptions.assume_tensor,
+    assumptions.assume_truth,
     regions.set_grad_enabled,
     regions.enter_autocast,
     regions.exit_autocast,

@@ -39,6 +39,9 @@ class Answers(Protocol):
     def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
         """Note that the model may decide by what a function gives."""
 
+    def expect_truth(self, value: Plain, truth: bool) -> None:
+        """Record that a tensor is assumed to be true, or not, as it is now."""
+
     def is_fixed(self, value: Plain) -> bool:
         """Whether a value is the same for all inputs."""
 
@@ -257,7 +260,8 @@ class _Questions:
     def truth(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Whether a tensor is true."""
         answer = self._answer(func, args, kwargs)
-        self._read_out(args[0], "torch.is_nonzero", answer)
+        if self._may_read(args[0]):
+            self._capture.expect_truth(self._known(args[0]), answer)
         return answer
 
     def claim(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -274,16 +278,20 @@ class _Questions:
         return answer
 
     def _read_out(self, tensor: torch.Tensor, name: str, answer: object, *rest: Plain) -> None:
-        value = self._known(tensor)
-        if self._capture.is_fixed(value):
-            return
-        if self._capture.values == "assume":
-            self._capture.decided(name, (value, *rest), answer)
-        else:
+        if self._may_read(tensor):
+            self._capture.decided(name, (self._known(tensor), *rest), answer)
+
+    def _may_read(self, tensor: torch.Tensor) -> bool:
+        """Whether what is read out of a tensor is to be assumed; it is refused if it may not be."""
+        if self._capture.is_fixed(self._known(tensor)):
+            return False
+        if self._capture.values != "assume":
             self._capture.refuse(
                 "a number that is read out of a tensor: a graph would have the same one for all "
                 "inputs; convert with values='assume' if it is the same for all of yours"
             )
+            return False
+        return True
 
     def leaves_torch(self, func: Any, args: Any, kwargs: Any) -> Any:
         """What leaves torch."""

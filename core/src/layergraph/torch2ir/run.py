@@ -388,6 +388,12 @@ class Running(Capture):
         args = (value, self.lower(result), code_place())
         self.recorder.call("function", "layergraph.assume", args, {})
 
+    def expect_truth(self, value: Plain, truth: bool) -> None:
+        """Record that a tensor is assumed to be true, or not, as it is now."""
+        if self.is_new(("truth", value)):
+            args = (value, truth, code_place())
+            self.recorder.call("function", "layergraph.assume_truth", args, {})
+
     def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
         """Note that the model may decide by what a function gives."""
         if self.is_new((name, *args)):
