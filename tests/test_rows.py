@@ -236,7 +236,7 @@ def only(site: Site, monkeypatch: pytest.MonkeyPatch):
     def plugin(answer: str) -> None:
         site.add("aaa", INPUTS.format(answer=answer))
         plugins = loaded(site)
-        monkeypatch.setattr("layergraph.inputs.Torch2Ir", lambda: Torch2Ir(plugins))
+        monkeypatch.setattr("layergraph.inputs.default_torch2ir", lambda: Torch2Ir(plugins))
 
     return plugin
 

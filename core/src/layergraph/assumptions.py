@@ -25,9 +25,11 @@ def assume(value: object, expected: object, where: str) -> None:
     """
     if not _is_the_same(value, expected):
         now = "a tensor" if isinstance(value, torch.Tensor) else repr(value)
-        raise AssumptionError(
-            f"{where} was {expected!r} when this model was captured, and now it is {now}: {_REMEDY}"
-        )
+        raise AssumptionError(_broken(where, expected, now))
+
+
+def _broken(where: str, expected: object, now: str) -> str:
+    return f"{where} was {expected!r} when this model was captured, and now it is {now}: {_REMEDY}"
 
 
 def _is_the_same(value: object, expected: object) -> bool:
@@ -61,8 +63,7 @@ def assume_truth(value: torch.Tensor, expected: bool, where: str) -> None:
     """
     if torch.compiler.is_compiling():
         holds = (value != 0) if expected else (value == 0)
-        now = f"{where} was {expected} when this model was captured, and now it is {not expected}"
-        torch._assert_async(holds, f"{now}: {_REMEDY}")
+        torch._assert_async(holds, _broken(where, expected, repr(not expected)))
         return
     assume(bool(value), expected, where)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from layergraph.convert import default_torch2ir
 from layergraph.errors import CaptureError, PluginError, first_line
-from layergraph.torch2ir import Torch2Ir
 
 
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -25,7 +25,7 @@ def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """
     kind = type(model).__qualname__
     try:
-        inputs = Torch2Ir().hooks.ask.example_inputs(model=model)
+        inputs = default_torch2ir().hooks.ask.example_inputs(model=model)
     except Exception as error:
         raise PluginError(
             f"a plugin failed to give example inputs for {kind}: {type(error).__name__}: "

@@ -137,14 +137,28 @@ class Ir2Torch(Registry):
 
     @without_collection()
     def _built(
-        self, ir: Ir, device: torch.device, *, weights_follow: bool, **how: Any
+        self,
+        ir: Ir,
+        device: torch.device,
+        *,
+        weights_follow: bool,
+        around: AbstractContextManager[Any] | None = None,
+        graphs: bool = True,
     ) -> tuple[Builder, nn.Module, list[Key]]:
         from layergraph.functions import Functions
         from layergraph.ir2torch.build import Builder
         from layergraph.ir2torch.load import keys
 
         functions = Functions(self.hooks.named_functions())
-        builder = Builder(ir, self.hooks, functions, device, weights_follow=weights_follow, **how)
+        builder = Builder(
+            ir,
+            self.hooks,
+            functions,
+            device,
+            weights_follow=weights_follow,
+            around=around,
+            graphs=graphs,
+        )
         model = builder.build()
         return builder, model, list(keys(ir, builder.modules))
 

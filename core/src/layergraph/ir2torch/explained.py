@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import nn
 
 from layergraph.errors import PluginError
 from layergraph.ir import MODULE, Implementation
@@ -46,7 +43,7 @@ def explained(subject: str | Implementation, hooks: Hooks, own: Own) -> Explanat
 def _said_of(asked: HookImplementation, implementation: Implementation) -> object:
     # On the meta device, layers cost nothing.
     with torch.device("meta"):
-        return _call(asked, implementation, {})
+        return asked.ask(implementation=implementation, children={})
 
 
 def _said_of_type(asked: HookImplementation, implementation: Implementation) -> object:
@@ -56,13 +53,3 @@ def _said_of_type(asked: HookImplementation, implementation: Implementation) -> 
         return _said_of(asked, implementation)
     except Exception:  # it takes the type up, and misses the attributes
         return implementation
-
-
-def _call(
-    asked: HookImplementation, implementation: Implementation, children: Mapping[str, nn.Module]
-) -> object:
-    given = {"implementation": implementation, "children": children}
-    if asked.plugin is None:
-        return asked.function(implementation, children)
-    names = inspect.signature(asked.function).parameters
-    return asked.function(**{name: given[name] for name in names})

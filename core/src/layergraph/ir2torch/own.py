@@ -26,10 +26,10 @@ class Own:
         self, implementation: Implementation, children: Mapping[str, nn.Module]
     ) -> nn.Module | None:
         """Give what the first handler gives that does not decline."""
-        for registered in self._registry.find(implementation.type):
-            module = _call(registered.handler, implementation, children)
+        for each in self.implementations(implementation.type):
+            module: nn.Module | None = each.function(implementation, children)
             if module is not None:
-                return module  # type: ignore[no-any-return]
+                return module
         return None
 
     def implementations(self, type_name: str) -> Iterator[HookImplementation]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pluggy
 
 from layergraph import hookspecs
 from layergraph.errors import PluginError
-from layergraph.layers import LayerTable
+from layergraph.layers import Layer, LayerTable
 from layergraph.plugins.loading import installed_plugins
-from layergraph.plugins.plugin import HookImplementation, Level, Plugin, answering, marked_functions
+from layergraph.plugins.plugin import HookImplementation, Level, Plugin, marked_functions
 
 
 class Hooks:
@@ -72,8 +73,28 @@ def _joined(listed: Iterable[HookImplementation]) -> Iterator[HookImplementation
 
 
 def _of_tables(hook: str, tables: list[LayerTable]) -> HookImplementation:
-    answer = answering(tables[::-1], hook)
+    answer = _answering(tables[::-1], hook)
     return HookImplementation(hook, Level.BUILTIN, answer, answer)
+
+
+def _answering(tables: Iterable[LayerTable], hook: str) -> Callable[..., Any]:
+    """What answers a hook from the rows of tables, those of the first before those of the next."""
+    rows: dict[type | str, list[Layer]] = {}
+    for row in itertools.chain.from_iterable(tables):
+        rows.setdefault(row.cls if hook == "torch_to_ir" else row.type, []).append(row)
+
+    def torch_to_ir(module: Any) -> Any:
+        for row in rows.get(type(module), ()):
+            answer = row.to_ir(module)
+            if answer is not None:
+                return answer
+        return None
+
+    def ir_to_torch(implementation: Any) -> Any:
+        found = rows.get(implementation.type)
+        return None if found is None else found[0].to_torch(implementation)
+
+    return hookspecs.hookimpl(torch_to_ir if hook == "torch_to_ir" else ir_to_torch)
 
 
 def function_homes() -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import importlib_metadata
 
 from layergraph.errors import PluginError, PluginWarning
-from layergraph.plugins.plugin import Plugin
+from layergraph.plugins.plugin import BUILTIN_PREFIX, Plugin
 
 GROUP = "layergraph"
 DISABLE = "LAYERGRAPH_DISABLE"
@@ -192,12 +192,10 @@ def _load_order(installed: _Installed) -> tuple[str, str, str]:
     return installed.distribution, installed.version, installed.entry_point.name
 
 
-@functools.cache
 def _installed() -> tuple[_Installed, ...]:
     return _look()[0]
 
 
-@functools.cache
 def _damaged() -> tuple[LeftOut, ...]:
     return _look()[1]
 
@@ -248,7 +246,7 @@ def _said(error: BaseException) -> str:
 def _is_disabled(distribution: str, names: Collection[str]) -> bool:
     if distribution in names:
         return True
-    return THIRD_PARTY in names and not distribution.startswith("layergraph-")
+    return THIRD_PARTY in names and not distribution.startswith(BUILTIN_PREFIX)
 
 
 def _disabled(installed: _Installed, reason: str, cure: str) -> LeftOut:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import functools
 import inspect
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -95,6 +94,11 @@ class HookImplementation:
     plugin: Plugin | None = None
     is_wrapper: bool = False
     table: LayerTable | None = None
+
+    def ask(self, **given: Any) -> Any:
+        """Ask it alone, giving it those of the hook's arguments that it takes."""
+        taken = inspect.signature(self.function).parameters
+        return self.function(**{name: given[name] for name in taken})
 
     @property
     def owner(self) -> str:
@@ -210,26 +214,5 @@ def _from_rows(
     if not plugin.is_builtin:  # of which the tests check it, once and not at each start
         for row in rows:
             row.check()
-    for hook in ("torch_to_ir", "ir_to_torch"):
-        function = answering([table], hook)
+    for hook, function in (("torch_to_ir", table.to_ir), ("ir_to_torch", table.to_torch)):
         yield HookImplementation(hook, level, function, source, plugin=plugin, table=table)
-
-
-def answering(tables: Iterable[LayerTable], hook: str) -> Callable[..., Any]:
-    """What answers a hook from the rows of tables, those of the first before those of the next."""
-    rows: dict[type | str, list[Layer]] = {}
-    for row in itertools.chain.from_iterable(tables):
-        rows.setdefault(row.cls if hook == "torch_to_ir" else row.type, []).append(row)
-
-    def torch_to_ir(module: Any) -> Any:
-        for row in rows.get(type(module), ()):
-            answer = row.to_ir(module)
-            if answer is not None:
-                return answer
-        return None
-
-    def ir_to_torch(implementation: Any) -> Any:
-        found = rows.get(implementation.type)
-        return None if found is None else found[0].to_torch(implementation)
-
-    return hookspecs.hookimpl(torch_to_ir if hook == "torch_to_ir" else ir_to_torch)

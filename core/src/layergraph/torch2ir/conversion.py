@@ -9,7 +9,6 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from layergraph.collection import without_collection
 from layergraph.errors import (
     CaptureError,
     LayergraphError,
@@ -23,7 +22,7 @@ from layergraph.plugins import Hooks
 from layergraph.state import Memory, all_tensors, describe, own_tensors
 from layergraph.torch2ir.arguments import Arguments
 from layergraph.torch2ir.calls import Trace
-from layergraph.torch2ir.capture import ONE_AT_A_TIME, unsupported
+from layergraph.torch2ir.capture import unsupported
 from layergraph.torch2ir.constants import Constants
 from layergraph.torch2ir.modes import Modes, capture
 from layergraph.torch2ir.own import changes_its_call
@@ -35,80 +34,70 @@ from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.trace import Tracing
 
 
-class Conversion:
-    """Turns models into IRs.
+def convert(
+    hooks: Hooks,
+    model: nn.Module,
+    args: Sequence[Any] | None,
+    kwargs: Mapping[str, Any] | None,
+    values: Values,
+    modes: Modes,
+) -> Ir:
+    """See :meth:`layergraph.torch2ir.Torch2Ir.convert`.
 
     Args:
         hooks: who is asked about modules, and which functions may be nodes.
+        model: the model.
+        args: the positional arguments of an example call.
+        kwargs: its arguments by name.
+        values: what to do where the model decides by a number.
+        modes: what the IR is to hold where the model asks for its mode.
     """
-
-    def __init__(self, hooks: Hooks) -> None:
-        self._hooks = hooks
-
-    def convert(
-        self,
-        model: nn.Module,
-        args: Sequence[Any] | None,
-        kwargs: Mapping[str, Any] | None,
-        values: Values,
-        modes: Modes,
-    ) -> Ir:
-        """See :meth:`layergraph.torch2ir.Torch2Ir.convert`."""
-        if not isinstance(model, nn.Module):
-            raise CaptureError(f"{model!r} is no torch.nn.Module; convert a module")
-        # Another capture of the same model may have changed its modes for a while.
-        with ONE_AT_A_TIME, without_collection():
-            return self._convert(model, args, kwargs, values, modes)
-
-    def _convert(
-        self,
-        model: nn.Module,
-        args: Sequence[Any] | None,
-        kwargs: Mapping[str, Any] | None,
-        values: Values,
-        modes: Modes,
-    ) -> Ir:
-        for name, said, sayable in (("values", values, Values), ("modes", modes, Modes)):
-            if said not in get_args(sayable):
-                listed = ", ".join(get_args(sayable))
-                raise CaptureError(f"{name} is {said!r}; say one of {listed}")
-        found: list[Unsupported] = []
-        survey = Survey(model, partial(self._ask, found))
-        memory = Memory()
-        keys, tensors = _tensors(survey, memory, found)
-        if survey.root.is_leaf and survey.root.answer is not None:
-            ir = Ir([_leaf_model(survey.root, survey.root.answer, tensors[""])])
-        else:
-            functions = Functions(self._hooks.named_functions())
-            known = (survey, keys, memory, functions)
-            run: Callable[[], Trace] = partial(_traced, *known)
-            if args is not None or kwargs is not None:
-                arguments = Arguments(model, () if args is None else args, kwargs or {})
-                way: Callable[..., Running] = Replaying if modes == "both" else Running
-                running = partial(way, *known, Constants(survey), values, arguments)
-                run = partial(steady, running)
-            elif found:
-                # On symbols, it would only get stuck at one of them.
-                raise unsupported(found)
-            try:
-                ir = capture(survey, run, tensors, modes)
-            except CaptureError as error:
-                if not found:
-                    raise
-                raise unsupported([*found, *error.unsupported]) from error
-        if found:
+    if not isinstance(model, nn.Module):
+        raise CaptureError(f"{model!r} is no torch.nn.Module; convert a module")
+    for name, said, sayable in (("values", values, Values), ("modes", modes, Modes)):
+        if said not in get_args(sayable):
+            listed = ", ".join(get_args(sayable))
+            raise CaptureError(f"{name} is {said!r}; say one of {listed}")
+    found: list[Unsupported] = []
+    survey = Survey(model, partial(_ask, hooks, found))
+    memory = Memory()
+    keys, tensors = _tensors(survey, memory, found)
+    if survey.root.is_leaf and survey.root.answer is not None:
+        ir = Ir([_leaf_model(survey.root, survey.root.answer, tensors[""])])
+    else:
+        functions = Functions(hooks.named_functions())
+        known = (survey, keys, memory, functions)
+        run: Callable[[], Trace] = partial(_traced, *known)
+        if args is not None or kwargs is not None:
+            arguments = Arguments(model, () if args is None else args, kwargs or {})
+            way: Callable[..., Running] = Replaying if modes == "both" else Running
+            running = partial(way, *known, Constants(survey), values, arguments)
+            run = partial(steady, running)
+        elif found:
+            # On symbols, it would only get stuck at one of them.
             raise unsupported(found)
-        check_attributes(ir)
-        return ir
+        try:
+            ir = capture(survey, run, tensors, modes)
+        except CaptureError as error:
+            if not found:
+                raise
+            raise unsupported([*found, *error.unsupported]) from error
+    if found:
+        raise unsupported(found)
+    check_attributes(ir)
+    return ir
 
-    def _ask(self, found: list[Unsupported], module: nn.Module, path: str) -> Implementation | None:
+
+def _ask(
+    hooks: Hooks, found: list[Unsupported], module: nn.Module, path: str
+) -> Implementation | None:
+    with _Noted(found, module, path):
+        _refuse_unseen(module, path)
+    answer = answer_of(hooks, module, path)
+    if answer is None or answer.children is not None:
         with _Noted(found, module, path):
-            _refuse_unseen(module, path)
-        answer = answer_of(self._hooks, module, path)
-        if answer is None or answer.children is not None:
-            with _Noted(found, module, path):
-                _refuse_unheld(module, path)
-        return answer
+            _refuse_unheld(module, path)
+    return answer
 
 
 def answer_of(hooks: Hooks, module: nn.Module, path: str) -> Implementation | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from layergraph.collection import without_collection
 from layergraph.ir import Ir
 from layergraph.plugins import Hooks, Plugin, chosen_plugins
 from layergraph.registration import Registry
@@ -80,9 +81,12 @@ class Torch2Ir(Registry):
             PluginError: a handler failed, or broke its contract.
         """
         # What captures is imported when it is first needed: making a converter is quick.
-        from layergraph.torch2ir.conversion import Conversion
+        from layergraph.torch2ir.capture import ONE_AT_A_TIME
+        from layergraph.torch2ir.conversion import convert
 
-        return Conversion(self.hooks).convert(model, args, kwargs, values, modes)
+        # Another capture of the same model may have changed its modes for a while.
+        with ONE_AT_A_TIME, without_collection():
+            return convert(self.hooks, model, args, kwargs, values, modes)
 
     def explain(self, subject: nn.Module | type[nn.Module]) -> Explanation:
         """Who answers for a module, in the order in which they are asked, and who declines and why.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -73,7 +72,7 @@ def _bare(cls: type[nn.Module]) -> nn.Module:
 
 
 def _said_of(module: nn.Module, asked: HookImplementation) -> object:
-    answer = asked.function(*[module for _ in inspect.signature(asked.function).parameters])
+    answer = asked.ask(module=module)
     if answer is None and asked.table is not None and asked.table.find(type(module)) is None:
         bases = [row.cls for row in asked.table if isinstance(module, row.cls)]
         if bases:

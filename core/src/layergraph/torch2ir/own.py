@@ -25,21 +25,18 @@ class Own:
     @hookimpl
     def torch_to_ir(self, module: nn.Module) -> Implementation | None:
         """Give what the first handler gives that does not decline."""
-        for registered in self._find(module):
-            answer = _answered(registered, module)
+        for each in self.implementations(module):
+            answer: Implementation | None = each.function(module)
             if answer is not None:
                 return answer
         return None
 
     def implementations(self, module: nn.Module) -> Iterator[HookImplementation]:
         """What is registered for a module, each as an implementation of the hook."""
-        for each in self._find(module):
+        cls: Any = type(module)
+        for each in self._registry.find(cls, *_names(cls.__name__)):
             level = Level.OVERRIDE if each.is_override else Level.REGISTERED
             yield HookImplementation("torch_to_ir", level, partial(_answered, each), each.handler)
-
-    def _find(self, module: nn.Module) -> Iterator[Registered]:
-        cls: Any = type(module)
-        return self._registry.find(cls, *_names(cls.__name__))
 
 
 def _answered(registered: Registered, module: nn.Module) -> Implementation | None:
