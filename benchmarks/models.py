@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from layergraph import Ir
+import layergraph as lg
+from zoo import Entry
 
 NO_CALLS = ("input", "output", "state")
 
@@ -22,7 +23,25 @@ def without_cache(model: nn.Module) -> nn.Module:
     return model
 
 
-def call_count(ir: Ir) -> int:
+def with_inputs(entry: Entry) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
+    """A model of the zoo, and what to run it on."""
+    model = without_cache(entry.model())
+    args, kwargs = entry.inputs(entry.sizes.batch, entry.sizes.length, 1)
+    return model, args, kwargs
+
+
+def captured(entry: Entry) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any], lg.Ir]:
+    """The same, and the model's IR in both modes.
+
+    Raises:
+        LayergraphError: it cannot be captured.
+    """
+    model, args, kwargs = with_inputs(entry)
+    with torch.no_grad():
+        return model, args, kwargs, lg.to_ir(model, args, kwargs, values="assume")
+
+
+def call_count(ir: lg.Ir) -> int:
     """How many calls of functions and of modules an IR has recorded."""
     graphs = [graph for implementation in ir.values() for graph in implementation.graphs]
     return sum(node.type not in NO_CALLS for graph in graphs for node in graph.nodes.values())

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 import layergraph as lg
-from benchmarks.models import call_count, without_cache
+from benchmarks.models import call_count, with_inputs
 from benchmarks.results import Row, compared, mean
 from benchmarks.settings import Settings
 from benchmarks.timing import take_turns
@@ -50,8 +50,7 @@ def _traced(settings: Settings) -> Iterator[Row]:
 
 def _run(settings: Settings) -> Iterator[Row]:
     for entry in settings.entries():
-        model = without_cache(entry.model())
-        args, kwargs = entry.inputs(entry.sizes.batch, entry.sizes.length, 1)
+        model, args, kwargs = with_inputs(entry)
 
         def forward(model=model, args=args, kwargs=kwargs) -> object:
             with torch.no_grad():

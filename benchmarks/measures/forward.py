@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import layergraph as lg
-from benchmarks.models import without_cache
+from benchmarks.models import captured
 from benchmarks.results import Row, compared, mean
 from benchmarks.settings import Settings
 from benchmarks.timing import take_turns
@@ -48,10 +48,7 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 def pair(entry: Entry) -> tuple[nn.Module, nn.Module, tuple[Any, ...], dict[str, Any]]:
     """The original and the rebuilt model, and what to run them on."""
-    model = without_cache(entry.model())
-    args, kwargs = entry.inputs(entry.sizes.batch, entry.sizes.length, 1)
-    with torch.no_grad():
-        ir = lg.to_ir(model, args, kwargs, values="assume")
+    model, args, kwargs, ir = captured(entry)
     return model, lg.to_torch(ir, model.state_dict()).eval(), args, kwargs
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 import layergraph as lg
-from benchmarks.models import without_cache
+from benchmarks.models import captured
 from benchmarks.results import Row, compared, mean
 from benchmarks.settings import Settings
 from benchmarks.timing import Way, take_turns
@@ -21,11 +21,8 @@ AT_MOST = 1.5
 def rows(settings: Settings) -> Iterator[Row]:
     found = []
     for entry in settings.entries():
-        model = without_cache(entry.model())
-        args, kwargs = entry.inputs(entry.sizes.batch, entry.sizes.length, 1)
         try:
-            with torch.no_grad():
-                ir = lg.to_ir(model, args, kwargs, values="assume")
+            _, _, _, ir = captured(entry)
         except LayergraphError as error:
             yield Row("on meta", entry.name, note=f"no: {type(error).__name__}")
             continue

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.models import assert_close, without_cache
+from benchmarks.models import assert_close, with_inputs
 from benchmarks.peers import PEERS, layergraph, layergraph_own
 from benchmarks.results import Row, compared, mean
 from benchmarks.settings import Settings
@@ -75,5 +75,4 @@ def _models(
         linear = nn.Sequential(*[nn.Linear(64, 64, bias=False) for _ in range(4)]).eval()
         yield "linear layers", linear, (torch.randn(2, 64),), {}
     for entry in settings.entries():
-        args, kwargs = entry.inputs(entry.sizes.batch, entry.sizes.length, 1)
-        yield entry.name, without_cache(entry.model()), args, kwargs
+        yield entry.name, *with_inputs(entry)

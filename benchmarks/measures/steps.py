@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import layergraph as lg
-from benchmarks.models import call_count, without_cache
+from benchmarks.models import call_count, captured
 from benchmarks.results import Row, compared
 from benchmarks.settings import Settings
 from benchmarks.timing import Way, take_turns
@@ -19,11 +19,8 @@ from layergraph.errors import LayergraphError
 
 def rows(settings: Settings) -> Iterator[Row]:
     for entry in settings.entries():
-        model = without_cache(entry.model())
-        args, kwargs = entry.inputs(entry.sizes.batch, entry.sizes.length, 1)
         try:
-            with torch.no_grad():
-                ir = lg.to_ir(model, args, kwargs, values="assume")
+            model, args, kwargs, ir = captured(entry)
         except LayergraphError as error:
             yield Row("all", entry.name, note=f"no: {type(error).__name__}")
             continue
