@@ -403,6 +403,23 @@ def test_limits_that_nobody_set(tmp_path, name):
     _refused_model(path, rf"Limits\({limit}=", FileError)
 
 
+LINEAR = {"in_features": 50, "out_features": 20}
+
+
+@pytest.mark.parametrize(
+    ("limit", "needed"), [("tensors", 2 * 20), ("tensor_bytes", 20 * (50 * 20 + 20) * 4)]
+)
+def test_limits_count_each_of_many_layers_that_are_alike(tmp_path, limit, needed):
+    children = [[str(number), str(number)] for number in range(20)]
+    listed = [{"name": "root", "type": "sequential", "children": children}]
+    listed += [{"name": name, "type": "linear", "data": LINEAR} for name, _ in children]
+    path = _of_implementations(tmp_path, listed)
+    with pytest.raises(StateError, match=r"'0\.weight' is missing"):
+        lg.load_model(path, limits=lg.Limits(**{limit: needed}))
+    with pytest.raises(FileError, match=rf"Limits\({limit}="):
+        lg.load_model(path, limits=lg.Limits(**{limit: needed - 1}))
+
+
 def test_many_children_that_nobody_set_a_limit_for(tmp_path):
     rows = [[str(number), "row"] for number in range(1001)]
     cells = [[str(number), "cell"] for number in range(1001)]

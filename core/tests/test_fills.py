@@ -157,6 +157,35 @@ def test_handlers_may_compute_with_weights():
     assert rebuilt.inner.hidden[0][1:].eq(3).all()
 
 
+def test_a_layer_may_compute_with_anothers_weights_where_one_like_it_did_not():
+    made = []
+
+    def large(implementation):
+        module = nn.Module()
+        module.weight = _parameter(nn.init.ones_)
+        made.append(module)
+        return module
+
+    def reading(implementation):
+        module = nn.Module()
+        module.total = sum(each.weight.sum().item() for each in made)
+        return module
+
+    to_torch = Ir2Torch()
+    to_torch.register("large", large)
+    to_torch.register("reading", reading)
+    ir = lg.Ir(
+        [
+            lg.Implementation("module", name="root", children={"a": "a", "b": "b", "c": "c"}),
+            lg.Implementation("reading", name="a"),
+            lg.Implementation("large", name="b"),
+            lg.Implementation("reading", name="c"),
+        ]
+    )
+    rebuilt = to_torch.convert(ir, {"b.weight": torch.full(LARGE, 2.0)})
+    assert (rebuilt.a.total, rebuilt.c.total) == (0, LARGE[0] * LARGE[1])
+
+
 def test_bad_attributes_are_refused_with_a_state_dict_too():
     prelu = lg.Implementation("prelu", {"num_parameters": 5000, "init": "much"}, name="root")
     with pytest.raises(BuildError, match="refused"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import gc
 import inspect
+import io
+import itertools
 import math
 import pickle
 import traceback
@@ -14,6 +16,7 @@ import pytest
 import torch
 import torch._dynamo
 import torch.nn.functional as F
+import torch.package
 from torch import nn
 
 import layergraph as lg
@@ -44,6 +47,192 @@ class Base(nn.Module):
     def __init__(self):
         super().__init__()
         self.lin = nn.Linear(4, 4)
+
+
+# --- what equal blocks share ---
+
+
+class Block(Base):
+    """The mode decides what runs, so that there are two graphs."""
+
+    def forward(self, x):
+        y = self.lin(x)
+        return torch.relu(y) if self.training else torch.sigmoid(y)
+
+
+def _negated(module):
+    (output,) = [node for node in module.graph.nodes if node.op == "output"]
+    with module.graph.inserting_before(output):
+        output.args = (module.graph.call_function(torch.neg, output.args),)
+    module.recompile()
+
+
+def _names(module):
+    return [node.name for node in module.graph.nodes]
+
+
+def test_equal_blocks_share_their_code():
+    model = nn.Sequential(Block(), Block(), Block())
+    rebuilt = _rebuilt(model)
+    assert len({type(block) for block in rebuilt}) == 1
+    assert len({id(block.graph) for block in rebuilt}) == 3
+    assert len({id(block.evaluation.graph) for block in rebuilt}) == 3
+    assert all(block.graph.owning_module == block for block in rebuilt)
+    for mode in (True, False):
+        assert torch.equal(model.train(mode)(X), rebuilt.train(mode)(X))
+
+
+@pytest.mark.parametrize("evaluation", [False, True])
+def test_an_edited_block_is_the_only_one_that_changes(evaluation):
+    model = nn.Sequential(Block(), Block(), Block())
+    rebuilt = _rebuilt(model)
+    first, second, third = rebuilt
+    before = _names(third)
+    _negated(second.evaluation if evaluation else second)
+    for mode in (True, False):
+        model.train(mode), rebuilt.train(mode)
+        sign = -1 if mode is not evaluation else 1
+        assert torch.equal(rebuilt[1](X), sign * model[1](X))
+        for block, original in ((first, model[0]), (third, model[2])):
+            assert torch.equal(block(X), original(X))
+    assert _names(third) == before
+    for moved in (copy.deepcopy(rebuilt), _pickled(rebuilt)):
+        for mode in (True, False):
+            assert torch.equal(moved.train(mode)(X), rebuilt.train(mode)(X))
+
+
+def test_a_block_that_a_handler_edits_is_the_only_one_that_changes():
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = Block()
+
+        def forward(self, x):
+            return self.block(x)
+
+    def editing(implementation, children):
+        if implementation.name == "0":
+            _negated(children["block"])
+
+    to_torch = Ir2Torch()
+    to_torch.register_override("module", editing)
+    first, second = to_torch.convert(lg.to_ir(nn.Sequential(Outer(), Outer()), (X,)))
+    assert torch.equal(first(X), -torch.relu(first.block.lin(X)))
+    assert torch.equal(second(X), torch.relu(second.block.lin(X)))
+
+
+def test_blocks_with_a_name_that_code_cannot_spell():
+    class Inner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.add_module("code", nn.Linear(4, 4))
+
+        def forward(self, x):
+            return self.get_submodule("code")(x)
+
+    model = nn.Sequential(Inner(), Inner())
+    rebuilt = _rebuilt(model)
+    assert type(rebuilt[0]) is type(rebuilt[1])
+    assert torch.equal(model(X), rebuilt(X))
+    _negated(rebuilt[1])
+    assert torch.equal(rebuilt[0](X), model[0](X))
+    assert torch.equal(rebuilt[1](X), -model[1](X))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda x: x * 0.0, lambda x: x * -0.0),
+        (lambda x: torch.sum(x, 1, True), lambda x: torch.sum(x, 1, False)),
+        (lambda x: torch.full((2,), 1) + x[0, :2], lambda x: torch.full((2,), True) + x[0, :2]),
+        (lambda x: x - x.sum(), lambda x: x.sum() - x),
+        (torch.sin, torch.cos),
+        (lambda x: torch.add(x, x, alpha=1), lambda x: torch.add(x, x, alpha=2)),
+    ],
+)
+def test_graphs_that_are_nearly_equal(one, other):
+    class Applied(nn.Module):
+        def __init__(self, function):
+            super().__init__()
+            self._function = function
+
+        def forward(self, x):
+            return self._function(x)
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = Applied(one), Applied(other)
+
+        def forward(self, x):
+            return self.one(x), self.other(x)
+
+    model = Both()
+    for expected, actual in zip(model(X), _rebuilt(model)(X), strict=True):
+        assert expected.dtype is actual.dtype
+        assert torch.equal(expected.view(torch.uint8), actual.view(torch.uint8))
+
+
+MEANS = {
+    "torch.sin": ("function", torch.sin),
+    "torch.cos": ("function", torch.cos),
+    "{}.relu": ("relu", torch.relu),
+    "{}.sigmoid": ("sigmoid", torch.sigmoid),
+    "{}.first": ("state", lambda x: torch.tensor([0], dtype=torch.uint8)),
+    "{}.second": ("state", lambda x: torch.tensor([1], dtype=torch.uint8)),
+}
+
+
+@pytest.mark.parametrize("wanted", list(itertools.combinations(MEANS, 2)))
+def test_graphs_that_differ_in_what_a_node_means(wanted):
+    x, y = (lg.ir.Node(name, "input", name) for name in "xy")
+
+    def block(name, meant):
+        kind, _ = MEANS[meant]
+        args = () if kind == "state" else (lg.ir.Ref("x"),)
+        step = lg.ir.Node("step", kind, meant.format(name), args)
+        output = lg.ir.Node("output", "output", "output", (lg.ir.Ref("step"),))
+        graph = lg.ir.wired([x, step, output])
+        tensors = {
+            key: lg.ir.TensorSpec(kind="buffer", shape=(1,), value=bytes([n]), dtype="uint8")
+            for n, key in enumerate(["first", "second"])
+        }
+        yield lg.Implementation(
+            "module", name=name, nodes=graph.nodes, edges=graph.edges, tensors=tensors
+        )
+        for layer in ("relu", "sigmoid"):
+            yield lg.Implementation(layer, name=f"{name}.{layer}")
+
+    calls = [
+        lg.ir.Node(name, "module", name, (lg.ir.Ref(given),))
+        for name, given in (("a", "x"), ("b", "y"))
+    ]
+    output = lg.ir.Node("output", "output", "output", ((lg.ir.Ref("a"), lg.ir.Ref("b")),))
+    graph = lg.ir.wired([x, y, *calls, output])
+    root = lg.Implementation("module", name="root", nodes=graph.nodes, edges=graph.edges)
+    one, other = wanted
+    model = lg.to_torch(lg.Ir([root, *block("a", one), *block("b", other)]))
+    for result, meant in zip(model(X, X), wanted, strict=True):
+        assert torch.equal(result, MEANS[meant][1](X))
+
+
+def test_a_package_holds_one_graph():
+    def moved(module):
+        file = io.BytesIO()
+        with torch.package.PackageExporter(file) as exporter:
+            exporter.extern("**")
+            exporter.save_pickle("package", "model.pkl", module)
+        file.seek(0)
+        return torch.package.PackageImporter(file).load_pickle("package", "model.pkl")
+
+    class Doubled(Base):
+        def forward(self, x):
+            return self.lin(x) * 2
+
+    rebuilt = _rebuilt(Doubled())
+    assert torch.equal(moved(rebuilt)(X), rebuilt(X))
+    with pytest.raises(BuildError, match="evaluation mode"):
+        moved(_rebuilt(Block()))
 
 
 # --- what is let go ---

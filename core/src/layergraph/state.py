@@ -39,6 +39,9 @@ def own_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
 
 def all_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
     """The same, of a module and all that is inside it, under every name."""
+    if not module._modules:
+        yield from own_tensors(module)
+        return
     for path, inner in module.named_modules(remove_duplicate=False):
         prefix = f"{path}." if path else ""
         for name, tensor, persistent in own_tensors(inner):

@@ -92,6 +92,23 @@ class _Budget(TorchFunctionMode):
         self._largest = largest
         self._tensors = 0
         self._bytes = 0
+        self._layer: object = None
+        self._before = (0, 0)
+        self._wanted: dict[object, tuple[int, int]] = {}
+
+    def around(self, layer: object) -> _Budget | None:
+        """Itself, or None for a layer like one before, whose tensors are counted without a look."""
+        if layer in self._wanted:
+            self._take(*self._wanted[layer])
+            return None
+        self._layer, self._before = layer, (self._tensors, self._bytes)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        if self._layer is not None:
+            tensors, bytes_ = self._before
+            self._wanted[self._layer] = self._tensors - tensors, self._bytes - bytes_
 
     def __torch_function__(
         self,
@@ -110,21 +127,22 @@ class _Budget(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _count(self, made: object) -> None:
-        if not isinstance(made, torch.Tensor):
-            return
-        self._tensors += 1
-        self._bytes += made.nbytes
-        limits = self._limits
-        for what, count, name, most in (
-            ("numbers in one tensor", made.numel(), "tensor_numbers", self._largest),
-            ("tensors", self._tensors, "tensors", self._most),
-            ("bytes in tensors", self._bytes, "tensor_bytes", limits.tensor_bytes),
-        ):
-            if count > most:
-                raise FileError(
-                    f"its layers want {count} {what}, more than {most}; if you trust the file, "
-                    f"give Limits({name}=…)"
-                )
+        if isinstance(made, torch.Tensor):
+            self._allow("numbers in one tensor", made.numel(), "tensor_numbers", self._largest)
+            self._take(1, made.nbytes)
+
+    def _take(self, tensors: int, bytes_: int) -> None:
+        self._tensors += tensors
+        self._bytes += bytes_
+        self._allow("tensors", self._tensors, "tensors", self._most)
+        self._allow("bytes in tensors", self._bytes, "tensor_bytes", self._limits.tensor_bytes)
+
+    def _allow(self, what: str, count: int, name: str, most: int) -> None:
+        if count > most:
+            raise FileError(
+                f"its layers want {count} {what}, more than {most}; if you trust the file, "
+                f"give Limits({name}=…)"
+            )
 
 
 _FACTORIES = frozenset(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from layergraph.errors import BuildError, LayergraphError, Place, PluginError, first_line
 from layergraph.functions import Functions
-from layergraph.ir import MODULE, STATE, Implementation, Ir, Node, TensorSpec
+from layergraph.ir import MODULE, STATE, Graph, Implementation, Ir, Node, TensorSpec
 from layergraph.ir.hierarchy import Ancestry
 from layergraph.ir.names import is_attribute_path
 from layergraph.ir2torch.composite import Composite, Holder, descend, find, taken_names
@@ -30,6 +30,18 @@ from layergraph.state import (
 )
 
 
+class Surrounding(Protocol):
+    """Something that handlers run in."""
+
+    def around(self, layer: object, /) -> AbstractContextManager[Any] | None:
+        """What the handler runs in that makes a layer; None for nothing.
+
+        Args:
+            layer: what it is made from; equal for layers that are made alike. None: others may be
+                inside, so that none is like it.
+        """
+
+
 class Builder:
     """Builds the model that a checked IR describes, with weights as the constructors make them.
 
@@ -40,7 +52,7 @@ class Builder:
         device: where the tensors are to be.
         weights_follow: whether a state dict is about to overwrite the weights. Then they need not
             be initialised: see ``fills``.
-        around: what handlers run in, entered anew for each.
+        around: what handlers run in, besides.
         graphs: whether to make what runs, too; if not, compositions only hold what they hold.
 
     Attributes:
@@ -58,7 +70,7 @@ class Builder:
         device: torch.device,
         *,
         weights_follow: bool,
-        around: AbstractContextManager[Any] | None = None,
+        around: Surrounding | None = None,
         graphs: bool = True,
     ) -> None:
         self._ir = ir
@@ -69,6 +81,7 @@ class Builder:
         self._around = around
         self._graphs = graphs
         self._ancestry = Ancestry.of(ir)
+        self._compiled: dict[tuple[object, ...], Composite] = {}
         self.modules: dict[str, nn.Module] = {}
         self.fills = PutOffFills()
         self.values: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -115,10 +128,13 @@ class Builder:
     def _handled(
         self, implementation: Implementation, children: Mapping[str, nn.Module], where: Place
     ) -> nn.Module | None:
+        layer = _layer(implementation)
+        entered = [each.around(layer) for each in self._surroundings]
         try:
             with ExitStack() as stack:
-                for each in self._surroundings:
-                    stack.enter_context(each)
+                for each in entered:
+                    if each is not None:
+                        stack.enter_context(each)
                 module = self._hooks.ask.ir_to_torch(
                     implementation=implementation, children=children
                 )
@@ -137,13 +153,12 @@ class Builder:
         return module
 
     @functools.cached_property
-    def _surroundings(self) -> list[AbstractContextManager[Any]]:
-        """What handlers run in."""
+    def _surroundings(self) -> list[Surrounding]:
         on_meta = self._device.type == "meta"
         # On the meta device, what constructors compute besides parameters would be lost.
         device = torch.device("cpu") if on_meta else self._device
         return [
-            *([device] if device != torch.get_default_device() else []),
+            *([_OnDevice(device)] if device != torch.get_default_device() else []),
             *([self._around] if self._around is not None else []),
             *([self.fills] if on_meta or self._weights_follow else []),
         ]
@@ -167,29 +182,51 @@ class Builder:
 
     def _composite(self, implementation: Implementation, members: nn.Module) -> nn.Module:
         where = Place("implementation", implementation.name)
+        graphs = implementation.graphs
         aliases: dict[str, str] = {}
+        targets = [
+            {
+                name: self._target(node, implementation, members, aliases)
+                for name, node in graph.nodes.items()
+                if node.type == STATE or node.is_call
+            }
+            for graph in graphs
+        ]
+        # Most models repeat a few blocks many times.
+        key = (*map(_said, graphs, targets), *aliases.items())
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            with _refusals(where):
+                made = [
+                    fx_graph(graph, where, self._functions, located)
+                    for graph, located in zip(graphs, targets, strict=True)
+                ]
+                by_alias = {alias: path for path, alias in aliases.items()}
+                compiled = self._compiled[key] = Composite(members, by_alias, *made)
+        # Whoever gets the module may edit it, so that the one to go by is not given away.
+        return compiled.alike(members)
 
-        def locate(node: Node) -> str:
-            owner, rest = node.implementation, None
-            if node.type == STATE:
-                owner, rest = owner_of(self._ir, node.implementation)
-            path = self._ancestry.path(implementation.name, owner)
-            full = ".".join(part for part in (path, rest) if part)
-            if path is None or rest == "" or not _is_of_kind(find(members, full), node):
-                raise BuildError(
-                    f"{where}, node {node.name!r}: there is no {node.implementation!r} in it; "
-                    "correct the name"
-                )
-            if is_attribute_path(full) and not taken_names() & set(full.split(".")):
-                return full
-            return aliases.setdefault(full, f"_unspellable_{len(aliases)}")
-
-        with _refusals(where):
-            graphs = [
-                fx_graph(graph, where, self._functions, locate) for graph in implementation.graphs
-            ]
-            by_alias = {alias: path for path, alias in aliases.items()}
-            return Composite(members, by_alias, *graphs)
+    def _target(
+        self,
+        node: Node,
+        implementation: Implementation,
+        members: nn.Module,
+        aliases: dict[str, str],
+    ) -> str:
+        """The attribute path, or the alias of it, of what a node calls or reads."""
+        owner, rest = node.implementation, None
+        if node.type == STATE:
+            owner, rest = owner_of(self._ir, node.implementation)
+        path = self._ancestry.path(implementation.name, owner)
+        full = ".".join(part for part in (path, rest) if part)
+        if path is None or rest == "" or not _is_of_kind(find(members, full), node):
+            where = Place("implementation", implementation.name).at("node", node.name)
+            raise BuildError(
+                f"{where}: there is no {node.implementation!r} in it; correct the name"
+            )
+        if is_attribute_path(full) and not taken_names() & set(full.split(".")):
+            return full
+        return aliases.setdefault(full, f"_unspellable_{len(aliases)}")
 
     # --- tensors ---
 
@@ -257,7 +294,7 @@ class Builder:
                 if id(tensor) not in brought:
                     brought[id(tensor)] = self._placed(tensor)
                 *way, last = name.split(".")
-                setattr(descend(module, way), last, brought[id(tensor)])
+                _replace(descend(module, way), last, brought[id(tensor)])
 
     def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor, on the device."""
@@ -327,6 +364,23 @@ def _refusals(where: Place) -> Iterator[None]:
         ) from error
 
 
+class _OnDevice:
+    """Makes tensors on a device that is not the default one."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def around(self, _: object, /) -> AbstractContextManager[Any]:
+        return self._device
+
+
+def _layer(implementation: Implementation) -> object:
+    """What tells whether two layers are made alike; None where that depends on others."""
+    if implementation.children or implementation.nodes:
+        return None
+    return implementation.type, repr(implementation.data), repr(implementation.tensors)
+
+
 def _check_children(module: nn.Module, children: Mapping[str, nn.Module], where: Place) -> None:
     for name, child in children.items():
         if descend(module, name.split(".")) is not child:
@@ -334,6 +388,35 @@ def _check_children(module: nn.Module, children: Mapping[str, nn.Module], where:
                 f"{where}: the handler left out the child {name!r}; it must register the children "
                 "that it is given, under their names"
             )
+
+
+def _replace(owner: Any, name: str, tensor: torch.Tensor) -> None:
+    """Put a tensor in the place of one of the same kind."""
+    setter: Any = nn.Module.__setattr__
+    if type(owner).__setattr__ is setter:
+        # What that would do, after finding out what the tensor and its place are.
+        members = owner._parameters if name in owner._parameters else owner._buffers
+        members[name] = tensor
+    else:
+        setattr(owner, name, tensor)
+
+
+def _said(graph: Graph, targets: Mapping[str, str]) -> tuple[object, ...]:
+    """All that the code of a graph depends on, so that two of which it is equal have the same."""
+    return (
+        *graph.edges,
+        *[
+            (
+                name,
+                node.type,
+                targets.get(name, node.implementation),
+                # Their text tells 1 from True, and 0.0 from -0.0, which are equal.
+                repr(node.args),
+                repr(node.kwargs),
+            )
+            for name, node in graph.nodes.items()
+        ],
+    )
 
 
 def _is_of_kind(found: object, node: Node) -> bool:

@@ -1,4 +1,9 @@
-"""The module that a graph becomes."""
+"""The module that a graph becomes.
+
+A class for each graph, an instance for each module: those that run equal graphs share the class,
+and with it the code. An instance gets a graph of its own when somebody asks for it, and a class of
+its own when that graph is edited.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +13,22 @@ import textwrap
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import fx, nn
 from torch.fx.graph import PythonCode
+from torch.package.package_exporter import PackageExporter
 
+from layergraph.errors import BuildError
 from layergraph.ir2torch.stored import StoredGraph, restored, stored
 from layergraph.regions import REGIONS, ending
 
 # What nn.Module keeps of its own, and a rebuilt or copied module has to keep too. GraphModule takes
 # over only what its graph names: a child that no call reaches would lose its state-dict keys.
 _REGISTERED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
-_NOT_COPIED = ("_graph", "_code", "_lineno_map", "_prologue_start", "evaluation")
+_COMPILED = ("_code", "_lineno_map", "_prologue_start")
+_NOT_COPIED = ("_graph", *_COMPILED, "evaluation")
 
 
 def descend(module: nn.Module, way: list[str]) -> nn.Module | None:
@@ -93,6 +101,8 @@ class Composite(Holder, fx.GraphModule):
 
     evaluation: Composite | None
     _aliases: dict[str, str]
+    # What the code of the class was made from, if that is no graph of an instance.
+    _source: ClassVar[fx.Graph | None] = None
 
     def __init__(
         self,
@@ -110,17 +120,54 @@ class Composite(Holder, fx.GraphModule):
         vars(findable).update(vars(members))
         vars(findable).update({alias: find(members, path) for alias, path in aliases.items()})
         super().__init__(findable, graph, "Composite")
+        for alias in aliases:
+            self.__dict__.pop(alias, None)
+        self._hold(members)
+        self.__dict__.update(evaluation=second, _aliases=dict(aliases))
+        self._name_aliases()
+        type(self)._source = self.__dict__.pop("_graph")
+        graph.owning_module = None
+
+    def alike(self, members: nn.Module) -> Composite:
+        """Another module that runs the same code, on other members.
+
+        Args:
+            members: a module that holds what the graphs name, under the same names.
+        """
+        result: Composite = object.__new__(type(self))
+        nn.Module.__init__(result)
+        # What GraphModule keeps besides: notes, lists of hooks, and the code.
+        kept = vars(self).keys() - vars(result).keys() - {"evaluation"}
+        vars(result).update({name: copy.copy(vars(self)[name]) for name in kept})
+        second = None if self.evaluation is None else self.evaluation.alike(members)
+        vars(result).update(evaluation=second, training=members.training)
+        result._hold(members)
+        return result
+
+    def _hold(self, members: nn.Module) -> None:
         for name in _REGISTERED:
             self.__dict__[name] = members.__dict__[name]
         self._uncast = getattr(members, "_uncast", frozenset())
-        self.__dict__.update(evaluation=second, _aliases=dict(aliases))
-        for alias, path in aliases.items():
-            self.__dict__.pop(alias, None)
+
+    def _name_aliases(self) -> None:
+        for alias, path in self._aliases.items():
             setattr(type(self), alias, property(functools.partial(find, path=path)))
+
+    @functools.cached_property
+    def _graph(self) -> fx.Graph:  # type: ignore[override]
+        graph = copy.deepcopy(type(self)._source)
+        if graph is None:
+            raise AttributeError("a Composite without a graph")
+        self._refer_back_weakly(graph)
+        return graph
 
     def recompile(self) -> PythonCode:
         """Make the code anew, after the graph was edited."""
-        self._refer_back_weakly()
+        self._refer_back_weakly(self.graph)
+        if type(self)._source is not None:
+            self.__class__ = type(fx.GraphModule.__new__(Composite))
+            type(self).__name__ = "Composite"
+            self._name_aliases()
         with self._written():
             code = super().recompile()
         cls: Any = type(self)
@@ -130,9 +177,8 @@ class Composite(Holder, fx.GraphModule):
             cls.forward = _ForwardByMode(cls.forward)
         return code
 
-    def _refer_back_weakly(self) -> None:
+    def _refer_back_weakly(self, graph: Any) -> None:
         """Let the graph know its module without keeping it, and all its weights, alive."""
-        graph: Any = self.graph
 
         def disown(_: object) -> None:
             graph.owning_module = None
@@ -170,11 +216,22 @@ class Composite(Holder, fx.GraphModule):
         # name.
         return _unpickled, (self._own(), [stored(each) for each in self._graphs()], self._aliases)
 
+    def __reduce_package__(self, exporter: PackageExporter) -> tuple[Any, ...]:
+        # What a package gives back is a plain GraphModule, with the one graph that it has here.
+        if self.evaluation is not None:
+            raise BuildError(
+                "a torch.package cannot hold a module with another graph in evaluation mode; use "
+                "layergraph.save, or pickle"
+            )
+        self.graph  # noqa: B018
+        return super().__reduce_package__(exporter)
+
     def _own(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
 
-    def _graphs(self) -> list[fx.Graph]:
-        return [self.graph] if self.evaluation is None else [self.graph, self.evaluation.graph]
+    def _graphs(self) -> list[Any]:
+        both = [self] if self.evaluation is None else [self, self.evaluation]
+        return [vars(each).get("_graph", each._source) for each in both]
 
 
 class _ForwardByMode:

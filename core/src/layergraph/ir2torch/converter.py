@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +16,7 @@ from layergraph.plugins import Hooks, Plugin, chosen_plugins
 from layergraph.registration import Registry
 
 if TYPE_CHECKING:  # What builds is imported when it is first needed.
-    from layergraph.ir2torch.build import Builder
+    from layergraph.ir2torch.build import Builder, Surrounding
     from layergraph.ir2torch.load import Key
     from layergraph.ir2torch.skeleton import Skeleton
     from layergraph.plugins.explanation import Explanation
@@ -107,12 +106,12 @@ class Ir2Torch(Registry):
 
         return explained(subject, self.hooks, self._own)
 
-    def skeleton(self, ir: Ir, around: AbstractContextManager[Any] | None = None) -> Skeleton:
+    def skeleton(self, ir: Ir, around: Surrounding | None = None) -> Skeleton:
         """Build the model that an IR describes on the meta device, for tensors that are there.
 
         Args:
             ir: the IR; it must have been checked.
-            around: what the handlers run in, entered anew for each.
+            around: what the handlers run in.
 
         Raises:
             BuildError, PluginError: as for :meth:`convert`.
@@ -142,7 +141,7 @@ class Ir2Torch(Registry):
         device: torch.device,
         *,
         weights_follow: bool,
-        around: AbstractContextManager[Any] | None = None,
+        around: Surrounding | None = None,
         graphs: bool = True,
     ) -> tuple[Builder, nn.Module, list[Key]]:
         from layergraph.functions import Functions

@@ -74,7 +74,22 @@ class PutOffFills(TorchFunctionMode):
         # By the memory that waits, as more than one tensor may lie there. They are kept alive, so
         # that nobody else comes to lie there.
         self._waiting: dict[int, list[_Fill]] = {}
+        self._layer: object = None
+        self._without: set[object] = set()
+        self._has_put_off = False
         self._tried: set[tuple[object, ...]] = set()
+
+    def around(self, layer: object) -> PutOffFills | None:
+        """Itself, or None for a layer like one before of which nothing was put off."""
+        if layer in self._without and not self._waiting:
+            return None
+        self._layer, self._has_put_off = layer, False
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        if self._layer is not None and not self._has_put_off:
+            self._without.add(self._layer)
 
     def __torch_function__(
         self,
@@ -93,6 +108,7 @@ class PutOffFills(TorchFunctionMode):
             self._try(func, args, kwargs)
             fill = _Fill(tensors[0], func, args, kwargs)
             self._waiting.setdefault(_memory(tensors[0]), []).append(fill)
+            self._has_put_off = True
             return tensors[0]
         if func in _VIEWS and self.waits(tensors[0]):
             view = func(*args, **kwargs)

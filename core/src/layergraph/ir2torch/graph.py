@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import copyreg
 import functools
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from torch import fx
@@ -30,31 +30,33 @@ from layergraph.ir.names import is_parameter_name
 from layergraph.ir.values import parts, rebuilt
 from layergraph.symbols import UnknownValueError, torch_value
 
-Locate = Callable[[Node], str]
 
-
-def fx_graph(source: Graph, where: Place, functions: Functions, locate: Locate) -> fx.Graph:
+def fx_graph(
+    source: Graph, where: Place, functions: Functions, targets: Mapping[str, str]
+) -> fx.Graph:
     """A graph of an implementation, as torch.fx runs it.
 
     Args:
         source: a checked one, with nodes.
         where: whose graph it is, for errors.
         functions: what function nodes may run.
-        locate: the attribute path, from the module that gets the graph, of what a call or a state
-            node stands for.
+        targets: by node, the attribute path, from the module that gets the graph, of what a call or
+            a state node stands for.
 
     Raises:
         BuildError: a function or a symbol is not known.
     """
-    return _GraphBuilder(source, where, functions, locate).build()
+    return _GraphBuilder(source, where, functions, targets).build()
 
 
 class _GraphBuilder:
-    def __init__(self, source: Graph, where: Place, functions: Functions, locate: Locate) -> None:
+    def __init__(
+        self, source: Graph, where: Place, functions: Functions, targets: Mapping[str, str]
+    ) -> None:
         self._source = source
         self._where = where
         self._functions = functions
-        self._locate = locate
+        self._targets = targets
         self._graph = fx.Graph()
         self._built: dict[str, fx.Node] = {}
 
@@ -90,11 +92,11 @@ class _GraphBuilder:
                     checks.append((node, target, kwargs))
                 kwargs = {}
             elif node.type == STATE:
-                op, target = "get_attr", self._locate(node)
+                op, target = "get_attr", self._targets[node.name]
             elif node.type == FUNCTION:
                 op, target, args = self._function(node, place, args, kwargs)
             else:
-                op, target = "call_module", self._locate(node)
+                op, target = "call_module", self._targets[node.name]
             # The other names that code cannot have, fx sees to itself.
             name = node.name if is_parameter_name(node.name) else f"{node.name}_"
             self._built[node.name] = self._graph.create_node(op, target, args, kwargs, name=name)
