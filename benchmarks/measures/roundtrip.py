@@ -12,17 +12,34 @@ from typing import Any
 import torch
 from torch import nn
 
+import layergraph as lg
+from benchmarks.measures.rebuild import by_hand
 from benchmarks.models import assert_close, with_inputs
-from benchmarks.peers import PEERS, layergraph, layergraph_own
+from benchmarks.peers import (
+    PEERS,
+    Model,
+    RoundTrip,
+    layergraph,
+    layergraph_own,
+    layergraph_without_inputs,
+    weights_alone,
+)
 from benchmarks.results import Row, compared, mean
 from benchmarks.settings import Settings
 from benchmarks.timing import take_turns
 
 EXPORT = "torch.export"
 EXPORT_AT_MOST = 1 / 20
-# A part of the work, so that no goal is to be quicker: files are held to it by themselves.
-PARTIAL = ("safetensors, weights alone",)
-OURS = {"both": layergraph, "own": layergraph_own}
+# What no way through a file and back that runs the model, makes its layers and compiles its graphs
+# can do without.
+PARTS = "its parts"
+# Parts of the work, so that no goal is to be quicker: files are held to them by themselves.
+PARTIAL = ("safetensors, weights alone", PARTS)
+OURS = {
+    "both modes": layergraph,
+    "own mode": layergraph_own,
+    "without inputs": layergraph_without_inputs,
+}
 
 
 def rows(settings: Settings) -> Iterator[Row]:
@@ -30,23 +47,18 @@ def rows(settings: Settings) -> Iterator[Row]:
     for name, model, args, kwargs in _models(settings):
         with torch.no_grad():
             timed = _timed(settings, model, args, kwargs)
-        for peer in PEERS:
-            for modes in OURS:
-                row = compared(
-                    f"{modes} modes" if modes == "both" else "own mode",
-                    name,
-                    timed,
-                    (modes, peer),
-                    at_most=None if peer in PARTIAL else 1.0,
-                )
-                found.setdefault((modes, peer), []).append(row)
-                if modes == "both" or row.ratio is not None:
-                    yield row
-    for (modes, peer), each in found.items():
-        goal = EXPORT_AT_MOST if peer == EXPORT else None
-        what = f"{modes} modes" if modes == "both" else "own mode"
+        pairs = [(ours, peer) for peer in (*PEERS, PARTS) for ours in OURS]
+        for ours, peer in [*pairs, (PARTS, EXPORT)]:
+            at_most = None if {ours, peer} & {*PARTIAL} else 1.0
+            row = compared(ours, name, timed, (ours, peer), at_most=at_most)
+            found.setdefault((ours, peer), []).append(row)
+            # Once is enough to say why a peer cannot do it.
+            if ours == "both modes" or row.ratio is not None:
+                yield row
+    for (ours, peer), each in found.items():
+        goal = EXPORT_AT_MOST if peer == EXPORT and ours != PARTS else None
         of_the_zoo = [row for row in each if "/" in row.model]
-        yield from mean(what, of_the_zoo, at_most=goal)
+        yield from mean(ours, of_the_zoo, at_most=goal)
 
 
 def _timed(settings: Settings, model: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -58,11 +70,23 @@ def _timed(settings: Settings, model: nn.Module, args: Any, kwargs: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         ways = {
             name: partial(way, model, args, kwargs, Path(folder))
-            for name, way in {**OURS, **PEERS}.items()
+            for name, way in {**OURS, **PEERS, PARTS: _parts(model, args, kwargs)}.items()
         }
         return take_turns(
             ways, rounds=settings.rounds, patience=settings.patience, check=check, settle=os.sync
         )
+
+
+def _parts(model: nn.Module, args: Any, kwargs: Any) -> RoundTrip:
+    """One run, the weights to a file and back, the layers' constructors and their graphs."""
+    rebuild = by_hand(lg.to_ir(model, args, kwargs, values="assume", modes="own"))
+
+    def parts(model: nn.Module, args: Any, kwargs: Any, at: Path) -> Model:
+        model(*args, **kwargs)
+        rebuild()
+        return weights_alone(model, args, kwargs, at)
+
+    return parts
 
 
 def _models(
