@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,6 +47,17 @@ def all_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
         prefix = f"{path}." if path else ""
         for name, tensor, persistent in own_tensors(inner):
             yield prefix + name, tensor, persistent
+
+
+def replace(owner: Any, name: str, tensor: torch.Tensor) -> None:
+    """Put a tensor in the place of one of the same kind."""
+    setter: Any = nn.Module.__setattr__
+    if type(owner).__setattr__ is setter:
+        # What that would do, after finding out what the tensor and its place are.
+        members = owner._parameters if name in owner._parameters else owner._buffers
+        members[name] = tensor
+    else:
+        setattr(owner, name, tensor)
 
 
 class Memory:

@@ -25,6 +25,7 @@ from layergraph.state import (
     dtype_of,
     from_spec,
     own_tensors,
+    replace,
     restrided,
     usual_dtype,
 )
@@ -294,7 +295,7 @@ class Builder:
                 if id(tensor) not in brought:
                     brought[id(tensor)] = self._placed(tensor)
                 *way, last = name.split(".")
-                _replace(descend(module, way), last, brought[id(tensor)])
+                replace(descend(module, way), last, brought[id(tensor)])
 
     def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor, on the device."""
@@ -388,17 +389,6 @@ def _check_children(module: nn.Module, children: Mapping[str, nn.Module], where:
                 f"{where}: the handler left out the child {name!r}; it must register the children "
                 "that it is given, under their names"
             )
-
-
-def _replace(owner: Any, name: str, tensor: torch.Tensor) -> None:
-    """Put a tensor in the place of one of the same kind."""
-    setter: Any = nn.Module.__setattr__
-    if type(owner).__setattr__ is setter:
-        # What that would do, after finding out what the tensor and its place are.
-        members = owner._parameters if name in owner._parameters else owner._buffers
-        members[name] = tensor
-    else:
-        setattr(owner, name, tensor)
 
 
 def _said(graph: Graph, targets: Mapping[str, str]) -> tuple[object, ...]:

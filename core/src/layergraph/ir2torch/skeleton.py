@@ -12,6 +12,7 @@ from layergraph.errors import BuildError, StateError
 from layergraph.ir import Ir
 from layergraph.ir2torch.composite import Holder, descend
 from layergraph.ir2torch.load import Key, fitting, keep_alike, keys, names_of
+from layergraph.state import replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Skeleton:
             if isinstance(tensor, nn.Parameter):
                 placed = nn.Parameter(placed, requires_grad=tensor.requires_grad)
             for owner, name in places:
-                setattr(owner, name, placed)
+                replace(owner, name, placed)
         keep_alike(self.model, list(keys(self.ir, self.modules)), [])
         return self.model
 
