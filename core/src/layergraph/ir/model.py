@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from layergraph.ir.dictionary import from_dict, to_dict
-from layergraph.ir.flatten import flatten
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.rules import check
 from layergraph.ir.text import render
@@ -77,5 +76,8 @@ class Ir(Implementations):
         Raises:
             InvalidIrError: the IR breaks a rule.
         """
+        # What flattens is imported when it is first needed.
+        from layergraph.ir.flatten import flatten
+
         check(self)
         return Ir(flatten(self), self.root)

@@ -37,7 +37,7 @@ class Hooks:
         self._manager = _Manager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         for number, each in enumerate([*_joined(listed), *own]):
-            self._manager.register(each, name=f"{number}: {each.owner}")
+            self._manager.register(_Registered(each), name=f"{number}: {each.owner}")
         self.implementations = tuple(reversed(listed))
         self.ask = self._manager.hook
 
@@ -118,6 +118,17 @@ def _checked(names: Any) -> Iterable[str]:
     return names  # type: ignore[no-any-return]
 
 
+class _Registered:
+    """One implementation as pluggy is given it: it looks at all that an object has."""
+
+    def __init__(self, implementation: HookImplementation) -> None:
+        self.hook = implementation.hook
+        self.function = implementation.function
+
+    def __dir__(self) -> list[str]:
+        return ["function"]
+
+
 class _Manager(pluggy.PluginManager):
     """Registers one implementation at a time, and leaves the order to that of registration.
 
@@ -125,8 +136,6 @@ class _Manager(pluggy.PluginManager):
     """
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> pluggy.HookimplOpts | None:
-        if name != "function":
-            return None
         options = super().parse_hookimpl_opts(plugin, name)
         if options is not None:
             options = options.copy()
