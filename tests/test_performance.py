@@ -236,6 +236,26 @@ def test_a_layer_takes_no_more_memory_than_it_did(counted):
     assert {step: did for step, did in each.items() if did > SLACK * MEMORY[shape][step]} == {}
 
 
+def _searches(action: Callable[[], object]) -> int:
+    """How often Python looks for garbage."""
+    found = []
+    gc.collect()
+    gc.callbacks.append(lambda phase, _: found.append(phase))
+    try:
+        kept = action()
+    finally:
+        del gc.callbacks[-1]
+    del kept
+    return found.count("start")
+
+
+def test_no_garbage_is_looked_for_while_an_ir_is_made_that_stays(tmp_path):
+    steps = _steps("chain", SIZES[-1], tmp_path)
+    stays = ("from dict", "flatten", "load", "load model")
+    searches = {step: _searches(steps[step]) for step in stays}
+    assert {step: count for step, count in searches.items() if count > 1} == {}
+
+
 @pytest.mark.parametrize(
     "name",
     [

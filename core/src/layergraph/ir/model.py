@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from layergraph.collection import without_collection
 from layergraph.ir.dictionary import from_dict, to_dict
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.rules import check
@@ -44,6 +45,7 @@ class Ir(Implementations):
         return to_dict(self)
 
     @classmethod
+    @without_collection()
     def from_dict(cls, form: Mapping[str, Mapping[str, Any]]) -> Ir:
         """The IR that nested dicts describe, hand-written ones too.
 
@@ -67,6 +69,7 @@ class Ir(Implementations):
             )
         return Ir(implementations, self.root)
 
+    @without_collection()
     def flatten(self) -> Ir:
         """The one-level form: the root calls every leaf, and no other implementation has a graph.
 
