@@ -6,15 +6,14 @@ Every message says what is wrong, where it is, and what to do about it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class LayergraphError(Exception):
     """The base of all errors that layergraph raises on purpose."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unsupported:
+class Unsupported(NamedTuple):
     """Something in a model that cannot be turned into an IR.
 
     Attributes:
@@ -79,8 +78,7 @@ class PluginWarning(UserWarning):
     """An installed plugin cannot be used and was left out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where something is, from the outside in; made into text only where it is wrong.
 
     Attributes:
@@ -107,8 +105,7 @@ class Place:
         return own if self.around is None else f"{self.around}, {own}"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One broken rule of an IR.
 
     Attributes:

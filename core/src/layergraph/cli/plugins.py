@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,7 +33,7 @@ def plugins(
     forms = [_form(plugin, first) for plugin in asked]
     broken = [each for each in found.left_out if not each.is_disabled]
     if json:
-        as_json({"plugins": forms, "left_out": list(map(asdict, found.left_out))})
+        as_json({"plugins": forms, "left_out": [each._asdict() for each in found.left_out]})
         return 1 if broken else 0
     for form in forms:
         _show(form)

@@ -72,6 +72,8 @@ def _tensor(name: str, spec: TensorSpec, write_value: WriteValue) -> dict[str, A
 
 def _graph(graph: Graph) -> dict[str, Any]:
     form: dict[str, Any] = {}
+    if not graph.nodes and not graph.edges:
+        return form
     unsaid: dict[str, list[str]] = {
         name: [] for name, node in graph.nodes.items() if node.args is None and not node.kwargs
     }
@@ -297,6 +299,8 @@ def _text(fields: Mapping[str, Any], spot: Spot, name: str) -> str:
 
 
 def _values(fields: Mapping[str, Any], spot: Spot, name: str) -> dict[str, Any]:
+    if name not in fields:
+        return {}
     spot = (spot, name)
-    said = expect(fields.get(name, {}), dict, spot, "an object of values by name")
+    said = expect(fields[name], dict, spot, "an object of values by name")
     return {key: decode(value, (spot, key)) for key, value in said.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,13 +148,19 @@ def expect_fields(form: Any, spot: Spot, required: str, optional: str = "") -> d
         FaultError: it is no such object.
     """
     fields: dict[str, Any] = expect(form, dict, spot, "an object")
-    known = [*required.split(), *optional.split()]
+    needed = _names(required)
+    known = needed + _names(optional)
     for name in fields:
         if name not in known:
             raise FaultError(
                 (spot, name), "there is no such field", f"leave it out; known: {', '.join(known)}"
             )
-    for name in required.split():
+    for name in needed:
         if name not in fields:
             raise FaultError(spot, f"the field {name!r} is missing", "add it")
     return fields
+
+
+@functools.cache
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from layergraph.collection import without_collection
 from layergraph.files.faults import PathName
 from layergraph.files.limits import DEFAULT_LIMITS, Limits
 from layergraph.files.opening import opened
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@without_collection()
 def load(path: PathName, *, limits: Limits = DEFAULT_LIMITS) -> Ir:
     """Read the structure of a model from a file. Its weights are not read.
 
@@ -33,6 +35,7 @@ def load(path: PathName, *, limits: Limits = DEFAULT_LIMITS) -> Ir:
         return model.ir
 
 
+@without_collection()
 def load_model(
     path: PathName,
     *,

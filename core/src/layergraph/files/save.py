@@ -169,7 +169,7 @@ def _weights(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item]:
                 )
         if not torch.can_cast(tensor.dtype, like.dtype):
             raise StateError(f"{names[0]!r} is of {tensor.dtype} where {like.dtype} is wanted")
-        stored = disguised(torch.empty(like.shape, dtype=like.dtype, device="meta"))
+        stored = disguised(like)
         dtype = str(stored.dtype).removeprefix("torch.")
         weights[names[0]] = Item(dtype, tuple(stored.shape), tensor.detach(), like.dtype)
     return weights

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from layergraph.collection import without_collection
 from layergraph.ir.dictionary import from_dict, to_dict
-from layergraph.ir.flatten import flatten
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.rules import check
 from layergraph.ir.text import render
@@ -45,6 +45,7 @@ class Ir(Implementations):
         return to_dict(self)
 
     @classmethod
+    @without_collection()
     def from_dict(cls, form: Mapping[str, Mapping[str, Any]]) -> Ir:
         """The IR that nested dicts describe, hand-written ones too.
 
@@ -68,6 +69,7 @@ class Ir(Implementations):
             )
         return Ir(implementations, self.root)
 
+    @without_collection()
     def flatten(self) -> Ir:
         """The one-level form: the root calls every leaf, and no other implementation has a graph.
 
@@ -77,5 +79,8 @@ class Ir(Implementations):
         Raises:
             InvalidIrError: the IR breaks a rule.
         """
+        # What flattens is imported when it is first needed.
+        from layergraph.ir.flatten import flatten
+
         check(self)
         return Ir(flatten(self), self.root)

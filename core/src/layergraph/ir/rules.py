@@ -81,6 +81,8 @@ def find_problems(ir: Implementations) -> list[Problem]:
 # A place, or one inside it: of the many nodes and edges, hardly any place is ever told.
 _Where = Place | tuple[Place, str, object]
 
+_WHOLE = Place("the IR")
+
 
 class _Problems:
     def __init__(self) -> None:
@@ -94,6 +96,8 @@ class _Problems:
         self, where: _Where, what: str, value: object, kind: type | tuple[type, ...]
     ) -> bool:
         """Whether a field has the type that it must have; noted if not."""
+        if type(value) is kind:
+            return True
         kinds = kind if isinstance(kind, tuple) else (kind,)
         if type(value) in kinds:
             return True
@@ -156,11 +160,12 @@ _TENSOR = _Fields(
 
 
 def _places(implementation: Implementation) -> list[tuple[Place, Graph]]:
-    """The graphs of an implementation, and what to call them."""
-    place = _place(implementation)
-    named: list[tuple[Place, Graph]] = [(place, implementation)]
+    """The graphs of an implementation in which there is something, and what to call them."""
+    named: list[tuple[Place, Graph]] = []
+    if implementation.nodes or implementation.edges:
+        named.append((_place(implementation), implementation))
     if implementation.evaluation is not None:
-        named.append((place.at("evaluation"), implementation.evaluation))
+        named.append((_place(implementation).at("evaluation"), implementation.evaluation))
     return named
 
 
@@ -174,7 +179,7 @@ def _place(implementation: Implementation) -> Place:
 def _check_said(problems: _Problems, name: str, implementation: Implementation) -> bool:
     """Whether an entry is an implementation; what it says of its layer is in order or noted."""
     place = Place("implementation", name)
-    if not problems.expect(Place("the IR"), "entry", implementation, Implementation):
+    if not problems.expect(_WHOLE, "entry", implementation, Implementation):
         return False
     if implementation.name != name:
         problems.add(place, f"its name is {implementation.name!r}", "key it by its name")
@@ -239,25 +244,24 @@ def _check_value(
 ) -> None:
     if type(value) in _SOUND:
         return
-    references = what == "argument"
-    what = f"{what} {which!r}"
     stack = [(value, 0)]
     while stack:
         item, depth = stack.pop()
         inside = parts(item)
-        if not _is_sound(item) or (type(item) is Ref and not references):
+        if not _is_sound(item) or (type(item) is Ref and what != "argument"):
             problems.add(
                 place,
-                f"its {what} holds {item!r}, a {type(item).__name__}",
+                f"its {what} {which!r} holds {item!r}, a {type(item).__name__}",
                 "use plain values: numbers, strings, None, lists, tuples, dicts, slices",
             )
         elif inside is None:
             continue
         elif depth == MAX_NESTING:
-            problems.add(place, f"its {what} is nested too deeply", f"nest {MAX_NESTING} deep")
+            message = f"its {what} {which!r} is nested too deeply"
+            problems.add(place, message, f"nest {MAX_NESTING} deep")
             return
         else:
-            stack.extend((each, depth + 1) for each in inside)
+            stack += [(each, depth + 1) for each in inside if type(each) not in _SOUND]
 
 
 def _is_sound(item: Value) -> bool:
@@ -439,16 +443,17 @@ def _check_cycles(problems: _Problems, place: Place, graph: Graph) -> None:
 
 def _check_hierarchy(problems: _Problems, ir: Implementations) -> None:
     for implementation in ir.values():
-        around = _place(implementation)
         for child, target in (implementation.children or {}).items():
-            place = (around, "child", child)
+            if target in ir and target != ir.root:
+                continue
+            place = (_place(implementation), "child", child)
             if target not in ir:
                 problems.add(
                     place,
                     f"it is {target!r}, which is no implementation",
                     "add the implementation or remove the child",
                 )
-            elif target == ir.root:
+            else:
                 problems.add(place, "it is the root", "remove the child")
     reached = _check_circles(problems, ir)
     for name, implementation in ir.items():

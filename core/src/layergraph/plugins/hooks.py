@@ -12,7 +12,7 @@ from layergraph import hookspecs
 from layergraph.errors import PluginError
 from layergraph.layers import Layer, LayerTable
 from layergraph.plugins.loading import installed_plugins
-from layergraph.plugins.plugin import HookImplementation, Level, Plugin, marked_functions
+from layergraph.plugins.plugin import HookImplementation, Plugin, marked_functions
 
 
 class Hooks:
@@ -31,7 +31,7 @@ class Hooks:
         listed = [each for plugin in plugins for each in plugin.hooks]
         listed.sort(key=lambda each: each.level)
         own = [
-            HookImplementation(name, Level.REGISTERED, function, function)
+            _Registered(name, function, "this converter")
             for name, function, _ in marked_functions(converter)
         ]
         self._manager = _Manager(hookspecs.PROJECT)
@@ -58,7 +58,19 @@ class Hooks:
         return list(dict.fromkeys(["this converter", *asked]))
 
 
-def _joined(listed: Iterable[HookImplementation]) -> Iterator[HookImplementation]:
+class _Registered:
+    """One implementation as pluggy is given it: it looks at all that an object has."""
+
+    def __init__(self, hook: str, function: Callable[..., Any], owner: str) -> None:
+        self.hook = hook
+        self.function = function
+        self.owner = owner
+
+    def __dir__(self) -> list[str]:
+        return ["function"]
+
+
+def _joined(listed: Iterable[HookImplementation]) -> Iterator[_Registered]:
     """The same, but that neighbours with rows are one, which looks up who answers."""
     waiting: dict[str, list[LayerTable]] = {}
     for each in listed:
@@ -67,14 +79,13 @@ def _joined(listed: Iterable[HookImplementation]) -> Iterator[HookImplementation
             continue
         if each.hook in waiting:
             yield _of_tables(each.hook, waiting.pop(each.hook))
-        yield each
+        yield _Registered(each.hook, each.function, each.owner)
     for hook, tables in waiting.items():
         yield _of_tables(hook, tables)
 
 
-def _of_tables(hook: str, tables: list[LayerTable]) -> HookImplementation:
-    answer = _answering(tables[::-1], hook)
-    return HookImplementation(hook, Level.BUILTIN, answer, answer)
+def _of_tables(hook: str, tables: list[LayerTable]) -> _Registered:
+    return _Registered(hook, _answering(tables[::-1], hook), "rows of layers")
 
 
 def _answering(tables: Iterable[LayerTable], hook: str) -> Callable[..., Any]:
@@ -125,8 +136,6 @@ class _Manager(pluggy.PluginManager):
     """
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> pluggy.HookimplOpts | None:
-        if name != "function":
-            return None
         options = super().parse_hookimpl_opts(plugin, name)
         if options is not None:
             options = options.copy()

@@ -7,7 +7,6 @@ import os
 import re
 import warnings
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import importlib_metadata
@@ -21,8 +20,7 @@ STRICT = "LAYERGRAPH_STRICT"
 THIRD_PARTY = "*"
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOut(NamedTuple):
     """An entry point that nobody asks.
 
     Attributes:
@@ -48,8 +46,7 @@ class LeftOut:
         return f"{what} is left out: {self.reason}; {self.cure}"
 
 
-@dataclass(frozen=True, slots=True)
-class Discovered:
+class Discovered(NamedTuple):
     """What entry points name.
 
     Attributes:

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pluggy
 
@@ -73,8 +73,7 @@ class Plugin:
         return f"{self.distribution} {self.version} ({self.entry_point})"
 
 
-@dataclass(frozen=True, slots=True)
-class HookImplementation:
+class HookImplementation(NamedTuple):
     """One function that implements a hook.
 
     Attributes:
@@ -150,8 +149,10 @@ def marked_functions(
     holder: object,
 ) -> Iterator[tuple[str, Callable[..., Any], pluggy.HookimplOpts]]:
     """The hook implementations of an object by name, in the order of names."""
-    # Of a module, the globals: asking an object for all it has may run code.
-    names = sorted(vars(holder)) if isinstance(holder, ModuleType) else dir(holder)
+    if isinstance(holder, ModuleType):  # the globals: asking for all it has may run code
+        names = sorted(name for name, each in vars(holder).items() if inspect.isroutine(each))
+    else:
+        names = dir(holder)
     for name in names:
         options = _PARSER.parse_hookimpl_opts(holder, name)
         if options is not None:

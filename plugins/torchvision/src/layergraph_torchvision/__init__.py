@@ -9,7 +9,7 @@ from torch import nn
 
 from layergraph import Implementation, hookimpl
 
-from . import inputs, layers
+from . import layers
 
 
 @hookimpl(trylast=True)
@@ -49,5 +49,7 @@ def ir_to_torch(implementation: Implementation) -> nn.Module | None:
 @hookimpl(trylast=True)
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """Answer for the models of torchvision: pictures, videos, lists or pairs of pictures."""
-    args = inputs.inputs_of(model)
+    from .inputs import inputs_of  # which no conversion needs
+
+    args = inputs_of(model)
     return None if args is None else (args, {})

@@ -9,8 +9,6 @@ from torch import nn
 
 from layergraph import hookimpl
 
-from .inputs import inputs_of
-
 
 @hookimpl(trylast=True)
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -18,5 +16,7 @@ def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] |
     library = sys.modules.get("transformers.modeling_utils")
     if library is None or not isinstance(model, library.PreTrainedModel):
         return None
+    from .inputs import inputs_of
+
     kwargs = inputs_of(model)
     return None if kwargs is None else ((), kwargs)
