@@ -47,7 +47,7 @@ OLDEST := .venv-oldest
 $(OLDEST)/.ready: requirements-dev.txt $(PACKAGES:%=%/pyproject.toml)
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
-		"importlib-metadata>=6.0" "pluggy>=1.5" hatchling editables numpy
+		"pluggy>=1.5" hatchling editables numpy
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--no-build-isolation $(PACKAGES:%=--editable %)
 	touch $@

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from pathlib import Path
-
-import importlib_metadata
 
 from layergraph.plugins import Plugin, load_plugins
 
@@ -57,8 +56,8 @@ class Site:
         (info / "entry_points.txt").write_text("\n".join(lines))
 
 
-def listed(*sites: Site) -> list[importlib_metadata.EntryPoint]:
-    found = importlib_metadata.distributions(path=[str(site.folder) for site in sites])
+def listed(*sites: Site) -> list[importlib.metadata.EntryPoint]:
+    found = importlib.metadata.distributions(path=[str(site.folder) for site in sites])
     return [each for one in found for each in one.entry_points.select(group="layergraph")]
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import os
 import re
 import warnings
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
-
-import importlib_metadata
 
 from layergraph.errors import PluginError, PluginWarning
 from layergraph.plugins.plugin import BUILTIN_PREFIX, Plugin
@@ -133,7 +132,7 @@ def discovered(disable: Collection[str] = ()) -> Discovered:
     return Discovered(tuple(plugins), (*left_out, *_damaged()))
 
 
-def load_plugins(entry_points: Iterable[importlib_metadata.EntryPoint]) -> Iterator[Plugin]:
+def load_plugins(entry_points: Iterable[importlib.metadata.EntryPoint]) -> Iterator[Plugin]:
     """The plugins that entry points name, sorted by distribution and entry point.
 
     Warns:
@@ -164,10 +163,10 @@ def _names(said: str | Iterable[str]) -> frozenset[str]:
 class _Installed(NamedTuple):
     distribution: str
     version: str
-    entry_point: importlib_metadata.EntryPoint
+    entry_point: importlib.metadata.EntryPoint
 
 
-def _identified(entry_point: importlib_metadata.EntryPoint) -> _Installed:
+def _identified(entry_point: importlib.metadata.EntryPoint) -> _Installed:
     distribution = entry_point.dist
     if distribution is None:
         return _Installed("unknown", "unknown", entry_point)
@@ -175,7 +174,7 @@ def _identified(entry_point: importlib_metadata.EntryPoint) -> _Installed:
     return _Installed(normalised(name), version, entry_point)
 
 
-# importlib_metadata parses all of the metadata, as e-mail, for each of the two: with fifteen
+# importlib.metadata parses all of the metadata, as e-mail, for each of the two: with fifteen
 # plugins that is a fifth of the time that the first converter takes.
 def _name_and_version(distribution: Any) -> tuple[str, str]:
     text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
@@ -202,15 +201,15 @@ def _look() -> tuple[tuple[_Installed, ...], tuple[LeftOut, ...]]:
     """What is installed, in load order, and what is damaged."""
     found: list[_Installed] = []
     damaged: list[LeftOut] = []
-    # Not importlib_metadata.entry_points: one damaged distribution, of whomever, stops that.
-    for distribution in importlib_metadata.distributions():
+    # Not importlib.metadata.entry_points: one damaged distribution, of whomever, stops that.
+    for distribution in importlib.metadata.distributions():
         try:
             if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
                 continue
             entry_points = distribution.entry_points.select(group=GROUP)
             mine = [_identified(each) for each in entry_points]
             # Another one before it on sys.path is what would be imported.
-            first = importlib_metadata.distribution(mine[0].distribution) if mine else distribution
+            first = importlib.metadata.distribution(mine[0].distribution) if mine else distribution
             if first.locate_file("") == distribution.locate_file(""):
                 found += mine
         except Exception as error:
