@@ -870,3 +870,18 @@ def test_that_the_weights_of_a_leaf_are_kept_is_not_recorded(layer):
     ir = torch2ir.convert(nn.Sequential(layer), (torch.tensor([0, 1]),))
     assert _kinds(ir) == ["input", ir["0"].type, "output"]
     assert torch.equal(layer.weight, before)
+
+
+def test_a_leaf_runs_as_it_does_without_capture():
+    seen = []
+
+    class Asking(nn.Module):
+        def forward(self, x):
+            seen.append(torch.overrides.has_torch_function((x,)))
+            return x * 2
+
+    torch2ir = Torch2Ir()
+    torch2ir.register(Asking, lambda _: {})
+    ir = torch2ir.convert(nn.Sequential(Asking(), nn.ReLU()), (X,))
+    assert _kinds(ir) == ["input", "asking", "relu", "output"]
+    assert seen == [False]

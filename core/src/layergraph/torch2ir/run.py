@@ -174,11 +174,14 @@ class Running(Capture):
     ) -> Any:
         """Call something of which nothing is recorded."""
         self._inside += 1
+        mode = _taken_away()
         try:
             with torch._C._DisableTorchDispatch():
                 given = _with_numbers(args, plain)
                 return function(*given, **(_with_numbers(kwargs, plain) if kwargs else {}))
         finally:
+            if mode is not None:
+                torch._C._push_on_torch_function_stack(mode)
             self._inside -= 1
 
     def renamed(self, result: Any) -> Any:
@@ -591,6 +594,17 @@ class _FunctionMode(TorchFunctionMode):
         if self._capture._inside:
             return func(*args, **(kwargs or {}))
         return self._capture.torch_function(func, args, kwargs or {})
+
+
+def _taken_away() -> Any:
+    """The mode by which functions are seen, off until it is put back; None if it is not on top.
+
+    Torch takes other ways, and longer ones, while somebody wants to know of its functions.
+    """
+    depth = torch._C._len_torch_function_stack()
+    if not depth or type(torch._C._get_function_stack_at(depth - 1)) is not _FunctionMode:
+        return None
+    return torch._C._pop_torch_function_stack()
 
 
 class _Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
