@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import threading
 from collections import OrderedDict, namedtuple
@@ -829,6 +830,29 @@ def test_a_buffer_of_any_dtype_may_be_there():
     model = Holds()
     rebuilt = lg.to_torch(lg.to_ir(model, (torch.ones(2),)), model.state_dict())
     assert [each.dtype for each in rebuilt.buffers()] == [each.dtype for each in model.buffers()]
+
+
+def _with_cache():
+    @functools.cache
+    def steps(count):
+        return torch.arange(count)
+
+    return lambda count: steps(count).float()
+
+
+cached_steps = _with_cache()
+
+
+def test_what_a_cache_in_a_closure_holds_is_computed():
+    class Stepping(nn.Module):
+        def forward(self, x):
+            return x + cached_steps(4)
+
+    model = Stepping()
+    model(X)
+    ir, rebuilt = _capture(model, X)
+    assert "torch.arange" in [node.implementation for node in ir["root"].nodes.values()]
+    assert torch.equal(rebuilt(X), model(X))
 
 
 def _kinds(ir):
