@@ -1348,3 +1348,21 @@ def test_damaged_at_random(steps):
 def test_a_graph_of_the_evaluation_is_a_graph():
     ir = Ir.from_dict(_valid())
     assert type(ir["block"].evaluation) is Graph
+
+
+def test_who_calls_an_implementation_has_it_for_a_child_or_says_it_has_not():
+    nodes = [
+        lg.ir.Node("x", "input", "x", args=()),
+        lg.ir.Node("b", "relu", "b", args=(lg.Ref("x"),)),
+        lg.ir.Node("output", "output", "output", args=(lg.Ref("b"),)),
+    ]
+    graph = lg.ir.wired(nodes)
+    calling = lg.Implementation(
+        "module", name="a", nodes=graph.nodes, edges=graph.edges, children={}
+    )
+    leaf = lg.Implementation("relu", name="b")
+    ir = lg.Ir([lg.Implementation("linear", name="root"), calling, leaf])
+    assert ir["root"].children == {"a": "a"}
+    calling.children = None
+    ir = lg.Ir([lg.Implementation("linear", name="root"), calling, leaf])
+    assert ir["a"].children == {"b": "b"}

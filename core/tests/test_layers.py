@@ -145,6 +145,28 @@ def test_layers_are_shared_as_in_a_new_one():
     assert ROW.to_ir(module) is None
 
 
+class Hooked(nn.Module):
+    """Has a hook from the beginning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handle = self.register_forward_hook(hook)
+        del self.handle
+
+    def forward(self, x):
+        return x
+
+
+def hook(*_) -> None:
+    pass
+
+
+def test_a_hook_of_the_constructor_that_is_gone_counts():
+    module, row = Hooked(), Layer(Hooked)
+    module._forward_hooks.clear()
+    assert row.to_ir(module) is None
+
+
 class Sharing(nn.Module):
     """Has layers of which the names do not tell which is the same as which."""
 

@@ -81,6 +81,50 @@ def test_what_others_note_down_in_it_is_not():
         torch2ir.convert(Meddling(), (X,))
 
 
+def test_its_handler_is_asked_again_without_being_recorded():
+    def answer(module):
+        # Nothing of this is the model's doing.
+        with torch.random.fork_rng():
+            return {"in_features": 3, "out_features": 3, "scale": int(torch.randn(2).numel())}
+
+    torch2ir, _ = converters(Layer(Observed))
+    torch2ir.register_override(Observed, answer)
+    functions = [
+        node.implementation
+        for node in torch2ir.convert(Twice(), (X,))["root"].nodes.values()
+        if node.type == "function"
+    ]
+    assert functions == ["torch.relu"]
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(_, x):
+        return x * 2
+
+    @staticmethod
+    def backward(_, grad):
+        return grad * 2
+
+
+class Doubling(nn.Module):
+    """Keeps a function that has a gradient of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.function = Doubled.apply
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def test_a_leaf_may_keep_a_function_with_its_own_gradient():
+    torch2ir = Torch2Ir()
+    torch2ir.register(Doubling, lambda _: {})
+    ir = torch2ir.convert(nn.Sequential(Doubling(), nn.ReLU()), (X,))
+    assert ir["0"].type == "doubling"
+
+
 def test_what_is_replaced_by_itself_is_put_back():
     class Anchors(nn.Module):
         def __init__(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import threading
 from collections import OrderedDict, namedtuple
@@ -16,6 +17,7 @@ from torch import nn
 import layergraph as lg
 from layergraph.errors import AssumptionError, CaptureError, LayergraphError
 from layergraph.ir.values import leaves
+from layergraph.torch2ir import Torch2Ir
 
 Pair = namedtuple("Pair", ["left", "right"])
 
@@ -828,3 +830,82 @@ def test_a_buffer_of_any_dtype_may_be_there():
     model = Holds()
     rebuilt = lg.to_torch(lg.to_ir(model, (torch.ones(2),)), model.state_dict())
     assert [each.dtype for each in rebuilt.buffers()] == [each.dtype for each in model.buffers()]
+
+
+def _with_cache():
+    @functools.cache
+    def steps(count):
+        return torch.arange(count)
+
+    return lambda count: steps(count).float()
+
+
+cached_steps = _with_cache()
+
+
+def test_what_a_cache_in_a_closure_holds_is_computed():
+    class Stepping(nn.Module):
+        def forward(self, x):
+            return x + cached_steps(4)
+
+    model = Stepping()
+    model(X)
+    ir, rebuilt = _capture(model, X)
+    assert "torch.arange" in [node.implementation for node in ir["root"].nodes.values()]
+    assert torch.equal(rebuilt(X), model(X))
+
+
+def _kinds(ir):
+    return [node.type for node in ir["root"].nodes.values()]
+
+
+def test_a_constant_that_a_leaf_is_given_is_asked_nothing():
+    class Given(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+            self.anchor = torch.ones(4)
+
+        def forward(self, x):
+            return self.fc(x) + self.fc(self.anchor)
+
+    kinds = ["input", "linear", "state", "linear", "function", "output"]
+    assert _kinds(lg.to_ir(Given(), (X,))) == kinds
+
+
+class Renormed(nn.Module):
+    """Changes its weights when it is called, as its class says."""
+
+    max_norm = 0.1
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 2))
+
+    def forward(self, x):
+        return nn.functional.embedding(x, self.weight, max_norm=self.max_norm)
+
+
+@pytest.mark.parametrize("layer", [nn.Embedding(3, 2, max_norm=0.1), Renormed()])
+def test_that_the_weights_of_a_leaf_are_kept_is_not_recorded(layer):
+    torch2ir = Torch2Ir()
+    torch2ir.register(Renormed, lambda _: {})
+    before = layer.weight.detach().clone()
+    ir = torch2ir.convert(nn.Sequential(layer), (torch.tensor([0, 1]),))
+    assert _kinds(ir) == ["input", ir["0"].type, "output"]
+    assert torch.equal(layer.weight, before)
+
+
+def test_a_leaf_runs_as_it_does_without_capture():
+    seen = []
+
+    class Asking(nn.Module):
+        def forward(self, x):
+            seen.append(torch.overrides.has_torch_function((x,)))
+            return x * 2
+
+    torch2ir = Torch2Ir()
+    torch2ir.register(Asking, lambda _: {})
+    ir = torch2ir.convert(nn.Sequential(Asking(), nn.ReLU()), (X,))
+    assert _kinds(ir) == ["input", "asking", "relu", "output"]
+    assert seen == [False]

@@ -161,9 +161,11 @@ def _is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
 
 
 def _refuse_special(tensor: torch.Tensor, key: str) -> None:
-    if isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer):
-        raise CaptureError(f"{key} has no shape yet; run the lazy module once before converting")
     if type(tensor) not in (torch.Tensor, nn.Parameter):
+        if isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer):
+            raise CaptureError(
+                f"{key} has no shape yet; run the lazy module once before converting"
+            )
         raise CaptureError(f"{key} is a {type(tensor).__name__}, which an IR cannot describe")
     if tensor.layout is not torch.strided or tensor.is_quantized:
         raise CaptureError(f"{key} is sparse or quantized, which an IR cannot describe")

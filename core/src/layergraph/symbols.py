@@ -79,7 +79,7 @@ def _lower_tuple(
     value: tuple[Any, ...], read: Callable[[Any], Value], readable: Collection[type]
 ) -> Value:
     items = [lower(item, read, readable) for item in value]
-    fields = getattr(value, "_fields", None)
+    fields = None if type(value) is tuple else getattr(value, "_fields", None)
     if fields is None:
         return tuple(items)
     return Record(type(value).__name__, dict(zip(fields, items, strict=True)))

@@ -300,11 +300,9 @@ def wired(nodes: Iterable[Node]) -> Graph:
     edges: dict[tuple[str, str], Edge] = {}
     for node in nodes:
         name, args = node.name, node.args or ()
-        sources = set()
-        for src in refs(*args, *node.kwargs.values()):
-            if src not in sources:
-                sources.add(src)
-                edges[src, name] = Edge(src, name)
+        sources = dict.fromkeys(refs(*args, *node.kwargs.values()))
+        for src in sources:
+            edges[src, name] = Edge(src, name)
         listed = args
         if node.type == OUTPUT and len(args) == 1 and type(args[0]) is tuple and len(args[0]) > 1:
             listed = args[0]

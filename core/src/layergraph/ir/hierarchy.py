@@ -18,7 +18,10 @@ def derive_children(implementations: Mapping[str, Implementation], root: str) ->
     """
     family = _Family(implementations)
     unsaid = [name for name, listed in family.children.items() if listed is None]
-    callers = _callers(implementations, root)
+    # Who says its children gets none by calling them, and a leaf calls nobody.
+    graphs = [graph for name in unsaid for graph in implementations[name].graphs]
+    is_told_by_calls = root in unsaid or any(graph.nodes for graph in graphs)
+    callers = _callers(implementations, root) if is_told_by_calls else {}
     for name in implementations:
         if name == root:
             continue

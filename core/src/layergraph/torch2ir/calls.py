@@ -293,16 +293,23 @@ class Trace:
         constants: tensors that the model reads but has not registered, by key.
         parameters: the arguments of the model, in order.
         other: what the other mode does; None if that is not known.
+        scopes: every module call, those inside before those around them.
     """
 
     root: Scope
     constants: dict[str, torch.Tensor]
     parameters: list[Parameter]
     other: OtherMode | None = None
+    scopes: list[Scope] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scopes = list(_scopes(self.root))
 
     def settle(self) -> Trace:
         """Put the calls that were needed in the places that were kept for them."""
-        for scope in scopes(self.root):
+        for scope in self.scopes:
+            if not scope.late:
+                continue
             items: list[Call | Scope] = []
             done = 0
             for count, late in scope.late:
@@ -314,8 +321,7 @@ class Trace:
         return self
 
 
-def scopes(root: Scope) -> Iterator[Scope]:
-    """Every module call, those inside before those around them."""
+def _scopes(root: Scope) -> Iterator[Scope]:
     stack = [(root, iter(root.items))]
     while stack:
         scope, items = stack[-1]

@@ -30,11 +30,9 @@ class Constants:
         self._kept: list[Any] = []
         for surveyed in survey:
             if not surveyed.is_leaf:
-                for name, value in vars(surveyed.module).items():
-                    kind = type(value)
-                    if kind in _PLAIN or (kind in _EMPTY and not value):
-                        continue
-                    if name not in _REGISTERED:
+                members = vars(surveyed.module).items()
+                for name, value in [each for each in members if type(each[1]) not in _PLAIN]:
+                    if name not in _REGISTERED and not (type(value) in _EMPTY and not value):
                         self._search(value, _DEEPEST)
 
     def __iter__(self) -> Iterator[torch.Tensor]:

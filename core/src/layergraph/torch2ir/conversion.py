@@ -19,7 +19,7 @@ from layergraph.errors import (
 from layergraph.functions import Functions
 from layergraph.ir import ROOT, Implementation, Ir, TensorSpec, check_attributes
 from layergraph.plugins import Hooks
-from layergraph.state import Memory, all_tensors, describe, own_tensors
+from layergraph.state import Memory, describe
 from layergraph.torch2ir.arguments import Arguments
 from layergraph.torch2ir.calls import Trace
 from layergraph.torch2ir.capture import unsupported
@@ -229,9 +229,8 @@ def _tensors(
 def _describe_tensors(
     surveyed: Surveyed, memory: Memory, keys: dict[int, str], specs: dict[str, TensorSpec]
 ) -> None:
-    listed = all_tensors if surveyed.is_leaf else own_tensors
-    for name, tensor, persistent in listed(surveyed.module):
-        key = f"{surveyed.path}.{name}" if surveyed.path else name
+    for name, tensor, persistent in surveyed.tensors():
+        key = surveyed.key(name)
         first = keys.setdefault(id(tensor), key)
         if tensor._backward_hooks or tensor._post_accumulate_grad_hooks:
             raise CaptureError(f"{key!r} has hooks on its gradient, which a graph cannot hold")
@@ -240,8 +239,11 @@ def _describe_tensors(
             spec.tied, spec.value = first, None
         else:
             memory.claim(tensor, repr(key))
-        if spec.said():
+        if spec != _UNSAID:
             specs[name] = spec
+
+
+_UNSAID = TensorSpec()
 
 
 def _refuse_own_state_dict(surveyed: Surveyed) -> None:

@@ -41,7 +41,6 @@ from layergraph.torch2ir.calls import (
     StateRead,
     Trace,
     Value,
-    scopes,
     swapped,
 )
 from layergraph.torch2ir.interfaces import Interface, interfaces
@@ -79,7 +78,7 @@ class Folded:
         self._survey = survey
         self._trace = trace
         self._tensors = tensors
-        self._folding = _Folding(survey, trace, interfaces(trace.root))
+        self._folding = _Folding(survey, trace, interfaces(trace.scopes))
         self.ir = self._folding.fold().ir(tensors)
 
     def with_other(self, changed: Sequence[Changed]) -> Ir:
@@ -109,7 +108,7 @@ class _Folding:
     def fold(self, known: Mapping[str, _Graph] = MappingProxyType({})) -> _Folding:
         """Make the graph of each module but those that are known."""
         self._graphs |= known
-        for scope in scopes(self._trace.root):
+        for scope in self._trace.scopes:
             if scope.path not in known:
                 self._fold(scope)
         return self
@@ -129,11 +128,7 @@ class _Folding:
     # --- module calls ---
 
     def _fold(self, scope: Scope) -> None:
-        items = [
-            part
-            for item in scope.items
-            for part in (self._dissolved.get(item, [item]) if isinstance(item, Scope) else [item])
-        ]
+        items = self._items(scope)
         surveyed = self._survey.at(scope.path)
         graph = _GraphBuilder(self, scope, self.interfaces[scope]).build(items)
         if scope.parent is not None and not self._is_self_contained(surveyed, graph):
@@ -142,10 +137,22 @@ class _Folding:
         keeps_type = self._keeps_type(surveyed, scope)
         if keeps_type and surveyed.answer is not None:
             graph = replace(graph, type=surveyed.answer.type, data=surveyed.answer.data)
-        known = self._graphs.setdefault(scope.path, _Graph(graph, keeps_type))
-        if known.keeps_type != keeps_type or known.implementation != graph:
+        known = self._graphs.get(scope.path)
+        if known is None:
+            self._graphs[scope.path] = _Graph(graph, keeps_type)
+        elif known.keeps_type != keeps_type or known.implementation != graph:
             # The same module does something else this time: the caller does it in its own name.
             self._dissolved[scope] = items
+
+    def _items(self, scope: Scope) -> list[Call | Scope]:
+        """What a module call does in its own name."""
+        if not self._dissolved:
+            return scope.items
+        return [
+            part
+            for item in scope.items
+            for part in (self._dissolved.get(item, [item]) if isinstance(item, Scope) else [item])
+        ]
 
     def _is_self_contained(self, surveyed: Surveyed, graph: Graph) -> bool:
         """Whether a module calls and reads only what is inside it."""
@@ -213,13 +220,16 @@ class _Folding:
             around = surveyed.parents[0].module.training if surveyed.parents else True
             training = surveyed.module.training
             implementations.append(
-                replace(
-                    implementation,
+                Implementation(
+                    type=implementation.type,
+                    data=implementation.data,
                     name=self.name_of(surveyed),
+                    nodes=implementation.nodes,
+                    edges=implementation.edges,
                     children=None
                     if surveyed.is_leaf
                     else {name: self.name_of(child) for name, child in surveyed.children.items()},
-                    tensors={**tensors[surveyed.path], **implementation.tensors},
+                    tensors=tensors[surveyed.path] | implementation.tensors,
                     training=training if training != around else None,
                 )
             )

@@ -94,12 +94,7 @@ def unchanged(survey: Survey) -> Iterator[list[Change]]:
     """
     holders = survey.once(_holders)
     before = [holder.copy() for _, _, holder in holders]
-    classes = {
-        cls: dict(vars(cls))
-        for each in survey
-        for cls in type(each.module).__mro__
-        if not each.is_leaf and not cls.__module__.startswith(("torch.", "builtins"))
-    }
+    classes = {cls: dict(vars(cls)) for cls in survey.once(_classes)}
     changes: list[Change] = []
     try:
         yield changes
@@ -107,13 +102,14 @@ def unchanged(survey: Survey) -> Iterator[list[Change]]:
         for cls, members in classes.items():
             _put_back(cls, members)
         for (module, place, holder), was in zip(holders, before, strict=True):
+            if _holds_the_same(holder, was):
+                continue
             name = _difference(holder, was)
             if name is not None:
                 now = _as_known(holder, was)
                 changes.append(Change(module, holder, place or str(name), now))
             # Another tensor of the same memory is no change, but nobody knows it the next time.
-            if name is not None or not _holds_the_same(holder, was):
-                fill(holder, was)
+            fill(holder, was)
 
 
 def _put_back(cls: type, members: dict[str, Any]) -> None:
@@ -135,7 +131,17 @@ def _put_back(cls: type, members: dict[str, Any]) -> None:
         )
 
 
+def _classes(survey: Survey) -> Iterator[type]:
+    """The classes of the model's own code, with those that they are made from."""
+    of_modules = dict.fromkeys(type(each.module) for each in survey if not each.is_leaf)
+    for cls in dict.fromkeys(base for each in of_modules for base in each.__mro__):
+        if not cls.__module__.startswith(("torch.", "builtins")):
+            yield cls
+
+
 _REGISTERED = ("_parameters", "_buffers", "_modules")
+# Nearly all that modules hold is of these.
+_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})
 _PLAIN_HOMES = frozenset({"builtins", "torch", "numpy"})
 _OF_TORCH = frozenset(vars(nn.Module())) - set(_REGISTERED)
 
@@ -146,8 +152,9 @@ def _holders(survey: Survey) -> Iterator[tuple[Surveyed, str, Container]]:
     for each in survey:
         members = vars(each.module)
         yield each, "", members
-        for name, value in list(members.items()):
-            if name in _OF_TORCH:
+        own = [item for item in members.items() if item[0] not in _OF_TORCH]
+        for name, value in own:
+            if type(value) in _PLAIN:
                 continue
             if isinstance(value, dict | list | set):
                 yield each, "" if name in _REGISTERED else name, value
@@ -166,7 +173,7 @@ def _holders(survey: Survey) -> Iterator[tuple[Surveyed, str, Container]]:
 def _difference(now: Any, was: Any) -> object:
     """What in a container is another object than it was; None if nothing."""
     if isinstance(now, dict):
-        if _are_the_same(now, was):
+        if are_the_same(now, was):
             return None
         for key in now.keys() | was.keys():
             if key not in now or key not in was or not are_one(now[key], was[key]):
@@ -183,10 +190,10 @@ def are_one(one: Any, other: Any) -> bool:
     """Whether two are one object, or the same numbers in the same memory, or hold such."""
     if one is other or type(one) is not type(other):
         return one is other
-    if isinstance(one, dict) and _are_the_same(one, other):
-        return True
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(are_one(one[key], other[key]) for key in one)
+        return are_the_same(one, other) or (
+            one.keys() == other.keys() and all(are_one(one[key], other[key]) for key in one)
+        )
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(are_one, one, other))
     if isinstance(one, torch.Tensor) and one.layout is other.layout is torch.strided:
@@ -194,8 +201,10 @@ def are_one(one: Any, other: Any) -> bool:
     return False
 
 
-def _are_the_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
+def are_the_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
     """Whether two dicts hold the same objects in the same order: nearly all do."""
+    if not one or not other:
+        return len(one) == len(other)
     return list(one) == list(other) and all(map(operator.is_, one.values(), other.values()))
 
 
@@ -212,7 +221,7 @@ def _as_known(now: Any, was: Any) -> Any:
 def _holds_the_same(now: Any, was: Any) -> bool:
     """Whether a container holds the same objects as a copy of it that was made before."""
     if isinstance(now, dict):
-        return _are_the_same(now, was)
+        return are_the_same(now, was)
     if isinstance(now, list):
         return len(now) == len(was) and all(map(operator.is_, now, was))
     return {*map(id, now)} == {*map(id, was)}

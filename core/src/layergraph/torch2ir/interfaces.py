@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from layergraph.torch2ir.calls import Call, Scope, Value, scopes, values_in
+from layergraph.torch2ir.calls import Call, Scope, Value, values_in
 
 
 @dataclass(slots=True, eq=False)
@@ -22,13 +22,13 @@ class Interface:
     outputs: dict[Value, None] = field(default_factory=dict)
 
 
-def interfaces(root: Scope) -> dict[Scope, Interface]:
-    """The interface of every module call.
+def interfaces(scopes: Iterable[Scope]) -> dict[Scope, Interface]:
+    """The interface of every module call, given those inside before those around them.
 
     What the call was given and what it returned come first: then the same module called twice has
     the same interface, whatever its callers make of it.
     """
-    tracing = _Dataflow({scope: _declared(scope) for scope in scopes(root)})
+    tracing = _Dataflow({scope: _declared(scope) for scope in scopes})
     for scope in tracing.found:
         for item in scope.items:
             if isinstance(item, Call):

@@ -13,7 +13,6 @@ import torch
 from torch.nn.modules import module as hooks
 
 from layergraph.errors import CaptureError
-from layergraph.state import all_tensors
 from layergraph.torch2ir.constants import Constants
 from layergraph.torch2ir.survey import Survey
 
@@ -57,8 +56,9 @@ class Kept:
         self._saved: dict[int, torch.Tensor] = {}
         self._tensors: dict[int, tuple[str, torch.Tensor]] = {}
         self._by_memory: dict[int, list[int]] = {}
-        for key, tensor, _ in all_tensors(self._survey.root.module):
-            self._tensors.setdefault(id(tensor), (key, tensor))
+        for each in self._survey:
+            for name, tensor, _ in each.tensors():
+                self._tensors.setdefault(id(tensor), (each.key(name), tensor))
         for tensor in self._constants:
             self._tensors.setdefault(id(tensor), ("", tensor))
         for identity, (_, tensor) in self._tensors.items():

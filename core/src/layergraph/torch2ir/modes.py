@@ -25,7 +25,7 @@ from layergraph.ir import (
     wired,
 )
 from layergraph.ir.values import parts, rebuilt
-from layergraph.torch2ir.calls import Call, ModeRead, Scope, Trace, scopes
+from layergraph.torch2ir.calls import Call, ModeRead, Scope, Trace
 from layergraph.torch2ir.fold import Folded
 from layergraph.torch2ir.survey import Survey, other_mode
 
@@ -79,7 +79,7 @@ def _both(
         _NotMergeableError: there is none; the capture is as it was.
     """
     readers = _readers(trace)
-    kept = [(scope, list(scope.items)) for scope in scopes(trace.root)]
+    kept = [(scope, list(scope.items)) for scope in trace.scopes]
     try:
         other = _run_in_other_mode(survey, run) if trace.other is None else trace
         readers |= _readers(other)
@@ -111,7 +111,7 @@ def _is_mode(item: Call | Scope) -> TypeGuard[Call]:
 
 
 def _mode_calls(trace: Trace) -> Iterator[Call]:
-    return (item for scope in scopes(trace.root) for item in scope.items if _is_mode(item))
+    return (item for scope in trace.scopes for item in scope.items if _is_mode(item))
 
 
 def _readers(trace: Trace) -> set[str]:
@@ -120,7 +120,7 @@ def _readers(trace: Trace) -> set[str]:
 
 
 def _without_modes(trace: Trace) -> Trace:
-    for scope in scopes(trace.root):
+    for scope in trace.scopes:
         scope.items = [item for item in scope.items if not _is_mode(item)]
     return trace
 
@@ -254,6 +254,8 @@ class _Merger:
         evaluation = implementation.evaluation
         if evaluation is not None:
             evaluation = self._guarded_graph(name, evaluation, guarded)
+        if graph is implementation and evaluation is implementation.evaluation:
+            return implementation
         return replace(implementation, nodes=graph.nodes, edges=graph.edges, evaluation=evaluation)
 
     def _guarded_graph(self, caller: str, graph: Graph, guarded: set[str]) -> Graph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import operator
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -26,7 +27,7 @@ from layergraph.torch2ir.arguments import Arguments, Part, element
 from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Value
 from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
 from layergraph.torch2ir.constants import Constants
-from layergraph.torch2ir.guards import are_one
+from layergraph.torch2ir.guards import are_one, are_the_same
 from layergraph.torch2ir.keep import Kept, version, without_draws
 from layergraph.torch2ir.outputs import opened
 from layergraph.torch2ir.patches import Patch
@@ -97,7 +98,8 @@ class Running(Capture):
         self._changes_in_place = False
         self._caught: list[Unsupported] = []
         for each in survey:
-            each.as_found = each.as_found or _members(each)
+            if each.is_leaf:
+                each.as_found = each.as_found or _noted(_members(each))
         self.trains = {each: each.module.training for each in survey}
         self._questions = questions(self)
 
@@ -135,17 +137,21 @@ class Running(Capture):
         self, surveyed: Surveyed, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
         """See :class:`Capture`."""
-        trains = vars(surveyed.module)["training"]
-        if not self.unrecorded(is_as_found, (surveyed,), {}) or trains != self.trains[surveyed]:
-            self.refuse(f"a change of {surveyed.path!r} that lasts for a call")
-        lowered, named = self.lower(args), self.lower(kwargs)
-        before = self.unrecorded(_versions, (args, kwargs), {})
-        if getattr(surveyed.module, "max_norm", None) is not None:
-            self.unrecorded(self._kept.save, tuple(surveyed.module.parameters()), {})
-        result = self._tried(surveyed.path, original, (surveyed.module, *args), kwargs)
-        self.unrecorded(_note, (surveyed,), {})
-        value = self.recorder.call("module", surveyed.path, lowered, named)
+        # What is asked here of tensors, the model does not ask.
+        with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
+            trains = vars(surveyed.module)["training"]
+            if trains != self.trains[surveyed] or not is_as_found(surveyed):
+                self.refuse(f"a change of {surveyed.path!r} that lasts for a call")
+            lowered, named = self.lower(args), self.lower(kwargs) if kwargs else {}
+            before = _versions(args, kwargs)
+            if _renorms(surveyed.module):
+                self._kept.save(*surveyed.module.parameters())
+        call = functools.partial(original, surveyed.module)
+        result = self._tried(surveyed.path, call, args, kwargs)
         with torch._C.DisableTorchFunction():
+            if not _is_untouched(surveyed):
+                self.unrecorded(_note, (surveyed,), {})
+            value = self.recorder.call("module", surveyed.path, lowered, named)
             return self._bound(result, value, before)
 
     def _tried(
@@ -168,10 +174,14 @@ class Running(Capture):
     ) -> Any:
         """Call something of which nothing is recorded."""
         self._inside += 1
+        mode = _taken_away()
         try:
             with torch._C._DisableTorchDispatch():
-                return function(*_with_numbers(args, plain), **_with_numbers(kwargs, plain))
+                given = _with_numbers(args, plain)
+                return function(*given, **(_with_numbers(kwargs, plain) if kwargs else {}))
         finally:
+            if mode is not None:
+                torch._C._push_on_torch_function_stack(mode)
             self._inside -= 1
 
     def renamed(self, result: Any) -> Any:
@@ -419,7 +429,7 @@ class Running(Capture):
     def function(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function by its name, and make it."""
         try:
-            lowered, named = self.lower(args), self.lower(kwargs)
+            lowered, named = self.lower(args), self.lower(kwargs) if kwargs else {}
             self.refuse_change_of_constant(name, lowered)
         except CaptureError as error:
             self.refuse(str(error))
@@ -586,6 +596,17 @@ class _FunctionMode(TorchFunctionMode):
         return self._capture.torch_function(func, args, kwargs or {})
 
 
+def _taken_away() -> Any:
+    """The mode by which functions are seen, off until it is put back; None if it is not on top.
+
+    Torch takes other ways, and longer ones, while somebody wants to know of its functions.
+    """
+    depth = torch._C._len_torch_function_stack()
+    if not depth or type(torch._C._get_function_stack_at(depth - 1)) is not _FunctionMode:
+        return None
+    return torch._C._pop_torch_function_stack()
+
+
 class _Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
     # So that ``torch.cond`` and its like come here too, and are refused by name.
     supports_higher_order_operators = True
@@ -617,10 +638,24 @@ CHANGING = frozenset({"inplace", "max_norm", "out"})
 _SHARING = frozenset({"torch.Tensor.data", "torch.Tensor.detach", "torch.detach"})
 
 
+def _renorms(module: nn.Module) -> bool:
+    """Whether a layer changes its own weights when it is called."""
+    # Asking a module for what it does not have takes it long.
+    said = vars(module).get("max_norm", getattr(type(module), "max_norm", None))
+    return said is not None
+
+
 def is_as_found(surveyed: Surveyed) -> bool:
     """Whether nobody else has changed what makes a leaf behave as it does, but for its mode."""
+    if _is_untouched(surveyed):
+        return True
     now = _members(surveyed)
     return are_one(now, surveyed.as_found) or are_one(now, surveyed.as_left)
+
+
+def _is_untouched(surveyed: Surveyed) -> bool:
+    """Whether a leaf holds the very objects that it held when it was found: nearly all do."""
+    return all(map(are_the_same, _members(surveyed), surveyed.as_found))
 
 
 def _note(surveyed: Surveyed) -> None:
@@ -633,7 +668,11 @@ def _note(surveyed: Surveyed) -> None:
     if are_one(now, before):
         return
     if are_one(_registered(now), _registered(before)) and surveyed.is_still_answered():
-        surveyed.as_left = now
+        surveyed.as_left = _noted(now)
+
+
+def _noted(members: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+    return tuple([each.copy() for each in members])
 
 
 def _registered(members: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -642,19 +681,18 @@ def _registered(members: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(each for place, each in enumerate(members) if place % step)
 
 
-def _members(surveyed: Surveyed) -> tuple[Any, ...]:
+def _members(surveyed: Surveyed) -> tuple[dict[str, Any], ...]:
     """What makes a leaf behave as it does, but for its mode."""
-    if not surveyed.is_leaf:
-        return ()
-    found: list[Any] = []
-    for each in surveyed.module.modules():
-        members = vars(each).copy()
-        del members["training"]
-        found += [members, *[members[name].copy() for name in _REGISTERED]]
+    found: list[dict[str, Any]] = []
+    for each in surveyed.inside:
+        members = vars(each)
+        found += [members | _ANY_MODE, *_registries(members)]
     return tuple(found)
 
 
+_ANY_MODE = {"training": None}
 _REGISTERED = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
+_registries = operator.itemgetter(*_REGISTERED)
 
 
 def _alike(ones: Any, others: Any) -> bool:

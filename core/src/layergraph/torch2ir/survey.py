@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from layergraph.ir import Implementation
+from layergraph.state import all_tensors, own_tensors
 
 T = TypeVar("T")
 
@@ -26,6 +28,8 @@ class Surveyed:
         module: the module.
         path: the first path to it; empty for the model.
         answer: what the handler said of it; None: it is to be traced through.
+        is_leaf: whether a handler speaks for the module and everything inside it.
+        inside: what is surveyed by it: of a leaf all modules inside, itself the first; else itself.
         children: its child modules by name, in order; empty for a leaf.
         parents: the modules that have it as a child.
         as_found: what makes it behave as it does, noted before the model runs on inputs.
@@ -36,13 +40,17 @@ class Surveyed:
     path: str
     _ask: Ask
     answer: Implementation | None = field(init=False)
+    is_leaf: bool = field(init=False)
+    inside: tuple[nn.Module, ...] = field(init=False)
     children: dict[str, Surveyed] = field(default_factory=dict)
     parents: list[Surveyed] = field(default_factory=list)
-    as_found: tuple[Any, ...] = ()
-    as_left: tuple[Any, ...] = ()
+    as_found: tuple[dict[str, Any], ...] = ()
+    as_left: tuple[dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         self.answer = self._ask(self.module, self.path)
+        self.is_leaf = self.answer is not None and self.answer.children is None
+        self.inside = tuple(self.module.modules()) if self.is_leaf else (self.module,)
 
     def is_still_answered(self) -> bool:
         """Whether the handler says the same of it as it did."""
@@ -50,6 +58,14 @@ class Surveyed:
         if now is None or before is None:
             return now is before
         return (now.type, repr(now.data)) == (before.type, repr(before.data))
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor, bool]]:
+        """Its parameters and buffers, of a leaf all inside: name, tensor, whether it persists."""
+        return own_tensors(self.module) if len(self.inside) == 1 else all_tensors(self.module)
+
+    def key(self, name: str) -> str:
+        """The key that something of the module has in the state dict of the model."""
+        return f"{self.path}.{name}" if self.path else name
 
     def is_within(self, other: Surveyed) -> bool:
         """Whether the module is the other one, or is reached through its children."""
@@ -65,11 +81,6 @@ class Surveyed:
                     seen.add(id(parent))
                     stack.append(parent)
         return False
-
-    @property
-    def is_leaf(self) -> bool:
-        """Whether a handler speaks for the module and everything inside it."""
-        return self.answer is not None and self.answer.children is None
 
 
 class Survey:
@@ -146,11 +157,7 @@ class Survey:
 @contextmanager
 def other_mode(survey: Survey) -> Iterator[None]:
     """For a while, every module of a model trains that does not, and the other way round."""
-    modules = [
-        vars(module)
-        for each in survey
-        for module in (each.module.modules() if each.is_leaf else [each.module])
-    ]
+    modules = [vars(module) for each in survey for module in each.inside]
     before = [(members, members["training"]) for members in modules]
     try:
         for members, training in before:

@@ -101,7 +101,8 @@ def _uncached(survey: Survey) -> Iterator[Patch]:
     holders += [cls for cls in classes if not cls.__module__.startswith("torch.")]
     for holder in holders:
         members = holder if isinstance(holder, dict) else vars(holder)
-        for name, member in list(members.items()):
+        defined = [item for item in members.items() if type(item[1]) in _DEFINED]
+        for name, member in defined:
             kind = type(member)
             value = member.__func__ if kind is staticmethod or kind is classmethod else member
             if type(value) is functools._lru_cache_wrapper:
@@ -110,6 +111,10 @@ def _uncached(survey: Survey) -> Iterator[Patch]:
             for cell in (value.__closure__ or ()) if type(value) is FunctionType else ():
                 if isinstance(_contents(cell), functools._lru_cache_wrapper):
                     yield cell, "cell_contents", _contents(cell).__wrapped__
+
+
+# What functions are in the members of a module or class.
+_DEFINED = frozenset({FunctionType, staticmethod, classmethod, functools._lru_cache_wrapper})
 
 
 def _contents(cell: CellType) -> Any:
@@ -156,11 +161,13 @@ def _are_lost(given: list[Any]) -> bool:
 
 def _kept_functions(survey: Survey) -> Iterator[Patch]:
     """The ways to call an autograd.Function that code has kept: they look it up again."""
-    holders = [*survey.code_globals, *(vars(each.module) for each in survey)]
+    # What a leaf does inside is not recorded.
+    modules = [vars(each.module) for each in survey if not each.is_leaf]
+    holders = [*survey.code_globals, *modules]
     for holder in holders:
-        for name, value in list(holder.items()):
-            is_method = type(value) in _METHODS
-            cls = value.__self__ if is_method and value.__name__ == "apply" else None
+        methods = [item for item in holder.items() if type(item[1]) in _METHODS]
+        for name, value in methods:
+            cls = value.__self__ if value.__name__ == "apply" else None
             if isinstance(cls, type) and issubclass(cls, torch.autograd.Function):
                 yield holder, name, functools.partial(_apply, cls)
 
