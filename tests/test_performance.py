@@ -30,8 +30,8 @@ SLACK = 1.25
 # By step and shape, lines and calls for each further layer.
 WORK = {
     "chain": {
-        "capture without inputs": 1_262,
-        "capture by running": 1_776,
+        "capture without inputs": 925,
+        "capture by running": 1_176,
         "to dict": 174,
         "from dict": 374,
         "check": 230,
@@ -42,8 +42,8 @@ WORK = {
         "load model": 2_344,
     },
     "nested": {
-        "capture without inputs": 1_092,
-        "capture by running": 1_172,
+        "capture without inputs": 902,
+        "capture by running": 959,
         "to dict": 248,
         "from dict": 711,
         "check": 439,
@@ -54,8 +54,8 @@ WORK = {
         "load model": 1_662,
     },
     "wide": {
-        "capture without inputs": 1_419,
-        "capture by running": 1_918,
+        "capture without inputs": 1_087,
+        "capture by running": 1_351,
         "to dict": 211,
         "from dict": 453,
         "check": 303,
@@ -66,8 +66,8 @@ WORK = {
         "load model": 3_989,
     },
     "shared": {
-        "capture without inputs": 792,
-        "capture by running": 1_215,
+        "capture without inputs": 722,
+        "capture by running": 997,
         "to dict": 24,
         "from dict": 83,
         "check": 51,

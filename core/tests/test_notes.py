@@ -125,6 +125,42 @@ def test_a_leaf_may_keep_a_function_with_its_own_gradient():
     assert ir["0"].type == "doubling"
 
 
+class Block(nn.Module):
+    """Has a module inside that changes when it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        return self.norm(x)
+
+
+class Around(nn.Module):
+    def __init__(self, eps):
+        super().__init__()
+        self.block = Block()
+        self.eps = eps
+
+    def forward(self, x):
+        before = self.block.norm.eps
+        self.block.norm.eps = self.eps
+        y = self.block(x)
+        self.block.norm.eps = before
+        return y
+
+
+def test_what_is_inside_a_leaf_is_the_leafs():
+    torch2ir = Torch2Ir()
+    torch2ir.register(Block, lambda _: {})
+    model = Around(eps=1e-5).train()
+    model.block.norm.eps = model.eps
+    assert torch2ir.convert(model, (X,))["block"].type == "block"
+    assert model.block.norm.num_batches_tracked == 0
+    with pytest.raises(CaptureError, match="a change of 'block' that lasts for a call"):
+        torch2ir.convert(Around(eps=7.0), (X,))
+
+
 def test_what_is_replaced_by_itself_is_put_back():
     class Anchors(nn.Module):
         def __init__(self):
