@@ -17,9 +17,11 @@ NO_CALLS = ("input", "output", "state")
 def without_cache(model: nn.Module) -> nn.Module:
     """The model, asked not to return a cache: objects to remember things in are no tensors, and
     torch.export would refuse most models of text."""
-    config = getattr(model, "config", None)
-    if config is not None and hasattr(config, "use_cache"):
-        config.use_cache = False
+    # A decoder inside may have a configuration of its own.
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if config is not None and hasattr(config, "use_cache"):
+            config.use_cache = False
     return model
 
 
