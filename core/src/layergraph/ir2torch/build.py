@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, Protocol
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
@@ -18,6 +17,7 @@ from layergraph.ir.names import is_attribute_path
 from layergraph.ir2torch.composite import Composite, Holder, descend, find, taken_names
 from layergraph.ir2torch.fills import PutOffFills
 from layergraph.ir2torch.graph import fx_graph
+from layergraph.ir2torch.surroundings import OnDevice, Surrounding, layer_of
 from layergraph.ir2torch.tree import owner_of, place, post_order, pre_order
 from layergraph.plugins import Hooks, distribution_for
 from layergraph.state import (
@@ -29,18 +29,6 @@ from layergraph.state import (
     restrided,
     usual_dtype,
 )
-
-
-class Surrounding(Protocol):
-    """Something that handlers run in."""
-
-    def around(self, layer: object, /) -> AbstractContextManager[Any] | None:
-        """What the handler runs in that makes a layer; None for nothing.
-
-        Args:
-            layer: what it is made from; equal for layers that are made alike. None: others may be
-                inside, so that none is like it.
-        """
 
 
 class Builder:
@@ -129,7 +117,7 @@ class Builder:
     def _handled(
         self, implementation: Implementation, children: Mapping[str, nn.Module], where: Place
     ) -> nn.Module | None:
-        layer = _layer(implementation)
+        layer = layer_of(implementation)
         entered = [each.around(layer) for each in self._surroundings]
         try:
             with ExitStack() as stack:
@@ -159,7 +147,7 @@ class Builder:
         # On the meta device, what constructors compute besides parameters would be lost.
         device = torch.device("cpu") if on_meta else self._device
         return [
-            *([_OnDevice(device)] if device != torch.get_default_device() else []),
+            *([OnDevice(device)] if device != torch.get_default_device() else []),
             *([self._around] if self._around is not None else []),
             *([self.fills] if on_meta or self._weights_follow else []),
         ]
@@ -363,23 +351,6 @@ def _refusals(where: Place) -> Iterator[None]:
             f"{where}: torch refuses to make it: {type(error).__name__}: {first_line(error)}; "
             "correct what is said of it"
         ) from error
-
-
-class _OnDevice:
-    """Makes tensors on a device that is not the default one."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def around(self, _: object, /) -> AbstractContextManager[Any]:
-        return self._device
-
-
-def _layer(implementation: Implementation) -> object:
-    """What tells whether two layers are made alike; None where that depends on others."""
-    if implementation.children or implementation.nodes:
-        return None
-    return implementation.type, repr(implementation.data), repr(implementation.tensors)
 
 
 def _check_children(module: nn.Module, children: Mapping[str, nn.Module], where: Place) -> None:

@@ -16,9 +16,10 @@ from layergraph.plugins import Hooks, Plugin, chosen_plugins
 from layergraph.registration import Registry
 
 if TYPE_CHECKING:  # What builds is imported when it is first needed.
-    from layergraph.ir2torch.build import Builder, Surrounding
+    from layergraph.ir2torch.build import Builder
     from layergraph.ir2torch.load import Key
     from layergraph.ir2torch.skeleton import Skeleton
+    from layergraph.ir2torch.surroundings import Surrounding
     from layergraph.plugins.explanation import Explanation
 
 Device = torch.device | str | int | None
