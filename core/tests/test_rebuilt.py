@@ -173,6 +173,29 @@ def test_graphs_that_are_nearly_equal(one, other):
         assert torch.equal(expected.view(torch.uint8), actual.view(torch.uint8))
 
 
+def test_what_takes_the_place_of_a_child_is_found():
+    class Holding(Base):
+        def forward(self, x):
+            return self.lin(x) * 2
+
+    original = Holding()
+    rebuilt = _rebuilt(original)
+    assert rebuilt.lin is rebuilt._modules["lin"]
+    assert type(rebuilt).lin is vars(type(rebuilt))["lin"]
+    rebuilt.lin = nn.Identity()
+    assert torch.equal(rebuilt(X), X * 2)
+    rebuilt.lin = None
+    assert rebuilt.lin is None
+    del rebuilt.lin
+    with pytest.raises(AttributeError, match="lin"):
+        rebuilt.lin  # noqa: B018
+    rebuilt.lin = nn.Parameter(torch.ones(1))
+    assert rebuilt.lin is rebuilt._parameters["lin"]
+    del rebuilt.lin
+    rebuilt.lin = torch.neg
+    assert torch.equal(rebuilt(X), -X * 2)
+
+
 MEANS = {
     "torch.sin": ("function", torch.sin),
     "torch.cos": ("function", torch.cos),
