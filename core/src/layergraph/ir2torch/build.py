@@ -372,8 +372,8 @@ def _said(graph: Graph, targets: Mapping[str, str]) -> tuple[object, ...]:
                 node.type,
                 targets.get(name, node.implementation),
                 # Their text tells 1 from True, and 0.0 from -0.0, which are equal.
-                repr(node.args),
-                repr(node.kwargs),
+                repr(node.args) if node.args else node.args,
+                repr(node.kwargs) if node.kwargs else None,
             )
             for name, node in graph.nodes.items()
         ],
