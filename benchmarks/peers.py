@@ -26,27 +26,27 @@ RoundTrip = Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Path], Model]
 
 
 def layergraph(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], at: Path) -> Model:
-    path = at / "layergraph.safetensors"
-    lg.save(lg.to_ir(model, args, kwargs, values="assume"), path, model.state_dict())
-    return lg.load_model(path)
+    ir = lg.to_ir(model, args, kwargs, values="assume")
+    return _through(at / "layergraph.safetensors", ir, model)
 
 
 def layergraph_own(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], at: Path
 ) -> Model:
     """The mode that the model is in alone, as torch.export captures it."""
-    path = at / "own.safetensors"
     ir = lg.to_ir(model, args, kwargs, values="assume", modes="own")
-    lg.save(ir, path, model.state_dict())
-    return lg.load_model(path)
+    return _through(at / "own.safetensors", ir, model)
 
 
 def layergraph_without_inputs(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], at: Path
 ) -> Model:
     """Without running the model, where its code allows that; in both modes."""
-    path = at / "traced.safetensors"
-    lg.save(lg.to_ir(model), path, model.state_dict())
+    return _through(at / "traced.safetensors", lg.to_ir(model), model)
+
+
+def _through(path: Path, ir: lg.Ir, model: nn.Module) -> Model:
+    lg.save(ir, path, model.state_dict())
     return lg.load_model(path)
 
 

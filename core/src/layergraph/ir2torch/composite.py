@@ -115,7 +115,7 @@ class Composite(Holder, fx.GraphModule):
         nn.Module.__init__(self)
         self.__dict__["evaluation"] = second
         # GraphModule looks up what the graph names, and here it is found; from then on, the class
-        # of this one module knows the way.
+        # knows the way.
         findable = nn.Module()
         vars(findable).update(vars(members))
         vars(findable).update({alias: find(members, path) for alias, path in aliases.items()})

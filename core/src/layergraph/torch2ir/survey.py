@@ -61,7 +61,7 @@ class Surveyed:
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor, bool]]:
         """Its parameters and buffers, of a leaf all inside: name, tensor, whether it persists."""
-        return own_tensors(self.module) if len(self.inside) == 1 else all_tensors(self.module)
+        return all_tensors(self.module) if self.is_leaf else own_tensors(self.module)
 
     def key(self, name: str) -> str:
         """The key that something of the module has in the state dict of the model."""
