@@ -11,7 +11,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError, CaptureError
-from layergraph.torch2ir import replay
+from layergraph.torch2ir import kinds, replay
 from layergraph.torch2ir.replay import Replaying
 from layergraph.torch2ir.run import Running
 
@@ -106,9 +106,9 @@ def runs(monkeypatch):
 
 
 def _is_as_with_two_runs(model, monkeypatch):
-    ir = lg.to_ir(model, (X,))
+    ir = lg.to_ir(model, (X,), values="assume")
     monkeypatch.setattr(Replaying, "_in_other_mode", lambda *_: None)
-    return ir == lg.to_ir(model, (X,))
+    return ir == lg.to_ir(model, (X,), values="assume")
 
 
 @pytest.mark.parametrize("cls", [Flag, Number, Unused, Inner, InPlace, Unnamed, CalledTwice])
@@ -253,6 +253,232 @@ def test_what_differs_in_more_is_run_in_both_modes(cls, training, runs, monkeypa
     assert _is_as_with_two_runs(model, monkeypatch)
     report = lg.verify(model, (X,))
     assert report.ok, str(report)
+
+
+class Depth(nn.Module):
+    """What a block does in training alone: stochastic depth."""
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        return x * torch.empty(x.shape[0], *[1] * (x.dim() - 1)).bernoulli_(0.5)
+
+
+class Within(nn.Module):
+    """A model that differs in its child alone."""
+
+    def __init__(self, child):
+        super().__init__()
+        self.lin = nn.Linear(6, 6)
+        self.child = child
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x):
+        y = self.child(self.drop(self.lin(x)))
+        y += x
+        return self.child(y * x.shape[0]), y
+
+
+class Blocks(Base):
+    """Modules in a module that differs, of which some differ themselves."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.norm = Depth(), Depth(), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        if self.training:
+            return self.norm(self.second(self.first(self.lin(x)) * 2))
+        return self.first(self.drop(x)) + 1
+
+
+class Two(Base):
+    """Two results, of which one mode gives the same twice."""
+
+    def forward(self, x):
+        y = self.lin(x)
+        return torch.add(*(y, y) if self.training else (y, x + 1))
+
+
+class Counts(Base):
+    def forward(self, x):
+        if self.training:
+            self.count += 1
+        return x + self.count
+
+
+class Flow(Base):
+    """With tuples, and regions that are left and entered."""
+
+    class Pair(nn.Module):
+        def forward(self, pair, scale=1.0):
+            x, y = pair
+            with torch.no_grad(), torch.autocast("cpu", enabled=False):
+                if self.training:
+                    return (y * scale).clone(), {"x": [x.relu()]}
+                return x.detach(), {"x": [y.detach()]}
+
+    def __init__(self):
+        super().__init__()
+        self.pair = self.Pair()
+
+    def forward(self, x):
+        y, rest = self.pair((x, self.lin(x)), scale=x.shape[0])
+        return y + rest["x"][0]
+
+
+@pytest.mark.parametrize("child", [Depth, Blocks, Two, Counts, Flow, FewerCalls, AnotherTensor])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_module_that_does_something_else_is_run_by_itself(child, training, runs, monkeypatch):
+    model = Within(child()).train(training)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    lg.to_ir(model, (X,))
+    assert len(runs) == 1
+    assert torch.is_grad_enabled()
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert _is_as_with_two_runs(model, monkeypatch)
+    report = lg.verify(model, (X,))
+    assert report.ok, str(report)
+
+
+class ChangesInput(Base):
+    """One mode changes what it is given in place, and who gave it goes on with that."""
+
+    def forward(self, x):
+        return x.mul_(2) if self.training else x + 1
+
+
+class ChangesInputUnseen(Base):
+    def forward(self, x):
+        if self.training:
+            x.view(-1).mul_(2)
+        return self.lin(x)
+
+
+class GivesOneTwice(Base):
+    def forward(self, x):
+        y = self.lin(x)
+        return (y, y + 1) if self.training else (y, y)
+
+
+class Unpacks(Base):
+    """A caller that can tell two results from one."""
+
+    def __init__(self):
+        super().__init__()
+        self.child = GivesOneTwice()
+
+    def forward(self, x):
+        y, z = self.child(x)
+        return y * 2 + z
+
+
+class Asks(Base):
+    """One mode asks for numbers."""
+
+    def forward(self, x):
+        if self.training and (x > 1e9).any():
+            return x * 2
+        return self.lin(x) * (2 if self.training else 3)
+
+
+class Swallows(Base):
+    """Its code catches what it should not; a later module differs too."""
+
+    class Inner(nn.Module):
+        def forward(self, x):
+            try:
+                if self.training:
+                    x = x * 3
+            except Exception:
+                pass
+            return x
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.depth = self.Inner(), Depth()
+
+    def forward(self, x):
+        return self.depth(self.inner(self.lin(x)))
+
+
+class Kept:
+    """What modules pass on beside their arguments."""
+
+
+class ReadsElse(Base):
+    """In one mode it reads what it was not given."""
+
+    def __init__(self, kept):
+        super().__init__()
+        self.kept = [kept]
+
+    def forward(self, x):
+        return x * 2 + self.kept[0].value if self.training else x * 3
+
+
+class Passes(Base):
+    def __init__(self):
+        super().__init__()
+        self.passed = [Kept()]
+        self.child = ReadsElse(self.passed[0])
+
+    def forward(self, x):
+        self.passed[0].value = self.lin(x)
+        y = self.child(x + 1)
+        del self.passed[0].value
+        return y
+
+
+@pytest.mark.parametrize(
+    ("child", "if_training", "if_not"),
+    [
+        (ChangesInput, 2, 2),
+        (ChangesInputUnseen, 1, 2),
+        (Unpacks, 1, 2),
+        (Asks, 1, 2),
+        (Swallows, 1, 1),
+        (Passes, 1, 2),
+    ],
+)
+def test_what_the_code_around_a_module_can_tell_is_run(child, if_training, if_not, runs):
+    for training, expected in ((True, if_training), (False, if_not)):
+        model = Within(child()).train(training)
+        runs.clear()
+        lg.to_ir(model, (X,), values="assume")
+        assert len(runs) == expected
+        report = lg.verify(model, (X,), values="assume")
+        assert report.ok, str(report)
+
+
+class Refused(Base):
+    """In training it does what cannot be carried over."""
+
+    def forward(self, x):
+        x = self.lin(x)
+        if self.training:
+            x.requires_grad = True
+        return x + 1
+
+
+def test_a_mode_that_is_refused_is_not_run(runs):
+    model = Within(Refused()).eval()
+    with torch.no_grad():
+        ir = lg.to_ir(model, (X,))
+    assert len(runs) == 1
+    rebuilt = lg.to_torch(ir, model.state_dict())
+    assert torch.equal(rebuilt(X)[0], model(X)[0])
+    with pytest.raises(AssumptionError, match="training of 'child'"):
+        rebuilt.train()(X)
+
+
+@pytest.mark.parametrize("few", [0, kinds.FEW])
+@pytest.mark.parametrize("cls", [Flag, Number, Inner, AnotherShape])
+def test_of_what_kind_a_result_is_is_seen_with_and_without_numbers(cls, few, runs, monkeypatch):
+    monkeypatch.setattr(kinds, "FEW", few)
+    model = cls().eval()
+    assert _is_as_with_two_runs(model, monkeypatch)
+    assert len(runs) == (3 if cls is AnotherShape else 2) + 1
 
 
 @pytest.mark.parametrize("cls", [ChangesLeaf, ChangesMode])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import torch
 
@@ -120,6 +120,10 @@ class Late:
         return self.calls[key].value
 
 
+def _is_mode(item: Call | Scope) -> TypeGuard[Call]:
+    return isinstance(item, Call) and item.kind == "mode"
+
+
 @dataclass(slots=True, eq=False)
 class Scope:
     """One call of a module that is traced through.
@@ -156,6 +160,32 @@ class Scope:
     def contains(self, value: Value) -> bool:
         """Whether the value came about inside."""
         return self.start <= value.position < self.end
+
+    def settle(self) -> None:
+        """Put the calls that were needed in the places that were kept for them."""
+        if not self.late:
+            return
+        items: list[Call | Scope] = []
+        done = 0
+        for count, late in self.late:
+            items += self.items[done:count]
+            items += late.calls.values()
+            done = count
+        self.items = items + self.items[done:]
+        self.late = []
+
+
+def mode_calls(scopes: Iterable[Scope]) -> list[Call]:
+    """The calls in module calls that read a module's mode."""
+    return [item for scope in scopes for item in scope.items if _is_mode(item)]
+
+
+def take_mode_calls(scopes: Iterable[Scope]) -> list[Call]:
+    """The same; they are taken out."""
+    taken = mode_calls(scopes)
+    for scope in {call.value.scope for call in taken}:
+        scope.items = [item for item in scope.items if not _is_mode(item)]
+    return taken
 
 
 class Recorder:
@@ -203,6 +233,13 @@ class Recorder:
         self.scope.items.append(scope)
         self.scope = scope
         return scope
+
+    def begin_anew(self, scope: Scope) -> Replaced:
+        """Begin a module call that was recorded before, as it is in the other mode."""
+        replaced = Replaced(scope, self._position)
+        replaced.swap()
+        self.scope = scope
+        return replaced
 
     def is_inside(self, value: Value) -> bool:
         """Whether a value came about in the current module call, as far as it has got."""
@@ -257,18 +294,49 @@ class Changed:
     args: tuple[Plain, ...]
     kwargs: dict[str, Plain]
 
+    def swap(self) -> None:
+        """Make the call that of the other mode, or that of this one again."""
+        self.call.args, self.args = self.args, self.call.args
+        self.call.kwargs, self.kwargs = self.kwargs, self.call.kwargs
 
-@contextmanager
-def swapped(changed: Sequence[Changed]) -> Iterator[None]:
-    """For a while, make the calls those of the other mode."""
-    before = [(each.call.args, each.call.kwargs) for each in changed]
-    for each in changed:
-        each.call.args, each.call.kwargs = each.args, each.kwargs
-    try:
-        yield
-    finally:
-        for each, (args, kwargs) in zip(changed, before, strict=True):
-            each.call.args, each.call.kwargs = args, kwargs
+
+@dataclass(slots=True)
+class Replaced:
+    """A module call in which the other mode does something else.
+
+    It is given the same and gives the same values.
+
+    Attributes:
+        scope: the module call.
+        start: the first position inside it, there.
+        end: the first position after.
+        items: what it does there.
+        late: likewise, places that were kept.
+        known: what its code asked there.
+        result: what it returns there.
+    """
+
+    scope: Scope
+    start: int
+    end: int = -1
+    result: Plain = None
+    items: list[Call | Scope] = field(default_factory=list)
+    late: list[tuple[int, Late]] = field(default_factory=list)
+    known: set[Fact] = field(default_factory=set)
+
+    def swap(self) -> None:
+        """Make the module call that of the other mode, or that of this one again."""
+        for name in ("start", "end", "result", "items", "late", "known"):
+            mine, own = getattr(self, name), getattr(self.scope, name)
+            setattr(self, name, own)
+            setattr(self.scope, name, mine)
+
+    def scopes(self) -> Iterator[Scope]:
+        """The module call and all that are inside it, in this mode and in the other one."""
+        yield from inside_out(self.scope)
+        for item in self.items:
+            if isinstance(item, Scope):
+                yield from inside_out(item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,10 +346,29 @@ class OtherMode:
     Attributes:
         readers: the paths of the modules whose mode was asked for.
         changed: the calls that are made with other arguments.
+        replaced: the module calls in which other calls are made.
     """
 
     readers: set[str]
     changed: list[Changed]
+    replaced: list[Replaced]
+
+    @property
+    def differs(self) -> bool:
+        """Whether anything is."""
+        return bool(self.changed or self.replaced)
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """For a while, make the calls those of the other mode."""
+        different: list[Changed | Replaced] = [*self.changed, *self.replaced]
+        for each in different:
+            each.swap()
+        try:
+            yield
+        finally:
+            for each in different:
+                each.swap()
 
 
 @dataclass(slots=True)
@@ -293,6 +380,7 @@ class Trace:
         constants: tensors that the model reads but has not registered, by key.
         parameters: the arguments of the model, in order.
         other: what the other mode does; None if that is not known.
+        is_other_refused: whether it is known that the other mode cannot be captured.
         scopes: every module call, those inside before those around them.
     """
 
@@ -300,28 +388,21 @@ class Trace:
     constants: dict[str, torch.Tensor]
     parameters: list[Parameter]
     other: OtherMode | None = None
+    is_other_refused: bool = False
     scopes: list[Scope] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.scopes = list(_scopes(self.root))
+        self.scopes = list(inside_out(self.root))
 
     def settle(self) -> Trace:
         """Put the calls that were needed in the places that were kept for them."""
         for scope in self.scopes:
-            if not scope.late:
-                continue
-            items: list[Call | Scope] = []
-            done = 0
-            for count, late in scope.late:
-                items += scope.items[done:count]
-                items += late.calls.values()
-                done = count
-            scope.items = items + scope.items[done:]
-            scope.late = []
+            scope.settle()
         return self
 
 
-def _scopes(root: Scope) -> Iterator[Scope]:
+def inside_out(root: Scope) -> Iterator[Scope]:
+    """A module call and all that are inside it, these before those around them."""
     stack = [(root, iter(root.items))]
     while stack:
         scope, items = stack[-1]

@@ -192,10 +192,16 @@ class Capture(ABC):
                 return original(module, *args, **kwargs)
             if surveyed.is_leaf and surveyed is not self.survey.root:
                 return self.leaf(surveyed, original, args, kwargs)
-            args, kwargs = self.enter(surveyed, args, kwargs)
-            return self.leave(surveyed, original(module, *args, **kwargs))
+            return self.module(surveyed, original, args, kwargs)
 
         return call
+
+    def module(
+        self, surveyed: Surveyed, original: Callable[..., Any], args: Any, kwargs: Any
+    ) -> object:
+        """Call a module that is traced through, and give its result."""
+        args, kwargs = self.enter(surveyed, args, kwargs)
+        return self.leave(surveyed, original(surveyed.module, *args, **kwargs))
 
     def enter(
         self, surveyed: Surveyed, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -236,11 +242,15 @@ class Capture(ABC):
         def call(*args: Any, **kwargs: Any) -> Any:
             if not self.is_recording():
                 return function(*args, **kwargs)
-            return self.torch_function(function, args, kwargs)
+            return self.named_function(function, args, kwargs)
 
         return call
 
     # --- recording ---
+
+    def named_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call of a function that a plugin names."""
+        return self.torch_function(func, args, kwargs)
 
     @abstractmethod
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

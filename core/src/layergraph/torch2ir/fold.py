@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -35,13 +36,14 @@ from layergraph.ir import Value as Plain
 from layergraph.state import describe_constant
 from layergraph.torch2ir.calls import (
     Call,
-    Changed,
     ModeRead,
+    OtherMode,
     Scope,
     StateRead,
     Trace,
     Value,
-    swapped,
+    inside_out,
+    values_in,
 )
 from layergraph.torch2ir.interfaces import Interface, interfaces
 from layergraph.torch2ir.survey import Survey, Surveyed
@@ -78,28 +80,46 @@ class Folded:
         self._survey = survey
         self._trace = trace
         self._tensors = tensors
-        self._folding = _Folding(survey, trace, interfaces(trace.scopes))
+        self._folding = _Folding(survey, trace, trace.scopes, interfaces(trace.scopes))
         self.ir = self._folding.fold().ir(tensors)
 
-    def with_other(self, changed: Sequence[Changed]) -> Ir:
-        """The IR if some calls are made with other plain values."""
-        known = self._folding.unchanged(changed)
-        with swapped(changed):
-            folding = self._again().fold(known)
+    def with_other(self, other: OtherMode) -> Ir | None:
+        """The IR of the other mode; None if its module calls have other borders."""
+        borders = self._folding.interfaces
+        if any(_leaks(each.scope, borders[each.scope]) for each in other.replaced):
+            return None
+        known = self._folding.unchanged(other)
+        with other.swapped():
+            scopes = self._trace.scopes
+            if other.replaced:
+                scopes = list(inside_out(self._trace.root))
+                inside = [interfaces(inside_out(each.scope)) for each in other.replaced]
+                borders = {key: each for found in inside for key, each in found.items()} | borders
+            again = partial(_Folding, self._survey, self._trace, scopes, borders)
+            folding = again().fold(known)
             if folding.dissolves:
                 # Two calls of one module that were alike are so no more, which their callers see.
-                folding = self._again().fold()
-        return folding.ir(self._tensors)
+                folding = again().fold()
+            return folding.ir(self._tensors)
 
-    def _again(self) -> _Folding:
-        return _Folding(self._survey, self._trace, self._folding.interfaces)
+
+def _leaks(scope: Scope, interface: Interface) -> bool:
+    """Whether something from inside a module call is read outside that it does not return."""
+    return not interface.outputs.keys() <= {*values_in(scope.result)}
 
 
 class _Folding:
-    def __init__(self, survey: Survey, trace: Trace, interfaces: dict[Scope, Interface]) -> None:
+    def __init__(
+        self,
+        survey: Survey,
+        trace: Trace,
+        scopes: Sequence[Scope],
+        interfaces: dict[Scope, Interface],
+    ) -> None:
         self.interfaces = interfaces
         self._survey = survey
         self._trace = trace
+        self._scopes = scopes
         self._parameters = {parameter.value: parameter for parameter in trace.parameters}
         self._graphs: dict[str, _Graph] = {}
         self._dissolved: dict[Scope, list[Call | Scope]] = {}
@@ -108,7 +128,7 @@ class _Folding:
     def fold(self, known: Mapping[str, _Graph] = MappingProxyType({})) -> _Folding:
         """Make the graph of each module but those that are known."""
         self._graphs |= known
-        for scope in self._trace.scopes:
+        for scope in self._scopes:
             if scope.path not in known:
                 self._fold(scope)
         return self
@@ -118,11 +138,12 @@ class _Folding:
         """Whether there is a module call that its caller does in its own name."""
         return bool(self._dissolved)
 
-    def unchanged(self, changed: Sequence[Changed]) -> dict[str, _Graph]:
-        """The graphs that are the same if some calls are made with other plain values."""
+    def unchanged(self, other: OtherMode) -> dict[str, _Graph]:
+        """The graphs that are the same in the other mode."""
         if self.dissolves:
             return {}
-        others = {each.call.value.scope.path for each in changed}
+        others = {each.call.value.scope.path for each in other.changed}
+        others |= {scope.path for each in other.replaced for scope in each.scopes()}
         return {path: graph for path, graph in self._graphs.items() if path not in others}
 
     # --- module calls ---

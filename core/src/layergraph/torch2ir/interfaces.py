@@ -25,6 +25,9 @@ class Interface:
 def interfaces(scopes: Iterable[Scope]) -> dict[Scope, Interface]:
     """The interface of every module call, given those inside before those around them.
 
+    They are all that are inside the last of them, and that one itself: what happens around it,
+    nobody asks.
+
     What the call was given and what it returned come first: then the same module called twice has
     the same interface, whatever its callers make of it.
     """
@@ -33,7 +36,7 @@ def interfaces(scopes: Iterable[Scope]) -> dict[Scope, Interface]:
         for item in scope.items:
             if isinstance(item, Call):
                 tracing.read(values_in(*item.args, *item.kwargs.values()), scope)
-        if scope.parent is not None:
+        if scope.parent is not None and scope.parent in tracing.found:
             tracing.read(values_in(*scope.args, *scope.kwargs.values()), scope.parent)
         tracing.read(filter(scope.contains, values_in(scope.result)), scope)
     return tracing.found
@@ -52,11 +55,13 @@ class _Dataflow:
             if value.scope is reader:
                 continue
             common = reader
-            while not common.contains(value) and common.parent is not None:
+            while not common.contains(value):
                 if value in self.found[common].inputs:
                     # Then the module calls around it have been told, or will be by its arguments.
                     break
                 self.found[common].inputs[value] = value.wish
+                if common.parent is None or common.parent not in self.found:
+                    break
                 common = common.parent
             else:
                 self._escape(value, common)

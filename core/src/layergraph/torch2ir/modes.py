@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, TypeGuard
+from typing import Literal
 
 from layergraph.assumptions import assume
 from layergraph.errors import CaptureError
@@ -25,7 +25,7 @@ from layergraph.ir import (
     wired,
 )
 from layergraph.ir.values import parts, rebuilt
-from layergraph.torch2ir.calls import Call, ModeRead, Scope, Trace
+from layergraph.torch2ir.calls import ModeRead, Trace, mode_calls, take_mode_calls
 from layergraph.torch2ir.fold import Folded
 from layergraph.torch2ir.survey import Survey, other_mode
 
@@ -56,9 +56,9 @@ def capture(
         CaptureError: the capture in the model's own mode failed.
     """
     trace = run()
-    if not _readers(trace):
+    if not mode_calls(trace.scopes):
         return Folded(survey, trace, tensors).ir
-    if modes == "both":
+    if modes == "both" and not trace.is_other_refused:
         try:
             return _both(survey, run, trace, tensors)
         except _NotMergeableError:
@@ -78,19 +78,20 @@ def _both(
     Raises:
         _NotMergeableError: there is none; the capture is as it was.
     """
-    readers = _readers(trace)
-    kept = [(scope, list(scope.items)) for scope in trace.scopes]
+    kept = [(scope, scope.items) for scope in trace.scopes]
     try:
-        other = _run_in_other_mode(survey, run) if trace.other is None else trace
-        readers |= _readers(other)
-        folded = Folded(survey, _without_modes(trace), tensors)
-        if trace.other is None:
-            twin = Folded(survey, _without_modes(other), tensors).ir
-        elif trace.other.changed:
-            readers |= trace.other.readers
-            twin = folded.with_other(trace.other.changed)
-        else:
-            return folded.ir
+        readers = {call.target for call in take_mode_calls(trace.scopes)}
+        folded = Folded(survey, trace, tensors)
+        other, twin = trace.other, None
+        if other is not None:
+            if not other.differs:
+                return folded.ir
+            readers |= other.readers
+            twin = folded.with_other(other)
+        if twin is None:
+            second = _run_in_other_mode(survey, run)
+            readers |= {call.target for call in take_mode_calls(second.scopes)}
+            twin = Folded(survey, second, tensors).ir
         return _Merger(survey, folded.ir, twin, readers).merged()
     except _NotMergeableError:
         for scope, items in kept:
@@ -106,27 +107,8 @@ def _run_in_other_mode(survey: Survey, run: Callable[[], Trace]) -> Trace:
         raise _NotMergeableError from None
 
 
-def _is_mode(item: Call | Scope) -> TypeGuard[Call]:
-    return isinstance(item, Call) and item.kind == "mode"
-
-
-def _mode_calls(trace: Trace) -> Iterator[Call]:
-    return (item for scope in trace.scopes for item in scope.items if _is_mode(item))
-
-
-def _readers(trace: Trace) -> set[str]:
-    """The modules whose mode was asked for."""
-    return {call.target for call in _mode_calls(trace)}
-
-
-def _without_modes(trace: Trace) -> Trace:
-    for scope in trace.scopes:
-        scope.items = [item for item in scope.items if not _is_mode(item)]
-    return trace
-
-
 def _assume_modes(trace: Trace) -> None:
-    for call in _mode_calls(trace):
+    for call in mode_calls(trace.scopes):
         where = f"training of {call.target or 'the model'!r} ({call.where})"
         call.args = (ModeRead(call.target), call.args[0], where)
         call.kind, call.target = "function", _ASSUME

@@ -174,14 +174,11 @@ class Running(Capture):
     ) -> Any:
         """Call something of which nothing is recorded."""
         self._inside += 1
-        mode = _taken_away()
         try:
-            with torch._C._DisableTorchDispatch():
+            with _Unseen(), torch._C._DisableTorchDispatch():
                 given = _with_numbers(args, plain)
                 return function(*given, **(_with_numbers(kwargs, plain) if kwargs else {}))
         finally:
-            if mode is not None:
-                torch._C._push_on_torch_function_stack(mode)
             self._inside -= 1
 
     def renamed(self, result: Any) -> Any:
@@ -393,6 +390,10 @@ class Running(Capture):
         self._assumed.setdefault(self.recorder.scope, set()).add(key)
         return True
 
+    def forget(self, scope: Scope) -> None:
+        """Note that nothing is assumed yet in a module call."""
+        self._assumed.pop(scope, None)
+
     def expect(self, value: Plain, result: object) -> None:
         """Record that something is assumed to be what it is now."""
         args = (value, self.lower(result), code_place())
@@ -410,6 +411,12 @@ class Running(Capture):
             self.expect(self.recorder.call("function", name, args, {}), result)
 
     # --- functions ---
+
+    def named_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See :class:`Capture`."""
+        # Torch switches the mode off for the functions that it knows.
+        with _Unseen():
+            return super().named_function(func, args, kwargs)
 
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function of torch, and make it."""
@@ -596,15 +603,22 @@ class _FunctionMode(TorchFunctionMode):
         return self._capture.torch_function(func, args, kwargs or {})
 
 
-def _taken_away() -> Any:
-    """The mode by which functions are seen, off until it is put back; None if it is not on top.
+class _Unseen:
+    """While nobody wants to know of functions: torch then takes other ways, and shorter ones.
 
-    Torch takes other ways, and longer ones, while somebody wants to know of its functions.
+    Does nothing where the mode by which they are seen is not on top.
     """
-    depth = torch._C._len_torch_function_stack()
-    if not depth or type(torch._C._get_function_stack_at(depth - 1)) is not _FunctionMode:
-        return None
-    return torch._C._pop_torch_function_stack()
+
+    __slots__ = ("_mode",)
+
+    def __enter__(self) -> None:
+        depth = torch._C._len_torch_function_stack()
+        is_on_top = depth and type(torch._C._get_function_stack_at(depth - 1)) is _FunctionMode
+        self._mode = torch._C._pop_torch_function_stack() if is_on_top else None
+
+    def __exit__(self, *_: object) -> None:
+        if self._mode is not None:
+            torch._C._push_on_torch_function_stack(self._mode)
 
 
 class _Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped

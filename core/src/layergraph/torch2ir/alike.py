@@ -1,0 +1,103 @@
+"""What tells values apart that a run of a model gave, or was given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from layergraph.torch2ir.arguments import tensors_in
+from layergraph.torch2ir.kinds import PLAIN
+from layergraph.torch2ir.sizes import Traced
+
+
+def held(value: Any) -> Any:
+    """The value in containers that nobody else has, and so cannot change."""
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return kind([held(each) for each in value])
+    if kind is dict:
+        return {key: held(each) for key, each in value.items()}
+    return value
+
+
+def are_alike(one: Any, other: Any) -> bool:
+    """Whether two hold the same tensors and equal plain values."""
+    if one is other:
+        return True
+    kind = type(one)
+    if kind is not type(other):
+        return False
+    if kind in PLAIN:
+        # NaN and -0.0 are told apart by it.
+        return repr(one) == repr(other)
+    if issubclass(kind, Traced):
+        return bool(one.value == other.value and one.key() == other.key())
+    if kind is slice:
+        return all(
+            are_alike(getattr(one, name), getattr(other, name))
+            for name in ("start", "stop", "step")
+        )
+    if kind is dict:
+        return list(one) == list(other) and all(map(are_alike, one.values(), other.values()))
+    if kind is tuple or kind is list or kind is torch.Size:
+        return len(one) == len(other) and all(map(are_alike, one, other))
+    return False
+
+
+def form(value: Any) -> Any:
+    """What crosses the border of a module, without the objects that nothing is computed with.
+
+    They are others each time that the code runs.
+    """
+    if isinstance(value, torch.Tensor | Traced) or type(value) in PLAIN or type(value) is slice:
+        return value
+    if isinstance(value, dict):
+        return {key: form(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        inside = [form(each) for each in value]
+        return inside if isinstance(value, list) else tuple(inside)
+    return type(value)
+
+
+def is_open(value: Any) -> bool:
+    """Whether all in a value, or in its form, can be seen: tensors, plain values and containers."""
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return all(map(is_open, value))
+    if kind is dict:
+        return all(map(is_open, value.values()))
+    if value is None or value is type(None):
+        return True
+    return kind in PLAIN or isinstance(value, torch.Tensor | Traced)
+
+
+def with_tensors_of(value: Any, known: Any) -> Any:
+    """A value in which everything can be seen, with the tensors of another one of its form."""
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return kind(map(with_tensors_of, value, known))
+    if kind is dict:
+        return {key: with_tensors_of(each, known[key]) for key, each in value.items()}
+    return known if isinstance(value, torch.Tensor) else value
+
+
+def sizes_in(value: Any) -> tuple[torch.Size, ...]:
+    """The shapes of the tensors in a value, in order."""
+    with torch._C.DisableTorchFunction():
+        return tuple([each.shape for each in tensors_in(value)])
+
+
+def ids(value: Any) -> set[int]:
+    """What tell the tensors apart in nested containers."""
+    return {id(each) for each in tensors_in(value)}
+
+
+def memory(value: Any) -> set[int]:
+    """Where the tensors lie in nested containers."""
+    with torch._C.DisableTorchFunction():
+        return {
+            each.untyped_storage()._cdata
+            for each in tensors_in(value)
+            if each.layout is torch.strided
+        }
