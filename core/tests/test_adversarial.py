@@ -4755,6 +4755,26 @@ class CatchesError(Base):
             return y
 
 
+@refused("catches an error of child: for other inputs")
+class CatchesErrorOfChild(Base):
+    """What is recorded after a module did not come to its end, is not its own."""
+
+    class Child(nn.Module):
+        def forward(self, x):
+            raise ValueError
+
+    def __init__(self):
+        super().__init__()
+        self.child = self.Child()
+
+    def forward(self, x):
+        y = self.lin(x)
+        try:
+            return self.child(y)
+        except ValueError:
+            return y + 1
+
+
 @exact()
 class PowerOfSize(Base):
     def forward(self, x):

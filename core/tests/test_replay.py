@@ -402,6 +402,24 @@ class Swallows(Base):
         return self.depth(self.inner(self.lin(x)))
 
 
+class Reshapes(Base):
+    """What its child was given has another shape afterwards."""
+
+    class Mask(nn.Module):
+        def forward(self, x):
+            ones = torch.ones([1] * x.dim())
+            return ones * 2 if self.training else ones
+
+    def __init__(self):
+        super().__init__()
+        self.mask = self.Mask()
+
+    def forward(self, x):
+        y = x + 1
+        mask = self.mask(y)
+        return self.lin(x) * mask + y.unsqueeze_(0).squeeze(0)
+
+
 class Kept:
     """What modules pass on beside their arguments."""
 
@@ -439,6 +457,7 @@ class Passes(Base):
         (Asks, 1, 2),
         (Swallows, 1, 1),
         (Passes, 1, 2),
+        (Reshapes, 2, 2),
     ],
 )
 def test_what_the_code_around_a_module_can_tell_is_run(child, if_training, if_not, runs):
@@ -515,7 +534,28 @@ class RemembersInTraining(Base):
         return self.lin(x) * len(getattr(self, "seen", [1]))
 
 
-@pytest.mark.parametrize("cls", [DrawsInTraining, CountsInTraining, RemembersInTraining])
+class Tries(Base):
+    """Its child fails in training, which it knows."""
+
+    class Raises(nn.Module):
+        def forward(self, x):
+            if self.training:
+                raise ValueError
+            return x + 1
+
+    def __init__(self):
+        super().__init__()
+        self.child, self.depth = self.Raises(), Depth()
+
+    def forward(self, x):
+        try:
+            y = self.child(x)
+        except ValueError:
+            y = x * 2
+        return self.depth(y)
+
+
+@pytest.mark.parametrize("cls", [Tries, DrawsInTraining, CountsInTraining, RemembersInTraining])
 def test_what_only_the_other_mode_does_is_no_fault_of_this_one(cls):
     model = cls().eval()
     before = random.getstate()

@@ -144,7 +144,7 @@ class Again:
         """Leave what the run recorded as it was."""
         if self._anew is not None:
             self._anew.put_back()
-            self._anew = None
+            self._anew, self._run.recorder = None, self.recorder
 
     def mode_read(self, surveyed: Surveyed) -> None:
         """Take note that a module was asked for its mode."""
@@ -271,7 +271,13 @@ class Again:
         self._run.forget(scope)
         self._run.recorder = self._recorded
         self._anew = anew = Anew(self._recorded, scope, [*tensors_in((args, kwargs))])
-        result = self._run.leave(surveyed, original(surveyed.module, *args, **kwargs))
+        try:
+            result = self._run.leave(surveyed, original(surveyed.module, *args, **kwargs))
+        except Exception:
+            self.put_back()
+            # The code around it may catch the error.
+            self._is_other = True
+            raise
         is_closed = anew.done()
         self._anew, self._run.recorder = None, self.recorder
         gave = step.given if step.gave is None else form(step.gave)

@@ -48,6 +48,7 @@ class Capture(ABC):
         constants: tensors that the model reads but has not registered, by key.
         parameters: the arguments of the model.
         refused: what cannot be carried over.
+        caught: likewise, if the model goes on in spite of the errors that came up.
         changes: what the model's code assigned to its modules; it was put back.
         carried: what it had assigned in an earlier run, to be there in this one.
     """
@@ -68,9 +69,11 @@ class Capture(ABC):
         self.memory = memory
         self.functions = functions
         self.refused: list[Unsupported] = []
+        self.caught: list[Unsupported] = []
         self.changes: list[Change] = []
         self.carried: list[Change] = []
         self._thread = 0
+        self._error: Exception | None = None
 
     # --- what the ways of capturing differ in ---
 
@@ -155,6 +158,7 @@ class Capture(ABC):
                     fill(change.holder, change.now)
                 try:
                     self.call(model, args, kwargs)
+                    self.refused += self.caught
                 except CaptureError as error:
                     if error.unsupported:
                         raise
@@ -166,6 +170,7 @@ class Capture(ABC):
                     raise unsupported(self.refused, self.hint) from error
         finally:
             self._thread = 0
+            self._error = None
 
     def call(self, model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Call the model."""
@@ -200,8 +205,24 @@ class Capture(ABC):
         self, surveyed: Surveyed, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
         """Call a module that is traced through, and give its result."""
+        around = self.recorder.scope
         args, kwargs = self.enter(surveyed, args, kwargs)
-        return self.leave(surveyed, original(surveyed.module, *args, **kwargs))
+        try:
+            result = original(surveyed.module, *args, **kwargs)
+        except Exception as error:
+            # Where it came about is told if nobody catches it.
+            within, self.recorder.scope = self.recorder.scope, around
+            self.failed(surveyed.path, error)
+            self.recorder.scope = within
+            raise
+        return self.leave(surveyed, result)
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Take note of an error: if the model goes on in spite of it, that is to be refused."""
+        if error is not self._error:
+            self._error = error
+            reason = f"its code catches an error of {name}: for other inputs there may be none"
+            self.caught.append(self.found(reason, code_place()))
 
     def enter(
         self, surveyed: Surveyed, args: tuple[Any, ...], kwargs: dict[str, Any]

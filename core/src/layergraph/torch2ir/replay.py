@@ -83,7 +83,7 @@ class Replaying(Running):
         """See :class:`Capture`."""
         given = held((tuple(args), kwargs))
         super().call(model, args, kwargs)
-        if self._log.is_complete and self._asked_mode and not self.refused and not self._caught:
+        if self._log.is_complete and self._asked_mode and not self.refused and not self.caught:
             self._other = self._in_other_mode(model, *given)
 
     # --- the other mode ---
@@ -106,8 +106,8 @@ class Replaying(Running):
             again.put_back()
             self._is_other_refused = again.is_refused
             self._again, self.recorder, self.trains = None, recorder, trains
-            caught = len(self._caught)
-            self._caught.clear()
+            caught = len(self.caught)
+            self.caught.clear()
             # Regions that were given up while they were entered are not left.
             self.unrecorded(torch._C._set_grad_enabled, (takes_gradients,), {})
         return None if changes or caught else again.found()

@@ -15,7 +15,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from layergraph.errors import CaptureError, Unsupported
+from layergraph.errors import CaptureError
 from layergraph.functions import Functions
 from layergraph.ir import Symbol
 from layergraph.ir import Value as Plain
@@ -96,7 +96,6 @@ class Running(Capture):
         self._assumed: dict[Scope, set[Any]] = {}
         self._regions: dict[int, tuple[object, Value]] = {}
         self._changes_in_place = False
-        self._caught: list[Unsupported] = []
         for each in survey:
             if each.is_leaf:
                 each.as_found = each.as_found or _noted(_members(each))
@@ -118,8 +117,6 @@ class Running(Capture):
     def _watching(self) -> Iterator[None]:
         with without_draws(), self._kept, _Beneath(self), _FunctionMode(self):
             yield
-            # The model has come to its end in spite of them.
-            self.refused += self._caught
 
     def patches(self) -> Iterator[Patch]:
         """See :class:`Capture`."""
@@ -157,16 +154,10 @@ class Running(Capture):
     def _tried(
         self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Call something; if it fails, and the model goes on, that is to be refused."""
         try:
             return self.unrecorded(function, args, kwargs)
-        except Exception:
-            self._caught.append(
-                self.found(
-                    f"its code catches an error of {name}: for other inputs there may be none",
-                    code_place(),
-                )
-            )
+        except Exception as error:
+            self.failed(name, error)
             raise
 
     def unrecorded(
