@@ -327,7 +327,38 @@ class Flow(Base):
         return y + rest["x"][0]
 
 
-@pytest.mark.parametrize("child", [Depth, Blocks, Two, Counts, Flow, FewerCalls, AnotherTensor])
+class Region(Base):
+    """A region in one mode alone; what comes before it is different too."""
+
+    def forward(self, x):
+        if self.training:
+            with torch.no_grad():
+                x = x * 2
+        return self.lin(x)
+
+
+class Assumes(Base):
+    """A decision by a size, in both modes."""
+
+    def forward(self, x):
+        y = self.lin(x) if x.shape[0] > 2 else x
+        return y * torch.rand_like(y) if self.training else y
+
+
+class Sizes(Base):
+    """One function on tensors of two sizes."""
+
+    def forward(self, x):
+        return F.dropout(x, 0.5, self.training) + F.dropout(x[0], 0.5, self.training)
+
+
+@pytest.mark.parametrize(
+    "child",
+    [
+        *(Depth, Blocks, Two, Counts, Flow, FewerCalls, AnotherTensor),
+        *(Region, Assumes, Sizes),
+    ],
+)
 @pytest.mark.parametrize("training", [True, False])
 def test_a_module_that_does_something_else_is_run_by_itself(child, training, runs, monkeypatch):
     model = Within(child()).train(training)
@@ -407,7 +438,7 @@ class Reshapes(Base):
 
     class Mask(nn.Module):
         def forward(self, x):
-            ones = torch.ones([1] * x.dim())
+            ones = torch.ones(()) * x.dim()
             return ones * 2 if self.training else ones
 
     def __init__(self):
@@ -418,6 +449,60 @@ class Reshapes(Base):
         y = x + 1
         mask = self.mask(y)
         return self.lin(x) * mask + y.unsqueeze_(0).squeeze(0)
+
+
+class GivesInput(nn.Module):
+    """In one mode what it was given, where nobody sees it pass."""
+
+    def forward(self, x):
+        return {"y": x * 2 if self.training else x}
+
+
+class Opens(Base):
+    def __init__(self):
+        super().__init__()
+        self.child = GivesInput()
+
+    def forward(self, x):
+        return self.child(self.lin(x))["y"] + 1
+
+
+class Detaches(Base):
+    def forward(self, x):
+        return x.detach() * 2 if self.training else self.lin(x)
+
+
+class AsksForGradients(Base):
+    def __init__(self):
+        super().__init__()
+        self.child = Detaches()
+
+    def forward(self, x):
+        y = self.child(x)
+        return y * 3 if y.requires_grad else y
+
+
+class ReadsResult(Base):
+    """What it decides by, a module gives that does something else."""
+
+    def __init__(self):
+        super().__init__()
+        self.depth = Depth()
+
+    def forward(self, x):
+        x = x.abs() + 1
+        y = self.depth(x)
+        return self.lin(x) * (2 if (y == 0).any() else 3)
+
+
+class ReadsShared(ReadsResult):
+    """What it decides by lies, in one mode, in the memory of what a module gave."""
+
+    def forward(self, x):
+        x = x.abs() + 1
+        y = self.depth(x)
+        y -= 1e9
+        return self.lin(y) * (2 if (x < 0).any() else 3)
 
 
 class Kept:
@@ -458,6 +543,10 @@ class Passes(Base):
         (Swallows, 1, 1),
         (Passes, 1, 2),
         (Reshapes, 2, 2),
+        (Opens, 1, 2),
+        (AsksForGradients, 2, 2),
+        (ReadsResult, 2, 2),
+        (ReadsShared, 2, 2),
     ],
 )
 def test_what_the_code_around_a_module_can_tell_is_run(child, if_training, if_not, runs):
@@ -555,7 +644,54 @@ class Tries(Base):
         return self.depth(y)
 
 
-@pytest.mark.parametrize("cls", [Tries, DrawsInTraining, CountsInTraining, RemembersInTraining])
+class TriesLate(Base):
+    """Its child fails in training, after it has done something else."""
+
+    class Raises(nn.Module):
+        def forward(self, x):
+            if self.training:
+                x = x.relu() + x.tanh()
+                raise ValueError
+            return x + 1
+
+    def __init__(self):
+        super().__init__()
+        self.child, self.depth = self.Raises(), Depth()
+
+    def forward(self, x):
+        try:
+            y = self.child(x)
+        except ValueError:
+            y = x * 2
+        return self.depth(y)
+
+
+class Stale(Base):
+    """What an evaluation leaves behind, training reads."""
+
+    class Leaves(nn.Module):
+        def __init__(self, kept):
+            super().__init__()
+            self.kept = [kept]
+
+        def forward(self, x):
+            if not self.training:
+                self.kept[0].value = x + 1
+                return x * 2
+            return x * 3
+
+    def __init__(self):
+        super().__init__()
+        self.kept = [Kept()]
+        self.child = self.Leaves(self.kept[0])
+
+    def forward(self, x):
+        return self.child(x) + self.kept[0].value
+
+
+@pytest.mark.parametrize(
+    "cls", [Tries, TriesLate, Stale, DrawsInTraining, CountsInTraining, RemembersInTraining]
+)
 def test_what_only_the_other_mode_does_is_no_fault_of_this_one(cls):
     model = cls().eval()
     before = random.getstate()

@@ -225,7 +225,6 @@ class Again:
         self._require((scope.parent or scope) is self.recorder.scope)
         self.recorder.scope = scope
         entered, was_other, takes_gradients = self._done, self._is_other, torch.is_grad_enabled()
-        changed, replaced = len(self._changed), len(self._replaced)
         try:
             result, left = self._cross(surveyed, original(surveyed.module, *args, **kwargs))
             # Its code may have caught the error.
@@ -234,7 +233,6 @@ class Again:
             if not self._is_replaceable(scope, (args, kwargs), entered):
                 raise
             self._is_other = was_other
-            del self._changed[changed:], self._replaced[replaced:]
             self._run.unrecorded(torch._C._set_grad_enabled, (takes_gradients,), {})
             result = self._anew_module(surveyed, original, args, kwargs)
         self.recorder.scope = scope.parent or scope
