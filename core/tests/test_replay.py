@@ -482,16 +482,21 @@ class AsksForGradients(Base):
         return y * 3 if y.requires_grad else y
 
 
+class Drops(nn.Module):
+    def forward(self, x):
+        return x * 0 if self.training else x
+
+
 class ReadsResult(Base):
     """What it decides by, a module gives that does something else."""
 
     def __init__(self):
         super().__init__()
-        self.depth = Depth()
+        self.drops = Drops()
 
     def forward(self, x):
         x = x.abs() + 1
-        y = self.depth(x)
+        y = self.drops(x)
         return self.lin(x) * (2 if (y == 0).any() else 3)
 
 
@@ -500,7 +505,7 @@ class ReadsShared(ReadsResult):
 
     def forward(self, x):
         x = x.abs() + 1
-        y = self.depth(x)
+        y = self.drops(x)
         y -= 1e9
         return self.lin(y) * (2 if (x < 0).any() else 3)
 
