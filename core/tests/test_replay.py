@@ -82,6 +82,13 @@ class CalledTwice(Base):
         return self.inner(x, self.Option(True)) + self.inner(self.lin(x), self.Option(False))
 
 
+class Sizes(Base):
+    """One function on tensors of two sizes."""
+
+    def forward(self, x):
+        return F.dropout(x, 0.5, self.training) + F.dropout(x[0], 0.5, self.training)
+
+
 class InPlace(Base):
     def forward(self, x):
         y = self.lin(x)
@@ -111,7 +118,7 @@ def _is_as_with_two_runs(model, monkeypatch):
     return ir == lg.to_ir(model, (X,), values="assume")
 
 
-@pytest.mark.parametrize("cls", [Flag, Number, Unused, Inner, InPlace, Unnamed, CalledTwice])
+@pytest.mark.parametrize("cls", [Flag, Number, Unused, Inner, Sizes, InPlace, Unnamed, CalledTwice])
 @pytest.mark.parametrize("training", [True, False])
 def test_a_model_runs_once_for_both_modes(cls, training, runs, monkeypatch):
     model = cls().train(training)
@@ -338,25 +345,18 @@ class Region(Base):
 
 
 class Assumes(Base):
-    """A decision by a size, in both modes."""
+    """The shape of what it is given decides, in both modes."""
 
     def forward(self, x):
-        y = self.lin(x) if x.shape[0] > 2 else x
+        y = self.lin(torch._unsafe_view(x, [12, 6]).reshape(3, 4, 6))
         return y * torch.rand_like(y) if self.training else y
-
-
-class Sizes(Base):
-    """One function on tensors of two sizes."""
-
-    def forward(self, x):
-        return F.dropout(x, 0.5, self.training) + F.dropout(x[0], 0.5, self.training)
 
 
 @pytest.mark.parametrize(
     "child",
     [
         *(Depth, Blocks, Two, Counts, Flow, FewerCalls, AnotherTensor),
-        *(Region, Assumes, Sizes),
+        *(Region, Assumes),
     ],
 )
 @pytest.mark.parametrize("training", [True, False])
@@ -510,6 +510,18 @@ class ReadsShared(ReadsResult):
         return self.lin(y) * (2 if (x < 0).any() else 3)
 
 
+class ReadsBuffer(Base):
+    """What it decides by, a module counts in one mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.child = Counts()
+
+    def forward(self, x):
+        y = self.child(x)
+        return y * (2 if self.child.count > 0 else 3)
+
+
 class Kept:
     """What modules pass on beside their arguments."""
 
@@ -552,6 +564,7 @@ class Passes(Base):
         (AsksForGradients, 2, 2),
         (ReadsResult, 2, 2),
         (ReadsShared, 2, 2),
+        (ReadsBuffer, 2, 2),
     ],
 )
 def test_what_the_code_around_a_module_can_tell_is_run(child, if_training, if_not, runs):
@@ -671,6 +684,34 @@ class TriesLate(Base):
         return self.depth(y)
 
 
+class TriesLast(TriesLate):
+    def forward(self, x):
+        y = self.lin(x)
+        try:
+            self.child(y)
+        except ValueError:
+            pass
+        return y
+
+
+class CatchesInTraining(Base):
+    class Child(nn.Module):
+        def forward(self, x):
+            if self.training:
+                try:
+                    return x + torch.ones(5, 5)
+                except RuntimeError:
+                    return x * 2
+            return x
+
+    def __init__(self):
+        super().__init__()
+        self.child = self.Child()
+
+    def forward(self, x):
+        return self.child(self.lin(x))
+
+
 class Stale(Base):
     """What an evaluation leaves behind, training reads."""
 
@@ -695,7 +736,17 @@ class Stale(Base):
 
 
 @pytest.mark.parametrize(
-    "cls", [Tries, TriesLate, Stale, DrawsInTraining, CountsInTraining, RemembersInTraining]
+    "cls",
+    [
+        Tries,
+        TriesLate,
+        TriesLast,
+        CatchesInTraining,
+        Stale,
+        DrawsInTraining,
+        CountsInTraining,
+        RemembersInTraining,
+    ],
 )
 def test_what_only_the_other_mode_does_is_no_fault_of_this_one(cls):
     model = cls().eval()

@@ -265,7 +265,7 @@ class Again:
     ) -> object:
         """Call a module anew; what it gave before, where the code around it cannot tell."""
         scope, step = self.recorder.scope, self._steps[self._done - 1]
-        self._doubt((args, kwargs, *surveyed.module.buffers()))
+        self._doubt(tuple(surveyed.module.buffers()))
         self._run.forget(scope)
         self._run.recorder = self._recorded
         self._anew = anew = Anew(self._recorded, scope, [*tensors_in((args, kwargs))])
