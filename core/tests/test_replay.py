@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import pytest
@@ -348,7 +349,7 @@ class Assumes(Base):
     """The shape of what it is given decides, in both modes."""
 
     def forward(self, x):
-        y = self.lin(torch._unsafe_view(x, [12, 6]).reshape(3, 4, 6))
+        y = self.lin(torch._C._nn.pad(x, (1, 1), "circular")[..., 1:-1])
         return y * torch.rand_like(y) if self.training else y
 
 
@@ -687,10 +688,8 @@ class TriesLate(Base):
 class TriesLast(TriesLate):
     def forward(self, x):
         y = self.lin(x)
-        try:
+        with contextlib.suppress(ValueError):
             self.child(y)
-        except ValueError:
-            pass
         return y
 
 
