@@ -4775,6 +4775,24 @@ class CatchesErrorOfChild(Base):
             return y + 1
 
 
+@assumes()
+class PadsSequences(Base):
+    """A function without a name, which decides by the sizes of tensors in a list."""
+
+    def forward(self, x):
+        return nn.utils.rnn.pad_sequence([self.lin(x), x[:1]], batch_first=True)
+
+
+@assumes()
+class PadsAround(Base):
+    """Likewise; what it does fails with other sizes, and what is assumed of them comes before."""
+
+    def forward(self, x):
+        y = x * 2
+        part = self.lin(x).chunk(2, -1)[0]
+        return torch._C._nn.pad(part, (1, 1), "circular") + y.sum()
+
+
 @exact()
 class PowerOfSize(Base):
     def forward(self, x):

@@ -227,6 +227,21 @@ class Recorder:
         self.scope.late.append((len(self.scope.items), late))
         return late
 
+    def bring_forward(self, place: int, count: int) -> None:
+        """Put the last items of the current module call, from one on, before an earlier one.
+
+        Args:
+            place: the number of the items that stay before them.
+            count: the number of the items from which on they are moved.
+        """
+        scope = self.scope
+        moved = scope.items[count:]
+        scope.items[place:] = [*moved, *scope.items[place:count]]
+        scope.late = [
+            (before + len(moved) if place < before <= count else before, late)
+            for before, late in scope.late
+        ]
+
     def enter(self, path: str) -> Scope:
         """Begin a module call."""
         scope = Scope(path, self.scope, self._position, depth=self.scope.depth + 1)

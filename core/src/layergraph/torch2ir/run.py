@@ -23,7 +23,7 @@ from layergraph.ir.values import leaves
 from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
 from layergraph.torch2ir import sizes
-from layergraph.torch2ir.arguments import Arguments, Part, element
+from layergraph.torch2ir.arguments import Arguments, Part, element, tensors_in
 from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Value
 from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
 from layergraph.torch2ir.constants import Constants
@@ -477,8 +477,10 @@ class Running(Capture):
             if isinstance(item, Call) and "aten.detach" not in item.target
         ]
         if len(beneath) > 1:
-            # Nobody saw by which sizes it decided what to do.
+            # Nobody saw by which sizes it decided what to do; what it did may fail with others.
+            done = len(self.recorder.scope.items)
             self.assume_shapes(args, kwargs)
+            self.recorder.bring_forward(recorded, done)
         concerned = not _holds_no_tensor([*args, *kwargs.values(), result])
         if concerned and recorded == len(self.recorder.scope.items):
             what = func.__self__.__name__ if name == "__get__" else name or repr(func)
@@ -497,8 +499,8 @@ class Running(Capture):
 
     def assume_shapes(self, args: Any, kwargs: Any) -> None:
         """Note that the shapes of tensors decide what the graph is."""
-        for tensor in [*args, *kwargs.values()]:
-            value = self._value_of(tensor) if isinstance(tensor, torch.Tensor) else None
+        for tensor in tensors_in((args, kwargs)):
+            value = self._value_of(tensor)
             if value is not None and self.is_new(("shape", value)):
                 size = self.recorder.call("function", "torch.Tensor.size", (value,), {})
                 self.expect(size, self.unrecorded(_shape, (tensor,), {}))
