@@ -50,8 +50,10 @@ class Written:
             for path in new:
                 path.unlink(missing_ok=True)
             raise
-        for folder in {path.parent for _, path in self._pending}:
-            _sync(folder)
+        if self._obsolete:
+            # Else the disk might see old files go before it sees new ones come.
+            for folder in {path.parent for _, path in self._pending}:
+                _sync(folder)
         self._pending = []
         for path in self._obsolete:
             path.unlink(missing_ok=True)
