@@ -152,7 +152,7 @@ def test_files_are_on_the_disk_before_they_take_their_places(
         fsync(descriptor)
         stat = os.fstat(descriptor)
         if stat.st_ino == tmp_path.stat().st_ino:
-            folders.append(len(replaced))
+            folders.append((len(replaced), len(list(tmp_path.glob("*-of-*")))))
         else:
             assert not replaced
             synced[stat.st_ino] = stat.st_size
@@ -167,10 +167,18 @@ def test_files_are_on_the_disk_before_they_take_their_places(
     lg.save(ir, path, model.state_dict(), max_shard_size=max_shard_size)
     assert sorted(synced.values()) == before
     assert sorted(replaced) == sorted(each.name for each in tmp_path.iterdir())
-    assert folders == [len(replaced)]
-    if max_shard_size is not None:
-        assert len(replaced) > 3
-        assert replaced[-1].endswith(".index.json")
+    if max_shard_size is None:
+        assert folders == []
+        return
+    # The index is the last to come, and only then do old shards go.
+    shards = len(replaced) - 1
+    assert shards > 2
+    assert replaced[-1].endswith(".index.json")
+    assert folders == [(shards, shards)]
+    replaced.clear()
+    lg.save(ir, path, _changed(model.state_dict()), max_shard_size=max_shard_size)
+    assert folders[1:] == [(shards, 2 * shards), (shards + 1, 2 * shards)]
+    assert len(list(tmp_path.glob("*-of-*"))) == shards
 
 
 @contextmanager

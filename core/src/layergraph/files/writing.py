@@ -39,22 +39,26 @@ class Written:
             os.fsync(file.fileno())
 
     def finish(self) -> None:
-        """Put the files in their places, in the order in which they were written."""
+        """Put the files in their places, in the order in which they were written.
+
+        Where there are several, the last one tells which the others are: it has to be the last on
+        the disk as well, but for files that are removed.
+        """
         new = [path for _, path in self._pending if not path.exists()]
         try:
-            for temporary, path in self._pending:
+            for number, (temporary, path) in enumerate(self._pending, 1):
                 with suppress(FileNotFoundError):
                     temporary.chmod(path.stat().st_mode & 0o777)
+                if 1 < number == len(self._pending):
+                    _sync(path.parent)
                 temporary.replace(path)
         except OSError:
             for path in new:
                 path.unlink(missing_ok=True)
             raise
-        if self._obsolete:
-            # Else the disk might see old files go before it sees new ones come.
-            for folder in {path.parent for _, path in self._pending}:
-                _sync(folder)
         self._pending = []
+        for folder in {path.parent for path in self._obsolete}:
+            _sync(folder)
         for path in self._obsolete:
             path.unlink(missing_ok=True)
 
