@@ -12,9 +12,9 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError, CaptureError
-from layergraph.torch2ir import kinds, replay
-from layergraph.torch2ir.replay import Replaying
-from layergraph.torch2ir.run import Running
+from layergraph.torch2ir.replaying import kinds, replay
+from layergraph.torch2ir.replaying.replay import Replaying
+from layergraph.torch2ir.running.run import Running
 
 X = torch.randn(3, 4, 6)
 

@@ -18,7 +18,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError
-from layergraph.torch2ir.sizes import Traced, plain, traced
+from layergraph.torch2ir.running.sizes import Traced, plain, traced
 
 ALWAYS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 

@@ -14,8 +14,8 @@ from layergraph.ir2torch import Ir2Torch
 from layergraph.torch2ir import Torch2Ir
 
 if TYPE_CHECKING:
-    from layergraph.torch2ir.modes import Modes
-    from layergraph.torch2ir.questions import Values
+    from layergraph.torch2ir.folding.modes import Modes
+    from layergraph.torch2ir.running.questions import Values
 
 
 def to_ir(

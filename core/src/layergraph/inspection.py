@@ -13,7 +13,7 @@ from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported
 from layergraph.torch2ir import Torch2Ir
-from layergraph.torch2ir.questions import Values
+from layergraph.torch2ir.running.questions import Values
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from torch.utils import _pytree as pytree
 from layergraph.convert import to_ir, to_torch
 from layergraph.errors import AssumptionError, first_line
 from layergraph.ir import Ir
-from layergraph.torch2ir.outputs import opened
-from layergraph.torch2ir.questions import Values
+from layergraph.torch2ir.running.outputs import opened
+from layergraph.torch2ir.running.questions import Values
 
 Status = Literal["passed", "failed", "refused", "skipped"]
 

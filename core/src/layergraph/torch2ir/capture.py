@@ -26,7 +26,7 @@ from layergraph.ir import Value as Plain
 from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
 from layergraph.torch2ir.calls import Parameter, Recorder, StateRead, Trace
-from layergraph.torch2ir.guards import Change, fill, unchanged
+from layergraph.torch2ir.changes import Change, fill, unchanged
 from layergraph.torch2ir.patches import Patch, patched, with_room_for
 from layergraph.torch2ir.survey import Survey, Surveyed
 

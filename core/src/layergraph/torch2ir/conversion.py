@@ -20,18 +20,18 @@ from layergraph.functions import Functions
 from layergraph.ir import ROOT, Implementation, Ir, TensorSpec, check_attributes
 from layergraph.plugins import Hooks
 from layergraph.state import Memory, describe
-from layergraph.torch2ir.arguments import Arguments
 from layergraph.torch2ir.calls import Trace
 from layergraph.torch2ir.capture import unsupported
-from layergraph.torch2ir.constants import Constants
-from layergraph.torch2ir.modes import Modes, capture
+from layergraph.torch2ir.folding.modes import Modes, capture
 from layergraph.torch2ir.own import changes_its_call
-from layergraph.torch2ir.questions import Values
-from layergraph.torch2ir.repeat import steady
-from layergraph.torch2ir.replay import Replaying
-from layergraph.torch2ir.run import Running
+from layergraph.torch2ir.replaying.replay import Replaying
+from layergraph.torch2ir.running.arguments import Arguments
+from layergraph.torch2ir.running.constants import Constants
+from layergraph.torch2ir.running.questions import Values
+from layergraph.torch2ir.running.repeat import steady
+from layergraph.torch2ir.running.run import Running
 from layergraph.torch2ir.survey import Survey, Surveyed
-from layergraph.torch2ir.trace import Tracing
+from layergraph.torch2ir.tracing.trace import Tracing
 
 
 def convert(

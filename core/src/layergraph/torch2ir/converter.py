@@ -16,8 +16,8 @@ from layergraph.torch2ir.own import Own
 
 if TYPE_CHECKING:
     from layergraph.plugins.explanation import Explanation
-    from layergraph.torch2ir.modes import Modes
-    from layergraph.torch2ir.questions import Values
+    from layergraph.torch2ir.folding.modes import Modes
+    from layergraph.torch2ir.running.questions import Values
 
 
 class Torch2Ir(Registry):

@@ -22,19 +22,27 @@ from layergraph.ir import Value as Plain
 from layergraph.ir.values import leaves
 from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
-from layergraph.torch2ir import sizes
-from layergraph.torch2ir.arguments import Arguments, Part, element, tensors_in
 from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Value
 from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
-from layergraph.torch2ir.constants import Constants
-from layergraph.torch2ir.guards import are_one, are_the_same
-from layergraph.torch2ir.keep import Kept, version, without_draws
-from layergraph.torch2ir.outputs import opened
+from layergraph.torch2ir.changes import are_one, are_the_same
 from layergraph.torch2ir.patches import Patch
-from layergraph.torch2ir.questions import Values, questions
-from layergraph.torch2ir.sizes import Origin, Traced, TracedFloat, TracedInt, lost, plain, traced
+from layergraph.torch2ir.running import sizes
+from layergraph.torch2ir.running.arguments import Arguments, Part, element, tensors_in
+from layergraph.torch2ir.running.constants import Constants
+from layergraph.torch2ir.running.keep import Kept, version, without_draws
+from layergraph.torch2ir.running.outputs import opened
+from layergraph.torch2ir.running.questions import Values, questions
+from layergraph.torch2ir.running.sizes import (
+    Origin,
+    Traced,
+    TracedFloat,
+    TracedInt,
+    lost,
+    plain,
+    traced,
+)
+from layergraph.torch2ir.running.unseen import unseen
 from layergraph.torch2ir.survey import Survey, Surveyed
-from layergraph.torch2ir.unseen import unseen
 
 _GETITEM = "operator.getitem"
 

@@ -16,7 +16,7 @@ from layergraph.torch2ir.calls import (
     take_mode_calls,
     values_in,
 )
-from layergraph.torch2ir.keep import version
+from layergraph.torch2ir.running.keep import version
 
 
 class Anew:

@@ -26,7 +26,7 @@ from layergraph.ir import (
 )
 from layergraph.ir.values import parts, rebuilt
 from layergraph.torch2ir.calls import ModeRead, Trace, mode_calls, take_mode_calls
-from layergraph.torch2ir.fold import Folded
+from layergraph.torch2ir.folding.fold import Folded
 from layergraph.torch2ir.survey import Survey, other_mode
 
 Modes = Literal["both", "own"]

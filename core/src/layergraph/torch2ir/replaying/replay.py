@@ -17,13 +17,13 @@ import torch
 from torch import nn
 
 from layergraph.ir import Value as Plain
-from layergraph.torch2ir.again import TELLING, Again, Step
-from layergraph.torch2ir.alike import are_alike, form, held, sizes_in
 from layergraph.torch2ir.calls import OtherMode, Scope, Trace
-from layergraph.torch2ir.guards import unchanged
-from layergraph.torch2ir.keep import without_draws
-from layergraph.torch2ir.outputs import opened
-from layergraph.torch2ir.run import Running
+from layergraph.torch2ir.changes import unchanged
+from layergraph.torch2ir.replaying.again import TELLING, Again, Step
+from layergraph.torch2ir.replaying.alike import are_alike, form, held, sizes_in
+from layergraph.torch2ir.running.keep import without_draws
+from layergraph.torch2ir.running.outputs import opened
+from layergraph.torch2ir.running.run import Running
 from layergraph.torch2ir.survey import Surveyed, other_mode
 
 # The results of a run are kept up to so many bytes.

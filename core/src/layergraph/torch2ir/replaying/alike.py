@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from layergraph.torch2ir.arguments import tensors_in
-from layergraph.torch2ir.kinds import PLAIN
-from layergraph.torch2ir.sizes import Traced
+from layergraph.torch2ir.replaying.kinds import PLAIN
+from layergraph.torch2ir.running.arguments import tensors_in
+from layergraph.torch2ir.running.sizes import Traced
 
 
 def held(value: Any) -> Any:

@@ -19,10 +19,10 @@ from layergraph.ir import leaves
 from layergraph.symbols import UnknownValueError, lower_plain
 from layergraph.torch2ir.calls import Parameter, StateRead, Trace
 from layergraph.torch2ir.capture import Capture, unnamed
-from layergraph.torch2ir.guards import guards
 from layergraph.torch2ir.patches import Patch
-from layergraph.torch2ir.proxy import Proxy
 from layergraph.torch2ir.survey import Surveyed
+from layergraph.torch2ir.tracing.guards import guards
+from layergraph.torch2ir.tracing.proxy import Proxy
 
 # What a parameter says of itself is known without inputs, and model code decides by it. Its dtype
 # and device are not among these: they are those of the rebuilt model, when it runs.

@@ -45,7 +45,7 @@ from layergraph.torch2ir.calls import (
     inside_out,
     values_in,
 )
-from layergraph.torch2ir.interfaces import Interface, interfaces
+from layergraph.torch2ir.folding.interfaces import Interface, interfaces
 from layergraph.torch2ir.survey import Survey, Surveyed
 
 GETITEM = "operator.getitem"

@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from layergraph.ir import Symbol
-from layergraph.torch2ir.arguments import tensors_in
-from layergraph.torch2ir.sizes import Traced
+from layergraph.torch2ir.running.arguments import tensors_in
+from layergraph.torch2ir.running.sizes import Traced
 
 PLAIN = frozenset({bool, int, float, complex, str, bytes, Symbol})
 # On fewer numbers than this, a function computes sooner than torch tells what it would give.

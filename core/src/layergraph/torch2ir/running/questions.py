@@ -11,9 +11,9 @@ from typing import Any, Literal, Protocol
 import torch
 
 from layergraph.ir import Value as Plain
-from layergraph.torch2ir.arguments import Part
 from layergraph.torch2ir.calls import Fact, Late, Recorder, StateRead, Value
 from layergraph.torch2ir.capture import code_place
+from layergraph.torch2ir.running.arguments import Part
 
 Values = Literal["refuse", "assume"]
 """What to do where a model's code decides by a number that it reads out of a tensor."""

@@ -8,18 +8,6 @@ from typing import Any, NoReturn
 
 import torch
 
-from layergraph.torch2ir.alike import (
-    are_alike,
-    form,
-    held,
-    ids,
-    is_open,
-    memory,
-    sizes_in,
-    with_tensors_of,
-)
-from layergraph.torch2ir.anew import Anew
-from layergraph.torch2ir.arguments import tensors_in
 from layergraph.torch2ir.calls import (
     Call,
     Changed,
@@ -30,10 +18,22 @@ from layergraph.torch2ir.calls import (
     values_in,
 )
 from layergraph.torch2ir.capture import changes_its_first_argument
-from layergraph.torch2ir.kinds import Kinds, kind_of
-from layergraph.torch2ir.outputs import opened
-from layergraph.torch2ir.questions import NUMBERS
-from layergraph.torch2ir.run import CHANGING, Running, is_as_found
+from layergraph.torch2ir.replaying.alike import (
+    are_alike,
+    form,
+    held,
+    ids,
+    is_open,
+    memory,
+    sizes_in,
+    with_tensors_of,
+)
+from layergraph.torch2ir.replaying.anew import Anew
+from layergraph.torch2ir.replaying.kinds import Kinds, kind_of
+from layergraph.torch2ir.running.arguments import tensors_in
+from layergraph.torch2ir.running.outputs import opened
+from layergraph.torch2ir.running.questions import NUMBERS
+from layergraph.torch2ir.running.run import CHANGING, Running, is_as_found
 from layergraph.torch2ir.survey import Surveyed
 
 

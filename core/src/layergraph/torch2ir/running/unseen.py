@@ -23,7 +23,7 @@ from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.survey import Survey
 
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
-_OWN = f"{Path(__file__).parent}{os.sep}"
+_OWN = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 class Records(Protocol):

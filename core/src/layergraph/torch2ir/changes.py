@@ -1,10 +1,9 @@
-"""What must not happen unseen while a model runs on proxies."""
+"""What a model's code does to the model while it runs."""
 
 from __future__ import annotations
 
-import inspect
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -13,46 +12,7 @@ import torch
 from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported
-from layergraph.torch2ir.patches import Patch
-from layergraph.torch2ir.proxy import Proxy
 from layergraph.torch2ir.survey import Survey, Surveyed
-
-
-def guards(survey: Survey, is_here: Callable[[], bool]) -> Iterator[Patch]:
-    """The patches that refuse what would be lost, or be answered wrongly, in silence.
-
-    Args:
-        survey: the model.
-        is_here: whether the current thread is the one that captures; others see no change.
-    """
-    apply = inspect.getattr_static(torch.autograd.Function, "apply")
-    enter: Any = torch.autocast.__enter__
-
-    def refuse_autograd_function(cls: type, *args: Any, **kwargs: Any) -> Any:
-        if is_here():
-            raise CaptureError(
-                f"the model calls {cls.__name__}, whose gradient a graph cannot hold"
-            )
-        return apply.__get__(None, cls)(*args, **kwargs)
-
-    def refuse_autocast(region: Any) -> Any:
-        if is_here():
-            raise CaptureError("a graph cannot hold an autocast region")
-        return enter(region)
-
-    yield torch.autograd.Function, "apply", classmethod(refuse_autograd_function)
-    yield torch.autocast, "__enter__", refuse_autocast
-    for scope in survey.code_globals:
-        yield scope, "isinstance", _isinstance(scope.get("isinstance", isinstance), is_here)
-
-
-def _isinstance(original: Callable[..., bool], is_here: Callable[[], bool]) -> Callable[..., bool]:
-    def check(value: object, kinds: Any) -> bool:
-        if isinstance(value, Proxy) and is_here():
-            raise CaptureError(f"the model asks whether a value is a {kinds!r}")
-        return original(value, kinds)
-
-    return check
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from layergraph.errors import CaptureError
 from layergraph.ir import Value as Plain
 from layergraph.ir import map_leaves
 from layergraph.torch2ir.calls import Call, Scope, Trace, Value
-from layergraph.torch2ir.guards import Change
-from layergraph.torch2ir.run import Running
+from layergraph.torch2ir.changes import Change
+from layergraph.torch2ir.running.run import Running
 
 
 def steady(make: Callable[[], Running]) -> Trace:

@@ -13,7 +13,7 @@ import torch
 from torch.nn.modules import module as hooks
 
 from layergraph.errors import CaptureError
-from layergraph.torch2ir.constants import Constants
+from layergraph.torch2ir.running.constants import Constants
 from layergraph.torch2ir.survey import Survey
 
 

@@ -1,0 +1,1 @@
+"""Capturing a model on symbols: nothing is computed."""
