@@ -414,3 +414,44 @@ def test_older_versions_are_migrated(monkeypatch):
     old["implementations"] = [{"name": "root", "type": "relu"}]
     assert from_document(current(old)).root == "root"
     assert current(old)["version"] == 3
+
+
+class Alike(nn.Module):
+    """Layers that are made alike, with modules inside, buffers and ties."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = [nn.TransformerEncoderLayer(8, 2, 16) for _ in range(2)]
+        self.norms = nn.ModuleList([nn.BatchNorm1d(5) for _ in range(3)])
+        self.norms[2].weight = self.norms[0].weight
+
+    def forward(self, x):
+        x = self.second(self.first(x))
+        for norm in self.norms:
+            x = norm(x)
+        return x
+
+
+def test_to_save_weights_one_layer_is_made_of_those_made_alike(tmp_path, monkeypatch):
+    model, x, made = Alike().eval(), torch.randn(2, 5, 8), []
+    ir, state = lg.to_ir(model, (x,)), model.state_dict()
+    for cls in (nn.TransformerEncoderLayer, nn.BatchNorm1d):
+
+        def counted(*args, make=cls.__init__, **kwargs):
+            made.append(1)
+            make(*args, **kwargs)
+
+        monkeypatch.setattr(cls, "__init__", counted)
+    path = tmp_path / "alike.safetensors"
+    lg.save(ir, path, state)
+    # The last norm differs in what it is tied to.
+    assert len(made) == 3
+    back = lg.load_model(path)
+    assert torch.equal(back(x), model(x))
+    assert back.norms[2].weight is back.norms[0].weight
+    assert list(back.state_dict()) == list(state)
+    for key in ("second.self_attn.in_proj_weight", "norms.1.running_var", "norms.2.bias"):
+        with pytest.raises(StateError, match=key):
+            lg.save(ir, path, state | {key: torch.zeros(3)})
+        with pytest.raises(StateError, match=f"{key}.* is missing"):
+            lg.save(ir, path, {name: each for name, each in state.items() if name != key})

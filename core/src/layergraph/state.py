@@ -49,6 +49,34 @@ def all_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
             yield prefix + name, tensor, persistent
 
 
+def with_tensors_like(module: nn.Module, known: dict[int, Any] | None = None) -> nn.Module:
+    """A module that holds tensors of its own like those of another one, and does nothing.
+
+    They lie in the same memory, so that this is for the meta device.
+
+    Args:
+        module: the other one.
+        known: what became of its tensors and of the modules inside, by ``id``.
+    """
+    known = {} if known is None else known
+    alike = nn.Module()
+    known[id(module)] = alike
+    alike._non_persistent_buffers_set = set(module._non_persistent_buffers_set)
+    for held in ("_parameters", "_buffers"):
+        mine = vars(alike)[held]
+        for name, tensor in vars(module)[held].items():
+            if tensor is not None and id(tensor) not in known:
+                own = tensor.detach()
+                is_parameter = isinstance(tensor, nn.Parameter)
+                known[id(tensor)] = nn.Parameter(own, tensor.requires_grad) if is_parameter else own
+            mine[name] = None if tensor is None else known[id(tensor)]
+    for name, inner in module._modules.items():
+        if inner is not None and id(inner) not in known:
+            with_tensors_like(inner, known)
+        alike._modules[name] = None if inner is None else known[id(inner)]
+    return alike
+
+
 def replace(owner: Any, name: str, tensor: torch.Tensor) -> None:
     """Put a tensor in the place of one of the same kind."""
     setter: Any = nn.Module.__setattr__

@@ -28,6 +28,7 @@ from layergraph.state import (
     replace,
     restrided,
     usual_dtype,
+    with_tensors_like,
 )
 
 
@@ -42,7 +43,7 @@ class Builder:
         weights_follow: whether a state dict is about to overwrite the weights. Then they need not
             be initialised: see ``fills``.
         around: what handlers run in, besides.
-        graphs: whether to make what runs, too; if not, compositions only hold what they hold.
+        graphs: whether to make what runs, too; if not, modules only hold what they hold.
 
     Attributes:
         modules: by implementation, what has been built.
@@ -71,6 +72,7 @@ class Builder:
         self._graphs = graphs
         self._ancestry = Ancestry.of(ir)
         self._compiled: dict[tuple[object, ...], Composite] = {}
+        self._made: dict[object, nn.Module] = {}
         self.modules: dict[str, nn.Module] = {}
         self.fills = PutOffFills()
         self.values: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -91,6 +93,15 @@ class Builder:
     # --- one module ---
 
     def _module(self, implementation: Implementation) -> nn.Module:
+        layer = None if self._graphs else layer_of(implementation)
+        if layer is None:
+            return self._new_module(implementation)
+        # Where nothing will run, one layer tells what tensors all have that are made alike.
+        if layer in self._made:
+            return with_tensors_like(self._made[layer])
+        return self._made.setdefault(layer, self._new_module(implementation))
+
+    def _new_module(self, implementation: Implementation) -> nn.Module:
         where = Place("implementation", implementation.name)
         children = {
             child: self.modules[target] for child, target in (implementation.children or {}).items()

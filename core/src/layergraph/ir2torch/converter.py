@@ -126,6 +126,8 @@ class Ir2Torch(Registry):
     def tensors(self, ir: Ir) -> list[Key]:
         """The tensors of the model that an IR describes, on the meta device; nothing runs it.
 
+        Of layers that differ in their names alone, one is made.
+
         Args:
             ir: the IR; it must have been checked.
 
