@@ -10,6 +10,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import BuildError, StateError
+from layergraph.state import all_tensors, with_tensors_like
 
 X = torch.randn(3, 4)
 
@@ -211,3 +212,26 @@ def test_specs_that_describe_no_tensor(change, message):
     form["root"]["tensors"]["scale"].update(change)
     with pytest.raises((BuildError, lg.errors.InvalidIrError), match=message):
         lg.to_torch(form)
+
+
+def test_tensors_like_those_of_a_module():
+    with torch.device("meta"):
+        module = nn.Sequential(nn.Linear(2, 3, bias=False), nn.BatchNorm1d(3), nn.ParameterList())
+        module[1].register_buffer("mask", torch.ones(3, dtype=torch.bool), persistent=False)
+        module[2].append(module[0].weight)
+        module[1].bias.requires_grad_(False)
+        module.append(module[0])
+    alike = with_tensors_like(module)
+    ours, theirs = list(all_tensors(alike)), list(all_tensors(module))
+    assert [(name, persists) for name, _, persists in ours] == [
+        (name, persists) for name, _, persists in theirs
+    ]
+    for (_, one, _), (_, other, _) in zip(ours, theirs, strict=True):
+        assert one is not other
+        assert type(one) is type(other)
+        assert (one.shape, one.dtype, one.requires_grad) == (
+            (other.shape, other.dtype, other.requires_grad)
+        )
+    assert alike.get_parameter("2.0") is alike.get_parameter("0.weight")
+    assert alike.get_submodule("3") is alike.get_submodule("0")
+    assert alike.get_submodule("0")._parameters["bias"] is None
