@@ -50,14 +50,16 @@ class Reference:
             if not own.keys() <= names and any(hasattr(new, name) for name in own.keys() - names):
                 return False  # it is hidden
             for name, value in values:
-                if name not in own:
-                    return False
-                if own[name] is not value and not _same(own[name], value):
+                mine = own.get(name, _ABSENT)
+                # Nearly all that are other objects are the hooks of a module, of which it has none.
+                are_empty = type(mine) is OrderedDict is type(value) and not (mine or value)
+                if mine is not value and not are_empty and not _same(mine, value):
                     return False
         # Ties of its own, the core knows about; those that the constructor makes, it cannot undo.
         return self._ties <= _ties(module) if self._ties else True
 
 
+_ABSENT = object()
 Children = list[tuple[str, int | None]]
 
 
@@ -112,8 +114,6 @@ def _ties(module: nn.Module) -> set[tuple[int, int]]:
 def _same(one: Any, other: Any) -> bool:
     if one is other:
         return True
-    if type(one) is OrderedDict is type(other) and not one:
-        return not other  # nearly all are: the hooks of a module
     if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor):
         return False
     if isinstance(one, float) and isinstance(other, float) and one != one:

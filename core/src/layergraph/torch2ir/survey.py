@@ -50,7 +50,9 @@ class Surveyed:
     def __post_init__(self) -> None:
         self.answer = self._ask(self.module, self.path)
         self.is_leaf = self.answer is not None and self.answer.children is None
-        self.inside = tuple(self.module.modules()) if self.is_leaf else (self.module,)
+        # Most leaves have no modules inside.
+        has_modules = self.is_leaf and self.module._modules
+        self.inside = tuple(self.module.modules()) if has_modules else (self.module,)
 
     def is_still_answered(self) -> bool:
         """Whether the handler says the same of it as it did."""

@@ -53,7 +53,7 @@ class Step:
         scope: for such a module, the call of it.
         call: for a function, the call that was recorded.
         asked_mode: for a leaf, whether its code asked whether it is training.
-        sizes: the shapes of the tensors that crossed the border of such a module, as they were.
+        sizes: where such a module is entered, the shapes of the tensors that it is given.
     """
 
     subject: object
@@ -62,7 +62,7 @@ class Step:
     scope: Scope | None = None
     call: Call | None = None
     asked_mode: bool = False
-    sizes: tuple[Any, ...] = ()
+    sizes: tuple[torch.Size, ...] = ()
 
 
 class _Sealed(Recorder):
@@ -224,7 +224,8 @@ class Again:
         (args, kwargs), scope = self._cross(surveyed, (args, kwargs))
         self._require((scope.parent or scope) is self.recorder.scope)
         self.recorder.scope = scope
-        entered, was_other, takes_gradients = self._done, self._is_other, torch.is_grad_enabled()
+        entered, was_other = self._done, self._is_other
+        takes_gradients = torch._C.is_grad_enabled()
         try:
             result, left = self._cross(surveyed, original(surveyed.module, *args, **kwargs))
             # Its code may have caught the error.

@@ -91,7 +91,7 @@ class Replaying(Running):
     def _in_other_mode(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> OtherMode | None:
-        recorder, trains, takes_gradients = self.recorder, self.trains, torch.is_grad_enabled()
+        recorder, trains, takes_gradients = self.recorder, self.trains, torch._C.is_grad_enabled()
         self._again = again = Again(self, self._log.steps)
         self._log = _Log(is_complete=False)
         self.recorder = again.recorder
@@ -163,7 +163,8 @@ class Replaying(Running):
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """See :class:`Capture`."""
         passed = super().enter(surveyed, args, kwargs)
-        self._kept_border(surveyed, (args, kwargs), passed, self.recorder.scope)
+        sizes = sizes_in((args, kwargs)) if self._log.is_complete else ()
+        self._kept_border(surveyed, (args, kwargs), passed, self.recorder.scope, sizes)
         return passed
 
     def leave(self, surveyed: Surveyed, result: Any) -> Any:
@@ -217,11 +218,18 @@ class Replaying(Running):
             self._log.add(Step(subject, given, held(gave), **more), _size(gave))
         return gave
 
-    def _kept_border(self, surveyed: Surveyed, given: Any, gave: Any, scope: Scope) -> None:
+    def _kept_border(
+        self,
+        surveyed: Surveyed,
+        given: Any,
+        gave: Any,
+        scope: Scope,
+        sizes: tuple[torch.Size, ...] = (),
+    ) -> None:
         if self._log.is_complete:
             passed = None if are_alike(given, gave) else gave
             crosses = form(given if scope.parent is not None else opened(given))
-            self._kept_step(surveyed, crosses, passed, scope=scope, sizes=sizes_in(given))
+            self._kept_step(surveyed, crosses, passed, scope=scope, sizes=sizes)
 
 
 def _size(result: Any) -> int:
