@@ -281,7 +281,8 @@ def _read_node(form: Any, spot: Spot) -> tuple[Node, list[str] | None]:
         if "args" in fields or "kwargs" in fields:
             raise FaultError(here, "there are arguments too", "write one of the two")
         for index, each in enumerate(expect(inputs, list, here, "names of nodes")):
-            expect(each, str, (here, index), "the name of a node")
+            if type(each) is not str:
+                expect(each, str, (here, index), "the name of a node")
     node = Node(
         name=_text(fields, spot, "name"),
         type=_text(fields, spot, "type"),
@@ -294,8 +295,8 @@ def _read_node(form: Any, spot: Spot) -> tuple[Node, list[str] | None]:
 
 
 def _text(fields: Mapping[str, Any], spot: Spot, name: str) -> str:
-    text: str = expect(fields[name], str, (spot, name), "a string")
-    return text
+    text = fields[name]
+    return text if type(text) is str else expect(text, str, (spot, name), "a string")
 
 
 def _values(fields: Mapping[str, Any], spot: Spot, name: str) -> dict[str, Any]:
