@@ -281,8 +281,7 @@ def _read_node(form: Any, spot: Spot) -> tuple[Node, list[str] | None]:
         if "args" in fields or "kwargs" in fields:
             raise FaultError(here, "there are arguments too", "write one of the two")
         for index, each in enumerate(expect(inputs, list, here, "names of nodes")):
-            if type(each) is not str:
-                expect(each, str, (here, index), "the name of a node")
+            expect(each, str, (here, index), "the name of a node")
     node = Node(
         name=_text(fields, spot, "name"),
         type=_text(fields, spot, "type"),
@@ -295,8 +294,8 @@ def _read_node(form: Any, spot: Spot) -> tuple[Node, list[str] | None]:
 
 
 def _text(fields: Mapping[str, Any], spot: Spot, name: str) -> str:
-    text = fields[name]
-    return text if type(text) is str else expect(text, str, (spot, name), "a string")
+    text: str = expect(fields[name], str, (spot, name), "a string")
+    return text
 
 
 def _values(fields: Mapping[str, Any], spot: Spot, name: str) -> dict[str, Any]:

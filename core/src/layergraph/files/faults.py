@@ -148,18 +148,19 @@ def expect_fields(form: Any, spot: Spot, required: str, optional: str = "") -> d
         FaultError: it is no such object.
     """
     fields: dict[str, Any] = expect(form, dict, spot, "an object")
-    needed, known = _names(required), _names(f"{required} {optional}")
-    if needed.keys() <= fields.keys() <= known.keys():
-        return fields
+    needed = _names(required)
+    known = needed + _names(optional)
     for name in fields:
         if name not in known:
             raise FaultError(
                 (spot, name), "there is no such field", f"leave it out; known: {', '.join(known)}"
             )
-    missing = next(name for name in needed if name not in fields)
-    raise FaultError(spot, f"the field {missing!r} is missing", "add it")
+    for name in needed:
+        if name not in fields:
+            raise FaultError(spot, f"the field {name!r} is missing", "add it")
+    return fields
 
 
 @functools.cache
-def _names(text: str) -> dict[str, None]:
-    return dict.fromkeys(text.split())
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())

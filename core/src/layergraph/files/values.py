@@ -39,9 +39,6 @@ def encode(value: Value) -> Any:
     return value
 
 
-_PLAIN = frozenset({str, float, bool, type(None)})
-
-
 def decode(form: Any, spot: Spot, depth: int = 0) -> Value:
     """The plain value of a JSON form.
 
@@ -54,8 +51,6 @@ def decode(form: Any, spot: Spot, depth: int = 0) -> Value:
         FaultError: it is none.
     """
     kind = type(form)
-    if kind in _PLAIN:
-        return form
     if kind is int and not -_EXACT <= form <= _EXACT:
         raise FaultError(
             spot, f"{form} is too large for a number of JSON", f'write {{"int": "{form:#x}"}}'

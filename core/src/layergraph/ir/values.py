@@ -115,4 +115,4 @@ def map_leaves(function: Callable[[Value], Any], value: Value) -> Any:
 
 def copied(value: Value) -> Value:
     """The same nested value in containers of its own."""
-    return map_leaves(lambda leaf: leaf, value) if type(value) in _CONTAINERS else value
+    return map_leaves(lambda leaf: leaf, value)
