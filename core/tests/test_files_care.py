@@ -82,7 +82,7 @@ def _weights(model):
     return {_memory(each): each.untyped_storage().nbytes() for each in model.state_dict().values()}
 
 
-SLACK = 10_000  # the buffer that is in no state dict, and what layers hold besides
+SLACK = 12_000  # the buffer that is in no state dict, and what layers hold besides
 
 
 def test_copies_are_seen():

@@ -237,7 +237,8 @@ def from_spec(spec: TensorSpec, where: object, device: torch.device) -> torch.Te
             )
         tensor = torch.empty(0, dtype=dtype, device="cpu")
         if wanted:
-            tensor = torch.frombuffer(bytearray(spec.value), dtype=dtype)
+            # Memory of Python begins where kernels may round otherwise than in that of torch.
+            tensor = torch.frombuffer(bytearray(spec.value), dtype=dtype).clone()
         tensor = tensor.reshape(spec.shape)
     tensor = restrided(tensor, spec, where)
     if spec.kind == "parameter":

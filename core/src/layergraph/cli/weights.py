@@ -24,7 +24,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """
     if path.suffix in (".safetensors", ".json") or path.is_dir():
         with opened_weights(path, DEFAULT_LIMITS) as stored:
-            return mapped(stored)
+            # They are written to a file again, and no kernel sees them.
+            return mapped(stored, alignment=1)
     try:
         # Without the classes of layers: a file that may make layers may also change their classes.
         found = torch.load(path, map_location="cpu", weights_only=True)

@@ -15,7 +15,8 @@ from torch.overrides import TorchFunctionMode
 
 from layergraph.convert import default_ir2torch
 from layergraph.errors import BuildError, FileError, PluginError, StateError
-from layergraph.files.container import CODES, Stored
+from layergraph.files.container import ALIGNMENT, CODES, Stored
+from layergraph.files.faults import FaultError, reading
 from layergraph.files.limits import Limits
 from layergraph.files.opening import Opened, Part
 from layergraph.functions import FACTORIES, Functions
@@ -204,26 +205,46 @@ def _weights(model: Opened, listed: Sequence[Key]) -> dict[str, torch.Tensor]:
     return found
 
 
-def mapped(stored: Mapping[str, tuple[Part, Stored]]) -> dict[str, torch.Tensor]:
-    """The tensors of open files by name, as far as can be without a copy."""
+def mapped(
+    stored: Mapping[str, tuple[Part, Stored]], alignment: int = ALIGNMENT
+) -> dict[str, torch.Tensor]:
+    """The tensors of open files by name, as far as can be without a copy.
+
+    Args:
+        stored: where they are.
+        alignment: what the place of a tensor in memory is to be a multiple of, in bytes. In a file
+            no gap may be between two tensors, so some begin elsewhere; these are copied.
+
+    Raises:
+        FileError: a file cannot be mapped.
+    """
     maps: dict[Path, mmap.mmap] = {}
     found = {}
     for name, (part, each) in stored.items():
         if part.path not in maps:
-            maps[part.path] = mmap.mmap(part.file.fileno(), 0, access=mmap.ACCESS_COPY)
-        found[name] = _tensor(maps[part.path], part.header.data, each)
+            maps[part.path] = _map(part)
+        found[name] = _tensor(maps[part.path], part.header.data + each.start, each, alignment)
     return found
 
 
-def _tensor(mapped: mmap.mmap, data: int, stored: Stored) -> torch.Tensor:
+def _map(part: Part) -> mmap.mmap:
+    with reading(part.path):
+        try:
+            return mmap.mmap(part.file.fileno(), part.header.end, access=mmap.ACCESS_COPY)
+        except ValueError as error:
+            remedy = "let no other program write it meanwhile"
+            raise FaultError(
+                None, f"it became shorter while it was read ({error})", remedy
+            ) from None
+
+
+def _tensor(mapped: mmap.mmap, offset: int, stored: Stored, alignment: int) -> torch.Tensor:
     dtype: torch.dtype = getattr(torch, stored.dtype)
     if not stored.length:
         return torch.empty(stored.shape, dtype=dtype)
-    offset = data + stored.start
-    if offset % dtype.itemsize == 0:
+    if offset % alignment == 0 == offset % dtype.itemsize:
         count = stored.length // dtype.itemsize
         return torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset).view(stored.shape)
-    # Other programs need not lay numbers out so that they can be computed with.
     raw = torch.frombuffer(mapped, dtype=torch.uint8, count=stored.length, offset=offset)
     return raw.clone().view(dtype).view(stored.shape)
 

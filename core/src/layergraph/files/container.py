@@ -21,7 +21,9 @@ MAX_HEADER = 100_000_000
 """The longest header that safetensors itself reads, in bytes."""
 
 ALIGNMENT = 64
-"""Where large tensors begin in a file, in bytes: kernels are fastest there."""
+"""Where torch lets tensors begin in memory, in bytes: elsewhere kernels may round otherwise."""
+
+_LARGEST = 2**63 - 1
 
 # By the name in the file: torch's name, and the bytes of one number.
 _KINDS = {
@@ -78,11 +80,13 @@ class Header:
         metadata: texts by name.
         tensors: by name, in the order of the header.
         data: where the data begins in the file, in bytes.
+        end: where the data ends, and the file.
     """
 
     metadata: dict[str, str]
     tensors: dict[str, Stored]
     data: int
+    end: int
 
 
 def read_header(file: BinaryIO, limits: Limits) -> Header:
@@ -113,7 +117,7 @@ def read_header(file: BinaryIO, limits: Limits) -> Header:
         name: _stored(each, (None, name)) for name, each in fields.items() if name != "__metadata__"
     }
     _check_layout(tensors, size - 8 - length)
-    return Header(metadata, tensors, 8 + length)
+    return Header(metadata, tensors, 8 + length, size)
 
 
 def _stored(form: Any, spot: Spot) -> Stored:
@@ -123,10 +127,17 @@ def _stored(form: Any, spot: Spot) -> Stored:
         raise FaultError((spot, "dtype"), f"{code!r} is unknown", f"known are {', '.join(_KINDS)}")
     dtype, width = _KINDS[code]
     shape = _sizes(fields["shape"], (spot, "shape"))
+    # torch counts the numbers in all dimensions as if none of them had size 0.
+    needed = width
+    for size in shape:
+        needed *= size or 1
+        if needed > _LARGEST:
+            remedy = "write the shape of a tensor that a machine can hold"
+            raise FaultError((spot, "shape"), "its shape needs more than 2**63 bytes", remedy)
     offsets = _sizes(fields["data_offsets"], (spot, "data_offsets"))
     if len(offsets) != 2 or offsets[0] > offsets[1]:
         remedy = "give the first byte and the one after the last"
-        raise FaultError((spot, "data_offsets"), f"{list(offsets)} is no range", remedy)
+        raise FaultError((spot, "data_offsets"), f"{list(offsets[:3])} is no range", remedy)
     stored = Stored(dtype, shape, offsets[0], offsets[1] - offsets[0])
     if stored.numbers * width != stored.length:
         raise FaultError(
@@ -168,9 +179,10 @@ def new_header(
         metadata: texts by name.
 
     Returns:
-        The bytes; and the names in the order in which the data must follow. First come those whose
-        length is a multiple of :data:`ALIGNMENT`, so that each begins at one; then the others, the
-        widest dtypes first, so that each number lies at a multiple of its width.
+        The bytes; and the names in the order in which the data must follow. No gap may be between
+        two tensors, so they are ordered by the largest power of 2 that their length is a multiple
+        of, up to :data:`ALIGNMENT`: each begins at a multiple of its own, which is no less than the
+        width of its numbers.
 
     Raises:
         FaultError: the header is longer than safetensors reads, or a name cannot be written.
@@ -179,8 +191,9 @@ def new_header(
     for name, dtype, shape in wanted:
         code, width = CODES[dtype], _KINDS[CODES[dtype]][1]
         length = math.prod(shape) * width
-        listed.append(((length % ALIGNMENT != 0, -width), name, code, shape, length))
-    listed.sort(key=lambda each: each[0])
+        power = length & -length or ALIGNMENT
+        listed.append((min(power, ALIGNMENT), name, code, shape, length))
+    listed.sort(key=lambda each: each[0], reverse=True)
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for _, name, code, shape, length in listed:
