@@ -35,6 +35,10 @@ class Unsupported(NamedTuple):
         return f"in {place} ({self.kind.rpartition('.')[2]}), {self.line}: {self.reason}"
 
 
+class ArgumentError(LayergraphError, TypeError):
+    """A function was given something of another type than it takes."""
+
+
 class CaptureError(LayergraphError):
     """A model cannot be turned into an IR: by this way of capturing it, or at all.
 

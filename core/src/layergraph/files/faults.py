@@ -62,7 +62,9 @@ def reading(path: PathName, document: object = None) -> Iterator[None]:
         yield
     except FaultError as fault:
         where = "".join(f", {each}" for each in _told(fault.spot, document))
-        raise FileError(f"{fspath(path)}{where}: {fault.message}; {fault.remedy}") from None
+        message = _cut(fault.message, _LONGEST_MESSAGE)
+        remedy = _cut(fault.remedy, _LONGEST_MESSAGE)
+        raise FileError(f"{shown(path)}{where}: {message}; {remedy}") from None
     except InvalidIrError as error:
         file = Place("file", fspath(path))
         problems = [
@@ -71,7 +73,22 @@ def reading(path: PathName, document: object = None) -> Iterator[None]:
         raise InvalidIrError(problems) from None
     except OSError as error:
         remedy = "check the path, the rights and the room on the disk"
-        raise FileError(f"{fspath(path)}: {error.strerror or error}; {remedy}") from error
+        raise FileError(f"{shown(path)}: {error.strerror or error}; {remedy}") from error
+
+
+def shown(path: PathName) -> str:
+    """A path for a message: as it is if it can be printed, else with its letters escaped."""
+    text = fspath(path)
+    return text if text.isprintable() else repr(text)
+
+
+# Names and texts of a file are as long as the file wants them to be.
+_LONGEST_NAME = 200
+_LONGEST_MESSAGE = 1000
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _told(spot: Spot, document: Any) -> Iterator[str]:
@@ -87,14 +104,15 @@ def _told(spot: Spot, document: Any) -> Iterator[str]:
         else:
             if said:
                 yield said
-            said = key if key.isidentifier() else repr(key)
+            short = _cut(key, _LONGEST_NAME)
+            said = short if short.isidentifier() else repr(short)
         try:
             document = document[key]
         except (LookupError, TypeError):
             document = None
         name = document.get("name") if isinstance(document, dict) else None
         if isinstance(name, str):
-            yield f"{said} {name!r}"
+            yield f"{said} {_cut(name, _LONGEST_NAME)!r}"
             said = ""
     if said:
         yield said

@@ -8,6 +8,7 @@ from layergraph.collection import without_collection
 from layergraph.files.faults import PathName
 from layergraph.files.limits import DEFAULT_LIMITS, Limits
 from layergraph.files.opening import opened
+from layergraph.files.paths import to_path
 from layergraph.ir import Ir
 
 if TYPE_CHECKING:
@@ -28,10 +29,11 @@ def load(path: PathName, *, limits: Limits = DEFAULT_LIMITS) -> Ir:
         The IR, which keeps the rules of :func:`layergraph.ir.check`.
 
     Raises:
+        ArgumentError: the path is none.
         FileError: the file cannot be read, or is of another form.
         InvalidIrError: what it describes breaks a rule of IRs.
     """
-    with opened(path, limits) as model:
+    with opened(to_path(path, "load(path)"), limits) as model:
         return model.ir
 
 
@@ -60,6 +62,7 @@ def load_model(
         The model, as :func:`layergraph.to_torch` gives it.
 
     Raises:
+        ArgumentError: the path is none.
         FileError: the file cannot be read, is of another form, goes beyond a limit, or needs a
             plugin that is not installed.
         InvalidIrError: what it describes breaks a rule of IRs.
@@ -70,5 +73,5 @@ def load_model(
     # Looking at a structure needs no torch.
     from layergraph.files.build import build
 
-    with opened(path, limits) as model:
+    with opened(to_path(path, "load_model(path)"), limits) as model:
         return build(model, device, dtype, limits)

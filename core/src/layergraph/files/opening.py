@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from layergraph.errors import FileError
+from layergraph.errors import FileError, LayergraphError
 from layergraph.files.container import Header, Stored, read_header
 from layergraph.files.document import from_document, functions
-from layergraph.files.faults import FaultError, PathName, Spot, expect_fields, reading
+from layergraph.files.faults import FaultError, Spot, expect_fields, reading, shown
+from layergraph.files.forms import find, state
 from layergraph.files.limits import Limits
-from layergraph.files.shards import INDEX_SUFFIX, SAVE_KEY, index_path, read_index
+from layergraph.files.paths import is_folder, open_file, within
+from layergraph.files.shards import INDEX_SUFFIX, SAVE_KEY, read_index
 from layergraph.files.text import parse, whole
 from layergraph.files.values import decode_bytes
 from layergraph.files.versions import FORMAT, current
@@ -22,6 +23,8 @@ from layergraph.ir import Ir, check
 
 VALUE_PREFIX = ".value."
 """How the names of tensors begin that are no weights: no key of a state dict begins with a dot."""
+
+_MOST_TRIES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +65,22 @@ class Opened:
 
 
 @contextmanager
-def opened(path: PathName, limits: Limits) -> Iterator[Opened]:
+def opened(path: Path, limits: Limits) -> Iterator[Opened]:
     """Open the files of a model, and read its structure.
 
     Raises:
         FileError, InvalidIrError: as for :func:`load`.
     """
-    found = _found(Path(path))
     with ExitStack() as stack:
-        if found.suffix == ".json" and not found.name.endswith(INDEX_SUFFIX):
-            yield _of_text(found, limits)
-        else:
-            yield _of_parts(found, _parts(found, limits, stack))
+        found, parts = _settled(path, limits, stack)
+        model = _of_parts(found, parts) if parts else _of_text(found, limits)
+        if parts and is_folder(path):
+            _expect_same_text(path, model, limits)
+        yield model
 
 
 @contextmanager
-def opened_weights(path: PathName, limits: Limits) -> Iterator[dict[str, tuple[Part, Stored]]]:
+def opened_weights(path: Path, limits: Limits) -> Iterator[dict[str, tuple[Part, Stored]]]:
     """Open files for their weights alone: any program may have written them.
 
     Args:
@@ -90,49 +93,65 @@ def opened_weights(path: PathName, limits: Limits) -> Iterator[dict[str, tuple[P
     Raises:
         FileError: a file cannot be read, or is of another form.
     """
-    found = _found(Path(path))
     with ExitStack() as stack:
-        stored = _stored(_parts(found, limits, stack))
+        found, parts = _settled(path, limits, stack)
+        if not parts:
+            raise FileError(f"{shown(found)}: it holds no weights; give a .safetensors file")
+        stored = _stored(parts)
         yield {name: each for name, each in stored.items() if not name.startswith(VALUE_PREFIX)}
+
+
+def _settled(path: Path, limits: Limits, stack: ExitStack) -> tuple[Path, list[Part]]:
+    """The file that a path means, and what is open then: none for a text.
+
+    While another process replaces the model, files that one read of the index named may be gone, or
+    a form of the model may be there that a moment ago was not. So what fails is tried again as long
+    as the files are others than before.
+    """
+    for _ in range(_MOST_TRIES):
+        before = state(path)
+        with ExitStack() as tried:
+            try:
+                with reading(path):
+                    found = find(path, limits)
+                parts = _parts(found, limits, tried)
+            except FileError:
+                if state(path) == before:
+                    raise
+            else:
+                stack.push(tried.pop_all())
+                return found, parts
+    raise FileError(f"{shown(path)}: it changes all the time; read it when it is written")
 
 
 def _parts(found: Path, limits: Limits, stack: ExitStack) -> list[Part]:
     if found.name.endswith(INDEX_SUFFIX):
         return _indexed(found, limits, stack)
     if found.suffix == ".safetensors":
-        return [_part(found, limits, stack)]
-    raise FileError(f"{found}: no model has that suffix; give a .safetensors or .json file")
+        with reading(found):
+            return [_part(found, open_file(found), limits, stack)]
+    if found.suffix == ".json":
+        return []
+    raise FileError(f"{shown(found)}: no model has that suffix; give a .safetensors or .json file")
 
 
 def _stored(parts: list[Part]) -> dict[str, tuple[Part, Stored]]:
     return {name: (part, each) for part in parts for name, each in part.header.tensors.items()}
 
 
-def _found(path: Path) -> Path:
-    """The file that a path means, which may be that of a folder."""
-    if not path.is_dir():
-        if not path.exists() and path.suffix == ".safetensors" and index_path(path).exists():
-            return index_path(path)
-        return path
-    names = [f"model{INDEX_SUFFIX}", "model.safetensors", "model.json"]
-    there = [path / name for name in names if (path / name).exists()]
-    if not there:
-        raise FileError(f"{path}: the folder has none of {', '.join(names)}; give the file itself")
-    if len(there) > 1 and there[1].suffix == ".safetensors":
-        raise FileError(f"{path}: the folder has two models, {there[0]} and {there[1]}; give one")
-    return there[0]
-
-
-def _part(path: Path, limits: Limits, stack: ExitStack) -> Part:
-    with reading(path):
-        file = stack.enter_context(path.open("rb"))
-        return Part(path, file, read_header(file, limits))
+def _part(path: Path, file: BinaryIO, limits: Limits, stack: ExitStack) -> Part:
+    return Part(path, stack.enter_context(file), read_header(file, limits))
 
 
 def _indexed(path: Path, limits: Limits, stack: ExitStack) -> list[Part]:
     """The files that an index names, if each holds just what the index says."""
     index = read_index(path, limits)
-    parts = [_part(path.with_name(name), limits, stack) for name in index.files]
+    parts = []
+    for name in index.files:
+        shard = path.with_name(name)
+        with reading(shard):
+            file = open_file(within(shard, path))
+            parts.append(_part(shard, file, limits, stack))
     there = {name: part.path.name for part in parts for name in part.header.tensors}
     with reading(path):
         for name in sorted(index.homes.keys() | there.keys()):
@@ -146,8 +165,26 @@ def _indexed(path: Path, limits: Limits, stack: ExitStack) -> list[Part]:
     return parts
 
 
+def _expect_same_text(folder: Path, model: Opened, limits: Limits) -> None:
+    """Raise if a folder has the structure of another model as a text.
+
+    Raises:
+        FileError: it has.
+    """
+    text = folder / "model.json"
+    try:
+        other = _of_text(text, limits).ir
+    except LayergraphError:
+        return  # there is none, or it is something else
+    if other != model.ir:
+        raise FileError(
+            f"{shown(folder)}: the folder has two models, {model.path.name} and {text.name}, which "
+            "differ in their structure; give one of them"
+        )
+
+
 def _of_text(path: Path, limits: Limits) -> Opened:
-    with reading(path), path.open("rb") as file:
+    with reading(path), open_file(path) as file:
         document = parse(whole(file, limits))
     with reading(path, document):
         document = current(document)
@@ -158,7 +195,7 @@ def _of_text(path: Path, limits: Limits) -> Opened:
 
 def _of_parts(path: Path, parts: list[Part]) -> Opened:
     first = parts[0]
-    where = f"{os.fspath(first.path)}, __metadata__"
+    where = f"{shown(first.path)}, __metadata__"
     with reading(path):
         text = first.header.metadata.get(FORMAT)
         if text is None:

@@ -9,17 +9,19 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from layergraph.convert import default_ir2torch
-from layergraph.errors import FileError, StateError
+from layergraph.errors import ArgumentError, FileError, StateError
 from layergraph.files.build import disguised
 from layergraph.files.container import CODES, new_header
 from layergraph.files.document import to_document
-from layergraph.files.faults import PathName, reading
+from layergraph.files.faults import PathName, reading, shown
 from layergraph.files.opening import VALUE_PREFIX
+from layergraph.files.paths import to_path
 from layergraph.files.shards import (
     INDEX_SUFFIX,
     SAVE_KEY,
@@ -94,22 +96,27 @@ def save(
             index ``model.safetensors.index.json``. None: all goes to one file.
 
     Raises:
+        ArgumentError: the arguments are in another order, or something else.
         InvalidIrError: the IR breaks a rule.
         BuildError: with weights: a layer cannot be built, to compare them with.
         StateError: the weights do not fit.
         FileError: the file cannot be written, or cannot hold the model.
     """
-    target = Path(path)
+    target = _checked(ir, path, state_dict)
     check(ir)
     homes = _homes(ir)
     if target.suffix == ".json" and not target.name.endswith(INDEX_SUFFIX):
         if state_dict is not None:
-            raise FileError(f"{target}: a .json holds no weights; save them as .safetensors")
-        with reading(target), writing() as written, written.file(target) as file:
+            raise FileError(f"{shown(target)}: a .json holds no weights; save them as .safetensors")
+        with (
+            reading(target),
+            writing(target, lambda _names, _alone: ()) as written,
+            written.file(target.name) as file,
+        ):
             file.write(laid_out(to_document(ir, homes)).encode("ascii"))
         return
     if target.suffix != ".safetensors":
-        raise FileError(f"{target}: give it the suffix .safetensors or .json")
+        raise FileError(f"{shown(target)}: give it the suffix .safetensors or .json")
     most = sys.maxsize if max_shard_size is None else bytes_of(max_shard_size)
     weights = {} if state_dict is None else _weights(ir, state_dict)
     values: dict[str, Item] = {}
@@ -121,8 +128,28 @@ def save(
 
     structure = {"format": "pt", FORMAT: compact(to_document(ir, homes, write_value))}
     # What belongs to the structure comes first, so that it is in the same file.
-    with reading(target), writing() as written:
+    with reading(target), writing(target, partial(obsolete, target)) as written:
         _write(written, target, values | weights, structure, most)
+
+
+def _checked(ir: object, path: object, state_dict: object) -> Path:
+    """The path, if all arguments are in their places.
+
+    Raises:
+        ArgumentError: they are not.
+    """
+    call = "save(ir, path, state_dict)"
+    if not isinstance(ir, Ir):
+        raise ArgumentError(
+            f"a {type(ir).__name__} stands where the Ir belongs: {call}; layergraph.to_ir(model) "
+            "gives one"
+        )
+    if state_dict is not None and not isinstance(state_dict, Mapping):
+        raise ArgumentError(
+            f"a {type(state_dict).__name__} stands where the state dict belongs: {call}; "
+            "model.state_dict() gives one"
+        )
+    return to_path(path, call)
 
 
 def _homes(ir: Ir) -> dict[str, str]:
@@ -207,7 +234,7 @@ def _write(
     """
     total = sum(item.length for item in items.values())
     if total <= most:
-        _write_part(written, path, items, structure)
+        _write_part(written, path.name, items, structure)
         return
     own = [name for name in items if name.startswith(VALUE_PREFIX)]
     rest = [(name, item.length) for name, item in items.items() if name not in set(own)]
@@ -221,12 +248,11 @@ def _write(
     names = shard_names(path, len(parts), metadata[SAVE_KEY])
     for file_name, part in zip(names, parts, strict=True):
         said = metadata | ({"format": "pt"} if homes else structure)
-        _write_part(written, path.with_name(file_name), part, said)
+        _write_part(written, file_name, part, said)
         homes |= dict.fromkeys(part, file_name)
     index = index_document(homes, total, metadata[SAVE_KEY])
-    with written.file(index_path(path)) as file:
+    with written.file(index_path(path).name) as file:
         file.write((json.dumps(index, indent=1) + "\n").encode("ascii"))
-    written.remove(obsolete(path, names))
 
 
 def _digest(document: str, parts: Iterable[Mapping[str, Item]]) -> str:
@@ -245,10 +271,10 @@ def _header(items: Mapping[str, Item], metadata: Mapping[str, str]) -> tuple[byt
 
 
 def _write_part(
-    written: Written, path: Path, items: Mapping[str, Item], metadata: Mapping[str, str]
+    written: Written, name: str, items: Mapping[str, Item], metadata: Mapping[str, str]
 ) -> None:
     header, order = _header(items, metadata)
-    with written.file(path) as file:
+    with written.file(name) as file:
         file.write(header)
-        for name in order:
-            items[name].give(file.write)
+        for each in order:
+            items[each].give(file.write)

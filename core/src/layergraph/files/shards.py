@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from layergraph.errors import FileError
-from layergraph.files.faults import FaultError, Spot, expect, reading
+from layergraph.files.faults import FaultError, Spot, expect, reading, shown
 from layergraph.files.limits import DEFAULT_LIMITS, Limits
+from layergraph.files.paths import can_name, open_file, status
 from layergraph.files.text import parse, whole
 
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -39,17 +42,19 @@ class Index:
         return sorted(set(self.homes.values()))
 
 
-def bytes_of(size: int | str) -> int:
+def bytes_of(size: float | str) -> int:
     """A number of bytes, that may be given as ``"5GB"``.
 
     Raises:
         FileError: it is none.
     """
-    text = str(size).strip().upper()
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]I?B)?", text, re.ASCII)
+    if isinstance(size, Real) and not isinstance(size, bool) and 1 <= size < math.inf:
+        return int(size)
+    text = size.strip().upper() if isinstance(size, str) else ""
+    found = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]I?B)?", text, re.ASCII)
     count = int(float(found[1]) * _UNITS[found[2] or ""]) if found else 0
     if count < 1:
-        raise FileError(f"{size!r} is no size of a file; give bytes, or a text such as '5GB'")
+        raise FileError(f"{size!r:.100} is no size of a file; give bytes, or a text such as '5GB'")
     return count
 
 
@@ -81,21 +86,40 @@ def shard_names(path: Path, count: int, save: str) -> list[str]:
     return [f"{path.stem}-{number + 1:05}-of-{end}" for number in range(count)]
 
 
-def obsolete(path: Path, names: Collection[str]) -> list[Path]:
-    """The files of an earlier save that the index names, and a new one will not.
+def obsolete(target: Path, new: Collection[str], alone: bool) -> list[Path]:
+    """All that an earlier save of a name left, and that the new one does not replace.
 
     Args:
-        path: the file that they took the place of.
-        names: the files of the new save.
+        target: the path of the model.
+        new: the names of the files of the new save.
+        alone: whether no other save is moving files; if so, shards that no index names are those
+            of killed saves.
+
+    Raises:
+        FileError: another program wrote the index.
     """
+    index = index_path(target)
+    # The index and the one file tell what the model is, so they go first.
+    there = [path for path in (target, index) if status(path) and path.name not in new]
+    own = re.compile(rf"{re.escape(target.stem)}-\d{{5}}-of-\d{{5}}-[0-9a-f]{{12}}\.safetensors")
+    names = set(_own_index(index).files) if status(index) else set()
+    if alone:
+        names.update(each.name for each in target.parent.iterdir())
+    shards = sorted(name for name in names if own.fullmatch(name) and name not in new)
+    return there + [target.with_name(name) for name in shards]
+
+
+def _own_index(path: Path) -> Index:
     try:
-        before = read_index(index_path(path), DEFAULT_LIMITS)
-    except (FileError, OSError):
-        return []
-    own = re.compile(rf"{re.escape(path.stem)}-\d{{5}}-of-\d{{5}}-[0-9a-f]{{12}}\.safetensors")
-    # Files that another program named are that program's.
-    named = [name for name in before.files if before.save and own.fullmatch(name)]
-    return [path.with_name(name) for name in named if name not in names]
+        index = read_index(path, DEFAULT_LIMITS)
+    except FileError:
+        index = None
+    if index is None or index.save is None:
+        raise FileError(
+            f"{shown(path)}: another program wrote this index of a model of the same name; move it "
+            "away, or save under another name"
+        )
+    return index
 
 
 def index_path(path: Path) -> Path:
@@ -115,7 +139,7 @@ def read_index(path: Path, limits: Limits) -> Index:
         FileError: it is no index, or names files elsewhere.
     """
     document: Any = None
-    with reading(path), path.open("rb") as file:
+    with reading(path), open_file(path) as file:
         document = parse(whole(file, limits))
     with reading(path, document):
         fields = expect(document, dict, None, "an index of safetensors")
@@ -127,7 +151,7 @@ def read_index(path: Path, limits: Limits) -> Index:
             expect(file_name, str, here, "the name of a file")
             if not _is_plain(file_name):
                 remedy = "name .safetensors files in the same folder"
-                raise FaultError(here, f"{file_name!r} is no such file", remedy)
+                raise FaultError(here, f"{file_name!r:.200} is no such file", remedy)
         if not homes:
             raise FaultError(spot, "there are no tensors", "name the file of each tensor")
         save = metadata.get(SAVE_KEY)
@@ -135,4 +159,5 @@ def read_index(path: Path, limits: Limits) -> Index:
 
 
 def _is_plain(name: str) -> bool:
-    return bool(re.fullmatch(r"[^/\\:\0]+\.safetensors", name)) and not name.startswith(".")
+    plain = re.fullmatch(r"[^./\\:\0][^/\\:\0]*\.safetensors", name)
+    return plain is not None and can_name(name)

@@ -3,79 +3,105 @@
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from layergraph.files.paths import expect_regular
+from layergraph.files.staging import Staging, exclusive, staging
+
+Obsolete = Callable[[Collection[str], bool], Iterable[Path]]
+"""By the names of the new files, and by whether there are locks, the old files that go."""
 
 
 class Written:
     """Files that take the places of others all together, at the end.
 
-    They are written beside those that they replace, so that until then the old ones stay.
+    Args:
+        stage: where they are until then, so that the old ones stay.
+        target: the path of the model.
     """
 
-    def __init__(self) -> None:
-        self._pending: list[tuple[Path, Path]] = []
-        self._obsolete: list[Path] = []
-
-    def remove(self, paths: Iterable[Path]) -> None:
-        """Remove files at the end, when all others are in their places."""
-        self._obsolete += paths
+    def __init__(self, stage: Staging, target: Path) -> None:
+        self._stage = stage
+        self._target = target
+        self._names: list[str] = []
 
     @contextmanager
-    def file(self, path: Path) -> Iterator[BinaryIO]:
+    def file(self, name: str) -> Iterator[BinaryIO]:
         """A new file, to be written; it is on the disk when the context ends.
 
         Args:
-            path: where it is to be in the end.
+            name: its name in the folder of the target.
         """
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        self._pending.append((temporary, path))
-        with temporary.open("xb") as file:
+        _expect_replaceable(self._target.with_name(name))
+        self._names.append(name)
+        with (self._stage.folder / name).open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
 
-    def finish(self) -> None:
+    def finish(self, obsolete: Obsolete) -> None:
         """Put the files in their places, in the order in which they were written.
 
         Where there are several, the last one tells which the others are: it has to be the last on
         the disk as well, but for files that are removed.
         """
-        new = [path for _, path in self._pending if not path.exists()]
-        try:
-            for number, (temporary, path) in enumerate(self._pending, 1):
-                with suppress(FileNotFoundError):
-                    temporary.chmod(path.stat().st_mode & 0o777)
-                if 1 < number == len(self._pending):
-                    _sync(path.parent)
-                temporary.replace(path)
-        except OSError:
-            for path in new:
+        folder = self._target.parent
+        with exclusive(folder) as locked:
+            old = list(obsolete(self._names, locked))
+            new = [name for name in self._names if not (folder / name).exists()]
+            try:
+                for name in self._names[:-1]:
+                    self._place(name)
+                if len(self._names) > 1:
+                    _sync(folder)
+                self._stage.in_doubt = bool(old)
+                self._place(self._names[-1])
+            except OSError:
+                for name in new:
+                    (folder / name).unlink(missing_ok=True)
+                self._stage.in_doubt = False
+                raise
+            if old:
+                _sync(folder)
+            for path in old:
                 path.unlink(missing_ok=True)
-            raise
-        self._pending = []
-        for folder in {path.parent for path in self._obsolete}:
-            _sync(folder)
-        for path in self._obsolete:
-            path.unlink(missing_ok=True)
+            self._stage.in_doubt = False
 
-    def give_up(self) -> None:
-        """Remove what has not taken its place."""
-        for temporary, _ in self._pending:
-            temporary.unlink(missing_ok=True)
+    def _place(self, name: str) -> None:
+        source, path = self._stage.folder / name, self._target.with_name(name)
+        with suppress(FileNotFoundError):
+            mode = path.stat().st_mode
+            if stat.S_ISREG(mode):
+                source.chmod(mode & 0o777)
+        source.replace(path)
 
 
 @contextmanager
-def writing() -> Iterator[Written]:
-    """Write files that take the places of others if nothing fails."""
-    written = Written()
-    with ExitStack() as stack:
-        stack.callback(written.give_up)
+def writing(target: Path, obsolete: Obsolete) -> Iterator[Written]:
+    """Write files that take the places of others if nothing fails.
+
+    Args:
+        target: the path of the model.
+        obsolete: tells what to remove when the new files are in their places.
+    """
+    _expect_replaceable(target)
+    obsolete((), False)  # it may refuse
+    with staging(target) as stage:
+        written = Written(stage, target)
         yield written
-        written.finish()
+        written.finish(obsolete)
+
+
+def _expect_replaceable(path: Path) -> None:
+    """Raise for what is neither a file nor a link: a device would be gone, a folder stays."""
+    with suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISLNK(mode):
+            expect_regular(mode)
 
 
 def _sync(folder: Path) -> None:
