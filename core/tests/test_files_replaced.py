@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import stat
 import sys
 import threading
@@ -78,6 +79,17 @@ def test_models_of_other_names_stay(tmp_path):
         _save(tmp_path, 2.0, size)
         assert set(kept) <= set(_names(tmp_path))
     assert _number(tmp_path / "model-2.safetensors") == 1.0
+
+
+@pytest.mark.parametrize("keep", [shutil.copy, os.rename])
+def test_files_that_another_index_names_stay(tmp_path, keep):
+    _save(tmp_path, 1.0, FEW)
+    keep(tmp_path / "model.safetensors.index.json", tmp_path / "kept.safetensors.index.json")
+    for size in (MANY, ONE):
+        _save(tmp_path, 2.0, size)
+        assert _number(tmp_path) == 2.0
+        assert _number(tmp_path / "kept.safetensors") == 1.0
+    assert len(_names(tmp_path)) == 1 + 3
 
 
 def test_two_models_of_one_name_are_refused(tmp_path):

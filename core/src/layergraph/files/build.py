@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from layergraph.convert import default_ir2torch
 from layergraph.errors import BuildError, FileError, PluginError, StateError
 from layergraph.files.container import ALIGNMENT, CODES, Stored
-from layergraph.files.faults import FaultError, reading
+from layergraph.files.faults import FaultError, reading, shown
 from layergraph.files.limits import Limits
 from layergraph.files.opening import Opened, Part
 from layergraph.functions import FACTORIES, Functions
@@ -69,7 +69,7 @@ def _in_file(model: Opened) -> Iterator[None]:
     try:
         yield
     except (BuildError, StateError, PluginError, FileError) as error:
-        raise type(error)(f"{model.path}: {error}") from error.__cause__
+        raise type(error)(f"{shown(model.path)}: {error}") from error.__cause__
 
 
 # --- what a file may ask for ---

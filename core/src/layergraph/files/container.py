@@ -17,6 +17,8 @@ from layergraph.files.faults import FaultError, Spot, expect, expect_fields
 from layergraph.files.limits import Limits
 from layergraph.files.text import compact, parse
 
+_METADATA = "__metadata__"
+
 MAX_HEADER = 100_000_000
 """The longest header that safetensors itself reads, in bytes."""
 
@@ -110,11 +112,11 @@ def read_header(file: BinaryIO, limits: Limits) -> Header:
         )
     form = parse(file.read(length))
     fields = expect(form, dict, None, "a header of safetensors")
-    metadata = expect(fields.get("__metadata__", {}), dict, (None, "__metadata__"), "texts by name")
+    metadata = expect(fields.get(_METADATA, {}), dict, (None, _METADATA), "texts by name")
     for name, value in metadata.items():
-        expect(value, str, ((None, "__metadata__"), name), "a text")
+        expect(value, str, ((None, _METADATA), name), "a text")
     tensors = {
-        name: _stored(each, (None, name)) for name, each in fields.items() if name != "__metadata__"
+        name: _stored(each, (None, name)) for name, each in fields.items() if name != _METADATA
     }
     _check_layout(tensors, size - 8 - length)
     return Header(metadata, tensors, 8 + length, size)
@@ -194,11 +196,11 @@ def new_header(
         power = length & -length or ALIGNMENT
         listed.append((min(power, ALIGNMENT), name, code, shape, length))
     listed.sort(key=lambda each: each[0], reverse=True)
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    header: dict[str, Any] = {_METADATA: dict(metadata)}
     end = 0
     for _, name, code, shape, length in listed:
-        if not _is_unicode(name):
-            raise FaultError((None, name), "the name is no Unicode text", "rename the tensor")
+        if not _is_unicode(name) or name == _METADATA:
+            raise FaultError((None, name), "no tensor can have this name", "rename the tensor")
         start, end = end, end + length
         header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, end]}
     text = compact(header).encode("ascii")

@@ -8,7 +8,6 @@ from layergraph.collection import without_collection
 from layergraph.files.faults import PathName
 from layergraph.files.limits import DEFAULT_LIMITS, Limits
 from layergraph.files.opening import opened
-from layergraph.files.paths import to_path
 from layergraph.ir import Ir
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def load(path: PathName, *, limits: Limits = DEFAULT_LIMITS) -> Ir:
         FileError: the file cannot be read, or is of another form.
         InvalidIrError: what it describes breaks a rule of IRs.
     """
-    with opened(to_path(path, "load(path)"), limits) as model:
+    with opened(path, limits) as model:
         return model.ir
 
 
@@ -73,5 +72,5 @@ def load_model(
     # Looking at a structure needs no torch.
     from layergraph.files.build import build
 
-    with opened(to_path(path, "load_model(path)"), limits) as model:
+    with opened(path, limits, "load_model(path)") as model:
         return build(model, device, dtype, limits)

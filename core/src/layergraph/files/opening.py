@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ from typing import Any, BinaryIO
 from layergraph.errors import FileError, LayergraphError
 from layergraph.files.container import Header, Stored, read_header
 from layergraph.files.document import from_document, functions
-from layergraph.files.faults import FaultError, Spot, expect_fields, reading, shown
+from layergraph.files.faults import FaultError, PathName, Spot, expect_fields, reading, shown
 from layergraph.files.forms import find, state
 from layergraph.files.limits import Limits
-from layergraph.files.paths import is_folder, open_file, within
+from layergraph.files.paths import is_folder, open_file, to_path, within
 from layergraph.files.shards import INDEX_SUFFIX, SAVE_KEY, read_index
 from layergraph.files.text import parse, whole
 from layergraph.files.values import decode_bytes
@@ -65,12 +66,18 @@ class Opened:
 
 
 @contextmanager
-def opened(path: Path, limits: Limits) -> Iterator[Opened]:
+def opened(given: PathName, limits: Limits, call: str = "load(path)") -> Iterator[Opened]:
     """Open the files of a model, and read its structure.
 
+    Args:
+        given: the path of the model.
+        limits: how much the files may make layergraph do.
+        call: how the function is called that the path was given to, for errors.
+
     Raises:
-        FileError, InvalidIrError: as for :func:`load`.
+        ArgumentError, FileError, InvalidIrError: as for :func:`load`.
     """
+    path = to_path(given, call)
     with ExitStack() as stack:
         found, parts = _settled(path, limits, stack)
         model = _of_parts(found, parts) if parts else _of_text(found, limits)
@@ -80,11 +87,11 @@ def opened(path: Path, limits: Limits) -> Iterator[Opened]:
 
 
 @contextmanager
-def opened_weights(path: Path, limits: Limits) -> Iterator[dict[str, tuple[Part, Stored]]]:
+def opened_weights(given: PathName, limits: Limits) -> Iterator[dict[str, tuple[Part, Stored]]]:
     """Open files for their weights alone: any program may have written them.
 
     Args:
-        path: a ``.safetensors`` file, the index of several, or a folder with one of these.
+        given: a ``.safetensors`` file, the index of several, or a folder with one of these.
         limits: how much the files may make layergraph do.
 
     Yields:
@@ -94,7 +101,7 @@ def opened_weights(path: Path, limits: Limits) -> Iterator[dict[str, tuple[Part,
         FileError: a file cannot be read, or is of another form.
     """
     with ExitStack() as stack:
-        found, parts = _settled(path, limits, stack)
+        found, parts = _settled(to_path(given, "load(path)"), limits, stack)
         if not parts:
             raise FileError(f"{shown(found)}: it holds no weights; give a .safetensors file")
         stored = _stored(parts)
@@ -129,7 +136,8 @@ def _parts(found: Path, limits: Limits, stack: ExitStack) -> list[Part]:
         return _indexed(found, limits, stack)
     if found.suffix == ".safetensors":
         with reading(found):
-            return [_part(found, open_file(found), limits, stack)]
+            file = stack.enter_context(open_file(found))
+            return [Part(found, file, read_header(file, limits))]
     if found.suffix == ".json":
         return []
     raise FileError(f"{shown(found)}: no model has that suffix; give a .safetensors or .json file")
@@ -139,19 +147,21 @@ def _stored(parts: list[Part]) -> dict[str, tuple[Part, Stored]]:
     return {name: (part, each) for part in parts for name, each in part.header.tensors.items()}
 
 
-def _part(path: Path, file: BinaryIO, limits: Limits, stack: ExitStack) -> Part:
-    return Part(path, stack.enter_context(file), read_header(file, limits))
-
-
 def _indexed(path: Path, limits: Limits, stack: ExitStack) -> list[Part]:
     """The files that an index names, if each holds just what the index says."""
     index = read_index(path, limits)
     parts = []
+    # Links to one file could make it be read, and its header be held, thousands of times.
+    seen: set[tuple[int, int]] = set()
     for name in index.files:
         shard = path.with_name(name)
         with reading(shard):
-            file = open_file(within(shard, path))
-            parts.append(_part(shard, file, limits, stack))
+            file = stack.enter_context(open_file(within(shard, path)))
+            found = os.fstat(file.fileno())
+            if (found.st_dev, found.st_ino) in seen:
+                raise FaultError(None, "the index names its file twice", "name each file once")
+            seen.add((found.st_dev, found.st_ino))
+            parts.append(Part(shard, file, read_header(file, limits)))
     there = {name: part.path.name for part in parts for name in part.header.tensors}
     with reading(path):
         for name in sorted(index.homes.keys() | there.keys()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -81,9 +82,16 @@ def shard_names(path: Path, count: int, save: str) -> list[str]:
 
     Those of another save have other names, so that an old model stays whole until the index, which
     all readers go by, names the files of the new one.
+
+    Raises:
+        FaultError: no index may name such files.
     """
     end = f"{count:05}-{save[:12]}{path.suffix}"
-    return [f"{path.stem}-{number + 1:05}-of-{end}" for number in range(count)]
+    names = [f"{path.stem}-{number + 1:05}-of-{end}" for number in range(count)]
+    if not _is_plain(names[0]):
+        message = "a model in several files has no dot at the beginning of its name, and no : or \\"
+        raise FaultError(None, message, "give another name, or save it in one file")
+    return names
 
 
 def obsolete(target: Path, new: Collection[str], alone: bool) -> list[Path]:
@@ -106,7 +114,18 @@ def obsolete(target: Path, new: Collection[str], alone: bool) -> list[Path]:
     if alone:
         names.update(each.name for each in target.parent.iterdir())
     shards = sorted(name for name in names if own.fullmatch(name) and name not in new)
-    return there + [target.with_name(name) for name in shards]
+    kept = _named_elsewhere(index) if shards else set()
+    return there + [target.with_name(name) for name in shards if name not in kept]
+
+
+def _named_elsewhere(index: Path) -> set[str]:
+    """The files that other indexes of a folder name: one may have been copied, or renamed."""
+    names: set[str] = set()
+    for path in index.parent.iterdir():
+        if path.name.endswith(INDEX_SUFFIX) and path.name != index.name:
+            with suppress(FileError):
+                names.update(read_index(path, DEFAULT_LIMITS).files)
+    return names
 
 
 def _own_index(path: Path) -> Index:
