@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,9 +17,9 @@ from torch.overrides import TorchFunctionMode
 from layergraph.convert import default_ir2torch
 from layergraph.errors import BuildError, FileError, PluginError, StateError
 from layergraph.files.container import ALIGNMENT, CODES, Stored
-from layergraph.files.faults import FaultError, reading, shown
+from layergraph.files.faults import reading, shown
 from layergraph.files.limits import Limits
-from layergraph.files.opening import Opened, Part
+from layergraph.files.opening import Opened, Part, shorter
 from layergraph.functions import FACTORIES, Functions
 from layergraph.ir import FUNCTION, Ir
 from layergraph.ir2torch.converter import device_of
@@ -213,7 +214,7 @@ def mapped(
     Args:
         stored: where they are.
         alignment: what the place of a tensor in memory is to be a multiple of, in bytes. In a file
-            no gap may be between two tensors, so some begin elsewhere; these are copied.
+            no gap may be between two tensors, so some begin elsewhere; these are read.
 
     Raises:
         FileError: a file cannot be mapped.
@@ -223,7 +224,7 @@ def mapped(
     for name, (part, each) in stored.items():
         if part.path not in maps:
             maps[part.path] = _map(part)
-        found[name] = _tensor(maps[part.path], part.header.data + each.start, each, alignment)
+        found[name] = _tensor(part, maps[part.path], each, alignment)
     return found
 
 
@@ -231,22 +232,21 @@ def _map(part: Part) -> mmap.mmap:
     with reading(part.path):
         try:
             return mmap.mmap(part.file.fileno(), part.header.end, access=mmap.ACCESS_COPY)
-        except ValueError as error:
-            remedy = "let no other program write it meanwhile"
-            raise FaultError(
-                None, f"it became shorter while it was read ({error})", remedy
-            ) from None
+        except ValueError:  # there is less than that
+            raise shorter() from None
 
 
-def _tensor(mapped: mmap.mmap, offset: int, stored: Stored, alignment: int) -> torch.Tensor:
+def _tensor(part: Part, mapped: mmap.mmap, stored: Stored, alignment: int) -> torch.Tensor:
     dtype: torch.dtype = getattr(torch, stored.dtype)
-    if not stored.length:
-        return torch.empty(stored.shape, dtype=dtype)
-    if offset % alignment == 0 == offset % dtype.itemsize:
+    offset = part.header.data + stored.start
+    if stored.length and offset % alignment == 0 == offset % dtype.itemsize:
         count = stored.length // dtype.itemsize
         return torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset).view(stored.shape)
-    raw = torch.frombuffer(mapped, dtype=torch.uint8, count=stored.length, offset=offset)
-    return raw.clone().view(dtype).view(stored.shape)
+    tensor = torch.empty(stored.shape, dtype=dtype, device="cpu")
+    if stored.length:
+        # Pages that are mapped to be copied would take memory twice.
+        part.read_into(stored, (ctypes.c_char * stored.length).from_address(tensor.data_ptr()))
+    return tensor
 
 
 def disguised(tensor: torch.Tensor) -> torch.Tensor:

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from layergraph.errors import FileError, LayergraphError
 from layergraph.files.container import Header, Stored, read_header
@@ -21,6 +22,9 @@ from layergraph.files.text import parse, whole
 from layergraph.files.values import decode_bytes
 from layergraph.files.versions import FORMAT, current
 from layergraph.ir import Ir, check
+
+if TYPE_CHECKING:
+    import ctypes
 
 VALUE_PREFIX = ".value."
 """How the names of tensors begin that are no weights: no key of a state dict begins with a dot."""
@@ -39,13 +43,38 @@ class Part:
     """
 
     path: Path
-    file: BinaryIO
+    file: BufferedReader
     header: Header
 
     def bytes_of(self, stored: Stored) -> bytes:
-        """The bytes of a tensor."""
-        self.file.seek(self.header.data + stored.start)
-        return self.file.read(stored.length)
+        """The bytes of a tensor.
+
+        Raises:
+            FileError: the file cannot be read, or became shorter.
+        """
+        with reading(self.path):
+            self.file.seek(self.header.data + stored.start)
+            numbers = self.file.read(stored.length)
+            if len(numbers) != stored.length:
+                raise shorter()
+            return numbers
+
+    def read_into(self, stored: Stored, memory: ctypes.Array[ctypes.c_char]) -> None:
+        """Read the bytes of a tensor into memory that has room for just these.
+
+        Raises:
+            FileError: as for :meth:`bytes_of`.
+        """
+        with reading(self.path):
+            self.file.seek(self.header.data + stored.start)
+            if self.file.readinto(memory) != stored.length:
+                raise shorter()
+
+
+def shorter() -> FaultError:
+    """Says that a file is no longer as long as it was."""
+    remedy = "let no other program write it meanwhile"
+    return FaultError(None, "it became shorter while it was read", remedy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+from io import BufferedReader
 from os import PathLike
 from pathlib import Path
-from typing import BinaryIO
 
 from layergraph.errors import ArgumentError, FileError
 from layergraph.files.faults import FaultError, shown
@@ -69,7 +69,7 @@ def is_folder(path: Path) -> bool:
     return found is not None and stat.S_ISDIR(found.st_mode)
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BufferedReader:
     """Open a regular file to read it; nothing else is opened, and nothing waits.
 
     Raises:
