@@ -284,6 +284,18 @@ def test_saves_of_one_name_take_turns(tmp_path):
     assert len(_names(tmp_path)) in (1, 5)
 
 
+def test_a_save_waits_for_its_turn_but_not_for_ever(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    monkeypatch.setattr(staging, "_PATIENCE", 0.02)
+    with staging.exclusive(path) as locked:
+        assert locked
+        with pytest.raises(FileError, match="another save has been moving files"):
+            _save(tmp_path, 1.0, ONE)
+        _save(tmp_path, 1.0, ONE, "other.safetensors")
+    _save(tmp_path, 1.0, ONE)
+    assert _names(tmp_path) == ["model.safetensors", "other.safetensors"]
+
+
 @BOTH
 def test_a_model_that_is_replaced_meanwhile_is_read_again(tmp_path, monkeypatch, before, after):
     path, seen = tmp_path / "model.safetensors", []

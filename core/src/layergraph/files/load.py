@@ -48,7 +48,9 @@ def load_model(
 
     On the CPU, the weights are the file itself, mapped into memory: they are read when they are
     used, and a change of them is not written back. The file must not be changed meanwhile; to be
-    replaced by another, as :func:`layergraph.save` does it, is no harm.
+    replaced by another, as :func:`layergraph.save` does it, is no harm. Tensors that do not begin
+    in the file where torch lets tensors begin in memory are read at once: kernels may round
+    otherwise there.
 
     Args:
         path: as for :func:`load`, but for ``.json`` files, which hold no weights.

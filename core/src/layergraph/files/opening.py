@@ -141,19 +141,21 @@ def _settled(path: Path, limits: Limits, stack: ExitStack) -> tuple[Path, list[P
     """The file that a path means, and what is open then: none for a text.
 
     While another process replaces the model, files that one read of the index named may be gone, or
-    a form of the model may be there that a moment ago was not. So what fails is tried again as long
-    as the files are others than before.
+    a form of the model may be there that a moment ago was not. So what fails is tried again, until
+    it fails while the files stay what they are.
     """
+    before: object = None
     for _ in range(_MOST_TRIES):
-        before = state(path)
         with ExitStack() as tried:
             try:
                 with reading(path):
                     found = find(path, limits)
                 parts = _parts(found, limits, tried)
             except FileError:
-                if state(path) == before:
+                now = state(path)
+                if now == before:
                     raise
+                before = now
             else:
                 stack.push(tried.pop_all())
                 return found, parts

@@ -83,6 +83,9 @@ def save(
 ) -> None:
     """Write a model to a file: all of it, or nothing.
 
+    A model that is there is replaced, be it in one file or in several. Until it is, and if the save
+    fails or is killed, the old one can be loaded.
+
     Args:
         ir: the structure.
         path: where to. The suffix decides: ``.json`` is the structure as a text for people;

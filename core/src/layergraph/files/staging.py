@@ -65,43 +65,40 @@ def is_staged(target: Path) -> bool:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[bool]:
-    """Keep other saves from moving files in a folder; gives False where there are no locks.
+def exclusive(target: Path) -> Iterator[bool]:
+    """Keep other saves of a name from moving its files; gives False where there are no locks.
 
     Raises:
         FaultError: another one does so all the time.
     """
-    with _descriptor(folder) as descriptor:
-        end = time.monotonic() + _PATIENCE
-        while (locked := _lock(descriptor)) is False:
-            if time.monotonic() > end:
-                message = f"another save has been moving files for {_PATIENCE:.0f} seconds"
-                raise FaultError(None, message, "try again, or save into another folder")
-            time.sleep(0.01)
-        try:
-            yield bool(locked)
-        finally:
-            if locked and descriptor is not None:
-                # A process that was forked meanwhile has the descriptor too.
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-
-
-@contextmanager
-def _descriptor(folder: Path) -> Iterator[int | None]:
+    path = target.with_name(_prefix(target) + _LOCK)
+    end = time.monotonic() + _PATIENCE
+    while (descriptor := _turn(path)) is None:
+        if time.monotonic() > end:
+            message = f"another save has been moving files for {_PATIENCE:.0f} seconds"
+            raise FaultError(None, message, "try again, or save under another name")
+        time.sleep(0.01)
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        yield None  # Windows opens no folders
-        return
-    try:
-        yield descriptor
+        yield _lock(descriptor) is True
     finally:
+        # Before the lock goes with the descriptor: a process that was forked has that too.
+        with suppress(OSError):
+            path.unlink()
         os.close(descriptor)
 
 
-def _lock(descriptor: int | None) -> bool | None:
+def _turn(path: Path) -> int | None:
+    """A file that is open and locked, where there are locks; None if another save has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    if _lock(descriptor) is False or not os.fstat(descriptor).st_nlink:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _lock(descriptor: int) -> bool | None:
     """Whether a lock could be taken; None where the system has none."""
-    if fcntl is None or descriptor is None:
+    if fcntl is None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

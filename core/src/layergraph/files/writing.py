@@ -50,7 +50,7 @@ class Written:
         the disk as well, but for files that are removed.
         """
         folder = self._target.parent
-        with exclusive(folder) as locked:
+        with exclusive(self._target) as locked:
             old = list(obsolete(self._names, locked))
             new = [name for name in self._names if not (folder / name).exists()]
             try:
