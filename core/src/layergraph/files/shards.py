@@ -110,7 +110,7 @@ def obsolete(target: Path, new: Collection[str], alone: bool) -> list[Path]:
     # The index and the one file tell what the model is, so they go first.
     there = [path for path in (target, index) if status(path) and path.name not in new]
     own = re.compile(rf"{re.escape(target.stem)}-\d{{5}}-of-\d{{5}}-[0-9a-f]{{12}}\.safetensors")
-    names = set(_own_index(index).files) if status(index) else set()
+    names = set(_own_files(index))
     if alone:
         names.update(each.name for each in target.parent.iterdir())
     shards = sorted(name for name in names if own.fullmatch(name) and name not in new)
@@ -128,17 +128,21 @@ def _named_elsewhere(index: Path) -> set[str]:
     return names
 
 
-def _own_index(path: Path) -> Index:
+def _own_files(path: Path) -> list[str]:
+    """The files that an index of layergraph names; none if it is not there."""
     try:
         index = read_index(path, DEFAULT_LIMITS)
-    except FileError:
+    except FileError as error:
+        # It may also have gone just before, or its name may be too long for a file.
+        if isinstance(error.__cause__, FileNotFoundError) or status(path) is None:
+            return []
         index = None
     if index is None or index.save is None:
         raise FileError(
             f"{shown(path)}: another program wrote this index of a model of the same name; move it "
             "away, or save under another name"
         )
-    return index
+    return index.files
 
 
 def index_path(path: Path) -> Path:

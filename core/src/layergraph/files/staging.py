@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from layergraph.files.faults import FaultError
 
@@ -73,35 +74,34 @@ def exclusive(target: Path) -> Iterator[bool]:
     """
     path = target.with_name(_prefix(target) + _LOCK)
     end = time.monotonic() + _PATIENCE
-    while (descriptor := _turn(path)) is None:
-        if time.monotonic() > end:
-            message = f"another save has been moving files for {_PATIENCE:.0f} seconds"
-            raise FaultError(None, message, "try again, or save under another name")
+    while time.monotonic() < end:
+        with path.open("ab") as file:
+            # Another save may have removed it before it was locked here.
+            if (locked := _lock(file)) is not False and _is_at(file, path):
+                try:
+                    yield bool(locked)
+                finally:
+                    # Before the lock goes with the file: a process that was forked has that too.
+                    with suppress(OSError):
+                        path.unlink()
+                return
         time.sleep(0.01)
-    try:
-        yield _lock(descriptor) is True
-    finally:
-        # Before the lock goes with the descriptor: a process that was forked has that too.
-        with suppress(OSError):
-            path.unlink()
-        os.close(descriptor)
+    message = f"another save has been moving files for {_PATIENCE:.0f} seconds"
+    raise FaultError(None, message, "try again, or save under another name")
 
 
-def _turn(path: Path) -> int | None:
-    """A file that is open and locked, where there are locks; None if another save has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    if _lock(descriptor) is False or not os.fstat(descriptor).st_nlink:
-        os.close(descriptor)
-        return None
-    return descriptor
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
 
 
-def _lock(descriptor: int) -> bool | None:
+def _lock(file: BinaryIO) -> bool | None:
     """Whether a lock could be taken; None where the system has none."""
     if fcntl is None:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
@@ -130,9 +130,8 @@ def _locked(target: Path, stack: ExitStack) -> Path | None:
         file = stack.enter_context((folder / _LOCK).open("xb"))
     except FileNotFoundError:
         return None
-    if _lock(file.fileno()) is False or not os.fstat(file.fileno()).st_nlink:
-        return None
-    return folder
+    is_own = _lock(file) is not False and (folder / _LOCK).exists()
+    return folder if is_own else None
 
 
 def _abandoned(target: Path) -> Iterator[Path]:
@@ -140,18 +139,14 @@ def _abandoned(target: Path) -> Iterator[Path]:
     for folder in _folders(target):
         try:
             # Network file systems lock only what is opened to be written.
-            descriptor = os.open(folder / _LOCK, os.O_RDWR)
+            with (folder / _LOCK).open("r+b") as file:
+                if _lock(file):
+                    yield folder
         except FileNotFoundError:
             with suppress(OSError):
                 folder.rmdir()
-            continue
         except OSError:
-            continue
-        try:
-            if _lock(descriptor):
-                yield folder
-        finally:
-            os.close(descriptor)
+            pass  # it belongs to another user
 
 
 def _empty(folder: Path) -> None:
