@@ -16,7 +16,7 @@ from layergraph.files.document import from_document, functions
 from layergraph.files.faults import FaultError, PathName, Spot, expect_fields, reading, shown
 from layergraph.files.forms import find, state
 from layergraph.files.limits import Limits
-from layergraph.files.paths import is_folder, open_file, to_path, within
+from layergraph.files.paths import open_file, to_path, within
 from layergraph.files.shards import INDEX_SUFFIX, SAVE_KEY, read_index
 from layergraph.files.text import parse, whole
 from layergraph.files.values import decode_bytes
@@ -110,7 +110,7 @@ def opened(given: PathName, limits: Limits, call: str = "load(path)") -> Iterato
     with ExitStack() as stack:
         found, parts = _settled(path, limits, stack)
         model = _of_parts(found, parts) if parts else _of_text(found, limits)
-        if parts and is_folder(path):
+        if parts and found != path and found.parent == path:
             _expect_same_text(path, model, limits)
         yield model
 

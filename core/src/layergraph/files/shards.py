@@ -130,12 +130,13 @@ def _named_elsewhere(index: Path) -> set[str]:
 
 def _own_files(path: Path) -> list[str]:
     """The files that an index of layergraph names; none if it is not there."""
+    if status(path) is None:
+        return []
     try:
         index = read_index(path, DEFAULT_LIMITS)
     except FileError as error:
-        # It may also have gone just before, or its name may be too long for a file.
-        if isinstance(error.__cause__, FileNotFoundError) or status(path) is None:
-            return []
+        if isinstance(error.__cause__, FileNotFoundError):
+            return []  # it went just now
         index = None
     if index is None or index.save is None:
         raise FileError(
