@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from layergraph.errors import InvalidIrError, Place, Problem
-from layergraph.ir.graph import Edge, Graph, Implementation, Node, TensorSpec
+from layergraph.ir.graph import (
+    Edge,
+    Graph,
+    Implementation,
+    Node,
+    TensorSpec,
+    with_arguments,
+)
 from layergraph.ir.hierarchy import children_to_state
 from layergraph.ir.mapping import ROOT, Implementations
 from layergraph.ir.values import copied
@@ -178,9 +185,11 @@ class _Reader:
     def graph(self, place: Place, entry: Mapping[Any, Any]) -> Graph:
         nodes = self.mapping(place.at("nodes"), entry.get("nodes", {}), "nodes by name")
         edges = self.mapping(place.at("edges"), entry.get("edges", {}), "edges by (src, sink)")
-        return Graph(
-            nodes={name: self.node(place, name, node) for name, node in nodes.items()},
-            edges={pair: self.edge(place, pair, edge) for pair, edge in edges.items()},
+        return with_arguments(
+            Graph(
+                nodes={name: self.node(place, name, node) for name, node in nodes.items()},
+                edges={pair: self.edge(place, pair, edge) for pair, edge in edges.items()},
+            )
         )
 
     def node(self, place: Place, key: object, form: object) -> Node:
@@ -206,6 +215,8 @@ class _Reader:
     def edge(self, place: Place, key: object, form: object) -> Edge:
         place = place.at("edge", key)
         entry = self.mapping(place, form, "fields")
+        if "sink" not in entry and "dst" in entry:
+            entry["sink"] = entry.pop("dst")
         src, sink = self.text(place, entry, "src"), self.text(place, entry, "sink")
         if key != (src, sink):
             self.problems.append(

@@ -49,8 +49,9 @@ class Node:
             (``"torch.flatten"``). Of a state: its key in the state dict of the whole model. Of a
             call: the name of the implementation.
         args: positional arguments: nested plain values in which a :class:`Ref` stands for the value
-            of another node. None says that they are the node's predecessors, in edge order, or,
-            where there are arguments by name, that there are none.
+            of another node. None says that the node reads its one predecessor, or nothing; with
+            arguments by name, that there are none. A node that reads several has to say which is
+            which: the order of edges decides nothing.
         kwargs: arguments by name, likewise. Of an input, instead, what is known of it: ``default``,
             what it is where it is not given; ``fixed``, the one value that it may have; ``rank``
             and ``dtype``, which the graph was captured for.
@@ -74,8 +75,8 @@ class Node:
 class Graph:
     """Nodes and what goes from one to another.
 
-    Two graphs are equal if their nodes and edges are, in the same order: the order of nodes is that
-    of execution, the order of edges that of arguments.
+    Two graphs are equal if their nodes and edges are, in the same order: that of nodes is the order
+    of execution.
 
     Attributes:
         nodes: name to node, in execution order.
@@ -237,8 +238,9 @@ class Implementation(Graph):
             model. None for a leaf, whose handler speaks for everything inside it. A handler of a
             container gives an empty dict, and gets its children captured and rebuilt.
         tensors: name of a tensor of this very module to what has to be said of it.
-        training: the module's mode, where it is not that of the module around it (for the model
-            itself: where it is not training).
+        training: the module's mode. Only where it trains, and the module around it too, that goes
+            without saying. Where an IR is made of implementations that do not say, they take after
+            those around them.
     """
 
     type: str
@@ -290,8 +292,7 @@ def returned(args: tuple[Value, ...]) -> Value:
 def wired(nodes: Iterable[Node]) -> Graph:
     """The graph of nodes, with the edges that their arguments name.
 
-    Arguments that the edges say just as well (each a reference, each to another node) are left
-    unsaid.
+    The one argument of a node that its one edge says just as well is left unsaid.
 
     Args:
         nodes: in execution order, each with its arguments given.
@@ -300,13 +301,33 @@ def wired(nodes: Iterable[Node]) -> Graph:
     edges: dict[tuple[str, str], Edge] = {}
     for node in nodes:
         name, args = node.name, node.args or ()
-        sources = dict.fromkeys(refs(*args, *node.kwargs.values()))
+        sources = refs(*args, *node.kwargs.values())
         for src in sources:
             edges[src, name] = Edge(src, name)
-        listed = args
+        said: tuple[Value, ...] | None = args
         if node.type == OUTPUT and len(args) == 1 and type(args[0]) is tuple and len(args[0]) > 1:
-            listed = args[0]
-        said_by_edges = len(sources) == len(listed) and all(type(arg) is Ref for arg in listed)
-        said = None if said_by_edges and not node.kwargs else args
+            said = args[0] if reads_each_once(args[0]) else args
+        if len(said) < 2 and not node.kwargs and all(type(arg) is Ref for arg in said):
+            said = None
         named[name] = Node(name, node.type, node.implementation, said, node.kwargs, node.data)
     return Graph(nodes=named, edges=edges)
+
+
+def reads_each_once(args: tuple[Value, ...]) -> bool:
+    """Whether arguments are references to other nodes, each to another one."""
+    return all(type(arg) is Ref for arg in args) and len(set(args)) == len(args)
+
+
+def with_arguments(graph: Graph) -> Graph:
+    """The graph, in which each node that reads several others says so in its arguments.
+
+    In the dict form and in files the order of the edges may say it; in memory it does not.
+    """
+    reads: dict[str, list[str]] = {}
+    for edge in graph.edges.values():
+        reads.setdefault(edge.sink, []).append(edge.src)
+    for name, sources in reads.items():
+        node = graph.nodes.get(name) if len(sources) > 1 else None
+        if node is not None and node.args is None and not node.kwargs:
+            node.args = tuple([Ref(src) for src in sources])
+    return graph

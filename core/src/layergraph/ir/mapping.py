@@ -8,6 +8,7 @@ from dataclasses import replace
 from layergraph.errors import InvalidIrError, Place, Problem
 from layergraph.ir.graph import Implementation
 from layergraph.ir.hierarchy import derive_children
+from layergraph.ir.modes import modes, own_mode
 
 ROOT = "root"
 
@@ -54,6 +55,17 @@ class Implementations(Mapping[str, Implementation]):
             implementation = self._implementations[name]
             if implementation.children != children:
                 self._implementations[name] = replace(implementation, children=children)
+        self._say_modes()
+
+    def _say_modes(self) -> None:
+        """Let each implementation that does not train say so itself: it may be taken out."""
+        if all(each.training is not False for each in self._implementations.values()):
+            return
+        for name, (training, around) in modes(self._implementations, self.root).items():
+            implementation = self._implementations[name]
+            own = own_mode(training=training, around=around)
+            if implementation.training is None and own is not None:
+                self._implementations[name] = replace(implementation, training=own)
 
     def __getitem__(self, name: str) -> Implementation:
         return self._implementations[name]

@@ -370,6 +370,13 @@ def _check_arguments(
 ) -> None:
     if node.args is None and not node.kwargs:
         named = predecessors
+        if len(named) > 1:
+            listed = " and ".join(map(repr, named[:3])) + (" …" if len(named) > 3 else "")
+            problems.add(
+                place,
+                f"it reads {listed}, and its arguments do not say which is which",
+                f"give it args, as in ({', '.join(f'Ref({name!r})' for name in named[:2])})",
+            )
     else:
         named = list(dict.fromkeys(refs(*(node.args or ()), *node.kwargs.values())))
     for name in named:

@@ -33,6 +33,7 @@ from layergraph.ir import (
     wired,
 )
 from layergraph.ir import Value as Plain
+from layergraph.ir.modes import own_mode
 from layergraph.state import describe_constant
 from layergraph.torch2ir.calls import (
     Call,
@@ -251,7 +252,7 @@ class _Folding:
                     if surveyed.is_leaf
                     else {name: self.name_of(child) for name, child in surveyed.children.items()},
                     tensors=tensors[surveyed.path] | implementation.tensors,
-                    training=training if training != around else None,
+                    training=own_mode(training=training, around=around),
                 )
             )
         return Ir(implementations, self._root_name)
