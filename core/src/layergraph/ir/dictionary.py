@@ -55,6 +55,8 @@ def _implementation_to_dict(
     form |= _graph_to_dict(implementation)
     if implementation.evaluation is not None:
         form["evaluation"] = _graph_to_dict(implementation.evaluation)
+        if implementation.differs is not None:
+            form["evaluation"]["differs"] = sorted(implementation.differs)
     return form
 
 
@@ -158,11 +160,12 @@ class _Reader:
             entry = {"name": key, "type": ""}
         tensors = self.mapping(place.at("tensors"), entry.get("tensors", {}), "tensors by name")
         graph = self.graph(place, entry)
-        evaluation = entry.get("evaluation")
+        evaluation, differs = entry.get("evaluation"), None
         if evaluation is not None:
             within = place.at("evaluation")
             form = self.mapping(within, evaluation, "nodes and edges")
-            for field in form.keys() - set(GRAPH_FIELDS):
+            differs = self.differs(within, form)
+            for field in form.keys() - {*GRAPH_FIELDS, "differs"}:
                 self.problems.append(
                     Problem(within, f"{field!r} is no part of a graph", "write nodes and edges")
                 )
@@ -177,10 +180,22 @@ class _Reader:
             nodes=graph.nodes,
             edges=graph.edges,
             evaluation=evaluation,
+            differs=differs,
             children=children,
             tensors={name: self.tensor(place, name, spec) for name, spec in tensors.items()},
             training=entry.get("training"),
         )
+
+    def differs(self, place: Place, form: Mapping[Any, Any]) -> set[str] | None:
+        names = form.get("differs")
+        if names is None:
+            return None
+        if isinstance(names, list | tuple | set) and all(isinstance(each, str) for each in names):
+            return set(names)
+        self.problems.append(
+            Problem(place, f"its 'differs' is {names!r:.60}", "list the names of nodes")
+        )
+        return None
 
     def graph(self, place: Place, entry: Mapping[Any, Any]) -> Graph:
         nodes = self.mapping(place.at("nodes"), entry.get("nodes", {}), "nodes by name")

@@ -234,6 +234,9 @@ class Implementation(Graph):
         name: the path of the module in the model (``"layer1.0.conv1"``).
         evaluation: the graph in evaluation mode, where that is another one; ``nodes`` and ``edges``
             are the graph in training mode then.
+        differs: the names of the nodes that are not the same in both graphs, as they were when the
+            IR was made. An edit that makes more of them differ has been made in one graph only, and
+            is refused; add the names of those that are meant to.
         children: name of a child module to the name of its implementation, in the order of the
             model. None for a leaf, whose handler speaks for everything inside it. A handler of a
             container gives an empty dict, and gets its children captured and rebuilt.
@@ -247,6 +250,7 @@ class Implementation(Graph):
     data: dict[str, Value] = field(default_factory=dict)
     name: str = field(default="", kw_only=True)
     evaluation: Graph | None = field(default=None, kw_only=True)
+    differs: set[str] | None = field(default=None, kw_only=True)
     children: dict[str, str] | None = field(default=None, kw_only=True)
     tensors: dict[str, TensorSpec] = field(default_factory=dict, kw_only=True)
     training: bool | None = field(default=None, kw_only=True)
@@ -311,6 +315,19 @@ def wired(nodes: Iterable[Node]) -> Graph:
             said = None
         named[name] = Node(name, node.type, node.implementation, said, node.kwargs, node.data)
     return Graph(nodes=named, edges=edges)
+
+
+def differing(one: Graph, other: Graph) -> set[str]:
+    """The names of the nodes that are not the same in two graphs, or not in both."""
+    told = [
+        {
+            # As text, 1 is not True and nan is nan.
+            name: repr((node.type, node.implementation, args[name], node.kwargs))
+            for name, node in graph.nodes.items()
+        }
+        for graph, args in ((one, one.arguments()), (other, other.arguments()))
+    ]
+    return {name for name in told[0].keys() | told[1] if told[0].get(name) != told[1].get(name)}
 
 
 def reads_each_once(args: tuple[Value, ...]) -> bool:

@@ -23,6 +23,7 @@ from layergraph.ir.graph import (
     Implementation,
     Node,
     TensorSpec,
+    differing,
 )
 from layergraph.ir.hierarchy import Ancestry
 from layergraph.ir.mapping import Implementations
@@ -72,6 +73,7 @@ def find_problems(ir: Implementations) -> list[Problem]:
         for implementation in ir.values():
             for place, graph in _places(implementation):
                 _check_graph(problems, place, graph)
+            _check_differences(problems, implementation)
         _check_hierarchy(problems, ir)
     if not problems.found:
         _check_calls(problems, ir)
@@ -137,6 +139,7 @@ _IMPLEMENTATION = _Fields(
     children=(dict, _NONE),
     tensors=(dict,),
     evaluation=(Graph, _NONE),
+    differs=(set, _NONE),
 )
 _NODE = _Fields(
     name=(str,),
@@ -363,6 +366,24 @@ def _check_graph(problems: _Problems, place: Place, graph: Graph) -> None:
     for node in graph.nodes.values():
         _check_arguments(problems, (place, "node", node.name), graph, node, reads[node.name])
     _check_cycles(problems, place, graph)
+
+
+def _check_differences(problems: _Problems, implementation: Implementation) -> None:
+    """Whether an edit was made in one of two graphs only."""
+    evaluation, known = implementation.evaluation, implementation.differs
+    if evaluation is None or known is None:
+        return
+    for name in sorted(differing(implementation, evaluation) - known):
+        what = "is not the same in both graphs"
+        if name not in evaluation.nodes:
+            what = "is not in the graph for evaluation"
+        elif name not in implementation.nodes:
+            what = "is only in the graph for evaluation"
+        problems.add(
+            (_place(implementation), "node", name),
+            f"it {what}, and was not when the IR was made",
+            f"make the same edit in both nodes and evaluation.nodes, or add {name!r} to differs",
+        )
 
 
 def _check_arguments(
