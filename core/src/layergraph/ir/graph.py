@@ -308,11 +308,10 @@ def wired(nodes: Iterable[Node]) -> Graph:
         sources = refs(*args, *node.kwargs.values())
         for src in sources:
             edges[src, name] = Edge(src, name)
-        said: tuple[Value, ...] | None = args
         if node.type == OUTPUT and len(args) == 1 and type(args[0]) is tuple and len(args[0]) > 1:
-            said = args[0] if reads_each_once(args[0]) else args
-        if len(said) < 2 and not node.kwargs and all(type(arg) is Ref for arg in said):
-            said = None
+            args = args[0] if reads_each_once(args[0]) else args
+        is_said = len(args) < 2 and not node.kwargs and all(type(arg) is Ref for arg in args)
+        said = None if is_said else args
         named[name] = Node(name, node.type, node.implementation, said, node.kwargs, node.data)
     return Graph(nodes=named, edges=edges)
 
