@@ -74,6 +74,7 @@ class _Irs:
         if was is not now:
             yield ("training",), was, now
         yield from compare_mappings(("data",), one.data, other.data)
+        yield from compare_mappings(("kept_modes",), one.kept_modes, other.kept_modes)
         tensors = {each: self._matching.tensor(spec) for each, spec in one.tensors.items()}
         yield from _compare_tensors(tensors, other.tensors)
         yield from self._children(name, one.children, other.children)

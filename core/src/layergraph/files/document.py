@@ -20,7 +20,7 @@ WriteValue = Callable[[TensorSpec], Any]
 ReadValue = Callable[[Any, Spot], bytes]
 
 _GRAPH = "nodes edges"
-_IMPLEMENTATION = f"data training children tensors {_GRAPH} evaluation"
+_IMPLEMENTATION = f"data training kept_modes children tensors {_GRAPH} evaluation"
 _TENSOR = {"shape": list, "stride": list, "requires_grad": bool, "persistent": bool}
 
 
@@ -58,6 +58,8 @@ def _implementation(
         form["data"] = _encoded(each.data)
     if training is not None:
         form["training"] = training
+    if each.kept_modes:
+        form["kept_modes"] = [list(pair) for pair in each.kept_modes.items()]
     if each.children is not None:
         form["children"] = [list(pair) for pair in each.children.items()]
     if each.tensors:
@@ -214,7 +216,21 @@ def _read_implementation(form: Any, spot: Spot, read_value: ReadValue) -> Implem
         training=expect(fields["training"], bool, (spot, "training"), "true or false")
         if "training" in fields
         else None,
+        kept_modes=_kept_modes(fields.get("kept_modes", []), (spot, "kept_modes")),
     )
+
+
+def _kept_modes(form: Any, spot: Spot) -> dict[str, bool | None]:
+    kept: dict[str, bool | None] = {}
+    for index, pair in enumerate(expect(form, list, spot, "an array of modes")):
+        here = (spot, index)
+        if len(expect(pair, list, here, "a path and a mode")) != 2:
+            raise FaultError(here, f"there are {len(pair)} items", "write a path and a mode")
+        path = expect(pair[0], str, (here, 0), "a path")
+        if path in kept:
+            raise FaultError(here, f"the path {path!r} is there before", "write it once")
+        kept[path] = None if pair[1] is None else expect(pair[1], bool, (here, 1), "true or false")
+    return kept
 
 
 def _children(form: Any, spot: Spot) -> dict[str, str]:

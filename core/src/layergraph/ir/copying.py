@@ -22,6 +22,7 @@ def copied_implementation(each: Implementation) -> Implementation:
         children=None if each.children is None else dict(each.children),
         tensors={name: replace(spec) for name, spec in each.tensors.items()},
         training=each.training,
+        kept_modes=dict(each.kept_modes),
     )
 
 

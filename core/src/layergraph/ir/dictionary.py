@@ -29,6 +29,7 @@ IMPLEMENTATION_FIELDS = (
     "children",
     "tensors",
     "training",
+    "kept_modes",
 )
 
 
@@ -50,6 +51,8 @@ def _implementation_to_dict(
         form["children"] = dict(children)
     if implementation.training is not None:
         form["training"] = implementation.training
+    if implementation.kept_modes:
+        form["kept_modes"] = dict(implementation.kept_modes)
     if implementation.tensors:
         form["tensors"] = {name: spec.said() for name, spec in implementation.tensors.items()}
     form |= _graph_to_dict(implementation)
@@ -184,6 +187,9 @@ class _Reader:
             children=children,
             tensors={name: self.tensor(place, name, spec) for name, spec in tensors.items()},
             training=entry.get("training"),
+            kept_modes=self.mapping(
+                place.at("kept_modes"), entry.get("kept_modes", {}), "modes by path"
+            ),
         )
 
     def differs(self, place: Place, form: Mapping[Any, Any]) -> set[str] | None:

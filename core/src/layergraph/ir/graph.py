@@ -244,6 +244,9 @@ class Implementation(Graph):
         training: the module's mode. Only where it trains, and the module around it too, that goes
             without saying. Where an IR is made of implementations that do not say, they take after
             those around them.
+        kept_modes: the paths, from this module, of modules that its ``train()`` and ``eval()`` keep
+            in a mode of their own, to that mode, or to None where they leave it as it is. The empty
+            path is the module itself. It serves compositions; a layer's own class sees to it.
     """
 
     type: str
@@ -254,6 +257,7 @@ class Implementation(Graph):
     children: dict[str, str] | None = field(default=None, kw_only=True)
     tensors: dict[str, TensorSpec] = field(default_factory=dict, kw_only=True)
     training: bool | None = field(default=None, kw_only=True)
+    kept_modes: dict[str, bool | None] = field(default_factory=dict, kw_only=True)
 
     @property
     def attributes(self) -> dict[str, Value]:
@@ -275,6 +279,7 @@ class Implementation(Graph):
             None if self.children is None else list(self.children.items()),
             list(self.tensors.items()),
             self.training,
+            self.kept_modes,
         )
 
     def __repr__(self) -> str:

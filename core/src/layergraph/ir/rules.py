@@ -140,6 +140,7 @@ _IMPLEMENTATION = _Fields(
     tensors=(dict,),
     evaluation=(Graph, _NONE),
     differs=(set, _NONE),
+    kept_modes=(dict,),
 )
 _NODE = _Fields(
     name=(str,),
@@ -187,16 +188,28 @@ def _check_said(problems: _Problems, name: str, implementation: Implementation) 
     if implementation.name != name:
         problems.add(place, f"its name is {implementation.name!r}", "key it by its name")
     wrong = problems.wrong_fields(place, implementation, _IMPLEMENTATION)
-    if "type" not in wrong and not implementation.type:
+    if implementation.type == "":
         problems.add(place, "its type is empty", "name the kind of layer")
     if "data" not in wrong:
         _check_data(problems, place, implementation.data, IMPLEMENTATION_FIELDS)
     if "children" not in wrong:
         _check_children(problems, place, implementation.children or {})
+    if "kept_modes" not in wrong:
+        _check_kept_modes(problems, place, implementation.kept_modes)
     if "tensors" not in wrong:
         for tensor, spec in implementation.tensors.items():
             _check_tensor(problems, (place, "tensor", tensor), implementation, tensor, spec)
     return True
+
+
+def _check_kept_modes(problems: _Problems, place: Place, kept: Mapping[str, bool | None]) -> None:
+    for path, mode in kept.items():
+        if type(path) is not str or type(mode) not in (bool, _NONE):
+            problems.add(
+                place,
+                f"it keeps {path!r} in the mode {mode!r}",
+                "map paths of modules to True, False or None",
+            )
 
 
 def _check_graphs_fields(problems: _Problems, implementation: Implementation) -> None:

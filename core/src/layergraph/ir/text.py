@@ -34,6 +34,9 @@ def lines(ir: Implementations) -> Iterator[str]:
 
 def _implementation(implementation: Implementation, training: bool | None) -> Iterator[str]:
     yield f"{implementation.name}: {layer_text(implementation, training)}"
+    for path, mode in implementation.kept_modes.items():
+        kept = "as it is" if mode is None else "training" if mode else "not training"
+        yield f"    train() keeps {path or 'itself'}: {kept}"
     for name, spec in implementation.tensors.items():
         yield f"    {name}: {spec!r}"
     for graph in implementation.graphs:

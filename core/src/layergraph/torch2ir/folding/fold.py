@@ -47,6 +47,7 @@ from layergraph.torch2ir.calls import (
     values_in,
 )
 from layergraph.torch2ir.folding.interfaces import Interface, interfaces
+from layergraph.torch2ir.overrides import overridden
 from layergraph.torch2ir.survey import Survey, Surveyed
 
 GETITEM = "operator.getitem"
@@ -193,8 +194,13 @@ class _Folding:
             return False
         called = [item for item in scope.items if isinstance(item, Scope)]
         return self._is_plain(scope) and all(
-            item not in self._dissolved and self._is_plain(item) for item in called
+            item not in self._dissolved and self._is_plain(item) and not self._calls_itself(item)
+            for item in called
         )
+
+    def _calls_itself(self, scope: Scope) -> bool:
+        """Whether a module has code around its forward, which its caller runs in the graph."""
+        return "__call__" in overridden(self._survey.at(scope.path).module)
 
     def _is_plain(self, scope: Scope) -> bool:
         interface = self.interfaces[scope]
@@ -252,6 +258,7 @@ class _Folding:
                     if surveyed.is_leaf
                     else {name: self.name_of(child) for name, child in surveyed.children.items()},
                     tensors=tensors[surveyed.path] | implementation.tensors,
+                    kept_modes=surveyed.kept_modes,
                     training=own_mode(training=training, around=around),
                 )
             )
