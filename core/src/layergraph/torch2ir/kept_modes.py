@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,12 +19,19 @@ Modes = dict[str, bool | None]
 """Modules by their paths, to the mode that ``train()`` gives them; None: it leaves them theirs."""
 
 
-def tried_modes(module: nn.Module, names: frozenset[str]) -> Modes:
+def tried_modes(module: nn.Module, names: frozenset[str], modules: list[nn.Module]) -> Modes:
     """What ``train()`` and ``eval()`` make of the modes of a module and those inside.
+
+    Args:
+        module: the module.
+        names: the methods that it overrides.
+        modules: itself and all that are inside.
 
     Raises:
         CaptureError: they do more than to keep some modules in a mode of their own.
     """
+    if _only_passes_on(module, names, modules):
+        return {}
     inside = {path: each for path, each in module.named_modules() if "training" in vars(each)}
     seen = [
         (start, *_tried(module, names, inside, start, mode))
@@ -43,6 +51,99 @@ def tried_modes(module: nn.Module, names: frozenset[str]) -> Modes:
             what = f"gives {path or 'itself'!r} a mode that depends on the one before"
             raise refusal("train", what)
     return kept
+
+
+def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.Module]) -> bool:
+    """Whether ``train()`` and ``eval()`` do no more than torch's: most overrides call these.
+
+    To take little time, the children are switched here, once they are asked to.
+    """
+    children = list(module.children())
+    if any("train" in vars(each) for each in children):
+        return False
+    parameters = [each for own in modules for each in own._parameters.values() if each is not None]
+    wants = [each.requires_grad for each in parameters]
+    data = [each.detach() for each in parameters]
+    before = [(vars(each), vars(each).copy()) for each in modules]
+    inside = [(each, list(map(vars, modules_in(each)))) for each in children]
+
+    def is_as_before() -> bool:
+        for each in children:
+            vars(each).pop("train", None)
+        for members, contents in before:
+            members["training"] = contents["training"]
+        return (
+            all(are_the_same(*pair) for pair in before)
+            and [each.requires_grad for each in parameters] == wants
+            and all(map(torch.Tensor.is_set_to, parameters, data))
+        )
+
+    try:
+        return all(
+            _passes_on(module, inside, mode, switch) and is_as_before()
+            for mode in (True, False)
+            for switch in _switches(module, names, mode)
+        )
+    except (Exception, SystemExit):
+        return False
+    finally:
+        if not is_as_before():
+            for holder, contents in before:
+                fill(holder, contents)
+            for parameter, wanted, its in zip(parameters, wants, data, strict=True):
+                parameter.requires_grad_(wanted).data = its
+
+
+def _switches(
+    module: nn.Module, names: frozenset[str], mode: bool
+) -> Iterator[Callable[[], object]]:
+    """What the class has in the places of ``train(mode)`` and ``eval()``."""
+    if "train" in names:
+        yield partial(module.train, mode)
+    if "eval" in names and not mode:
+        yield module.eval
+
+
+def _passes_on(
+    module: nn.Module,
+    inside: list[tuple[nn.Module, list[dict[str, Any]]]],
+    mode: bool,
+    switch: Callable[[], object],
+) -> bool:
+    asked: list[tuple[nn.Module, bool]] = []
+    members = [vars(module), *(each for _, own in inside for each in own)]
+    for each in members:
+        each["training"] = not mode
+    for child, own in inside:
+        vars(child)["train"] = partial(_switched, asked, child, own)
+    with NothingChanged("train"):
+        switch()
+    all_switched = all(each["training"] is mode for each in members)
+    return all_switched and asked == [(child, mode) for child, _ in inside]
+
+
+def _switched(
+    asked: list[tuple[nn.Module, bool]],
+    child: nn.Module,
+    members: list[dict[str, Any]],
+    mode: bool = True,
+) -> nn.Module:
+    asked.append((child, mode))
+    for each in members:
+        each["training"] = mode
+    return child
+
+
+def modules_in(module: nn.Module) -> list[nn.Module]:
+    """A module and all inside it, each once."""
+    found = {id(module): module}
+    stack = [module]
+    while stack:
+        for each in stack.pop()._modules.values():
+            if each is not None and id(each) not in found:
+                found[id(each)] = each
+                stack.append(each)
+    return list(found.values())
 
 
 def _tried(

@@ -22,6 +22,7 @@ from layergraph.torch2ir.changes import fill
 from layergraph.torch2ir.kept_modes import (
     Modes,
     NothingChanged,
+    modules_in,
     refusal,
     takes,
     tried_modes,
@@ -58,7 +59,13 @@ def overridden(module: nn.Module) -> frozenset[str]:
     """The methods that a module has in place of torch's, by its class or by assignment."""
     cls: Any = type(module)
     of_class = _of_class(cls)
-    return of_class | (vars(module).keys() & _TRIED)
+    return of_class | assigned(module)
+
+
+def assigned(module: nn.Module) -> set[str]:
+    """The methods that a module itself has in place of its class's."""
+    # An attribute that only has the name of a method, such as a type, is none.
+    return {name for name in vars(module).keys() & _TRIED if callable(vars(module)[name])}
 
 
 @functools.lru_cache(maxsize=4096)
@@ -83,8 +90,9 @@ def kept_modes(module: nn.Module, *, is_root: bool) -> Modes:
         return {}
     if is_root and "__call__" in names:
         raise refusal("__call__", "runs code around forward; put that code into forward")
+    inside = modules_in(module)
     for name in sorted(names & _CASTS.keys()):
-        _try_cast(module, name)
+        _try_cast(module, name, inside)
     for name in sorted(names & _ON_COPY.keys()):
         for args in _ON_COPY[name]:
             _compare_after(module, name, args)
@@ -92,26 +100,25 @@ def kept_modes(module: nn.Module, *, is_root: bool) -> Modes:
         _compare_list(module, name)
     for name in sorted(names & {*_LOADS}):
         _try_load(module, name)
-    return tried_modes(module, names) if names & {"train", "eval"} else {}
+    return tried_modes(module, names, inside) if names & {"train", "eval"} else {}
 
 
 # --- casts and gradients ---
 
 
-def _try_cast(module: nn.Module, name: str) -> None:
+def _try_cast(module: nn.Module, name: str, inside: list[nn.Module]) -> None:
     """Whether a cast comes down to the same call of ``_apply`` as torch's."""
     method, dtype = getattr(module, name), _CASTS[name]
     args = (dtype,) if name in ("to", "type") else ()
-    if not takes(method, *args):
-        return
     asked: list[tuple[nn.Module, Any]] = []
 
     def note(fn: Any, recurse: bool = True, *, of: nn.Module) -> nn.Module:  # noqa: ARG001
         asked.append((of, fn))
         return of
 
-    before = [(vars(each), vars(each).copy()) for each in module.modules()]
-    for each in module.modules():
+    mine = vars(module).copy()
+    assigned_before = [vars(each).get("_apply") for each in inside]
+    for each in inside:
         vars(each)["_apply"] = functools.partial(note, of=each)
     try:
         with NothingChanged(name):
@@ -125,8 +132,11 @@ def _try_cast(module: nn.Module, name: str) -> None:
             raise
         return  # The model cannot be cast so.
     finally:
-        for members, contents in before:
-            fill(members, contents)
+        for each, own in zip(inside, assigned_before, strict=True):
+            del vars(each)["_apply"]
+            if own is not None:
+                vars(each)["_apply"] = own
+        fill(vars(module), mine)
     if made != [dtype]:
         raise refusal(name, "casts otherwise than torch's")
 
