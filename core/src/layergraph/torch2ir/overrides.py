@@ -141,24 +141,24 @@ def _try_cast(module: nn.Module, name: str, inside: list[nn.Module]) -> None:
         raise refusal(name, "casts otherwise than torch's")
 
 
-def _copied(module: nn.Module, name: str) -> nn.Module:
-    """A copy whose tensors take no memory."""
+def without_memory(module: nn.Module) -> nn.Module:
+    """A copy whose parameters and buffers are on the meta device."""
     memo: dict[int, Any] = {}
     for _, tensor, _ in all_tensors(module):
         twin = torch.empty_like(tensor, device="meta")
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
-    try:
-        return copy.deepcopy(module, memo)
-    except Exception as error:
-        raise refusal(name, f"cannot be tried on a copy: {first_line(error)}") from error
+    return copy.deepcopy(module, memo)
 
 
 def _compare_after(module: nn.Module, name: str, args: tuple[Any, ...]) -> None:
     """Compare what two calls leave of the tensors of copies: torch's method, and the module's."""
     told = []
     for own in (True, False):
-        copied = _copied(module, name)
+        try:
+            copied = without_memory(module)
+        except Exception as error:
+            raise refusal(name, f"cannot be tried on a copy: {first_line(error)}") from error
         for each in copied.parameters():
             each.grad = torch.zeros_like(each) if each.requires_grad else None
         method = getattr(nn.Module, name).__get__(copied) if own else getattr(copied, name)
