@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from layergraph.ir.names import Namer, is_parameter_name
-from layergraph.ir.values import Ref, Value, refs
+from layergraph.ir.values import Ref, Value, map_leaves, refs
 
 INPUT = "input"
 OUTPUT = "output"
@@ -321,17 +321,54 @@ def wired(nodes: Iterable[Node]) -> Graph:
     return Graph(nodes=named, edges=edges)
 
 
-def differing(one: Graph, other: Graph) -> set[str]:
-    """The names of the nodes that are not the same in two graphs, or not in both."""
-    told = [
-        {
-            # As text, 1 is not True and nan is nan.
-            name: repr((node.type, node.implementation, args[name], node.kwargs))
-            for name, node in graph.nodes.items()
-        }
-        for graph, args in ((one, one.arguments()), (other, other.arguments()))
+def differing(one: Graph, other: Graph, known: Collection[str] = ()) -> set[str]:
+    """The names of the nodes that are not the same in two graphs, or not in both.
+
+    Args:
+        one: a graph.
+        other: another.
+        known: nodes that are known to differ; that others read them in one graph only is no
+            difference of these.
+    """
+    ones, others = one.arguments(), other.arguments()
+    return {
+        name
+        for name in one.nodes.keys() | other.nodes.keys()
+        if name not in known
+        and (
+            name not in one.nodes
+            or name not in other.nodes
+            or _is_other(one.nodes[name], ones[name], other.nodes[name], others[name], known)
+        )
+    }
+
+
+def _is_other(
+    one: Node,
+    args: tuple[Value, ...],
+    other: Node,
+    other_args: tuple[Value, ...],
+    known: Collection[str],
+) -> bool:
+    # As text, 1 is not True and nan is nan.
+    texts = [
+        repr((node.type, node.implementation, given, node.kwargs))
+        for node, given in ((one, args), (other, other_args))
     ]
-    return {name for name in told[0].keys() | told[1] if told[0].get(name) != told[1].get(name)}
+    if texts[0] == texts[1]:
+        return False
+    reads = [refs(*args, *one.kwargs.values()), refs(*other_args, *other.kwargs.values())]
+    bare = [
+        repr((node.type, node.implementation, map_leaves(_unread, (given, node.kwargs))))
+        for node, given in ((one, args), (other, other_args))
+    ]
+    return bare[0] != bare[1] or any(
+        a != b and a not in known and b not in known for a, b in zip(*reads, strict=True)
+    )
+
+
+def _unread(leaf: Value) -> Value:
+    return None if type(leaf) is Ref else leaf
 
 
 def reads_each_once(args: tuple[Value, ...]) -> bool:

@@ -386,7 +386,7 @@ def _check_differences(problems: _Problems, implementation: Implementation) -> N
     evaluation, known = implementation.evaluation, implementation.differs
     if evaluation is None or known is None:
         return
-    for name in sorted(differing(implementation, evaluation) - known):
+    for name in sorted(differing(implementation, evaluation, known)):
         what = "is not the same in both graphs"
         if name not in evaluation.nodes:
             what = "is not in the graph for evaluation"
