@@ -387,14 +387,14 @@ def _check_differences(problems: _Problems, implementation: Implementation) -> N
     if evaluation is None or known is None:
         return
     for name in sorted(differing(implementation, evaluation, known)):
-        what = "is not the same in both graphs"
+        what = "is not the same in both graphs any more"
         if name not in evaluation.nodes:
             what = "is not in the graph for evaluation"
         elif name not in implementation.nodes:
             what = "is only in the graph for evaluation"
         problems.add(
             (_place(implementation), "node", name),
-            f"it {what}, and was not when the IR was made",
+            f"it {what}",
             f"make the same edit in both nodes and evaluation.nodes, or add {name!r} to differs",
         )
 
