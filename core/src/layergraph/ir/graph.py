@@ -371,9 +371,12 @@ def _unread(leaf: Value) -> Value:
     return None if type(leaf) is Ref else leaf
 
 
+_REFS = frozenset({Ref})
+
+
 def reads_each_once(args: tuple[Value, ...]) -> bool:
     """Whether arguments are references to other nodes, each to another one."""
-    return all(type(arg) is Ref for arg in args) and len(set(args)) == len(args)
+    return _REFS.issuperset(map(type, args)) and len({arg.node for arg in args}) == len(args)
 
 
 def with_arguments(graph: Graph) -> Graph:

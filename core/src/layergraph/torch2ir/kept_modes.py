@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -64,16 +66,20 @@ def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.M
     parameters = [each for own in modules for each in own._parameters.values() if each is not None]
     wants = [each.requires_grad for each in parameters]
     data = [each.detach() for each in parameters]
-    before = [(vars(each), vars(each).copy()) for each in modules]
+    members = [vars(each) for each in modules]
+    before = [each.copy() for each in members]
+    keys = list(chain.from_iterable(before))
+    values = list(chain.from_iterable(map(dict.values, before)))
     inside = [(each, list(map(vars, modules_in(each)))) for each in children]
 
     def is_as_before() -> bool:
         for each in children:
             vars(each).pop("train", None)
-        for members, contents in before:
-            members["training"] = contents["training"]
+        for now, was in zip(members, before, strict=True):
+            now["training"] = was["training"]
         return (
-            all(are_the_same(*pair) for pair in before)
+            list(chain.from_iterable(members)) == keys
+            and all(map(operator.is_, chain.from_iterable(map(dict.values, members)), values))
             and [each.requires_grad for each in parameters] == wants
             and all(map(torch.Tensor.is_set_to, parameters, data))
         )
@@ -88,8 +94,8 @@ def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.M
         return False
     finally:
         if not is_as_before():
-            for holder, contents in before:
-                fill(holder, contents)
+            for holder, was in zip(members, before, strict=True):
+                fill(holder, was)
             for parameter, wanted, its in zip(parameters, wants, data, strict=True):
                 parameter.requires_grad_(wanted).data = its
 

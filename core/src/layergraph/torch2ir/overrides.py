@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -91,8 +92,9 @@ def kept_modes(module: nn.Module, *, is_root: bool) -> Modes:
     if is_root and "__call__" in names:
         raise refusal("__call__", "runs code around forward; put that code into forward")
     inside = modules_in(module)
-    for name in sorted(names & _CASTS.keys()):
-        _try_cast(module, name, inside)
+    casts = sorted(names & _CASTS.keys())
+    if casts:
+        _try_casts(module, casts, inside)
     for name in sorted(names & _ON_COPY.keys()):
         for args in _ON_COPY[name]:
             _compare_after(module, name, args)
@@ -106,36 +108,42 @@ def kept_modes(module: nn.Module, *, is_root: bool) -> Modes:
 # --- casts and gradients ---
 
 
-def _try_cast(module: nn.Module, name: str, inside: list[nn.Module]) -> None:
-    """Whether a cast comes down to the same call of ``_apply`` as torch's."""
-    method, dtype = getattr(module, name), _CASTS[name]
-    args = (dtype,) if name in ("to", "type") else ()
+def _try_casts(module: nn.Module, names: Collection[str], inside: list[nn.Module]) -> None:
+    """Whether casts come down to the same call of ``_apply`` as torch's."""
     asked: list[tuple[nn.Module, Any]] = []
 
-    def note(fn: Any, recurse: bool = True, *, of: nn.Module) -> nn.Module:  # noqa: ARG001
+    def note(of: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:  # noqa: ARG001
         asked.append((of, fn))
         return of
 
-    mine = vars(module).copy()
-    assigned_before = [vars(each).get("_apply") for each in inside]
+    before = [vars(each).get("_apply") for each in inside]
     for each in inside:
-        vars(each)["_apply"] = functools.partial(note, of=each)
+        vars(each)["_apply"] = functools.partial(note, each)
+    try:
+        for name in names:
+            asked.clear()
+            _try_cast(module, name, asked)
+    finally:
+        for each, own in zip(inside, before, strict=True):
+            del vars(each)["_apply"]
+            if own is not None:
+                vars(each)["_apply"] = own
+
+
+def _try_cast(module: nn.Module, name: str, asked: list[tuple[nn.Module, Any]]) -> None:
+    dtype = _CASTS[name]
+    mine = vars(module).copy()
     try:
         with NothingChanged(name):
-            method(*args)
-        given = torch.empty(
-            1, dtype=torch.float32 if name == "half" else torch.float16, device="meta"
-        )
+            getattr(module, name)(*((dtype,) if name in ("to", "type") else ()))
+        other = torch.float32 if name == "half" else torch.float16
+        given = torch.empty(1, dtype=other, device="meta")
         made = [fn(given).dtype if of is module else None for of, fn in asked]
     except (Exception, SystemExit) as error:
         if isinstance(error, CaptureError):
             raise
         return  # The model cannot be cast so.
     finally:
-        for each, own in zip(inside, assigned_before, strict=True):
-            del vars(each)["_apply"]
-            if own is not None:
-                vars(each)["_apply"] = own
         fill(vars(module), mine)
     if made != [dtype]:
         raise refusal(name, "casts otherwise than torch's")
