@@ -35,6 +35,7 @@ from layergraph.ir import (
     map_leaves,
     refs,
 )
+from layergraph.ir.graph import with_arguments
 from layergraph.ir.values import copied, parts
 
 ALWAYS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -102,10 +103,11 @@ def graphs(draw, callees):
         nodes[name] = Node(name, kind, of, args, kwargs, draw(DATA))
         pairs += [(source, name) for source in sources]
     pairs = draw(st.permutations(list(dict.fromkeys(pairs))))
-    return Graph(
+    graph = Graph(
         nodes={name: nodes[name] for name in draw(st.permutations(names))},
         edges={pair: Edge(*pair, draw(DATA)) for pair in pairs},
     )
+    return with_arguments(graph)
 
 
 @st.composite

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -79,10 +79,53 @@ def _lower_tuple(
     value: tuple[Any, ...], read: Callable[[Any], Value], readable: Collection[type]
 ) -> Value:
     items = [lower(item, read, readable) for item in value]
-    fields = None if type(value) is tuple else getattr(value, "_fields", None)
-    if fields is None:
+    named = None if type(value) is tuple else record_of(type(value))
+    if named is None:
         return tuple(items)
-    return Record(type(value).__name__, dict(zip(fields, items, strict=True)))
+    name, fields = named
+    return Record(name, dict(zip(fields, items, strict=True)))
+
+
+SIZE = "torch.Size"
+_OF_TORCH = "torch.return_types"
+
+
+def record_of(kind: type) -> tuple[str, tuple[str, ...]] | None:
+    """The name and the fields of a class of named tuples; None if it is none.
+
+    Those that functions of torch give are known by the place where torch has them.
+    """
+    fields = getattr(kind, "_fields", None)
+    if fields is not None:
+        return kind.__name__, fields
+    if kind.__module__ == _OF_TORCH and issubclass(kind, tuple):
+        return f"{_OF_TORCH}.{kind.__name__}", kind.__match_args__  # type: ignore[attr-defined]
+    return None
+
+
+def size_record(sizes: Sequence[Value]) -> Record:
+    """The plain form of a ``torch.Size`` that a model returns."""
+    return Record(SIZE, {str(index): size for index, size in enumerate(sizes)})
+
+
+def class_of_torch(record: Record) -> type | None:
+    """The class of torch that a record names, which takes one tuple; None if torch has none.
+
+    Raises:
+        UnknownValueError: the class has other fields.
+    """
+    if record.type == SIZE:
+        return torch.Size
+    home, _, name = record.type.rpartition(".")
+    kind = getattr(torch.return_types, name, None) if home == _OF_TORCH else None
+    if not isinstance(kind, type):
+        return None
+    named = record_of(kind)
+    if named is None:
+        return None
+    if named != (record.type, tuple(record.fields)):
+        raise UnknownValueError(f"{record.type} with the fields {', '.join(record.fields)}")
+    return kind
 
 
 def _lower_dict(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import tempfile
+import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,12 +19,16 @@ from torch.utils import _pytree as pytree
 from layergraph.convert import to_ir, to_torch
 from layergraph.errors import AssumptionError, first_line
 from layergraph.ir import Ir
-from layergraph.torch2ir.running.outputs import opened
 from layergraph.torch2ir.running.questions import Values
+from layergraph.verifying.comparison import DifferenceError, compare, some
+from layergraph.verifying.inputs import Inputs, copied, drawn, tensors_of
+from layergraph.verifying.subject import Subject
+from layergraph.verifying.surroundings import other_settings, restored
 
 Status = Literal["passed", "failed", "refused", "skipped"]
 
-_SEED = 0
+# Models that seed themselves use small numbers.
+_FIRST_SEED = 0x5EED_1DEA
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +102,16 @@ def verify(
     Returns:
         A report; it says what failed, and so nothing is raised for it.
     """
+    for name, given, kind in (("args", args, tuple | list), ("kwargs", kwargs, Mapping)):
+        if given is not None and not isinstance(given, kind):
+            wanted = "a tuple of the positional arguments, as in (x,)"
+            wanted = wanted if name == "args" else "a dict of the named arguments"
+            raise TypeError(f"{name} is a {type(given).__name__}; give {wanted}")
     inputs = None if args is None and kwargs is None else (tuple(args or ()), dict(kwargs or {}))
     state = model.state_dict() if isinstance(model, nn.Module) else {}
-    devices = {each.device.index for each in _tensors([inputs, state]) if each.is_cuda}
-    with torch.random.fork_rng(sorted(devices)):
+    devices = {each.device.index for each in tensors_of([inputs, state]) if each.is_cuda}
+    with torch.random.fork_rng(sorted(devices)), restored():
         return _Verification(model, inputs, values, devices).run()
-
-
-class _FailedError(Exception):
-    """A check failed."""
 
 
 class _SkippedError(Exception):
@@ -113,7 +122,7 @@ class _Verification:
     def __init__(
         self,
         model: nn.Module,
-        inputs: _Inputs | None,
+        inputs: Inputs | None,
         values: Values,
         devices: Collection[int],
     ) -> None:
@@ -121,7 +130,8 @@ class _Verification:
         self._inputs = inputs
         self._values = values
         self._devices = devices
-        self._draw = torch.Generator().manual_seed(_SEED)
+        self._draw = torch.Generator().manual_seed(_FIRST_SEED)
+        self._seeds = itertools.count(_FIRST_SEED)
         self._report = Report()
 
     def run(self) -> Report:
@@ -134,10 +144,16 @@ class _Verification:
             "tensors": self._tensors,
             "own classes": self._classes,
             "given inputs": self._given,
+            "called again": self._again,
+            "through a file": self._file,
             "fresh inputs": self._fresh,
             "another batch size": self._batch,
             "evaluation": lambda: self._in_mode(training=False),
             "training": lambda: self._in_mode(training=True),
+            "other settings": lambda: self._on(self._asked(), within=other_settings),
+            "inference mode": lambda: self._on(self._asked(), within=torch.inference_mode),
+            "train() and eval()": self._modes,
+            "casts": self._casts,
         }
         for name, check in checks.items():
             self._report.checks.append(_outcome(name, check))
@@ -149,16 +165,16 @@ class _Verification:
 
     def _capture(self) -> str:
         if not isinstance(self._model, nn.Module):
-            raise _FailedError(f"{self._model!r} is no torch.nn.Module")
+            raise DifferenceError(f"{self._model!r} is no torch.nn.Module")
         # Nobody knows what a model does to itself when it is run.
         try:
             original = copy.deepcopy(self._model)
         except Exception as error:
-            raise _FailedError(
+            raise DifferenceError(
                 f"only a copy is run, but there can be none: {_text(error)}"
             ) from error
-        self._original = _Subject(original, self._model, self._devices)
-        args, kwargs = (None, None) if self._inputs is None else _copied(self._inputs)
+        self._original = Subject(original, self._model, self._devices, opens=True)
+        args, kwargs = (None, None) if self._inputs is None else copied(self._inputs)
         self._report.ir = to_ir(self._original.module, args, kwargs, values=self._values)
         self._original.reset()
         return f"{len(self._report.ir)} implementations"
@@ -166,16 +182,17 @@ class _Verification:
     def _dict_form(self) -> str:
         ir = self._ir()
         if Ir.from_dict(ir.to_dict()) != ir:
-            raise _FailedError("the IR that the dict describes is another one")
+            raise DifferenceError("the IR that the dict describes is another one")
         return ""
 
     def _rebuild(self) -> str:
         ir = self._ir()
         state = self._model.state_dict()
-        devices = {tensor.device for tensor in _tensors(state)}
+        devices = {tensor.device for tensor in tensors_of(state)}
         device = devices.pop() if len(devices) == 1 else None
+        self._device = device
         rebuilt = to_torch(Ir.from_dict(ir.to_dict()), state, device)
-        self._rebuilt = _Subject(rebuilt, self._model, self._devices)
+        self._rebuilt = Subject(rebuilt, self._model, self._devices)
         self._report.rebuilt = rebuilt
         return ""
 
@@ -184,7 +201,7 @@ class _Verification:
             raise _SkippedError("there is no IR")
         return self._report.ir
 
-    def _both(self) -> tuple[_Subject, _Subject]:
+    def _both(self) -> tuple[Subject, Subject]:
         if self._report.rebuilt is None:
             raise _SkippedError("there is no rebuilt model")
         return self._original, self._rebuilt
@@ -196,10 +213,10 @@ class _Verification:
         missing = [key for key in was if key not in now]
         added = [key for key in now if key not in was]
         if missing or added:
-            raise _FailedError(f"missing: {_some(missing)}; superfluous: {_some(added)}")
+            raise DifferenceError(f"missing: {some(missing)}; superfluous: {some(added)}")
         if was != now:
             moved = next(index for index, key in enumerate(was) if now[index] != key)
-            raise _FailedError(f"in another order, from {now[moved]!r} on")
+            raise DifferenceError(f"in another order, from {now[moved]!r} on")
         return f"{len(was)} keys"
 
     def _ties(self) -> str:
@@ -209,7 +226,7 @@ class _Verification:
             for one, other in ((was, now), (now, was))
         )
         if lost or made:
-            raise _FailedError(f"lost: {_some(lost)}; made: {_some(made)}")
+            raise DifferenceError(f"lost: {some(lost)}; made: {some(made)}")
         return f"{len(was)} tensors under several keys" if was else ""
 
     def _tensors(self) -> str:
@@ -219,8 +236,10 @@ class _Verification:
             for what, tell in _OF_TENSORS.items():
                 one, other = tell(was[key]), tell(now[key])
                 if one != other:
-                    raise _FailedError(f"{key}: {what} was {one}, and is {other}")
-        return _compare({key: was[key] for key in shared}, {key: now[key] for key in shared})
+                    raise DifferenceError(f"{key}: {what} was {one}, and is {other}")
+        return compare(
+            {key: was[key] for key in shared}, {key: now[key] for key in shared}, exact=True
+        )
 
     def _classes(self) -> str:
         original, rebuilt = self._both()
@@ -231,140 +250,111 @@ class _Verification:
             if type(module) in classes and type(module).__module__.partition(".")[0] != "torch"
         ]
         if own:
-            raise _FailedError(f"it still needs {_some(own)}")
+            raise DifferenceError(f"it still needs {some(own)}")
         return ""
 
     # --- what it does ---
 
     def _given(self) -> str:
-        inputs = self._asked()
+        inputs, number = self._asked(), next(self._seeds)
         try:
-            was = self._original.seen(inputs)
+            was = self._original.seen(inputs, number)
         except Exception as error:
-            raise _FailedError(f"the original refuses: {_text(error)}") from error
+            raise DifferenceError(f"the original refuses: {_text(error)}") from error
         try:
-            now = self._rebuilt.seen(inputs)
+            now = self._rebuilt.seen(inputs, number)
         except AssumptionError as error:
-            raise _FailedError(f"for what it was captured with: {_text(error)}") from error
-        return _compare(was, now)
+            raise DifferenceError(f"for what it was captured with: {_text(error)}") from error
+        return compare(was, now)
+
+    def _again(self) -> str:
+        return self._on(self._asked(), calls=2)
+
+    def _file(self) -> str:
+        self._both()
+        from layergraph.files.load import load_model
+        from layergraph.files.save import save
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.safetensors"
+            save(self._ir(), path, self._model.state_dict())
+            loaded = Subject(load_model(path, device=self._device), self._model, self._devices)
+            was, now = self._original, loaded
+            was.reset()
+            compared = compare(dict(was.state()), dict(now.state()), exact=True)
+            _compare_places(was.state(), now.state())
+            if self._inputs is None:
+                return compared
+            number = next(self._seeds)
+            compared = compare(was.seen(self._inputs, number), now.seen(self._inputs, number))
+            # Where weights lie in memory decides how the kernels for one row round.
+            single = self._resized(self._inputs, lambda tensor: tensor[:1])
+            try:
+                alone = was.seen(single, number)
+            except Exception:
+                return compared
+            compare(alone, now.seen(single, number))
+            return compared
 
     def _fresh(self) -> str:
         return self._on(pytree.tree_map_only(torch.Tensor, self._drawn, self._asked()))
 
     def _drawn(self, given: torch.Tensor) -> torch.Tensor:
-        return _drawn(given, self._draw)
+        return drawn(given, self._draw)
 
     def _batch(self) -> str:
         inputs = self._asked()
-        sizes = Counter(tensor.shape[0] for tensor in _tensors(inputs) if tensor.ndim)
-        if not sizes:
+        size = _batch_size(inputs)
+        if size is None:
             raise _SkippedError("no input has a size")
-        size = sizes.most_common(1)[0][0]
+        doubled = self._resized(inputs, lambda tensor: torch.cat([tensor, self._drawn(tensor)]))
+        return f"{2 * size} instead of {size}; {self._on(doubled)}"
 
-        def doubled(tensor: torch.Tensor) -> torch.Tensor:
-            if not tensor.ndim or tensor.shape[0] != size:
-                return tensor
-            return torch.cat([tensor, self._drawn(tensor)])
+    def _resized(self, inputs: Inputs, change: Callable[[torch.Tensor], torch.Tensor]) -> Inputs:
+        """The inputs with those tensors changed that have the size of the batch."""
+        size = _batch_size(inputs)
 
-        told = self._on(pytree.tree_map_only(torch.Tensor, doubled, inputs))
-        return f"{2 * size} instead of {size}; {told}"
+        def changed(tensor: torch.Tensor) -> torch.Tensor:
+            return change(tensor) if tensor.ndim and tensor.shape[0] == size else tensor
+
+        return pytree.tree_map_only(torch.Tensor, changed, inputs)  # type: ignore[no-any-return]
 
     def _in_mode(self, *, training: bool) -> str:
         return self._on(self._asked(), training=training)
 
-    def _on(self, inputs: _Inputs, *, training: bool | None = None) -> str:
+    def _on(self, inputs: Inputs, **how: Any) -> str:
+        number = next(self._seeds)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                was = self._original.seen(inputs, number, **how)
+            except Exception as error:
+                raise _SkippedError(f"the original refuses: {_text(error)}") from error
+            return compare(was, self._rebuilt.seen(inputs, number, **how))
+
+    def _modes(self) -> str:
+        original, rebuilt = self._both()
+        was, now = original.modes(), rebuilt.modes()
+        # A layer may be made of others than the original, as long as it does the same.
+        shared = was.keys() & now.keys()
+        compare({k: was[k] for k in was if k in shared}, {k: now[k] for k in was if k in shared})
+        return f"{len({name.partition(' after ')[0] for name in shared})} modules and tensors"
+
+    def _casts(self) -> str:
+        original, rebuilt = self._both()
         try:
-            was = self._original.seen(inputs, training=training)
+            was = original.casts()
         except Exception as error:
             raise _SkippedError(f"the original refuses: {_text(error)}") from error
-        return _compare(was, self._rebuilt.seen(inputs, training=training))
+        compare(was, rebuilt.casts())
+        return f"{len(original.state())} tensors"
 
-    def _asked(self) -> _Inputs:
+    def _asked(self) -> Inputs:
         self._both()
         if self._inputs is None:
             raise _SkippedError("no inputs were given")
         return self._inputs
 
-
-class _Subject:
-    """One of the two models, which is as it was at the beginning whenever it is run.
-
-    Args:
-        module: the model.
-        source: a model with the same state-dict keys, which nobody changes.
-        devices: the numbers of the CUDA devices that it may draw random numbers on.
-    """
-
-    def __init__(self, module: nn.Module, source: nn.Module, devices: Collection[int]) -> None:
-        self.module = module
-        self._devices = devices
-        values = source.state_dict()
-        starts = {
-            id(tensor): (tensor, values[key])
-            for key, tensor in self.state().items()
-            if key in values and values[key].shape == tensor.shape
-        }
-        for tensor in (*module.parameters(), *module.buffers()):
-            starts.setdefault(id(tensor), (tensor, tensor.detach().clone()))
-        self._starts = list(starts.values())
-        self._modes = [(each, each.training) for each in module.modules()]
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """The tensors of the state dict, themselves."""
-        state = self.module.state_dict(keep_vars=True)
-        return {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
-
-    def ties(self) -> set[frozenset[str]]:
-        """The keys of each tensor that has several."""
-        names: dict[int, set[str]] = {}
-        for key, tensor in self.state().items():
-            names.setdefault(id(tensor), set()).add(key)
-        return {frozenset(each) for each in names.values() if len(each) > 1}
-
-    def seen(self, inputs: _Inputs, *, training: bool | None = None) -> dict[str, object]:
-        """All that can be seen of a call, by name; of tensors, only until the next call.
-
-        Args:
-            inputs: what it is called with; it is not changed.
-            training: the mode of all modules, with gradients where that is training; None for the
-                modes that they were given in.
-        """
-        self.reset()
-        args, kwargs = _copied(inputs)
-        if training is not None:
-            self.module.train(training)
-        with torch.set_grad_enabled(bool(training) or torch.is_grad_enabled()):
-            self._seed()
-            outputs = self.module(*args, **kwargs)
-            if training:
-                _backward(outputs)
-        # What libraries have classes of their own for comes back in plain containers.
-        seen = dict(_told("output", opened(outputs)))
-        # A model may work in place on what it is given, too.
-        seen.update(_told("input", opened([args, kwargs])))
-        for key, tensor in self.state().items():
-            seen[f"{key}, afterwards"] = tensor.detach()
-            if training:
-                seen[f"gradient of {key}"] = tensor.grad
-        return seen
-
-    def _seed(self) -> None:
-        # Not torch.manual_seed, which seeds other devices too, and those that nobody has used yet.
-        torch.default_generator.manual_seed(_SEED)
-        for device in self._devices:
-            torch.cuda.default_generators[device].manual_seed(_SEED)
-
-    def reset(self) -> None:
-        """Make it what it was at the beginning."""
-        with torch.no_grad():
-            for tensor, start in self._starts:
-                tensor.copy_(start)
-                tensor.grad = None
-        for module, mode in self._modes:
-            module.training = mode
-
-
-_Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 _OF_TENSORS: dict[str, Callable[[torch.Tensor], object]] = {
     "dtype": lambda tensor: tensor.dtype,
@@ -374,6 +364,20 @@ _OF_TENSORS: dict[str, Callable[[torch.Tensor], object]] = {
 }
 
 
+def _compare_places(was: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> None:
+    """Whether tensors begin where kernels expect them: elsewhere, some round otherwise."""
+    for key, tensor in now.items():
+        begins = [each.data_ptr() % 64 for each in (was[key], tensor) if not each.is_sparse]
+        if tensor.device.type == "cpu" and begins[:1] == [0] and any(begins):
+            raise DifferenceError(f"{key} lies at an address that is no multiple of 64")
+
+
+def _batch_size(inputs: Inputs) -> int | None:
+    """The most frequent first size of the inputs."""
+    sizes = Counter(tensor.shape[0] for tensor in tensors_of(inputs) if tensor.ndim)
+    return sizes.most_common(1)[0][0] if sizes else None
+
+
 def _outcome(name: str, check: Callable[[], str]) -> Check:
     try:
         return Check(name, "passed", check())
@@ -381,7 +385,7 @@ def _outcome(name: str, check: Callable[[], str]) -> Check:
         return Check(name, "skipped", str(error))
     except AssumptionError as error:
         return Check(name, "refused", first_line(error))
-    except _FailedError as error:
+    except DifferenceError as error:
         return Check(name, "failed", str(error))
     except Exception as error:
         return Check(name, "failed", _text(error))
@@ -389,136 +393,3 @@ def _outcome(name: str, check: Callable[[], str]) -> Check:
 
 def _text(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return (", ".join(names[:3]) or "none") + more
-
-
-# --- inputs ---
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    return [each for each in pytree.tree_leaves(value) if isinstance(each, torch.Tensor)]
-
-
-def _copied(inputs: _Inputs) -> _Inputs:
-    def copied(value: Any) -> Any:
-        if not isinstance(value, torch.Tensor):
-            return copy.deepcopy(value)
-        return value.detach().clone().requires_grad_(value.requires_grad)
-
-    return pytree.tree_map(copied, inputs)  # type: ignore[no-any-return]
-
-
-def _drawn(given: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
-    """A tensor like the given one, with other numbers."""
-    plain = given.detach().cpu()
-    if not plain.numel():
-        drawn = plain
-    elif plain.is_complex():
-        drawn = torch.view_as_complex(_drawn(torch.view_as_real(plain), draw))
-    elif plain.is_floating_point():
-        noise = torch.randn(plain.shape, generator=draw, dtype=torch.double)
-        finite = plain.double()[plain.isfinite()]
-        drawn = noise * finite.std(correction=0) + finite.mean() if finite.numel() else plain
-    elif plain.dtype is torch.bool:
-        drawn = torch.randint(2, plain.shape, generator=draw)
-    else:
-        drawn = plain.flatten()[torch.randint(plain.numel(), plain.shape, generator=draw)]
-    return drawn.to(given.device, given.dtype).requires_grad_(given.requires_grad)
-
-
-def _backward(outputs: Any) -> None:
-    wanting = [each for _, each in _told("", opened(outputs)) if _wants_gradient(each)]
-    torch.autograd.backward(wanting, [torch.randn_like(each) for each in wanting])
-
-
-def _wants_gradient(value: object) -> bool:
-    return isinstance(value, torch.Tensor) and value.requires_grad
-
-
-# --- outputs ---
-
-
-def _told(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """What is in a nested structure, and what it is made of, by name."""
-    if isinstance(value, Mapping):
-        parts = {f"{name}[{key!r}]": each for key, each in value.items()}
-        kind = "a dict"
-    elif isinstance(value, tuple | list):
-        names = getattr(value, "_fields", None)
-        kind = (
-            f"a tuple of {names}"
-            if names
-            else f"a {'list' if isinstance(value, list) else 'tuple'}"
-        )
-        parts = {
-            (f"{name}.{names[index]}" if names else f"{name}[{index}]"): each
-            for index, each in enumerate(value)
-        }
-    else:
-        yield name, value
-        return
-    yield name, f"{kind} of {len(parts)}"
-    for part, each in parts.items():
-        yield from _told(part, each)
-
-
-def _compare(was: Mapping[str, object], now: Mapping[str, object]) -> str:
-    """Compare what is under each name; give a summary.
-
-    Raises:
-        _FailedError: they differ; it says where first, and how.
-    """
-    for name, one in was.items():
-        if name not in now:
-            raise _FailedError(f"{name}: it was {_named(one)}, and is missing")
-        difference = _difference(one, now[name])
-        if difference:
-            raise _FailedError(f"{name}: {difference}")
-    added = [name for name in now if name not in was]
-    if added:
-        raise _FailedError(f"{_some(added)}: not in the original")
-    count = sum(isinstance(one, torch.Tensor) for one in was.values())
-    return f"{count} tensors bit for bit"
-
-
-def _difference(was: object, now: object) -> str:
-    if not isinstance(was, torch.Tensor) or not isinstance(now, torch.Tensor):
-        same = type(was) is type(now) and bool(was == now)
-        return "" if same else f"it was {_named(was)}, and is {_named(now)}"
-    if (was.dtype, was.shape) != (now.dtype, now.shape):
-        return f"it was {_named(was)}, and is {_named(now)}"
-    if torch.equal(_bits(was), _bits(now)):
-        return ""
-    one, other = _comparable(was), _comparable(now)
-    differing = one != other
-    if one.is_floating_point():
-        differing |= one.signbit() != other.signbit()
-        differing &= ~(one.isnan() & other.isnan())
-    if not differing.any():
-        return ""
-    by = (one.double() - other.double()).abs()[differing].max().item()
-    count, total = int(differing.sum()), differing.numel()
-    return f"{count} of {total} numbers differ, by up to {by:.3g}"
-
-
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    plain = tensor.detach().resolve_conj().resolve_neg().to_dense().contiguous()
-    return plain.flatten().view(torch.uint8)
-
-
-def _comparable(tensor: torch.Tensor) -> torch.Tensor:
-    """The numbers of a tensor, as ones that can be compared; exactly these."""
-    plain = tensor.detach().to_dense().cpu()
-    if plain.is_complex():
-        plain = torch.view_as_real(plain.resolve_conj())
-    return plain.double() if plain.is_floating_point() else plain
-
-
-def _named(value: object) -> str:
-    if isinstance(value, torch.Tensor):
-        return f"a tensor of {value.dtype} and shape {tuple(value.shape)}"
-    return repr(value) if isinstance(value, bool | int | float | str | None) else f"{value!r:.60}"

@@ -15,6 +15,7 @@ from layergraph.files.limits import DEFAULT_LIMITS
 from layergraph.files.opening import Opened, opened
 from layergraph.files.values import encode
 from layergraph.ir import Implementation, Ir
+from layergraph.ir.modes import changes_of_mode
 from layergraph.ir.text import layer_text, lines
 
 # A file may nest deeper than any terminal is wide.
@@ -56,6 +57,7 @@ class _Row:
         implementation: the layer.
         seen: whether it was listed before, in another place.
         size: that of all that is in it and not listed before.
+        training: its mode, where that is not the mode of the layer around it.
     """
 
     child: str
@@ -63,6 +65,7 @@ class _Row:
     implementation: Implementation
     seen: bool
     size: Size
+    training: bool | None
 
 
 def _rows(ir: Ir, sizes: Sizes) -> list[_Row]:
@@ -78,12 +81,13 @@ def _rows(ir: Ir, sizes: Sizes) -> list[_Row]:
             children = ir[name].children or {}
             stack += [(each, level + 1, target) for each, target in reversed(children.items())]
     rows: list[_Row] = []
+    training = changes_of_mode(ir, ir.root)
     open_sizes: dict[int, Size] = {}  # by level, of what was passed, from the last one on
     for child, level, name, was_seen in reversed(found):
         size = open_sizes.pop(level + 1, Size())
         size += Size() if was_seen else sizes.own.get(name, Size())
         open_sizes[level] = open_sizes.get(level, Size()) + size
-        rows.append(_Row(child, level, ir[name], was_seen, size))
+        rows.append(_Row(child, level, ir[name], was_seen, size, training.get(name)))
     return rows[::-1]
 
 
@@ -121,8 +125,8 @@ def _columns(size: Size) -> list[tuple[str, int]]:
 def _told(row: _Row) -> Iterator[str | tuple[str, str]]:
     yield "  " * min(row.level, _DEEPEST_INDENT)
     yield row.child, "bold"
-    said = f"see {row.implementation.name}" if row.seen else layer_text(row.implementation)
-    yield f": {said}"
+    here = row.implementation
+    yield f": {f'see {here.name}' if row.seen else layer_text(here, row.training)}"
 
 
 def _form(file: Path, model: Opened, sizes: Sizes, depth: int | None) -> dict[str, Any]:
@@ -135,7 +139,7 @@ def _form(file: Path, model: Opened, sizes: Sizes, depth: int | None) -> dict[st
             "seen": row.seen,
             "type": each.type,
             "data": {name: encode(value) for name, value in each.data.items()},
-            "training": each.training,
+            "training": row.training,
             "size": asdict(row.size) if sizes.are_known else None,
         }
 

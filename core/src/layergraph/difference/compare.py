@@ -11,6 +11,7 @@ from layergraph.difference.layers import match
 from layergraph.difference.report import ABSENT, Change, Difference
 from layergraph.difference.values import same
 from layergraph.ir import Implementation, Ir, Node, TensorSpec
+from layergraph.ir.modes import changes_of_mode
 from layergraph.ir.text import layer_text
 
 Form = Mapping[str, Mapping[str, Any]]
@@ -43,6 +44,7 @@ class _Irs:
         self._a = a
         self._b = b
         self._matching = match(a, b)
+        self._trains = [changes_of_mode(ir, ir.root) for ir in (a, b)]
 
     def changes(self) -> Iterator[Change]:
         names = self._matching.names
@@ -63,12 +65,16 @@ class _Irs:
 
     def _layer(self, name: str, there: str) -> Iterator[Found]:
         one, other = self._a[name], self._b[there]
-        for field in ("name", "type", "training"):
+        for field in ("name", "type"):
             before, after = getattr(one, field), getattr(other, field)
             is_told = field == "name" and there in self._matching.moved
             if not same(before, after) and not is_told:
                 yield (field,), before, after
+        was, now = self._trains[0].get(name), self._trains[1].get(there)
+        if was is not now:
+            yield ("training",), was, now
         yield from compare_mappings(("data",), one.data, other.data)
+        yield from compare_mappings(("kept_modes",), one.kept_modes, other.kept_modes)
         tensors = {each: self._matching.tensor(spec) for each, spec in one.tensors.items()}
         yield from _compare_tensors(tensors, other.tensors)
         yield from self._children(name, one.children, other.children)

@@ -12,13 +12,15 @@ from layergraph.files.faults import FaultError, Spot, expect, expect_fields
 from layergraph.files.values import decode, decode_bytes, encode, encode_bytes
 from layergraph.files.versions import FORMAT, VERSION
 from layergraph.ir import Edge, Graph, Implementation, Ir, Node, TensorSpec, refs
+from layergraph.ir.graph import reads_each_once, with_arguments
 from layergraph.ir.mapping import Implementations
+from layergraph.ir.modes import changes_of_mode
 
 WriteValue = Callable[[TensorSpec], Any]
 ReadValue = Callable[[Any, Spot], bytes]
 
 _GRAPH = "nodes edges"
-_IMPLEMENTATION = f"data training children tensors {_GRAPH} evaluation"
+_IMPLEMENTATION = f"data training kept_modes children tensors {_GRAPH} evaluation"
 _TENSOR = {"shape": list, "stride": list, "requires_grad": bool, "persistent": bool}
 
 
@@ -41,16 +43,23 @@ def to_document(
     document: dict[str, Any] = {"format": FORMAT, "version": VERSION, "root": ir.root}
     if functions:
         document["functions"] = dict(functions)
-    document["implementations"] = [_implementation(each, write_value) for each in ir.values()]
+    training = changes_of_mode(ir, ir.root)
+    document["implementations"] = [
+        _implementation(each, training.get(name), write_value) for name, each in ir.items()
+    ]
     return document
 
 
-def _implementation(each: Implementation, write_value: WriteValue) -> dict[str, Any]:
+def _implementation(
+    each: Implementation, training: bool | None, write_value: WriteValue
+) -> dict[str, Any]:
     form: dict[str, Any] = {"name": each.name, "type": each.type}
     if each.data:
         form["data"] = _encoded(each.data)
-    if each.training is not None:
-        form["training"] = each.training
+    if training is not None:
+        form["training"] = training
+    if each.kept_modes:
+        form["kept_modes"] = [list(pair) for pair in each.kept_modes.items()]
     if each.children is not None:
         form["children"] = [list(pair) for pair in each.children.items()]
     if each.tensors:
@@ -74,11 +83,14 @@ def _graph(graph: Graph) -> dict[str, Any]:
     form: dict[str, Any] = {}
     if not graph.nodes and not graph.edges:
         return form
-    unsaid: dict[str, list[str]] = {
-        name: [] for name, node in graph.nodes.items() if node.args is None and not node.kwargs
+    unsaid = {
+        name: [arg.node for arg in node.args or ()]
+        for name, node in graph.nodes.items()
+        if not node.kwargs
+        and (node.args is None or (len(node.args) > 1 and reads_each_once(node.args)))
     }
     for src, sink in graph.edges:
-        if sink in unsaid:
+        if sink in unsaid and graph.nodes[sink].args is None:
             unsaid[sink].append(src)
     told = list(_edges(graph.nodes.values(), unsaid)) == list(graph.edges)
     told = told and not any(edge.data for edge in graph.edges.values())
@@ -103,7 +115,7 @@ def _node(node: Node, inputs: list[str] | None) -> dict[str, Any]:
     }
     if inputs:
         form["inputs"] = inputs
-    if node.args is not None:
+    elif node.args is not None:
         form["args"] = [encode(each) for each in node.args]
     if node.kwargs:
         form["kwargs"] = _encoded(node.kwargs)
@@ -204,7 +216,21 @@ def _read_implementation(form: Any, spot: Spot, read_value: ReadValue) -> Implem
         training=expect(fields["training"], bool, (spot, "training"), "true or false")
         if "training" in fields
         else None,
+        kept_modes=_kept_modes(fields.get("kept_modes", []), (spot, "kept_modes")),
     )
+
+
+def _kept_modes(form: Any, spot: Spot) -> dict[str, bool | None]:
+    kept: dict[str, bool | None] = {}
+    for index, pair in enumerate(expect(form, list, spot, "an array of modes")):
+        here = (spot, index)
+        if len(expect(pair, list, here, "a path and a mode")) != 2:
+            raise FaultError(here, f"there are {len(pair)} items", "write a path and a mode")
+        path = expect(pair[0], str, (here, 0), "a path")
+        if path in kept:
+            raise FaultError(here, f"the path {path!r} is there before", "write it once")
+        kept[path] = None if pair[1] is None else expect(pair[1], bool, (here, 1), "true or false")
+    return kept
 
 
 def _children(form: Any, spot: Spot) -> dict[str, str]:
@@ -253,9 +279,8 @@ def _read_graph(fields: Mapping[str, Any], spot: Spot) -> Graph:
 
     nodes = _named(fields.get("nodes", []), (spot, "nodes"), read_node)
     if "edges" not in fields:
-        return Graph(
-            nodes=nodes, edges={pair: Edge(*pair) for pair in _edges(nodes.values(), inputs)}
-        )
+        pairs = _edges(nodes.values(), inputs)
+        return with_arguments(Graph(nodes=nodes, edges={pair: Edge(*pair) for pair in pairs}))
     edges = {}
     spot = (spot, "edges")
     for index, form in enumerate(expect(fields["edges"], list, spot, "an array of edges")):
@@ -265,7 +290,7 @@ def _read_graph(fields: Mapping[str, Any], spot: Spot) -> Graph:
         if (src, sink) in edges:
             raise FaultError(here, f"the edge {(src, sink)!r} is there before", "write it once")
         edges[src, sink] = Edge(src, sink, _values(entry, here, "data"))
-    return Graph(nodes=nodes, edges=edges)
+    return with_arguments(Graph(nodes=nodes, edges=edges))
 
 
 def _read_node(form: Any, spot: Spot) -> tuple[Node, list[str] | None]:

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from layergraph.errors import InvalidIrError, Place, Problem
-from layergraph.ir.graph import Edge, Graph, Implementation, Node, TensorSpec
+from layergraph.ir.graph import (
+    Edge,
+    Graph,
+    Implementation,
+    Node,
+    TensorSpec,
+    with_arguments,
+)
 from layergraph.ir.hierarchy import children_to_state
 from layergraph.ir.mapping import ROOT, Implementations
 from layergraph.ir.values import copied
@@ -22,6 +29,7 @@ IMPLEMENTATION_FIELDS = (
     "children",
     "tensors",
     "training",
+    "kept_modes",
 )
 
 
@@ -43,11 +51,15 @@ def _implementation_to_dict(
         form["children"] = dict(children)
     if implementation.training is not None:
         form["training"] = implementation.training
+    if implementation.kept_modes:
+        form["kept_modes"] = dict(implementation.kept_modes)
     if implementation.tensors:
         form["tensors"] = {name: spec.said() for name, spec in implementation.tensors.items()}
     form |= _graph_to_dict(implementation)
     if implementation.evaluation is not None:
         form["evaluation"] = _graph_to_dict(implementation.evaluation)
+        if implementation.differs is not None:
+            form["evaluation"]["differs"] = sorted(implementation.differs)
     return form
 
 
@@ -151,11 +163,12 @@ class _Reader:
             entry = {"name": key, "type": ""}
         tensors = self.mapping(place.at("tensors"), entry.get("tensors", {}), "tensors by name")
         graph = self.graph(place, entry)
-        evaluation = entry.get("evaluation")
+        evaluation, differs = entry.get("evaluation"), None
         if evaluation is not None:
             within = place.at("evaluation")
             form = self.mapping(within, evaluation, "nodes and edges")
-            for field in form.keys() - set(GRAPH_FIELDS):
+            differs = self.differs(within, form)
+            for field in form.keys() - {*GRAPH_FIELDS, "differs"}:
                 self.problems.append(
                     Problem(within, f"{field!r} is no part of a graph", "write nodes and edges")
                 )
@@ -170,17 +183,34 @@ class _Reader:
             nodes=graph.nodes,
             edges=graph.edges,
             evaluation=evaluation,
+            differs=differs,
             children=children,
             tensors={name: self.tensor(place, name, spec) for name, spec in tensors.items()},
             training=entry.get("training"),
+            kept_modes=self.mapping(
+                place.at("kept_modes"), entry.get("kept_modes", {}), "modes by path"
+            ),
         )
+
+    def differs(self, place: Place, form: Mapping[Any, Any]) -> set[str] | None:
+        names = form.get("differs")
+        if names is None:
+            return None
+        if isinstance(names, list | tuple | set) and all(isinstance(each, str) for each in names):
+            return set(names)
+        self.problems.append(
+            Problem(place, f"its 'differs' is {names!r:.60}", "list the names of nodes")
+        )
+        return None
 
     def graph(self, place: Place, entry: Mapping[Any, Any]) -> Graph:
         nodes = self.mapping(place.at("nodes"), entry.get("nodes", {}), "nodes by name")
         edges = self.mapping(place.at("edges"), entry.get("edges", {}), "edges by (src, sink)")
-        return Graph(
-            nodes={name: self.node(place, name, node) for name, node in nodes.items()},
-            edges={pair: self.edge(place, pair, edge) for pair, edge in edges.items()},
+        return with_arguments(
+            Graph(
+                nodes={name: self.node(place, name, node) for name, node in nodes.items()},
+                edges={pair: self.edge(place, pair, edge) for pair, edge in edges.items()},
+            )
         )
 
     def node(self, place: Place, key: object, form: object) -> Node:
@@ -206,6 +236,8 @@ class _Reader:
     def edge(self, place: Place, key: object, form: object) -> Edge:
         place = place.at("edge", key)
         entry = self.mapping(place, form, "fields")
+        if "sink" not in entry and "dst" in entry:
+            entry["sink"] = entry.pop("dst")
         src, sink = self.text(place, entry, "src"), self.text(place, entry, "sink")
         if key != (src, sink):
             self.problems.append(

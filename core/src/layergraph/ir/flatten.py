@@ -21,9 +21,13 @@ def flatten(ir: Implementations) -> list[Implementation]:
     if any(implementation.evaluation is not None for implementation in ir.values()):
         evaluation = wired(_Flattening(ir, training=False).nodes())
     return [
-        replace(implementation, nodes=graph.nodes, edges=graph.edges, evaluation=evaluation)
-        if implementation is root
-        else replace(implementation, nodes={}, edges={}, evaluation=None)
+        replace(
+            implementation,
+            nodes=graph.nodes if implementation is root else {},
+            edges=graph.edges if implementation is root else {},
+            evaluation=evaluation if implementation is root else None,
+            differs=None,
+        )
         for implementation in ir.values()
     ]
 

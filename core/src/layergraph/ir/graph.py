@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from layergraph.ir.names import Namer, is_parameter_name
-from layergraph.ir.values import Ref, Value, refs
+from layergraph.ir.values import Ref, Value, map_leaves, refs
 
 INPUT = "input"
 OUTPUT = "output"
@@ -49,8 +49,9 @@ class Node:
             (``"torch.flatten"``). Of a state: its key in the state dict of the whole model. Of a
             call: the name of the implementation.
         args: positional arguments: nested plain values in which a :class:`Ref` stands for the value
-            of another node. None says that they are the node's predecessors, in edge order, or,
-            where there are arguments by name, that there are none.
+            of another node. None says that the node reads its one predecessor, or nothing; with
+            arguments by name, that there are none. A node that reads several has to say which is
+            which: the order of edges decides nothing.
         kwargs: arguments by name, likewise. Of an input, instead, what is known of it: ``default``,
             what it is where it is not given; ``fixed``, the one value that it may have; ``rank``
             and ``dtype``, which the graph was captured for.
@@ -74,8 +75,8 @@ class Node:
 class Graph:
     """Nodes and what goes from one to another.
 
-    Two graphs are equal if their nodes and edges are, in the same order: the order of nodes is that
-    of execution, the order of edges that of arguments.
+    Two graphs are equal if their nodes and edges are, in the same order: that of nodes is the order
+    of execution.
 
     Attributes:
         nodes: name to node, in execution order.
@@ -233,21 +234,30 @@ class Implementation(Graph):
         name: the path of the module in the model (``"layer1.0.conv1"``).
         evaluation: the graph in evaluation mode, where that is another one; ``nodes`` and ``edges``
             are the graph in training mode then.
+        differs: the names of the nodes that are not the same in both graphs, as they were when the
+            IR was made. An edit that makes more of them differ has been made in one graph only, and
+            is refused; add the names of those that are meant to.
         children: name of a child module to the name of its implementation, in the order of the
             model. None for a leaf, whose handler speaks for everything inside it. A handler of a
             container gives an empty dict, and gets its children captured and rebuilt.
         tensors: name of a tensor of this very module to what has to be said of it.
-        training: the module's mode, where it is not that of the module around it (for the model
-            itself: where it is not training).
+        training: the module's mode. Only where it trains, and the module around it too, that goes
+            without saying. Where an IR is made of implementations that do not say, they take after
+            those around them.
+        kept_modes: the paths, from this module, of modules that its ``train()`` and ``eval()`` keep
+            in a mode of their own, to that mode, or to None where they leave it as it is. The empty
+            path is the module itself. It serves compositions; a layer's own class sees to it.
     """
 
     type: str
     data: dict[str, Value] = field(default_factory=dict)
     name: str = field(default="", kw_only=True)
     evaluation: Graph | None = field(default=None, kw_only=True)
+    differs: set[str] | None = field(default=None, kw_only=True)
     children: dict[str, str] | None = field(default=None, kw_only=True)
     tensors: dict[str, TensorSpec] = field(default_factory=dict, kw_only=True)
     training: bool | None = field(default=None, kw_only=True)
+    kept_modes: dict[str, bool | None] = field(default_factory=dict, kw_only=True)
 
     @property
     def attributes(self) -> dict[str, Value]:
@@ -269,6 +279,7 @@ class Implementation(Graph):
             None if self.children is None else list(self.children.items()),
             list(self.tensors.items()),
             self.training,
+            self.kept_modes,
         )
 
     def __repr__(self) -> str:
@@ -290,8 +301,7 @@ def returned(args: tuple[Value, ...]) -> Value:
 def wired(nodes: Iterable[Node]) -> Graph:
     """The graph of nodes, with the edges that their arguments name.
 
-    Arguments that the edges say just as well (each a reference, each to another node) are left
-    unsaid.
+    The one argument of a node that its one edge says just as well is left unsaid.
 
     Args:
         nodes: in execution order, each with its arguments given.
@@ -300,13 +310,85 @@ def wired(nodes: Iterable[Node]) -> Graph:
     edges: dict[tuple[str, str], Edge] = {}
     for node in nodes:
         name, args = node.name, node.args or ()
-        sources = dict.fromkeys(refs(*args, *node.kwargs.values()))
+        sources = refs(*args, *node.kwargs.values())
         for src in sources:
             edges[src, name] = Edge(src, name)
-        listed = args
         if node.type == OUTPUT and len(args) == 1 and type(args[0]) is tuple and len(args[0]) > 1:
-            listed = args[0]
-        said_by_edges = len(sources) == len(listed) and all(type(arg) is Ref for arg in listed)
-        said = None if said_by_edges and not node.kwargs else args
+            args = args[0] if reads_each_once(args[0]) else args
+        is_said = len(args) < 2 and not node.kwargs and all(type(arg) is Ref for arg in args)
+        said = None if is_said else args
         named[name] = Node(name, node.type, node.implementation, said, node.kwargs, node.data)
     return Graph(nodes=named, edges=edges)
+
+
+def differing(one: Graph, other: Graph, known: Collection[str] = ()) -> set[str]:
+    """The names of the nodes that are not the same in two graphs, or not in both.
+
+    Args:
+        one: a graph.
+        other: another.
+        known: nodes that are known to differ; that others read them in one graph only is no
+            difference of these.
+    """
+    ones, others = one.arguments(), other.arguments()
+    return {
+        name
+        for name in one.nodes.keys() | other.nodes.keys()
+        if name not in known
+        and (
+            name not in one.nodes
+            or name not in other.nodes
+            or _is_other(one.nodes[name], ones[name], other.nodes[name], others[name], known)
+        )
+    }
+
+
+def _is_other(
+    one: Node,
+    args: tuple[Value, ...],
+    other: Node,
+    other_args: tuple[Value, ...],
+    known: Collection[str],
+) -> bool:
+    # As text, 1 is not True and nan is nan.
+    texts = [
+        repr((node.type, node.implementation, given, node.kwargs))
+        for node, given in ((one, args), (other, other_args))
+    ]
+    if texts[0] == texts[1]:
+        return False
+    reads = [refs(*args, *one.kwargs.values()), refs(*other_args, *other.kwargs.values())]
+    bare = [
+        repr((node.type, node.implementation, map_leaves(_unread, (given, node.kwargs))))
+        for node, given in ((one, args), (other, other_args))
+    ]
+    return bare[0] != bare[1] or any(
+        a != b and a not in known and b not in known for a, b in zip(*reads, strict=True)
+    )
+
+
+def _unread(leaf: Value) -> Value:
+    return None if type(leaf) is Ref else leaf
+
+
+_REFS = frozenset({Ref})
+
+
+def reads_each_once(args: tuple[Value, ...]) -> bool:
+    """Whether arguments are references to other nodes, each to another one."""
+    return _REFS.issuperset(map(type, args)) and len({arg.node for arg in args}) == len(args)
+
+
+def with_arguments(graph: Graph) -> Graph:
+    """The graph, in which each node that reads several others says so in its arguments.
+
+    In the dict form and in files the order of the edges may say it; in memory it does not.
+    """
+    reads: dict[str, list[str]] = {}
+    for edge in graph.edges.values():
+        reads.setdefault(edge.sink, []).append(edge.src)
+    for name, sources in reads.items():
+        node = graph.nodes.get(name) if len(sources) > 1 else None
+        if node is not None and node.args is None and not node.kwargs:
+            node.args = tuple([Ref(src) for src in sources])
+    return graph

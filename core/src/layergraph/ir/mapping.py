@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from layergraph.errors import InvalidIrError, Place, Problem
-from layergraph.ir.graph import Implementation
+from layergraph.ir.graph import Implementation, differing
 from layergraph.ir.hierarchy import derive_children
+from layergraph.ir.modes import modes, own_mode
 
 ROOT = "root"
 
@@ -54,6 +55,28 @@ class Implementations(Mapping[str, Implementation]):
             implementation = self._implementations[name]
             if implementation.children != children:
                 self._implementations[name] = replace(implementation, children=children)
+        self._say_modes()
+        self._note_differences()
+
+    def _say_modes(self) -> None:
+        """Let each implementation that does not train say so itself: it may be taken out."""
+        if all(each.training is not False for each in self._implementations.values()):
+            return
+        for name, (training, around) in modes(self._implementations, self.root).items():
+            implementation = self._implementations[name]
+            own = own_mode(training=training, around=around)
+            if implementation.training is None and own is not None:
+                self._implementations[name] = replace(implementation, training=own)
+
+    def _note_differences(self) -> None:
+        """Note where two graphs of one implementation differ, so that an edit of one is seen."""
+        for name, each in self._implementations.items():
+            if each.evaluation is not None and each.differs is None:
+                try:
+                    differs = differing(each, each.evaluation)
+                except (AttributeError, RecursionError, TypeError, ValueError):
+                    continue  # The checker will say what is wrong with it.
+                self._implementations[name] = replace(each, differs=differs)
 
     def __getitem__(self, name: str) -> Implementation:
         return self._implementations[name]

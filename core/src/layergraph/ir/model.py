@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from layergraph.collection import without_collection
+from layergraph.ir.copying import copied_implementation
 from layergraph.ir.dictionary import from_dict, to_dict
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.rules import check
@@ -56,7 +57,7 @@ class Ir(Implementations):
         return cls(*from_dict(form))
 
     def in_mode(self, *, training: bool) -> Ir:
-        """The IR of one mode: no implementation has a second graph.
+        """The IR of one mode: no implementation has a second graph. It is a copy.
 
         Args:
             training: whether that of the training mode is wanted.
@@ -64,17 +65,17 @@ class Ir(Implementations):
         implementations = []
         for implementation in self.values():
             graph = implementation if training else implementation.graphs[-1]
-            implementations.append(
-                replace(implementation, nodes=graph.nodes, edges=graph.edges, evaluation=None)
-            )
+            alone = replace(implementation, nodes=graph.nodes, edges=graph.edges, evaluation=None)
+            implementations.append(copied_implementation(replace(alone, differs=None)))
         return Ir(implementations, self.root)
 
     @without_collection()
     def flatten(self) -> Ir:
         """The one-level form: the root calls every leaf, and no other implementation has a graph.
 
-        The model is the same, with the same state-dict keys. Implementations that are composed of
-        others stay, without their graphs, for the paths and tensors that are theirs.
+        It is a copy. The model is the same, with the same state-dict keys. Implementations that
+        are composed of others stay, without their graphs, for the paths and tensors that are
+        theirs.
 
         Raises:
             InvalidIrError: the IR breaks a rule.
@@ -83,4 +84,4 @@ class Ir(Implementations):
         from layergraph.ir.flatten import flatten
 
         check(self)
-        return Ir(flatten(self), self.root)
+        return Ir(map(copied_implementation, flatten(self)), self.root)

@@ -23,6 +23,7 @@ from layergraph.ir.graph import (
     Implementation,
     Node,
     TensorSpec,
+    differing,
 )
 from layergraph.ir.hierarchy import Ancestry
 from layergraph.ir.mapping import Implementations
@@ -72,6 +73,7 @@ def find_problems(ir: Implementations) -> list[Problem]:
         for implementation in ir.values():
             for place, graph in _places(implementation):
                 _check_graph(problems, place, graph)
+            _check_differences(problems, implementation)
         _check_hierarchy(problems, ir)
     if not problems.found:
         _check_calls(problems, ir)
@@ -137,6 +139,8 @@ _IMPLEMENTATION = _Fields(
     children=(dict, _NONE),
     tensors=(dict,),
     evaluation=(Graph, _NONE),
+    differs=(set, _NONE),
+    kept_modes=(dict,),
 )
 _NODE = _Fields(
     name=(str,),
@@ -184,16 +188,28 @@ def _check_said(problems: _Problems, name: str, implementation: Implementation) 
     if implementation.name != name:
         problems.add(place, f"its name is {implementation.name!r}", "key it by its name")
     wrong = problems.wrong_fields(place, implementation, _IMPLEMENTATION)
-    if "type" not in wrong and not implementation.type:
+    if implementation.type == "":
         problems.add(place, "its type is empty", "name the kind of layer")
     if "data" not in wrong:
         _check_data(problems, place, implementation.data, IMPLEMENTATION_FIELDS)
     if "children" not in wrong:
         _check_children(problems, place, implementation.children or {})
+    if "kept_modes" not in wrong:
+        _check_kept_modes(problems, place, implementation.kept_modes)
     if "tensors" not in wrong:
         for tensor, spec in implementation.tensors.items():
             _check_tensor(problems, (place, "tensor", tensor), implementation, tensor, spec)
     return True
+
+
+def _check_kept_modes(problems: _Problems, place: Place, kept: Mapping[str, bool | None]) -> None:
+    for path, mode in kept.items():
+        if type(path) is not str or type(mode) not in (bool, _NONE):
+            problems.add(
+                place,
+                f"it keeps {path!r} in the mode {mode!r}",
+                "map paths of modules to True, False or None",
+            )
 
 
 def _check_graphs_fields(problems: _Problems, implementation: Implementation) -> None:
@@ -365,11 +381,36 @@ def _check_graph(problems: _Problems, place: Place, graph: Graph) -> None:
     _check_cycles(problems, place, graph)
 
 
+def _check_differences(problems: _Problems, implementation: Implementation) -> None:
+    """Whether an edit was made in one of two graphs only."""
+    evaluation, known = implementation.evaluation, implementation.differs
+    if evaluation is None or known is None:
+        return
+    for name in sorted(differing(implementation, evaluation, known)):
+        what = "is not the same in both graphs any more"
+        if name not in evaluation.nodes:
+            what = "is not in the graph for evaluation"
+        elif name not in implementation.nodes:
+            what = "is only in the graph for evaluation"
+        problems.add(
+            (_place(implementation), "node", name),
+            f"it {what}",
+            f"make the same edit in both nodes and evaluation.nodes, or add {name!r} to differs",
+        )
+
+
 def _check_arguments(
     problems: _Problems, place: _Where, graph: Graph, node: Node, predecessors: list[str]
 ) -> None:
     if node.args is None and not node.kwargs:
         named = predecessors
+        if len(named) > 1:
+            listed = " and ".join(map(repr, named[:3])) + (" …" if len(named) > 3 else "")
+            problems.add(
+                place,
+                f"it reads {listed}, and its arguments do not say which is which",
+                f"give it args, as in ({', '.join(f'Ref({name!r})' for name in named[:2])})",
+            )
     else:
         named = list(dict.fromkeys(refs(*(node.args or ()), *node.kwargs.values())))
     for name in named:

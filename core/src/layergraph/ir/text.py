@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from layergraph.ir.graph import FUNCTION, INPUT, OUTPUT, STATE, Implementation, Node
 from layergraph.ir.mapping import Implementations
+from layergraph.ir.modes import changes_of_mode
 from layergraph.ir.values import Record, Ref, Symbol, Value, map_leaves
 
 
@@ -27,11 +28,15 @@ def render(ir: Implementations) -> str:
 def lines(ir: Implementations) -> Iterator[str]:
     """The lines of :func:`render`. Only names that hold a line break make more of one."""
     names = [ir.root, *(name for name in ir if name != ir.root)]
-    return (line for name in names for line in _implementation(ir[name]))
+    training = changes_of_mode(ir, ir.root)
+    return (line for name in names for line in _implementation(ir[name], training.get(name)))
 
 
-def _implementation(implementation: Implementation) -> Iterator[str]:
-    yield f"{implementation.name}: {layer_text(implementation)}"
+def _implementation(implementation: Implementation, training: bool | None) -> Iterator[str]:
+    yield f"{implementation.name}: {layer_text(implementation, training)}"
+    for path, mode in implementation.kept_modes.items():
+        kept = "as it is" if mode is None else "training" if mode else "not training"
+        yield f"    train() keeps {path or 'itself'}: {kept}"
     for name, spec in implementation.tensors.items():
         yield f"    {name}: {spec!r}"
     for graph in implementation.graphs:
@@ -42,11 +47,16 @@ def _implementation(implementation: Implementation) -> Iterator[str]:
             yield f"    {node_text(node, arguments[node.name])}"
 
 
-def layer_text(implementation: Implementation) -> str:
-    """The type of an implementation, with its attributes: ``linear(in_features=1)``."""
+def layer_text(implementation: Implementation, training: bool | None = None) -> str:
+    """The type of an implementation, with its attributes: ``linear(in_features=1)``.
+
+    Args:
+        implementation: the implementation.
+        training: its mode, if that is to be told.
+    """
     said = [f"{name}={value_text(value)}" for name, value in implementation.data.items()]
-    if implementation.training is not None:
-        said.append("training" if implementation.training else "not training")
+    if training is not None:
+        said.append("training" if training else "not training")
     return f"{implementation.type}({', '.join(said)})"
 
 

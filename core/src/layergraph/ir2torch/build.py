@@ -14,7 +14,7 @@ from layergraph.functions import Functions
 from layergraph.ir import MODULE, STATE, Graph, Implementation, Ir, Node, TensorSpec
 from layergraph.ir.hierarchy import Ancestry
 from layergraph.ir.names import is_attribute_path
-from layergraph.ir2torch.composite import Composite, Holder, descend, find, taken_names
+from layergraph.ir2torch.composite import Composite, Holder, descend, find, find_module, taken_names
 from layergraph.ir2torch.fills import PutOffFills
 from layergraph.ir2torch.graph import fx_graph
 from layergraph.ir2torch.surroundings import OnDevice, Surrounding, layer_of
@@ -119,6 +119,8 @@ class Builder:
         for name, spec in implementation.tensors.items():
             with _refusals(where.at("tensor", name)):
                 self._apply(module, name, spec, where.at("tensor", name))
+        if implementation.kept_modes:
+            _keep_modes(module, implementation, where)
         if implementation.children is None:
             self._make_usual(module, implementation)
         if self._graphs and implementation.type == MODULE and implementation.nodes:
@@ -362,6 +364,19 @@ def _refusals(where: Place) -> Iterator[None]:
             f"{where}: torch refuses to make it: {type(error).__name__}: {first_line(error)}; "
             "correct what is said of it"
         ) from error
+
+
+def _keep_modes(module: nn.Module, implementation: Implementation, where: Place) -> None:
+    for path in implementation.kept_modes:
+        if find_module(module, path) is None:
+            raise BuildError(f"{where}: it keeps a mode of {path!r}, which is no module in it")
+    if isinstance(module, Holder):
+        module._kept_modes = dict(implementation.kept_modes)
+    elif type(module).train is nn.Module.train:
+        raise BuildError(
+            f"{where}: its train() keeps modes of modules in it, but the layer that the handler "
+            f"for {implementation.type!r} makes has none of its own"
+        )
 
 
 def _check_children(module: nn.Module, children: Mapping[str, nn.Module], where: Place) -> None:

@@ -13,6 +13,7 @@ import textwrap
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -39,6 +40,11 @@ def descend(module: nn.Module, way: list[str]) -> nn.Module | None:
             return None
         module = inner
     return module
+
+
+def find_module(module: nn.Module, path: str) -> nn.Module | None:
+    """The module at a path; the empty one leads to the module itself."""
+    return descend(module, path.split(".")) if path else module
 
 
 def find(module: nn.Module, path: str) -> Any:
@@ -71,6 +77,16 @@ class Holder(nn.Module):
     """
 
     _uncast: frozenset[str] = frozenset()
+    _kept_modes: Mapping[str, bool | None] = MappingProxyType({})
+
+    def train(self, mode: bool = True) -> Holder:
+        """Set the mode of all modules inside but for those that the original keeps in theirs."""
+        kept = [(find_module(self, path), to) for path, to in self._kept_modes.items()]
+        modes = [(each, each.training if to is None else to) for each, to in kept if each]
+        super().train(mode)
+        for module, own in modes:
+            module.training = own
+        return self
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Holder:
         before = {name: self._buffers[name] for name in self._uncast & self._buffers.keys()}
@@ -147,7 +163,9 @@ class Composite(Holder, fx.GraphModule):
     def _hold(self, members: nn.Module) -> None:
         for name in _REGISTERED:
             self.__dict__[name] = members.__dict__[name]
-        self._uncast = getattr(members, "_uncast", frozenset())
+        for name in ("_uncast", "_kept_modes"):
+            if name in members.__dict__:
+                self.__dict__[name] = members.__dict__[name]
 
     def _make_findable(self) -> None:
         """Let the class find what its code names."""

@@ -28,7 +28,7 @@ from layergraph.ir import (
 )
 from layergraph.ir.names import is_parameter_name
 from layergraph.ir.values import parts, rebuilt
-from layergraph.symbols import UnknownValueError, torch_value
+from layergraph.symbols import UnknownValueError, class_of_torch, torch_value
 
 
 def fx_graph(
@@ -133,12 +133,12 @@ class _GraphBuilder:
         if inside is not None:
             values = [self._value(each, place, in_signature=in_signature) for each in inside]
             if type(plain) is Record:
-                cls = _record_class(plain, place)
+                cls, given = _record_class(plain, tuple(values), place)
                 if in_signature:
-                    return cls(*values)
+                    return cls(*given)
                 # A node of its own: inside a list or dict, fx would print it by a name that the
                 # code does not know.
-                return self._graph.create_node("call_function", cls, tuple(values))
+                return self._graph.create_node("call_function", cls, given)
             return rebuilt(plain, values)
         if type(plain) is Ref:
             return self._built[plain.node]
@@ -168,8 +168,16 @@ def _reduce_record(cls: Any) -> tuple[Any, ...]:
 copyreg.pickle(_RecordMeta, _reduce_record)
 
 
-def _record_class(record: Record, place: Place) -> Any:
+def _record_class(
+    record: Record, values: tuple[Any, ...], place: Place
+) -> tuple[Any, tuple[Any, ...]]:
+    """The class of a record, and what to call it with."""
     try:
-        return _named_tuple(record.type, tuple(record.fields))
+        of_torch = class_of_torch(record)
+        if of_torch is not None:
+            return of_torch, (values,)
+        return _named_tuple(record.type, tuple(record.fields)), values
+    except UnknownValueError as error:
+        raise BuildError(f"{place}: torch has no {error}; correct its fields") from None
     except (TypeError, ValueError) as error:
         raise BuildError(f"{place}: {record.type!r} is no named tuple: {error}") from None

@@ -73,6 +73,7 @@ def fitting(
         for key, tensor in tensors.items()
         if key in state_dict and (misfit := _misfit(state_dict[key], tensor))
     ]
+    problems = problems or list(_contradictions(tensors, state_dict))
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
         raise StateError(f"the state dict does not fit the model: {shown}")
@@ -89,6 +90,38 @@ def _misfit(given: object, tensor: torch.Tensor) -> str | None:
     if given.is_meta and not tensor.is_meta:
         return "is on the meta device and has no values"
     return None
+
+
+def _contradictions(
+    tensors: Mapping[str, torch.Tensor], state_dict: Mapping[str, torch.Tensor]
+) -> Iterator[str]:
+    """Where a state dict has several values for what is one tensor of the model."""
+    for names in names_of(tensors).values():
+        first, *others = [name for name in names if name in state_dict] or [""]
+        for name in others:
+            if not _says_the_same(state_dict[first], state_dict[name], tensors[first].dtype):
+                yield (
+                    f"{first!r} and {name!r} are one tensor of the model, but have other values; "
+                    "give one of them"
+                )
+
+
+def _says_the_same(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether two tensors of one shape leave the same bits in a tensor of a dtype."""
+    if one is other or one.is_meta or other.is_meta:
+        return True
+    if one.layout is other.layout is torch.strided and one.dtype is other.dtype:
+        lies_alike = one.device == other.device and one.is_set_to(other)
+    else:
+        lies_alike = False
+    if lies_alike:
+        return True
+    told = [
+        each.detach().to(device="cpu", dtype=dtype).resolve_conj().resolve_neg().contiguous()
+        for each in (one, other)
+    ]
+    bits = [each.flatten().view(torch.uint8) for each in told]
+    return torch.equal(*bits)
 
 
 def names_of(tensors: Mapping[str, torch.Tensor]) -> dict[int, list[str]]:

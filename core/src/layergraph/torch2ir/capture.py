@@ -24,7 +24,7 @@ from layergraph.errors import CaptureError, Unsupported, first_line
 from layergraph.functions import Functions
 from layergraph.ir import Value as Plain
 from layergraph.state import Memory
-from layergraph.symbols import UnknownValueError, lower
+from layergraph.symbols import UnknownValueError, lower, size_record
 from layergraph.torch2ir.calls import Parameter, Recorder, StateRead, Trace
 from layergraph.torch2ir.changes import Change, fill, unchanged
 from layergraph.torch2ir.patches import Patch, patched, with_room_for
@@ -251,7 +251,13 @@ class Capture(ABC):
 
     def returned(self, result: Any) -> Plain:
         """The plain form of what the model returns."""
-        return self.lower(result)
+        # What a function is given may as well be a plain tuple.
+        return self._lowered(result, self._read_returned, self.readable | {torch.Size})
+
+    def _read_returned(self, value: Any) -> Plain:
+        if type(value) is torch.Size:
+            return size_record([self.lower(each) for each in value])
+        return self.read(value)
 
     def named_functions(self) -> Iterator[Patch]:
         """The patches that keep the functions that plugins name from being traced through."""
@@ -294,8 +300,11 @@ class Capture(ABC):
 
     def lower(self, value: Any) -> Any:
         """The plain form of what a function is given."""
+        return self._lowered(value, self.read, self.readable)
+
+    def _lowered(self, value: Any, read: Callable[[Any], Plain], readable: Collection[type]) -> Any:
         try:
-            return lower(value, self.read, self.readable)
+            return lower(value, read, readable)
         except UnknownValueError as error:
             raise CaptureError(f"a graph cannot hold {error}") from None
 

@@ -23,6 +23,7 @@ from layergraph.state import Memory, describe
 from layergraph.torch2ir.calls import Trace
 from layergraph.torch2ir.capture import unsupported
 from layergraph.torch2ir.folding.modes import Modes, capture
+from layergraph.torch2ir.overrides import kept_modes
 from layergraph.torch2ir.own import changes_its_call
 from layergraph.torch2ir.replaying.replay import Replaying
 from layergraph.torch2ir.running.arguments import Arguments
@@ -223,6 +224,9 @@ def _tensors(
         with _Noted(found, surveyed.module, surveyed.path):
             _describe_tensors(surveyed, memory, keys, specs)
             _refuse_own_state_dict(surveyed)
+        if not surveyed.is_leaf:
+            with _Noted(found, surveyed.module, surveyed.path):
+                surveyed.kept_modes = kept_modes(surveyed.module, is_root=not surveyed.path)
     return keys, tensors
 
 

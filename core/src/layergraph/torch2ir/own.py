@@ -14,6 +14,7 @@ from layergraph.hookspecs import hookimpl
 from layergraph.ir import Implementation
 from layergraph.plugins import HookImplementation, Level
 from layergraph.registration import Registered, Registry
+from layergraph.torch2ir.overrides import assigned
 
 
 class Own:
@@ -56,5 +57,10 @@ def _names(name: str) -> list[str]:
 
 
 def changes_its_call(module: nn.Module) -> bool:
-    """Whether calling a module does something else than its class says."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+    """Whether a module does something else than its class says: it has methods of its own."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or "forward" in vars(module)
+        or assigned(module)
+    )

@@ -32,6 +32,7 @@ class Surveyed:
         inside: what is surveyed by it: of a leaf all modules inside, itself the first; else itself.
         children: its child modules by name, in order; empty for a leaf.
         parents: the modules that have it as a child.
+        kept_modes: see :class:`layergraph.Implementation`.
         as_found: what makes it behave as it does, noted before the model runs on inputs.
         as_left: the same, as the last call of it left it, where that differs.
     """
@@ -44,6 +45,7 @@ class Surveyed:
     inside: tuple[nn.Module, ...] = field(init=False)
     children: dict[str, Surveyed] = field(default_factory=dict)
     parents: list[Surveyed] = field(default_factory=list)
+    kept_modes: dict[str, bool | None] = field(default_factory=dict)
     as_found: tuple[dict[str, Any], ...] = ()
     as_left: tuple[dict[str, Any], ...] = ()
 

@@ -33,6 +33,7 @@ from layergraph.ir import (
     wired,
 )
 from layergraph.ir import Value as Plain
+from layergraph.ir.modes import own_mode
 from layergraph.state import describe_constant
 from layergraph.torch2ir.calls import (
     Call,
@@ -46,6 +47,7 @@ from layergraph.torch2ir.calls import (
     values_in,
 )
 from layergraph.torch2ir.folding.interfaces import Interface, interfaces
+from layergraph.torch2ir.overrides import overridden
 from layergraph.torch2ir.survey import Survey, Surveyed
 
 GETITEM = "operator.getitem"
@@ -192,8 +194,13 @@ class _Folding:
             return False
         called = [item for item in scope.items if isinstance(item, Scope)]
         return self._is_plain(scope) and all(
-            item not in self._dissolved and self._is_plain(item) for item in called
+            item not in self._dissolved and self._is_plain(item) and not self._calls_itself(item)
+            for item in called
         )
+
+    def _calls_itself(self, scope: Scope) -> bool:
+        """Whether a module has code around its forward, which its caller runs in the graph."""
+        return "__call__" in overridden(self._survey.at(scope.path).module)
 
     def _is_plain(self, scope: Scope) -> bool:
         interface = self.interfaces[scope]
@@ -251,7 +258,8 @@ class _Folding:
                     if surveyed.is_leaf
                     else {name: self.name_of(child) for name, child in surveyed.children.items()},
                     tensors=tensors[surveyed.path] | implementation.tensors,
-                    training=training if training != around else None,
+                    kept_modes=surveyed.kept_modes,
+                    training=own_mode(training=training, around=around),
                 )
             )
         return Ir(implementations, self._root_name)

@@ -31,6 +31,8 @@ def opened(result: Any, around: tuple[int, ...] = ()) -> Any:
         return {key: opened(value, inner) for key, value in result.items()}
     if isinstance(result, tuple) and hasattr(result, "_fields"):
         return type(result)(*[opened(value, inner) for value in result])
+    if type(result) is torch.Size or type(result).__module__ == torch.return_types.__name__:
+        return type(result)([opened(value, inner) for value in result])
     if isinstance(result, tuple | list):
         kind = tuple if isinstance(result, tuple) else list
         return kind([opened(value, inner) for value in result])

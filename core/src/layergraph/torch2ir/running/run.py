@@ -225,7 +225,7 @@ class Running(Capture):
 
     def returned(self, result: Any) -> Plain:
         """See :class:`Capture`."""
-        return self.lower(opened(result))
+        return super().returned(opened(result))
 
     # --- values ---
 

@@ -5,14 +5,20 @@ They are the proxies of torch.fx, less what these would get wrong in silence.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dis
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from types import CodeType
 from typing import Any, Protocol
 
 from torch import fx
 
+from layergraph.assumptions import assume_length
 from layergraph.errors import CaptureError
 from layergraph.functions import attribute_name, method_name
 from layergraph.torch2ir.calls import Value
+from layergraph.torch2ir.capture import code_place
 
 
 class RecordsFunctions(Protocol):
@@ -67,6 +73,16 @@ class Proxy(fx.Proxy):
     def __len__(self) -> int:
         raise CaptureError("the length of a value is only told by inputs")
 
+    def __iter__(self) -> Iterator[Any]:
+        """Take the value apart, where the code that asks says into how many parts."""
+        frame = sys._getframe(1)
+        count = _names_in(frame.f_code).get(frame.f_lasti)
+        if count is None:
+            raise CaptureError("the model loops over a value: how often is only told by inputs")
+        self.tracer.function(_ASSUME_LENGTH, (self, count, code_place()), {})
+        getitem = "operator.getitem"
+        return iter([self.tracer.function(getitem, (self, n), {}) for n in range(count)])
+
     def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
         """Refuse: values are not called."""
         raise CaptureError("the model calls a value")
@@ -101,6 +117,16 @@ class AttributeProxy(fx.proxy.Attribute, Proxy):
         if name is None:
             raise CaptureError(f"{self.attr!r} is no method of a tensor that a graph can call")
         return self.tracer.function(name, (self.root, *args), kwargs)
+
+
+_ASSUME_LENGTH = f"layergraph.{assume_length.__name__}"
+
+
+@functools.lru_cache
+def _names_in(code: CodeType) -> dict[int, int]:
+    """Where code takes a value apart into a known number of names, and into how many."""
+    found = dis.get_instructions(code)
+    return {each.offset: each.argval for each in found if each.opname == "UNPACK_SEQUENCE"}
 
 
 def _in_place(operator_name: str) -> Callable[[Proxy, Any], Any]:

@@ -204,10 +204,6 @@ class Tracing(Capture, TracerBase):
             raise CaptureError(f"{target!r} is nothing that a graph can do to a value")
         return self.torch_function(target, args, kwargs)
 
-    def iter(self, _obj: Any) -> NoReturn:
-        """Refuse to loop over a value."""
-        raise CaptureError("the model loops over a value: how often is only told by inputs")
-
     def keys(self, _obj: Any) -> NoReturn:
         """Refuse to unpack a value as a dict."""
         raise CaptureError("the model asks a value for its keys, which only inputs would tell")

@@ -1,0 +1,41 @@
+"""Copies of what an IR is made of, which share nothing that can be changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from layergraph.ir.graph import Edge, Graph, Implementation, Node
+from layergraph.ir.values import copied
+
+
+def copied_implementation(each: Implementation) -> Implementation:
+    """An implementation again, in containers of its own."""
+    graph = _graph(each)
+    return Implementation(
+        type=each.type,
+        data=copied(each.data),
+        name=each.name,
+        nodes=graph.nodes,
+        edges=graph.edges,
+        evaluation=None if each.evaluation is None else _graph(each.evaluation),
+        differs=None if each.differs is None else set(each.differs),
+        children=None if each.children is None else dict(each.children),
+        tensors={name: replace(spec) for name, spec in each.tensors.items()},
+        training=each.training,
+        kept_modes=dict(each.kept_modes),
+    )
+
+
+def _graph(graph: Graph) -> Graph:
+    return Graph(
+        nodes={name: _node(node) for name, node in graph.nodes.items()},
+        edges={
+            pair: Edge(edge.src, edge.sink, copied(edge.data)) for pair, edge in graph.edges.items()
+        },
+    )
+
+
+def _node(node: Node) -> Node:
+    args = None if node.args is None else copied(node.args)
+    kwargs, data = copied(node.kwargs), copied(node.data)
+    return Node(node.name, node.type, node.implementation, args, kwargs, data)

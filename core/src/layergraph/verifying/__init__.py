@@ -1,0 +1,1 @@
+"""What a verification runs, and how it compares."""

@@ -1,0 +1,45 @@
+"""The inputs of a verification: copies of the given ones, and others like them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def tensors_of(value: Any) -> list[torch.Tensor]:
+    """The tensors in nested containers."""
+    return [each for each in pytree.tree_leaves(value) if isinstance(each, torch.Tensor)]
+
+
+def copied(inputs: Inputs) -> Inputs:
+    """Copies of inputs, which a model may work on in place."""
+
+    def one(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return copy.deepcopy(value)
+        return value.detach().clone().requires_grad_(value.requires_grad)
+
+    return pytree.tree_map(one, inputs)  # type: ignore[no-any-return]
+
+
+def drawn(given: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+    """A tensor like the given one, with other numbers."""
+    plain = given.detach().cpu()
+    if not plain.numel():
+        made = plain
+    elif plain.is_complex():
+        made = torch.view_as_complex(drawn(torch.view_as_real(plain), draw))
+    elif plain.is_floating_point():
+        noise = torch.randn(plain.shape, generator=draw, dtype=torch.double)
+        finite = plain.double()[plain.isfinite()]
+        made = noise * finite.std(correction=0) + finite.mean() if finite.numel() else plain
+    elif plain.dtype is torch.bool:
+        made = torch.randint(2, plain.shape, generator=draw)
+    else:
+        made = plain.flatten()[torch.randint(plain.numel(), plain.shape, generator=draw)]
+    return made.to(given.device, given.dtype).requires_grad_(given.requires_grad)

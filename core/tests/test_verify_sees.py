@@ -1,0 +1,239 @@
+"""Every kind of fault that makes a model come back different: put back, and seen by verify."""
+
+from __future__ import annotations
+
+import functools
+import random
+
+import pytest
+import torch
+from torch import nn
+
+import layergraph as lg
+from layergraph import symbols, verification
+from layergraph.files import load as files_load
+from layergraph.torch2ir import capture, conversion
+from layergraph.verifying.comparison import difference, told
+
+X = torch.randn(3, 4)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.norm(self.linear(x)) + torch.rand(4)
+
+
+class Given(nn.Module):
+    def forward(self, given):
+        return given["x"] * 2
+
+
+def _failed(report):
+    return [check.name for check in report.checks if check.status == "failed"]
+
+
+def _own(base=Net, **methods):
+    return type("Own", (base,), methods)()
+
+
+def _is_frozen(self, mode=True):
+    nn.Module.train(self, mode)
+    self.norm.eval()
+    return self
+
+
+def _keeps_float(self, fn, recurse=True):
+    nn.Module._apply(self, fn, recurse)
+    self.norm.float()
+    return self
+
+
+def _freezes_some(self, wanted=True):
+    self.linear.requires_grad_(wanted)
+    return self
+
+
+def _calls_twice(self, x):
+    return nn.Module.__call__(self, x) * 2
+
+
+OVERRIDDEN = {
+    "train": (_is_frozen, "train() and eval()"),
+    "_apply": (_keeps_float, "casts"),
+    "requires_grad_": (_freezes_some, "casts"),
+    "__call__": (_calls_twice, "given inputs"),
+}
+
+
+@pytest.mark.parametrize("name", OVERRIDDEN)
+def test_a_lost_override(name, monkeypatch):
+    method, check = OVERRIDDEN[name]
+    model = _own(**{name: method})
+    assert name != "train" or lg.verify(model, (X,)).ok
+    monkeypatch.setattr(conversion, "kept_modes", lambda *_, **__: {})
+    assert check in _failed(lg.verify(model, (X,)))
+
+
+@pytest.mark.parametrize("returned", [torch.sort, lambda x: {"shape": [x.shape]}])
+def test_a_lost_type(returned, monkeypatch):
+    model = _own(nn.Module, forward=lambda self, x: returned(x))
+    assert lg.verify(model, (X,)).ok
+    monkeypatch.setattr(symbols, "record_of", lambda _: None)
+    monkeypatch.setattr(capture, "size_record", tuple)
+    assert "given inputs" in _failed(lg.verify(model, (X,)))
+
+
+def test_weights_of_a_file_at_odd_addresses(monkeypatch):
+    def moved(path, *, device):
+        model = lg.load_model(path, device=device)
+        memory = torch.empty(17)
+        model.linear.weight.data = memory[1:].view(4, 4).copy_(model.linear.weight.detach())
+        return model
+
+    monkeypatch.setattr(files_load, "load_model", moved)
+    assert _failed(lg.verify(Net(), (X,))) == ["through a file"]
+
+
+def test_a_bit_lost_in_a_file(monkeypatch):
+    def changed(path, *, device):
+        model = lg.load_model(path, device=device)
+        model.norm.running_mean[0] = -0.0
+        return model
+
+    monkeypatch.setattr(files_load, "load_model", changed)
+    assert _failed(lg.verify(Net(), (X,))) == ["through a file"]
+
+
+# What a rebuilt model may do that the original does not, as code around it.
+
+
+def _seeds(_, args):
+    torch.manual_seed(0)
+
+
+def _draws(*_):
+    torch.rand(1)
+
+
+def _draws_from_python(*_):
+    random.random()
+
+
+def _leaves_another_dtype(*_):
+    torch.set_default_dtype(torch.float64)
+
+
+def _by_gradients(_, args, output):
+    return output if torch.is_grad_enabled() else output * 2
+
+
+def _by_inference(_, args, output):
+    return output * 2 if torch.is_inference_mode_enabled() else output
+
+
+def _by_default_dtype(_, args, output):
+    return output if torch.get_default_dtype() is torch.float32 else output * 2
+
+
+def _by_determinism(_, args, output):
+    return output * 2 if torch.are_deterministic_algorithms_enabled() else output
+
+
+def _by_calls(_, args, output, *, calls):
+    calls.append(1)
+    return output + len(calls)
+
+
+OUTSIDE = {
+    "a seed of its own": ("pre", _seeds, "given inputs"),
+    "a number drawn more": ("post", _draws, "given inputs"),
+    "a number of Python drawn": ("post", _draws_from_python, "given inputs"),
+    "a default dtype left": ("post", _leaves_another_dtype, "given inputs"),
+    "gradients that decide": ("post", _by_gradients, "other settings"),
+    "a default dtype that decides": ("post", _by_default_dtype, "other settings"),
+    "determinism that decides": ("post", _by_determinism, "other settings"),
+    "inference mode that decides": ("post", _by_inference, "inference mode"),
+    "calls that count": ("post", _by_calls, "called again"),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_state_outside_of_the_model(name, monkeypatch):
+    when, hook, check = OUTSIDE[name]
+    if hook is _by_calls:
+        hook = functools.partial(hook, calls=[])
+
+    def to_torch(*args):
+        rebuilt = lg.to_torch(*args)
+        register = rebuilt.register_forward_pre_hook if when == "pre" else None
+        (register or rebuilt.register_forward_hook)(hook)
+        return rebuilt
+
+    python = random.getstate()
+    assert lg.verify(Net(), (X,)).ok
+    monkeypatch.setattr(verification, "to_torch", to_torch)
+    assert check in _failed(lg.verify(Net(), (X,)))
+    assert random.getstate() == python
+    assert torch.get_default_dtype() is torch.float32
+
+
+def test_a_dict_of_the_caller(monkeypatch):
+    def to_torch(*args):
+        rebuilt = lg.to_torch(*args)
+        rebuilt.register_forward_hook(lambda _, args, __: args[0].update(y=1))
+        return rebuilt
+
+    assert lg.verify(Given(), ({"x": X},)).ok
+    monkeypatch.setattr(verification, "to_torch", to_torch)
+    report = lg.verify(Given(), ({"x": X},))
+    assert "given inputs" in _failed(report)
+    assert "a dict of 1" in str(report)
+
+
+class Pair(tuple):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (torch.zeros(2).sort(), (torch.zeros(2), torch.arange(2))),
+        (torch.zeros(2).sort(), torch.zeros(2, 1).max(1)),
+        (torch.Size([1]), (1,)),
+        (Pair((1,)), (1,)),
+        ([1], (1,)),
+        (1, True),
+        (0.0, -0.0),
+        (torch.zeros(1), -torch.zeros(1)),
+        (torch.zeros(1), torch.zeros(1, requires_grad=True)),
+        (torch.tensor([torch.inf]), torch.tensor([-torch.inf])),
+        (torch.zeros(1), torch.zeros(1, dtype=torch.float64)),
+        (torch.zeros(1), torch.zeros(1, 1)),
+    ],
+)
+def test_what_is_not_the_same(one, other):
+    was, now = dict(told("", one)), dict(told("", other))
+    assert any(difference(was[name], now.get(name)) for name in was)
+    assert not any(difference(each, was[name]) for name, each in was.items())
+
+
+def test_bits_of_a_nan_count_where_nothing_is_computed():
+    one, other = torch.tensor([torch.nan]), torch.tensor([-torch.nan])
+    assert not difference(one, other)
+    assert difference(one, other, exact=True) == "the bits of a nan differ"
+
+
+@pytest.mark.parametrize("name", ["args", "kwargs"])
+def test_a_tensor_in_the_place_of_arguments(name):
+    with pytest.raises(TypeError, match=f"{name} is a Tensor; give a"):
+        lg.verify(Net(), **{name: X})
+
+
+def test_a_compiled_model_is_reported():
+    report = lg.verify(torch.compile(Net(), backend="eager"), (X,))
+    assert _failed(report) == ["captured"]
+    assert "is compiled" in str(report)
