@@ -28,6 +28,7 @@ from layergraph.operations import (
     OPERATIONS,
     OPS,
     REFUSED,
+    changes_arguments,
     give_tensors,
     gives_tensors,
     overloads,
@@ -144,7 +145,7 @@ class Functions:
     @property
     def places(self) -> list[tuple[dict[str, Any], str]]:
         """The globals of Python modules, and names in them, that hold the loaded functions."""
-        return _places(tuple(self.loaded.values()), len(sys.modules))
+        return places(tuple(self.loaded.values()))
 
     def name_of(self, function: Function) -> str | None:
         """The name of a function; None if it has none, and so cannot be a node."""
@@ -166,6 +167,11 @@ class Functions:
             return _by_name().get(name) or _own_operation(name)
         function = _imported(name)
         return None if function is None else Target("call_function", function)
+
+
+def places(functions: tuple[Function, ...]) -> list[tuple[dict[str, Any], str]]:
+    """The globals of Python modules, and names in them, that hold functions."""
+    return _places(functions, len(sys.modules))
 
 
 @functools.lru_cache(maxsize=8)
@@ -264,7 +270,8 @@ def _forms(function: Function) -> list[Function]:
     if not isinstance(function, OPERATIONS):
         return [function]
     packet = getattr(function, "overloadpacket", function)
-    return list(dict.fromkeys([function, *overloads(function), packet]))
+    forms = dict.fromkeys([function, *overloads(function), packet])
+    return [each for each in forms if not changes_arguments(each)]
 
 
 @functools.lru_cache(maxsize=4096)

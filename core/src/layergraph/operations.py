@@ -96,3 +96,8 @@ def is_composite(operation: Any) -> bool:
         torch._C._dispatch_has_kernel_for_dispatch_key(each.name(), key)
         for each in overloads(operation)
     )
+
+
+def computes(operation: Any) -> bool:
+    """Whether an operation does more than mark regions of a profile."""
+    return not isinstance(operation, OPERATIONS) or str(operation).partition(".")[0] != "profiler"
