@@ -111,6 +111,10 @@ class Registry:
 
         return decorate
 
+    def types(self) -> list[str]:
+        """The names of types that have a handler."""
+        return [key for key in (*self._overrides, *self._registered) if isinstance(key, str)]
+
     def find(self, *keys: Hashable) -> Iterator[Registered]:
         """The handlers for any of the keys, in the order in which they are asked."""
         if not self._overrides and not self._registered:
