@@ -27,10 +27,10 @@ from layergraph.errors import BuildError, first_line
 from layergraph.operations import (
     OPERATIONS,
     OPS,
-    REFUSED,
     changes_arguments,
     give_tensors,
     gives_tensors,
+    is_refused,
     overloads,
     own_operation,
     registered,
@@ -329,6 +329,8 @@ def _by_name() -> dict[str, Target]:
         for name, member in vars(namespace).items():
             if name.startswith("_") or not callable(member) or isinstance(member, type):
                 continue
+            if is_refused(name):
+                continue
             if member in known or _is_operator(member) or _offers_itself(member):
                 table[f"{namespace.__name__}.{name}"] = Target("call_function", member)
     for name in (*FACTORIES, *_UNLISTED):
@@ -352,7 +354,7 @@ def _is_operator(function: Any) -> bool:
     if type(function) is not types.BuiltinFunctionType:
         return False
     name = function.__name__
-    if name.startswith(tuple(_REFUSED_OPERATORS)) or name in REFUSED:
+    if name.startswith(tuple(_REFUSED_OPERATORS)):
         return False
     return give_tensors(_operators(name))
 

@@ -23,6 +23,9 @@ REFUSED = frozenset(
     ).split()
 )
 
+# They give, or take, an address in memory as the numbers of a tensor.
+REFUSED_FAMILY = "fbgemm_"
+
 # The namespaces of operations that are torch's own, and what has to be imported to have them.
 _HOMES = {
     "aten": "torch",
@@ -45,7 +48,7 @@ def own_operation(name: str) -> Callable[..., Any] | None:
     if not name.startswith(OPS):
         return None
     namespace, _, last = name.removeprefix(OPS).partition(".")
-    if namespace not in _HOMES or last.partition(".")[0] in REFUSED:
+    if namespace not in _HOMES or is_refused(last.partition(".")[0]):
         return None
     with contextlib.suppress(ImportError):  # Not every version of torch has them all.
         importlib.import_module(_HOMES[namespace])
@@ -53,6 +56,11 @@ def own_operation(name: str) -> Callable[..., Any] | None:
     if operation is None or not gives_tensors(operation):
         return None
     return operation
+
+
+def is_refused(name: str) -> bool:
+    """Whether operators of a name may do what they should not."""
+    return name in REFUSED or name.startswith(REFUSED_FAMILY)
 
 
 def registered(name: str) -> Callable[..., Any] | None:

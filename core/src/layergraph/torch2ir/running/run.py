@@ -632,6 +632,8 @@ class Running(Capture):
                 return self._alias(result, whole())
             return result
         if not isinstance(result, tuple | list | dict):
+            if type(result) in (bool, int, float):
+                self.expect(whole(), result)
             return result
         items = list(result.items() if isinstance(result, dict) else enumerate(result))
         parts = [self._parts(item, late, element(late, whole, key), before) for key, item in items]
