@@ -508,6 +508,65 @@ def test_modules_that_cannot_be_imported_are_trouble(cli, tmp_path):
     cli("convert", "broken_three:f", "m.json").refused("SyntaxError")
 
 
+# --- messages ---
+
+DECIDES = """
+import torch
+from torch import nn
+
+class Decides(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else x * 2
+
+class Loops(nn.Module):
+    def forward(self, x):
+        return sum(x)
+
+def one():
+    return (torch.ones(3),)
+
+def two():
+    return (torch.ones(3), torch.ones(3))
+"""
+
+# What only those can write who call layergraph in Python.
+_PYTHON_ONLY = ("values='", "to_ir(", "give args", "give Limits(")
+
+
+def test_errors_name_options_of_the_command(cli, tmp_path):
+    (tmp_path / "decides_m.py").write_text(DECIDES)
+    for model, inputs, option in (
+        ("Decides", "one", "--values assume"),
+        ("Decides", "two", "--inputs"),
+        ("Loops", None, "--inputs"),
+    ):
+        given = [] if inputs is None else ["--inputs", f"decides_m:{inputs}"]
+        done = cli("convert", f"decides_m:{model}", "m.json", *given)
+        done.refused(option)
+        assert not any(each in done.err for each in _PYTHON_ONLY)
+    done = cli(
+        "convert", "decides_m:Decides", "m.json", "--inputs", "decides_m:one", "--values", "assume"
+    )
+    assert done.code == 0
+    assert "assume_truth" in str(lg.load("m.json"))
+
+
+def test_the_version_is_told(cli):
+    assert cli("--version") == Done(0, f"layergraph {lg.__version__}\n", "")
+    assert cli("--help").out.count("--version") == 1
+
+
+def test_show_says_when_buffers_are_unknown(cli, net, tmp_path):
+    content = (tmp_path / "net.safetensors").read_bytes()
+    unheard = content.replace(b"batchnorm1d", b"catchnorm1d")
+    (tmp_path / "m.safetensors").write_bytes(unheard)
+    done = cli("show", "m.safetensors")
+    assert done.code == 0
+    assert "5 layers, 8 tensors, 25 numbers, 104 bytes; which are buffers is unknown" in done.out
+    total = json.loads(cli("show", "m.safetensors", "--json").out)["total"]
+    assert (total["numbers"], total["parameters"], total["buffers"]) == (25, None, None)
+
+
 # --- explain, plugins ---
 
 
@@ -518,6 +577,8 @@ def test_explain_says_who_answers(cli):
     done = cli("explain", "torch.nn:Linear", "--json")
     assert json.loads(done.out) == lg.explain(nn.Linear).to_dict()
     assert cli("explain", "unheard").code == 1
+    assert "did you mean 'linear'" in cli("explain", "Liner").out
+    cli("explain", "torch.nn:Linaer").refused("did you mean 'Linear'")
     assert cli("explain", "linear", "--disable", "layergraph-linear").code == 1
 
 
