@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 from torch._functorch import eager_transforms, vmap
@@ -21,10 +22,19 @@ def transforms(is_here: Callable[[], bool]) -> Iterator[Patch]:
     Args:
         is_here: whether the current thread is the one that captures; others see no change.
     """
-    for module in (eager_transforms, vmap):
-        for name, enter in list(vars(module).items()):
-            if name.endswith("_increment_nesting") and not name.startswith("_"):
-                yield module, name, _refused(name.partition("_")[0], enter, is_here)
+    for module, name in _entrances():
+        yield module, name, _refused(name.partition("_")[0], getattr(module, name), is_here)
+
+
+@functools.cache
+def _entrances() -> list[tuple[ModuleType, str]]:
+    """The context managers in which transforms run code, by the modules that look them up."""
+    return [
+        (module, name)
+        for module in (eager_transforms, vmap)
+        for name in vars(module)
+        if name.endswith("_increment_nesting") and not name.startswith("_")
+    ]
 
 
 def _refused(
