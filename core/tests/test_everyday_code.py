@@ -207,6 +207,14 @@ def test_a_number_of_another_input_is_not_kept_in_such_a_tensor():
         lg.to_ir(Model(lambda self, x: x * torch.FloatTensor([x.shape[0]])), (X,))
 
 
+def test_memory_of_numpy_is_not_taken_for_a_constant():
+    numpy = pytest.importorskip("numpy")
+    for made in (torch.DoubleTensor, torch.FloatTensor):
+        model = Model(lambda self, x, made=made: x + made(self.held), held=numpy.ones(4))
+        with pytest.raises(CaptureError, match="does not see"):
+            lg.to_ir(model, (X,))
+
+
 # --- functions of sizes ---
 
 OF_SIZES = {

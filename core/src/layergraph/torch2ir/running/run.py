@@ -566,6 +566,10 @@ class Running(Capture):
         result = self._tried(str(func), func, args, kwargs)
         return self._bound(result, self.recorder.call("function", str(func), (), {}), {})
 
+    def _is_new_made(self, tensor: torch.Tensor) -> bool:
+        # Others may change memory that is theirs, as numpy's is.
+        return not self._is_known(tensor) and self.unrecorded(_owns_memory, (tensor,), {}) is True
+
     def _fresh(self, func: Any, tensor: torch.Tensor) -> Any:
         """What torch makes of numbers of Python: a tensor of its own each time."""
         numbers = self.constant(self.unrecorded(torch.clone, (tensor,), {}))
@@ -575,7 +579,7 @@ class Running(Capture):
 
     def aten(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call that only torch's dispatcher sees, and make it."""
-        if func is _LIFT_FRESH and not self._is_known(args[0]):
+        if func is _LIFT_FRESH and self._is_new_made(args[0]):
             return self._fresh(func, args[0])
         name = self.functions.name_of(func)
         if name is None:
@@ -853,6 +857,10 @@ def _are_numbers(result: Any) -> bool:
 # By it torch makes tensors of numbers that Python has, and of what these were computed from all is
 # known: sizes and tensors were asked.
 _LIFT_FRESH = torch.ops.aten.lift_fresh.default
+
+
+def _owns_memory(tensor: torch.Tensor) -> bool:
+    return bool(tensor.untyped_storage().resizable())
 
 
 def _takes_sizes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
