@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import layergraph as lg
-from layergraph.errors import BuildError, CaptureError
+from layergraph.errors import AssumptionError, BuildError, CaptureError
 from layergraph.ir2torch import Ir2Torch
 from layergraph.plugins import Plugin, chosen_plugins
 from layergraph.torch2ir import Torch2Ir
@@ -173,3 +173,20 @@ def test_sizes_that_operations_give_are_traced(called):
 def test_numbers_that_operations_read_are_refused_as_those_of_methods_are():
     with pytest.raises(CaptureError, match="read out of a tensor"):
         lg.to_ir(Model(lambda x: x * torch.ops.aten.item(x.sum())), (X,))
+
+
+def measured(x: torch.Tensor) -> tuple[torch.Tensor, float]:
+    return x * 2, float(x.max())
+
+
+def test_a_number_among_tensors_is_held_to_what_it_was():
+    class Measures(nn.Module):
+        def forward(self, x):
+            doubled, most = measured(x)
+            return doubled * most
+
+    plugins = _plugins(f"{__name__}.measured")
+    again = Ir2Torch(plugins).convert(Torch2Ir(plugins).convert(Measures(), (X,)))
+    assert torch.equal(again(X), Measures()(X))
+    with pytest.raises(AssumptionError):
+        again(X + 1)

@@ -241,11 +241,6 @@ def test_it_is_computed_of_traced_sizes_too(name):
         assert _same(again(*args), model(*args))
 
 
-def test_a_number_among_the_tensors_of_a_result_is_held_to_what_it_was():
-    model = Model(lambda self, x: x * torch.choose_qparams_optimized(x, x.numel(), 2, 0.1, 8)[0])
-    _comes_back(model, X)
-
-
 # --- functions and modules as arguments of functions ---
 
 DISTANCES = {
