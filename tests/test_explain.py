@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph import Implementation
-from layergraph.errors import PluginError
+from layergraph.errors import PluginError, PluginWarning
 from layergraph.ir2torch import Ir2Torch
 from layergraph.plugins import installed_plugins
 from layergraph.torch2ir import Torch2Ir
@@ -320,3 +321,77 @@ def test_explaining_changes_nothing():
     lg.explain(module)
     assert vars(module) == members
     assert [dict(vars(each.implementation)) for each in installed_plugins()] == before
+
+
+def test_built_ins_that_merely_decline_are_one_line():
+    explanation = lg.explain(nn.Linear(1, 2))
+    lines = str(explanation).splitlines()
+    for chain in explanation.chains:
+        silent = [each for each in chain.asked if each.merely_declines]
+        assert len(silent) > 10
+        assert lines.count(f"    declines  {len(silent)} built-in plugins, without a reason") >= 1
+    assert len(lines) == 6
+
+
+def test_those_with_a_reason_and_those_of_others_are_shown(site: Site):
+    site.add("aaa", DECLINES)
+    site.add("layergraph-mmm", DECLINES)
+    site.add("layergraph-nnn", WRAPS)
+    lines = "\n".join(Torch2Ir(loaded(site)).explain(LINEAR).chains[0].lines())
+    assert "no Monday for aaa" in lines
+    assert "no Monday for layergraph-mmm" in lines
+    assert "built-in plugins" not in lines
+
+
+@pytest.mark.parametrize(
+    ("unknown", "wanted"), [("Linear", "'linear'"), ("con2d", "'conv2d'"), ("moduel", "'module'")]
+)
+def test_a_type_like_an_unknown_one_is_asked_for(unknown: str, wanted: str):
+    assert f"did you mean {wanted}" in str(lg.explain(unknown))
+
+
+def test_types_registered_on_a_converter_are_asked_for_too():
+    converter = Ir2Torch()
+    converter.register("acme_shift", lambda _: nn.Identity())
+    assert "did you mean 'acme_shift'?" in str(converter.explain("acme_shfit"))
+    assert "did you mean" not in str(converter.explain("quite another thing"))
+
+
+@lg.layer
+class Decorated(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, x):
+        return x * self.width
+
+
+class Derived(Decorated):
+    pass
+
+
+@pytest.mark.parametrize("subject", [Decorated, Decorated(2)], ids=["the class", "a module"])
+def test_a_decorator_without_effect_is_told(subject):
+    explanation = lg.explain(subject)
+    assert "@layergraph.layer, but no plugin that is asked lists it" in str(explanation)
+    assert __name__ in str(explanation)
+
+
+def test_a_conversion_warns_of_a_decorator_without_effect():
+    model = nn.Sequential(nn.Linear(2, 2), Decorated(2))
+    with pytest.warns(PluginWarning, match=r"Decorated is decorated.*; it is traced through"):
+        ir = lg.to_ir(model)
+    assert torch.equal(lg.to_torch(ir, model.state_dict())(torch.ones(2)), model(torch.ones(2)))
+
+
+def test_a_decorator_with_effect_is_no_matter(site: Site):
+    site.add("aaa", DECORATED)
+    plugins = loaded(site)
+    converter, first = Torch2Ir(plugins), plugins[0].implementation.First()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert converter.convert(first)["root"].type == "first"
+        lg.to_ir(Derived(2))
+    assert "decorated" not in str(converter.explain(first))
+    assert "decorated" not in str(lg.explain(Derived(2)))

@@ -105,10 +105,21 @@ def test_a_handler_is_asked_and_stays_what_it_was(
     assert side.who() == "mine"
 
 
+def _named(handler: Any, name: str = "custom_linear") -> Any:
+    def call(given: Any) -> Any:
+        return handler(given)
+
+    call.__name__ = name
+    return call
+
+
 MANY_AT_ONCE = {
     "mapping": lambda register, handler: register({"custom_linear": handler, "other": handler}),
     "pairs": lambda register, handler: register([("custom_linear", handler), ("other", handler)]),
     "iterator": lambda register, handler: register(iter({"custom_linear": handler}.items())),
+    "functions": lambda register, handler: register([_named(handler), _named(len, "other")]),
+    "a generator": lambda register, handler: register(each for each in [_named(handler)]),
+    "functions and pairs": lambda register, handler: register([("other", len), _named(handler)]),
     "decorator": lambda register, handler: register("custom_linear", "other")(handler),
     "decorator of one": lambda register, handler: register("custom_linear")(handler),
 }
@@ -118,6 +129,11 @@ MANY_AT_ONCE = {
 def test_several_handlers_at_once(side: Side, written: str) -> None:
     MANY_AT_ONCE[written](side.converter.register_handlers, side.handler("mine"))
     assert side.who() == "mine"
+
+
+@pytest.mark.parametrize("handlers", [{"other": len}, [("other", len)], [_named(len, "other")]])
+def test_register_handlers_gives_the_converter(side: Side, handlers: Any) -> None:
+    assert side.converter.register_handlers(handlers) is side.converter
 
 
 def test_register_handlers_as_decorator_gives_the_handler_back(side: Side) -> None:
@@ -336,7 +352,9 @@ def test_a_bare_decorator_needs_a_name(side: Side, method: str) -> None:
         getattr(side.converter, method)(nameless)
 
 
-@pytest.mark.parametrize("handlers", [3, len, [3], {"custom_linear": 3}], ids=repr)
+@pytest.mark.parametrize(
+    "handlers", [3, len, [3], [nn.Linear], [lambda _: None], {"custom_linear": 3}], ids=repr
+)
 def test_register_handlers_refuses_what_holds_no_types_and_handlers(
     side: Side, handlers: Any
 ) -> None:

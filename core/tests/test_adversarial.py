@@ -1414,7 +1414,7 @@ class Applies(nn.Module):
         return function(x) * 2
 
 
-@refused("as it is given here")
+@exact()
 class BroadcastShapes(Base):
     def forward(self, x):
         shape = torch.broadcast_shapes(x.shape, (1, 4))
@@ -2054,7 +2054,7 @@ class Allclose(Base):
         return self.lin(x) if not torch.allclose(x, torch.ones(3, 4)) else x
 
 
-@refused("by name", others=[(torch.ones(3, 4),)])
+@assumes(others=[(torch.ones(3, 4),)])
 class AllcloseByName(Base):
     def forward(self, x):
         return self.lin(x) if not torch.allclose(x, torch.ones(4), atol=1e-3) else x
@@ -3704,13 +3704,13 @@ class FuncGrad(Base):
         return torch.func.grad(lambda y: (y**2).sum())(self.lin(x))
 
 
-@refused("grad|level|see|name")
+@refused("function transform")
 class FuncJvp(Base):
     def forward(self, x):
         return torch.func.jvp(torch.sin, (self.lin(x),), (x,))[1]
 
 
-@refused("grad|level|see|name")
+@refused("function transform")
 class FuncJacrev(Base):
     def forward(self, x):
         return torch.func.jacrev(lambda y: y.sin().sum(0))(self.lin(x))
@@ -4190,8 +4190,7 @@ class ChannelsLast(nn.Module):
         return self.conv(x), x * 2, x.flatten(1)
 
 
-@refused(
-    "by name",
+@assumes(
     (torch.randn(2, 3, 5, 5).to(memory_format=torch.channels_last),),
     [(torch.randn(2, 3, 5, 5),)],
 )

@@ -87,15 +87,15 @@ def net(tmp_path):
 # --- show ---
 
 SHOWN = """\
-numbers  bytes  layer
-     25    104  root: module()
-     22     92    body: sequential()
-      9     36      0: linear(in_features=2, out_features=3, bias=True)
-     13     56      1: batchnorm1d(num_features=3, eps=1e-05, momentum=0.1, affine=True, \
-track_running_stats=True)
-      3     12    tied: linear(in_features=2, out_features=3, bias=True)
-      0      0    again: see body
-5 layers, 8 tensors, 25 numbers, 104 bytes
+parameters  buffers  bytes  layer
+        18        7    104  root: module()
+        15        7     92    body: sequential()
+         9        0     36      0: linear(in_features=2, out_features=3, bias=True)
+         6        7     56      1: batchnorm1d(num_features=3, eps=1e-05, momentum=0.1, \
+affine=True, track_running_stats=True)
+         3        0     12    tied: linear(in_features=2, out_features=3, bias=True)
+         0        0      0    again: see body
+5 layers, 8 tensors, 18 parameters, 7 in buffers, 104 bytes
 """
 
 
@@ -123,8 +123,8 @@ def test_show_as_deep_as_is_asked(cli, net):
 def test_show_gives_what_dotted_children_have(cli, net, tmp_path):
     lg.save(lg.to_ir(net).flatten(), tmp_path / "flat.safetensors", net.state_dict())
     done = cli("show", "flat.safetensors")
-    assert "\n      9     36      0: linear" in done.out
-    assert done.out.endswith("5 layers, 8 tensors, 25 numbers, 104 bytes\n")
+    assert "\n         9        0     36      0: linear" in done.out
+    assert done.out.endswith("5 layers, 8 tensors, 18 parameters, 7 in buffers, 104 bytes\n")
     ir = Ir(
         [
             Implementation("module", name="root", children={"a.b": "x", "a": "y"}),
@@ -165,7 +165,7 @@ def test_show_for_scripts(cli, net):
         "root": "root",
         "has_weights": True,
         "sizes": {"from": "file", "reason": ""},
-        "total": {"tensors": 8, "numbers": 25, "bytes": 104},
+        "total": {"tensors": 8, "numbers": 25, "bytes": 104, "parameters": 18, "buffers": 7},
     }
     assert [each["name"] for each in layers] == ["root", "body", "tied", "body"]
     assert layers[2] == {
@@ -176,7 +176,7 @@ def test_show_for_scripts(cli, net):
         "type": "linear",
         "data": {"in_features": 2, "out_features": 3, "bias": True},
         "training": None,
-        "size": {"tensors": 1, "numbers": 3, "bytes": 12},
+        "size": {"tensors": 1, "numbers": 3, "bytes": 12, "parameters": 3, "buffers": 0},
     }
     assert layers[3]["seen"]
 
@@ -195,7 +195,7 @@ def test_millions_of_paths_are_no_millions_of_lines(cli, tmp_path):
 def test_structures_are_shown_without_torch(net, tmp_path):
     code = (
         "import sys; from layergraph.cli.app import run; "
-        "codes = [run(each) for each in (['--help'], ['show', 'net.safetensors'], "
+        "codes = [run(each) for each in (['--help'], ['show', 'net.safetensors', '--graph'], "
         "['show', 'net.json', '--graph'], ['diff', 'net.json', 'net.safetensors'])]; "
         "print(codes, 'torch' in sys.modules)"
     )
@@ -203,7 +203,7 @@ def test_structures_are_shown_without_torch(net, tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
     )
     assert done.stderr == ""
-    assert SHOWN in done.stdout
+    assert str(lg.load(tmp_path / "net.json")) in done.stdout
     assert done.stdout.splitlines()[-1] == "[0, 0, 0, 0] False"
 
 
@@ -344,7 +344,9 @@ def test_convert_writes_what_loads(cli, models):
 
 
 def test_convert_runs_on_inputs(cli, models):
-    cli("convert", f"{models}:Sized", "traced.json").refused("--inputs names a function")
+    cli("convert", f"{models}:Sized", "traced.json").refused(
+        "a function that gives inputs by --inputs"
+    )
     for inputs, scale in (("one", 1), ("args", 2), ("both", 2)):
         done = cli("convert", f"{models}:Sized", "m.safetensors", "--inputs", f"{models}:{inputs}")
         assert done == Done(0, "m.safetensors: 2 layers\n", "")
@@ -506,6 +508,65 @@ def test_modules_that_cannot_be_imported_are_trouble(cli, tmp_path):
     cli("convert", "broken_three:f", "m.json").refused("SyntaxError")
 
 
+# --- messages ---
+
+DECIDES = """
+import torch
+from torch import nn
+
+class Decides(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else x * 2
+
+class Loops(nn.Module):
+    def forward(self, x):
+        return sum(x)
+
+def one():
+    return (torch.ones(3),)
+
+def two():
+    return (torch.ones(3), torch.ones(3))
+"""
+
+# What only those can write who call layergraph in Python.
+_PYTHON_ONLY = ("values='", "to_ir(", "give args", "give Limits(")
+
+
+def test_errors_name_options_of_the_command(cli, tmp_path):
+    (tmp_path / "decides_m.py").write_text(DECIDES)
+    for model, inputs, option in (
+        ("Decides", "one", "--values assume"),
+        ("Decides", "two", "--inputs"),
+        ("Loops", None, "--inputs"),
+    ):
+        given = [] if inputs is None else ["--inputs", f"decides_m:{inputs}"]
+        done = cli("convert", f"decides_m:{model}", "m.json", *given)
+        done.refused(option)
+        assert not any(each in done.err for each in _PYTHON_ONLY)
+    done = cli(
+        "convert", "decides_m:Decides", "m.json", "--inputs", "decides_m:one", "--values", "assume"
+    )
+    assert done.code == 0
+    assert "assume_truth" in str(lg.load("m.json"))
+
+
+def test_the_version_is_told(cli):
+    assert cli("--version") == Done(0, f"layergraph {lg.__version__}\n", "")
+    assert cli("--help").out.count("--version") == 1
+
+
+def test_show_says_when_buffers_are_unknown(cli, net, tmp_path):
+    content = (tmp_path / "net.safetensors").read_bytes()
+    unheard = content.replace(b"batchnorm1d", b"catchnorm1d")
+    (tmp_path / "m.safetensors").write_bytes(unheard)
+    done = cli("show", "m.safetensors")
+    assert done.code == 0
+    assert "5 layers, 8 tensors, 25 numbers, 104 bytes; which are buffers is unknown" in done.out
+    total = json.loads(cli("show", "m.safetensors", "--json").out)["total"]
+    assert (total["numbers"], total["parameters"], total["buffers"]) == (25, None, None)
+
+
 # --- explain, plugins ---
 
 
@@ -516,6 +577,8 @@ def test_explain_says_who_answers(cli):
     done = cli("explain", "torch.nn:Linear", "--json")
     assert json.loads(done.out) == lg.explain(nn.Linear).to_dict()
     assert cli("explain", "unheard").code == 1
+    assert "did you mean 'linear'" in cli("explain", "Liner").out
+    cli("explain", "torch.nn:Linaer").refused("did you mean 'Linear'")
     assert cli("explain", "linear", "--disable", "layergraph-linear").code == 1
 
 

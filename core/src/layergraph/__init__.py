@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from layergraph.ir import Edge, Implementation, Ir, Node, Ref, Symbol
 
 if TYPE_CHECKING:
+    __version__: str
     from layergraph.convert import to_ir, to_torch
     from layergraph.declining import decline
     from layergraph.difference import diff
@@ -66,6 +67,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("layergraph")
     if name not in _HOMES:
         raise AttributeError(f"module 'layergraph' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

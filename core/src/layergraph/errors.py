@@ -5,7 +5,7 @@ Every message says what is wrong, where it is, and what to do about it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 
@@ -146,3 +146,13 @@ class InvalidIrError(LayergraphError):
 def first_line(error: BaseException) -> str:
     """What an error says, without the stack of C++ that torch puts beneath it."""
     return (str(error).splitlines() or [""])[0]
+
+
+def near(unknown: str, known: Iterable[str]) -> list[str]:
+    """A note that asks for a name like one that is unknown, if there is one."""
+    import difflib  # Messages alone need it.
+
+    lower = {each.lower(): each for each in known}
+    found = difflib.get_close_matches(unknown.lower(), lower, n=3)
+    listed = " or ".join(repr(lower[each]) for each in found)
+    return [f"did you mean {listed}?"] if found else []

@@ -1,8 +1,10 @@
 """Stable names of the functions that may be nodes, and what they stand for.
 
-The list is torch's own: :func:`torch.overrides.get_overridable_functions` names what computes with
-tensors. Here are only the things that it leaves out or should not have let in. A name leads to an
-import only if a plugin has listed it, and never to an attribute that is not listed.
+The names follow from torch's namespaces by rule. A public function has one if torch lists it in
+:func:`torch.overrides.get_overridable_functions`, if it is one of torch's operators and gives a
+tensor, or if its code offers itself to function modes. Here are only the things that the rule
+leaves out or should not let in. A name leads to an import only if a plugin has listed it, and never
+to an attribute that is not listed.
 """
 
 from __future__ import annotations
@@ -22,6 +24,17 @@ from torch.overrides import get_overridable_functions
 
 from layergraph import assumptions, regions
 from layergraph.errors import BuildError, first_line
+from layergraph.operations import (
+    OPERATIONS,
+    OPS,
+    changes_arguments,
+    give_tensors,
+    gives_tensors,
+    is_refused,
+    overloads,
+    own_operation,
+    registered,
+)
 
 Function = Callable[..., Any]
 
@@ -30,6 +43,9 @@ _OPERATORS = (
     "imod imul index invert ior ipow irshift isub itruediv ixor le lshift lt matmul mod mul ne neg "
     "not_ or_ pos pow rshift setitem sub truediv xor"
 ).split()
+
+# Where functions have their names. Of several names for one function, the last one here counts.
+NAMESPACES = (torch.special, torch.fft, torch.linalg, torch, torch.nn.functional)
 
 # They make tensors from none, so there is nothing in their arguments to override.
 FACTORIES = (
@@ -81,19 +97,11 @@ _REFUSED_ATTRIBUTES = frozenset(
     "grad grad_dtype grad_fn is_leaf name output_nr retains_grad volatile".split()
 )
 
-# They read files, or memory that is none of the model's: without looking where it ends, or before
-# anything was written there.
-_REFUSED_OPERATIONS = [
-    [name]
-    for name in (
-        "from_file set_ set _cudnn_init_dropout_state resize resize_ resize_as resize_as_ "
-        "_resize_output _resize_output_ _copy_from_and_resize _reshape_alias _reshape_alias_copy "
-        "_nested_view_from_buffer _nested_view_from_buffer_copy _nested_view_from_jagged "
-        "_nested_view_from_jagged_copy _sparse_coo_tensor_unsafe _sparse_compressed_tensor_unsafe "
-        "_sparse_csr_tensor_unsafe _sparse_csc_tensor_unsafe _sparse_bsr_tensor_unsafe "
-        "_sparse_bsc_tensor_unsafe"
-    ).split()
-]
+# Operators that are no functions to be called by name: kernels of one backend, and those that take
+# indices, sizes or memory without a look at them.
+_REFUSED_OPERATORS = (
+    "cudnn_ empty_quantized from_file miopen_ mkldnn_ quantized_ resize_ segment_reduce sparse_"
+).split()
 
 # Attributes of what is read from a tensor: of its device and dtype.
 _DEVICE_ATTRIBUTES = ("type", "index")
@@ -128,21 +136,23 @@ class Functions:
         # While a model is captured, some of torch's functions are others than they are now.
         _names()
         self._added = frozenset(added) - _by_name().keys()
-        found = {name: _global(name) for name in sorted(self._added)}
+        found = {name: _found(name) for name in sorted(self._added)}
         self.loaded = {name: each for name, each in found.items() if each is not None}
-        self._names = {function: name for name, function in self.loaded.items()}
+        self._names = {
+            each: name for name, function in self.loaded.items() for each in _forms(function)
+        }
 
     @property
     def places(self) -> list[tuple[dict[str, Any], str]]:
         """The globals of Python modules, and names in them, that hold the loaded functions."""
-        return _places(tuple(self.loaded.values()), len(sys.modules))
+        return places(tuple(self.loaded.values()))
 
     def name_of(self, function: Function) -> str | None:
         """The name of a function; None if it has none, and so cannot be a node."""
         name = _names().get(function) or self._names.get(function)
-        if name is None and isinstance(function, _OPERATIONS):
+        if name is None and isinstance(function, OPERATIONS):
             name = f"torch.ops.{function}"
-            return name if self.target(name) is not None else None
+            return name if own_operation(name) is not None else None
         return name
 
     def target(self, name: str) -> Target | None:
@@ -154,9 +164,14 @@ class Functions:
             BuildError: a plugin added the name, but the function cannot be had.
         """
         if name not in self._added:
-            return _by_name().get(name) or _operation(name)
+            return _by_name().get(name) or _own_operation(name)
         function = _imported(name)
         return None if function is None else Target("call_function", function)
+
+
+def places(functions: tuple[Function, ...]) -> list[tuple[dict[str, Any], str]]:
+    """The globals of Python modules, and names in them, that hold functions."""
+    return _places(functions, len(sys.modules))
 
 
 @functools.lru_cache(maxsize=8)
@@ -172,9 +187,14 @@ def _places(functions: tuple[Function, ...], _modules: int) -> list[tuple[dict[s
     ]
 
 
+def _own_operation(name: str) -> Target | None:
+    operation = own_operation(name)
+    return None if operation is None else Target("call_function", operation)
+
+
 def is_own(name: str) -> bool:
     """Whether a name stands for a function without any plugin."""
-    return (_by_name().get(name) or _operation(name)) is not None
+    return (_by_name().get(name) or own_operation(name)) is not None
 
 
 def stable_name(function: Function) -> str | None:
@@ -182,7 +202,7 @@ def stable_name(function: Function) -> str | None:
 
     Python's own is the place where the function was defined, and nothing may be found there.
     """
-    if isinstance(function, _OPERATIONS):
+    if isinstance(function, OPERATIONS):
         return f"torch.ops.{function}"
     name = _names().get(function)
     target = None if name is None else _by_name()[name]
@@ -197,10 +217,8 @@ def function_of(name: str) -> Function:
     """
     target = _by_name().get(name)
     function: Any = None if target is None else target.target
-    if name.startswith("torch.ops."):
-        function = torch.ops
-        for part in name.split(".")[2:]:
-            function = getattr(function, part, None)
+    if name.startswith(OPS):
+        function = registered(name)
     elif target is None:
         function = _imported(name)
     if not callable(function):
@@ -214,6 +232,13 @@ _imports: dict[Function, str] = {}
 def _imported(name: str) -> Function | None:
     """The function of a full name, which may need an import."""
     home = name.rpartition(".")[0]
+    if name.startswith(OPS):
+        function = _found(name)
+        if function is None:
+            raise BuildError(
+                f"the operation {name!r} is not registered; import the package that registers it"
+            )
+        return function
     try:
         importlib.import_module(home)
     except Exception as error:
@@ -221,41 +246,45 @@ def _imported(name: str) -> Function | None:
             f"the function {name!r} cannot be had: {type(error).__name__}: "
             f"{first_line(error)}; install what defines {home}"
         ) from error
-    function = _global(name)
-    if function is not None:
+    function = _found(name)
+    if function is not None and not isinstance(function, OPERATIONS):
         _imports[function] = name
     return function
 
 
-def _operation(name: str) -> Target | None:
-    """One of torch's own operations by its full name: they are what all its functions consist of.
+def _found(name: str) -> Function | None:
+    """The function of a full name, of a module that is imported; an operation if it stands for one.
 
-    Those of extensions are for plugins to name: nobody knows what they do.
+    ``torch.library.custom_op`` makes an object that stands for an operation.
     """
-    way = name.split(".")
-    if way[:3] != ["torch", "ops", "aten"] or way[3:4] in _REFUSED_OPERATIONS:
-        return None
-    operation: Any = torch.ops.aten
-    for part in way[3:]:
-        operation = getattr(operation, part, None)
-    if isinstance(operation, torch._ops.OpOverloadPacket):
-        overloads = [getattr(operation, each or "default") for each in operation._overload_names]
-    elif isinstance(operation, torch._ops.OpOverload):
-        overloads = [operation]
-    else:
-        return None
-    returned = [each for overload in overloads for each in overload._schema.returns]
-    gives = any("Tensor" in str(each.type) for each in returned)
-    return Target("call_function", operation) if gives else None
-
-
-_OPERATIONS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
-
-
-def _global(name: str) -> Function | None:
     home, _, last = name.rpartition(".")
     function = getattr(sys.modules.get(home), last, None)
+    if function is None and name.startswith(OPS):
+        return registered(name)
+    function = getattr(function, "_opoverload", function)
     return function if callable(function) else None
+
+
+def _forms(function: Function) -> list[Function]:
+    """All that code may call in order to call a function: an operation, or the packet with it."""
+    if not isinstance(function, OPERATIONS):
+        return [function]
+    packet = getattr(function, "overloadpacket", function)
+    forms = dict.fromkeys([function, *overloads(function), packet])
+    return [each for each in forms if not changes_arguments(each)]
+
+
+@functools.lru_cache(maxsize=4096)
+def method_of(operation: Any) -> Function | None:
+    """The method of tensors that is the same as an operation that gives no tensor, as ``size`` is.
+
+    None if the operation gives tensors, or is none of torch's own.
+    """
+    namespace, _, name = str(operation).partition(".")
+    name = name.partition(".")[0].removeprefix("sym_")
+    if namespace != "aten" or method_name(name) is None or gives_tensors(operation):
+        return None
+    return getattr(torch.Tensor, name)  # type: ignore[no-any-return]
 
 
 def method_name(name: str) -> str | None:
@@ -295,11 +324,14 @@ def _by_name() -> dict[str, Target]:
         usable = not name.startswith("_") or name.strip("_") in _operator_methods()
         if usable and name not in _REFUSED_METHODS and callable(getattr(torch.Tensor, name, None)):
             table[f"torch.Tensor.{name}"] = Target("call_method", name)
-    # Where two names mean one function, the last one here is what it is called.
-    for namespace in (torch.special, torch.fft, torch.linalg, torch, torch.nn.functional):
+    for namespace in NAMESPACES:
         known = {*listed[namespace], *listed[torch.functional]}
         for name, member in vars(namespace).items():
-            if callable(member) and not name.startswith("_") and member in known:
+            if name.startswith("_") or not callable(member) or isinstance(member, type):
+                continue
+            if is_refused(name):
+                continue
+            if member in known or _is_operator(member) or _offers_itself(member):
                 table[f"{namespace.__name__}.{name}"] = Target("call_function", member)
     for name in (*FACTORIES, *_UNLISTED):
         table[f"torch.{name}"] = Target("call_function", getattr(torch, name))
@@ -317,13 +349,47 @@ def _operator_methods() -> frozenset[str]:
     return frozenset(names | {f"r{name}" for name in names} | {"reversed"})
 
 
+def _is_operator(function: Any) -> bool:
+    """Whether a function in C is one of torch's operators, and gives a tensor."""
+    if type(function) is not types.BuiltinFunctionType:
+        return False
+    name = function.__name__
+    if name.startswith(tuple(_REFUSED_OPERATORS)):
+        return False
+    return give_tensors(_operators(name))
+
+
+def _operators(name: str) -> list[Any]:
+    return torch._C._jit_get_schemas_for_operator(f"aten::{name}")
+
+
+def _offers_itself(function: Any) -> bool:
+    """Whether a function in Python asks whether somebody wants to be called in its place."""
+    is_python = type(function) is types.FunctionType
+    return is_python and not HANDING_OVER.isdisjoint(function.__code__.co_names)
+
+
+HANDING_OVER = frozenset(
+    {"has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"}
+)
+"""What functions of torch in Python ask in order to offer themselves to function modes."""
+
+
 @functools.cache
 def _names() -> dict[Function, str]:
     names: dict[Function, str] = {}
     for full, target in _by_name().items():
         if target.op == "call_function":
-            names[target.target] = full  # type: ignore[index]
+            known = names.get(target.target)  # type: ignore[arg-type]
+            if known is None or not _is_preferred(known, full):
+                names[target.target] = full  # type: ignore[index]
         elif full.startswith("torch.Tensor."):
             member = getattr(torch.Tensor, str(target.target))
             names[member if target.op == "call_method" else member.__get__] = full
     return names
+
+
+def _is_preferred(known: str, other: str) -> bool:
+    """Whether a function keeps its name: of two in one namespace, that of an operator counts."""
+    (home, _, name), (other_home, _, other_name) = known.rpartition("."), other.rpartition(".")
+    return home == other_home and bool(_operators(name)) and not _operators(other_name)

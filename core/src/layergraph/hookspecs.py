@@ -95,8 +95,12 @@ def functions() -> Collection[str]:  # type: ignore[empty-body]
 
     Returns:
         Full names, of the module that defines the function and of its global there
-        (``"torchvision.models.swin_transformer.shifted_window_attention"``). Names of torch's own
-        functions keep their meaning.
+        (``"torchvision.models.swin_transformer.shifted_window_attention"``). A custom operation is
+        named by the function that ``torch.library.custom_op`` made, or as
+        ``"torch.ops.acme.shift"`` or ``"torch.ops.acme.shift.default"``; the model may call it by
+        any of these. Under the last two, the plugin imports what registers it. One that changes
+        its arguments stays unnamed.
+        Names of torch's own functions keep their meaning.
     """
 
 

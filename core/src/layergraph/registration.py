@@ -86,25 +86,19 @@ class Registry:
     def register_handlers(self, *handlers: Any) -> Any:
         """Register several at once, each as :meth:`register` would.
 
-        ``register_handlers({"linear": handler, …})`` takes a mapping, or pairs;
+        ``register_handlers([linear, conv2d])`` takes functions, each for the type that it is named
+        after; ``register_handlers({"linear": handler, …})`` a mapping, or pairs;
         ``@register_handlers("linear", "bilinear")`` registers one function for several types.
+
+        Returns:
+            The converter; as a decorator, the function.
 
         Raises:
             RegistrationError: as for :meth:`register`; then none of them is registered.
         """
-        if len(handlers) == 1 and isinstance(handlers[0], Mapping):
-            self._add_all(handlers[0].items())
-            return None
         if len(handlers) == 1 and not isinstance(handlers[0], str | type):
-            try:
-                pairs = [(key, handler) for key, handler in handlers[0]]
-            except (TypeError, ValueError):
-                raise RegistrationError(
-                    f"{handlers[0]!r} holds no types and handlers; "
-                    "give a mapping from type to handler"
-                ) from None
-            self._add_all(pairs)
-            return None
+            self._add_all(_pairs(handlers[0]))
+            return self
 
         if not handlers:
             raise RegistrationError("there is nothing to register; give types, or a mapping")
@@ -116,6 +110,10 @@ class Registry:
             return handler
 
         return decorate
+
+    def types(self) -> list[str]:
+        """The names of types that have a handler."""
+        return [key for key in (*self._overrides, *self._registered) if isinstance(key, str)]
 
     def find(self, *keys: Hashable) -> Iterator[Registered]:
         """The handlers for any of the keys, in the order in which they are asked."""
@@ -135,7 +133,7 @@ class Registry:
 
     def _decorator(self, add: Callable[[Any, Any], None], key: Any, handler: Any) -> Any:
         if handler is _NOT_GIVEN and callable(key) and not isinstance(key, type):
-            add(getattr(key, "__name__", key), key)
+            add(_named_after(key), key)
             return key
         if handler is not _NOT_GIVEN:
             add(key, handler)
@@ -179,6 +177,30 @@ class Registry:
         if not isinstance(key, str | type) or key in ("", "<lambda>"):
             wanted = "its name, or a class" if self._takes_classes else "its name"
             raise RegistrationError(f"{key!r} is no type; give {wanted}")
+
+
+def _pairs(handlers: Any) -> list[tuple[Any, Any]]:
+    """The types and handlers in a mapping, among pairs, or among functions named after types."""
+    try:
+        items = handlers.items() if isinstance(handlers, Mapping) else handlers
+        return [_pair(*item) if _is_pair(item) else (_named_after(item), item) for item in items]
+    except (TypeError, ValueError):
+        raise RegistrationError(
+            f"{handlers!r} holds no types and handlers; give a mapping from type to handler, or "
+            "functions that are named after their types"
+        ) from None
+
+
+def _pair(key: Any, handler: Any) -> tuple[Any, Any]:
+    return key, handler
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, type) or not callable(item)
+
+
+def _named_after(handler: Any) -> Any:
+    return getattr(handler, "__name__", handler)
 
 
 def _name(key: object) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from layergraph.ir import Record, Symbol, Value
+from layergraph.ir.values import is_key
 
 _NAMED = (torch.dtype, torch.layout, torch.memory_format)
 
@@ -68,6 +69,7 @@ _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)
 # numpy's numbers are among these.
 _NUMBERS_AND_TEXT: tuple[Any, ...] = (
     (torch.device, str),
+    (type(torch.FloatTensor), lambda kind: f"{kind.__module__}.{kind.__name__}"),
     (numbers.Integral, int),
     (numbers.Real, float),
     (numbers.Complex, complex),
@@ -132,7 +134,7 @@ def _lower_dict(
     value: dict[Any, Any], read: Callable[[Any], Value], readable: Collection[type]
 ) -> dict[Any, Value]:
     for key in value:
-        if type(key) not in _PLAIN:
+        if not is_key(key):
             raise UnknownValueError(f"the key {key!r} of a dict, a {type(key).__name__}")
     return {key: lower(item, read, readable) for key, item in value.items()}
 

@@ -9,16 +9,18 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 from typer.main import get_command
 
+import layergraph
 from layergraph.cli.check import check
 from layergraph.cli.convert import convert
 from layergraph.cli.diff import diff
 from layergraph.cli.explain import explain
 from layergraph.cli.new import new_plugin
-from layergraph.cli.output import one_line, warn
+from layergraph.cli.output import in_options, line, one_line, warn
 from layergraph.cli.plugins import plugins
 from layergraph.cli.show import show
 from layergraph.errors import InvalidIrError, LayergraphError
@@ -28,6 +30,13 @@ TROUBLE = 2
 INTERRUPTED = 130
 CLOSED_PIPE = 141
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        line(f"layergraph {layergraph.__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="layergraph",
     help="PyTorch models as graphs of layers, in files: look at them, check, compare, convert.",
@@ -36,6 +45,18 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
 for each in (show, check, diff, convert, explain, plugins, new_plugin):
     app.command()(each)
 
@@ -93,5 +114,5 @@ def _told(error: LayergraphError) -> str:
 
 
 def _said(message: str, code: int) -> int:
-    sys.stderr.write(f"layergraph: {one_line(message)}\n")
+    sys.stderr.write(f"layergraph: {one_line(in_options(message))}\n")
     return code

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from layergraph.cli.output import as_json, counted, line, one_line
+from layergraph.cli.output import as_json, counted, in_options, line, one_line
 from layergraph.errors import FileError, InvalidIrError, LayergraphError
 from layergraph.files.limits import DEFAULT_LIMITS
 from layergraph.files.opening import opened
@@ -37,11 +37,11 @@ def check(
             else:
                 build_skeleton(model, DEFAULT_LIMITS)
     except InvalidIrError as error:
-        problems = [one_line(str(each)) for each in error.problems]
+        problems = [one_line(in_options(str(each))) for each in error.problems]
     except LayergraphError as error:
         if isinstance(error, FileError) and isinstance(error.__cause__, OSError):
             raise
-        problems = [one_line(str(error))]
+        problems = [one_line(in_options(str(error)))]
     if json:
         as_json({"file": str(file), "ok": not problems, **found, "problems": problems})
     elif problems:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,14 @@ from layergraph.errors import CaptureError
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+class Values(StrEnum):
+    """See :func:`layergraph.to_ir`."""
+
+    refuse = "refuse"
+    assume = "assume"
+
 
 _TORCH_FILES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pth", ".safetensors"})
 
@@ -35,6 +44,9 @@ def convert(
         str | None,
         typer.Option(help="package.module:function, which gives inputs to run the model with."),
     ] = None,
+    values: Annotated[
+        Values, typer.Option(help="What to do where the model decides by numbers in tensors.")
+    ] = Values.refuse,
 ) -> None:
     """Convert a model that a Python function makes.
 
@@ -53,11 +65,7 @@ def convert(
     else:
         state_dict = read_weights(weights)
     args, kwargs = _inputs(inputs, model)
-    try:
-        ir = lg.to_ir(model, args, kwargs)
-    except CaptureError as error:
-        hint = "; --inputs names a function that gives some" if args is None else ""
-        raise CaptureError(f"{error}{hint}") from None
+    ir = lg.to_ir(model, args, kwargs, values=values.value)
     lg.save(ir, out, None if out.suffix == ".json" else state_dict)
     line(f"{out}: {counted(len(ir), 'layer')}")
 

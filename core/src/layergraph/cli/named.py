@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from layergraph.errors import LayergraphError, first_line
+from layergraph.errors import LayergraphError, first_line, near
 
 
 class NamedError(LayergraphError):
@@ -41,7 +41,8 @@ def named(text: str) -> Any:
     try:
         return functools.reduce(getattr, way.split("."), module)
     except AttributeError:
-        raise NamedError(f"the module {home} has no {way}; correct {text!r}") from None
+        hint = "".join(near(way, vars(module))) or f"correct {text!r}"
+        raise NamedError(f"the module {home} has no {way}; {hint}") from None
 
 
 def called(text: str, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:

@@ -29,6 +29,23 @@ def one_line(text: str) -> str:
     return plain(" ".join(text.split()))
 
 
+# What errors tell those to do who call layergraph in Python, as the command line has it.
+_IN_PYTHON = {
+    "capture it with example inputs: to_ir(model, args)": "name a function that gives inputs by "
+    "--inputs package.module:function",
+    "convert with values='assume'": "convert with --values assume",
+    "give args and kwargs as in a call": "let --inputs give a tuple of arguments",
+    "give Limits(": "load it in Python and give limits=layergraph.Limits(",
+}
+
+
+def in_options(message: str) -> str:
+    """A message with the options of this command for the arguments of layergraph's functions."""
+    for said, option in _IN_PYTHON.items():
+        message = message.replace(said, option)
+    return message
+
+
 def counted(count: int, what: str) -> str:
     """How many there are of something."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
@@ -54,7 +71,7 @@ def as_json(form: Any) -> None:
 
 def warn(message: Warning | str) -> None:
     """Show a warning as this command shows all that goes wrong."""
-    sys.stderr.write(f"layergraph: warning: {one_line(str(message))}\n")
+    sys.stderr.write(f"layergraph: warning: {one_line(in_options(str(message)))}\n")
 
 
 @functools.cache

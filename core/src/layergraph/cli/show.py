@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,8 +35,8 @@ def show(
 ) -> None:
     """Show the layers of a model, with attributes and sizes.
 
-    Numbers and bytes are those of all parameters and buffers that state dicts have; each tensor is
-    counted once. No weights are read.
+    Counted are the numbers in the parameters and in the buffers that state dicts have, and the
+    bytes that they take; each tensor is counted once. No weights are read.
     """
     with opened(file, DEFAULT_LIMITS) as model:
         if graph:
@@ -99,27 +99,47 @@ def _show_lines(wiring: list[str]) -> None:
 def _show(ir: Ir, sizes: Sizes, depth: int | None) -> None:
     rows = _rows(ir, sizes)
     total = sizes.total
-    columns = _columns(total)
+    columns = _columns(total, sizes)
     widths = [max(len(title), len(f"{count:,}")) for title, count in columns]
     if sizes.are_known:
         heads = [f"{title:>{width}}  " for (title, _), width in zip(columns, widths, strict=True)]
         line(("".join([*heads, "layer"]), "bold"))
     for row in rows:
         if depth is None or row.level <= depth:
-            counts = zip(_columns(row.size), widths, strict=True)
+            counts = zip(_columns(row.size, sizes), widths, strict=True)
             shown = [f"{count:>{width},}  " for (_, count), width in counts]
             line(("".join(shown) if sizes.are_known else "", "cyan"), *_told(row))
-    if sizes.are_known:
-        line(
-            f"{counted(len(ir), 'layer')}, {counted(total.tensors, 'tensor')}, "
-            f"{counted(total.numbers, 'number')}, {counted(total.bytes, 'byte')}"
-        )
-    else:
-        line(f"{counted(len(ir), 'layer')}; sizes are unknown: {sizes.reason}")
+    line(f"{counted(len(ir), 'layer')}{_summary(total, sizes)}")
 
 
-def _columns(size: Size) -> list[tuple[str, int]]:
-    return [("numbers", size.numbers), ("bytes", size.bytes)]
+def _columns(size: Size, sizes: Sizes) -> list[tuple[str, int]]:
+    if not sizes.knows_buffers:
+        return [("numbers", size.numbers), ("bytes", size.bytes)]
+    return [("parameters", size.parameters), ("buffers", size.buffers), ("bytes", size.bytes)]
+
+
+def _summary(total: Size, sizes: Sizes) -> str:
+    if not sizes.are_known:
+        return f"; sizes are unknown: {sizes.reason}"
+    tensors, size = counted(total.tensors, "tensor"), counted(total.bytes, "byte")
+    if not sizes.knows_buffers:
+        numbers = counted(total.numbers, "number")
+        return f", {tensors}, {numbers}, {size}; which are buffers is unknown: {sizes.reason}"
+    parameters = counted(total.parameters, "parameter")
+    return f", {tensors}, {parameters}, {total.buffers:,} in buffers, {size}"
+
+
+def _size(size: Size, sizes: Sizes) -> dict[str, int | None] | None:
+    if not sizes.are_known:
+        return None
+    known = sizes.knows_buffers
+    return {
+        "tensors": size.tensors,
+        "numbers": size.numbers,
+        "bytes": size.bytes,
+        "parameters": size.parameters if known else None,
+        "buffers": size.buffers if known else None,
+    }
 
 
 def _told(row: _Row) -> Iterator[str | tuple[str, str]]:
@@ -140,7 +160,7 @@ def _form(file: Path, model: Opened, sizes: Sizes, depth: int | None) -> dict[st
             "type": each.type,
             "data": {name: encode(value) for name, value in each.data.items()},
             "training": row.training,
-            "size": asdict(row.size) if sizes.are_known else None,
+            "size": _size(row.size, sizes),
         }
 
     rows = _rows(model.ir, sizes)
@@ -149,6 +169,6 @@ def _form(file: Path, model: Opened, sizes: Sizes, depth: int | None) -> dict[st
         "root": model.ir.root,
         "has_weights": bool(model.weights),
         "sizes": {"from": sizes.source, "reason": sizes.reason},
-        "total": asdict(sizes.total) if sizes.are_known else None,
+        "total": _size(sizes.total, sizes),
         "layers": [listed(row) for row in rows if depth is None or row.level <= depth],
     }

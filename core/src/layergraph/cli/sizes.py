@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from layergraph.errors import LayergraphError, first_line
-from layergraph.files.container import Stored
 from layergraph.files.limits import Limits
 from layergraph.files.opening import Opened
 from layergraph.ir import Ir
@@ -20,15 +19,25 @@ class Size:
         tensors: how many there are.
         numbers: how many numbers are in them.
         bytes: how many bytes these take.
+        buffers: how many of the numbers are in buffers, the others are in parameters.
     """
 
     tensors: int = 0
     numbers: int = 0
     bytes: int = 0
+    buffers: int = 0
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are in parameters."""
+        return self.numbers - self.buffers
 
     def __add__(self, other: Size) -> Size:
         return Size(
-            self.tensors + other.tensors, self.numbers + other.numbers, self.bytes + other.bytes
+            self.tensors + other.tensors,
+            self.numbers + other.numbers,
+            self.bytes + other.bytes,
+            self.buffers + other.buffers,
         )
 
 
@@ -39,12 +48,14 @@ class Sizes:
     Attributes:
         own: of what belongs to each implementation itself, by name; empty if they are unknown.
         source: where they are from: ``file``, ``built`` or ``unknown``.
-        reason: why they are unknown.
+        reason: why they are unknown; with sizes from the file, why buffers are.
+        knows_buffers: whether it is known which tensors are buffers.
     """
 
     own: Mapping[str, Size]
     source: str
     reason: str = ""
+    knows_buffers: bool = True
 
     @property
     def total(self) -> Size:
@@ -60,33 +71,47 @@ class Sizes:
 def sizes_of(model: Opened, limits: Limits) -> Sizes:
     """The sizes of a model's layers.
 
-    They come from the file, if it holds weights; else from building the model without memory for
-    its tensors, which needs PyTorch and the plugins.
+    Building the model, without memory for its tensors, tells which of them are buffers, and their
+    sizes where the file holds no weights. It needs PyTorch and the plugins.
     """
-    if model.weights:
-        tensors: Iterator[tuple[str, Size]] = (
-            (name, _size(stored)) for name, (_, stored) in model.weights.items()
-        )
-        return Sizes(by_owner(model.ir, tensors), "file")
     try:
-        return Sizes(by_owner(model.ir, _built(model, limits)), "built")
+        built = _built(model, limits)
     except LayergraphError as error:
-        return Sizes({}, "unknown", first_line(error))
+        reason = first_line(error)
+        if not model.weights:
+            return Sizes({}, "unknown", reason)
+        return Sizes(by_owner(model.ir, _stored(model, frozenset())), "file", reason, False)
+    if not model.weights:
+        return Sizes(by_owner(model.ir, built.items()), "built")
+    buffers = frozenset(name for name, size in built.items() if size.buffers)
+    return Sizes(by_owner(model.ir, _stored(model, buffers)), "file")
 
 
-def _size(stored: Stored) -> Size:
-    return Size(1, stored.numbers, stored.length)
+def _stored(model: Opened, buffers: Collection[str]) -> Iterator[tuple[str, Size]]:
+    for name, (_, stored) in model.weights.items():
+        own = stored.numbers if name in buffers else 0
+        yield name, Size(1, stored.numbers, stored.length, own)
 
 
-def _built(model: Opened, limits: Limits) -> Iterator[tuple[str, Size]]:
-    # What looks at files with weights does without torch.
+def _built(model: Opened, limits: Limits) -> dict[str, Size]:
+    """The tensors that state dicts of the model have by name; each is there once.
+
+    Raises:
+        LayergraphError: the model cannot be built.
+    """
+    from torch import nn
+
     from layergraph.files.build import build_skeleton
 
     seen: set[int] = set()
+    found = {}
     for key, tensor, persists in build_skeleton(model, limits).listed:
         if persists and id(tensor) not in seen:
             seen.add(id(tensor))
-            yield key, Size(1, tensor.numel(), tensor.nbytes)
+            count = tensor.numel()
+            buffers = 0 if isinstance(tensor, nn.Parameter) else count
+            found[key] = Size(1, count, tensor.nbytes, buffers)
+    return found
 
 
 def by_owner(ir: Ir, tensors: Iterable[tuple[str, Size]]) -> dict[str, Size]:

@@ -13,6 +13,7 @@ from typing import Any
 from layergraph.files.faults import FaultError, Spot, expect, refuse_unreadable
 from layergraph.ir import Record, Ref, Symbol, Value
 from layergraph.ir.rules import MAX_NESTING
+from layergraph.ir.values import is_key
 
 # Beyond, other readers of JSON round integers.
 _EXACT = 2**53
@@ -128,9 +129,11 @@ def _dict(form: Any, spot: Spot, depth: int) -> dict[Any, Value]:
     for index, pair in enumerate(expect(form, list, spot, "an array of keys with values")):
         here = (spot, index)
         key, value = _items(pair, here, depth, "a key and a value", 2)
-        if isinstance(key, list | dict | slice | tuple | Record | Ref | Symbol):
+        if not is_key(key):
             raise FaultError(
-                (here, 0), f"a {type(key).__name__} is no key", "use a number or a string"
+                (here, 0),
+                f"a {type(key).__name__} is no key",
+                "use a number or a string, or a tuple of some",
             )
         if key in found:
             raise FaultError((here, 0), f"the key {key!r} is there before", "write it once")

@@ -28,7 +28,7 @@ from layergraph.ir.graph import (
 from layergraph.ir.hierarchy import Ancestry
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.names import is_argument_name
-from layergraph.ir.values import ATOMS, Record, Ref, Symbol, Value, parts, refs
+from layergraph.ir.values import ATOMS, Record, Ref, Symbol, Value, is_key, parts, refs
 
 MAX_NESTING = 100
 """How deep values may be nested: more than any call of a torch function needs."""
@@ -291,7 +291,7 @@ def _is_sound(item: Value) -> bool:
         named = type(item.type) is str and type(item.fields) is dict
         return named and all(type(name) is str for name in item.fields)
     if kind is dict:
-        return all(type(key) in ATOMS and type(key) not in (Ref, Symbol) for key in item)
+        return all(map(is_key, item))
     return kind in ATOMS or kind in (list, tuple, slice)
 
 

@@ -49,6 +49,16 @@ Value: TypeAlias = Any
 
 ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), Symbol, Ref})
 
+_KEYS = ATOMS - {Symbol, Ref}
+
+
+def is_key(value: object) -> bool:
+    """Whether a dict of plain values may have such a key: an atom, or a tuple of some."""
+    if type(value) is tuple:
+        return all(type(each) in _KEYS for each in value)
+    return type(value) in _KEYS
+
+
 # What is of another type is a leaf. Most values are leaves, so this is looked at first.
 _CONTAINERS = frozenset({list, tuple, dict, slice, Record})
 

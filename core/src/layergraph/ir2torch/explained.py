@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from layergraph.errors import PluginError
+from layergraph.errors import PluginError, near
 from layergraph.ir import MODULE, Implementation
 from layergraph.ir2torch.own import Own
 from layergraph.plugins import HookImplementation, Hooks
@@ -37,6 +37,8 @@ def explained(subject: str | Implementation, hooks: Hooks, own: Own) -> Explanat
     notes = []
     if kind == MODULE and found.winner is None:
         notes.append("the core builds the type 'module' itself, from its graph")
+    elif found.winner is None:
+        notes += near(kind, [*hooks.types(), *own.types(), MODULE])
     return Explanation(kind, tuple(notes), (found,))
 
 

@@ -32,6 +32,10 @@ class Own:
                 return module
         return None
 
+    def types(self) -> list[str]:
+        """The types that something is registered for."""
+        return self._registry.types()
+
     def implementations(self, type_name: str) -> Iterator[HookImplementation]:
         """What is registered for a type, each as an implementation of the hook."""
         for each in self._registry.find(type_name):

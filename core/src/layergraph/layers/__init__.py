@@ -10,7 +10,7 @@ A plugin for classes of others lists rows, one for its own is a decorated class:
     class Scale(nn.Module): ...
 """
 
-from layergraph.layers.marking import layer, marked_layers
+from layergraph.layers.marking import is_marked, layer, marked_layers
 from layergraph.layers.row import Layer, Reader, Writer
 from layergraph.layers.signatures import signature_of, types_of_torch
 from layergraph.layers.table import LayerTable
@@ -20,6 +20,7 @@ __all__ = [
     "LayerTable",
     "Reader",
     "Writer",
+    "is_marked",
     "layer",
     "marked_layers",
     "signature_of",

@@ -32,7 +32,8 @@ def layer(cls: Any = None, /, **said: Any) -> Any:
 
     As ``@layer``, or with the arguments of :class:`Layer`, ``@layer(type="acme_scale")``. The
     class has to be a global of the Python module that the entry point names, or be imported there
-    from the same package.
+    from the same package. In a script or a notebook there is no entry point, and the decorator has
+    no effect: a conversion warns, and :func:`layergraph.explain` says so.
 
     Returns:
         The class, which computes as before.
@@ -46,6 +47,11 @@ def layer(cls: Any = None, /, **said: Any) -> Any:
         return cls
 
     return mark if cls is None else mark(cls)
+
+
+def is_marked(cls: type) -> bool:
+    """Whether a class is decorated itself; those that are derived from it are not."""
+    return _MARK in vars(cls)
 
 
 def marked_layers(module: ModuleType) -> list[Layer]:

@@ -51,6 +51,11 @@ class Asked:
             return "this converter"
         return f"{self.distribution} {self.version} ({self.entry_point})"
 
+    @property
+    def merely_declines(self) -> bool:
+        """Whether it is one of the built-ins, and it has nothing to say but that it declines."""
+        return self.level == "built-in" and self.verdict == "declines" and not self.reason
+
     def __str__(self) -> str:
         place = f", {self.file}:{self.line}" if self.file else ""
         reason = f": {self.reason}" if self.reason else ""
@@ -112,8 +117,13 @@ class Chain:
     def lines(self) -> Iterator[str]:
         """It for people."""
         yield f"{self.hook}: {self.subject}"
+        silent = [each for each in self.asked if each.merely_declines]
         for each in (*self.wrappers, *self.asked):
-            yield f"  {'*' if each is self.winner else ' '} {each}"
+            if not each.merely_declines:
+                yield f"  {'*' if each is self.winner else ' '} {each}"
+        if silent:
+            others = "s" if len(silent) > 1 else ""
+            yield f"    declines  {len(silent)} built-in plugin{others}, without a reason"
         winner = self.winner
         if winner is None:
             fails = any(each.verdict == "fails" for each in self.asked)

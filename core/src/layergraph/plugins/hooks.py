@@ -10,7 +10,7 @@ import pluggy
 
 from layergraph import hookspecs
 from layergraph.errors import PluginError
-from layergraph.layers import Layer, LayerTable
+from layergraph.layers import Layer, LayerTable, is_marked
 from layergraph.plugins.loading import installed_plugins
 from layergraph.plugins.plugin import HookImplementation, Plugin, marked_functions
 
@@ -51,6 +51,24 @@ class Hooks:
         for names in self.ask.functions():
             named.update(_checked(names))
         return frozenset(named)
+
+    def idle_mark(self, cls: type) -> str:
+        """Why the decorator of a class has no effect; empty if it has, or there is none."""
+        if not is_marked(cls) or any(
+            each.table and each.table.find(cls) for each in self.implementations
+        ):
+            return ""
+        return (
+            f"{cls.__qualname__} is decorated with @layergraph.layer, but no plugin that is asked "
+            f"lists it, so that the decorator has no effect: let an entry point of the group "
+            f"'layergraph' name its module, {cls.__module__}, and install it, or register handlers "
+            "on a converter"
+        )
+
+    def types(self) -> Iterator[str]:
+        """The types of all rows."""
+        for each in self.implementations:
+            yield from (row.type for row in each.table or ())
 
     def asked(self, hook: str) -> list[str]:
         """Who is asked for a hook, in order, without repetition."""

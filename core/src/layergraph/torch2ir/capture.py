@@ -14,21 +14,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, FunctionType, MethodType
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported, first_line
-from layergraph.functions import Functions
+from layergraph.functions import HANDING_OVER, Functions, places
 from layergraph.ir import Value as Plain
+from layergraph.operations import OPERATIONS, changes_arguments
 from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower, size_record
 from layergraph.torch2ir.calls import Parameter, Recorder, StateRead, Trace
 from layergraph.torch2ir.changes import Change, fill, unchanged
 from layergraph.torch2ir.patches import Patch, patched, with_room_for
 from layergraph.torch2ir.survey import Survey, Surveyed
+from layergraph.torch2ir.transforms import transforms
 
 # Captures in several threads would put back what another one has replaced. Who converts holds it.
 ONE_AT_A_TIME = threading.RLock()
@@ -185,6 +187,7 @@ class Capture(ABC):
         # replacing that takes as long as there are many of them.
         yield nn.Module, "_call_impl", self._module_call(nn.Module._call_impl)
         yield nn.Module, "training", self._training()
+        yield from transforms(self.is_recording)
         yield from self.patches()
 
     def _module_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -264,6 +267,11 @@ class Capture(ABC):
         for members, name in self.functions.places:
             yield members, name, self._whole(members[name])
 
+    def size_functions(self) -> Iterator[Patch]:
+        """The patches that show the functions of sizes, which function modes do not see."""
+        for members, name in places((torch.broadcast_shapes,)):
+            yield members, name, self._whole(members[name])
+
     def _whole(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -315,7 +323,8 @@ class Capture(ABC):
                 "a parameter that is not registered in the model, so that no state dict has it"
             )
         key = f":constant_{len(self.constants)}"
-        self.memory.claim(tensor, "a tensor that the model has not registered")
+        with torch._C.DisableTorchFunction():
+            self.memory.claim(tensor, "a tensor that the model has not registered")
         self.state_keys[id(tensor)] = key
         self.constants[key] = tensor
         return StateRead(key)
@@ -373,6 +382,13 @@ def _is_constant(lowered: Plain) -> bool:
 
 def unnamed(function: Any) -> str:
     """Why a function cannot be recorded that has no name in an IR."""
+    if isinstance(function, OPERATIONS):
+        if changes_arguments(function):
+            return f"the operation torch.ops.{function} changes its arguments"
+        return (
+            f"the operation torch.ops.{function} has no name in an IR; a plugin can give it one "
+            "through the hook 'functions'"
+        )
     name = getattr(function, "__qualname__", None) or repr(function)
     if name == "_set_grad_enabled":
         return "a graph cannot hold a region without gradients, or with them switched on again"
@@ -380,6 +396,33 @@ def unnamed(function: Any) -> str:
         f"the function {getattr(function, '__module__', None) or 'torch'}.{name} has no name in an "
         "IR; a plugin can give it one through the hook 'functions'"
     )
+
+
+def open_code(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[..., Any] | None:
+    """The code of a function of torch that is given functions or modules, to be traced through.
+
+    None if there is none of these among the arguments, or its code is not in Python. It does not
+    offer itself to function modes, as the function itself does.
+    """
+    given = (*args, *kwargs.values())
+    if type(function) is not FunctionType or not any(map(_is_code, given)):
+        return None
+    around = function.__globals__ | dict.fromkeys(HANDING_OVER, _never)
+    code = FunctionType(
+        function.__code__, around, function.__name__, function.__defaults__, function.__closure__
+    )
+    code.__kwdefaults__ = function.__kwdefaults__
+    return code
+
+
+def _is_code(value: Any) -> bool:
+    return isinstance(value, nn.Module | FunctionType | MethodType | functools.partial)
+
+
+def _never(*_: Any) -> bool:
+    return False
 
 
 def unsupported(found: Sequence[Unsupported], hint: str = "") -> CaptureError:

@@ -135,7 +135,8 @@ def _difference(now: Any, was: Any) -> object:
     if isinstance(now, dict):
         if are_the_same(now, was):
             return None
-        for key in now.keys() | was.keys():
+        # Where Python notes which warnings it has shown.
+        for key in (now.keys() | was.keys()) - {"__warningregistry__"}:
             if key not in now or key not in was or not are_one(now[key], was[key]):
                 return key
     elif isinstance(now, list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, get_args
@@ -13,6 +14,7 @@ from layergraph.errors import (
     CaptureError,
     LayergraphError,
     PluginError,
+    PluginWarning,
     Unsupported,
     first_line,
 )
@@ -95,6 +97,8 @@ def _ask(
     with _Noted(found, module, path):
         _refuse_unseen(module, path)
     answer = answer_of(hooks, module, path)
+    if answer is None and (idle := hooks.idle_mark(type(module))):
+        warnings.warn(f"{idle}; it is traced through", PluginWarning, stacklevel=2)
     if answer is None or answer.children is not None:
         with _Noted(found, module, path):
             _refuse_unheld(module, path)

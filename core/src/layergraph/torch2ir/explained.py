@@ -35,6 +35,17 @@ def explained(
     Raises:
         PluginError: the subject is neither; or wrappers fail.
     """
+    explanation = _explained(subject, hooks, own, answer)
+    idle = hooks.idle_mark(subject if isinstance(subject, type) else type(subject))
+    return explanation if not idle else replace(explanation, notes=(*explanation.notes, idle))
+
+
+def _explained(
+    subject: nn.Module | type[nn.Module],
+    hooks: Hooks,
+    own: Own,
+    answer: Callable[[nn.Module], Implementation | None],
+) -> Explanation:
     if isinstance(subject, type) and issubclass(subject, nn.Module):
         named = f"{subject.__module__}.{subject.__qualname__}"
         bare = _bare(subject)

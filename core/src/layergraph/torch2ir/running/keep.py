@@ -107,10 +107,22 @@ class Kept:
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    if one.is_complex():
-        # Not all complex dtypes can be compared.
-        one, other = [torch.view_as_real(each.resolve_conj()) for each in (one, other)]
-    return one.is_meta or torch.equal(one, other)
+    return one.is_meta or torch.equal(_bits(one), _bits(other))
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor's memory as whole numbers: NaN is no other than itself, and -0.0 is not 0.0."""
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        return tensor
+    plain = tensor.resolve_conj().resolve_neg()
+    if plain.is_complex():
+        # Not all complex dtypes have integers of their size.
+        plain = torch.view_as_real(plain)
+    dtype = _INTEGERS.get(plain.dtype.itemsize, plain.dtype)
+    return plain if plain.dtype is torch.bool else plain.view(dtype)
+
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _memory(tensor: torch.Tensor) -> int:

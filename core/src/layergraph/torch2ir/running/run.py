@@ -16,14 +16,21 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layergraph.errors import CaptureError
-from layergraph.functions import Functions
+from layergraph.functions import Functions, method_of
 from layergraph.ir import Symbol
 from layergraph.ir import Value as Plain
 from layergraph.ir.values import leaves
+from layergraph.operations import OPERATIONS, computes, is_composite
 from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
 from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Value
-from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
+from layergraph.torch2ir.capture import (
+    Capture,
+    changes_its_first_argument,
+    code_place,
+    open_code,
+    unnamed,
+)
 from layergraph.torch2ir.changes import are_one, are_the_same
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.running import sizes
@@ -53,7 +60,7 @@ _AS_OPERATORS = {
 # What they give of the same arguments is always the same.
 _FIXED = frozenset(
     {
-        *(f"torch.{name}" for name in "arange eye full linspace ones tensor zeros".split()),
+        *(f"torch.{name}" for name in "arange clone eye full linspace ones tensor zeros".split()),
         *(f"torch.Tensor.{name}" for name in "add div mul sub neg unbind view reshape to".split()),
         _GETITEM,
     }
@@ -133,6 +140,7 @@ class Running(Capture):
         yield from sizes.patches(self.survey, self)
         yield from unseen(self, self.survey)
         yield from self.named_functions()
+        yield from self.size_functions()
 
     def is_recording(self) -> bool:
         """See :class:`Capture`."""
@@ -215,7 +223,10 @@ class Running(Capture):
 
     def border(self, value: Any) -> Plain:
         """See :class:`Capture`: what a graph cannot hold is left out, for dataflow alone counts."""
-        return lower(value, self._read_at_border, self.readable)
+        try:
+            return lower(value, self._read_at_border, self.readable)
+        except UnknownValueError as error:
+            raise CaptureError(f"a graph cannot hold {error}") from None
 
     def _read_at_border(self, value: Any) -> Plain:
         if isinstance(value, torch.Tensor):
@@ -404,10 +415,22 @@ class Running(Capture):
             args = (value, truth, code_place())
             self.recorder.call("function", "layergraph.assume_truth", args, {})
 
-    def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
+    def decided(
+        self,
+        name: str,
+        args: tuple[Plain, ...],
+        result: object,
+        kwargs: dict[str, Plain] | None = None,
+    ) -> None:
         """Note that the model may decide by what a function gives."""
-        if self.is_new((name, *args)):
-            self.expect(self.recorder.call("function", name, args, {}), result)
+        if self._is_new_call(name, args, kwargs or {}):
+            self.expect(self.recorder.call("function", name, args, kwargs or {}), result)
+
+    def _is_new_call(self, name: str, args: tuple[Plain, ...], kwargs: dict[str, Plain]) -> bool:
+        try:
+            return self.is_new((name, *args, *kwargs.items()))
+        except TypeError:  # there is a list among them
+            return True
 
     # --- functions ---
 
@@ -427,6 +450,17 @@ class Running(Capture):
             return self.function(name, func, args, kwargs)
         return self._unnamed(func, args, kwargs)
 
+    def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call of something in :data:`torch.ops`, and make it."""
+        if not computes(func):
+            return func(*args, **kwargs)
+        method = method_of(func) if args else None
+        if method is None:
+            return self.torch_function(func, args, kwargs)
+        gave = self.torch_function(method, args, kwargs)
+        # The method gives a size, or a tuple.
+        return list(gave) if isinstance(gave, tuple) else gave
+
     def name_of(self, func: Any) -> str | None:
         """The name that a call of a function is recorded under; None if there is none."""
         name = self.functions.name_of(func)
@@ -434,17 +468,28 @@ class Running(Capture):
 
     def function(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function by its name, and make it."""
+        problem = ""
         try:
             lowered, named = self.lower(args), self.lower(kwargs) if kwargs else {}
             self.refuse_change_of_constant(name, lowered)
         except CaptureError as error:
-            self.refuse(str(error))
-            lowered, named = (), {}
+            opened_code = open_code(func, args, kwargs)
+            if opened_code is not None:
+                with _FunctionMode(self):
+                    return opened_code(*args, **kwargs)
+            problem, lowered, named = str(error), (), {}
         before = _versions(args, kwargs)
         if changes_its_first_argument(name) or name in _SHARING or kwargs.keys() & CHANGING:
             self._kept.save(*args, *kwargs.values())
         result = self._tried(name, func, args, kwargs)
+        if result is NotImplemented:
+            # Python asks the other operand then: the types decide, and not the tensors.
+            return result
+        if problem:
+            self.refuse(problem)
         if result is not None and _holds_no_tensor(result):
+            if not kwargs and _are_numbers(result) and not any(True for _ in tensors_in(args)):
+                return self._sizes(name, args, lowered, result)
             return self._asked(name, lowered, named, result)
         value = self.recorder.call("function", name, lowered, named)
         if type(result) in (list, tuple):
@@ -460,12 +505,30 @@ class Running(Capture):
         self, name: str, args: tuple[Plain, ...], kwargs: dict[str, Plain], result: Any
     ) -> Any:
         """What a function says about tensors: the graph is taken to depend on it."""
-        about = [leaf for leaf in leaves(args, kwargs) if isinstance(leaf, Value)]
-        if about and not kwargs:
-            self.decided(name, args, result)
-        elif about:
-            self.refuse(f"what {name} says, asked with arguments by name")
+        if any(isinstance(leaf, Value) for leaf in leaves(args, kwargs)):
+            self.decided(name, args, result, kwargs)
         return result
+
+    def _sizes(
+        self, name: str, given: tuple[Any, ...], args: tuple[Plain, ...], result: Any
+    ) -> Any:
+        """What a function of sizes gives, which is as good as a size."""
+        if not any(isinstance(leaf, Value) for leaf in leaves(args)):
+            return result
+        if not isinstance(result, tuple):
+            is_flat = not any(isinstance(each, tuple | list | dict) for each in given)
+            return (
+                traced(result, (name, *given), self)
+                if is_flat
+                else self._asked(name, args, {}, result)
+            )
+        value = self.recorder.call("function", name, args, {})
+        late = self.recorder.late()
+        known = [
+            self.late_number(number, late, _GETITEM, value, place)
+            for place, number in enumerate(result)
+        ]
+        return torch.Size(known) if isinstance(result, torch.Size) else tuple(known)
 
     def _unnamed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call of a function without a name; what it does is recorded one level below."""
@@ -475,6 +538,8 @@ class Running(Capture):
             if name != "data" or not self.unrecorded(are_one, args, {}):
                 self.refuse(f"setting the attribute {name!r} of a tensor")
             return self.unrecorded(func, args, kwargs)
+        if isinstance(func, OPERATIONS) and not is_composite(func):
+            return self._unseen(func, args, kwargs)
         if (getattr(func, "__module__", None) or "").startswith("torch.autograd"):
             self.refuse(f"{name}, which computes gradients")
         recorded = len(self.recorder.scope.items)
@@ -495,10 +560,31 @@ class Running(Capture):
             self.refuse(f"{what!r} of a tensor, which has no name in an IR")
         return result
 
+    def _unseen(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Refuse an operation of an extension by its name, and go on with what it gives."""
+        self.refuse(unnamed(func))
+        result = self._tried(str(func), func, args, kwargs)
+        return self._bound(result, self.recorder.call("function", str(func), (), {}), {})
+
+    def _is_new_made(self, tensor: torch.Tensor) -> bool:
+        # Others may change memory that is theirs, as numpy's is.
+        return not self._is_known(tensor) and self.unrecorded(_owns_memory, (tensor,), {}) is True
+
+    def _fresh(self, func: Any, tensor: torch.Tensor) -> Any:
+        """What torch makes of numbers of Python: a tensor of its own each time."""
+        numbers = self.constant(self.unrecorded(torch.clone, (tensor,), {}))
+        result = self.unrecorded(func, (tensor,), {})
+        self.bind(result, self.recorder.call("function", "torch.clone", (numbers,), {}))
+        return result
+
     def aten(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call that only torch's dispatcher sees, and make it."""
+        if func is _LIFT_FRESH and self._is_new_made(args[0]):
+            return self._fresh(func, args[0])
         name = self.functions.name_of(func)
         if name is None:
+            if isinstance(func, OPERATIONS):
+                return self._unseen(func, args, kwargs)
             self.refuse(f"the operation {func}, which has no name in an IR")
             return func(*args, **kwargs)
         if _takes_sizes(func, args, kwargs):
@@ -550,6 +636,8 @@ class Running(Capture):
                 return self._alias(result, whole())
             return result
         if not isinstance(result, tuple | list | dict):
+            if type(result) in (bool, int, float):
+                self.expect(whole(), result)
             return result
         items = list(result.items() if isinstance(result, dict) else enumerate(result))
         parts = [self._parts(item, late, element(late, whole, key), before) for key, item in items]
@@ -601,6 +689,8 @@ class _FunctionMode(TorchFunctionMode):
     ) -> Any:
         if self._capture._inside:
             return func(*args, **(kwargs or {}))
+        if isinstance(func, OPERATIONS):
+            return self._capture.operation(func, args, kwargs or {})
         return self._capture.torch_function(func, args, kwargs or {})
 
 
@@ -637,7 +727,7 @@ class _Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's i
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if self._capture._inside:
+        if self._capture._inside or not computes(func):
             return func(*args, **(kwargs or {}))
         return self._capture.aten(func, args, kwargs or {})
 
@@ -757,6 +847,20 @@ def _holds_no_tensor(result: Any) -> bool:
     if isinstance(result, dict):
         return all(_holds_no_tensor(each) for each in result.values())
     return True
+
+
+def _are_numbers(result: Any) -> bool:
+    inside = result if isinstance(result, tuple) else (result,)
+    return all(type(each) is int or type(each) is float for each in inside)
+
+
+# By it torch makes tensors of numbers that Python has, and of what these were computed from all is
+# known: sizes and tensors were asked.
+_LIFT_FRESH = torch.ops.aten.lift_fresh.default
+
+
+def _owns_memory(tensor: torch.Tensor) -> bool:
+    return bool(tensor.untyped_storage().resizable())
 
 
 def _takes_sizes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -67,6 +67,25 @@ class Proxy(fx.Proxy):
     def __delitem__(self, index: Any) -> None:
         raise CaptureError("a graph cannot delete an item of a value")
 
+    # As tensors do: Python then asks whether the two are one object.
+    def __eq__(self, other: object) -> Any:
+        is_no_tensor = other is None or isinstance(other, str)
+        return (
+            NotImplemented
+            if is_no_tensor
+            else self.tracer.function("operator.eq", (self, other), {})
+        )
+
+    def __ne__(self, other: object) -> Any:
+        is_no_tensor = other is None or isinstance(other, str)
+        return (
+            NotImplemented
+            if is_no_tensor
+            else self.tracer.function("operator.ne", (self, other), {})
+        )
+
+    __hash__ = fx.Proxy.__hash__
+
     def __bool__(self) -> bool:
         raise CaptureError("the model decides by a value that only inputs would tell")
 

@@ -13,12 +13,13 @@ from torch.fx.proxy import TracerBase
 from torch.overrides import TorchFunctionMode
 
 from layergraph.errors import CaptureError
-from layergraph.functions import FACTORIES, SIZED_METHODS
+from layergraph.functions import FACTORIES, SIZED_METHODS, method_of, places
 from layergraph.ir import Value as Plain
 from layergraph.ir import leaves
+from layergraph.operations import OPERATIONS, computes
 from layergraph.symbols import UnknownValueError, lower_plain
 from layergraph.torch2ir.calls import Parameter, StateRead, Trace
-from layergraph.torch2ir.capture import Capture, unnamed
+from layergraph.torch2ir.capture import Capture, open_code, unnamed
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.survey import Surveyed
 from layergraph.torch2ir.tracing.guards import guards
@@ -58,7 +59,7 @@ class _FunctionMode(TorchFunctionMode):
     ) -> Any:
         if func in _KNOWN_OF_STATE and isinstance(args[0], torch.Tensor):
             return func(*args, **(kwargs or {}))
-        return self._tracer.torch_function(func, args, kwargs or {})
+        return self._tracer.seen(func, args, kwargs or {})
 
 
 class Tracing(Capture, TracerBase):
@@ -133,6 +134,8 @@ class Tracing(Capture, TracerBase):
             for name in names:
                 yield holder, name, self._given_proxies(getattr(holder, name))
         yield from self.named_functions()
+        for members, name in places((torch.broadcast_shapes,)):
+            yield members, name, self._given_proxies(members[name])
 
     def leaf(
         self,
@@ -175,7 +178,7 @@ class Tracing(Capture, TracerBase):
     def _given_proxies(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
-            if self.is_recording() and any(isinstance(x, Proxy) for x in leaves(args, kwargs)):
+            if self.is_recording() and _holds_proxies(args, kwargs):
                 return self.torch_function(function, args, kwargs)
             return function(*args, **kwargs)
 
@@ -184,13 +187,30 @@ class Tracing(Capture, TracerBase):
 
     # --- recording ---
 
+    def seen(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a call that only plain values are in, or record it."""
+        if isinstance(func, OPERATIONS):
+            if not computes(func):
+                return func(*args, **kwargs)
+            func = (method_of(func) if len(args) > 1 or kwargs else None) or func
+        elif isinstance(func, type) and not _holds_proxies(args, kwargs):
+            return func(*args, **kwargs)
+        return self.torch_function(func, args, kwargs)
+
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function of torch, or of a plugin."""
         # Torch looks its methods up by name, and finds what is there instead for a while.
         name = self.functions.name_of(self._replaced.get(func, func))
         if name is None:
             raise CaptureError(unnamed(func))
-        return self.function(name, args, kwargs)
+        try:
+            return self.function(name, args, kwargs)
+        except CaptureError:
+            code = open_code(func, args, kwargs)
+            if code is None:
+                raise
+        with _FunctionMode(self):
+            return code(*args, **kwargs)
 
     def function(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function by its name."""
@@ -216,3 +236,7 @@ class Tracing(Capture, TracerBase):
             key = self.state_keys.get(id(value))
             return self.constant(value) if key is None else StateRead(key)
         raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
+
+
+def _holds_proxies(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return any(isinstance(each, Proxy) for each in leaves(args, kwargs))

@@ -1,0 +1,52 @@
+"""Function transforms of torch, ``torch.vmap`` and its like, which are refused."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+from torch._functorch import eager_transforms, vmap
+
+from layergraph.errors import CaptureError
+from layergraph.torch2ir.patches import Patch
+
+
+def transforms(is_here: Callable[[], bool]) -> Iterator[Patch]:
+    """The patches that refuse a transform where it begins.
+
+    A transform runs code on tensors that stand for others. Modes above and below it see neither
+    what it is given nor what it computes.
+
+    Args:
+        is_here: whether the current thread is the one that captures; others see no change.
+    """
+    for module, name in _entrances():
+        yield module, name, _refused(name.partition("_")[0], getattr(module, name), is_here)
+
+
+@functools.cache
+def _entrances() -> list[tuple[ModuleType, str]]:
+    """The context managers in which transforms run code, by the modules that look them up."""
+    return [
+        (module, name)
+        for module in (eager_transforms, vmap)
+        for name in vars(module)
+        if name.endswith("_increment_nesting") and not name.startswith("_")
+    ]
+
+
+def _refused(
+    name: str, enter: Callable[..., Any], is_here: Callable[[], bool]
+) -> Callable[..., Any]:
+    @functools.wraps(enter)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if is_here():
+            raise CaptureError(
+                f"a function transform of torch.func ({name}), which a graph cannot hold; write "
+                "the computation with batched tensors, or keep the module whole by a handler"
+            )
+        return enter(*args, **kwargs)
+
+    return call
