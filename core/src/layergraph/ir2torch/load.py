@@ -12,6 +12,7 @@ from layergraph.errors import StateError
 from layergraph.ir import Ir
 from layergraph.ir2torch.composite import descend, find
 from layergraph.state import all_tensors, own_tensors
+from layergraph.tensors import unsuitable, without_class
 
 Key = tuple[str, torch.Tensor, bool]
 """Where a tensor is in a model, the tensor, and whether state dicts have it under this key."""
@@ -48,7 +49,7 @@ def load(wanted: Collection[Key], state_dict: Mapping[str, torch.Tensor]) -> Non
     with torch.no_grad():
         for key, tensor in tensors.items():
             if key in state_dict:
-                tensor.copy_(state_dict[key])
+                tensor.copy_(without_class(state_dict[key]))
 
 
 def fitting(
@@ -81,7 +82,10 @@ def fitting(
 
 def _misfit(given: object, tensor: torch.Tensor) -> str | None:
     if not isinstance(given, torch.Tensor):
-        return f"is {given!r}, no tensor"
+        return f"is {given!r:.60}, no tensor"
+    reason = unsuitable(given)
+    if reason is not None:
+        return reason
     if given.shape != tensor.shape:
         return f"has shape {tuple(given.shape)} where {tuple(tensor.shape)} is wanted"
     if given.is_complex() and not tensor.is_complex():

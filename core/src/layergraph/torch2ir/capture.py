@@ -11,7 +11,7 @@ import sys
 import threading
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
@@ -177,8 +177,7 @@ class Capture(ABC):
         model(*args, **kwargs)
 
     def _line_of(self, error: BaseException) -> str:
-        files = {str(scope.get("__file__")) for scope in self.survey.code_globals}
-        return _line_of(error, files)
+        return line_of(error, self.survey)
 
     def _patches(self) -> Iterator[Patch]:
         # What calling a module calls. Its __call__ itself is a slot of every class of modules, and
@@ -387,8 +386,9 @@ _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 _NOT_USERS = (_TORCH, contextlib.__file__)
 
 
-def _line_of(error: BaseException, files: Collection[str]) -> str:
+def line_of(error: BaseException, survey: Survey) -> str:
     """The line of the model's code, or else of others', at which an error came about."""
+    files = {str(scope.get("__file__")) for scope in survey.code_globals}
     frames = traceback.extract_tb(error.__traceback__)
     of_others = [frame for frame in frames if not frame.filename.startswith(_OWN)]
     of_users = [frame for frame in of_others if not frame.filename.startswith(_NOT_USERS)]

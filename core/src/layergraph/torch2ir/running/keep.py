@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import torch
 from torch.nn.modules import module as hooks
 
 from layergraph.errors import CaptureError
+from layergraph.tensors import is_plain, lie_alike, storage_of, version
 from layergraph.torch2ir.running.constants import Constants
 from layergraph.torch2ir.survey import Survey
 
@@ -41,7 +43,7 @@ class Kept:
         """Keep the values of all tensors of the model that share memory with one of the given."""
         for each in tensors:
             if isinstance(each, torch.Tensor):
-                for identity in self._by_memory.get(_memory(each), ()):
+                for identity in self._by_memory.get(storage_of(each), ()):
                     self._save(identity)
 
     def _save(self, identity: int) -> None:
@@ -55,14 +57,17 @@ class Kept:
             )
         self._saved: dict[int, torch.Tensor] = {}
         self._tensors: dict[int, tuple[str, torch.Tensor]] = {}
-        self._by_memory: dict[int, list[int]] = {}
+        self._places: dict[int, _Place] = {}
+        self._by_memory: dict[int | None, list[int]] = {}
         for each in self._survey:
             for name, tensor, _ in each.tensors():
                 self._tensors.setdefault(id(tensor), (each.key(name), tensor))
         for tensor in self._constants:
-            self._tensors.setdefault(id(tensor), ("", tensor))
+            if is_plain(tensor):
+                self._tensors.setdefault(id(tensor), ("", tensor))
         for identity, (_, tensor) in self._tensors.items():
-            self._by_memory.setdefault(_memory(tensor), []).append(identity)
+            self._places[identity] = _Place(tensor)
+            self._by_memory.setdefault(storage_of(tensor), []).append(identity)
             if not isinstance(tensor, torch.nn.Parameter):
                 self._save(identity)
         self._versions = {key: version(tensor) for key, (_, tensor) in self._tensors.items()}
@@ -76,12 +81,27 @@ class Kept:
         trace: TracebackType | None,
     ) -> None:
         self._put_back_generators()
+        moved = self._put_back_places()
         unseen = self._put_back_tensors()
+        if error is None and moved is not None:
+            raise CaptureError(
+                f"the model resizes {moved or 'a tensor that it has not registered'}, or gives it "
+                "other memory, while it runs, which a graph cannot; register a buffer of the size "
+                "that it needs"
+            )
         if error is None and unseen is not None:
             raise CaptureError(
                 f"the model changes {unseen or 'a tensor that it has not registered'} in a way in "
                 "which a graph cannot; change a buffer, by a function that works in place"
             )
+
+    def _put_back_places(self) -> str | None:
+        """Give each tensor the shape and memory that it had; give the key of one that had not."""
+        moved = None
+        for identity, (key, tensor) in self._tensors.items():
+            if self._places[identity].put_back(tensor):
+                moved = key
+        return moved
 
     def _put_back_tensors(self) -> str | None:
         """Put back what was saved; give the key of a tensor that may not change, but did."""
@@ -113,16 +133,31 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.is_meta or torch.equal(one, other)
 
 
-def _memory(tensor: torch.Tensor) -> int:
-    """What tell the tensors apart that share no memory."""
-    if tensor.layout is not torch.strided or tensor.is_meta:
-        return id(tensor)
-    return int(tensor.untyped_storage()._cdata)
+class _Place:
+    """Where a tensor lies in memory, and in which shape; and whether it has gradients."""
 
+    __slots__ = ("_alias", "_is_leaf", "_requires_grad", "_size")
 
-def version(tensor: torch.Tensor) -> int:
-    """How often a tensor was changed in place."""
-    return -1 if tensor.is_inference() else tensor._version
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._alias = tensor.detach()
+        self._size = tensor.untyped_storage().nbytes()
+        self._is_leaf = tensor.is_leaf
+        self._requires_grad = tensor.requires_grad
+
+    def put_back(self, tensor: torch.Tensor) -> bool:
+        """Make a tensor lie there again; give whether it did not."""
+        if self._is_leaf and not tensor.is_leaf:
+            with contextlib.suppress(RuntimeError):  # A view keeps what it is computed from.
+                tensor.detach_()
+        if tensor.is_leaf and tensor.requires_grad is not self._requires_grad:
+            tensor.requires_grad_(self._requires_grad)
+        storage = self._alias.untyped_storage()
+        if lie_alike(tensor, self._alias) and storage.nbytes() == self._size:
+            return False
+        if storage.nbytes() != self._size:
+            storage.resize_(self._size)
+        tensor.data = self._alias
+        return True
 
 
 def _generators(device: torch.device | None) -> dict[Any, torch.Tensor]:

@@ -22,6 +22,7 @@ from layergraph.ir import Value as Plain
 from layergraph.ir.values import leaves
 from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
+from layergraph.tensors import PLAIN_CLASSES, unsuitable, version
 from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Value
 from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
 from layergraph.torch2ir.changes import are_one, are_the_same
@@ -29,7 +30,7 @@ from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.running import sizes
 from layergraph.torch2ir.running.arguments import Arguments, Part, element, tensors_in
 from layergraph.torch2ir.running.constants import Constants
-from layergraph.torch2ir.running.keep import Kept, version, without_draws
+from layergraph.torch2ir.running.keep import Kept, without_draws
 from layergraph.torch2ir.running.outputs import opened
 from layergraph.torch2ir.running.questions import Values, questions
 from layergraph.torch2ir.running.sizes import (
@@ -278,6 +279,9 @@ class Running(Capture):
                 "a tensor that came about where capture does not see it; make it with a function "
                 "of torch, or register it with register_buffer"
             )
+        reason = unsuitable(tensor)
+        if reason is not None:
+            raise UnknownValueError(f"{self._constants.place(tensor)}: it {reason}")
         read = self.constant(tensor)
         # It may be changed before it is described.
         self.constants[read.key] = self.unrecorded(torch.clone, (tensor,), {})
