@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import fx
+from torch.nn.utils.rnn import PackedSequence
 
 from layergraph.assumptions import assume, assume_tensor
 from layergraph.errors import BuildError, Place
@@ -168,7 +169,14 @@ def _reduce_record(cls: Any) -> tuple[Any, ...]:
 copyreg.pickle(_RecordMeta, _reduce_record)
 
 
+# A record with one of these names and its fields is what torch makes under that name.
+_OF_TORCH: tuple[Any, ...] = (PackedSequence,)
+
+
 def _record_class(record: Record, place: Place) -> Any:
+    for known in _OF_TORCH:
+        if record.type == known.__name__ and tuple(record.fields) == known._fields:
+            return known
     try:
         return _named_tuple(record.type, tuple(record.fields))
     except (TypeError, ValueError) as error:

@@ -165,9 +165,10 @@ class Capture(ABC):
                     self._refuse(str(error), self._line_of(error))
                     raise unsupported(self.refused, self.hint) from error
                 except Exception as error:
+                    refusal = _refusal_before(error)
                     reason = f"{type(error).__name__}: {first_line(error)}"
-                    self._refuse(reason, self._line_of(error))
-                    raise unsupported(self.refused, self.hint) from error
+                    self._refuse(reason if refusal is None else str(refusal), self._line_of(error))
+                    raise unsupported(self.refused, self.hint) from refusal or error
         finally:
             self._thread = 0
             self._error = None
@@ -384,6 +385,13 @@ def unsupported(found: Sequence[Unsupported], hint: str = "") -> CaptureError:
 _OWN = f"{Path(__file__).parents[1]}{os.sep}"
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 _NOT_USERS = (_TORCH, contextlib.__file__)
+
+
+def _refusal_before(error: BaseException | None) -> CaptureError | None:
+    """The refusal after which an error came up, where code cleaned up what it had not begun."""
+    while error is not None and not isinstance(error, CaptureError):
+        error = error.__context__
+    return error
 
 
 def line_of(error: BaseException, survey: Survey) -> str:

@@ -62,8 +62,16 @@ def convert(
         if said not in get_args(sayable):
             listed = ", ".join(get_args(sayable))
             raise CaptureError(f"{name} is {said!r}; say one of {listed}")
-    with uncompiled(model):
-        return _converted(hooks, model, args, kwargs, values, modes)
+    try:
+        with uncompiled(model):
+            return _converted(hooks, model, args, kwargs, values, modes)
+    except LayergraphError:
+        raise
+    except Exception as error:
+        raise CaptureError(
+            f"the capture of {type(model).__qualname__} ends with {type(error).__name__}: "
+            f"{first_line(error)}; this is a fault of layergraph, please report it"
+        ) from error
 
 
 def _converted(
@@ -81,9 +89,9 @@ def _converted(
     if not found.is_runnable:
         raise unsupported(found)
     arguments = None
-    constants = Constants(survey)
     if args is not None or kwargs is not None:
         arguments = Arguments(model, () if args is None else args, kwargs or {})
+        constants = Constants(survey)
     if survey.root.is_leaf and survey.root.answer is not None:
         if arguments is not None:
             refuse_unfit(survey, constants, arguments)

@@ -42,6 +42,7 @@ from layergraph.torch2ir.running.sizes import (
     plain,
     traced,
 )
+from layergraph.torch2ir.running.transforms import transforms
 from layergraph.torch2ir.running.unseen import unseen
 from layergraph.torch2ir.survey import Survey, Surveyed
 
@@ -133,6 +134,7 @@ class Running(Capture):
         importlib.import_module("torch._dynamo")
         yield from sizes.patches(self.survey, self)
         yield from unseen(self, self.survey)
+        yield from transforms(self)
         yield from self.named_functions()
 
     def is_recording(self) -> bool:
@@ -474,8 +476,12 @@ class Running(Capture):
     def _unnamed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call of a function without a name; what it does is recorded one level below."""
         name = getattr(func, "__name__", "")
+        if isinstance(func, _OPERATORS):
+            return self._refused_call(f"the operation {_operator_name(func)}", func, args, kwargs)
         if name == "__set__":
             name = func.__self__.__name__
+            if name == "requires_grad" and id(args[0]) not in self.state_keys:
+                return self.torch_function(torch.Tensor.requires_grad_, args, kwargs)
             if name != "data" or not self.unrecorded(are_one, args, {}):
                 self.refuse(f"setting the attribute {name!r} of a tensor")
             return self.unrecorded(func, args, kwargs)
@@ -503,11 +509,35 @@ class Running(Capture):
         """Record a call that only torch's dispatcher sees, and make it."""
         name = self.functions.name_of(func)
         if name is None:
-            self.refuse(f"the operation {func}, which has no name in an IR")
-            return func(*args, **kwargs)
+            return self._refused_call(f"the operation {func}", func, args, kwargs)
         if _takes_sizes(func, args, kwargs):
             self.assume_shapes(args, kwargs)
         return self.function(name, func, args, kwargs)
+
+    def _refused_call(
+        self, what: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Refuse a call of something without a name, and make it.
+
+        What it gives is known from there on, so that nothing else is refused because of it.
+        """
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            self.refuse(f"{what}, which calls functions that a graph cannot hold")
+            result = self._inside_of(func, args, kwargs)
+        else:
+            self.refuse(f"{what}, which has no name in an IR; a plugin can give it one")
+            result = self.unrecorded(func, args, kwargs)
+        if _holds_no_tensor(result):
+            return result
+        return self._bound(result, self.recorder.call("function", "refused", (), {}), {})
+
+    def _inside_of(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call an operator that torch needs its modes for."""
+        self._inside += 1
+        try:
+            return func(*_with_numbers(args, plain), **_with_numbers(kwargs, plain))
+        finally:
+            self._inside -= 1
 
     def assume_shapes(self, args: Any, kwargs: Any) -> None:
         """Note that the shapes of tensors decide what the graph is."""
@@ -649,6 +679,15 @@ class _Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's i
 @functools.cache
 def _symbol(dtype: torch.dtype) -> Symbol:
     return Symbol(str(dtype))
+
+
+_OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket, torch._ops.HigherOrderOperator)
+
+
+def _operator_name(operator: Any) -> str:
+    """The name of an operator, as it is found under ``torch.ops``."""
+    name = str(operator)
+    return name if "." in name else f"torch.ops.higher_order.{name}"
 
 
 # Under these arguments something else than the result is changed.
