@@ -66,6 +66,8 @@ _UNLISTED = (
     "is_grad_enabled promote_types rand_like randint_like randn_like result_type unflatten"
 ).split()
 
+_SPARSE = "addmm log_softmax mm sampled_addmm softmax".split()
+
 _METHODS = (
     "as_strided new new_empty new_empty_strided new_full new_ones new_tensor new_zeros stride "
     "to_padded_tensor unflatten"
@@ -303,6 +305,8 @@ def _by_name() -> dict[str, Target]:
                 table[f"{namespace.__name__}.{name}"] = Target("call_function", member)
     for name in (*FACTORIES, *_UNLISTED):
         table[f"torch.{name}"] = Target("call_function", getattr(torch, name))
+    for name in _SPARSE:
+        table[f"torch.sparse.{name}"] = Target("call_function", getattr(torch.sparse, name))
     table |= {
         f"operator.{name}": Target("call_function", getattr(operator, name)) for name in _OPERATORS
     }

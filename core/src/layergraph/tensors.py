@@ -11,9 +11,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import nn
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 PLAIN_CLASSES = frozenset({torch.Tensor, nn.Parameter})
 
@@ -40,6 +45,18 @@ _BY_CLASS = {
 }
 
 
+def _directly(look: Callable[P, T]) -> Callable[P, T]:
+    """Look at a tensor past the modes that are on, and past the functions of its class."""
+
+    @functools.wraps(look)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        with torch._C.DisableTorchFunction():
+            return look(*args, **kwargs)
+
+    return call
+
+
+@_directly
 def unsuitable(tensor: torch.Tensor) -> str | None:
     """Why a tensor is no block of numbers in memory, and what to use instead.
 
@@ -124,11 +141,13 @@ def start_of_storage(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr() if is_plain(tensor) else 0
 
 
+@_directly
 def fills_its_storage(tensor: torch.Tensor) -> bool:
     """Whether nothing else than the tensor can lie in its memory."""
     return is_plain(tensor) and tensor.nbytes == tensor.untyped_storage().nbytes()
 
 
+@_directly
 def extent(tensor: torch.Tensor) -> tuple[int, int, int] | None:
     """The storage of a tensor, the address of its first byte, and that behind its last one.
 
@@ -142,15 +161,19 @@ def extent(tensor: torch.Tensor) -> tuple[int, int, int] | None:
     return tensor.untyped_storage().data_ptr(), start, end
 
 
+@_directly
 def lie_alike(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two tensors are the same numbers at the same place."""
     if one is other:
         return True
     if not is_plain(one) or not is_plain(other) or one.dtype is not other.dtype:
         return False
-    return one.device == other.device and one.is_set_to(other)
+    if storage_of(one) != storage_of(other) or one.storage_offset() != other.storage_offset():
+        return False
+    return one.shape == other.shape and one.stride() == other.stride()
 
 
+@_directly
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two plain tensors are of one dtype and shape and have equal bytes."""
     if not is_plain(one) or not is_plain(other) or one.is_meta or other.is_meta:
@@ -165,6 +188,7 @@ def version(tensor: torch.Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
 
+@_directly
 def copy_of(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor with the same numbers and memory of its own, a leaf of autograd only as that is."""
     copied = tensor.detach().clone().requires_grad_(tensor.requires_grad)
@@ -172,14 +196,14 @@ def copy_of(tensor: torch.Tensor) -> torch.Tensor:
     return copied if tensor.is_leaf else copied.clone()
 
 
+@_directly
 def without_class(tensor: torch.Tensor) -> torch.Tensor:
     """The numbers of a tensor that is plain but for its class, as a tensor without gradients."""
-    if type(tensor) in PLAIN_CLASSES:
-        return tensor.detach()
-    with torch._C.DisableTorchFunctionSubclass():
-        return tensor.detach().as_subclass(torch.Tensor)
+    plain = tensor.detach()
+    return plain if type(plain) is torch.Tensor else plain.as_subclass(torch.Tensor)
 
 
+@_directly
 def numbers_of(tensor: torch.Tensor) -> tuple[memoryview, torch.Tensor]:
     """The bytes of a plain tensor in the order of its numbers, on the CPU.
 

@@ -13,8 +13,9 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from layergraph.convert import to_ir, to_torch
-from layergraph.errors import AssumptionError, first_line
+from layergraph.errors import AssumptionError, CaptureError, first_line
 from layergraph.ir import Ir
+from layergraph.tensors import copy_of, unsuitable
 from layergraph.torch2ir.running.outputs import opened
 from layergraph.torch2ir.running.questions import Values
 
@@ -93,7 +94,16 @@ def verify(
 
     Returns:
         A report; it says what failed, and so nothing is raised for it.
+
+    Raises:
+        CaptureError: the arguments are no tuple and no mapping.
     """
+    if not isinstance(args, tuple | list | None):
+        raise CaptureError(
+            f"args is a {type(args).__name__}; give a tuple of the positional arguments"
+        )
+    if not isinstance(kwargs, Mapping | None):
+        raise CaptureError(f"kwargs is a {type(kwargs).__name__}; give a dict of arguments")
     inputs = None if args is None and kwargs is None else (tuple(args or ()), dict(kwargs or {}))
     state = model.state_dict() if isinstance(model, nn.Module) else {}
     devices = {each.device.index for each in _tensors([inputs, state]) if each.is_cuda}
@@ -150,6 +160,10 @@ class _Verification:
     def _capture(self) -> str:
         if not isinstance(self._model, nn.Module):
             raise _FailedError(f"{self._model!r} is no torch.nn.Module")
+        for key, tensor in (*self._model.named_parameters(), *self._model.named_buffers()):
+            reason = unsuitable(tensor)
+            if reason is not None:
+                raise _FailedError(f"{key!r} {reason}")
         # Nobody knows what a model does to itself when it is run.
         try:
             original = copy.deepcopy(self._model)
@@ -407,7 +421,7 @@ def _copied(inputs: _Inputs) -> _Inputs:
     def copied(value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
             return copy.deepcopy(value)
-        return value.detach().clone().requires_grad_(value.requires_grad)
+        return copy_of(value)
 
     return pytree.tree_map(copied, inputs)  # type: ignore[no-any-return]
 

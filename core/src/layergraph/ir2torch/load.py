@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layergraph.errors import StateError
+from layergraph.errors import StateError, first_line
 from layergraph.ir import Ir
 from layergraph.ir2torch.composite import descend, find
 from layergraph.state import all_tensors, own_tensors
@@ -46,10 +46,17 @@ def load(wanted: Collection[Key], state_dict: Mapping[str, torch.Tensor]) -> Non
             nothing was copied then.
     """
     tensors = fitting(wanted, state_dict)
-    with torch.no_grad():
-        for key, tensor in tensors.items():
-            if key in state_dict:
-                tensor.copy_(without_class(state_dict[key]))
+    key = ""
+    try:
+        with torch.no_grad():
+            for key, tensor in tensors.items():
+                if key in state_dict:
+                    tensor.copy_(without_class(state_dict[key]))
+    except Exception as error:
+        raise StateError(
+            f"torch cannot copy {key!r} into the model: {type(error).__name__}: "
+            f"{first_line(error)}; give a plain tensor that it can copy"
+        ) from error
 
 
 def fitting(

@@ -29,6 +29,7 @@ from layergraph.torch2ir.calls import Parameter, Recorder, StateRead, Trace
 from layergraph.torch2ir.changes import Change, fill, unchanged
 from layergraph.torch2ir.patches import Patch, patched, with_room_for
 from layergraph.torch2ir.survey import Survey, Surveyed
+from layergraph.torch2ir.unregistered import unregistered
 
 # Captures in several threads would put back what another one has replaced. Who converts holds it.
 ONE_AT_A_TIME = threading.RLock()
@@ -302,9 +303,7 @@ class Capture(ABC):
     def constant(self, tensor: torch.Tensor) -> StateRead:
         """Take note of a tensor that the model reads and has not registered."""
         if isinstance(tensor, nn.Parameter):
-            raise UnknownValueError(
-                "a parameter that is not registered in the model, so that no state dict has it"
-            )
+            raise UnknownValueError(unregistered(self.survey, tensor))
         key = f":constant_{len(self.constants)}"
         self.memory.claim(tensor, "a tensor that the model has not registered")
         self.state_keys[id(tensor)] = key

@@ -19,7 +19,7 @@ from layergraph.errors import (
 )
 from layergraph.functions import Functions
 from layergraph.ir import ROOT, Implementation, Ir, TensorSpec, check_attributes
-from layergraph.plugins import Hooks
+from layergraph.plugins import HookFailure, Hooks
 from layergraph.state import Memory, UnrunnableError, describe
 from layergraph.torch2ir.calls import Trace
 from layergraph.torch2ir.capture import unsupported
@@ -28,14 +28,14 @@ from layergraph.torch2ir.own import changes_its_call
 from layergraph.torch2ir.replaying.replay import Replaying
 from layergraph.torch2ir.running.arguments import Arguments
 from layergraph.torch2ir.running.constants import Constants
-from layergraph.torch2ir.running.original import refuse_unfit
+from layergraph.torch2ir.running.original import unfit
 from layergraph.torch2ir.running.questions import Values
 from layergraph.torch2ir.running.repeat import steady
 from layergraph.torch2ir.running.run import Running
 from layergraph.torch2ir.state_dicts import other_state_dicts, own_state_dict
 from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.tracing.trace import Tracing
-from layergraph.torch2ir.uncompiled import uncompiled
+from layergraph.torch2ir.uncompiled import outside_fake_mode, uncompiled
 
 
 def convert(
@@ -63,7 +63,7 @@ def convert(
             listed = ", ".join(get_args(sayable))
             raise CaptureError(f"{name} is {said!r}; say one of {listed}")
     try:
-        with uncompiled(model):
+        with outside_fake_mode(), uncompiled(model):
             return _converted(hooks, model, args, kwargs, values, modes)
     except LayergraphError:
         raise
@@ -94,7 +94,7 @@ def _converted(
         constants = Constants(survey)
     if survey.root.is_leaf and survey.root.answer is not None:
         if arguments is not None:
-            refuse_unfit(survey, constants, arguments)
+            found += unfit(survey, constants, arguments)
         ir = Ir([_leaf_model(survey.root, survey.root.answer, tensors[""])])
     else:
         functions = Functions(hooks.named_functions())
@@ -110,11 +110,14 @@ def _converted(
         try:
             ir = capture(survey, run, tensors, modes)
         except CaptureError as error:
+            listed = [*found, *error.unsupported]
             if arguments is not None and _is_of_others(error.__cause__):
-                refuse_unfit(survey, constants, arguments)
+                own = unfit(survey, constants, arguments)
+                listed = [*listed[:-1], *own] if own else listed
+                raise unsupported(listed, "" if own else Running.hint) from error
             if not found:
                 raise
-            raise unsupported([*found, *error.unsupported]) from error
+            raise unsupported(listed) from error
     if found:
         raise unsupported(found)
     check_attributes(ir)
@@ -157,17 +160,18 @@ def answer_of(hooks: Hooks, module: nn.Module, path: str) -> Implementation | No
         answer = hooks.ask.torch_to_ir(module=module)
     except LayergraphError:
         raise
-    except Exception as error:
+    except HookFailure as failure:
+        raise PluginError(f"{_place(module, path)}: {failure}{_asked(hooks)}") from failure.error
+    except Exception as error:  # of what is between the implementations
         raise PluginError(
-            f"a handler failed on {_place(module, path)}: {type(error).__name__}: "
-            f"{first_line(error)}; asked were {', '.join(hooks.asked('torch_to_ir'))}"
+            f"{_place(module, path)}: asking the plugins ends with {type(error).__name__}: "
+            f"{first_line(error)}{_asked(hooks)}"
         ) from error
-    if answer is not None and not isinstance(answer, Implementation):
-        raise PluginError(
-            f"a handler gave {answer!r} for {_place(module, path)}; "
-            "it must give an Implementation or None"
-        )
-    return answer
+    return answer  # type: ignore[no-any-return]
+
+
+def _asked(hooks: Hooks) -> str:
+    return f"; asked were {', '.join(hooks.asked('torch_to_ir'))}"
 
 
 def _refuse_unseen(module: nn.Module, path: str) -> None:
@@ -183,11 +187,6 @@ def _refuse_unseen(module: nn.Module, path: str) -> None:
             f"{_place(module, path)} has backward hooks, which a graph cannot hold; convert the "
             "model before they are registered"
         )
-    for base in type(module).__mro__:
-        if (base.__module__, base.__name__) in _DISTRIBUTING:
-            raise UnrunnableError(
-                f"{_place(module, path)} places a model on devices; convert its .module"
-            )
 
 
 # By name: importing them takes long.
@@ -217,6 +216,10 @@ def _refuse_unheld(module: nn.Module, path: str) -> None:
                 f"{_place(module, path)} has the parameter {name!r} registered as a buffer; "
                 "register its data as a buffer, or itself as a parameter"
             )
+    if any((base.__module__, base.__name__) in _DISTRIBUTING for base in cls.__mro__):
+        raise UnrunnableError(
+            f"{_place(module, path)} places a model on devices; convert its .module"
+        )
     if cls.__module__.startswith(_QUANTIZED) and any(
         type(each)._save_to_state_dict is not nn.Module._save_to_state_dict
         for each in module.modules()

@@ -1,4 +1,4 @@
-"""Models that torch.compile has wrapped, as they were written."""
+"""Models as they were written: not compiled, and on tensors that have numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from layergraph.torch2ir.patches import Patch, patched
 
@@ -23,6 +25,12 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
         return
     with patched(_patches(model, compiler.OptimizedModule)), _eager(compiler):
         yield
+
+
+def outside_fake_mode() -> AbstractContextManager[object]:
+    """The context in which a model is captured as if no FakeTensorMode was on around it."""
+    is_on = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+    return _disable_current_modes() if is_on else nullcontext()
 
 
 def _eager(compiler: Any) -> AbstractContextManager[object]:

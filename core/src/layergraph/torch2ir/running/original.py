@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Any
 
 import torch
 
-from layergraph.errors import CaptureError, first_line
+from layergraph.errors import CaptureError, Unsupported, first_line
 from layergraph.torch2ir.calls import Recorder
 from layergraph.torch2ir.capture import line_of
 from layergraph.torch2ir.changes import unchanged
@@ -18,23 +19,24 @@ from layergraph.torch2ir.running.keep import Kept, without_draws
 from layergraph.torch2ir.survey import Survey, Surveyed
 
 
-def refuse_unfit(survey: Survey, constants: Constants, arguments: Arguments) -> None:
-    """Call the model as anybody would, and leave it as it was.
+UNFIT = "the example inputs do not fit"
 
-    Raises:
-        CaptureError: it raises, so that the example says nothing about the model.
-    """
+
+def unfit(survey: Survey, constants: Constants, arguments: Arguments) -> list[Unsupported]:
+    """Call the model as anybody would, leave it as it was, and say what it raises, if it does."""
     args, kwargs, _ = arguments.bind(_Unbound())
-    error = with_room_for(survey.depth, lambda: _error_of(survey, constants, arguments, args, kwargs))
+    run = functools.partial(_error_of, survey, constants, arguments, args, kwargs)
+    error = with_room_for(survey.depth, run)
     if error is None:
-        return
+        return []
     surveyed = _raised_in(survey, error) or survey.root
-    layer = f"{surveyed.path or 'the model'!r} ({type(surveyed.module).__qualname__})"
-    raise CaptureError(
-        f"the example inputs do not fit {layer}: the model itself, called with them, raises "
-        f"{type(error).__name__}: {first_line(error)} ({line_of(error, survey)}); give inputs that "
-        "it takes"
-    ) from error
+    cls = type(surveyed.module)
+    reason = (
+        f"{UNFIT} {surveyed.path or 'the model'!r}: the original model, called with them, raises "
+        f"{type(error).__name__}: {first_line(error)}; give inputs that it takes"
+    )
+    line = line_of(error, survey)
+    return [Unsupported(surveyed.path, f"{cls.__module__}.{cls.__qualname__}", reason, line)]
 
 
 def _error_of(

@@ -45,6 +45,7 @@ from layergraph.torch2ir.running.sizes import (
 from layergraph.torch2ir.running.transforms import transforms
 from layergraph.torch2ir.running.unseen import unseen
 from layergraph.torch2ir.survey import Survey, Surveyed
+from layergraph.torch2ir.unregistered import unregistered
 
 _GETITEM = "operator.getitem"
 
@@ -276,6 +277,8 @@ class Running(Capture):
         key = self.state_keys.get(id(tensor))
         if key is not None:
             return StateRead(key)
+        if isinstance(tensor, nn.Parameter):
+            raise UnknownValueError(unregistered(self.survey, tensor))
         if not self._constants.holds(tensor):
             raise UnknownValueError(
                 "a tensor that came about where capture does not see it; make it with a function "
@@ -498,6 +501,8 @@ class Running(Capture):
             # Nobody saw by which sizes it decided what to do; what it did may fail with others.
             done = len(self.recorder.scope.items)
             self.assume_shapes(args, kwargs)
+            if any(_names_a_dtype(item) for item in beneath):
+                self._assume_dtypes(args, kwargs)
             self.recorder.bring_forward(recorded, done)
         concerned = not _holds_no_tensor([*args, *kwargs.values(), result])
         if concerned and recorded == len(self.recorder.scope.items):
@@ -546,6 +551,13 @@ class Running(Capture):
             if value is not None and self.is_new(("shape", value)):
                 size = self.recorder.call("function", "torch.Tensor.size", (value,), {})
                 self.expect(size, self.unrecorded(_shape, (tensor,), {}))
+
+    def _assume_dtypes(self, args: Any, kwargs: Any) -> None:
+        """Note that the dtypes of tensors decide what the graph is."""
+        for tensor in tensors_in((args, kwargs)):
+            value = self._value_of(tensor)
+            if value is not None:
+                self.decided("torch.Tensor.dtype", (value,), tensor.dtype)
 
     def region(self, name: str, *args: Plain) -> Value:
         """Record the begin or the end of a region."""
@@ -674,6 +686,15 @@ class _Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's i
         if self._capture._inside:
             return func(*args, **(kwargs or {}))
         return self._capture.aten(func, args, kwargs or {})
+
+
+def _names_a_dtype(call: Call) -> bool:
+    """Whether a call is given a dtype, which torch may have taken from that of a tensor."""
+    given = leaves(call.args, call.kwargs)
+    return any(type(leaf) is Symbol and leaf.name in _DTYPES for leaf in given)
+
+
+_DTYPES = frozenset(str(each) for each in vars(torch).values() if isinstance(each, torch.dtype))
 
 
 @functools.cache
