@@ -100,6 +100,8 @@ class Running(Capture):
         self._constants = constants
         self._kept = Kept(survey, constants, arguments.device)
         self._inside = 0
+        # Whether a function is being called that a plugin names: it may make any tensor.
+        self._calls_foreign = False
         # A tensor is known as long as it lives: afterwards another one may get its id.
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], Value | Part]] = {}
         self._devices: dict[int, tuple[torch.device, Part]] = {}
@@ -147,7 +149,7 @@ class Running(Capture):
     ) -> object:
         """See :class:`Capture`."""
         # What is asked here of tensors, the model does not ask.
-        with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
+        with torch._C.DisableTorchFunction(), _without_dispatch(with_wrappers=False):
             trains = vars(surveyed.module)["training"]
             if trains != self.trains[surveyed] or not is_as_found(surveyed):
                 self.refuse(f"a change of {surveyed.path!r} that lasts for a call")
@@ -155,8 +157,7 @@ class Running(Capture):
             before = _versions(args, kwargs)
             if _renorms(surveyed.module):
                 self._kept.save(*surveyed.module.parameters())
-        call = functools.partial(original, surveyed.module)
-        result = self._tried(surveyed.path, call, args, kwargs)
+        result = self._tried(surveyed.path, original, (surveyed.module, *args), kwargs)
         with torch._C.DisableTorchFunction():
             if not _is_untouched(surveyed):
                 self.unrecorded(_note, (surveyed,), {})
@@ -178,7 +179,8 @@ class Running(Capture):
         """Call something of which nothing is recorded."""
         self._inside += 1
         try:
-            with _Unseen(), torch._C._DisableTorchDispatch():
+            with_wrappers = self._calls_foreign or _may_hold_wrappers(args, kwargs)
+            with _Unseen(), _without_dispatch(with_wrappers):
                 given = _with_numbers(args, plain)
                 return function(*given, **(_with_numbers(kwargs, plain) if kwargs else {}))
         finally:
@@ -422,9 +424,13 @@ class Running(Capture):
 
     def named_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See :class:`Capture`."""
-        # Torch switches the mode off for the functions that it knows.
-        with _Unseen():
-            return super().named_function(func, args, kwargs)
+        before, self._calls_foreign = self._calls_foreign, True
+        try:
+            # Torch switches the mode off for the functions that it knows.
+            with _Unseen():
+                return super().named_function(func, args, kwargs)
+        finally:
+            self._calls_foreign = before
 
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function of torch, and make it."""
@@ -666,6 +672,45 @@ class _Unseen:
     def __exit__(self, *_: object) -> None:
         if self._mode is not None:
             torch._C._push_on_torch_function_stack(self._mode)
+
+
+def _without_dispatch(with_wrappers: bool) -> AbstractContextManager[object]:
+    """The context in which no mode sees what torch's dispatcher does.
+
+    A tensor that wraps another one has no memory: its operations need the dispatcher to come to its
+    class. The quicker context leaves its class out, too, and the process dies.
+    """
+    if not with_wrappers:
+        return torch._C._DisableTorchDispatch()
+    included = torch._C._dispatch_tls_local_include_set()
+    for key in (torch._C.DispatchKey.Python, torch._C.DispatchKey.PythonTLSSnapshot):
+        included = included.remove(key)
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    return torch._C._ForceDispatchKeyGuard(included, excluded)
+
+
+def _may_hold_wrappers(args: Any, kwargs: Any) -> bool:
+    """Whether something else than plain tensors and values is among arguments."""
+    if not _KNOWN.issuperset(map(type, args)):
+        for each in args:
+            if not _is_known(each):
+                return True
+    return bool(kwargs) and not all(map(_is_known, kwargs.values()))
+
+
+def _is_known(value: Any) -> bool:
+    if type(value) in (tuple, list):
+        return _KNOWN.issuperset(map(type, value)) or all(map(_is_known, value))
+    return type(value) in _KNOWN
+
+
+_KNOWN = frozenset(
+    {
+        *(torch.Tensor, nn.Parameter, TracedInt, TracedFloat, torch.Size),
+        *(int, float, complex, bool, str, slice, type(None), type(...)),
+        *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator),
+    }
+)
 
 
 class _Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
