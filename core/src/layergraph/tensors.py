@@ -142,6 +142,17 @@ def start_of_storage(tensor: torch.Tensor) -> int:
 
 
 @_directly
+def storage_size(tensor: torch.Tensor) -> int:
+    """How many bytes are where a tensor lies; zero for a tensor that has no memory of its own."""
+    return tensor.untyped_storage().nbytes() if is_plain(tensor) else 0
+
+
+def resize_storage(tensor: torch.Tensor, size: int) -> None:
+    """Make the memory of a plain tensor larger or smaller, where it is."""
+    tensor.untyped_storage().resize_(size)
+
+
+@_directly
 def fills_its_storage(tensor: torch.Tensor) -> bool:
     """Whether nothing else than the tensor can lie in its memory."""
     return is_plain(tensor) and tensor.nbytes == tensor.untyped_storage().nbytes()

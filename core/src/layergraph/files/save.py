@@ -152,7 +152,7 @@ def _weights(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item]:
     wanted = fitting(default_ir2torch().tensors(ir), state_dict)
     weights: dict[str, Item] = {}
     for names in names_of(wanted).values():
-        given = {name: state_dict[name] for name in names if name in state_dict}
+        given = {name: without_class(state_dict[name]) for name in names if name in state_dict}
         like = wanted[names[0]]
         tensor = next(iter(given.values()))
         for name, each in given.items():
@@ -167,7 +167,7 @@ def _weights(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item]:
             raise StateError(f"{names[0]!r} is of {tensor.dtype} where {like.dtype} is wanted")
         stored = disguised(like)
         dtype = str(stored.dtype).removeprefix("torch.")
-        weights[names[0]] = Item(dtype, tuple(stored.shape), without_class(tensor), like.dtype)
+        weights[names[0]] = Item(dtype, tuple(stored.shape), tensor, like.dtype)
     return weights
 
 

@@ -93,6 +93,7 @@ def _misfit(given: object, tensor: torch.Tensor) -> str | None:
     reason = unsuitable(given)
     if reason is not None:
         return reason
+    given = without_class(given)
     if given.shape != tensor.shape:
         return f"has shape {tuple(given.shape)} where {tuple(tensor.shape)} is wanted"
     if given.is_complex() and not tensor.is_complex():

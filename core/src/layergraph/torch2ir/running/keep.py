@@ -14,7 +14,14 @@ import torch
 from torch.nn.modules import module as hooks
 
 from layergraph.errors import CaptureError
-from layergraph.tensors import is_plain, lie_alike, storage_of, version
+from layergraph.tensors import (
+    is_plain,
+    lie_alike,
+    resize_storage,
+    storage_of,
+    storage_size,
+    version,
+)
 from layergraph.torch2ir.running.constants import Constants
 from layergraph.torch2ir.survey import Survey
 
@@ -140,7 +147,7 @@ class _Place:
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self._alias = tensor.detach()
-        self._size = tensor.untyped_storage().nbytes()
+        self._size = storage_size(tensor)
         self._is_leaf = tensor.is_leaf
         self._requires_grad = tensor.requires_grad
 
@@ -151,11 +158,11 @@ class _Place:
                 tensor.detach_()
         if tensor.is_leaf and tensor.requires_grad is not self._requires_grad:
             tensor.requires_grad_(self._requires_grad)
-        storage = self._alias.untyped_storage()
-        if lie_alike(tensor, self._alias) and storage.nbytes() == self._size:
-            return False
-        if storage.nbytes() != self._size:
-            storage.resize_(self._size)
+        is_resized = storage_size(self._alias) != self._size
+        if is_resized:
+            resize_storage(self._alias, self._size)
+        if lie_alike(tensor, self._alias):
+            return is_resized
         tensor.data = self._alias
         return True
 
