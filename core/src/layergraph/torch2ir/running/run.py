@@ -335,6 +335,10 @@ class Running(Capture):
             scope = scope.parent
         return known[1] if scope is not None else None
 
+    def keep(self, tensor: torch.Tensor) -> None:
+        """Remember the numbers of a tensor of the model, to put them back."""
+        self.unrecorded(self._kept.save, (tensor,), {})
+
     def late_number(self, value: Any, late: Late, target: str, *args: Plain) -> Any:
         """A number that a function gives at a place that was kept."""
         return traced(value, (late, target, *args), self)
