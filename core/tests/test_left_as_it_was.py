@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
@@ -117,10 +119,8 @@ def test_the_original_is_as_it_was(cls, fails):
     model.seen, model.mean = model.seen, model.mean
     before = state(model)
     alias = model.mean.detach()
-    try:
+    with contextlib.suppress(CaptureError):
         lg.to_ir(model, (X,))
-    except CaptureError as error:
-        assert "Model" in str(error.unsupported) or "line" in str(error)
     after = state(model)
     for name, was in before.items():
         assert after[name][0] is was[0]

@@ -47,20 +47,20 @@ def grads(x):
 
 ONCE = {
     "a custom operator": (tripled, "tripled"),
-    "by its packet": (lambda x: torch.ops.layergraph_tests.tripled(x), "tripled"),
-    "by its overload": (lambda x: torch.ops.layergraph_tests.tripled.default(x), "tripled"),
+    "by its packet": (torch.ops.layergraph_tests.tripled, "tripled"),
+    "by its overload": (torch.ops.layergraph_tests.tripled.default, "tripled"),
     "of two results": (lambda x: both(x)[0] * both(x)[1], "both"),
     "cond": (
         lambda x: torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,)),
         r"higher_order\.cond",
     ),
-    "vmap": (lambda x: torch.vmap(lambda row: row * 2)(x), r"torch\.vmap"),
+    "vmap": (torch.vmap(lambda row: row * 2), r"torch\.vmap"),
     "vmap of a product": (lambda x: torch.func.vmap(torch.dot)(x, x)[:, None], r"torch\.vmap"),
     "grad": (grads, r"torch\.func\.grad"),
     "vjp": (lambda x: torch.func.vjp(torch.sin, x)[0], r"torch\.func\.grad, vjp"),
     "jvp": (lambda x: torch.func.jvp(torch.sin, (x,), (x,))[0], r"torch\.func\.jvp"),
-    "jacobian": (lambda x: torch.func.jacrev(torch.sum)(x), r"torch\.(vmap|func\.grad)"),
-    "functionalize": (lambda x: torch.func.functionalize(torch.sin)(x), "functionalize"),
+    "jacobian": (torch.func.jacrev(torch.sum), r"torch\.(vmap|func\.grad)"),
+    "functionalize": (torch.func.functionalize(torch.sin), "functionalize"),
 }
 
 
@@ -168,7 +168,7 @@ def test_a_root_layer_that_changes_itself_is_as_it_was():
 @pytest.mark.parametrize("args", [X, "x", 3, {"x": X}])
 def test_arguments_that_are_no_tuple(args):
     for ask in (lg.to_ir, lg.verify):
-        with pytest.raises(CaptureError, match="args is a .*; give a tuple"):
+        with pytest.raises(CaptureError, match=r"args is a .*; give a tuple"):
             ask(Checks(), args)
     assert "give a tuple" in lg.preflight(Checks(), args).error
     with pytest.raises(CaptureError, match="kwargs is a list; give a dict"):
@@ -193,7 +193,10 @@ class Unregistered(nn.Module):
 @pytest.mark.parametrize(
     ("make", "remedy"),
     [
-        (lambda: [nn.Linear(4, 4)], "a list 'layers', in a Linear; make that a torch.nn.ModuleList"),
+        (
+            lambda: [nn.Linear(4, 4)],
+            "a list 'layers', in a Linear; make that a torch.nn.ModuleList",
+        ),
         (lambda: (nn.Sequential(nn.Linear(4, 4)),), "torch.nn.ModuleList"),
         (lambda: {"a": nn.Linear(4, 4)}, "torch.nn.ModuleDict"),
         (lambda: [nn.Parameter(torch.ones(4))], "torch.nn.ParameterList"),

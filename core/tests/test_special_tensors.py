@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import layergraph as lg
 from layergraph import tensors
-from layergraph.errors import CaptureError, LayergraphError, StateError
+from layergraph.errors import CaptureError, StateError
 from layergraph.torch2ir import Torch2Ir
 
 X = torch.randn(3, 4)
@@ -222,7 +222,7 @@ class Strict(torch.Tensor):
 
 @pytest.mark.parametrize(
     "make",
-    [lambda value: Tagged(value), lambda value: value.as_subclass(Strict)],
+    [Tagged, lambda value: value.as_subclass(Strict)],
     ids=["parameter", "tensor"],
 )
 def test_weights_of_a_derived_class_are_copied(make, tmp_path):
@@ -301,7 +301,8 @@ from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 
 X = torch.randn(3, 4)
-torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+store = torch.distributed.HashStore()
+torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
 mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
 plain = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
 ir = lg.to_ir(plain, (X,))
@@ -351,12 +352,9 @@ def test_tensors_of_several_processes(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_foreign_comes_out_of_a_list_of_tensors():
+def test_a_list_of_them_that_nothing_reads_does_no_harm():
     for make, *_ in SPECIAL.values():
         model = Holds([make()], buffer=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            try:
-                lg.to_ir(model, (X,))
-            except LayergraphError as error:
-                assert "held" in str(error)
+            lg.to_ir(model, (X,))

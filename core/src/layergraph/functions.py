@@ -62,8 +62,9 @@ SIZED_METHODS = (
 
 # Torch leaves them out for other reasons; its own layers call some of them.
 _UNLISTED = (
-    "_assert _pack_padded_sequence _pad_packed_sequence _weight_norm as_strided broadcast_shapes get_default_dtype is_autocast_enabled "
-    "is_grad_enabled promote_types rand_like randint_like randn_like result_type unflatten"
+    "_assert _pack_padded_sequence _pad_packed_sequence _weight_norm as_strided broadcast_shapes "
+    "get_default_dtype is_autocast_enabled is_grad_enabled promote_types rand_like randint_like "
+    "randn_like result_type unflatten"
 ).split()
 
 _SPARSE = "addmm log_softmax mm sampled_addmm softmax".split()

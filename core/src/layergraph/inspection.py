@@ -36,9 +36,7 @@ class Preflight:
 
     def stubs(self) -> dict[str, str]:
         """A handler to fill in for each class whose code does what a graph cannot hold, by name."""
-        hopeless = {
-            each.kind for each in self.unsupported if not each.line or UNFIT in each.reason
-        }
+        hopeless = {each.kind for each in self.unsupported if not each.line or UNFIT in each.reason}
         kinds = dict.fromkeys(each.kind for each in self.unsupported)
         return {kind: _stub(kind) for kind in kinds if kind not in hopeless}
 

@@ -78,7 +78,9 @@ def unsuitable(tensor: torch.Tensor) -> str | None:
     foreign = _foreign_keys(_keys(tensor))
     kind, instead = f"a {cls.__name__} of {cls.__module__}", _USE_PLAIN
     if "Python" in foreign:
-        instead = next((_BY_CLASS[each.__name__] for each in cls.__mro__ if _is_ours(each)), instead)
+        instead = next(
+            (_BY_CLASS[each.__name__] for each in cls.__mro__ if _is_ours(each)), instead
+        )
     else:
         for start, known in _KINDS.items():
             if any(key.startswith(start) for key in foreign):

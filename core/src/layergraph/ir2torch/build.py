@@ -111,7 +111,8 @@ class Builder:
         module = self._handled(implementation, children, where)
         if module is not None:
             _check_children(module, children, where)
-            self._bring(module, implementation, where)
+            with _refusals(where):
+                self._bring(module, implementation, where)
         elif implementation.type == MODULE:
             module = Holder()
             for child, built in children.items():
@@ -137,7 +138,7 @@ class Builder:
                 for each in entered:
                     if each is not None:
                         stack.enter_context(each)
-                module = self._hooks.ask.ir_to_torch(
+                module: nn.Module | None = self._hooks.ask.ir_to_torch(
                     implementation=implementation, children=children
                 )
         except LayergraphError:
@@ -303,9 +304,9 @@ class Builder:
                 if id(tensor) not in brought:
                     brought[id(tensor)] = self._placed(tensor)
                 *way, last = name.split(".")
-                tensor = brought[id(tensor)]
-                replace(descend(module, way), last, tensor)
-            owner = self._owners.setdefault(id(tensor), where)
+                replace(descend(module, way), last, brought[id(tensor)])
+            mine = brought.get(id(tensor), tensor)
+            owner = self._owners.setdefault(id(mine), where)
             if owner is not where:
                 raise PluginError(
                     f"{where}: its handler gave a module whose {name!r} is a tensor of {owner}; it "

@@ -98,7 +98,10 @@ def listed(items: Iterable[Any]) -> list[Any] | None:
 
 
 def _shown(value: Any) -> str:
-    return " ".join(repr(value).split())[:80]
+    try:
+        return " ".join(repr(value).split())[:80]
+    except Exception:
+        return f"a {type(value).__name__}"
 
 
 def _implementation(answer: Any) -> Implementation:
@@ -137,8 +140,8 @@ def _names(answer: Any) -> list[str]:
 
 def _inputs(answer: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     match answer:
-        case (tuple(), dict()):
-            return answer
+        case (tuple() as args, dict() as kwargs):
+            return args, kwargs
     raise _WrongError(
         f"gave {_shown(answer)}; it must give a tuple of arguments and a dict of those by name"
     )

@@ -204,7 +204,9 @@ def _listed(layers: Callable[[], Iterable[Layer]]) -> list[Layer]:
     except (LayergraphError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise PluginError(f"layers: it raised {type(error).__name__}: {first_line(error)}") from error
+        raise PluginError(
+            f"layers: it raised {type(error).__name__}: {first_line(error)}"
+        ) from error
     found = listed(rows) if isinstance(rows, Iterable) else []
     if found is None:
         raise PluginError(f"layers: it lists more than {MANY} rows, or does not end; give fewer")

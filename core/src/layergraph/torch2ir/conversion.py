@@ -100,32 +100,36 @@ def _converted(
         functions = Functions(hooks.named_functions())
         known = (survey, keys, memory, functions)
         run: Callable[[], Trace] = partial(_traced, *known)
+        unfit_for: Callable[[], list[Unsupported]] = list
         if arguments is not None:
             way: Callable[..., Running] = Replaying if modes == "both" else Running
-            running = partial(way, *known, constants, values, arguments)
-            run = partial(steady, running)
+            run = partial(steady, partial(way, *known, constants, values, arguments))
+            unfit_for = partial(unfit, survey, constants, arguments)
         elif found:
             # On symbols, it would only get stuck at one of them.
             raise unsupported(found)
         try:
             ir = capture(survey, run, tensors, modes)
         except CaptureError as error:
-            listed = [*found, *error.unsupported]
-            if arguments is not None and _is_of_others(error.__cause__):
-                own = unfit(survey, constants, arguments)
-                listed = [*listed[:-1], *own] if own else listed
-                raise unsupported(listed, "" if own else Running.hint) from error
-            if not found:
+            full = _with_all(error, found, unfit_for)
+            if full is error:
                 raise
-            raise unsupported(listed) from error
+            raise full from error
     if found:
         raise unsupported(found)
     check_attributes(ir)
     return ir
 
 
-def _is_of_others(error: BaseException | None) -> bool:
-    return error is not None and not isinstance(error, LayergraphError)
+def _with_all(
+    error: CaptureError, found: list[Unsupported], unfit_for: Callable[[], list[Unsupported]]
+) -> CaptureError:
+    """The error of a capture, with what was found before, and with what the model raises itself."""
+    is_of_others = not isinstance(error.__cause__, LayergraphError | None)
+    own = unfit_for() if is_of_others else []
+    if own:
+        return unsupported([*found, *error.unsupported[:-1], *own])
+    return unsupported([*found, *error.unsupported]) if found else error
 
 
 class _Found(list[Unsupported]):

@@ -44,15 +44,17 @@ def _is_usual(surveyed: Surveyed, survey: Survey) -> bool:
             of_leaves.append(prefix)
         tensors = {prefix + name: tensor for name, tensor, kept in own_tensors(inner) if kept}
         usual.update(tensors)
-    # What a leaf adds or leaves out is between it and its handler.
     leaves = tuple(of_leaves)
     try:
-        made = module.state_dict()
-        found = {key: value for key, value in made.items() if not key.startswith(leaves)}
+        found = dict(module.state_dict())
     except Exception:
         return False
-    usual = {key: tensor for key, tensor in usual.items() if not key.startswith(leaves)}
-    return list(found) == list(usual) and all(map(_are_alike, found.values(), usual.values()))
+    # What a leaf adds or leaves out is between it and its handler.
+    found = {key: each for key, each in found.items() if key in usual or not key.startswith(leaves)}
+    usual = {key: each for key, each in usual.items() if key in found or not key.startswith(leaves)}
+    return list(found) == list(usual) and all(
+        key.startswith(leaves) or _are_alike(each, usual[key]) for key, each in found.items()
+    )
 
 
 def _are_alike(found: object, usual: torch.Tensor) -> bool:

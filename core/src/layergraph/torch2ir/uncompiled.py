@@ -36,7 +36,7 @@ def outside_fake_mode() -> AbstractContextManager[object]:
 def _eager(compiler: Any) -> AbstractContextManager[object]:
     """The context in which a compiled function, too, runs as it was written."""
     set_stance: Any = getattr(compiler, "set_stance", None)
-    return nullcontext() if set_stance is None else set_stance("force_eager")  # type: ignore[no-any-return]
+    return nullcontext() if set_stance is None else set_stance("force_eager")
 
 
 def _patches(model: nn.Module, wrapper: type) -> Iterator[Patch]:

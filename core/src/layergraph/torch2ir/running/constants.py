@@ -60,6 +60,7 @@ class Constants:
                 self._search(each, depth - 1, place)
 
 
+_ITERABLES = (list, tuple, set, frozenset)
 _REGISTERED = frozenset({"_parameters", "_buffers", "_modules"})
 # Nearly all that modules hold is of these.
 _PLAIN = frozenset({bool, int, float, str, type(None)})
@@ -70,10 +71,10 @@ _WITHOUT_TENSORS = (bool, int, float, complex, str, bytes, type(None), type, nn.
 def _inside(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return list(dict.values(value))
-    for kind in (list, tuple, set, frozenset):
-        if isinstance(value, kind):
-            # The class may have another idea of its length, or none.
-            return list(kind.__iter__(value))
+    # The class may have another idea of its length, or none.
+    kind: Any = next((kind for kind in _ITERABLES if isinstance(value, kind)), None)
+    if kind is not None:
+        return list(kind.__iter__(value))
     if callable(value):
         return _enclosed(value)
     return list(getattr(value, "__dict__", {}).values())

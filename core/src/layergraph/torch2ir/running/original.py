@@ -18,7 +18,6 @@ from layergraph.torch2ir.running.constants import Constants
 from layergraph.torch2ir.running.keep import Kept, without_draws
 from layergraph.torch2ir.survey import Survey, Surveyed
 
-
 UNFIT = "the example inputs do not fit"
 
 

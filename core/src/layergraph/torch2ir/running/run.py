@@ -22,7 +22,7 @@ from layergraph.ir import Value as Plain
 from layergraph.ir.values import leaves
 from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
-from layergraph.tensors import PLAIN_CLASSES, unsuitable, version
+from layergraph.tensors import unsuitable, version
 from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Value
 from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
 from layergraph.torch2ir.changes import are_one, are_the_same
