@@ -9,6 +9,7 @@ those of C++: no code of a tensor's class runs.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 from collections.abc import Callable
@@ -56,7 +57,6 @@ def _directly(look: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-@_directly
 def unsuitable(tensor: torch.Tensor) -> str | None:
     """Why a tensor is no block of numbers in memory, and what to use instead.
 
@@ -67,15 +67,18 @@ def unsuitable(tensor: torch.Tensor) -> str | None:
         The rest of a sentence that begins with the name of the tensor; None for a dense tensor,
         also of a class that is derived from torch.Tensor and keeps its numbers like that.
     """
-    if is_plain(tensor):
-        return None
+    return None if is_plain(tensor) else _reason(tensor)
+
+
+@_directly
+def _reason(tensor: torch.Tensor) -> str:
     cls = type(tensor)
     if nn.parameter.is_lazy(tensor):
         return (
             f"has no shape yet (it is of class {cls.__name__}); run the lazy module once, so that "
             "it makes its parameters"
         )
-    foreign = _foreign_keys(_keys(tensor))
+    foreign = _foreign_keys(torch._C._dispatch_keys(tensor).raw_repr())
     kind, instead = f"a {cls.__name__} of {cls.__module__}", _USE_PLAIN
     if "Python" in foreign:
         instead = next(
@@ -95,13 +98,8 @@ def _is_ours(cls: type) -> bool:
 
 def is_plain(tensor: torch.Tensor) -> bool:
     """Whether a tensor is one block of memory, strided and dense; on meta, one without numbers."""
-    is_dense = _is_dense(_keys(tensor))
+    is_dense = _is_dense(torch._C._dispatch_keys(tensor).raw_repr())
     return is_dense and (type(tensor) in PLAIN_CLASSES or not nn.parameter.is_lazy(tensor))
-
-
-def _keys(tensor: torch.Tensor) -> int:
-    keys: int = torch._C._dispatch_keys(tensor).raw_repr()
-    return keys
 
 
 @functools.cache
@@ -139,19 +137,17 @@ def storage_of(tensor: torch.Tensor) -> int | None:
 
 
 def start_of_storage(tensor: torch.Tensor) -> int:
-    """The address at which the memory of a tensor begins; zero where there is none."""
-    return tensor.untyped_storage().data_ptr() if is_plain(tensor) else 0
+    """The address at which the memory of a tensor begins; zero where there is none.
 
-
-@_directly
-def storage_size(tensor: torch.Tensor) -> int:
-    """How many bytes are where a tensor lies; zero for a tensor that has no memory of its own."""
-    return tensor.untyped_storage().nbytes() if is_plain(tensor) else 0
-
-
-def resize_storage(tensor: torch.Tensor, size: int) -> None:
-    """Make the memory of a plain tensor larger or smaller, where it is."""
-    tensor.untyped_storage().resize_(size)
+    It is asked of every tensor of a layer that is being made, so that only what could not be asked
+    for it is left out: what is not of torch's own classes, or is no strided tensor.
+    """
+    if type(tensor) not in PLAIN_CLASSES or tensor.layout is not torch.strided:
+        return 0
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except RuntimeError:  # A tensor of zeros has none.
+        return 0
 
 
 @_directly
@@ -168,10 +164,11 @@ def extent(tensor: torch.Tensor) -> tuple[int, int, int] | None:
     """
     if not is_plain(tensor) or tensor.is_meta or not tensor.numel():
         return None
-    span = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-    start = tensor.data_ptr()
-    end = start + (span + 1) * tensor.element_size()
-    return tensor.untyped_storage().data_ptr(), start, end
+    start, size = tensor.data_ptr(), tensor.nbytes
+    if not tensor.is_contiguous():
+        steps = zip(tensor.shape, tensor.stride(), strict=True)
+        size = (sum((n - 1) * step for n, step in steps) + 1) * tensor.element_size()
+    return tensor.untyped_storage().data_ptr(), start, start + size
 
 
 @_directly
@@ -209,11 +206,12 @@ def copy_of(tensor: torch.Tensor) -> torch.Tensor:
     return copied if tensor.is_leaf else copied.clone()
 
 
-@_directly
 def without_class(tensor: torch.Tensor) -> torch.Tensor:
-    """The numbers of a tensor that is plain but for its class, as a tensor without gradients."""
-    plain = tensor.detach()
-    return plain if type(plain) is torch.Tensor else plain.as_subclass(torch.Tensor)
+    """A tensor that is plain but for its class, of torch's own class and without gradients."""
+    if type(tensor) in PLAIN_CLASSES:
+        return tensor.detach()
+    with torch._C.DisableTorchFunction():
+        return tensor.detach().as_subclass(torch.Tensor)
 
 
 @_directly
@@ -228,3 +226,41 @@ def numbers_of(tensor: torch.Tensor) -> tuple[memoryview, torch.Tensor]:
     if not size:
         return memoryview(b""), held
     return memoryview((ctypes.c_char * size).from_address(held.data_ptr())), held
+
+
+class Placement:
+    """Where a plain tensor lies in memory, in which shape, and whether it has gradients.
+
+    Args:
+        tensor: the tensor. What is asked of it takes no detours: it is asked of each tensor of a
+            model.
+    """
+
+    __slots__ = ("_alias", "_is_leaf", "_requires_grad", "_size", "_storage")
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._alias = tensor.detach()
+        self._storage = self._alias.untyped_storage()
+        self._size = self._storage.nbytes()
+        self._is_leaf = tensor.is_leaf
+        self._requires_grad = tensor.requires_grad
+
+    def put_back(self, tensor: torch.Tensor) -> bool:
+        """Make the tensor lie there again; give whether it did not."""
+        if self._is_leaf and not tensor.is_leaf:
+            with contextlib.suppress(RuntimeError):  # A view keeps what it is computed from.
+                tensor.detach_()
+        if tensor.requires_grad is not self._requires_grad and tensor.is_leaf:
+            tensor.requires_grad_(self._requires_grad)
+        is_resized = self._storage.nbytes() != self._size
+        if is_resized:
+            self._storage.resize_(self._size)
+        if tensor.dtype is self._alias.dtype and _is_set_to(tensor, self._alias):
+            return is_resized
+        tensor.data = self._alias
+        return True
+
+
+def _is_set_to(one: torch.Tensor, other: torch.Tensor) -> bool:
+    # Torch cannot tell on the meta device.
+    return lie_alike(one, other) if other.is_meta else one.is_set_to(other)

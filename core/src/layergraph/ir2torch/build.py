@@ -111,8 +111,7 @@ class Builder:
         module = self._handled(implementation, children, where)
         if module is not None:
             _check_children(module, children, where)
-            with _refusals(where):
-                self._bring(module, implementation, where)
+            self._bring(module, implementation, where)
         elif implementation.type == MODULE:
             module = Holder()
             for child, built in children.items():
@@ -302,10 +301,11 @@ class Builder:
         for name, tensor, _ in list(listed(module)):
             if tensor.device != self._device:
                 if id(tensor) not in brought:
-                    brought[id(tensor)] = self._placed(tensor)
+                    with _refusals(where):
+                        brought[id(tensor)] = self._placed(tensor)
                 *way, last = name.split(".")
                 replace(descend(module, way), last, brought[id(tensor)])
-            mine = brought.get(id(tensor), tensor)
+            mine = brought.get(id(tensor), tensor) if brought else tensor
             owner = self._owners.setdefault(id(mine), where)
             if owner is not where:
                 raise PluginError(

@@ -11,7 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from layergraph.tensors import PLAIN_CLASSES, fills_its_storage, start_of_storage
+from layergraph.tensors import fills_its_storage, start_of_storage
 
 # What torch.nn.init is made of: in-place functions whose result does not depend on what was there.
 _FILLS = frozenset(
@@ -205,4 +205,4 @@ _FLAT = frozenset({nn.Parameter, torch.Tensor, bool, int, float, str, type(None)
 
 def _memory(tensor: torch.Tensor) -> int:
     """Where the memory of a tensor begins; zero for none, and for what is no plain tensor."""
-    return start_of_storage(tensor) if type(tensor) in PLAIN_CLASSES else 0
+    return start_of_storage(tensor)

@@ -12,7 +12,7 @@ from layergraph.errors import StateError, first_line
 from layergraph.ir import Ir
 from layergraph.ir2torch.composite import descend, find
 from layergraph.state import all_tensors, own_tensors
-from layergraph.tensors import unsuitable, without_class
+from layergraph.tensors import PLAIN_CLASSES, unsuitable, without_class
 
 Key = tuple[str, torch.Tensor, bool]
 """Where a tensor is in a model, the tensor, and whether state dicts have it under this key."""
@@ -51,7 +51,9 @@ def load(wanted: Collection[Key], state_dict: Mapping[str, torch.Tensor]) -> Non
         with torch.no_grad():
             for key, tensor in tensors.items():
                 if key in state_dict:
-                    tensor.copy_(without_class(state_dict[key]))
+                    given = state_dict[key]
+                    is_plain = type(given) in PLAIN_CLASSES
+                    tensor.copy_(given if is_plain else without_class(given))
     except Exception as error:
         raise StateError(
             f"torch cannot copy {key!r} into the model: {type(error).__name__}: "
@@ -93,7 +95,8 @@ def _misfit(given: object, tensor: torch.Tensor) -> str | None:
     reason = unsuitable(given)
     if reason is not None:
         return reason
-    given = without_class(given)
+    if type(given) not in PLAIN_CLASSES:
+        given = without_class(given)
     if given.shape != tensor.shape:
         return f"has shape {tuple(given.shape)} where {tuple(tensor.shape)} is wanted"
     if given.is_complex() and not tensor.is_complex():

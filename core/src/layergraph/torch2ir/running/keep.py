@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import sys
 from collections.abc import Iterator
@@ -14,14 +13,7 @@ import torch
 from torch.nn.modules import module as hooks
 
 from layergraph.errors import CaptureError
-from layergraph.tensors import (
-    is_plain,
-    lie_alike,
-    resize_storage,
-    storage_of,
-    storage_size,
-    version,
-)
+from layergraph.tensors import Placement, is_plain, storage_of, version
 from layergraph.torch2ir.running.constants import Constants
 from layergraph.torch2ir.survey import Survey
 
@@ -55,7 +47,9 @@ class Kept:
 
     def _save(self, identity: int) -> None:
         if identity not in self._saved:
-            self._saved[identity] = self._tensors[identity][1].detach().clone()
+            tensor = self._tensors[identity][1]
+            self._saved[identity] = tensor.detach().clone()
+            self._places[identity] = Placement(tensor)
 
     def __enter__(self) -> Self:
         if hooks._global_forward_hooks or hooks._global_forward_pre_hooks:
@@ -64,7 +58,7 @@ class Kept:
             )
         self._saved: dict[int, torch.Tensor] = {}
         self._tensors: dict[int, tuple[str, torch.Tensor]] = {}
-        self._places: dict[int, _Place] = {}
+        self._places: dict[int, Placement] = {}
         self._by_memory: dict[int | None, list[int]] = {}
         for each in self._survey:
             for name, tensor, _ in each.tensors():
@@ -73,7 +67,6 @@ class Kept:
             if is_plain(tensor):
                 self._tensors.setdefault(id(tensor), ("", tensor))
         for identity, (_, tensor) in self._tensors.items():
-            self._places[identity] = _Place(tensor)
             self._by_memory.setdefault(storage_of(tensor), []).append(identity)
             if not isinstance(tensor, torch.nn.Parameter):
                 self._save(identity)
@@ -105,8 +98,9 @@ class Kept:
     def _put_back_places(self) -> str | None:
         """Give each tensor the shape and memory that it had; give the key of one that had not."""
         moved = None
-        for identity, (key, tensor) in self._tensors.items():
-            if self._places[identity].put_back(tensor):
+        for identity, place in self._places.items():
+            key, tensor = self._tensors[identity]
+            if place.put_back(tensor):
                 moved = key
         return moved
 
@@ -138,33 +132,6 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
         # Not all complex dtypes can be compared.
         one, other = [torch.view_as_real(each.resolve_conj()) for each in (one, other)]
     return one.is_meta or torch.equal(one, other)
-
-
-class _Place:
-    """Where a tensor lies in memory, and in which shape; and whether it has gradients."""
-
-    __slots__ = ("_alias", "_is_leaf", "_requires_grad", "_size")
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self._alias = tensor.detach()
-        self._size = storage_size(tensor)
-        self._is_leaf = tensor.is_leaf
-        self._requires_grad = tensor.requires_grad
-
-    def put_back(self, tensor: torch.Tensor) -> bool:
-        """Make a tensor lie there again; give whether it did not."""
-        if self._is_leaf and not tensor.is_leaf:
-            with contextlib.suppress(RuntimeError):  # A view keeps what it is computed from.
-                tensor.detach_()
-        if tensor.is_leaf and tensor.requires_grad is not self._requires_grad:
-            tensor.requires_grad_(self._requires_grad)
-        is_resized = storage_size(self._alias) != self._size
-        if is_resized:
-            resize_storage(self._alias, self._size)
-        if lie_alike(tensor, self._alias):
-            return is_resized
-        tensor.data = self._alias
-        return True
 
 
 def _generators(device: torch.device | None) -> dict[Any, torch.Tensor]:

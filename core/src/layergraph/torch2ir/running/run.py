@@ -495,6 +495,7 @@ class Running(Capture):
             name = func.__self__.__name__
             if name == "requires_grad" and id(args[0]) not in self.state_keys:
                 return self.torch_function(torch.Tensor.requires_grad_, args, kwargs)
+            self._kept.save(args[0])
             if name != "data" or not self.unrecorded(are_one, args, {}):
                 self.refuse(f"setting the attribute {name!r} of a tensor")
             return self.unrecorded(func, args, kwargs)
@@ -703,9 +704,18 @@ def _may_hold_wrappers(args: Any, kwargs: Any) -> bool:
 
 
 def _is_known(value: Any) -> bool:
+    if isinstance(value, nn.Module):
+        # The parameters of a model are plain, and a layer of torch has no other tensors.
+        inside = value.modules() if value._modules else (value,)
+        return all(_is_of_torch(type(each)) for each in inside)
     if type(value) in (tuple, list):
         return _KNOWN.issuperset(map(type, value)) or all(map(_is_known, value))
     return type(value) in _KNOWN
+
+
+@functools.cache
+def _is_of_torch(cls: type) -> bool:
+    return cls.__module__.startswith("torch.nn.modules.")
 
 
 _KNOWN = frozenset(
