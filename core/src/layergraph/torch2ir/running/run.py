@@ -707,15 +707,15 @@ def _is_known(value: Any) -> bool:
     if isinstance(value, nn.Module):
         # The parameters of a model are plain, and a layer of torch has no other tensors.
         inside = value.modules() if value._modules else (value,)
-        return all(_is_of_torch(type(each)) for each in inside)
+        return all(_is_of_torch(type(each).__module__) for each in inside)
     if type(value) in (tuple, list):
         return _KNOWN.issuperset(map(type, value)) or all(map(_is_known, value))
     return type(value) in _KNOWN
 
 
 @functools.cache
-def _is_of_torch(cls: type) -> bool:
-    return cls.__module__.startswith("torch.nn.modules.")
+def _is_of_torch(home: str) -> bool:
+    return home.startswith("torch.nn.modules.")
 
 
 _KNOWN = frozenset(
