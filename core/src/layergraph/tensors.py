@@ -262,5 +262,6 @@ class Placement:
 
 
 def _is_set_to(one: torch.Tensor, other: torch.Tensor) -> bool:
-    # Torch cannot tell on the meta device.
-    return lie_alike(one, other) if other.is_meta else one.is_set_to(other)
+    # Torch cannot tell on the meta device, and asks copies of tensors that are lazily turned.
+    is_usual = not (other.is_meta or other.is_conj() or other.is_neg())
+    return one.is_set_to(other) if is_usual else lie_alike(one, other)
