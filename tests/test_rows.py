@@ -254,11 +254,11 @@ def test_plugins_know_inputs_for_models(only):
 @pytest.mark.parametrize("answer", ["torch.ones(2, 3)", "[], {{}}", "((), {{}}, 1)", "(), 3"])
 def test_example_inputs_are_a_tuple_and_a_dict(only, answer: str):
     only(answer)
-    with pytest.raises(PluginError, match="as example inputs for Linear; it must give a tuple"):
+    with pytest.raises(PluginError, match=r"example inputs for Linear: .*it must give a tuple"):
         lg.example_inputs(nn.Linear(3, 1))
 
 
 def test_a_plugin_that_fails_to_give_inputs_is_named(only):
     only("model.no_such_thing")
-    with pytest.raises(PluginError, match=r"example inputs for Linear: AttributeError"):
+    with pytest.raises(PluginError, match=r"example inputs for Linear: .*AttributeError"):
         lg.example_inputs(nn.Linear(3, 1))

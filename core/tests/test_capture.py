@@ -623,25 +623,6 @@ class Scripted(nn.Module):
         return self.lin(x)
 
 
-class Compiled(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.own = torch.compile(MinusOne())
-
-    def forward(self, x):
-        return self.own(x)
-
-
-class CompiledInPlace(Base):
-    def __init__(self):
-        super().__init__()
-        self.own = MinusOne()
-        self.own.compile()
-
-    def forward(self, x):
-        return self.own(x)
-
-
 class NoGrad(Base):
     def forward(self, x):
         with torch.no_grad():
@@ -765,8 +746,6 @@ REFUSED = {
     ChangesLeaf: "assigns self.p",
     AnyNumber: "any number of inputs",
     Scripted: "ScriptModule",
-    Compiled: "is compiled",
-    CompiledInPlace: "is compiled",
     NoGrad: "region without gradients",
     Autocast: "autocast",
     OwnGradient: "Straight",

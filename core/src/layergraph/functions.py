@@ -78,9 +78,12 @@ SIZED_METHODS = (
 
 # Torch leaves them out for other reasons; its own layers call some of them.
 _UNLISTED = (
-    "_assert _weight_norm as_strided broadcast_shapes get_default_dtype is_autocast_enabled "
-    "is_grad_enabled promote_types rand_like randint_like randn_like result_type unflatten"
+    "_assert _pack_padded_sequence _pad_packed_sequence _weight_norm as_strided broadcast_shapes "
+    "get_default_dtype is_autocast_enabled is_grad_enabled promote_types rand_like randint_like "
+    "randn_like result_type unflatten"
 ).split()
+
+_SPARSE = "addmm log_softmax mm sampled_addmm softmax".split()
 
 _METHODS = (
     "as_strided new new_empty new_empty_strided new_full new_ones new_tensor new_zeros stride "
@@ -335,6 +338,8 @@ def _by_name() -> dict[str, Target]:
                 table[f"{namespace.__name__}.{name}"] = Target("call_function", member)
     for name in (*FACTORIES, *_UNLISTED):
         table[f"torch.{name}"] = Target("call_function", getattr(torch, name))
+    for name in _SPARSE:
+        table[f"torch.sparse.{name}"] = Target("call_function", getattr(torch.sparse, name))
     table |= {
         f"operator.{name}": Target("call_function", getattr(operator, name)) for name in _OPERATORS
     }

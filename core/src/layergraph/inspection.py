@@ -13,6 +13,7 @@ from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported
 from layergraph.torch2ir import Torch2Ir
+from layergraph.torch2ir.running.original import UNFIT
 from layergraph.torch2ir.running.questions import Values
 
 
@@ -35,7 +36,7 @@ class Preflight:
 
     def stubs(self) -> dict[str, str]:
         """A handler to fill in for each class whose code does what a graph cannot hold, by name."""
-        hopeless = {each.kind for each in self.unsupported if not each.line}
+        hopeless = {each.kind for each in self.unsupported if not each.line or UNFIT in each.reason}
         kinds = dict.fromkeys(each.kind for each in self.unsupported)
         return {kind: _stub(kind) for kind in kinds if kind not in hopeless}
 
@@ -138,5 +139,8 @@ def _arguments(cls: type | None) -> list[str]:
     if cls is None:
         return []
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = inspect.signature(cls).parameters.values()
+    try:
+        parameters = inspect.signature(cls).parameters.values()
+    except (TypeError, ValueError):  # its constructor is C code, or is none
+        return []
     return [each.name for each in parameters if each.kind in named]

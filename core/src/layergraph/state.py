@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +12,7 @@ from torch import nn
 from layergraph.errors import BuildError, CaptureError
 from layergraph.ir import Symbol, TensorSpec
 from layergraph.symbols import UnknownValueError, torch_value
+from layergraph.tensors import PLAIN_CLASSES, extent, numbers_of, unsuitable
 
 _USUAL_FLOAT = torch.float32
 
@@ -101,12 +101,11 @@ class Memory:
             CaptureError: it shares memory with another one: a change of one would change the other,
                 but in a rebuilt model they would be two.
         """
-        if tensor.layout is not torch.strided or tensor.is_meta or not tensor.numel():
+        lies = extent(tensor)
+        if lies is None:
             return
-        span = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
-        start = tensor.data_ptr()
-        end = start + (span + 1) * tensor.element_size()
-        taken = self._taken.setdefault(tensor.untyped_storage().data_ptr(), [])
+        storage, start, end = lies
+        taken = self._taken.setdefault(storage, [])
         for other_start, other_end, identity, other in taken:
             if identity == id(tensor):
                 return
@@ -128,9 +127,10 @@ def describe(tensor: torch.Tensor, key: str, *, persistent: bool, whole: bool) -
         whole: whether to say all, because no constructor makes the tensor.
 
     Raises:
-        CaptureError: the tensor is of a kind that an IR cannot describe.
+        UnrunnableError: the tensor is of a kind that an IR cannot describe.
+        CaptureError: it is a buffer that wants gradients.
     """
-    _refuse_special(tensor, key)
+    _refuse_unsuitable(tensor, repr(key))
     is_parameter = isinstance(tensor, nn.Parameter)
     if tensor.requires_grad and not is_parameter:
         raise CaptureError(
@@ -155,9 +155,10 @@ def describe_constant(tensor: torch.Tensor, key: str) -> TensorSpec:
     """What an IR has to say of a tensor that the model reads and has not registered.
 
     Raises:
-        CaptureError: the tensor is of a kind that an IR cannot describe.
+        UnrunnableError: the tensor is of a kind that an IR cannot describe.
+        CaptureError: it wants gradients.
     """
-    _refuse_special(tensor, key)
+    _refuse_unsuitable(tensor, key)
     if tensor.requires_grad:
         raise CaptureError(f"{key} wants gradients, but is no parameter; register it as one")
     spec = TensorSpec(kind="constant", shape=tuple(tensor.shape), value=to_bytes(tensor, key))
@@ -188,15 +189,20 @@ def _is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     return True
 
 
-def _refuse_special(tensor: torch.Tensor, key: str) -> None:
-    if type(tensor) not in (torch.Tensor, nn.Parameter):
-        if isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer):
-            raise CaptureError(
-                f"{key} has no shape yet; run the lazy module once before converting"
-            )
-        raise CaptureError(f"{key} is a {type(tensor).__name__}, which an IR cannot describe")
-    if tensor.layout is not torch.strided or tensor.is_quantized:
-        raise CaptureError(f"{key} is sparse or quantized, which an IR cannot describe")
+class UnrunnableError(CaptureError):
+    """Something in a model is such that the model must not be run to be captured."""
+
+
+def _refuse_unsuitable(tensor: torch.Tensor, key: str) -> None:
+    reason = unsuitable(tensor)
+    if reason is None and type(tensor) not in PLAIN_CLASSES:
+        cls = type(tensor)
+        reason = (
+            f"is a {cls.__name__} of {cls.__module__}, a class that an IR cannot describe; use a "
+            "plain torch.Tensor or torch.nn.Parameter"
+        )
+    if reason is not None:
+        raise UnrunnableError(f"{key} {reason}")
 
 
 def to_bytes(tensor: torch.Tensor, key: str) -> bytes:
@@ -207,8 +213,8 @@ def to_bytes(tensor: torch.Tensor, key: str) -> bytes:
     """
     if tensor.is_meta:
         raise CaptureError(f"{key} is on the meta device, but its value belongs to the model")
-    plain = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
-    return ctypes.string_at(plain.data_ptr(), plain.numel() * plain.element_size())
+    numbers, _held = numbers_of(tensor)
+    return bytes(numbers)
 
 
 def from_spec(spec: TensorSpec, where: object, device: torch.device) -> torch.Tensor:

@@ -17,7 +17,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from layergraph.convert import to_ir, to_torch
-from layergraph.errors import AssumptionError, first_line
+from layergraph.errors import ArgumentError, AssumptionError, first_line
+from layergraph.tensors import unsuitable
 from layergraph.ir import Ir
 from layergraph.torch2ir.running.questions import Values
 from layergraph.verifying.comparison import DifferenceError, compare, some
@@ -101,12 +102,15 @@ def verify(
 
     Returns:
         A report; it says what failed, and so nothing is raised for it.
+
+    Raises:
+        ArgumentError: the arguments are no tuple and no mapping.
     """
     for name, given, kind in (("args", args, tuple | list), ("kwargs", kwargs, Mapping)):
         if given is not None and not isinstance(given, kind):
             wanted = "a tuple of the positional arguments, as in (x,)"
             wanted = wanted if name == "args" else "a dict of the named arguments"
-            raise TypeError(f"{name} is a {type(given).__name__}; give {wanted}")
+            raise ArgumentError(f"{name} is a {type(given).__name__}; give {wanted}")
     inputs = None if args is None and kwargs is None else (tuple(args or ()), dict(kwargs or {}))
     state = model.state_dict() if isinstance(model, nn.Module) else {}
     devices = {each.device.index for each in tensors_of([inputs, state]) if each.is_cuda}
@@ -166,6 +170,10 @@ class _Verification:
     def _capture(self) -> str:
         if not isinstance(self._model, nn.Module):
             raise DifferenceError(f"{self._model!r} is no torch.nn.Module")
+        for key, tensor in (*self._model.named_parameters(), *self._model.named_buffers()):
+            reason = unsuitable(tensor)
+            if reason is not None:
+                raise DifferenceError(f"{key!r} {reason}")
         # Nobody knows what a model does to itself when it is run.
         try:
             original = copy.deepcopy(self._model)

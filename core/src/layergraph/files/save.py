@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import math
@@ -39,6 +38,7 @@ from layergraph.functions import is_own
 from layergraph.ir import FUNCTION, Ir, TensorSpec, check
 from layergraph.ir2torch.load import fitting, names_of
 from layergraph.plugins import function_homes
+from layergraph.tensors import lie_alike, numbers_of, without_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,8 @@ class Item:
         if isinstance(self.source, bytes):
             receive(self.source)
         elif self.length:
-            tensor = self.source.to(device="cpu", dtype=self.cast).resolve_conj().resolve_neg()
-            tensor = tensor.contiguous()
-            numbers = (ctypes.c_char * self.length).from_address(tensor.data_ptr())
-            receive(memoryview(numbers))
+            numbers, _held = numbers_of(self.source.to(device="cpu", dtype=self.cast))
+            receive(numbers)
 
 
 def save(
@@ -184,14 +182,12 @@ def _weights(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item]:
     wanted = fitting(default_ir2torch().tensors(ir), state_dict)
     weights: dict[str, Item] = {}
     for names in names_of(wanted).values():
-        given = {name: state_dict[name] for name in names if name in state_dict}
+        given = {name: without_class(state_dict[name]) for name in names if name in state_dict}
         like = wanted[names[0]]
         tensor = next(iter(given.values()))
         for name, each in given.items():
             if each.is_meta:
                 raise StateError(f"{name!r} is on the meta device and has no values")
-            if each.layout is not torch.strided or each.is_quantized:
-                raise StateError(f"{name!r} is sparse or quantized, which no file can hold")
             if not _is_same(tensor, each):
                 raise StateError(
                     f"{names[0]!r} and {name!r} are one tensor in the model, but differ in the "
@@ -201,20 +197,17 @@ def _weights(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item]:
             raise StateError(f"{names[0]!r} is of {tensor.dtype} where {like.dtype} is wanted")
         stored = disguised(like)
         dtype = str(stored.dtype).removeprefix("torch.")
-        weights[names[0]] = Item(dtype, tuple(stored.shape), tensor.detach(), like.dtype)
+        weights[names[0]] = Item(dtype, tuple(stored.shape), tensor, like.dtype)
     return weights
 
 
 def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether two tensors have the same numbers, to the bit."""
-    if one is other:
+    # Most often they are two views of the same memory: state_dict() detaches.
+    if lie_alike(one, other):
         return True
     if one.dtype is not other.dtype:
         return False
-    lies_alike = one.device == other.device and one.stride() == other.stride()
-    # Most often they are two views of the same memory: state_dict() detaches.
-    if lies_alike and one.data_ptr() == other.data_ptr():
-        return True
     bits = [each.detach().cpu().contiguous().flatten().view(torch.uint8) for each in (one, other)]
     return torch.equal(*bits)
 

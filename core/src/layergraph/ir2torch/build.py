@@ -19,7 +19,7 @@ from layergraph.ir2torch.fills import PutOffFills
 from layergraph.ir2torch.graph import fx_graph
 from layergraph.ir2torch.surroundings import OnDevice, Surrounding, layer_of
 from layergraph.ir2torch.tree import owner_of, place, post_order, pre_order
-from layergraph.plugins import Hooks, distribution_for
+from layergraph.plugins import HookFailure, Hooks, distribution_for
 from layergraph.state import (
     all_tensors,
     dtype_of,
@@ -73,6 +73,8 @@ class Builder:
         self._ancestry = Ancestry.of(ir)
         self._compiled: dict[tuple[object, ...], Composite] = {}
         self._made: dict[object, nn.Module] = {}
+        self._given: dict[int, tuple[Place, nn.Module]] = {}
+        self._owners: dict[int, Place] = {}
         self.modules: dict[str, nn.Module] = {}
         self.fills = PutOffFills()
         self.values: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -109,7 +111,7 @@ class Builder:
         module = self._handled(implementation, children, where)
         if module is not None:
             _check_children(module, children, where)
-            self._bring(module, implementation)
+            self._bring(module, implementation, where)
         elif implementation.type == MODULE:
             module = Holder()
             for child, built in children.items():
@@ -137,21 +139,28 @@ class Builder:
                 for each in entered:
                     if each is not None:
                         stack.enter_context(each)
-                module = self._hooks.ask.ir_to_torch(
+                module: nn.Module | None = self._hooks.ask.ir_to_torch(
                     implementation=implementation, children=children
                 )
         except LayergraphError:
             raise
-        except Exception as error:
+        except Exception as raised:
+            error = raised.error if isinstance(raised, HookFailure) else raised
+            if not isinstance(error, Exception):
+                raise PluginError(f"{where}: {raised}") from error
             attributes = ", ".join(f"{key}={value!r}" for key, value in implementation.data.items())
             raise BuildError(
                 f"{where}: the handler for {implementation.type!r} refused ({attributes}): "
                 f"{type(error).__name__}: {first_line(error)}; correct the attributes"
             ) from error
-        if module is not None and not isinstance(module, nn.Module):
-            raise PluginError(
-                f"{where}: a handler gave {module!r}; it must give a torch.nn.Module or None"
-            )
+        if module is not None:
+            others = (each for each in children.values() if each is module)
+            self._given.setdefault(id(module), (where, module))
+            if self._given[id(module)][0] is not where or next(others, None) is not None:
+                raise PluginError(
+                    f"{where}: its handler gave a module that is another implementation's; it must "
+                    "make a new one each time that it is asked"
+                )
         return module
 
     @functools.cached_property
@@ -284,7 +293,7 @@ class Builder:
             if (spec is None or spec.dtype is None) and tensor.dtype is not usual:
                 self.fills.convert(tensor, usual)
 
-    def _bring(self, module: nn.Module, implementation: Implementation) -> None:
+    def _bring(self, module: nn.Module, implementation: Implementation, where: Place) -> None:
         """Bring the tensors of a module to the device, where its handler did not make them there.
 
         Some functions, such as ``torch.from_numpy``, do not ask where tensors are to be made.
@@ -294,9 +303,17 @@ class Builder:
         for name, tensor, _ in list(listed(module)):
             if tensor.device != self._device:
                 if id(tensor) not in brought:
-                    brought[id(tensor)] = self._placed(tensor)
+                    with _refusals(where):
+                        brought[id(tensor)] = self._placed(tensor)
                 *way, last = name.split(".")
                 replace(descend(module, way), last, brought[id(tensor)])
+            mine = brought.get(id(tensor), tensor) if brought else tensor
+            owner = self._owners.setdefault(id(mine), where)
+            if owner is not where:
+                raise PluginError(
+                    f"{where}: its handler gave a module whose {name!r} is a tensor of {owner}; it "
+                    "must make a new one each time that it is asked"
+                )
 
     def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor, on the device."""

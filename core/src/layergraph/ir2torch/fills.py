@@ -11,6 +11,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from layergraph.tensors import fills_its_storage, start_of_storage
+
 # What torch.nn.init is made of: in-place functions whose result does not depend on what was there.
 _FILLS = frozenset(
     [getattr(nn.init, name) for name in "uniform_ normal_ constant_ kaiming_uniform_".split()]
@@ -140,7 +142,7 @@ class PutOffFills(TorchFunctionMode):
         """Do not fill these any more: they are about to be overwritten, or not needed."""
         for tensor in tensors:
             # Others may lie in the rest of the memory.
-            if self.waits(tensor) and tensor.nbytes == tensor.untyped_storage().nbytes():
+            if self.waits(tensor) and fills_its_storage(tensor):
                 del self._waiting[_memory(tensor)]
 
     def run_all(self) -> None:
@@ -203,6 +205,4 @@ _FLAT = frozenset({nn.Parameter, torch.Tensor, bool, int, float, str, type(None)
 
 def _memory(tensor: torch.Tensor) -> int:
     """Where the memory of a tensor begins; zero for none, and for what is no plain tensor."""
-    if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.layout is not torch.strided:
-        return 0
-    return tensor.untyped_storage().data_ptr()
+    return start_of_storage(tensor)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import fx
+from torch.nn.utils.rnn import PackedSequence
 
 from layergraph.assumptions import assume, assume_tensor
 from layergraph.errors import BuildError, Place
@@ -168,10 +169,17 @@ def _reduce_record(cls: Any) -> tuple[Any, ...]:
 copyreg.pickle(_RecordMeta, _reduce_record)
 
 
+# A record with one of these names and its fields is what torch makes under that name.
+_TUPLES_OF_TORCH: tuple[Any, ...] = (PackedSequence,)
+
+
 def _record_class(
     record: Record, values: tuple[Any, ...], place: Place
 ) -> tuple[Any, tuple[Any, ...]]:
     """The class of a record, and what to call it with."""
+    for known in _TUPLES_OF_TORCH:
+        if record.type == known.__name__ and tuple(record.fields) == known._fields:
+            return known, values
     try:
         of_torch = class_of_torch(record)
         if of_torch is not None:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from layergraph.errors import StateError
+from layergraph.errors import StateError, first_line
 from layergraph.ir import Ir
 from layergraph.ir2torch.composite import descend, find
 from layergraph.state import all_tensors, own_tensors
+from layergraph.tensors import PLAIN_CLASSES, unsuitable, without_class
 
 Key = tuple[str, torch.Tensor, bool]
 """Where a tensor is in a model, the tensor, and whether state dicts have it under this key."""
@@ -45,10 +46,19 @@ def load(wanted: Collection[Key], state_dict: Mapping[str, torch.Tensor]) -> Non
             nothing was copied then.
     """
     tensors = fitting(wanted, state_dict)
-    with torch.no_grad():
-        for key, tensor in tensors.items():
-            if key in state_dict:
-                tensor.copy_(state_dict[key])
+    key = ""
+    try:
+        with torch.no_grad():
+            for key, tensor in tensors.items():
+                if key in state_dict:
+                    given = state_dict[key]
+                    is_plain = type(given) in PLAIN_CLASSES
+                    tensor.copy_(given if is_plain else without_class(given))
+    except Exception as error:
+        raise StateError(
+            f"torch cannot copy {key!r} into the model: {type(error).__name__}: "
+            f"{first_line(error)}; give a plain tensor that it can copy"
+        ) from error
 
 
 def fitting(
@@ -82,7 +92,12 @@ def fitting(
 
 def _misfit(given: object, tensor: torch.Tensor) -> str | None:
     if not isinstance(given, torch.Tensor):
-        return f"is {given!r}, no tensor"
+        return f"is {given!r:.60}, no tensor"
+    reason = unsuitable(given)
+    if reason is not None:
+        return reason
+    if type(given) not in PLAIN_CLASSES:
+        given = without_class(given)
     if given.shape != tensor.shape:
         return f"has shape {tuple(given.shape)} where {tuple(tensor.shape)} is wanted"
     if given.is_complex() and not tensor.is_complex():

@@ -13,6 +13,7 @@ from layergraph.ir import Ir
 from layergraph.ir2torch.composite import Holder, descend
 from layergraph.ir2torch.load import Key, fitting, keep_alike, keys, names_of
 from layergraph.state import replace
+from layergraph.tensors import without_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Skeleton:
             wish = tensor.dtype
             if dtype is not None and wish.is_floating_point and not any(map(_is_uncast, places)):
                 wish = dtype
-            placed = _laid_as(tensor, value.detach().to(device=device, dtype=wish))
+            placed = _laid_as(tensor, without_class(value).to(device=device, dtype=wish))
             if isinstance(tensor, nn.Parameter):
                 placed = nn.Parameter(placed, requires_grad=tensor.requires_grad)
             for owner, name in places:

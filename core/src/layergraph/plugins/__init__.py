@@ -17,6 +17,7 @@ pluggy's own loading of entry points gives no such order, so this package loads 
 registers every implementation for itself, in the order that makes pluggy ask them as listed.
 """
 
+from layergraph.plugins.contract import HookFailure
 from layergraph.plugins.hooks import Hooks, function_homes
 from layergraph.plugins.loading import (
     Discovered,
@@ -31,6 +32,7 @@ from layergraph.plugins.sections import distribution_for
 
 __all__ = [
     "Discovered",
+    "HookFailure",
     "HookImplementation",
     "Hooks",
     "LeftOut",

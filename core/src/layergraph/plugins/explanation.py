@@ -11,6 +11,7 @@ from layergraph.declining import listening
 from layergraph.errors import first_line
 from layergraph.ir import Implementation
 from layergraph.layers import Layer
+from layergraph.plugins.contract import HookFailure
 from layergraph.plugins.hooks import Hooks
 from layergraph.plugins.plugin import HookImplementation
 
@@ -208,6 +209,8 @@ def _said(each: HookImplementation, say: Say) -> tuple[Verdict, str, Any]:
     with listening() as reasons:
         try:
             said = say(each)
+        except HookFailure as failure:
+            return "fails", failure.reason.removeprefix("raised "), None
         except Exception as error:
             return "fails", f"{type(error).__name__}: {first_line(error)}", None
     if said is None:

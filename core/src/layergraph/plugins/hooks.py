@@ -11,6 +11,7 @@ import pluggy
 from layergraph import hookspecs
 from layergraph.errors import PluginError
 from layergraph.layers import Layer, LayerTable, is_marked
+from layergraph.plugins.contract import HookFailure, contained
 from layergraph.plugins.loading import installed_plugins
 from layergraph.plugins.plugin import HookImplementation, Plugin, marked_functions
 
@@ -31,7 +32,7 @@ class Hooks:
         listed = [each for plugin in plugins for each in plugin.hooks]
         listed.sort(key=lambda each: each.level)
         own = [
-            _Registered(name, function, "this converter")
+            _Registered(name, contained(name, function, "this converter"), "this converter")
             for name, function, _ in marked_functions(converter)
         ]
         self._manager = _Manager(hookspecs.PROJECT)
@@ -47,10 +48,10 @@ class Hooks:
         Raises:
             PluginError: a plugin gave something else than names.
         """
-        named: set[str] = set()
-        for names in self.ask.functions():
-            named.update(_checked(names))
-        return frozenset(named)
+        try:
+            return frozenset(itertools.chain.from_iterable(self.ask.functions()))
+        except HookFailure as failure:
+            raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
 
     def idle_mark(self, cls: type) -> str:
         """Why the decorator of a class has no effect; empty if it has, or there is none."""
@@ -97,13 +98,15 @@ def _joined(listed: Iterable[HookImplementation]) -> Iterator[_Registered]:
             continue
         if each.hook in waiting:
             yield _of_tables(each.hook, waiting.pop(each.hook))
-        yield _Registered(each.hook, each.function, each.owner)
+        function = contained(each.hook, each.function, each.owner, is_wrapper=each.is_wrapper)
+        yield _Registered(each.hook, function, each.owner)
     for hook, tables in waiting.items():
         yield _of_tables(hook, tables)
 
 
 def _of_tables(hook: str, tables: list[LayerTable]) -> _Registered:
-    return _Registered(hook, _answering(tables[::-1], hook), "rows of layers")
+    owner = "rows of layers"
+    return _Registered(hook, contained(hook, _answering(tables[::-1], hook), owner), owner)
 
 
 def _answering(tables: Iterable[LayerTable], hook: str) -> Callable[..., Any]:
@@ -132,19 +135,16 @@ def function_homes() -> dict[str, str]:
     Raises:
         PluginError: a plugin gave something else than names.
     """
-    return {
-        name: plugin.distribution
-        for plugin in installed_plugins()
-        for each in plugin.hooks
-        if each.hook == "functions" and not each.is_wrapper
-        for name in _checked(each.function())
-    }
-
-
-def _checked(names: Any) -> Iterable[str]:
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise PluginError(f"a plugin names functions by {names!r}; give full names")
-    return names  # type: ignore[no-any-return]
+    try:
+        return {
+            name: plugin.distribution
+            for plugin in installed_plugins()
+            for each in plugin.hooks
+            if each.hook == "functions" and not each.is_wrapper
+            for name in each.ask()
+        }
+    except HookFailure as failure:
+        raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
 
 
 class _Manager(pluggy.PluginManager):

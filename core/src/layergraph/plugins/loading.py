@@ -229,7 +229,9 @@ def _load(installed: _Installed) -> Plugin | LeftOut:
     try:
         plugin = Plugin(distribution, version, entry_point.name, entry_point.load())
         plugin.hooks  # noqa: B018 -- they are read and checked here, where a fault is the plugin's
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         cure = f"uninstall or mend {distribution}, or set {DISABLE}={distribution}"
         return LeftOut(distribution, version, entry_point.name, _said(error), cure)
     return plugin

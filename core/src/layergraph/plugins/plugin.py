@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import pluggy
 
 from layergraph import hookspecs
-from layergraph.errors import PluginError
+from layergraph.errors import LayergraphError, PluginError, first_line
 from layergraph.layers import Layer, LayerTable, marked_layers
+from layergraph.plugins.contract import MANY, contained, listed
 
 BUILTIN_PREFIX = "layergraph-"
 
@@ -97,7 +98,8 @@ class HookImplementation(NamedTuple):
     def ask(self, **given: Any) -> Any:
         """Ask it alone, giving it those of the hook's arguments that it takes."""
         taken = inspect.signature(self.function).parameters
-        return self.function(**{name: given[name] for name in taken})
+        asked = functools.partial(self.function, **{name: given[name] for name in taken})
+        return contained(self.hook, asked, self.owner)()
 
     @property
     def owner(self) -> str:
@@ -197,14 +199,20 @@ def _check(hook: str, function: Callable[..., Any], *, is_wrapper: bool) -> None
 
 
 def _listed(layers: Callable[[], Iterable[Layer]]) -> list[Layer]:
-    rows = layers()
     try:
-        listed = list(rows)
-    except TypeError:
-        listed = []
-    if not listed or not all(isinstance(row, Layer) for row in listed):
+        rows = layers()
+    except (LayergraphError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise PluginError(
+            f"layers: it raised {type(error).__name__}: {first_line(error)}"
+        ) from error
+    found = listed(rows) if isinstance(rows, Iterable) else []
+    if found is None:
+        raise PluginError(f"layers: it lists more than {MANY} rows, or does not end; give fewer")
+    if not found or not all(isinstance(row, Layer) for row in found):
         raise PluginError(f"layers: it gave {rows!r}; give rows, layergraph.layers.Layer(cls)")
-    return listed
+    return found
 
 
 def _from_rows(

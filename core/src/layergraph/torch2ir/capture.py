@@ -31,6 +31,7 @@ from layergraph.torch2ir.changes import Change, fill, unchanged
 from layergraph.torch2ir.patches import Patch, patched, with_room_for
 from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.transforms import transforms
+from layergraph.torch2ir.unregistered import unregistered
 
 # Captures in several threads would put back what another one has replaced. Who converts holds it.
 ONE_AT_A_TIME = threading.RLock()
@@ -167,9 +168,10 @@ class Capture(ABC):
                     self._refuse(str(error), self._line_of(error))
                     raise unsupported(self.refused, self.hint) from error
                 except Exception as error:
+                    refusal = _refusal_before(error)
                     reason = f"{type(error).__name__}: {first_line(error)}"
-                    self._refuse(reason, self._line_of(error))
-                    raise unsupported(self.refused, self.hint) from error
+                    self._refuse(reason if refusal is None else str(refusal), self._line_of(error))
+                    raise unsupported(self.refused, self.hint) from refusal or error
         finally:
             self._thread = 0
             self._error = None
@@ -179,8 +181,7 @@ class Capture(ABC):
         model(*args, **kwargs)
 
     def _line_of(self, error: BaseException) -> str:
-        files = {str(scope.get("__file__")) for scope in self.survey.code_globals}
-        return _line_of(error, files)
+        return line_of(error, self.survey)
 
     def _patches(self) -> Iterator[Patch]:
         # What calling a module calls. Its __call__ itself is a slot of every class of modules, and
@@ -319,9 +320,7 @@ class Capture(ABC):
     def constant(self, tensor: torch.Tensor) -> StateRead:
         """Take note of a tensor that the model reads and has not registered."""
         if isinstance(tensor, nn.Parameter):
-            raise UnknownValueError(
-                "a parameter that is not registered in the model, so that no state dict has it"
-            )
+            raise UnknownValueError(unregistered(self.survey, tensor))
         key = f":constant_{len(self.constants)}"
         with torch._C.DisableTorchFunction():
             self.memory.claim(tensor, "a tensor that the model has not registered")
@@ -439,8 +438,16 @@ _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 _NOT_USERS = (_TORCH, contextlib.__file__)
 
 
-def _line_of(error: BaseException, files: Collection[str]) -> str:
+def _refusal_before(error: BaseException | None) -> CaptureError | None:
+    """The refusal after which an error came up, where code cleaned up what it had not begun."""
+    while error is not None and not isinstance(error, CaptureError):
+        error = error.__context__
+    return error
+
+
+def line_of(error: BaseException, survey: Survey) -> str:
     """The line of the model's code, or else of others', at which an error came about."""
+    files = {str(scope.get("__file__")) for scope in survey.code_globals}
     frames = traceback.extract_tb(error.__traceback__)
     of_others = [frame for frame in frames if not frame.filename.startswith(_OWN)]
     of_users = [frame for frame in of_others if not frame.filename.startswith(_NOT_USERS)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported
+from layergraph.tensors import lie_alike
 from layergraph.torch2ir.survey import Survey, Surveyed
 
 
@@ -53,7 +55,7 @@ def unchanged(survey: Survey) -> Iterator[list[Change]]:
         A list that afterwards holds what was assigned.
     """
     holders = survey.once(_holders)
-    before = [holder.copy() for _, _, holder in holders]
+    before = [_copied(holder) for _, _, holder in holders]
     classes = {cls: dict(vars(cls)) for cls in survey.once(_classes)}
     changes: list[Change] = []
     try:
@@ -140,7 +142,7 @@ def _difference(now: Any, was: Any) -> object:
             if key not in now or key not in was or not are_one(now[key], was[key]):
                 return key
     elif isinstance(now, list):
-        if not are_one(now, was):
+        if not are_one(_items(now), was):
             return "[…]"
     elif not _holds_the_same(now, was):
         return "{…}"
@@ -156,10 +158,9 @@ def are_one(one: Any, other: Any) -> bool:
             one.keys() == other.keys() and all(are_one(one[key], other[key]) for key in one)
         )
     if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(are_one, one, other))
-    if isinstance(one, torch.Tensor) and one.layout is other.layout is torch.strided:
-        return one.dtype is other.dtype and one.is_set_to(other)
-    return False
+        mine, others = _items(one), _items(other)
+        return len(mine) == len(others) and all(map(are_one, mine, others))
+    return isinstance(one, torch.Tensor) and lie_alike(one, other)
 
 
 def are_the_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
@@ -172,7 +173,7 @@ def are_the_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
 def _as_known(now: Any, was: Any) -> Any:
     """A copy of a container, with the objects of before where it is one with them."""
     if not isinstance(now, dict):
-        return now.copy()
+        return _copied(now)
     return {
         key: was[key] if key in was and are_one(value, was[key]) else value
         for key, value in now.items()
@@ -184,14 +185,47 @@ def _holds_the_same(now: Any, was: Any) -> bool:
     if isinstance(now, dict):
         return are_the_same(now, was)
     if isinstance(now, list):
-        return len(now) == len(was) and all(map(operator.is_, now, was))
+        mine = _items(now)
+        return len(mine) == len(was) and all(map(operator.is_, mine, was))
     return {*map(id, now)} == {*map(id, was)}
 
 
 def fill(holder: Any, contents: Any) -> None:
     """Make a container hold what another one holds."""
-    holder.clear()
+    kind = _kind(holder)
+    kind.clear(holder)
     if isinstance(holder, list):
-        holder.extend(contents)
+        kind.extend(holder, contents)
     else:
-        holder.update(contents)
+        kind.update(holder, contents)
+
+
+# A class that is derived from a container may give its methods another meaning, or forbid them.
+# What such an object holds is seen by the methods of Python's own container.
+
+
+def _kind(holder: Any) -> Any:
+    cls = type(holder)
+    if cls in _CONTAINERS:
+        return cls
+    return next(base for base in cls.__mro__ if base in _CONTAINERS)
+
+
+_CONTAINERS = frozenset({dict, OrderedDict, list, set, tuple})
+
+
+def _copied(holder: Container) -> Any:
+    """What a container holds, in a plain one."""
+    if type(holder) in _PLAIN_CONTAINERS:
+        return holder.copy()
+    kind = _kind(holder)
+    if isinstance(holder, dict):
+        return dict(kind.items(holder))
+    return (list if isinstance(holder, list) else set)(kind.__iter__(holder))
+
+
+_PLAIN_CONTAINERS = frozenset({dict, list, set})
+
+
+def _items(holder: Any) -> list[Any]:
+    return list(_kind(holder).__iter__(holder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,8 +21,8 @@ from layergraph.errors import (
 )
 from layergraph.functions import Functions
 from layergraph.ir import ROOT, Implementation, Ir, TensorSpec, check_attributes
-from layergraph.plugins import Hooks
-from layergraph.state import Memory, describe
+from layergraph.plugins import HookFailure, Hooks
+from layergraph.state import Memory, UnrunnableError, describe
 from layergraph.torch2ir.calls import Trace
 from layergraph.torch2ir.capture import unsupported
 from layergraph.torch2ir.folding.modes import Modes, capture
@@ -30,11 +31,14 @@ from layergraph.torch2ir.own import changes_its_call
 from layergraph.torch2ir.replaying.replay import Replaying
 from layergraph.torch2ir.running.arguments import Arguments
 from layergraph.torch2ir.running.constants import Constants
+from layergraph.torch2ir.running.original import unfit
 from layergraph.torch2ir.running.questions import Values
 from layergraph.torch2ir.running.repeat import steady
 from layergraph.torch2ir.running.run import Running
+from layergraph.torch2ir.state_dicts import other_state_dicts, own_state_dict
 from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.tracing.trace import Tracing
+from layergraph.torch2ir.uncompiled import outside_fake_mode, uncompiled
 
 
 def convert(
@@ -61,39 +65,87 @@ def convert(
         if said not in get_args(sayable):
             listed = ", ".join(get_args(sayable))
             raise CaptureError(f"{name} is {said!r}; say one of {listed}")
-    found: list[Unsupported] = []
+    try:
+        with outside_fake_mode(), uncompiled(model):
+            return _converted(hooks, model, args, kwargs, values, modes)
+    except LayergraphError:
+        raise
+    except Exception as error:
+        raise CaptureError(
+            f"the capture of {type(model).__qualname__} ends with {type(error).__name__}: "
+            f"{first_line(error)}; this is a fault of layergraph, please report it"
+        ) from error
+
+
+def _converted(
+    hooks: Hooks,
+    model: nn.Module,
+    args: Sequence[Any] | None,
+    kwargs: Mapping[str, Any] | None,
+    values: Values,
+    modes: Modes,
+) -> Ir:
+    found = _Found()
     survey = Survey(model, partial(_ask, hooks, found))
     memory = Memory()
     keys, tensors = _tensors(survey, memory, found)
+    if not found.is_runnable:
+        raise unsupported(found)
+    arguments = None
+    if args is not None or kwargs is not None:
+        arguments = Arguments(model, () if args is None else args, kwargs or {})
+        constants = Constants(survey)
     if survey.root.is_leaf and survey.root.answer is not None:
+        if arguments is not None:
+            found += unfit(survey, constants, arguments)
         ir = Ir([_leaf_model(survey.root, survey.root.answer, tensors[""])])
     else:
         functions = Functions(hooks.named_functions())
         known = (survey, keys, memory, functions)
         run: Callable[[], Trace] = partial(_traced, *known)
-        if args is not None or kwargs is not None:
-            arguments = Arguments(model, () if args is None else args, kwargs or {})
+        unfit_for: Callable[[], list[Unsupported]] = list
+        if arguments is not None:
             way: Callable[..., Running] = Replaying if modes == "both" else Running
-            running = partial(way, *known, Constants(survey), values, arguments)
-            run = partial(steady, running)
+            run = partial(steady, partial(way, *known, constants, values, arguments))
+            unfit_for = partial(unfit, survey, constants, arguments)
         elif found:
             # On symbols, it would only get stuck at one of them.
             raise unsupported(found)
         try:
             ir = capture(survey, run, tensors, modes)
         except CaptureError as error:
-            if not found:
+            full = _with_all(error, found, unfit_for)
+            if full is error:
                 raise
-            raise unsupported([*found, *error.unsupported]) from error
+            raise full from error
     if found:
         raise unsupported(found)
     check_attributes(ir)
     return ir
 
 
-def _ask(
-    hooks: Hooks, found: list[Unsupported], module: nn.Module, path: str
-) -> Implementation | None:
+def _with_all(
+    error: CaptureError, found: list[Unsupported], unfit_for: Callable[[], list[Unsupported]]
+) -> CaptureError:
+    """The error of a capture, with what was found before, and with what the model raises itself."""
+    is_of_others = not isinstance(error.__cause__, LayergraphError | None)
+    own = unfit_for() if is_of_others else []
+    if own:
+        return unsupported([*found, *error.unsupported[:-1], *own])
+    return unsupported([*found, *error.unsupported]) if found else error
+
+
+class _Found(list[Unsupported]):
+    """What cannot be carried over, as far as that is seen before the model runs.
+
+    Attributes:
+        is_runnable: whether the model can be run nonetheless, to find what else there is.
+    """
+
+    is_runnable = True
+
+
+def _ask(hooks: Hooks, found: _Found, module: nn.Module, path: str) -> Implementation | None:
     with _Noted(found, module, path):
         _refuse_unseen(module, path)
     answer = answer_of(hooks, module, path)
@@ -117,32 +169,43 @@ def answer_of(hooks: Hooks, module: nn.Module, path: str) -> Implementation | No
         answer = hooks.ask.torch_to_ir(module=module)
     except LayergraphError:
         raise
-    except Exception as error:
+    except HookFailure as failure:
+        raise PluginError(f"{_place(module, path)}: {failure}{_asked(hooks)}") from failure.error
+    except Exception as error:  # of what is between the implementations
         raise PluginError(
-            f"a handler failed on {_place(module, path)}: {type(error).__name__}: "
-            f"{first_line(error)}; asked were {', '.join(hooks.asked('torch_to_ir'))}"
+            f"{_place(module, path)}: asking the plugins ends with {type(error).__name__}: "
+            f"{first_line(error)}{_asked(hooks)}"
         ) from error
-    if answer is not None and not isinstance(answer, Implementation):
-        raise PluginError(
-            f"a handler gave {answer!r} for {_place(module, path)}; "
-            "it must give an Implementation or None"
-        )
-    return answer
+    return answer  # type: ignore[no-any-return]
+
+
+def _asked(hooks: Hooks) -> str:
+    return f"; asked were {', '.join(hooks.asked('torch_to_ir'))}"
 
 
 def _refuse_unseen(module: nn.Module, path: str) -> None:
-    """Refuse a module that does what nobody would see."""
-    unseen = {
-        "is a ScriptModule": isinstance(module, torch.jit.ScriptModule),
-        "is compiled": type(module).__module__.startswith("torch._dynamo")
-        or module._compiled_call_impl is not None,
-        "has backward hooks": module._backward_hooks or module._backward_pre_hooks,
+    """Refuse a module of which capture would not see all that it does."""
+    if isinstance(module, torch.jit.ScriptModule):
+        kind = CaptureError if path else UnrunnableError
+        raise kind(
+            f"{_place(module, path)} is a ScriptModule, which a graph cannot hold; convert the "
+            "module that was scripted or traced"
+        )
+    if module._backward_hooks or module._backward_pre_hooks:
+        raise CaptureError(
+            f"{_place(module, path)} has backward hooks, which a graph cannot hold; convert the "
+            "model before they are registered"
+        )
+
+
+# By name: importing them takes long.
+_DISTRIBUTING = frozenset(
+    {
+        ("torch.nn.parallel.data_parallel", "DataParallel"),
+        ("torch.nn.parallel.distributed", "DistributedDataParallel"),
+        ("torch.distributed.fsdp.fully_sharded_data_parallel", "FullyShardedDataParallel"),
     }
-    for what, applies in unseen.items():
-        if applies:
-            raise CaptureError(
-                f"{_place(module, path)} {what}, which a graph cannot hold; convert it before"
-            )
+)
 
 
 # Among the modules of these packages, those that make their own state dict have it packed.
@@ -162,8 +225,10 @@ def _refuse_unheld(module: nn.Module, path: str) -> None:
                 f"{_place(module, path)} has the parameter {name!r} registered as a buffer; "
                 "register its data as a buffer, or itself as a parameter"
             )
-    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        raise CaptureError(f"{_place(module, path)} places a model on devices; convert its .module")
+    if any((base.__module__, base.__name__) in _DISTRIBUTING for base in cls.__mro__):
+        raise UnrunnableError(
+            f"{_place(module, path)} places a model on devices; convert its .module"
+        )
     if cls.__module__.startswith(_QUANTIZED) and any(
         type(each)._save_to_state_dict is not nn.Module._save_to_state_dict
         for each in module.modules()
@@ -172,11 +237,16 @@ def _refuse_unheld(module: nn.Module, path: str) -> None:
             f"{_place(module, path)} is a quantized module, which a graph cannot hold; convert "
             "the model before quantizing it, or register a handler for the class"
         )
-    if not path and cls.forward is nn.Module.forward and "forward" not in vars(module):
+    if not path and _has_no_forward(module):
         raise CaptureError(
             f"{_place(module, path)} cannot be called: it has no forward; convert the model that "
             "calls what it holds"
         )
+
+
+def _has_no_forward(module: nn.Module) -> bool:
+    forward = inspect.getattr_static(module, "forward", None)
+    return forward is inspect.getattr_static(nn.Module, "forward")
 
 
 def _place(module: nn.Module, path: str) -> str:
@@ -202,7 +272,7 @@ def _traced(*known: Any) -> Trace:
 class _Noted:
     """Notes why a module cannot be carried over, and goes on to find what else there is."""
 
-    def __init__(self, found: list[Unsupported], module: nn.Module, path: str) -> None:
+    def __init__(self, found: _Found, module: nn.Module, path: str) -> None:
         self._found, self._module, self._path = found, module, path
 
     def __enter__(self) -> None:
@@ -214,11 +284,13 @@ class _Noted:
         cls = type(self._module)
         kind = f"{cls.__module__}.{cls.__qualname__}"
         self._found.append(Unsupported(self._path, kind, str(error)))
+        if isinstance(error, UnrunnableError):
+            self._found.is_runnable = False
         return True
 
 
 def _tensors(
-    survey: Survey, memory: Memory, found: list[Unsupported]
+    survey: Survey, memory: Memory, found: _Found
 ) -> tuple[dict[int, str], dict[str, dict[str, TensorSpec]]]:
     """The key of every tensor by its ``id``, and by module what to say of its tensors."""
     keys: dict[int, str] = {}
@@ -227,10 +299,18 @@ def _tensors(
         specs = tensors[surveyed.path] = {}
         with _Noted(found, surveyed.module, surveyed.path):
             _describe_tensors(surveyed, memory, keys, specs)
-            _refuse_own_state_dict(surveyed)
-        if not surveyed.is_leaf:
+    if found.is_runnable:
+        for surveyed in survey:
+            if not surveyed.is_leaf:
+                with _Noted(found, surveyed.module, surveyed.path):
+                    surveyed.kept_modes = kept_modes(surveyed.module, is_root=not surveyed.path)
+        for surveyed in other_state_dicts(survey):
             with _Noted(found, surveyed.module, surveyed.path):
-                surveyed.kept_modes = kept_modes(surveyed.module, is_root=not surveyed.path)
+                raise CaptureError(
+                    f"{_place(surveyed.module, surveyed.path)} makes its own state dict "
+                    f"({own_state_dict(surveyed.module)}): the same keys cannot be promised; a "
+                    "handler for the class can keep it whole"
+                )
     return keys, tensors
 
 
@@ -252,21 +332,3 @@ def _describe_tensors(
 
 
 _UNSAID = TensorSpec()
-
-
-def _refuse_own_state_dict(surveyed: Surveyed) -> None:
-    module = surveyed.module
-    if surveyed.is_leaf:
-        return
-    cls = type(module)
-    own = [
-        name
-        for name in ("state_dict", "_save_to_state_dict", "get_extra_state")
-        if getattr(cls, name) is not getattr(nn.Module, name)
-    ]
-    if own or module._state_dict_hooks or module._state_dict_pre_hooks:
-        what = own[0] if own else "a state-dict hook"
-        raise CaptureError(
-            f"{surveyed.path or 'the model'!r} ({cls.__qualname__}) makes its own state dict "
-            f"({what}): the same keys cannot be promised; a handler for the class can keep it whole"
-        )

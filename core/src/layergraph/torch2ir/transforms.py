@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch._functorch import eager_transforms, vmap
 
 from layergraph.errors import CaptureError
@@ -23,18 +24,24 @@ def transforms(is_here: Callable[[], bool]) -> Iterator[Patch]:
         is_here: whether the current thread is the one that captures; others see no change.
     """
     for module, name in _entrances():
-        yield module, name, _refused(name.partition("_")[0], getattr(module, name), is_here)
+        yield (
+            module,
+            name,
+            _refused(name.strip("_").partition("_")[0], getattr(module, name), is_here),
+        )
 
 
 @functools.cache
 def _entrances() -> list[tuple[ModuleType, str]]:
     """The context managers in which transforms run code, by the modules that look them up."""
-    return [
+    found: list[tuple[ModuleType, str]] = [
         (module, name)
         for module in (eager_transforms, vmap)
         for name in vars(module)
         if name.endswith("_increment_nesting") and not name.startswith("_")
     ]
+    # torch.autograd.functional enters its own vmap without a context manager.
+    return [*found, (torch._C, "_vmapmode_increment_nesting")]
 
 
 def _refused(

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from layergraph.tensors import copy_of
+
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -22,7 +24,7 @@ def copied(inputs: Inputs) -> Inputs:
     def one(value: Any) -> Any:
         if not isinstance(value, torch.Tensor):
             return copy.deepcopy(value)
-        return value.detach().clone().requires_grad_(value.requires_grad)
+        return copy_of(value)
 
     return pytree.tree_map(one, inputs)  # type: ignore[no-any-return]
 

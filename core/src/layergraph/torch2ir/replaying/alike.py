@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from layergraph.tensors import storage_of
 from layergraph.torch2ir.replaying.kinds import PLAIN
 from layergraph.torch2ir.running.arguments import tensors_in
 from layergraph.torch2ir.running.sizes import Traced
@@ -96,8 +97,5 @@ def ids(value: Any) -> set[int]:
 def memory(value: Any) -> set[int]:
     """Where the tensors lie in nested containers."""
     with torch._C.DisableTorchFunction():
-        return {
-            each.untyped_storage()._cdata
-            for each in tensors_in(value)
-            if each.layout is torch.strided
-        }
+        places = {storage_of(each) for each in tensors_in(value)}
+        return {each for each in places if each is not None}

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from layergraph.tensors import version
 from layergraph.torch2ir.calls import (
     Call,
     Recorder,
@@ -16,7 +17,6 @@ from layergraph.torch2ir.calls import (
     take_mode_calls,
     values_in,
 )
-from layergraph.torch2ir.running.keep import version
 
 
 class Anew:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils import _pytree as pytree
 
 from layergraph.ir import Symbol
+from layergraph.tensors import PLAIN_CLASSES, is_plain
 from layergraph.torch2ir.running.arguments import tensors_in
 from layergraph.torch2ir.running.sizes import Traced
 
@@ -78,7 +78,7 @@ def _kind_of_result(func: Callable[..., Any], args: Any, kwargs: Any) -> Hashabl
 
 
 def _is_simple(tensor: torch.Tensor) -> bool:
-    return type(tensor) in (torch.Tensor, nn.Parameter) and tensor.layout is torch.strided
+    return type(tensor) in PLAIN_CLASSES and is_plain(tensor)
 
 
 def _on_meta(tensor: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from torch import nn
 from layergraph.errors import CaptureError
 from layergraph.ir import Value as Plain
 from layergraph.symbols import UnknownValueError, lower_plain
+from layergraph.tensors import PLAIN_CLASSES, copy_of, unsuitable
 from layergraph.torch2ir.calls import Late, Parameter, Recorder, Value
 
 Part = Callable[[], Value]
@@ -182,12 +183,12 @@ class _Binding:
             ) from None
 
     def _tensor(self, tensor: torch.Tensor, value: Value | Part) -> torch.Tensor:
-        if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.layout is not torch.strided:
-            raise CaptureError(
-                f"the argument {self._name!r} holds a {type(tensor).__name__} of layout "
-                f"{tensor.layout}; give plain tensors"
-            )
-        copied = tensor.detach().clone().requires_grad_(tensor.requires_grad)
+        reason = unsuitable(tensor)
+        if reason is None and type(tensor) not in PLAIN_CLASSES:
+            reason = f"is a {type(tensor).__name__}; give a plain torch.Tensor"
+        if reason is not None:
+            raise CaptureError(f"a tensor in the argument {self._name!r} {reason}")
+        copied = copy_of(tensor)
         self._capture.bind(copied, value)
         return copied
 

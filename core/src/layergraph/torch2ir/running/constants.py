@@ -26,6 +26,7 @@ class Constants:
 
     def __init__(self, survey: Survey) -> None:
         self._found: dict[int, torch.Tensor] = {}
+        self._places: dict[int, str] = {}
         self._seen: set[int] = set()
         self._kept: list[Any] = []
         for surveyed in survey:
@@ -33,7 +34,7 @@ class Constants:
                 members = vars(surveyed.module).items()
                 for name, value in [each for each in members if type(each[1]) not in _PLAIN]:
                     if name not in _REGISTERED and not (type(value) in _EMPTY and not value):
-                        self._search(value, _DEEPEST)
+                        self._search(value, _DEEPEST, surveyed.key(name))
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return iter(self._found.values())
@@ -42,18 +43,24 @@ class Constants:
         """Whether the tensor is one of them."""
         return id(tensor) in self._found or _is_global(tensor)
 
-    def _search(self, value: Any, depth: int) -> None:
+    def place(self, tensor: torch.Tensor) -> str:
+        """The attribute that a tensor was found in; for a global one, only that it is one."""
+        return self._places.get(id(tensor), "a global tensor")
+
+    def _search(self, value: Any, depth: int, place: str) -> None:
         if isinstance(value, torch.Tensor):
             self._found[id(value)] = value
+            self._places.setdefault(id(value), f"the attribute {place!r}")
         elif not depth or isinstance(value, _WITHOUT_TENSORS) or id(value) in self._seen:
             return
         else:
             self._seen.add(id(value))
             self._kept.append(value)
             for each in _inside(value):
-                self._search(each, depth - 1)
+                self._search(each, depth - 1, place)
 
 
+_ITERABLES = (list, tuple, set, frozenset)
 _REGISTERED = frozenset({"_parameters", "_buffers", "_modules"})
 # Nearly all that modules hold is of these.
 _PLAIN = frozenset({bool, int, float, str, type(None)})
@@ -63,9 +70,11 @@ _WITHOUT_TENSORS = (bool, int, float, complex, str, bytes, type(None), type, nn.
 
 def _inside(value: Any) -> list[Any]:
     if isinstance(value, dict):
-        return list(value.values())
-    if isinstance(value, list | tuple | set | frozenset):
-        return list(value)
+        return list(dict.values(value))
+    # The class may have another idea of its length, or none.
+    kind: Any = next((kind for kind in _ITERABLES if isinstance(value, kind)), None)
+    if kind is not None:
+        return list(kind.__iter__(value))
     if callable(value):
         return _enclosed(value)
     return list(getattr(value, "__dict__", {}).values())

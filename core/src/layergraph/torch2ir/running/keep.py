@@ -13,6 +13,7 @@ import torch
 from torch.nn.modules import module as hooks
 
 from layergraph.errors import CaptureError
+from layergraph.tensors import Placement, is_plain, storage_of, version
 from layergraph.torch2ir.running.constants import Constants
 from layergraph.torch2ir.survey import Survey
 
@@ -41,12 +42,14 @@ class Kept:
         """Keep the values of all tensors of the model that share memory with one of the given."""
         for each in tensors:
             if isinstance(each, torch.Tensor):
-                for identity in self._by_memory.get(_memory(each), ()):
+                for identity in self._by_memory.get(storage_of(each), ()):
                     self._save(identity)
 
     def _save(self, identity: int) -> None:
         if identity not in self._saved:
-            self._saved[identity] = self._tensors[identity][1].detach().clone()
+            tensor = self._tensors[identity][1]
+            self._saved[identity] = tensor.detach().clone()
+            self._places[identity] = Placement(tensor)
 
     def __enter__(self) -> Self:
         if hooks._global_forward_hooks or hooks._global_forward_pre_hooks:
@@ -55,14 +58,16 @@ class Kept:
             )
         self._saved: dict[int, torch.Tensor] = {}
         self._tensors: dict[int, tuple[str, torch.Tensor]] = {}
-        self._by_memory: dict[int, list[int]] = {}
+        self._places: dict[int, Placement] = {}
+        self._by_memory: dict[int | None, list[int]] = {}
         for each in self._survey:
             for name, tensor, _ in each.tensors():
                 self._tensors.setdefault(id(tensor), (each.key(name), tensor))
         for tensor in self._constants:
-            self._tensors.setdefault(id(tensor), ("", tensor))
+            if is_plain(tensor):
+                self._tensors.setdefault(id(tensor), ("", tensor))
         for identity, (_, tensor) in self._tensors.items():
-            self._by_memory.setdefault(_memory(tensor), []).append(identity)
+            self._by_memory.setdefault(storage_of(tensor), []).append(identity)
             if not isinstance(tensor, torch.nn.Parameter):
                 self._save(identity)
         self._versions = {key: version(tensor) for key, (_, tensor) in self._tensors.items()}
@@ -76,12 +81,28 @@ class Kept:
         trace: TracebackType | None,
     ) -> None:
         self._put_back_generators()
+        moved = self._put_back_places()
         unseen = self._put_back_tensors()
+        if error is None and moved is not None:
+            raise CaptureError(
+                f"the model resizes {moved or 'a tensor that it has not registered'}, or gives it "
+                "other memory, while it runs, which a graph cannot; register a buffer of the size "
+                "that it needs"
+            )
         if error is None and unseen is not None:
             raise CaptureError(
                 f"the model changes {unseen or 'a tensor that it has not registered'} in a way in "
                 "which a graph cannot; change a buffer, by a function that works in place"
             )
+
+    def _put_back_places(self) -> str | None:
+        """Give each tensor the shape and memory that it had; give the key of one that had not."""
+        moved = None
+        for identity, place in self._places.items():
+            key, tensor = self._tensors[identity]
+            if place.put_back(tensor):
+                moved = key
+        return moved
 
     def _put_back_tensors(self) -> str | None:
         """Put back what was saved; give the key of a tensor that may not change, but did."""
@@ -123,18 +144,6 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
 
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def _memory(tensor: torch.Tensor) -> int:
-    """What tell the tensors apart that share no memory."""
-    if tensor.layout is not torch.strided or tensor.is_meta:
-        return id(tensor)
-    return int(tensor.untyped_storage()._cdata)
-
-
-def version(tensor: torch.Tensor) -> int:
-    """How often a tensor was changed in place."""
-    return -1 if tensor.is_inference() else tensor._version
 
 
 def _generators(device: torch.device | None) -> dict[Any, torch.Tensor]:

@@ -45,6 +45,9 @@ class Answers(Protocol):
     def is_fixed(self, value: Plain) -> bool:
         """Whether a value is the same for all inputs."""
 
+    def keep(self, tensor: torch.Tensor) -> None:
+        """Remember the numbers of a tensor of the model, to put them back."""
+
     def late_number(self, value: Any, late: Late, target: str, *args: Plain) -> Any:
         """A number that a function gives at a place that was kept."""
 
@@ -294,7 +297,8 @@ class _Questions:
         return True
 
     def leaves_torch(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """What leaves torch."""
+        """What leaves torch; who gets hold of memory may change it without a word."""
+        self._capture.keep(args[0])
         if not self._capture.is_fixed(self._known(args[0])):
             self._capture.refuse(
                 f"what {func.__name__} gives: nobody sees what becomes of it outside torch"

@@ -23,6 +23,7 @@ from layergraph.ir.values import leaves
 from layergraph.operations import OPERATIONS, computes, is_composite
 from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
+from layergraph.tensors import owns_its_storage, unsuitable, version
 from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Value
 from layergraph.torch2ir.capture import (
     Capture,
@@ -36,7 +37,7 @@ from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.running import sizes
 from layergraph.torch2ir.running.arguments import Arguments, Part, element, tensors_in
 from layergraph.torch2ir.running.constants import Constants
-from layergraph.torch2ir.running.keep import Kept, version, without_draws
+from layergraph.torch2ir.running.keep import Kept, without_draws
 from layergraph.torch2ir.running.outputs import opened
 from layergraph.torch2ir.running.questions import Values, questions
 from layergraph.torch2ir.running.sizes import (
@@ -50,6 +51,7 @@ from layergraph.torch2ir.running.sizes import (
 )
 from layergraph.torch2ir.running.unseen import unseen
 from layergraph.torch2ir.survey import Survey, Surveyed
+from layergraph.torch2ir.unregistered import unregistered
 
 _GETITEM = "operator.getitem"
 
@@ -104,6 +106,8 @@ class Running(Capture):
         self._constants = constants
         self._kept = Kept(survey, constants, arguments.device)
         self._inside = 0
+        # Whether a function is being called that a plugin names: it may make any tensor.
+        self._calls_foreign = False
         # A tensor is known as long as it lives: afterwards another one may get its id.
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], Value | Part]] = {}
         self._devices: dict[int, tuple[torch.device, Part]] = {}
@@ -151,7 +155,7 @@ class Running(Capture):
     ) -> object:
         """See :class:`Capture`."""
         # What is asked here of tensors, the model does not ask.
-        with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
+        with torch._C.DisableTorchFunction(), _without_dispatch(with_wrappers=False):
             trains = vars(surveyed.module)["training"]
             if trains != self.trains[surveyed] or not is_as_found(surveyed):
                 self.refuse(f"a change of {surveyed.path!r} that lasts for a call")
@@ -159,8 +163,7 @@ class Running(Capture):
             before = _versions(args, kwargs)
             if _renorms(surveyed.module):
                 self._kept.save(*surveyed.module.parameters())
-        call = functools.partial(original, surveyed.module)
-        result = self._tried(surveyed.path, call, args, kwargs)
+        result = self._tried(surveyed.path, original, (surveyed.module, *args), kwargs)
         with torch._C.DisableTorchFunction():
             if not _is_untouched(surveyed):
                 self.unrecorded(_note, (surveyed,), {})
@@ -182,7 +185,8 @@ class Running(Capture):
         """Call something of which nothing is recorded."""
         self._inside += 1
         try:
-            with _Unseen(), torch._C._DisableTorchDispatch():
+            with_wrappers = self._calls_foreign or _may_hold_wrappers(args, kwargs)
+            with _Unseen(), _without_dispatch(with_wrappers):
                 given = _with_numbers(args, plain)
                 return function(*given, **(_with_numbers(kwargs, plain) if kwargs else {}))
         finally:
@@ -284,11 +288,16 @@ class Running(Capture):
         key = self.state_keys.get(id(tensor))
         if key is not None:
             return StateRead(key)
+        if isinstance(tensor, nn.Parameter):
+            raise UnknownValueError(unregistered(self.survey, tensor))
         if not self._constants.holds(tensor):
             raise UnknownValueError(
                 "a tensor that came about where capture does not see it; make it with a function "
                 "of torch, or register it with register_buffer"
             )
+        reason = unsuitable(tensor)
+        if reason is not None:
+            raise UnknownValueError(f"{self._constants.place(tensor)}: it {reason}")
         read = self.constant(tensor)
         # It may be changed before it is described.
         self.constants[read.key] = self.unrecorded(torch.clone, (tensor,), {})
@@ -334,6 +343,10 @@ class Running(Capture):
         while scope is not None and scope is not known[1].scope:
             scope = scope.parent
         return known[1] if scope is not None else None
+
+    def keep(self, tensor: torch.Tensor) -> None:
+        """Remember the numbers of a tensor of the model, to put them back."""
+        self.unrecorded(self._kept.save, (tensor,), {})
 
     def late_number(self, value: Any, late: Late, target: str, *args: Plain) -> Any:
         """A number that a function gives at a place that was kept."""
@@ -436,9 +449,13 @@ class Running(Capture):
 
     def named_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See :class:`Capture`."""
-        # Torch switches the mode off for the functions that it knows.
-        with _Unseen():
-            return super().named_function(func, args, kwargs)
+        before, self._calls_foreign = self._calls_foreign, True
+        try:
+            # Torch switches the mode off for the functions that it knows.
+            with _Unseen():
+                return super().named_function(func, args, kwargs)
+        finally:
+            self._calls_foreign = before
 
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function of torch, and make it."""
@@ -533,13 +550,22 @@ class Running(Capture):
     def _unnamed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make a call of a function without a name; what it does is recorded one level below."""
         name = getattr(func, "__name__", "")
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            reason = (
+                f"the operation torch.ops.higher_order.{func}, which calls functions that a graph "
+                "cannot hold"
+            )
+            return self._refused_call(reason, func, args, kwargs)
         if name == "__set__":
             name = func.__self__.__name__
+            if name == "requires_grad" and id(args[0]) not in self.state_keys:
+                return self.torch_function(torch.Tensor.requires_grad_, args, kwargs)
+            self._kept.save(args[0])
             if name != "data" or not self.unrecorded(are_one, args, {}):
                 self.refuse(f"setting the attribute {name!r} of a tensor")
             return self.unrecorded(func, args, kwargs)
         if isinstance(func, OPERATIONS) and not is_composite(func):
-            return self._unseen(func, args, kwargs)
+            return self._refused_call(unnamed(func), func, args, kwargs)
         if (getattr(func, "__module__", None) or "").startswith("torch.autograd"):
             self.refuse(f"{name}, which computes gradients")
         recorded = len(self.recorder.scope.items)
@@ -553,6 +579,8 @@ class Running(Capture):
             # Nobody saw by which sizes it decided what to do; what it did may fail with others.
             done = len(self.recorder.scope.items)
             self.assume_shapes(args, kwargs)
+            if any(_names_a_dtype(item) for item in beneath):
+                self._assume_dtypes(args, kwargs)
             self.recorder.bring_forward(recorded, done)
         concerned = not _holds_no_tensor([*args, *kwargs.values(), result])
         if concerned and recorded == len(self.recorder.scope.items):
@@ -560,15 +588,9 @@ class Running(Capture):
             self.refuse(f"{what!r} of a tensor, which has no name in an IR")
         return result
 
-    def _unseen(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Refuse an operation of an extension by its name, and go on with what it gives."""
-        self.refuse(unnamed(func))
-        result = self._tried(str(func), func, args, kwargs)
-        return self._bound(result, self.recorder.call("function", str(func), (), {}), {})
-
     def _is_new_made(self, tensor: torch.Tensor) -> bool:
         # Others may change memory that is theirs, as numpy's is.
-        return not self._is_known(tensor) and self.unrecorded(_owns_memory, (tensor,), {}) is True
+        return not self._is_known(tensor) and owns_its_storage(tensor)
 
     def _fresh(self, func: Any, tensor: torch.Tensor) -> Any:
         """What torch makes of numbers of Python: a tensor of its own each time."""
@@ -584,12 +606,37 @@ class Running(Capture):
         name = self.functions.name_of(func)
         if name is None:
             if isinstance(func, OPERATIONS):
-                return self._unseen(func, args, kwargs)
-            self.refuse(f"the operation {func}, which has no name in an IR")
-            return func(*args, **kwargs)
+                return self._refused_call(unnamed(func), func, args, kwargs)
+            return self._refused_call(
+                f"the operation {func}, which has no name in an IR", func, args, kwargs
+            )
         if _takes_sizes(func, args, kwargs):
             self.assume_shapes(args, kwargs)
         return self.function(name, func, args, kwargs)
+
+    def _refused_call(
+        self, reason: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Refuse a call of something without a name, and make it.
+
+        What it gives is known from there on, so that nothing else is refused because of it.
+        """
+        self.refuse(reason)
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            result = self._inside_of(func, args, kwargs)
+        else:
+            result = self._tried(str(func), func, args, kwargs)
+        if _holds_no_tensor(result):
+            return result
+        return self._bound(result, self.recorder.call("function", str(func), (), {}), {})
+
+    def _inside_of(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call an operator that torch needs its modes for."""
+        self._inside += 1
+        try:
+            return func(*_with_numbers(args, plain), **_with_numbers(kwargs, plain))
+        finally:
+            self._inside -= 1
 
     def assume_shapes(self, args: Any, kwargs: Any) -> None:
         """Note that the shapes of tensors decide what the graph is."""
@@ -598,6 +645,13 @@ class Running(Capture):
             if value is not None and self.is_new(("shape", value)):
                 size = self.recorder.call("function", "torch.Tensor.size", (value,), {})
                 self.expect(size, self.unrecorded(_shape, (tensor,), {}))
+
+    def _assume_dtypes(self, args: Any, kwargs: Any) -> None:
+        """Note that the dtypes of tensors decide what the graph is."""
+        for tensor in tensors_in((args, kwargs)):
+            value = self._value_of(tensor)
+            if value is not None:
+                self.decided("torch.Tensor.dtype", (value,), tensor.dtype)
 
     def region(self, name: str, *args: Plain) -> Value:
         """Record the begin or the end of a region."""
@@ -712,6 +766,54 @@ class _Unseen:
             torch._C._push_on_torch_function_stack(self._mode)
 
 
+def _without_dispatch(with_wrappers: bool) -> AbstractContextManager[object]:
+    """The context in which no mode sees what torch's dispatcher does.
+
+    A tensor that wraps another one has no memory: its operations need the dispatcher to come to its
+    class. The quicker context leaves its class out, too, and the process dies.
+    """
+    if not with_wrappers:
+        return torch._C._DisableTorchDispatch()
+    included = torch._C._dispatch_tls_local_include_set()
+    for key in (torch._C.DispatchKey.Python, torch._C.DispatchKey.PythonTLSSnapshot):
+        included = included.remove(key)
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    return torch._C._ForceDispatchKeyGuard(included, excluded)
+
+
+def _may_hold_wrappers(args: Any, kwargs: Any) -> bool:
+    """Whether something else than plain tensors and values is among arguments."""
+    if not _KNOWN.issuperset(map(type, args)):
+        for each in args:
+            if not _is_known(each):
+                return True
+    return bool(kwargs) and not all(map(_is_known, kwargs.values()))
+
+
+def _is_known(value: Any) -> bool:
+    if isinstance(value, nn.Module):
+        # The parameters of a model are plain, and a layer of torch has no other tensors.
+        inside = value.modules() if value._modules else (value,)
+        return all(_is_of_torch(type(each).__module__) for each in inside)
+    if type(value) in (tuple, list):
+        return _KNOWN.issuperset(map(type, value)) or all(map(_is_known, value))
+    return type(value) in _KNOWN
+
+
+@functools.cache
+def _is_of_torch(home: str) -> bool:
+    return home.startswith("torch.nn.modules.")
+
+
+_KNOWN = frozenset(
+    {
+        *(torch.Tensor, nn.Parameter, TracedInt, TracedFloat, torch.Size),
+        *(int, float, complex, bool, str, slice, type(None), type(...)),
+        *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator),
+    }
+)
+
+
 class _Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
     # So that ``torch.cond`` and its like come here too, and are refused by name.
     supports_higher_order_operators = True
@@ -730,6 +832,15 @@ class _Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's i
         if self._capture._inside or not computes(func):
             return func(*args, **(kwargs or {}))
         return self._capture.aten(func, args, kwargs or {})
+
+
+def _names_a_dtype(call: Call) -> bool:
+    """Whether a call is given a dtype, which torch may have taken from that of a tensor."""
+    given = leaves(call.args, call.kwargs)
+    return any(type(leaf) is Symbol and leaf.name in _DTYPES for leaf in given)
+
+
+_DTYPES = frozenset(str(each) for each in vars(torch).values() if isinstance(each, torch.dtype))
 
 
 @functools.cache
@@ -857,10 +968,6 @@ def _are_numbers(result: Any) -> bool:
 # By it torch makes tensors of numbers that Python has, and of what these were computed from all is
 # known: sizes and tensors were asked.
 _LIFT_FRESH = torch.ops.aten.lift_fresh.default
-
-
-def _owns_memory(tensor: torch.Tensor) -> bool:
-    return bool(tensor.untyped_storage().resizable())
 
 
 def _takes_sizes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

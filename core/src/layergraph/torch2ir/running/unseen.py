@@ -18,6 +18,7 @@ from torch.utils import checkpoint
 
 from layergraph.ir import Symbol
 from layergraph.ir import Value as Plain
+from layergraph.tensors import storage_of
 from layergraph.torch2ir.calls import Value
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.survey import Survey
@@ -167,7 +168,7 @@ def _kept_functions(survey: Survey) -> Iterator[Patch]:
     for holder in holders:
         methods = [item for item in holder.items() if type(item[1]) in _METHODS]
         for name, value in methods:
-            cls = value.__self__ if value.__name__ == "apply" else None
+            cls = value.__self__ if getattr(value, "__name__", "") == "apply" else None
             if isinstance(cls, type) and issubclass(cls, torch.autograd.Function):
                 yield holder, name, functools.partial(_apply, cls)
 
@@ -198,7 +199,7 @@ def _applied(capture: Records) -> Callable[..., Any]:
 def _laid(module: nn.Module) -> list[tuple[Any, ...]]:
     """Where the tensors of a module are, and of which dtype."""
     tensors = [*module.parameters(), *module.buffers()]
-    return [(each.dtype, each.device, each.untyped_storage()._cdata) for each in tensors]
+    return [(each.dtype, each.device, storage_of(each)) for each in tensors]
 
 
 def _scripted(capture: Records) -> Callable[..., Any]:

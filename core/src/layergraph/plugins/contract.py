@@ -1,0 +1,155 @@
+"""The contract of the hooks, kept around every implementation: what breaks it is known by name."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Generator, Iterable
+from typing import Any
+
+from torch import nn
+
+from layergraph.errors import LayergraphError, first_line
+from layergraph.ir import Implementation
+
+MANY = 100_000
+"""More rows or names than this, a hook does not list: it is taken not to come to an end."""
+
+
+class HookFailure(Exception):  # noqa: N818 the places that ask make an error of it
+    """An implementation of a hook raised an error, or gave what the hook does not allow.
+
+    Attributes:
+        owner: whose implementation it is.
+        hook: the name of the hook.
+        error: what it raised; None if it gave something wrong.
+        reason: what it did, as a sentence without its subject.
+    """
+
+    def __init__(
+        self, owner: str, hook: str, reason: str, error: BaseException | None = None
+    ) -> None:
+        super().__init__(f"the hook {hook!r} of {owner} {reason}")
+        self.owner = owner
+        self.hook = hook
+        self.reason = reason
+        self.error = error
+
+
+def contained(
+    hook: str, function: Callable[..., Any], owner: str, *, is_wrapper: bool = False
+) -> Callable[..., Any]:
+    """An implementation of a hook that fails in one way only, with its name.
+
+    Args:
+        hook: the name of the hook.
+        function: the implementation.
+        owner: whose it is.
+        is_wrapper: whether it runs around the others.
+
+    Returns:
+        The implementation. It raises HookFailure, an error of layergraph that the implementation
+        raises on purpose, or KeyboardInterrupt.
+    """
+    if is_wrapper:
+        return _contained_wrapper(hook, function, owner)
+    check = _CHECKS[hook]
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        try:
+            answer = function(*args)
+            return answer if answer is None else check(answer)
+        except (LayergraphError, KeyboardInterrupt):
+            raise
+        except _WrongError as error:
+            raise HookFailure(owner, hook, str(error)) from None
+        except BaseException as error:
+            raise _failure(hook, owner, error) from error
+
+    return call
+
+
+def _contained_wrapper(hook: str, function: Callable[..., Any], owner: str) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any) -> Generator[Any, Any, Any]:
+        try:
+            return (yield from function(*args))
+        except (LayergraphError, HookFailure, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            raise _failure(hook, owner, error) from error
+
+    return call
+
+
+def _failure(hook: str, owner: str, error: BaseException) -> HookFailure:
+    return HookFailure(owner, hook, f"raised {type(error).__name__}: {first_line(error)}", error)
+
+
+class _WrongError(Exception):
+    """An answer is not what the hook asks for."""
+
+
+def listed(items: Iterable[Any]) -> list[Any] | None:
+    """All that an iterable gives; None if it comes to no end."""
+    found = list(itertools.islice(items, MANY + 1))
+    return None if len(found) > MANY else found
+
+
+def _shown(value: Any) -> str:
+    try:
+        return " ".join(repr(value).split())[:80]
+    except Exception:
+        return f"a {type(value).__name__}"
+
+
+def _implementation(answer: Any) -> Implementation:
+    if not isinstance(answer, Implementation):
+        raise _WrongError(f"gave {_shown(answer)}; it must give an Implementation or None")
+    wrong = {
+        "type": not isinstance(answer.type, str),
+        "data": not isinstance(answer.data, dict),
+        "children": not isinstance(answer.children, dict | None),
+        "tensors": not isinstance(answer.tensors, dict),
+    }
+    for name in (name for name, is_wrong in wrong.items() if is_wrong):
+        value = getattr(answer, name)
+        raise _WrongError(
+            f"gave an Implementation whose {name} is {_shown(value)}; it must be "
+            f"{'text' if name == 'type' else 'a dict'}"
+        )
+    return answer
+
+
+def _module(answer: Any) -> nn.Module:
+    if not isinstance(answer, nn.Module):
+        raise _WrongError(f"gave {_shown(answer)}; it must give a torch.nn.Module or None")
+    return answer
+
+
+def _names(answer: Any) -> list[str]:
+    is_many = isinstance(answer, Iterable) and not isinstance(answer, str | bytes)
+    names = listed(answer) if is_many else []
+    if names is None:
+        raise _WrongError(f"names more than {MANY} functions, or does not end; give fewer")
+    if not is_many or not all(isinstance(name, str) for name in names):
+        raise _WrongError(f"gave {_shown(answer)}; it must give full names of functions")
+    return names
+
+
+def _inputs(answer: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    match answer:
+        case (tuple() as args, dict() as kwargs):
+            return args, kwargs
+    raise _WrongError(
+        f"gave {_shown(answer)}; it must give a tuple of arguments and a dict of those by name"
+    )
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "torch_to_ir": _implementation,
+    "ir_to_torch": _module,
+    "functions": _names,
+    "example_inputs": _inputs,
+}
