@@ -18,6 +18,7 @@ from layergraph.errors import (
 )
 from layergraph.functions import Functions
 from layergraph.ir import ROOT, Implementation, Ir, TensorSpec, check_attributes
+from layergraph.ir.regions import check_regions
 from layergraph.plugins import Hooks
 from layergraph.state import Memory, describe
 from layergraph.torch2ir.calls import Trace
@@ -85,7 +86,16 @@ def convert(
     if found:
         raise unsupported(found)
     check_attributes(ir)
+    _refuse_leaks(ir)
     return ir
+
+
+def _refuse_leaks(ir: Ir) -> None:
+    """Refuse a model that leaves its caller in another mode of torch."""
+    for each in ir.values():
+        for graph in each.graphs:
+            for node, message, remedy in check_regions(graph):
+                raise CaptureError(f"in {each.name!r}, node {node!r}: {message}; {remedy}")
 
 
 def _ask(
