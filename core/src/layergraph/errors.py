@@ -122,17 +122,23 @@ class Problem(NamedTuple):
         return f"{self.place}: {self.message}; {self.remedy}"
 
 
+MAX_PROBLEMS = 100
+"""The check of an IR ends at so many: the rest is likely to be more of the same."""
+
+
 class InvalidIrError(LayergraphError):
     """An IR breaks its rules.
 
     Attributes:
-        problems: every broken rule that was found, in the order of the IR.
+        problems: the broken rules that were found, in the order of the IR: the first hundred.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         count = len(self.problems)
         head = "the IR breaks a rule" if count == 1 else f"the IR breaks {count} rules"
+        if count >= MAX_PROBLEMS:
+            head += " or more"
         super().__init__("\n  ".join([f"{head}:", *map(str, self.problems)]))
 
     def __reduce__(self) -> tuple[type[InvalidIrError], tuple[tuple[Problem, ...]]]:
@@ -142,3 +148,12 @@ class InvalidIrError(LayergraphError):
 def first_line(error: BaseException) -> str:
     """What an error says, without the stack of C++ that torch puts beneath it."""
     return (str(error).splitlines() or [""])[0]
+
+
+def brief(value: object, most: int = 200) -> str:
+    """The text of a value for a message: cut where it is long, and never an error of its own."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # An integer is too long for Python to print.
+        return f"a {type(value).__name__} that is too large to be printed"
+    return text if len(text) <= most else f"{text[:most]}…"
