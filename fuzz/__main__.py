@@ -1,44 +1,55 @@
 """Give damaged files to layergraph, guided by the lines of its code that they reach.
 
-The first byte of an input says what the rest is: see ``WAYS``. Whatever is not an error of
-``layergraph.errors``, or takes too long or too much memory, is a finding.
+The first byte of an input says what the rest is: see ``WAYS``. A finding is whatever is not an
+error of ``layergraph.errors``; takes too much memory; takes more time than is in proportion to the
+file; imports, opens, starts or executes what an honest file does not; or leaves torch in another
+mode. Small models are called too.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
+import inspect
+import io
 import json
 import random
 import resource
 import sys
 import tempfile
+import time
+import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import atheris
 import torch
 
 with atheris.instrument_imports(include=["layergraph"]):
     import layergraph as lg
+    from layergraph.cli import app
     from layergraph.errors import LayergraphError
     from layergraph.files import build, load, save  # noqa: F401 # they are loaded late otherwise
     from layergraph.files.container import new_header
     from layergraph.files.document import to_document
+
+from fuzz.generate import changed, grown, holders
+from fuzz.watch import Watch
 
 FOLDER = Path(tempfile.mkdtemp())
 LIMITS = lg.Limits(text_bytes=1 << 20, modules=1000, tensors=1000, tensor_numbers=1 << 16)
 MEMORY = 1 << 28
 """How much more memory one input may take than any before it, in bytes."""
 
+COUNTS = 200, 800
+RATIO, SLACK = 9.0, 2.0
+"""How much longer four times as much may take, and how many seconds do not count."""
+
 WEIGHTS = {"lin.weight": (2, 2), "lin.bias": (2,), "scale": (2,), ".value.0": (2,)}
-INTERESTING: list[Any] = [
-    *(None, True, 0, -1, 2**63, 10**15, 0.5, 1e308, "", "root", "x", ".", "a.b", "self", [], {}),
-    *({"ref": "x"}, {"ref": "output"}, {"symbol": "torch.load"}, {"tuple": []}, {"ellipsis": None}),
-    *({"dict": [[1, 2]]}, {"record": ["A", [["b", 1]]]}, {"slice": [None, None, None]}),
-    *("module", "function", "state", "torch.Tensor.view", "torch.ops.aten.add", "linear", "lstm"),
-]
+LARGEST = 64
+"""Models with larger numbers in them are not called: they may ask torch for any time and memory."""
+
+WATCH = Watch(FOLDER)
 
 
 def container(data: bytes) -> None:
@@ -72,17 +83,79 @@ def index(data: bytes) -> None:
     _load(path)
 
 
-WAYS: list[Callable[[bytes], None]] = [container, document, text, index]
+def growth(data: bytes) -> None:
+    """The bytes are a document, of which one item is there many times."""
+    with contextlib.suppress(ValueError, RecursionError):
+        form = json.loads(data)
+        times = []
+        for count in COUNTS:
+            chance = random.Random(zlib.crc32(data))  # noqa: S311
+            path = FOLDER / f"{count}.json"
+            path.write_text(json.dumps(grown(form, chance, count)))
+            times.append(min(_time(path) for _ in range(2)))
+        if times[1] > RATIO * times[0] + SLACK:
+            raise AssertionError(f"{COUNTS} times as much take {times} seconds")
+
+
+def _time(path: Path) -> float:
+    start = time.process_time()
+    with contextlib.suppress(LayergraphError):
+        ir = lg.load(path)
+        str(ir)
+        with contextlib.suppress(LayergraphError):
+            ir.flatten()
+        lg.to_torch(ir)
+    return time.process_time() - start
+
+
+WAYS: list[Callable[[bytes], None]] = [container, document, text, index, growth]
 
 
 def _load(path: Path) -> None:
     with contextlib.suppress(LayergraphError):
-        ir = lg.load(path, limits=LIMITS)
+        with WATCH.on():
+            ir = lg.load(path, limits=LIMITS)
+            str(ir), repr(ir)
         again = FOLDER / "again.json"
         lg.save(ir, again)
         if to_document(lg.load(again), {}) != to_document(ir, {}):
             raise AssertionError("what was loaded is not what was saved")
-        lg.load_model(path, limits=LIMITS)
+        with WATCH.on():
+            with contextlib.suppress(LayergraphError):
+                ir.flatten()
+            model = lg.load_model(path, limits=LIMITS)
+        if _is_small(ir):
+            _call(model)
+    if path.stat().st_size % 8 == 0:
+        _command(path)
+
+
+def _is_small(ir: lg.Ir) -> bool:
+    forms = holders(to_document(ir, {}))
+    values = [
+        each for form in forms for each in (form.values() if isinstance(form, dict) else form)
+    ]
+    numbers = [each for each in values if isinstance(each, int | float)]
+    return all(abs(each) <= LARGEST for each in numbers) and '"int"' not in str(values)
+
+
+def _call(model: torch.nn.Module) -> None:
+    """Call a model; it may refuse, as torch may, but not do anything else."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    required = [each for each in parameters if each.default is each.empty]
+    inputs = [torch.zeros(2, 2) for _ in required]
+    for training in (True, False):
+        with WATCH.on(), contextlib.suppress(Exception):
+            model.train(training)(*inputs)
+
+
+def _command(path: Path) -> None:
+    for command in (["check"], ["show"], ["show", "--graph"]):
+        quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+        with quiet[0], quiet[1], WATCH.on():
+            code = app.run([*command, str(path)])
+        if code not in (0, app.NO, app.TROUBLE):
+            raise AssertionError(f"{command} ends with {code}")
 
 
 def one(data: bytes) -> None:
@@ -90,9 +163,10 @@ def one(data: bytes) -> None:
     if not data:
         return
     before = _peak()
-    WAYS[data[0] % len(WAYS)](data[1:])
+    way = WAYS[data[0] % len(WAYS)]
+    way(data[1:])
     # libFuzzer looks at the memory now and then, and would blame another input.
-    if _peak() - before > MEMORY:
+    if way is not growth and _peak() - before > MEMORY:
         raise AssertionError(f"it took {_peak() - before} bytes of memory")
 
 
@@ -102,57 +176,32 @@ def _peak() -> int:
 
 
 def mutate(data: bytes, max_size: int, seed: int) -> bytes:
-    """Change an input: half of the documents as what they say, all else as bytes."""
+    """Change an input: most documents as what they say, all else as bytes."""
     chance = random.Random(seed)  # noqa: S311 # it decides nothing but what is tried
-    if data[:1] in (b"\1", b"\2", b"\3") and chance.random() < 0.7:
-        with contextlib.suppress(ValueError, RecursionError):
+    if data[:1] in (b"\1", b"\2", b"\3", b"\4") and chance.random() < 0.8:
+        with contextlib.suppress(ValueError, RecursionError, TypeError, AttributeError):
             form = json.loads(data[1:])
             for _ in range(chance.choice([1, 1, 2, 4])):
-                form = _changed(form, chance)
-            return (data[:1] + json.dumps(form).encode())[:max_size]
+                form = changed(form, chance)
+            first = chance.choice(b"\1\1\1\1\2\2\2\2\4") if data[:1] != b"\3" else 3
+            return (bytes([first]) + json.dumps(form).encode())[:max_size]
     return bytes(atheris.Mutate(data, max_size))
 
 
-def _changed(form: Any, chance: random.Random) -> Any:
-    places = [
-        (holder, key)
-        for holder in _holders(form)
-        for key in (holder if isinstance(holder, dict) else range(len(holder)))
-    ]
-    if not places:
-        return _interesting(chance)
-    holder, key = chance.choice(places)
-    other, other_key = chance.choice(places)
-    how = chance.randrange(5)
-    if how == 0:
-        del holder[key]
-    elif how == 1:
-        holder[key] = _interesting(chance)
-    elif how == 2:
-        holder[key] = json.loads(json.dumps(other[other_key]))
-    elif how == 3 and isinstance(holder, list):
-        holder.insert(key, json.loads(json.dumps(holder[key])))
-    elif isinstance(holder, dict):
-        name = chance.choice(["inputs", "args", "kwargs", "data", "edges", "tied", "value", "more"])
-        holder[name] = holder.pop(key) if how == 4 else _interesting(chance)
-    return form
-
-
-def _interesting(chance: random.Random) -> Any:
-    return copy.deepcopy(chance.choice(INTERESTING))
-
-
-def _holders(form: Any) -> list[Any]:
-    found, stack = [], [form]
-    while stack:
-        each = stack.pop()
-        if isinstance(each, dict | list):
-            found.append(each)
-            stack.extend(each.values() if isinstance(each, dict) else each)
-    return found
+def _warm_up() -> None:
+    """Load what is in order once: Python and torch import much when it is first needed."""
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+    path = FOLDER / "first.safetensors"
+    lg.save(lg.to_ir(model, (torch.zeros(2, 2),)), path, model.state_dict())
+    lg.load_model(path)(torch.zeros(2, 2))
+    for each in sorted((Path(__file__).parent / "corpus").iterdir()):
+        with contextlib.suppress(AssertionError):
+            one(each.read_bytes())
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
     atheris.Setup(sys.argv, one, custom_mutator=mutate)
+    _warm_up()
     atheris.Fuzz()

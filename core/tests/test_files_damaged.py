@@ -429,7 +429,7 @@ def test_many_children_that_nobody_set_a_limit_for(tmp_path):
         {"name": "cell", "type": "relu"},
     ]
     path = _of_implementations(tmp_path, listed)
-    _refused_model(path, r"'root' holds more than 1000000 .*Limits\(modules=", FileError)
+    _refused_model(path, r"'root' holds more than 210500 .*Limits\(modules=", FileError)
 
 
 def test_a_long_padding_is_as_long_as_its_file(tmp_path):
@@ -460,7 +460,7 @@ def test_many_paths_to_few_modules(tmp_path):
     document = {"format": "layergraph", "version": 1, "root": "m0", "implementations": levels}
     path = tmp_path / "m.json"
     path.write_text(json.dumps(document))
-    _refused_model(path, "more than 1000000 modules", FileError)
+    _refused_model(path, "more than 40100 modules", FileError)
 
 
 def test_weights_that_do_not_fit(tmp_path, parts):

@@ -126,17 +126,23 @@ class Problem(NamedTuple):
         return f"{self.place}: {self.message}; {self.remedy}"
 
 
+MAX_PROBLEMS = 100
+"""The check of an IR ends at so many: the rest is likely to be more of the same."""
+
+
 class InvalidIrError(LayergraphError):
     """An IR breaks its rules.
 
     Attributes:
-        problems: every broken rule that was found, in the order of the IR.
+        problems: the broken rules that were found, in the order of the IR: the first hundred.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         count = len(self.problems)
         head = "the IR breaks a rule" if count == 1 else f"the IR breaks {count} rules"
+        if count >= MAX_PROBLEMS:
+            head += " or more"
         super().__init__("\n  ".join([f"{head}:", *map(str, self.problems)]))
 
     def __reduce__(self) -> tuple[type[InvalidIrError], tuple[tuple[Problem, ...]]]:
@@ -156,3 +162,12 @@ def near(unknown: str, known: Iterable[str]) -> list[str]:
     found = difflib.get_close_matches(unknown.lower(), lower, n=3)
     listed = " or ".join(repr(lower[each]) for each in found)
     return [f"did you mean {listed}?"] if found else []
+
+
+def brief(value: object, most: int = 200) -> str:
+    """The text of a value for a message: cut where it is long, and never an error of its own."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # An integer is too long for Python to print.
+        return f"a {type(value).__name__} that is too large to be printed"
+    return text if len(text) <= most else f"{text[:most]}…"

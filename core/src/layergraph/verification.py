@@ -18,8 +18,8 @@ from torch.utils import _pytree as pytree
 
 from layergraph.convert import to_ir, to_torch
 from layergraph.errors import ArgumentError, AssumptionError, first_line
-from layergraph.tensors import unsuitable
 from layergraph.ir import Ir
+from layergraph.tensors import unsuitable
 from layergraph.torch2ir.running.questions import Values
 from layergraph.verifying.comparison import DifferenceError, compare, some
 from layergraph.verifying.inputs import Inputs, copied, drawn, tensors_of

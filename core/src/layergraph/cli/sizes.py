@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from layergraph.errors import LayergraphError, first_line
 from layergraph.files.limits import Limits
 from layergraph.files.opening import Opened
+from layergraph.files.values import MAX_NAME
 from layergraph.ir import Ir
 
 
@@ -122,7 +123,8 @@ def by_owner(ir: Ir, tensors: Iterable[tuple[str, Size]]) -> dict[str, Size]:
     }
     own = dict.fromkeys(ir, Size())
     for key, size in tensors:
-        parts = key.split(".")
+        # Keys of weights may be of any length, but paths to layers are not.
+        parts = key.split(".") if len(key) <= _LONGEST else [key]
         name, start = ir.root, 0
         while (step := _step(ir, name, parts, start, most_dots[name])) is not None:
             name, start = step
@@ -130,6 +132,7 @@ def by_owner(ir: Ir, tensors: Iterable[tuple[str, Size]]) -> dict[str, Size]:
     return own
 
 
+_LONGEST = 2 * MAX_NAME
 # More in one name than anybody writes, and few enough to try all.
 _MOST_DOTS = 100
 

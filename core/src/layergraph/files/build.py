@@ -5,27 +5,26 @@ from __future__ import annotations
 import ctypes
 import mmap
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from layergraph.convert import default_ir2torch
 from layergraph.errors import BuildError, FileError, PluginError, StateError
+from layergraph.files.bounds import check_paths
+from layergraph.files.budget import Allowance, Budget
 from layergraph.files.container import ALIGNMENT, CODES, Stored
 from layergraph.files.faults import reading, shown
 from layergraph.files.limits import Limits
 from layergraph.files.opening import Opened, Part, shorter
-from layergraph.functions import FACTORIES, Functions
-from layergraph.ir import FUNCTION, Ir
+from layergraph.functions import Functions
+from layergraph.ir import FUNCTION
 from layergraph.ir2torch.converter import device_of
 from layergraph.ir2torch.load import Key
 from layergraph.ir2torch.skeleton import Skeleton
-from layergraph.ir2torch.tree import post_order
 
 
 def build(
@@ -55,13 +54,33 @@ def build_skeleton(model: Opened, limits: Limits) -> Skeleton:
 
 def _skeleton(model: Opened, limits: Limits) -> Skeleton:
     converter = default_ir2torch()
-    _check_paths(model.ir, limits)
+    check_paths(model.ir, limits)
     _check_functions(model, Functions(converter.hooks.named_functions()))
-    largest = max((stored.numbers for _, stored in model.weights.values()), default=0)
-    values = [spec.value for each in model.ir.values() for spec in each.tensors.values()]
-    largest = max(largest, *(len(value or b"") for value in values), limits.tensor_numbers)
-    most = max(limits.tensors, 4 * (len(model.weights) + len(values)))
-    return converter.skeleton(model.ir, _Budget(limits, largest, most))
+    return converter.skeleton(model.ir, Budget(_allowance(model, limits)))
+
+
+def _allowance(model: Opened, limits: Limits) -> Allowance:
+    """What building a model may take, by what its files hold."""
+    stored = [each for _, each in model.weights.values()]
+    specs = [spec for each in model.ir.values() for spec in each.tensors.values()]
+    values = [len(spec.value or b"") for spec in specs]
+    held = sum(each.length for each in stored) + sum(values)
+    numbers = [each.numbers for each in stored]
+    tensors = _TENSORS + _TENSORS_EACH * len(model.ir) if limits.tensors is None else limits.tensors
+    return Allowance(
+        numbers=max([limits.tensor_numbers, *numbers, *values]),
+        tensors=max(tensors, 4 * (len(stored) + len(specs))),
+        bytes=_BYTES if limits.tensor_bytes is None else limits.tensor_bytes,
+        memory=_MEMORY + 4 * held if limits.tensor_bytes is None else limits.tensor_bytes,
+    )
+
+
+# For each layer of a file, and besides.
+_TENSORS_EACH, _TENSORS = 100, 1000
+# More is a mistake, even if it takes no memory.
+_BYTES = 1 << 42
+# What small layers may take whose tensors no file holds.
+_MEMORY = 1 << 28
 
 
 @contextmanager
@@ -71,101 +90,6 @@ def _in_file(model: Opened) -> Iterator[None]:
         yield
     except (BuildError, StateError, PluginError, FileError) as error:
         raise type(error)(f"{shown(model.path)}: {error}") from error.__cause__
-
-
-# --- what a file may ask for ---
-
-
-class _Budget(TorchFunctionMode):
-    """While it is on, no more memory is taken for tensors than the limits allow.
-
-    What makes tensors from nothing is asked on the meta device first how large they would be.
-
-    Args:
-        limits: how much may be taken.
-        largest: how many numbers one tensor may have.
-        most: how many tensors there may be.
-    """
-
-    def __init__(self, limits: Limits, largest: int, most: int) -> None:
-        super().__init__()
-        self._most = most
-        self._limits = limits
-        self._largest = largest
-        self._tensors = 0
-        self._bytes = 0
-        self._layer: object = None
-        self._before = (0, 0)
-        self._wanted: dict[object, tuple[int, int]] = {}
-
-    def around(self, layer: object) -> _Budget | None:
-        """Itself, or None for a layer like one before, whose tensors are counted without a look."""
-        if layer in self._wanted:
-            self._take(*self._wanted[layer])
-            return None
-        self._layer, self._before = layer, (self._tensors, self._bytes)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        super().__exit__(*exception)  # type: ignore[no-untyped-call]
-        if self._layer is not None:
-            tensors, bytes_ = self._before
-            self._wanted[self._layer] = self._tensors - tensors, self._bytes - bytes_
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Run a function of torch, if what it gives is not too large."""
-        kwargs = kwargs or {}
-        if func in _FACTORIES:
-            self._count(func(*args, **{**kwargs, "device": "meta"}))
-            return func(*args, **kwargs)
-        if func in _ENLARGING and args and isinstance(args[0], torch.Tensor):
-            self._count(func(args[0].detach().to("meta"), *args[1:], **kwargs))
-        return func(*args, **kwargs)
-
-    def _count(self, made: object) -> None:
-        if isinstance(made, torch.Tensor):
-            self._allow("numbers in one tensor", made.numel(), "tensor_numbers", self._largest)
-            self._take(1, made.nbytes)
-
-    def _take(self, tensors: int, bytes_: int) -> None:
-        self._tensors += tensors
-        self._bytes += bytes_
-        self._allow("tensors", self._tensors, "tensors", self._most)
-        self._allow("bytes in tensors", self._bytes, "tensor_bytes", self._limits.tensor_bytes)
-
-    def _allow(self, what: str, count: int, name: str, most: int) -> None:
-        if count > most:
-            raise FileError(
-                f"its layers want {count} {what}, more than {most}; if you trust the file, "
-                f"give Limits({name}=…)"
-            )
-
-
-_FACTORIES = frozenset(
-    getattr(torch, name) for name in FACTORIES if name not in ("as_tensor", "asarray", "tensor")
-)
-_ENLARGING = frozenset(
-    getattr(torch.Tensor, name)
-    for name in "clone repeat new_empty new_full new_ones new_zeros tile repeat_interleave".split()
-)
-
-
-def _check_paths(ir: Ir, limits: Limits) -> None:
-    """Refuse a model with too many paths: a few modules under two names each make millions."""
-    counts: dict[str, int] = {}
-    for name in post_order(ir):
-        counts[name] = 1 + sum(counts[each] for each in (ir[name].children or {}).values())
-        if counts[name] > limits.modules:
-            raise FileError(
-                f"implementation {name!r} holds more than {limits.modules} modules, by their "
-                "paths; if you trust it, give Limits(modules=…)"
-            )
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from layergraph.files.faults import FaultError, Spot, expect, expect_fields
 from layergraph.files.limits import Limits
 from layergraph.files.text import compact, parse
+from layergraph.ir.rules import MAX_DIMENSIONS
 
 _METADATA = "__metadata__"
 
@@ -26,6 +27,9 @@ ALIGNMENT = 64
 """Where torch lets tensors begin in memory, in bytes: elsewhere kernels may round otherwise."""
 
 _LARGEST = 2**63 - 1
+
+# Torch counts in numbers of 64 bits.
+_SIZES = range(2**63)
 
 # By the name in the file: torch's name, and the bytes of one number.
 _KINDS = {
@@ -152,8 +156,12 @@ def _stored(form: Any, spot: Spot) -> Stored:
 
 def _sizes(form: Any, spot: Spot) -> tuple[int, ...]:
     for index, size in enumerate(expect(form, list, spot, "an array of sizes")):
-        if expect(size, int, (spot, index), "a size") < 0:
-            raise FaultError((spot, index), f"{size} is negative", "write a size")
+        if expect(size, int, (spot, index), "a size") not in _SIZES:
+            kind = "is negative" if size < 0 else "is larger than any size"
+            raise FaultError((spot, index), f"{size} {kind}", "write a size")
+    if len(form) > MAX_DIMENSIONS:
+        remedy = f"torch computes with {MAX_DIMENSIONS} at most"
+        raise FaultError(spot, f"there are {len(form)} dimensions", remedy)
     return tuple(form)
 
 

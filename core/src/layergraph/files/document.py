@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from layergraph.files.faults import FaultError, Spot, expect, expect_fields
-from layergraph.files.values import decode, decode_bytes, encode, encode_bytes
+from layergraph.files.values import decode, decode_bytes, encode, encode_bytes, read_name
 from layergraph.files.versions import FORMAT, VERSION
 from layergraph.ir import Edge, Graph, Implementation, Ir, Node, TensorSpec, refs
 from layergraph.ir.graph import reads_each_once, with_arguments
@@ -163,7 +163,7 @@ def from_document(document: Any, read_value: ReadValue = read_inline) -> Ir:
         (None, "implementations"),
         lambda form, spot: _read_implementation(form, spot, read_value),
     )
-    return Ir(implementations.values(), expect(fields["root"], str, (None, "root"), "a name"))
+    return Ir(implementations.values(), read_name(fields["root"], (None, "root"), "a name"))
 
 
 def functions(document: Any) -> dict[str, str]:
@@ -241,7 +241,7 @@ def _children(form: Any, spot: Spot) -> dict[str, str]:
             raise FaultError(
                 here, f"there are {len(pair)} items", "write a name and an implementation"
             )
-        name, target = (expect(each, str, (here, n), "a name") for n, each in enumerate(pair))
+        name, target = (read_name(each, (here, n), "a name") for n, each in enumerate(pair))
         if name in children:
             raise FaultError(here, f"the child {name!r} is there before", "give each its own name")
         children[name] = target
@@ -254,6 +254,8 @@ def _read_tensor(form: Any, spot: Spot, read_value: ReadValue) -> TensorSpec:
     said = {name: each for name, each in fields.items() if name not in ("name", "value")}
     for name, each in said.items():
         here = (spot, name)
+        if name not in _TENSOR:
+            read_name(each, here, "what belongs there")
         expect(each, _TENSOR.get(name, str), here, "what belongs there")
         if type(each) is list:
             for index, size in enumerate(each):
@@ -306,7 +308,7 @@ def _read_node(form: Any, spot: Spot) -> tuple[Node, list[str] | None]:
         if "args" in fields or "kwargs" in fields:
             raise FaultError(here, "there are arguments too", "write one of the two")
         for index, each in enumerate(expect(inputs, list, here, "names of nodes")):
-            expect(each, str, (here, index), "the name of a node")
+            read_name(each, (here, index), "the name of a node")
     node = Node(
         name=_text(fields, spot, "name"),
         type=_text(fields, spot, "type"),
@@ -319,8 +321,7 @@ def _read_node(form: Any, spot: Spot) -> tuple[Node, list[str] | None]:
 
 
 def _text(fields: Mapping[str, Any], spot: Spot, name: str) -> str:
-    text: str = expect(fields[name], str, (spot, name), "a string")
-    return text
+    return read_name(fields[name], (spot, name), "a string")
 
 
 def _values(fields: Mapping[str, Any], spot: Spot, name: str) -> dict[str, Any]:
@@ -328,4 +329,6 @@ def _values(fields: Mapping[str, Any], spot: Spot, name: str) -> dict[str, Any]:
         return {}
     spot = (spot, name)
     said = expect(fields[name], dict, spot, "an object of values by name")
-    return {key: decode(value, (spot, key)) for key, value in said.items()}
+    return {
+        read_name(key, spot, "a name"): decode(value, (spot, key)) for key, value in said.items()
+    }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layergraph.errors import FileError, LayergraphError
+from layergraph.files.bounds import check_bounds
 from layergraph.files.container import Header, Stored, read_header
 from layergraph.files.document import from_document, functions
 from layergraph.files.faults import FaultError, PathName, Spot, expect_fields, reading, shown
@@ -231,6 +232,7 @@ def _of_text(path: Path, limits: Limits) -> Opened:
         document = current(document)
         ir = from_document(document)
         check(ir)
+        check_bounds(ir)
         return Opened(path, ir, functions(document), {})
 
 
@@ -265,6 +267,7 @@ def _of_parts(path: Path, parts: list[Part]) -> Opened:
         document = current(document)
         ir = from_document(document, read_value)
         check(ir)
+        check_bounds(ir)
         needs = functions(document)
     weights = {name: each for name, each in stored.items() if name not in taken}
     return Opened(first.path, ir, needs, weights)

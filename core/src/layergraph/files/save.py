@@ -15,6 +15,7 @@ import torch
 
 from layergraph.convert import default_ir2torch
 from layergraph.errors import ArgumentError, FileError, StateError
+from layergraph.files.bounds import check_writable
 from layergraph.files.build import disguised
 from layergraph.files.container import CODES, new_header
 from layergraph.files.document import to_document
@@ -105,6 +106,8 @@ def save(
     """
     target = _checked(ir, path, state_dict)
     check(ir)
+    with reading(target):
+        check_writable(ir)
     homes = _homes(ir)
     if target.suffix == ".json" and not target.name.endswith(INDEX_SUFFIX):
         if state_dict is not None:

@@ -10,15 +10,20 @@ from collections.abc import Callable
 from types import EllipsisType
 from typing import Any
 
+from layergraph.errors import brief
 from layergraph.files.faults import FaultError, Spot, expect, refuse_unreadable
 from layergraph.ir import Record, Ref, Symbol, Value
 from layergraph.ir.rules import MAX_NESTING
-from layergraph.ir.values import is_key
+from layergraph.ir.values import MAX_INTEGER_BITS, MAX_NUMBER_KEYS, is_key
 
 # Beyond, other readers of JSON round integers.
 _EXACT = 2**53
 _UNUSUAL = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _HEX = re.compile("-?0x[0-9a-f]+")
+_MOST_DIGITS = len("-0x") + MAX_INTEGER_BITS // 4
+
+MAX_NAME = 4096
+"""How long the names of a file may be, and the paths that consist of them."""
 
 
 def encode(value: Value) -> Any:
@@ -70,6 +75,26 @@ def decode(form: Any, spot: Spot, depth: int = 0) -> Value:
     return _READERS[name](form[name], (spot, name), depth + 1)
 
 
+def read_name(form: Any, spot: Spot, what: str) -> str:
+    """A string that names something.
+
+    Args:
+        form: what was read.
+        spot: where.
+        what: what belongs there, for errors.
+
+    Raises:
+        FaultError: it is no string, or longer than any name.
+    """
+    if type(form) is str and len(form) <= MAX_NAME:
+        return form
+    name: str = expect(form, str, spot, what)
+    if len(name) > MAX_NAME:
+        remedy = f"use up to {MAX_NAME} characters"
+        raise FaultError(spot, f"the name has {len(name)} characters", remedy)
+    return name
+
+
 def encode_bytes(data: bytes) -> str:
     """Bytes in base64."""
     return b64encode(data).decode("ascii")
@@ -90,6 +115,9 @@ def decode_bytes(form: Any, spot: Spot) -> bytes:
 
 def _integer(form: Any, spot: Spot, _depth: int) -> int:
     text: str = expect(form, str, spot, "a hexadecimal number")
+    if len(text) > _MOST_DIGITS:
+        message = f"{text[:40]!r}… has more digits than an integer may have"
+        raise FaultError(spot, message, f"write at most {MAX_INTEGER_BITS} bits")
     if not _HEX.fullmatch(text):
         raise FaultError(spot, f"{text[:40]!r} is no integer", 'write it as in "-0xff"')
     return int(text, 16)
@@ -107,7 +135,9 @@ def _complex(form: Any, spot: Spot, depth: int) -> complex:
     for index, part in enumerate(parts):
         if type(part) is not float:
             raise FaultError(
-                (spot, index), f"{part!r} is no float", 'write it as in {"complex": [0.0, 1.0]}'
+                (spot, index),
+                f"{brief(part)} is no float",
+                'write it as in {"complex": [0.0, 1.0]}',
             )
     return complex(*parts)
 
@@ -126,6 +156,7 @@ def _items(form: Any, spot: Spot, depth: int, what: str, count: int | None = Non
 
 def _dict(form: Any, spot: Spot, depth: int) -> dict[Any, Value]:
     found: dict[Any, Value] = {}
+    numbers = 0
     for index, pair in enumerate(expect(form, list, spot, "an array of keys with values")):
         here = (spot, index)
         key, value = _items(pair, here, depth, "a key and a value", 2)
@@ -135,8 +166,12 @@ def _dict(form: Any, spot: Spot, depth: int) -> dict[Any, Value]:
                 f"a {type(key).__name__} is no key",
                 "use a number or a string, or a tuple of some",
             )
+        numbers += type(key) is not str
+        if numbers > MAX_NUMBER_KEYS:
+            message = f"more than {MAX_NUMBER_KEYS} keys are no strings"
+            raise FaultError((here, 0), message, "use strings as keys, or less of them")
         if key in found:
-            raise FaultError((here, 0), f"the key {key!r} is there before", "write it once")
+            raise FaultError((here, 0), f"the key {brief(key)} is there before", "write it once")
         found[key] = value
     return found
 
@@ -150,19 +185,19 @@ def _record(form: Any, spot: Spot, depth: int) -> Record:
         here = ((spot, 1), index)
         if len(expect(pair, list, here, "a name and a value")) != 2:
             raise FaultError(here, f"there are {len(pair)} items", "write a name and a value")
-        name = expect(pair[0], str, (here, 0), "the name of a field")
+        name = read_name(pair[0], (here, 0), "the name of a field")
         if name in fields:
             raise FaultError((here, 0), f"the field {name!r} is there before", "write it once")
         fields[name] = decode(pair[1], (here, 1), depth)
-    return Record(expect(parts[0], str, (spot, 0), "the name of a class"), fields)
+    return Record(read_name(parts[0], (spot, 0), "the name of a class"), fields)
 
 
 def _symbol(form: Any, spot: Spot, _depth: int) -> Symbol:
-    return Symbol(expect(form, str, spot, "the name of a symbol"))
+    return Symbol(read_name(form, spot, "the name of a symbol"))
 
 
 def _ref(form: Any, spot: Spot, _depth: int) -> Ref:
-    return Ref(expect(form, str, spot, "the name of a node"))
+    return Ref(read_name(form, spot, "the name of a node"))
 
 
 _Reader = Callable[[Any, Spot, int], Value]

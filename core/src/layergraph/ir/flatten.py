@@ -10,7 +10,11 @@ from layergraph.errors import InvalidIrError, Place, Problem
 from layergraph.ir.graph import OUTPUT, STATE, Graph, Implementation, Node, returned, wired
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.names import Namer
-from layergraph.ir.values import Ref, Value, map_leaves
+from layergraph.ir.values import Ref, Value, map_leaves, parts
+
+# How many nodes a flat graph may have for each node of the IR, and besides: a few lines that call
+# one another twice would make millions.
+_NODES_EACH, _NODES = 100, 100_000
 
 
 def flatten(ir: Implementations) -> list[Implementation]:
@@ -54,6 +58,14 @@ class _Flattening:
         self._output = self._namer.name(OUTPUT)
         self._states: dict[str, Ref] = {}
         self._calls: list[_Call] = []
+        nodes = sum(len(graph.nodes) for each in ir.values() for graph in each.graphs)
+        self._most = self._room = _NODES + _NODES_EACH * nodes
+
+    def _spend(self, steps: int) -> None:
+        self._room -= steps
+        if self._room < 0:
+            message = f"it comes to more than {self._most} nodes and values on one level"
+            raise InvalidIrError([Problem(Place("the IR"), message, "keep its levels")])
 
     def nodes(self) -> Iterator[Node]:
         """The nodes in the order in which the calls inside one another run them."""
@@ -68,8 +80,11 @@ class _Flattening:
                 continue
             args = _substituted(call, call.arguments[node.name])
             kwargs = _substituted(call, node.kwargs)
+            self._spend(1)
             if node.type == OUTPUT:
                 call.result = returned(args)
+                if parts(call.result) is not None:
+                    self._spend(_count(call.result, self._room + 1))
                 if len(self._calls) == 1:
                     yield replace(node, name=self._output, args=(call.result,), kwargs={})
             elif node.is_call and self._ir[node.implementation].nodes:
@@ -112,6 +127,15 @@ class _Flattening:
 
 
 _UNKNOWN: Any = object()
+
+
+def _count(value: Value, most: int) -> int:
+    """How many values are in a nested one, up to a number: some may be in it many times."""
+    count, stack = 0, [value]
+    while stack and count < most:
+        count += 1
+        stack += parts(stack.pop()) or ()
+    return count
 
 
 def _bound(

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
 
+from layergraph.errors import InvalidIrError, Place, Problem
 from layergraph.ir.graph import Implementation
 
 Children = dict[str, dict[str, str] | None]
+
+
+class Tree(Protocol):
+    """Implementations that state their children, one of which contains all others."""
+
+    @property
+    def root(self) -> str:
+        """The name of that one."""
+
+    def __getitem__(self, name: str, /) -> Implementation:
+        """An implementation by its name."""
 
 
 def derive_children(implementations: Mapping[str, Implementation], root: str) -> Children:
@@ -32,12 +46,9 @@ def derive_children(implementations: Mapping[str, Implementation], root: str) ->
         if implementations[parent].children is None:
             family.add(parent, child, name)
     for name, calling in callers.items():
-        for caller in calling:
-            if (
-                implementations[caller].children is None
-                and family.ancestry.path(caller, name) is None
-            ):
-                family.add(caller, name.rpartition(".")[2], name)
+        family.adopt(
+            name, [caller for caller in calling if implementations[caller].children is None]
+        )
     for name in unsaid:
         if implementations[name].nodes and family.children[name] is None:
             family.children[name] = {}
@@ -45,10 +56,18 @@ def derive_children(implementations: Mapping[str, Implementation], root: str) ->
 
 
 class Ancestry:
-    """Which implementation contains which, looked at from the inside."""
+    """Which implementation contains which, looked at from the inside.
+
+    A hierarchy in which many share what many share makes every search long. All searches together
+    may take so many steps as are in proportion to what was added: real models need few.
+    """
 
     def __init__(self) -> None:
         self._parents: dict[str, list[tuple[str, str]]] = {}
+        self._direct: dict[tuple[str, str], str] = {}
+        self._above: dict[str, set[str]] = {}
+        self._paths: dict[tuple[str, str], str | None] = {}
+        self._steps = _STEPS
 
     @classmethod
     def of(cls, implementations: Mapping[str, Implementation]) -> Ancestry:
@@ -62,28 +81,94 @@ class Ancestry:
     def add(self, parent: str, child: str, name: str) -> None:
         """Note that an implementation is a child of another one, under a name."""
         self._parents.setdefault(name, []).append((parent, child))
+        self._direct.setdefault((parent, name), child)
+        self._steps += _STEPS_EACH
+        if self._above or self._paths:
+            self._above, self._paths = {}, {}
+
+    def is_parent(self, parent: str, name: str) -> bool:
+        """Whether an implementation is a child of another one."""
+        return (parent, name) in self._direct
+
+    def contains(self, top: str, name: str) -> bool:
+        """Whether an implementation is somewhere beneath another one.
+
+        Raises:
+            InvalidIrError: that takes too long to find out.
+        """
+        if self.is_parent(top, name):
+            return True
+        above = self._above.get(name)
+        if above is None:
+            above = self._above[name] = set()
+            self.ancestors(name, above)
+        return top in above
+
+    def ancestors(self, name: str, known: set[str]) -> None:
+        """Add, to those that are known, the implementations that an implementation is beneath.
+
+        Raises:
+            InvalidIrError: that takes too long to find out.
+        """
+        stack = [name]
+        while stack:
+            parents = self._parents.get(stack.pop(), ())
+            self._spend(len(parents))
+            for parent, _ in parents:
+                if parent not in known:
+                    known.add(parent)
+                    stack.append(parent)
 
     def path(self, top: str, name: str) -> str | None:
         """The way of child names from one implementation down to another; None if there is none.
 
         Of several, the shortest; empty from one to itself.
+
+        Raises:
+            InvalidIrError: that takes too long to find out.
         """
         if top == name:
             return ""
-        seen = {name}
-        level = [(name, "")]
-        while level:
+        child = self._direct.get((top, name))
+        if child is not None:
+            return child
+        if (top, name) not in self._paths:
+            self._paths[top, name] = self._search(top, name)
+        return self._paths[top, name]
+
+    def _search(self, top: str, name: str) -> str | None:
+        # By implementation, the child beneath it on the way, and its name there.
+        way: dict[str, tuple[str, str]] = {name: ("", "")}
+        level = [name]
+        while level and top not in way:
             above = []
-            for below, path in level:
-                for parent, child in self._parents.get(below, ()):
-                    full = f"{child}.{path}" if path else child
-                    if parent == top:
-                        return full
-                    if parent not in seen:
-                        seen.add(parent)
-                        above.append((parent, full))
+            for below in level:
+                parents = self._parents.get(below, ())
+                self._spend(len(parents))
+                for parent, child in parents:
+                    if parent not in way:
+                        way[parent] = below, child
+                        above.append(parent)
             level = above
-        return None
+        if top not in way:
+            return None
+        path = []
+        while top != name:
+            top, child = way[top]
+            path.append(child)
+        return ".".join(path)
+
+    def _spend(self, steps: int) -> None:
+        self._steps -= steps
+        if self._steps < 0:
+            message = "too many implementations share others that others share"
+            remedy = "call an implementation where it is a child, or share less"
+            raise InvalidIrError([Problem(Place("the IR"), message, remedy)])
+
+
+# How many steps searches may take for each child, and besides.
+_STEPS_EACH = 100
+_STEPS = 1_000_000
 
 
 class _Family:
@@ -95,18 +180,33 @@ class _Family:
             for name, implementation in implementations.items()
         }
         self.ancestry = Ancestry.of(implementations)
+        self._numbers: dict[tuple[str, str], int] = {}
 
     def add(self, parent: str, child: str, name: str) -> None:
         listed = self.children[parent]
         if listed is None:
             listed = self.children[parent] = {}
         free = child
-        number = 0
+        number = self._numbers.get((parent, child), 0)
         while free in listed:
             number += 1
             free = f"{child}_{number}"
+        self._numbers[parent, child] = number
         listed[free] = name
         self.ancestry.add(parent, free, name)
+
+    def adopt(self, name: str, callers: Iterable[str]) -> None:
+        """Make an implementation a child of those that call it and do not contain it."""
+        above: set[str] = set()
+        for caller in callers:
+            if caller == name or self.ancestry.is_parent(caller, name):
+                continue
+            if not above:
+                self.ancestry.ancestors(name, above)
+            if caller not in above:
+                self.add(caller, name.rpartition(".")[2], name)
+                above.add(caller)
+                self.ancestry.ancestors(caller, above)
 
 
 def children_to_state(
@@ -114,7 +214,7 @@ def children_to_state(
 ) -> dict[str, dict[str, str]]:
     """The children that have to be written down, because deriving them would give others."""
     stated = {name: implementations[name].children for name in always}
-    while True:
+    for turn in itertools.count(1):
         bare = {
             name: Implementation(
                 type=implementation.type,
@@ -132,7 +232,14 @@ def children_to_state(
         }
         if not wrong:
             return {name: listed for name, listed in stated.items() if listed is not None}
-        stated |= wrong
+        # Each statement may change what is derived elsewhere, but hardly ever does.
+        stated |= (
+            wrong if turn < _TURNS else {name: implementations[name].children for name in bare}
+        )
+    raise AssertionError  # The turns do not end by themselves.
+
+
+_TURNS = 10
 
 
 def _same(one: Mapping[str, str] | None, other: Mapping[str, str] | None) -> bool:
@@ -165,3 +272,34 @@ def _prefix(name: str, implementations: Mapping[str, Implementation]) -> str | N
             return name[:end]
         end = name.rfind(".", 0, end)
     return None
+
+
+def post_order(ir: Tree) -> Iterator[str]:
+    """The implementations, children before their parents; each once."""
+    return (name for name, _, begins in _walk(ir) if not begins)
+
+
+def pre_order(ir: Tree) -> Iterator[tuple[str, str | None]]:
+    """The implementations and the first parent of each, in the order of a state dict."""
+    return ((name, parent) for name, parent, begins in _walk(ir) if begins)
+
+
+def _walk(ir: Tree) -> Iterator[tuple[str, str | None, bool]]:
+    """Each implementation, under its first parent, as it begins and as it ends."""
+    seen = {ir.root}
+    stack: list[tuple[str, str | None, Iterator[str]]] = [(ir.root, None, _children(ir, ir.root))]
+    yield ir.root, None, True
+    while stack:
+        name, parent, children = stack[-1]
+        child = next((each for each in children if each not in seen), None)
+        if child is None:
+            stack.pop()
+            yield name, parent, False
+        else:
+            seen.add(child)
+            stack.append((child, name, _children(ir, child)))
+            yield child, name, True
+
+
+def _children(ir: Tree, name: str) -> Iterator[str]:
+    return iter((ir[name].children or {}).values())

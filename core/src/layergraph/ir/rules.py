@@ -8,9 +8,9 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Iterator, Mapping
-from typing import Any
+from contextlib import suppress
 
-from layergraph.errors import InvalidIrError, Place, Problem
+from layergraph.errors import MAX_PROBLEMS, InvalidIrError, Place, Problem, brief
 from layergraph.ir.dictionary import EDGE_FIELDS, IMPLEMENTATION_FIELDS, NODE_FIELDS
 from layergraph.ir.graph import (
     FUNCTION,
@@ -28,10 +28,28 @@ from layergraph.ir.graph import (
 from layergraph.ir.hierarchy import Ancestry
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.names import is_argument_name
-from layergraph.ir.values import ATOMS, Record, Ref, Symbol, Value, is_key, parts, refs
+from layergraph.ir.regions import check_regions
+from layergraph.ir.values import (
+    ATOMS,
+    MAX_INTEGER_BITS,
+    MAX_NUMBER_KEYS,
+    Record,
+    Ref,
+    Symbol,
+    Value,
+    is_key,
+    parts,
+    refs,
+)
 
 MAX_NESTING = 100
 """How deep values may be nested: more than any call of a torch function needs."""
+
+MAX_DIMENSIONS = 64
+"""How many dimensions a tensor may have: as many as torch computes with."""
+
+# Torch counts in numbers of 64 bits.
+_SIZES = range(2**63)
 
 
 def check(ir: Implementations) -> None:
@@ -54,29 +72,32 @@ def check_attributes(ir: Implementations) -> None:
         InvalidIrError: with every broken rule that was found.
     """
     problems = _Problems()
-    for name, implementation in ir.items():
-        _check_said(problems, name, implementation)
+    with suppress(_EnoughError):
+        for name, implementation in ir.items():
+            _check_said(problems, name, implementation)
     if problems.found:
         raise InvalidIrError(problems.found)
 
 
 def find_problems(ir: Implementations) -> list[Problem]:
-    """Every rule that an IR breaks, in the order of the IR; empty for a valid one.
+    """The rules that an IR breaks, in the order of the IR; empty for a valid one.
 
-    Rules about the whole are looked at only where the parts are in order.
+    Rules about the whole are looked at only where the parts are in order. The search ends at
+    ``MAX_PROBLEMS``.
     """
     problems = _Problems()
-    for name, implementation in ir.items():
-        if _check_said(problems, name, implementation):
-            _check_graphs_fields(problems, implementation)
-    if not problems.found:
-        for implementation in ir.values():
-            for place, graph in _places(implementation):
-                _check_graph(problems, place, graph)
-            _check_differences(problems, implementation)
-        _check_hierarchy(problems, ir)
-    if not problems.found:
-        _check_calls(problems, ir)
+    with suppress(_EnoughError):
+        for name, implementation in ir.items():
+            if _check_said(problems, name, implementation):
+                _check_graphs_fields(problems, implementation)
+        if not problems.found:
+            for implementation in ir.values():
+                for place, graph in _places(implementation):
+                    _check_graph(problems, place, graph)
+                _check_differences(problems, implementation)
+            _check_hierarchy(problems, ir)
+        if not problems.found:
+            _check_calls(problems, ir)
     return problems.found
 
 
@@ -86,6 +107,10 @@ _Where = Place | tuple[Place, str, object]
 _WHOLE = Place("the IR")
 
 
+class _EnoughError(Exception):
+    """There are as many problems as anybody reads."""
+
+
 class _Problems:
     def __init__(self) -> None:
         self.found: list[Problem] = []
@@ -93,6 +118,8 @@ class _Problems:
     def add(self, where: _Where, message: str, remedy: str) -> None:
         place = where if isinstance(where, Place) else where[0].at(*where[1:])
         self.found.append(Problem(place, message, remedy))
+        if len(self.found) >= MAX_PROBLEMS:
+            raise _EnoughError
 
     def expect(
         self, where: _Where, what: str, value: object, kind: type | tuple[type, ...]
@@ -104,7 +131,7 @@ class _Problems:
         if type(value) in kinds:
             return True
         wanted = " or ".join(each.__name__ for each in kinds)
-        self.add(where, f"its {what} is {value!r}", f"{what} must be of type {wanted}")
+        self.add(where, f"its {what} is {brief(value)}", f"{what} must be of type {wanted}")
         return False
 
     def wrong_fields(self, where: _Where, entry: object, fields: _Fields) -> list[str]:
@@ -224,7 +251,7 @@ def _check_children(problems: _Problems, place: Place, children: Mapping[str, st
         if type(child) is not str or type(target) is not str or not all(child.split(".")):
             problems.add(
                 place,
-                f"its child {child!r}: {target!r} is no name and implementation",
+                f"its child {brief(child)}: {brief(target)} is no name and implementation",
                 "name children by non-empty strings, joined by dots",
             )
 
@@ -245,14 +272,14 @@ def _check_data(
         if type(key) is not str or key in fields:
             problems.add(
                 place,
-                f"it has an attribute named {key!r}",
+                f"it has an attribute named {brief(key)}",
                 f"choose a string that is none of {', '.join(fields)}",
             )
         _check_value(problems, place, "attribute", key, value)
 
 
 # What is sound, whatever its value.
-_SOUND = ATOMS - {Ref, Symbol}
+_SOUND = ATOMS - {Ref, Symbol, int}
 
 
 def _check_value(
@@ -263,21 +290,43 @@ def _check_value(
     stack = [(value, 0)]
     while stack:
         item, depth = stack.pop()
+        if type(item) is int:
+            if not _is_short(item):
+                problems.add(
+                    place,
+                    f"its {what} {which!r} holds an integer of {item.bit_length()} bits",
+                    f"use integers of up to {MAX_INTEGER_BITS} bits",
+                )
+            continue
         inside = parts(item)
         if not _is_sound(item) or (type(item) is Ref and what != "argument"):
             problems.add(
                 place,
-                f"its {what} {which!r} holds {item!r}, a {type(item).__name__}",
+                f"its {what} {which!r} holds {brief(item)}, a {type(item).__name__}",
                 "use plain values: numbers, strings, None, lists, tuples, dicts, slices",
             )
         elif inside is None:
             continue
+        elif type(item) is dict and sum(type(key) is not str for key in item) > MAX_NUMBER_KEYS:
+            problems.add(
+                place,
+                f"its {what} {which!r} holds a dict with {len(item)} keys, most of them no strings",
+                f"use strings as keys, or up to {MAX_NUMBER_KEYS} others",
+            )
         elif depth == MAX_NESTING:
             message = f"its {what} {which!r} is nested too deeply"
             problems.add(place, message, f"nest {MAX_NESTING} deep")
             return
         else:
             stack += [(each, depth + 1) for each in inside if type(each) not in _SOUND]
+
+
+def _is_short(number: int) -> bool:
+    return -_EASY <= number <= _EASY or number.bit_length() <= MAX_INTEGER_BITS
+
+
+# Most numbers are small, and a comparison takes less time than a call.
+_EASY = 2**53
 
 
 def _is_sound(item: Value) -> bool:
@@ -291,8 +340,14 @@ def _is_sound(item: Value) -> bool:
         named = type(item.type) is str and type(item.fields) is dict
         return named and all(type(name) is str for name in item.fields)
     if kind is dict:
-        return all(map(is_key, item))
+        return all(map(_is_key, item))
     return kind in ATOMS or kind in (list, tuple, slice)
+
+
+def _is_key(key: Value) -> bool:
+    return is_key(key) and all(
+        type(each) is not int or _is_short(each) for each in (key if type(key) is tuple else (key,))
+    )
 
 
 def _check_tensor(
@@ -306,14 +361,16 @@ def _check_tensor(
     for what, sizes in (("shape", shape), ("stride", spec.stride)):
         if what not in wrong:
             for size in sizes or ():
-                if type(size) is not int or size < 0:
-                    problems.add(
-                        place, f"its {what} is {sizes!r}", "give numbers that are not negative"
-                    )
+                if type(size) is not int or size not in _SIZES:
+                    remedy = "give numbers of 63 bits that are not negative"
+                    problems.add(place, f"its {what} is {brief(sizes)}", remedy)
                     break
+            if sizes and len(sizes) > MAX_DIMENSIONS:
+                remedy = f"torch computes with {MAX_DIMENSIONS} dimensions at most"
+                problems.add(place, f"its {what} has {len(sizes)} dimensions", remedy)
     if spec.kind not in (None, "parameter", "buffer", "constant"):
         problems.add(
-            place, f"its kind is {spec.kind!r}", "the kinds are parameter, buffer and constant"
+            place, f"its kind is {brief(spec.kind)}", "the kinds are parameter, buffer and constant"
         )
     if owner.type == MODULE and (spec.kind is None or (shape is None and spec.tied is None)):
         problems.add(
@@ -335,7 +392,7 @@ def _check_node_fields(problems: _Problems, place: _Where, key: object, node: No
     if "kwargs" not in wrong and node.kwargs:
         for name, arg in node.kwargs.items():
             if type(name) is not str or not is_argument_name(name):
-                problems.add(place, f"it has an argument named {name!r}", "use an identifier")
+                problems.add(place, f"it has an argument named {brief(name)}", "use an identifier")
             _check_value(problems, place, "argument", name, arg)
     if "data" not in wrong and node.data:
         _check_data(problems, place, node.data, NODE_FIELDS)
@@ -379,6 +436,8 @@ def _check_graph(problems: _Problems, place: Place, graph: Graph) -> None:
     for node in graph.nodes.values():
         _check_arguments(problems, (place, "node", node.name), graph, node, reads[node.name])
     _check_cycles(problems, place, graph)
+    for name, message, remedy in check_regions(graph):
+        problems.add((place, "node", name), message, remedy)
 
 
 def _check_differences(problems: _Problems, implementation: Implementation) -> None:
@@ -557,7 +616,7 @@ def _check_calls(problems: _Problems, ir: Implementations) -> None:
                 taken = parameters.get(callee.name, [])
                 count = len(arguments[node.name])
                 if taken and not any(_fits(node, count, each) for each in taken):
-                    takes = " or ".join(", ".join(each) or "none" for each in taken)
+                    takes = " or ".join(map(_listed, taken))
                     problems.add(
                         place, f"its arguments do not fit {callee.name!r}", f"give it {takes}"
                     )
@@ -577,7 +636,7 @@ def _check_callee(
             f"its type is {node.type!r}, but {callee.name!r} is of type {callee.type!r}",
             "give both the same type",
         )
-    if not ancestry.path(implementation.name, callee.name):
+    if not ancestry.contains(implementation.name, callee.name):
         problems.add(
             place,
             f"it calls {callee.name!r}, which is not among what {implementation.name!r} contains",
@@ -586,5 +645,16 @@ def _check_callee(
 
 
 def _fits(node: Node, count: int, parameters: list[str]) -> bool:
-    given: list[Any] = [*parameters[:count], *node.kwargs]
-    return count <= len(parameters) and sorted(given) == sorted(parameters)
+    if count + len(node.kwargs) != len(parameters):
+        return False
+    return sorted(parameters[count:]) == sorted(node.kwargs)
+
+
+def _listed(parameters: list[str]) -> str:
+    shown = ", ".join(parameters[:_SHOWN]) or "none"
+    rest = len(parameters) - _SHOWN
+    return shown if rest <= 0 else f"{shown} and {rest} more"
+
+
+# So many names tell which ones are meant.
+_SHOWN = 20

@@ -9,16 +9,16 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-from layergraph.errors import BuildError, LayergraphError, Place, PluginError, first_line
+from layergraph.errors import BuildError, LayergraphError, Place, PluginError, brief, first_line
 from layergraph.functions import Functions
 from layergraph.ir import MODULE, STATE, Graph, Implementation, Ir, Node, TensorSpec
-from layergraph.ir.hierarchy import Ancestry
+from layergraph.ir.hierarchy import Ancestry, post_order, pre_order
 from layergraph.ir.names import is_attribute_path
 from layergraph.ir2torch.composite import Composite, Holder, descend, find, find_module, taken_names
 from layergraph.ir2torch.fills import PutOffFills
 from layergraph.ir2torch.graph import fx_graph
-from layergraph.ir2torch.surroundings import OnDevice, Surrounding, layer_of
-from layergraph.ir2torch.tree import owner_of, place, post_order, pre_order
+from layergraph.ir2torch.surroundings import OnDevice, Retrying, Surrounding, layer_of
+from layergraph.ir2torch.tree import owner_of, place
 from layergraph.plugins import HookFailure, Hooks, distribution_for
 from layergraph.state import (
     all_tensors,
@@ -60,7 +60,7 @@ class Builder:
         device: torch.device,
         *,
         weights_follow: bool,
-        around: Surrounding | None = None,
+        around: Retrying | None = None,
         graphs: bool = True,
     ) -> None:
         self._ir = ir
@@ -133,26 +133,25 @@ class Builder:
         self, implementation: Implementation, children: Mapping[str, nn.Module], where: Place
     ) -> nn.Module | None:
         layer = layer_of(implementation)
-        entered = [each.around(layer) for each in self._surroundings]
-        try:
-            with ExitStack() as stack:
-                for each in entered:
-                    if each is not None:
-                        stack.enter_context(each)
-                module: nn.Module | None = self._hooks.ask.ir_to_torch(
-                    implementation=implementation, children=children
-                )
-        except LayergraphError:
-            raise
-        except Exception as raised:
-            error = raised.error if isinstance(raised, HookFailure) else raised
-            if not isinstance(error, Exception):
-                raise PluginError(f"{where}: {raised}") from error
-            attributes = ", ".join(f"{key}={value!r}" for key, value in implementation.data.items())
-            raise BuildError(
-                f"{where}: the handler for {implementation.type!r} refused ({attributes}): "
-                f"{type(error).__name__}: {first_line(error)}; correct the attributes"
-            ) from error
+        while True:
+            try:
+                module = self._asked(implementation, children, layer)
+            except LayergraphError:
+                raise
+            except Exception as raised:
+                error = raised.error if isinstance(raised, HookFailure) else raised
+                if not isinstance(error, Exception):
+                    raise PluginError(f"{where}: {raised}") from error
+                if self._around is not None and not self._around.accepts(None):
+                    continue
+                said = implementation.data.items()
+                attributes = ", ".join(f"{key}={brief(value)}" for key, value in said)
+                raise BuildError(
+                    f"{where}: the handler for {implementation.type!r} refused ({attributes}): "
+                    f"{type(error).__name__}: {first_line(error)}; correct the attributes"
+                ) from error
+            if self._around is None or self._around.accepts(module):
+                break
         if module is not None:
             others = (each for each in children.values() if each is module)
             self._given.setdefault(id(module), (where, module))
@@ -162,6 +161,19 @@ class Builder:
                     "make a new one each time that it is asked"
                 )
         return module
+
+    def _asked(
+        self, implementation: Implementation, children: Mapping[str, nn.Module], layer: object
+    ) -> nn.Module | None:
+        entered = [each.around(layer) for each in self._surroundings]
+        with ExitStack() as stack:
+            for each in entered:
+                if each is not None:
+                    stack.enter_context(each)
+            module: nn.Module | None = self._hooks.ask.ir_to_torch(
+                implementation=implementation, children=children
+            )
+            return module
 
     @functools.cached_property
     def _surroundings(self) -> list[Surrounding]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # What builds is imported when it is first needed.
     from layergraph.ir2torch.build import Builder
     from layergraph.ir2torch.load import Key
     from layergraph.ir2torch.skeleton import Skeleton
-    from layergraph.ir2torch.surroundings import Surrounding
+    from layergraph.ir2torch.surroundings import Retrying
     from layergraph.plugins.explanation import Explanation
 
 Device = torch.device | str | int | None
@@ -107,7 +107,7 @@ class Ir2Torch(Registry):
 
         return explained(subject, self.hooks, self._own)
 
-    def skeleton(self, ir: Ir, around: Surrounding | None = None) -> Skeleton:
+    def skeleton(self, ir: Ir, around: Retrying | None = None) -> Skeleton:
         """Build the model that an IR describes on the meta device, for tensors that are there.
 
         Args:
@@ -144,7 +144,7 @@ class Ir2Torch(Registry):
         device: torch.device,
         *,
         weights_follow: bool,
-        around: Surrounding | None = None,
+        around: Retrying | None = None,
         graphs: bool = True,
     ) -> tuple[Builder, nn.Module, list[Key]]:
         from layergraph.functions import Functions

@@ -22,6 +22,17 @@ class Surrounding(Protocol):
         """
 
 
+class Retrying(Surrounding, Protocol):
+    """Something that handlers run in, and may have to run in twice."""
+
+    def accepts(self, module: object, /) -> bool:
+        """Whether a layer can stay as it was made; if not, the handler runs once more.
+
+        Args:
+            module: the layer; None if the handler failed.
+        """
+
+
 class OnDevice:
     """Makes tensors on a device that is not the default one."""
 

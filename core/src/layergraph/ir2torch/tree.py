@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from torch import nn
 
 from layergraph.errors import BuildError, Place
@@ -12,44 +10,13 @@ from layergraph.ir import Ir
 
 def owner_of(ir: Ir, key: str) -> tuple[str, str]:
     """The implementation that a state-dict key belongs to, and the rest of the key."""
-    path, _, rest = key.rpartition(".")
-    while path:
-        if path in ir and path != ir.root:
-            return path, rest
-        path, _, last = path.rpartition(".")
-        rest = f"{last}.{rest}"
-    return ir.root, rest
-
-
-def post_order(ir: Ir) -> Iterator[str]:
-    """The implementations, children before their parents; each once."""
-    return (name for name, _, begins in _walk(ir) if not begins)
-
-
-def pre_order(ir: Ir) -> Iterator[tuple[str, str | None]]:
-    """The implementations and the first parent of each, in the order of a state dict."""
-    return ((name, parent) for name, parent, begins in _walk(ir) if begins)
-
-
-def _walk(ir: Ir) -> Iterator[tuple[str, str | None, bool]]:
-    """Each implementation, under its first parent, as it begins and as it ends."""
-    seen = {ir.root}
-    stack: list[tuple[str, str | None, Iterator[str]]] = [(ir.root, None, _children(ir, ir.root))]
-    yield ir.root, None, True
-    while stack:
-        name, parent, children = stack[-1]
-        child = next((each for each in children if each not in seen), None)
-        if child is None:
-            stack.pop()
-            yield name, parent, False
-        else:
-            seen.add(child)
-            stack.append((child, name, _children(ir, child)))
-            yield child, name, True
-
-
-def _children(ir: Ir, name: str) -> Iterator[str]:
-    return iter((ir[name].children or {}).values())
+    end = key.rfind(".")
+    while end > 0:
+        # Text is taken apart only where there is something of that name.
+        if key[:end] in ir and key[:end] != ir.root:
+            return key[:end], key[end + 1 :]
+        end = key.rfind(".", 0, end)
+    return ir.root, key
 
 
 def place(parent: nn.Module, path: str, child: nn.Module, where: Place) -> None:

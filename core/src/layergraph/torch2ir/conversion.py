@@ -21,6 +21,7 @@ from layergraph.errors import (
 )
 from layergraph.functions import Functions
 from layergraph.ir import ROOT, Implementation, Ir, TensorSpec, check_attributes
+from layergraph.ir.regions import check_regions
 from layergraph.plugins import HookFailure, Hooks
 from layergraph.state import Memory, UnrunnableError, describe
 from layergraph.torch2ir.calls import Trace
@@ -121,7 +122,16 @@ def _converted(
     if found:
         raise unsupported(found)
     check_attributes(ir)
+    _refuse_leaks(ir)
     return ir
+
+
+def _refuse_leaks(ir: Ir) -> None:
+    """Refuse a model that leaves its caller in another mode of torch."""
+    for each in ir.values():
+        for graph in each.graphs:
+            for node, message, remedy in check_regions(graph):
+                raise CaptureError(f"in {each.name!r}, node {node!r}: {message}; {remedy}")
 
 
 def _with_all(

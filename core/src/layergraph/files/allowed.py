@@ -1,0 +1,73 @@
+"""Which functions of torch a file may call: those that check what they are given.
+
+A graph names functions of torch, and operations that these consist of. What torch documents looks
+at its arguments first. What torch calls by itself, after such a look, does not: it takes indices,
+sizes and packed weights for what they claim to be, and so reads and writes where it is told to.
+Such operations go by a few conventions, which are the rules here; what captured models call is
+beside them. Functions of plugins are the plugins' own affair.
+
+An IR in memory may call more: whoever captures a model runs its code anyway.
+"""
+
+from __future__ import annotations
+
+from layergraph.ir import Node
+
+# A name with one of these words in it is a step of something else: of computing gradients, of the
+# kernels of one library, of what lies in memory in a way of its own; or makes memory longer than
+# what was written there.
+_WORDS = frozenset(
+    "backward cudnn double fbgemm jvp miopen mkldnn mps nested overrideable packed qparams "
+    "quantized resize sparse unsafe".split()
+)
+
+# Names that have such a word and are documented, or that models are made of when they are exported.
+_EXCEPTIONS = frozenset(
+    "__and__ __iand__ __ilshift__ __ior__ __irshift__ __ixor__ __lshift__ __or__ __rshift__ "
+    "__xor__ _adaptive_avg_pool2d _adaptive_avg_pool3d _assert_async _assert_scalar "
+    "_assert_tensor_metadata _cdist_forward _conj _conj_physical _convolution _embedding_bag "
+    "_fft_c2c _fft_c2r _fft_r2c _functional_assert_async _functional_assert_scalar "
+    "_local_scalar_dense _log_softmax _native_batch_norm_legit "
+    "_native_batch_norm_legit_functional _native_batch_norm_legit_no_training "
+    "_pad_circular _pad_enum _pdist_forward _prelu_kernel _safe_softmax "
+    "_scaled_dot_product_attention_math _scaled_dot_product_flash_attention_for_cpu "
+    "_shape_as_tensor _softmax _stack _to_copy _trilinear _unsafe_view _upsample_bicubic2d_aa "
+    "_upsample_bilinear2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d "
+    "_upsample_nearest_exact3d _weight_norm _weight_norm_interface _assert unsafe_chunk "
+    "unsafe_split unsafe_split_with_sizes double is_sparse is_sparse_csr is_nested is_mkldnn "
+    "is_quantized is_mps sparse_dim sparse_mask to_mkldnn to_sparse".split()
+)
+
+# They give out memory or handles, or are builtins of another language.
+_NAMES = frozenset(
+    "dict embedding_renorm embedding_renorm_ from_file get_gradients grad items keys popitem "
+    "segment_reduce set set_ shallow_copy_data shallow_copy_data_ sorted".split()
+)
+
+# With these, functions skip their checks, or take an address.
+_ARGUMENTS = frozenset({"cdata", "check_invariants", "unsafe"})
+
+
+def may_call(node: Node) -> bool:
+    """Whether a file may have a function node."""
+    package, _, rest = node.implementation.partition(".")
+    if package != "torch":
+        return True
+    if rest.startswith("ops."):
+        # Of torch.ops.aten.add.Tensor, add is the operation and Tensor one of its forms.
+        _, name, form = [*rest.split(".", 3)[1:], "", ""][:3]
+        if "out" in form.split("_"):
+            return False
+    else:
+        name = rest.rpartition(".")[2]
+    return _is_checked(name) and _ARGUMENTS.isdisjoint(node.kwargs)
+
+
+def _is_checked(name: str) -> bool:
+    if name in _EXCEPTIONS:
+        return True
+    words = name.strip("_").split("_")
+    is_method = name.startswith("__") and name.endswith("__")
+    if not name or name in _NAMES or (name.startswith("_") and not is_method):
+        return False
+    return _WORDS.isdisjoint(words)

@@ -1,0 +1,115 @@
+"""Whether the regions of a graph are balanced: each that begins ends, inside the one around it.
+
+What runs a graph in other modes than its caller's must not leave them behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from layergraph.ir.graph import FUNCTION, Graph, Node
+from layergraph.ir.values import Ref
+
+_GRADIENTS = "layergraph.set_grad_enabled"
+_ENTER = "layergraph.enter_autocast"
+_EXIT = "layergraph.exit_autocast"
+_REGIONS = frozenset({_GRADIENTS, _ENTER, _EXIT})
+
+_Found = tuple[str, str, str]  # the name of a node, what is wrong with it, what to do about it
+
+
+def check_regions(graph: Graph) -> Iterator[_Found]:
+    """What is wrong with the nodes of a graph that begin and end regions."""
+    if _REGIONS.isdisjoint([node.implementation for node in graph.nodes.values()]):
+        return
+    nodes = {
+        node.name: node
+        for node in graph.in_execution_order()
+        if node.type == FUNCTION and node.implementation in _REGIONS
+    }
+    if nodes:
+        yield from _Walk(graph, nodes).problems()
+
+
+@dataclass(slots=True)
+class _Region:
+    """A region that has begun.
+
+    Attributes:
+        name: the node that began it.
+        kind: the function that began it.
+        mode: what that was given first.
+        is_ended_by_name: whether a later node is given its value, to end it. Gradients that were
+            switched off are also on again where they are switched on.
+    """
+
+    name: str
+    kind: str
+    mode: object
+    is_ended_by_name: bool
+
+
+class _Walk:
+    def __init__(self, graph: Graph, nodes: dict[str, Node]) -> None:
+        self._nodes = nodes
+        self._arguments = graph.arguments()
+        self._open: list[_Region] = []
+        self._ended = {given for name in nodes if (given := self._region_of(name)) is not None}
+
+    def problems(self) -> Iterator[_Found]:
+        for name, node in self._nodes.items():
+            given = self._region_of(name)
+            if given is not None:
+                yield from self._end(name, given)
+            elif node.implementation == _EXIT:
+                message = f"{node.implementation!r} ends no region here"
+                yield name, message, "give it what the node gave that began the region"
+            else:
+                self._begin(name, node)
+        for region in self._open:
+            message = f"the region that {region.kind!r} begins here does not end"
+            yield (
+                region.name,
+                message,
+                "add the node that ends it; in the code of a model, use a with statement",
+            )
+
+    def _given(self, name: str) -> tuple[object, ...]:
+        return (*self._arguments[name], *self._nodes[name].kwargs.values())
+
+    def _region_of(self, name: str) -> str | None:
+        """The node that began the region which a node ends; None if it ends none by name."""
+        given = self._given(name)
+        if len(given) != 1 or type(given[0]) is not Ref:
+            return None
+        begins = self._nodes.get(given[0].node)
+        kind = _ENTER if self._nodes[name].implementation == _EXIT else _GRADIENTS
+        fits = begins is not None and begins.implementation == kind
+        return given[0].node if fits and self._nodes[name].implementation != _ENTER else None
+
+    def _begin(self, name: str, node: Node) -> None:
+        mode = next(iter(self._given(name)), None)
+        is_named = name in self._ended
+        last = self._open[-1] if self._open else None
+        goes_on = last is not None and last.kind == _GRADIENTS and not last.is_ended_by_name
+        if goes_on and node.implementation == _GRADIENTS and not is_named:
+            # Both are called as functions, so that the one says what the other said before.
+            if self._open[-1].mode != mode:
+                self._open.pop()
+            return
+        self._open.append(_Region(name, node.implementation, mode, is_named))
+
+    def _end(self, name: str, begun: str) -> Iterator[_Found]:
+        # What was switched inside ends with the region; two such never follow one another.
+        last = self._open[-1] if self._open else None
+        if last is not None and last.kind == _GRADIENTS and not last.is_ended_by_name:
+            self._open.pop()
+        if self._open and self._open[-1].name == begun:
+            self._open.pop()
+        elif any(region.name == begun for region in self._open):
+            inner = self._open[-1].name
+            yield name, f"it ends a region in which {inner!r} goes on", "end that one first"
+            self._open = [region for region in self._open if region.name != begun]
+        else:
+            yield name, f"the region of {begun!r} is not open here", "end each region once"
