@@ -17,10 +17,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import fx, nn
-from torch.fx.graph import PythonCode
+from torch.fx.graph import CodeGen, PythonCode
 from torch.package.package_exporter import PackageExporter
 
 from layergraph.errors import BuildError
+from layergraph.ir2torch.code_check import compiled_forward
+from layergraph.ir2torch.codegen import generated_code
 from layergraph.ir2torch.stored import StoredGraph, restored, stored
 from layergraph.regions import REGIONS, ending
 
@@ -175,13 +177,26 @@ class Composite(Holder, fx.GraphModule):
             self.__class__ = type(fx.GraphModule.__new__(Composite))
             type(self).__name__ = "Composite"
             self._make_findable()
-        with self._written():
+        code = self._written() if _has_usual_code(self.graph) else self._written_by_user()
+        cls: Any = type(self)
+        if self.__dict__.get("evaluation") is not None:
+            cls.forward = _ForwardByMode(cls.forward)
+        return code
+
+    def _written(self) -> PythonCode:
+        code = generated_code(self.graph)
+        cls: Any = type(self)
+        cls.forward = compiled_forward(code, self.graph._co_fields)
+        self._code, self._lineno_map, self._prologue_start = code.source, code.nodes_of_lines, 1
+        return PythonCode(code.source, code.globals, code.nodes_of_lines, 1)
+
+    def _written_by_user(self) -> PythonCode:
+        """Let torch.fx write and run the code, where the user has set how: it is the user's own."""
+        with self._inside_regions():
             code = super().recompile()
         cls: Any = type(self)
         # That of GraphModule takes two more frames of Python's stack for each level of a model.
         del cls.__call__
-        if self.__dict__.get("evaluation") is not None:
-            cls.forward = _ForwardByMode(cls.forward)
         return code
 
     def _refer_back_weakly(self, graph: Any) -> None:
@@ -192,8 +207,8 @@ class Composite(Holder, fx.GraphModule):
 
         graph.owning_module = weakref.proxy(self, disown)
 
-    def _written(self) -> AbstractContextManager[Any]:
-        """How the code is written: inside a ``with`` statement if it has regions to end."""
+    def _inside_regions(self) -> AbstractContextManager[Any]:
+        """Have the code written inside a ``with`` statement if it has regions to end."""
         graph = self.graph
         if not any(node.op == "call_function" and node.target in REGIONS for node in graph.nodes):
             return nullcontext()
@@ -239,6 +254,11 @@ class Composite(Holder, fx.GraphModule):
     def _graphs(self) -> list[Any]:
         both = [self] if self.evaluation is None else [self, self.evaluation]
         return [vars(each).get("_graph", each._source) for each in both]
+
+
+def _has_usual_code(graph: fx.Graph) -> bool:
+    codegen = graph._codegen
+    return type(codegen) is CodeGen and codegen._body_transformer is None
 
 
 class _Child:

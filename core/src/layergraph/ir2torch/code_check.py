@@ -1,0 +1,132 @@
+"""The one place where generated code is executed, if it consists of a few forms."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any
+
+from torch.fx.graph_module import _loader
+
+from layergraph.errors import BuildError
+from layergraph.ir2torch.codegen import GeneratedCode
+
+# No form here defines, imports, repeats, catches, unpacks or formats anything.
+_FORMS = frozenset(
+    {
+        *(ast.Module, ast.FunctionDef, ast.arguments, ast.arg, ast.With, ast.withitem),
+        *(ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Pass),
+        *(ast.Constant, ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.Load, ast.Store),
+        *(ast.Tuple, ast.List, ast.Dict, ast.Call, ast.keyword),
+        *(ast.UnaryOp, ast.BinOp, ast.Compare),
+        *ast.unaryop.__subclasses__(),
+        *ast.operator.__subclasses__(),
+        *ast.cmpop.__subclasses__(),
+    }
+)
+
+
+def compiled_forward(code: GeneratedCode, co_fields: dict[str, Any]) -> Callable[..., Any]:
+    """The function that generated code defines.
+
+    Args:
+        code: the code.
+        co_fields: what the graph says of the file that its code is shown as.
+
+    Raises:
+        BuildError: the code has a form that no graph needs.
+    """
+    tree = checked_tree(code)
+    # Tracebacks and torch.jit.script look the text up under this name.
+    name = _loader.cache(code.source, code.globals, co_fields)
+    scope = dict(code.globals)
+    exec(compile(tree, name, "exec", dont_inherit=True), scope)  # noqa: S102
+    forward: Callable[..., Any] = scope["forward"]
+    return forward
+
+
+def checked_tree(code: GeneratedCode) -> ast.Module:
+    """The syntax tree of generated code.
+
+    Raises:
+        BuildError: the code has a form that no graph needs.
+    """
+    try:
+        tree = ast.parse(code.source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise BuildError(
+            f"a graph cannot be written as Python: {error}; correct the names in it"
+        ) from None
+    _Check(code).module(tree)
+    return tree
+
+
+class _Check:
+    def __init__(self, code: GeneratedCode) -> None:
+        self._code = code
+        self._getattr = next((name for name, each in code.globals.items() if each is getattr), None)
+
+    def module(self, tree: ast.Module) -> None:
+        forward = tree.body[0]
+        if len(tree.body) != 1 or not isinstance(forward, ast.FunctionDef):
+            self._refuse(forward)
+        elif forward.name != "forward" or forward.decorator_list:
+            self._refuse(forward)
+        known = {*self._code.globals}
+        used: list[ast.Name] = []
+        for node in ast.walk(tree):
+            if type(node) not in _FORMS:
+                self._refuse(node)
+            elif type(node) is ast.Name:
+                if type(node.ctx) is ast.Load:
+                    used.append(node)
+                elif node.id in self._code.globals:
+                    self._refuse(node)
+                else:
+                    known.add(node.id)
+            elif type(node) is ast.arg:
+                known.add(node.arg)
+            elif type(node) is ast.Attribute:
+                if node.attr not in self._code.attributes:
+                    self._refuse(node)
+            elif type(node) is ast.Call:
+                self._call(node)
+            elif type(node) is ast.FunctionDef and node is not forward:
+                self._refuse(node)
+            elif type(node) is ast.With:
+                self._region(node)
+        for name in used:
+            if name.id not in known:
+                self._refuse(name)
+
+    def _call(self, node: ast.Call) -> None:
+        called = node.func
+        if isinstance(called, ast.Attribute):
+            return
+        if not isinstance(called, ast.Call):
+            if not isinstance(called, ast.Name) or called.id not in self._code.globals:
+                self._refuse(node)
+            elif called.id == self._getattr:
+                self._attribute(node)
+        elif not isinstance(called.func, ast.Name) or called.func.id != self._getattr:
+            self._refuse(node)
+
+    def _attribute(self, node: ast.Call) -> None:
+        """What is read by ``getattr`` has to be an attribute that a graph names."""
+        name = node.args[1] if len(node.args) > 1 else None
+        if not isinstance(name, ast.Constant) or name.value not in self._code.attributes:
+            self._refuse(node)
+
+    def _region(self, node: ast.With) -> None:
+        entered = node.items[0].context_expr
+        called = entered.func if isinstance(entered, ast.Call) else None
+        if not isinstance(called, ast.Attribute) or called.attr != "_ending_regions":
+            self._refuse(node)
+
+    def _refuse(self, node: ast.AST) -> None:
+        line = getattr(node, "lineno", 1)
+        text = self._code.source.splitlines()[line - 1].strip()
+        raise BuildError(
+            f"the code of a graph holds a {type(node).__name__} that no graph needs, in line "
+            f"{line}: {text[:200]!a}; correct the names in the graph"
+        )
