@@ -21,6 +21,7 @@ from torch.fx.graph import inplace_methods, magic_methods
 
 from layergraph.ir.names import Namer
 from layergraph.regions import REGIONS
+from layergraph.symbols import NAMED
 
 _INDENT = "    "
 # Larger ones have no literal in TorchScript, and take long to print and to parse.
@@ -254,12 +255,11 @@ def _is_spellable(name: object) -> bool:
 
 
 _paths: dict[Any, str] = {}
-_CONSTANTS = (torch.dtype, torch.layout, torch.memory_format)
 
 
 def _path_in_torch(value: Any) -> str | None:
     """Where in torch an object is to be found; None if nowhere."""
-    if isinstance(value, _CONSTANTS):
+    if isinstance(value, NAMED):
         return _resolved(value, [str(value).removeprefix("torch.")])
     if not callable(value):
         return None

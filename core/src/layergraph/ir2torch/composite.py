@@ -13,7 +13,7 @@ import textwrap
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import fx, nn
@@ -72,7 +72,7 @@ class Holder(nn.Module):
     But casting the model leaves them as they are, as it did in the original.
     """
 
-    _uncast: frozenset[str] = frozenset()
+    _uncast = frozenset[str]()
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Holder:
         before = {name: self._buffers[name] for name in self._uncast & self._buffers.keys()}
@@ -101,10 +101,12 @@ class Composite(Holder, fx.GraphModule):
             on the children and tensors of this module.
     """
 
-    evaluation: Composite | None
-    _aliases: dict[str, str]
     # What the code of the class was made from, if that is no graph of an instance.
-    _source: ClassVar[fx.Graph | None] = None
+    _source = None
+    if TYPE_CHECKING:  # torch.jit.script reads annotations, and knows only its own types.
+        evaluation: Composite | None
+        _aliases: dict[str, str]
+        _source: ClassVar[fx.Graph | None]
 
     def __init__(
         self,
