@@ -36,8 +36,19 @@ def _is_the_same(value: object, expected: object) -> bool:
     """Whether two plain values are alike in kind too: 1, 1.0 and True compute different things."""
     if value is expected:
         return True
+    # While a model is compiled or exported, a number may be a symbol, which asking makes a guard.
+    if type(expected) is bool and isinstance(value, bool | torch.SymBool):
+        return (True if value else False) is expected  # noqa: SIM210
+    if type(expected) is int and isinstance(value, torch.SymInt):
+        return bool(value == expected)
+    if type(expected) is float and isinstance(value, torch.SymFloat):
+        return bool(value == expected)
     if type(value) is type(expected) and type(value) in _SIMPLE:
         return value == expected
+    for kind in (list, tuple):
+        if isinstance(value, kind) and type(expected) is kind and not hasattr(value, "_fields"):
+            pairs = zip(value, expected, strict=True)
+            return len(value) == len(expected) and all(_is_the_same(*each) for each in pairs)
     try:
         # As text, nan is nan, and -0.0 is not 0.0.
         return repr(lower_plain(value)) == repr(lower_plain(expected))

@@ -65,15 +65,22 @@ class _Check:
     def __init__(self, code: GeneratedCode) -> None:
         self._code = code
         self._getattr = next((name for name, each in code.globals.items() if each is getattr), None)
+        self._forward: ast.stmt | None = None
+        self._known = {*code.globals}
+        self._read: dict[str, ast.Name] = {}
+        self._rules: dict[type, Callable[[Any], None]] = {
+            ast.FunctionDef: self._function,
+            ast.arg: self._parameter,
+            ast.With: self._region,
+            ast.Name: self._name,
+            ast.Attribute: self._attribute,
+            ast.Call: self._call,
+        }
 
     def module(self, tree: ast.Module) -> None:
-        forward = tree.body[0]
-        if len(tree.body) != 1 or not isinstance(forward, ast.FunctionDef):
-            self._refuse(forward)
-        elif forward.name != "forward" or forward.decorator_list:
-            self._refuse(forward)
-        bound, attributes = self._code.globals, self._code.attributes
-        known, used = {*bound}, {}
+        self._forward = tree.body[0]
+        if len(tree.body) != 1 or not isinstance(self._forward, ast.FunctionDef):
+            self._refuse(self._forward)
         # ast.walk takes several times as long.
         stack: list[Any] = [tree]
         while stack:
@@ -84,49 +91,50 @@ class _Check:
                 continue
             if kind not in _FORMS:
                 self._refuse(node)
-            elif kind is ast.Name:
-                if type(node.ctx) is ast.Load:
-                    used[node.id] = node
-                elif node.id in bound:
-                    self._refuse(node)
-                else:
-                    known.add(node.id)
-                continue
-            elif kind is ast.Attribute:
-                if node.attr not in attributes:
-                    self._refuse(node)
-                stack.append(node.value)
-                continue
-            elif kind is ast.Constant:
-                continue
-            elif kind is ast.Call:
-                self._call(node)
-            elif kind is ast.arg:
-                if node.arg in bound:
-                    self._refuse(node)
-                known.add(node.arg)
-            elif kind is ast.With:
-                self._region(node)
-            elif kind is ast.FunctionDef and node is not forward:
-                self._refuse(node)
+            rule = self._rules.get(kind)
+            if rule is not None:
+                rule(node)
             stack += [each for each in vars(node).values() if isinstance(each, ast.AST | list)]
-        for name in used.keys() - known:
-            self._refuse(used[name])
+        for name in self._read.keys() - self._known:
+            self._refuse(self._read[name])
 
-    def _call(self, node: ast.Call) -> None:
-        called = node.func
-        if isinstance(called, ast.Attribute):
-            return
-        if not isinstance(called, ast.Call):
-            if not isinstance(called, ast.Name) or called.id not in self._code.globals:
-                self._refuse(node)
-            elif called.id == self._getattr:
-                self._attribute(node)
-        elif not isinstance(called.func, ast.Name) or called.func.id != self._getattr:
+    def _function(self, node: ast.FunctionDef) -> None:
+        if node is not self._forward or node.name != "forward" or node.decorator_list:
             self._refuse(node)
 
-    def _attribute(self, node: ast.Call) -> None:
-        """What is read by ``getattr`` has to be an attribute that a graph names."""
+    def _parameter(self, node: ast.arg) -> None:
+        if node.arg in self._code.globals:
+            self._refuse(node)
+        self._known.add(node.arg)
+
+    def _name(self, node: ast.Name) -> None:
+        if type(node.ctx) is ast.Load:
+            self._read[node.id] = node
+        elif node.id in self._code.globals:
+            self._refuse(node)
+        else:
+            self._known.add(node.id)
+
+    def _attribute(self, node: ast.Attribute) -> None:
+        if node.attr not in self._code.attributes or type(node.ctx) is not ast.Load:
+            self._refuse(node)
+
+    def _call(self, node: ast.Call) -> None:
+        """What is called is bound, or an attribute that a graph names."""
+        called = node.func
+        if isinstance(called, ast.Call):
+            if not isinstance(called.func, ast.Name) or called.func.id != self._getattr:
+                self._refuse(node)
+        elif isinstance(called, ast.Name):
+            if called.id not in self._code.globals:
+                self._refuse(node)
+            if called.id == self._getattr:
+                self._reading(node)
+        elif not isinstance(called, ast.Attribute):
+            self._refuse(node)
+
+    def _reading(self, node: ast.Call) -> None:
+        """What ``getattr`` reads is an attribute that a graph names."""
         name = node.args[1] if len(node.args) > 1 else None
         if not isinstance(name, ast.Constant) or name.value not in self._code.attributes:
             self._refuse(node)

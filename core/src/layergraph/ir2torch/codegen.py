@@ -19,6 +19,7 @@ import torch
 from torch import fx
 from torch.fx.graph import inplace_methods, magic_methods
 
+from layergraph.errors import BuildError
 from layergraph.ir.names import Namer
 from layergraph.regions import REGIONS
 from layergraph.symbols import NAMED
@@ -67,7 +68,7 @@ class _Writer:
 
     def write(self) -> GeneratedCode:
         dead = self._last_uses()
-        numbered = [
+        numbered: list[tuple[str, int | None]] = [
             (f"{line}\n", number)
             for number, node in enumerate(self._graph.nodes)
             for line in self._lines(node, dead.get(node, ()))
@@ -132,10 +133,15 @@ class _Writer:
             return [f"{name} = {self._path(_owner(args[0]), str(node.args[1]))}"]
         # Operators are written as such, which torch.jit.script wants.
         kind = _OPERATORS.get(target) if isinstance(target, _BUILTIN) else None
-        if kind is None or len(given) != kind.count("{}") or node.kwargs:
+        if kind is None:
             return [_call(name, self._object(target), given)]
+        if len(args) != kind.count("{}") or node.kwargs:
+            raise BuildError(f"{node.name!r}: operator.{target.__name__} has other operands")
         if target is operator.setitem:
-            return [kind.format(_operand(args[0]), self._index(node.args[1]), args[2]), f"{name} = None"]
+            return [
+                kind.format(_operand(args[0]), self._index(node.args[1]), args[2]),
+                f"{name} = None",
+            ]
         if target is operator.getitem:
             return [f"{name} = {kind.format(_operand(args[0]), self._index(node.args[1]))}"]
         if target.__name__ in inplace_methods:
@@ -178,7 +184,7 @@ class _Writer:
         if kind is slice:
             return f"{self._object(slice)}({self._values((value.start, value.stop, value.step))})"
         if kind is torch.device:
-            return f"{self._object(torch.device)}({ascii(str(value))})"
+            return f"{self._object(torch.device)}({str(value)!a})"
         return self._object(value)
 
     def _values(self, values: Iterable[Any]) -> str:
@@ -217,7 +223,7 @@ class _Writer:
             if _is_spellable(name):
                 owner = f"{owner}.{name}"
             else:
-                owner = f"{self._bind(getattr, 'getattr')}({owner}, {ascii(name)})"
+                owner = f"{self._bind(getattr, 'getattr')}({owner}, {name!a})"
         return owner
 
 

@@ -13,7 +13,7 @@ import textwrap
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import fx, nn
@@ -101,12 +101,12 @@ class Composite(Holder, fx.GraphModule):
             on the children and tensors of this module.
     """
 
-    # What the code of the class was made from, if that is no graph of an instance.
-    _source = None
-    if TYPE_CHECKING:  # torch.jit.script reads annotations, and knows only its own types.
+    # torch.jit.script reads annotations, and knows only its own types.
+    if TYPE_CHECKING:
         evaluation: Composite | None
         _aliases: dict[str, str]
-        _source: ClassVar[fx.Graph | None]
+    # What the code of the class was made from, if that is no graph of an instance.
+    _source = cast("fx.Graph | None", None)
 
     def __init__(
         self,

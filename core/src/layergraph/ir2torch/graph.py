@@ -57,6 +57,14 @@ class _GraphBuilder:
         self._where = where
         self._functions = functions
         self._targets = targets
+        # What else the graph checks of these inputs, it says itself.
+        self._containers = {
+            node.args[0].node
+            for node in source.nodes.values()
+            if node.implementation == "layergraph.assume_container"
+            and node.args is not None
+            and type(node.args[0]) is Ref
+        }
         self._graph = fx.Graph()
         self._built: dict[str, fx.Node] = {}
 
@@ -108,7 +116,7 @@ class _GraphBuilder:
             value = self._built[node.name]
             if "fixed" in known:
                 self._graph.call_function(assume, (value, known["fixed"], f"the input {name!r}"))
-            else:
+            elif node.name not in self._containers:
                 facts = (known.get("rank"), known.get("dtype"))
                 self._graph.call_function(assume_tensor, (value, name, *facts))
 
