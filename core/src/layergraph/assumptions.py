@@ -25,10 +25,11 @@ def assume(value: object, expected: object, where: str) -> None:
     """
     if not _is_the_same(value, expected):
         now = "a tensor" if isinstance(value, torch.Tensor) else repr(value)
-        raise AssumptionError(_broken(where, expected, now))
+        raise AssumptionError(broken(where, expected, now))
 
 
-def _broken(where: str, expected: object, now: str) -> str:
+def broken(where: str, expected: object, now: str) -> str:
+    """What is said where something is not what it was at the capture."""
     return f"{where} was {expected!r} when this model was captured, and now it is {now}: {_REMEDY}"
 
 
@@ -74,7 +75,7 @@ def assume_truth(value: torch.Tensor, expected: bool, where: str) -> None:
     """
     if torch.compiler.is_compiling():
         holds = (value != 0) if expected else (value == 0)
-        torch._assert_async(holds, _broken(where, expected, repr(not expected)))
+        torch._assert_async(holds, broken(where, expected, repr(not expected)))
         return
     assume(bool(value), expected, where)
 

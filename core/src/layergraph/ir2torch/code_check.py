@@ -25,6 +25,9 @@ _FORMS = frozenset(
     }
 )
 
+_INSIDE = (ast.AST, list)
+_LEAVES = frozenset({ast.Name, ast.Constant, ast.Load, ast.Store})
+
 
 def compiled_forward(code: GeneratedCode, co_fields: dict[str, Any]) -> Callable[..., Any]:
     """The function that generated code defines.
@@ -94,7 +97,8 @@ class _Check:
             rule = self._rules.get(kind)
             if rule is not None:
                 rule(node)
-            stack += [each for each in vars(node).values() if isinstance(each, ast.AST | list)]
+            if kind not in _LEAVES:
+                stack += [each for each in vars(node).values() if isinstance(each, _INSIDE)]
         for name in self._read.keys() - self._known:
             self._refuse(self._read[name])
 

@@ -19,10 +19,12 @@ import torch
 from torch import fx, nn
 from torch.fx.graph import CodeGen, PythonCode
 from torch.package.package_exporter import PackageExporter
+from torch.package.package_importer import PackageImporter
 
 from layergraph.errors import BuildError
 from layergraph.ir2torch.code_check import compiled_forward
 from layergraph.ir2torch.codegen import generated_code
+from layergraph.ir2torch.scripting import own_containers, scriptable
 from layergraph.ir2torch.stored import StoredGraph, restored, stored
 from layergraph.regions import REGIONS, ending
 
@@ -240,15 +242,22 @@ class Composite(Holder, fx.GraphModule):
         # name.
         return _unpickled, (self._own(), [stored(each) for each in self._graphs()], self._aliases)
 
-    def __reduce_package__(self, exporter: PackageExporter) -> tuple[Any, ...]:
-        # What a package gives back is a plain GraphModule, with the one graph that it has here.
+    def __reduce_package__(self, _: PackageExporter) -> tuple[Any, ...]:
+        # GraphModule's own would write the code into the package, and objects have no text.
+        return _unpackaged, self.__reduce__()[1]
+
+    def __prepare_scriptable__(self) -> Composite:
+        """What torch.jit.script takes in the place of this module."""
         if self.evaluation is not None:
             raise BuildError(
-                "a torch.package cannot hold a module with another graph in evaluation mode; use "
-                "layergraph.save, or pickle"
+                "torch.jit.script cannot take a module with another graph in evaluation mode; "
+                "script what to_torch(ir.in_mode(training=False)) gives, or training=True"
             )
-        self.graph  # noqa: B018
-        return super().__reduce_package__(exporter)
+        members = nn.Module()
+        vars(members).update(vars(self), _modules=own_containers(self, {}))
+        result = self.alike(members)
+        result.graph = scriptable(copy.deepcopy(self.graph))
+        return result
 
     def _own(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
@@ -310,6 +319,12 @@ def _made(
     Composite.__init__(blank, members, aliases, *graphs)
     vars(blank).update(own)
     return blank
+
+
+def _unpackaged(
+    _: PackageImporter, own: dict[str, Any], graphs: list[StoredGraph], aliases: dict[str, str]
+) -> Composite:
+    return _unpickled(own, graphs, aliases)
 
 
 def _unpickled(
