@@ -68,7 +68,7 @@ class _Check:
     def __init__(self, code: GeneratedCode) -> None:
         self._code = code
         self._getattr = next((name for name, each in code.globals.items() if each is getattr), None)
-        self._forward: ast.stmt | None = None
+        self._forward: ast.AST | None = None
         self._known = {*code.globals}
         self._read: dict[str, ast.Name] = {}
         self._rules: dict[type, Callable[[Any], None]] = {
@@ -81,8 +81,8 @@ class _Check:
         }
 
     def module(self, tree: ast.Module) -> None:
-        self._forward = tree.body[0]
-        if len(tree.body) != 1 or not isinstance(self._forward, ast.FunctionDef):
+        self._forward = tree.body[0] if len(tree.body) == 1 else tree
+        if not isinstance(self._forward, ast.FunctionDef):
             self._refuse(self._forward)
         # ast.walk takes several times as long.
         stack: list[Any] = [tree]
@@ -151,7 +151,7 @@ class _Check:
 
     def _refuse(self, node: ast.AST) -> None:
         line = getattr(node, "lineno", 1)
-        text = self._code.source.splitlines()[line - 1].strip()
+        text = "".join(self._code.source.splitlines()[line - 1 : line]).strip()
         raise BuildError(
             f"the code of a graph holds a {type(node).__name__} that no graph needs, in line "
             f"{line}: {text[:200]!a}; correct the names in the graph"

@@ -131,6 +131,8 @@ class _Writer:
             return [f"{name} = {path}" if node.op == "get_attr" else _call(name, path, given)]
         if target is getattr and len(given) == 2 and _is_spellable(node.args[1]):
             return [f"{name} = {self._path(_owner(args[0]), str(node.args[1]))}"]
+        if target is getattr and len(args) > 1 and isinstance(node.args[1], str):
+            self._attributes.add(node.args[1])
         # Operators are written as such, which torch.jit.script wants.
         kind = _OPERATORS.get(target) if isinstance(target, _BUILTIN) else None
         if kind is None:
