@@ -88,6 +88,15 @@ TEXTS = [
     "x = open('MARKER')",
 ]
 
+# As text, these are calls that do something.
+CALLS = [
+    Record("open", {"file": "MARKER", "mode": "w"}),
+    Record("__import__", {"name": "marker"}),
+    Record("print", {"end": "", "file": Record("open", {"file": "MARKER", "mode": "w"})}),
+    Record("breakpoint", {}),
+    Record("exit", {"code": Record("compile", dict(source="1", filename="a", mode="exec"))}),
+]
+
 names = st.sampled_from(WORDS)
 texts = st.one_of(names, st.sampled_from(TEXTS), st.text(max_size=8))
 atoms = st.one_of(
@@ -102,6 +111,7 @@ atoms = st.one_of(
     st.just(...),
     st.sampled_from(["torch.float32", "torch.os", "torch.preserve_format", "x"]).map(Symbol),
     st.just(Ref("x")),
+    st.sampled_from(CALLS),
 )
 values = st.recursive(
     atoms,
