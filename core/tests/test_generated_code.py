@@ -6,6 +6,7 @@ import copy
 import enum
 import importlib
 import io
+import itertools
 import math
 import operator
 import os
@@ -94,7 +95,7 @@ CALLS = [
     Record("__import__", {"name": "marker"}),
     Record("print", {"end": "", "file": Record("open", {"file": "MARKER", "mode": "w"})}),
     Record("breakpoint", {}),
-    Record("exit", {"code": Record("compile", dict(source="1", filename="a", mode="exec"))}),
+    Record("exit", {"code": Record("compile", {"source": "1", "filename": "a", "mode": "exec"})}),
 ]
 
 names = st.sampled_from(WORDS)
@@ -111,10 +112,9 @@ atoms = st.one_of(
     st.just(...),
     st.sampled_from(["torch.float32", "torch.os", "torch.preserve_format", "x"]).map(Symbol),
     st.just(Ref("x")),
-    st.sampled_from(CALLS),
 )
 values = st.recursive(
-    atoms,
+    st.one_of(atoms, st.sampled_from(CALLS)),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.lists(inner, max_size=3).map(tuple),
@@ -131,29 +131,59 @@ FUNCTIONS = (
 ).split()
 
 
+PLACES = "default default argument result keyword node input child tensor".split()
+
+
 @st.composite
 def hostile_models(draw):
-    """An implementation whose every name and value may be hostile."""
+    """A model that is in order but for one place, where any name or value may stand."""
+    place = draw(st.sampled_from(PLACES))
+
+    def text(where, usual):
+        return draw(texts) if where == place else usual
+
+    def value(where, usual):
+        return draw(values) if where == place else usual
+
+    default = value("default", None)
+    option = lg.Node(
+        text("node", "option"),
+        "input",
+        text("input", "option"),
+        kwargs={"default": default, **draw(st.sampled_from([{}, {"fixed": default}]))},
+    )
     called = lg.Node(
-        draw(texts),
+        text("node", "y"),
         "function",
-        draw(st.sampled_from(FUNCTIONS)),
-        args=tuple(draw(st.lists(values, max_size=3))),
-        kwargs=draw(st.dictionaries(texts, values, max_size=1)),
+        draw(st.sampled_from(FUNCTIONS)) if place == "argument" else "torch.mul",
+        args=(Ref("x"), value("argument", 2)),
+        kwargs={text("keyword", "out"): value("argument", None)},
     )
-    said = draw(st.dictionaries(st.sampled_from(["default", "fixed"]), values, max_size=2))
-    option = lg.Node(draw(texts), "input", draw(texts), kwargs=said)
-    child = draw(texts)
-    call = lg.Node(draw(texts), "relu", "layer", args=(Ref("x"),))
-    nodes = draw(st.permutations([option, called, call]))
-    used = draw(st.lists(st.sampled_from(nodes), min_size=1, unique_by=id))
-    graph = lg.ir.wired([_input(), *used, _output((Ref("x"), draw(values)))])
-    tensors = draw(
-        st.dictionaries(texts, st.just(lg.ir.TensorSpec(kind="buffer", shape=(1,))), max_size=1)
-    )
+    call = lg.Node(text("node", "z"), "relu", "layer", args=(Ref("x"),))
+    graph = lg.ir.wired([_input(), option, called, call, _output((Ref("x"), value("result", 1)))])
     root = lg.Implementation("module", name="root", nodes=graph.nodes, edges=graph.edges)
-    root.children, root.tensors = {child: "layer"}, tensors
+    root.children = {text("child", "child"): "layer"}
+    root.tensors = {text("tensor", "w"): lg.ir.TensorSpec(kind="buffer", shape=(1,))}
     return lg.Ir([root, lg.Implementation("relu", name="layer")])
+
+
+def _nested_calls():
+    """Models in which what would be a call as text stands in containers of every kind."""
+    wraps = (
+        lambda call: call,
+        lambda call: Record("R", {"a": call}),
+        lambda call: Record("R", {"a": [(call,)]}),
+        lambda call: {"k": call},
+        lambda call: ({"k": [call]},),
+        lambda call: slice(None, {"k": call}),
+    )
+    for call, wrap, fixed in itertools.product(CALLS, wraps, [False, True]):
+        value = wrap(call)
+        option = _input("option", default=value, **({"fixed": value} if fixed else {}))
+        graph = lg.ir.wired([_input(), option, _output((Ref("x"), value))])
+        yield lg.Ir(
+            [lg.Implementation("module", name="root", nodes=graph.nodes, edges=graph.edges)]
+        )
 
 
 def _used(ir):
@@ -223,6 +253,9 @@ def _child():
     )
     @given(hostile_models())
     def run(ir):
+        watched(ir)
+
+    def watched(ir):
         watching.append(True)
         try:
             _used(ir)
@@ -230,6 +263,8 @@ def _child():
             watching.clear()
         assert not seen, (seen[:3], ir.to_dict())
 
+    for ir in _nested_calls():
+        watched(ir)
     run()
 
 
