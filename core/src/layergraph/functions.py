@@ -66,6 +66,8 @@ _UNLISTED = (
     "is_grad_enabled promote_types rand_like randint_like randn_like result_type unflatten"
 ).split()
 
+_SPARSE = "addmm log_softmax mm sampled_addmm softmax spdiags".split()
+
 _METHODS = (
     "as_strided new new_empty new_empty_strided new_full new_ones new_tensor new_zeros stride "
     "to_padded_tensor unflatten"
@@ -301,6 +303,8 @@ def _by_name() -> dict[str, Target]:
         for name, member in vars(namespace).items():
             if callable(member) and not name.startswith("_") and member in known:
                 table[f"{namespace.__name__}.{name}"] = Target("call_function", member)
+    for name in _SPARSE:
+        table[f"torch.sparse.{name}"] = Target("call_function", getattr(torch.sparse, name))
     for name in (*FACTORIES, *_UNLISTED):
         table[f"torch.{name}"] = Target("call_function", getattr(torch, name))
     table |= {

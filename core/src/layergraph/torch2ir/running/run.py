@@ -484,10 +484,14 @@ class Running(Capture):
             for item in self.recorder.scope.items[recorded:]
             if isinstance(item, Call) and "aten.detach" not in item.target
         ]
+        done = len(self.recorder.scope.items)
         if len(beneath) > 1:
             # Nobody saw by which sizes it decided what to do; what it did may fail with others.
-            done = len(self.recorder.scope.items)
             self.assume_shapes(args, kwargs)
+        if any(type(leaf) is Symbol for item in beneath for leaf in leaves(item.args, item.kwargs)):
+            # It decided by their dtypes too.
+            self._assume_dtypes(args, kwargs)
+        if done < len(self.recorder.scope.items):
             self.recorder.bring_forward(recorded, done)
         concerned = not _holds_no_tensor([*args, *kwargs.values(), result])
         if concerned and recorded == len(self.recorder.scope.items):
@@ -512,6 +516,13 @@ class Running(Capture):
             if value is not None and self.is_new(("shape", value)):
                 size = self.recorder.call("function", "torch.Tensor.size", (value,), {})
                 self.expect(size, self.unrecorded(_shape, (tensor,), {}))
+
+    def _assume_dtypes(self, args: Any, kwargs: Any) -> None:
+        for tensor in tensors_in((args, kwargs)):
+            value = self._value_of(tensor)
+            if value is not None:
+                dtype = self.unrecorded(operator.attrgetter("dtype"), (tensor,), {})
+                self.decided("torch.Tensor.dtype", (value,), dtype)
 
     def region(self, name: str, *args: Plain) -> Value:
         """Record the begin or the end of a region."""
