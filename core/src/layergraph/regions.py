@@ -7,6 +7,7 @@ given what the first one gave.
 from __future__ import annotations
 
 import functools
+import threading
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -67,14 +68,20 @@ def ending() -> AbstractContextManager[Any]:
     return _Ending()
 
 
+# How many graphs with regions this thread is in.
+_inside = threading.local()
+
+
 class _Ending(AbstractContextManager[None]):
     def __enter__(self) -> None:
         self._before = _modes()
+        _inside.depth = getattr(_inside, "depth", 0) + 1
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         before = self._before
-        # Most regions end where they should.
-        if _modes() == before:
+        _inside.depth -= 1
+        # A region that a module leaves open may end in the graph around it.
+        if (kind is None and _inside.depth) or _modes() == before:
             return
         torch._C._set_grad_enabled(before.gradients)
         while _nesting() > before.nesting:
