@@ -4462,7 +4462,7 @@ class Subclasses(Base):
         return self.lin(x).as_subclass(Wrapped) * 2
 
 
-@assumes(loud="expanded size")
+@exact()
 class Sparse(Base):
     def forward(self, x):
         return torch.sparse.mm(x.relu().to_sparse(), self.lin.weight)

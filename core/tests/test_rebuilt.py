@@ -239,7 +239,7 @@ def test_graphs_that_differ_in_what_a_node_means(wanted):
         assert torch.equal(result, MEANS[meant][1](X))
 
 
-def test_a_package_holds_one_graph():
+def test_a_package_holds_both_graphs():
     def moved(module):
         file = io.BytesIO()
         with torch.package.PackageExporter(file) as exporter:
@@ -254,8 +254,10 @@ def test_a_package_holds_one_graph():
 
     rebuilt = _rebuilt(Doubled())
     assert torch.equal(moved(rebuilt)(X), rebuilt(X))
-    with pytest.raises(BuildError, match="evaluation mode"):
-        moved(_rebuilt(Block()))
+    block = _rebuilt(Block())
+    again = moved(block)
+    for mode in (True, False):
+        assert torch.equal(again.train(mode)(X), block.train(mode)(X))
 
 
 # --- what is let go ---

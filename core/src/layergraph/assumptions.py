@@ -25,10 +25,11 @@ def assume(value: object, expected: object, where: str) -> None:
     """
     if not _is_the_same(value, expected):
         now = "a tensor" if isinstance(value, torch.Tensor) else repr(value)
-        raise AssumptionError(_broken(where, expected, now))
+        raise AssumptionError(broken(where, expected, now))
 
 
-def _broken(where: str, expected: object, now: str) -> str:
+def broken(where: str, expected: object, now: str) -> str:
+    """What is said where something is not what it was at the capture."""
     return f"{where} was {expected!r} when this model was captured, and now it is {now}: {_REMEDY}"
 
 
@@ -36,8 +37,19 @@ def _is_the_same(value: object, expected: object) -> bool:
     """Whether two plain values are alike in kind too: 1, 1.0 and True compute different things."""
     if value is expected:
         return True
+    # While a model is compiled or exported, a number may be a symbol, which asking makes a guard.
+    if type(expected) is bool and isinstance(value, bool | torch.SymBool):
+        return (True if value else False) is expected  # noqa: SIM210
+    if type(expected) is int and isinstance(value, torch.SymInt):
+        return bool(value == expected)
+    if type(expected) is float and isinstance(value, torch.SymFloat):
+        return bool(value == expected)
     if type(value) is type(expected) and type(value) in _SIMPLE:
         return value == expected
+    for kind in (list, tuple):
+        if isinstance(value, kind) and type(expected) is kind and not hasattr(value, "_fields"):
+            pairs = zip(value, expected, strict=True)
+            return len(value) == len(expected) and all(_is_the_same(*each) for each in pairs)
     try:
         # As text, nan is nan, and -0.0 is not 0.0.
         return repr(lower_plain(value)) == repr(lower_plain(expected))
@@ -63,7 +75,7 @@ def assume_truth(value: torch.Tensor, expected: bool, where: str) -> None:
     """
     if torch.compiler.is_compiling():
         holds = (value != 0) if expected else (value == 0)
-        torch._assert_async(holds, _broken(where, expected, repr(not expected)))
+        torch._assert_async(holds, broken(where, expected, repr(not expected)))
         return
     assume(bool(value), expected, where)
 

@@ -83,7 +83,7 @@ _UNLISTED = (
     "randn_like result_type unflatten"
 ).split()
 
-_SPARSE = "addmm log_softmax mm sampled_addmm softmax".split()
+_SPARSE = "addmm log_softmax mm sampled_addmm softmax spdiags".split()
 
 _METHODS = (
     "as_strided new new_empty new_empty_strided new_full new_ones new_tensor new_zeros stride "

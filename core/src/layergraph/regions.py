@@ -7,9 +7,13 @@ given what the first one gave.
 from __future__ import annotations
 
 import functools
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import torch
+
+from layergraph.errors import AssumptionError
 
 
 def set_grad_enabled(mode: bool) -> bool:
@@ -18,6 +22,8 @@ def set_grad_enabled(mode: bool) -> bool:
     Returns:
         What it was before: given to this function, it ends the region.
     """
+    if type(mode) is not bool:
+        raise AssumptionError(f"gradients cannot be set to {mode!r}; give True or False")
     before = torch.is_grad_enabled()
     torch._C._set_grad_enabled(mode)
     return before
@@ -37,12 +43,16 @@ def enter_autocast(
     Returns:
         What :func:`exit_autocast` takes.
     """
-    # torch.compile knows these two.
+    # torch.compile knows this one, and the one that ends it.
     return torch.amp.autocast_mode._enter_autocast(device, dtype, enabled, cache_enabled)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def exit_autocast(region: torch.autocast) -> None:
     """End a region that :func:`enter_autocast` began."""
+    if not isinstance(region, torch.autocast):
+        raise AssumptionError(
+            f"no autocast region ends with a {type(region).__name__}; give what enter_autocast gave"
+        )
     torch.amp.autocast_mode._exit_autocast(region)  # type: ignore[no-untyped-call]
 
 
@@ -50,28 +60,56 @@ REGIONS = frozenset({set_grad_enabled, enter_autocast, exit_autocast})
 """The functions that begin and end regions."""
 
 
-def ending() -> AbstractContextManager[None]:
-    """What a graph with regions runs in: they end with it, even if it fails."""
-    # The compiler would have to trace what this does, and cannot.
-    return nullcontext() if torch.compiler.is_compiling() else _Ending()
+def ending() -> AbstractContextManager[Any]:
+    """What a graph with regions runs in: it puts the modes back, however the graph ends."""
+    if torch.compiler.is_compiling():
+        # The compiler cannot trace what reads all modes, but knows this one.
+        return torch.set_grad_enabled(torch.is_grad_enabled())
+    return _Ending()
+
+
+# How many graphs with regions this thread is in.
+_inside = threading.local()
 
 
 class _Ending(AbstractContextManager[None]):
     def __enter__(self) -> None:
-        self._gradients = torch.is_grad_enabled()
-        self._nesting = _nesting()
-        self._autocast = {device: _autocast(device) for device in _devices()}
+        self._before = _modes()
+        _inside.depth = getattr(_inside, "depth", 0) + 1
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
+        before = self._before
+        _inside.depth -= 1
+        # A region that a module leaves open may end in the graph around it.
+        if (kind is None and _inside.depth) or _modes() == before:
             return
-        torch._C._set_grad_enabled(self._gradients)
-        while _nesting() > self._nesting:
+        torch._C._set_grad_enabled(before.gradients)
+        while _nesting() > before.nesting:
             torch.autocast_decrement_nesting()
-        for device, (enabled, dtype) in self._autocast.items():
+        while _nesting() < before.nesting:
+            torch.autocast_increment_nesting()
+        for device, enabled, dtype in before.autocast:
             torch.set_autocast_enabled(device, enabled)
             torch.set_autocast_dtype(device, dtype)
+        torch.set_autocast_cache_enabled(before.cache)
         torch.clear_autocast_cache()
+
+
+class _Modes(NamedTuple):
+    gradients: bool
+    nesting: int
+    cache: bool
+    autocast: list[tuple[str, bool, torch.dtype]]
+
+
+def _modes() -> _Modes:
+    """The modes of this thread that regions can change."""
+    autocast = [
+        (device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+        for device in _devices()
+    ]
+    cache = torch.is_autocast_cache_enabled()
+    return _Modes(torch.is_grad_enabled(), _nesting(), cache, autocast)
 
 
 def _nesting() -> int:
@@ -79,11 +117,16 @@ def _nesting() -> int:
     return int(torch.autocast_decrement_nesting())
 
 
-def _autocast(device: str) -> tuple[bool, torch.dtype]:
-    return torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-
-
 @functools.cache
 def _devices() -> tuple[str, ...]:
-    accelerator = torch.accelerator.current_accelerator()
-    return ("cpu",) if accelerator is None else ("cpu", accelerator.type)
+    """The types of devices that have an autocast mode, those that are not here too."""
+    known = "cpu cuda xpu mps hpu xla ipu mtia maia".split()
+    return tuple([device for device in known if _has_autocast(device)])
+
+
+def _has_autocast(device: str) -> bool:
+    try:
+        torch.get_autocast_dtype(device)
+    except RuntimeError:
+        return False
+    return True

@@ -11,7 +11,7 @@ import torch
 from layergraph.ir import Record, Symbol, Value
 from layergraph.ir.values import is_key
 
-_NAMED = (torch.dtype, torch.layout, torch.memory_format)
+NAMED = (torch.dtype, torch.layout, torch.memory_format)
 
 
 class UnknownValueError(Exception):
@@ -44,7 +44,7 @@ def lower(
         return slice(
             *[lower(part, read, readable) for part in (value.start, value.stop, value.step)]
         )
-    if isinstance(value, _NAMED):
+    if isinstance(value, NAMED):
         return Symbol(str(value))
     for abstract, plain in _NUMBERS_AND_TEXT:
         if isinstance(value, abstract):
@@ -147,6 +147,6 @@ def torch_value(symbol: Symbol) -> torch.dtype | torch.layout | torch.memory_for
     """
     package, _, name = symbol.name.partition(".")
     value = getattr(torch, name, None) if package == "torch" else None
-    if not isinstance(value, _NAMED):
+    if not isinstance(value, NAMED):
         raise UnknownValueError(f"{symbol.name!r} is no dtype, layout or memory format of torch")
     return value

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from layergraph.ir.names import Namer, is_parameter_name
+from layergraph.ir.names import Namer, is_argument_name
 from layergraph.ir.values import Ref, Value, map_leaves, refs
 
 INPUT = "input"
@@ -131,9 +131,9 @@ class Graph:
         parameters = {}
         for node in inputs:
             wish = node.implementation
-            if wishes[wish] > 1 or not is_parameter_name(wish):
+            if wishes[wish] > 1 or not is_argument_name(wish):
                 wish = node.name
-            if not is_parameter_name(wish):
+            if not is_argument_name(wish):
                 wish = namer.name(f"{wish}_")
             parameters[node.name] = wish
         return parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
+import unicodedata
 from collections.abc import Iterable
 
 _NOT_IN_IDENTIFIERS = re.compile(r"[^0-9a-zA-Z_]+")
@@ -44,16 +45,10 @@ class Namer:
 
 def is_argument_name(name: str) -> bool:
     """Whether a call can give an argument by the name: it will stand in code that is run."""
-    return name.isidentifier() and not keyword.iskeyword(name)
-
-
-def is_parameter_name(name: str) -> bool:
-    """Whether a parameter of a method, or a variable in it, can have the name."""
-    return is_argument_name(name) and name not in _NAMES_OF_FX
-
-
-# What the code that torch.fx writes means by these is something else.
-_NAMES_OF_FX = frozenset({"self", "torch", "inf", "nan"})
+    if not name.isidentifier() or keyword.iskeyword(name) or name == "__debug__":
+        return False
+    # Python reads a name in its normal form, so that two of them may be one.
+    return name.isascii() or unicodedata.normalize("NFKC", name) == name
 
 
 def is_attribute_path(path: str) -> bool:

@@ -249,7 +249,12 @@ class Builder:
             )
         if is_attribute_path(full) and not taken_names() & set(full.split(".")):
             return full
-        return aliases.setdefault(full, f"_unspellable_{len(aliases)}")
+        if full not in aliases:
+            alias = f"_unspellable_{len(aliases)}"
+            while find(members, alias) is not None:
+                alias += "_"
+            aliases[full] = alias
+        return aliases[full]
 
     # --- tensors ---
 

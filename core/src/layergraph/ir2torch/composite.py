@@ -14,14 +14,18 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import fx, nn
-from torch.fx.graph import PythonCode
+from torch.fx.graph import CodeGen, PythonCode
 from torch.package.package_exporter import PackageExporter
+from torch.package.package_importer import PackageImporter
 
 from layergraph.errors import BuildError
+from layergraph.ir2torch.code_check import compiled_forward
+from layergraph.ir2torch.codegen import generated_code
+from layergraph.ir2torch.scripting import own_containers, scriptable
 from layergraph.ir2torch.stored import StoredGraph, restored, stored
 from layergraph.regions import REGIONS, ending
 
@@ -76,8 +80,8 @@ class Holder(nn.Module):
     But casting the model leaves them as they are, as it did in the original.
     """
 
-    _uncast: frozenset[str] = frozenset()
-    _kept_modes: Mapping[str, bool | None] = MappingProxyType({})
+    _uncast = frozenset[str]()
+    _kept_modes = cast("Mapping[str, bool | None]", MappingProxyType({}))
 
     def train(self, mode: bool = True) -> Holder:
         """Set the mode of all modules inside but for those that the original keeps in theirs."""
@@ -115,10 +119,12 @@ class Composite(Holder, fx.GraphModule):
             on the children and tensors of this module.
     """
 
-    evaluation: Composite | None
-    _aliases: dict[str, str]
+    # torch.jit.script reads annotations, and knows only its own types.
+    if TYPE_CHECKING:
+        evaluation: Composite | None
+        _aliases: dict[str, str]
     # What the code of the class was made from, if that is no graph of an instance.
-    _source: ClassVar[fx.Graph | None] = None
+    _source = cast("fx.Graph | None", None)
 
     def __init__(
         self,
@@ -193,13 +199,26 @@ class Composite(Holder, fx.GraphModule):
             self.__class__ = type(fx.GraphModule.__new__(Composite))
             type(self).__name__ = "Composite"
             self._make_findable()
-        with self._written():
+        code = self._written() if _has_usual_code(self.graph) else self._written_by_user()
+        cls: Any = type(self)
+        if self.__dict__.get("evaluation") is not None:
+            cls.forward = _ForwardByMode(cls.forward)
+        return code
+
+    def _written(self) -> PythonCode:
+        code = generated_code(self.graph)
+        cls: Any = type(self)
+        cls.forward = compiled_forward(code, self.graph._co_fields)
+        self._code, self._lineno_map, self._prologue_start = code.source, code.nodes_of_lines, 1
+        return PythonCode(code.source, code.globals, code.nodes_of_lines, 1)
+
+    def _written_by_user(self) -> PythonCode:
+        """Let torch.fx write and run the code, where the user has set how: it is the user's own."""
+        with self._inside_regions():
             code = super().recompile()
         cls: Any = type(self)
         # That of GraphModule takes two more frames of Python's stack for each level of a model.
         del cls.__call__
-        if self.__dict__.get("evaluation") is not None:
-            cls.forward = _ForwardByMode(cls.forward)
         return code
 
     def _refer_back_weakly(self, graph: Any) -> None:
@@ -210,8 +229,8 @@ class Composite(Holder, fx.GraphModule):
 
         graph.owning_module = weakref.proxy(self, disown)
 
-    def _written(self) -> AbstractContextManager[Any]:
-        """How the code is written: inside a ``with`` statement if it has regions to end."""
+    def _inside_regions(self) -> AbstractContextManager[Any]:
+        """Have the code written inside a ``with`` statement if it has regions to end."""
         graph = self.graph
         if not any(node.op == "call_function" and node.target in REGIONS for node in graph.nodes):
             return nullcontext()
@@ -241,15 +260,22 @@ class Composite(Holder, fx.GraphModule):
         # name.
         return _unpickled, (self._own(), [stored(each) for each in self._graphs()], self._aliases)
 
-    def __reduce_package__(self, exporter: PackageExporter) -> tuple[Any, ...]:
-        # What a package gives back is a plain GraphModule, with the one graph that it has here.
+    def __reduce_package__(self, _: PackageExporter) -> tuple[Any, ...]:
+        # GraphModule's own would write the code into the package, and objects have no text.
+        return _unpackaged, self.__reduce__()[1]
+
+    def __prepare_scriptable__(self) -> Composite:
+        """What torch.jit.script takes in the place of this module."""
         if self.evaluation is not None:
             raise BuildError(
-                "a torch.package cannot hold a module with another graph in evaluation mode; use "
-                "layergraph.save, or pickle"
+                "torch.jit.script cannot take a module with another graph in evaluation mode; "
+                "script what to_torch(ir.in_mode(training=False)) gives, or training=True"
             )
-        self.graph  # noqa: B018
-        return super().__reduce_package__(exporter)
+        members = nn.Module()
+        vars(members).update(vars(self), _modules=own_containers(self, {}))
+        result = self.alike(members)
+        result.graph = scriptable(copy.deepcopy(self.graph))
+        return result
 
     def _own(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in _NOT_COPIED}
@@ -257,6 +283,11 @@ class Composite(Holder, fx.GraphModule):
     def _graphs(self) -> list[Any]:
         both = [self] if self.evaluation is None else [self, self.evaluation]
         return [vars(each).get("_graph", each._source) for each in both]
+
+
+def _has_usual_code(graph: fx.Graph) -> bool:
+    codegen = graph._codegen
+    return type(codegen) is CodeGen and codegen._body_transformer is None
 
 
 class _Child:
@@ -306,6 +337,12 @@ def _made(
     Composite.__init__(blank, members, aliases, *graphs)
     vars(blank).update(own)
     return blank
+
+
+def _unpackaged(
+    _: PackageImporter, own: dict[str, Any], graphs: list[StoredGraph], aliases: dict[str, str]
+) -> Composite:
+    return _unpickled(own, graphs, aliases)
 
 
 def _unpickled(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import collections
 import copyreg
 import functools
-from collections.abc import Mapping
-from typing import Any
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
 
 from torch import fx
 from torch.nn.utils.rnn import PackedSequence
@@ -27,7 +27,7 @@ from layergraph.ir import (
     Value,
     returned,
 )
-from layergraph.ir.names import is_parameter_name
+from layergraph.ir.names import is_argument_name
 from layergraph.ir.values import parts, rebuilt
 from layergraph.symbols import UnknownValueError, class_of_torch, torch_value
 
@@ -58,6 +58,14 @@ class _GraphBuilder:
         self._where = where
         self._functions = functions
         self._targets = targets
+        # What else the graph checks of these inputs, it says itself.
+        self._containers = {
+            node.args[0].node
+            for node in source.nodes.values()
+            if node.implementation == "layergraph.assume_container"
+            and node.args is not None
+            and type(node.args[0]) is Ref
+        }
         self._graph = fx.Graph()
         self._built: dict[str, fx.Node] = {}
 
@@ -98,9 +106,10 @@ class _GraphBuilder:
                 op, target, args = self._function(node, place, args, kwargs)
             else:
                 op, target = "call_module", self._targets[node.name]
-            # The other names that code cannot have, fx sees to itself.
-            name = node.name if is_parameter_name(node.name) else f"{node.name}_"
-            self._built[node.name] = self._graph.create_node(op, target, args, kwargs, name=name)
+            # Of the other names that code cannot have, torch.fx makes new ones.
+            name = "self_" if node.name == "self" else node.name
+            created = self._graph.create_node(op, target, args, kwargs, name=name)
+            self._built[node.name] = created
         return self._graph
 
     def _check_inputs(self, checks: list[tuple[Node, str, dict[str, Any]]]) -> None:
@@ -108,7 +117,7 @@ class _GraphBuilder:
             value = self._built[node.name]
             if "fixed" in known:
                 self._graph.call_function(assume, (value, known["fixed"], f"the input {name!r}"))
-            else:
+            elif node.name not in self._containers:
                 facts = (known.get("rank"), known.get("dtype"))
                 self._graph.call_function(assume_tensor, (value, name, *facts))
 
@@ -155,11 +164,50 @@ class _RecordMeta(type):
     """The class of the classes of named tuples: these are known by their names and fields."""
 
 
+class _RecordTuple(tuple[Any, ...]):
+    """What the named tuples of graphs have in common.
+
+    They are made without :func:`collections.namedtuple`, which executes a text with the names of
+    the fields in it.
+    """
+
+    __slots__ = ()
+    _fields: tuple[str, ...] = ()
+    _field_defaults: dict[str, Any] = {}  # noqa: RUF012
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        given = dict(zip(cls._fields, args, strict=False))
+        if len(args) > len(cls._fields) or given.keys() & kwargs.keys():
+            raise TypeError(f"{cls.__name__} takes {', '.join(cls._fields)}, each once")
+        given.update(kwargs)
+        if given.keys() != {*cls._fields}:
+            raise TypeError(f"{cls.__name__} takes {', '.join(cls._fields)}")
+        return cls._make([given[name] for name in cls._fields])
+
+    @classmethod
+    def _make(cls, iterable: Iterable[Any]) -> Self:
+        return tuple.__new__(cls, iterable)
+
+    def _replace(self, **kwargs: Any) -> Self:
+        return type(self)(**{**self._asdict(), **kwargs})
+
+    def _asdict(self) -> dict[str, Any]:
+        return dict(zip(self._fields, self, strict=True))
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return tuple(self)
+
+    def __repr__(self) -> str:
+        # torch.fx writes code by the repr of constants: this one is no expression of Python.
+        fields = ", ".join([f"{name}={value!r}" for name, value in self._asdict().items()])
+        return f"<{type(self).__name__}({fields})>"
+
+
 @functools.cache
 def _named_tuple(name: str, fields: tuple[str, ...]) -> Any:
-    # The fields are data, which the linter and the type checker would rather have in the code.
-    base = collections.namedtuple(name, fields)  # type: ignore[misc]  # noqa: PYI024
-    return _RecordMeta(name, (base,), {"__slots__": ()})
+    members = {field: property(operator.itemgetter(at)) for at, field in enumerate(fields)}
+    said = {"__slots__": (), "_fields": fields, "__match_args__": fields}
+    return _RecordMeta(name, (_RecordTuple,), {**members, **said})
 
 
 def _reduce_record(cls: Any) -> tuple[Any, ...]:
@@ -182,10 +230,14 @@ def _record_class(
             return known, values
     try:
         of_torch = class_of_torch(record)
-        if of_torch is not None:
-            return of_torch, (values,)
-        return _named_tuple(record.type, tuple(record.fields)), values
     except UnknownValueError as error:
         raise BuildError(f"{place}: torch has no {error}; correct its fields") from None
-    except (TypeError, ValueError) as error:
-        raise BuildError(f"{place}: {record.type!r} is no named tuple: {error}") from None
+    if of_torch is not None:
+        return of_torch, (values,)
+    for name in (record.type, *record.fields):
+        if not is_argument_name(name) or (name.startswith("_") and name != record.type):
+            raise BuildError(
+                f"{place}: {record.type!r} is no named tuple: {name!r} cannot be a name in it; "
+                "use an identifier"
+            )
+    return _named_tuple(record.type, tuple(record.fields)), values

@@ -15,6 +15,8 @@ from torch.fx.graph import CodeGen
 from torch.fx.node import map_aggregate
 
 from layergraph.functions import function_of, stable_name
+from layergraph.ir import Symbol
+from layergraph.symbols import NAMED, torch_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ def stored(graph: fx.Graph) -> StoredGraph:
     def plain(value: Any) -> Any:
         if isinstance(value, fx.Node):
             return _Result(numbers[value])
+        if isinstance(value, NAMED):  # Python cannot pickle all of them.
+            return Symbol(str(value))
         name = stable_name(value) if callable(value) else None
         return value if name is None else _Function(name)
 
@@ -73,6 +77,8 @@ def restored(data: StoredGraph) -> fx.Graph:
     def real(value: Any) -> Any:
         if isinstance(value, _Result):
             return nodes[value.number]
+        if isinstance(value, Symbol):
+            return torch_value(value)
         return function_of(value.name) if isinstance(value, _Function) else value
 
     for (op, target, args, kwargs, name, type_expr), meta in data.nodes:

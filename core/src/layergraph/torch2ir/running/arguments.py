@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from layergraph.errors import CaptureError
+from layergraph.errors import CaptureError, first_line
 from layergraph.ir import Value as Plain
+from layergraph.ir.names import is_argument_name
 from layergraph.symbols import UnknownValueError, lower_plain
 from layergraph.tensors import PLAIN_CLASSES, copy_of, unsuitable
 from layergraph.torch2ir.calls import Late, Parameter, Recorder, Value
@@ -74,13 +76,17 @@ class Arguments:
         parameters: list[Parameter] = []
         for each in self._arguments:
             value = capture.recorder.value(each.name)
+            if not each.is_given:
+                # The model takes its own default.
+                parameters.append(Parameter(each.name, value, each.default, each.default))
+                continue
             binding = _Binding(capture, each.name)
             copied = binding.root(each.value, value)
             fixed = () if binding.holds_tensors else (binding.plain(each.value),)
             parameters.append(Parameter(each.name, value, each.default, fixed))
-            if each.is_given and each.by_name:
+            if each.by_name:
                 kwargs[each.name] = copied
-            elif each.is_given:
+            else:
                 args.append(copied)
         return args, kwargs, parameters
 
@@ -104,12 +110,16 @@ def _arguments(
                 yield _Argument(f"{name}_{index}", value, False, True, ())
         elif parameter.kind is parameter.VAR_KEYWORD:
             for key, value in given.items():
+                if not is_argument_name(key):
+                    raise CaptureError(
+                        f"the argument {key!r} has a name that no parameter of Python can have; "
+                        "give it another one, or give a dict with it"
+                    )
                 yield _Argument(key, value, True, True, default and (None,))
         else:
             by_name = parameter.kind is parameter.KEYWORD_ONLY or name in kwargs
             default = _default(parameter, default)
-            value = given if name in bound else default[0]
-            yield _Argument(name, value, by_name, name in bound, default)
+            yield _Argument(name, bound.get(name), by_name, name in bound, default)
 
 
 def _default(parameter: inspect.Parameter, before: tuple[Plain, ...]) -> tuple[Plain, ...]:
@@ -139,7 +149,13 @@ def _like(container: Any, inside: dict[Any, Any]) -> Any:
     """A container of the same kind that holds other things."""
     kind = type(container)
     if isinstance(container, dict):
-        return inside if kind is dict else kind(inside)
+        if kind is dict:
+            return inside
+        # Its constructor may take anything.
+        copied = copy.copy(container)
+        for key, item in inside.items():
+            copied[key] = item
+        return copied
     return kind(*inside.values()) if hasattr(container, "_fields") else kind(inside.values())
 
 
@@ -207,7 +223,13 @@ class _Binding:
         late.call(("container", part), "layergraph.assume_container", (part(), *said))
         items = given.items() if isinstance(given, dict) else enumerate(given)
         copies = {key: self._inside(item, late, element(late, part, key)) for key, item in items}
-        return _like(given, copies)
+        try:
+            return _like(given, copies)
+        except Exception as error:
+            raise CaptureError(
+                f"the argument {self._name!r} holds a {type(given).__name__}, of which no copy can "
+                f"be made: {type(error).__name__}: {first_line(error)}; give a plain one"
+            ) from error
 
 
 def element(late: Late, whole: Part, key: Any) -> Part:

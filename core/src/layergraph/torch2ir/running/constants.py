@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,9 @@ _DEEPEST = 4
 
 
 class Constants:
-    """The tensors that were there before the model ran: attributes of modules, and globals.
+    """The tensors that were there before the model ran.
+
+    They are attributes of modules, globals, or defaults of parameters of functions.
 
     Any other tensor that nobody has seen come about was computed in a way that is not recorded.
 
@@ -31,6 +34,7 @@ class Constants:
         self._kept: list[Any] = []
         for surveyed in survey:
             if not surveyed.is_leaf:
+                self._search(type(surveyed.module).forward, _DEEPEST, surveyed.key("forward"))
                 members = vars(surveyed.module).items()
                 for name, value in [each for each in members if type(each[1]) not in _PLAIN]:
                     if name not in _REGISTERED and not (type(value) in _EMPTY and not value):
@@ -81,7 +85,7 @@ def _inside(value: Any) -> list[Any]:
 
 
 def _enclosed(function: Any) -> list[Any]:
-    found = []
+    found = _defaults(function)
     for cell in getattr(function, "__closure__", None) or ():
         try:
             found.append(cell.cell_contents)
@@ -90,9 +94,28 @@ def _enclosed(function: Any) -> list[Any]:
     return found
 
 
+def _defaults(function: Any) -> list[Any]:
+    """The defaults of the parameters of a function of Python."""
+    if not isinstance(function, types.FunctionType):
+        return []
+    return [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+
+
 def _is_global(tensor: torch.Tensor) -> bool:
     for module in list(sys.modules.values()):
         members = getattr(module, "__dict__", None)
-        if isinstance(members, dict) and any(each is tensor for each in list(members.values())):
+        if isinstance(members, dict) and any(_leads_to(tensor, each) for each in _known(members)):
             return True
     return False
+
+
+def _known(members: dict[str, Any]) -> Iterator[Any]:
+    """What the names of a Python module mean, and those of the classes in it."""
+    for each in list(members.values()):
+        yield each
+        if type(each) is type:
+            yield from list(vars(each).values())
+
+
+def _leads_to(tensor: torch.Tensor, value: object) -> bool:
+    return value is tensor or any(each is tensor for each in _defaults(value))

@@ -570,18 +570,7 @@ class Running(Capture):
             self.refuse(f"{name}, which computes gradients")
         recorded = len(self.recorder.scope.items)
         result = func(*_with_numbers(args, lost), **_with_numbers(kwargs, lost))
-        beneath = [
-            item
-            for item in self.recorder.scope.items[recorded:]
-            if isinstance(item, Call) and "aten.detach" not in item.target
-        ]
-        if len(beneath) > 1:
-            # Nobody saw by which sizes it decided what to do; what it did may fail with others.
-            done = len(self.recorder.scope.items)
-            self.assume_shapes(args, kwargs)
-            if any(_names_a_dtype(item) for item in beneath):
-                self._assume_dtypes(args, kwargs)
-            self.recorder.bring_forward(recorded, done)
+        self._guard_unnamed(recorded, args, kwargs)
         concerned = not _holds_no_tensor([*args, *kwargs.values(), result])
         if concerned and recorded == len(self.recorder.scope.items):
             what = func.__self__.__name__ if name == "__get__" else name or repr(func)
@@ -613,6 +602,28 @@ class Running(Capture):
         if _takes_sizes(func, args, kwargs):
             self.assume_shapes(args, kwargs)
         return self.function(name, func, args, kwargs)
+
+    def _guard_unnamed(self, recorded: int, args: Any, kwargs: Any) -> None:
+        """Note by which sizes and dtypes a function without a name may have decided what to do.
+
+        Args:
+            recorded: how many items there were before the function ran.
+            args: the function's arguments.
+            kwargs: those by name.
+        """
+        beneath = [
+            item
+            for item in self.recorder.scope.items[recorded:]
+            if isinstance(item, Call) and "aten.detach" not in item.target
+        ]
+        done = len(self.recorder.scope.items)
+        if len(beneath) > 1:
+            # What it did may fail with other sizes.
+            self.assume_shapes(args, kwargs)
+        if any(map(_names_a_dtype, beneath)):
+            self._assume_dtypes(args, kwargs)
+        if done < len(self.recorder.scope.items):
+            self.recorder.bring_forward(recorded, done)
 
     def _refused_call(
         self, reason: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -651,7 +662,8 @@ class Running(Capture):
         for tensor in tensors_in((args, kwargs)):
             value = self._value_of(tensor)
             if value is not None:
-                self.decided("torch.Tensor.dtype", (value,), tensor.dtype)
+                dtype = self.unrecorded(operator.attrgetter("dtype"), (tensor,), {})
+                self.decided("torch.Tensor.dtype", (value,), dtype)
 
     def region(self, name: str, *args: Plain) -> Value:
         """Record the begin or the end of a region."""

@@ -1,0 +1,158 @@
+"""The one place where generated code is executed, if it consists of a few forms."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any
+
+from torch.fx.graph_module import _loader
+
+from layergraph.errors import BuildError
+from layergraph.ir2torch.codegen import GeneratedCode
+
+# No form here defines, imports, repeats, catches, unpacks or formats anything.
+_FORMS = frozenset(
+    {
+        *(ast.Module, ast.FunctionDef, ast.arguments, ast.arg, ast.With, ast.withitem),
+        *(ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Pass),
+        *(ast.Constant, ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.Load, ast.Store),
+        *(ast.Tuple, ast.List, ast.Dict, ast.Call, ast.keyword),
+        *(ast.UnaryOp, ast.BinOp, ast.Compare),
+        *ast.unaryop.__subclasses__(),
+        *ast.operator.__subclasses__(),
+        *ast.cmpop.__subclasses__(),
+    }
+)
+
+_INSIDE = (ast.AST, list)
+_LEAVES = frozenset({ast.Name, ast.Constant, ast.Load, ast.Store})
+
+
+def compiled_forward(code: GeneratedCode, co_fields: dict[str, Any]) -> Callable[..., Any]:
+    """The function that generated code defines.
+
+    Args:
+        code: the code.
+        co_fields: what the graph says of the file that its code is shown as.
+
+    Raises:
+        BuildError: the code has a form that no graph needs.
+    """
+    tree = checked_tree(code)
+    # Tracebacks and torch.jit.script look the text up under this name.
+    name = _loader.cache(code.source, code.globals, co_fields)
+    scope = dict(code.globals)
+    exec(compile(tree, name, "exec", dont_inherit=True), scope)  # noqa: S102
+    forward: Callable[..., Any] = scope["forward"]
+    return forward
+
+
+def checked_tree(code: GeneratedCode) -> ast.Module:
+    """The syntax tree of generated code.
+
+    Raises:
+        BuildError: the code has a form that no graph needs.
+    """
+    try:
+        tree = ast.parse(code.source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise BuildError(
+            f"a graph cannot be written as Python: {error}; correct the names in it"
+        ) from None
+    _Check(code).module(tree)
+    return tree
+
+
+class _Check:
+    def __init__(self, code: GeneratedCode) -> None:
+        self._code = code
+        self._getattr = next((name for name, each in code.globals.items() if each is getattr), None)
+        self._forward: ast.AST | None = None
+        self._known = {*code.globals}
+        self._read: dict[str, ast.Name] = {}
+        self._rules: dict[type, Callable[[Any], None]] = {
+            ast.FunctionDef: self._function,
+            ast.arg: self._parameter,
+            ast.With: self._region,
+            ast.Name: self._name,
+            ast.Attribute: self._attribute,
+            ast.Call: self._call,
+        }
+
+    def module(self, tree: ast.Module) -> None:
+        self._forward = tree.body[0] if len(tree.body) == 1 else tree
+        if not isinstance(self._forward, ast.FunctionDef):
+            self._refuse(self._forward)
+        # ast.walk takes several times as long.
+        stack: list[Any] = [tree]
+        while stack:
+            node = stack.pop()
+            kind = type(node)
+            if kind is list:
+                stack += [each for each in node if each is not None]
+                continue
+            if kind not in _FORMS:
+                self._refuse(node)
+            rule = self._rules.get(kind)
+            if rule is not None:
+                rule(node)
+            if kind not in _LEAVES:
+                stack += [each for each in vars(node).values() if isinstance(each, _INSIDE)]
+        for name in self._read.keys() - self._known:
+            self._refuse(self._read[name])
+
+    def _function(self, node: ast.FunctionDef) -> None:
+        if node is not self._forward or node.name != "forward" or node.decorator_list:
+            self._refuse(node)
+
+    def _parameter(self, node: ast.arg) -> None:
+        if node.arg in self._code.globals:
+            self._refuse(node)
+        self._known.add(node.arg)
+
+    def _name(self, node: ast.Name) -> None:
+        if type(node.ctx) is ast.Load:
+            self._read[node.id] = node
+        elif node.id in self._code.globals:
+            self._refuse(node)
+        else:
+            self._known.add(node.id)
+
+    def _attribute(self, node: ast.Attribute) -> None:
+        if node.attr not in self._code.attributes or type(node.ctx) is not ast.Load:
+            self._refuse(node)
+
+    def _call(self, node: ast.Call) -> None:
+        """What is called is bound, or an attribute that a graph names."""
+        called = node.func
+        if isinstance(called, ast.Call):
+            if not isinstance(called.func, ast.Name) or called.func.id != self._getattr:
+                self._refuse(node)
+        elif isinstance(called, ast.Name):
+            if called.id not in self._code.globals:
+                self._refuse(node)
+            if called.id == self._getattr:
+                self._reading(node)
+        elif not isinstance(called, ast.Attribute):
+            self._refuse(node)
+
+    def _reading(self, node: ast.Call) -> None:
+        """What ``getattr`` reads is an attribute that a graph names."""
+        name = node.args[1] if len(node.args) > 1 else None
+        if not isinstance(name, ast.Constant) or name.value not in self._code.attributes:
+            self._refuse(node)
+
+    def _region(self, node: ast.With) -> None:
+        entered = node.items[0].context_expr
+        called = entered.func if isinstance(entered, ast.Call) else None
+        if not isinstance(called, ast.Attribute) or called.attr != "_ending_regions":
+            self._refuse(node)
+
+    def _refuse(self, node: ast.AST) -> None:
+        line = getattr(node, "lineno", 1)
+        text = "".join(self._code.source.splitlines()[line - 1 : line]).strip()
+        raise BuildError(
+            f"the code of a graph holds a {type(node).__name__} that no graph needs, in line "
+            f"{line}: {text[:200]!a}; correct the names in the graph"
+        )

@@ -1,0 +1,141 @@
+"""Graphs as torch.jit.script takes them.
+
+TorchScript has types, and no Python that decides by them: what is assumed of inputs and sizes is
+asserted by operations that it knows.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable
+from typing import Any, Optional, TypeAlias
+
+import torch
+from torch import fx, nn
+
+from layergraph import assumptions
+from layergraph.errors import BuildError
+from layergraph.regions import REGIONS
+
+_INSTEAD = "use torch.compile or torch.export"
+
+
+def scriptable(graph: fx.Graph) -> fx.Graph:
+    """The graph, with assertions in the place of assumptions. The given one is changed.
+
+    Raises:
+        BuildError: it does something that TorchScript cannot.
+    """
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        target: Any = node.target
+        if target in REGIONS:
+            raise BuildError(
+                f"torch.jit.script cannot take {node.name!r}: TorchScript has no node that begins "
+                f"or ends a region; {_INSTEAD}"
+            )
+        write = _ASSERTED.get(target)
+        if write is not None:
+            with graph.inserting_before(node):
+                write(graph, *node.args, **node.kwargs)
+            graph.erase_node(node)
+    return graph
+
+
+_Optional: TypeAlias = Optional[torch.Tensor]  # noqa: UP045 - torch.jit.script asks for this form
+
+
+def _is_none(value: _Optional) -> bool:
+    return value is None
+
+
+def _given(value: _Optional, message: str) -> torch.Tensor:
+    assert value is not None, message  # noqa: S101
+    return value
+
+
+def own_containers(module: nn.Module, copies: dict[int, nn.Module]) -> dict[str, Any]:
+    """The children of a module, the containers among them copied without their tensors.
+
+    torch.jit.script puts what it prepares into the containers that it finds.
+
+    Args:
+        module: the module.
+        copies: by the ``id`` of a container, its copy.
+    """
+    children: dict[str, Any] = dict(module._modules)
+    for name, child in children.items():
+        if child is None or not child._modules or isinstance(child, fx.GraphModule):
+            continue
+        if id(child) not in copies:
+            copies[id(child)] = copied = copy.copy(child)
+            copied._modules = own_containers(child, copies)
+        children[name] = copies[id(child)]
+    return children
+
+
+def _assert(graph: fx.Graph, holds: fx.Node, where: str, expected: object) -> None:
+    message = assumptions.broken(where, expected, "something else")
+    graph.call_function(torch._assert, (holds, message))
+
+
+def _equal(graph: fx.Graph, value: Any, expected: Any, where: str) -> None:
+    if isinstance(value, fx.Node) and value.op == "placeholder":
+        value.type = _Optional if expected is None else type(expected)
+    if expected is None:
+        _assert(graph, graph.call_function(_is_none, (value,)), where, expected)
+        return
+    plain = list(expected) if isinstance(expected, tuple) else expected
+    of = plain if isinstance(plain, list) else [plain]
+    if not all(isinstance(each, bool | int | float | str | torch.dtype) for each in of):
+        raise BuildError(
+            f"torch.jit.script cannot take what is assumed of {where}: that it is {expected!r}; "
+            f"{_INSTEAD}"
+        )
+    _assert(graph, graph.call_function(operator.eq, (value, plain)), where, expected)
+
+
+def _truth(graph: fx.Graph, value: Any, expected: bool, where: str) -> None:
+    _equal(graph, graph.call_function(bool, (value,)), expected, where)
+
+
+def _length(graph: fx.Graph, value: Any, expected: int, where: str) -> None:
+    _equal(graph, graph.call_function(len, (value,)), expected, where)
+
+
+def _tensor(
+    graph: fx.Graph,
+    value: fx.Node,
+    name: str,
+    rank: int | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    where = f"the input {name!r}"
+    if value.op == "placeholder" and value.args:
+        value.type = _Optional
+        message = assumptions.broken(where, "a tensor", "None")
+        given = graph.call_function(_given, (value, message))
+        value.replace_all_uses_with(given, lambda user: user is not given)
+        value = given
+    if rank is not None:
+        _equal(graph, graph.call_method("dim", (value,)), rank, f"the rank of {where}")
+    if dtype is not None:
+        _equal(graph, graph.call_function(getattr, (value, "dtype")), dtype, f"dtype of {where}")
+
+
+def _container(_: fx.Graph, __: object, kind: str, ___: object, where: str) -> None:
+    raise BuildError(
+        f"torch.jit.script cannot take {where}, a {kind}: TorchScript would have to know the types "
+        f"of all that is in it; {_INSTEAD}"
+    )
+
+
+_ASSERTED: dict[Any, Callable[..., None]] = {
+    assumptions.assume: _equal,
+    assumptions.assume_truth: _truth,
+    assumptions.assume_length: _length,
+    assumptions.assume_tensor: _tensor,
+    assumptions.assume_container: _container,
+}
