@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, get_args
@@ -23,6 +24,7 @@ from layergraph.state import Memory, describe
 from layergraph.torch2ir.calls import Trace
 from layergraph.torch2ir.capture import unsupported
 from layergraph.torch2ir.folding.modes import Modes, capture
+from layergraph.torch2ir.global_state import REMEDY
 from layergraph.torch2ir.own import changes_its_call
 from layergraph.torch2ir.replaying.replay import Replaying
 from layergraph.torch2ir.running.arguments import Arguments
@@ -77,7 +79,7 @@ def convert(
             # On symbols, it would only get stuck at one of them.
             raise unsupported(found)
         try:
-            ir = capture(survey, run, tensors, modes)
+            ir = capture(survey, partial(_undisturbed, run), tensors, modes)
         except CaptureError as error:
             if not found:
                 raise
@@ -192,6 +194,17 @@ def _leaf_model(
 
 def _traced(*known: Any) -> Trace:
     return Tracing(*known).run()
+
+
+def _undisturbed(run: Callable[[], Trace]) -> Trace:
+    """Run a model, and again where another thread may have changed the state of torch meanwhile."""
+    try:
+        return run()
+    except CaptureError as error:
+        of_state = any(each.reason.endswith(REMEDY) for each in error.unsupported)
+        if not of_state or threading.active_count() == 1:
+            raise
+    return run()
 
 
 class _Noted:

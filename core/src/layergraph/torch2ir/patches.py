@@ -36,6 +36,8 @@ def patched(patches: Iterable[Patch]) -> Iterator[None]:
 def _own(holder: Any, name: str) -> Any:
     if isinstance(holder, CellType):
         return holder.cell_contents
+    if name == "__defaults__":
+        return holder.__defaults__
     members = holder if isinstance(holder, dict) else vars(holder)
     return members.get(name, _ABSENT)
 

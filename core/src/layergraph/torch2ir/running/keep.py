@@ -18,7 +18,7 @@ from layergraph.torch2ir.survey import Survey
 
 
 class Kept:
-    """Keeps the state of a model, and that of torch's random number generators, as they were.
+    """Keeps the state of a model as it was.
 
     Buffers and constants are saved at the beginning; parameters, which are large, when something is
     about to change them or gets hold of their memory.
@@ -26,16 +26,14 @@ class Kept:
     Args:
         survey: the model.
         constants: the tensors that it has besides.
-        device: where it runs; None if nothing tells.
 
     Raises:
         CaptureError: on leaving: the model changed a tensor in a way that a graph cannot.
     """
 
-    def __init__(self, survey: Survey, constants: Constants, device: torch.device | None) -> None:
+    def __init__(self, survey: Survey, constants: Constants) -> None:
         self._survey = survey
         self._constants = constants
-        self._device = device
 
     def save(self, *tensors: object) -> None:
         """Keep the values of all tensors of the model that share memory with one of the given."""
@@ -66,7 +64,6 @@ class Kept:
             if not isinstance(tensor, torch.nn.Parameter):
                 self._save(identity)
         self._versions = {key: version(tensor) for key, (_, tensor) in self._tensors.items()}
-        self._generators = _generators(self._device)
         return self
 
     def __exit__(
@@ -75,7 +72,6 @@ class Kept:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._put_back_generators()
         unseen = self._put_back_tensors()
         if error is None and unseen is not None:
             raise CaptureError(
@@ -98,13 +94,6 @@ class Kept:
                 unseen = key if changed else unseen
         return unseen
 
-    def _put_back_generators(self) -> None:
-        for device, state in self._generators.items():
-            if device == "cpu":
-                torch.set_rng_state(state)
-            else:
-                torch.get_device_module(device).set_rng_state(state, device)
-
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
     if one.is_complex():
@@ -123,13 +112,6 @@ def _memory(tensor: torch.Tensor) -> int:
 def version(tensor: torch.Tensor) -> int:
     """How often a tensor was changed in place."""
     return -1 if tensor.is_inference() else tensor._version
-
-
-def _generators(device: torch.device | None) -> dict[Any, torch.Tensor]:
-    states: dict[Any, torch.Tensor] = {"cpu": torch.get_rng_state()}
-    if device is not None and device.type not in ("cpu", "meta"):
-        states[device] = torch.get_device_module(device).get_rng_state(device)
-    return states
 
 
 def _foreign_generators() -> tuple[Any, ...]:

@@ -25,6 +25,7 @@ from layergraph.symbols import UnknownValueError, lower
 from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Value
 from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
 from layergraph.torch2ir.changes import are_one, are_the_same
+from layergraph.torch2ir.global_state import may_draw
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.running import sizes
 from layergraph.torch2ir.running.arguments import Arguments, Part, element, tensors_in
@@ -91,11 +92,11 @@ class Running(Capture):
         values: Values,
         arguments: Arguments,
     ) -> None:
-        super().__init__(survey, keys, memory, functions)
+        super().__init__(survey, keys, memory, functions, arguments.device)
         self.values = values
         self._arguments = arguments
         self._constants = constants
-        self._kept = Kept(survey, constants, arguments.device)
+        self._kept = Kept(survey, constants)
         self._inside = 0
         # A tensor is known as long as it lives: afterwards another one may get its id.
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], Value | Part]] = {}
@@ -145,6 +146,7 @@ class Running(Capture):
         # What is asked here of tensors, the model does not ask.
         with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
             trains = vars(surveyed.module)["training"]
+            self.compare_state()
             if trains != self.trains[surveyed] or not is_as_found(surveyed):
                 self.refuse(f"a change of {surveyed.path!r} that lasts for a call")
             lowered, named = self.lower(args), self.lower(kwargs) if kwargs else {}
@@ -154,6 +156,7 @@ class Running(Capture):
         call = functools.partial(original, surveyed.module)
         result = self._tried(surveyed.path, call, args, kwargs)
         with torch._C.DisableTorchFunction():
+            self.state.drew()
             if not _is_untouched(surveyed):
                 self.unrecorded(_note, (surveyed,), {})
             value = self.recorder.call("module", surveyed.path, lowered, named)
@@ -393,11 +396,6 @@ class Running(Capture):
         """Note that nothing is assumed yet in a module call."""
         self._assumed.pop(scope, None)
 
-    def expect(self, value: Plain, result: object) -> None:
-        """Record that something is assumed to be what it is now."""
-        args = (value, self.lower(result), code_place())
-        self.recorder.call("function", "layergraph.assume", args, {})
-
     def expect_truth(self, value: Plain, truth: bool) -> None:
         """Record that a tensor is assumed to be true, or not, as it is now."""
         if self.is_new(("truth", value)):
@@ -434,6 +432,7 @@ class Running(Capture):
 
     def function(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function by its name, and make it."""
+        self.compare_state()
         try:
             lowered, named = self.lower(args), self.lower(kwargs) if kwargs else {}
             self.refuse_change_of_constant(name, lowered)
@@ -444,6 +443,8 @@ class Running(Capture):
         if changes_its_first_argument(name) or name in _SHARING or kwargs.keys() & CHANGING:
             self._kept.save(*args, *kwargs.values())
         result = self._tried(name, func, args, kwargs)
+        if may_draw(name, func):
+            self.state.drew()
         if result is not None and _holds_no_tensor(result):
             return self._asked(name, lowered, named, result)
         value = self.recorder.call("function", name, lowered, named)
