@@ -58,13 +58,14 @@ def _is_c_function(value: object) -> bool:
 
 
 @functools.cache
-def setters() -> dict[str, Callable[..., Any]]:
-    """The functions of ``torch._C`` that set a setting, or look like it."""
-    members = vars(torch._C).items()
-    return {name: each for name, each in members if _SETS.match(name) and _is_c_function(each)}
-
-
-_SETS = re.compile("_?set_(?!grad_enabled)")
+def setters() -> list[Callable[..., Any]]:
+    """The functions of ``torch._C`` that set what is not compared before each call."""
+    slow: list[Any] = [each.set for each in settings() if each.name not in _NOT_SLOW]
+    return [
+        *filter(_is_c_function, slow),
+        torch._C._set_fp32_precision_setter,
+        torch._C.set_autocast_dtype,
+    ]
 
 
 def _setter_of(getter: str, among: dict[str, Any]) -> Any:
@@ -131,10 +132,14 @@ def _odd() -> Iterator[Setting]:
         lambda only: torch._C._set_deterministic_algorithms(algorithms(), warn_only=only),
     )
     # The processor's own flag, which torch sets and does not tell.
-    half = functools.partial(operator.truediv, sys.float_info.min, 2.0)
-    yield Setting("flush denormal", half, lambda kept: torch.set_flush_denormal(not kept))
+    yield Setting("flush denormal", _flushes, torch.set_flush_denormal)
 
 
+def _flushes() -> bool:
+    return not _LEAST / 2.0
+
+
+_LEAST = sys.float_info.min
 _CONTEXT = "device_context"
 
 
@@ -162,8 +167,8 @@ def put_back(before: list[Any]) -> None:
 # end, and as soon as something was called that may set them.
 _QUICK = frozenset(
     {
-        *("any autocast", "cudnn", "default device", "default dtype", "deterministic algorithms"),
-        *("flush denormal", "inference mode", "mkldnn", "num threads"),
+        *("default device", "default dtype", "deterministic algorithms", "inference mode"),
+        *("mkldnn", "num threads"),
     }
 )
 # What regions change that are nodes of the graph: torch tells modes of them, by whatever name.
@@ -190,6 +195,7 @@ class GlobalState:
         seeds = [Setting("", each.initial_seed, None) for each in self._generators]
         quick = [each for each in settings() if each.name in _QUICK] + seeds
         self._quick = [each.get for each in quick]
+        self._first = len(quick) - len(seeds)
         self._compared = quick + [each for each in settings() if each.name not in _NOT_SLOW]
         self._told: set[str] = set()
 
@@ -218,11 +224,10 @@ class GlobalState:
 
     def drew(self) -> None:
         """Seed the generators: a call may have drawn from them."""
-        self._seed += 1
-        for generator in self._generators:
-            generator.manual_seed(self._seed)
-        count = len(self._generators)
-        self._quick_ones[-count:] = [self._seed] * count
+        self._seed = seed = self._seed + 1
+        for index, generator in enumerate(self._generators, self._first):
+            generator.manual_seed(seed)
+            self._quick_ones[index] = seed
 
     def tell(self, name: str) -> None:
         """Note that a change of a setting, or of a generator (no name), is told already."""
@@ -298,4 +303,13 @@ def may_draw(name: str, function: object) -> bool:
     return type(function) is FunctionType or _draws(last)
 
 
+def may_layer_draw(cls: type) -> bool:
+    """Whether a layer may draw random numbers, by its class."""
+    return cls.__module__ not in _STEADY
+
+
+# Where torch keeps the layers that draw none.
+_STEADY = frozenset(
+    f"torch.nn.modules.{name}" for name in "batchnorm conv linear normalization sparse".split()
+)
 _NEVER_DRAW = ("operator.", "math.", "builtins.", "layergraph.", "torch.Tensor.__")

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import CellType
+from types import CellType, FunctionType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -36,8 +36,8 @@ def patched(patches: Iterable[Patch]) -> Iterator[None]:
 def _own(holder: Any, name: str) -> Any:
     if isinstance(holder, CellType):
         return holder.cell_contents
-    if name == "__defaults__":
-        return holder.__defaults__
+    if isinstance(holder, FunctionType):
+        return getattr(holder, name)
     members = holder if isinstance(holder, dict) else vars(holder)
     return members.get(name, _ABSENT)
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import random
 import re
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from inspect import CO_GENERATOR
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FrameType, FunctionType
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
 from typing import Any, Protocol
 
 import torch
@@ -27,9 +29,8 @@ from layergraph.torch2ir.global_state import GlobalState, getters, setters
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.survey import Survey
 
-_TORCH, _OWN, _BACKENDS = [
-    f"{Path(each).parent}{os.sep}" for each in (torch.__file__, __file__, backends.cpu.__file__)
-]
+_TORCH, _OWN = [f"{Path(each).parent}{os.sep}" for each in (torch.__file__, __file__)]
+_BACKENDS = f"{_TORCH}backends{os.sep}"
 
 
 class Queried(Protocol):
@@ -62,21 +63,24 @@ def state_queries(capture: Queried, survey: Survey) -> Iterator[Patch]:
     generator = stand_ins[id(_GENERATOR)]
 
     def stand_in(value: Any) -> Any:
+        if type(value) is tuple:
+            return tuple([stand_in(each) or each for each in value])
+        if type(value) is dict:
+            return {name: stand_in(each) or each for name, each in value.items()}
         found = stand_ins.get(id(value))
+        if found is None and type(value) is staticmethod:
+            return staticmethod(stand_in(value.__func__))
         if found is None and type(value) is functools.partial:
             inner = stand_in(value.func)
             return inner and functools.partial(inner, *value.args, **value.keywords)
         if found is None and getattr(value, "__self__", None) is _GENERATOR:
-            return getattr(generator, value.__name__)
+            return functools.partial(_call, generator, value.__name__)
         return found
 
-    for holder, name, value in [*_homes(len(sys.modules)), *survey.once(_kept)]:
+    for holder, name, value in [*_homes(), *survey.once(_kept)]:
         other = stand_in(value)
         if other is not None:
             yield holder, name, other
-    for function, defaults in survey.once(_defaults):
-        others = tuple([stand_in(each) or each for each in defaults])
-        yield function, "__defaults__", others
     yield backends.ContextProp, "__get__", _property_asked(capture)
     yield backends.ContextProp, "__set__", _property_set(capture)
 
@@ -91,7 +95,7 @@ def _watched() -> dict[int, Callable[[Queried], Any]]:
     found: dict[int, Callable[[Queried], Any]] = {}
     for each in of_torch:
         found[id(each)] = functools.partial(_asking, each)
-    for each in setters().values():
+    for each in setters():
         found[id(each)] = functools.partial(_setting, each)
     for told in _foreign_states():
         found[id(told)] = functools.partial(_telling, told)
@@ -110,26 +114,26 @@ Home = tuple[Any, str, Any]
 """A dict or another object, the name of an entry or attribute, and what it is."""
 
 
-@functools.lru_cache(maxsize=2)
-def _homes(_modules: int) -> list[Home]:
-    """Where the watched objects are found among so many modules."""
-    found: list[Home] = []
-    for name, module in list(sys.modules.items()):
-        package = name.partition(".")[0]
-        if package not in _WITHOUT or name in _HOMES:
-            members = getattr(module, "__dict__", None)
-            if isinstance(members, dict):
-                found += _among(members, members)
-    return found
+def _homes() -> list[Home]:
+    """Where the watched objects are found among the modules of Python: looked for once in each."""
+    for name in sys.modules.keys() - _searched.keys():
+        members: Any = getattr(sys.modules[name], "__dict__", None)
+        is_theirs = name.partition(".")[0] not in _WITHOUT or name in _HOMES
+        searched = is_theirs and isinstance(members, dict)
+        _searched[name] = _among(members, members) if searched else []
+    return list(itertools.chain.from_iterable(filter(None, _searched.values())))
 
 
+_searched: dict[str, list[Home]] = {}
 # Torch asks for itself, but where others find its functions.
 _WITHOUT = (sys.stdlib_module_names | {"torch", "layergraph"}) - {"__main__", "random"}
 _HOMES = frozenset({"torch", "torch._C", "torch.random", "torch.backends.mha"})
 
 
 def _among(holder: Any, members: dict[str, Any]) -> list[Home]:
-    watched = _watched()
+    watched, values = _watched(), members.values()
+    if _KEEPING.isdisjoint(map(type, values)) and watched.keys().isdisjoint(map(id, values)):
+        return []
     return [
         (holder, name, value)
         for name, value in list(members.items())
@@ -138,63 +142,94 @@ def _among(holder: Any, members: dict[str, Any]) -> list[Home]:
 
 
 # What a getter, or a method of the generator, may be kept as.
-_KEEPING = frozenset({BuiltinFunctionType, functools.partial})
+_KEEPING = frozenset({BuiltinFunctionType, functools.partial, staticmethod})
 
 
 def _is_kept(value: Any) -> bool:
-    while type(value) is functools.partial:
-        value = value.func
+    while type(value) in (functools.partial, staticmethod):
+        value = value.func if type(value) is functools.partial else value.__func__
     owner = getattr(value, "__self__", None)
     return id(value) in _watched() or owner is _GENERATOR
 
 
 def _kept(survey: Survey) -> Iterator[Home]:
-    """Where the model's own code has kept the watched objects, but for defaults."""
-    for scope in survey.code_globals:
-        yield from _among(scope, scope)
+    """Where the model's own code, and the modules that it names, have kept the watched objects."""
     for surveyed in survey:
         if not surveyed.is_leaf:
             members = vars(surveyed.module)
             yield from _among(members, members)
-    for holder, members in survey.once(_classes):
-        yield from _among(holder, members)
-    for function in _functions(survey):
-        for cell in function.__closure__ or ():
-            with contextlib.suppress(ValueError):  # it is still empty
-                contents = cell.cell_contents
-                yield from _among(cell, {"cell_contents": contents})
-
-
-def _defaults(survey: Survey) -> Iterator[tuple[FunctionType, tuple[Any, ...]]]:
-    """The functions of the model's code that have kept a watched object as a default."""
-    for function in _functions(survey):
-        defaults = function.__defaults__
-        if defaults and any(id(each) in _watched() or _is_kept(each) for each in defaults):
-            yield function, defaults
-
-
-def _functions(survey: Survey) -> list[FunctionType]:
-    members = [*survey.code_globals, *(members for _, members in survey.once(_classes))]
-    bare = [getattr(value, "__func__", value) for each in members for value in each.values()]
-    return [each for each in bare if type(each) is FunctionType]
-
-
-def _classes(survey: Survey) -> Iterator[tuple[type, dict[str, Any]]]:
-    """The classes of the model, and those beside them, with their members."""
-    of_modules = {base for each in survey if not each.is_leaf for base in type(each.module).__mro__}
-    for each in of_modules:
-        if not each.__module__.startswith(("torch.", "builtins")):
-            yield each, dict(vars(each))
+    bases = {base for each in survey if not each.is_leaf for base in type(each.module).__mro__}
+    for cls in bases:
+        if not cls.__module__.startswith(("torch.", "builtins")):
+            yield from _inside(cls)
+    named: set[str] = set()
     for scope in survey.code_globals:
-        for each in list(scope.values()):
-            if type(each) is type and each.__module__ == scope.get("__name__"):
-                yield each, dict(vars(each))
+        yield from _in_scope(scope)
+        named |= {
+            value.__name__
+            if type(value) is ModuleType
+            else getattr(value, "__module__", None) or ""
+            for value in list(scope.values())
+        }
+    of_model = {scope.get("__name__") for scope in survey.code_globals}
+    for name in sorted(named - of_model):
+        if name.partition(".")[0] not in _WITHOUT:
+            yield from _in_module(name, len(sys.modules))
+
+
+@functools.lru_cache(maxsize=1024)
+def _in_module(name: str, _modules: int) -> list[Home]:
+    members = getattr(sys.modules.get(name), "__dict__", None)
+    return list(_in_scope(members)) if isinstance(members, dict) else []
+
+
+def _in_scope(scope: dict[str, Any]) -> Iterator[Home]:
+    """Where the names of a module, its functions and classes have kept the watched objects."""
+    home = scope.get("__name__")
+    yield from _among(scope, scope)
+    for value in list(scope.values()):
+        if type(value) is dict:
+            yield from _among(value, value)
+        elif type(value) is FunctionType or (isinstance(value, type) and value.__module__ == home):
+            yield from _inside(value)
+
+
+def _inside(code: Any) -> list[Home]:
+    """Where a function has kept them, or a class and its methods."""
+    code = getattr(code, "__func__", code)
+    if not isinstance(code, type | FunctionType) or code in _clean:
+        return []
+    found = list(_searched_inside(code))
+    if not found:
+        _clean.add(code)
+    return found
+
+
+# Functions and classes that have kept none: nearly all.
+_clean: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _searched_inside(code: Any) -> Iterator[Home]:
+    if isinstance(code, type):
+        members = dict(vars(code))
+        yield from _among(code, members)
+        for value in members.values():
+            if not isinstance(value, type):
+                yield from _inside(value)
+    else:
+        for cell in code.__closure__ or ():
+            with contextlib.suppress(ValueError):  # it is still empty
+                yield from _among(cell, {"cell_contents": cell.cell_contents})
+        for name in ("__defaults__", "__kwdefaults__"):
+            kept = getattr(code, name)
+            if kept and any(map(_is_kept, kept.values() if type(kept) is dict else kept)):
+                yield code, name, kept
 
 
 # --- what is noted ---
 
 # These only call what they were made from.
-_WRAPPING = (contextlib.__file__, f"{_TORCH}_compile.py", f"{_TORCH}_dynamo{os.sep}")
+_WRAPPING = (__file__, contextlib.__file__, f"{_TORCH}_compile.py", f"{_TORCH}_dynamo{os.sep}")
 
 
 def _outermost() -> FrameType | bool | None:
@@ -299,8 +334,10 @@ def _property_set(capture: Queried) -> Callable[..., Any]:
     return is_set
 
 
-class _Generator(torch.Generator):
+class _Generator:
     """Stands for torch's own generator while a model runs: to draw from it is all it may do."""
+
+    __class__ = property(lambda _: torch.Generator)
 
     def __getattribute__(self, name: str) -> Any:
         capture: Queried = object.__getattribute__(self, "__dict__")["capture"]
@@ -327,3 +364,7 @@ def _generator(capture: Queried) -> _Generator:
     stand_in = _Generator()
     object.__setattr__(stand_in, "capture", capture)
     return stand_in
+
+
+def _call(holder: object, name: str, /, *args: Any, **kwargs: Any) -> Any:
+    return getattr(holder, name)(*args, **kwargs)

@@ -25,7 +25,7 @@ from layergraph.symbols import UnknownValueError, lower
 from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Value
 from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
 from layergraph.torch2ir.changes import are_one, are_the_same
-from layergraph.torch2ir.global_state import may_draw
+from layergraph.torch2ir.global_state import may_draw, may_layer_draw
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.running import sizes
 from layergraph.torch2ir.running.arguments import Arguments, Part, element, tensors_in
@@ -156,7 +156,8 @@ class Running(Capture):
         call = functools.partial(original, surveyed.module)
         result = self._tried(surveyed.path, call, args, kwargs)
         with torch._C.DisableTorchFunction():
-            self.state.drew()
+            if may_layer_draw(type(surveyed.module)):
+                self.state.drew()
             if not _is_untouched(surveyed):
                 self.unrecorded(_note, (surveyed,), {})
             value = self.recorder.call("module", surveyed.path, lowered, named)
