@@ -175,7 +175,7 @@ class Capture(ABC):
         try:
             with (
                 unchanged(self.survey) as self.changes,
-                self.state,
+                self.state.compared(),
                 patched(self._patches()),
                 self.watching(),
             ):

@@ -60,6 +60,7 @@ def convert(
         if said not in get_args(sayable):
             listed = ", ".join(get_args(sayable))
             raise CaptureError(f"{name} is {said!r}; say one of {listed}")
+    _refuse_fakes()
     found: list[Unsupported] = []
     survey = Survey(model, partial(_ask, hooks, found))
     memory = Memory()
@@ -88,6 +89,17 @@ def convert(
         raise unsupported(found)
     check_attributes(ir)
     return ir
+
+
+def _refuse_fakes() -> None:
+    """Refuse to capture where a mode of torch makes other tensors of all that are computed."""
+    for key in torch._C._TorchDispatchModeKey.__members__.values():
+        mode = torch._C._get_dispatch_mode(key)
+        if mode is not None:
+            raise CaptureError(
+                f"a {type(mode).__name__} is active, under which nothing is computed as the model "
+                "computes it; leave it before converting a model"
+            )
 
 
 def _ask(

@@ -13,12 +13,14 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils import _device
+
+from layergraph.torch2ir.undo import undoing
 
 
 class Setting(NamedTuple):
@@ -199,22 +201,23 @@ class GlobalState:
         self._compared = quick + [each for each in settings() if each.name not in _NOT_SLOW]
         self._told: set[str] = set()
 
-    def __enter__(self) -> None:
-        self._settings = snapshot()
-        self._states = [each.get_state() for each in self._generators]
+    @contextmanager
+    def compared(self) -> Iterator[None]:
+        """While the model runs; then everything is put back."""
+        before = snapshot()
+        states = [(each, each.get_state()) for each in self._generators]
         # A model in the same state is captured with the same numbers.
         self._seed = _scrambled(self._generators[0].initial_seed())
-        self.refresh()
-        self.drew()
 
-    def __exit__(self, *_: object) -> None:
-        self.put_back()
+        def put_everything_back() -> None:
+            put_back(before)
+            for generator, state in states:
+                generator.set_state(state)
 
-    def put_back(self) -> None:
-        """Make everything what it was."""
-        put_back(self._settings)
-        for generator, state in zip(self._generators, self._states, strict=True):
-            generator.set_state(state)
+        with undoing(put_everything_back):
+            self.refresh()
+            self.drew()
+            yield
 
     def refresh(self) -> None:
         """Expect the settings to stay as they are now: a recorded region has changed them."""

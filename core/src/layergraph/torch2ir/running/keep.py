@@ -15,6 +15,7 @@ from torch.nn.modules import module as hooks
 from layergraph.errors import CaptureError
 from layergraph.torch2ir.running.constants import Constants
 from layergraph.torch2ir.survey import Survey
+from layergraph.torch2ir.undo import undoing
 
 
 class Kept:
@@ -34,6 +35,9 @@ class Kept:
     def __init__(self, survey: Survey, constants: Constants) -> None:
         self._survey = survey
         self._constants = constants
+        self._saved: dict[int, torch.Tensor] = {}
+        self._tensors: dict[int, tuple[str, torch.Tensor]] = {}
+        self._versions: dict[int, int] = {}
 
     def save(self, *tensors: object) -> None:
         """Keep the values of all tensors of the model that share memory with one of the given."""
@@ -51,8 +55,6 @@ class Kept:
             raise CaptureError(
                 "there are global module hooks, which a graph cannot hold; remove them"
             )
-        self._saved: dict[int, torch.Tensor] = {}
-        self._tensors: dict[int, tuple[str, torch.Tensor]] = {}
         self._by_memory: dict[int, list[int]] = {}
         for each in self._survey:
             for name, tensor, _ in each.tensors():
@@ -72,14 +74,15 @@ class Kept:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        unseen = self._put_back_tensors()
+        unseen = self.put_back()
+        self._tensors.clear()
         if error is None and unseen is not None:
             raise CaptureError(
                 f"the model changes {unseen or 'a tensor that it has not registered'} in a way in "
                 "which a graph cannot; change a buffer, by a function that works in place"
             )
 
-    def _put_back_tensors(self) -> str | None:
+    def put_back(self) -> str | None:
         """Put back what was saved; give the key of a tensor that may not change, but did."""
         unseen = None
         with torch.no_grad():
@@ -90,7 +93,8 @@ class Kept:
                     tensor.copy_(saved)
                     changed = not key
                 else:
-                    changed = saved is None and version(tensor) != self._versions[identity]
+                    was = self._versions.get(identity)
+                    changed = saved is None and was is not None and version(tensor) != was
                 unseen = key if changed else unseen
         return unseen
 
@@ -131,12 +135,16 @@ def without_draws() -> Iterator[None]:
         CaptureError: numbers were drawn from them.
     """
     before = _foreign_generators()
-    try:
-        yield
-    finally:
-        drawn = _foreign_generators() != before
-        if drawn:
+    drawn = False
+
+    def put_back() -> None:
+        nonlocal drawn
+        if _foreign_generators() != before:
+            drawn = True
             _put_back_foreign(before)
+
+    with undoing(put_back):
+        yield
     if drawn:
         raise CaptureError(
             "the model draws random numbers from Python or numpy: a graph would have the same "

@@ -44,6 +44,7 @@ from layergraph.torch2ir.running.sizes import (
 )
 from layergraph.torch2ir.running.unseen import unseen
 from layergraph.torch2ir.survey import Survey, Surveyed
+from layergraph.torch2ir.undo import Modes, undoing
 
 _GETITEM = "operator.getitem"
 
@@ -124,7 +125,15 @@ class Running(Capture):
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
-        with without_draws(), self._kept, _Beneath(self), _FunctionMode(self):
+        with (
+            without_draws(),
+            undoing(self._kept.put_back),
+            self._kept,
+            # What is above them is taken off, too: leaving them in order would fail.
+            undoing(Modes().put_back),
+        ):
+            _Beneath(self).__enter__()
+            _FunctionMode(self).__enter__()
             yield
 
     def patches(self) -> Iterator[Patch]:
