@@ -31,6 +31,7 @@ from layergraph.torch2ir.global_state import GlobalState
 from layergraph.torch2ir.patches import Patch, patched, with_room_for
 from layergraph.torch2ir.state_queries import state_queries
 from layergraph.torch2ir.survey import Survey, Surveyed
+from layergraph.torch2ir.undo import raise_interrupt
 
 # Captures in several threads would put back what another one has replaced. Who converts holds it.
 ONE_AT_A_TIME = threading.RLock()
@@ -186,11 +187,13 @@ class Capture(ABC):
                     self.compare_state(type(model), of_all=True)
                     self.refused += self.caught
                 except CaptureError as error:
+                    raise_interrupt(error)
                     if error.unsupported:
                         raise
                     self._refuse(str(error), self._line_of(error))
                     raise unsupported(self.refused, self.hint) from error
                 except Exception as error:
+                    raise_interrupt(error)
                     reason = f"{type(error).__name__}: {first_line(error)}"
                     self._refuse(reason, self._line_of(error))
                     raise unsupported(self.refused, self.hint) from error

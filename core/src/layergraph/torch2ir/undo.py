@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
+from torch._C._dynamo import guards
 from torch.utils import _python_dispatch
 
 T = TypeVar("T")
@@ -49,10 +50,22 @@ def undone(function: Callable[[], T]) -> T:
     try:
         try:
             return function()
+        except Exception as error:
+            raise_interrupt(error)
+            raise
         finally:
             put_back()
     finally:
         put_back()
+
+
+def raise_interrupt(error: BaseException) -> None:
+    """Raise the interrupt in whose wake an error came up: it hides it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if not isinstance(cause, Exception):
+            raise cause from None
+        cause = cause.__context__
 
 
 def _undo(depth: int) -> None:
@@ -75,13 +88,13 @@ class Modes:
     def __init__(self) -> None:
         self._stacks = [(stack, stack.modes()) for stack in _STACKS]
         self._flags = {name: getattr(_python_dispatch, name) for name in _FLAGS}
-        self._functions_are_seen = torch._C._get_torch_function_state()
+        self._functions_are_seen = _get_torch_function_state()
         self._excluded = [torch._C._dispatch_tls_is_dispatch_key_excluded(key) for key in _KEYS]
 
     def put_back(self) -> None:
         """Make them what they were."""
         # A guard that an interrupt has left lives as long as the error does, if not longer.
-        torch._C._set_torch_function_state(self._functions_are_seen)
+        _set_torch_function_state(self._functions_are_seen)
         for key, was in zip(_KEYS, self._excluded, strict=True):
             torch._C._dispatch_tls_set_dispatch_key_excluded(key, was)
         for stack, modes in self._stacks:
@@ -89,7 +102,7 @@ class Modes:
         for name, value in self._flags.items():
             setattr(_python_dispatch, name, value)
             if name == _KNOWN_TO_C:
-                _python_dispatch.set_is_in_mode_without_ignore_compile_internals(value)
+                guards.set_is_in_mode_without_ignore_compile_internals(value)
 
 
 class _Stack:
@@ -115,6 +128,8 @@ class _Stack:
             self._push(mode)
 
 
+_get_torch_function_state: Callable[[], Any] = vars(torch._C)["_get_torch_function_state"]
+_set_torch_function_state: Callable[[Any], None] = vars(torch._C)["_set_torch_function_state"]
 _KEYS = (torch._C.DispatchKey.Python, torch._C.DispatchKey.PythonTLSSnapshot)
 _STACKS = (_Stack("function"), _Stack("dispatch", None))
 # What torch notes beside its stack.

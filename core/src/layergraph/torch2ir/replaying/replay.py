@@ -26,6 +26,7 @@ from layergraph.torch2ir.running.keep import without_draws
 from layergraph.torch2ir.running.outputs import opened
 from layergraph.torch2ir.running.run import Running
 from layergraph.torch2ir.survey import Surveyed, other_mode
+from layergraph.torch2ir.undo import raise_interrupt
 
 # The results of a run are kept up to so many bytes.
 ROOM = 2**28
@@ -102,7 +103,8 @@ class Replaying(Running):
             # What the other mode does besides computing, is no fault of this one.
             with without_draws(), unchanged(self.survey) as changes, other_mode(self.survey):
                 model(*args, **kwargs)
-        except Exception:
+        except Exception as error:
+            raise_interrupt(error)
             return None
         finally:
             again.put_back()

@@ -132,8 +132,9 @@ class Running(Capture):
             # What is above them is taken off, too: leaving them in order would fail.
             undoing(Modes().put_back),
         ):
-            _Beneath(self).__enter__()
-            _FunctionMode(self).__enter__()
+            modes: tuple[Any, ...] = _Beneath(self), _FunctionMode(self)
+            for mode in modes:
+                mode.__enter__()
             yield
 
     def patches(self) -> Iterator[Patch]:
