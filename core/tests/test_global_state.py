@@ -290,14 +290,21 @@ def test_what_torch_tells_under_a_name_is_asked_again(does, name, args):
     assert any(name in str(node.implementation) for node in ir["root"].nodes.values())
 
 
+def _put_back(get, put):
+    state = get()
+    number = random.random() if get is random.getstate else np.random.rand()
+    put(state)
+    return number
+
+
 REFUSED = {
     "seed": lambda m, x: x * (torch.random.initial_seed() % 7),
     "seed of the generator": lambda m, x: x * (dice.initial_seed() % 7),
     "flag of a backend": lambda m, x: x * torch.backends.mkldnn.enabled,
     "kernels": lambda m, x: x * torch.backends.cuda.flash_sdp_enabled(),
     "precision": lambda m, x: x * len(torch.backends.mkldnn.matmul.fp32_precision),
-    "Python's": lambda m, x: x * (random.getstate()[1][0] % 2),
-    "numpy's": lambda m, x: x * int(np.random.get_state()[2]),
+    "Python's, put back": lambda m, x: x * _put_back(random.getstate, random.setstate),
+    "numpy's, put back": lambda m, x: x * _put_back(np.random.get_state, np.random.set_state),
     "a draw of Python": lambda m, x: x * random.random(),
 }
 

@@ -27,6 +27,7 @@ from layergraph.functions import Functions
 from layergraph.ir import Value as Plain
 from layergraph.torch2ir.global_state import GlobalState, getters, setters
 from layergraph.torch2ir.patches import Patch
+from layergraph.torch2ir.running.keep import foreign_generators
 from layergraph.torch2ir.survey import Survey
 
 _TORCH, _OWN = [f"{Path(each).parent}{os.sep}" for each in (torch.__file__, __file__)]
@@ -97,17 +98,17 @@ def _watched() -> dict[int, Callable[[Queried], Any]]:
         found[id(each)] = functools.partial(_asking, each)
     for each in setters():
         found[id(each)] = functools.partial(_setting, each)
-    for told in _foreign_states():
-        found[id(told)] = functools.partial(_telling, told)
+    for put in _foreign_setters():
+        found[id(put)] = functools.partial(_putting_back, put)
     found[id(_GENERATOR)] = _generator
     return found
 
 
 @functools.cache
-def _foreign_states() -> list[Callable[..., Any]]:
-    """What tells the state of the generators of Python and numpy."""
+def _foreign_setters() -> list[Callable[..., Any]]:
+    """What sets the states of the generators of Python and numpy."""
     numpy = sys.modules.get("numpy")
-    return [random.getstate, *([] if numpy is None else [numpy.random.get_state])]
+    return [random.setstate, *([] if numpy is None else [numpy.random.set_state])]
 
 
 Home = tuple[Any, str, Any]
@@ -229,7 +230,8 @@ def _searched_inside(code: Any) -> Iterator[Home]:
 # --- what is noted ---
 
 # These only call what they were made from.
-_WRAPPING = (__file__, contextlib.__file__, f"{_TORCH}_compile.py", f"{_TORCH}_dynamo{os.sep}")
+_WRAPPING = (f"{_TORCH}_compile.py", f"{_TORCH}_dynamo{os.sep}")
+_ASIDE = (__file__, contextlib.__file__)
 
 
 def _outermost() -> FrameType | bool | None:
@@ -238,11 +240,10 @@ def _outermost() -> FrameType | bool | None:
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         filename = frame.f_code.co_filename
-        if filename.startswith(_WRAPPING):
-            pass
-        elif filename.startswith(_TORCH):
-            outer = frame
-        else:
+        if filename.startswith(_TORCH):
+            if outer is None or not filename.startswith(_WRAPPING):
+                outer = frame
+        elif filename not in _ASIDE:
             return False if filename.startswith(_OWN) else outer
         frame = frame.f_back
     return False
@@ -302,14 +303,17 @@ def _set(original: Callable[..., Any], capture: Queried, /, *args: Any, **kwargs
     return original(*args, **kwargs)
 
 
-def _telling(original: Callable[..., Any], capture: Queried) -> Callable[..., Any]:
-    return functools.partial(_told_by_others, original, capture)
+def _putting_back(original: Callable[..., Any], capture: Queried) -> Callable[..., Any]:
+    return functools.partial(_put_back, original, foreign_generators(), capture)
 
 
-def _told_by_others(original: Callable[..., Any], capture: Queried, /, *args: Any) -> Any:
-    if capture.is_recording() and _outermost() is None:
-        capture.refuse(f"what {original.__name__} gives, the state of a generator outside torch")
-    return original(*args)
+def _put_back(
+    original: Callable[..., Any], before: object, capture: Queried, /, *args: Any, **kwargs: Any
+) -> Any:
+    # Afterwards, there is no telling that numbers were drawn.
+    if capture.is_recording() and _outermost() is not False and foreign_generators() != before:
+        capture.refuse("random numbers from Python or numpy; draw them from torch")
+    return original(*args, **kwargs)
 
 
 def _property_asked(capture: Queried) -> Callable[..., Any]:

@@ -118,7 +118,8 @@ def version(tensor: torch.Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
 
-def _foreign_generators() -> tuple[Any, ...]:
+def foreign_generators() -> tuple[Any, ...]:
+    """The states of the random number generators of Python and numpy."""
     numpy = sys.modules.get("numpy")
     state = None
     if numpy is not None:
@@ -134,12 +135,12 @@ def without_draws() -> Iterator[None]:
     Raises:
         CaptureError: numbers were drawn from them.
     """
-    before = _foreign_generators()
+    before = foreign_generators()
     drawn = False
 
     def put_back() -> None:
         nonlocal drawn
-        if _foreign_generators() != before:
+        if foreign_generators() != before:
             drawn = True
             _put_back_foreign(before)
 
