@@ -79,8 +79,15 @@ SIZED_METHODS = (
 # Torch leaves them out for other reasons; its own layers call some of them.
 _UNLISTED = (
     "_assert _pack_padded_sequence _pad_packed_sequence _weight_norm as_strided broadcast_shapes "
-    "get_default_dtype is_autocast_enabled is_grad_enabled promote_types rand_like randint_like "
-    "randn_like result_type unflatten"
+    "promote_types rand_like randint_like randn_like result_type unflatten"
+).split()
+
+# What code asks of the state of torch, and a graph asks again.
+_STATE = (
+    "are_deterministic_algorithms_enabled get_autocast_dtype get_default_device get_default_dtype "
+    "get_float32_matmul_precision get_num_threads is_anomaly_enabled is_autocast_cache_enabled "
+    "is_autocast_enabled is_deterministic_algorithms_warn_only_enabled is_grad_enabled "
+    "is_inference_mode_enabled"
 ).split()
 
 _SPARSE = "addmm log_softmax mm sampled_addmm softmax spdiags".split()
@@ -336,7 +343,7 @@ def _by_name() -> dict[str, Target]:
                 continue
             if member in known or _is_operator(member) or _offers_itself(member):
                 table[f"{namespace.__name__}.{name}"] = Target("call_function", member)
-    for name in (*FACTORIES, *_UNLISTED):
+    for name in (*FACTORIES, *_UNLISTED, *_STATE):
         table[f"torch.{name}"] = Target("call_function", getattr(torch, name))
     for name in _SPARSE:
         table[f"torch.sparse.{name}"] = Target("call_function", getattr(torch.sparse, name))

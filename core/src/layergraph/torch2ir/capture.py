@@ -28,9 +28,12 @@ from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower, size_record
 from layergraph.torch2ir.calls import Parameter, Recorder, StateRead, Trace
 from layergraph.torch2ir.changes import Change, fill, unchanged
+from layergraph.torch2ir.global_state import GlobalState
 from layergraph.torch2ir.patches import Patch, patched, with_room_for
+from layergraph.torch2ir.state_queries import state_queries
 from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.transforms import transforms
+from layergraph.torch2ir.undo import raise_interrupt
 from layergraph.torch2ir.unregistered import unregistered
 
 # Captures in several threads would put back what another one has replaced. Who converts holds it.
@@ -45,8 +48,10 @@ class Capture(ABC):
         keys: the state-dict key of each of its tensors, by ``id``.
         memory: where these lie.
         functions: the functions that may become nodes.
+        device: where the model runs; None if nothing tells.
 
     Attributes:
+        state: the state of torch around what is recorded.
         recorder: writes the calls down.
         constants: tensors that the model reads but has not registered, by key.
         parameters: the arguments of the model.
@@ -62,8 +67,14 @@ class Capture(ABC):
     """Types of values that :meth:`read` is asked for, before they are taken to be plain."""
 
     def __init__(
-        self, survey: Survey, keys: dict[int, str], memory: Memory, functions: Functions
+        self,
+        survey: Survey,
+        keys: dict[int, str],
+        memory: Memory,
+        functions: Functions,
+        device: torch.device | None = None,
     ) -> None:
+        self.state = GlobalState(device)
         self.recorder = Recorder()
         self.constants: dict[str, torch.Tensor] = {}
         self.parameters: list[Parameter] = []
@@ -125,6 +136,20 @@ class Capture(ABC):
         """Whether what happens now is to be recorded."""
         return threading.get_ident() == self._thread
 
+    @abstractmethod
+    def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
+        """Note that the model may decide by what a function gives."""
+
+    @abstractmethod
+    def device_type(self, kind: str) -> Plain:
+        """The form of a type of device."""
+
+    @abstractmethod
+    def unrecorded(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call something of which nothing is recorded."""
+
     # --- running ---
 
     def run(self) -> Trace:
@@ -154,6 +179,7 @@ class Capture(ABC):
         try:
             with (
                 unchanged(self.survey) as self.changes,
+                self.state.compared(),
                 patched(self._patches()),
                 self.watching(),
             ):
@@ -161,13 +187,16 @@ class Capture(ABC):
                     fill(change.holder, change.now)
                 try:
                     self.call(model, args, kwargs)
+                    self.compare_state(type(model), of_all=True)
                     self.refused += self.caught
                 except CaptureError as error:
+                    raise_interrupt(error)
                     if error.unsupported:
                         raise
                     self._refuse(str(error), self._line_of(error))
                     raise unsupported(self.refused, self.hint) from error
                 except Exception as error:
+                    raise_interrupt(error)
                     refusal = _refusal_before(error)
                     reason = f"{type(error).__name__}: {first_line(error)}"
                     self._refuse(reason if refusal is None else str(refusal), self._line_of(error))
@@ -189,6 +218,7 @@ class Capture(ABC):
         yield nn.Module, "_call_impl", self._module_call(nn.Module._call_impl)
         yield nn.Module, "training", self._training()
         yield from transforms(self.is_recording)
+        yield from state_queries(self, self.survey)
         yield from self.patches()
 
     def _module_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -248,6 +278,7 @@ class Capture(ABC):
 
     def leave(self, surveyed: Surveyed, result: Any) -> Any:
         """End the call, and give what it returns."""
+        self.compare_state(type(surveyed.module))
         result = self.renamed(result)
         is_root = surveyed is self.survey.root
         self.recorder.leave(self.returned(result) if is_root else self.border(result))
@@ -292,9 +323,25 @@ class Capture(ABC):
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function of torch, or of a plugin."""
 
-    def refuse(self, reason: str) -> None:
-        """Note that something cannot be carried over, and go on to find what else there is."""
-        self._refuse(reason, code_place())
+    def refuse(self, reason: str, line: str = "") -> None:
+        """Note that something cannot be carried over, and go on to find what else there is.
+
+        Args:
+            reason: what it is.
+            line: where that is; the line of the code that is running if empty.
+        """
+        self._refuse(reason, line or code_place())
+
+    def compare_state(self, left: type | None = None, *, of_all: bool = False) -> None:
+        """Refuse what the model's code has set of the state of torch since the last call.
+
+        Args:
+            left: the class of the module whose code has run; None while some is running.
+            of_all: to look at those settings, too, that it takes longer to read.
+        """
+        change = self.state.change(of_all=of_all)
+        if change is not None:
+            self.refuse(change, "" if left is None else _beginning(left))
 
     def _refuse(self, reason: str, line: str) -> None:
         found = self.found(reason, line)
@@ -327,6 +374,11 @@ class Capture(ABC):
         self.state_keys[id(tensor)] = key
         self.constants[key] = tensor
         return StateRead(key)
+
+    def expect(self, value: Plain, result: object) -> None:
+        """Record that something is assumed to be what it is now."""
+        args = (value, self.lower(result), code_place())
+        self.recorder.call("function", "layergraph.assume", args, {})
 
     def refuse_change_of_constant(self, name: str, args: tuple[Plain, ...]) -> None:
         """Raise if a function changes a tensor that the model has not registered."""
@@ -455,6 +507,14 @@ def line_of(error: BaseException, survey: Survey) -> str:
     # A layer of torch may be the whole model.
     frame = (of_model or of_users or of_others or frames)[-1]
     return _line(frame.filename, frame.lineno or 0, frame.name)
+
+
+@functools.cache
+def _beginning(cls: Any) -> str:
+    """The line where the code of a class of modules begins."""
+    forward = inspect.getattr_static(cls, "forward", None)
+    code = getattr(inspect.unwrap(forward), "__code__", None) if callable(forward) else None
+    return "" if code is None else _line(code.co_filename, code.co_firstlineno, code.co_name)
 
 
 def _line(filename: str, number: int, function: str) -> str:

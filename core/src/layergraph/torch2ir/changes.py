@@ -15,6 +15,7 @@ from torch import nn
 from layergraph.errors import CaptureError, Unsupported
 from layergraph.tensors import lie_alike
 from layergraph.torch2ir.survey import Survey, Surveyed
+from layergraph.torch2ir.undo import undoing
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,35 +59,43 @@ def unchanged(survey: Survey) -> Iterator[list[Change]]:
     before = [_copied(holder) for _, _, holder in holders]
     classes = {cls: dict(vars(cls)) for cls in survey.once(_classes)}
     changes: list[Change] = []
-    try:
-        yield changes
-    finally:
+
+    def put_back() -> None:
         for cls, members in classes.items():
             _put_back(cls, members)
-        for (module, place, holder), was in zip(holders, before, strict=True):
-            if _holds_the_same(holder, was):
-                continue
-            name = _difference(holder, was)
-            if name is not None:
-                now = _as_known(holder, was)
-                changes.append(Change(module, holder, place or str(name), now))
-            # Another tensor of the same memory is no change, but nobody knows it the next time.
-            fill(holder, was)
+        for (_, _, holder), was in zip(holders, before, strict=True):
+            if not _holds_the_same(holder, was):
+                # Another tensor of the same memory is no change, but nobody knows it the next time.
+                fill(holder, was)
+
+    with undoing(put_back):
+        try:
+            yield changes
+        finally:
+            for (module, place, holder), was in zip(holders, before, strict=True):
+                if _holds_the_same(holder, was):
+                    continue
+                name = _difference(holder, was)
+                if name is not None:
+                    now = _as_known(holder, was)
+                    changes.append(Change(module, holder, place or str(name), now))
+            for cls, members in classes.items():
+                _refuse_change(cls, members)
 
 
 def _put_back(cls: type, members: dict[str, Any]) -> None:
-    """Put back what was assigned to a class.
-
-    Raises:
-        CaptureError: something was.
-    """
+    """Put back what was assigned to a class."""
     now = dict(vars(cls))
-    name = _difference(now, members)
+    for key in now.keys() - members.keys():
+        delattr(cls, key)
+    for key in [key for key, value in members.items() if now.get(key) is not value]:
+        setattr(cls, key, members[key])
+
+
+def _refuse_change(cls: type, members: dict[str, Any]) -> None:
+    """Raise if something was assigned to a class."""
+    name = _difference(dict(vars(cls)), members)
     if name is not None:
-        for key in now.keys() - members.keys():
-            delattr(cls, key)
-        for key in [key for key, value in members.items() if now.get(key) is not value]:
-            setattr(cls, key, members[key])
         raise CaptureError(
             f"the model assigns {cls.__qualname__}.{name}: what a class keeps from one call to the "
             "next, a graph cannot hold; use a buffer and change it in place"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -27,6 +28,7 @@ from layergraph.state import Memory, UnrunnableError, describe
 from layergraph.torch2ir.calls import Trace
 from layergraph.torch2ir.capture import unsupported
 from layergraph.torch2ir.folding.modes import Modes, capture
+from layergraph.torch2ir.global_state import REMEDY
 from layergraph.torch2ir.overrides import kept_modes
 from layergraph.torch2ir.own import changes_its_call
 from layergraph.torch2ir.replaying.replay import Replaying
@@ -68,6 +70,7 @@ def convert(
             raise CaptureError(f"{name} is {said!r}; say one of {listed}")
     try:
         with outside_fake_mode(), uncompiled(model):
+            _refuse_fakes()
             return _converted(hooks, model, args, kwargs, values, modes)
     except LayergraphError:
         raise
@@ -113,7 +116,7 @@ def _converted(
             # On symbols, it would only get stuck at one of them.
             raise unsupported(found)
         try:
-            ir = capture(survey, run, tensors, modes)
+            ir = capture(survey, partial(_undisturbed, run), tensors, modes)
         except CaptureError as error:
             full = _with_all(error, found, unfit_for)
             if full is error:
@@ -124,6 +127,17 @@ def _converted(
     check_attributes(ir)
     _refuse_leaks(ir)
     return ir
+
+
+def _refuse_fakes() -> None:
+    """Refuse to capture where a mode of torch makes other tensors of all that are computed."""
+    for key in torch._C._TorchDispatchModeKey.__members__.values():
+        mode = torch._C._get_dispatch_mode(key)
+        if mode is not None:
+            raise CaptureError(
+                f"a {type(mode).__name__} is active, under which nothing is computed as the model "
+                "computes it; leave it before converting a model"
+            )
 
 
 def _refuse_leaks(ir: Ir) -> None:
@@ -277,6 +291,17 @@ def _leaf_model(
 
 def _traced(*known: Any) -> Trace:
     return Tracing(*known).run()
+
+
+def _undisturbed(run: Callable[[], Trace]) -> Trace:
+    """Run a model, and again where another thread may have changed the state of torch meanwhile."""
+    try:
+        return run()
+    except CaptureError as error:
+        of_state = any(each.reason.endswith(REMEDY) for each in error.unsupported)
+        if not of_state or threading.active_count() == 1:
+            raise
+    return run()
 
 
 class _Noted:

@@ -83,10 +83,12 @@ class Torch2Ir(Registry):
         # What captures is imported when it is first needed: making a converter is quick.
         from layergraph.torch2ir.capture import ONE_AT_A_TIME
         from layergraph.torch2ir.conversion import convert
+        from layergraph.torch2ir.undo import undone
 
         # Another capture of the same model may have changed its modes for a while.
-        with ONE_AT_A_TIME, without_collection():
-            return convert(self.hooks, model, args, kwargs, values, modes)
+        with ONE_AT_A_TIME:
+            run = without_collection()(convert)
+            return undone(partial(run, self.hooks, model, args, kwargs, values, modes))
 
     def explain(self, subject: nn.Module | type[nn.Module]) -> Explanation:
         """Who answers for a module, in the order in which they are asked, and who declines and why.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import CellType
+from types import CellType, FunctionType
 from typing import Any, TypeVar
+
+from layergraph.torch2ir.undo import undoing
 
 T = TypeVar("T")
 
@@ -21,21 +24,27 @@ _ABSENT = object()
 def patched(patches: Iterable[Patch]) -> Iterator[None]:
     """Replace entries and attributes; whatever happens, put them back."""
     before: list[tuple[Any, str, Any]] = []
-    try:
-        # All are made before one is put: what they are made by must not see the others, and a class
-        # whose attributes are replaced one after another is looked up anew only once.
-        for holder, name, new in list(patches):
+
+    def put_back() -> None:
+        while before:
+            _put(*before[-1])
+            before.pop()
+
+    # All are made before one is put: what they are made by must not see the others, and a class
+    # whose attributes are replaced one after another is looked up anew only once.
+    made = list(patches)
+    with undoing(put_back):
+        for holder, name, new in made:
             before.append((holder, name, _own(holder, name)))
             _put(holder, name, new)
         yield
-    finally:
-        for holder, name, old in reversed(before):
-            _put(holder, name, old)
 
 
 def _own(holder: Any, name: str) -> Any:
     if isinstance(holder, CellType):
         return holder.cell_contents
+    if isinstance(holder, FunctionType):
+        return getattr(holder, name)
     members = holder if isinstance(holder, dict) else vars(holder)
     return members.get(name, _ABSENT)
 
@@ -47,7 +56,8 @@ def _put(holder: Any, name: str, value: Any) -> None:
         else:
             holder[name] = value
     elif value is _ABSENT:
-        delattr(holder, name)
+        if name in vars(holder):
+            delattr(holder, name)
     else:
         setattr(holder, name, value)
 
@@ -79,17 +89,32 @@ def with_room_for(depth: int, function: Callable[[], T]) -> T:
         except BaseException as error:
             outcome.append((False, error))
 
-    limit = sys.getrecursionlimit()
-    size = threading.stack_size(max(8 * 2**20, depth * _BYTES_A_LEVEL))
-    try:
-        sys.setrecursionlimit(limit + depth * _FRAMES_A_LEVEL)
-        thread = threading.Thread(target=run, name="layergraph-capture")
-        thread.start()
-        thread.join()
-    finally:
+    limit, size = sys.getrecursionlimit(), threading.stack_size()
+    thread = threading.Thread(target=run, name="layergraph-capture")
+
+    def put_back() -> None:
         threading.stack_size(size)
         sys.setrecursionlimit(limit)
+
+    with undoing(put_back):
+        threading.stack_size(max(8 * 2**20, depth * _BYTES_A_LEVEL))
+        sys.setrecursionlimit(limit + depth * _FRAMES_A_LEVEL)
+        try:
+            thread.start()
+            thread.join()
+        except BaseException as error:
+            # It came to the thread that waits, and is meant for the one that works.
+            _raise_in(thread, type(error))
+            raise
     succeeded, result = outcome[0]
     if not succeeded:
         raise result
     return result  # type: ignore[no-any-return]
+
+
+def _raise_in(thread: threading.Thread, kind: type[BaseException]) -> None:
+    """Raise an error in a thread, and wait until it has ended."""
+    if thread.ident is not None:
+        identity = ctypes.c_ulong(thread.ident)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, ctypes.py_object(kind))
+        thread.join()

@@ -14,6 +14,7 @@ from torch import nn
 
 from layergraph.ir import Implementation
 from layergraph.state import all_tensors, own_tensors
+from layergraph.torch2ir.undo import undoing
 
 T = TypeVar("T")
 
@@ -163,13 +164,15 @@ def other_mode(survey: Survey) -> Iterator[None]:
     """For a while, every module of a model trains that does not, and the other way round."""
     modules = [vars(module) for each in survey for module in each.inside]
     before = [(members, members["training"]) for members in modules]
-    try:
+
+    def put_back() -> None:
+        for members, training in before:
+            members["training"] = training
+
+    with undoing(put_back):
         for members, training in before:
             members["training"] = not training
         yield
-    finally:
-        for members, training in before:
-            members["training"] = training
 
 
 def _children(surveyed: Surveyed) -> Iterator[tuple[str, nn.Module | None]]:

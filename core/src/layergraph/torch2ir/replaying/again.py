@@ -35,6 +35,7 @@ from layergraph.torch2ir.running.outputs import opened
 from layergraph.torch2ir.running.questions import NUMBERS
 from layergraph.torch2ir.running.run import CHANGING, Running, is_as_found
 from layergraph.torch2ir.survey import Surveyed
+from layergraph.torch2ir.undo import raise_interrupt
 
 
 class _OtherwiseError(Exception):
@@ -230,7 +231,8 @@ class Again:
             result, left = self._cross(surveyed, original(surveyed.module, *args, **kwargs))
             # Its code may have caught the error.
             self._require(left is scope and self._is_other == was_other)
-        except _OtherwiseError:
+        except _OtherwiseError as error:
+            raise_interrupt(error)
             if not self._is_replaceable(scope, (args, kwargs), entered):
                 raise
             self._is_other = was_other

@@ -19,12 +19,14 @@ from torch import nn
 from layergraph.ir import Value as Plain
 from layergraph.torch2ir.calls import OtherMode, Scope, Trace
 from layergraph.torch2ir.changes import unchanged
+from layergraph.torch2ir.global_state import put_back, snapshot
 from layergraph.torch2ir.replaying.again import TELLING, Again, Step
 from layergraph.torch2ir.replaying.alike import are_alike, form, held, sizes_in
 from layergraph.torch2ir.running.keep import without_draws
 from layergraph.torch2ir.running.outputs import opened
 from layergraph.torch2ir.running.run import Running
 from layergraph.torch2ir.survey import Surveyed, other_mode
+from layergraph.torch2ir.undo import raise_interrupt
 
 # The results of a run are kept up to so many bytes.
 ROOM = 2**28
@@ -92,6 +94,7 @@ class Replaying(Running):
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> OtherMode | None:
         recorder, trains, takes_gradients = self.recorder, self.trains, torch._C.is_grad_enabled()
+        settings = snapshot()
         self._again = again = Again(self, self._log.steps)
         self._log = _Log(is_complete=False)
         self.recorder = again.recorder
@@ -100,7 +103,8 @@ class Replaying(Running):
             # What the other mode does besides computing, is no fault of this one.
             with without_draws(), unchanged(self.survey) as changes, other_mode(self.survey):
                 model(*args, **kwargs)
-        except Exception:
+        except Exception as error:
+            raise_interrupt(error)
             return None
         finally:
             again.put_back()
@@ -110,6 +114,9 @@ class Replaying(Running):
             self.caught.clear()
             # Regions that were given up while they were entered are not left.
             self.unrecorded(torch._C._set_grad_enabled, (takes_gradients,), {})
+            put_back(settings)
+            self.state.refresh()
+            self.state.drew()
         return None if changes or caught else again.found()
 
     @property
@@ -124,6 +131,7 @@ class Replaying(Running):
         """See :class:`Capture`."""
         again = self._following
         if again is not None:
+            self.compare_state()
             return again.function(func, args, kwargs)
         if self._again is not None and func in TELLING:
             self._again.otherwise()
@@ -141,6 +149,7 @@ class Replaying(Running):
         """See :class:`Capture`."""
         again = self._following
         if again is not None:
+            self.compare_state()
             return again.leaf(surveyed, original, args, kwargs)
         given = held((args, kwargs))
         asked, self._asked_mode = self._asked_mode, False
@@ -155,7 +164,9 @@ class Replaying(Running):
         """See :class:`Capture`."""
         again = self._following
         if again is not None:
-            return again.module(surveyed, original, args, kwargs)
+            result = again.module(surveyed, original, args, kwargs)
+            self.compare_state(type(surveyed.module))
+            return result
         return super().module(surveyed, original, args, kwargs)
 
     def enter(
@@ -207,11 +218,11 @@ class Replaying(Running):
         self._asked_mode = True
         super().mode_read(module, training)
 
-    def refuse(self, reason: str) -> None:
+    def refuse(self, reason: str, line: str = "") -> None:
         """See :class:`Capture`."""
         if self._again is not None:
             self._again.refuse()
-        super().refuse(reason)
+        super().refuse(reason, line)
 
     def _kept_step(self, subject: object, given: Any, gave: Any, **more: Any) -> Any:
         if self._log.is_complete:

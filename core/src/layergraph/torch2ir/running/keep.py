@@ -16,10 +16,11 @@ from layergraph.errors import CaptureError
 from layergraph.tensors import Placement, is_plain, storage_of, version
 from layergraph.torch2ir.running.constants import Constants
 from layergraph.torch2ir.survey import Survey
+from layergraph.torch2ir.undo import undoing
 
 
 class Kept:
-    """Keeps the state of a model, and that of torch's random number generators, as they were.
+    """Keeps the state of a model as it was.
 
     Buffers and constants are saved at the beginning; parameters, which are large, when something is
     about to change them or gets hold of their memory.
@@ -27,16 +28,18 @@ class Kept:
     Args:
         survey: the model.
         constants: the tensors that it has besides.
-        device: where it runs; None if nothing tells.
 
     Raises:
         CaptureError: on leaving: the model changed a tensor in a way that a graph cannot.
     """
 
-    def __init__(self, survey: Survey, constants: Constants, device: torch.device | None) -> None:
+    def __init__(self, survey: Survey, constants: Constants) -> None:
         self._survey = survey
         self._constants = constants
-        self._device = device
+        self._saved: dict[int, torch.Tensor] = {}
+        self._tensors: dict[int, tuple[str, torch.Tensor]] = {}
+        self._places: dict[int, Placement] = {}
+        self._versions: dict[int, int] = {}
 
     def save(self, *tensors: object) -> None:
         """Keep the values of all tensors of the model that share memory with one of the given."""
@@ -56,9 +59,6 @@ class Kept:
             raise CaptureError(
                 "there are global module hooks, which a graph cannot hold; remove them"
             )
-        self._saved: dict[int, torch.Tensor] = {}
-        self._tensors: dict[int, tuple[str, torch.Tensor]] = {}
-        self._places: dict[int, Placement] = {}
         self._by_memory: dict[int | None, list[int]] = {}
         for each in self._survey:
             for name, tensor, _ in each.tensors():
@@ -71,7 +71,6 @@ class Kept:
             if not isinstance(tensor, torch.nn.Parameter):
                 self._save(identity)
         self._versions = {key: version(tensor) for key, (_, tensor) in self._tensors.items()}
-        self._generators = _generators(self._device)
         return self
 
     def __exit__(
@@ -80,9 +79,9 @@ class Kept:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._put_back_generators()
-        moved = self._put_back_places()
-        unseen = self._put_back_tensors()
+        moved, unseen = self.put_back()
+        self._tensors.clear()
+        self._places.clear()
         if error is None and moved is not None:
             raise CaptureError(
                 f"the model resizes {moved or 'a tensor that it has not registered'}, or gives it "
@@ -95,8 +94,16 @@ class Kept:
                 "which a graph cannot; change a buffer, by a function that works in place"
             )
 
+    def put_back(self) -> tuple[str | None, str | None]:
+        """Put back what was saved; doing that again does no harm.
+
+        Returns:
+            The key of a tensor that had another shape or other memory, and that of one whose
+            numbers may not change, but did.
+        """
+        return self._put_back_places(), self._put_back_numbers()
+
     def _put_back_places(self) -> str | None:
-        """Give each tensor the shape and memory that it had; give the key of one that had not."""
         moved = None
         for identity, place in self._places.items():
             key, tensor = self._tensors[identity]
@@ -104,8 +111,7 @@ class Kept:
                 moved = key
         return moved
 
-    def _put_back_tensors(self) -> str | None:
-        """Put back what was saved; give the key of a tensor that may not change, but did."""
+    def _put_back_numbers(self) -> str | None:
         unseen = None
         with torch.no_grad():
             for identity, (key, tensor) in self._tensors.items():
@@ -115,16 +121,10 @@ class Kept:
                     tensor.copy_(saved)
                     changed = not key
                 else:
-                    changed = saved is None and version(tensor) != self._versions[identity]
+                    was = self._versions.get(identity)
+                    changed = saved is None and was is not None and version(tensor) != was
                 unseen = key if changed else unseen
         return unseen
-
-    def _put_back_generators(self) -> None:
-        for device, state in self._generators.items():
-            if device == "cpu":
-                torch.set_rng_state(state)
-            else:
-                torch.get_device_module(device).set_rng_state(state, device)
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -146,14 +146,8 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def _generators(device: torch.device | None) -> dict[Any, torch.Tensor]:
-    states: dict[Any, torch.Tensor] = {"cpu": torch.get_rng_state()}
-    if device is not None and device.type not in ("cpu", "meta"):
-        states[device] = torch.get_device_module(device).get_rng_state(device)
-    return states
-
-
-def _foreign_generators() -> tuple[Any, ...]:
+def foreign_generators() -> tuple[Any, ...]:
+    """The states of the random number generators of Python and numpy."""
     numpy = sys.modules.get("numpy")
     state = None
     if numpy is not None:
@@ -169,13 +163,17 @@ def without_draws() -> Iterator[None]:
     Raises:
         CaptureError: numbers were drawn from them.
     """
-    before = _foreign_generators()
-    try:
-        yield
-    finally:
-        drawn = _foreign_generators() != before
-        if drawn:
+    before = foreign_generators()
+    drawn = False
+
+    def put_back() -> None:
+        nonlocal drawn
+        if foreign_generators() != before:
+            drawn = True
             _put_back_foreign(before)
+
+    with undoing(put_back):
+        yield
     if drawn:
         raise CaptureError(
             "the model draws random numbers from Python or numpy: a graph would have the same "

@@ -12,6 +12,7 @@ from layergraph.errors import CaptureError, Unsupported, first_line
 from layergraph.torch2ir.calls import Recorder
 from layergraph.torch2ir.capture import line_of
 from layergraph.torch2ir.changes import unchanged
+from layergraph.torch2ir.global_state import GlobalState
 from layergraph.torch2ir.patches import with_room_for
 from layergraph.torch2ir.running.arguments import Arguments
 from layergraph.torch2ir.running.constants import Constants
@@ -51,7 +52,8 @@ def _error_of(
         contextlib.suppress(CaptureError),
         unchanged(survey),
         without_draws(),
-        Kept(survey, constants, arguments.device) as kept,
+        GlobalState(arguments.device).compared(),
+        Kept(survey, constants) as kept,
     ):
         model = survey.root.module
         kept.save(*model.parameters())

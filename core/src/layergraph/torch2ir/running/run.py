@@ -33,6 +33,7 @@ from layergraph.torch2ir.capture import (
     unnamed,
 )
 from layergraph.torch2ir.changes import are_one, are_the_same
+from layergraph.torch2ir.global_state import may_draw, may_layer_draw
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.running import sizes
 from layergraph.torch2ir.running.arguments import Arguments, Part, element, tensors_in
@@ -51,6 +52,7 @@ from layergraph.torch2ir.running.sizes import (
 )
 from layergraph.torch2ir.running.unseen import unseen
 from layergraph.torch2ir.survey import Survey, Surveyed
+from layergraph.torch2ir.undo import Modes, undoing
 from layergraph.torch2ir.unregistered import unregistered
 
 _GETITEM = "operator.getitem"
@@ -100,11 +102,11 @@ class Running(Capture):
         values: Values,
         arguments: Arguments,
     ) -> None:
-        super().__init__(survey, keys, memory, functions)
+        super().__init__(survey, keys, memory, functions, arguments.device)
         self.values = values
         self._arguments = arguments
         self._constants = constants
-        self._kept = Kept(survey, constants, arguments.device)
+        self._kept = Kept(survey, constants)
         self._inside = 0
         # Whether a function is being called that a plugin names: it may make any tensor.
         self._calls_foreign = False
@@ -134,7 +136,16 @@ class Running(Capture):
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
-        with without_draws(), self._kept, _Beneath(self), _FunctionMode(self):
+        with (
+            without_draws(),
+            undoing(self._kept.put_back),
+            self._kept,
+            # What is above them is taken off, too: leaving them in order would fail.
+            undoing(Modes().put_back),
+        ):
+            modes: tuple[Any, ...] = _Beneath(self), _FunctionMode(self)
+            for mode in modes:
+                mode.__enter__()
             yield
 
     def patches(self) -> Iterator[Patch]:
@@ -157,6 +168,7 @@ class Running(Capture):
         # What is asked here of tensors, the model does not ask.
         with torch._C.DisableTorchFunction(), _without_dispatch(with_wrappers=False):
             trains = vars(surveyed.module)["training"]
+            self.compare_state()
             if trains != self.trains[surveyed] or not is_as_found(surveyed):
                 self.refuse(f"a change of {surveyed.path!r} that lasts for a call")
             lowered, named = self.lower(args), self.lower(kwargs) if kwargs else {}
@@ -165,6 +177,8 @@ class Running(Capture):
                 self._kept.save(*surveyed.module.parameters())
         result = self._tried(surveyed.path, original, (surveyed.module, *args), kwargs)
         with torch._C.DisableTorchFunction():
+            if may_layer_draw(type(surveyed.module)):
+                self.state.drew()
             if not _is_untouched(surveyed):
                 self.unrecorded(_note, (surveyed,), {})
             value = self.recorder.call("module", surveyed.path, lowered, named)
@@ -417,11 +431,6 @@ class Running(Capture):
         """Note that nothing is assumed yet in a module call."""
         self._assumed.pop(scope, None)
 
-    def expect(self, value: Plain, result: object) -> None:
-        """Record that something is assumed to be what it is now."""
-        args = (value, self.lower(result), code_place())
-        self.recorder.call("function", "layergraph.assume", args, {})
-
     def expect_truth(self, value: Plain, truth: bool) -> None:
         """Record that a tensor is assumed to be true, or not, as it is now."""
         if self.is_new(("truth", value)):
@@ -485,6 +494,7 @@ class Running(Capture):
 
     def function(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function by its name, and make it."""
+        self.compare_state()
         problem = ""
         try:
             lowered, named = self.lower(args), self.lower(kwargs) if kwargs else {}
@@ -502,6 +512,8 @@ class Running(Capture):
         if result is NotImplemented:
             # Python asks the other operand then: the types decide, and not the tensors.
             return result
+        if may_draw(name, func):
+            self.state.drew()
         if problem:
             self.refuse(problem)
         if result is not None and _holds_no_tensor(result):

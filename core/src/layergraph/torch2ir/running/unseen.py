@@ -20,6 +20,7 @@ from layergraph.ir import Symbol
 from layergraph.ir import Value as Plain
 from layergraph.tensors import storage_of
 from layergraph.torch2ir.calls import Value
+from layergraph.torch2ir.global_state import GlobalState
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.survey import Survey
 
@@ -30,6 +31,8 @@ _OWN = f"{Path(__file__).parents[1]}{os.sep}"
 class Records(Protocol):
     """Who records what the modes do not show."""
 
+    state: GlobalState
+
     def is_recording(self) -> bool:
         """Whether what happens now is to be recorded."""
 
@@ -38,9 +41,6 @@ class Records(Protocol):
 
     def refuse(self, reason: str) -> None:
         """Note that something cannot be carried over."""
-
-    def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
-        """Note that the model may decide by what a function gives."""
 
     def unrecorded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -63,30 +63,15 @@ def unseen(capture: Records, survey: Survey) -> Iterator[Patch]:
     yield torch.jit.ScriptFunction, "__call__", _scripted(capture)
     yield torch.autocast, "__enter__", _enter_autocast(capture)
     yield torch.autocast, "__exit__", _exit_autocast(capture)
-    for name in ("is_grad_enabled", "is_autocast_enabled", "get_default_dtype"):
-        yield torch, name, _asked(capture, getattr(torch, name))
     for holder, name, what in _UNHOLDABLE:
         yield holder, name, _refused(capture, getattr(holder, name), what)
 
 
 _FROM_MEMORY = "numbers that come from outside torch while the model runs; register a buffer"
-_KERNEL = "a choice of attention's kernel"
-_INFERENCE = "an inference-mode region; use torch.no_grad"
-_RANDOM_STATE = "a change of the random number generator's state"
 _UNHOLDABLE: tuple[tuple[Any, str, str], ...] = (
-    (torch.inference_mode, "__enter__", _INFERENCE),
     (torch, "from_numpy", _FROM_MEMORY),
     (torch, "frombuffer", _FROM_MEMORY),
     (torch, "from_dlpack", _FROM_MEMORY),
-    (torch, "manual_seed", _RANDOM_STATE),
-    (torch, "seed", _RANDOM_STATE),
-    (torch, "initial_seed", _RANDOM_STATE),
-    (torch, "set_rng_state", _RANDOM_STATE),
-    (torch, "get_rng_state", _RANDOM_STATE),
-    (torch.random, "fork_rng", _RANDOM_STATE),
-    (torch, "set_default_dtype", "a change of the default dtype"),
-    (torch, "set_autocast_enabled", "a change of autocast other than by a region"),
-    (torch.nn.attention, "_sdpa_kernel", _KERNEL),
     (torch.autograd.graph.saved_tensors_hooks, "__enter__", "hooks on what gradients need"),
     (threading.Thread, "start", "a thread"),
 )
@@ -243,6 +228,9 @@ def _enter_autocast(capture: Records) -> Callable[..., Any]:
             )
             value = capture.region("layergraph.enter_autocast", *args)
             region._layergraph_regions = [*getattr(region, "_layergraph_regions", ()), value]
+            enter(region)
+            capture.state.refresh()
+            return region
         return enter(region)
 
     return call
@@ -259,6 +247,7 @@ def _exit_autocast(capture: Records) -> Callable[..., Any]:
                 capture.region("layergraph.exit_autocast", entered.pop())
         finally:
             leave(region, *args)
+            capture.state.refresh()
 
     return call
 
@@ -266,24 +255,9 @@ def _exit_autocast(capture: Records) -> Callable[..., Any]:
 def _refused(capture: Records, original: Callable[..., Any], what: str) -> Callable[..., Any]:
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
-        # Torch does the others for its own purposes too.
-        always = what in (_KERNEL, _INFERENCE)
-        if capture.is_recording() and (always or not _is_ours(sys._getframe(1))):
+        # Torch does these for its own purposes too.
+        if capture.is_recording() and not _is_ours(sys._getframe(1)):
             capture.refuse(what)
         return original(*args, **kwargs)
-
-    return call
-
-
-def _asked(capture: Records, original: Callable[..., Any]) -> Callable[..., Any]:
-    name = f"torch.{original.__name__}"
-
-    @functools.wraps(original)
-    def call(*args: Any) -> Any:
-        result = original(*args)
-        # Torch asks for itself all the time: for each region without gradients, say.
-        if capture.is_recording() and not _is_ours(sys._getframe(1)):
-            capture.decided(name, tuple([capture.device_type(arg) for arg in args]), result)
-        return result
 
     return call

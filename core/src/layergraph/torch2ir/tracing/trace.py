@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NoReturn
 
 import torch
@@ -21,6 +21,7 @@ from layergraph.symbols import UnknownValueError, lower_plain
 from layergraph.torch2ir.calls import Parameter, StateRead, Trace
 from layergraph.torch2ir.capture import Capture, open_code, unnamed
 from layergraph.torch2ir.patches import Patch
+from layergraph.torch2ir.running.keep import without_draws
 from layergraph.torch2ir.survey import Surveyed
 from layergraph.torch2ir.tracing.guards import guards
 from layergraph.torch2ir.tracing.proxy import Proxy
@@ -86,7 +87,27 @@ class Tracing(Capture, TracerBase):
 
     def watching(self) -> AbstractContextManager[object]:
         """See :class:`Capture`."""
-        return _FunctionMode(self)
+        return self._watching()
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        with without_draws(), _FunctionMode(self):
+            yield
+
+    def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
+        """See :class:`Capture`."""
+        self.expect(self.recorder.call("function", name, args, {}), result)
+
+    def device_type(self, kind: str) -> Plain:
+        """See :class:`Capture`."""
+        return kind
+
+    def unrecorded(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """See :class:`Capture`."""
+        with torch._C.DisableTorchFunction():
+            return function(*args, **kwargs)
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """Symbols for what has to be given; the model is captured as it is called without the rest.
@@ -145,7 +166,9 @@ class Tracing(Capture, TracerBase):
         kwargs: Any,
     ) -> object:
         """See :class:`Capture`."""
+        self.compare_state()
         value = self.recorder.call("module", surveyed.path, self.lower(args), self.lower(kwargs))
+        self.state.drew()
         return Proxy(value, self)
 
     def renamed(self, result: Any) -> Any:
@@ -214,6 +237,9 @@ class Tracing(Capture, TracerBase):
 
     def function(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function by its name."""
+        self.compare_state()
+        # Nothing is drawn now; from here on, the generators are to be seen as if something were.
+        self.state.drew()
         lowered = self.lower(args)
         self.refuse_change_of_constant(name, lowered)
         return Proxy(self.recorder.call("function", name, lowered, self.lower(kwargs)), self)

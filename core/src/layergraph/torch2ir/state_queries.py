@@ -1,0 +1,374 @@
+"""What a model's code asks of the state of torch: noted, or refused, under whatever name it asks.
+
+Functions of ``torch._C`` tell settings; all of torch's own that tell them call these. Where code
+has kept one under a name of its own, that very object is looked for, where names are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import random
+import re
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from inspect import CO_GENERATOR
+from pathlib import Path
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
+from typing import Any, Protocol
+
+import torch
+from torch import backends
+
+from layergraph.functions import Functions
+from layergraph.ir import Value as Plain
+from layergraph.torch2ir.global_state import GlobalState, getters, setters
+from layergraph.torch2ir.patches import Patch
+from layergraph.torch2ir.running.keep import foreign_generators
+from layergraph.torch2ir.survey import Survey
+
+_TORCH, _OWN = [f"{Path(each).parent}{os.sep}" for each in (torch.__file__, __file__)]
+_BACKENDS = f"{_TORCH}backends{os.sep}"
+
+
+class Queried(Protocol):
+    """Who gets to know what was asked."""
+
+    functions: Functions
+    state: GlobalState
+
+    def is_recording(self) -> bool:
+        """Whether what happens now is to be recorded."""
+
+    def refuse(self, reason: str) -> None:
+        """Note that something cannot be carried over."""
+
+    def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
+        """Note that the model may decide by what a function gives."""
+
+    def device_type(self, kind: str) -> Plain:
+        """The form of a type of device."""
+
+    def unrecorded(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call something of which nothing is recorded."""
+
+
+def state_queries(capture: Queried, survey: Survey) -> Iterator[Patch]:
+    """The patches that show what code asks of torch's state, and tell when it sets some of it."""
+    stand_ins = {key: make(capture) for key, make in _watched().items()}
+    generator = stand_ins[id(_GENERATOR)]
+
+    def stand_in(value: Any) -> Any:
+        if type(value) is tuple:
+            return tuple([stand_in(each) or each for each in value])
+        if type(value) is dict:
+            return {name: stand_in(each) or each for name, each in value.items()}
+        found = stand_ins.get(id(value))
+        if found is None and type(value) is staticmethod:
+            return staticmethod(stand_in(value.__func__))
+        if found is None and type(value) is functools.partial:
+            inner = stand_in(value.func)
+            return inner and functools.partial(inner, *value.args, **value.keywords)
+        if found is None and getattr(value, "__self__", None) is _GENERATOR:
+            return functools.partial(_call, generator, value.__name__)
+        return found
+
+    for holder, name, value in [*_homes(), *survey.once(_kept)]:
+        other = stand_in(value)
+        if other is not None:
+            yield holder, name, other
+    yield backends.ContextProp, "__get__", _property_asked(capture)
+    yield backends.ContextProp, "__set__", _property_set(capture)
+
+
+# --- what is watched ---
+
+
+@functools.cache
+def _watched() -> dict[int, Callable[[Queried], Any]]:
+    """What makes the stand-in of each object that tells or sets the state of torch."""
+    of_torch = [*getters().values(), torch.get_default_device, backends.mha.get_fastpath_enabled]
+    found: dict[int, Callable[[Queried], Any]] = {}
+    for each in of_torch:
+        found[id(each)] = functools.partial(_asking, each)
+    for each in setters():
+        found[id(each)] = functools.partial(_setting, each)
+    for put in _foreign_setters():
+        found[id(put)] = functools.partial(_putting_back, put)
+    found[id(_GENERATOR)] = _generator
+    return found
+
+
+@functools.cache
+def _foreign_setters() -> list[Callable[..., Any]]:
+    """What sets the states of the generators of Python and numpy."""
+    numpy = sys.modules.get("numpy")
+    return [random.setstate, *([] if numpy is None else [numpy.random.set_state])]
+
+
+Home = tuple[Any, str, Any]
+"""A dict or another object, the name of an entry or attribute, and what it is."""
+
+
+def _homes() -> list[Home]:
+    """Where the watched objects are found among the modules of Python: looked for once in each."""
+    for name in sys.modules.keys() - _searched.keys():
+        members: Any = getattr(sys.modules[name], "__dict__", None)
+        is_theirs = name.partition(".")[0] not in _WITHOUT or name in _HOMES
+        searched = is_theirs and isinstance(members, dict)
+        _searched[name] = _among(members, members) if searched else []
+    return list(itertools.chain.from_iterable(filter(None, _searched.values())))
+
+
+_searched: dict[str, list[Home]] = {}
+# Torch asks for itself, but where others find its functions.
+_WITHOUT = (sys.stdlib_module_names | {"torch", "layergraph"}) - {"__main__", "random"}
+_HOMES = frozenset({"torch", "torch._C", "torch.random", "torch.backends.mha"})
+
+
+def _among(holder: Any, members: dict[str, Any]) -> list[Home]:
+    watched, values = _watched(), members.values()
+    if _KEEPING.isdisjoint(map(type, values)) and watched.keys().isdisjoint(map(id, values)):
+        return []
+    return [
+        (holder, name, value)
+        for name, value in list(members.items())
+        if id(value) in watched or (type(value) in _KEEPING and _is_kept(value))
+    ]
+
+
+# What a getter, or a method of the generator, may be kept as.
+_KEEPING = frozenset({BuiltinFunctionType, functools.partial, staticmethod})
+
+
+def _is_kept(value: Any) -> bool:
+    while type(value) in (functools.partial, staticmethod):
+        value = value.func if type(value) is functools.partial else value.__func__
+    owner = getattr(value, "__self__", None)
+    return id(value) in _watched() or owner is _GENERATOR
+
+
+def _kept(survey: Survey) -> Iterator[Home]:
+    """Where the model's own code, and the modules that it names, have kept the watched objects."""
+    for surveyed in survey:
+        if not surveyed.is_leaf:
+            members = vars(surveyed.module)
+            yield from _among(members, members)
+    bases = {base for each in survey if not each.is_leaf for base in type(each.module).__mro__}
+    for cls in bases:
+        if not cls.__module__.startswith(("torch.", "builtins")):
+            yield from _inside(cls)
+    named: set[str] = set()
+    for scope in survey.code_globals:
+        yield from _in_scope(scope)
+        named |= {
+            value.__name__
+            if type(value) is ModuleType
+            else getattr(value, "__module__", None) or ""
+            for value in list(scope.values())
+        }
+    of_model = {scope.get("__name__") for scope in survey.code_globals}
+    for name in sorted(named - of_model):
+        if name.partition(".")[0] not in _WITHOUT:
+            yield from _in_module(name, len(sys.modules))
+
+
+@functools.lru_cache(maxsize=1024)
+def _in_module(name: str, _modules: int) -> list[Home]:
+    members = getattr(sys.modules.get(name), "__dict__", None)
+    return list(_in_scope(members)) if isinstance(members, dict) else []
+
+
+def _in_scope(scope: dict[str, Any]) -> Iterator[Home]:
+    """Where the names of a module, its functions and classes have kept the watched objects."""
+    home = scope.get("__name__")
+    yield from _among(scope, scope)
+    for value in list(scope.values()):
+        if type(value) is dict:
+            yield from _among(value, value)
+        elif type(value) is FunctionType or (isinstance(value, type) and value.__module__ == home):
+            yield from _inside(value)
+
+
+def _inside(code: Any) -> list[Home]:
+    """Where a function has kept them, or a class and its methods."""
+    code = getattr(code, "__func__", code)
+    if not isinstance(code, type | FunctionType) or code in _clean:
+        return []
+    found = list(_searched_inside(code))
+    if not found:
+        _clean.add(code)
+    return found
+
+
+# Functions and classes that have kept none: nearly all.
+_clean: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _searched_inside(code: Any) -> Iterator[Home]:
+    if isinstance(code, type):
+        members = dict(vars(code))
+        yield from _among(code, members)
+        for value in members.values():
+            if not isinstance(value, type):
+                yield from _inside(value)
+    else:
+        for cell in code.__closure__ or ():
+            with contextlib.suppress(ValueError):  # it is still empty
+                yield from _among(cell, {"cell_contents": cell.cell_contents})
+        for name in ("__defaults__", "__kwdefaults__"):
+            kept = getattr(code, name)
+            if kept and any(map(_is_kept, kept.values() if type(kept) is dict else kept)):
+                yield code, name, kept
+
+
+# --- what is noted ---
+
+# These only call what they were made from.
+_WRAPPING = (f"{_TORCH}_compile.py", f"{_TORCH}_dynamo{os.sep}")
+_ASIDE = (__file__, contextlib.__file__)
+
+
+def _outermost() -> FrameType | bool | None:
+    """The function of torch by which the model asks; None if by none, and False if it does not."""
+    outer: FrameType | None = None
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        if filename.startswith(_TORCH):
+            if outer is None or not filename.startswith(_WRAPPING):
+                outer = frame
+        elif filename not in _ASIDE:
+            return False if filename.startswith(_OWN) else outer
+        frame = frame.f_back
+    return False
+
+
+def _asking(original: Callable[..., Any], capture: Queried) -> Callable[..., Any]:
+    return functools.partial(_asked, original, capture)
+
+
+def _asked(original: Callable[..., Any], capture: Queried, /, *args: Any, **kwargs: Any) -> Any:
+    result = original(*args, **kwargs)
+    outer = _outermost() if capture.is_recording() else False
+    if outer is None:
+        _note(capture, original, args, kwargs, result)
+    elif isinstance(outer, FrameType) and _tells(outer.f_code):
+        function: Any = vars(torch).get(outer.f_code.co_name)
+        if getattr(function, "__code__", None) is outer.f_code and not outer.f_code.co_argcount:
+            _note(capture, function, (), {}, capture.unrecorded(function, (), {}))
+        else:
+            capture.refuse(_told(outer.f_code.co_qualname))
+    return result
+
+
+def _tells(code: CodeType) -> bool:
+    """Whether a function of torch is there to tell a setting; others ask for themselves."""
+    is_getter = _GETTER.fullmatch(code.co_qualname) or code.co_filename.startswith(_BACKENDS)
+    return bool(is_getter) and not code.co_flags & CO_GENERATOR
+
+
+_GETTER = re.compile(r"_?(is|are|get|has)_\w+|\w+_enabled")
+
+
+def _note(
+    capture: Queried, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+) -> None:
+    name = capture.functions.name_of(function)
+    if name is None or kwargs:
+        capture.refuse(_told(function.__name__))
+    else:
+        given = tuple([capture.device_type(each) for each in args])
+        capture.decided(name, given, str(result) if type(result) is torch.device else result)
+
+
+def _told(name: str) -> str:
+    return (
+        f"what {name} tells of the state of torch: a graph would have the same for good; let an "
+        "argument or an attribute decide"
+    )
+
+
+def _setting(original: Callable[..., Any], capture: Queried) -> Callable[..., Any]:
+    return functools.partial(_set, original, capture)
+
+
+def _set(original: Callable[..., Any], capture: Queried, /, *args: Any, **kwargs: Any) -> Any:
+    capture.state.is_touched = True
+    return original(*args, **kwargs)
+
+
+def _putting_back(original: Callable[..., Any], capture: Queried) -> Callable[..., Any]:
+    return functools.partial(_put_back, original, foreign_generators(), capture)
+
+
+def _put_back(
+    original: Callable[..., Any], before: object, capture: Queried, /, *args: Any, **kwargs: Any
+) -> Any:
+    # Afterwards, there is no telling that numbers were drawn.
+    if capture.is_recording() and _outermost() is not False and foreign_generators() != before:
+        capture.refuse("random numbers from Python or numpy; draw them from torch")
+    return original(*args, **kwargs)
+
+
+def _property_asked(capture: Queried) -> Callable[..., Any]:
+    get: Callable[..., Any] = backends.ContextProp.__get__
+
+    def asked(self: Any, module: Any, kind: Any = None) -> Any:
+        if capture.is_recording() and _outermost() is None:
+            name = next((name for name, each in vars(type(module)).items() if each is self), "")
+            capture.refuse(_told(f"{module.__name__}.{name}"))
+        return get(self, module, kind)
+
+    return asked
+
+
+def _property_set(capture: Queried) -> Callable[..., Any]:
+    put: Callable[..., Any] = backends.ContextProp.__set__
+
+    def is_set(self: Any, module: Any, value: Any) -> None:
+        capture.state.is_touched = True
+        put(self, module, value)
+
+    return is_set
+
+
+class _Generator:
+    """Stands for torch's own generator while a model runs: to draw from it is all it may do."""
+
+    __class__ = property(lambda _: torch.Generator)
+
+    def __getattribute__(self, name: str) -> Any:
+        capture: Queried = object.__getattribute__(self, "__dict__")["capture"]
+        if name not in _SAID and capture.is_recording():
+            outer = _outermost()
+            of_model = outer is None or (
+                isinstance(outer, FrameType) and outer.f_code.co_filename.endswith("random.py")
+            )
+            if of_model:
+                capture.state.tell("")
+                capture.refuse(
+                    f"{name} of the random number generator: a graph only draws from it; do this "
+                    "outside of the model"
+                )
+        return getattr(_GENERATOR, name)
+
+
+_GENERATOR = torch.default_generator
+# What is the same for all.
+_SAID = frozenset({"device", "__class__"})
+
+
+def _generator(capture: Queried) -> _Generator:
+    stand_in = _Generator()
+    object.__setattr__(stand_in, "capture", capture)
+    return stand_in
+
+
+def _call(holder: object, name: str, /, *args: Any, **kwargs: Any) -> Any:
+    return getattr(holder, name)(*args, **kwargs)

@@ -1,0 +1,137 @@
+"""What a capture changes of the process is undone, even if an interrupt comes in the middle of it.
+
+Python may raise a KeyboardInterrupt between any two lines: before the ``finally`` of a context is
+entered, or while it runs. So who changes something says before how that is undone, and the
+outermost place undoes what is left over: twice, as the interrupt may come while it does so.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+from torch._C._dynamo import guards
+from torch.utils import _python_dispatch
+
+T = TypeVar("T")
+
+Undo = Callable[[], object]
+"""Makes something what it was: to do that again does no harm."""
+
+_left_over: list[Undo] = []
+
+
+@contextmanager
+def undoing(undo: Undo) -> Iterator[None]:
+    """Undo something on leaving; what is changed is changed inside."""
+    depth = len(_left_over)
+    _left_over.append(undo)
+    try:
+        yield
+    finally:
+        _undo(depth)
+
+
+def undone(function: Callable[[], T]) -> T:
+    """Call a function; undo what it has left over, and restore the stacks of torch's modes."""
+    depth, modes, collects = len(_left_over), Modes(), gc.isenabled()
+
+    def put_back() -> None:
+        # First, as what is undone is not to be seen by them.
+        modes.put_back()
+        _undo(depth)
+        if collects:
+            gc.enable()
+
+    try:
+        try:
+            return function()
+        except Exception as error:
+            raise_interrupt(error)
+            raise
+        finally:
+            put_back()
+    finally:
+        put_back()
+
+
+def raise_interrupt(error: BaseException) -> None:
+    """Raise the interrupt in whose wake an error came up: it hides it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if not isinstance(cause, Exception):
+            raise cause from None
+        cause = cause.__context__
+
+
+def _undo(depth: int) -> None:
+    failed: Exception | None = None
+    while len(_left_over) > depth:
+        try:
+            _left_over[-1]()
+        except Exception as error:
+            # The others can be undone all the same.
+            failed = failed or error
+        # Only now: an interrupt before would lose it.
+        _left_over.pop()
+    if failed is not None:
+        raise failed
+
+
+class Modes:
+    """The modes that see the functions of torch, and what its dispatcher calls."""
+
+    def __init__(self) -> None:
+        self._stacks = [(stack, stack.modes()) for stack in _STACKS]
+        self._flags = {name: getattr(_python_dispatch, name) for name in _FLAGS}
+        self._functions_are_seen = _get_torch_function_state()
+        self._excluded = [torch._C._dispatch_tls_is_dispatch_key_excluded(key) for key in _KEYS]
+
+    def put_back(self) -> None:
+        """Make them what they were."""
+        # A guard that an interrupt has left lives as long as the error does, if not longer.
+        _set_torch_function_state(self._functions_are_seen)
+        for key, was in zip(_KEYS, self._excluded, strict=True):
+            torch._C._dispatch_tls_set_dispatch_key_excluded(key, was)
+        for stack, modes in self._stacks:
+            stack.put_back(modes)
+        for name, value in self._flags.items():
+            setattr(_python_dispatch, name, value)
+            if name == _KNOWN_TO_C:
+                guards.set_is_in_mode_without_ignore_compile_internals(value)
+
+
+class _Stack:
+    def __init__(self, kind: str, *given: None) -> None:
+        self._length: Callable[[], int] = getattr(torch._C, f"_len_torch_{kind}_stack")
+        self._at: Callable[[int], Any] = getattr(torch._C, f"_get_{kind}_stack_at")
+        self._pop = partial(getattr(torch._C, f"_pop_torch_{kind}_stack"), *given)
+        self._push: Callable[[Any], Any] = getattr(torch._C, f"_push_on_torch_{kind}_stack")
+
+    def modes(self) -> list[Any]:
+        """The modes, from the outermost on."""
+        return [self._at(index) for index in range(self._length())]
+
+    def put_back(self, modes: list[Any]) -> None:
+        """Make them these."""
+        now = self.modes()
+        shared = 0
+        while shared < min(len(now), len(modes)) and now[shared] is modes[shared]:
+            shared += 1
+        while self._length() > shared:
+            self._pop()
+        for mode in modes[shared:]:
+            self._push(mode)
+
+
+_get_torch_function_state: Callable[[], Any] = vars(torch._C)["_get_torch_function_state"]
+_set_torch_function_state: Callable[[Any], None] = vars(torch._C)["_set_torch_function_state"]
+_KEYS = (torch._C.DispatchKey.Python, torch._C.DispatchKey.PythonTLSSnapshot)
+_STACKS = (_Stack("function"), _Stack("dispatch", None))
+# What torch notes beside its stack.
+_KNOWN_TO_C = "_is_in_any_mode_without_ignore_compile_internals"
+_FLAGS = [name for name in vars(_python_dispatch) if name.startswith("_is_in_")]

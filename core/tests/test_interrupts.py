@@ -1,0 +1,176 @@
+"""An interrupt in the middle of a capture leaves the process, and the model, as they were."""
+
+from __future__ import annotations
+
+import gc
+import random
+import sys
+import threading
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils import _python_dispatch as dispatch
+
+import layergraph as lg
+
+X = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+
+
+class Inner(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(3, 3)
+        self.norm = nn.BatchNorm1d(3)
+        self.drop = nn.Dropout(0.5)
+        self.register_buffer("calls", torch.zeros(1))
+        self.last = 0
+
+    def forward(self, x):
+        self.calls += 1
+        self.last = 1
+        with torch.no_grad():
+            y = self.lin(x)
+        with torch.autocast("cpu"):
+            y = self.norm(y) + self.lin(x).float()
+        return self.drop(y) + torch.rand(3) if self.training else y
+
+
+class Deep(nn.Module):
+    """Deeper than Python's stack, so that it runs in a thread of its own."""
+
+    def __init__(self):
+        super().__init__()
+        inner: nn.Module = Inner()
+        for _ in range(60):
+            inner = nn.Sequential(inner)
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+# Where attributes are replaced while a model runs.
+PATCHED = [
+    *(torch, torch._C, torch.random, torch.Tensor, torch.autocast, torch.autograd.Function),
+    *(nn.Module, torch.backends.ContextProp, torch.jit.ScriptFunction, threading.Thread, Inner),
+]
+
+
+def _members(holder):
+    return {key: id(value) for key, value in vars(holder).items() if not key.startswith("__w")}
+
+
+def _process():
+    """What of the process, and of torch, a capture may change."""
+    return {
+        "members": [_members(each) for each in PATCHED],
+        "names": [name for name in ("len", "isinstance", "range") if name in globals()],
+        "function modes": torch.overrides._get_current_function_mode_stack(),
+        "dispatch modes": dispatch._get_current_dispatch_mode_stack(),
+        "flags": [value for name, value in vars(dispatch).items() if name.startswith("_is_in")],
+        "seen": torch._C._get_torch_function_state(),
+        "gradients": torch.is_grad_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "dtype": torch.get_default_dtype(),
+        "device": torch.get_default_device(),
+        "numbers": (torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1][0]),
+        "collects": gc.isenabled(),
+        "recursion": sys.getrecursionlimit(),
+        "threads": threading.active_count(),
+    }
+
+
+def _of(model):
+    """What of a model it may change."""
+    attributes = [{**vars(each)} for each in model.modules()]
+    return (
+        [(each["training"], each.get("last"), list(each)) for each in attributes],
+        {key: value.tolist() for key, value in model.state_dict().items()},
+    )
+
+
+class Interrupt:
+    """Raises at the n-th line that runs."""
+
+    def __init__(self, line):
+        self.left = line
+        self.done = 0
+
+    def __call__(self, frame, event, _arg):
+        if event == "line":
+            self.done += 1
+            self.left -= 1
+            if not self.left:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return self
+
+
+def _interrupted(convert, line):
+    """Convert, and be interrupted at a line; whether that was so, and how many lines have run."""
+    interrupt, before = Interrupt(line), sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        convert()
+    except KeyboardInterrupt:
+        return True, interrupt.done
+    finally:
+        sys.settrace(before)
+    return False, interrupt.done
+
+
+COUNT = 25
+
+
+@pytest.mark.parametrize("args", [(X,), None], ids=["run", "traced"])
+def test_an_interrupt_at_any_line(args):
+    model = Inner() if args else nn.Sequential(nn.Linear(3, 3), nn.Dropout(), nn.ReLU())
+
+    def convert():
+        return lg.to_ir(model, args)
+
+    expected = convert()
+    _, lines = _interrupted(convert, -1)
+    process, members = _process(), _of(model)
+    for line in range(1, lines, lines // COUNT):
+        was_interrupted, done = _interrupted(convert, line)
+        assert was_interrupted or done < line, f"the interrupt at line {line} is lost"
+        assert _process() == process, f"after an interrupt at line {line}"
+        assert _of(model) == members, f"after an interrupt at line {line}"
+    assert convert() == expected
+
+
+def test_an_interrupt_while_another_thread_captures(monkeypatch):
+    model = Deep()
+    lg.to_ir(model, (X,))
+    process, members = _process(), _of(model)
+    join = threading.Thread.join
+
+    def interrupted(thread, timeout=None):
+        monkeypatch.setattr(threading.Thread, "join", join)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lg.to_ir(model, (X,))
+    assert _process() == process
+    assert _of(model) == members
+
+
+def test_what_fails_to_be_undone_does_not_keep_the_rest():
+    from layergraph.torch2ir.undo import undoing, undone
+
+    told = []
+
+    def fails():
+        raise ZeroDivisionError
+
+    def does():
+        with undoing(lambda: told.append("first")), undoing(fails), undoing(lambda: told.append(2)):
+            told.append("does")
+
+    with pytest.raises(ZeroDivisionError):
+        undone(does)
+    assert told == ["does", 2, "first"]
