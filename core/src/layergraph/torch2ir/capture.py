@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import linecache
 import os
 import sys
 import threading
@@ -26,9 +25,14 @@ from layergraph.ir import Value as Plain
 from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
 from layergraph.torch2ir.calls import Parameter, Recorder, StateRead, Trace
-from layergraph.torch2ir.changes import Change, fill, unchanged
-from layergraph.torch2ir.patches import Patch, patched, with_room_for
+from layergraph.torch2ir.changes import Change, Unchanged
+from layergraph.torch2ir.lines import line
+from layergraph.torch2ir.patches import Patch, Patcher, with_room_for
+from layergraph.torch2ir.reach import Place, Reached
+from layergraph.torch2ir.running.environment import environment
+from layergraph.torch2ir.running.uncached import uncached
 from layergraph.torch2ir.survey import Survey, Surveyed
+from layergraph.torch2ir.watching import Watch
 
 # Captures in several threads would put back what another one has replaced. Who converts holds it.
 ONE_AT_A_TIME = threading.RLock()
@@ -49,8 +53,9 @@ class Capture(ABC):
         parameters: the arguments of the model.
         refused: what cannot be carried over.
         caught: likewise, if the model goes on in spite of the errors that came up.
-        changes: what the model's code assigned to its modules; it was put back.
-        carried: what it had assigned in an earlier run, to be there in this one.
+        outside: puts back what the model's code changes besides tensors.
+        is_over: whether the model has run.
+        carried: what it had changed in an earlier run, to be there in this one.
     """
 
     hint: ClassVar[str]
@@ -70,8 +75,10 @@ class Capture(ABC):
         self.functions = functions
         self.refused: list[Unsupported] = []
         self.caught: list[Unsupported] = []
-        self.changes: list[Change] = []
+        self.outside = Unchanged(survey)
+        self.is_over = False
         self.carried: list[Change] = []
+        self.watch = Watch(survey.reach.enter, survey.reach.codes)
         self._thread = 0
         self._error: Exception | None = None
 
@@ -122,6 +129,17 @@ class Capture(ABC):
         """Whether what happens now is to be recorded."""
         return threading.get_ident() == self._thread
 
+    @abstractmethod
+    def apart(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """What a function gives where nothing of it is recorded; NotImplemented if it cannot be."""
+
+    def environment(self, name: str, value: str | None) -> None:
+        """Note that the model may decide by a variable of the environment."""
+        args = (name, value, code_place())
+        self.recorder.call("function", "layergraph.assume_environment", args, {})
+
     # --- running ---
 
     def run(self) -> Trace:
@@ -150,12 +168,13 @@ class Capture(ABC):
         model = self.survey.root.module
         try:
             with (
-                unchanged(self.survey) as self.changes,
-                patched(self._patches()),
+                Patcher(self._patches()) as self._patcher,
+                self._listening(),
+                self.outside,
                 self.watching(),
             ):
                 for change in self.carried:
-                    fill(change.holder, change.now)
+                    change.carry()
                 try:
                     self.call(model, args, kwargs)
                     self.refused += self.caught
@@ -169,8 +188,14 @@ class Capture(ABC):
                     self._refuse(reason, self._line_of(error))
                     raise unsupported(self.refused, self.hint) from error
         finally:
+            self.is_over = True
             self._thread = 0
             self._error = None
+
+    @property
+    def changes(self) -> list[Change]:
+        """What the model's code changed; it was put back."""
+        return self.outside.changes
 
     def call(self, model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Call the model."""
@@ -178,17 +203,17 @@ class Capture(ABC):
 
     def _line_of(self, error: BaseException) -> str:
         files = {str(scope.get("__file__")) for scope in self.survey.code_globals}
-        return _line_of(error, files)
+        return line_of(error, files)
 
     def _patches(self) -> Iterator[Patch]:
         # What calling a module calls. Its __call__ itself is a slot of every class of modules, and
         # replacing that takes as long as there are many of them.
         yield nn.Module, "_call_impl", self._module_call(nn.Module._call_impl)
         yield nn.Module, "training", self._training()
+        yield from environment(self)
         yield from self.patches()
 
     def _module_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
         def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
             surveyed = self.survey.get(module) if self.is_recording() else None
             if surveyed is None:
@@ -197,9 +222,10 @@ class Capture(ABC):
                 return original(module, *args, **kwargs)
             if surveyed.is_leaf and surveyed is not self.survey.root:
                 return self.leaf(surveyed, original, args, kwargs)
-            return self.module(surveyed, original, args, kwargs)
+            return self.module(surveyed, watched, args, kwargs)
 
-        return call
+        watched = self.watch.on(original)
+        return functools.wraps(original)(self.watch.off(call))
 
     def module(
         self, surveyed: Surveyed, original: Callable[..., Any], args: Any, kwargs: Any
@@ -266,6 +292,34 @@ class Capture(ABC):
             return self.named_function(function, args, kwargs)
 
         return call
+
+    # --- what is reached ---
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        self.survey.reach.listen(self)
+        try:
+            yield
+        finally:
+            self.survey.reach.listeners.remove(self)
+
+    def reached(self, reached: Reached) -> None:
+        """See :class:`reach.Listener`."""
+
+    def scope(self, members: dict[str, Any]) -> None:
+        """See :class:`reach.Listener`."""
+        for patch in list(self.scope_patches(members)):
+            self._patcher.put(*patch)
+
+    def cached(self, place: Place, function: Any) -> None:
+        """See :class:`reach.Listener`."""
+        new = uncached(self, function)
+        self._patcher.put(*place, new)
+        self.outside.patched(*place, new)
+
+    @abstractmethod
+    def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
+        """What is to be replaced in the globals of code that runs."""
 
     # --- recording ---
 
@@ -384,10 +438,10 @@ def unsupported(found: Sequence[Unsupported], hint: str = "") -> CaptureError:
 
 _OWN = f"{Path(__file__).parents[1]}{os.sep}"
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
-_NOT_USERS = (_TORCH, contextlib.__file__)
+_NOT_USERS = (_TORCH, contextlib.__file__, os.__file__, "<frozen ")
 
 
-def _line_of(error: BaseException, files: Collection[str]) -> str:
+def line_of(error: BaseException, files: Collection[str]) -> str:
     """The line of the model's code, or else of others', at which an error came about."""
     frames = traceback.extract_tb(error.__traceback__)
     of_others = [frame for frame in frames if not frame.filename.startswith(_OWN)]
@@ -395,12 +449,7 @@ def _line_of(error: BaseException, files: Collection[str]) -> str:
     of_model = [frame for frame in of_users if frame.filename in files]
     # A layer of torch may be the whole model.
     frame = (of_model or of_users or of_others or frames)[-1]
-    return _line(frame.filename, frame.lineno or 0, frame.name)
-
-
-def _line(filename: str, number: int, function: str) -> str:
-    line = linecache.getline(filename, number).strip()
-    return f"{filename.rpartition(os.sep)[2]}, line {number}, in {function}: {line}"
+    return line(frame.filename, frame.lineno or 0, frame.name)
 
 
 def code_place() -> str:
@@ -417,4 +466,4 @@ def code_place() -> str:
     shown = frame or of_torch
     if shown is None:
         return "nowhere"
-    return _line(shown.f_code.co_filename, shown.f_lineno, shown.f_code.co_name)
+    return line(shown.f_code.co_filename, shown.f_lineno, shown.f_code.co_name)

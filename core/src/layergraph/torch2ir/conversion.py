@@ -67,7 +67,7 @@ def convert(
     else:
         functions = Functions(hooks.named_functions())
         known = (survey, keys, memory, functions)
-        run: Callable[[], Trace] = partial(_traced, *known)
+        run: Callable[[], Trace] = partial(steady, partial(Tracing, *known))
         if args is not None or kwargs is not None:
             arguments = Arguments(model, () if args is None else args, kwargs or {})
             way: Callable[..., Running] = Replaying if modes == "both" else Running
@@ -188,10 +188,6 @@ def _leaf_model(
         tensors=tensors,
         training=None if root.module.training else False,
     )
-
-
-def _traced(*known: Any) -> Trace:
-    return Tracing(*known).run()
 
 
 class _Noted:

@@ -4,48 +4,61 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from types import CellType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
-Patch = tuple[Any, str, Any]
+Patch = tuple[Any, Any, Any]
 """A dict or another object, the name of an entry or attribute, and what it is to be for a while."""
 
 _ABSENT = object()
 
 
-@contextmanager
-def patched(patches: Iterable[Patch]) -> Iterator[None]:
-    """Replace entries and attributes; whatever happens, put them back."""
-    before: list[tuple[Any, str, Any]] = []
-    try:
-        # All are made before one is put: what they are made by must not see the others, and a class
-        # whose attributes are replaced one after another is looked up anew only once.
-        for holder, name, new in list(patches):
-            before.append((holder, name, _own(holder, name)))
-            _put(holder, name, new)
-        yield
-    finally:
-        for holder, name, old in reversed(before):
-            _put(holder, name, old)
+class Patcher:
+    """Replaces entries and attributes; on leaving, whatever happens, they are put back."""
+
+    def __init__(self, patches: Iterable[Patch] = ()) -> None:
+        self._patches = patches
+        self._before: list[tuple[Any, Any, Any]] = []
+
+    def __enter__(self) -> Self:
+        try:
+            # All are made before one is put: what they are made by must not see the others, and a
+            # class whose attributes are replaced one after another is looked up anew only once.
+            for patch in list(self._patches):
+                self.put(*patch)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def put(self, holder: Any, name: Any, new: Any) -> None:
+        """Replace something."""
+        self._before.append((holder, name, _own(holder, name)))
+        put(holder, name, new)
+
+    def __exit__(self, *_: object) -> None:
+        while self._before:
+            put(*self._before[-1])
+            self._before.pop()
 
 
-def _own(holder: Any, name: str) -> Any:
+def _own(holder: Any, name: Any) -> Any:
     if isinstance(holder, CellType):
         return holder.cell_contents
     members = holder if isinstance(holder, dict) else vars(holder)
     return members.get(name, _ABSENT)
 
 
-def _put(holder: Any, name: str, value: Any) -> None:
+def put(holder: Any, name: Any, value: Any) -> None:
+    """Make an entry or attribute something else."""
     if isinstance(holder, dict):
         if value is _ABSENT:
-            holder.pop(name, None)
+            dict.pop(holder, name, None)
         else:
-            holder[name] = value
+            dict.__setitem__(holder, name, value)
     elif value is _ABSENT:
         delattr(holder, name)
     else:

@@ -18,7 +18,6 @@ from torch import nn
 
 from layergraph.ir import Value as Plain
 from layergraph.torch2ir.calls import OtherMode, Scope, Trace
-from layergraph.torch2ir.changes import unchanged
 from layergraph.torch2ir.replaying.again import TELLING, Again, Step
 from layergraph.torch2ir.replaying.alike import are_alike, form, held, sizes_in
 from layergraph.torch2ir.running.keep import without_draws
@@ -92,17 +91,20 @@ class Replaying(Running):
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> OtherMode | None:
         recorder, trains, takes_gradients = self.recorder, self.trains, torch._C.is_grad_enabled()
+        if self.outside.differs():
+            return None
         self._again = again = Again(self, self._log.steps)
         self._log = _Log(is_complete=False)
         self.recorder = again.recorder
         self.trains = {each: not training for each, training in trains.items()}
         try:
             # What the other mode does besides computing, is no fault of this one.
-            with without_draws(), unchanged(self.survey) as changes, other_mode(self.survey):
+            with without_draws(), other_mode(self.survey):
                 model(*args, **kwargs)
         except Exception:
             return None
         finally:
+            changes = self.outside.put_back()
             again.put_back()
             self._is_other_refused = again.is_refused
             self._again, self.recorder, self.trains = None, recorder, trains

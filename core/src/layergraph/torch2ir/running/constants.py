@@ -65,7 +65,8 @@ def _inside(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return list(value.values())
     if isinstance(value, list | tuple | set | frozenset):
-        return list(value)
+        # One that has no length, as its class says, still has items.
+        return [*iter(value)]
     if callable(value):
         return _enclosed(value)
     return list(getattr(value, "__dict__", {}).values())

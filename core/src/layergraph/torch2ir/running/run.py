@@ -26,13 +26,13 @@ from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Value
 from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
 from layergraph.torch2ir.changes import are_one, are_the_same
 from layergraph.torch2ir.patches import Patch
-from layergraph.torch2ir.running import sizes
 from layergraph.torch2ir.running.arguments import Arguments, Part, element, tensors_in
 from layergraph.torch2ir.running.constants import Constants
 from layergraph.torch2ir.running.keep import Kept, version, without_draws
 from layergraph.torch2ir.running.outputs import opened
 from layergraph.torch2ir.running.questions import Values, questions
 from layergraph.torch2ir.running.sizes import (
+    MathPatches,
     Origin,
     Traced,
     TracedFloat,
@@ -109,6 +109,7 @@ class Running(Capture):
                 each.as_found = each.as_found or _noted(_members(each))
         self.trains = {each: each.module.training for each in survey}
         self._questions = questions(self)
+        self._math = MathPatches(self)
 
     # --- running ---
 
@@ -130,9 +131,23 @@ class Running(Capture):
         """See :class:`Capture`."""
         # Some functions of torch import it, and it would take the patched ones for torch's own.
         importlib.import_module("torch._dynamo")
-        yield from sizes.patches(self.survey, self)
         yield from unseen(self, self.survey)
         yield from self.named_functions()
+
+    def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
+        """See :class:`Capture`."""
+        yield from self._math.of(members)
+
+    def apart(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """See :class:`Capture`."""
+        return self.unrecorded(function, args, kwargs)
+
+    def environment(self, name: str, value: str | None) -> None:
+        """See :class:`Capture`."""
+        if self.is_new(("environment", name)):
+            super().environment(name, value)
 
     def is_recording(self) -> bool:
         """See :class:`Capture`."""
@@ -224,7 +239,10 @@ class Running(Capture):
         return self.read(value) if known else None
 
     def returned(self, result: Any) -> Plain:
-        """See :class:`Capture`."""
+        """See :class:`Capture`. What it did to the caller's dicts and lists comes before."""
+        for name, (part, key, item) in self._arguments.changes():
+            rest = () if name == "operator.delitem" else (self.lower(item),)
+            self.recorder.call("function", name, (part(), self.lower(key), *rest), {})
         return self.lower(opened(result))
 
     # --- values ---
@@ -263,11 +281,17 @@ class Running(Capture):
             return self._value_of(value) or self._state(value)
         if isinstance(value, Traced):
             if value.witness is not self:
-                raise UnknownValueError("a size that was kept from an earlier capture")
+                return self._kept_number(value)
             return self._number(value)
         if isinstance(value, torch.device):
             return self._device(value)
         raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
+
+    def _kept_number(self, number: Traced) -> Plain:
+        if not number.witness.is_over:
+            raise UnknownValueError("a size of a capture that is going on around this one")
+        value: Plain = number.plain()
+        return value
 
     def _state(self, tensor: torch.Tensor) -> StateRead:
         key = self.state_keys.get(id(tensor))
@@ -591,6 +615,7 @@ class _FunctionMode(TorchFunctionMode):
     def __init__(self, capture: Running) -> None:
         super().__init__()
         self._capture = capture
+        self._record = capture.watch.off(capture.torch_function)
 
     def __torch_function__(
         self,
@@ -601,7 +626,7 @@ class _FunctionMode(TorchFunctionMode):
     ) -> Any:
         if self._capture._inside:
             return func(*args, **(kwargs or {}))
-        return self._capture.torch_function(func, args, kwargs or {})
+        return self._record(func, args, kwargs or {})
 
 
 class _Unseen:
@@ -629,6 +654,7 @@ class _Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's i
     def __init__(self, capture: Running) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._capture = capture
+        self._record = capture.watch.off(capture.aten)
 
     def __torch_dispatch__(
         self,
@@ -639,7 +665,7 @@ class _Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's i
     ) -> Any:
         if self._capture._inside:
             return func(*args, **(kwargs or {}))
-        return self._capture.aten(func, args, kwargs or {})
+        return self._record(func, args, kwargs or {})
 
 
 @functools.cache

@@ -12,21 +12,26 @@ import operator
 from collections.abc import Callable, Hashable, Iterator
 from numbers import Integral, Real
 from types import BuiltinFunctionType, SimpleNamespace
-from typing import Any, NoReturn, Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 
 from layergraph.errors import CaptureError
 from layergraph.functions import MATH
 from layergraph.torch2ir.patches import Patch
-from layergraph.torch2ir.survey import Survey
 
 Origin = tuple[Any, ...]
 """What a number came from: the name of a function, and what this was given."""
 
 
 class Witness(Protocol):
-    """Who gets to know what becomes of sizes."""
+    """Who gets to know what becomes of sizes.
+
+    Attributes:
+        is_over: whether the capture has ended: its sizes are ints then, wherever they are kept.
+    """
+
+    is_over: bool
 
     def is_recording(self) -> bool:
         """Whether what happens now is to be recorded."""
@@ -95,12 +100,55 @@ class Traced:
         return 0
 
     @property
-    def node(self) -> NoReturn:
-        """Refuse: torch asks for it where it does not let others record."""
+    def node(self) -> Any:
+        """What torch asks for where it does not let others record.
+
+        Raises:
+            CaptureError: the capture is going on.
+        """
+        if self.witness.is_over:
+            return _Known(self.value)
         raise CaptureError(
             f"a graph cannot hold the size {self.value} as it is given here; use a function that "
             "makes tensors, such as torch.tensor or torch.zeros"
         )
+
+
+class _Known:
+    """A number whose capture is over, as torch wants to have its symbolic numbers."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def is_int(self) -> bool:
+        """Whether it is an int."""
+        return isinstance(self._value, int)
+
+    def is_float(self) -> bool:
+        """Whether it is a float."""
+        return isinstance(self._value, float)
+
+    def is_bool(self) -> bool:
+        """It is no bool."""
+        return False
+
+    def is_symbolic(self) -> bool:
+        """It is none any more."""
+        return False
+
+    def guard_int(self, _file: str, _line: int) -> Any:
+        """The number."""
+        return self._value
+
+    guard_float = guard_int
+
+    def maybe_as_int(self) -> Any:
+        """The number, where it is an int."""
+        return self._value if self.is_int() else None
+
+    def maybe_as_float(self) -> Any:
+        """The number, where it is a float."""
+        return self._value if self.is_float() else None
 
 
 class Text(str):
@@ -283,6 +331,8 @@ class TracedFloat(Traced, torch.SymFloat):  # type: ignore[misc]  # likewise
 def traced(value: Any, origin: Origin, witness: Witness) -> Any:
     """A number with its origin; anything else as it is."""
     number: Traced
+    if witness.is_over:
+        return value
     if type(value) is int:
         number = TracedInt.__new__(TracedInt)
     elif type(value) is float:
@@ -296,17 +346,23 @@ def traced(value: Any, origin: Origin, witness: Witness) -> Any:
 # --- what takes a number's value although its result has an origin ---
 
 
-def patches(survey: Survey, witness: Witness) -> Iterator[Patch]:
-    """What is to be replaced in the globals of the model's code: ``len``, and what is of math."""
-    wrapped = {getattr(math, name): _math(name, getattr(math, name), witness) for name in MATH}
-    namespace = SimpleNamespace(**vars(math) | {each.__name__: wrapped[each] for each in wrapped})
-    for scope in survey.code_globals:
-        yield scope, "len", _len(scope.get("len", len), witness)
-        for name, value in list(scope.items()):
+class MathPatches:
+    """Replaces ``len``, and what is of math, in the globals of code that runs."""
+
+    def __init__(self, witness: Witness) -> None:
+        self._witness = witness
+        wrapped = {name: _math(name, getattr(math, name), witness) for name in MATH}
+        self._functions = {getattr(math, name): wrapped[name] for name in MATH}
+        self._math = SimpleNamespace(**vars(math) | wrapped)
+
+    def of(self, scope: dict[str, Any]) -> Iterator[Patch]:
+        """What is to be replaced in the globals of a module."""
+        yield scope, "len", _len(scope.get("len", len), self._witness)
+        for name, value in scope.items():
             if value is math:
-                yield scope, name, namespace
-            elif isinstance(value, BuiltinFunctionType) and value in wrapped:
-                yield scope, name, wrapped[value]
+                yield scope, name, self._math
+            elif type(value) is BuiltinFunctionType and value in self._functions:
+                yield scope, name, self._functions[value]
 
 
 def _math(name: str, function: Callable[..., Any], witness: Witness) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ from layergraph.torch2ir.calls import Parameter, StateRead, Trace
 from layergraph.torch2ir.capture import Capture, unnamed
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.survey import Surveyed
-from layergraph.torch2ir.tracing.guards import guards
+from layergraph.torch2ir.tracing.guards import guards, scope_guards
 from layergraph.torch2ir.tracing.proxy import Proxy
 
 # What a parameter says of itself is known without inputs, and model code decides by it. Its dtype
@@ -47,7 +47,7 @@ _KNOWN_OF_STATE = frozenset(
 class _FunctionMode(TorchFunctionMode):
     def __init__(self, tracer: Tracing) -> None:
         super().__init__()
-        self._tracer = tracer
+        self._record = tracer.watch.off(tracer.torch_function)
 
     def __torch_function__(
         self,
@@ -58,7 +58,7 @@ class _FunctionMode(TorchFunctionMode):
     ) -> Any:
         if func in _KNOWN_OF_STATE and isinstance(args[0], torch.Tensor):
             return func(*args, **(kwargs or {}))
-        return self._tracer.torch_function(func, args, kwargs or {})
+        return self._record(func, args, kwargs or {})
 
 
 class Tracing(Capture, TracerBase):
@@ -77,10 +77,11 @@ class Tracing(Capture, TracerBase):
     # --- running ---
 
     def run(self) -> Trace:
-        """See :class:`Capture`. What the model's code assigns is refused."""
+        """See :class:`Capture`. What the model's code assigns to its modules is refused."""
         trace = super().run()
         for change in self.changes:
-            raise change.refusal()
+            if not change.is_outside:
+                raise change.refusal()
         return trace
 
     def watching(self) -> AbstractContextManager[object]:
@@ -127,12 +128,25 @@ class Tracing(Capture, TracerBase):
 
     def patches(self) -> Iterator[Patch]:
         """See :class:`Capture`."""
-        yield from guards(self.survey, self.is_recording)
+        yield from guards(self.is_recording)
         # These look at the types of their arguments before they tell anybody of the call.
         for holder, names in ((torch, FACTORIES), (torch.Tensor, SIZED_METHODS)):
             for name in names:
                 yield holder, name, self._given_proxies(getattr(holder, name))
         yield from self.named_functions()
+
+    def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
+        """See :class:`Capture`."""
+        yield from scope_guards(members, self.is_recording)
+
+    def apart(
+        self,
+        function: Callable[..., Any],  # noqa: ARG002 likewise
+        args: tuple[Any, ...],  # noqa: ARG002
+        kwargs: dict[str, Any],  # noqa: ARG002
+    ) -> Any:
+        """See :class:`Capture`."""
+        return NotImplemented
 
     def leaf(
         self,
