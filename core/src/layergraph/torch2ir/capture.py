@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import inspect
 import os
@@ -133,7 +134,7 @@ class Capture(ABC):
     def apart(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """What a function gives where nothing of it is recorded; NotImplemented if it cannot be."""
+        """What a function gives where nothing of it is recorded."""
 
     def environment(self, name: str, value: str | None) -> None:
         """Note that the model may decide by a variable of the environment."""
@@ -148,7 +149,9 @@ class Capture(ABC):
         Raises:
             CaptureError: the model does what this way of capturing cannot record.
         """
-        with_room_for(self.survey.depth, self._run_and_note)
+        # What it sets in variables of a context, stays there.
+        context = contextvars.copy_context()
+        with_room_for(self.survey.depth, functools.partial(context.run, self._run_and_note))
         if self.refused:
             raise unsupported(self.refused, self.hint)
         return Trace(self.recorder.root, self.constants, self.parameters).settle()
@@ -306,7 +309,7 @@ class Capture(ABC):
     def reached(self, reached: Reached) -> None:
         """See :class:`reach.Listener`."""
 
-    def scope(self, members: dict[str, Any]) -> None:
+    def entered(self, members: dict[str, Any]) -> None:
         """See :class:`reach.Listener`."""
         for patch in list(self.scope_patches(members)):
             self._patcher.put(*patch)

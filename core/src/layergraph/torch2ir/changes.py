@@ -45,7 +45,9 @@ class Change:
 
     def carry(self) -> None:
         """Make the state what it was when the model had run."""
-        keeper_of(type(self.reached.state)).write(self.reached.state, self.now)  # type: ignore[union-attr]
+        keeper = keeper_of(type(self.reached.state))
+        if keeper is not None:
+            keeper.write(self.reached.state, self.now)
 
     def refusal(self) -> CaptureError:
         """The error that says so."""
@@ -84,12 +86,14 @@ def _line_of(codes: Sequence[CodeType | None], names: Sequence[str]) -> str:
     found = [
         (each.opname.startswith(("STORE", "DELETE")), code, each.positions.lineno)
         for code in codes
-        for each in (dis.get_instructions(code) if code is not None else ())
+        if code is not None
+        for each in dis.get_instructions(code)
         if each.argval in names and each.positions is not None and each.positions.lineno
     ]
     for _, code, number in sorted(found, key=operator.itemgetter(0), reverse=True):
         return line(code.co_filename, number, code.co_name)
-    return ""
+    first = codes[0]
+    return "" if first is None else line(first.co_filename, first.co_firstlineno, first.co_name)
 
 
 class Unchanged:
@@ -117,7 +121,7 @@ class Unchanged:
         if keeper is not None:
             self._before.append((reached, keeper, keeper.read(reached.state)))
 
-    def scope(self, members: dict[str, Any]) -> None:
+    def entered(self, members: dict[str, Any]) -> None:
         """See :class:`reach.Listener`."""
 
     def cached(self, place: Place, function: Any) -> None:
@@ -157,7 +161,7 @@ class Unchanged:
         name: object = None
         if isinstance(now, dict):
             name = _difference(now, was)
-            if name is None:
+            if name is None and list(now) == list(was):
                 # Another tensor of the same memory is no change, but it is another object.
                 return []
             now = _as_known(now, was)

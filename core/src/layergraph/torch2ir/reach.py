@@ -53,7 +53,7 @@ class Listener(Protocol):
     def reached(self, reached: Reached) -> None:
         """Note what keeps state, before anything changes it."""
 
-    def scope(self, members: dict[str, Any]) -> None:
+    def entered(self, members: dict[str, Any]) -> None:
         """Note globals, before the code that they belong to runs."""
 
     def cached(self, place: Place, function: Any) -> None:
@@ -84,6 +84,7 @@ class Reach:
         self.codes: dict[int, types.CodeType] = {}
         self._bindings: dict[int, Any] = {}
         self._classes: set[type] = set()
+        self._looked: set[tuple[int, frozenset[str]]] = set()
         self._pending: list[tuple[Any, Label, Code, Place | None, str]] = []
 
     def listen(self, listener: Listener) -> None:
@@ -91,7 +92,7 @@ class Reach:
         for reached in self.found:
             listener.reached(reached)
         for members in self.scopes.values():
-            listener.scope(members)
+            listener.entered(members)
         for place, function in self.caches:
             listener.cached(place, function)
         self.listeners.append(listener)
@@ -103,11 +104,11 @@ class Reach:
         members = frame.f_globals
         if not is_followed(members.get("__name__")):
             return
-        names = frozenset(code.co_names)
+        names = frozenset((*code.co_names, code.co_name))
         if id(members) not in self.scopes:
             self.scopes[id(members)] = members
             for listener in self.listeners:
-                listener.scope(members)
+                listener.entered(members)
         if _assigns(code, names):
             self._rebound(frame, code)
         self._scope(members, names, code)
@@ -166,6 +167,9 @@ class Reach:
             self.keep(holder, label, code)
 
     def _scope(self, members: dict[str, Any], names: frozenset[str], code: types.CodeType) -> None:
+        if (id(members), names) in self._looked:
+            return
+        self._looked.add((id(members), names))
         owner: Label = (None, members.get("__name__"))
         for name in members.keys() & names:
             value = members[name]
@@ -179,8 +183,10 @@ class Reach:
         if issubclass(type(owner), types.ModuleType):
             name = owner.__dict__.get("__name__")
             if is_followed(name):
-                others = names - {name} if owner.__dict__.get(name) is owner else names
-                self._scope(owner.__dict__, others, code)
+                members = owner.__dict__
+                # A package may hold itself; and what is asked for by a text, may be anything.
+                others = frozenset(members) if "getattr" in names else names
+                self._scope(members, others - {name.rpartition(".")[2]}, code)
         elif issubclass(type(owner), type) and is_followed(owner.__module__):
             self._class(owner, code)
             for base in owner.__mro__:
@@ -192,8 +198,14 @@ class Reach:
         self, variables: dict[str, Any], names: frozenset[str], code: types.CodeType
     ) -> None:
         """What a function gets at by its closure, and by the object whose method it is."""
-        for name in code.co_freevars:
-            self.add(variables.get(name), (_named(code), name), code)
+        for name in (*code.co_freevars, *code.co_varnames[: code.co_argcount]):
+            value = variables.get(name)
+            if name in code.co_varnames and not issubclass(type(value), types.ModuleType | type):
+                continue
+            if issubclass(type(value), types.ModuleType | type):
+                self._member(value, names, code)
+            else:
+                self.add(value, (_named(code), name), code)
         if code.co_argcount:
             first = variables.get(code.co_varnames[0])
             cls = first if issubclass(type(first), type) else type(first)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import operator
 import pickle
 import random
@@ -35,9 +34,11 @@ class Keeper(NamedTuple):
     is_same: Callable[[Any, Any], bool]
 
 
-@functools.cache
 def keeper_of(kind: type) -> Keeper | None:
     """How the state of objects of a type is handled; None if they have none of their own."""
+    known = _KEEPERS.get(kind)
+    if known is not None or kind is object:
+        return known
     numpy = sys.modules.get("numpy")
     if numpy is not None and issubclass(kind, numpy.random.Generator):
         return _NUMPY_GENERATOR
@@ -51,7 +52,6 @@ def keeper_of(kind: type) -> Keeper | None:
     return None
 
 
-@functools.cache
 def is_iterator(kind: type) -> bool:
     """Whether objects of a type are iterators of Python's own, generators among them."""
     return hasattr(kind, "__next__") and kind.__module__ in ("builtins", "itertools")

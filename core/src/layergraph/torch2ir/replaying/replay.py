@@ -72,7 +72,10 @@ class Replaying(Running):
 
     def run(self) -> Trace:
         """See :class:`Capture`."""
-        trace = super().run()
+        try:
+            trace = super().run()
+        finally:
+            self._log.give_up()
         if not self.changes:
             trace.other = self._other
             trace.is_other_refused = self._is_other_refused

@@ -1,7 +1,7 @@
 """What a model's code reads out of the environment.
 
-A switch becomes a guard: the rebuilt model checks that it is as it was. A number would be a constant
-of the graph, so that it is refused.
+A switch becomes a guard: the rebuilt model checks that it is as it was. A number would be a
+constant of the graph, so that it is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Notes(Protocol):
 
 
 class EnvironmentText(str):
-    """What a variable holds, or what is taken in its place; it is noticed if it becomes a number."""
+    """What a variable holds, or its default: if it becomes a number, that is noticed."""
 
     capture: Notes
     name: str

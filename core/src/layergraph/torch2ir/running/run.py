@@ -22,7 +22,7 @@ from layergraph.ir import Value as Plain
 from layergraph.ir.values import leaves
 from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
-from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Value
+from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Trace, Value
 from layergraph.torch2ir.capture import Capture, changes_its_first_argument, code_place
 from layergraph.torch2ir.changes import are_one, are_the_same
 from layergraph.torch2ir.patches import Patch
@@ -32,11 +32,11 @@ from layergraph.torch2ir.running.keep import Kept, version, without_draws
 from layergraph.torch2ir.running.outputs import opened
 from layergraph.torch2ir.running.questions import Values, questions
 from layergraph.torch2ir.running.sizes import (
+    NUMBERS,
     MathPatches,
     Origin,
     Traced,
-    TracedFloat,
-    TracedInt,
+    end,
     lost,
     plain,
     traced,
@@ -77,9 +77,7 @@ class Running(Capture):
     """
 
     hint = "a handler for the module can keep it whole"
-    readable = frozenset(
-        {torch.Tensor, nn.Parameter, nn.Buffer, TracedInt, TracedFloat, torch.device}
-    )
+    readable = frozenset({torch.Tensor, nn.Parameter, nn.Buffer, torch.device, *NUMBERS})
 
     def __init__(
         self,
@@ -100,6 +98,7 @@ class Running(Capture):
         # A tensor is known as long as it lives: afterwards another one may get its id.
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], Value | Part]] = {}
         self._devices: dict[int, tuple[torch.device, Part]] = {}
+        self.born: list[weakref.ref[Traced]] = []
         self._emitted: dict[int, tuple[Traced, Value]] = {}
         self._assumed: dict[Scope, set[Any]] = {}
         self._regions: dict[int, tuple[object, Value]] = {}
@@ -112,6 +111,16 @@ class Running(Capture):
         self._math = MathPatches(self)
 
     # --- running ---
+
+    def run(self) -> Trace:
+        """See :class:`Capture`. No size is kept then by whoever recorded it."""
+        try:
+            return super().run()
+        finally:
+            self._emitted.clear()
+            self._known.clear()
+            self._devices.clear()
+            end(self.born)
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """See :class:`Capture`."""
@@ -749,7 +758,7 @@ _WITHOUT_NUMBERS = frozenset(
 def _with_numbers(value: Any, change: Callable[[Any], Any]) -> Any:
     """A value in which numbers with an origin are what becomes of them."""
     kind = type(value)
-    if kind is TracedInt or kind is TracedFloat:
+    if kind in NUMBERS:
         return change(value)
     if kind is tuple or kind is list:
         if _WITHOUT_NUMBERS.issuperset(map(type, value)):

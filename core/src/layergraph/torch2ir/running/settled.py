@@ -21,12 +21,10 @@ def settled(value: Any) -> Any:
 
 def _settled(value: Any, seen: dict[int, Any]) -> Any:
     kind = type(value)
-    if isinstance(value, Traced):
+    if kind in _PLAIN or isinstance(value, Traced):
         return plain(value)
     if kind is Text or kind is EnvironmentText:
         return "".join(value)
-    if kind in _PLAIN:
-        return value
     if id(value) in seen:
         return seen[id(value)]
     seen[id(value)] = value
@@ -34,12 +32,10 @@ def _settled(value: Any, seen: dict[int, Any]) -> Any:
         seen[id(value)] = value = _made_again(value, kind, seen)
     elif issubclass(kind, dict):
         _settle_dict(value, seen)
-    elif issubclass(kind, list):
-        for place, each in enumerate(list.__iter__(value)):
-            list.__setitem__(value, place, _settled(each, seen))
-    elif issubclass(kind, deque):
-        for place, each in enumerate([*deque.__iter__(value)]):
-            deque.__setitem__(value, place, _settled(each, seen))
+    elif issubclass(kind, list | deque):
+        base: Any = list if issubclass(kind, list) else deque
+        for place, each in enumerate([*base.__iter__(value)]):
+            base.__setitem__(value, place, _settled(each, seen))
     elif issubclass(kind, set):
         items = [_settled(each, seen) for each in set.__iter__(value)]
         set.clear(value)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Hashable, Iterator
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from numbers import Integral, Real
 from types import BuiltinFunctionType, SimpleNamespace
 from typing import Any, Protocol, Self
@@ -29,9 +30,11 @@ class Witness(Protocol):
 
     Attributes:
         is_over: whether the capture has ended: its sizes are ints then, wherever they are kept.
+        born: the numbers that came about.
     """
 
     is_over: bool
+    born: list[weakref.ref[Traced]]
 
     def is_recording(self) -> bool:
         """Whether what happens now is to be recorded."""
@@ -146,10 +149,6 @@ class _Known:
         """The number, where it is an int."""
         return self._value if self.is_int() else None
 
-    def maybe_as_float(self) -> Any:
-        """The number, where it is a float."""
-        return self._value if self.is_float() else None
-
 
 class Text(str):
     """A number as text: for a message, unless somebody looks at it."""
@@ -206,6 +205,15 @@ def _operand(value: object) -> Any:
 def lost(value: Any) -> Any:
     """A number alone, which the graph is taken to depend on."""
     return value.lose() if isinstance(value, Traced) else value
+
+
+def _lost_in(value: Any) -> Any:
+    """Likewise, in the arguments of a function."""
+    if isinstance(value, dict):
+        return {key: _lost_in(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)([_lost_in(each) for each in value])
+    return lost(value)
 
 
 def _arithmetic(
@@ -308,7 +316,7 @@ for _name, _method in _methods():
     setattr(Traced, _name, _method)
 
 
-class TracedInt(Traced, torch.SymInt):  # type: ignore[misc]  # torch's node is for others
+class TracedInt(Traced, torch.SymInt):  # type: ignore[override]  # torch's node is for others
     """An int with an origin."""
 
     __class__ = property(lambda _: int)
@@ -317,7 +325,7 @@ class TracedInt(Traced, torch.SymInt):  # type: ignore[misc]  # torch's node is 
     __index__ = _losing(int)
 
 
-class TracedFloat(Traced, torch.SymFloat):  # type: ignore[misc]  # likewise
+class TracedFloat(Traced, torch.SymFloat):  # type: ignore[misc,override]  # likewise
     """A float with an origin."""
 
     __class__ = property(lambda _: float)
@@ -326,6 +334,41 @@ class TracedFloat(Traced, torch.SymFloat):  # type: ignore[misc]  # likewise
         result = int(self.value)
         self.witness.assume(("math.trunc", self), result)
         return result
+
+
+class _Over:
+    """What a number is besides, when its capture is over."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Compute with the number alone, which a kernel of torch would not see."""
+        return func(*_lost_in(args), **_lost_in(kwargs or {}))
+
+
+class _OverInt(_Over, TracedInt):  # type: ignore[override]  # likewise
+    """An int whose capture is over."""
+
+
+class _OverFloat(_Over, TracedFloat):  # type: ignore[misc,override]  # likewise
+    """A float whose capture is over."""
+
+
+NUMBERS = frozenset({TracedInt, TracedFloat, _OverInt, _OverFloat})
+
+_become: Any = object.__dict__["__class__"]
+
+
+def end(born: Iterable[weakref.ref[Traced]]) -> None:
+    """End a capture for its numbers: who still has them may compute with tensors.
+
+    Torch would take a symbolic number, of which nobody records what becomes, for another one.
+    """
+    for each in born:
+        number = each()
+        if number is not None:
+            _become.__set__(number, _OverInt if type(number) is TracedInt else _OverFloat)
 
 
 def traced(value: Any, origin: Origin, witness: Witness) -> Any:
@@ -340,6 +383,7 @@ def traced(value: Any, origin: Origin, witness: Witness) -> Any:
     else:
         return value
     number.value, number.origin, number.witness = value, origin, witness
+    witness.born.append(weakref.ref(number))
     return number
 
 

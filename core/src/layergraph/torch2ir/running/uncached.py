@@ -1,4 +1,4 @@
-"""Functions that keep what they gave, while a model runs: what they kept was not seen to be made."""
+"""Functions that keep what they gave: what they kept before a capture, it did not see made."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Captures(Protocol):
     def apart(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """What a function gives where nothing of it is recorded; NotImplemented if it cannot be."""
+        """What a function gives where nothing of it is recorded."""
 
 
 def uncached(capture: Captures, function: Any) -> Any:
@@ -43,7 +43,7 @@ def uncached(capture: Captures, function: Any) -> Any:
             return function(*args, **kwargs)
         if _ALONE.issuperset(map(type, args)) and _ALONE.issuperset(map(type, kwargs.values())):
             result = capture.apart(function, args, kwargs)
-            if result is not NotImplemented and not _holds_tensors(result, 3):
+            if not _holds_tensors(result, 3):
                 _note(capture.survey.reach, result, bare)
                 return result
         return bare(*args, **kwargs)

@@ -140,13 +140,15 @@ class Tracing(Capture, TracerBase):
         yield from scope_guards(members, self.is_recording)
 
     def apart(
-        self,
-        function: Callable[..., Any],  # noqa: ARG002 likewise
-        args: tuple[Any, ...],  # noqa: ARG002
-        kwargs: dict[str, Any],  # noqa: ARG002
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """See :class:`Capture`."""
-        return NotImplemented
+        thread, self._thread = self._thread, 0
+        try:
+            with torch._C.DisableTorchFunction():
+                return function(*args, **kwargs)
+        finally:
+            self._thread = thread
 
     def leaf(
         self,
