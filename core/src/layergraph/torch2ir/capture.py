@@ -306,7 +306,7 @@ class Capture(ABC):
         finally:
             self.survey.reach.listeners.remove(self)
 
-    def reached(self, reached: Reached) -> None:
+    def reached(self, reached: Reached) -> None:  # noqa: B027 others put it back
         """See :class:`reach.Listener`."""
 
     def entered(self, members: dict[str, Any]) -> None:
