@@ -324,7 +324,8 @@ def is_cached(member: Any) -> bool:
 
 _UNFOLLOWED = sys.stdlib_module_names | {"torch", "numpy", "layergraph"}
 # Objects of these parts of Python's library are looked into.
-_OPEN = frozenset({"argparse", "collections", "queue", "random", "threading", "types", "weakref"})
+# Not of what threads share: another one may have changed it.
+_OPEN = frozenset({"argparse", "collections", "types", "weakref"})
 
 # Nearly all that is reached is of these, which hold nothing that changes.
 _PLAIN: frozenset[type] = frozenset(

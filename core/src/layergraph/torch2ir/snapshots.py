@@ -79,7 +79,11 @@ class Spot:
 
     def write(self, state: tuple[Any, Any]) -> None:
         """Put an iterator there that is as far as it was."""
-        if self._place is not None and state[1] is not self._iterator:
+        made = state[1].__reduce__() if hasattr(state[1], "__setstate__") else ()
+        if len(made) > 2:
+            # Those of lists can be set back.
+            self._iterator.__setstate__(made[2])
+        elif self._place is not None and state[1] is not self._iterator:
             self._iterator = copy.copy(state[1])
             put(*self._place, self._iterator)
 
