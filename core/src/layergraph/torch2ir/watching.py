@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Container
+from threading import get_ident
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ class Watch:
     def __init__(self, see: Callable[[FrameType], None], seen: Container[int]) -> None:
         self._is_on = False
         self._other: Any = None
+        self._thread = 0
 
         def trace(frame: FrameType, event: str, arg: object) -> Any:
             if id(frame.f_code) not in seen:
@@ -38,7 +40,7 @@ class Watch:
         def call(*args: Any, **kwargs: Any) -> T:
             was_on = self._is_on
             if not was_on:
-                self._other = sys.gettrace()
+                self._other, self._thread = sys.gettrace(), get_ident()
             self._is_on = True
             sys.settrace(self._trace)
             try:
@@ -53,7 +55,8 @@ class Watch:
         """A function while which runs nothing is told."""
 
         def call(*args: Any, **kwargs: Any) -> T:
-            if not self._is_on:
+            # What other threads call comes here too.
+            if not self._is_on or get_ident() != self._thread:
                 return function(*args, **kwargs)
             self._is_on = False
             sys.settrace(self._other)
