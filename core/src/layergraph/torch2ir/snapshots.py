@@ -79,7 +79,7 @@ class Spot:
 
     def write(self, state: tuple[Any, Any]) -> None:
         """Put an iterator there that is as far as it was."""
-        made = state[1].__reduce__() if hasattr(state[1], "__setstate__") else ()
+        made: Any = state[1].__reduce__() if hasattr(state[1], "__setstate__") else ()
         if len(made) > 2:
             # Those of lists can be set back.
             self._iterator.__setstate__(made[2])
