@@ -4876,7 +4876,7 @@ class PicklesOperators(Base):
 UNPLACED = frozenset(
     "AppendsToHistory CachesInDict CachesOneInDict CachesPositions ChangesConstantByData "
     "ChangesConstantByFunction ChangesConstantByOut ChangesConstantInLeaf "
-    "ChangesViewOfConstant CompiledModule CountsInClass CountsInGlobal CountsInList "
+    "ChangesViewOfConstant CompiledModule CountsInList "
     "CountsInObject GradLeaks NumpyRandom OldSpectralNorm ParameterHook "
     "PostAccumulateHook PythonRandom ReturnsArray ReturnsFunction ReturnsSet "
     "StoresFromCallToCall".split()
@@ -5145,14 +5145,12 @@ def test_sizes_of_an_earlier_capture():
             return self.lin(x).view(kept[0], 4)
 
     model = Keeps()
-    lg.to_ir(model, (X,))
+    for _ in range(2):
+        with pytest.raises(CaptureError, match="kept"):
+            lg.to_ir(model, (X,))
+        assert kept == []
+    model(X)
     assert kept[0] + 1 == 4
-    try:
-        rebuilt = _rebuilt(model, X)
-    except CaptureError:
-        return
-    with pytest.raises(AssumptionError):
-        rebuilt(torch.randn(5, 4))
 
 
 def test_values_has_two_policies():

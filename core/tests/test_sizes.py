@@ -34,6 +34,9 @@ SIZES = ("a", "b", "c", "d")
 class Witness:
     """Writes down what was assumed, and whether it is so."""
 
+    is_over = False
+    born = []  # noqa: RUF012
+
     def __init__(self):
         self.assumed = []
 

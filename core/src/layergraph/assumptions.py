@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sized
 
 import torch
@@ -78,6 +79,20 @@ def assume_truth(value: torch.Tensor, expected: bool, where: str) -> None:
         torch._assert_async(holds, broken(where, expected, repr(not expected)))
         return
     assume(bool(value), expected, where)
+
+
+def assume_environment(name: str, expected: str | None, where: str) -> None:
+    """Raise if a variable of the environment is not what it was at the capture.
+
+    Args:
+        name: the name of the variable.
+        expected: what it was; None if it was not set.
+        where: the line of the model's code that read it.
+
+    Raises:
+        AssumptionError: it is something else.
+    """
+    assume(os.environ.get(name), expected, f"the environment's {name}, read in {where},")
 
 
 def assume_length(value: Sized, expected: int, where: str) -> None:

@@ -62,6 +62,7 @@ _BUILTINS: tuple[Function, ...] = (divmod, round)
 _OWN: tuple[Function, ...] = (
     assumptions.assume,
     assumptions.assume_container,
+    assumptions.assume_environment,
     assumptions.assume_length,
     assumptions.assume_tensor,
     assumptions.assume_truth,

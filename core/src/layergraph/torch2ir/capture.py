@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import inspect
-import linecache
 import os
 import sys
 import threading
@@ -27,14 +27,19 @@ from layergraph.operations import OPERATIONS, changes_arguments
 from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower, size_record
 from layergraph.torch2ir.calls import Parameter, Recorder, StateRead, Trace
-from layergraph.torch2ir.changes import Change, fill, unchanged
+from layergraph.torch2ir.changes import Change, Unchanged
 from layergraph.torch2ir.global_state import GlobalState
-from layergraph.torch2ir.patches import Patch, patched, with_room_for
+from layergraph.torch2ir.lines import line
+from layergraph.torch2ir.patches import Patch, Patcher, with_room_for
+from layergraph.torch2ir.reach import Place, Reached
+from layergraph.torch2ir.running.environment import environment
+from layergraph.torch2ir.running.uncached import uncached
 from layergraph.torch2ir.state_queries import state_queries
 from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.transforms import transforms
-from layergraph.torch2ir.undo import raise_interrupt
+from layergraph.torch2ir.undo import raise_interrupt, undoing
 from layergraph.torch2ir.unregistered import unregistered
+from layergraph.torch2ir.watching import Watch
 
 # Captures in several threads would put back what another one has replaced. Who converts holds it.
 ONE_AT_A_TIME = threading.RLock()
@@ -57,8 +62,9 @@ class Capture(ABC):
         parameters: the arguments of the model.
         refused: what cannot be carried over.
         caught: likewise, if the model goes on in spite of the errors that came up.
-        changes: what the model's code assigned to its modules; it was put back.
-        carried: what it had assigned in an earlier run, to be there in this one.
+        outside: puts back what the model's code changes besides tensors.
+        is_over: whether the model has run.
+        carried: what it had changed in an earlier run, to be there in this one.
     """
 
     hint: ClassVar[str]
@@ -84,8 +90,10 @@ class Capture(ABC):
         self.functions = functions
         self.refused: list[Unsupported] = []
         self.caught: list[Unsupported] = []
-        self.changes: list[Change] = []
+        self.outside = Unchanged(survey)
+        self.is_over = False
         self.carried: list[Change] = []
+        self.watch = Watch(survey.reach.enter, survey.reach.codes)
         self._thread = 0
         self._error: Exception | None = None
 
@@ -150,6 +158,11 @@ class Capture(ABC):
     ) -> Any:
         """Call something of which nothing is recorded."""
 
+    def environment(self, name: str, value: str | None) -> None:
+        """Note that the model may decide by a variable of the environment."""
+        args = (name, value, code_place())
+        self.recorder.call("function", "layergraph.assume_environment", args, {})
+
     # --- running ---
 
     def run(self) -> Trace:
@@ -158,7 +171,9 @@ class Capture(ABC):
         Raises:
             CaptureError: the model does what this way of capturing cannot record.
         """
-        with_room_for(self.survey.depth, self._run_and_note)
+        # What it sets in variables of a context, stays there.
+        context = contextvars.copy_context()
+        with_room_for(self.survey.depth, functools.partial(context.run, self._run_and_note))
         if self.refused:
             raise unsupported(self.refused, self.hint)
         return Trace(self.recorder.root, self.constants, self.parameters).settle()
@@ -178,13 +193,16 @@ class Capture(ABC):
         model = self.survey.root.module
         try:
             with (
-                unchanged(self.survey) as self.changes,
                 self.state.compared(),
-                patched(self._patches()),
+                undoing(functools.partial(sys.settrace, sys.gettrace())),
+                Patcher(self._patches()) as self._patcher,
+                self._listening(),
+                undoing(self.outside.undo),
+                self.outside,
                 self.watching(),
             ):
                 for change in self.carried:
-                    fill(change.holder, change.now)
+                    change.carry()
                 try:
                     self.call(model, args, kwargs)
                     self.compare_state(type(model), of_all=True)
@@ -202,8 +220,14 @@ class Capture(ABC):
                     self._refuse(reason if refusal is None else str(refusal), self._line_of(error))
                     raise unsupported(self.refused, self.hint) from refusal or error
         finally:
+            self.is_over = True
             self._thread = 0
             self._error = None
+
+    @property
+    def changes(self) -> list[Change]:
+        """What the model's code changed; it was put back."""
+        return self.outside.changes
 
     def call(self, model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Call the model."""
@@ -219,10 +243,10 @@ class Capture(ABC):
         yield nn.Module, "training", self._training()
         yield from transforms(self.is_recording)
         yield from state_queries(self, self.survey)
+        yield from environment(self)
         yield from self.patches()
 
     def _module_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
         def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
             surveyed = self.survey.get(module) if self.is_recording() else None
             if surveyed is None:
@@ -231,9 +255,10 @@ class Capture(ABC):
                 return original(module, *args, **kwargs)
             if surveyed.is_leaf and surveyed is not self.survey.root:
                 return self.leaf(surveyed, original, args, kwargs)
-            return self.module(surveyed, original, args, kwargs)
+            return self.module(surveyed, watched, args, kwargs)
 
-        return call
+        watched = self.watch.on(original)
+        return functools.wraps(original)(self.watch.off(call))
 
     def module(
         self, surveyed: Surveyed, original: Callable[..., Any], args: Any, kwargs: Any
@@ -312,6 +337,34 @@ class Capture(ABC):
             return self.named_function(function, args, kwargs)
 
         return call
+
+    # --- what is reached ---
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        self.survey.reach.listen(self)
+        try:
+            yield
+        finally:
+            self.survey.reach.listeners.remove(self)
+
+    def reached(self, reached: Reached) -> None:  # noqa: B027 others put it back
+        """See :class:`reach.Listener`."""
+
+    def entered(self, members: dict[str, Any]) -> None:
+        """See :class:`reach.Listener`."""
+        for patch in list(self.scope_patches(members)):
+            self._patcher.put(*patch)
+
+    def cached(self, place: Place, function: Any) -> None:
+        """See :class:`reach.Listener`."""
+        new = uncached(self, function)
+        self._patcher.put(*place, new)
+        self.outside.patched(*place, new)
+
+    @abstractmethod
+    def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
+        """What is to be replaced in the globals of code that runs."""
 
     # --- recording ---
 
@@ -487,7 +540,7 @@ def unsupported(found: Sequence[Unsupported], hint: str = "") -> CaptureError:
 
 _OWN = f"{Path(__file__).parents[1]}{os.sep}"
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
-_NOT_USERS = (_TORCH, contextlib.__file__)
+_NOT_USERS = (_TORCH, contextlib.__file__, os.__file__, "<frozen ")
 
 
 def _refusal_before(error: BaseException | None) -> CaptureError | None:
@@ -506,7 +559,7 @@ def line_of(error: BaseException, survey: Survey) -> str:
     of_model = [frame for frame in of_users if frame.filename in files]
     # A layer of torch may be the whole model.
     frame = (of_model or of_users or of_others or frames)[-1]
-    return _line(frame.filename, frame.lineno or 0, frame.name)
+    return line(frame.filename, frame.lineno or 0, frame.name)
 
 
 @functools.cache
@@ -514,12 +567,7 @@ def _beginning(cls: Any) -> str:
     """The line where the code of a class of modules begins."""
     forward = inspect.getattr_static(cls, "forward", None)
     code = getattr(inspect.unwrap(forward), "__code__", None) if callable(forward) else None
-    return "" if code is None else _line(code.co_filename, code.co_firstlineno, code.co_name)
-
-
-def _line(filename: str, number: int, function: str) -> str:
-    line = linecache.getline(filename, number).strip()
-    return f"{filename.rpartition(os.sep)[2]}, line {number}, in {function}: {line}"
+    return "" if code is None else line(code.co_filename, code.co_firstlineno, code.co_name)
 
 
 def code_place() -> str:
@@ -536,4 +584,4 @@ def code_place() -> str:
     shown = frame or of_torch
     if shown is None:
         return "nowhere"
-    return _line(shown.f_code.co_filename, shown.f_lineno, shown.f_code.co_name)
+    return line(shown.f_code.co_filename, shown.f_lineno, shown.f_code.co_name)

@@ -1,160 +1,212 @@
-"""What a model's code does to the model while it runs."""
+"""What a model's code changes while it runs, of the model and of what is outside of it."""
 
 from __future__ import annotations
 
+import dis
 import operator
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from types import CodeType
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported
 from layergraph.tensors import lie_alike
-from layergraph.torch2ir.survey import Survey, Surveyed
-from layergraph.torch2ir.undo import undoing
+from layergraph.torch2ir.lines import line
+from layergraph.torch2ir.reach import Label, Place, Reach, Reached
+from layergraph.torch2ir.running.settled import settled
+from layergraph.torch2ir.snapshots import Keeper, keeper_of
+from layergraph.torch2ir.survey import Survey
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something that a model's code did to a module while it ran.
+    """Something that a model's code did to what outlives the call.
 
     Attributes:
-        module: whose forward it was.
-        holder: the attributes of the module, or a container among them.
-        name: which attribute.
-        now: what the holder held when the model had run.
+        module: whose forward it was, as far as that is known, and its path.
+        reached: what keeps it.
+        name: what in it.
+        now: the state that it had when the model had run.
+        codes: the functions that have run.
     """
 
-    module: Surveyed
-    holder: Container
-    name: str
-    now: Container
+    module: nn.Module
+    reached: Reached
+    name: object
+    now: Any
+    codes: dict[int, CodeType]
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether it is no attribute of a module of the model."""
+        return self.reached.code is not None
+
+    def carry(self) -> None:
+        """Make the state what it was when the model had run."""
+        keeper = keeper_of(type(self.reached.state))
+        if keeper is not None:
+            keeper.write(self.reached.state, self.now)
 
     def refusal(self) -> CaptureError:
         """The error that says so."""
-        path, cls = self.module.path, type(self.module.module)
-        reason = (
-            f"the forward of {path or 'the model'!r} assigns self.{self.name}: what a model keeps "
-            "from one call to the next, a graph cannot hold; use a buffer and change it in place"
+        reached, cls = self.reached, type(self.module)
+        said = said_of(reached.label)
+        where = ""
+        if self.is_outside:
+            parts = [said, str(self.name)] if self.name is not None else [said]
+            reason = f"the forward of the model changes {'.'.join(parts)}"
+            where = _line_of(
+                [reached.code, *self.codes.values()], [str(self.name), str(reached.label[1])]
+            )
+        else:
+            reason = (
+                f"the forward of {reached.path or 'the model'!r} assigns self.{said or self.name}"
+            )
+        reason += (
+            ": what a model keeps from one call to the next, a graph cannot hold; use a buffer and "
+            "change it in place"
         )
-        found = Unsupported(path, f"{cls.__module__}.{cls.__qualname__}", reason)
-        return CaptureError(reason, [found])
+        found = Unsupported(reached.path, f"{cls.__module__}.{cls.__qualname__}", reason, where)
+        return CaptureError(str(found), [found])
 
 
-Container: TypeAlias = dict[Any, Any] | list[Any] | set[Any]
+def said_of(label: Label | None) -> str:
+    """Where something is kept, as one would write it."""
+    parts: list[str] = []
+    while label is not None:
+        label, name = label
+        parts.append(str(name))
+    return ".".join(reversed(parts))
 
 
-@contextmanager
-def unchanged(survey: Survey) -> Iterator[list[Change]]:
-    """Put back what the model's code assigns to its modules.
+def _line_of(codes: Sequence[CodeType | None], names: Sequence[str]) -> str:
+    """The line that assigns one of the names, or else that mentions it."""
+    found = [
+        (each.opname.startswith(("STORE", "DELETE")), code, each.positions.lineno)
+        for code in codes
+        if code is not None
+        for each in dis.get_instructions(code)
+        if each.argval in names and each.positions is not None and each.positions.lineno
+    ]
+    for _, code, number in sorted(found, key=operator.itemgetter(0), reverse=True):
+        return line(code.co_filename, number, code.co_name)
+    first = codes[0]
+    return "" if first is None else line(first.co_filename, first.co_firstlineno, first.co_name)
 
-    Yields:
-        A list that afterwards holds what was assigned.
+
+class Unchanged:
+    """Puts back what the model's code changes, of the model and of what is outside of it.
+
+    What is replaced for a while, is replaced before.
+
+    Attributes:
+        changes: on leaving, what was changed.
     """
-    holders = survey.once(_holders)
-    before = [_copied(holder) for _, _, holder in holders]
-    classes = {cls: dict(vars(cls)) for cls in survey.once(_classes)}
-    changes: list[Change] = []
 
-    def put_back() -> None:
-        for cls, members in classes.items():
-            _put_back(cls, members)
-        for (_, _, holder), was in zip(holders, before, strict=True):
-            if not _holds_the_same(holder, was):
-                # Another tensor of the same memory is no change, but nobody knows it the next time.
-                fill(holder, was)
+    def __init__(self, survey: Survey) -> None:
+        self._survey = survey
+        self.changes: list[Change] = []
+        self._before: list[tuple[Reached, Keeper, Any]] = []
+        self._is_as_it_was = False
 
-    with undoing(put_back):
-        try:
-            yield changes
-        finally:
-            for (module, place, holder), was in zip(holders, before, strict=True):
-                if _holds_the_same(holder, was):
-                    continue
-                name = _difference(holder, was)
-                if name is not None:
-                    now = _as_known(holder, was)
-                    changes.append(Change(module, holder, place or str(name), now))
-            for cls, members in classes.items():
-                _refuse_change(cls, members)
+    def __enter__(self) -> Self:
+        _reach(self._survey).listen(self)
+        return self
 
+    def reached(self, reached: Reached) -> None:
+        """See :class:`reach.Listener`."""
+        keeper = keeper_of(type(reached.state))
+        if keeper is not None:
+            self._before.append((reached, keeper, keeper.read(reached.state)))
 
-def _put_back(cls: type, members: dict[str, Any]) -> None:
-    """Put back what was assigned to a class."""
-    now = dict(vars(cls))
-    for key in now.keys() - members.keys():
-        delattr(cls, key)
-    for key in [key for key, value in members.items() if now.get(key) is not value]:
-        setattr(cls, key, members[key])
+    def entered(self, members: dict[str, Any]) -> None:
+        """See :class:`reach.Listener`."""
 
+    def cached(self, place: Place, function: Any) -> None:
+        """See :class:`reach.Listener`."""
 
-def _refuse_change(cls: type, members: dict[str, Any]) -> None:
-    """Raise if something was assigned to a class."""
-    name = _difference(dict(vars(cls)), members)
-    if name is not None:
-        raise CaptureError(
-            f"the model assigns {cls.__qualname__}.{name}: what a class keeps from one call to the "
-            "next, a graph cannot hold; use a buffer and change it in place"
+    def patched(self, holder: Any, name: Any, new: Any) -> None:
+        """Take note that something was replaced for a while, which is no change of the model's."""
+        for place, (reached, keeper, was) in enumerate(self._before):
+            if reached.state is holder:
+                state = {**was, name: new} if isinstance(was, dict) else (new,)
+                self._before[place] = reached, keeper, state
+
+    def differs(self) -> bool:
+        """Whether anything is changed by now."""
+        return any(
+            not keeper.is_same(keeper.read(reached.state), was)
+            for reached, keeper, was in self._before
         )
 
+    def put_back(self) -> list[Change]:
+        """Put back what was changed; give that."""
+        changes: list[Change] = []
+        for reached, keeper, was in self._before:
+            now = keeper.read(reached.state)
+            if not keeper.is_same(now, was):
+                changes += self._changed(reached, settled(now), was)
+                keeper.write(reached.state, was)
+        self._is_as_it_was = True
+        return changes
 
-def _classes(survey: Survey) -> Iterator[type]:
-    """The classes of the model's own code, with those that they are made from."""
-    of_modules = dict.fromkeys(type(each.module) for each in survey if not each.is_leaf)
-    for cls in dict.fromkeys(base for each in of_modules for base in each.__mro__):
-        if not cls.__module__.startswith(("torch.", "builtins")):
-            yield cls
+    def undo(self) -> None:
+        """Put back what was changed, unless that is done; doing it again does no harm."""
+        if not self._is_as_it_was:
+            self.changes += self.put_back()
+
+    def __exit__(self, *_: object) -> None:
+        self._survey.reach.listeners.remove(self)
+        self.undo()
+
+    def _changed(self, reached: Reached, now: Any, was: Any) -> list[Change]:
+        name: object = None
+        if isinstance(now, dict):
+            name = _difference(now, was)
+            if name is None and list(now) == list(was):
+                # Another tensor of the same memory is no change, but it is another object.
+                return []
+            now = _as_known(now, was)
+        elif isinstance(now, list) and are_one(now, was):
+            return []
+        module = self._survey.at(reached.path).module
+        return [Change(module, reached, name, now, self._survey.reach.codes)]
+
+
+def _reach(survey: Survey) -> Reach:
+    """What is reached from a model; at first, what its modules hold."""
+    reach = survey.reach
+    if not reach.found:
+        for each in survey:
+            members = vars(each.module)
+            reach.keep(members, (None, ""), None, each.path)
+            for name, value in members.items():
+                if name in _REGISTERED:
+                    reach.keep(value, (None, ""), None, each.path)
+                elif name in _HOOKS:
+                    for hook in value.values():
+                        reach.add(hook, (None, name), None, None, each.path)
+                elif name not in _OF_TORCH:
+                    reach.add(value, (None, name), None, (members, name), each.path)
+        reach.walk()
+    return reach
 
 
 _REGISTERED = ("_parameters", "_buffers", "_modules")
-# Nearly all that modules hold is of these.
-_PLAIN = frozenset({bool, int, float, str, tuple, type(None)})
-_PLAIN_HOMES = frozenset({"builtins", "torch", "numpy"})
-_OF_TORCH = frozenset(vars(nn.Module())) - set(_REGISTERED)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_OF_TORCH = frozenset(vars(nn.Module())) - {*_REGISTERED, *_HOOKS}
 
 
-def _holders(survey: Survey) -> Iterator[tuple[Surveyed, str, Container]]:
-    """Everything that holds attributes of modules, with the name of the attribute that it is."""
-    seen: set[object] = set()
-    for each in survey:
-        members = vars(each.module)
-        yield each, "", members
-        own = [item for item in members.items() if item[0] not in _OF_TORCH]
-        for name, value in own:
-            if type(value) in _PLAIN:
-                continue
-            if isinstance(value, dict | list | set):
-                yield each, "" if name in _REGISTERED else name, value
-            elif type(value).__module__.split(".")[0] not in _PLAIN_HOMES:
-                inside = getattr(value, "__dict__", None)
-                if isinstance(inside, dict) and id(value) not in seen:
-                    seen.add(id(value))
-                    yield each, name, inside
-    for scope in survey.code_globals:
-        yield survey.root, "", scope
-        for name, value in list(scope.items()):
-            if type(value) in (dict, list, set) and not name.startswith("__"):
-                yield survey.root, name, value
-
-
-def _difference(now: Any, was: Any) -> object:
-    """What in a container is another object than it was; None if nothing."""
-    if isinstance(now, dict):
-        if are_the_same(now, was):
-            return None
-        # Where Python notes which warnings it has shown.
-        for key in (now.keys() | was.keys()) - {"__warningregistry__"}:
-            if key not in now or key not in was or not are_one(now[key], was[key]):
-                return key
-    elif isinstance(now, list):
-        if not are_one(_items(now), was):
-            return "[…]"
-    elif not _holds_the_same(now, was):
-        return "{…}"
+def _difference(now: dict[Any, Any], was: dict[Any, Any]) -> object:
+    """The name of what in a dict is another object than it was; None if nothing."""
+    for key in now.keys() | was.keys():
+        is_one = key in now and key in was and are_one(now[key], was[key])
+        # Names of this form are Python's own, of warnings that were given, say.
+        if not is_one and not (isinstance(key, str) and key.startswith("__")):
+            return key
     return None
 
 
@@ -167,7 +219,9 @@ def are_one(one: Any, other: Any) -> bool:
             one.keys() == other.keys() and all(are_one(one[key], other[key]) for key in one)
         )
     if isinstance(one, list | tuple):
-        mine, others = _items(one), _items(other)
+        # The class may have another idea of its length, or none.
+        kind: Any = list if isinstance(one, list) else tuple
+        mine, others = [*kind.__iter__(one)], [*kind.__iter__(other)]
         return len(mine) == len(others) and all(map(are_one, mine, others))
     return isinstance(one, torch.Tensor) and lie_alike(one, other)
 
@@ -179,62 +233,15 @@ def are_the_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
     return list(one) == list(other) and all(map(operator.is_, one.values(), other.values()))
 
 
-def _as_known(now: Any, was: Any) -> Any:
-    """A copy of a container, with the objects of before where it is one with them."""
-    if not isinstance(now, dict):
-        return _copied(now)
+def _as_known(now: dict[Any, Any], was: dict[Any, Any]) -> dict[Any, Any]:
+    """A dict, with the objects of before where it is one with them."""
     return {
         key: was[key] if key in was and are_one(value, was[key]) else value
         for key, value in now.items()
     }
 
 
-def _holds_the_same(now: Any, was: Any) -> bool:
-    """Whether a container holds the same objects as a copy of it that was made before."""
-    if isinstance(now, dict):
-        return are_the_same(now, was)
-    if isinstance(now, list):
-        mine = _items(now)
-        return len(mine) == len(was) and all(map(operator.is_, mine, was))
-    return {*map(id, now)} == {*map(id, was)}
-
-
-def fill(holder: Any, contents: Any) -> None:
-    """Make a container hold what another one holds."""
-    kind = _kind(holder)
-    kind.clear(holder)
-    if isinstance(holder, list):
-        kind.extend(holder, contents)
-    else:
-        kind.update(holder, contents)
-
-
-# A class that is derived from a container may give its methods another meaning, or forbid them.
-# What such an object holds is seen by the methods of Python's own container.
-
-
-def _kind(holder: Any) -> Any:
-    cls = type(holder)
-    if cls in _CONTAINERS:
-        return cls
-    return next(base for base in cls.__mro__ if base in _CONTAINERS)
-
-
-_CONTAINERS = frozenset({dict, OrderedDict, list, set, tuple})
-
-
-def _copied(holder: Container) -> Any:
-    """What a container holds, in a plain one."""
-    if type(holder) in _PLAIN_CONTAINERS:
-        return holder.copy()
-    kind = _kind(holder)
-    if isinstance(holder, dict):
-        return dict(kind.items(holder))
-    return (list if isinstance(holder, list) else set)(kind.__iter__(holder))
-
-
-_PLAIN_CONTAINERS = frozenset({dict, list, set})
-
-
-def _items(holder: Any) -> list[Any]:
-    return list(_kind(holder).__iter__(holder))
+def fill(holder: dict[Any, Any], contents: dict[Any, Any]) -> None:
+    """Make a dict hold what another one holds, in the same order."""
+    dict.clear(holder)
+    dict.update(holder, contents)

@@ -106,7 +106,7 @@ def _converted(
     else:
         functions = Functions(hooks.named_functions())
         known = (survey, keys, memory, functions)
-        run: Callable[[], Trace] = partial(_traced, *known)
+        run: Callable[[], Trace] = partial(steady, partial(Tracing, *known))
         unfit_for: Callable[[], list[Unsupported]] = list
         if arguments is not None:
             way: Callable[..., Running] = Replaying if modes == "both" else Running
@@ -287,10 +287,6 @@ def _leaf_model(
         tensors=tensors,
         training=None if root.module.training else False,
     )
-
-
-def _traced(*known: Any) -> Trace:
-    return Tracing(*known).run()
 
 
 def _undisturbed(run: Callable[[], Trace]) -> Trace:

@@ -5,42 +5,61 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from types import CellType, FunctionType
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from types import CellType, FunctionType, TracebackType
+from typing import Any, Self, TypeVar
 
 from layergraph.torch2ir.undo import undoing
 
 T = TypeVar("T")
 
-Patch = tuple[Any, str, Any]
+Patch = tuple[Any, Any, Any]
 """A dict or another object, the name of an entry or attribute, and what it is to be for a while."""
 
 _ABSENT = object()
 
 
-@contextmanager
-def patched(patches: Iterable[Patch]) -> Iterator[None]:
-    """Replace entries and attributes; whatever happens, put them back."""
-    before: list[tuple[Any, str, Any]] = []
+class Patcher:
+    """Replaces entries and attributes; on leaving, whatever happens, they are put back."""
 
-    def put_back() -> None:
-        while before:
-            _put(*before[-1])
-            before.pop()
+    def __init__(self, patches: Iterable[Patch] = ()) -> None:
+        self._patches = patches
+        self._before: list[tuple[Any, Any, Any]] = []
+        self._undoing = undoing(self._put_back)
 
-    # All are made before one is put: what they are made by must not see the others, and a class
-    # whose attributes are replaced one after another is looked up anew only once.
-    made = list(patches)
-    with undoing(put_back):
-        for holder, name, new in made:
-            before.append((holder, name, _own(holder, name)))
-            _put(holder, name, new)
-        yield
+    def __enter__(self) -> Self:
+        # All are made before one is put: what they are made by must not see the others, and a
+        # class whose attributes are replaced one after another is looked up anew only once.
+        made = list(self._patches)
+        self._undoing.__enter__()
+        try:
+            for patch in made:
+                self.put(*patch)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def put(self, holder: Any, name: Any, new: Any) -> None:
+        """Replace something."""
+        self._before.append((holder, name, _own(holder, name)))
+        put(holder, name, new)
+
+    def _put_back(self) -> None:
+        while self._before:
+            put(*self._before[-1])
+            self._before.pop()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._undoing.__exit__(kind, error, trace)
 
 
-def _own(holder: Any, name: str) -> Any:
+def _own(holder: Any, name: Any) -> Any:
     if isinstance(holder, CellType):
         return holder.cell_contents
     if isinstance(holder, FunctionType):
@@ -49,12 +68,13 @@ def _own(holder: Any, name: str) -> Any:
     return members.get(name, _ABSENT)
 
 
-def _put(holder: Any, name: str, value: Any) -> None:
+def put(holder: Any, name: Any, value: Any) -> None:
+    """Make an entry or attribute something else."""
     if isinstance(holder, dict):
         if value is _ABSENT:
-            holder.pop(name, None)
+            dict.pop(holder, name, None)
         else:
-            holder[name] = value
+            dict.__setitem__(holder, name, value)
     elif value is _ABSENT:
         if name in vars(holder):
             delattr(holder, name)

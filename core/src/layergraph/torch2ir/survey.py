@@ -14,6 +14,7 @@ from torch import nn
 
 from layergraph.ir import Implementation
 from layergraph.state import all_tensors, own_tensors
+from layergraph.torch2ir.reach import Reach
 from layergraph.torch2ir.undo import undoing
 
 T = TypeVar("T")
@@ -138,6 +139,11 @@ class Survey:
                 if scope is not None and not scope.get("__name__", "").startswith("torch."):
                     found[id(scope)] = scope
         return list(found.values())
+
+    @functools.cached_property
+    def reach(self) -> Reach:
+        """What is reached from the model, as far as it has run."""
+        return Reach([each.module for each in self])
 
     def once(self, find: Callable[[Survey], Iterable[T]]) -> list[T]:
         """What is found in the model, looked for once: each run leaves the model as it was."""

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
-from layergraph.torch2ir.patches import Patch, patched
+from layergraph.torch2ir.patches import Patch, Patcher
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def uncompiled(model: nn.Module) -> Iterator[None]:
     if compiler is None:
         yield
         return
-    with patched(_patches(model, compiler.OptimizedModule)), _eager(compiler):
+    with Patcher(_patches(model, compiler.OptimizedModule)), _eager(compiler):
         yield
 
 

@@ -18,7 +18,6 @@ from torch import nn
 
 from layergraph.ir import Value as Plain
 from layergraph.torch2ir.calls import OtherMode, Scope, Trace
-from layergraph.torch2ir.changes import unchanged
 from layergraph.torch2ir.global_state import put_back, snapshot
 from layergraph.torch2ir.replaying.again import TELLING, Again, Step
 from layergraph.torch2ir.replaying.alike import are_alike, form, held, sizes_in
@@ -75,7 +74,10 @@ class Replaying(Running):
 
     def run(self) -> Trace:
         """See :class:`Capture`."""
-        trace = super().run()
+        try:
+            trace = super().run()
+        finally:
+            self._log.give_up()
         if not self.changes:
             trace.other = self._other
             trace.is_other_refused = self._is_other_refused
@@ -94,6 +96,8 @@ class Replaying(Running):
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> OtherMode | None:
         recorder, trains, takes_gradients = self.recorder, self.trains, torch._C.is_grad_enabled()
+        if self.outside.differs():
+            return None
         settings = snapshot()
         self._again = again = Again(self, self._log.steps)
         self._log = _Log(is_complete=False)
@@ -101,12 +105,13 @@ class Replaying(Running):
         self.trains = {each: not training for each, training in trains.items()}
         try:
             # What the other mode does besides computing, is no fault of this one.
-            with without_draws(), unchanged(self.survey) as changes, other_mode(self.survey):
+            with without_draws(), other_mode(self.survey):
                 model(*args, **kwargs)
         except Exception as error:
             raise_interrupt(error)
             return None
         finally:
+            changes = self.outside.put_back()
             again.put_back()
             self._is_other_refused = again.is_refused
             self._again, self.recorder, self.trains = None, recorder, trains

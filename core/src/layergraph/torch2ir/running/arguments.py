@@ -68,19 +68,21 @@ class Arguments:
         self._arguments = list(_arguments(model, tuple(args), dict(kwargs)))
         tensors = [tensor for each in self._arguments for tensor in tensors_in(each.value)]
         self.device = tensors[0].device if tensors else None
+        self._containers: list[_Container] = []
 
     def bind(self, capture: Binds) -> tuple[list[Any], dict[str, Any], list[Parameter]]:
         """Copies of what is given, by position and by name, and what is known of all parameters."""
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         parameters: list[Parameter] = []
+        self._containers.clear()
         for each in self._arguments:
             value = capture.recorder.value(each.name)
             if not each.is_given:
                 # The model takes its own default.
                 parameters.append(Parameter(each.name, value, each.default, each.default))
                 continue
-            binding = _Binding(capture, each.name)
+            binding = _Binding(capture, each.name, self._containers)
             copied = binding.root(each.value, value)
             fixed = () if binding.holds_tensors else (binding.plain(each.value),)
             parameters.append(Parameter(each.name, value, each.default, fixed))
@@ -89,6 +91,15 @@ class Arguments:
             else:
                 args.append(copied)
         return args, kwargs, parameters
+
+    def changes(self) -> Iterator[tuple[str, tuple[Part, object, object]]]:
+        """What the model has changed in dicts and lists that it was given, as calls that do it.
+
+        Yields:
+            The name of a function, and what it is given: the container, a key, what is set there.
+        """
+        for each in self._containers:
+            yield from each.changes()
 
 
 def _arguments(
@@ -159,26 +170,76 @@ def _like(container: Any, inside: dict[Any, Any]) -> Any:
     return kind(*inside.values()) if hasattr(container, "_fields") else kind(inside.values())
 
 
+@dataclass(frozen=True, slots=True)
+class _Container:
+    """A dict or list that the model is given.
+
+    Attributes:
+        value: the copy that it gets.
+        before: the items that this had.
+        part: which value of the graph it is.
+    """
+
+    value: Any
+    before: list[tuple[Any, Any]]
+    part: Part
+
+    def changes(self) -> Iterator[tuple[str, tuple[Part, object, object]]]:
+        """See :meth:`Arguments.changes`: behind the first change all is set again, in order."""
+        now = _items(self.value)
+        pairs = zip(now, self.before, strict=False)
+        kept = next((n for n, pair in enumerate(pairs) if not _are_same(*pair)), None)
+        kept = min(len(now), len(self.before)) if kept is None else kept
+        if kept == len(now) == len(self.before):
+            return
+        if isinstance(self.value, list):
+            rest = [item for _, item in now[kept:]]
+            yield "operator.setitem", (self.part, slice(kept, None), rest)
+            return
+        for key, _ in self.before[kept:]:
+            yield "operator.delitem", (self.part, key, None)
+        for key, item in now[kept:]:
+            yield "operator.setitem", (self.part, key, item)
+
+
+def _items(value: Any) -> list[tuple[Any, Any]]:
+    return list(value.items() if isinstance(value, dict) else enumerate(value))
+
+
+def _are_same(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
+    return one[0] == other[0] and one[1] is other[1]
+
+
+def _copied(given: Any) -> Any:
+    """A copy of plain dicts and lists, at any depth."""
+    kind = type(given)
+    if kind is dict:
+        return {key: _copied(each) for key, each in given.items()}
+    return kind([_copied(each) for each in given]) if kind in (list, tuple) else given
+
+
 class _Binding:
     """Copies one argument and tells the capture of the tensors in it.
 
     Args:
         capture: who has to know.
         name: the name of the argument.
+        containers: gets the dicts and lists in it.
 
     Attributes:
         holds_tensors: whether there were any.
     """
 
-    def __init__(self, capture: Binds, name: str) -> None:
+    def __init__(self, capture: Binds, name: str, containers: list[_Container]) -> None:
         self._capture = capture
         self._name = name
+        self._containers = containers
         self.holds_tensors = False
 
     def root(self, given: Any, value: Value) -> Any:
         """A copy of the argument."""
         if not any(True for _ in tensors_in(given)):
-            return given
+            return self._noted(_copied(given), lambda: value)
         self.holds_tensors = True
         if isinstance(given, torch.Tensor):
             return self._tensor(given, value)
@@ -224,12 +285,18 @@ class _Binding:
         items = given.items() if isinstance(given, dict) else enumerate(given)
         copies = {key: self._inside(item, late, element(late, part, key)) for key, item in items}
         try:
-            return _like(given, copies)
+            like = _like(given, copies)
         except Exception as error:
             raise CaptureError(
                 f"the argument {self._name!r} holds a {type(given).__name__}, of which no copy can "
                 f"be made: {type(error).__name__}: {first_line(error)}; give a plain one"
             ) from error
+        return self._noted(like, part)
+
+    def _noted(self, value: Any, part: Part) -> Any:
+        if isinstance(value, dict | list):
+            self._containers.append(_Container(value, _items(value), part))
+        return value
 
 
 def element(late: Late, whole: Part, key: Any) -> Part:

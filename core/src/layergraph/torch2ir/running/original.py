@@ -11,7 +11,7 @@ import torch
 from layergraph.errors import CaptureError, Unsupported, first_line
 from layergraph.torch2ir.calls import Recorder
 from layergraph.torch2ir.capture import line_of
-from layergraph.torch2ir.changes import unchanged
+from layergraph.torch2ir.changes import Unchanged
 from layergraph.torch2ir.global_state import GlobalState
 from layergraph.torch2ir.patches import with_room_for
 from layergraph.torch2ir.running.arguments import Arguments
@@ -50,7 +50,7 @@ def _error_of(
     # What the call leaves behind in a way that cannot be undone is the concern of the capture.
     with (
         contextlib.suppress(CaptureError),
-        unchanged(survey),
+        Unchanged(survey),
         without_draws(),
         GlobalState(arguments.device).compared(),
         Kept(survey, constants) as kept,

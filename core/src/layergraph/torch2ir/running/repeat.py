@@ -1,4 +1,4 @@
-"""Running a model again, to see whether a call depends on what an earlier one left behind."""
+"""Capture a model again, to see whether a call depends on what an earlier one left behind."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from layergraph.errors import CaptureError
 from layergraph.ir import Value as Plain
 from layergraph.ir import map_leaves
 from layergraph.torch2ir.calls import Call, Scope, Trace, Value
+from layergraph.torch2ir.capture import Capture
 from layergraph.torch2ir.changes import Change
-from layergraph.torch2ir.running.run import Running
 
 
-def steady(make: Callable[[], Running]) -> Trace:
+def steady(make: Callable[[], Capture]) -> Trace:
     """Run a model; where its code assigns to its modules, run it again with that in place.
 
     Args:
@@ -29,7 +29,7 @@ def steady(make: Callable[[], Running]) -> Trace:
     return trace
 
 
-def _check_changes(again: Running, trace: Trace, changes: list[Change]) -> None:
+def _check_changes(again: Capture, trace: Trace, changes: list[Change]) -> None:
     """Raise if it matters to the next call what a model's code assigned in this one."""
     again.carried = changes
     try:

@@ -24,7 +24,7 @@ from layergraph.operations import OPERATIONS, computes, is_composite
 from layergraph.state import Memory
 from layergraph.symbols import UnknownValueError, lower
 from layergraph.tensors import owns_its_storage, unsuitable, version
-from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Value
+from layergraph.torch2ir.calls import Call, Late, Scope, StateRead, Trace, Value
 from layergraph.torch2ir.capture import (
     Capture,
     changes_its_first_argument,
@@ -35,17 +35,17 @@ from layergraph.torch2ir.capture import (
 from layergraph.torch2ir.changes import are_one, are_the_same
 from layergraph.torch2ir.global_state import may_draw, may_layer_draw
 from layergraph.torch2ir.patches import Patch
-from layergraph.torch2ir.running import sizes
 from layergraph.torch2ir.running.arguments import Arguments, Part, element, tensors_in
 from layergraph.torch2ir.running.constants import Constants
 from layergraph.torch2ir.running.keep import Kept, without_draws
 from layergraph.torch2ir.running.outputs import opened
 from layergraph.torch2ir.running.questions import Values, questions
 from layergraph.torch2ir.running.sizes import (
+    NUMBERS,
+    MathPatches,
     Origin,
     Traced,
-    TracedFloat,
-    TracedInt,
+    end,
     lost,
     plain,
     traced,
@@ -88,9 +88,7 @@ class Running(Capture):
     """
 
     hint = "a handler for the module can keep it whole"
-    readable = frozenset(
-        {torch.Tensor, nn.Parameter, nn.Buffer, TracedInt, TracedFloat, torch.device}
-    )
+    readable = frozenset({torch.Tensor, nn.Parameter, nn.Buffer, torch.device, *NUMBERS})
 
     def __init__(
         self,
@@ -113,6 +111,7 @@ class Running(Capture):
         # A tensor is known as long as it lives: afterwards another one may get its id.
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], Value | Part]] = {}
         self._devices: dict[int, tuple[torch.device, Part]] = {}
+        self.born: list[weakref.ref[Traced]] = []
         self._emitted: dict[int, tuple[Traced, Value]] = {}
         self._assumed: dict[Scope, set[Any]] = {}
         self._regions: dict[int, tuple[object, Value]] = {}
@@ -122,8 +121,19 @@ class Running(Capture):
                 each.as_found = each.as_found or _noted(_members(each))
         self.trains = {each: each.module.training for each in survey}
         self._questions = questions(self)
+        self._math = MathPatches(self)
 
     # --- running ---
+
+    def run(self) -> Trace:
+        """See :class:`Capture`. No size is kept then by whoever recorded it."""
+        try:
+            return super().run()
+        finally:
+            self._emitted.clear()
+            self._known.clear()
+            self._devices.clear()
+            end(self.born)
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """See :class:`Capture`."""
@@ -152,10 +162,18 @@ class Running(Capture):
         """See :class:`Capture`."""
         # Some functions of torch import it, and it would take the patched ones for torch's own.
         importlib.import_module("torch._dynamo")
-        yield from sizes.patches(self.survey, self)
         yield from unseen(self, self.survey)
         yield from self.named_functions()
         yield from self.size_functions()
+
+    def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
+        """See :class:`Capture`."""
+        yield from self._math.of(members)
+
+    def environment(self, name: str, value: str | None) -> None:
+        """See :class:`Capture`."""
+        if self.is_new(("environment", name)):
+            super().environment(name, value)
 
     def is_recording(self) -> bool:
         """See :class:`Capture`."""
@@ -253,7 +271,10 @@ class Running(Capture):
         return self.read(value) if known else None
 
     def returned(self, result: Any) -> Plain:
-        """See :class:`Capture`."""
+        """See :class:`Capture`. What it did to the caller's dicts and lists comes before."""
+        for name, (part, key, item) in self._arguments.changes():
+            rest = () if name == "operator.delitem" else (self.lower(item),)
+            self.recorder.call("function", name, (part(), self.lower(key), *rest), {})
         return super().returned(opened(result))
 
     # --- values ---
@@ -292,11 +313,17 @@ class Running(Capture):
             return self._value_of(value) or self._state(value)
         if isinstance(value, Traced):
             if value.witness is not self:
-                raise UnknownValueError("a size that was kept from an earlier capture")
+                return self._kept_number(value)
             return self._number(value)
         if isinstance(value, torch.device):
             return self._device(value)
         raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
+
+    def _kept_number(self, number: Traced) -> Plain:
+        if not number.witness.is_over:
+            raise UnknownValueError("a size of a capture that is going on around this one")
+        value: Plain = number.plain()
+        return value
 
     def _state(self, tensor: torch.Tensor) -> StateRead:
         key = self.state_keys.get(id(tensor))
@@ -757,6 +784,8 @@ class _FunctionMode(TorchFunctionMode):
     def __init__(self, capture: Running) -> None:
         super().__init__()
         self._capture = capture
+        self._record = capture.watch.off(capture.torch_function)
+        self._operate = capture.watch.off(capture.operation)
 
     def __torch_function__(
         self,
@@ -767,9 +796,8 @@ class _FunctionMode(TorchFunctionMode):
     ) -> Any:
         if self._capture._inside:
             return func(*args, **(kwargs or {}))
-        if isinstance(func, OPERATIONS):
-            return self._capture.operation(func, args, kwargs or {})
-        return self._capture.torch_function(func, args, kwargs or {})
+        record = self._operate if isinstance(func, OPERATIONS) else self._record
+        return record(func, args, kwargs or {})
 
 
 class _Unseen:
@@ -831,7 +859,7 @@ def _is_of_torch(home: str) -> bool:
 
 _KNOWN = frozenset(
     {
-        *(torch.Tensor, nn.Parameter, TracedInt, TracedFloat, torch.Size),
+        *(torch.Tensor, nn.Parameter, torch.Size, *NUMBERS),
         *(int, float, complex, bool, str, slice, type(None), type(...)),
         *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator),
     }
@@ -845,6 +873,7 @@ class _Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's i
     def __init__(self, capture: Running) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._capture = capture
+        self._record = capture.watch.off(capture.aten)
 
     def __torch_dispatch__(
         self,
@@ -855,7 +884,7 @@ class _Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's i
     ) -> Any:
         if self._capture._inside or not computes(func):
             return func(*args, **(kwargs or {}))
-        return self._capture.aten(func, args, kwargs or {})
+        return self._record(func, args, kwargs or {})
 
 
 def _names_a_dtype(call: Call) -> bool:
@@ -948,7 +977,7 @@ _WITHOUT_NUMBERS = frozenset(
 def _with_numbers(value: Any, change: Callable[[Any], Any]) -> Any:
     """A value in which numbers with an origin are what becomes of them."""
     kind = type(value)
-    if kind is TracedInt or kind is TracedFloat:
+    if kind in NUMBERS:
         return change(value)
     if kind is tuple or kind is list:
         if _WITHOUT_NUMBERS.issuperset(map(type, value)):

@@ -9,24 +9,32 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable, Hashable, Iterator
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from numbers import Integral, Real
 from types import BuiltinFunctionType, SimpleNamespace
-from typing import Any, NoReturn, Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 
 from layergraph.errors import CaptureError
 from layergraph.functions import MATH
 from layergraph.torch2ir.patches import Patch
-from layergraph.torch2ir.survey import Survey
 
 Origin = tuple[Any, ...]
 """What a number came from: the name of a function, and what this was given."""
 
 
 class Witness(Protocol):
-    """Who gets to know what becomes of sizes."""
+    """Who gets to know what becomes of sizes.
+
+    Attributes:
+        is_over: whether the capture has ended: its sizes are ints then, wherever they are kept.
+        born: the numbers that came about.
+    """
+
+    is_over: bool
+    born: list[weakref.ref[Traced]]
 
     def is_recording(self) -> bool:
         """Whether what happens now is to be recorded."""
@@ -95,12 +103,51 @@ class Traced:
         return 0
 
     @property
-    def node(self) -> NoReturn:
-        """Refuse: torch asks for it where it does not let others record."""
+    def node(self) -> Any:
+        """What torch asks for where it does not let others record.
+
+        Raises:
+            CaptureError: the capture is going on.
+        """
+        if self.witness.is_over:
+            return _Known(self.value)
         raise CaptureError(
             f"a graph cannot hold the size {self.value} as it is given here; use a function that "
             "makes tensors, such as torch.tensor or torch.zeros"
         )
+
+
+class _Known:
+    """A number whose capture is over, as torch wants to have its symbolic numbers."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def is_int(self) -> bool:
+        """Whether it is an int."""
+        return isinstance(self._value, int)
+
+    def is_float(self) -> bool:
+        """Whether it is a float."""
+        return isinstance(self._value, float)
+
+    def is_bool(self) -> bool:
+        """It is no bool."""
+        return False
+
+    def is_symbolic(self) -> bool:
+        """It is none any more."""
+        return False
+
+    def guard_int(self, _file: str, _line: int) -> Any:
+        """The number."""
+        return self._value
+
+    guard_float = guard_int
+
+    def maybe_as_int(self) -> Any:
+        """The number, where it is an int."""
+        return self._value if self.is_int() else None
 
 
 class Text(str):
@@ -158,6 +205,15 @@ def _operand(value: object) -> Any:
 def lost(value: Any) -> Any:
     """A number alone, which the graph is taken to depend on."""
     return value.lose() if isinstance(value, Traced) else value
+
+
+def _lost_in(value: Any) -> Any:
+    """Likewise, in the arguments of a function."""
+    if isinstance(value, dict):
+        return {key: _lost_in(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)([_lost_in(each) for each in value])
+    return lost(value)
 
 
 def _arithmetic(
@@ -260,7 +316,7 @@ for _name, _method in _methods():
     setattr(Traced, _name, _method)
 
 
-class TracedInt(Traced, torch.SymInt):  # type: ignore[misc]  # torch's node is for others
+class TracedInt(Traced, torch.SymInt):  # type: ignore[override]  # torch's node is for others
     """An int with an origin."""
 
     __class__ = property(lambda _: int)
@@ -269,7 +325,7 @@ class TracedInt(Traced, torch.SymInt):  # type: ignore[misc]  # torch's node is 
     __index__ = _losing(int)
 
 
-class TracedFloat(Traced, torch.SymFloat):  # type: ignore[misc]  # likewise
+class TracedFloat(Traced, torch.SymFloat):  # type: ignore[misc,override]  # likewise
     """A float with an origin."""
 
     __class__ = property(lambda _: float)
@@ -280,9 +336,46 @@ class TracedFloat(Traced, torch.SymFloat):  # type: ignore[misc]  # likewise
         return result
 
 
+class _Over:
+    """What a number is besides, when its capture is over."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Compute with the number alone, which a kernel of torch would not see."""
+        return func(*_lost_in(args), **_lost_in(kwargs or {}))
+
+
+class _OverInt(_Over, TracedInt):  # type: ignore[override]  # likewise
+    """An int whose capture is over."""
+
+
+class _OverFloat(_Over, TracedFloat):  # type: ignore[misc,override]  # likewise
+    """A float whose capture is over."""
+
+
+NUMBERS = frozenset({TracedInt, TracedFloat, _OverInt, _OverFloat})
+
+_become: Any = object.__dict__["__class__"]
+
+
+def end(born: Iterable[weakref.ref[Traced]]) -> None:
+    """End a capture for its numbers: who still has them may compute with tensors.
+
+    Torch would take a symbolic number, of which nobody records what becomes, for another one.
+    """
+    for each in born:
+        number = each()
+        if number is not None:
+            _become.__set__(number, _OverInt if type(number) is TracedInt else _OverFloat)
+
+
 def traced(value: Any, origin: Origin, witness: Witness) -> Any:
     """A number with its origin; anything else as it is."""
     number: Traced
+    if witness.is_over:
+        return value
     if type(value) is int:
         number = TracedInt.__new__(TracedInt)
     elif type(value) is float:
@@ -290,23 +383,30 @@ def traced(value: Any, origin: Origin, witness: Witness) -> Any:
     else:
         return value
     number.value, number.origin, number.witness = value, origin, witness
+    witness.born.append(weakref.ref(number))
     return number
 
 
 # --- what takes a number's value although its result has an origin ---
 
 
-def patches(survey: Survey, witness: Witness) -> Iterator[Patch]:
-    """What is to be replaced in the globals of the model's code: ``len``, and what is of math."""
-    wrapped = {getattr(math, name): _math(name, getattr(math, name), witness) for name in MATH}
-    namespace = SimpleNamespace(**vars(math) | {each.__name__: wrapped[each] for each in wrapped})
-    for scope in survey.code_globals:
-        yield scope, "len", _len(scope.get("len", len), witness)
-        for name, value in list(scope.items()):
+class MathPatches:
+    """Replaces ``len``, and what is of math, in the globals of code that runs."""
+
+    def __init__(self, witness: Witness) -> None:
+        self._witness = witness
+        wrapped = {name: _math(name, getattr(math, name), witness) for name in MATH}
+        self._functions = {getattr(math, name): wrapped[name] for name in MATH}
+        self._math = SimpleNamespace(**vars(math) | wrapped)
+
+    def of(self, scope: dict[str, Any]) -> Iterator[Patch]:
+        """What is to be replaced in the globals of a module."""
+        yield scope, "len", _len(scope.get("len", len), self._witness)
+        for name, value in scope.items():
             if value is math:
-                yield scope, name, namespace
-            elif isinstance(value, BuiltinFunctionType) and value in wrapped:
-                yield scope, name, wrapped[value]
+                yield scope, name, self._math
+            elif type(value) is BuiltinFunctionType and value in self._functions:
+                yield scope, name, self._functions[value]
 
 
 def _math(name: str, function: Callable[..., Any], witness: Witness) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import BuiltinMethodType, CellType, FrameType, FunctionType, MethodType
+from types import BuiltinMethodType, FrameType, MethodType
 from typing import Any, Protocol
 
 import torch
@@ -56,7 +56,6 @@ class Records(Protocol):
 
 def unseen(capture: Records, survey: Survey) -> Iterator[Patch]:
     """The patches that show it."""
-    yield from survey.once(_uncached)
     yield torch.autograd.Function, "apply", _autograd_function(capture)
     yield from survey.once(_kept_functions)
     yield nn.Module, "_apply", _applied(capture)
@@ -75,39 +74,6 @@ _UNHOLDABLE: tuple[tuple[Any, str, str], ...] = (
     (torch.autograd.graph.saved_tensors_hooks, "__enter__", "hooks on what gradients need"),
     (threading.Thread, "start", "a thread"),
 )
-
-
-def _uncached(survey: Survey) -> Iterator[Patch]:
-    """The functions of the model's code without their caches.
-
-    What a cache gives, was computed before anybody looked.
-    """
-    holders: list[Any] = [*survey.code_globals]
-    classes = {base for each in survey for base in type(each.module).__mro__}
-    holders += [cls for cls in classes if not cls.__module__.startswith("torch.")]
-    for holder in holders:
-        members = holder if isinstance(holder, dict) else vars(holder)
-        defined = [item for item in members.items() if type(item[1]) in _DEFINED]
-        for name, member in defined:
-            kind = type(member)
-            value = member.__func__ if kind is staticmethod or kind is classmethod else member
-            if type(value) is functools._lru_cache_wrapper:
-                bare = value.__wrapped__
-                yield holder, name, bare if value is member else kind(bare)
-            for cell in (value.__closure__ or ()) if type(value) is FunctionType else ():
-                if isinstance(_contents(cell), functools._lru_cache_wrapper):
-                    yield cell, "cell_contents", _contents(cell).__wrapped__
-
-
-# What functions are in the members of a module or class.
-_DEFINED = frozenset({FunctionType, staticmethod, classmethod, functools._lru_cache_wrapper})
-
-
-def _contents(cell: CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # it is still empty
-        return None
 
 
 def _is_ours(frame: FrameType) -> bool:
@@ -153,6 +119,7 @@ def _kept_functions(survey: Survey) -> Iterator[Patch]:
     for holder in holders:
         methods = [item for item in holder.items() if type(item[1]) in _METHODS]
         for name, value in methods:
+            # A method may be made of a partial function, which has no name.
             cls = value.__self__ if getattr(value, "__name__", "") == "apply" else None
             if isinstance(cls, type) and issubclass(cls, torch.autograd.Function):
                 yield holder, name, functools.partial(_apply, cls)

@@ -10,15 +10,13 @@ import torch
 
 from layergraph.errors import CaptureError
 from layergraph.torch2ir.patches import Patch
-from layergraph.torch2ir.survey import Survey
 from layergraph.torch2ir.tracing.proxy import Proxy
 
 
-def guards(survey: Survey, is_here: Callable[[], bool]) -> Iterator[Patch]:
+def guards(is_here: Callable[[], bool]) -> Iterator[Patch]:
     """The patches that refuse what would be lost, or be answered wrongly, in silence.
 
     Args:
-        survey: the model.
         is_here: whether the current thread is the one that captures; others see no change.
     """
     apply = inspect.getattr_static(torch.autograd.Function, "apply")
@@ -38,8 +36,11 @@ def guards(survey: Survey, is_here: Callable[[], bool]) -> Iterator[Patch]:
 
     yield torch.autograd.Function, "apply", classmethod(refuse_autograd_function)
     yield torch.autocast, "__enter__", refuse_autocast
-    for scope in survey.code_globals:
-        yield scope, "isinstance", _isinstance(scope.get("isinstance", isinstance), is_here)
+
+
+def scope_guards(scope: dict[str, Any], is_here: Callable[[], bool]) -> Iterator[Patch]:
+    """Likewise, in the globals of code that runs."""
+    yield scope, "isinstance", _isinstance(scope.get("isinstance", isinstance), is_here)
 
 
 def _isinstance(original: Callable[..., bool], is_here: Callable[[], bool]) -> Callable[..., bool]:

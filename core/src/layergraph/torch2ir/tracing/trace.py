@@ -23,7 +23,7 @@ from layergraph.torch2ir.capture import Capture, open_code, unnamed
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.running.keep import without_draws
 from layergraph.torch2ir.survey import Surveyed
-from layergraph.torch2ir.tracing.guards import guards
+from layergraph.torch2ir.tracing.guards import guards, scope_guards
 from layergraph.torch2ir.tracing.proxy import Proxy
 
 # What a parameter says of itself is known without inputs, and model code decides by it. Its dtype
@@ -49,7 +49,7 @@ _KNOWN_OF_STATE = frozenset(
 class _FunctionMode(TorchFunctionMode):
     def __init__(self, tracer: Tracing) -> None:
         super().__init__()
-        self._tracer = tracer
+        self._record = tracer.watch.off(tracer.seen)
 
     def __torch_function__(
         self,
@@ -60,7 +60,7 @@ class _FunctionMode(TorchFunctionMode):
     ) -> Any:
         if func in _KNOWN_OF_STATE and isinstance(args[0], torch.Tensor):
             return func(*args, **(kwargs or {}))
-        return self._tracer.seen(func, args, kwargs or {})
+        return self._record(func, args, kwargs or {})
 
 
 class Tracing(Capture, TracerBase):
@@ -79,10 +79,11 @@ class Tracing(Capture, TracerBase):
     # --- running ---
 
     def run(self) -> Trace:
-        """See :class:`Capture`. What the model's code assigns is refused."""
+        """See :class:`Capture`. What the model's code assigns to its modules is refused."""
         trace = super().run()
         for change in self.changes:
-            raise change.refusal()
+            if not change.is_outside:
+                raise change.refusal()
         return trace
 
     def watching(self) -> AbstractContextManager[object]:
@@ -106,8 +107,12 @@ class Tracing(Capture, TracerBase):
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """See :class:`Capture`."""
-        with torch._C.DisableTorchFunction():
-            return function(*args, **kwargs)
+        thread, self._thread = self._thread, 0
+        try:
+            with torch._C.DisableTorchFunction():
+                return function(*args, **kwargs)
+        finally:
+            self._thread = thread
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """Symbols for what has to be given; the model is captured as it is called without the rest.
@@ -149,7 +154,7 @@ class Tracing(Capture, TracerBase):
 
     def patches(self) -> Iterator[Patch]:
         """See :class:`Capture`."""
-        yield from guards(self.survey, self.is_recording)
+        yield from guards(self.is_recording)
         # These look at the types of their arguments before they tell anybody of the call.
         for holder, names in ((torch, FACTORIES), (torch.Tensor, SIZED_METHODS)):
             for name in names:
@@ -157,6 +162,10 @@ class Tracing(Capture, TracerBase):
         yield from self.named_functions()
         for members, name in places((torch.broadcast_shapes,)):
             yield members, name, self._given_proxies(members[name])
+
+    def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
+        """See :class:`Capture`."""
+        yield from scope_guards(members, self.is_recording)
 
     def leaf(
         self,

@@ -1,0 +1,378 @@
+"""What the code of a model gets at outside of it: globals, closures, defaults, and what they keep.
+
+A function is looked at before it runs for the first time, whoever's it is. What it can change, it
+gets at by a name: of a global, of a member of a module or of a class, of its closure; or it is one
+of its defaults or attributes. From there all that is inside is reached. Torch, numpy and Python's
+own library are not looked into.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import sys
+import types
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import torch
+from torch import nn
+
+from layergraph.torch2ir.snapshots import Spot, is_iterator, keeper_of
+
+Label: TypeAlias = "tuple[Label | None, object]"
+"""Where something is kept: where its owner is, and its name there."""
+
+Place: TypeAlias = tuple[Any, Any]
+"""A dict, a class or another object, and the name of an entry or attribute."""
+
+Code: TypeAlias = types.CodeType | None
+"""The code by which something is reached; None if the model itself holds it."""
+
+
+class Reached(NamedTuple):
+    """Something that keeps state.
+
+    Attributes:
+        state: what keeps it.
+        label: where it is kept.
+        code: the code by which it is reached.
+        path: of an attribute of the model, the path of the module.
+    """
+
+    state: Any
+    label: Label
+    code: Code
+    path: str = ""
+
+
+class Listener(Protocol):
+    """Who gets to know what is reached."""
+
+    def reached(self, reached: Reached) -> None:
+        """Note what keeps state, before anything changes it."""
+
+    def entered(self, members: dict[str, Any]) -> None:
+        """Note globals, before the code that they belong to runs."""
+
+    def cached(self, place: Place, function: Any) -> None:
+        """Note a function that keeps what it gave."""
+
+
+class Reach:
+    """What is reached.
+
+    Args:
+        modules: the modules of the model, whose attributes are noted one by one.
+
+    Attributes:
+        found: what keeps state, as far as it is reached.
+        codes: the functions that have run, by ``id``.
+        scopes: the globals of the code that has run, by ``id``.
+        caches: the functions that keep what they gave, each in its place.
+        listeners: who gets to know what is reached next.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self.found: list[Reached] = []
+        self.scopes: dict[int, dict[str, Any]] = {}
+        self.caches: list[tuple[Place, Any]] = []
+        self.listeners: list[Listener] = []
+        # Ids are good for as long as what they stand for is kept.
+        self._seen: dict[int, Any] = {id(each): each for each in modules}
+        self.codes: dict[int, types.CodeType] = {}
+        self._bindings: dict[int, Any] = {}
+        self._classes: set[type] = set()
+        self._looked: set[tuple[int, frozenset[str]]] = set()
+        self._pending: list[tuple[Any, Label, Code, Place | None, str]] = []
+
+    def listen(self, listener: Listener) -> None:
+        """Tell somebody all that is reached, and what will be."""
+        for reached in self.found:
+            listener.reached(reached)
+        for members in self.scopes.values():
+            listener.entered(members)
+        for place, function in self.caches:
+            listener.cached(place, function)
+        self.listeners.append(listener)
+
+    def enter(self, frame: types.FrameType) -> None:
+        """Look at a function that is about to run."""
+        code = frame.f_code
+        self.codes[id(code)] = code
+        members = frame.f_globals
+        if not is_followed(members.get("__name__")):
+            return
+        names = frozenset((*code.co_names, code.co_name))
+        if id(members) not in self.scopes:
+            self.scopes[id(members)] = members
+            for listener in self.listeners:
+                listener.entered(members)
+        if _assigns(code, names):
+            self._rebound(frame, code)
+        self._scope(members, names, code)
+        if code.co_argcount or code.co_freevars:
+            self._bound(frame.f_locals, names, code)
+        for name in names & sys.modules.keys():
+            self._member(sys.modules[name], names, code)
+        self.walk()
+
+    def add(
+        self,
+        value: Any,
+        label: Label,
+        code: Code = None,
+        place: Place | None = None,
+        path: str = "",
+    ) -> None:
+        """Note something as reached; it is followed later."""
+        if type(value) not in _PLAIN:
+            self._pending.append((value, label, code, place, path))
+
+    def keep(self, state: Any, label: Label, code: Code, path: str = "") -> None:
+        """Note what keeps state."""
+        reached = Reached(state, label, code, path)
+        self.found.append(reached)
+        for listener in self.listeners:
+            listener.reached(reached)
+
+    def walk(self) -> None:
+        """Follow all that was noted."""
+        while self._pending:
+            self._visit(*self._pending.pop())
+
+    # --- names ---
+
+    def _rebound(self, frame: types.FrameType, code: types.CodeType) -> None:
+        """Note what code may assign to: globals, and the members of modules, classes, functions."""
+        members = frame.f_globals
+        self._binding(members, (None, members.get("__name__")), code)
+        named = [members[name] for name in members.keys() & set(code.co_names)]
+        for value in (*named, *frame.f_locals.values()):
+            kind = type(value)
+            if issubclass(kind, types.ModuleType) and is_followed(value.__dict__.get("__name__")):
+                self._binding(value.__dict__, (None, value.__name__), code)
+            elif kind is types.FunctionType and is_followed(value.__module__):
+                self._binding(value.__dict__, _of(value), code)
+            elif kind not in _PLAIN:
+                cls = value if issubclass(kind, type) else kind
+                for base in cls.__mro__:
+                    if is_followed(base.__module__):
+                        self._binding(base, _of(base), code)
+
+    def _binding(self, holder: Any, label: Label, code: types.CodeType) -> None:
+        if id(holder) not in self._bindings:
+            self._bindings[id(holder)] = holder
+            self.keep(holder, label, code)
+
+    def _scope(self, members: dict[str, Any], names: frozenset[str], code: types.CodeType) -> None:
+        if (id(members), names) in self._looked:
+            return
+        self._looked.add((id(members), names))
+        owner: Label = (None, members.get("__name__"))
+        for name in members.keys() & names:
+            value = members[name]
+            if issubclass(type(value), types.ModuleType | type):
+                self._member(value, names, code)
+            else:
+                self.add(value, (owner, name), code, (members, name))
+
+    def _member(self, owner: Any, names: frozenset[str], code: types.CodeType) -> None:
+        """What code mentions together with a module or a class."""
+        if issubclass(type(owner), types.ModuleType):
+            name = owner.__dict__.get("__name__")
+            if is_followed(name):
+                members = owner.__dict__
+                # A package may hold itself; and what is asked for by a text, may be anything.
+                others = frozenset(members) if "getattr" in names else names
+                self._scope(members, others - {name.rpartition(".")[2]}, code)
+        elif issubclass(type(owner), type) and is_followed(owner.__module__):
+            self._class(owner, code)
+            for base in owner.__mro__:
+                if base in self._classes:
+                    for name in vars(base).keys() & names:
+                        self.add(vars(base)[name], (_of(base), name), code, (base, name))
+
+    def _bound(
+        self, variables: dict[str, Any], names: frozenset[str], code: types.CodeType
+    ) -> None:
+        """What a function gets at by its closure, and by the object whose method it is."""
+        for name in (*code.co_freevars, *code.co_varnames[: code.co_argcount]):
+            value = variables.get(name)
+            if name in code.co_varnames and not issubclass(type(value), types.ModuleType | type):
+                continue
+            if issubclass(type(value), types.ModuleType | type):
+                self._member(value, names, code)
+            else:
+                self.add(value, (_named(code), name), code)
+        if code.co_argcount:
+            first = variables.get(code.co_varnames[0])
+            cls = first if issubclass(type(first), type) else type(first)
+            self._member(cls, names | {code.co_name}, code)
+
+    def _class(self, cls: type, code: Code) -> None:
+        for base in cls.__mro__:
+            if base not in self._classes and is_followed(base.__module__):
+                self._classes.add(base)
+                for name, member in vars(base).items():
+                    if type(member) in _CACHES and is_cached(member):
+                        self.add(member, (_of(base), name), code, (base, name))
+
+    # --- values ---
+
+    def _visit(self, value: Any, label: Label, code: Code, place: Place | None, path: str) -> None:
+        kind = type(value)
+        if kind in _CACHES and place is not None and is_cached(value):
+            self._cached(place, value)
+        if id(value) in self._seen:
+            return
+        self._seen[id(value)] = value
+        if kind is types.FunctionType:
+            self._function(value, label, path)
+        elif kind in _HOLDING:
+            for name in _HOLDING[kind]:
+                self.add(getattr(value, name), label, code, None, path)
+        elif issubclass(kind, type):
+            if is_followed(value.__module__):
+                self._class(value, code)
+        elif issubclass(kind, tuple | frozenset):
+            base = tuple if issubclass(kind, tuple) else frozenset
+            self._items(base.__iter__(value), label, code, path)
+        elif not issubclass(kind, types.ModuleType):
+            self._object(value, label, code, place, path)
+
+    def _cached(self, place: Place, function: Any) -> None:
+        holder, name = place
+        if any(each[0] is holder and each[1] == name for each, _ in self.caches):
+            return
+        self.caches.append((place, function))
+        for listener in self.listeners:
+            listener.cached(place, function)
+
+    def _function(self, function: types.FunctionType, label: Label, path: str) -> None:
+        code = function.__code__
+        rebinds = function.__closure__ and _STORE_DEREF in code.co_code[::2]
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
+            contents = _contents(cell)
+            if rebinds:
+                self.keep(cell, (label, name), code, path)
+            self.add(contents, (label, name), code, (cell, "cell_contents"), path)
+        if not is_followed(function.__module__):
+            # A wrapper, which calls what it holds.
+            self.add(function.__dict__.get("__wrapped__"), label, code, None, path)
+            return
+        if function.__dict__:
+            self._binding(function.__dict__, label, code)
+        for name, value in function.__dict__.items():
+            self.add(value, (label, name), code, (function.__dict__, name), path)
+        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            self.add(value, (label, "a default"), code, None, path)
+
+    def _object(self, value: Any, label: Label, code: Code, place: Place | None, path: str) -> None:
+        kind = type(value)
+        if is_iterator(kind):
+            self.keep(Spot(place, value), label, code, path)
+            return
+        if keeper_of(kind) is not None:
+            self.keep(value, label, code, path)
+            for base in (dict, list, set, deque):
+                if issubclass(kind, base):
+                    self._inside(base, value, label, code, path)
+        home = kind.__module__.partition(".")[0]
+        if home in _UNFOLLOWED and home not in _OPEN:
+            return
+        self._class(kind, code)
+        members = _members(value)
+        if members is not None:
+            self.keep(members, label, code, path)
+            self._inside(dict, members, label, code, path)
+
+    def _inside(self, base: Any, value: Any, label: Label, code: Code, path: str) -> None:
+        # A subclass may do something else when it is read.
+        if base is not dict:
+            self._items(base.__iter__(value), label, code, path)
+        elif not _PLAIN.issuperset(map(type, dict.values(value))):
+            for key, each in dict.items(value):
+                self.add(each, (label, key), code, (value, key), path)
+
+    def _items(self, values: Iterable[Any], label: Label, code: Code, path: str) -> None:
+        for each in values:
+            self.add(each, label, code, None, path)
+
+
+_HOLDING: dict[type, tuple[str, ...]] = {
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    property: ("fget", "fset"),
+    functools.cached_property: ("func",),
+    functools.partial: ("func", "args", "keywords"),
+    functools.partialmethod: ("func", "args", "keywords"),
+    functools._lru_cache_wrapper: ("__wrapped__",),
+    functools.singledispatchmethod: ("func", "dispatcher"),
+    types.MethodType: ("__func__", "__self__"),
+}
+
+_CACHES = frozenset({functools._lru_cache_wrapper, staticmethod, classmethod})
+
+
+def is_cached(member: Any) -> bool:
+    """Whether a function keeps what it gave."""
+    inside = member.__func__ if isinstance(member, staticmethod | classmethod) else member
+    return type(inside) is functools._lru_cache_wrapper
+
+
+_UNFOLLOWED = sys.stdlib_module_names | {"torch", "numpy", "layergraph"}
+# Objects of these parts of Python's library are looked into.
+# Not of what threads share: another one may have changed it.
+_OPEN = frozenset({"argparse", "collections", "types", "weakref"})
+
+# Nearly all that is reached is of these, which hold nothing that changes.
+_PLAIN: frozenset[type] = frozenset(
+    {
+        *(bool, int, float, complex, str, bytes, type(None), type(...), type(NotImplemented)),
+        *(torch.Tensor, nn.Parameter, torch.dtype, torch.device, torch.Size),
+        *(types.BuiltinFunctionType, types.GetSetDescriptorType, types.MemberDescriptorType),
+        *(types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType),
+    }
+)
+
+
+_STORE_DEREF = dis.opmap["STORE_DEREF"]
+_ASSIGNING = frozenset(
+    dis.opmap[name] for name in ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_ATTR", "DELETE_ATTR")
+)
+_BY_NAME = frozenset({"__dict__", "__setattr__", "delattr", "exec", "globals", "setattr", "vars"})
+
+
+def _assigns(code: types.CodeType, names: frozenset[str]) -> bool:
+    """Whether code gives a name, or a member of something, another value."""
+    return not _ASSIGNING.isdisjoint(code.co_code[::2]) or not _BY_NAME.isdisjoint(names)
+
+
+def is_followed(module: object) -> bool:
+    """Whether the code of a module, by its name, is looked at."""
+    return isinstance(module, str) and module.partition(".")[0] not in _UNFOLLOWED
+
+
+def _of(owner: Any) -> Label:
+    return None, f"{owner.__module__}.{owner.__qualname__}"
+
+
+def _named(code: types.CodeType) -> Label:
+    return None, code.co_qualname
+
+
+def _members(value: Any) -> dict[str, Any] | None:
+    try:
+        members = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return None
+    return members if type(members) is dict else None
+
+
+def _contents(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is still empty
+        return None

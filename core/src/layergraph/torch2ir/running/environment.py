@@ -1,0 +1,96 @@
+"""What a model's code reads out of the environment.
+
+A switch becomes a guard: the rebuilt model checks that it is as it was. A number would be a
+constant of the graph, so that it is refused.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, Protocol
+
+from layergraph.torch2ir.patches import Patch
+from layergraph.torch2ir.reach import is_followed
+
+
+class Notes(Protocol):
+    """Who records what was read."""
+
+    def is_recording(self) -> bool:
+        """Whether what happens now is to be recorded."""
+
+    def environment(self, name: str, value: str | None) -> None:
+        """Note that the model may decide by a variable of the environment."""
+
+    def refuse(self, reason: str) -> None:
+        """Note that something cannot be carried over."""
+
+
+class EnvironmentText(str):
+    """What a variable holds, or its default: if it becomes a number, that is noticed."""
+
+    capture: Notes
+    name: str
+
+    def _number(self) -> None:
+        if self.capture.is_recording():
+            self.capture.refuse(
+                f"a number from the environment ({self.name}): a graph would have the same one for "
+                "good; read it in __init__, or pass it as an input"
+            )
+
+    def __float__(self) -> float:
+        self._number()
+        return float(str(self))
+
+    def __int__(self) -> int:
+        self._number()
+        return int(str(self))
+
+    def __str__(self) -> str:
+        return "".join(self)
+
+
+def environment(capture: Notes) -> Iterator[Patch]:
+    """The patches that show it: whatever asks for a variable, calls one of these."""
+    read: Any = os._Environ.__getitem__
+
+    def told(variables: object, name: object, default: Any) -> Any:
+        try:
+            value = read(variables, name)
+        except KeyError:
+            value = None
+        # Torch and Python's own library ask for their settings.
+        asks = capture.is_recording() and isinstance(name, str) and _asks_for_model()
+        if asks:
+            capture.environment(str(name), value)
+        given = default if value is None else value
+        if asks and isinstance(given, str):
+            given = EnvironmentText(given)
+            given.capture, given.name = capture, str(name)
+        return given
+
+    @functools.wraps(read)
+    def getitem(variables: object, name: object) -> Any:
+        value = told(variables, name, _ABSENT)
+        return read(variables, name) if value is _ABSENT else value
+
+    def get(variables: object, name: object, default: Any = None) -> Any:
+        return told(variables, name, default)
+
+    yield os._Environ, "__getitem__", getitem
+    yield os._Environ, "get", get
+
+
+_ABSENT = object()
+
+
+def _asks_for_model() -> bool:
+    frame: FrameType | None = sys._getframe(3)
+    while frame is not None and frame.f_globals.get("__name__") in ("os", "collections.abc"):
+        frame = frame.f_back
+    return frame is not None and is_followed(frame.f_globals.get("__name__"))

@@ -1,0 +1,69 @@
+"""Seeing each function before it runs for the first time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Container
+from threading import get_ident
+from types import FrameType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Watch:
+    """Tells of each function that Python calls, while it is on.
+
+    Python does the rest more slowly meanwhile, so that it is off while calls are recorded. It gets
+    along with a debugger, and with what measures coverage.
+
+    Args:
+        see: gets the frame of each function before that runs.
+        seen: the functions that it need not get any more, by ``id`` of their code.
+    """
+
+    def __init__(self, see: Callable[[FrameType], None], seen: Container[int]) -> None:
+        self._is_on = False
+        self._other: Any = None
+        self._thread = 0
+
+        def trace(frame: FrameType, event: str, arg: object) -> Any:
+            if id(frame.f_code) not in seen:
+                see(frame)
+            return None if self._other is None else self._other(frame, event, arg)
+
+        self._trace = trace
+
+    def on(self, function: Callable[..., T]) -> Callable[..., T]:
+        """A function while which runs all is told that it calls."""
+
+        def call(*args: Any, **kwargs: Any) -> T:
+            was_on = self._is_on
+            if not was_on:
+                self._other, self._thread = sys.gettrace(), get_ident()
+            self._is_on = True
+            sys.settrace(self._trace)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._is_on = was_on
+                sys.settrace(self._trace if was_on else self._other)
+
+        return call
+
+    def off(self, function: Callable[..., T]) -> Callable[..., T]:
+        """A function while which runs nothing is told."""
+
+        def call(*args: Any, **kwargs: Any) -> T:
+            # What other threads call comes here too.
+            if not self._is_on or get_ident() != self._thread:
+                return function(*args, **kwargs)
+            self._is_on = False
+            sys.settrace(self._other)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._is_on = True
+                sys.settrace(self._trace)
+
+        return call
