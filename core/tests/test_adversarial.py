@@ -2743,7 +2743,7 @@ class RequiresGradInPlace(Base):
         return y * 2
 
 
-@refused("attribute")
+@exact
 class SetsRequiresGrad(Base):
     def forward(self, x):
         y = self.lin(x).detach()
@@ -3604,7 +3604,7 @@ class SpectralNorm(nn.Module):
         return self.a(x)
 
 
-@refused("state dict")
+@exact
 class OldSpectralNorm(nn.Module):
     def __init__(self):
         super().__init__()
@@ -3670,7 +3670,7 @@ class FunctionalCallOfComposite(nn.Module):
         return torch.func.functional_call(self.inner, state, (x,)) + self.inner(x)
 
 
-@refused("the operation cond, which has no name in an IR")
+@refused("operation torch.ops.higher_order.cond, which calls functions")
 class Cond(Base):
     def forward(self, x):
         return torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (self.lin(x),))
@@ -3827,7 +3827,7 @@ class CompiledFunction(Base):
         return _compiled(self.lin(x))
 
 
-@refused("compiled")
+@exact
 class CompiledModule(nn.Module):
     def __init__(self):
         super().__init__()
@@ -4440,7 +4440,7 @@ class CopiesModule(Base):
         return copy.deepcopy(self.lin)(x)
 
 
-@refused("does not see")
+@refused("not registered in the model")
 class MakesModule(Base):
     def forward(self, x):
         return nn.Softmax(1)(nn.LayerNorm(4)(self.lin(x)))
@@ -4876,8 +4876,8 @@ class PicklesOperators(Base):
 UNPLACED = frozenset(
     "AppendsToHistory CachesInDict CachesOneInDict CachesPositions ChangesConstantByData "
     "ChangesConstantByFunction ChangesConstantByOut ChangesConstantInLeaf "
-    "ChangesViewOfConstant CompiledModule CountsInList "
-    "CountsInObject GradLeaks NumpyRandom OldSpectralNorm ParameterHook "
+    "ChangesViewOfConstant CountsInList "
+    "CountsInObject GradLeaks NumpyRandom ParameterHook "
     "PostAccumulateHook PythonRandom ReturnsArray ReturnsFunction ReturnsSet "
     "StoresFromCallToCall".split()
 )

@@ -16,15 +16,13 @@ from layergraph.functions import NAMESPACES, Functions
 # What has no name, by the reason why.
 UNNAMED = {
     "asks for, or changes, the state of the process or the machine": """
-        are_deterministic_algorithms_enabled autocast_decrement_nesting
+        autocast_decrement_nesting
         autocast_increment_nesting clear_autocast_cache compiled_with_cxx11_abi
-        get_autocast_cpu_dtype get_autocast_dtype get_autocast_gpu_dtype get_autocast_ipu_dtype
-        get_autocast_xla_dtype get_default_device get_deterministic_debug_mode get_device_module
-        get_float32_matmul_precision get_num_interop_threads get_num_threads get_rng_state
-        init_num_threads initial_seed is_anomaly_check_nan_enabled is_anomaly_enabled
-        is_autocast_cache_enabled is_autocast_cpu_enabled is_autocast_ipu_enabled
-        is_autocast_xla_enabled is_deterministic_algorithms_warn_only_enabled
-        is_inference_mode_enabled is_vulkan_available is_warn_always_enabled manual_seed
+        get_autocast_cpu_dtype get_autocast_gpu_dtype get_autocast_ipu_dtype
+        get_autocast_xla_dtype get_deterministic_debug_mode get_device_module
+        get_num_interop_threads get_rng_state
+        init_num_threads initial_seed is_anomaly_check_nan_enabled is_autocast_cpu_enabled is_autocast_ipu_enabled
+        is_autocast_xla_enabled is_vulkan_available is_warn_always_enabled manual_seed
         prepare_multiprocessing_environment seed set_anomaly_enabled set_autocast_cache_enabled
         set_autocast_cpu_dtype set_autocast_cpu_enabled set_autocast_dtype set_autocast_enabled
         set_autocast_gpu_dtype set_autocast_ipu_dtype set_autocast_ipu_enabled

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import torch
 from torch.overrides import get_overridable_functions
 
-from layergraph import assumptions, regions
+from layergraph import assumptions, packed, regions
 from layergraph.errors import BuildError, first_line
 from layergraph.operations import (
     OPERATIONS,
@@ -69,6 +69,7 @@ _OWN: tuple[Function, ...] = (
     regions.set_grad_enabled,
     regions.enter_autocast,
     regions.exit_autocast,
+    packed.pad_packed_sequence,
 )
 
 # Methods that take sizes: of a parameter they take no size that stands for one.
@@ -79,7 +80,7 @@ SIZED_METHODS = (
 
 # Torch leaves them out for other reasons; its own layers call some of them.
 _UNLISTED = (
-    "_assert _pack_padded_sequence _pad_packed_sequence _weight_norm as_strided broadcast_shapes "
+    "_assert _pack_padded_sequence _weight_norm as_strided broadcast_shapes "
     "promote_types rand_like randint_like randn_like result_type unflatten"
 ).split()
 
@@ -399,6 +400,8 @@ def _names() -> dict[Function, str]:
         elif full.startswith("torch.Tensor."):
             member = getattr(torch.Tensor, str(target.target))
             names[member if target.op == "call_method" else member.__get__] = full
+    # What torch does not check is recorded by the name of what does.
+    names[torch._pad_packed_sequence] = "layergraph.pad_packed_sequence"
     return names
 
 

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from layergraph.convert import to_ir, to_torch
 from layergraph.errors import ArgumentError, AssumptionError, first_line
@@ -22,7 +21,7 @@ from layergraph.ir import Ir
 from layergraph.tensors import unsuitable
 from layergraph.torch2ir.running.questions import Values
 from layergraph.verifying.comparison import DifferenceError, compare, some
-from layergraph.verifying.inputs import Inputs, copied, drawn, tensors_of
+from layergraph.verifying.inputs import Inputs, changed, copied, drawn, tensors_of
 from layergraph.verifying.subject import Subject
 from layergraph.verifying.surroundings import other_settings, restored
 
@@ -305,7 +304,7 @@ class _Verification:
             return compared
 
     def _fresh(self) -> str:
-        return self._on(pytree.tree_map_only(torch.Tensor, self._drawn, self._asked()))
+        return self._on(changed(self._asked(), self._drawn))
 
     def _drawn(self, given: torch.Tensor) -> torch.Tensor:
         return drawn(given, self._draw)
@@ -322,10 +321,10 @@ class _Verification:
         """The inputs with those tensors changed that have the size of the batch."""
         size = _batch_size(inputs)
 
-        def changed(tensor: torch.Tensor) -> torch.Tensor:
+        def resized(tensor: torch.Tensor) -> torch.Tensor:
             return change(tensor) if tensor.ndim and tensor.shape[0] == size else tensor
 
-        return pytree.tree_map_only(torch.Tensor, changed, inputs)  # type: ignore[no-any-return]
+        return changed(inputs, resized, packed=False)
 
     def _in_mode(self, *, training: bool) -> str:
         return self._on(self._asked(), training=training)

@@ -27,7 +27,7 @@ _EXCEPTIONS = frozenset(
     "__xor__ _adaptive_avg_pool2d _adaptive_avg_pool3d _assert_async _assert_scalar "
     "_assert_tensor_metadata _cdist_forward _conj _conj_physical _convolution _embedding_bag "
     "_fft_c2c _fft_c2r _fft_r2c _functional_assert_async _functional_assert_scalar "
-    "_local_scalar_dense _log_softmax _native_batch_norm_legit "
+    "_local_scalar_dense _log_softmax _pack_padded_sequence _native_batch_norm_legit "
     "_native_batch_norm_legit_functional _native_batch_norm_legit_no_training "
     "_pad_circular _pad_enum _pdist_forward _prelu_kernel _safe_softmax "
     "_scaled_dot_product_attention_math _scaled_dot_product_flash_attention_for_cpu "
@@ -43,6 +43,11 @@ _NAMES = frozenset(
     "dict embedding_renorm embedding_renorm_ from_file get_gradients grad items keys popitem "
     "segment_reduce set set_ shallow_copy_data shallow_copy_data_ sorted".split()
 )
+
+# Of recurrent layers, the forms for padded sequences take a flag there; those for packed ones take
+# the sizes of batches, which no kernel checks.
+_RECURRENT = frozenset("gru lstm rnn_relu rnn_tanh".split())
+_FLAG = 3
 
 # With these, functions skip their checks, or take an address.
 _ARGUMENTS = frozenset({"cdata", "check_invariants", "unsafe"})
@@ -60,7 +65,14 @@ def may_call(node: Node) -> bool:
             return False
     else:
         name = rest.rpartition(".")[2]
+    if name in _RECURRENT and not _is_padded(node):
+        return False
     return _is_checked(name) and _ARGUMENTS.isdisjoint(node.kwargs)
+
+
+def _is_padded(node: Node) -> bool:
+    args = node.args or ()
+    return len(args) > _FLAG and type(args[_FLAG]) is bool
 
 
 def _is_checked(name: str) -> bool:

@@ -29,6 +29,7 @@ from layergraph.ir import (
 )
 from layergraph.ir.names import is_argument_name
 from layergraph.ir.values import parts, rebuilt
+from layergraph.packed import packed_sequence
 from layergraph.symbols import UnknownValueError, class_of_torch, torch_value
 
 
@@ -217,17 +218,18 @@ def _reduce_record(cls: Any) -> tuple[Any, ...]:
 copyreg.pickle(_RecordMeta, _reduce_record)
 
 
-# A record with one of these names and its fields is what torch makes under that name.
-_TUPLES_OF_TORCH: tuple[Any, ...] = (PackedSequence,)
+# A record with one of these names and its fields is what torch has under that name; by what it is
+# made.
+_TUPLES_OF_TORCH: dict[Any, Any] = {PackedSequence: packed_sequence}
 
 
 def _record_class(
     record: Record, values: tuple[Any, ...], place: Place
 ) -> tuple[Any, tuple[Any, ...]]:
-    """The class of a record, and what to call it with."""
-    for known in _TUPLES_OF_TORCH:
+    """What makes a record, and what to call it with."""
+    for known, made_by in _TUPLES_OF_TORCH.items():
         if record.type == known.__name__ and tuple(record.fields) == known._fields:
-            return known, values
+            return made_by, values
     try:
         of_torch = class_of_torch(record)
     except UnknownValueError as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from layergraph.tensors import copy_of
@@ -27,6 +29,30 @@ def copied(inputs: Inputs) -> Inputs:
         return copy_of(value)
 
     return pytree.tree_map(one, inputs)  # type: ignore[no-any-return]
+
+
+def changed(
+    inputs: Inputs, change: Callable[[torch.Tensor], torch.Tensor], *, packed: bool = True
+) -> Inputs:
+    """Inputs with other tensors.
+
+    The sizes in a packed sequence say how its steps lie, so that they stay as they are.
+
+    Args:
+        inputs: the inputs.
+        change: gives another tensor for each.
+        packed: whether to change the steps of packed sequences.
+    """
+
+    def one(value: Any) -> Any:
+        if isinstance(value, PackedSequence):
+            return value._replace(data=change(value.data)) if packed else value
+        return change(value) if isinstance(value, torch.Tensor) else value
+
+    def is_packed(value: Any) -> bool:
+        return isinstance(value, PackedSequence)
+
+    return pytree.tree_map(one, inputs, is_leaf=is_packed)  # type: ignore[no-any-return]
 
 
 def drawn(given: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
