@@ -2743,7 +2743,7 @@ class RequiresGradInPlace(Base):
         return y * 2
 
 
-@exact
+@exact()
 class SetsRequiresGrad(Base):
     def forward(self, x):
         y = self.lin(x).detach()
@@ -3604,7 +3604,7 @@ class SpectralNorm(nn.Module):
         return self.a(x)
 
 
-@exact
+@exact()
 class OldSpectralNorm(nn.Module):
     def __init__(self):
         super().__init__()
@@ -3827,7 +3827,7 @@ class CompiledFunction(Base):
         return _compiled(self.lin(x))
 
 
-@exact
+@exact()
 class CompiledModule(nn.Module):
     def __init__(self):
         super().__init__()

@@ -319,7 +319,7 @@ def test_shapes_that_no_machine_can_hold(tmp_path, read, name):
     header = {"w": {"dtype": "F32", "shape": SHAPES[name], "data_offsets": [0, 0]}}
     head = json.dumps(header).encode()
     (tmp_path / "m.safetensors").write_bytes(len(head).to_bytes(8, "little") + head)
-    with pytest.raises(FileError, match=r"m\.safetensors, w, shape(\[\d\]|: .*2\*\*63 bytes|.* axes|.*dimensions)"):
+    with pytest.raises(FileError, match=r"m\.safetensors, w, shape(\[\d\]|: )"):
         read(tmp_path / "m.safetensors")
 
 

@@ -21,8 +21,9 @@ UNNAMED = {
         get_autocast_cpu_dtype get_autocast_gpu_dtype get_autocast_ipu_dtype
         get_autocast_xla_dtype get_deterministic_debug_mode get_device_module
         get_num_interop_threads get_rng_state
-        init_num_threads initial_seed is_anomaly_check_nan_enabled is_autocast_cpu_enabled is_autocast_ipu_enabled
-        is_autocast_xla_enabled is_vulkan_available is_warn_always_enabled manual_seed
+        init_num_threads initial_seed is_anomaly_check_nan_enabled is_autocast_cpu_enabled
+        is_autocast_ipu_enabled is_autocast_xla_enabled
+        is_vulkan_available is_warn_always_enabled manual_seed
         prepare_multiprocessing_environment seed set_anomaly_enabled set_autocast_cache_enabled
         set_autocast_cpu_dtype set_autocast_cpu_enabled set_autocast_dtype set_autocast_enabled
         set_autocast_gpu_dtype set_autocast_ipu_dtype set_autocast_ipu_enabled

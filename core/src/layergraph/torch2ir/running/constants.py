@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import types
 from collections import OrderedDict
@@ -34,7 +35,9 @@ class Constants:
         self._kept: list[Any] = []
         for surveyed in survey:
             if not surveyed.is_leaf:
-                self._search(type(surveyed.module).forward, _DEEPEST, surveyed.key("forward"))
+                # A scripted module has no function of Python there.
+                forward = inspect.getattr_static(type(surveyed.module), "forward", None)
+                self._search(forward, _DEEPEST, surveyed.key("forward"))
                 members = vars(surveyed.module).items()
                 for name, value in [each for each in members if type(each[1]) not in _PLAIN]:
                     if name not in _REGISTERED and not (type(value) in _EMPTY and not value):
