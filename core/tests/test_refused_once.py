@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import layergraph as lg
-from layergraph.errors import CaptureError
+from layergraph.errors import ArgumentError, CaptureError, LayergraphError
 
 X = torch.randn(3, 4)
 
@@ -168,10 +168,10 @@ def test_a_root_layer_that_changes_itself_is_as_it_was():
 @pytest.mark.parametrize("args", [X, "x", 3, {"x": X}])
 def test_arguments_that_are_no_tuple(args):
     for ask in (lg.to_ir, lg.verify):
-        with pytest.raises(CaptureError, match=r"args is a .*; give a tuple"):
+        with pytest.raises(LayergraphError, match=r"args is a .*; give a tuple"):
             ask(Checks(), args)
     assert "give a tuple" in lg.preflight(Checks(), args).error
-    with pytest.raises(CaptureError, match="kwargs is a list; give a dict"):
+    with pytest.raises(ArgumentError, match="kwargs is a list; give a dict"):
         lg.verify(Checks(), (X,), [X])
 
 

@@ -157,6 +157,13 @@ def fills_its_storage(tensor: torch.Tensor) -> bool:
 
 
 @_directly
+def address(tensor: torch.Tensor) -> int:
+    """The address of the first number of a plain tensor; zero for a tensor without any."""
+    has_numbers = is_plain(tensor) and not tensor.is_meta and tensor.numel()
+    return tensor.data_ptr() if has_numbers else 0
+
+
+@_directly
 def owns_its_storage(tensor: torch.Tensor) -> bool:
     """Whether torch made the memory of a tensor: that of others, as of numpy, may change unseen."""
     return is_plain(tensor) and bool(tensor.untyped_storage().resizable())

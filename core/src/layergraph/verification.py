@@ -18,7 +18,7 @@ from torch import nn
 from layergraph.convert import to_ir, to_torch
 from layergraph.errors import ArgumentError, AssumptionError, first_line
 from layergraph.ir import Ir
-from layergraph.tensors import unsuitable
+from layergraph.tensors import address, unsuitable
 from layergraph.torch2ir.running.questions import Values
 from layergraph.verifying.comparison import DifferenceError, compare, some
 from layergraph.verifying.inputs import Inputs, changed, copied, drawn, tensors_of
@@ -374,7 +374,7 @@ _OF_TENSORS: dict[str, Callable[[torch.Tensor], object]] = {
 def _compare_places(was: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> None:
     """Whether tensors begin where kernels expect them: elsewhere, some round otherwise."""
     for key, tensor in now.items():
-        begins = [each.data_ptr() % 64 for each in (was[key], tensor) if not each.is_sparse]
+        begins = [address(each) % 64 for each in (was[key], tensor)]
         if tensor.device.type == "cpu" and begins[:1] == [0] and any(begins):
             raise DifferenceError(f"{key} lies at an address that is no multiple of 64")
 

@@ -25,6 +25,7 @@ from layergraph.ir import FUNCTION
 from layergraph.ir2torch.converter import device_of
 from layergraph.ir2torch.load import Key
 from layergraph.ir2torch.skeleton import Skeleton
+from layergraph.tensors import address
 
 
 def build(
@@ -169,7 +170,7 @@ def _tensor(part: Part, mapped: mmap.mmap, stored: Stored, alignment: int) -> to
     tensor = torch.empty(stored.shape, dtype=dtype, device="cpu")
     if stored.length:
         # Pages that are mapped to be copied would take memory twice.
-        part.read_into(stored, (ctypes.c_char * stored.length).from_address(tensor.data_ptr()))
+        part.read_into(stored, (ctypes.c_char * stored.length).from_address(address(tensor)))
     return tensor
 
 

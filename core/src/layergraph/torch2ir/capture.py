@@ -355,6 +355,7 @@ class Capture(ABC):
         """See :class:`reach.Listener`."""
         for patch in list(self.scope_patches(members)):
             self._patcher.put(*patch)
+            self.outside.patched(*patch)
 
     def cached(self, place: Place, function: Any) -> None:
         """See :class:`reach.Listener`."""

@@ -110,6 +110,7 @@ class Unchanged:
         self._survey = survey
         self.changes: list[Change] = []
         self._before: list[tuple[Reached, Keeper, Any]] = []
+        self._places: dict[int, list[int]] = {}
         self._is_as_it_was = False
 
     def __enter__(self) -> Self:
@@ -120,6 +121,7 @@ class Unchanged:
         """See :class:`reach.Listener`."""
         keeper = keeper_of(type(reached.state))
         if keeper is not None:
+            self._places.setdefault(id(reached.state), []).append(len(self._before))
             self._before.append((reached, keeper, keeper.read(reached.state)))
 
     def entered(self, members: dict[str, Any]) -> None:
@@ -130,10 +132,10 @@ class Unchanged:
 
     def patched(self, holder: Any, name: Any, new: Any) -> None:
         """Take note that something was replaced for a while, which is no change of the model's."""
-        for place, (reached, keeper, was) in enumerate(self._before):
-            if reached.state is holder:
-                state = {**was, name: new} if isinstance(was, dict) else (new,)
-                self._before[place] = reached, keeper, state
+        for place in self._places.get(id(holder), ()):
+            reached, keeper, was = self._before[place]
+            state = {**was, name: new} if isinstance(was, dict) else (new,)
+            self._before[place] = reached, keeper, state
 
     def differs(self) -> bool:
         """Whether anything is changed by now."""

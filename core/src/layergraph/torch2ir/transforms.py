@@ -23,25 +23,29 @@ def transforms(is_here: Callable[[], bool]) -> Iterator[Patch]:
     Args:
         is_here: whether the current thread is the one that captures; others see no change.
     """
-    for module, name in _entrances():
-        yield (
-            module,
-            name,
-            _refused(name.strip("_").partition("_")[0], getattr(module, name), is_here),
-        )
+    for module, name, known_as in _entrances():
+        yield module, name, _refused(known_as, getattr(module, name), is_here)
 
 
 @functools.cache
-def _entrances() -> list[tuple[ModuleType, str]]:
-    """The context managers in which transforms run code, by the modules that look them up."""
-    found: list[tuple[ModuleType, str]] = [
-        (module, name)
+def _entrances() -> list[tuple[ModuleType, str, str]]:
+    """The functions by which transforms begin, by the modules that look them up, as users know them."""
+    found = [
+        (module, name, _KNOWN_AS[name.strip("_").partition("_")[0]])
         for module in (eager_transforms, vmap)
         for name in vars(module)
-        if name.endswith("_increment_nesting") and not name.startswith("_")
+        if name.endswith("_increment_nesting") and name.strip("_").partition("_")[0] in _KNOWN_AS
     ]
-    # torch.autograd.functional enters its own vmap without a context manager.
-    return [*found, (torch._C, "_vmapmode_increment_nesting")]
+    # torch.autograd.functional enters its own vmap.
+    return [*found, (torch._C, "_vmapmode_increment_nesting", _KNOWN_AS["vmap"])]
+
+
+_KNOWN_AS = {
+    "vmap": "torch.vmap, or a transform that is made of it",
+    "grad": "torch.func.grad, vjp or jacrev",
+    "jvp": "torch.func.jvp, linearize or jacfwd",
+    "func": "torch.func.functionalize",
+}
 
 
 def _refused(

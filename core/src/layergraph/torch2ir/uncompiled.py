@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import _disable_current_modes
 
+from layergraph.torch2ir.kept_modes import modules_in
 from layergraph.torch2ir.patches import Patch, Patcher
 
 
@@ -40,7 +41,7 @@ def _eager(compiler: Any) -> AbstractContextManager[object]:
 
 
 def _patches(model: nn.Module, wrapper: type) -> Iterator[Patch]:
-    for module in model.modules():
+    for module in modules_in(model):
         members = vars(module)
         if members.get("_compiled_call_impl") is not None:
             yield members, "_compiled_call_impl", None

@@ -65,7 +65,8 @@ def raise_interrupt(error: BaseException) -> None:
     while cause is not None:
         if not isinstance(cause, Exception):
             raise cause from None
-        cause = cause.__context__
+        # What was raised from another error on purpose says what that one was.
+        cause = None if cause.__suppress_context__ else cause.__context__
 
 
 def _undo(depth: int) -> None:

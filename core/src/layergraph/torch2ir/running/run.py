@@ -535,7 +535,12 @@ class Running(Capture):
         before = _versions(args, kwargs)
         if changes_its_first_argument(name) or name in _SHARING or kwargs.keys() & CHANGING:
             self._kept.save(*args, *kwargs.values())
-        result = self._tried(name, func, args, kwargs)
+        try:
+            result = self._tried(name, func, args, kwargs)
+        except Exception:
+            if problem:
+                self.refuse(problem)
+            raise
         if result is NotImplemented:
             # Python asks the other operand then: the types decide, and not the tensors.
             return result
