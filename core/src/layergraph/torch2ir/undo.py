@@ -60,10 +60,13 @@ def undone(function: Callable[[], T]) -> T:
 
 
 def raise_interrupt(error: BaseException) -> None:
-    """Raise the interrupt in whose wake an error came up: it hides it."""
+    """Raise the interrupt in whose wake an error came up: it hides it.
+
+    SystemExit and the like are none: a handler that raises them has broken its contract.
+    """
     cause: BaseException | None = error
     while cause is not None:
-        if not isinstance(cause, Exception):
+        if isinstance(cause, KeyboardInterrupt):
             raise cause from None
         cause = cause.__context__
 
