@@ -44,7 +44,7 @@ _OPERATORS = (
     "not_ or_ pos pow rshift setitem sub truediv xor"
 ).split()
 
-# Where functions have their names. Of several names for one function, the last one here counts.
+# The namespaces of functions. Of several names for one function, the last one here counts.
 NAMESPACES = (torch.special, torch.fft, torch.linalg, torch, torch.nn.functional)
 
 # They make tensors from none, so there is nothing in their arguments to override.
@@ -83,7 +83,7 @@ _UNLISTED = (
     "promote_types rand_like randint_like randn_like result_type unflatten"
 ).split()
 
-# What code asks of the state of torch, and a graph asks again.
+# Getters of torch's state: a graph calls them again.
 _STATE = (
     "are_deterministic_algorithms_enabled get_autocast_dtype get_default_device get_default_dtype "
     "get_float32_matmul_precision get_num_threads is_anomaly_enabled is_autocast_cache_enabled "
@@ -385,7 +385,7 @@ def _offers_itself(function: Any) -> bool:
 HANDING_OVER = frozenset(
     {"has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"}
 )
-"""What functions of torch in Python ask in order to offer themselves to function modes."""
+"""Functions of torch in Python call these to offer themselves to function modes."""
 
 
 @functools.cache

@@ -34,7 +34,7 @@ _HOMES = {
 }
 
 OPERATIONS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
-"""What :data:`torch.ops` holds: operations, and packets of operations of one name."""
+"""The classes of what :data:`torch.ops` holds: operations, and packets of one name."""
 
 OPS = "torch.ops."
 

@@ -127,7 +127,7 @@ def _names(keys: int) -> list[str]:
 
 
 def storage_of(tensor: torch.Tensor) -> int | None:
-    """What tells the memory of tensors apart; None for a tensor that has none of its own."""
+    """The identity of a tensor's memory; None for a tensor that has none of its own."""
     if not is_plain(tensor):
         return None
     if type(tensor) in PLAIN_CLASSES:
@@ -200,7 +200,7 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def version(tensor: torch.Tensor) -> int:
-    """How often a tensor was changed in place, as far as torch counts that."""
+    """Torch's count of the changes of a tensor in place; -1 where torch keeps none."""
     return -1 if tensor.is_inference() else tensor._version
 
 
@@ -235,7 +235,7 @@ def numbers_of(tensor: torch.Tensor) -> tuple[memoryview, torch.Tensor]:
 
 
 class Placement:
-    """Where a plain tensor lies in memory, in which shape, and whether it has gradients.
+    """The place of a plain tensor in memory, its shape, and whether it has gradients.
 
     Args:
         tensor: the tensor. What is asked of it takes no detours: it is asked of each tensor of a

@@ -295,7 +295,7 @@ class _Verification:
                 return compared
             number = next(self._seeds)
             compared = compare(was.seen(self._inputs, number), now.seen(self._inputs, number))
-            # Where weights lie in memory decides how the kernels for one row round.
+            # The addresses of weights decide how the kernels for one row round.
             single = self._resized(self._inputs, lambda tensor: tensor[:1])
             try:
                 alone = was.seen(single, number)

@@ -19,7 +19,7 @@ from layergraph.state import all_tensors
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What building a model may take.
+    """Bounds on the memory that building a model takes.
 
     Attributes:
         numbers: how many numbers one tensor may have.
@@ -116,7 +116,7 @@ class Budget(TorchFunctionMode):
         return self._noted(func(*args, **kwargs))
 
     def _noted(self, result: Any) -> Any:
-        """What a function gave, of which the tensors without memory are remembered."""
+        """Remember the tensors without memory in a function's result, and return the result."""
         if self._defers:
             several = result if isinstance(result, tuple | list) else (result,)
             for each in several:

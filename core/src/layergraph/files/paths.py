@@ -55,7 +55,7 @@ def can_name(text: str) -> bool:
 
 
 def status(path: Path) -> os.stat_result | None:
-    """What the system says of a path; None if nothing is there that can be read."""
+    """The system's description of a path; None if nothing is there that can be read."""
     # Path.exists lets some errors out: for names that are too long, and folders that are closed.
     try:
         return path.stat()

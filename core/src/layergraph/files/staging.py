@@ -25,7 +25,7 @@ _PATIENCE = 60.0
 
 @dataclass
 class Staging:
-    """Where a save writes.
+    """The folder in which a save writes.
 
     Attributes:
         folder: the folder.
@@ -157,7 +157,7 @@ def _empty(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    # What cannot be removed now is removed by the next save. The lock is the last to go.
+    # The next save removes what cannot be removed now. The lock is the last to go.
     _empty(folder)
     with suppress(OSError):
         (folder / _LOCK).unlink()

@@ -166,7 +166,7 @@ class Ancestry:
             raise InvalidIrError([Problem(Place("the IR"), message, remedy)])
 
 
-# How many steps searches may take for each child, and besides.
+# Searches may take so many steps for each child, and besides.
 _STEPS_EACH = 100
 _STEPS = 1_000_000
 

@@ -46,7 +46,7 @@ MAX_NESTING = 100
 """How deep values may be nested: more than any call of a torch function needs."""
 
 MAX_DIMENSIONS = 64
-"""How many dimensions a tensor may have: as many as torch computes with."""
+"""A tensor may have as many dimensions as torch computes with."""
 
 # Torch counts in numbers of 64 bits.
 _SIZES = range(2**63)

@@ -86,7 +86,7 @@ class Subject:
             for _ in range(calls):
                 args, kwargs = copied(inputs)
                 outputs = self.module(*args, **kwargs)
-            # What libraries have classes of their own for comes back in plain containers.
+            # Objects of libraries come back in plain containers.
             outputs = opened(outputs) if self._opens else outputs
             seen = dict(told("output", outputs))
             if training:
@@ -116,7 +116,7 @@ class Subject:
         return found
 
     def casts(self) -> dict[str, object]:
-        """What each tensor is after the model was cast, or frozen; tried without memory."""
+        """Each tensor's description after the model was cast, or frozen; tried without memory."""
         found: dict[str, object] = {}
         for name, change in _CHANGES.items():
             tried = without_memory(self.module)
