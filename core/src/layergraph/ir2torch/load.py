@@ -110,7 +110,7 @@ def _misfit(given: object, tensor: torch.Tensor) -> str | None:
 def _contradictions(
     tensors: Mapping[str, torch.Tensor], state_dict: Mapping[str, torch.Tensor]
 ) -> Iterator[str]:
-    """Where a state dict has several values for what is one tensor of the model."""
+    """The keys that are one tensor of the model and have several values in a state dict."""
     for names in names_of(tensors).values():
         first, *others = [name for name in names if name in state_dict] or [""]
         for name in others:
