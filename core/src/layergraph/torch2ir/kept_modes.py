@@ -22,7 +22,7 @@ Modes = dict[str, bool | None]
 
 
 def tried_modes(module: nn.Module, names: frozenset[str], modules: list[nn.Module]) -> Modes:
-    """What ``train()`` and ``eval()`` make of the modes of a module and those inside.
+    """The modes that ``train()`` and ``eval()`` of a class give otherwise than torch's.
 
     Args:
         module: the module.
@@ -103,7 +103,7 @@ def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.M
 def _switches(
     module: nn.Module, names: frozenset[str], mode: bool
 ) -> Iterator[Callable[[], object]]:
-    """What the class has in the places of ``train(mode)`` and ``eval()``."""
+    """Calls of the class's own ``train(mode)`` and ``eval()``."""
     if "train" in names:
         yield partial(module.train, mode)
     if "eval" in names and not mode:

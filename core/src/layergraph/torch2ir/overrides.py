@@ -75,7 +75,7 @@ def _of_class(cls: type) -> frozenset[str]:
 
 
 def kept_modes(module: nn.Module, *, is_root: bool) -> Modes:
-    """What ``train()`` of a module does otherwise than torch's; its other overrides are tried.
+    """The modes that ``train()`` keeps otherwise than torch's; tries the other overrides too.
 
     Args:
         module: one that is traced through.

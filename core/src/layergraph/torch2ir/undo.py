@@ -1,4 +1,4 @@
-"""What a capture changes of the process is undone, even if an interrupt comes in the middle of it.
+"""Undoes what a capture changes of the process, even if an interrupt comes in the middle of it.
 
 Python may raise a KeyboardInterrupt between any two lines: before the ``finally`` of a context is
 entered, or while it runs. So who changes something says before how that is undone, and the
@@ -135,6 +135,6 @@ _get_torch_function_state: Callable[[], Any] = vars(torch._C)["_get_torch_functi
 _set_torch_function_state: Callable[[Any], None] = vars(torch._C)["_set_torch_function_state"]
 _KEYS = (torch._C.DispatchKey.Python, torch._C.DispatchKey.PythonTLSSnapshot)
 _STACKS = (_Stack("function"), _Stack("dispatch", None))
-# What torch notes beside its stack.
+# Torch notes this beside its stack.
 _KNOWN_TO_C = "_is_in_any_mode_without_ignore_compile_internals"
 _FLAGS = [name for name in vars(_python_dispatch) if name.startswith("_is_in_")]

@@ -55,7 +55,7 @@ class Watch:
         """A function while which runs nothing is told."""
 
         def call(*args: Any, **kwargs: Any) -> T:
-            # What other threads call comes here too.
+            # Calls of other threads come here too.
             if not self._is_on or get_ident() != self._thread:
                 return function(*args, **kwargs)
             self._is_on = False

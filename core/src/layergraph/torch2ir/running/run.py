@@ -150,7 +150,7 @@ class Running(Capture):
             without_draws(),
             undoing(self._kept.put_back),
             self._kept,
-            # What is above them is taken off, too: leaving them in order would fail.
+            # Modes above them are taken off, too: leaving them in order would fail.
             undoing(Modes().put_back),
         ):
             modes: tuple[Any, ...] = _Beneath(self), _FunctionMode(self)
@@ -568,7 +568,7 @@ class Running(Capture):
     def _sizes(
         self, name: str, given: tuple[Any, ...], args: tuple[Plain, ...], result: Any
     ) -> Any:
-        """What a function of sizes gives, which is as good as a size."""
+        """The result of a function of sizes, as symbolic ints."""
         if not any(isinstance(leaf, Value) for leaf in leaves(args)):
             return result
         if not isinstance(result, tuple):
@@ -621,7 +621,7 @@ class Running(Capture):
         return not self._is_known(tensor) and owns_its_storage(tensor)
 
     def _fresh(self, func: Any, tensor: torch.Tensor) -> Any:
-        """What torch makes of numbers of Python: a tensor of its own each time."""
+        """Record a tensor that torch made of numbers of Python: a new one in each call."""
         numbers = self.constant(self.unrecorded(torch.clone, (tensor,), {}))
         result = self.unrecorded(func, (tensor,), {})
         self.bind(result, self.recorder.call("function", "torch.clone", (numbers,), {}))
@@ -657,7 +657,7 @@ class Running(Capture):
         ]
         done = len(self.recorder.scope.items)
         if len(beneath) > 1:
-            # What it did may fail with other sizes.
+            # With other sizes it may take another path.
             self.assume_shapes(args, kwargs)
         if any(map(_names_a_dtype, beneath)):
             self._assume_dtypes(args, kwargs)

@@ -104,7 +104,7 @@ class Traced:
 
     @property
     def node(self) -> Any:
-        """What torch asks for where it does not let others record.
+        """The value that torch asks for where it does not let others record.
 
         Raises:
             CaptureError: the capture is going on.
@@ -337,7 +337,7 @@ class TracedFloat(Traced, torch.SymFloat):  # type: ignore[misc,override]  # lik
 
 
 class _Over:
-    """What a number is besides, when its capture is over."""
+    """A base that numbers get once their capture is over: they compute as plain numbers."""
 
     @classmethod
     def __torch_function__(
@@ -400,7 +400,7 @@ class MathPatches:
         self._math = SimpleNamespace(**vars(math) | wrapped)
 
     def of(self, scope: dict[str, Any]) -> Iterator[Patch]:
-        """What is to be replaced in the globals of a module."""
+        """The patches of the globals of a module."""
         yield scope, "len", _len(scope.get("len", len), self._witness)
         for name, value in scope.items():
             if value is math:

@@ -14,7 +14,7 @@ from layergraph.torch2ir.survey import Survey
 
 
 class Captures(Protocol):
-    """Who records what a function does."""
+    """A recorder of calls."""
 
     survey: Survey
 
@@ -24,11 +24,11 @@ class Captures(Protocol):
     def unrecorded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """What a function gives where nothing of it is recorded."""
+        """Call a function without recording it."""
 
 
 def uncached(capture: Captures, function: Any) -> Any:
-    """What takes the place of a cached function: it computes, unless others must get the same.
+    """The stand-in of a cached function: it computes, unless others must get the same object.
 
     Tensors, and what is computed from sizes, are made again and so recorded. Whoever asks for an
     object, by plain arguments, gets the one that all others get: it may be one that is changed.
