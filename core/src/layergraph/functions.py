@@ -363,7 +363,7 @@ def _operator_methods() -> frozenset[str]:
 
 
 def _is_operator(function: Any) -> bool:
-    """Whether a function in C is one of torch's operators, and gives a tensor."""
+    """Return whether a function in C is one of torch's operators, and gives a tensor."""
     if type(function) is not types.BuiltinFunctionType:
         return False
     name = function.__name__
@@ -377,7 +377,7 @@ def _operators(name: str) -> list[Any]:
 
 
 def _offers_itself(function: Any) -> bool:
-    """Whether a function in Python asks whether somebody wants to be called in its place."""
+    """Return whether a function in Python asks whether somebody wants to be called in its place."""
     is_python = type(function) is types.FunctionType
     return is_python and not HANDING_OVER.isdisjoint(function.__code__.co_names)
 
@@ -403,6 +403,6 @@ def _names() -> dict[Function, str]:
 
 
 def _is_preferred(known: str, other: str) -> bool:
-    """Whether a function keeps its name: of two in one namespace, that of an operator counts."""
+    """Return whether a function keeps its name: in one namespace, an operator's name wins."""
     (home, _, name), (other_home, _, other_name) = known.rpartition("."), other.rpartition(".")
     return home == other_home and bool(_operators(name)) and not _operators(other_name)

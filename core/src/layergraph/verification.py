@@ -373,7 +373,7 @@ _OF_TENSORS: dict[str, Callable[[torch.Tensor], object]] = {
 
 
 def _compare_places(was: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> None:
-    """Whether tensors begin where kernels expect them: elsewhere, some round otherwise."""
+    """Raise if a tensor begins where kernels do not expect it: there, some round otherwise."""
     for key, tensor in now.items():
         begins = [each.data_ptr() % 64 for each in (was[key], tensor) if not each.is_sparse]
         if tensor.device.type == "cpu" and begins[:1] == [0] and any(begins):

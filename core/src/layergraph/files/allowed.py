@@ -49,7 +49,7 @@ _ARGUMENTS = frozenset({"cdata", "check_invariants", "unsafe"})
 
 
 def may_call(node: Node) -> bool:
-    """Whether a file may have a function node."""
+    """Return whether a file may have a function node."""
     package, _, rest = node.implementation.partition(".")
     if package != "torch":
         return True

@@ -73,7 +73,7 @@ class Budget(TorchFunctionMode):
         return self
 
     def accepts(self, module: object) -> bool:
-        """Whether a layer can stay as it was made; if not, it has to be made once more.
+        """Return whether a layer can stay as it was made; if not, it has to be made once more.
 
         Args:
             module: the layer; None if it could not be made.
@@ -172,7 +172,7 @@ def _is_large(tensor: torch.Tensor) -> bool:
 
 
 def _takes_memory(value: Any) -> bool:
-    """Whether what is computed of a value may take much memory."""
+    """Return whether what is computed of a value may take much memory."""
     if isinstance(value, tuple | list):
         return any(map(_takes_memory, value))
     return isinstance(value, torch.Tensor) and _is_large(value) and not value.is_meta

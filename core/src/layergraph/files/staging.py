@@ -61,7 +61,7 @@ def staging(target: Path) -> Iterator[Staging]:
 
 
 def is_staged(target: Path) -> bool:
-    """Whether a save of this name is running, or was killed."""
+    """Return whether a save of this name is running, or was killed."""
     return any(True for _ in _folders(target))
 
 
@@ -97,7 +97,7 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 
 def _lock(file: BinaryIO) -> bool | None:
-    """Whether a lock could be taken; None where the system has none."""
+    """Return whether a lock could be taken; None where the system has none."""
     if fcntl is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Whether the regions of a graph are balanced: each that begins ends, inside the one around it.
+"""Checks that the regions of a graph are balanced: each ends, inside of the one around it.
 
 What runs a graph in other modes than its caller's must not leave them behind.
 """

@@ -441,7 +441,7 @@ def _check_graph(problems: _Problems, place: Place, graph: Graph) -> None:
 
 
 def _check_differences(problems: _Problems, implementation: Implementation) -> None:
-    """Whether an edit was made in one of two graphs only."""
+    """Note an edit that was made in one of two graphs only."""
     evaluation, known = implementation.evaluation, implementation.differs
     if evaluation is None or known is None:
         return

@@ -53,7 +53,7 @@ _KEYS = ATOMS - {Symbol, Ref}
 
 
 def is_key(value: object) -> bool:
-    """Whether a dict of plain values may have such a key: an atom, or a tuple of some."""
+    """Return whether a dict of plain values may have such a key: an atom, or a tuple of some."""
     if type(value) is tuple:
         return all(type(each) in _KEYS for each in value)
     return type(value) in _KEYS

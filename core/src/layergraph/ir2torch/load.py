@@ -122,7 +122,7 @@ def _contradictions(
 
 
 def _says_the_same(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether two tensors of one shape leave the same bits in a tensor of a dtype."""
+    """Return whether two tensors of one shape leave the same bits in a tensor of a dtype."""
     if one is other or one.is_meta or other.is_meta:
         return True
     if one.layout is other.layout is torch.strided and one.dtype is other.dtype:

@@ -41,7 +41,7 @@ class Change:
 
     @property
     def is_outside(self) -> bool:
-        """Whether it is no attribute of a module of the model."""
+        """Return whether it is no attribute of a module of the model."""
         return self.reached.code is not None
 
     def carry(self) -> None:
@@ -136,7 +136,7 @@ class Unchanged:
                 self._before[place] = reached, keeper, state
 
     def differs(self) -> bool:
-        """Whether anything is changed by now."""
+        """Return whether anything is changed by now."""
         return any(
             not keeper.is_same(keeper.read(reached.state), was)
             for reached, keeper, was in self._before

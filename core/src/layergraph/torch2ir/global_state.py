@@ -297,7 +297,7 @@ def _draws(name: str) -> bool:
 
 
 def may_draw(name: str, function: object) -> bool:
-    """Whether a function, by its name, may draw random numbers."""
+    """Return whether a function, by its name, may draw random numbers."""
     if name.startswith(_NEVER_DRAW):
         return False
     parts = name.split(".")
@@ -307,7 +307,7 @@ def may_draw(name: str, function: object) -> bool:
 
 
 def may_layer_draw(cls: type) -> bool:
-    """Whether a layer may draw random numbers, by its class."""
+    """Return whether a layer may draw random numbers, by its class."""
     return cls.__module__ not in _STEADY
 
 

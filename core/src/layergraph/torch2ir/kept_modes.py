@@ -56,7 +56,7 @@ def tried_modes(module: nn.Module, names: frozenset[str], modules: list[nn.Modul
 
 
 def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.Module]) -> bool:
-    """Whether ``train()`` and ``eval()`` do no more than torch's: most overrides call these.
+    """Return whether ``train()`` and ``eval()`` do no more than torch's: most overrides call these.
 
     To take little time, the children are switched here, once they are asked to.
     """
@@ -169,7 +169,7 @@ def _tried(
 
 
 def takes(method: Callable[..., Any], *args: Any) -> bool:
-    """Whether a method can be called so: some classes have another one of the same name."""
+    """Return whether a method can be called so: some classes have another one of the same name."""
     try:
         inspect.signature(method).bind(*args)
     except (TypeError, ValueError):

@@ -317,7 +317,7 @@ _CACHES = frozenset({functools._lru_cache_wrapper, staticmethod, classmethod})
 
 
 def is_cached(member: Any) -> bool:
-    """Whether a function keeps what it gave."""
+    """Return whether a function keeps what it gave."""
     inside = member.__func__ if isinstance(member, staticmethod | classmethod) else member
     return type(inside) is functools._lru_cache_wrapper
 
@@ -346,12 +346,12 @@ _BY_NAME = frozenset({"__dict__", "__setattr__", "delattr", "exec", "globals", "
 
 
 def _assigns(code: types.CodeType, names: frozenset[str]) -> bool:
-    """Whether code gives a name, or a member of something, another value."""
+    """Return whether code gives a name, or a member of something, another value."""
     return not _ASSIGNING.isdisjoint(code.co_code[::2]) or not _BY_NAME.isdisjoint(names)
 
 
 def is_followed(module: object) -> bool:
-    """Whether the code of a module, by its name, is looked at."""
+    """Return whether the code of a module, by its name, is looked at."""
     return isinstance(module, str) and module.partition(".")[0] not in _UNFOLLOWED
 
 

@@ -53,7 +53,7 @@ def keeper_of(kind: type) -> Keeper | None:
 
 
 def is_iterator(kind: type) -> bool:
-    """Whether objects of a type are iterators of Python's own, generators among them."""
+    """Return whether objects of a type are iterators of Python's own, generators among them."""
     return hasattr(kind, "__next__") and kind.__module__ in ("builtins", "itertools")
 
 
@@ -92,7 +92,7 @@ class Spot:
 
 
 def hold_the_same(one: Any, other: Any) -> bool:
-    """Whether two dicts, or two sequences, hold the same objects in the same order."""
+    """Return whether two dicts, or two sequences, hold the same objects in the same order."""
     if len(one) != len(other) or not all(map(operator.is_, one, other)):
         return False
     return not isinstance(one, dict) or all(map(operator.is_, one.values(), other.values()))

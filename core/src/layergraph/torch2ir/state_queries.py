@@ -41,7 +41,7 @@ class Queried(Protocol):
     state: GlobalState
 
     def is_recording(self) -> bool:
-        """Whether what happens now is to be recorded."""
+        """Return whether what happens now is to be recorded."""
 
     def refuse(self, reason: str) -> None:
         """Note that something cannot be carried over."""
@@ -268,7 +268,7 @@ def _asked(original: Callable[..., Any], capture: Queried, /, *args: Any, **kwar
 
 
 def _tells(code: CodeType) -> bool:
-    """Whether a function of torch is there to tell a setting; others ask for themselves."""
+    """Return whether a function of torch is there to tell a setting; others ask for themselves."""
     is_getter = _GETTER.fullmatch(code.co_qualname) or code.co_filename.startswith(_BACKENDS)
     return bool(is_getter) and not code.co_flags & CO_GENERATOR
 

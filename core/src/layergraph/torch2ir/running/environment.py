@@ -21,7 +21,7 @@ class Notes(Protocol):
     """A recorder of what was read."""
 
     def is_recording(self) -> bool:
-        """Whether what happens now is to be recorded."""
+        """Return whether what happens now is to be recorded."""
 
     def environment(self, name: str, value: str | None) -> None:
         """Note that the model may decide by a variable of the environment."""

@@ -834,7 +834,7 @@ def _without_dispatch(with_wrappers: bool) -> AbstractContextManager[object]:
 
 
 def _may_hold_wrappers(args: Any, kwargs: Any) -> bool:
-    """Whether something else than plain tensors and values is among arguments."""
+    """Return whether something else than plain tensors and values is among arguments."""
     if not _KNOWN.issuperset(map(type, args)):
         for each in args:
             if not _is_known(each):
@@ -888,7 +888,7 @@ class _Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's i
 
 
 def _names_a_dtype(call: Call) -> bool:
-    """Whether a call is given a dtype, which torch may have taken from that of a tensor."""
+    """Return whether a call is given a dtype, which torch may have taken from that of a tensor."""
     given = leaves(call.args, call.kwargs)
     return any(type(leaf) is Symbol and leaf.name in _DTYPES for leaf in given)
 

@@ -124,11 +124,11 @@ class _Known:
         self._value = value
 
     def is_int(self) -> bool:
-        """Whether it is an int."""
+        """Return whether it is an int."""
         return isinstance(self._value, int)
 
     def is_float(self) -> bool:
-        """Whether it is a float."""
+        """Return whether it is a float."""
         return isinstance(self._value, float)
 
     def is_bool(self) -> bool:

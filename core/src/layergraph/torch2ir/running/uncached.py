@@ -19,7 +19,7 @@ class Captures(Protocol):
     survey: Survey
 
     def is_recording(self) -> bool:
-        """Whether what happens now is to be recorded."""
+        """Return whether what happens now is to be recorded."""
 
     def unrecorded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
