@@ -377,7 +377,7 @@ def _operators(name: str) -> list[Any]:
 
 
 def _offers_itself(function: Any) -> bool:
-    """Return whether a function in Python asks whether somebody wants to be called in its place."""
+    """Return whether a function in Python offers itself to function modes."""
     is_python = type(function) is types.FunctionType
     return is_python and not HANDING_OVER.isdisjoint(function.__code__.co_names)
 

@@ -24,7 +24,7 @@ from layergraph.torch2ir.undo import undoing
 
 
 class Setting(NamedTuple):
-    """Something that torch is told once, and that then holds for all calls.
+    """A setting of torch: code sets it once, and it then holds for all calls.
 
     Attributes:
         name: what it is.
@@ -233,7 +233,7 @@ class GlobalState:
             self._quick_ones[index] = seed
 
     def tell(self, name: str) -> None:
-        """Note that a change of a setting, or of a generator (no name), is told already."""
+        """Note that a change of a setting, or of a generator (no name), is already reported."""
         self._told.add(name)
 
     def change(self, *, of_all: bool = False) -> str | None:
@@ -283,7 +283,7 @@ def generators(device: torch.device | None) -> list[torch.Generator]:
 
 
 def _scrambled(seed: int) -> int:
-    """A seed that nobody chooses, of the same one always the same."""
+    """A seed that no model chooses; the same one for the same argument."""
     return (seed * 6364136223846793005 + 1442695040888963407) % 2**62
 
 

@@ -1,9 +1,9 @@
 """Finds the objects that a model's code reaches: by globals, closures, defaults and attributes.
 
-A function is looked at before it runs for the first time, whoever's it is. What it can change, it
-gets at by a name: of a global, of a member of a module or of a class, of its closure; or it is one
-of its defaults or attributes. From there all that is inside is reached. Torch, numpy and Python's
-own library are not looked into.
+Each function is looked at before it runs for the first time, also those of libraries. It can only
+change what it reaches by a name: a global, a member of a module or class, a variable of its
+closure, a default or attribute of its own; and whatever these hold. The code of torch, of numpy and
+of Python's own library is not looked at.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Reach:
         self._pending: list[tuple[Any, Label, Code, Place | None, str]] = []
 
     def listen(self, listener: Listener) -> None:
-        """Tell somebody all that is reached, and what will be."""
+        """Pass all that is reached, and all that will be, to a listener."""
         for reached in self.found:
             listener.reached(reached)
         for members in self.scopes.values():

@@ -1,8 +1,8 @@
 """Undoes what a capture changes of the process, even if an interrupt comes in the middle of it.
 
 Python may raise a KeyboardInterrupt between any two lines: before the ``finally`` of a context is
-entered, or while it runs. So who changes something says before how that is undone, and the
-outermost place undoes what is left over: twice, as the interrupt may come while it does so.
+entered, or while it runs. So each change notes its undo before it is made, and the outermost place
+undoes what is left over: twice, as the interrupt may come while it does so.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class Subject:
 
     Args:
         module: the model.
-        source: a model with the same state-dict keys, which nobody changes.
+        source: a model with the same state-dict keys, which is not changed.
         devices: the numbers of the CUDA devices that it may draw random numbers on.
         opens: whether it returns objects of libraries, which are compared by what they hold.
     """
@@ -71,7 +71,7 @@ class Subject:
             number: the seed.
             training: the mode of all modules, with gradients where that is training; None for the
                 modes that they were given in.
-            calls: how often it is called; the last call is told.
+            calls: how often it is called; the last call is compared.
             within: what it is called in.
         """
         self.reset()

@@ -18,7 +18,7 @@ def seed(number: int, devices: Collection[int]) -> None:
         number: the seed.
         devices: the numbers of the CUDA devices that are in use.
     """
-    # Not torch.manual_seed, which seeds other devices too, and those that nobody has used yet.
+    # Not torch.manual_seed, which seeds other devices too, and those that are not in use yet.
     torch.default_generator.manual_seed(number)
     for device in devices:
         torch.cuda.default_generators[device].manual_seed(number)

@@ -126,7 +126,7 @@ class Running(Capture):
     # --- running ---
 
     def run(self) -> Trace:
-        """See :class:`Capture`. No size is kept then by whoever recorded it."""
+        """See :class:`Capture`. It then keeps no size that it recorded."""
         try:
             return super().run()
         finally:

@@ -363,7 +363,7 @@ _become: Any = object.__dict__["__class__"]
 def end(born: Iterable[weakref.ref[Traced]]) -> None:
     """End a capture for its numbers: who still has them may compute with tensors.
 
-    Torch would take a symbolic number, of which nobody records what becomes, for another one.
+    Torch would take a symbolic number, whose use is not recorded any more, for another one.
     """
     for each in born:
         number = each()

@@ -30,8 +30,8 @@ class Captures(Protocol):
 def uncached(capture: Captures, function: Any) -> Any:
     """The stand-in of a cached function: it computes, unless others must get the same object.
 
-    Tensors, and what is computed from sizes, are made again and so recorded. Whoever asks for an
-    object, by plain arguments, gets the one that all others get: it may be one that is changed.
+    Tensors, and results that are computed from sizes, are made again and so recorded. Plain
+    arguments give the object that all callers get, because they may change it.
     """
     if isinstance(function, staticmethod | classmethod):
         return type(function)(uncached(capture, function.__func__))
