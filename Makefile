@@ -14,7 +14,8 @@ help: ## list the targets
 $(VENV)/.ready: requirements-dev.txt pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(PACKAGES:%=--editable %)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation $(PACKAGES:%=--editable %)
 	touch $@
 
 demo: $(VENV)/.ready ## convert torchvision's resnet18, print its IR, rebuild it, compare outputs bit for bit

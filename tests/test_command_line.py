@@ -66,9 +66,13 @@ def test_a_model_of_torchvision(command):
     assert command("check", "m.safetensors")[0] == 0
     code, said = command("show", "m.safetensors", "--depth", "0")
     assert code == 0
-    state = lg.load_model("m.safetensors").state_dict()
-    numbers = sum(tensor.numel() for tensor in state.values())
-    assert f"{len(state)} tensors, {numbers:,} numbers" in said
+    loaded = lg.load_model("m.safetensors")
+    parameters, buffers = (
+        sum(tensor.numel() for tensor in tensors)
+        for tensors in (loaded.parameters(), loaded.buffers())
+    )
+    count = len(loaded.state_dict())
+    assert f"{count} tensors, {parameters:,} parameters, {buffers:,} in buffers" in said
     assert command("convert", model, "n.json")[0] == 0
     code, said = command("diff", "m.safetensors", "n.json")
     assert code == 1

@@ -9,10 +9,13 @@ import builtins
 import copy
 import enum
 import math
+import os
 import pickle
 import random
 import re
 import threading
+import time
+import uuid
 from collections import OrderedDict, defaultdict, namedtuple
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout
@@ -20,6 +23,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial, reduce
 from io import StringIO
 from math import sqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -5242,14 +5246,43 @@ class ReprOfTensor(Base):
         return self.lin(x) * (2 if "-" in repr(x[0, 0]) else 1)
 
 
-@limit("nobody can look into a generator without changing it")
-class DrawsFromGenerator(Base):
+@limit("the operating system tells it, and there is nothing to compare")
+class AsksClock(Base):
+    def forward(self, x):
+        return self.lin(x) * (2.0 if time.time() > 0 else 1.0)
+
+
+@limit("the operating system tells it, and there is nothing to compare")
+class AsksForBytes(Base):
+    def forward(self, x):
+        return self.lin(x) * len(os.urandom(2)) * len(uuid.uuid4().bytes)
+
+
+@limit("the operating system tells it, and there is nothing to compare")
+class ReadsFile(Base):
+    def forward(self, x):
+        with Path(__file__).open() as file:
+            return self.lin(x) * len(file.readline())
+
+
+@limit("a second run is no other than the first, and a hundredth is not tried")
+class CountsCalls(Base):
     def __init__(self):
         super().__init__()
-        self.turn = iter([1.0, 2.0, 3.0])
+        self.calls = 0
 
     def forward(self, x):
-        return self.lin(x) * next(self.turn)
+        self.calls += 1
+        return self.lin(x) * (2.0 if self.calls % 100 == 0 else 1.0)
+
+
+GETTERS = [torch.is_grad_enabled]
+
+
+@limit("getters are looked for by their names, and not in what is in lists")
+class AsksByListedGetter(Base):
+    def forward(self, x):
+        return self.lin(x) * (2.0 if GETTERS[0]() else 1.0)
 
 
 @limit(

@@ -17,8 +17,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 SCHEMA = json.loads((DOCS / "reference/file-format.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 VALUES = [
-    *(None, True, 5, -(2**70), 0.5, -0.0, float("inf"), float("nan"), 1j, "text", b"bytes", ...),
-    *([1, (2,)], {"a": 1, 2: None}, slice(None, 1), lg.Symbol("torch.float32")),
+    *(None, True, 5, -(2**70), 2**2047, 0.5, -0.0, float("inf"), float("nan"), 1j, "text", b"bytes", ...),
+    *([1, (2,)], {"a": 1, 2: None, (0, "b"): 3}, slice(None, 1), lg.Symbol("torch.float32")),
     *(lg.ir.Record("Pair", {"left": 1}), complex("nan")),
 ]
 
@@ -67,6 +67,9 @@ DAMAGES = {
     "no key": lambda document, entry, node: node.update(args=[{}]),
     "unknown value": lambda document, entry, node: node.update(args=[{"pickle": ""}]),
     "slice of two": lambda document, entry, node: node.update(args=[{"slice": [1, 2]}]),
+    "long name": lambda document, entry, node: node.update(name="x" * 4097),
+    "mode of text": lambda document, entry, node: entry.update(kept_modes=[["a", "train"]]),
+    "long int": lambda document, entry, node: node.update(args=[{"int": "0x" + "1" * 514}]),
     "float by number": lambda document, entry, node: node.update(args=[{"float": "1.0"}]),
     "int by decimal": lambda document, entry, node: node.update(args=[{"int": "12"}]),
     "edge without sink": lambda document, entry, node: entry.update(edges=[{"src": "x"}]),
@@ -85,3 +88,10 @@ def test_what_is_damaged_does_not(name):
     assert not VALIDATOR.is_valid(document)
     with pytest.raises(FaultError):
         from_document(document)
+
+
+def test_bounds_of_the_checker_are_in_the_schema():
+    document, entry, _ = _document()
+    entry["tensors"][0].update(kind="buffer", shape=[1] * 65)
+    assert not VALIDATOR.is_valid(document)
+    assert "65 dimensions" in str(lg.ir.find_problems(from_document(document))[0])

@@ -30,7 +30,7 @@ def assume(value: object, expected: object, where: str) -> None:
 
 
 def broken(where: str, expected: object, now: str) -> str:
-    """What is said where something is not what it was at the capture."""
+    """The message that something is not what it was at the capture."""
     return f"{where} was {expected!r} when this model was captured, and now it is {now}: {_REMEDY}"
 
 

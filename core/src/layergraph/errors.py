@@ -36,7 +36,11 @@ class Unsupported(NamedTuple):
 
 
 class ArgumentError(LayergraphError, TypeError):
-    """A function was given something of another type than it takes."""
+    """A function was given something of another type than it takes: it is a TypeError too.
+
+    Functions of files raise it, for swapped arguments say, and :func:`layergraph.verify`. What
+    :func:`layergraph.to_ir` is given is part of the capture: it raises CaptureError.
+    """
 
 
 class CaptureError(LayergraphError):
@@ -75,7 +79,11 @@ class RegistrationError(LayergraphError):
 
 
 class PluginError(LayergraphError):
-    """A handler, from a plugin or registered by hand, broke the contract of its hook."""
+    """A handler, from a plugin or registered by hand, broke the contract of its hook.
+
+    It raised an error, SystemExit included, or gave an answer of a wrong type, a list that does
+    not end, or one module for two implementations. The message names distribution and hook.
+    """
 
 
 class PluginWarning(UserWarning):

@@ -44,7 +44,7 @@ _OPERATORS = (
     "not_ or_ pos pow rshift setitem sub truediv xor"
 ).split()
 
-# Where functions have their names. Of several names for one function, the last one here counts.
+# The namespaces of functions. Of several names for one function, the last one here counts.
 NAMESPACES = (torch.special, torch.fft, torch.linalg, torch, torch.nn.functional)
 
 # They make tensors from none, so there is nothing in their arguments to override.
@@ -84,7 +84,7 @@ _UNLISTED = (
     "promote_types rand_like randint_like randn_like result_type unflatten"
 ).split()
 
-# What code asks of the state of torch, and a graph asks again.
+# Getters of torch's state: a graph calls them again.
 _STATE = (
     "are_deterministic_algorithms_enabled get_autocast_dtype get_default_device get_default_dtype "
     "get_float32_matmul_precision get_num_threads is_anomaly_enabled is_autocast_cache_enabled "
@@ -364,7 +364,7 @@ def _operator_methods() -> frozenset[str]:
 
 
 def _is_operator(function: Any) -> bool:
-    """Whether a function in C is one of torch's operators, and gives a tensor."""
+    """Return whether a function in C is one of torch's operators, and gives a tensor."""
     if type(function) is not types.BuiltinFunctionType:
         return False
     name = function.__name__
@@ -378,7 +378,7 @@ def _operators(name: str) -> list[Any]:
 
 
 def _offers_itself(function: Any) -> bool:
-    """Whether a function in Python asks whether somebody wants to be called in its place."""
+    """Return whether a function in Python offers itself to function modes."""
     is_python = type(function) is types.FunctionType
     return is_python and not HANDING_OVER.isdisjoint(function.__code__.co_names)
 
@@ -386,7 +386,7 @@ def _offers_itself(function: Any) -> bool:
 HANDING_OVER = frozenset(
     {"has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"}
 )
-"""What functions of torch in Python ask in order to offer themselves to function modes."""
+"""Functions of torch in Python call these to offer themselves to function modes."""
 
 
 @functools.cache
@@ -406,6 +406,6 @@ def _names() -> dict[Function, str]:
 
 
 def _is_preferred(known: str, other: str) -> bool:
-    """Whether a function keeps its name: of two in one namespace, that of an operator counts."""
+    """Return whether a function keeps its name: in one namespace, an operator's name wins."""
     (home, _, name), (other_home, _, other_name) = known.rpartition("."), other.rpartition(".")
     return home == other_home and bool(_operators(name)) and not _operators(other_name)

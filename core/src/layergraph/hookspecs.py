@@ -2,8 +2,13 @@
 
 A plugin is a module with functions of these names, marked with :data:`hookimpl`, and named in its
 distribution's entry points under the group ``layergraph``. A hook implementation takes any of the
-hook's parameters, by name. Who is asked first is told in :mod:`layergraph.plugins`. A handler that
-answers None can say why: ``return layergraph.decline("its weight is pruned")``.
+hook's parameters, by name. :mod:`layergraph.plugins` lists the order in which they are asked. A
+handler that answers None can say why: ``return layergraph.decline("its weight is pruned")``.
+
+layergraph checks each answer. An answer of another type than the hook's, a list that does not end,
+and whatever an implementation raises become one PluginError, which names distribution and hook;
+SystemExit and other exceptions that are no Exception too. Only KeyboardInterrupt, and errors of
+layergraph that an implementation raises on purpose, are passed on as they are.
 """
 
 from __future__ import annotations
@@ -41,7 +46,7 @@ def torch_to_ir(module: nn.Module) -> Implementation | None:
     has forward hooks or a ``forward`` of its own: then it is not the layer that its class says.
 
     Args:
-        module: the module, as it stands in the model. It must not be changed.
+        module: the module, as it stands in the model. It must not be changed or called.
 
     Returns:
         None: not mine; the next handler is asked, and if none answers, the module is traced
@@ -77,9 +82,11 @@ def ir_to_torch(
         None: not mine; the next handler is asked, and if none answers, building stops with an
         error that names the type.
 
-        A module, new at each call. A container's module holds the given children, under their
-        names, and runs what its graph says: a handler refuses a graph, edited or written by hand,
-        that its class would not run.
+        A module, new at each call: one module for two implementations, or a child in the place of
+        its parent, is refused, because it would tie their weights. A container's module holds the
+        given children, under their names, and runs what its graph says: a handler refuses a graph,
+        edited or written by hand, that its class would not run. It raises an error of
+        :mod:`layergraph.errors` for that, or declines.
 
         The first answer that is not None stands.
     """
@@ -90,8 +97,8 @@ def functions() -> Collection[str]:  # type: ignore[empty-body]
     """Name functions, beyond torch's own, that may be nodes of a graph.
 
     Asked once for each converter. A named function is not traced through: it becomes one node. So
-    it must be pure, and whoever rebuilds the model needs the plugin too. The Python module that
-    defines it is imported when a model with such a node is built, not before.
+    it must be pure, and the plugin is needed to rebuild the model. The Python module that defines
+    it is imported when a model with such a node is built, not before.
 
     Returns:
         Full names, of the module that defines the function and of its global there

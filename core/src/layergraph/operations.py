@@ -34,7 +34,7 @@ _HOMES = {
 }
 
 OPERATIONS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
-"""What :data:`torch.ops` holds: operations, and packets of operations of one name."""
+"""The classes of what :data:`torch.ops` holds: operations, and packets of one name."""
 
 OPS = "torch.ops."
 
@@ -59,7 +59,7 @@ def own_operation(name: str) -> Callable[..., Any] | None:
 
 
 def is_refused(name: str) -> bool:
-    """Whether operators of a name may do what they should not."""
+    """Return whether operators of a name may do what they should not."""
     return name in REFUSED or name.startswith(REFUSED_FAMILY)
 
 
@@ -79,7 +79,7 @@ def overloads(operation: Any) -> list[Any]:
 
 
 def gives_tensors(operation: Any) -> bool:
-    """Whether an operation, or one of a packet, gives tensors."""
+    """Return whether an operation, or one of a packet, gives tensors."""
     return give_tensors(_schemas(operation))
 
 
@@ -88,17 +88,17 @@ def _schemas(operation: Any) -> list[Any]:
 
 
 def give_tensors(schemas: Iterable[Any]) -> bool:
-    """Whether what has one of the schemas gives tensors."""
+    """Return whether what has one of the schemas gives tensors."""
     return any("Tensor" in str(each.type) for schema in schemas for each in schema.returns)
 
 
 def changes_arguments(operation: Any) -> bool:
-    """Whether an operation of :data:`torch.ops` changes what it is given."""
+    """Return whether an operation of :data:`torch.ops` changes what it is given."""
     return any(schema.is_mutable for schema in _schemas(operation))
 
 
 def is_composite(operation: Any) -> bool:
-    """Whether an operation consists of others, which are seen when it runs."""
+    """Return whether an operation consists of others, which are seen when it runs."""
     key = "CompositeImplicitAutograd"
     return any(
         torch._C._dispatch_has_kernel_for_dispatch_key(each.name(), key)
@@ -107,5 +107,5 @@ def is_composite(operation: Any) -> bool:
 
 
 def computes(operation: Any) -> bool:
-    """Whether an operation does more than mark regions of a profile."""
+    """Return whether an operation does more than mark regions of a profile."""
     return not isinstance(operation, OPERATIONS) or str(operation).partition(".")[0] != "profiler"

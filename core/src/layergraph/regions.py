@@ -61,14 +61,14 @@ REGIONS = frozenset({set_grad_enabled, enter_autocast, exit_autocast})
 
 
 def ending() -> AbstractContextManager[Any]:
-    """What a graph with regions runs in: it puts the modes back, however the graph ends."""
+    """The context of a graph with regions: it puts the modes back, however the graph ends."""
     if torch.compiler.is_compiling():
         # The compiler cannot trace what reads all modes, but knows this one.
         return torch.set_grad_enabled(torch.is_grad_enabled())
     return _Ending()
 
 
-# How many graphs with regions this thread is in.
+# The count of graphs with regions that this thread is in.
 _inside = threading.local()
 
 

@@ -97,7 +97,7 @@ def _is_ours(cls: type) -> bool:
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is one block of memory, strided and dense; on meta, one without numbers."""
+    """Return whether a tensor is one strided, dense block of memory; on meta, without numbers."""
     is_dense = _is_dense(torch._C._dispatch_keys(tensor).raw_repr())
     return is_dense and (type(tensor) in PLAIN_CLASSES or not nn.parameter.is_lazy(tensor))
 
@@ -127,7 +127,7 @@ def _names(keys: int) -> list[str]:
 
 
 def storage_of(tensor: torch.Tensor) -> int | None:
-    """What tells the memory of tensors apart; None for a tensor that has none of its own."""
+    """The identity of a tensor's memory; None for a tensor that has none of its own."""
     if not is_plain(tensor):
         return None
     if type(tensor) in PLAIN_CLASSES:
@@ -152,7 +152,7 @@ def start_of_storage(tensor: torch.Tensor) -> int:
 
 @_directly
 def fills_its_storage(tensor: torch.Tensor) -> bool:
-    """Whether nothing else than the tensor can lie in its memory."""
+    """Return whether nothing else than the tensor can lie in its memory."""
     return is_plain(tensor) and tensor.nbytes == tensor.untyped_storage().nbytes()
 
 
@@ -165,7 +165,7 @@ def address(tensor: torch.Tensor) -> int:
 
 @_directly
 def owns_its_storage(tensor: torch.Tensor) -> bool:
-    """Whether torch made the memory of a tensor: that of others, as of numpy, may change unseen."""
+    """Return whether torch made a tensor's memory: that of others, as numpy, may change unseen."""
     return is_plain(tensor) and bool(tensor.untyped_storage().resizable())
 
 
@@ -186,7 +186,7 @@ def extent(tensor: torch.Tensor) -> tuple[int, int, int] | None:
 
 @_directly
 def lie_alike(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors are the same numbers at the same place."""
+    """Return whether two tensors are the same numbers at the same place."""
     if one is other:
         return True
     if not is_plain(one) or not is_plain(other) or one.dtype is not other.dtype:
@@ -198,7 +198,7 @@ def lie_alike(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 @_directly
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two plain tensors are of one dtype and shape and have equal bytes."""
+    """Return whether two plain tensors are of one dtype and shape and have equal bytes."""
     if not is_plain(one) or not is_plain(other) or one.is_meta or other.is_meta:
         return False
     if (one.dtype, one.shape) != (other.dtype, other.shape):
@@ -207,7 +207,7 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def version(tensor: torch.Tensor) -> int:
-    """How often a tensor was changed in place, as far as torch counts that."""
+    """Torch's count of the changes of a tensor in place; -1 where torch keeps none."""
     return -1 if tensor.is_inference() else tensor._version
 
 
@@ -242,7 +242,7 @@ def numbers_of(tensor: torch.Tensor) -> tuple[memoryview, torch.Tensor]:
 
 
 class Placement:
-    """Where a plain tensor lies in memory, in which shape, and whether it has gradients.
+    """The place of a plain tensor in memory, its shape, and whether it has gradients.
 
     Args:
         tensor: the tensor. What is asked of it takes no detours: it is asked of each tensor of a

@@ -294,7 +294,7 @@ class _Verification:
                 return compared
             number = next(self._seeds)
             compared = compare(was.seen(self._inputs, number), now.seen(self._inputs, number))
-            # Where weights lie in memory decides how the kernels for one row round.
+            # The addresses of weights decide how the kernels for one row round.
             single = self._resized(self._inputs, lambda tensor: tensor[:1])
             try:
                 alone = was.seen(single, number)
@@ -372,7 +372,7 @@ _OF_TENSORS: dict[str, Callable[[torch.Tensor], object]] = {
 
 
 def _compare_places(was: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> None:
-    """Whether tensors begin where kernels expect them: elsewhere, some round otherwise."""
+    """Raise if a tensor begins where kernels do not expect it: there, some round otherwise."""
     for key, tensor in now.items():
         begins = [address(each) % 64 for each in (was[key], tensor)]
         if tensor.device.type == "cpu" and begins[:1] == [0] and any(begins):

@@ -29,7 +29,7 @@ def one_line(text: str) -> str:
     return plain(" ".join(text.split()))
 
 
-# What errors tell those to do who call layergraph in Python, as the command line has it.
+# Remedies in messages are written for callers in Python; these are their names on the command line.
 _IN_PYTHON = {
     "capture it with example inputs: to_ir(model, args)": "name a function that gives inputs by "
     "--inputs package.module:function",

@@ -30,7 +30,7 @@ class Size:
 
     @property
     def parameters(self) -> int:
-        """How many numbers are in parameters."""
+        """The count of numbers in parameters."""
         return self.numbers - self.buffers
 
     def __add__(self, other: Size) -> Size:

@@ -1,12 +1,12 @@
 """Which functions of torch a file may call: those that check what they are given.
 
-A graph names functions of torch, and operations that these consist of. What torch documents looks
-at its arguments first. What torch calls by itself, after such a look, does not: it takes indices,
-sizes and packed weights for what they claim to be, and so reads and writes where it is told to.
+A graph names functions of torch, and operations that these consist of. Functions that torch
+documents check their arguments. The operations that they call then do not: they trust indices,
+sizes and packed weights, and so read and write wherever these say.
 Such operations go by a few conventions, which are the rules here; what captured models call is
 beside them. Functions of plugins are the plugins' own affair.
 
-An IR in memory may call more: whoever captures a model runs its code anyway.
+An IR in memory may call more: to capture a model is to run its code anyway.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _ARGUMENTS = frozenset({"cdata", "check_invariants", "unsafe"})
 
 
 def may_call(node: Node) -> bool:
-    """Whether a file may have a function node."""
+    """Return whether a file may have a function node."""
     package, _, rest = node.implementation.partition(".")
     if package != "torch":
         return True

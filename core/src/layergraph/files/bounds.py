@@ -1,4 +1,4 @@
-"""What a model in a file may come to, in proportion to the file.
+"""Bounds on the size of a model in a file, in proportion to the file.
 
 A few lines can describe a million modules: two names for each of twenty layers, one inside the
 other. Whatever builds a model or lists its tensors goes along every path, so paths are counted
@@ -71,7 +71,7 @@ def _sizes(ir: Ir) -> Iterator[tuple[str, _Size]]:
 
 
 class _Size:
-    """What an implementation comes to, with all that is inside it.
+    """The size of an implementation, with all that is inside it.
 
     Attributes:
         modules: how many modules there are, by their paths.

@@ -19,7 +19,7 @@ from layergraph.state import all_tensors
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What building a model may take.
+    """Bounds on the memory that building a model takes.
 
     Attributes:
         numbers: how many numbers one tensor may have.
@@ -73,7 +73,7 @@ class Budget(TorchFunctionMode):
         return self
 
     def accepts(self, module: object) -> bool:
-        """Whether a layer can stay as it was made; if not, it has to be made once more.
+        """Return whether a layer can stay as it was made; if not, it has to be made once more.
 
         Args:
             module: the layer; None if it could not be made.
@@ -116,7 +116,7 @@ class Budget(TorchFunctionMode):
         return self._noted(func(*args, **kwargs))
 
     def _noted(self, result: Any) -> Any:
-        """What a function gave, of which the tensors without memory are remembered."""
+        """Remember the tensors without memory in a function's result, and return the result."""
         if self._defers:
             several = result if isinstance(result, tuple | list) else (result,)
             for each in several:
@@ -172,7 +172,7 @@ def _is_large(tensor: torch.Tensor) -> bool:
 
 
 def _takes_memory(value: Any) -> bool:
-    """Whether what is computed of a value may take much memory."""
+    """Return whether what is computed of a value may take much memory."""
     if isinstance(value, tuple | list):
         return any(map(_takes_memory, value))
     return isinstance(value, torch.Tensor) and _is_large(value) and not value.is_meta

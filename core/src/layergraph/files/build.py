@@ -61,7 +61,7 @@ def _skeleton(model: Opened, limits: Limits) -> Skeleton:
 
 
 def _allowance(model: Opened, limits: Limits) -> Allowance:
-    """What building a model may take, by what its files hold."""
+    """The bounds on building a model, by the contents of its files."""
     stored = [each for _, each in model.weights.values()]
     specs = [spec for each in model.ir.values() for spec in each.tensors.values()]
     values = [len(spec.value or b"") for spec in specs]
@@ -80,7 +80,7 @@ def _allowance(model: Opened, limits: Limits) -> Allowance:
 _TENSORS_EACH, _TENSORS = 100, 1000
 # More is a mistake, even if it takes no memory.
 _BYTES = 1 << 42
-# What small layers may take whose tensors no file holds.
+# The allowance for small layers whose tensors no file holds.
 _MEMORY = 1 << 28
 
 

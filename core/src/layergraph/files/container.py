@@ -24,7 +24,7 @@ MAX_HEADER = 100_000_000
 """The longest header that safetensors itself reads, in bytes."""
 
 ALIGNMENT = 64
-"""Where torch lets tensors begin in memory, in bytes: elsewhere kernels may round otherwise."""
+"""Torch aligns tensors to so many bytes; kernels may round differently at other addresses."""
 
 _LARGEST = 2**63 - 1
 

@@ -37,7 +37,7 @@ def find(path: Path, limits: Limits) -> Path:
 
 
 def state(path: Path) -> object:
-    """What changes if another process replaces the files that a path means."""
+    """A token that changes if another process replaces the files that a path means."""
     if is_folder(path):
         paths = [path / _MODEL, index_path(path / _MODEL), path / _TEXT]
     else:

@@ -47,7 +47,7 @@ def to_path(given: object, call: str) -> Path:
 
 
 def can_name(text: str) -> bool:
-    """Whether the system has a way to write a path: without NUL and halves of characters."""
+    """Return whether the system has a way to write a path: without NUL and halves of characters."""
     try:
         return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
@@ -55,7 +55,7 @@ def can_name(text: str) -> bool:
 
 
 def status(path: Path) -> os.stat_result | None:
-    """What the system says of a path; None if nothing is there that can be read."""
+    """The system's description of a path; None if nothing is there that can be read."""
     # Path.exists lets some errors out: for names that are too long, and folders that are closed.
     try:
         return path.stat()
@@ -64,7 +64,7 @@ def status(path: Path) -> os.stat_result | None:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path leads to a folder."""
+    """Return whether a path leads to a folder."""
     found = status(path)
     return found is not None and stat.S_ISDIR(found.st_mode)
 

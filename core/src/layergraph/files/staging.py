@@ -25,7 +25,7 @@ _PATIENCE = 60.0
 
 @dataclass
 class Staging:
-    """Where a save writes.
+    """The folder in which a save writes.
 
     Attributes:
         folder: the folder.
@@ -61,7 +61,7 @@ def staging(target: Path) -> Iterator[Staging]:
 
 
 def is_staged(target: Path) -> bool:
-    """Whether a save of this name is running, or was killed."""
+    """Return whether a save of this name is running, or was killed."""
     return any(True for _ in _folders(target))
 
 
@@ -97,7 +97,7 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 
 def _lock(file: BinaryIO) -> bool | None:
-    """Whether a lock could be taken; None where the system has none."""
+    """Return whether a lock could be taken; None where the system has none."""
     if fcntl is None:
         return None
     try:
@@ -157,7 +157,7 @@ def _empty(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    # What cannot be removed now is removed by the next save. The lock is the last to go.
+    # The next save removes what cannot be removed now. The lock is the last to go.
     _empty(folder)
     with suppress(OSError):
         (folder / _LOCK).unlink()

@@ -23,7 +23,7 @@ _HEX = re.compile("-?0x[0-9a-f]+")
 _MOST_DIGITS = len("-0x") + MAX_INTEGER_BITS // 4
 
 MAX_NAME = 4096
-"""How long the names of a file may be, and the paths that consist of them."""
+"""The most characters of a name in a file, and of a path that consists of names."""
 
 
 def encode(value: Value) -> Any:

@@ -12,7 +12,7 @@ from layergraph.ir.mapping import Implementations
 from layergraph.ir.names import Namer
 from layergraph.ir.values import Ref, Value, map_leaves, parts
 
-# How many nodes a flat graph may have for each node of the IR, and besides: a few lines that call
+# A flat graph may have so many nodes for each node of the IR, and besides: a few lines that call
 # one another twice would make millions.
 _NODES_EACH, _NODES = 100, 100_000
 
@@ -130,7 +130,7 @@ _UNKNOWN: Any = object()
 
 
 def _count(value: Value, most: int) -> int:
-    """How many values are in a nested one, up to a number: some may be in it many times."""
+    """The count of values in a nested one, up to a number: some may be in it many times."""
     count, stack = 0, [value]
     while stack and count < most:
         count += 1

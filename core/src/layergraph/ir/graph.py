@@ -375,7 +375,7 @@ _REFS = frozenset({Ref})
 
 
 def reads_each_once(args: tuple[Value, ...]) -> bool:
-    """Whether arguments are references to other nodes, each to another one."""
+    """Return whether arguments are references to other nodes, each to another one."""
     return _REFS.issuperset(map(type, args)) and len({arg.node for arg in args}) == len(args)
 
 

@@ -87,11 +87,11 @@ class Ancestry:
             self._above, self._paths = {}, {}
 
     def is_parent(self, parent: str, name: str) -> bool:
-        """Whether an implementation is a child of another one."""
+        """Return whether an implementation is a child of another one."""
         return (parent, name) in self._direct
 
     def contains(self, top: str, name: str) -> bool:
-        """Whether an implementation is somewhere beneath another one.
+        """Return whether an implementation is somewhere beneath another one.
 
         Raises:
             InvalidIrError: that takes too long to find out.
@@ -166,7 +166,7 @@ class Ancestry:
             raise InvalidIrError([Problem(Place("the IR"), message, remedy)])
 
 
-# How many steps searches may take for each child, and besides.
+# Searches may take so many steps for each child, and besides.
 _STEPS_EACH = 100
 _STEPS = 1_000_000
 

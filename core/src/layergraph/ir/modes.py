@@ -29,7 +29,7 @@ def modes(implementations: Mapping[str, Implementation], root: str) -> dict[str,
 def changes_of_mode(
     implementations: Mapping[str, Implementation], root: str
 ) -> dict[str, bool | None]:
-    """What each implementation says of its mode, but for those that evaluate inside another."""
+    """The mode to write for each implementation; None for those that evaluate inside another."""
     said = {name: each.training for name, each in implementations.items()}
     if False in said.values():
         for name, mode in modes(implementations, root).items():
@@ -39,7 +39,7 @@ def changes_of_mode(
 
 
 def own_mode(*, training: bool, around: bool) -> bool | None:
-    """What an implementation says of its mode, so that it keeps it wherever it is put.
+    """The mode to write for an implementation, so that it keeps it wherever it is put.
 
     Only that it trains as the one around it does goes without saying.
     """

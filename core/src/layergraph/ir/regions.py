@@ -1,4 +1,4 @@
-"""Whether the regions of a graph are balanced: each that begins ends, inside the one around it.
+"""Checks that the regions of a graph are balanced: each ends, inside of the one around it.
 
 What runs a graph in other modes than its caller's must not leave them behind.
 """
@@ -20,7 +20,7 @@ _Found = tuple[str, str, str]  # the name of a node, what is wrong with it, what
 
 
 def check_regions(graph: Graph) -> Iterator[_Found]:
-    """What is wrong with the nodes of a graph that begin and end regions."""
+    """The faults of the nodes of a graph that begin and end regions."""
     if _REGIONS.isdisjoint([node.implementation for node in graph.nodes.values()]):
         return
     nodes = {
@@ -101,7 +101,7 @@ class _Walk:
         self._open.append(_Region(name, node.implementation, mode, is_named))
 
     def _end(self, name: str, begun: str) -> Iterator[_Found]:
-        # What was switched inside ends with the region; two such never follow one another.
+        # A switch inside of a region ends with it; two such never follow one another.
         last = self._open[-1] if self._open else None
         if last is not None and last.kind == _GRADIENTS and not last.is_ended_by_name:
             self._open.pop()

@@ -46,7 +46,7 @@ MAX_NESTING = 100
 """How deep values may be nested: more than any call of a torch function needs."""
 
 MAX_DIMENSIONS = 64
-"""How many dimensions a tensor may have: as many as torch computes with."""
+"""A tensor may have as many dimensions as torch computes with."""
 
 # Torch counts in numbers of 64 bits.
 _SIZES = range(2**63)
@@ -441,7 +441,7 @@ def _check_graph(problems: _Problems, place: Place, graph: Graph) -> None:
 
 
 def _check_differences(problems: _Problems, implementation: Implementation) -> None:
-    """Whether an edit was made in one of two graphs only."""
+    """Note an edit that was made in one of two graphs only."""
     evaluation, known = implementation.evaluation, implementation.differs
     if evaluation is None or known is None:
         return

@@ -53,18 +53,18 @@ _KEYS = ATOMS - {Symbol, Ref}
 
 
 def is_key(value: object) -> bool:
-    """Whether a dict of plain values may have such a key: an atom, or a tuple of some."""
+    """Return whether a dict of plain values may have such a key: an atom, or a tuple of some."""
     if type(value) is tuple:
         return all(type(each) in _KEYS for each in value)
     return type(value) in _KEYS
 
 
 MAX_INTEGER_BITS = 2048
-"""How long an integer may be. Python prints no longer ones where its own limit is set low."""
+"""The most bits of an integer. Python prints no longer ones where its own limit is set low."""
 
 MAX_NUMBER_KEYS = 1000
-"""How many keys of a dict may be no strings. Python places numbers where anybody can foresee, so
-that many of them can be chosen to collide, and each takes as long as all before it."""
+"""The most keys of a dict that are no strings. Python's hash of a number can be foreseen, so that
+many can be chosen to collide, and each takes as long as all before it."""
 
 # What is of another type is a leaf. Most values are leaves, so this is looked at first.
 _CONTAINERS = frozenset({list, tuple, dict, slice, Record})

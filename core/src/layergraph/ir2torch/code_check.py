@@ -124,7 +124,7 @@ class _Check:
             self._refuse(node)
 
     def _call(self, node: ast.Call) -> None:
-        """What is called is bound, or an attribute that a graph names."""
+        """Allow calls of bound objects, and of attributes that a graph names."""
         called = node.func
         if isinstance(called, ast.Call):
             if not isinstance(called.func, ast.Name) or called.func.id != self._getattr:
@@ -138,7 +138,7 @@ class _Check:
             self._refuse(node)
 
     def _reading(self, node: ast.Call) -> None:
-        """What ``getattr`` reads is an attribute that a graph names."""
+        """Allow ``getattr`` of attributes that a graph names."""
         name = node.args[1] if len(node.args) > 1 else None
         if not isinstance(name, ast.Constant) or name.value not in self._code.attributes:
             self._refuse(node)

@@ -152,7 +152,7 @@ class _Writer:
         return [f"{name} = {kind.format(*map(_operand, args))}"]
 
     def _index(self, index: Any) -> str:
-        """What stands between brackets."""
+        """The text between the brackets of a subscript."""
         if type(index) is tuple and index:
             return ", ".join(map(self._slice, index)) + "," * (len(index) == 1)
         return self._slice(index)
@@ -266,7 +266,7 @@ _paths: dict[Any, str] = {}
 
 
 def _path_in_torch(value: Any) -> str | None:
-    """Where in torch an object is to be found; None if nowhere."""
+    """The path in torch that leads to an object; None if there is none."""
     if isinstance(value, NAMED):
         return _resolved(value, [str(value).removeprefix("torch.")])
     if not callable(value):

@@ -265,7 +265,7 @@ class Composite(Holder, fx.GraphModule):
         return _unpackaged, self.__reduce__()[1]
 
     def __prepare_scriptable__(self) -> Composite:
-        """What torch.jit.script takes in the place of this module."""
+        """The module that torch.jit.script takes in the place of this one."""
         if self.evaluation is not None:
             raise BuildError(
                 "torch.jit.script cannot take a module with another graph in evaluation mode; "

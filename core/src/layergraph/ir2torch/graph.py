@@ -59,7 +59,7 @@ class _GraphBuilder:
         self._where = where
         self._functions = functions
         self._targets = targets
-        # What else the graph checks of these inputs, it says itself.
+        # The graph itself holds all other checks of these inputs.
         self._containers = {
             node.args[0].node
             for node in source.nodes.values()
@@ -166,7 +166,7 @@ class _RecordMeta(type):
 
 
 class _RecordTuple(tuple[Any, ...]):
-    """What the named tuples of graphs have in common.
+    """The base of the named tuples of graphs.
 
     They are made without :func:`collections.namedtuple`, which executes a text with the names of
     the fields in it.

@@ -110,7 +110,7 @@ def _misfit(given: object, tensor: torch.Tensor) -> str | None:
 def _contradictions(
     tensors: Mapping[str, torch.Tensor], state_dict: Mapping[str, torch.Tensor]
 ) -> Iterator[str]:
-    """Where a state dict has several values for what is one tensor of the model."""
+    """The keys that are one tensor of the model and have several values in a state dict."""
     for names in names_of(tensors).values():
         first, *others = [name for name in names if name in state_dict] or [""]
         for name in others:
@@ -122,7 +122,7 @@ def _contradictions(
 
 
 def _says_the_same(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether two tensors of one shape leave the same bits in a tensor of a dtype."""
+    """Return whether two tensors of one shape leave the same bits in a tensor of a dtype."""
     if one is other or one.is_meta or other.is_meta:
         return True
     if one.layout is other.layout is torch.strided and one.dtype is other.dtype:

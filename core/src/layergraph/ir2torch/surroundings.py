@@ -26,7 +26,7 @@ class Retrying(Surrounding, Protocol):
     """Something that handlers run in, and may have to run in twice."""
 
     def accepts(self, module: object, /) -> bool:
-        """Whether a layer can stay as it was made; if not, the handler runs once more.
+        """Return whether a layer can stay as it was made; if not, the handler runs once more.
 
         Args:
             module: the layer; None if the handler failed.

@@ -50,7 +50,7 @@ def layer(cls: Any = None, /, **said: Any) -> Any:
 
 
 def is_marked(cls: type) -> bool:
-    """Whether a class is decorated itself; those that are derived from it are not."""
+    """Return whether a class is decorated itself; those that are derived from it are not."""
     return _MARK in vars(cls)
 
 

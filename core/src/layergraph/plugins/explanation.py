@@ -54,7 +54,7 @@ class Asked:
 
     @property
     def merely_declines(self) -> bool:
-        """Whether it is one of the built-ins, and it has nothing to say but that it declines."""
+        """Return whether it is a built-in that declines without a reason."""
         return self.level == "built-in" and self.verdict == "declines" and not self.reason
 
     def __str__(self) -> str:

@@ -171,7 +171,7 @@ class Capture(ABC):
         Raises:
             CaptureError: the model does what this way of capturing cannot record.
         """
-        # What it sets in variables of a context, stays there.
+        # Context variables that it sets are set in a copy of the context.
         context = contextvars.copy_context()
         with_room_for(self.survey.depth, functools.partial(context.run, self._run_and_note))
         if self.refused:
@@ -226,7 +226,7 @@ class Capture(ABC):
 
     @property
     def changes(self) -> list[Change]:
-        """What the model's code changed; it was put back."""
+        """The changes that the model's code made; they were undone."""
         return self.outside.changes
 
     def call(self, model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:
@@ -311,7 +311,7 @@ class Capture(ABC):
 
     def returned(self, result: Any) -> Plain:
         """The plain form of what the model returns."""
-        # What a function is given may as well be a plain tuple.
+        # As an argument of a function, a plain tuple does as well.
         return self._lowered(result, self._read_returned, self.readable | {torch.Size})
 
     def _read_returned(self, value: Any) -> Plain:
@@ -365,7 +365,7 @@ class Capture(ABC):
 
     @abstractmethod
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
-        """What is to be replaced in the globals of code that runs."""
+        """The patches of the globals of code that is about to run."""
 
     # --- recording ---
 

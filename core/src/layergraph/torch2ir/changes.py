@@ -1,4 +1,4 @@
-"""What a model's code changes while it runs, of the model and of what is outside of it."""
+"""Changes that a model's code makes while it runs, in the model and outside of it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Change:
 
     @property
     def is_outside(self) -> bool:
-        """Whether it is no attribute of a module of the model."""
+        """Return whether it is no attribute of a module of the model."""
         return self.reached.code is not None
 
     def carry(self) -> None:
@@ -74,7 +74,7 @@ class Change:
 
 
 def said_of(label: Label | None) -> str:
-    """Where something is kept, as one would write it."""
+    """The place of an object, as code would spell it."""
     parts: list[str] = []
     while label is not None:
         label, name = label
@@ -138,7 +138,7 @@ class Unchanged:
             self._before[place] = reached, keeper, state
 
     def differs(self) -> bool:
-        """Whether anything is changed by now."""
+        """Return whether anything is changed by now."""
         return any(
             not keeper.is_same(keeper.read(reached.state), was)
             for reached, keeper, was in self._before
@@ -179,7 +179,7 @@ class Unchanged:
 
 
 def _reach(survey: Survey) -> Reach:
-    """What is reached from a model; at first, what its modules hold."""
+    """The objects that a model reaches; at first, those that its modules hold."""
     reach = survey.reach
     if not reach.found:
         for each in survey:

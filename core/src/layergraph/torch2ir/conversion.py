@@ -160,7 +160,7 @@ def _with_all(
 
 
 class _Found(list[Unsupported]):
-    """What cannot be carried over, as far as that is seen before the model runs.
+    """The list of what cannot be carried over, as far as that is seen before the model runs.
 
     Attributes:
         is_runnable: whether the model can be run nonetheless, to find what else there is.

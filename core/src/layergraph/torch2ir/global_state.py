@@ -24,7 +24,7 @@ from layergraph.torch2ir.undo import undoing
 
 
 class Setting(NamedTuple):
-    """Something that torch is told once, and that then holds for all calls.
+    """A setting of torch: code sets it once, and it then holds for all calls.
 
     Attributes:
         name: what it is.
@@ -153,7 +153,7 @@ def devices() -> tuple[str, ...]:
 
 
 def snapshot() -> list[Any]:
-    """What all settings are."""
+    """The values of all settings."""
     return [each.get() for each in settings()]
 
 
@@ -165,7 +165,7 @@ def put_back(before: list[Any]) -> None:
                 setting.set(*was) if type(was) is tuple else setting.set(was)
 
 
-# What is compared before each call, as it takes next to no time. The others are compared at the
+# These are compared before each call, as it takes next to no time. The others are compared at the
 # end, and as soon as something was called that may set them.
 _QUICK = frozenset(
     {
@@ -173,13 +173,13 @@ _QUICK = frozenset(
         *("mkldnn", "num threads"),
     }
 )
-# What regions change that are nodes of the graph: torch tells modes of them, by whatever name.
+# Regions change it, and are nodes of the graph: torch tells modes of them, by whatever name.
 _RECORDED = "grad"
 REMEDY = "a graph would run without it; set it outside of the model"
 
 
 class GlobalState:
-    """What the settings of torch are, and its generators, while a model runs.
+    """The settings of torch, and its generators, while a model runs.
 
     The generators are seeded: at the beginning, and after each call that may draw. Their seed then
     tells whether they have been seeded since, or set to a state that was there before.
@@ -233,11 +233,11 @@ class GlobalState:
             self._quick_ones[index] = seed
 
     def tell(self, name: str) -> None:
-        """Note that a change of a setting, or of a generator (no name), is told already."""
+        """Note that a change of a setting, or of a generator (no name), is already reported."""
         self._told.add(name)
 
     def change(self, *, of_all: bool = False) -> str | None:
-        """What was changed since the last recorded call; None if nothing.
+        """The message about changes since the last recorded call; None if there are none.
 
         Args:
             of_all: to look at those, too, that it takes longer to read.
@@ -283,7 +283,7 @@ def generators(device: torch.device | None) -> list[torch.Generator]:
 
 
 def _scrambled(seed: int) -> int:
-    """A seed that nobody chooses, of the same one always the same."""
+    """A seed that no model chooses; the same one for the same argument."""
     return (seed * 6364136223846793005 + 1442695040888963407) % 2**62
 
 
@@ -297,21 +297,21 @@ def _draws(name: str) -> bool:
 
 
 def may_draw(name: str, function: object) -> bool:
-    """Whether a function, by its name, may draw random numbers."""
+    """Return whether a function, by its name, may draw random numbers."""
     if name.startswith(_NEVER_DRAW):
         return False
     parts = name.split(".")
     last = parts[3] if parts[:3] == ["torch", "ops", "aten"] else parts[-1]
-    # What is written in Python may draw, whatever the operation of the same name does.
+    # A function in Python may draw, whatever the operation of the same name does.
     return type(function) is FunctionType or _draws(last)
 
 
 def may_layer_draw(cls: type) -> bool:
-    """Whether a layer may draw random numbers, by its class."""
+    """Return whether a layer may draw random numbers, by its class."""
     return cls.__module__ not in _STEADY
 
 
-# Where torch keeps the layers that draw none.
+# The modules of torch whose layers draw none.
 _STEADY = frozenset(
     f"torch.nn.modules.{name}" for name in "batchnorm conv linear normalization sparse".split()
 )

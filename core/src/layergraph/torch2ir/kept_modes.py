@@ -23,7 +23,7 @@ Modes = dict[str, bool | None]
 
 
 def tried_modes(module: nn.Module, names: frozenset[str], modules: list[nn.Module]) -> Modes:
-    """What ``train()`` and ``eval()`` make of the modes of a module and those inside.
+    """The modes that ``train()`` and ``eval()`` of a class give otherwise than torch's.
 
     Args:
         module: the module.
@@ -57,7 +57,7 @@ def tried_modes(module: nn.Module, names: frozenset[str], modules: list[nn.Modul
 
 
 def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.Module]) -> bool:
-    """Whether ``train()`` and ``eval()`` do no more than torch's: most overrides call these.
+    """Return whether ``train()`` and ``eval()`` do no more than torch's: most overrides call these.
 
     To take little time, the children are switched here, once they are asked to.
     """
@@ -104,7 +104,7 @@ def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.M
 def _switches(
     module: nn.Module, names: frozenset[str], mode: bool
 ) -> Iterator[Callable[[], object]]:
-    """What the class has in the places of ``train(mode)`` and ``eval()``."""
+    """Calls of the class's own ``train(mode)`` and ``eval()``."""
     if "train" in names:
         yield partial(module.train, mode)
     if "eval" in names and not mode:
@@ -170,7 +170,7 @@ def _tried(
 
 
 def takes(method: Callable[..., Any], *args: Any) -> bool:
-    """Whether a method can be called so: some classes have another one of the same name."""
+    """Return whether a method can be called so: some classes have another one of the same name."""
     try:
         inspect.signature(method).bind(*args)
     except (TypeError, ValueError):

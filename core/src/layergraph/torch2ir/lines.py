@@ -1,4 +1,4 @@
-"""How a line of code is told."""
+"""The text that points to a line of code."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def _of_class(cls: type) -> frozenset[str]:
 
 
 def kept_modes(module: nn.Module, *, is_root: bool) -> Modes:
-    """What ``train()`` of a module does otherwise than torch's; its other overrides are tried.
+    """The modes that ``train()`` keeps otherwise than torch's; tries the other overrides too.
 
     Args:
         module: one that is traced through.
@@ -109,7 +109,7 @@ def kept_modes(module: nn.Module, *, is_root: bool) -> Modes:
 
 
 def _try_casts(module: nn.Module, names: Collection[str], inside: list[nn.Module]) -> None:
-    """Whether casts come down to the same call of ``_apply`` as torch's."""
+    """Raise unless casts come down to the same call of ``_apply`` as torch's."""
     asked: list[tuple[nn.Module, Any]] = []
 
     def note(of: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:  # noqa: ARG001
@@ -235,7 +235,7 @@ class _Copies(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _try_load(module: nn.Module, name: str) -> None:
-    """Whether loading a module's own weights copies each of them to its place, and that is all."""
+    """Raise unless loading a module's own weights copies each to its place, and no more."""
     listed = list(all_tensors(module) if name == "load_state_dict" else own_tensors(module))
     places = {key: tensor for key, tensor, persists in listed if persists}
     weights = {key: tensor.detach() for key, tensor in places.items()}

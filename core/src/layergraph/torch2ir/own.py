@@ -57,7 +57,7 @@ def _names(name: str) -> list[str]:
 
 
 def changes_its_call(module: nn.Module) -> bool:
-    """Whether a module does something else than its class says: it has methods of its own."""
+    """Return whether a module has methods of its own, and so is not what its class says."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks

@@ -29,7 +29,7 @@ class Patcher:
 
     def __enter__(self) -> Self:
         # All are made before one is put: what they are made by must not see the others, and a
-        # class whose attributes are replaced one after another is looked up anew only once.
+        # class whose attributes are replaced one after another loses its caches only once.
         made = list(self._patches)
         self._undoing.__enter__()
         try:

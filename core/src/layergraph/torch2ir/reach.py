@@ -1,9 +1,9 @@
-"""What the code of a model gets at outside of it: globals, closures, defaults, and what they keep.
+"""Finds the objects that a model's code reaches: by globals, closures, defaults and attributes.
 
-A function is looked at before it runs for the first time, whoever's it is. What it can change, it
-gets at by a name: of a global, of a member of a module or of a class, of its closure; or it is one
-of its defaults or attributes. From there all that is inside is reached. Torch, numpy and Python's
-own library are not looked into.
+Each function is looked at before it runs for the first time, also those of libraries. It can only
+change what it reaches by a name: a global, a member of a module or class, a variable of its
+closure, a default or attribute of its own; and whatever these hold. The code of torch, of numpy and
+of Python's own library is not looked at.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import nn
 from layergraph.torch2ir.snapshots import Spot, is_iterator, keeper_of
 
 Label: TypeAlias = "tuple[Label | None, object]"
-"""Where something is kept: where its owner is, and its name there."""
+"""The place of an object: that of its owner, and its name there."""
 
 Place: TypeAlias = tuple[Any, Any]
 """A dict, a class or another object, and the name of an entry or attribute."""
@@ -48,7 +48,7 @@ class Reached(NamedTuple):
 
 
 class Listener(Protocol):
-    """Who gets to know what is reached."""
+    """A listener for objects that code reaches."""
 
     def reached(self, reached: Reached) -> None:
         """Note what keeps state, before anything changes it."""
@@ -61,7 +61,7 @@ class Listener(Protocol):
 
 
 class Reach:
-    """What is reached.
+    """Finds what a model's code reaches, and passes it on to listeners.
 
     Args:
         modules: the modules of the model, whose attributes are noted one by one.
@@ -88,7 +88,7 @@ class Reach:
         self._pending: list[tuple[Any, Label, Code, Place | None, str]] = []
 
     def listen(self, listener: Listener) -> None:
-        """Tell somebody all that is reached, and what will be."""
+        """Pass all that is reached, and all that will be, to a listener."""
         for reached in self.found:
             listener.reached(reached)
         for members in self.scopes.values():
@@ -179,7 +179,7 @@ class Reach:
                 self.add(value, (owner, name), code, (members, name))
 
     def _member(self, owner: Any, names: frozenset[str], code: types.CodeType) -> None:
-        """What code mentions together with a module or a class."""
+        """Note members of a module or a class that code names."""
         if issubclass(type(owner), types.ModuleType):
             name = owner.__dict__.get("__name__")
             if is_followed(name):
@@ -197,7 +197,7 @@ class Reach:
     def _bound(
         self, variables: dict[str, Any], names: frozenset[str], code: types.CodeType
     ) -> None:
-        """What a function gets at by its closure, and by the object whose method it is."""
+        """Note what a function reaches by its closure, and by the object whose method it is."""
         for name in (*code.co_freevars, *code.co_varnames[: code.co_argcount]):
             value = variables.get(name)
             if name in code.co_varnames and not issubclass(type(value), types.ModuleType | type):
@@ -317,7 +317,7 @@ _CACHES = frozenset({functools._lru_cache_wrapper, staticmethod, classmethod})
 
 
 def is_cached(member: Any) -> bool:
-    """Whether a function keeps what it gave."""
+    """Return whether a function keeps what it gave."""
     inside = member.__func__ if isinstance(member, staticmethod | classmethod) else member
     return type(inside) is functools._lru_cache_wrapper
 
@@ -346,12 +346,12 @@ _BY_NAME = frozenset({"__dict__", "__setattr__", "delattr", "exec", "globals", "
 
 
 def _assigns(code: types.CodeType, names: frozenset[str]) -> bool:
-    """Whether code gives a name, or a member of something, another value."""
+    """Return whether code gives a name, or a member of something, another value."""
     return not _ASSIGNING.isdisjoint(code.co_code[::2]) or not _BY_NAME.isdisjoint(names)
 
 
 def is_followed(module: object) -> bool:
-    """Whether the code of a module, by its name, is looked at."""
+    """Return whether the code of a module, by its name, is looked at."""
     return isinstance(module, str) and module.partition(".")[0] not in _UNFOLLOWED
 
 

@@ -1,4 +1,4 @@
-"""What keeps state outside of torch, and how it is read and put back."""
+"""Snapshots of objects that keep state outside of torch: read, compared and put back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Read = Callable[[Any], Any]
 
 
 class Keeper(NamedTuple):
-    """How one kind of state is handled.
+    """The functions that handle one kind of state.
 
     Attributes:
         read: gives the state; it does not change when the object does.
@@ -35,7 +35,7 @@ class Keeper(NamedTuple):
 
 
 def keeper_of(kind: type) -> Keeper | None:
-    """How the state of objects of a type is handled; None if they have none of their own."""
+    """The keeper for objects of a type; None if they have no state of their own."""
     known = _KEEPERS.get(kind)
     if known is not None or kind is object:
         return known
@@ -53,12 +53,12 @@ def keeper_of(kind: type) -> Keeper | None:
 
 
 def is_iterator(kind: type) -> bool:
-    """Whether objects of a type are iterators of Python's own, generators among them."""
+    """Return whether objects of a type are iterators of Python's own, generators among them."""
     return hasattr(kind, "__next__") and kind.__module__ in ("builtins", "itertools")
 
 
 class Spot:
-    """Where an iterator is kept: it cannot be set back, but a copy of it can be put there.
+    """The place of an iterator: it cannot be set back, but a copy of it can be put there.
 
     Args:
         place: the dict or object that holds it, and the name; None if it is held by a tuple, say.
@@ -70,7 +70,7 @@ class Spot:
         self._iterator = iterator
 
     def read(self) -> tuple[Any, Any]:
-        """How far the iterator is, and a copy of it; itself if it cannot be copied."""
+        """The position of the iterator, and a copy of it; itself if it cannot be copied."""
         position = _position(self._iterator)
         try:
             return position, copy.copy(self._iterator)
@@ -92,7 +92,7 @@ class Spot:
 
 
 def hold_the_same(one: Any, other: Any) -> bool:
-    """Whether two dicts, or two sequences, hold the same objects in the same order."""
+    """Return whether two dicts, or two sequences, hold the same objects in the same order."""
     if len(one) != len(other) or not all(map(operator.is_, one, other)):
         return False
     return not isinstance(one, dict) or all(map(operator.is_, one.values(), other.values()))
@@ -166,7 +166,7 @@ def _write_class(value: type, state: dict[str, Any]) -> None:
 
 
 def _position(value: Any) -> Any:
-    """How far an iterator has got: what it would be made from, or where a generator stands."""
+    """The position of an iterator: what it would be made from, or where a generator stands."""
     if isinstance(value, types.GeneratorType):
         frame = value.gi_frame
         return None if frame is None else (frame.f_lasti, _made_from(frame.f_locals))

@@ -49,7 +49,7 @@ def _is_usual(surveyed: Surveyed, survey: Survey) -> bool:
         found = dict(module.state_dict())
     except Exception:
         return False
-    # What a leaf adds or leaves out is between it and its handler.
+    # The handler of a leaf answers for the keys that the leaf adds or leaves out.
     found = {key: each for key, each in found.items() if key in usual or not key.startswith(leaves)}
     usual = {key: each for key, each in usual.items() if key in found or not key.startswith(leaves)}
     return list(found) == list(usual) and all(

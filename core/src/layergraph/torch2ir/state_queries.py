@@ -1,4 +1,4 @@
-"""What a model's code asks of the state of torch: noted, or refused, under whatever name it asks.
+"""Records or refuses what a model's code asks of the state of torch, by whatever name it asks.
 
 Functions of ``torch._C`` tell settings; all of torch's own that tell them call these. Where code
 has kept one under a name of its own, that very object is looked for, where names are.
@@ -35,13 +35,13 @@ _BACKENDS = f"{_TORCH}backends{os.sep}"
 
 
 class Queried(Protocol):
-    """Who gets to know what was asked."""
+    """A recorder of what was asked."""
 
     functions: Functions
     state: GlobalState
 
     def is_recording(self) -> bool:
-        """Whether what happens now is to be recorded."""
+        """Return whether what happens now is to be recorded."""
 
     def refuse(self, reason: str) -> None:
         """Note that something cannot be carried over."""
@@ -91,7 +91,7 @@ def state_queries(capture: Queried, survey: Survey) -> Iterator[Patch]:
 
 @functools.cache
 def _watched() -> dict[int, Callable[[Queried], Any]]:
-    """What makes the stand-in of each object that tells or sets the state of torch."""
+    """By object that tells or sets the state of torch, the maker of its stand-in."""
     of_torch = [*getters().values(), torch.get_default_device, backends.mha.get_fastpath_enabled]
     found: dict[int, Callable[[Queried], Any]] = {}
     for each in of_torch:
@@ -106,7 +106,7 @@ def _watched() -> dict[int, Callable[[Queried], Any]]:
 
 @functools.cache
 def _foreign_setters() -> list[Callable[..., Any]]:
-    """What sets the states of the generators of Python and numpy."""
+    """The functions that set the states of the generators of Python and numpy."""
     numpy = sys.modules.get("numpy")
     return [random.setstate, *([] if numpy is None else [numpy.random.set_state])]
 
@@ -116,7 +116,7 @@ Home = tuple[Any, str, Any]
 
 
 def _homes() -> list[Home]:
-    """Where the watched objects are found among the modules of Python: looked for once in each."""
+    """The places of watched objects in Python's modules; each module is searched once."""
     for name in sys.modules.keys() - _searched.keys():
         members: Any = getattr(sys.modules[name], "__dict__", None)
         is_theirs = name.partition(".")[0] not in _WITHOUT or name in _HOMES
@@ -142,7 +142,7 @@ def _among(holder: Any, members: dict[str, Any]) -> list[Home]:
     ]
 
 
-# What a getter, or a method of the generator, may be kept as.
+# A getter, or a method of the generator, may be kept as one of these.
 _KEEPING = frozenset({BuiltinFunctionType, functools.partial, staticmethod})
 
 
@@ -154,7 +154,7 @@ def _is_kept(value: Any) -> bool:
 
 
 def _kept(survey: Survey) -> Iterator[Home]:
-    """Where the model's own code, and the modules that it names, have kept the watched objects."""
+    """The places of watched objects in the model's code, and in the modules that it names."""
     for surveyed in survey:
         if not surveyed.is_leaf:
             members = vars(surveyed.module)
@@ -185,7 +185,7 @@ def _in_module(name: str, _modules: int) -> list[Home]:
 
 
 def _in_scope(scope: dict[str, Any]) -> Iterator[Home]:
-    """Where the names of a module, its functions and classes have kept the watched objects."""
+    """The places of watched objects in a module, its functions and its classes."""
     home = scope.get("__name__")
     yield from _among(scope, scope)
     for value in list(scope.values()):
@@ -196,7 +196,7 @@ def _in_scope(scope: dict[str, Any]) -> Iterator[Home]:
 
 
 def _inside(code: Any) -> list[Home]:
-    """Where a function has kept them, or a class and its methods."""
+    """The places of watched objects in a function, or in a class and its methods."""
     code = getattr(code, "__func__", code)
     if not isinstance(code, type | FunctionType) or code in _clean:
         return []
@@ -268,7 +268,7 @@ def _asked(original: Callable[..., Any], capture: Queried, /, *args: Any, **kwar
 
 
 def _tells(code: CodeType) -> bool:
-    """Whether a function of torch is there to tell a setting; others ask for themselves."""
+    """Return whether a function of torch is there to tell a setting; others ask for themselves."""
     is_getter = _GETTER.fullmatch(code.co_qualname) or code.co_filename.startswith(_BACKENDS)
     return bool(is_getter) and not code.co_flags & CO_GENERATOR
 
@@ -360,7 +360,7 @@ class _Generator:
 
 
 _GENERATOR = torch.default_generator
-# What is the same for all.
+# Attributes that are the same for all generators.
 _SAID = frozenset({"device", "__class__"})
 
 

@@ -142,7 +142,7 @@ class Survey:
 
     @functools.cached_property
     def reach(self) -> Reach:
-        """What is reached from the model, as far as it has run."""
+        """The objects that the model's code reaches, as far as it has run."""
         return Reach([each.module for each in self])
 
     def once(self, find: Callable[[Survey], Iterable[T]]) -> list[T]:

@@ -20,7 +20,7 @@ from layergraph.torch2ir.patches import Patch, Patcher
 def uncompiled(model: nn.Module) -> Iterator[None]:
     """For a while, run the code of a model that was compiled, and not what it was compiled to."""
     compiler: Any = sys.modules.get("torch._dynamo")
-    # What has not been imported has compiled nothing.
+    # A compiler that is not imported has compiled nothing.
     if compiler is None:
         yield
         return

@@ -1,8 +1,8 @@
-"""What a capture changes of the process is undone, even if an interrupt comes in the middle of it.
+"""Undoes what a capture changes of the process, even if an interrupt comes in the middle of it.
 
 Python may raise a KeyboardInterrupt between any two lines: before the ``finally`` of a context is
-entered, or while it runs. So who changes something says before how that is undone, and the
-outermost place undoes what is left over: twice, as the interrupt may come while it does so.
+entered, or while it runs. So each change notes its undo before it is made, and the outermost place
+undoes what is left over: twice, as the interrupt may come while it does so.
 """
 
 from __future__ import annotations
@@ -60,10 +60,13 @@ def undone(function: Callable[[], T]) -> T:
 
 
 def raise_interrupt(error: BaseException) -> None:
-    """Raise the interrupt in whose wake an error came up: it hides it."""
+    """Raise the interrupt in whose wake an error came up: it hides it.
+
+    SystemExit and the like are none: a handler that raises them has broken its contract.
+    """
     cause: BaseException | None = error
     while cause is not None:
-        if not isinstance(cause, Exception):
+        if isinstance(cause, KeyboardInterrupt):
             raise cause from None
         # What was raised from another error on purpose says what that one was.
         cause = None if cause.__suppress_context__ else cause.__context__
@@ -133,6 +136,6 @@ _get_torch_function_state: Callable[[], Any] = vars(torch._C)["_get_torch_functi
 _set_torch_function_state: Callable[[Any], None] = vars(torch._C)["_set_torch_function_state"]
 _KEYS = (torch._C.DispatchKey.Python, torch._C.DispatchKey.PythonTLSSnapshot)
 _STACKS = (_Stack("function"), _Stack("dispatch", None))
-# What torch notes beside its stack.
+# Torch notes this beside its stack.
 _KNOWN_TO_C = "_is_in_any_mode_without_ignore_compile_internals"
 _FLAGS = [name for name in vars(_python_dispatch) if name.startswith("_is_in_")]

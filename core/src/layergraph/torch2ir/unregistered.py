@@ -1,4 +1,4 @@
-"""Where a parameter is kept that no module has registered, and what would register it."""
+"""Finds the place of a parameter that no module has registered, and what would register it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REMEDIES = {
 
 
 def unregistered(survey: Survey, parameter: object) -> str:
-    """What to say of a parameter of the model's code that no state dict has."""
+    """The message about a parameter of the model's code that no state dict has."""
     said = "a parameter that is not registered in the model, so that no state dict has it"
     for surveyed in survey:
         for name, value in vars(surveyed.module).items():

@@ -1,4 +1,4 @@
-"""Seeing each function before it runs for the first time."""
+"""Watches which functions Python calls, to see each before it runs for the first time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Watch:
-    """Tells of each function that Python calls, while it is on.
+    """Passes on each function that Python calls, while it is on.
 
     Python does the rest more slowly meanwhile, so that it is off while calls are recorded. It gets
     along with a debugger, and with what measures coverage.
@@ -35,7 +35,7 @@ class Watch:
         self._trace = trace
 
     def on(self, function: Callable[..., T]) -> Callable[..., T]:
-        """A function while which runs all is told that it calls."""
+        """Wrap a function: the watch is on while it runs."""
 
         def call(*args: Any, **kwargs: Any) -> T:
             was_on = self._is_on
@@ -52,10 +52,10 @@ class Watch:
         return call
 
     def off(self, function: Callable[..., T]) -> Callable[..., T]:
-        """A function while which runs nothing is told."""
+        """Wrap a function: the watch is off while it runs."""
 
         def call(*args: Any, **kwargs: Any) -> T:
-            # What other threads call comes here too.
+            # Calls of other threads come here too.
             if not self._is_on or get_ident() != self._thread:
                 return function(*args, **kwargs)
             self._is_on = False

@@ -1,1 +1,1 @@
-"""What a verification runs, and how it compares."""
+"""The parts of a verification: its subjects, inputs, settings and comparison."""

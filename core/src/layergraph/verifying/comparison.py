@@ -1,4 +1,4 @@
-"""What a call gives and leaves behind, named piece by piece, and compared to the bit."""
+"""Results and side effects of a call, named piece by piece, and compared to the bit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DifferenceError(Exception):
 
 
 def told(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """What is in a nested structure, and what it is made of, by name."""
+    """The items and classes of a nested structure, by name."""
     kind = type(value)
     if isinstance(value, Mapping):
         parts = {f"{name}[{key!r}]": each for key, each in value.items()}
@@ -69,7 +69,7 @@ def compare(was: Mapping[str, object], now: Mapping[str, object], *, exact: bool
 
 
 def difference(was: object, now: object, *, exact: bool = False) -> str:
-    """What is other in one of two values; empty if nothing is."""
+    """The difference of two values; empty if there is none."""
     if not isinstance(was, torch.Tensor) or not isinstance(now, torch.Tensor):
         same = type(was) is type(now) and (
             # As text, nan is nan and -0.0 is not 0.0.

@@ -21,7 +21,7 @@ class Subject:
 
     Args:
         module: the model.
-        source: a model with the same state-dict keys, which nobody changes.
+        source: a model with the same state-dict keys, which is not changed.
         devices: the numbers of the CUDA devices that it may draw random numbers on.
         opens: whether it returns objects of libraries, which are compared by what they hold.
     """
@@ -71,7 +71,7 @@ class Subject:
             number: the seed.
             training: the mode of all modules, with gradients where that is training; None for the
                 modes that they were given in.
-            calls: how often it is called; the last call is told.
+            calls: how often it is called; the last call is compared.
             within: what it is called in.
         """
         self.reset()
@@ -86,7 +86,7 @@ class Subject:
             for _ in range(calls):
                 args, kwargs = copied(inputs)
                 outputs = self.module(*args, **kwargs)
-            # What libraries have classes of their own for comes back in plain containers.
+            # Objects of libraries come back in plain containers.
             outputs = opened(outputs) if self._opens else outputs
             seen = dict(told("output", outputs))
             if training:
@@ -116,7 +116,7 @@ class Subject:
         return found
 
     def casts(self) -> dict[str, object]:
-        """What each tensor is after the model was cast, or frozen; tried without memory."""
+        """Each tensor's description after the model was cast, or frozen; tried without memory."""
         found: dict[str, object] = {}
         for name, change in _CHANGES.items():
             tried = without_memory(self.module)

@@ -1,4 +1,4 @@
-"""What is outside of a model while it runs: random numbers, and the state of torch."""
+"""The surroundings of a model while it runs: random numbers, and the state of torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def seed(number: int, devices: Collection[int]) -> None:
         number: the seed.
         devices: the numbers of the CUDA devices that are in use.
     """
-    # Not torch.manual_seed, which seeds other devices too, and those that nobody has used yet.
+    # Not torch.manual_seed, which seeds other devices too, and those that are not in use yet.
     torch.default_generator.manual_seed(number)
     for device in devices:
         torch.cuda.default_generators[device].manual_seed(number)
@@ -29,7 +29,7 @@ def seed(number: int, devices: Collection[int]) -> None:
 
 
 def state(devices: Collection[int]) -> dict[str, object]:
-    """What a call may leave changed, by name."""
+    """The state that a call may leave changed, by name."""
     found: dict[str, object] = {
         "torch's random state": torch.default_generator.get_state(),
         "Python's random state": random.getstate(),

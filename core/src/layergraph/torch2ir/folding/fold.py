@@ -199,7 +199,7 @@ class _Folding:
         )
 
     def _calls_itself(self, scope: Scope) -> bool:
-        """Whether a module has code around its forward, which its caller runs in the graph."""
+        """Return whether a module has code around its forward, which its caller's graph runs."""
         return "__call__" in overridden(self._survey.at(scope.path).module)
 
     def _is_plain(self, scope: Scope) -> bool:

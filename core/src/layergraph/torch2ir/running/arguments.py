@@ -93,7 +93,7 @@ class Arguments:
         return args, kwargs, parameters
 
     def changes(self) -> Iterator[tuple[str, tuple[Part, object, object]]]:
-        """What the model has changed in dicts and lists that it was given, as calls that do it.
+        """The calls that make the model's changes to the dicts and lists that it was given.
 
         Yields:
             The name of a function, and what it is given: the container, a key, what is set there.

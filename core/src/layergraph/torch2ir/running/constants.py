@@ -113,7 +113,7 @@ def _is_global(tensor: torch.Tensor) -> bool:
 
 
 def _known(members: dict[str, Any]) -> Iterator[Any]:
-    """What the names of a Python module mean, and those of the classes in it."""
+    """The values of the names of a Python module, and of the classes in it."""
     for each in list(members.values()):
         yield each
         if type(each) is type:

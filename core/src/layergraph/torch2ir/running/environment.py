@@ -1,4 +1,4 @@
-"""What a model's code reads out of the environment.
+"""Records which variables of the environment a model's code reads.
 
 A switch becomes a guard: the rebuilt model checks that it is as it was. A number would be a
 constant of the graph, so that it is refused.
@@ -18,10 +18,10 @@ from layergraph.torch2ir.reach import is_followed
 
 
 class Notes(Protocol):
-    """Who records what was read."""
+    """A recorder of what was read."""
 
     def is_recording(self) -> bool:
-        """Whether what happens now is to be recorded."""
+        """Return whether what happens now is to be recorded."""
 
     def environment(self, name: str, value: str | None) -> None:
         """Note that the model may decide by a variable of the environment."""
@@ -31,7 +31,7 @@ class Notes(Protocol):
 
 
 class EnvironmentText(str):
-    """What a variable holds, or its default: if it becomes a number, that is noticed."""
+    """The text of a variable, or its default, that notices if it becomes a number."""
 
     capture: Notes
     name: str

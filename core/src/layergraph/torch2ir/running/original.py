@@ -47,7 +47,7 @@ def _error_of(
     kwargs: dict[str, Any],
 ) -> Exception | None:
     raised = None
-    # What the call leaves behind in a way that cannot be undone is the concern of the capture.
+    # The capture reports changes that cannot be undone.
     with (
         contextlib.suppress(CaptureError),
         Unchanged(survey),

@@ -126,7 +126,7 @@ class Running(Capture):
     # --- running ---
 
     def run(self) -> Trace:
-        """See :class:`Capture`. No size is kept then by whoever recorded it."""
+        """See :class:`Capture`. It then keeps no size that it recorded."""
         try:
             return super().run()
         finally:
@@ -150,7 +150,7 @@ class Running(Capture):
             without_draws(),
             undoing(self._kept.put_back),
             self._kept,
-            # What is above them is taken off, too: leaving them in order would fail.
+            # Modes above them are taken off, too: leaving them in order would fail.
             undoing(Modes().put_back),
         ):
             modes: tuple[Any, ...] = _Beneath(self), _FunctionMode(self)
@@ -573,7 +573,7 @@ class Running(Capture):
     def _sizes(
         self, name: str, given: tuple[Any, ...], args: tuple[Plain, ...], result: Any
     ) -> Any:
-        """What a function of sizes gives, which is as good as a size."""
+        """The result of a function of sizes, as symbolic ints."""
         if not any(isinstance(leaf, Value) for leaf in leaves(args)):
             return result
         if not isinstance(result, tuple):
@@ -626,7 +626,7 @@ class Running(Capture):
         return not self._is_known(tensor) and owns_its_storage(tensor)
 
     def _fresh(self, func: Any, tensor: torch.Tensor) -> Any:
-        """What torch makes of numbers of Python: a tensor of its own each time."""
+        """Record a tensor that torch made of numbers of Python: a new one in each call."""
         numbers = self.constant(self.unrecorded(torch.clone, (tensor,), {}))
         result = self.unrecorded(func, (tensor,), {})
         self.bind(result, self.recorder.call("function", "torch.clone", (numbers,), {}))
@@ -662,7 +662,7 @@ class Running(Capture):
         ]
         done = len(self.recorder.scope.items)
         if len(beneath) > 1:
-            # What it did may fail with other sizes.
+            # With other sizes it may take another path.
             self.assume_shapes(args, kwargs)
         if any(map(_names_a_dtype, beneath)):
             self._assume_dtypes(args, kwargs)
@@ -839,7 +839,7 @@ def _without_dispatch(with_wrappers: bool) -> AbstractContextManager[object]:
 
 
 def _may_hold_wrappers(args: Any, kwargs: Any) -> bool:
-    """Whether something else than plain tensors and values is among arguments."""
+    """Return whether something else than plain tensors and values is among arguments."""
     if not _KNOWN.issuperset(map(type, args)):
         for each in args:
             if not _is_known(each):
@@ -893,7 +893,7 @@ class _Beneath(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's i
 
 
 def _names_a_dtype(call: Call) -> bool:
-    """Whether a call is given a dtype, which torch may have taken from that of a tensor."""
+    """Return whether a call is given a dtype, which torch may have taken from that of a tensor."""
     given = leaves(call.args, call.kwargs)
     return any(type(leaf) is Symbol and leaf.name in _DTYPES for leaf in given)
 

@@ -104,7 +104,7 @@ class Traced:
 
     @property
     def node(self) -> Any:
-        """What torch asks for where it does not let others record.
+        """The value that torch asks for where it does not let others record.
 
         Raises:
             CaptureError: the capture is going on.
@@ -124,11 +124,11 @@ class _Known:
         self._value = value
 
     def is_int(self) -> bool:
-        """Whether it is an int."""
+        """Return whether it is an int."""
         return isinstance(self._value, int)
 
     def is_float(self) -> bool:
-        """Whether it is a float."""
+        """Return whether it is a float."""
         return isinstance(self._value, float)
 
     def is_bool(self) -> bool:
@@ -337,7 +337,7 @@ class TracedFloat(Traced, torch.SymFloat):  # type: ignore[misc,override]  # lik
 
 
 class _Over:
-    """What a number is besides, when its capture is over."""
+    """A base that numbers get once their capture is over: they compute as plain numbers."""
 
     @classmethod
     def __torch_function__(
@@ -363,7 +363,7 @@ _become: Any = object.__dict__["__class__"]
 def end(born: Iterable[weakref.ref[Traced]]) -> None:
     """End a capture for its numbers: who still has them may compute with tensors.
 
-    Torch would take a symbolic number, of which nobody records what becomes, for another one.
+    Torch would take a symbolic number, whose use is not recorded any more, for another one.
     """
     for each in born:
         number = each()
@@ -400,7 +400,7 @@ class MathPatches:
         self._math = SimpleNamespace(**vars(math) | wrapped)
 
     def of(self, scope: dict[str, Any]) -> Iterator[Patch]:
-        """What is to be replaced in the globals of a module."""
+        """The patches of the globals of a module."""
         yield scope, "len", _len(scope.get("len", len), self._witness)
         for name, value in scope.items():
             if value is math:

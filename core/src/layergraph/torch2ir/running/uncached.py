@@ -14,24 +14,24 @@ from layergraph.torch2ir.survey import Survey
 
 
 class Captures(Protocol):
-    """Who records what a function does."""
+    """A recorder of calls."""
 
     survey: Survey
 
     def is_recording(self) -> bool:
-        """Whether what happens now is to be recorded."""
+        """Return whether what happens now is to be recorded."""
 
     def unrecorded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """What a function gives where nothing of it is recorded."""
+        """Call a function without recording it."""
 
 
 def uncached(capture: Captures, function: Any) -> Any:
-    """What takes the place of a cached function: it computes, unless others must get the same.
+    """The stand-in of a cached function: it computes, unless others must get the same object.
 
-    Tensors, and what is computed from sizes, are made again and so recorded. Whoever asks for an
-    object, by plain arguments, gets the one that all others get: it may be one that is changed.
+    Tensors, and results that are computed from sizes, are made again and so recorded. Plain
+    arguments give the object that all callers get, because they may change it.
     """
     if isinstance(function, staticmethod | classmethod):
         return type(function)(uncached(capture, function.__func__))

@@ -143,7 +143,7 @@ _ASSUME_LENGTH = f"layergraph.{assume_length.__name__}"
 
 @functools.lru_cache
 def _names_in(code: CodeType) -> dict[int, int]:
-    """Where code takes a value apart into a known number of names, and into how many."""
+    """The line that takes a value apart into a known number of names, and that number."""
     found = dis.get_instructions(code)
     return {each.offset: each.argval for each in found if each.opname == "UNPACK_SEQUENCE"}
 
