@@ -17,7 +17,21 @@ DOCS = Path(__file__).parents[2] / "docs"
 SCHEMA = json.loads((DOCS / "reference/file-format.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 VALUES = [
-    *(None, True, 5, -(2**70), 2**2047, 0.5, -0.0, float("inf"), float("nan"), 1j, "text", b"bytes", ...),
+    *(
+        None,
+        True,
+        5,
+        -(2**70),
+        2**2047,
+        0.5,
+        -0.0,
+        float("inf"),
+        float("nan"),
+        1j,
+        "text",
+        b"bytes",
+        ...,
+    ),
     *([1, (2,)], {"a": 1, 2: None, (0, "b"): 3}, slice(None, 1), lg.Symbol("torch.float32")),
     *(lg.ir.Record("Pair", {"left": 1}), complex("nan")),
 ]

@@ -14,7 +14,6 @@ from layergraph.hookspecs import hookimpl
 from layergraph.ir import Implementation
 from layergraph.plugins import HookImplementation, Level
 from layergraph.registration import Registered, Registry
-from layergraph.torch2ir.overrides import assigned
 
 
 class Own:
@@ -58,6 +57,9 @@ def _names(name: str) -> list[str]:
 
 def changes_its_call(module: nn.Module) -> bool:
     """Return whether a module has methods of its own, and so is not what its class says."""
+    # A converter is ready before that is imported which captures.
+    from layergraph.torch2ir.overrides import assigned
+
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks

@@ -68,8 +68,7 @@ def raise_interrupt(error: BaseException) -> None:
     while cause is not None:
         if isinstance(cause, KeyboardInterrupt):
             raise cause from None
-        # What was raised from another error on purpose says what that one was.
-        cause = None if cause.__suppress_context__ else cause.__context__
+        cause = cause.__context__
 
 
 def _undo(depth: int) -> None:
