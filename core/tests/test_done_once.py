@@ -125,3 +125,43 @@ def test_a_late_import_stays(late_package, is_known):
     assert package.LAST is package.scales.TABLE is package.KNOWN["two"]
     assert torch.equal(model(x), x * 2 + 1)
     assert torch.equal(rebuilt(x), model(x))
+
+
+class Remembering(nn.Module):
+    """Keeps what it computed from its weights while it evaluates, and train() forgets that."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(3))
+        self.computed = {}
+
+    def train(self, mode=True):
+        super().train(mode)
+        if mode and self.computed:
+            self.computed = {}
+        return self
+
+    def forward(self, x):
+        if "bias" not in self.computed:
+            self.computed["bias"] = (self.weight * 2).detach()
+        return x + self.computed["bias"]
+
+
+def test_train_may_forget_what_was_computed():
+    model, x = Remembering().eval(), torch.rand(2, 3)
+    expected = model(x)
+    rebuilt = lg.to_torch(lg.to_ir(model, (x,)), model.state_dict())
+    assert torch.equal(rebuilt(x), expected)
+    assert "bias" in model.computed
+
+
+def test_train_may_not_forget_what_is_registered():
+    class Forgetting(Remembering):
+        def train(self, mode=True):
+            self._buffers = {}
+            return super().train(mode)
+
+    model = Forgetting()
+    model.register_buffer("kept", torch.rand(3))
+    with pytest.raises(lg.errors.CaptureError, match="overrides train"):
+        lg.to_ir(model, (torch.rand(2, 3),))
