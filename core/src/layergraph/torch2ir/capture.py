@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import importlib._bootstrap
 import inspect
 import os
 import sys
@@ -244,7 +245,20 @@ class Capture(ABC):
         yield from transforms(self.is_recording)
         yield from state_queries(self, self.survey)
         yield from environment(self)
+        yield from self._imports()
         yield from self.patches()
+
+    def _imports(self) -> Iterator[Patch]:
+        # Python calls this for a module that is not loaded yet, by whatever statement or function.
+        original: Any = importlib._bootstrap._find_and_load  # type: ignore[attr-defined]
+
+        def find_and_load(*args: Any) -> Any:
+            if not self.is_recording():
+                return original(*args)
+            with self.outside.accepting():
+                return self.unrecorded(original, args, {})
+
+        yield importlib._bootstrap, "_find_and_load", self.watch.off(find_and_load)
 
     def _module_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:

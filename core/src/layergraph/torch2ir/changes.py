@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dis
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any, Self
@@ -137,6 +138,22 @@ class Unchanged:
             state = {**was, name: new} if isinstance(was, dict) else (new,)
             self._before[place] = reached, keeper, state
 
+    @contextmanager
+    def accepting(self) -> Iterator[None]:
+        """While something happens that a process does once, such as an import.
+
+        What it changes stays, as if it had happened before the model ran.
+        """
+        then = [keeper.read(reached.state) for reached, keeper, _ in self._before]
+        try:
+            yield
+        finally:
+            for place, before in enumerate(then):
+                reached, keeper, was = self._before[place]
+                now = keeper.read(reached.state)
+                if not keeper.is_same(now, before):
+                    self._before[place] = reached, keeper, _rebased(was, before, now)
+
     def differs(self) -> bool:
         """Return whether anything is changed by now."""
         return any(
@@ -178,6 +195,15 @@ class Unchanged:
         return [Change(module, reached, name, now, self._survey.reach.codes)]
 
 
+def _rebased(was: Any, before: Any, now: Any) -> Any:
+    """A state with a change that was made to a later one."""
+    if not isinstance(now, dict):
+        return now
+    kept = {key: value for key, value in was.items() if key in now or key not in before}
+    absent = object()
+    return kept | {key: value for key, value in now.items() if before.get(key, absent) is not value}
+
+
 def _reach(survey: Survey) -> Reach:
     """The objects that a model reaches; at first, those that its modules hold."""
     reach = survey.reach
@@ -188,10 +214,13 @@ def _reach(survey: Survey) -> Reach:
             for name, value in members.items():
                 if name in _REGISTERED:
                     reach.keep(value, (None, ""), None, each.path)
-                elif name in _HOOKS:
-                    for hook in value.values():
+                elif name in _OF_TORCH:
+                    # Hooks, and what is noted of them.
+                    if isinstance(value, dict):
+                        reach.keep(value, (None, name), None, each.path)
+                    for hook in value.values() if name in _HOOKS else ():
                         reach.add(hook, (None, name), None, None, each.path)
-                elif name not in _OF_TORCH:
+                else:
                     reach.add(value, (None, name), None, (members, name), each.path)
         reach.walk()
     return reach
@@ -199,7 +228,7 @@ def _reach(survey: Survey) -> Reach:
 
 _REGISTERED = ("_parameters", "_buffers", "_modules")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-_OF_TORCH = frozenset(vars(nn.Module())) - {*_REGISTERED, *_HOOKS}
+_OF_TORCH = frozenset(vars(nn.Module())) - {*_REGISTERED}
 
 
 def _difference(now: dict[Any, Any], was: dict[Any, Any]) -> object:

@@ -219,7 +219,8 @@ def unchanged_but_modes(inside: dict[str, nn.Module], name: str) -> Iterator[Non
             if are_the_same(holder, before):
                 continue
             for key in holder.keys() | before.keys():
-                if not _is_one(holder.get(key), before.get(key)):
+                now, was = holder.get(key), before.get(key)
+                if not (_is_one(now, was) or _drops_tensors(key, now, was)):
                     changed = changed or f"assigns {key!r} in {path or 'itself'!r}"
             fill(holder, before)
         for parameter, requires_grad, data in trained:
@@ -236,6 +237,19 @@ def unchanged_but_modes(inside: dict[str, nn.Module], name: str) -> Iterator[Non
 def _is_one(now: Any, before: Any) -> bool:
     plain = type(now) is type(before) and type(now) in (bool, int, float, str, tuple)
     return are_one(now, before) or (plain and repr(now) == repr(before))
+
+
+def _drops_tensors(key: str, now: Any, before: Any) -> bool:
+    """Whether a module forgets tensors that it computed earlier, and would compute again."""
+    return (
+        key not in _REGISTRIES
+        and type(now) is type(before) is dict
+        and not now
+        and all(type(each) is torch.Tensor for each in before.values())
+    )
+
+
+_REGISTRIES = vars(nn.Module()).keys()
 
 
 class NothingChanged(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
