@@ -113,7 +113,9 @@ WAYS: list[Callable[[bytes], None]] = [container, document, text, index, growth]
 
 SOUND = [
     sound
-    for sound in [each.read_bytes() for each in sorted((Path(__file__).parent / "corpus").iterdir())]
+    for sound in [
+        each.read_bytes() for each in sorted((Path(__file__).parent / "corpus").iterdir())
+    ]
     if sound[:1] in (b"\1", b"\2")
     for _ in range(1 + sound.count(b'"inputs"'))
 ]
