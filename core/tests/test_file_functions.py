@@ -23,7 +23,8 @@ torch.ops.aten._sparse_coo_tensor_with_dims_and_tensors torch.ops.aten._index_pu
 torch.ops.aten._unsafe_index torch.ops.aten._foobar torch.ops.aten.add.out
 torch.ops.aten.mul.Tensor_out torch.ops.aten.segment_reduce torch.ops.aten.glu_jvp
 torch.ops.aten.mkldnn_rnn_layer torch.ops.aten._cudnn_rnn torch.ops.aten.embedding_renorm_
-torch.ops.prims.resize torch.ops.aten torch.native_batch_norm torch.batch_norm_update_stats torch.batch_norm_elemt
+torch.ops.prims.resize torch.ops.aten torch.native_batch_norm
+torch.batch_norm_update_stats torch.batch_norm_elemt
 torch.ops.aten._fft_c2r torch.ops.aten._fft_r2c torch.ops.aten._native_batch_norm_legit.no_stats
 torch.ops.aten._weight_norm_interface
 """.split()
