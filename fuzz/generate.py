@@ -87,6 +87,13 @@ FIELDS = (
     "inputs args kwargs data edges tied value default fixed rank dtype children tensors".split()
 )
 PRIME = 2**61 - 1
+# Were one of these written as code, as a call, the process would do what the watch hears of.
+CALLS = [
+    ("open", [["file", "opened"], ["mode", "w"]]),
+    ("__import__", [["name", "antigravity"]]),
+    ("exec", [["source", "import antigravity"]]),
+    ("eval", [["source", "__import__('antigravity')"]]),
+]
 
 
 def changed(form: Any, chance: random.Random) -> Any:
@@ -100,7 +107,7 @@ def changed(form: Any, chance: random.Random) -> Any:
         return value(chance)
     holder, key = chance.choice(places)
     other, other_key = chance.choice(places)
-    how = chance.randrange(8)
+    how = chance.randrange(9)
     if how == 0:
         del holder[key]
     elif how == 1:
@@ -113,7 +120,7 @@ def changed(form: Any, chance: random.Random) -> Any:
         holder[chance.choice(FIELDS)] = holder.pop(key)
     elif how == 5 and isinstance(holder, dict):
         holder[chance.choice(FIELDS)] = value(chance)
-    elif how == 6:
+    elif how in (6, 7):
         _say_default(form, chance)
     else:
         holder[key] = value(chance)
@@ -123,12 +130,13 @@ def changed(form: Any, chance: random.Random) -> Any:
 def _say_default(form: Any, chance: random.Random) -> None:
     """Give an input, or a function, an argument by name."""
     nodes = [each for each in holders(form) if isinstance(each, dict) and "implementation" in each]
+    inputs = [each for each in nodes if each.get("type") == "input"]
     if nodes:
-        node = chance.choice(nodes)
+        node = chance.choice(inputs if inputs and chance.random() < 0.5 else nodes)
         kwargs = node.setdefault("kwargs", {})
         if isinstance(kwargs, dict):
             name = "default" if node.get("type") == "input" else chance.choice(NAMES)
-            kwargs[name] = value(chance)
+            kwargs[name] = nested(chance) if chance.random() < 0.5 else value(chance)
 
 
 def _like(key: object, was: Any, chance: random.Random) -> Any:
@@ -156,6 +164,7 @@ def value(chance: random.Random, depth: int = 0) -> Any:
         lambda: {"record": [chance.choice(NAMES), [["a", value(chance, depth + 1)]]]},
         lambda: {"record": ["R", [[chance.choice(NAMES), value(chance, depth + 1)]]]},
         lambda: {"slice": [value(chance, depth + 1) for _ in range(3)]},
+        lambda: nested(chance),
     ]
     plain: list[Callable[[], Any]] = [
         lambda: _number(chance),
@@ -166,6 +175,23 @@ def value(chance: random.Random, depth: int = 0) -> Any:
         lambda: chance.choice([{"ellipsis": None}, {"bytes": "AAAA"}, {"complex": [0.0, 1.0]}]),
     ]
     return chance.choice(plain if depth > 3 else [*plain, *inner])()
+
+
+def nested(chance: random.Random) -> Any:
+    """A record whose name is that of something to call, inside of other values or of none."""
+    name, fields = chance.choice(CALLS)
+    inside: Any = {"record": [name, copied(fields)]}
+    for _ in range(chance.randrange(4)):
+        inside = chance.choice(
+            [
+                [inside],
+                {"tuple": [inside, 1]},
+                {"dict": [["key", inside]]},
+                {"slice": [inside, None, None]},
+                {"record": [chance.choice(["R", name]), [["a", inside]]]},
+            ]
+        )
+    return inside
 
 
 def grown(form: Any, chance: random.Random, count: int) -> Any:
@@ -181,6 +207,8 @@ def grown(form: Any, chance: random.Random, count: int) -> Any:
 
 def _numbered(item: Any, number: int) -> Any:
     """A copy whose names are others, and whose integers have the hash of each other."""
+    if number == 0:  # What names the item finds it still.
+        return copied(item)
     if isinstance(item, dict):
         if set(item) == {"int"}:
             return {"int": hex(PRIME * (number + 1))}

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -30,6 +31,8 @@ _HARMLESS = frozenset(
 _PACKAGES = frozenset({*sys.stdlib_module_names, "torch", "layergraph", "numpy", "sympy", "mpmath"})
 _STDLIB_REFUSED = frozenset("ctypes os pty runpy shutil socket subprocess".split())
 _CODE = ("<eval_with_key", "<layergraph", "<string>", "<frozen", "<fx")
+# What one module of layergraph does, and nothing else.
+_OWN = {"compile": "ir2torch/code_check.py", "ctypes.cdata": "files/build.py"}
 
 
 class Watch:
@@ -85,7 +88,13 @@ class Watch:
             return str(first) in sys.modules or self._may_import(str(first).partition(".")[0])
         if event == "open":
             return self._may_open(first, args[1] if len(args) > 1 else None)
+        home = _home(sys._getframe(2))
+        if event in _OWN and home.endswith(f"/layergraph/{_OWN[event]}"):
+            return True
         if event in ("exec", "compile"):
+            # A text that a graph executes has a name of this kind, too.
+            if not (home.endswith(".py") or home.startswith("<frozen")):
+                return False
             name = getattr(first, "co_filename", None) or (args[1] if len(args) > 1 else "")
             text = str(name)
             return text.startswith(_CODE) or (text.endswith(".py") and self._is_within(text))
@@ -93,10 +102,7 @@ class Watch:
 
     def _may_import(self, package: str) -> bool:
         """Whether what asks for a package is code in a file, which has put that off."""
-        frame = sys._getframe(3)
-        while frame.f_back is not None and "importlib" in frame.f_code.co_filename:
-            frame = frame.f_back
-        home = frame.f_code.co_filename
+        home = _home(sys._getframe(3))
         if package in ("torch", "layergraph"):
             return True
         is_installed = home.startswith((sys.prefix, sys.base_prefix)) and home.endswith(".py")
@@ -113,6 +119,17 @@ class Watch:
 
     def _is_within(self, path: str) -> bool:
         return path.startswith(self._allowed)
+
+
+def _home(frame: FrameType) -> str:
+    """The file whose code asks for something: not the importer, nor the parser of Python."""
+    while frame.f_back is not None and _is_between(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame.f_code.co_filename
+
+
+def _is_between(file: str) -> bool:
+    return "importlib" in file or file.endswith("/ast.py")
 
 
 def modes() -> dict[str, object]:

@@ -23,7 +23,10 @@ torch.ops.aten._sparse_coo_tensor_with_dims_and_tensors torch.ops.aten._index_pu
 torch.ops.aten._unsafe_index torch.ops.aten._foobar torch.ops.aten.add.out
 torch.ops.aten.mul.Tensor_out torch.ops.aten.segment_reduce torch.ops.aten.glu_jvp
 torch.ops.aten.mkldnn_rnn_layer torch.ops.aten._cudnn_rnn torch.ops.aten.embedding_renorm_
-torch.ops.prims.resize torch.ops.aten
+torch.ops.prims.resize torch.ops.aten torch.native_batch_norm
+torch.batch_norm_update_stats torch.batch_norm_elemt
+torch.ops.aten._fft_c2r torch.ops.aten._fft_r2c torch.ops.aten._native_batch_norm_legit.no_stats
+torch.ops.aten._weight_norm_interface
 """.split()
 
 ALLOWED = """
@@ -58,7 +61,7 @@ def test_arguments_that_turn_checks_off(argument):
 
 def test_what_torch_lists_is_allowed_but_for_steps_of_kernels():
     kernels = {"backward", "fbgemm", "miopen", "cudnn", "mkldnn", "quantized", "resize", "qparams"}
-    kernels |= {"renorm", "gru", "lstm", "rnn"}
+    kernels |= {"native", "stats", "elemt", "renorm", "gru", "lstm", "rnn"}
     names = [name for name in _by_name() if not may_call(_node(name))]
     assert names
     assert not [name for name in names if kernels.isdisjoint(name.rpartition(".")[2].split("_"))]
@@ -80,7 +83,11 @@ def _core_operations():
 def test_what_torch_exports_to_is_allowed():
     names = [name for name in _core_operations() if is_own(name)]
     assert len(names) > 100
-    assert not [name for name in names if not may_call(_node(name))]
+    # These read and write as much of one argument as another one has.
+    unchecked = {"_fft_r2c", "_fft_c2r", "_fft_c2c", "_native_batch_norm_legit"}
+    unchecked |= {"_native_batch_norm_legit_no_training"}
+    refused = {name.split(".")[3] for name in names if not may_call(_node(name))}
+    assert refused <= unchecked
 
 
 class Longer(nn.Module):

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import torch
 from torch.overrides import get_overridable_functions
 
-from layergraph import assumptions, packed, regions
+from layergraph import assumptions, checked, regions
 from layergraph.errors import BuildError, first_line
 from layergraph.operations import (
     OPERATIONS,
@@ -69,7 +69,6 @@ _OWN: tuple[Function, ...] = (
     regions.set_grad_enabled,
     regions.enter_autocast,
     regions.exit_autocast,
-    packed.pad_packed_sequence,
 )
 
 # Methods that take sizes: of a parameter they take no size that stands for one.
@@ -80,7 +79,7 @@ SIZED_METHODS = (
 
 # Torch leaves them out for other reasons; its own layers call some of them.
 _UNLISTED = (
-    "_assert _pack_padded_sequence _weight_norm as_strided broadcast_shapes "
+    "_assert _pack_padded_sequence as_strided broadcast_shapes "
     "promote_types rand_like randint_like randn_like result_type unflatten"
 ).split()
 
@@ -93,6 +92,12 @@ _STATE = (
 ).split()
 
 _SPARSE = "addmm log_softmax mm sampled_addmm softmax spdiags".split()
+
+# Torch does not check what these are given: a graph runs functions that do.
+_CHECKED: dict[str, Function] = {
+    "_pad_packed_sequence": checked.pad_packed_sequence,
+    "_weight_norm": checked.weight_norm,
+}
 
 _METHODS = (
     "as_strided new new_empty new_empty_strided new_full new_ones new_tensor new_zeros stride "
@@ -347,6 +352,8 @@ def _by_name() -> dict[str, Target]:
                 table[f"{namespace.__name__}.{name}"] = Target("call_function", member)
     for name in (*FACTORIES, *_UNLISTED, *_STATE):
         table[f"torch.{name}"] = Target("call_function", getattr(torch, name))
+    for name, function in _CHECKED.items():
+        table[f"torch.{name}"] = Target("call_function", function)
     for name in _SPARSE:
         table[f"torch.sparse.{name}"] = Target("call_function", getattr(torch.sparse, name))
     table |= {
@@ -400,8 +407,7 @@ def _names() -> dict[Function, str]:
         elif full.startswith("torch.Tensor."):
             member = getattr(torch.Tensor, str(target.target))
             names[member if target.op == "call_method" else member.__get__] = full
-    # What torch does not check is recorded by the name of what does.
-    names[torch._pad_packed_sequence] = "layergraph.pad_packed_sequence"
+    names |= {getattr(torch, name): f"torch.{name}" for name in _CHECKED}
     return names
 
 

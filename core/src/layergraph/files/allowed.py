@@ -17,8 +17,8 @@ from layergraph.ir import Node
 # kernels of one library, of what lies in memory in a way of its own; or makes memory longer than
 # what was written there.
 _WORDS = frozenset(
-    "backward cudnn double fbgemm jvp miopen mkldnn mps nested overrideable packed qparams "
-    "quantized resize sparse unsafe".split()
+    "backward cudnn double elemt fbgemm jvp miopen mkldnn mps nested overrideable packed qparams "
+    "quantized resize sparse stats unsafe".split()
 )
 
 # Names that have such a word and are documented, or that models are made of when they are exported.
@@ -26,29 +26,31 @@ _EXCEPTIONS = frozenset(
     "__and__ __iand__ __ilshift__ __ior__ __irshift__ __ixor__ __lshift__ __or__ __rshift__ "
     "__xor__ _adaptive_avg_pool2d _adaptive_avg_pool3d _assert_async _assert_scalar "
     "_assert_tensor_metadata _cdist_forward _conj _conj_physical _convolution _embedding_bag "
-    "_fft_c2c _fft_c2r _fft_r2c _functional_assert_async _functional_assert_scalar _grouped_mm "
-    "_int_mm _is_all_true _is_any_true _local_scalar_dense _log_softmax _native_batch_norm_legit "
-    "_native_batch_norm_legit_functional _native_batch_norm_legit_no_training "
-    "_pack_padded_sequence _pad_circular _pad_enum _pdist_forward "
-    "_prelu_kernel _safe_softmax _scaled_grouped_mm _scaled_mm "
-    "_scaled_dot_product_attention_math _scaled_dot_product_flash_attention_for_cpu "
-    "_shape_as_tensor _softmax _stack _to_copy _trilinear _unsafe_view _upsample_bicubic2d_aa "
+    "_functional_assert_async _functional_assert_scalar _grouped_mm _int_mm _is_all_true "
+    "_is_any_true _local_scalar_dense _log_softmax _pack_padded_sequence _pad_circular "
+    "_pad_enum _pdist_forward _prelu_kernel _safe_softmax _scaled_grouped_mm _scaled_mm "
+    "_scaled_dot_product_attention_math _shape_as_tensor _softmax _stack _to_copy _trilinear _unsafe_view _upsample_bicubic2d_aa "
     "_upsample_bilinear2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d "
-    "_upsample_nearest_exact3d _weight_norm _weight_norm_interface _assert unsafe_chunk "
+    "_upsample_nearest_exact3d _assert unsafe_chunk "
     "unsafe_split unsafe_split_with_sizes double is_sparse is_sparse_csr is_nested is_mkldnn "
     "is_quantized is_mps sparse_dim sparse_mask to_mkldnn to_sparse".split()
 )
 
-# They give out memory or handles, or are builtins of another language.
+# They give out memory or handles, are builtins of another language, or kernels that read and write
+# as much of one argument as another one has, as no function does that is called by its public name.
 _NAMES = frozenset(
-    "dict embedding_renorm embedding_renorm_ from_file get_gradients grad items keys popitem "
-    "segment_reduce set set_ shallow_copy_data shallow_copy_data_ sorted".split()
+    "dict embedding_renorm embedding_renorm_ from_file get_gradients grad items keys "
+    "native_batch_norm popitem segment_reduce set set_ shallow_copy_data shallow_copy_data_ "
+    "sorted".split()
 )
 
 # Of recurrent layers, the forms for padded sequences take a flag there; those for packed ones take
 # the sizes of batches, which no kernel checks.
 _RECURRENT = frozenset("gru lstm rnn_relu rnn_tanh".split())
 _FLAG = 3
+
+# Under these names, graphs run functions that check first. The operations themselves do not.
+_CHECKED = frozenset({"_pad_packed_sequence", "_weight_norm"})
 
 # With these, functions skip their checks, or take an address.
 _ARGUMENTS = frozenset({"cdata", "check_invariants", "unsafe"})
@@ -66,6 +68,8 @@ def may_call(node: Node) -> bool:
             return False
     else:
         name = rest.rpartition(".")[2]
+        if name in _CHECKED:
+            return True
     if name in _RECURRENT and not _is_padded(node):
         return False
     return _is_checked(name) and _ARGUMENTS.isdisjoint(node.kwargs)

@@ -12,6 +12,7 @@ from torch import fx
 from torch.nn.utils.rnn import PackedSequence
 
 from layergraph.assumptions import assume, assume_tensor
+from layergraph.checked import packed_sequence
 from layergraph.errors import BuildError, Place
 from layergraph.functions import Functions
 from layergraph.ir import (
@@ -29,7 +30,6 @@ from layergraph.ir import (
 )
 from layergraph.ir.names import is_argument_name
 from layergraph.ir.values import parts, rebuilt
-from layergraph.packed import packed_sequence
 from layergraph.symbols import UnknownValueError, class_of_torch, torch_value
 
 

@@ -1,7 +1,7 @@
-"""Packed sequences with their lengths checked: torch's kernels take these as given.
+"""Steps of torch's layers with the checks that torch leaves to those who call them.
 
-A packed sequence says in ``batch_sizes`` how many sequences go on at each step. Kernels read and
-write by it without a look, so that one from a file could lead them out of bounds.
+Their kernels read and write by what they are given, without a look, so that a file could lead them
+out of bounds. A packed sequence says in ``batch_sizes`` how many sequences go on at each step.
 """
 
 from __future__ import annotations
@@ -57,6 +57,28 @@ def pad_packed_sequence(
         data, batch_sizes, batch_first, padding_value, total_length
     )
     return padded
+
+
+def weight_norm(v: torch.Tensor, g: torch.Tensor, dim: int = 0) -> torch.Tensor:
+    """A weight by its direction and its lengths, as ``torch._weight_norm`` gives it.
+
+    Args:
+        v: the direction.
+        g: the lengths, of as many axes as ``v``, each of size 1 but for ``dim``.
+        dim: the axis of ``v`` along which there is a length for each index; -1 for one length.
+
+    Raises:
+        ValueError: the lengths are none of such a direction.
+    """
+    along = dim % v.dim() if v.dim() else 0
+    wanted = [size if axis == along else 1 for axis, size in enumerate(v.shape)]
+    fits = dim == -1 or list(g.shape) == wanted
+    if not fits or v.dtype is not g.dtype or not v.is_floating_point():
+        raise ValueError(
+            f"weights of {v.dtype} and shape {tuple(v.shape)} have no lengths of {g.dtype} and "
+            f"shape {tuple(g.shape)} along axis {dim}; give shape {tuple(wanted)}"
+        )
+    return torch._weight_norm(v, g, dim)
 
 
 def _check(data: torch.Tensor, batch_sizes: torch.Tensor) -> None:
