@@ -1,7 +1,7 @@
 """What a model's code reads out of the environment.
 
 A switch becomes a guard: the rebuilt model checks that it is as it was. A number would be a
-constant of the graph, so that it is refused.
+constant of the graph, so that it is refused; so is a change, or a look at all there is.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, Protocol
 
+from layergraph.errors import CaptureError
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.reach import is_followed
 
@@ -65,14 +66,26 @@ def environment(capture: Notes) -> Iterator[Patch]:
         except KeyError:
             value = None
         # Torch and Python's own library ask for their settings.
-        asks = capture.is_recording() and isinstance(name, str) and _asks_for_model()
+        asks = capture.is_recording() and isinstance(name, str | bytes) and _asks_for_model()
         if asks:
-            capture.environment(str(name), value)
+            capture.environment(os.fsdecode(name), None if value is None else os.fsdecode(value))
         given = default if value is None else value
         if asks and isinstance(given, str):
             given = EnvironmentText(given)
             given.capture, given.name = capture, str(name)
         return given
+
+    def refused(name: str, reason: str) -> Patch:
+        original: Any = vars(os._Environ)[name]
+
+        @functools.wraps(original)
+        def call(*args: Any) -> Any:
+            if capture.is_recording() and _asks_for_model(2):
+                capture.refuse(reason)
+                raise CaptureError(reason)
+            return original(*args)
+
+        return os._Environ, name, call
 
     @functools.wraps(read)
     def getitem(variables: object, name: object) -> Any:
@@ -84,13 +97,17 @@ def environment(capture: Notes) -> Iterator[Patch]:
 
     yield os._Environ, "__getitem__", getitem
     yield os._Environ, "get", get
+    for name in ("__setitem__", "__delitem__"):
+        yield refused(name, "a change of the environment, which a graph does not make")
+    for name in ("__iter__", "__len__"):
+        yield refused(name, "a look at the whole environment; ask for the variables that matter")
 
 
 _ABSENT = object()
 
 
-def _asks_for_model() -> bool:
-    frame: FrameType | None = sys._getframe(3)
+def _asks_for_model(depth: int = 3) -> bool:
+    frame: FrameType | None = sys._getframe(depth)
     while frame is not None and frame.f_globals.get("__name__") in ("os", "collections.abc"):
         frame = frame.f_back
     return frame is not None and is_followed(frame.f_globals.get("__name__"))
