@@ -161,7 +161,10 @@ class Unchanged:
         """Take note that something was replaced for a while, which is no change of the model's."""
         for place, (reached, keeper, was) in enumerate(self._before):
             if reached.state is holder:
-                state = {**was, name: new} if isinstance(was, dict) else (new,)
+                if isinstance(was, list):
+                    state: Any = [*was[:name], new, *was[name + 1 :]]
+                else:
+                    state = {**was, name: new} if isinstance(was, dict) else (new,)
                 self._before[place] = reached, keeper, state
 
     def differs(self) -> bool:

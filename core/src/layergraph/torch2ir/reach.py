@@ -238,8 +238,7 @@ class Reach:
             for name in _HOLDING[kind]:
                 self.add(getattr(value, name), label, code, None, path)
         elif issubclass(kind, type):
-            if is_followed(value.__module__):
-                self._class(value, code)
+            self._class(value, code)
         elif issubclass(kind, tuple | frozenset):
             base = tuple if issubclass(kind, tuple) else frozenset
             self._items(base.__iter__(value), label, code, path)
@@ -289,7 +288,7 @@ class Reach:
         if home in _UNFOLLOWED and home not in _OPEN:
             return
         self._class(kind, code)
-        members, slots = _members(value), slots_of(value)
+        members, slots = members_of(value), slots_of(value)
         if members is not None:
             self.keep(members, label, code, path)
             self._inside(dict, members, label, code, path)
@@ -373,7 +372,8 @@ def _named(code: types.CodeType) -> Label:
     return None, code.co_qualname
 
 
-def _members(value: Any) -> dict[str, Any] | None:
+def members_of(value: Any) -> dict[str, Any] | None:
+    """The attributes of an object, whatever its class makes of them; None without a dict."""
     try:
         members = object.__getattribute__(value, "__dict__")
     except AttributeError:

@@ -123,7 +123,8 @@ class Slots:
 
 def slots_of(value: Any) -> Slots | None:
     """The attributes of an object that have places of their own; None if there are none."""
-    members = _slots(type(value))
+    kind: Any = type(value)
+    members = _slots(kind)
     return Slots(value, members) if members else None
 
 

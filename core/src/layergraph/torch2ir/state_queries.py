@@ -17,7 +17,14 @@ import weakref
 from collections.abc import Callable, Iterator
 from inspect import CO_GENERATOR
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FrameType,
+    FunctionType,
+    ModuleType,
+    SimpleNamespace,
+)
 from typing import Any, Protocol
 
 import torch
@@ -27,6 +34,7 @@ from layergraph.functions import Functions
 from layergraph.ir import Value as Plain
 from layergraph.torch2ir.global_state import GlobalState, getters, setters
 from layergraph.torch2ir.patches import Patch
+from layergraph.torch2ir.reach import is_followed, members_of
 from layergraph.torch2ir.running.keep import foreign_generators
 from layergraph.torch2ir.survey import Survey
 
@@ -158,7 +166,7 @@ def _kept(survey: Survey) -> Iterator[Home]:
     for surveyed in survey:
         if not surveyed.is_leaf:
             members = vars(surveyed.module)
-            yield from _among(members, members)
+            yield from _within(members, members)
     bases = {base for each in survey if not each.is_leaf for base in type(each.module).__mro__}
     for cls in bases:
         if not cls.__module__.startswith(("torch.", "builtins")):
@@ -187,12 +195,28 @@ def _in_module(name: str, _modules: int) -> list[Home]:
 def _in_scope(scope: dict[str, Any]) -> Iterator[Home]:
     """Where the names of a module, its functions and classes have kept the watched objects."""
     home = scope.get("__name__")
-    yield from _among(scope, scope)
+    yield from _within(scope, scope)
     for value in list(scope.values()):
-        if type(value) is dict:
-            yield from _among(value, value)
-        elif type(value) is FunctionType or (isinstance(value, type) and value.__module__ == home):
+        if type(value) is FunctionType or (isinstance(value, type) and value.__module__ == home):
             yield from _inside(value)
+
+
+def _within(holder: Any, members: dict[Any, Any], depth: int = 3) -> Iterator[Home]:
+    """Where they are kept by names, or by what these stand for."""
+    yield from _among(holder, members)
+    for name, value in list(members.items()) if depth else ():
+        kind = type(value)
+        if kind is dict:
+            yield from _within(value, value, depth - 1)
+        elif kind is list and len(value) < _LONG:
+            yield from _within(value, dict(enumerate(value)), depth - 1)
+        elif kind is tuple and any(map(_is_kept, value[:_LONG])):
+            yield holder, name, value
+        elif kind is SimpleNamespace or is_followed(kind.__module__):
+            inside = members_of(value)
+            # Modules of the model are looked into one by one.
+            if inside and "_modules" not in inside:
+                yield from _within(inside, inside, depth - 1)
 
 
 def _inside(code: Any) -> list[Home]:
@@ -206,6 +230,8 @@ def _inside(code: Any) -> list[Home]:
     return found
 
 
+# Longer lists are of data.
+_LONG = 1000
 # Functions and classes that have kept none: nearly all.
 _clean: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -223,8 +249,10 @@ def _searched_inside(code: Any) -> Iterator[Home]:
                 yield from _among(cell, {"cell_contents": cell.cell_contents})
         for name in ("__defaults__", "__kwdefaults__"):
             kept = getattr(code, name)
-            if kept and any(map(_is_kept, kept.values() if type(kept) is dict else kept)):
+            members: dict[Any, Any] = kept if type(kept) is dict else dict(enumerate(kept or ()))
+            if any(map(_is_kept, members.values())):
                 yield code, name, kept
+            yield from itertools.islice(_within(None, members), len(_among(None, members)), None)
 
 
 # --- what is noted ---

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Protocol
 
@@ -66,26 +66,14 @@ def environment(capture: Notes) -> Iterator[Patch]:
         except KeyError:
             value = None
         # Torch and Python's own library ask for their settings.
-        asks = capture.is_recording() and isinstance(name, str | bytes) and _asks_for_model()
-        if asks:
+        asks = capture.is_recording() and _asks_for_model()
+        if asks and isinstance(name, str | bytes):
             capture.environment(os.fsdecode(name), None if value is None else os.fsdecode(value))
         given = default if value is None else value
         if asks and isinstance(given, str):
             given = EnvironmentText(given)
             given.capture, given.name = capture, str(name)
         return given
-
-    def refused(name: str, reason: str) -> Patch:
-        original: Any = vars(os._Environ)[name]
-
-        @functools.wraps(original)
-        def call(*args: Any) -> Any:
-            if capture.is_recording() and _asks_for_model(2):
-                capture.refuse(reason)
-                raise CaptureError(reason)
-            return original(*args)
-
-        return os._Environ, name, call
 
     @functools.wraps(read)
     def getitem(variables: object, name: object) -> Any:
@@ -97,17 +85,39 @@ def environment(capture: Notes) -> Iterator[Patch]:
 
     yield os._Environ, "__getitem__", getitem
     yield os._Environ, "get", get
-    for name in ("__setitem__", "__delitem__"):
-        yield refused(name, "a change of the environment, which a graph does not make")
-    for name in ("__iter__", "__len__"):
-        yield refused(name, "a look at the whole environment; ask for the variables that matter")
+    for name, reason in _REFUSED.items():
+        yield os._Environ, name, _refused(capture, vars(os._Environ)[name], reason)
 
+
+def _refused(capture: Notes, original: Callable[..., Any], reason: str) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(*args: Any) -> Any:
+        if capture.is_recording() and _asks_for_model(2):
+            capture.refuse(reason)
+            raise CaptureError(reason)
+        return original(*args)
+
+    return call
+
+
+_CHANGE = "a change of the environment, which a graph does not make"
+_ALL = "a look at the whole environment; ask for the variables that matter"
+_REFUSED = {"__setitem__": _CHANGE, "__delitem__": _CHANGE, "__iter__": _ALL, "__len__": _ALL}
 
 _ABSENT = object()
 
 
 def _asks_for_model(depth: int = 3) -> bool:
     frame: FrameType | None = sys._getframe(depth)
-    while frame is not None and frame.f_globals.get("__name__") in ("os", "collections.abc"):
+    while frame is not None and _passes_on(frame):
         frame = frame.f_back
     return frame is not None and is_followed(frame.f_globals.get("__name__"))
+
+
+def _passes_on(frame: FrameType) -> bool:
+    name = frame.f_globals.get("__name__", "")
+    # What stands for ``len``, say, is ours.
+    return name in ("os", "collections.abc", "posixpath") or name.startswith(_OURS)
+
+
+_OURS = __name__.partition(".")[0]
