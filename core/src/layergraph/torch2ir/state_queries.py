@@ -249,10 +249,10 @@ def _searched_inside(code: Any) -> Iterator[Home]:
                 yield from _among(cell, {"cell_contents": cell.cell_contents})
         for name in ("__defaults__", "__kwdefaults__"):
             kept = getattr(code, name)
-            members: dict[Any, Any] = kept if type(kept) is dict else dict(enumerate(kept or ()))
-            if any(map(_is_kept, members.values())):
+            given: dict[Any, Any] = kept if type(kept) is dict else dict(enumerate(kept or ()))
+            if any(map(_is_kept, given.values())):
                 yield code, name, kept
-            yield from itertools.islice(_within(None, members), len(_among(None, members)), None)
+            yield from itertools.islice(_within(None, given), len(_among(None, given)), None)
 
 
 # --- what is noted ---
