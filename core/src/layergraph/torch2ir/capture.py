@@ -34,7 +34,7 @@ from layergraph.torch2ir.patches import Patch, Patcher, with_room_for
 from layergraph.torch2ir.reach import Place, Reached
 from layergraph.torch2ir.running.environment import environment
 from layergraph.torch2ir.running.uncached import uncached
-from layergraph.torch2ir.state_queries import state_queries
+from layergraph.torch2ir.state_queries import queries_of, state_queries
 from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.transforms import transforms
 from layergraph.torch2ir.undo import raise_interrupt, undoing
@@ -355,6 +355,9 @@ class Capture(ABC):
         """See :class:`reach.Listener`."""
         for patch in list(self.scope_patches(members)):
             self._patcher.put(*patch)
+        for patch in queries_of(self, self.survey, members):
+            self._patcher.put(*patch)
+            self.outside.patched(*patch)
 
     def cached(self, place: Place, function: Any) -> None:
         """See :class:`reach.Listener`."""

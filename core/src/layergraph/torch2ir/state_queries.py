@@ -68,6 +68,20 @@ class Queried(Protocol):
 
 def state_queries(capture: Queried, survey: Survey) -> Iterator[Patch]:
     """The patches that show what code asks of torch's state, and tell when it sets some of it."""
+    yield from _stand_ins(capture, [*_homes(), *survey.once(_kept)])
+    yield backends.ContextProp, "__get__", _property_asked(capture)
+    yield backends.ContextProp, "__set__", _property_set(capture)
+
+
+def queries_of(capture: Queried, survey: Survey, scope: dict[str, Any]) -> Iterator[Patch]:
+    """Likewise, in the globals of code that is about to run, unless they were looked at before."""
+    if all(scope is not each for each in survey.once(_scopes)):
+        found = list(_in_scope(scope))
+        if found:
+            yield from _stand_ins(capture, found)
+
+
+def _stand_ins(capture: Queried, homes: list[Home]) -> Iterator[Patch]:
     stand_ins = {key: make(capture) for key, make in _watched().items()}
     generator = stand_ins[id(_GENERATOR)]
 
@@ -86,12 +100,10 @@ def state_queries(capture: Queried, survey: Survey) -> Iterator[Patch]:
             return functools.partial(_call, generator, value.__name__)
         return found
 
-    for holder, name, value in [*_homes(), *survey.once(_kept)]:
+    for holder, name, value in homes:
         other = stand_in(value)
         if other is not None:
             yield holder, name, other
-    yield backends.ContextProp, "__get__", _property_asked(capture)
-    yield backends.ContextProp, "__set__", _property_set(capture)
 
 
 # --- what is watched ---
@@ -171,9 +183,19 @@ def _kept(survey: Survey) -> Iterator[Home]:
     for cls in bases:
         if not cls.__module__.startswith(("torch.", "builtins")):
             yield from _inside(cls)
+    of_model = len(survey.code_globals)
+    for place, scope in enumerate(survey.once(_scopes)):
+        if place < of_model:
+            yield from _in_scope(scope)
+        else:
+            yield from _in_module(scope.get("__name__", ""), len(sys.modules))
+
+
+def _scopes(survey: Survey) -> Iterator[dict[str, Any]]:
+    """The globals of the model's own code, and those of the modules that these name."""
     named: set[str] = set()
     for scope in survey.code_globals:
-        yield from _in_scope(scope)
+        yield scope
         named |= {
             value.__name__
             if type(value) is ModuleType
@@ -182,8 +204,9 @@ def _kept(survey: Survey) -> Iterator[Home]:
         }
     of_model = {scope.get("__name__") for scope in survey.code_globals}
     for name in sorted(named - of_model):
-        if name.partition(".")[0] not in _WITHOUT:
-            yield from _in_module(name, len(sys.modules))
+        members = getattr(sys.modules.get(name), "__dict__", None)
+        if name.partition(".")[0] not in _WITHOUT and isinstance(members, dict):
+            yield members
 
 
 @functools.lru_cache(maxsize=1024)
