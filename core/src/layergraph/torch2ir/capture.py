@@ -35,7 +35,7 @@ from layergraph.torch2ir.patches import Patch, Patcher, with_room_for
 from layergraph.torch2ir.reach import Place, Reached
 from layergraph.torch2ir.running.environment import environment
 from layergraph.torch2ir.running.uncached import uncached
-from layergraph.torch2ir.state_queries import state_queries
+from layergraph.torch2ir.state_queries import queries_of, state_queries
 from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.transforms import transforms
 from layergraph.torch2ir.undo import raise_interrupt, undoing
@@ -368,6 +368,9 @@ class Capture(ABC):
     def entered(self, members: dict[str, Any]) -> None:
         """See :class:`reach.Listener`."""
         for patch in list(self.scope_patches(members)):
+            self._patcher.put(*patch)
+            self.outside.patched(*patch)
+        for patch in queries_of(self, self.survey, members):
             self._patcher.put(*patch)
             self.outside.patched(*patch)
 

@@ -6,7 +6,7 @@ import dis
 import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CodeType
 from typing import Any, Self
 
@@ -31,6 +31,7 @@ class Change:
         reached: what keeps it.
         name: what in it.
         now: the state that it had when the model had run.
+        was: the state that it had before.
         codes: the functions that have run.
     """
 
@@ -38,6 +39,7 @@ class Change:
     reached: Reached
     name: object
     now: Any
+    was: Any
     codes: dict[int, CodeType]
 
     @property
@@ -50,6 +52,24 @@ class Change:
         keeper = keeper_of(type(self.reached.state))
         if keeper is not None:
             keeper.write(self.reached.state, self.now)
+
+    def ahead(self, calls: int, number: int) -> Change | None:
+        """The same change, with what counts calls far ahead; None if nothing does.
+
+        Args:
+            calls: how many calls there are until then.
+            number: where it is then.
+        """
+        now, was = self.now, self.was
+        if isinstance(now, dict) and isinstance(was, dict):
+            counted = {key: _counted(now[key], was.get(key), calls, number) for key in now}
+            state: Any = now | {key: each for key, each in counted.items() if each is not None}
+        elif isinstance(now, list | tuple) and len(now) == len(was):
+            counts = [_counted(*each, calls, number) for each in zip(now, was, strict=True)]
+            state = type(now)(a if b is None else b for a, b in zip(now, counts, strict=True))
+        else:
+            return None
+        return None if state == now else replace(self, now=state)
 
     def refusal(self) -> CaptureError:
         """The error that says so."""
@@ -72,6 +92,15 @@ class Change:
         )
         found = Unsupported(reached.path, f"{cls.__module__}.{cls.__qualname__}", reason, where)
         return CaptureError(str(found), [found])
+
+
+def _counted(now: object, was: object, calls: int, number: int) -> int | float | None:
+    """Where a number is that was changed by a call; None if none was."""
+    is_number = type(now) is type(was) and type(now) in (int, float)
+    if not is_number or now == was:
+        return None
+    kind: Any = type(now)
+    return kind(number - calls * (now - was))  # type: ignore[operator, no-any-return]
 
 
 def said_of(label: Label | None) -> str:
@@ -135,7 +164,10 @@ class Unchanged:
         """Take note that something was replaced for a while, which is no change of the model's."""
         for place in self._places.get(id(holder), ()):
             reached, keeper, was = self._before[place]
-            state = {**was, name: new} if isinstance(was, dict) else (new,)
+            if isinstance(was, list):
+                state: Any = [*was[:name], new, *was[name + 1 :]]
+            else:
+                state = {**was, name: new} if isinstance(was, dict) else (new,)
             self._before[place] = reached, keeper, state
 
     @contextmanager
@@ -192,7 +224,7 @@ class Unchanged:
         elif isinstance(now, list) and are_one(now, was):
             return []
         module = self._survey.at(reached.path).module
-        return [Change(module, reached, name, now, self._survey.reach.codes)]
+        return [Change(module, reached, name, now, was, self._survey.reach.codes)]
 
 
 def _rebased(was: Any, before: Any, now: Any) -> Any:

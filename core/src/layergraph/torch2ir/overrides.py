@@ -39,6 +39,7 @@ _CASTS = {
     "type": torch.float64,
 }
 _LISTS = ("parameters", "named_parameters", "buffers", "named_buffers")
+_MODULES = ("children", "named_children", "modules", "named_modules")
 _LOADS = ("load_state_dict", "_load_from_state_dict")
 _TRIED = frozenset(
     {
@@ -51,6 +52,7 @@ _TRIED = frozenset(
         *_CASTS,
         *_LISTS,
         *_LOADS,
+        *_MODULES,
     }
 )
 _OWN: Any = {name: inspect.getattr_static(nn.Module, name) for name in _TRIED}
@@ -100,6 +102,8 @@ def kept_modes(module: nn.Module, *, is_root: bool) -> Modes:
             _compare_after(module, name, args)
     for name in sorted(names & {*_LISTS}):
         _compare_list(module, name)
+    for name in sorted(names & {*_MODULES}):
+        _compare_modules(module, name)
     for name in sorted(names & {*_LOADS}):
         _try_load(module, name)
     return tried_modes(module, names, inside) if names & {"train", "eval"} else {}
@@ -211,6 +215,18 @@ def _compare_list(module: nn.Module, name: str) -> None:
         return
     listed = {id(each[1] if isinstance(each, tuple) else each) for each in method()}
     if listed != registered:
+        raise refusal(name, "lists others than are registered")
+
+
+def _compare_modules(module: nn.Module, name: str) -> None:
+    # By these, torch trains, casts and loads what is inside.
+    method = getattr(module, name)
+    if not takes(method):
+        return
+    inside = [id(each) for each in vars(module)["_modules"].values() if each is not None]
+    registered = modules_in(module) if name.endswith("modules") else None
+    wanted = {*inside} if registered is None else {*map(id, registered)}
+    if {id(each[1] if isinstance(each, tuple) else each) for each in method()} != wanted:
         raise refusal(name, "lists others than are registered")
 
 

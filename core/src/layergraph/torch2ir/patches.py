@@ -64,6 +64,8 @@ def _own(holder: Any, name: Any) -> Any:
         return holder.cell_contents
     if isinstance(holder, FunctionType):
         return getattr(holder, name)
+    if isinstance(holder, list):
+        return holder[name]
     members = holder if isinstance(holder, dict) else vars(holder)
     return members.get(name, _ABSENT)
 
@@ -75,6 +77,8 @@ def put(holder: Any, name: Any, value: Any) -> None:
             dict.pop(holder, name, None)
         else:
             dict.__setitem__(holder, name, value)
+    elif isinstance(holder, list):
+        list.__setitem__(holder, name, value)
     elif value is _ABSENT:
         if name in vars(holder):
             delattr(holder, name)

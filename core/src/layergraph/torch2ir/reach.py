@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import nn
 
-from layergraph.torch2ir.snapshots import Spot, is_iterator, keeper_of
+from layergraph.torch2ir.snapshots import Spot, is_iterator, keeper_of, slots_of
 
 Label: TypeAlias = "tuple[Label | None, object]"
 """The place of an object: that of its owner, and its name there."""
@@ -80,7 +80,9 @@ class Reach:
         self.caches: list[tuple[Place, Any]] = []
         self.listeners: list[Listener] = []
         # Ids are good for as long as what they stand for is kept.
-        self._seen: dict[int, Any] = {id(each): each for each in modules}
+        # Torch's own generators are put back by what seeds them.
+        given = (*modules, torch.default_generator, *torch.cuda.default_generators)
+        self._seen: dict[int, Any] = {id(each): each for each in given}
         self.codes: dict[int, types.CodeType] = {}
         self._bindings: dict[int, Any] = {}
         self._classes: set[type] = set()
@@ -189,9 +191,11 @@ class Reach:
                 self._scope(members, others - {name.rpartition(".")[2]}, code)
         elif issubclass(type(owner), type) and is_followed(owner.__module__):
             self._class(owner, code)
+            # The members of an enumeration are got by a text, too.
+            others = names | vars(owner).get("_member_map_", {}).keys()
             for base in owner.__mro__:
                 if base in self._classes:
-                    for name in vars(base).keys() & names:
+                    for name in vars(base).keys() & others:
                         self.add(vars(base)[name], (_of(base), name), code, (base, name))
 
     def _bound(
@@ -234,11 +238,12 @@ class Reach:
             for name in _HOLDING[kind]:
                 self.add(getattr(value, name), label, code, None, path)
         elif issubclass(kind, type):
-            if is_followed(value.__module__):
-                self._class(value, code)
+            self._class(value, code)
         elif issubclass(kind, tuple | frozenset):
             base = tuple if issubclass(kind, tuple) else frozenset
             self._items(base.__iter__(value), label, code, path)
+        elif kind is types.MappingProxyType:
+            self._items(value.values(), label, code, path)
         elif not issubclass(kind, types.ModuleType):
             self._object(value, label, code, place, path)
 
@@ -283,10 +288,14 @@ class Reach:
         if home in _UNFOLLOWED and home not in _OPEN:
             return
         self._class(kind, code)
-        members = _members(value)
+        members, slots = members_of(value), slots_of(value)
         if members is not None:
             self.keep(members, label, code, path)
             self._inside(dict, members, label, code, path)
+        if slots is not None:
+            self.keep(slots, label, code, path)
+            for name, each in slots.read().items():
+                self.add(each, (label, name), code, None, path)
 
     def _inside(self, base: Any, value: Any, label: Label, code: Code, path: str) -> None:
         # A subclass may do something else when it is read.
@@ -363,7 +372,8 @@ def _named(code: types.CodeType) -> Label:
     return None, code.co_qualname
 
 
-def _members(value: Any) -> dict[str, Any] | None:
+def members_of(value: Any) -> dict[str, Any] | None:
+    """The attributes of an object, whatever its class makes of them; None without a dict."""
     try:
         members = object.__getattribute__(value, "__dict__")
     except AttributeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import operator
 import pickle
 import random
@@ -12,8 +13,12 @@ import types
 from array import array
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from layergraph.torch2ir.patches import put
 
@@ -86,6 +91,52 @@ class Spot:
         elif self._place is not None and state[1] is not self._iterator:
             self._iterator = copy.copy(state[1])
             put(*self._place, self._iterator)
+
+
+class Slots:
+    """The attributes of an object whose class gives them places of their own, and no dict.
+
+    Args:
+        owner: the object.
+        members: what reads and sets each, by name.
+    """
+
+    def __init__(self, owner: Any, members: dict[str, Any]) -> None:
+        self._owner = owner
+        self._members = members
+
+    def read(self) -> dict[str, Any]:
+        """What is there."""
+        found: dict[str, Any] = {}
+        for name, member in self._members.items():
+            with suppress(AttributeError):
+                found[name] = member.__get__(self._owner)
+        return found
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Put that there."""
+        for name in self.read().keys() - state.keys():
+            self._members[name].__delete__(self._owner)
+        for name, value in state.items():
+            self._members[name].__set__(self._owner, value)
+
+
+def slots_of(value: Any) -> Slots | None:
+    """The attributes of an object that have places of their own; None if there are none."""
+    kind: Any = type(value)
+    members = _slots(kind)
+    return Slots(value, members) if members else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _slots(kind: type) -> dict[str, Any]:
+    return {
+        f"{base.__name__}.{name}" if name.startswith("__") else name: member
+        for base in reversed(kind.__mro__)
+        if "__slots__" in vars(base)
+        for name, member in vars(base).items()
+        if type(member) is types.MemberDescriptorType
+    }
 
 
 # --- what holds objects: equal if it holds the very same ones ---
@@ -206,6 +257,17 @@ def _write_numpy_generator(value: Any, state: bytes) -> None:
     value.bit_generator.state = pickle.loads(state)  # noqa: S301 - it was made above
 
 
+def _read_generator(value: torch.Generator) -> bytes:
+    # Modes see the functions of tensors, of which the state is one.
+    with _disable_current_modes(), torch._C.DisableTorchFunction():
+        return bytes(value.get_state().tolist())
+
+
+def _write_generator(value: torch.Generator, state: bytes) -> None:
+    with _disable_current_modes(), torch._C.DisableTorchFunction():
+        value.set_state(torch.tensor([*state], dtype=torch.uint8))
+
+
 def _write_all(value: Any, state: Any) -> None:
     value[...] = state
 
@@ -219,6 +281,8 @@ def _same_array(one: Any, other: Any) -> bool:
 
 
 _KEEPERS: dict[type, Keeper] = {
+    Slots: Keeper(Slots.read, Slots.write, hold_the_same),
+    torch.Generator: Keeper(_read_generator, _write_generator, operator.eq),
     Spot: Keeper(Spot.read, Spot.write, lambda one, other: one[0] == other[0]),
     dict: Keeper(_read_dict, _write_dict, hold_the_same),
     list: Keeper(list.copy, _write_list, hold_the_same),

@@ -17,7 +17,14 @@ import weakref
 from collections.abc import Callable, Iterator
 from inspect import CO_GENERATOR
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FrameType,
+    FunctionType,
+    ModuleType,
+    SimpleNamespace,
+)
 from typing import Any, Protocol
 
 import torch
@@ -27,6 +34,7 @@ from layergraph.functions import Functions
 from layergraph.ir import Value as Plain
 from layergraph.torch2ir.global_state import GlobalState, getters, setters
 from layergraph.torch2ir.patches import Patch
+from layergraph.torch2ir.reach import is_followed, members_of
 from layergraph.torch2ir.running.keep import foreign_generators
 from layergraph.torch2ir.survey import Survey
 
@@ -60,6 +68,20 @@ class Queried(Protocol):
 
 def state_queries(capture: Queried, survey: Survey) -> Iterator[Patch]:
     """The patches that show what code asks of torch's state, and tell when it sets some of it."""
+    yield from _stand_ins(capture, [*_homes(), *survey.once(_kept)])
+    yield backends.ContextProp, "__get__", _property_asked(capture)
+    yield backends.ContextProp, "__set__", _property_set(capture)
+
+
+def queries_of(capture: Queried, survey: Survey, scope: dict[str, Any]) -> Iterator[Patch]:
+    """Likewise, in the globals of code that is about to run, unless they were looked at before."""
+    if all(scope is not each for each in survey.once(_scopes)):
+        found = list(_in_scope(scope))
+        if found:
+            yield from _stand_ins(capture, found)
+
+
+def _stand_ins(capture: Queried, homes: list[Home]) -> Iterator[Patch]:
     stand_ins = {key: make(capture) for key, make in _watched().items()}
     generator = stand_ins[id(_GENERATOR)]
 
@@ -78,12 +100,10 @@ def state_queries(capture: Queried, survey: Survey) -> Iterator[Patch]:
             return functools.partial(_call, generator, value.__name__)
         return found
 
-    for holder, name, value in [*_homes(), *survey.once(_kept)]:
+    for holder, name, value in homes:
         other = stand_in(value)
         if other is not None:
             yield holder, name, other
-    yield backends.ContextProp, "__get__", _property_asked(capture)
-    yield backends.ContextProp, "__set__", _property_set(capture)
 
 
 # --- what is watched ---
@@ -158,14 +178,24 @@ def _kept(survey: Survey) -> Iterator[Home]:
     for surveyed in survey:
         if not surveyed.is_leaf:
             members = vars(surveyed.module)
-            yield from _among(members, members)
+            yield from _within(members, members)
     bases = {base for each in survey if not each.is_leaf for base in type(each.module).__mro__}
     for cls in bases:
         if not cls.__module__.startswith(("torch.", "builtins")):
             yield from _inside(cls)
+    of_model = len(survey.code_globals)
+    for place, scope in enumerate(survey.once(_scopes)):
+        if place < of_model:
+            yield from _in_scope(scope)
+        else:
+            yield from _in_module(scope.get("__name__", ""), len(sys.modules))
+
+
+def _scopes(survey: Survey) -> Iterator[dict[str, Any]]:
+    """The globals of the model's own code, and those of the modules that these name."""
     named: set[str] = set()
     for scope in survey.code_globals:
-        yield from _in_scope(scope)
+        yield scope
         named |= {
             value.__name__
             if type(value) is ModuleType
@@ -174,8 +204,9 @@ def _kept(survey: Survey) -> Iterator[Home]:
         }
     of_model = {scope.get("__name__") for scope in survey.code_globals}
     for name in sorted(named - of_model):
-        if name.partition(".")[0] not in _WITHOUT:
-            yield from _in_module(name, len(sys.modules))
+        members = getattr(sys.modules.get(name), "__dict__", None)
+        if name.partition(".")[0] not in _WITHOUT and isinstance(members, dict):
+            yield members
 
 
 @functools.lru_cache(maxsize=1024)
@@ -187,12 +218,28 @@ def _in_module(name: str, _modules: int) -> list[Home]:
 def _in_scope(scope: dict[str, Any]) -> Iterator[Home]:
     """The places of watched objects in a module, its functions and its classes."""
     home = scope.get("__name__")
-    yield from _among(scope, scope)
+    yield from _within(scope, scope)
     for value in list(scope.values()):
-        if type(value) is dict:
-            yield from _among(value, value)
-        elif type(value) is FunctionType or (isinstance(value, type) and value.__module__ == home):
+        if type(value) is FunctionType or (isinstance(value, type) and value.__module__ == home):
             yield from _inside(value)
+
+
+def _within(holder: Any, members: dict[Any, Any], depth: int = 3) -> Iterator[Home]:
+    """Where they are kept by names, or by what these stand for."""
+    yield from _among(holder, members)
+    for name, value in list(members.items()) if depth else ():
+        kind = type(value)
+        if kind is dict:
+            yield from _within(value, value, depth - 1)
+        elif kind is list and len(value) < _LONG:
+            yield from _within(value, dict(enumerate(value)), depth - 1)
+        elif kind is tuple and any(map(_is_kept, value[:_LONG])):
+            yield holder, name, value
+        elif kind is SimpleNamespace or is_followed(kind.__module__):
+            inside = members_of(value)
+            # Modules of the model are looked into one by one.
+            if inside and "_modules" not in inside:
+                yield from _within(inside, inside, depth - 1)
 
 
 def _inside(code: Any) -> list[Home]:
@@ -206,6 +253,8 @@ def _inside(code: Any) -> list[Home]:
     return found
 
 
+# Longer lists are of data.
+_LONG = 1000
 # Functions and classes that have kept none: nearly all.
 _clean: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -223,8 +272,10 @@ def _searched_inside(code: Any) -> Iterator[Home]:
                 yield from _among(cell, {"cell_contents": cell.cell_contents})
         for name in ("__defaults__", "__kwdefaults__"):
             kept = getattr(code, name)
-            if kept and any(map(_is_kept, kept.values() if type(kept) is dict else kept)):
+            given: dict[Any, Any] = kept if type(kept) is dict else dict(enumerate(kept or ()))
+            if any(map(_is_kept, given.values())):
                 yield code, name, kept
+            yield from itertools.islice(_within(None, given), len(_among(None, given)), None)
 
 
 # --- what is noted ---

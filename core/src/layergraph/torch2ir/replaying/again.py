@@ -18,6 +18,7 @@ from layergraph.torch2ir.calls import (
     values_in,
 )
 from layergraph.torch2ir.capture import changes_its_first_argument
+from layergraph.torch2ir.leaves import is_as_found
 from layergraph.torch2ir.replaying.alike import (
     are_alike,
     form,
@@ -33,7 +34,7 @@ from layergraph.torch2ir.replaying.kinds import Kinds, kind_of
 from layergraph.torch2ir.running.arguments import tensors_in
 from layergraph.torch2ir.running.outputs import opened
 from layergraph.torch2ir.running.questions import NUMBERS
-from layergraph.torch2ir.running.run import CHANGING, Running, is_as_found
+from layergraph.torch2ir.running.run import CHANGING, Running
 from layergraph.torch2ir.survey import Surveyed
 from layergraph.torch2ir.undo import raise_interrupt
 

@@ -1,7 +1,7 @@
 """Records which variables of the environment a model's code reads.
 
 A switch becomes a guard: the rebuilt model checks that it is as it was. A number would be a
-constant of the graph, so that it is refused.
+constant of the graph, so that it is refused; so is a change, or a look at all there is.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Protocol
 
+from layergraph.errors import CaptureError
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.reach import is_followed
 
@@ -65,9 +66,9 @@ def environment(capture: Notes) -> Iterator[Patch]:
         except KeyError:
             value = None
         # Torch and Python's own library ask for their settings.
-        asks = capture.is_recording() and isinstance(name, str) and _asks_for_model()
-        if asks:
-            capture.environment(str(name), value)
+        asks = capture.is_recording() and _asks_for_model()
+        if asks and isinstance(name, str | bytes):
+            capture.environment(os.fsdecode(name), None if value is None else os.fsdecode(value))
         given = default if value is None else value
         if asks and isinstance(given, str):
             given = EnvironmentText(given)
@@ -84,13 +85,39 @@ def environment(capture: Notes) -> Iterator[Patch]:
 
     yield os._Environ, "__getitem__", getitem
     yield os._Environ, "get", get
+    for name, reason in _REFUSED.items():
+        yield os._Environ, name, _refused(capture, vars(os._Environ)[name], reason)
 
+
+def _refused(capture: Notes, original: Callable[..., Any], reason: str) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(*args: Any) -> Any:
+        if capture.is_recording() and _asks_for_model(2):
+            capture.refuse(reason)
+            raise CaptureError(reason)
+        return original(*args)
+
+    return call
+
+
+_CHANGE = "a change of the environment, which a graph does not make"
+_ALL = "a look at the whole environment; ask for the variables that matter"
+_REFUSED = {"__setitem__": _CHANGE, "__delitem__": _CHANGE, "__iter__": _ALL, "__len__": _ALL}
 
 _ABSENT = object()
 
 
-def _asks_for_model() -> bool:
-    frame: FrameType | None = sys._getframe(3)
-    while frame is not None and frame.f_globals.get("__name__") in ("os", "collections.abc"):
+def _asks_for_model(depth: int = 3) -> bool:
+    frame: FrameType | None = sys._getframe(depth)
+    while frame is not None and _passes_on(frame):
         frame = frame.f_back
     return frame is not None and is_followed(frame.f_globals.get("__name__"))
+
+
+def _passes_on(frame: FrameType) -> bool:
+    name = frame.f_globals.get("__name__", "")
+    # What stands for ``len``, say, is ours.
+    return name in ("os", "collections.abc", "posixpath") or name.startswith(_OURS)
+
+
+_OURS = __name__.partition(".")[0]

@@ -82,7 +82,9 @@ def questions(capture: Answers) -> dict[Any, Question]:
         torch._assert: asked.claim,
         tensor.grad_fn.__get__: asked.gradients,
         tensor.is_leaf.__get__: asked.gradients,
-        tensor.is_meta.__get__: asked.is_meta,
+        tensor.is_meta.__get__: partial(asked.kind, "torch.Tensor.is_meta"),
+        tensor.is_inference: partial(asked.kind, "torch.Tensor.is_inference"),
+        torch.is_inference: partial(asked.kind, "torch.Tensor.is_inference"),
         tensor.__format__: asked.text,
     }
     table |= dict.fromkeys((tensor.item, tensor.__int__, tensor.__float__), asked.number)
@@ -131,7 +133,7 @@ NUMBERS: frozenset[Any] = frozenset(
 
 # What is the same for all that a graph works on, or has to be free to change: where tensors are.
 _UNASKED = (
-    "__repr__ _version get_device is_cpu is_cuda is_inference is_ipu is_mkldnn is_mps "
+    "__repr__ _version get_device is_cpu is_cuda is_ipu is_mkldnn is_mps "
     "is_mtia is_nested is_quantized is_sparse is_sparse_csr is_vulkan is_xpu layout"
 ).split()
 
@@ -225,10 +227,10 @@ class _Questions:
         )
         return self._answer(func, args, kwargs)
 
-    def is_meta(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Whether there are numbers at all."""
+    def kind(self, target: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """Whether there are numbers at all, or whether gradients can ever be computed."""
         answer = self._answer(func, args, kwargs)
-        self._capture.decided("torch.Tensor.is_meta", (self._known(args[0]),), answer)
+        self._capture.decided(target, (self._known(args[0]),), answer)
         return answer
 
     def text(self, func: Any, args: Any, kwargs: Any) -> Any:

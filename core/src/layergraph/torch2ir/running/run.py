@@ -32,8 +32,9 @@ from layergraph.torch2ir.capture import (
     open_code,
     unnamed,
 )
-from layergraph.torch2ir.changes import are_one, are_the_same
+from layergraph.torch2ir.changes import are_one
 from layergraph.torch2ir.global_state import may_draw, may_layer_draw
+from layergraph.torch2ir.leaves import is_changed, is_untouched, note_leaves, note_left
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.running.arguments import Arguments, Part, element, tensors_in
 from layergraph.torch2ir.running.constants import Constants
@@ -116,10 +117,7 @@ class Running(Capture):
         self._assumed: dict[Scope, set[Any]] = {}
         self._regions: dict[int, tuple[object, Value]] = {}
         self._changes_in_place = False
-        for each in survey:
-            if each.is_leaf:
-                each.as_found = each.as_found or _noted(_members(each))
-        self.trains = {each: each.module.training for each in survey}
+        self.trains = note_leaves(survey)
         self._questions = questions(self)
         self._math = MathPatches(self)
 
@@ -185,9 +183,8 @@ class Running(Capture):
         """See :class:`Capture`."""
         # What is asked here of tensors, the model does not ask.
         with torch._C.DisableTorchFunction(), _without_dispatch(with_wrappers=False):
-            trains = vars(surveyed.module)["training"]
             self.compare_state()
-            if trains != self.trains[surveyed] or not is_as_found(surveyed):
+            if is_changed(surveyed, self.trains):
                 self.refuse(f"a change of {surveyed.path!r} that lasts for a call")
             lowered, named = self.lower(args), self.lower(kwargs) if kwargs else {}
             before = _versions(args, kwargs)
@@ -197,8 +194,8 @@ class Running(Capture):
         with torch._C.DisableTorchFunction():
             if may_layer_draw(type(surveyed.module)):
                 self.state.drew()
-            if not _is_untouched(surveyed):
-                self.unrecorded(_note, (surveyed,), {})
+            if not is_untouched(surveyed):
+                self.unrecorded(note_left, (surveyed,), {})
             value = self.recorder.call("module", surveyed.path, lowered, named)
             return self._bound(result, value, before)
 
@@ -917,56 +914,6 @@ def _renorms(module: nn.Module) -> bool:
     # Asking a module for what it does not have takes it long.
     said = vars(module).get("max_norm", getattr(type(module), "max_norm", None))
     return said is not None
-
-
-def is_as_found(surveyed: Surveyed) -> bool:
-    """Whether nobody else has changed what makes a leaf behave as it does, but for its mode."""
-    if _is_untouched(surveyed):
-        return True
-    now = _members(surveyed)
-    return are_one(now, surveyed.as_found) or are_one(now, surveyed.as_left)
-
-
-def _is_untouched(surveyed: Surveyed) -> bool:
-    """Whether a leaf holds the very objects that it held when it was found: nearly all do."""
-    return all(map(are_the_same, _members(surveyed), surveyed.as_found))
-
-
-def _note(surveyed: Surveyed) -> None:
-    """See what a leaf has noted down in its attributes, in a call of its own.
-
-    That is its own affair, as long as its handler says the same of it: what is rebuilt notes it
-    down as well.
-    """
-    now, before = _members(surveyed), surveyed.as_found
-    if are_one(now, before):
-        return
-    if are_one(_registered(now), _registered(before)) and surveyed.is_still_answered():
-        surveyed.as_left = _noted(now)
-
-
-def _noted(members: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
-    return tuple([each.copy() for each in members])
-
-
-def _registered(members: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Of what makes a leaf behave as it does, what is no plain attribute."""
-    step = len(_REGISTERED) + 1
-    return tuple(each for place, each in enumerate(members) if place % step)
-
-
-def _members(surveyed: Surveyed) -> tuple[dict[str, Any], ...]:
-    """What makes a leaf behave as it does, but for its mode."""
-    found: list[dict[str, Any]] = []
-    for each in surveyed.inside:
-        members = vars(each)
-        found += [members | _ANY_MODE, *_registries(members)]
-    return tuple(found)
-
-
-_ANY_MODE = {"training": None}
-_REGISTERED = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
-_registries = operator.itemgetter(*_REGISTERED)
 
 
 def _alike(ones: Any, others: Any) -> bool:

@@ -212,6 +212,8 @@ def _exit_autocast(capture: Records) -> Callable[..., Any]:
         try:
             if entered and capture.is_recording():
                 capture.region("layergraph.exit_autocast", entered.pop())
+            if not entered:
+                vars(region).pop("_layergraph_regions", None)
         finally:
             leave(region, *args)
             capture.state.refresh()

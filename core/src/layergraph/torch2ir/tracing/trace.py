@@ -20,6 +20,7 @@ from layergraph.operations import OPERATIONS, computes
 from layergraph.symbols import UnknownValueError, lower_plain
 from layergraph.torch2ir.calls import Parameter, StateRead, Trace
 from layergraph.torch2ir.capture import Capture, open_code, unnamed
+from layergraph.torch2ir.leaves import is_changed, note_leaves
 from layergraph.torch2ir.patches import Patch
 from layergraph.torch2ir.running.keep import without_draws
 from layergraph.torch2ir.survey import Surveyed
@@ -75,6 +76,7 @@ class Tracing(Capture, TracerBase):
         super().__init__(*known)
         # What stands in the places of torch's functions for a while, and these.
         self._replaced: dict[object, Callable[..., Any]] = {}
+        self._trains = note_leaves(self.survey)
 
     # --- running ---
 
@@ -176,6 +178,8 @@ class Tracing(Capture, TracerBase):
     ) -> object:
         """See :class:`Capture`."""
         self.compare_state()
+        if is_changed(surveyed, self._trains):
+            self.refuse(f"a change of {surveyed.path!r} that lasts for a call")
         value = self.recorder.call("module", surveyed.path, self.lower(args), self.lower(kwargs))
         self.state.drew()
         return Proxy(value, self)
