@@ -148,7 +148,6 @@ class Running(Capture):
     def _watching(self) -> Iterator[None]:
         with (
             without_draws(),
-            undoing(self._kept.put_back),
             self._kept,
             # What is above them is taken off, too: leaving them in order would fail.
             undoing(Modes().put_back),
