@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from layergraph.convert import to_ir, to_torch
 from layergraph.errors import ArgumentError, AssumptionError, first_line
 from layergraph.ir import Ir
-from layergraph.tensors import is_plain, unsuitable
+from layergraph.tensors import extent, is_plain, unsuitable
 from layergraph.torch2ir.running.questions import Values
 from layergraph.verifying.comparison import DifferenceError, compare, some
 from layergraph.verifying.inputs import Inputs, copied, drawn, tensors_of
@@ -381,7 +381,7 @@ _OF_TENSORS: dict[str, Callable[[torch.Tensor], object]] = {
 def _compare_places(was: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> None:
     """Whether tensors begin where kernels expect them: elsewhere, some round otherwise."""
     for key, tensor in now.items():
-        begins = [each.data_ptr() % 64 for each in (was[key], tensor) if not each.is_sparse]
+        begins = [place[1] % 64 for each in (was[key], tensor) if (place := extent(each))]
         if tensor.device.type == "cpu" and begins[:1] == [0] and any(begins):
             raise DifferenceError(f"{key} lies at an address that is no multiple of 64")
 

@@ -10,11 +10,11 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layergraph.errors import CaptureError
+from layergraph.tensors import lie_alike
 from layergraph.torch2ir.changes import are_one, are_the_same, fill
 
 Modes = dict[str, bool | None]
@@ -81,7 +81,7 @@ def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.M
             list(chain.from_iterable(members)) == keys
             and all(map(operator.is_, chain.from_iterable(map(dict.values, members)), values))
             and [each.requires_grad for each in parameters] == wants
-            and all(map(torch.Tensor.is_set_to, parameters, data))
+            and all(map(lie_alike, parameters, data))
         )
 
     try:

@@ -202,11 +202,19 @@ class Running(Capture):
             return self._bound(result, value, before)
 
     def _tried(
-        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        problem: str = "",
     ) -> Any:
         try:
             return self.unrecorded(function, args, kwargs)
         except Exception as error:
+            if problem:
+                # It may be why the function fails.
+                self.refuse(problem)
             self.failed(name, error)
             raise
 
@@ -534,7 +542,7 @@ class Running(Capture):
         before = _versions(args, kwargs)
         if changes_its_first_argument(name) or name in _SHARING or kwargs.keys() & CHANGING:
             self._kept.save(*args, *kwargs.values())
-        result = self._tried(name, func, args, kwargs)
+        result = self._tried(name, func, args, kwargs, problem)
         if result is NotImplemented:
             # Python asks the other operand then: the types decide, and not the tensors.
             return result
