@@ -212,7 +212,7 @@ class Running(Capture):
         try:
             return self.unrecorded(function, args, kwargs)
         except Exception as error:
-            if problem:
+            if problem and not isinstance(error, CaptureError):
                 # It may be why the function fails.
                 self.refuse(problem)
             self.failed(name, error)
