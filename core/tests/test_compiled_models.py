@@ -59,7 +59,7 @@ def test_a_compiled_model_comes_back(compiled, around, called_before, args):
 @pytest.mark.parametrize("compiled", [in_place, wrapped])
 def test_a_compiled_model_is_verified(compiled):
     report = lg.verify(compiled(Small()), (X,), {"scale": 3.0})
-    assert report.ok, report
+    assert report.ok, str(report)
     assert not [each for each in report.checks if each.status == "skipped"]
 
 
@@ -84,3 +84,32 @@ def test_a_compiled_function_is_captured_as_written():
     rebuilt = lg.to_torch(lg.to_ir(model, (X,)))
     assert torch.equal(rebuilt(X), model(X))
     assert "mul" in rebuilt.code
+
+
+class Doubles(nn.Module):
+    """Asks for its mode, which the wrapper that compiles it does not have itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.lin(x) * 2 if self.training else self.lin(x)
+
+
+@pytest.mark.parametrize("is_called", [False, True], ids=["new", "called before"])
+def test_a_compiled_model_that_asks_for_its_mode(is_called):
+    x = torch.randn(2, 4)
+    model = torch.compile(Doubles(), backend="eager")
+    if is_called:
+        model(x)
+    rebuilt = lg.to_torch(lg.to_ir(model, (x,)), model.state_dict())
+    for training in (True, False):
+        assert torch.equal(rebuilt.train(training)(x), model.train(training)(x))
+    assert lg.verify(model, (x,)).ok
+
+
+def test_within_a_transform_of_torch_func():
+    model = Doubles()
+    with pytest.raises(lg.errors.CaptureError, match=r"torch\.func"):
+        torch.vmap(lambda x: lg.to_ir(model, (x,)) and x)(torch.randn(3, 4))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import random
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from torch import nn
 from torch.utils import _python_dispatch as dispatch
 
 import layergraph as lg
+from layergraph.torch2ir.interruptible import in_thread
 
 X = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
 
@@ -142,21 +145,62 @@ def test_an_interrupt_at_any_line(args):
     assert convert() == expected
 
 
-def test_an_interrupt_while_another_thread_captures(monkeypatch):
+class Stops(nn.Module):
+    """Has the main thread interrupted in the middle of a call, as often as it is told."""
+
+    times = 0
+
+    def forward(self, x):
+        while Stops.times:
+            Stops.times -= 1
+            _thread.interrupt_main()
+            for _ in range(1000):
+                x = x + 0
+        return x
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_while_another_thread_captures(times):
     model = Deep()
-    lg.to_ir(model, (X,))
+    model.stops = Stops()
+    model.inner = nn.Sequential(model.stops, model.inner)
+    expected = lg.to_ir(model, (X,))
     process, members = _process(), _of(model)
-    join = threading.Thread.join
-
-    def interrupted(thread, timeout=None):
-        monkeypatch.setattr(threading.Thread, "join", join)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    Stops.times = times
     with pytest.raises(KeyboardInterrupt):
         lg.to_ir(model, (X,))
+    Stops.times = 0
     assert _process() == process
     assert _of(model) == members
+    assert lg.to_ir(model, (X,)) == expected
+
+
+@pytest.mark.parametrize("line", range(1, 40, 3))
+def test_an_interrupt_while_another_thread_is_started(line):
+    begun = []
+
+    def interrupted():
+        return in_thread(lambda: begun.append(1))
+
+    was_interrupted, _ = _interrupted(interrupted, line)
+    count = len(begun)
+    time.sleep(0.01)
+    assert len(begun) == count, "the thread goes on after the call"
+    assert was_interrupted or begun
+
+
+@pytest.mark.parametrize("region", [torch.no_grad, lambda: torch.autocast("cpu")])
+def test_a_deep_model_runs_in_the_regions_around_the_call(region):
+    class Asks(nn.Module):
+        def forward(self, x):
+            is_usual = torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+            return x - 1 if is_usual else x * 2
+
+    model = nn.Sequential(Asks())
+    for _ in range(60):
+        model = nn.Sequential(model)
+    with region():
+        assert "mul" in str(lg.to_ir(model, (X,)))
 
 
 def test_what_fails_to_be_undone_does_not_keep_the_rest():

@@ -358,3 +358,43 @@ def test_a_list_of_them_that_nothing_reads_does_no_harm():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             lg.to_ir(model, (X,))
+
+
+def _freed(*shape):
+    tensor = torch.randn(*shape)
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
+def test_tensors_whose_memory_was_freed():
+    # A kernel that reads one of them kills the process.
+    class Adds(nn.Module):
+        def __init__(self, *, is_buffer):
+            super().__init__()
+            if is_buffer:
+                self.register_buffer("scale", _freed(4))
+            else:
+                self.scale = _freed(4)
+
+        def forward(self, x):
+            return x + 1 if x.dim() < 3 else x + self.scale
+
+    model = Adds(is_buffer=True)
+    with pytest.raises(CaptureError, match=r"'scale' has 0 bytes"):
+        lg.to_ir(model, (X,))
+    assert "'scale' has 0 bytes" in str(lg.preflight(model, (X,)))
+    report = lg.verify(model, (X,))
+    assert not report.ok
+    assert "0 bytes" in str(report)
+    assert "0 bytes" in str(lg.verify(nn.ReLU(), (_freed(3, 4),)))
+    ir = lg.to_ir(nn.Linear(4, 4))
+    with pytest.raises(StateError, match=r"'bias' has 0 bytes"):
+        lg.to_torch(ir, nn.Linear(4, 4).state_dict() | {"bias": _freed(4)})
+    lg.to_ir(Adds(is_buffer=False), (X,))
+
+
+def test_verify_says_that_parameters_are_not_made_yet():
+    assert "has no shape yet" in str(lg.verify(nn.Sequential(nn.LazyLinear(3)), (X,)))
+    model = nn.Sequential(nn.ReLU())
+    model.register_buffer("later", nn.UninitializedBuffer())
+    assert "'later' has no shape yet" in str(lg.verify(model, (X,)))

@@ -352,10 +352,11 @@ def _by_name() -> dict[str, Target]:
                 table[f"{namespace.__name__}.{name}"] = Target("call_function", member)
     for name in (*FACTORIES, *_UNLISTED, *_STATE):
         table[f"torch.{name}"] = Target("call_function", getattr(torch, name))
-    for name, function in _CHECKED.items():
-        table[f"torch.{name}"] = Target("call_function", function)
-    for name in _SPARSE:
-        table[f"torch.sparse.{name}"] = Target("call_function", getattr(torch.sparse, name))
+    table |= {f"torch.{name}": Target("call_function", each) for name, each in _CHECKED.items()}
+    table |= {
+        f"torch.sparse.{name}": Target("call_function", getattr(torch.sparse, name))
+        for name in _SPARSE
+    }
     table |= {
         f"operator.{name}": Target("call_function", getattr(operator, name)) for name in _OPERATORS
     }

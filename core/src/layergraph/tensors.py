@@ -67,7 +67,28 @@ def unsuitable(tensor: torch.Tensor) -> str | None:
         The rest of a sentence that begins with the name of the tensor; None for a dense tensor,
         also of a class that is derived from torch.Tensor and keeps its numbers like that.
     """
-    return None if is_plain(tensor) else _reason(tensor)
+    if not is_plain(tensor):
+        return _reason(tensor)
+    return _missing_memory(tensor)
+
+
+@_directly
+def _missing_memory(tensor: torch.Tensor) -> str | None:
+    """Why a plain tensor cannot be read: what splits models over devices frees their memory."""
+    there = tensor.untyped_storage().nbytes()
+    # Mostly a tensor is not larger than its memory; one that repeats its numbers may be.
+    if there and tensor.is_contiguous() and not tensor.storage_offset() and tensor.nbytes <= there:
+        return None
+    if not tensor.numel():
+        return None
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    last = tensor.storage_offset() + sum((n - 1) * step for n, step in steps) + 1
+    if last * tensor.element_size() <= there:
+        return None
+    return (
+        f"has {there} bytes of memory, fewer than its shape {tuple(tensor.shape)} needs: they were "
+        "freed; gather the model's parameters before"
+    )
 
 
 @_directly
@@ -154,13 +175,6 @@ def start_of_storage(tensor: torch.Tensor) -> int:
 def fills_its_storage(tensor: torch.Tensor) -> bool:
     """Return whether nothing else than the tensor can lie in its memory."""
     return is_plain(tensor) and tensor.nbytes == tensor.untyped_storage().nbytes()
-
-
-@_directly
-def address(tensor: torch.Tensor) -> int:
-    """The address of the first number of a plain tensor; zero for a tensor without any."""
-    has_numbers = is_plain(tensor) and not tensor.is_meta and tensor.numel()
-    return tensor.data_ptr() if has_numbers else 0
 
 
 @_directly

@@ -18,7 +18,7 @@ from torch import nn
 from layergraph.convert import to_ir, to_torch
 from layergraph.errors import ArgumentError, AssumptionError, first_line
 from layergraph.ir import Ir
-from layergraph.tensors import address, unsuitable
+from layergraph.tensors import extent, is_plain, unsuitable
 from layergraph.torch2ir.running.questions import Values
 from layergraph.verifying.comparison import DifferenceError, compare, some
 from layergraph.verifying.inputs import Inputs, changed, copied, drawn, tensors_of
@@ -111,7 +111,9 @@ def verify(
             wanted = wanted if name == "args" else "a dict of the named arguments"
             raise ArgumentError(f"{name} is a {type(given).__name__}; give {wanted}")
     inputs = None if args is None and kwargs is None else (tuple(args or ()), dict(kwargs or {}))
-    state = model.state_dict() if isinstance(model, nn.Module) else {}
+    # Not the state dict: to make one is up to the model, and may fail.
+    is_module = isinstance(model, nn.Module)
+    state = [*model.parameters(), *model.buffers()] if is_module else []
     devices = {each.device.index for each in tensors_of([inputs, state]) if each.is_cuda}
     with torch.random.fork_rng(sorted(devices)), restored():
         return _Verification(model, inputs, values, devices).run()
@@ -173,6 +175,10 @@ class _Verification:
             reason = unsuitable(tensor)
             if reason is not None:
                 raise DifferenceError(f"{key!r} {reason}")
+        for tensor in tensors_of(self._inputs):
+            reason = unsuitable(tensor) if is_plain(tensor) else None
+            if reason is not None:
+                raise DifferenceError(f"an input {reason}")
         # Nobody knows what a model does to itself when it is run.
         try:
             original = copy.deepcopy(self._model)
@@ -374,7 +380,7 @@ _OF_TENSORS: dict[str, Callable[[torch.Tensor], object]] = {
 def _compare_places(was: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> None:
     """Raise if a tensor begins where kernels do not expect it: there, some round otherwise."""
     for key, tensor in now.items():
-        begins = [address(each) % 64 for each in (was[key], tensor)]
+        begins = [place[1] % 64 for each in (was[key], tensor) if (place := extent(each))]
         if tensor.device.type == "cpu" and begins[:1] == [0] and any(begins):
             raise DifferenceError(f"{key} lies at an address that is no multiple of 64")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from layergraph.ir import FUNCTION
 from layergraph.ir2torch.converter import device_of
 from layergraph.ir2torch.load import Key
 from layergraph.ir2torch.skeleton import Skeleton
-from layergraph.tensors import address
+from layergraph.tensors import numbers_of
 
 
 def build(
@@ -170,7 +169,7 @@ def _tensor(part: Part, mapped: mmap.mmap, stored: Stored, alignment: int) -> to
     tensor = torch.empty(stored.shape, dtype=dtype, device="cpu")
     if stored.length:
         # Pages that are mapped to be copied would take memory twice.
-        part.read_into(stored, (ctypes.c_char * stored.length).from_address(address(tensor)))
+        part.read_into(stored, numbers_of(tensor)[0])
     return tensor
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from layergraph.errors import FileError, LayergraphError
 from layergraph.files.bounds import check_bounds
@@ -23,9 +23,6 @@ from layergraph.files.text import parse, whole
 from layergraph.files.values import decode_bytes
 from layergraph.files.versions import FORMAT, current
 from layergraph.ir import Ir, check
-
-if TYPE_CHECKING:
-    import ctypes
 
 VALUE_PREFIX = ".value."
 """How the names of tensors begin that are no weights: no key of a state dict begins with a dot."""
@@ -60,7 +57,7 @@ class Part:
                 raise shorter()
             return numbers
 
-    def read_into(self, stored: Stored, memory: ctypes.Array[ctypes.c_char]) -> None:
+    def read_into(self, stored: Stored, memory: memoryview) -> None:
         """Read the bytes of a tensor into memory that has room for just these.
 
         Raises:

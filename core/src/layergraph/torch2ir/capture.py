@@ -198,7 +198,6 @@ class Capture(ABC):
                 undoing(functools.partial(sys.settrace, sys.gettrace())),
                 Patcher(self._patches()) as self._patcher,
                 self._listening(),
-                undoing(self.outside.undo),
                 self.outside,
                 self.watching(),
             ):

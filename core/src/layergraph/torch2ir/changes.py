@@ -20,6 +20,7 @@ from layergraph.torch2ir.reach import Label, Place, Reach, Reached
 from layergraph.torch2ir.running.settled import settled
 from layergraph.torch2ir.snapshots import Keeper, keeper_of
 from layergraph.torch2ir.survey import Survey
+from layergraph.torch2ir.undo import undoing
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +143,10 @@ class Unchanged:
         self._before: list[tuple[Reached, Keeper, Any]] = []
         self._places: dict[int, list[int]] = {}
         self._is_as_it_was = False
+        self._undoing = undoing(self.undo)
 
     def __enter__(self) -> Self:
+        self._undoing.__enter__()
         _reach(self._survey).listen(self)
         return self
 
@@ -211,7 +214,7 @@ class Unchanged:
 
     def __exit__(self, *_: object) -> None:
         self._survey.reach.listeners.remove(self)
-        self.undo()
+        self._undoing.__exit__(None, None, None)
 
     def _changed(self, reached: Reached, now: Any, was: Any) -> list[Change]:
         name: object = None

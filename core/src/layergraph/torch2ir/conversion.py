@@ -131,6 +131,11 @@ def _converted(
 
 def _refuse_fakes() -> None:
     """Refuse to capture where a mode of torch makes other tensors of all that are computed."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        raise CaptureError(
+            "a transform of torch.func (vmap, grad …) is running, in which nothing is computed as "
+            "the model computes it; convert the model outside of it"
+        )
     for key in torch._C._TorchDispatchModeKey.__members__.values():
         mode = torch._C._get_dispatch_mode(key)
         if mode is not None:

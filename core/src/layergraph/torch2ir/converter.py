@@ -83,12 +83,16 @@ class Torch2Ir(Registry):
         # What captures is imported when it is first needed: making a converter is quick.
         from layergraph.torch2ir.capture import ONE_AT_A_TIME
         from layergraph.torch2ir.conversion import convert
+        from layergraph.torch2ir.running.kept_sizes import replace_kept_sizes
         from layergraph.torch2ir.undo import undone
 
         # Another capture of the same model may have changed its modes for a while.
         with ONE_AT_A_TIME:
             run = without_collection()(convert)
-            return undone(partial(run, self.hooks, model, args, kwargs, values, modes))
+            try:
+                return undone(partial(run, self.hooks, model, args, kwargs, values, modes))
+            finally:
+                replace_kept_sizes()
 
     def explain(self, subject: nn.Module | type[nn.Module]) -> Explanation:
         """Who answers for a module, in the order in which they are asked, and who declines and why.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from types import CellType, FunctionType, TracebackType
 from typing import Any, Self, TypeVar
 
-from layergraph.torch2ir.undo import undoing
+import torch
+
+from layergraph.torch2ir.global_state import put_back as put_back_settings
+from layergraph.torch2ir.global_state import snapshot
+from layergraph.torch2ir.interruptible import in_thread
+from layergraph.torch2ir.undo import Modes, undoing
 
 T = TypeVar("T")
 
@@ -105,16 +110,16 @@ def with_room_for(depth: int, function: Callable[[], T]) -> T:
     """
     if depth <= ORDINARY_DEPTH:
         return function()
-    outcome: list[tuple[bool, Any]] = []
-
-    def run() -> None:
-        try:
-            outcome.append((True, function()))
-        except BaseException as error:
-            outcome.append((False, error))
-
     limit, size = sys.getrecursionlimit(), threading.stack_size()
-    thread = threading.Thread(target=run, name="layergraph-capture")
+    modes, settings = Modes(), snapshot()
+    infers = torch.inference_mode if torch.is_inference_mode_enabled() else nullcontext
+
+    def run() -> T:
+        # Torch keeps these for each thread.
+        with infers():
+            put_back_settings(settings)
+            modes.put_back()
+            return function()
 
     def put_back() -> None:
         threading.stack_size(size)
@@ -123,22 +128,4 @@ def with_room_for(depth: int, function: Callable[[], T]) -> T:
     with undoing(put_back):
         threading.stack_size(max(8 * 2**20, depth * _BYTES_A_LEVEL))
         sys.setrecursionlimit(limit + depth * _FRAMES_A_LEVEL)
-        try:
-            thread.start()
-            thread.join()
-        except BaseException as error:
-            # It came to the thread that waits, and is meant for the one that works.
-            _raise_in(thread, type(error))
-            raise
-    succeeded, result = outcome[0]
-    if not succeeded:
-        raise result
-    return result  # type: ignore[no-any-return]
-
-
-def _raise_in(thread: threading.Thread, kind: type[BaseException]) -> None:
-    """Raise an error in a thread, and wait until it has ended."""
-    if thread.ident is not None:
-        identity = ctypes.c_ulong(thread.ident)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, ctypes.py_object(kind))
-        thread.join()
+        return in_thread(run)

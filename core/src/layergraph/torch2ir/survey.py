@@ -169,7 +169,7 @@ class Survey:
 def other_mode(survey: Survey) -> Iterator[None]:
     """For a while, every module of a model trains that does not, and the other way round."""
     modules = [vars(module) for each in survey for module in each.inside]
-    before = [(members, members["training"]) for members in modules]
+    before = [(members, members["training"]) for members in modules if "training" in members]
 
     def put_back() -> None:
         for members, training in before:

@@ -29,7 +29,7 @@ def transforms(is_here: Callable[[], bool]) -> Iterator[Patch]:
 
 @functools.cache
 def _entrances() -> list[tuple[ModuleType, str, str]]:
-    """The functions by which transforms begin, by the modules that look them up, as users know them."""
+    """The functions by which transforms begin, where torch looks them up, and their known names."""
     found = [
         (module, name, _KNOWN_AS[name.strip("_").partition("_")[0]])
         for module in (eager_transforms, vmap)

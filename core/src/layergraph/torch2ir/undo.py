@@ -8,6 +8,7 @@ undoes what is left over: twice, as the interrupt may come while it does so.
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,14 +23,21 @@ T = TypeVar("T")
 Undo = Callable[[], object]
 """Makes something what it was: to do that again does no harm."""
 
-_left_over: list[Undo] = []
+
+class _LeftOver(threading.local):
+    # What one thread changes, as its modes, another one cannot undo.
+    def __init__(self) -> None:
+        self.undos: list[Undo] = []
+
+
+_left_over = _LeftOver()
 
 
 @contextmanager
 def undoing(undo: Undo) -> Iterator[None]:
     """Undo something on leaving; what is changed is changed inside."""
-    depth = len(_left_over)
-    _left_over.append(undo)
+    depth = len(_left_over.undos)
+    _left_over.undos.append(undo)
     try:
         yield
     finally:
@@ -38,7 +46,7 @@ def undoing(undo: Undo) -> Iterator[None]:
 
 def undone(function: Callable[[], T]) -> T:
     """Call a function; undo what it has left over, and restore the stacks of torch's modes."""
-    depth, modes, collects = len(_left_over), Modes(), gc.isenabled()
+    depth, modes, collects = len(_left_over.undos), Modes(), gc.isenabled()
 
     def put_back() -> None:
         # First, as what is undone is not to be seen by them.
@@ -73,14 +81,15 @@ def raise_interrupt(error: BaseException) -> None:
 
 def _undo(depth: int) -> None:
     failed: Exception | None = None
-    while len(_left_over) > depth:
+    undos = _left_over.undos
+    while len(undos) > depth:
         try:
-            _left_over[-1]()
+            undos[-1]()
         except Exception as error:
             # The others can be undone all the same.
             failed = failed or error
         # Only now: an interrupt before would lose it.
-        _left_over.pop()
+        undos.pop()
     if failed is not None:
         raise failed
 

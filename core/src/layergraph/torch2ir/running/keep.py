@@ -13,7 +13,7 @@ import torch
 from torch.nn.modules import module as hooks
 
 from layergraph.errors import CaptureError
-from layergraph.tensors import Placement, is_plain, storage_of, version
+from layergraph.tensors import Placement, storage_of, unsuitable, version
 from layergraph.torch2ir.running.constants import Constants
 from layergraph.torch2ir.survey import Survey
 from layergraph.torch2ir.undo import undoing
@@ -40,6 +40,7 @@ class Kept:
         self._tensors: dict[int, tuple[str, torch.Tensor]] = {}
         self._places: dict[int, Placement] = {}
         self._versions: dict[int, int] = {}
+        self._undoing = undoing(self.put_back)
 
     def save(self, *tensors: object) -> None:
         """Keep the values of all tensors of the model that share memory with one of the given."""
@@ -59,12 +60,13 @@ class Kept:
             raise CaptureError(
                 "there are global module hooks, which a graph cannot hold; remove them"
             )
+        self._undoing.__enter__()
         self._by_memory: dict[int | None, list[int]] = {}
         for each in self._survey:
             for name, tensor, _ in each.tensors():
                 self._tensors.setdefault(id(tensor), (each.key(name), tensor))
         for tensor in self._constants:
-            if is_plain(tensor):
+            if unsuitable(tensor) is None:
                 self._tensors.setdefault(id(tensor), ("", tensor))
         for identity, (_, tensor) in self._tensors.items():
             self._by_memory.setdefault(storage_of(tensor), []).append(identity)
@@ -82,6 +84,7 @@ class Kept:
         moved, unseen = self.put_back()
         self._tensors.clear()
         self._places.clear()
+        self._undoing.__exit__(kind, error, trace)
         if error is None and moved is not None:
             raise CaptureError(
                 f"the model resizes {moved or 'a tensor that it has not registered'}, or gives it "

@@ -146,7 +146,6 @@ class Running(Capture):
     def _watching(self) -> Iterator[None]:
         with (
             without_draws(),
-            undoing(self._kept.put_back),
             self._kept,
             # Modes above them are taken off, too: leaving them in order would fail.
             undoing(Modes().put_back),
@@ -200,11 +199,19 @@ class Running(Capture):
             return self._bound(result, value, before)
 
     def _tried(
-        self, name: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        problem: str = "",
     ) -> Any:
         try:
             return self.unrecorded(function, args, kwargs)
         except Exception as error:
+            if problem and not isinstance(error, CaptureError):
+                # It may be why the function fails.
+                self.refuse(problem)
             self.failed(name, error)
             raise
 
@@ -532,12 +539,7 @@ class Running(Capture):
         before = _versions(args, kwargs)
         if changes_its_first_argument(name) or name in _SHARING or kwargs.keys() & CHANGING:
             self._kept.save(*args, *kwargs.values())
-        try:
-            result = self._tried(name, func, args, kwargs)
-        except Exception:
-            if problem:
-                self.refuse(problem)
-            raise
+        result = self._tried(name, func, args, kwargs, problem)
         if result is NotImplemented:
             # Python asks the other operand then: the types decide, and not the tensors.
             return result

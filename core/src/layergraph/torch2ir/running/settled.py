@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -28,25 +29,32 @@ def _settled(value: Any, seen: dict[int, Any]) -> Any:
     if id(value) in seen:
         return seen[id(value)]
     seen[id(value)] = value
+    seen[id(value)] = value = changed_inside(value, lambda each: _settled(each, seen))
+    return value
+
+
+def changed_inside(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A container with what becomes of each thing in it: itself, if it can be changed."""
+    kind = type(value)
     if issubclass(kind, tuple | frozenset):
-        seen[id(value)] = value = _made_again(value, kind, seen)
-    elif issubclass(kind, dict):
-        _settle_dict(value, seen)
+        return _made_again(value, kind, change)
+    if issubclass(kind, dict):
+        _change_dict(value, change)
     elif issubclass(kind, list | deque):
         base: Any = list if issubclass(kind, list) else deque
         for place, each in enumerate([*base.__iter__(value)]):
-            base.__setitem__(value, place, _settled(each, seen))
+            base.__setitem__(value, place, change(each))
     elif issubclass(kind, set):
-        items = [_settled(each, seen) for each in set.__iter__(value)]
+        items = [change(each) for each in set.__iter__(value)]
         set.clear(value)
         set.update(value, items)
     return value
 
 
-def _made_again(value: Any, kind: Any, seen: dict[int, Any]) -> Any:
+def _made_again(value: Any, kind: Any, change: Callable[[Any], Any]) -> Any:
     base = tuple if issubclass(kind, tuple) else frozenset
     items = [*base.__iter__(value)]
-    inside = [_settled(each, seen) for each in items]
+    inside = [change(each) for each in items]
     if all(one is other for one, other in zip(items, inside, strict=True)):
         return value
     if kind is torch.Size:
@@ -56,10 +64,10 @@ def _made_again(value: Any, kind: Any, seen: dict[int, Any]) -> Any:
     return made
 
 
-def _settle_dict(value: Any, seen: dict[int, Any]) -> None:
+def _change_dict(value: Any, change: Callable[[Any], Any]) -> None:
     base: Any = OrderedDict if isinstance(value, OrderedDict) else dict
     items = [(key, each) for key, each in base.items(value)]
-    inside = [(_settled(key, seen), _settled(each, seen)) for key, each in items]
+    inside = [(change(key), change(each)) for key, each in items]
     if any(key is not old for (key, _), (old, _) in zip(inside, items, strict=True)):
         base.clear(value)
     for (key, each), (_, old) in zip(inside, items, strict=True):

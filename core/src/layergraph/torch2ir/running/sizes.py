@@ -89,8 +89,8 @@ class Traced:
         number = self.lose()
         return type(number), (number,)
 
-    def __deepcopy__(self, _memo: object) -> Traced:
-        return self
+    def __deepcopy__(self, _memo: object) -> Any:
+        return self.value if self.witness.is_over else self
 
     @property
     def real(self) -> Traced:
@@ -162,7 +162,7 @@ class Text(str):
         return text
 
     def _lost(self) -> str:
-        return str(self.number.lose())
+        return str(lost(self.number))
 
     def __hash__(self) -> int:
         return hash(self._lost())
@@ -360,6 +360,25 @@ NUMBERS = frozenset({TracedInt, TracedFloat, _OverInt, _OverFloat})
 _become: Any = object.__dict__["__class__"]
 
 
+class _NoWitness:
+    """Takes the place of a capture that is over, so that nobody who keeps a size keeps that."""
+
+    is_over = True
+
+    def __init__(self) -> None:
+        self.born: list[weakref.ref[Traced]] = []
+
+    def is_recording(self) -> bool:
+        """No."""
+        return False
+
+    def assume(self, origin: Origin, result: object) -> None:
+        """Take no note."""
+
+
+_NO_WITNESS = _NoWitness()
+
+
 def end(born: Iterable[weakref.ref[Traced]]) -> None:
     """End a capture for its numbers: who still has them may compute with tensors.
 
@@ -368,7 +387,15 @@ def end(born: Iterable[weakref.ref[Traced]]) -> None:
     for each in born:
         number = each()
         if number is not None:
+            number.origin, number.witness = (), _NO_WITNESS
             _become.__set__(number, _OverInt if type(number) is TracedInt else _OverFloat)
+            _NO_WITNESS.born.append(each)
+
+
+def take_ended() -> list[Traced]:
+    """The numbers that are still kept somewhere, of the captures that ended since the last call."""
+    born, _NO_WITNESS.born = _NO_WITNESS.born, []
+    return [number for each in born if (number := each()) is not None]
 
 
 def traced(value: Any, origin: Origin, witness: Witness) -> Any:
