@@ -30,9 +30,9 @@ _EXCEPTIONS = frozenset(
     "_is_any_true _local_scalar_dense _log_softmax _pack_padded_sequence _pad_circular "
     "_pad_enum _pdist_forward _prelu_kernel _safe_softmax _scaled_grouped_mm _scaled_mm "
     "_scaled_dot_product_attention_math _shape_as_tensor _softmax _stack _to_copy _trilinear "
-    "_unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d "
-    "_upsample_nearest_exact3d _assert unsafe_chunk "
-    "unsafe_split unsafe_split_with_sizes double is_sparse is_sparse_csr is_nested is_mkldnn "
+    "_unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact1d "
+    "_upsample_nearest_exact2d _upsample_nearest_exact3d _assert unsafe_chunk unsafe_split "
+    "unsafe_split_with_sizes double is_sparse is_sparse_csr is_nested is_mkldnn "
     "is_quantized is_mps sparse_dim sparse_mask to_mkldnn to_sparse".split()
 )
 
