@@ -162,3 +162,18 @@ def _starred(x):
 def test_how_many_parts_there_are_is_not_guessed(function):
     with pytest.raises(CaptureError, match="how often is only told by inputs"):
         lg.to_ir(Function(function))
+
+
+def test_a_rebuilt_model_is_traced_with_its_guards():
+    model = Unpacks()
+    again = lg.to_torch(lg.to_ir(lg.to_torch(lg.to_ir(model))))
+    x = torch.randn(2, 4)
+    assert torch.equal(again(x), model(x))
+    with pytest.raises(AssumptionError, match="2 parts"):
+        again(torch.randn(3, 4))
+
+
+class Unpacks(nn.Module):
+    def forward(self, x):
+        first, second = x.unbind(0)
+        return first - second

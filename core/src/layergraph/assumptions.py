@@ -6,6 +6,7 @@ import os
 from collections.abc import Sized
 
 import torch
+from torch.overrides import handle_torch_function
 
 from layergraph.errors import AssumptionError
 from layergraph.symbols import UnknownValueError, lower_plain
@@ -106,6 +107,10 @@ def assume_length(value: Sized, expected: int, where: str) -> None:
     Raises:
         AssumptionError: there are more or fewer.
     """
+    if hasattr(type(value), "__torch_function__") and not isinstance(value, torch.Tensor):
+        # It stands for a value, as where a rebuilt model is traced: who traces records the guard.
+        handle_torch_function(assume_length, (value,), value, expected, where)
+        return
     if len(value) != expected:
         raise AssumptionError(
             f"what is taken apart in {where} had {expected} parts when this model was captured, "
