@@ -743,7 +743,7 @@ REFUSED = {
     Counts: "assigns self.calls",
     AssignsBuffer: "mean",
     ChangesConstant: "register_buffer",
-    ChangesLeaf: "assigns self.p",
+    ChangesLeaf: "assigns self.p|a change of .drop. that lasts",
     AnyNumber: "any number of inputs",
     Scripted: "ScriptModule",
     NoGrad: "region without gradients",

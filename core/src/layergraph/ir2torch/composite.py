@@ -81,6 +81,8 @@ class Holder(nn.Module):
     """
 
     _uncast = frozenset[str]()
+    # The methods whose effect an IR of this module holds.
+    _held_by_ir = frozenset({"_apply"})
     _kept_modes = cast("Mapping[str, bool | None]", MappingProxyType({}))
 
     def train(self, mode: bool = True) -> Holder:

@@ -18,7 +18,7 @@ from layergraph.tensors import lie_alike
 from layergraph.torch2ir.lines import line
 from layergraph.torch2ir.reach import Label, Place, Reach, Reached
 from layergraph.torch2ir.running.settled import settled
-from layergraph.torch2ir.snapshots import Keeper, keeper_of
+from layergraph.torch2ir.snapshots import Empty, Keeper, keeper_of
 from layergraph.torch2ir.survey import Survey
 from layergraph.torch2ir.undo import undoing
 
@@ -141,7 +141,7 @@ class Unchanged:
         self._survey = survey
         self.changes: list[Change] = []
         self._before: list[tuple[Reached, Keeper, Any]] = []
-        self._places: dict[int, list[int]] = {}
+        self._places: dict[int, tuple[int, ...]] = {}
         self._is_as_it_was = False
         self._undoing = undoing(self.undo)
 
@@ -154,7 +154,8 @@ class Unchanged:
         """See :class:`reach.Listener`."""
         keeper = keeper_of(type(reached.state))
         if keeper is not None:
-            self._places.setdefault(id(reached.state), []).append(len(self._before))
+            places = self._places.get(id(reached.state), ())
+            self._places[id(reached.state)] = (*places, len(self._before))
             self._before.append((reached, keeper, keeper.read(reached.state)))
 
     def entered(self, members: dict[str, Any]) -> None:
@@ -218,7 +219,9 @@ class Unchanged:
 
     def _changed(self, reached: Reached, now: Any, was: Any) -> list[Change]:
         name: object = None
-        if isinstance(now, dict):
+        if isinstance(reached.state, Empty):
+            name = next((key for each in now.values() for key in each), None)
+        elif isinstance(now, dict):
             name = _difference(now, was)
             if name is None and list(now) == list(was):
                 # Another tensor of the same memory is no change, but it is another object.
@@ -246,24 +249,39 @@ def _reach(survey: Survey) -> Reach:
         for each in survey:
             members = vars(each.module)
             reach.keep(members, (None, ""), None, each.path)
-            for name, value in members.items():
-                if name in _REGISTERED:
-                    reach.keep(value, (None, ""), None, each.path)
-                elif name in _OF_TORCH:
-                    # Hooks, and what is noted of them.
-                    if isinstance(value, dict):
-                        reach.keep(value, (None, name), None, each.path)
-                    for hook in value.values() if name in _HOOKS else ():
-                        reach.add(hook, (None, name), None, None, each.path)
-                else:
-                    reach.add(value, (None, name), None, (members, name), each.path)
+            # Registries, hooks, and what is noted of these: nearly all are empty.
+            dicts = _of(members, _DICTS)
+            reach.keep(Empty(dicts), (None, ""), None, each.path)
+            if any(dicts):
+                _add_dicts(reach, members, each.path)
+            for name in sorted(members.keys() - _OF_TORCH):
+                reach.add(members[name], (None, name), None, (members, name), each.path)
         reach.walk()
     return reach
 
 
+def _add_dicts(reach: Reach, members: dict[str, Any], path: str) -> None:
+    for name in _DICTS:
+        if members.get(name):
+            label = "" if name in _REGISTERED else name
+            reach.keep(members[name], (None, label), None, path)
+            for hook in members[name].values() if name in _CALLED else ():
+                reach.add(hook, (None, name), None, None, path)
+
+
+def _of(members: dict[str, Any], names: tuple[str, ...]) -> tuple[dict[Any, Any], ...]:
+    """The dicts that a module has under names: all of them, but in odd modules."""
+    try:
+        found: tuple[dict[Any, Any], ...] = operator.itemgetter(*names)(members)
+    except KeyError:
+        return tuple([members[name] for name in names if name in members])
+    return found
+
+
+_OF_TORCH = frozenset(vars(nn.Module()))
 _REGISTERED = ("_parameters", "_buffers", "_modules")
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-_OF_TORCH = frozenset(vars(nn.Module())) - {*_REGISTERED}
+_CALLED = ("_forward_hooks", "_forward_pre_hooks")
+_DICTS = tuple(name for name, value in vars(nn.Module()).items() if isinstance(value, dict))
 
 
 def _difference(now: dict[Any, Any], was: dict[Any, Any]) -> object:

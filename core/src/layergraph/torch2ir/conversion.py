@@ -359,6 +359,9 @@ def _describe_tensors(
         if tensor._backward_hooks or tensor._post_accumulate_grad_hooks:
             raise CaptureError(f"{key!r} has hooks on its gradient, which a graph cannot hold")
         spec = describe(tensor, key, persistent=persistent, whole=not surveyed.is_leaf)
+        if spec.kind == "buffer" and name in getattr(surveyed.module, "_uncast", ()):
+            # A constant of a rebuilt model: casting leaves it as it is.
+            spec.kind, spec.persistent = "constant", None
         if first != key:
             spec.tied, spec.value = first, None
         else:

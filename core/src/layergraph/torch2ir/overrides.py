@@ -62,7 +62,8 @@ def overridden(module: nn.Module) -> frozenset[str]:
     """The methods that a module has in place of torch's, by its class or by assignment."""
     cls: Any = type(module)
     of_class = _of_class(cls)
-    return of_class | assigned(module)
+    # Of a rebuilt model, the IR holds what its methods do otherwise.
+    return (of_class | assigned(module)) - getattr(cls, "_held_by_ir", frozenset())
 
 
 def assigned(module: nn.Module) -> set[str]:

@@ -139,6 +139,33 @@ def _slots(kind: type) -> dict[str, Any]:
     }
 
 
+_NOTHING: dict[int, dict[Any, Any]] = {}
+
+
+class Empty:
+    """The empty ones among dicts that belong together: one snapshot of them costs nothing.
+
+    Args:
+        dicts: the dicts.
+    """
+
+    __slots__ = ("_dicts",)
+
+    def __init__(self, dicts: tuple[dict[Any, Any], ...]) -> None:
+        self._dicts = tuple([each for each in dicts if not each]) if any(dicts) else dicts
+
+    def read(self) -> dict[int, dict[Any, Any]]:
+        """The contents of those that are empty no more, by their places."""
+        if not any(self._dicts):
+            return _NOTHING
+        return {place: each.copy() for place, each in enumerate(self._dicts) if each}
+
+    def write(self, state: dict[int, dict[Any, Any]]) -> None:
+        """Let them hold what they held."""
+        for place, each in enumerate(self._dicts):
+            _write_dict(each, state.get(place, {}))
+
+
 # --- what holds objects: equal if it holds the very same ones ---
 
 
@@ -154,10 +181,8 @@ def _have_the_same(one: Any, other: Any) -> bool:
     return {*map(id, one)} == {*map(id, other)}
 
 
-def _read_dict(value: dict[Any, Any]) -> dict[Any, Any]:
-    if isinstance(value, OrderedDict):
-        return dict(OrderedDict.items(value))
-    return dict.copy(value)
+def _read_ordered(value: OrderedDict[Any, Any]) -> dict[Any, Any]:
+    return dict(OrderedDict.items(value))
 
 
 def _write_dict(value: dict[Any, Any], state: dict[Any, Any]) -> None:
@@ -283,8 +308,11 @@ def _same_array(one: Any, other: Any) -> bool:
 _KEEPERS: dict[type, Keeper] = {
     Slots: Keeper(Slots.read, Slots.write, hold_the_same),
     torch.Generator: Keeper(_read_generator, _write_generator, operator.eq),
+    Empty: Keeper(Empty.read, Empty.write, operator.eq),
     Spot: Keeper(Spot.read, Spot.write, lambda one, other: one[0] == other[0]),
-    dict: Keeper(_read_dict, _write_dict, hold_the_same),
+    # Before that of dict, from which it is derived.
+    OrderedDict: Keeper(_read_ordered, _write_dict, hold_the_same),
+    dict: Keeper(dict.copy, _write_dict, hold_the_same),
     list: Keeper(list.copy, _write_list, hold_the_same),
     set: Keeper(set.copy, _write_set, _have_the_same),
     deque: Keeper(list, _write_deque, hold_the_same),
