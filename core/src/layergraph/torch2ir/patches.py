@@ -16,6 +16,9 @@ T = TypeVar("T")
 Patch = tuple[Any, Any, Any]
 """A dict or another object, the name of an entry or attribute, and what it is to be for a while."""
 
+ENTRIES = object()
+"""In place of a name: several entries of a dict, given as another one, are replaced at once."""
+
 _ABSENT = object()
 
 
@@ -42,12 +45,23 @@ class Patcher:
 
     def put(self, holder: Any, name: Any, new: Any) -> None:
         """Replace something."""
-        self._before.append((holder, name, _own(holder, name)))
-        put(holder, name, new)
+        if name is ENTRIES:
+            was = {each: dict.get(holder, each, _ABSENT) for each in new}
+            self._before.append((holder, ENTRIES, was))
+            dict.update(holder, new)
+        else:
+            self._before.append((holder, name, _own(holder, name)))
+            put(holder, name, new)
 
     def _put_back(self) -> None:
         while self._before:
-            put(*self._before[-1])
+            holder, name, was = self._before[-1]
+            if name is ENTRIES:
+                dict.update(holder, was)
+                for each in [each for each, value in was.items() if value is _ABSENT]:
+                    dict.pop(holder, each, None)
+            else:
+                put(holder, name, was)
             self._before.pop()
 
     def __exit__(

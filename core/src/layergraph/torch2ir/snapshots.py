@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import operator
 import pickle
 import random
@@ -36,6 +37,11 @@ class Keeper(NamedTuple):
 
 def keeper_of(kind: type) -> Keeper | None:
     """How the state of objects of a type is handled; None if they have none of their own."""
+    return _keeper_of(kind)
+
+
+@functools.lru_cache(maxsize=4096)
+def _keeper_of(kind: type) -> Keeper | None:
     known = _KEEPERS.get(kind)
     if known is not None or kind is object:
         return known
@@ -93,8 +99,8 @@ class Spot:
 
 def hold_the_same(one: Any, other: Any) -> bool:
     """Whether two dicts, or two sequences, hold the same objects in the same order."""
-    if len(one) != len(other) or not all(map(operator.is_, one, other)):
-        return False
+    if not one or len(one) != len(other) or not all(map(operator.is_, one, other)):
+        return len(one) == len(other) == 0
     return not isinstance(one, dict) or all(map(operator.is_, one.values(), other.values()))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import os
 import random
 import re
@@ -26,7 +25,7 @@ from torch import backends
 from layergraph.functions import Functions
 from layergraph.ir import Value as Plain
 from layergraph.torch2ir.global_state import GlobalState, getters, setters
-from layergraph.torch2ir.patches import Patch
+from layergraph.torch2ir.patches import ENTRIES, Patch
 from layergraph.torch2ir.running.keep import foreign_generators
 from layergraph.torch2ir.survey import Survey
 
@@ -60,7 +59,7 @@ class Queried(Protocol):
 
 def state_queries(capture: Queried, survey: Survey) -> Iterator[Patch]:
     """The patches that show what code asks of torch's state, and tell when it sets some of it."""
-    stand_ins = {key: make(capture) for key, make in _watched().items()}
+    stand_ins = _stand_ins(capture)
     generator = stand_ins[id(_GENERATOR)]
 
     def stand_in(value: Any) -> Any:
@@ -78,7 +77,10 @@ def state_queries(capture: Queried, survey: Survey) -> Iterator[Patch]:
             return functools.partial(_call, generator, value.__name__)
         return found
 
-    for holder, name, value in [*_homes(), *survey.once(_kept)]:
+    whole, parts = _homes()
+    for members, watched in whole:
+        yield members, ENTRIES, {name: stand_ins[key] for name, key in watched.items()}
+    for holder, name, value in [*parts, *survey.once(_kept)]:
         other = stand_in(value)
         if other is not None:
             yield holder, name, other
@@ -86,21 +88,34 @@ def state_queries(capture: Queried, survey: Survey) -> Iterator[Patch]:
     yield backends.ContextProp, "__set__", _property_set(capture)
 
 
+def _stand_ins(capture: Queried) -> dict[int, Any]:
+    """What is to be called in place of each watched object."""
+    found: dict[int, Any] = {
+        key: functools.partial(call, original, capture)
+        for key, (original, call) in _watched().items()
+    }
+    before = foreign_generators()
+    for put in _foreign_setters():
+        found[id(put)] = functools.partial(_put_back, put, before, capture)
+    found[id(_GENERATOR)] = _generator(capture)
+    return found
+
+
 # --- what is watched ---
 
 
 @functools.cache
-def _watched() -> dict[int, Callable[[Queried], Any]]:
-    """What makes the stand-in of each object that tells or sets the state of torch."""
+def _watched() -> dict[int, tuple[Any, Callable[..., Any]]]:
+    """The objects that tell or set the state of torch, by ``id``, and what is called in place.
+
+    The last ones are given something else, too: see :func:`_stand_ins`.
+    """
     of_torch = [*getters().values(), torch.get_default_device, backends.mha.get_fastpath_enabled]
-    found: dict[int, Callable[[Queried], Any]] = {}
-    for each in of_torch:
-        found[id(each)] = functools.partial(_asking, each)
-    for each in setters():
-        found[id(each)] = functools.partial(_setting, each)
-    for put in _foreign_setters():
-        found[id(put)] = functools.partial(_putting_back, put)
-    found[id(_GENERATOR)] = _generator
+    found: dict[int, tuple[Any, Callable[..., Any]]] = {}
+    found |= {id(each): (each, _asked) for each in of_torch}
+    found |= {id(each): (each, _set) for each in setters()}
+    found |= {id(each): (each, _put_back) for each in _foreign_setters()}
+    found[id(_GENERATOR)] = _GENERATOR, _call
     return found
 
 
@@ -114,15 +129,30 @@ def _foreign_setters() -> list[Callable[..., Any]]:
 Home = tuple[Any, str, Any]
 """A dict or another object, the name of an entry or attribute, and what it is."""
 
+Homes = tuple[list[tuple[dict[str, Any], dict[str, int]]], list[Home]]
+"""The globals of modules with the names of watched objects and their ``id``; and where there is
+something that is made of one."""
 
-def _homes() -> list[Home]:
+
+def _homes() -> Homes:
     """Where the watched objects are found among the modules of Python: looked for once in each."""
+    # What is imported comes last among them.
+    return _homes_in(len(sys.modules), next(reversed(sys.modules)))
+
+
+@functools.lru_cache(maxsize=1)
+def _homes_in(_modules: int, _newest: str) -> Homes:
     for name in sys.modules.keys() - _searched.keys():
         members: Any = getattr(sys.modules[name], "__dict__", None)
         is_theirs = name.partition(".")[0] not in _WITHOUT or name in _HOMES
         searched = is_theirs and isinstance(members, dict)
         _searched[name] = _among(members, members) if searched else []
-    return list(itertools.chain.from_iterable(filter(None, _searched.values())))
+    watched, parts, whole = _watched(), [], []
+    for homes in filter(None, _searched.values()):
+        found = {name: id(value) for _, name, value in homes if id(value) in watched}
+        whole.append((homes[0][0], found))
+        parts += [home for home in homes if home[1] not in found]
+    return whole, parts
 
 
 _searched: dict[str, list[Home]] = {}
@@ -159,10 +189,10 @@ def _kept(survey: Survey) -> Iterator[Home]:
         if not surveyed.is_leaf:
             members = vars(surveyed.module)
             yield from _among(members, members)
-    bases = {base for each in survey if not each.is_leaf for base in type(each.module).__mro__}
-    for cls in bases:
-        if not cls.__module__.startswith(("torch.", "builtins")):
-            yield from _inside(cls)
+    for cls in {type(each.module) for each in survey if not each.is_leaf}:
+        for base in cls.__mro__:
+            if id(base) not in _clean and not base.__module__.startswith(("torch.", "builtins")):
+                yield from _inside(base)
     named: set[str] = set()
     for scope in survey.code_globals:
         yield from _in_scope(scope)
@@ -189,6 +219,8 @@ def _in_scope(scope: dict[str, Any]) -> Iterator[Home]:
     home = scope.get("__name__")
     yield from _among(scope, scope)
     for value in list(scope.values()):
+        if id(value) in _clean:
+            continue
         if type(value) is dict:
             yield from _among(value, value)
         elif type(value) is FunctionType or (isinstance(value, type) and value.__module__ == home):
@@ -198,16 +230,17 @@ def _in_scope(scope: dict[str, Any]) -> Iterator[Home]:
 def _inside(code: Any) -> list[Home]:
     """Where a function has kept them, or a class and its methods."""
     code = getattr(code, "__func__", code)
-    if not isinstance(code, type | FunctionType) or code in _clean:
+    if id(code) in _clean or not isinstance(code, type | FunctionType):
         return []
     found = list(_searched_inside(code))
     if not found:
-        _clean.add(code)
+        identity = id(code)
+        _clean[identity] = weakref.ref(code, lambda _: _clean.pop(identity, None))
     return found
 
 
-# Functions and classes that have kept none: nearly all.
-_clean: weakref.WeakSet[Any] = weakref.WeakSet()
+# Functions and classes that have kept none, nearly all, by ``id`` for as long as they live.
+_clean: dict[int, weakref.ref[Any]] = {}
 
 
 def _searched_inside(code: Any) -> Iterator[Home]:
@@ -247,10 +280,6 @@ def _outermost() -> FrameType | bool | None:
             return False if filename.startswith(_OWN) else outer
         frame = frame.f_back
     return False
-
-
-def _asking(original: Callable[..., Any], capture: Queried) -> Callable[..., Any]:
-    return functools.partial(_asked, original, capture)
 
 
 def _asked(original: Callable[..., Any], capture: Queried, /, *args: Any, **kwargs: Any) -> Any:
@@ -294,17 +323,9 @@ def _told(name: str) -> str:
     )
 
 
-def _setting(original: Callable[..., Any], capture: Queried) -> Callable[..., Any]:
-    return functools.partial(_set, original, capture)
-
-
 def _set(original: Callable[..., Any], capture: Queried, /, *args: Any, **kwargs: Any) -> Any:
     capture.state.is_touched = True
     return original(*args, **kwargs)
-
-
-def _putting_back(original: Callable[..., Any], capture: Queried) -> Callable[..., Any]:
-    return functools.partial(_put_back, original, foreign_generators(), capture)
 
 
 def _put_back(
