@@ -192,18 +192,14 @@ class Unchanged:
 
     def differs(self) -> bool:
         """Return whether anything is changed by now."""
-        return any(
-            not keeper.is_same(keeper.read(reached.state), was)
-            for reached, keeper, was in self._before
-        )
+        return not all(_is_same(each.state, keeper, was) for each, keeper, was in self._before)
 
     def put_back(self) -> list[Change]:
         """Put back what was changed; give that."""
         changes: list[Change] = []
         for reached, keeper, was in self._before:
-            now = keeper.read(reached.state)
-            if not keeper.is_same(now, was):
-                changes += self._changed(reached, settled(now), was)
+            if not _is_same(reached.state, keeper, was):
+                changes += self._changed(reached, settled(keeper.read(reached.state)), was)
                 keeper.write(reached.state, was)
         self._is_as_it_was = True
         return changes
@@ -240,6 +236,12 @@ def _rebased(was: Any, before: Any, now: Any) -> Any:
     kept = {key: value for key, value in was.items() if key in now or key not in before}
     absent = object()
     return kept | {key: value for key, value in now.items() if before.get(key, absent) is not value}
+
+
+def _is_same(state: Any, keeper: Keeper, was: Any) -> bool:
+    # A dict, as nearly all are, is compared where it is, without a copy.
+    now = state if type(state) is dict else keeper.read(state)
+    return keeper.is_same(now, was)
 
 
 def _reach(survey: Survey) -> Reach:

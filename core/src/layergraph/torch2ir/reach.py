@@ -106,12 +106,12 @@ class Reach:
         members = frame.f_globals
         if not is_followed(members.get("__name__")):
             return
-        names = frozenset((*code.co_names, code.co_name))
+        names, assigns = _read(code)
         if id(members) not in self.scopes:
             self.scopes[id(members)] = members
             for listener in self.listeners:
                 listener.entered(members)
-        if _assigns(code, names):
+        if assigns:
             self._rebound(frame, code)
         self._scope(members, names, code)
         if code.co_argcount or code.co_freevars:
@@ -158,10 +158,9 @@ class Reach:
             elif kind is types.FunctionType and is_followed(value.__module__):
                 self._binding(value.__dict__, _of(value), code)
             elif kind not in _PLAIN:
-                cls = value if issubclass(kind, type) else kind
-                for base in cls.__mro__:
-                    if is_followed(base.__module__):
-                        self._binding(base, _of(base), code)
+                cls: Any = value if issubclass(kind, type) else kind
+                for base in _followed_bases(cls):
+                    self._binding(base, _of(base), code)
 
     def _binding(self, holder: Any, label: Label, code: types.CodeType) -> None:
         if id(holder) not in self._bindings:
@@ -193,10 +192,10 @@ class Reach:
             self._class(owner, code)
             # The members of an enumeration are got by a text, too.
             others = names | vars(owner).get("_member_map_", {}).keys()
-            for base in owner.__mro__:
-                if base in self._classes:
-                    for name in vars(base).keys() & others:
-                        self.add(vars(base)[name], (_of(base), name), code, (base, name))
+            for base in _followed_bases(owner):
+                members = base.__dict__
+                for name in members.keys() & others:
+                    self.add(members[name], (_of(base), name), code, (base, name))
 
     def _bound(
         self, variables: dict[str, Any], names: frozenset[str], code: types.CodeType
@@ -215,12 +214,16 @@ class Reach:
             cls = first if issubclass(type(first), type) else type(first)
             self._member(cls, names | {code.co_name}, code)
 
-    def _class(self, cls: type, code: Code) -> None:
-        for base in cls.__mro__:
-            if base not in self._classes and is_followed(base.__module__):
-                self._classes.add(base)
-                for name, member in vars(base).items():
-                    if type(member) in _CACHES and is_cached(member):
+    def _class(self, cls: Any, code: Code) -> None:
+        for base in _followed_bases(cls):
+            if base in self._classes:
+                continue
+            self._classes.add(base)
+            members = base.__dict__
+            # Nearly all classes have none, which takes less time to find out.
+            if not _CACHES.isdisjoint(map(type, members.values())):
+                for name, member in members.items():
+                    if is_cached(member):
                         self.add(member, (_of(base), name), code, (base, name))
 
     # --- values ---
@@ -354,9 +357,30 @@ _ASSIGNING = frozenset(
 _BY_NAME = frozenset({"__dict__", "__setattr__", "delattr", "exec", "globals", "setattr", "vars"})
 
 
-def _assigns(code: types.CodeType, names: frozenset[str]) -> bool:
-    """Return whether code gives a name, or a member of something, another value."""
-    return not _ASSIGNING.isdisjoint(code.co_code[::2]) or not _BY_NAME.isdisjoint(names)
+def _read(code: types.CodeType) -> tuple[frozenset[str], bool]:
+    """The names that code mentions, and whether it gives one, or a member, another value.
+
+    That never changes, so that it is read once for all captures.
+    """
+    known = _readings.get(id(code))
+    if known is None:
+        if len(_readings) >= _MANY:
+            _readings.clear()
+        names = frozenset((*code.co_names, code.co_name))
+        assigns = not _ASSIGNING.isdisjoint(code.co_code[::2]) or not _BY_NAME.isdisjoint(names)
+        known = _readings[id(code)] = code, names, assigns
+    return known[1], known[2]
+
+
+_MANY = 4096
+# By the ``id`` of the code, which is that as long as the code is kept.
+_readings: dict[int, tuple[types.CodeType, frozenset[str], bool]] = {}
+
+
+@functools.lru_cache(maxsize=_MANY)
+def _followed_bases(cls: Any) -> tuple[type, ...]:
+    """A class and what it is derived from, without those that are not looked at."""
+    return tuple(base for base in cls.__mro__ if is_followed(base.__module__))
 
 
 def is_followed(module: object) -> bool:

@@ -41,6 +41,11 @@ class Keeper(NamedTuple):
 
 def keeper_of(kind: type) -> Keeper | None:
     """The keeper for objects of a type; None if they have no state of their own."""
+    return _keeper_of(kind)
+
+
+@functools.lru_cache(maxsize=4096)
+def _keeper_of(kind: type) -> Keeper | None:
     known = _KEEPERS.get(kind)
     if known is not None or kind is object:
         return known
@@ -171,8 +176,8 @@ class Empty:
 
 def hold_the_same(one: Any, other: Any) -> bool:
     """Return whether two dicts, or two sequences, hold the same objects in the same order."""
-    if len(one) != len(other) or not all(map(operator.is_, one, other)):
-        return False
+    if not one or len(one) != len(other) or not all(map(operator.is_, one, other)):
+        return len(one) == len(other) == 0
     return not isinstance(one, dict) or all(map(operator.is_, one.values(), other.values()))
 
 
