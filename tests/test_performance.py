@@ -125,8 +125,8 @@ MEMORY = {
         "flatten": 1_597,
         "save": 491,
         "load": 0,
-        "rebuild": 3_557,
-        "load model": 3_945,
+        "rebuild": 4_568,
+        "load model": 4_963,
     },
 }
 
