@@ -72,7 +72,8 @@ def damaged(draw, form):
         if how == "drop":
             del holder[key]
         elif how == "replace":
-            holder[key] = draw(FORMS)
+            # A copy, because the next damage may be inside it, and FORMS is drawn from again.
+            holder[key] = json.loads(json.dumps(draw(FORMS)))
         elif how == "swap":
             other, place = draw(st.sampled_from(places))
             one, two = json.dumps(holder[key]), json.dumps(other[place])
