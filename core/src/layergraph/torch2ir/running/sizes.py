@@ -7,6 +7,7 @@ They pass for ints and floats, so that model code goes on as always. What they l
 from __future__ import annotations
 
 import functools
+import gc
 import math
 import operator
 import weakref
@@ -395,6 +396,9 @@ def end(born: Iterable[weakref.ref[Traced]]) -> None:
 def take_ended() -> list[Traced]:
     """The numbers that are still kept somewhere, of the captures that ended since the last call."""
     born, _NO_WITNESS.born = _NO_WITNESS.born, []
+    if any(each() is not None for each in born):
+        # What the captures made themselves is garbage, and young.
+        gc.collect(0)
     return [number for each in born if (number := each()) is not None]
 
 
