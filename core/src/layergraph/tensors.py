@@ -203,9 +203,11 @@ def lie_alike(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Return whether two tensors are the same numbers at the same place."""
     if one is other:
         return True
-    if not is_plain(one) or not is_plain(other) or one.dtype is not other.dtype:
+    if one.dtype is not other.dtype or not is_plain(one) or not is_plain(other):
         return False
-    if storage_of(one) != storage_of(other) or one.storage_offset() != other.storage_offset():
+    if one.untyped_storage()._cdata != other.untyped_storage()._cdata:
+        return False
+    if one.storage_offset() != other.storage_offset():
         return False
     return one.shape == other.shape and one.stride() == other.stride()
 

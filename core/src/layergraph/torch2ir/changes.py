@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dis
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import CodeType
@@ -16,9 +16,9 @@ from torch import nn
 from layergraph.errors import CaptureError, Unsupported
 from layergraph.tensors import lie_alike
 from layergraph.torch2ir.lines import line
-from layergraph.torch2ir.reach import Label, Place, Reach, Reached
+from layergraph.torch2ir.reach import OF_TORCH, Label, Place, Reach, Reached
 from layergraph.torch2ir.running.settled import settled
-from layergraph.torch2ir.snapshots import Empty, Keeper, keeper_of
+from layergraph.torch2ir.snapshots import Dicts, Keeper, keeper_of
 from layergraph.torch2ir.survey import Survey
 from layergraph.torch2ir.undo import undoing
 
@@ -141,21 +141,27 @@ class Unchanged:
         self._survey = survey
         self.changes: list[Change] = []
         self._before: list[tuple[Reached, Keeper, Any]] = []
-        self._places: dict[int, tuple[int, ...]] = {}
+        # What the modules hold, by themselves and in their registries.
+        self._dicts = Dicts(())
+        self._held: list[dict[Any, Any]] = []
+        # Where each is among them, by ``id``, as far as that was asked for.
+        self._places: dict[int, list[int]] = {}
+        self._placed = 0
         self._is_as_it_was = False
         self._undoing = undoing(self.undo)
 
     def __enter__(self) -> Self:
         self._undoing.__enter__()
-        _reach(self._survey).listen(self)
+        (reach,) = self._survey.once(_followed)
+        self._dicts = Dicts(self._survey.once(_dicts))
+        self._held = self._dicts.read()
+        reach.listen(self)
         return self
 
     def reached(self, reached: Reached) -> None:
         """See :class:`reach.Listener`."""
         keeper = keeper_of(type(reached.state))
         if keeper is not None:
-            places = self._places.get(id(reached.state), ())
-            self._places[id(reached.state)] = (*places, len(self._before))
             self._before.append((reached, keeper, keeper.read(reached.state)))
 
     def entered(self, members: dict[str, Any]) -> None:
@@ -166,6 +172,12 @@ class Unchanged:
 
     def patched(self, holder: Any, name: Any, new: Any) -> None:
         """Take note that something was replaced for a while, which is no change of the model's."""
+        for place in range(self._placed, len(self._before)):
+            self._places.setdefault(id(self._before[place][0].state), []).append(place)
+        self._placed = len(self._before)
+        place_of = self._dicts.places.get(id(holder))
+        if place_of is not None:
+            self._held[place_of][name] = new
         for place in self._places.get(id(holder), ()):
             reached, keeper, was = self._before[place]
             if isinstance(was, list):
@@ -181,9 +193,12 @@ class Unchanged:
         What it changes stays, as if it had happened before the model ran.
         """
         then = [keeper.read(reached.state) for reached, keeper, _ in self._before]
+        held = self._dicts.read()
         try:
             yield
         finally:
+            if not self._dicts.are(held):
+                self._held = list(map(_rebased, self._held, held, self._dicts.read()))
             for place, before in enumerate(then):
                 reached, keeper, was = self._before[place]
                 now = keeper.read(reached.state)
@@ -192,17 +207,29 @@ class Unchanged:
 
     def differs(self) -> bool:
         """Return whether anything is changed by now."""
-        return not all(_is_same(each.state, keeper, was) for each, keeper, was in self._before)
+        return not self._dicts.are(self._held) or not all(
+            _is_same(each.state, keeper, was) for each, keeper, was in self._before
+        )
 
     def put_back(self) -> list[Change]:
         """Put back what was changed; give that."""
         changes: list[Change] = []
-        for reached, keeper, was in self._before:
+        of_modules = () if self._dicts.are(self._held) else self._of_modules()
+        for reached, keeper, was in (*of_modules, *self._before):
             if not _is_same(reached.state, keeper, was):
                 changes += self._changed(reached, settled(keeper.read(reached.state)), was)
                 keeper.write(reached.state, was)
         self._is_as_it_was = True
         return changes
+
+    def _of_modules(self) -> Iterator[tuple[Reached, Keeper, Any]]:
+        modules = list(self._survey)
+        for place, (each, was) in enumerate(zip(self._dicts.dicts, self._held, strict=True)):
+            keeper = keeper_of(type(each))
+            if keeper is not None:
+                module, name = divmod(place, len(_IN_MODULE))
+                label: Label = (None, _IN_MODULE[name])
+                yield Reached(each, label, None, modules[module].path), keeper, was
 
     def undo(self) -> None:
         """Put back what was changed, unless that is done; doing it again does no harm."""
@@ -215,9 +242,7 @@ class Unchanged:
 
     def _changed(self, reached: Reached, now: Any, was: Any) -> list[Change]:
         name: object = None
-        if isinstance(reached.state, Empty):
-            name = next((key for each in now.values() for key in each), None)
-        elif isinstance(now, dict):
+        if isinstance(now, dict):
             name = _difference(now, was)
             if name is None and list(now) == list(was):
                 # Another tensor of the same memory is no change, but it is another object.
@@ -244,46 +269,44 @@ def _is_same(state: Any, keeper: Keeper, was: Any) -> bool:
     return keeper.is_same(now, was)
 
 
-def _reach(survey: Survey) -> Reach:
+def _followed(survey: Survey) -> Iterator[Reach]:
     """The objects that a model reaches; at first, those that its modules hold."""
     reach = survey.reach
-    if not reach.found:
-        for each in survey:
-            members = vars(each.module)
-            reach.keep(members, (None, ""), None, each.path)
-            # Registries, hooks, and what is noted of these: nearly all are empty.
-            dicts = _of(members, _DICTS)
-            reach.keep(Empty(dicts), (None, ""), None, each.path)
-            if any(dicts):
-                _add_dicts(reach, members, each.path)
-            for name in sorted(members.keys() - _OF_TORCH):
-                reach.add(members[name], (None, name), None, (members, name), each.path)
-        reach.walk()
-    return reach
+    for each in survey:
+        members = vars(each.module)
+        for name in _CALLED:
+            for hook in members.get(name, {}).values():
+                reach.add(hook, (None, name), None, None, each.path)
+        for name in sorted(members.keys() - OF_TORCH):
+            reach.add(members[name], (None, name), None, (members, name), each.path)
+    reach.walk()
+    yield reach
 
 
-def _add_dicts(reach: Reach, members: dict[str, Any], path: str) -> None:
-    for name in _DICTS:
-        if members.get(name):
-            label = "" if name in _REGISTERED else name
-            reach.keep(members[name], (None, label), None, path)
-            for hook in members[name].values() if name in _CALLED else ():
-                reach.add(hook, (None, name), None, None, path)
+def _dicts(survey: Survey) -> Iterator[dict[Any, Any]]:
+    """The dicts that each module has, by the names of _IN_MODULE."""
+    for each in survey:
+        members = vars(each.module)
+        yield members
+        yield from _registries(members)
 
 
-def _of(members: dict[str, Any], names: tuple[str, ...]) -> tuple[dict[Any, Any], ...]:
-    """The dicts that a module has under names: all of them, but in odd modules."""
+def _registries(members: dict[str, Any]) -> tuple[dict[Any, Any], ...]:
     try:
-        found: tuple[dict[Any, Any], ...] = operator.itemgetter(*names)(members)
-    except KeyError:
-        return tuple([members[name] for name in names if name in members])
-    return found
+        return _get_registries(members)
+    except KeyError:  # an odd module
+        return tuple([members.get(name, {}) for name in _DICTS])
 
 
-_OF_TORCH = frozenset(vars(nn.Module()))
-_REGISTERED = ("_parameters", "_buffers", "_modules")
-_CALLED = ("_forward_hooks", "_forward_pre_hooks")
+# Registries, hooks, and what is noted of these.
 _DICTS = tuple(name for name, value in vars(nn.Module()).items() if isinstance(value, dict))
+_CALLED = ("_forward_hooks", "_forward_pre_hooks")
+# What is registered is an attribute, too.
+_REGISTERED = ("_parameters", "_buffers", "_modules")
+_IN_MODULE = ("", *("" if each in _REGISTERED else each for each in _DICTS))
+_get_registries: Callable[[dict[str, Any]], tuple[dict[Any, Any], ...]] = operator.itemgetter(
+    *_DICTS
+)
 
 
 def _difference(now: dict[Any, Any], was: dict[Any, Any]) -> object:

@@ -49,7 +49,7 @@ def note_left(surveyed: Surveyed) -> None:
 
 
 def _noted(members: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
-    return tuple([each.copy() for each in members])
+    return tuple(map(_copied, members))
 
 
 def _registered(members: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -70,3 +70,4 @@ def _members(surveyed: Surveyed) -> tuple[dict[str, Any], ...]:
 _ANY_MODE = {"training": None}
 _REGISTERED = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
 _registries = operator.itemgetter(*_REGISTERED)
+_copied = operator.methodcaller("copy")

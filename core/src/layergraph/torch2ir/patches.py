@@ -21,6 +21,9 @@ T = TypeVar("T")
 Patch = tuple[Any, Any, Any]
 """A dict or another object, the name of an entry or attribute, and what it is to be for a while."""
 
+ENTRIES = object()
+"""In place of a name: several entries of a dict, given as another one, are replaced at once."""
+
 _ABSENT = object()
 
 
@@ -47,7 +50,11 @@ class Patcher:
 
     def put(self, holder: Any, name: Any, new: Any) -> None:
         """Replace something."""
-        self._before.append((holder, name, _own(holder, name)))
+        if name is ENTRIES:
+            was: Any = {each: dict.get(holder, each, _ABSENT) for each in new}
+        else:
+            was = _own(holder, name)
+        self._before.append((holder, name, was))
         put(holder, name, new)
 
     def _put_back(self) -> None:
@@ -77,7 +84,11 @@ def _own(holder: Any, name: Any) -> Any:
 
 def put(holder: Any, name: Any, value: Any) -> None:
     """Make an entry or attribute something else."""
-    if isinstance(holder, dict):
+    if name is ENTRIES:
+        dict.update(holder, value)
+        for each in [each for each, new in value.items() if new is _ABSENT]:
+            dict.pop(holder, each, None)
+    elif isinstance(holder, dict):
         if value is _ABSENT:
             dict.pop(holder, name, None)
         else:

@@ -129,7 +129,8 @@ class Reach:
         path: str = "",
     ) -> None:
         """Note something as reached; it is followed later."""
-        if type(value) not in _PLAIN:
+        kind = type(value)
+        if kind not in PLAIN and not (kind is tuple and PLAIN.issuperset(map(type, value))):
             self._pending.append((value, label, code, place, path))
 
     def keep(self, state: Any, label: Label, code: Code, path: str = "") -> None:
@@ -157,7 +158,7 @@ class Reach:
                 self._binding(value.__dict__, (None, value.__name__), code)
             elif kind is types.FunctionType and is_followed(value.__module__):
                 self._binding(value.__dict__, _of(value), code)
-            elif kind not in _PLAIN:
+            elif kind not in PLAIN:
                 cls: Any = value if issubclass(kind, type) else kind
                 for base in _followed_bases(cls):
                     self._binding(base, _of(base), code)
@@ -304,7 +305,7 @@ class Reach:
         # A subclass may do something else when it is read.
         if base is not dict:
             self._items(base.__iter__(value), label, code, path)
-        elif not _PLAIN.issuperset(map(type, dict.values(value))):
+        elif not PLAIN.issuperset(map(type, dict.values(value))):
             for key, each in dict.items(value):
                 self.add(each, (label, key), code, (value, key), path)
 
@@ -339,8 +340,11 @@ _UNFOLLOWED = sys.stdlib_module_names | {"torch", "numpy", "layergraph"}
 # Not of what threads share: another one may have changed it.
 _OPEN = frozenset({"argparse", "collections", "types", "weakref"})
 
+OF_TORCH = frozenset(vars(nn.Module()))
+"""The attributes of every module."""
+
 # Nearly all that is reached is of these, which hold nothing that changes.
-_PLAIN: frozenset[type] = frozenset(
+PLAIN: frozenset[type] = frozenset(
     {
         *(bool, int, float, complex, str, bytes, type(None), type(...), type(NotImplemented)),
         *(torch.Tensor, nn.Parameter, torch.dtype, torch.device, torch.Size),

@@ -12,9 +12,10 @@ import threading
 import types
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -144,31 +145,40 @@ def _slots(kind: type) -> dict[str, Any]:
     }
 
 
-_NOTHING: dict[int, dict[Any, Any]] = {}
-
-
-class Empty:
-    """The empty ones among dicts that belong together: one snapshot of them costs nothing.
+class Dicts:
+    """Many dicts, read and compared all at once: nearly always, none of them is changed.
 
     Args:
-        dicts: the dicts.
+        dicts: dicts of Python's own classes.
     """
 
-    __slots__ = ("_dicts",)
+    def __init__(self, dicts: Sequence[dict[Any, Any]]) -> None:
+        self.dicts = dicts
 
-    def __init__(self, dicts: tuple[dict[Any, Any], ...]) -> None:
-        self._dicts = tuple([each for each in dicts if not each]) if any(dicts) else dicts
+    @functools.cached_property
+    def places(self) -> dict[int, int]:
+        """The place of each, by ``id``."""
+        return {id(each): place for place, each in enumerate(self.dicts)}
 
-    def read(self) -> dict[int, dict[Any, Any]]:
-        """The contents of those that are empty no more, by their places."""
-        if not any(self._dicts):
-            return _NOTHING
-        return {place: each.copy() for place, each in enumerate(self._dicts) if each}
+    def read(self) -> list[dict[Any, Any]]:
+        """A copy of each."""
+        return [*map(_copied, self.dicts)]
 
-    def write(self, state: dict[int, dict[Any, Any]]) -> None:
-        """Let them hold what they held."""
-        for place, each in enumerate(self._dicts):
-            _write_dict(each, state.get(place, {}))
+    def are(self, state: list[dict[Any, Any]]) -> bool:
+        """Return whether each holds the very objects that it held, in the same order."""
+        now, was = self.dicts, state
+        return (
+            [*map(len, now)] == [*map(len, was)]
+            and all(map(operator.is_, chain.from_iterable(now), chain.from_iterable(was)))
+            and all(map(operator.is_, _values(now), _values(was)))
+        )
+
+
+_copied = operator.methodcaller("copy")
+
+
+def _values(dicts: Sequence[dict[Any, Any]]) -> Iterator[Any]:
+    return chain.from_iterable(map(operator.methodcaller("values"), dicts))
 
 
 # --- what holds objects: equal if it holds the very same ones ---
@@ -313,7 +323,6 @@ def _same_array(one: Any, other: Any) -> bool:
 _KEEPERS: dict[type, Keeper] = {
     Slots: Keeper(Slots.read, Slots.write, hold_the_same),
     torch.Generator: Keeper(_read_generator, _write_generator, operator.eq),
-    Empty: Keeper(Empty.read, Empty.write, operator.eq),
     Spot: Keeper(Spot.read, Spot.write, lambda one, other: one[0] == other[0]),
     # Before that of dict, from which it is derived.
     OrderedDict: Keeper(_read_ordered, _write_dict, hold_the_same),

@@ -33,8 +33,8 @@ from torch import backends
 from layergraph.functions import Functions
 from layergraph.ir import Value as Plain
 from layergraph.torch2ir.global_state import GlobalState, getters, setters
-from layergraph.torch2ir.patches import Patch
-from layergraph.torch2ir.reach import is_followed, members_of
+from layergraph.torch2ir.patches import ENTRIES, Patch
+from layergraph.torch2ir.reach import OF_TORCH, PLAIN, is_followed, members_of
 from layergraph.torch2ir.running.keep import foreign_generators
 from layergraph.torch2ir.survey import Survey
 
@@ -68,7 +68,11 @@ class Queried(Protocol):
 
 def state_queries(capture: Queried, survey: Survey) -> Iterator[Patch]:
     """The patches that show what code asks of torch's state, and tell when it sets some of it."""
-    yield from _stand_ins(capture, [*_homes(), *survey.once(_kept)])
+    stand_ins = _stand_ins(capture)
+    whole, parts = _homes()
+    for members, watched in whole:
+        yield members, ENTRIES, {name: stand_ins[key] for name, key in watched.items()}
+    yield from _replaced(stand_ins, [*parts, *survey.once(_kept)])
     yield backends.ContextProp, "__get__", _property_asked(capture)
     yield backends.ContextProp, "__set__", _property_set(capture)
 
@@ -78,11 +82,23 @@ def queries_of(capture: Queried, survey: Survey, scope: dict[str, Any]) -> Itera
     if all(scope is not each for each in survey.once(_scopes)):
         found = list(_in_scope(scope))
         if found:
-            yield from _stand_ins(capture, found)
+            yield from _replaced(_stand_ins(capture), found)
 
 
-def _stand_ins(capture: Queried, homes: list[Home]) -> Iterator[Patch]:
-    stand_ins = {key: make(capture) for key, make in _watched().items()}
+def _stand_ins(capture: Queried) -> dict[int, Any]:
+    """The stand-in of each watched object, by its ``id``."""
+    found: dict[int, Any] = {
+        key: functools.partial(call, original, capture)
+        for key, (original, call) in _watched().items()
+    }
+    before = foreign_generators()
+    for put in _foreign_setters():
+        found[id(put)] = functools.partial(_put_back, put, before, capture)
+    found[id(_GENERATOR)] = _generator(capture)
+    return found
+
+
+def _replaced(stand_ins: dict[int, Any], homes: list[Home]) -> Iterator[Patch]:
     generator = stand_ins[id(_GENERATOR)]
 
     def stand_in(value: Any) -> Any:
@@ -110,17 +126,17 @@ def _stand_ins(capture: Queried, homes: list[Home]) -> Iterator[Patch]:
 
 
 @functools.cache
-def _watched() -> dict[int, Callable[[Queried], Any]]:
-    """By object that tells or sets the state of torch, the maker of its stand-in."""
+def _watched() -> dict[int, tuple[Any, Callable[..., Any]]]:
+    """The objects that tell or set the state of torch, by ``id``, and what is called in place.
+
+    The last ones are given more: see :func:`_stand_ins`.
+    """
     of_torch = [*getters().values(), torch.get_default_device, backends.mha.get_fastpath_enabled]
-    found: dict[int, Callable[[Queried], Any]] = {}
-    for each in of_torch:
-        found[id(each)] = functools.partial(_asking, each)
-    for each in setters():
-        found[id(each)] = functools.partial(_setting, each)
-    for put in _foreign_setters():
-        found[id(put)] = functools.partial(_putting_back, put)
-    found[id(_GENERATOR)] = _generator
+    found: dict[int, tuple[Any, Callable[..., Any]]] = {}
+    found |= {id(each): (each, _asked) for each in of_torch}
+    found |= {id(each): (each, _set) for each in setters()}
+    found |= {id(each): (each, _put_back) for each in _foreign_setters()}
+    found[id(_GENERATOR)] = _GENERATOR, _call
     return found
 
 
@@ -134,15 +150,30 @@ def _foreign_setters() -> list[Callable[..., Any]]:
 Home = tuple[Any, str, Any]
 """A dict or another object, the name of an entry or attribute, and what it is."""
 
+Homes = tuple[list[tuple[dict[str, Any], dict[str, int]]], list[Home]]
+"""The globals of modules with the names of watched objects and their ``id``; and where there is
+something that is made of one."""
 
-def _homes() -> list[Home]:
+
+def _homes() -> Homes:
     """The places of watched objects in Python's modules; each module is searched once."""
+    # What is imported comes last among them.
+    return _homes_in(len(sys.modules), next(reversed(sys.modules)))
+
+
+@functools.lru_cache(maxsize=1)
+def _homes_in(_modules: int, _newest: str) -> Homes:
     for name in sys.modules.keys() - _searched.keys():
         members: Any = getattr(sys.modules[name], "__dict__", None)
         is_theirs = name.partition(".")[0] not in _WITHOUT or name in _HOMES
         searched = is_theirs and isinstance(members, dict)
         _searched[name] = _among(members, members) if searched else []
-    return list(itertools.chain.from_iterable(filter(None, _searched.values())))
+    watched, parts, whole = _watched(), [], []
+    for homes in filter(None, _searched.values()):
+        found = {name: id(value) for _, name, value in homes if id(value) in watched}
+        whole.append((homes[0][0], found))
+        parts += [home for home in homes if home[1] not in found]
+    return whole, parts
 
 
 _searched: dict[str, list[Home]] = {}
@@ -175,10 +206,13 @@ def _is_kept(value: Any) -> bool:
 
 def _kept(survey: Survey) -> Iterator[Home]:
     """The places of watched objects in the model's code, and in the modules that it names."""
+    # Modules share what they hold, as a configuration.
+    seen: dict[int, int] = {}
     for surveyed in survey:
         if not surveyed.is_leaf:
             members = vars(surveyed.module)
-            yield from _within(members, members)
+            own = {name: members[name] for name in members.keys() - OF_TORCH}
+            yield from _within(members, own, seen)
     bases = {base for each in survey if not each.is_leaf for base in type(each.module).__mro__}
     for cls in bases:
         if not cls.__module__.startswith(("torch.", "builtins")):
@@ -186,7 +220,7 @@ def _kept(survey: Survey) -> Iterator[Home]:
     of_model = len(survey.code_globals)
     for place, scope in enumerate(survey.once(_scopes)):
         if place < of_model:
-            yield from _in_scope(scope)
+            yield from _in_scope(scope, seen)
         else:
             yield from _in_module(scope.get("__name__", ""), len(sys.modules))
 
@@ -215,48 +249,77 @@ def _in_module(name: str, _modules: int) -> list[Home]:
     return list(_in_scope(members)) if isinstance(members, dict) else []
 
 
-def _in_scope(scope: dict[str, Any]) -> Iterator[Home]:
+def _in_scope(scope: dict[str, Any], seen: dict[int, int] | None = None) -> Iterator[Home]:
     """The places of watched objects in a module, its functions and its classes."""
     home = scope.get("__name__")
-    yield from _within(scope, scope)
+    yield from _within(scope, scope, {} if seen is None else seen)
     for value in list(scope.values()):
+        if id(value) in _clean:
+            continue
         if type(value) is FunctionType or (isinstance(value, type) and value.__module__ == home):
             yield from _inside(value)
 
 
-def _within(holder: Any, members: dict[Any, Any], depth: int = 3) -> Iterator[Home]:
-    """Where they are kept by names, or by what these stand for."""
+def _within(
+    holder: Any, members: dict[Any, Any], seen: dict[int, int], depth: int = 3
+) -> Iterator[Home]:
+    """Where they are kept by names, or by what these stand for.
+
+    Args:
+        holder: what has the names.
+        members: what these stand for.
+        seen: how deeply holders were looked into before, by ``id``.
+        depth: how deeply to look into this one.
+    """
+    if seen.get(id(holder), -1) >= depth:
+        return
+    seen[id(holder)] = depth
     yield from _among(holder, members)
-    for name, value in list(members.items()) if depth else ():
-        kind = type(value)
+    if not depth or len(seen) > _MANY or _CLOSED.issuperset(map(type, members.values())):
+        return
+    for name, value in list(members.items()):
+        kind: Any = type(value)
+        if kind in _CLOSED:
+            continue
         if kind is dict:
-            yield from _within(value, value, depth - 1)
+            yield from _within(value, value, seen, depth - 1 if len(value) < _LONG else 0)
         elif kind is list and len(value) < _LONG:
-            yield from _within(value, dict(enumerate(value)), depth - 1)
+            yield from _within(value, dict(enumerate(value)), seen, depth - 1)
         elif kind is tuple and any(map(_is_kept, value[:_LONG])):
             yield holder, name, value
-        elif kind is SimpleNamespace or is_followed(kind.__module__):
+        elif _is_open(kind):
             inside = members_of(value)
             # Modules of the model are looked into one by one.
             if inside and "_modules" not in inside:
-                yield from _within(inside, inside, depth - 1)
+                yield from _within(inside, inside, seen, depth - 1)
+
+
+# There is nothing to look into here: nearly all are of these.
+_CLOSED = PLAIN | {FunctionType, ModuleType, type}
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_open(kind: Any) -> bool:
+    return kind is SimpleNamespace or is_followed(kind.__module__)
 
 
 def _inside(code: Any) -> list[Home]:
     """The places of watched objects in a function, or in a class and its methods."""
     code = getattr(code, "__func__", code)
-    if not isinstance(code, type | FunctionType) or code in _clean:
+    if id(code) in _clean or not isinstance(code, type | FunctionType):
         return []
     found = list(_searched_inside(code))
     if not found:
-        _clean.add(code)
+        identity = id(code)
+        _clean[identity] = weakref.ref(code, lambda _: _clean.pop(identity, None))
     return found
 
 
-# Longer lists are of data.
+# Longer lists and dicts are of data, and so are many that are in each other.
 _LONG = 1000
-# Functions and classes that have kept none: nearly all.
-_clean: weakref.WeakSet[Any] = weakref.WeakSet()
+_MANY = 10_000
+# Functions and classes that have kept none, nearly all, by ``id`` for as long as they live.
+_clean: dict[int, weakref.ref[Any]] = {}
 
 
 def _searched_inside(code: Any) -> Iterator[Home]:
@@ -275,7 +338,7 @@ def _searched_inside(code: Any) -> Iterator[Home]:
             given: dict[Any, Any] = kept if type(kept) is dict else dict(enumerate(kept or ()))
             if any(map(_is_kept, given.values())):
                 yield code, name, kept
-            yield from itertools.islice(_within(None, given), len(_among(None, given)), None)
+            yield from itertools.islice(_within(None, given, {}), len(_among(None, given)), None)
 
 
 # --- what is noted ---
@@ -298,10 +361,6 @@ def _outermost() -> FrameType | bool | None:
             return False if filename.startswith(_OWN) else outer
         frame = frame.f_back
     return False
-
-
-def _asking(original: Callable[..., Any], capture: Queried) -> Callable[..., Any]:
-    return functools.partial(_asked, original, capture)
 
 
 def _asked(original: Callable[..., Any], capture: Queried, /, *args: Any, **kwargs: Any) -> Any:
@@ -345,17 +404,9 @@ def _told(name: str) -> str:
     )
 
 
-def _setting(original: Callable[..., Any], capture: Queried) -> Callable[..., Any]:
-    return functools.partial(_set, original, capture)
-
-
 def _set(original: Callable[..., Any], capture: Queried, /, *args: Any, **kwargs: Any) -> Any:
     capture.state.is_touched = True
     return original(*args, **kwargs)
-
-
-def _putting_back(original: Callable[..., Any], capture: Queried) -> Callable[..., Any]:
-    return functools.partial(_put_back, original, foreign_generators(), capture)
 
 
 def _put_back(
