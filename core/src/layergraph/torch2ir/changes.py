@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dis
 import operator
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import CodeType
 from typing import Any, Self
@@ -142,8 +143,7 @@ class Unchanged:
         self.changes: list[Change] = []
         self._before: list[tuple[Reached, Keeper, Any]] = []
         # What the modules hold, by themselves and in their registries.
-        self._dicts = Dicts(())
-        self._held: list[dict[Any, Any]] = []
+        self._modules: tuple[Dicts, list[dict[Any, Any]]] = Dicts(()), []
         # Where each is among them, by ``id``, as far as that was asked for.
         self._places: dict[int, list[int]] = {}
         self._placed = 0
@@ -153,8 +153,9 @@ class Unchanged:
     def __enter__(self) -> Self:
         self._undoing.__enter__()
         (reach,) = self._survey.once(_followed)
-        self._dicts = Dicts(self._survey.once(_dicts))
-        self._held = self._dicts.read()
+        dicts = Dicts(self._survey.once(_dicts))
+        # Both at once: an interrupt may come between two assignments.
+        self._modules = dicts, dicts.read()
         reach.listen(self)
         return self
 
@@ -175,9 +176,9 @@ class Unchanged:
         for place in range(self._placed, len(self._before)):
             self._places.setdefault(id(self._before[place][0].state), []).append(place)
         self._placed = len(self._before)
-        place_of = self._dicts.places.get(id(holder))
-        if place_of is not None:
-            self._held[place_of][name] = new
+        dicts, held = self._modules
+        if id(holder) in dicts.places:
+            held[dicts.places[id(holder)]][name] = new
         for place in self._places.get(id(holder), ()):
             reached, keeper, was = self._before[place]
             if isinstance(was, list):
@@ -193,12 +194,13 @@ class Unchanged:
         What it changes stays, as if it had happened before the model ran.
         """
         then = [keeper.read(reached.state) for reached, keeper, _ in self._before]
-        held = self._dicts.read()
+        dicts, held = self._modules
+        held_then = dicts.read()
         try:
             yield
         finally:
-            if not self._dicts.are(held):
-                self._held = list(map(_rebased, self._held, held, self._dicts.read()))
+            if not dicts.are(held_then):
+                self._modules = dicts, list(map(_rebased, held, held_then, dicts.read()))
             for place, before in enumerate(then):
                 reached, keeper, was = self._before[place]
                 now = keeper.read(reached.state)
@@ -207,14 +209,16 @@ class Unchanged:
 
     def differs(self) -> bool:
         """Return whether anything is changed by now."""
-        return not self._dicts.are(self._held) or not all(
+        dicts, held = self._modules
+        return not dicts.are(held) or not all(
             _is_same(each.state, keeper, was) for each, keeper, was in self._before
         )
 
     def put_back(self) -> list[Change]:
         """Put back what was changed; give that."""
         changes: list[Change] = []
-        of_modules = () if self._dicts.are(self._held) else self._of_modules()
+        dicts, held = self._modules
+        of_modules = () if dicts.are(held) else self._of_modules()
         for reached, keeper, was in (*of_modules, *self._before):
             if not _is_same(reached.state, keeper, was):
                 changes += self._changed(reached, settled(keeper.read(reached.state)), was)
@@ -224,7 +228,8 @@ class Unchanged:
 
     def _of_modules(self) -> Iterator[tuple[Reached, Keeper, Any]]:
         modules = list(self._survey)
-        for place, (each, was) in enumerate(zip(self._dicts.dicts, self._held, strict=True)):
+        dicts, held = self._modules
+        for place, (each, was) in enumerate(zip(dicts.dicts, held, strict=True)):
             keeper = keeper_of(type(each))
             if keeper is not None:
                 module, name = divmod(place, len(_IN_MODULE))
@@ -292,14 +297,19 @@ def _dicts(survey: Survey) -> Iterator[dict[Any, Any]]:
 
 
 def _registries(members: dict[str, Any]) -> tuple[dict[Any, Any], ...]:
-    try:
-        return _get_registries(members)
-    except KeyError:  # an odd module
-        return tuple([members.get(name, {}) for name in _DICTS])
+    found: tuple[Any, ...] = ()
+    with suppress(KeyError):
+        found = _get_registries(members)
+    if found and _KINDS.issuperset(map(type, found)):
+        return found
+    # An odd module, such as a scripted one.
+    held = map(members.get, _DICTS)
+    return tuple([each if isinstance(each, dict) else {} for each in held])
 
 
 # Registries, hooks, and what is noted of these.
 _DICTS = tuple(name for name, value in vars(nn.Module()).items() if isinstance(value, dict))
+_KINDS = frozenset({dict, OrderedDict})
 _CALLED = ("_forward_hooks", "_forward_pre_hooks")
 # What is registered is an attribute, too.
 _REGISTERED = ("_parameters", "_buffers", "_modules")
