@@ -15,7 +15,7 @@ $(VENV)/.ready: requirements-dev.txt pyproject.toml $(PACKAGES:%=%/pyproject.tom
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		--no-build-isolation $(PACKAGES:%=--editable %)
+		--no-build-isolation . $(PACKAGES:%=--editable %)
 	touch $@
 
 demo: $(VENV)/.ready ## convert torchvision's resnet18, print its IR, rebuild it, compare outputs bit for bit
@@ -48,7 +48,7 @@ OLDEST := .venv-oldest
 $(OLDEST)/.ready: requirements-dev.txt $(PACKAGES:%=%/pyproject.toml)
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
-		"pluggy>=1.5" hatchling editables numpy
+		"pluggy>=1.5" flit_core numpy
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--no-build-isolation $(PACKAGES:%=--editable %)
 	touch $@

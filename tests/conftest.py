@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.environment import PACKAGES, THIRD_PARTY, Environment, build
+from tests.environment import CHECKOUT, PACKAGES, THIRD_PARTY, Environment, build
 from tests.sites import Site
 
 
@@ -29,7 +29,7 @@ def site(make_site: Callable[[str], Site]) -> Site:
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheels")
-    build(folder, *PACKAGES, *THIRD_PARTY)
+    build(folder, CHECKOUT, *PACKAGES, *THIRD_PARTY)
     return folder
 
 
@@ -47,13 +47,13 @@ def core_only(
     tmp_path_factory: pytest.TempPathFactory, wheel: Callable[[str], Path]
 ) -> Environment:
     environment = Environment.create(tmp_path_factory.mktemp("core_only"))
-    environment.pip("install", wheel("layergraph"))
+    environment.pip("install", wheel("layergraph-core"))
     return environment
 
 
 @pytest.fixture(scope="session")
 def complete(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Environment:
-    environment = Environment.create(tmp_path_factory.mktemp("complete"))
+    environment = Environment.create(tmp_path_factory.mktemp("complete"), "rich", "typer")
     # By file, and not by name: a package of that name elsewhere is none of our business.
     ours = sorted(wheels.glob("layergraph[-_]*.whl"))
     environment.pip("install", "--find-links", wheels, *ours)

@@ -1,7 +1,7 @@
 """Wheels, and clean environments to install them into.
 
 PyTorch is not downloaded again: an environment sees the files of the one that runs the tests, and
-of exactly the distributions that torch and torchvision need.
+of exactly the distributions that torch, torchvision and others that it is given need.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Environment:
     cwd: Path
 
     @classmethod
-    def create(cls, folder: Path) -> Environment:
+    def create(cls, folder: Path, *downloaded: str) -> Environment:
         venv, cwd = folder / "venv", folder / "elsewhere"
         cwd.mkdir()
         # Without pip of its own, since the pip of the tests can serve it: that is seconds faster.
@@ -107,7 +107,7 @@ class Environment:
         python = venv / "bin" / "python"
         where = "import sysconfig; print(sysconfig.get_path('purelib'))"
         site_packages = Path(succeed(python, "-c", where, cwd=cwd).strip())
-        needed = closure(installed(), "torch", "torchvision").values()
+        needed = closure(installed(), "torch", "torchvision", *downloaded).values()
         for top in {top for distribution in needed for top in tops(distribution)}:
             (site_packages / top.name).symlink_to(top)
         return cls(python, site_packages, cwd)

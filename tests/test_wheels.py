@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,11 +31,12 @@ def test_there_is_something_to_build() -> None:
 def test_a_wheel_holds_one_typed_package_and_nothing_else(
     folder: Path, wheel: Callable[[str], Path]
 ) -> None:
-    distribution = "layergraph" if folder.name == "core" else f"layergraph-{folder.name}"
-    package = distribution.replace("-", "_")
+    distribution = f"layergraph-{folder.name}"
+    package = "layergraph" if folder.name == "core" else distribution.replace("-", "_")
     with zipfile.ZipFile(wheel(distribution)) as archive:
         files = [Path(name) for name in archive.namelist()]
-    assert {file.parts[0].partition("-")[0] for file in files} == {package}
+    info = f"{distribution.replace('-', '_')}-{version_of(folder)}.dist-info"
+    assert {file.parts[0] for file in files} == {package, info}
     assert Path(package, "py.typed") in files
     kept = {
         file.relative_to(folder / "src")
@@ -42,6 +44,17 @@ def test_a_wheel_holds_one_typed_package_and_nothing_else(
         if file.is_file() and "__pycache__" not in file.parts
     }
     assert {file for file in files if file.parts[0] == package} == kept
+
+
+def version_of(folder: Path) -> str:
+    version: str = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["version"]
+    return version
+
+
+def test_the_root_is_a_wheel_without_code(wheel: Callable[[str], Path]) -> None:
+    with zipfile.ZipFile(wheel("layergraph")) as archive:
+        tops = {name.split("/")[0] for name in archive.namelist()}
+    assert tops == {f"layergraph-{version_of(CHECKOUT)}.dist-info"}
 
 
 ISOLATION = f"""
@@ -70,7 +83,7 @@ def test_the_environment_holds_what_pip_brought_and_nothing_of_the_checkout(
     builtins = {f"layergraph-{each.name}" for each in PLUGINS}
     assert found["plugins"] == sorted(builtins)
     present = installed(complete.site_packages)
-    assert present.keys() == closure(present, "layergraph", *builtins).keys()
+    assert present.keys() == closure(present, "layergraph", "torchvision").keys()
 
 
 def test_the_demo_passes(complete: Environment) -> None:
@@ -94,12 +107,14 @@ def test_the_demo_notices_a_handler_that_is_off_by_one_bit(
 
 
 CORE_ONLY = """
-import json, torch
+import json, torch, warnings
 from torch import nn
 import layergraph as lg
 from layergraph.plugins import installed_plugins
 model = nn.Linear(2, 3)
-ir = lg.to_ir(model)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    ir = lg.to_ir(model)
 rebuilt = lg.to_torch(ir, model.state_dict())
 given = torch.randn(4, 2)
 try:
@@ -112,8 +127,16 @@ print(json.dumps({
     "keys": list(rebuilt.state_dict()),
     "equal": torch.equal(rebuilt(given), model(given)),
     "help": "pip install layergraph-linear" in message,
+    "warned": [f"{each.category.__name__}: {each.message}" for each in caught],
+    "preflight": str(lg.preflight(model)).splitlines(),
 }))
 """
+
+
+TRACED_THROUGH = (
+    "no installed package handles Linear: each is traced through, and comes back as the functions "
+    "that it calls; to keep layers, pip install layergraph-linear"
+)
 
 
 def test_with_the_core_alone_a_layer_still_converts(core_only: Environment) -> None:
@@ -123,6 +146,8 @@ def test_with_the_core_alone_a_layer_still_converts(core_only: Environment) -> N
         "keys": ["weight", "bias"],
         "equal": True,
         "help": True,
+        "warned": [f"PluginWarning: {TRACED_THROUGH}"],
+        "preflight": ["the model converts", TRACED_THROUGH],
     }
 
 

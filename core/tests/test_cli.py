@@ -822,5 +822,5 @@ def test_what_has_to_be_installed_is_said(tmp_path):
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=False
         )
-        message = f"layergraph: the command needs {missing}: pip install 'layergraph[cli]'\n"
+        message = f"layergraph: the command needs {missing}: pip install 'layergraph-core[cli]'\n"
         assert (done.returncode, done.stdout, done.stderr) == (2, "", message)

@@ -68,7 +68,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.import_module("importlib.metadata").version("layergraph")
+        return importlib.import_module("importlib.metadata").version("layergraph-core")
     if name not in _HOMES:
         raise AttributeError(f"module 'layergraph' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import nn
 
-from layergraph.errors import CaptureError, Unsupported
+from layergraph.errors import CaptureError, PluginWarning, Unsupported
 from layergraph.torch2ir import Torch2Ir
+from layergraph.torch2ir.conversion import answer_of
 from layergraph.torch2ir.running.original import UNFIT
 from layergraph.torch2ir.running.questions import Values
+from layergraph.torch2ir.survey import Survey
+from layergraph.torch2ir.unhandled import advice, unhandled
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +29,13 @@ class Preflight:
     Attributes:
         unsupported: all that cannot be turned into an IR, in the order in which it was met.
         error: what else is wrong, such as arguments that the model does not take; None if nothing.
+        missing: by name of a distribution that is not installed, the layers that it would handle.
+            They convert all the same, as the functions that they call.
     """
 
     unsupported: tuple[Unsupported, ...] = ()
     error: str | None = None
+    missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -62,6 +70,8 @@ class Preflight:
             yield "a handler would keep it whole:"
             yield ""
             yield from (f"    {line}".rstrip() for line in stub.splitlines())
+        if self.missing:
+            yield advice(self.missing)
 
 
 def preflight(
@@ -77,11 +87,25 @@ def preflight(
 
     The arguments are those of :meth:`layergraph.torch2ir.Torch2Ir.convert`.
     """
+    converter = Torch2Ir()
     try:
-        Torch2Ir().convert(model, args, kwargs, values=values)
+        with warnings.catch_warnings():
+            # The result says it.
+            warnings.filterwarnings("ignore", "no installed package handles", PluginWarning)
+            converter.convert(model, args, kwargs, values=values)
     except CaptureError as error:
-        return Preflight(error.unsupported, None if error.unsupported else str(error))
-    return Preflight()
+        return Preflight(
+            error.unsupported,
+            None if error.unsupported else str(error),
+            _missing(converter, model),
+        )
+    return Preflight(missing=_missing(converter, model))
+
+
+def _missing(converter: Torch2Ir, model: object) -> dict[str, list[str]]:
+    if not isinstance(model, nn.Module):
+        return {}
+    return unhandled(Survey(model, partial(answer_of, converter.hooks)))
 
 
 _STUB = """from layergraph import Implementation, hookimpl

@@ -13,7 +13,7 @@ def main() -> None:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("rich", "typer"):
             raise
-        message = f"layergraph: the command needs {missing}: pip install 'layergraph[cli]'"
+        message = f"layergraph: the command needs {missing}: pip install 'layergraph-core[cli]'"
         print(message, file=sys.stderr)  # noqa: T201 -- there is nothing else to say it with
         sys.exit(2)
     except KeyboardInterrupt:

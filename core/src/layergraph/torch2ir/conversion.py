@@ -42,6 +42,7 @@ from layergraph.torch2ir.state_dicts import other_state_dicts, own_state_dict
 from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.tracing.trace import Tracing
 from layergraph.torch2ir.uncompiled import outside_fake_mode, uncompiled
+from layergraph.torch2ir.unhandled import advice, unhandled
 
 
 def convert(
@@ -91,6 +92,7 @@ def _converted(
 ) -> Ir:
     found = _Found()
     survey = Survey(model, partial(_ask, hooks, found))
+    _advise(survey)
     memory = Memory()
     keys, tensors = _tensors(survey, memory, found)
     if not found.is_runnable:
@@ -127,6 +129,12 @@ def _converted(
     check_attributes(ir)
     _refuse_leaks(ir)
     return ir
+
+
+def _advise(survey: Survey) -> None:
+    missing = unhandled(survey)
+    if missing:
+        warnings.warn(advice(missing), PluginWarning, stacklevel=2)
 
 
 def _refuse_fakes() -> None:
