@@ -1,7 +1,7 @@
 """A few models of the zoo, through the functions that ``make zoo`` puts all of them through.
 
 ``test_comes_back`` needs ``lg.to_ir(model, args, kwargs)``, capture by running on inputs: until the
-core has it, that test is red. The others try the zoo itself, and need nothing.
+core has it, that test fails. The others try the zoo itself, and need nothing.
 """
 
 from __future__ import annotations
