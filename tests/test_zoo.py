@@ -1,8 +1,4 @@
-"""A few models of the zoo, through the functions that ``make zoo`` puts all of them through.
-
-``test_comes_back`` needs ``lg.to_ir(model, args, kwargs)``, capture by running on inputs: until the
-core has it, that test fails. The others try the zoo itself, and need nothing.
-"""
+"""A few models of the zoo, through the functions that ``make zoo`` puts all of them through."""
 
 from __future__ import annotations
 
