@@ -68,7 +68,7 @@ def laid_out(document: dict[str, Any]) -> str:
 def _laid_out(form: dict[str, Any], indent: str) -> str:
     parts = []
     for name, value in form.items():
-        head = f"{json.dumps(name)}: "
+        head = f"{_to_json(name)}: "
         inner = f"{indent} "
         if name in _LISTS and value:
             lines = [f"{inner} {_laid_out(item, f'{inner} ')}" for item in value]
@@ -76,8 +76,12 @@ def _laid_out(form: dict[str, Any], indent: str) -> str:
         elif name == "evaluation":
             parts.append("\n" + inner + head + _laid_out(value, inner))
         else:
-            parts.append(head + json.dumps(value, allow_nan=False))
+            parts.append(head + _to_json(value))
     return "{" + ", ".join(parts).replace(", \n", ",\n") + "}"
+
+
+# json.dumps would make an encoder for each of the many values.
+_to_json = json.JSONEncoder(allow_nan=False).encode
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:

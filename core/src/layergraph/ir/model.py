@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from layergraph.collection import without_collection
-from layergraph.ir.copying import copied_implementation
+from layergraph.ir.copying import copied_around
 from layergraph.ir.dictionary import from_dict, to_dict
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.rules import check
@@ -65,8 +64,7 @@ class Ir(Implementations):
         implementations = []
         for implementation in self.values():
             graph = implementation if training else implementation.graphs[-1]
-            alone = replace(implementation, nodes=graph.nodes, edges=graph.edges, evaluation=None)
-            implementations.append(copied_implementation(replace(alone, differs=None)))
+            implementations.append(copied_around(implementation, graph))
         return Ir(implementations, self.root)
 
     @without_collection()
@@ -84,4 +82,4 @@ class Ir(Implementations):
         from layergraph.ir.flatten import flatten
 
         check(self)
-        return Ir(map(copied_implementation, flatten(self)), self.root)
+        return Ir(flatten(self), self.root)

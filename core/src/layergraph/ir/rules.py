@@ -285,7 +285,10 @@ _SOUND = ATOMS - {Ref, Symbol, int}
 def _check_value(
     problems: _Problems, place: _Where, what: str, which: object, value: Value
 ) -> None:
-    if type(value) in _SOUND:
+    kind = type(value)
+    if kind in _SOUND or (kind is int and -_EASY <= value <= _EASY):
+        return
+    if kind is Ref and what == "argument" and type(value.node) is str:
         return
     stack = [(value, 0)]
     while stack:
