@@ -291,14 +291,15 @@ def _walk(ir: Tree) -> Iterator[tuple[str, str | None, bool]]:
     yield ir.root, None, True
     while stack:
         name, parent, children = stack[-1]
-        child = next((each for each in children if each not in seen), None)
-        if child is None:
+        for child in children:
+            if child not in seen:
+                seen.add(child)
+                stack.append((child, name, _children(ir, child)))
+                yield child, name, True
+                break
+        else:
             stack.pop()
             yield name, parent, False
-        else:
-            seen.add(child)
-            stack.append((child, name, _children(ir, child)))
-            yield child, name, True
 
 
 def _children(ir: Tree, name: str) -> Iterator[str]:

@@ -25,8 +25,7 @@ _FILLS = frozenset(
     ]
 )
 
-# They tell something of a tensor, but nothing of what is in it.
-_BLIND = frozenset(
+BLIND = frozenset(
     [
         getattr(torch.Tensor, name)
         for name in (
@@ -42,6 +41,7 @@ _BLIND = frozenset(
         ).split()
     ]
 )
+"""They tell something of a tensor, but nothing of what is in it."""
 
 # Tensors that share the memory of the one they are made of, but for some indices.
 _VIEWS = frozenset(
@@ -103,7 +103,7 @@ class PutOffFills(TorchFunctionMode):
         """Run a function of torch, put it off, or run first what it must not overtake."""
         kwargs = kwargs or {}
         fills = func in _FILLS
-        if not fills and (func in _BLIND or not self._waiting):
+        if not fills and (func in BLIND or not self._waiting):
             return func(*args, **kwargs)
         tensors = _tensors(args, kwargs)
         if fills and self._may_wait(tensors, kwargs):
