@@ -146,7 +146,9 @@ class Targets:
     """
 
     def __init__(self, added: Collection[str]) -> None:
-        self._added = frozenset(added) - _by_name().keys()
+        own = _by_name()
+        # To subtract the keys would go along all of them.
+        self._added = frozenset(name for name in added if name not in own)
 
     def target(self, name: str) -> Target | None:
         """What a name stands for; None if for nothing.

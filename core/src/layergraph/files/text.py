@@ -57,7 +57,7 @@ def parse(text: bytes) -> Any:
 
 def compact(document: Any) -> str:
     """A JSON text in as few characters as can be, all of them ASCII."""
-    return json.dumps(document, separators=(",", ":"), allow_nan=False)
+    return _to_compact_json(document)
 
 
 def laid_out(document: dict[str, Any]) -> str:
@@ -82,6 +82,7 @@ def _laid_out(form: dict[str, Any], indent: str) -> str:
 
 # json.dumps would make an encoder for each of the many values.
 _to_json = json.JSONEncoder(allow_nan=False).encode
+_to_compact_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:

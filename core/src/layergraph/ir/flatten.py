@@ -83,7 +83,8 @@ class _Flattening:
                 if parts(call.result) is not None:
                     self._spend(_count(call.result, self._room + 1))
                 if len(self._calls) == 1:
-                    yield Node(self._output, OUTPUT, node.implementation, (call.result,), {}, node.data)
+                    name, args = self._output, (call.result,)
+                    yield Node(name, OUTPUT, node.implementation, args, {}, node.data)
             elif node.is_call and self._ir[node.implementation].nodes:
                 self._call(call, node, args, kwargs)
             elif node.name not in call.values:

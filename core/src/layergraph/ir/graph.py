@@ -169,9 +169,7 @@ class Graph:
         """The positional arguments of every node, spelt out: predecessors where none are given."""
         spelt = {name: node.args or () for name, node in self.nodes.items()}
         unsaid: dict[str, list[Value]] = {
-            name: []
-            for name, node in self.nodes.items()
-            if node.args is None and not node.kwargs
+            name: [] for name, node in self.nodes.items() if node.args is None and not node.kwargs
         }
         for src, sink in self.edges:
             if sink in unsaid:
