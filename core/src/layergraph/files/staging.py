@@ -126,7 +126,8 @@ def _lock(file: BinaryIO) -> bool | None:
 
 
 def _beside(target: Path, use: str) -> str:
-    return os.path.join(target.parent, f".{use}-{_short(target.name)}")
+    folder, name = os.path.split(target)
+    return os.path.join(folder, f".{use}-{_short(name)}")
 
 
 @functools.lru_cache(maxsize=16)
@@ -137,17 +138,21 @@ def _short(name: str) -> str:
 
 def _locks(target: Path) -> Iterator[str]:
     """The files with the locks of saves that are running, or were killed."""
-    start = os.path.basename(_beside(target, "saving")) + "-"
+    start = f"{_beside(target, 'saving')}-"
     with suppress(OSError):
-        for name in os.listdir(target.parent):
-            if name.startswith(start) and "-" not in name[len(start) :]:
-                yield os.path.join(target.parent, name)
+        yield from (path for path in _beginning(start) if "-" not in path[len(start) :])
 
 
 def _files(lock: str) -> list[str]:
     """The files of a save that has a lock."""
-    folder, start = os.path.split(f"{lock}-")
-    return [os.path.join(folder, each) for each in os.listdir(folder) if each.startswith(start)]
+    return _beginning(f"{lock}-")
+
+
+def _beginning(path: str) -> list[str]:
+    """The paths that begin with one, in its folder."""
+    folder, start = os.path.split(path)
+    names = os.listdir(folder or os.curdir)
+    return [os.path.join(folder, name) for name in names if name.startswith(start)]
 
 
 def _locked(target: Path, stack: ExitStack) -> Staging | None:

@@ -54,7 +54,7 @@ class Written:
         names = list(self._files)
         with exclusive(self._target) as locked:
             old = list(obsolete(names, locked))
-            new = [name for name in names if not os.path.exists(folder / name)]
+            new = [name for name in names if not os.path.exists(os.path.join(folder, name))]
             try:
                 for name in names[:-1]:
                     self._place(name)
@@ -74,7 +74,7 @@ class Written:
             self._stage.in_doubt = False
 
     def _place(self, name: str) -> None:
-        source, path = self._files[name], self._target.with_name(name)
+        source, path = self._files[name], os.path.join(os.path.dirname(self._target), name)
         mode = self._stage.mode
         with suppress(FileNotFoundError):
             there = os.stat(path).st_mode

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from layergraph.collection import without_collection
-from layergraph.ir.copying import copied_around
 from layergraph.ir.dictionary import from_dict, to_dict
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.rules import check
@@ -61,6 +60,9 @@ class Ir(Implementations):
         Args:
             training: whether that of the training mode is wanted.
         """
+        # What copies is imported when it is first needed.
+        from layergraph.ir.copying import copied_around
+
         implementations = []
         for implementation in self.values():
             graph = implementation if training else implementation.graphs[-1]
