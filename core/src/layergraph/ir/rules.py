@@ -321,7 +321,11 @@ def _check_value(
             problems.add(place, message, f"nest {MAX_NESTING} deep")
             return
         else:
-            stack += [(each, depth + 1) for each in inside if type(each) not in _SOUND]
+            stack += [
+                (each, depth + 1)
+                for each in inside
+                if type(each) not in _SOUND and not (type(each) is int and -_EASY <= each <= _EASY)
+            ]
 
 
 def _is_short(number: int) -> bool:

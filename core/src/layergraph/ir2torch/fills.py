@@ -108,9 +108,11 @@ class PutOffFills(TorchFunctionMode):
         tensors = _tensors(args, kwargs)
         if fills and self._may_wait(tensors, kwargs):
             self._try(func, args, kwargs)
-            fill = _Fill(tensors[0], func, args, kwargs)
-            self._waiting.setdefault(_memory(tensors[0]), []).append(fill)
             self._has_put_off = True
+            # Without memory there is nothing to fill.
+            if not tensors[0].is_meta:
+                fill = _Fill(tensors[0], func, args, kwargs)
+                self._waiting.setdefault(_memory(tensors[0]), []).append(fill)
             return tensors[0]
         if func in _VIEWS and self.waits(tensors[0]):
             view = func(*args, **kwargs)
@@ -124,8 +126,8 @@ class PutOffFills(TorchFunctionMode):
         if len(tensors) != 1 or kwargs.get("generator") is not None:
             return False
         tensor = tensors[0]
-        if type(tensor) is nn.Parameter and tensor.numel() >= _WORTH_IT and _memory(tensor) != 0:
-            return True
+        if type(tensor) is nn.Parameter and (tensor.is_meta or tensor.numel() >= _WORTH_IT):
+            return tensor.is_meta or _memory(tensor) != 0
         return self.waits(tensor)
 
     def waits(self, tensor: torch.Tensor) -> bool:
