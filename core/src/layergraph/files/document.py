@@ -217,7 +217,9 @@ def _read_implementation(form: Any, spot: Spot, read_value: ReadValue) -> Implem
         training=expect(fields["training"], bool, (spot, "training"), "true or false")
         if "training" in fields
         else None,
-        kept_modes=_kept_modes(fields.get("kept_modes", []), (spot, "kept_modes")),
+        kept_modes=_kept_modes(fields["kept_modes"], (spot, "kept_modes"))
+        if "kept_modes" in fields
+        else {},
     )
 
 

@@ -94,7 +94,8 @@ def find_problems(ir: Implementations) -> list[Problem]:
             for implementation in ir.values():
                 for place, graph in _places(implementation):
                     _check_graph(problems, place, graph)
-                _check_differences(problems, implementation)
+                if implementation.evaluation is not None:
+                    _check_differences(problems, implementation, implementation.evaluation)
             _check_hierarchy(problems, ir)
         if not problems.found:
             _check_calls(problems, ir)
@@ -447,10 +448,12 @@ def _check_graph(problems: _Problems, place: Place, graph: Graph) -> None:
         problems.add((place, "node", name), message, remedy)
 
 
-def _check_differences(problems: _Problems, implementation: Implementation) -> None:
+def _check_differences(
+    problems: _Problems, implementation: Implementation, evaluation: Graph
+) -> None:
     """Note an edit that was made in one of two graphs only."""
-    evaluation, known = implementation.evaluation, implementation.differs
-    if evaluation is None or known is None:
+    known = implementation.differs
+    if known is None:
         return
     for name in sorted(differing(implementation, evaluation, known)):
         what = "is not the same in both graphs any more"
