@@ -14,7 +14,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import ArgumentError, FileError
-from layergraph.files import paths
+from layergraph.files import paths, staging
 from layergraph.files.shards import bytes_of
 
 
@@ -229,7 +229,7 @@ def test_folders_that_may_not_be_written(tmp_path, ir, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(os, "mkdir", refuse)
+    monkeypatch.setattr(staging, "open", refuse, raising=False)
     for name in ("m.json", "m.safetensors"):
         with pytest.raises(FileError, match=rf"{name}: Permission denied; check"):
             lg.save(ir, tmp_path / name)

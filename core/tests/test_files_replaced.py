@@ -205,7 +205,7 @@ def _no_room(descriptor):
 def test_a_killed_save_leaves_no_room_taken(tmp_path):
     _save(tmp_path, 1.0, ONE)
     assert _killed(30, partial(_save, tmp_path, 2.0, MANY))
-    assert [each for each in tmp_path.rglob("*-of-*") if each.stat().st_size]
+    assert [each for each in tmp_path.glob(".saving-*") if each.stat().st_size]
     staging_of_another = _names(tmp_path)
     _save(tmp_path, 1.0, ONE, "other.safetensors")
     assert set(staging_of_another) < set(_names(tmp_path))
@@ -331,11 +331,32 @@ def test_where_there_are_no_locks_nothing_is_taken_for_abandoned(tmp_path, monke
         _save(tmp_path, 2.0, size)
         assert _number(tmp_path) == 2.0
     left = [each for each in _names(tmp_path) if each.startswith(".saving-")]
-    assert len(left) == 4
+    assert len({each.split("-")[2] for each in left}) == 4
     assert _names(tmp_path) == [*left, "model.safetensors"]
 
 
 # --- what is replaced ---
+
+
+@pytest.mark.parametrize("size", [ONE, FEW])
+def test_files_have_the_rights_of_those_that_they_replace(tmp_path, monkeypatch, size):
+    (tmp_path / "usual").touch()
+    usual = (tmp_path / "usual").stat().st_mode
+    fsync, while_written = os.fsync, []
+
+    def seen(descriptor):
+        while_written.append(os.fstat(descriptor).st_mode)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    _save(tmp_path, 1.0, size)
+    saved = [each for each in tmp_path.iterdir() if each.name != "usual"]
+    assert {each.stat().st_mode for each in saved} == {usual}
+    for each in saved:
+        each.chmod(0o640)
+    _save(tmp_path, 1.0, size)
+    assert {stat.S_IMODE(each.stat().st_mode) for each in saved} == {0o640}
+    assert {stat.S_IMODE(mode) for mode in while_written if stat.S_ISREG(mode)} == {0o600}
 
 
 @pytest.mark.parametrize("size", [ONE, MANY])

@@ -138,11 +138,34 @@ class Target:
     target: Function | str
 
 
-class Functions:
-    """The functions that one converter knows.
+class Targets:
+    """What the names of functions stand for.
 
     Args:
         added: the names that plugins add; torch's own keep their meaning.
+    """
+
+    def __init__(self, added: Collection[str]) -> None:
+        own = _by_name()
+        # To subtract the keys would go along all of them.
+        self._added = frozenset(name for name in added if name not in own)
+
+    def target(self, name: str) -> Target | None:
+        """What a name stands for; None if for nothing.
+
+        Only a name that a plugin added leads to an import.
+
+        Raises:
+            BuildError: a plugin added the name, but the function cannot be had.
+        """
+        if name not in self._added:
+            return _by_name().get(name) or _own_operation(name)
+        function = _imported(name)
+        return None if function is None else Target("call_function", function)
+
+
+class Functions(Targets):
+    """The functions that one converter knows, by name and the other way round.
 
     Attributes:
         loaded: the added functions whose modules have been imported, by name. A model that has not
@@ -152,7 +175,7 @@ class Functions:
     def __init__(self, added: Collection[str]) -> None:
         # While a model is captured, some of torch's functions are others than they are now.
         _names()
-        self._added = frozenset(added) - _by_name().keys()
+        super().__init__(added)
         found = {name: _found(name) for name in sorted(self._added)}
         self.loaded = {name: each for name, each in found.items() if each is not None}
         self._names = {
@@ -171,19 +194,6 @@ class Functions:
             name = f"torch.ops.{function}"
             return name if own_operation(name) is not None else None
         return name
-
-    def target(self, name: str) -> Target | None:
-        """What a name stands for; None if for nothing.
-
-        Only a name that a plugin added leads to an import.
-
-        Raises:
-            BuildError: a plugin added the name, but the function cannot be had.
-        """
-        if name not in self._added:
-            return _by_name().get(name) or _own_operation(name)
-        function = _imported(name)
-        return None if function is None else Target("call_function", function)
 
 
 def places(functions: tuple[Function, ...]) -> list[tuple[dict[str, Any], str]]:

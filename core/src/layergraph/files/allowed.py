@@ -11,6 +11,8 @@ An IR in memory may call more: to capture a model is to run its code anyway.
 
 from __future__ import annotations
 
+import functools
+
 from layergraph.ir import Node
 
 # A name with one of these words in it is a step of something else: of computing gradients, of the
@@ -58,21 +60,28 @@ _ARGUMENTS = frozenset({"cdata", "check_invariants", "unsafe"})
 
 def may_call(node: Node) -> bool:
     """Return whether a file may have a function node."""
-    package, _, rest = node.implementation.partition(".")
+    may, is_recurrent = _by_name(node.implementation)
+    if may is not None:
+        return may
+    return _ARGUMENTS.isdisjoint(node.kwargs) and (not is_recurrent or _is_padded(node))
+
+
+@functools.lru_cache(maxsize=1024)
+def _by_name(implementation: str) -> tuple[bool | None, bool]:
+    """Whether a file may call a function, None if its arguments say; whether it is recurrent."""
+    package, _, rest = implementation.partition(".")
     if package != "torch":
-        return True
+        return True, False
     if rest.startswith("ops."):
         # Of torch.ops.aten.add.Tensor, add is the operation and Tensor one of its forms.
         _, name, form = [*rest.split(".", 3)[1:], "", ""][:3]
         if "out" in form.split("_"):
-            return False
+            return False, False
     else:
         name = rest.rpartition(".")[2]
         if name in _CHECKED:
-            return True
-    if name in _RECURRENT and not _is_padded(node):
-        return False
-    return _is_checked(name) and _ARGUMENTS.isdisjoint(node.kwargs)
+            return True, False
+    return None if _is_checked(name) else False, name in _RECURRENT
 
 
 def _is_padded(node: Node) -> bool:

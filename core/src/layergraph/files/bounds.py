@@ -31,11 +31,16 @@ def check_bounds(ir: Ir) -> None:
     Raises:
         FaultError: it has, or does.
     """
-    for name, size in _sizes(ir):
+    for name, size in _sizes(ir) if _longest(ir) > MAX_NAME else ():
         if size.longest > MAX_NAME:
             message = f"a path in implementation {name!r} has more than {MAX_NAME} characters"
             raise FaultError(None, message, "nest modules less deeply, or give them shorter names")
     _check_functions(ir)
+
+
+def _longest(ir: Ir) -> int:
+    """No less than the length of the longest path: no path enters an implementation twice."""
+    return sum([1 + max(map(len, each.children)) for each in ir.values() if each.children])
 
 
 def check_paths(ir: Ir, limits: Limits) -> None:
@@ -48,9 +53,15 @@ def check_paths(ir: Ir, limits: Limits) -> None:
     Raises:
         FileError: it is.
     """
-    said = sum(1 + len(each.tensors) + len(each.children or ()) for each in ir.values())
+    children = sum([len(each.children or ()) for each in ir.values()])
+    tensors = sum([len(each.tensors) for each in ir.values()])
+    said = len(ir) + children + tensors
     most = _PATHS + _PATHS_EACH * said if limits.modules is None else limits.modules
     letters = max(_LETTERS + _LETTERS_EACH * said, MAX_NAME * (limits.modules or 0))
+    # Mostly each implementation is in one place, and no name is long: then no path need be counted.
+    named = sum([sum(map(len, each.tensors)) for each in ir.values()])
+    if children < len(ir) <= most and said * _longest(ir) + named <= letters:
+        return
     for name, size in _sizes(ir):
         for what, count, bound in (
             ("modules", size.modules, most),
@@ -119,7 +130,8 @@ def check_writable(ir: Ir) -> None:
     """
     for each in ir.values():
         names = [each.name, *(each.children or ()), *each.tensors]
-        names += [node.name for graph in each.graphs for node in graph.nodes.values()]
+        for graph in each.graphs:
+            names += graph.nodes
         if max(map(len, names)) > MAX_NAME:
             name = max(names, key=len)
             message = f"{name[:40]!r}… has {len(name)} characters, and no file holds such a name"

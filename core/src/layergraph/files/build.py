@@ -19,7 +19,7 @@ from layergraph.files.container import ALIGNMENT, CODES, Stored
 from layergraph.files.faults import reading, shown
 from layergraph.files.limits import Limits
 from layergraph.files.opening import Opened, Part, shorter
-from layergraph.functions import Functions
+from layergraph.functions import Targets
 from layergraph.ir import FUNCTION
 from layergraph.ir2torch.converter import device_of
 from layergraph.ir2torch.load import Key
@@ -55,7 +55,7 @@ def build_skeleton(model: Opened, limits: Limits) -> Skeleton:
 def _skeleton(model: Opened, limits: Limits) -> Skeleton:
     converter = default_ir2torch()
     check_paths(model.ir, limits)
-    _check_functions(model, Functions(converter.hooks.named_functions()))
+    _check_functions(model, Targets(converter.hooks.named_functions()))
     return converter.skeleton(model.ir, Budget(_allowance(model, limits)))
 
 
@@ -95,7 +95,7 @@ def _in_file(model: Opened) -> Iterator[None]:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 
 
-def _check_functions(model: Opened, known: Functions) -> None:
+def _check_functions(model: Opened, known: Targets) -> None:
     """Name the plugin that is missing."""
     for each in model.ir.values():
         for graph in each.graphs:

@@ -12,7 +12,7 @@ from layergraph.files.faults import FaultError, Spot, expect, expect_fields
 from layergraph.files.values import decode, decode_bytes, encode, encode_bytes, read_name
 from layergraph.files.versions import FORMAT, VERSION
 from layergraph.ir import Edge, Graph, Implementation, Ir, Node, TensorSpec, refs
-from layergraph.ir.graph import reads_each_once, with_arguments
+from layergraph.ir.graph import as_arguments, reads_each_once, with_arguments
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.modes import changes_of_mode
 
@@ -198,9 +198,10 @@ def _read_implementation(form: Any, spot: Spot, read_value: ReadValue) -> Implem
     if evaluation is not None:
         here = (spot, "evaluation")
         evaluation = _read_graph(expect_fields(evaluation, here, "", _GRAPH), here)
+    name, kind = _texts(fields, spot, "name", "type")
     return Implementation(
-        name=_text(fields, spot, "name"),
-        type=_text(fields, spot, "type"),
+        name=name,
+        type=kind,
         data=_values(fields, spot, "data"),
         nodes=graph.nodes,
         edges=graph.edges,
@@ -216,7 +217,9 @@ def _read_implementation(form: Any, spot: Spot, read_value: ReadValue) -> Implem
         training=expect(fields["training"], bool, (spot, "training"), "true or false")
         if "training" in fields
         else None,
-        kept_modes=_kept_modes(fields.get("kept_modes", []), (spot, "kept_modes")),
+        kept_modes=_kept_modes(fields["kept_modes"], (spot, "kept_modes"))
+        if "kept_modes" in fields
+        else {},
     )
 
 
@@ -250,7 +253,7 @@ def _children(form: Any, spot: Spot) -> dict[str, str]:
 
 def _read_tensor(form: Any, spot: Spot, read_value: ReadValue) -> TensorSpec:
     fields = expect_fields(form, spot, "name", " ".join(TensorSpec.__slots__))
-    _text(fields, spot, "name")
+    _texts(fields, spot, "name")
     said = {name: each for name, each in fields.items() if name not in ("name", "value")}
     for name, each in said.items():
         here = (spot, name)
@@ -277,18 +280,20 @@ def _read_graph(fields: Mapping[str, Any], spot: Spot) -> Graph:
                     (here, "inputs"), "the graph has edges too", "write one of the two"
                 )
             inputs[node.name] = named
+            if len(named) > 1:
+                node.args = as_arguments(named)
         return node
 
     nodes = _named(fields.get("nodes", []), (spot, "nodes"), read_node)
     if "edges" not in fields:
         pairs = _edges(nodes.values(), inputs)
-        return with_arguments(Graph(nodes=nodes, edges={pair: Edge(*pair) for pair in pairs}))
+        return Graph(nodes=nodes, edges={pair: Edge(*pair) for pair in pairs})
     edges = {}
     spot = (spot, "edges")
     for index, form in enumerate(expect(fields["edges"], list, spot, "an array of edges")):
         here = (spot, index)
         entry = expect_fields(form, here, "src sink", "data")
-        src, sink = _text(entry, here, "src"), _text(entry, here, "sink")
+        src, sink = _texts(entry, here, "src", "sink")
         if (src, sink) in edges:
             raise FaultError(here, f"the edge {(src, sink)!r} is there before", "write it once")
         edges[src, sink] = Edge(src, sink, _values(entry, here, "data"))
@@ -309,19 +314,13 @@ def _read_node(form: Any, spot: Spot) -> tuple[Node, list[str] | None]:
             raise FaultError(here, "there are arguments too", "write one of the two")
         for index, each in enumerate(expect(inputs, list, here, "names of nodes")):
             read_name(each, (here, index), "the name of a node")
-    node = Node(
-        name=_text(fields, spot, "name"),
-        type=_text(fields, spot, "type"),
-        implementation=_text(fields, spot, "implementation"),
-        args=args,
-        kwargs=_values(fields, spot, "kwargs"),
-        data=_values(fields, spot, "data"),
-    )
-    return node, inputs
+    name, kind, implementation = _texts(fields, spot, "name", "type", "implementation")
+    kwargs, data = _values(fields, spot, "kwargs"), _values(fields, spot, "data")
+    return Node(name, kind, implementation, args, kwargs, data), inputs
 
 
-def _text(fields: Mapping[str, Any], spot: Spot, name: str) -> str:
-    return read_name(fields[name], (spot, name), "a string")
+def _texts(fields: Mapping[str, Any], spot: Spot, *names: str) -> list[str]:
+    return [read_name(fields[name], (spot, name), "a string") for name in names]
 
 
 def _values(fields: Mapping[str, Any], spot: Spot, name: str) -> dict[str, Any]:

@@ -166,8 +166,9 @@ def expect_fields(form: Any, spot: Spot, required: str, optional: str = "") -> d
         FaultError: it is no such object.
     """
     fields: dict[str, Any] = expect(form, dict, spot, "an object")
-    needed = _names(required)
-    known = needed + _names(optional)
+    needed, known = _names(required), _names(f"{required} {optional}")
+    if needed.keys() <= fields.keys() <= known.keys():
+        return fields
     for name in fields:
         if name not in known:
             raise FaultError(
@@ -180,5 +181,5 @@ def expect_fields(form: Any, spot: Spot, required: str, optional: str = "") -> d
 
 
 @functools.cache
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
+def _names(text: str) -> dict[str, None]:
+    return dict.fromkeys(text.split())

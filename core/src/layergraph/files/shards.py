@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
@@ -20,6 +21,9 @@ from layergraph.files.text import parse, whole
 INDEX_SUFFIX = ".safetensors.index.json"
 SAVE_KEY = "layergraph_save"
 """In the metadata of an index and of its shards: which save they come from."""
+
+# How the names of shards end, after that of the model.
+_END = re.compile(r"\d{5}-of-\d{5}-[0-9a-f]{12}\.safetensors")
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -108,12 +112,16 @@ def obsolete(target: Path, new: Collection[str], alone: bool) -> list[Path]:
     """
     index = index_path(target)
     # The index and the one file tell what the model is, so they go first.
-    there = [path for path in (target, index) if status(path) and path.name not in new]
-    own = re.compile(rf"{re.escape(target.stem)}-\d{{5}}-of-\d{{5}}-[0-9a-f]{{12}}\.safetensors")
+    there = [path for path in (target, index) if path.name not in new and status(path)]
     names = set(_own_files(index))
     if alone:
-        names.update(each.name for each in target.parent.iterdir())
-    shards = sorted(name for name in names if own.fullmatch(name) and name not in new)
+        names.update(os.listdir(target.parent))
+    start = f"{target.stem}-"
+    shards = sorted(
+        name
+        for name in names
+        if name.startswith(start) and _END.fullmatch(name, len(start)) and name not in new
+    )
     kept = _named_elsewhere(index) if shards else set()
     return there + [target.with_name(name) for name in shards if name not in kept]
 

@@ -57,7 +57,7 @@ def parse(text: bytes) -> Any:
 
 def compact(document: Any) -> str:
     """A JSON text in as few characters as can be, all of them ASCII."""
-    return json.dumps(document, separators=(",", ":"), allow_nan=False)
+    return _to_compact_json(document)
 
 
 def laid_out(document: dict[str, Any]) -> str:
@@ -68,7 +68,7 @@ def laid_out(document: dict[str, Any]) -> str:
 def _laid_out(form: dict[str, Any], indent: str) -> str:
     parts = []
     for name, value in form.items():
-        head = f"{json.dumps(name)}: "
+        head = f"{_to_json(name)}: "
         inner = f"{indent} "
         if name in _LISTS and value:
             lines = [f"{inner} {_laid_out(item, f'{inner} ')}" for item in value]
@@ -76,8 +76,13 @@ def _laid_out(form: dict[str, Any], indent: str) -> str:
         elif name == "evaluation":
             parts.append("\n" + inner + head + _laid_out(value, inner))
         else:
-            parts.append(head + json.dumps(value, allow_nan=False))
+            parts.append(head + _to_json(value))
     return "{" + ", ".join(parts).replace(", \n", ",\n") + "}"
+
+
+# json.dumps would make an encoder for each of the many values.
+_to_json = json.JSONEncoder(allow_nan=False).encode
+_to_compact_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Any:

@@ -27,7 +27,7 @@ class Written:
     def __init__(self, stage: Staging, target: Path) -> None:
         self._stage = stage
         self._target = target
-        self._names: list[str] = []
+        self._files: dict[str, str] = {}
 
     @contextmanager
     def file(self, name: str) -> Iterator[BinaryIO]:
@@ -36,9 +36,10 @@ class Written:
         Args:
             name: its name in the folder of the target.
         """
-        _expect_replaceable(self._target.with_name(name))
-        self._names.append(name)
-        with (self._stage.folder / name).open("xb") as file:
+        if name != self._target.name:
+            _expect_replaceable(self._target.with_name(name))
+        with self._stage.file() as file:
+            self._files[name] = self._stage.files[-1]
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -50,16 +51,17 @@ class Written:
         the disk as well, but for files that are removed.
         """
         folder = self._target.parent
+        names = list(self._files)
         with exclusive(self._target) as locked:
-            old = list(obsolete(self._names, locked))
-            new = [name for name in self._names if not (folder / name).exists()]
+            old = list(obsolete(names, locked))
+            new = [name for name in names if not os.path.exists(os.path.join(folder, name))]
             try:
-                for name in self._names[:-1]:
+                for name in names[:-1]:
                     self._place(name)
-                if len(self._names) > 1:
+                if len(names) > 1:
                     _sync(folder)
                 self._stage.in_doubt = bool(old)
-                self._place(self._names[-1])
+                self._place(names[-1])
             except OSError:
                 for name in new:
                     (folder / name).unlink(missing_ok=True)
@@ -72,12 +74,14 @@ class Written:
             self._stage.in_doubt = False
 
     def _place(self, name: str) -> None:
-        source, path = self._stage.folder / name, self._target.with_name(name)
+        source, path = self._files[name], os.path.join(os.path.dirname(self._target), name)
+        mode = self._stage.mode
         with suppress(FileNotFoundError):
-            mode = path.stat().st_mode
-            if stat.S_ISREG(mode):
-                source.chmod(mode & 0o777)
-        source.replace(path)
+            there = os.stat(path).st_mode
+            if stat.S_ISREG(there):
+                mode = there & 0o777
+        os.chmod(source, mode)
+        os.replace(source, path)
 
 
 @contextmanager

@@ -8,17 +8,18 @@ from layergraph.ir.graph import Edge, Graph, Implementation, Node
 from layergraph.ir.values import copied
 
 
-def copied_implementation(each: Implementation) -> Implementation:
-    """An implementation again, in containers of its own."""
-    graph = _graph(each)
+def copied_around(
+    each: Implementation, graph: Graph, evaluation: Graph | None = None
+) -> Implementation:
+    """A copy of an implementation, with copies of other graphs."""
+    main = _graph(graph)
     return Implementation(
         type=each.type,
         data=copied(each.data),
         name=each.name,
-        nodes=graph.nodes,
-        edges=graph.edges,
-        evaluation=None if each.evaluation is None else _graph(each.evaluation),
-        differs=None if each.differs is None else set(each.differs),
+        nodes=main.nodes,
+        edges=main.edges,
+        evaluation=None if evaluation is None else _graph(evaluation),
         children=None if each.children is None else dict(each.children),
         tensors={name: replace(spec) for name, spec in each.tensors.items()},
         training=each.training,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from layergraph.errors import InvalidIrError, Place, Problem
+from layergraph.ir.copying import copied_around
 from layergraph.ir.graph import OUTPUT, STATE, Graph, Implementation, Node, returned, wired
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.names import Namer
@@ -25,15 +26,12 @@ def flatten(ir: Implementations) -> list[Implementation]:
     if any(implementation.evaluation is not None for implementation in ir.values()):
         evaluation = wired(_Flattening(ir, training=False).nodes())
     return [
-        replace(
-            implementation,
-            nodes=graph.nodes if implementation is root else {},
-            edges=graph.edges if implementation is root else {},
-            evaluation=evaluation if implementation is root else None,
-            differs=None,
-        )
-        for implementation in ir.values()
+        copied_around(each, graph, evaluation) if each is root else copied_around(each, _NO_GRAPH)
+        for each in ir.values()
     ]
+
+
+_NO_GRAPH = Graph()
 
 
 @dataclass(slots=True)
@@ -79,14 +77,14 @@ class _Flattening:
                     self._calls[-1].values[call.caller] = call.result
                 continue
             args = _substituted(call, call.arguments[node.name])
-            kwargs = _substituted(call, node.kwargs)
-            self._spend(1)
+            kwargs = _substituted(call, node.kwargs) if node.kwargs else {}
             if node.type == OUTPUT:
                 call.result = returned(args)
                 if parts(call.result) is not None:
                     self._spend(_count(call.result, self._room + 1))
                 if len(self._calls) == 1:
-                    yield replace(node, name=self._output, args=(call.result,), kwargs={})
+                    name, args = self._output, (call.result,)
+                    yield Node(name, OUTPUT, node.implementation, args, {}, node.data)
             elif node.is_call and self._ir[node.implementation].nodes:
                 self._call(call, node, args, kwargs)
             elif node.name not in call.values:
@@ -97,6 +95,7 @@ class _Flattening:
 
     def _begin(self, implementation: Implementation, values: dict[str, Value], caller: str) -> None:
         graph = self._graph(implementation)
+        self._spend(len(graph.nodes))
         nodes = iter(list(graph.in_execution_order()))
         call = _Call(implementation.name, nodes, graph.arguments(), values, caller)
         self._calls.append(call)
@@ -119,8 +118,9 @@ class _Flattening:
             call.values[node.name] = known
             return
         wish = node.implementation if node.is_call or node.type == STATE else node.name
-        flat = replace(node, name=self._namer.name(wish), args=args, kwargs=kwargs)
-        ref = call.values[node.name] = Ref(flat.name)
+        name = self._namer.name(wish)
+        flat = Node(name, node.type, node.implementation, args, kwargs, node.data)
+        ref = call.values[node.name] = Ref(name)
         if node.type == STATE:
             self._states[node.implementation] = ref
         yield flat

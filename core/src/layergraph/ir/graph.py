@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import operator
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from layergraph.ir.names import Namer, is_argument_name
-from layergraph.ir.values import Ref, Value, map_leaves, refs
+from layergraph.ir.values import Ref, Symbol, Value, map_leaves, refs
 
 INPUT = "input"
 OUTPUT = "output"
@@ -166,15 +167,16 @@ class Graph:
 
     def arguments(self) -> dict[str, tuple[Value, ...]]:
         """The positional arguments of every node, spelt out: predecessors where none are given."""
-        spelt = {
-            name: () if node.args is None and node.kwargs else node.args
-            for name, node in self.nodes.items()
+        spelt = {name: node.args or () for name, node in self.nodes.items()}
+        unsaid: dict[str, list[Value]] = {
+            name: [] for name, node in self.nodes.items() if node.args is None and not node.kwargs
         }
-        unsaid: dict[str, list[Value]] = {name: [] for name, args in spelt.items() if args is None}
         for src, sink in self.edges:
             if sink in unsaid:
                 unsaid[sink].append(Ref(src))
-        return {name: tuple(unsaid[name]) if args is None else args for name, args in spelt.items()}
+        for name, args in unsaid.items():
+            spelt[name] = tuple(args)
+        return spelt
 
 
 @dataclass(slots=True)
@@ -269,6 +271,10 @@ class Implementation(Graph):
         """Its graph, and the one in evaluation mode if that is another."""
         return (self,) if self.evaluation is None else (self, self.evaluation)
 
+    def changed(self, **attributes: Any) -> Implementation:
+        """Another one with other values of some attributes, and what this one has of the rest."""
+        return Implementation(**dict(zip(_ATTRIBUTES, _of(self), strict=True)) | attributes)
+
     def _compared(self) -> tuple[object, ...]:
         return (
             *Graph._compared(self),
@@ -286,6 +292,11 @@ class Implementation(Graph):
         attributes = ", ".join(f"{key}={value!r}" for key, value in self.data.items())
         graph = f", {len(self.nodes)} nodes" if self.nodes else ""
         return f"Implementation({self.name!r}: {self.type}({attributes}){graph})"
+
+
+# dataclasses.replace takes three times as long, and an IR may be made of thousands.
+_ATTRIBUTES = tuple(each.name for each in fields(Implementation))
+_of = operator.attrgetter(*_ATTRIBUTES)
 
 
 def returned(args: tuple[Value, ...]) -> Value:
@@ -350,6 +361,8 @@ def _is_other(
     other_args: tuple[Value, ...],
     known: Collection[str],
 ) -> bool:
+    if _are_plainly_same(one, args, other, other_args):
+        return False
     # As text, 1 is not True and nan is nan.
     texts = [
         repr((node.type, node.implementation, given, node.kwargs))
@@ -365,6 +378,24 @@ def _is_other(
     return bare[0] != bare[1] or any(
         a != b and a not in known and b not in known for a, b in zip(*reads, strict=True)
     )
+
+
+def _are_plainly_same(
+    one: Node, args: tuple[Value, ...], other: Node, other_args: tuple[Value, ...]
+) -> bool:
+    """Whether nodes are the same in a way that takes no texts to see: nearly all are."""
+    given, other_given = (*args, *one.kwargs.values()), (*other_args, *other.kwargs.values())
+    return (
+        _PLAIN.issuperset(map(type, given))
+        and list(map(type, given)) == list(map(type, other_given))
+        and given == other_given
+        and list(one.kwargs) == list(other.kwargs)
+        and (one.type, one.implementation) == (other.type, other.implementation)
+    )
+
+
+# Values of one of these types that are equal are the same.
+_PLAIN = frozenset({type(None), bool, int, str, Symbol, Ref})
 
 
 def _unread(leaf: Value) -> Value:
@@ -384,11 +415,20 @@ def with_arguments(graph: Graph) -> Graph:
 
     In the dict form and in files the order of the edges may say it; in memory it does not.
     """
+    sinks = [edge.sink for edge in graph.edges.values()]
+    if len(set(sinks)) == len(sinks):
+        return graph
     reads: dict[str, list[str]] = {}
     for edge in graph.edges.values():
         reads.setdefault(edge.sink, []).append(edge.src)
     for name, sources in reads.items():
-        node = graph.nodes.get(name) if len(sources) > 1 else None
+        node = graph.nodes.get(name)
         if node is not None and node.args is None and not node.kwargs:
-            node.args = tuple([Ref(src) for src in sources])
+            node.args = as_arguments(sources)
     return graph
+
+
+def as_arguments(sources: Iterable[str]) -> tuple[Ref, ...] | None:
+    """The arguments of a node that reads others, by their names; None where it reads one."""
+    once = dict.fromkeys(sources)
+    return tuple(map(Ref, once)) if len(once) > 1 else None

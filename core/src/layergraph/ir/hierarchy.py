@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from layergraph.errors import InvalidIrError, Place, Problem
 from layergraph.ir.graph import Implementation
@@ -12,15 +12,17 @@ from layergraph.ir.graph import Implementation
 Children = dict[str, dict[str, str] | None]
 
 
-class Tree(Protocol):
-    """Implementations that state their children, one of which contains all others."""
+if TYPE_CHECKING:
 
-    @property
-    def root(self) -> str:
-        """The name of that one."""
+    class Tree(Protocol):
+        """Implementations that state their children, one of which contains all others."""
 
-    def __getitem__(self, name: str, /) -> Implementation:
-        """An implementation by its name."""
+        @property
+        def root(self) -> str:
+            """The name of that one."""
+
+        def __getitem__(self, name: str, /) -> Implementation:
+            """An implementation by its name."""
 
 
 def derive_children(implementations: Mapping[str, Implementation], root: str) -> Children:
@@ -291,14 +293,15 @@ def _walk(ir: Tree) -> Iterator[tuple[str, str | None, bool]]:
     yield ir.root, None, True
     while stack:
         name, parent, children = stack[-1]
-        child = next((each for each in children if each not in seen), None)
-        if child is None:
+        for child in children:
+            if child not in seen:
+                seen.add(child)
+                stack.append((child, name, _children(ir, child)))
+                yield child, name, True
+                break
+        else:
             stack.pop()
             yield name, parent, False
-        else:
-            seen.add(child)
-            stack.append((child, name, _children(ir, child)))
-            yield child, name, True
 
 
 def _children(ir: Tree, name: str) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 
 from layergraph.errors import InvalidIrError, Place, Problem
 from layergraph.ir.graph import Implementation, differing
@@ -54,19 +53,20 @@ class Implementations(Mapping[str, Implementation]):
         for name, children in derive_children(self._implementations, root).items():
             implementation = self._implementations[name]
             if implementation.children != children:
-                self._implementations[name] = replace(implementation, children=children)
+                self._implementations[name] = implementation.changed(children=children)
         self._say_modes()
         self._note_differences()
 
     def _say_modes(self) -> None:
         """Let each implementation that does not train say so itself: it may be taken out."""
-        if all(each.training is not False for each in self._implementations.values()):
+        said = {each.training for each in self._implementations.values()}
+        if not {None, False} <= said:
             return
         for name, (training, around) in modes(self._implementations, self.root).items():
             implementation = self._implementations[name]
             own = own_mode(training=training, around=around)
             if implementation.training is None and own is not None:
-                self._implementations[name] = replace(implementation, training=own)
+                self._implementations[name] = implementation.changed(training=own)
 
     def _note_differences(self) -> None:
         """Note where two graphs of one implementation differ, so that an edit of one is seen."""
@@ -76,7 +76,7 @@ class Implementations(Mapping[str, Implementation]):
                     differs = differing(each, each.evaluation)
                 except (AttributeError, RecursionError, TypeError, ValueError):
                     continue  # The checker will say what is wrong with it.
-                self._implementations[name] = replace(each, differs=differs)
+                self._implementations[name] = each.changed(differs=differs)
 
     def __getitem__(self, name: str) -> Implementation:
         return self._implementations[name]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from layergraph.collection import without_collection
-from layergraph.ir.copying import copied_implementation
 from layergraph.ir.dictionary import from_dict, to_dict
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.rules import check
@@ -62,11 +60,13 @@ class Ir(Implementations):
         Args:
             training: whether that of the training mode is wanted.
         """
+        # What copies is imported when it is first needed.
+        from layergraph.ir.copying import copied_around
+
         implementations = []
         for implementation in self.values():
             graph = implementation if training else implementation.graphs[-1]
-            alone = replace(implementation, nodes=graph.nodes, edges=graph.edges, evaluation=None)
-            implementations.append(copied_implementation(replace(alone, differs=None)))
+            implementations.append(copied_around(implementation, graph))
         return Ir(implementations, self.root)
 
     @without_collection()
@@ -84,4 +84,4 @@ class Ir(Implementations):
         from layergraph.ir.flatten import flatten
 
         check(self)
-        return Ir(map(copied_implementation, flatten(self)), self.root)
+        return Ir(flatten(self), self.root)

@@ -6,7 +6,6 @@ What runs a graph in other modes than its caller's must not leave them behind.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from layergraph.ir.graph import FUNCTION, Graph, Node
 from layergraph.ir.values import Ref
@@ -32,11 +31,10 @@ def check_regions(graph: Graph) -> Iterator[_Found]:
         yield from _Walk(graph, nodes).problems()
 
 
-@dataclass(slots=True)
 class _Region:
     """A region that has begun.
 
-    Attributes:
+    Args:
         name: the node that began it.
         kind: the function that began it.
         mode: what that was given first.
@@ -44,10 +42,12 @@ class _Region:
             switched off are also on again where they are switched on.
     """
 
-    name: str
-    kind: str
-    mode: object
-    is_ended_by_name: bool
+    # To make a dataclass of it would take longer than all else in this module.
+    def __init__(self, name: str, kind: str, mode: object, *, is_ended_by_name: bool) -> None:
+        self.name = name
+        self.kind = kind
+        self.mode = mode
+        self.is_ended_by_name = is_ended_by_name
 
 
 class _Walk:
@@ -98,7 +98,7 @@ class _Walk:
             if self._open[-1].mode != mode:
                 self._open.pop()
             return
-        self._open.append(_Region(name, node.implementation, mode, is_named))
+        self._open.append(_Region(name, node.implementation, mode, is_ended_by_name=is_named))
 
     def _end(self, name: str, begun: str) -> Iterator[_Found]:
         # A switch inside of a region ends with it; two such never follow one another.

@@ -94,7 +94,8 @@ def find_problems(ir: Implementations) -> list[Problem]:
             for implementation in ir.values():
                 for place, graph in _places(implementation):
                     _check_graph(problems, place, graph)
-                _check_differences(problems, implementation)
+                if implementation.evaluation is not None:
+                    _check_differences(problems, implementation, implementation.evaluation)
             _check_hierarchy(problems, ir)
         if not problems.found:
             _check_calls(problems, ir)
@@ -285,7 +286,10 @@ _SOUND = ATOMS - {Ref, Symbol, int}
 def _check_value(
     problems: _Problems, place: _Where, what: str, which: object, value: Value
 ) -> None:
-    if type(value) in _SOUND:
+    kind = type(value)
+    if kind in _SOUND or (kind is int and -_EASY <= value <= _EASY):
+        return
+    if kind is Ref and what == "argument" and type(value.node) is str:
         return
     stack = [(value, 0)]
     while stack:
@@ -318,7 +322,11 @@ def _check_value(
             problems.add(place, message, f"nest {MAX_NESTING} deep")
             return
         else:
-            stack += [(each, depth + 1) for each in inside if type(each) not in _SOUND]
+            stack += [
+                (each, depth + 1)
+                for each in inside
+                if type(each) not in _SOUND and not (type(each) is int and -_EASY <= each <= _EASY)
+            ]
 
 
 def _is_short(number: int) -> bool:
@@ -440,10 +448,12 @@ def _check_graph(problems: _Problems, place: Place, graph: Graph) -> None:
         problems.add((place, "node", name), message, remedy)
 
 
-def _check_differences(problems: _Problems, implementation: Implementation) -> None:
+def _check_differences(
+    problems: _Problems, implementation: Implementation, evaluation: Graph
+) -> None:
     """Note an edit that was made in one of two graphs only."""
-    evaluation, known = implementation.evaluation, implementation.differs
-    if evaluation is None or known is None:
+    known = implementation.differs
+    if known is None:
         return
     for name in sorted(differing(implementation, evaluation, known)):
         what = "is not the same in both graphs any more"

@@ -131,5 +131,14 @@ def map_leaves(function: Callable[[Value], Any], value: Value) -> Any:
 
 
 def copied(value: Value) -> Value:
-    """The same nested value in containers of its own."""
-    return map_leaves(lambda leaf: leaf, value)
+    """The same nested value; whatever in it can be changed is its own."""
+    kind = type(value)
+    if kind is tuple and _CONTAINERS.isdisjoint(map(type, value)):
+        return value
+    if kind is dict and _CONTAINERS.isdisjoint(map(type, value.values())):
+        return dict(value)
+    return map_leaves(_unchanged, value)
+
+
+def _unchanged(leaf: Value) -> Value:
+    return leaf

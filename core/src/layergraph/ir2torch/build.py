@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from layergraph.errors import BuildError, LayergraphError, Place, PluginError, brief, first_line
-from layergraph.functions import Functions
+from layergraph.functions import Targets
 from layergraph.ir import MODULE, STATE, Graph, Implementation, Ir, Node, TensorSpec
 from layergraph.ir.hierarchy import Ancestry, post_order, pre_order
 from layergraph.ir.names import is_attribute_path
@@ -56,7 +56,7 @@ class Builder:
         self,
         ir: Ir,
         hooks: Hooks,
-        functions: Functions,
+        functions: Targets,
         device: torch.device,
         *,
         weights_follow: bool,
@@ -315,16 +315,16 @@ class Builder:
 
         Some functions, such as ``torch.from_numpy``, do not ask where tensors are to be made.
         """
-        listed = all_tensors if implementation.children is None else own_tensors
-        brought: dict[int, torch.Tensor] = {}
-        for name, tensor, _ in list(listed(module)):
-            if tensor.device != self._device:
-                if id(tensor) not in brought:
-                    with _refusals(where):
-                        brought[id(tensor)] = self._placed(tensor)
+        listed = list((all_tensors if implementation.children is None else own_tensors)(module))
+        brought = {id(tensor): tensor for _, tensor, _ in listed if tensor.device != self._device}
+        if brought:
+            with _refusals(where):
+                brought = {key: self._placed(tensor) for key, tensor in brought.items()}
+        for name, tensor, _ in listed:
+            mine = brought.get(id(tensor), tensor)
+            if mine is not tensor:
                 *way, last = name.split(".")
-                replace(descend(module, way), last, brought[id(tensor)])
-            mine = brought.get(id(tensor), tensor) if brought else tensor
+                replace(descend(module, way), last, mine)
             owner = self._owners.setdefault(id(mine), where)
             if owner is not where:
                 raise PluginError(

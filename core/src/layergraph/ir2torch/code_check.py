@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from layergraph.errors import BuildError
 from layergraph.ir2torch.codegen import GeneratedCode
 
 # No form here defines, imports, repeats, catches, unpacks or formats anything.
-_FORMS = frozenset(
+_FORMS: frozenset[type[ast.AST]] = frozenset(
     {
         *(ast.Module, ast.FunctionDef, ast.arguments, ast.arg, ast.With, ast.withitem),
         *(ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Pass),
@@ -25,8 +26,18 @@ _FORMS = frozenset(
     }
 )
 
-_INSIDE = (ast.AST, list)
-_LEAVES = frozenset({ast.Name, ast.Constant, ast.Load, ast.Store})
+_LEAVES = frozenset({ast.Name, ast.Constant})
+# These fields have no forms in them; rules look at the names among them.
+_ATOMS = frozenset({"arg", "attr", "id", "kind", "name", "simple", "type_comment"})
+
+
+def _inside(form: type[ast.AST]) -> Callable[[ast.AST], Any] | None:
+    """The reader of the forms inside of a form, alone or in a list or tuple; None for a leaf."""
+    fields = [each for each in form._fields if each not in _ATOMS]
+    return operator.attrgetter(*fields) if fields and form not in _LEAVES else None
+
+
+_INSIDE = {form: _inside(form) for form in _FORMS}
 
 
 def compiled_forward(code: GeneratedCode, co_fields: dict[str, Any]) -> Callable[..., Any]:
@@ -85,20 +96,24 @@ class _Check:
         if not isinstance(self._forward, ast.FunctionDef):
             self._refuse(self._forward)
         # ast.walk takes several times as long.
+        rules = self._rules
         stack: list[Any] = [tree]
         while stack:
             node = stack.pop()
             kind = type(node)
-            if kind is list:
-                stack += [each for each in node if each is not None]
+            if kind is list or kind is tuple:
+                stack += node
                 continue
-            if kind not in _FORMS:
-                self._refuse(node)
-            rule = self._rules.get(kind)
+            if kind not in _INSIDE:
+                if node is not None:
+                    self._refuse(node)
+                continue
+            rule = rules.get(kind)
             if rule is not None:
                 rule(node)
-            if kind not in _LEAVES:
-                stack += [each for each in vars(node).values() if isinstance(each, _INSIDE)]
+            inside = _INSIDE[kind]
+            if inside is not None:
+                stack.append(inside(node))
         for name in self._read.keys() - self._known:
             self._refuse(self._read[name])
 

@@ -147,11 +147,11 @@ class Ir2Torch(Registry):
         around: Retrying | None = None,
         graphs: bool = True,
     ) -> tuple[Builder, nn.Module, list[Key]]:
-        from layergraph.functions import Functions
+        from layergraph.functions import Targets
         from layergraph.ir2torch.build import Builder
         from layergraph.ir2torch.load import keys
 
-        functions = Functions(self.hooks.named_functions())
+        functions = Targets(self.hooks.named_functions())
         builder = Builder(
             ir,
             self.hooks,

@@ -25,8 +25,7 @@ _FILLS = frozenset(
     ]
 )
 
-# They tell something of a tensor, but nothing of what is in it.
-_BLIND = frozenset(
+BLIND = frozenset(
     [
         getattr(torch.Tensor, name)
         for name in (
@@ -42,6 +41,7 @@ _BLIND = frozenset(
         ).split()
     ]
 )
+"""They tell something of a tensor, but nothing of what is in it."""
 
 # Tensors that share the memory of the one they are made of, but for some indices.
 _VIEWS = frozenset(
@@ -103,14 +103,16 @@ class PutOffFills(TorchFunctionMode):
         """Run a function of torch, put it off, or run first what it must not overtake."""
         kwargs = kwargs or {}
         fills = func in _FILLS
-        if not fills and (func in _BLIND or not self._waiting):
+        if not fills and (func in BLIND or not self._waiting):
             return func(*args, **kwargs)
         tensors = _tensors(args, kwargs)
         if fills and self._may_wait(tensors, kwargs):
             self._try(func, args, kwargs)
-            fill = _Fill(tensors[0], func, args, kwargs)
-            self._waiting.setdefault(_memory(tensors[0]), []).append(fill)
             self._has_put_off = True
+            # Without memory there is nothing to fill.
+            if not tensors[0].is_meta:
+                fill = _Fill(tensors[0], func, args, kwargs)
+                self._waiting.setdefault(_memory(tensors[0]), []).append(fill)
             return tensors[0]
         if func in _VIEWS and self.waits(tensors[0]):
             view = func(*args, **kwargs)
@@ -124,8 +126,8 @@ class PutOffFills(TorchFunctionMode):
         if len(tensors) != 1 or kwargs.get("generator") is not None:
             return False
         tensor = tensors[0]
-        if type(tensor) is nn.Parameter and tensor.numel() >= _WORTH_IT and _memory(tensor) != 0:
-            return True
+        if type(tensor) is nn.Parameter and (tensor.is_meta or tensor.numel() >= _WORTH_IT):
+            return tensor.is_meta or _memory(tensor) != 0
         return self.waits(tensor)
 
     def waits(self, tensor: torch.Tensor) -> bool:

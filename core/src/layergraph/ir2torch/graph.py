@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from layergraph.assumptions import assume, assume_tensor
 from layergraph.checked import packed_sequence
 from layergraph.errors import BuildError, Place
-from layergraph.functions import Functions
+from layergraph.functions import Targets
 from layergraph.ir import (
     FUNCTION,
     INPUT,
@@ -34,7 +34,7 @@ from layergraph.symbols import UnknownValueError, class_of_torch, torch_value
 
 
 def fx_graph(
-    source: Graph, where: Place, functions: Functions, targets: Mapping[str, str]
+    source: Graph, where: Place, functions: Targets, targets: Mapping[str, str]
 ) -> fx.Graph:
     """A graph of an implementation, as torch.fx runs it.
 
@@ -53,7 +53,7 @@ def fx_graph(
 
 class _GraphBuilder:
     def __init__(
-        self, source: Graph, where: Place, functions: Functions, targets: Mapping[str, str]
+        self, source: Graph, where: Place, functions: Targets, targets: Mapping[str, str]
     ) -> None:
         self._source = source
         self._where = where

@@ -72,9 +72,10 @@ def fitting(
     if not isinstance(state_dict, Mapping):
         raise StateError(f"{state_dict!r} is no state dict; give a mapping from key to tensor")
     tensors = {key: tensor for key, tensor, persistent in wanted if persistent}
+    named = names_of(tensors).values()
     problems = [
         f"{names[0]!r} is missing"
-        for names in names_of(tensors).values()
+        for names in named
         if not any(name in state_dict for name in names)
     ]
     problems += [f"{key!r} is not one of the model" for key in state_dict if key not in tensors]
@@ -83,7 +84,7 @@ def fitting(
         for key, tensor in tensors.items()
         if key in state_dict and (misfit := _misfit(state_dict[key], tensor))
     ]
-    problems = problems or list(_contradictions(tensors, state_dict))
+    problems = problems or list(_contradictions(named, tensors, state_dict))
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
         raise StateError(f"the state dict does not fit the model: {shown}")
@@ -108,10 +109,14 @@ def _misfit(given: object, tensor: torch.Tensor) -> str | None:
 
 
 def _contradictions(
-    tensors: Mapping[str, torch.Tensor], state_dict: Mapping[str, torch.Tensor]
+    named: Collection[list[str]],
+    tensors: Mapping[str, torch.Tensor],
+    state_dict: Mapping[str, torch.Tensor],
 ) -> Iterator[str]:
     """The keys that are one tensor of the model and have several values in a state dict."""
-    for names in names_of(tensors).values():
+    for names in named:
+        if len(names) == 1:
+            continue
         first, *others = [name for name in names if name in state_dict] or [""]
         for name in others:
             if not _says_the_same(state_dict[first], state_dict[name], tensors[first].dtype):
