@@ -156,7 +156,7 @@ OUTSIDE = {
     "gradients that decide": ("post", _by_gradients, "other settings"),
     "a default dtype that decides": ("post", _by_default_dtype, "other settings"),
     "determinism that decides": ("post", _by_determinism, "other settings"),
-    "inference mode that decides": ("post", _by_inference, "inference mode"),
+    "inference mode that decides": ("post", _by_inference, "other settings"),
     "calls that count": ("post", _by_calls, "called again"),
 }
 

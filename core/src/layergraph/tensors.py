@@ -217,7 +217,20 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
         return False
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
-    return numbers_of(one)[0] == numbers_of(other)[0]
+    return same_bytes(numbers_of(one)[1], numbers_of(other)[1])
+
+
+def same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether two contiguous tensors of one dtype and shape have equal bytes."""
+    flat = [each.flatten().view(torch.uint8) for each in (one, other)]
+    # Torch compares number by number: eight bytes at once take an eighth of the time.
+    size = flat[0].numel() // 8 * 8 if all(_at_eight(each) for each in flat) else 0
+    whole, rest = ([each[:size].view(torch.int64) for each in flat], [each[size:] for each in flat])
+    return torch.equal(*whole) and torch.equal(*rest)
+
+
+def _at_eight(tensor: torch.Tensor) -> bool:
+    return tensor.storage_offset() % 8 == 0
 
 
 def version(tensor: torch.Tensor) -> int:

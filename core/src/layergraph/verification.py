@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,13 @@ from layergraph.torch2ir.running.questions import Values
 from layergraph.verifying.comparison import DifferenceError, compare, some
 from layergraph.verifying.inputs import Inputs, changed, copied, drawn, tensors_of
 from layergraph.verifying.subject import Subject
-from layergraph.verifying.surroundings import other_settings, restored
+from layergraph.verifying.surroundings import (
+    OTHER_SETTINGS,
+    all_other_settings,
+    other_variables,
+    restored,
+    variables_read,
+)
 
 Status = Literal["passed", "failed", "refused", "skipped"]
 
@@ -138,6 +145,11 @@ class _Verification:
         self._draw = torch.Generator().manual_seed(_FIRST_SEED)
         self._seeds = itertools.count(_FIRST_SEED)
         self._report = Report()
+        self._read: Ir | None = None
+        # Of the call with the given inputs, until the original runs again.
+        self._was: tuple[int, dict[str, object]] | None = None
+        self._passed: dict[str, str] = {}
+        self._variables: set[str] = set()
 
     def run(self) -> Report:
         checks: dict[str, Callable[[], str]] = {
@@ -149,14 +161,14 @@ class _Verification:
             "tensors": self._tensors,
             "own classes": self._classes,
             "given inputs": self._given,
-            "called again": self._again,
             "through a file": self._file,
+            "called again": self._again,
             "fresh inputs": self._fresh,
             "another batch size": self._batch,
             "evaluation": lambda: self._in_mode(training=False),
             "training": lambda: self._in_mode(training=True),
-            "other settings": lambda: self._on(self._asked(), within=other_settings),
-            "inference mode": lambda: self._on(self._asked(), within=torch.inference_mode),
+            "other settings": self._settings,
+            "other environment": self._environment,
             "train() and eval()": self._modes,
             "casts": self._casts,
         }
@@ -194,17 +206,19 @@ class _Verification:
 
     def _dict_form(self) -> str:
         ir = self._ir()
-        if Ir.from_dict(ir.to_dict()) != ir:
+        self._read = Ir.from_dict(ir.to_dict())
+        if self._read != ir:
             raise DifferenceError("the IR that the dict describes is another one")
         return ""
 
     def _rebuild(self) -> str:
-        ir = self._ir()
+        if self._read is None:
+            raise _SkippedError("there is no IR")
         state = self._model.state_dict()
         devices = {tensor.device for tensor in tensors_of(state)}
         device = devices.pop() if len(devices) == 1 else None
         self._device = device
-        rebuilt = to_torch(Ir.from_dict(ir.to_dict()), state, device)
+        rebuilt = to_torch(self._read, state, device)
         self._rebuilt = Subject(rebuilt, self._model, self._devices)
         self._report.rebuilt = rebuilt
         return ""
@@ -271,17 +285,27 @@ class _Verification:
     def _given(self) -> str:
         inputs, number = self._asked(), next(self._seeds)
         try:
-            was = self._original.seen(inputs, number)
+            with variables_read(self._variables):
+                was = self._original.seen(inputs, number)
         except Exception as error:
             raise DifferenceError(f"the original refuses: {_text(error)}") from error
+        self._was = number, was
         try:
             now = self._rebuilt.seen(inputs, number)
         except AssumptionError as error:
             raise DifferenceError(f"for what it was captured with: {_text(error)}") from error
-        return compare(was, now)
+        self._passed["given inputs"] = compare(was, now)
+        return self._passed["given inputs"]
 
     def _again(self) -> str:
-        return self._on(self._asked(), calls=2)
+        inputs = self._asked()
+        if "given inputs" in self._passed:
+            # One more call, with other inputs, says both, as long as it passes.
+            with suppress(Exception):
+                fresh = changed(inputs, self._drawn)
+                self._passed["fresh inputs"] = self._on(fresh, goes_on=True)
+                return self._passed["fresh inputs"]
+        return self._on(inputs, calls=2)
 
     def _file(self) -> str:
         self._both()
@@ -292,24 +316,17 @@ class _Verification:
             path = Path(folder) / "model.safetensors"
             save(self._ir(), path, self._model.state_dict())
             loaded = Subject(load_model(path, device=self._device), self._model, self._devices)
-            was, now = self._original, loaded
-            was.reset()
-            compared = compare(dict(was.state()), dict(now.state()), exact=True)
-            _compare_places(was.state(), now.state())
-            if self._inputs is None:
-                return compared
-            number = next(self._seeds)
-            compared = compare(was.seen(self._inputs, number), now.seen(self._inputs, number))
+            compared = compare(_state(self._model), dict(loaded.state()), exact=True)
             # The addresses of weights decide how the kernels for one row round.
-            single = self._resized(self._inputs, lambda tensor: tensor[:1])
-            try:
-                alone = was.seen(single, number)
-            except Exception:
+            _compare_places(self._original.state(), loaded.state())
+            if self._was is None:
                 return compared
-            compare(alone, now.seen(single, number))
-            return compared
+            number, was = self._was
+            return compare(was, loaded.seen(self._asked(), number))
 
     def _fresh(self) -> str:
+        if "fresh inputs" in self._passed:
+            return self._passed["fresh inputs"]
         return self._on(changed(self._asked(), self._drawn))
 
     def _drawn(self, given: torch.Tensor) -> torch.Tensor:
@@ -320,23 +337,62 @@ class _Verification:
         size = _batch_size(inputs)
         if size is None:
             raise _SkippedError("no input has a size")
-        doubled = self._resized(inputs, lambda tensor: torch.cat([tensor, self._drawn(tensor)]))
-        return f"{2 * size} instead of {size}; {self._on(doubled)}"
 
-    def _resized(self, inputs: Inputs, change: Callable[[torch.Tensor], torch.Tensor]) -> Inputs:
-        """The inputs with those tensors changed that have the size of the batch."""
-        size = _batch_size(inputs)
+        def doubled(tensor: torch.Tensor) -> torch.Tensor:
+            if not tensor.ndim or tensor.shape[0] != size:
+                return tensor
+            return torch.cat([tensor, self._drawn(tensor)])
 
-        def resized(tensor: torch.Tensor) -> torch.Tensor:
-            return change(tensor) if tensor.ndim and tensor.shape[0] == size else tensor
-
-        return changed(inputs, resized, packed=False)
+        told = self._on(changed(inputs, doubled, packed=False))
+        return f"{2 * size} instead of {size}; {told}"
 
     def _in_mode(self, *, training: bool) -> str:
-        return self._on(self._asked(), training=training)
+        inputs = self._asked()
+        # A model in evaluation mode has been called in it already.
+        was_so = self._original.is_in(training) and self._rebuilt.is_in(training)
+        if "given inputs" in self._passed and was_so and not training:
+            if not self._original.switches():
+                return self._passed["given inputs"]
+        return self._on(inputs, training=training)
+
+    def _settings(self) -> str:
+        inputs = self._asked()
+        with suppress(Exception):
+            return self._on(inputs, within=all_other_settings)
+        # One by one, to tell which one it is; the original may refuse some.
+        return self._each({name: {"within": each} for name, each in OTHER_SETTINGS.items()})
+
+    def _environment(self) -> str:
+        self._asked()
+        if not self._variables:
+            return "no variable is read"
+        return self._each(
+            {name: {"within": lambda: other_variables({name})} for name in sorted(self._variables)}
+        )
+
+    def _each(self, ways: Mapping[str, Mapping[str, Any]]) -> str:
+        """Compare in several ways; what failed counts most, then what was refused."""
+        said, skipped = [], []
+        refused: AssumptionError | None = None
+        for name, how in ways.items():
+            try:
+                said.append(f"{name}: {self._on(self._asked(), **how)}")
+            except _SkippedError as error:
+                skipped.append(f"{name}: {error}")
+            except AssumptionError as error:
+                refused = refused or error
+            except Exception as error:
+                text = str(error) if isinstance(error, DifferenceError) else _text(error)
+                raise DifferenceError(f"{name}: {text}") from error
+        if refused is not None:
+            raise refused
+        if not said:
+            raise _SkippedError("; ".join(skipped))
+        return "; ".join([*said, *skipped])
 
     def _on(self, inputs: Inputs, **how: Any) -> str:
         number = next(self._seeds)
+        self._was = None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
@@ -377,11 +433,16 @@ _OF_TENSORS: dict[str, Callable[[torch.Tensor], object]] = {
 }
 
 
+def _state(module: nn.Module) -> dict[str, object]:
+    found = module.state_dict(keep_vars=True)
+    return {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
+
+
 def _compare_places(was: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> None:
     """Raise if a tensor begins where kernels do not expect it: there, some round otherwise."""
     for key, tensor in now.items():
         begins = [place[1] % 64 for each in (was[key], tensor) if (place := extent(each))]
-        if tensor.device.type == "cpu" and begins[:1] == [0] and any(begins):
+        if begins[:1] == [0] and any(begins):
             raise DifferenceError(f"{key} lies at an address that is no multiple of 64")
 
 
