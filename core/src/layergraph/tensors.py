@@ -223,14 +223,15 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 def same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Return whether two contiguous tensors of one dtype and shape have equal bytes."""
     flat = [each.flatten().view(torch.uint8) for each in (one, other)]
+    size = flat[0].numel()
+    if size < _LARGE or any(each.storage_offset() % 8 for each in flat):
+        return torch.equal(*flat)
     # Torch compares number by number: eight bytes at once take an eighth of the time.
-    size = flat[0].numel() // 8 * 8 if all(_at_eight(each) for each in flat) else 0
-    whole, rest = ([each[:size].view(torch.int64) for each in flat], [each[size:] for each in flat])
-    return torch.equal(*whole) and torch.equal(*rest)
+    whole = [each[: size // 8 * 8].view(torch.int64) for each in flat]
+    return torch.equal(*whole) and torch.equal(*[each[size // 8 * 8 :] for each in flat])
 
 
-def _at_eight(tensor: torch.Tensor) -> bool:
-    return tensor.storage_offset() % 8 == 0
+_LARGE = 4096
 
 
 def version(tensor: torch.Tensor) -> int:
