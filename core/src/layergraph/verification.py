@@ -10,14 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from layergraph.convert import to_ir, to_torch
-from layergraph.errors import ArgumentError, AssumptionError, first_line
+from layergraph.errors import ArgumentError, AssumptionError, LayergraphError, first_line
 from layergraph.ir import Ir
 from layergraph.tensors import extent, is_plain, unsuitable
 from layergraph.torch2ir.running.questions import Values
@@ -26,10 +27,11 @@ from layergraph.verifying.inputs import Inputs, changed, copied, drawn, tensors_
 from layergraph.verifying.subject import Subject
 from layergraph.verifying.surroundings import (
     OTHER_SETTINGS,
-    all_other_settings,
+    Surroundings,
     other_variables,
     restored,
     variables_read,
+    within_all,
 )
 
 Status = Literal["passed", "failed", "refused", "skipped"]
@@ -130,6 +132,14 @@ class _SkippedError(Exception):
     """There is nothing to check."""
 
 
+class _Call(NamedTuple):
+    """A call of the original: its inputs, its seed, and all that was seen of it, or its error."""
+
+    inputs: Inputs
+    seed: int
+    was: dict[str, object] | Exception
+
+
 class _Verification:
     def __init__(
         self,
@@ -146,8 +156,8 @@ class _Verification:
         self._seeds = itertools.count(_FIRST_SEED)
         self._report = Report()
         self._read: Ir | None = None
-        # Of the call with the given inputs, until the original runs again.
-        self._was: tuple[int, dict[str, object]] | None = None
+        # The last call of the original, as long as nothing has changed its tensors since.
+        self._last: _Call | None = None
         self._passed: dict[str, str] = {}
         self._variables: set[str] = set()
 
@@ -165,6 +175,7 @@ class _Verification:
             "called again": self._again,
             "fresh inputs": self._fresh,
             "another batch size": self._batch,
+            "captured without inputs": self._without_inputs,
             "evaluation": lambda: self._in_mode(training=False),
             "training": lambda: self._in_mode(training=True),
             "other settings": self._settings,
@@ -254,7 +265,22 @@ class _Verification:
         )
         if lost or made:
             raise DifferenceError(f"lost: {some(lost)}; made: {some(made)}")
+        for names in was:
+            self._refuses_two_values(sorted(names)[-1])
         return f"{len(was)} tensors under several keys" if was else ""
+
+    def _refuses_two_values(self, key: str) -> None:
+        """Raise unless a state dict is refused that has two values for one tensor."""
+        state = self._model.state_dict()
+        other = state[key].detach().clone(memory_format=torch.contiguous_format)
+        if not other.numel() or other.is_meta:
+            return
+        other.flatten().view(torch.uint8)[0] ^= 1
+        try:
+            to_torch(self._ir(), {**state, key: other}, self._device)
+        except LayergraphError:
+            return
+        raise DifferenceError(f"another value for {key} than under its other names is taken")
 
     def _tensors(self) -> str:
         was, now = (each.state() for each in self._both())
@@ -283,15 +309,14 @@ class _Verification:
     # --- what it does ---
 
     def _given(self) -> str:
-        inputs, number = self._asked(), next(self._seeds)
+        inputs = self._asked()
+        with variables_read(self._variables):
+            call = self._call(inputs)
+        if isinstance(call.was, Exception):
+            raise DifferenceError(f"the original refuses: {_text(call.was)}") from call.was
+        was = call.was
         try:
-            with variables_read(self._variables):
-                was = self._original.seen(inputs, number)
-        except Exception as error:
-            raise DifferenceError(f"the original refuses: {_text(error)}") from error
-        self._was = number, was
-        try:
-            now = self._rebuilt.seen(inputs, number)
+            now = self._rebuilt.seen(inputs, call.seed)
         except AssumptionError as error:
             raise DifferenceError(f"for what it was captured with: {_text(error)}") from error
         self._passed["given inputs"] = compare(was, now)
@@ -319,15 +344,15 @@ class _Verification:
             compared = compare(_state(self._model), dict(loaded.state()), exact=True)
             # The addresses of weights decide how the kernels for one row round.
             _compare_places(self._original.state(), loaded.state())
-            if self._was is None:
+            call = self._last
+            if call is None or isinstance(call.was, Exception):
                 return compared
-            number, was = self._was
-            return compare(was, loaded.seen(self._asked(), number))
+            return compare(call.was, loaded.seen(call.inputs, call.seed))
 
     def _fresh(self) -> str:
         if "fresh inputs" in self._passed:
             return self._passed["fresh inputs"]
-        return self._on(changed(self._asked(), self._drawn))
+        return self._on_others(changed(self._asked(), self._drawn))
 
     def _drawn(self, given: torch.Tensor) -> torch.Tensor:
         return drawn(given, self._draw)
@@ -343,40 +368,63 @@ class _Verification:
                 return tensor
             return torch.cat([tensor, self._drawn(tensor)])
 
-        told = self._on(changed(inputs, doubled, packed=False))
+        told = self._on_others(changed(inputs, doubled, packed=False))
         return f"{2 * size} instead of {size}; {told}"
+
+    def _without_inputs(self) -> str:
+        """Compare with the model that comes of a capture without inputs, if there can be one."""
+        inputs = self._asked()
+        if all(each.type != "module" for each in self._ir().values()):
+            return "no code is captured"
+        try:
+            ir = to_ir(self._original.module)
+        except LayergraphError as error:
+            raise _SkippedError(f"it cannot be: {_text(error)}") from error
+        if ir == self._ir():
+            return "it is the same"
+        state = self._model.state_dict()
+        rebuilt = Subject(to_torch(ir, state, self._device), self._model, self._devices)
+        call = self._last or self._call(inputs)
+        if isinstance(call.was, Exception):
+            self._refuses(rebuilt, call.inputs, f"the original refuses: {_text(call.was)}")
+            call = self._call(inputs)
+        if isinstance(call.was, Exception):
+            raise _SkippedError(f"the original refuses: {_text(call.was)}")
+        return compare(call.was, rebuilt.seen(call.inputs, call.seed))
 
     def _in_mode(self, *, training: bool) -> str:
         inputs = self._asked()
         # A model in evaluation mode has been called in it already.
-        was_so = self._original.is_in(training) and self._rebuilt.is_in(training)
-        if "given inputs" in self._passed and was_so and not training:
-            if not self._original.switches():
-                return self._passed["given inputs"]
+        both = self._original, self._rebuilt
+        is_known = not training and "given inputs" in self._passed
+        if is_known and all(each.is_in(training) for each in both) and not both[0].switches():
+            return self._passed["given inputs"]
         return self._on(inputs, training=training)
 
     def _settings(self) -> str:
-        inputs = self._asked()
-        with suppress(Exception):
-            return self._on(inputs, within=all_other_settings)
-        # One by one, to tell which one it is; the original may refuse some.
-        return self._each({name: {"within": each} for name, each in OTHER_SETTINGS.items()})
+        return self._each(OTHER_SETTINGS)
 
     def _environment(self) -> str:
         self._asked()
         if not self._variables:
             return "no variable is read"
         return self._each(
-            {name: {"within": lambda: other_variables({name})} for name in sorted(self._variables)}
+            {name: partial(other_variables, {name}) for name in sorted(self._variables)}
         )
 
-    def _each(self, ways: Mapping[str, Mapping[str, Any]]) -> str:
-        """Compare in several ways; what failed counts most, then what was refused."""
+    def _each(self, surroundings: Mapping[str, Surroundings]) -> str:
+        """Compare in other surroundings: in all at once, and one by one if that does not pass.
+
+        A difference counts most, then a refusal.
+        """
+        inputs = self._asked()
+        with suppress(Exception):
+            return self._on(inputs, within=partial(within_all, surroundings.values()))
         said, skipped = [], []
         refused: AssumptionError | None = None
-        for name, how in ways.items():
+        for name, within in surroundings.items():
             try:
-                said.append(f"{name}: {self._on(self._asked(), **how)}")
+                said.append(f"{name}: {self._on(inputs, within=within)}")
             except _SkippedError as error:
                 skipped.append(f"{name}: {error}")
             except AssumptionError as error:
@@ -391,15 +439,38 @@ class _Verification:
         return "; ".join([*said, *skipped])
 
     def _on(self, inputs: Inputs, **how: Any) -> str:
-        number = next(self._seeds)
-        self._was = None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            try:
-                was = self._original.seen(inputs, number, **how)
-            except Exception as error:
-                raise _SkippedError(f"the original refuses: {_text(error)}") from error
-            return compare(was, self._rebuilt.seen(inputs, number, **how))
+            call = self._call(inputs, **how)
+            if isinstance(call.was, Exception):
+                raise _SkippedError(f"the original refuses: {_text(call.was)}") from call.was
+            return compare(call.was, self._rebuilt.seen(inputs, call.seed, **how))
+
+    def _on_others(self, inputs: Inputs) -> str:
+        """Compare on other inputs than the given ones: what one refuses, the other refuses too."""
+        try:
+            return self._on(inputs)
+        except _SkippedError as refusal:
+            self._refuses(self._rebuilt, inputs, str(refusal))
+            raise
+
+    def _refuses(self, subject: Subject, inputs: Inputs, refusal: str) -> None:
+        try:
+            subject.seen(inputs, next(self._seeds))
+        except Exception:
+            return
+        raise DifferenceError(f"{refusal}; the rebuilt model takes it")
+
+    def _call(self, inputs: Inputs, **how: Any) -> _Call:
+        """Call the original."""
+        self._last = None
+        number = next(self._seeds)
+        try:
+            was: dict[str, object] | Exception = self._original.seen(inputs, number, **how)
+        except Exception as error:
+            was = error
+        self._last = _Call(inputs, number, was)
+        return self._last
 
     def _modes(self) -> str:
         original, rebuilt = self._both()

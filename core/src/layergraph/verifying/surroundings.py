@@ -1,4 +1,4 @@
-"""The surroundings of a model while it runs: random numbers, the state of torch, the environment."""
+"""The surroundings of a model while it runs: random numbers, torch's state, the environment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import sys
 import warnings
 from collections import UserDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -130,7 +130,9 @@ _LEFT = frozenset(
 )
 _LESS_PRECISE = {torch.bfloat16: torch.float16, torch.float16: torch.bfloat16}
 
-OTHER_SETTINGS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
+Surroundings = Callable[[], AbstractContextManager[Any]]
+
+OTHER_SETTINGS: Mapping[str, Surroundings] = {
     "no gradients": torch.no_grad,
     "another default dtype": _another_default_dtype,
     "deterministic algorithms": _other_determinism,
@@ -140,10 +142,10 @@ OTHER_SETTINGS: Mapping[str, Callable[[], AbstractContextManager[Any]]] = {
 
 
 @contextmanager
-def all_other_settings() -> Iterator[None]:
-    """All of them at once."""
+def within_all(surroundings: Iterable[Surroundings]) -> Iterator[None]:
+    """Be in several surroundings at once."""
     with ExitStack() as stack:
-        for each in OTHER_SETTINGS.values():
+        for each in surroundings:
             stack.enter_context(each())
         yield
 
