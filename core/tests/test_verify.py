@@ -41,9 +41,8 @@ ARGS = (torch.tensor([[1, 7, 3], [2, 2, 5]]), torch.tensor([[[0.5]], [[2.0]]]))
 KWARGS = {"mask": torch.tensor([[[True], [False], [True]], [[False], [True], [False]]])}
 NAMES = (
     "captured, dict form, rebuilt, state-dict keys, ties, tensors, own classes, given inputs, "
-    "through a file, called again, fresh inputs, another batch size, "
-    "captured without inputs, evaluation, training, "
-    "other settings, other environment, train() and eval(), casts"
+    "through a file, captured without inputs, called again, fresh inputs, another batch size, "
+    "evaluation, training, other settings, other environment, train() and eval(), casts"
 ).split(", ")
 
 

@@ -159,6 +159,7 @@ class _Verification:
         # The last call of the original, as long as nothing has changed its tensors since.
         self._last: _Call | None = None
         self._passed: dict[str, str] = {}
+        self._without: Ir | None = None
         self._variables: set[str] = set()
 
     def run(self) -> Report:
@@ -172,10 +173,10 @@ class _Verification:
             "own classes": self._classes,
             "given inputs": self._given,
             "through a file": self._file,
+            "captured without inputs": self._without_inputs,
             "called again": self._again,
             "fresh inputs": self._fresh,
             "another batch size": self._batch,
-            "captured without inputs": self._without_inputs,
             "evaluation": lambda: self._in_mode(training=False),
             "training": lambda: self._in_mode(training=True),
             "other settings": self._settings,
@@ -382,15 +383,15 @@ class _Verification:
             raise _SkippedError(f"it cannot be: {_text(error)}") from error
         if ir == self._ir():
             return "it is the same"
-        state = self._model.state_dict()
-        rebuilt = Subject(to_torch(ir, state, self._device), self._model, self._devices)
-        call = self._last or self._call(inputs)
-        if isinstance(call.was, Exception):
-            self._refuses(rebuilt, call.inputs, f"the original refuses: {_text(call.was)}")
-            call = self._call(inputs)
-        if isinstance(call.was, Exception):
-            raise _SkippedError(f"the original refuses: {_text(call.was)}")
-        return compare(call.was, rebuilt.seen(call.inputs, call.seed))
+        call = self._last
+        if call is None or isinstance(call.was, Exception):
+            raise _SkippedError("the original refuses the inputs")
+        self._without = ir
+        return compare(call.was, self._built_without(ir).seen(inputs, call.seed))
+
+    def _built_without(self, ir: Ir) -> Subject:
+        module = to_torch(ir, self._model.state_dict(), self._device)
+        return Subject(module, self._model, self._devices)
 
     def _in_mode(self, *, training: bool) -> str:
         inputs = self._asked()
@@ -451,15 +452,24 @@ class _Verification:
         try:
             return self._on(inputs)
         except _SkippedError as refusal:
-            self._refuses(self._rebuilt, inputs, str(refusal))
+            subjects: dict[str, Callable[[], Subject]] = {
+                "the rebuilt model": lambda: self._rebuilt
+            }
+            if self._without is not None:
+                subjects["that of a capture without inputs"] = partial(
+                    self._built_without, self._without
+                )
+            for name, subject in subjects.items():
+                if self._takes(subject(), inputs):
+                    raise DifferenceError(f"{refusal}; {name} takes it") from None
             raise
 
-    def _refuses(self, subject: Subject, inputs: Inputs, refusal: str) -> None:
+    def _takes(self, subject: Subject, inputs: Inputs) -> bool:
         try:
             subject.seen(inputs, next(self._seeds))
         except Exception:
-            return
-        raise DifferenceError(f"{refusal}; the rebuilt model takes it")
+            return False
+        return True
 
     def _call(self, inputs: Inputs, **how: Any) -> _Call:
         """Call the original."""

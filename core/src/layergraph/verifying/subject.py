@@ -44,6 +44,9 @@ class Subject:
             starts.setdefault(id(tensor), (tensor, tensor.detach().clone()))
         self._starts = list(starts.values())
         self._modes = [(each, each.training) for each in module.modules()]
+        held = [vars(each) for each in module.modules()]
+        held += [each[name] for each in held for name in _REGISTERED]
+        self._held = [(each, each.copy()) for each in held]
 
     def state(self) -> dict[str, torch.Tensor]:
         """The tensors of the state dict, themselves."""
@@ -141,7 +144,10 @@ class Subject:
         return any(overridden(each) & _OF_MODES for each in self.module.modules())
 
     def reset(self) -> None:
-        """Make it what it was at the beginning."""
+        """Make it what it was at the beginning, but for objects that it changed in place."""
+        for held, was in self._held:
+            held.clear()
+            held.update(was)
         with torch.no_grad():
             for tensor, start in self._starts:
                 tensor.copy_(start)
@@ -154,6 +160,7 @@ class Subject:
 
 
 _OF_MODES = frozenset({"train", "eval"})
+_REGISTERED = ("_parameters", "_buffers", "_modules")
 # The methods that casts and requires_grad_ are made of.
 _OF_CASTS = frozenset(
     "_apply bfloat16 double requires_grad_ to parameters named_parameters buffers named_buffers "
@@ -188,7 +195,7 @@ def _to_try(module: nn.Module) -> nn.Module:
         copies[id(each)] = copied = object.__new__(type(each))
         copied.__dict__ = vars(each).copy()
     for copied in copies.values():
-        for name, of in (("_parameters", twins), ("_buffers", twins), ("_modules", copies)):
+        for name, of in zip(_REGISTERED, (twins, twins, copies), strict=True):
             if copied is not None:
                 held = copied.__dict__[name]
                 copied.__dict__[name] = {key: of[id(value)] for key, value in held.items()}
