@@ -104,31 +104,25 @@ def _other_determinism() -> Iterator[None]:
 
 @contextmanager
 def _other_settings() -> Iterator[None]:
-    """All switches of torch the other way round, but for a few; another dtype for autocast."""
+    """All switches of torch the other way round, but for a few."""
     with settings_restored(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for setting in settings():
             value = setting.get()
-            if setting.set is None or setting.name in _LEFT:
+            if setting.set is None or setting.name.startswith(_LEFT) or type(value) is not bool:
                 continue
             with suppress(Exception):  # not on this machine
-                if isinstance(value, bool):
-                    setting.set(not value)
-                elif isinstance(value, torch.dtype):
-                    setting.set(_LESS_PRECISE[value])
+                setting.set(not value)
         yield
 
 
-# They are changed on their own; they leave kernels that are much slower, or none; or, as anomaly
-# detection and autocast, they concern more than code that asks for them.
-_LEFT = frozenset(
-    {
-        *("default dtype", "deterministic algorithms", "deterministic algorithms warn only"),
-        *("grad", "inference mode", "anomaly", "autocast", "multithreading"),
-        *("choice of attention's kernel", "cudnn", "mkldnn", "nnpack"),
-    }
+# They are changed on their own; they leave kernels that are much slower, or none; or torch has two
+# names for them, and refuses to tell them by one after they were set by the other.
+_LEFT = (
+    *("deterministic algorithms", "grad", "inference mode", "autocast", "cublas allow tf32"),
+    *("choice of attention's kernel", "mkldnn", "nnpack"),
 )
-_LESS_PRECISE = {torch.bfloat16: torch.float16, torch.float16: torch.bfloat16}
+
 
 Surroundings = Callable[[], AbstractContextManager[Any]]
 
