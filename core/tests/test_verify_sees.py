@@ -14,6 +14,7 @@ import layergraph as lg
 from layergraph import symbols, verification
 from layergraph.files import load as files_load
 from layergraph.ir2torch import load as weights
+from layergraph.tensors import same_bytes
 from layergraph.torch2ir import capture, conversion
 from layergraph.torch2ir.tracing import proxy
 from layergraph.verifying.comparison import difference, told
@@ -204,8 +205,13 @@ def _by_text(self, x):
     return self.linear(x) * float(os.path.expandvars("$ACME_SCALE"))
 
 
+def _by_switch(self, x):
+    return self.linear(x) * (2 if os.environ.get("ACME_SCALE") == "on" else 3)
+
+
 @pytest.mark.parametrize(
-    ("forward", "value"), [(_by_number, None), (_by_number, "4"), (_by_text, "4")]
+    ("forward", "value"),
+    [(_by_number, None), (_by_number, "4"), (_by_text, "4"), (_by_switch, "on")],
 )
 def test_a_number_of_the_environment(forward, value, monkeypatch):
     if value is not None:
@@ -349,6 +355,17 @@ def test_what_is_not_the_same(one, other):
     was, now = dict(told("", one)), dict(told("", other))
     assert any(difference(was[name], now.get(name)) for name in was)
     assert not any(difference(each, was[name]) for name, each in was.items())
+
+
+@pytest.mark.parametrize("size", [1, 5000, 5003])
+@pytest.mark.parametrize("begin", [0, 3, 8])
+def test_every_byte_counts(size, begin):
+    one = torch.zeros(begin + size, dtype=torch.uint8)[begin:]
+    for place in (0, size // 2, size - 1):
+        other = torch.zeros(size, dtype=torch.uint8)
+        assert same_bytes(one, other)
+        other[place] = 1
+        assert not same_bytes(one, other)
 
 
 def test_bits_of_a_nan_count_where_nothing_is_computed():

@@ -159,7 +159,9 @@ class _Noting(UserDict[Any, Any]):
 @contextmanager
 def variables_read(read: set[str]) -> Iterator[None]:
     """Note the names of the variables of the environment that are read."""
-    homes: list[Any] = [os.environ, *filter(None, [getattr(os, "environb", None)])]
+    both: list[Any] = [os.environ, getattr(os, "environb", None)]
+    # A test may have put a dict there.
+    homes = [each for each in both if hasattr(each, "_data")]
     before = [each._data for each in homes]
     for each in homes:
         each._data = _Noting(each._data, read)
@@ -172,21 +174,26 @@ def variables_read(read: set[str]) -> Iterator[None]:
 
 @contextmanager
 def other_variables(names: Collection[str]) -> Iterator[None]:
-    """Other numbers in variables of the environment, and none of them empty."""
+    """Other numbers in variables of the environment; without one where there was no number."""
     before = {name: os.environ.get(name) for name in names}
     try:
         for name, was in before.items():
-            os.environ[name] = _other_text(was)
+            _set(name, _other_text(was))
         yield
     finally:
         for name, was in before.items():
-            if was is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = was
+            _set(name, was)
 
 
-def _other_text(text: str | None) -> str:
+def _set(name: str, text: str | None) -> None:
+    if text is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = text
+
+
+def _other_text(text: str | None) -> str | None:
     if text is None:
         return "2"
-    return re.sub(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), text)
+    other = re.sub(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), text)
+    return None if other == text else other
