@@ -19,6 +19,7 @@ from layergraph.torch2ir import capture, conversion
 from layergraph.torch2ir.tracing import proxy
 from layergraph.verifying.comparison import difference, told
 from layergraph.verifying.subject import Subject
+from layergraph.verifying.surroundings import OTHER_SETTINGS
 
 X = torch.randn(3, 4)
 
@@ -294,15 +295,31 @@ def _linear(self, x):
     return self.linear(x)
 
 
-def test_each_run_begins_with_the_attributes_of_the_beginning():
-    model = Net()
-    subject = Subject(model, model, ())
-    mean = model.norm.running_mean
-    model.kept, model.norm.running_mean, model.norm.eps = 1, torch.ones(4), 1.0
-    subject.reset()
-    assert not hasattr(model, "kept")
-    assert model.norm.running_mean is mean
-    assert model.norm.eps == 1e-5
+class Keeps(Net):
+    """Keeps a table in the default dtype of its first call, as many models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.hooked = False
+        self.register_buffer("table", None)
+
+    def forward(self, x):
+        if not self.hooked:
+            self.hooked = True
+            self.linear.register_forward_hook(lambda _, __, output: output * 2)
+        if self.table is None or self.table.dtype is not torch.get_default_dtype():
+            self.table = torch.arange(4) / 3
+        return self.linear(x) * self.table
+
+
+def test_what_a_call_keeps_of_other_settings_is_forgotten():
+    subject = Subject(Keeps(), Keeps(), ())
+    first = subject.seen(((X,), {}), 1)["output"].clone()
+    table = subject.module.table
+    with_others = OTHER_SETTINGS["another default dtype"]
+    assert subject.seen(((X,), {}), 1, within=with_others)["output"].dtype is torch.float64
+    assert subject.module.table is table
+    assert torch.equal(subject.seen(((X,), {}), 1)["output"], first)
 
 
 def test_what_is_like_torch_is_cast_without_copying_graphs():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -44,9 +44,6 @@ class Subject:
             starts.setdefault(id(tensor), (tensor, tensor.detach().clone()))
         self._starts = list(starts.values())
         self._modes = [(each, each.training) for each in module.modules()]
-        held = [vars(each) for each in module.modules()]
-        held += [each[name] for each in held for name in _REGISTERED]
-        self._held = [(each, each.copy()) for each in held]
 
     def state(self) -> dict[str, torch.Tensor]:
         """The tensors of the state dict, themselves."""
@@ -68,7 +65,7 @@ class Subject:
         training: bool | None = None,
         calls: int = 1,
         goes_on: bool = False,
-        within: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        within: Callable[[], AbstractContextManager[Any]] | None = None,
     ) -> dict[str, object]:
         """All that can be seen of a call, by name; of tensors, only until the next call.
 
@@ -79,7 +76,7 @@ class Subject:
                 modes that they were given in.
             calls: how often it is called; the last call is compared.
             goes_on: whether it is left as the last call left it, before it is called.
-            within: what it is called in.
+            within: what it is called in; what it keeps of such a call is forgotten.
         """
         if not goes_on:
             self.reset()
@@ -88,7 +85,8 @@ class Subject:
         with (
             settings_restored(),
             torch.set_grad_enabled(bool(training) or torch.is_grad_enabled()),
-            within(),
+            nullcontext() if within is None else self._forgetting(),
+            nullcontext() if within is None else within(),
         ):
             before = snapshot()
             seed(number, self._devices)
@@ -109,6 +107,23 @@ class Subject:
             if training:
                 seen[f"gradient of {key}"] = tensor.grad
         return seen
+
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """Put back the attributes that a call assigns, such as tables in another dtype.
+
+        It is for calls that others went before: what a first call sets up may be in part elsewhere,
+        as hooks are, and half of that would be put back.
+        """
+        own = [vars(each) for each in self.module.modules()]
+        held = own + [each[name] for each in own for name in _REGISTERED]
+        before = [each.copy() for each in held]
+        try:
+            yield
+        finally:
+            for each, was in zip(held, before, strict=True):
+                each.clear()
+                each.update(was)
 
     def modes(self) -> dict[str, object]:
         """The mode of each module, and what wants gradients, after train() and eval()."""
@@ -144,10 +159,7 @@ class Subject:
         return any(overridden(each) & _OF_MODES for each in self.module.modules())
 
     def reset(self) -> None:
-        """Make it what it was at the beginning, but for objects that it changed in place."""
-        for held, was in self._held:
-            held.clear()
-            held.update(was)
+        """Make it what it was at the beginning."""
         with torch.no_grad():
             for tensor, start in self._starts:
                 tensor.copy_(start)
