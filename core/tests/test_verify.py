@@ -41,8 +41,8 @@ ARGS = (torch.tensor([[1, 7, 3], [2, 2, 5]]), torch.tensor([[[0.5]], [[2.0]]]))
 KWARGS = {"mask": torch.tensor([[[True], [False], [True]], [[False], [True], [False]]])}
 NAMES = (
     "captured, dict form, rebuilt, state-dict keys, ties, tensors, own classes, given inputs, "
-    "called again, through a file, fresh inputs, another batch size, evaluation, training, "
-    "other settings, inference mode, train() and eval(), casts"
+    "through a file, captured without inputs, called again, fresh inputs, another batch size, "
+    "evaluation, training, other settings, other environment, train() and eval(), casts"
 ).split(", ")
 
 
@@ -88,7 +88,7 @@ def test_the_table(model):
     lines = str(lg.verify(model, ARGS, KWARGS)).splitlines()
     assert lines[0].split() == ["captured", "passed", "6", "implementations"]
     assert len({line.index("passed") for line in lines[:-1]}) == 1
-    assert lines[-1] == "18 passed"
+    assert lines[-1] == "19 passed"
     with pytest.raises(TypeError, match=r"ask for its \.ok"):
         bool(verification.Report())
 
@@ -98,7 +98,13 @@ def test_without_inputs_what_needs_none_is_compared(monkeypatch):
     report = lg.verify(model)
     assert report.ok
     run = {"given inputs", "called again", "fresh inputs", "another batch size", "evaluation"}
-    run |= {"training", "other settings", "inference mode"}
+    run |= {
+        "captured without inputs",
+        "training",
+        "other settings",
+        "autocast",
+        "other environment",
+    }
     assert _statuses(report) == {name: "skipped" if name in run else "passed" for name in NAMES}
     _sabotage(monkeypatch, lambda rebuilt: rebuilt[0].weight.add_(1))
     assert list(_failed(lg.verify(model))) == ["tensors"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
 
 import pytest
@@ -12,8 +13,13 @@ from torch import nn
 import layergraph as lg
 from layergraph import symbols, verification
 from layergraph.files import load as files_load
+from layergraph.ir2torch import load as weights
+from layergraph.tensors import same_bytes
 from layergraph.torch2ir import capture, conversion
+from layergraph.torch2ir.tracing import proxy
 from layergraph.verifying.comparison import difference, told
+from layergraph.verifying.subject import Subject
+from layergraph.verifying.surroundings import OTHER_SETTINGS
 
 X = torch.randn(3, 4)
 
@@ -143,6 +149,14 @@ def _by_determinism(_, args, output):
     return output * 2 if torch.are_deterministic_algorithms_enabled() else output
 
 
+def _by_a_switch(_, args, output):
+    return output if torch._C._get_deterministic_fill_uninitialized_memory() else output * 2
+
+
+def _leaves_a_switch(*_):
+    torch.backends.cudnn.benchmark = True
+
+
 def _by_calls(_, args, output, *, calls):
     calls.append(1)
     return output + len(calls)
@@ -156,7 +170,9 @@ OUTSIDE = {
     "gradients that decide": ("post", _by_gradients, "other settings"),
     "a default dtype that decides": ("post", _by_default_dtype, "other settings"),
     "determinism that decides": ("post", _by_determinism, "other settings"),
-    "inference mode that decides": ("post", _by_inference, "inference mode"),
+    "inference mode that decides": ("post", _by_inference, "other settings"),
+    "another setting left": ("post", _leaves_a_switch, "given inputs"),
+    "a switch that decides": ("post", _by_a_switch, "other settings"),
     "calls that count": ("post", _by_calls, "called again"),
 }
 
@@ -173,12 +189,149 @@ def test_state_outside_of_the_model(name, monkeypatch):
         (register or rebuilt.register_forward_hook)(hook)
         return rebuilt
 
-    python = random.getstate()
+    python, benchmark = random.getstate(), torch.backends.cudnn.benchmark
     assert lg.verify(Net(), (X,)).ok
     monkeypatch.setattr(verification, "to_torch", to_torch)
     assert check in _failed(lg.verify(Net(), (X,)))
     assert random.getstate() == python
     assert torch.get_default_dtype() is torch.float32
+    assert torch.backends.cudnn.benchmark == benchmark
+
+
+def _by_number(self, x):
+    return self.linear(x) * float(os.environ.get("ACME_SCALE", "3"))
+
+
+def _by_text(self, x):
+    return self.linear(x) * float(os.path.expandvars("$ACME_SCALE"))
+
+
+def _by_switch(self, x):
+    return self.linear(x) * (2 if os.environ.get("ACME_SCALE") == "on" else 3)
+
+
+@pytest.mark.parametrize(
+    ("forward", "value"),
+    [(_by_number, None), (_by_number, "4"), (_by_text, "4"), (_by_switch, "on")],
+)
+def test_a_number_of_the_environment(forward, value, monkeypatch):
+    if value is not None:
+        monkeypatch.setenv("ACME_SCALE", value)
+    model = _own(forward=forward)
+    monkeypatch.setattr(capture, "environment", lambda _: iter(()))
+    before = dict(os.environ)
+    report = lg.verify(model, (X,))
+    assert _failed(report) == ["other environment"]
+    assert "ACME_SCALE: output: 12 of 12 numbers differ" in str(report)
+    assert dict(os.environ) == before
+
+
+def test_a_variable_that_is_noted_is_refused_where_it_differs():
+    model = _own(forward=lambda self, x: x * 2 if os.environ.get("ACME_SWITCH") else x)
+    statuses = {check.name: check.status for check in lg.verify(model, (X,)).checks}
+    assert statuses["other environment"] == "refused"
+
+
+def _takes_rows(self, x):
+    one, two, three = x.unbind(0)
+    return self.linear(one) * two + three
+
+
+def _takes_parts(self, x):
+    one, two, three = x.split(1)
+    return self.linear(one) * two + three
+
+
+@pytest.mark.parametrize("forward", [_takes_rows, _takes_parts])
+def test_a_length_that_is_not_checked(forward, monkeypatch):
+    model = _own(forward=forward)
+    assert lg.verify(model, (X,)).ok
+    monkeypatch.setattr(proxy, "_ASSUME_LENGTH", "builtins.len")
+    monkeypatch.setattr(proxy, "code_place", lambda: None)
+    monkeypatch.setattr(
+        proxy.Proxy, "__iter__", lambda self: iter([self[index] for index in range(3)])
+    )
+    report = lg.verify(model, (X,))
+    assert _failed(report) == ["another batch size"]
+    assert "too many values to unpack (expected 3); that of a capture without inputs" in str(report)
+
+
+def test_what_only_a_capture_without_inputs_computes(monkeypatch):
+    model = _own(forward=lambda self, x: self.linear(x) * 2)
+
+    def to_ir(model, args=None, kwargs=None, **options):
+        if args is None and kwargs is None:
+            return lg.to_ir(_own(forward=lambda self, x: self.linear(x) * 3))
+        return lg.to_ir(model, args, kwargs, **options)
+
+    assert lg.verify(model, (X,)).ok
+    monkeypatch.setattr(verification, "to_ir", to_ir)
+    assert _failed(lg.verify(model, (X,))) == ["captured without inputs"]
+
+
+def test_two_values_for_one_tensor(monkeypatch):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    assert lg.verify(model).ok
+    monkeypatch.setattr(weights, "_says_the_same", lambda *_: True)
+    assert _failed(lg.verify(model)) == ["ties"]
+
+
+def test_more_than_the_original_takes(monkeypatch):
+    def takes_three(self, x):
+        if x.shape[0] != 3:
+            raise ValueError("three rows, please")
+        return self.linear(x)
+
+    model = _own(forward=takes_three)
+    assert lg.verify(model, (X,)).ok
+    monkeypatch.setattr(verification, "to_ir", lambda *_, **__: lg.to_ir(_own(forward=_linear)))
+    report = lg.verify(model, (X,))
+    assert _failed(report) == ["another batch size"]
+    assert "ValueError: three rows, please; the rebuilt model takes it" in str(report)
+
+
+def _linear(self, x):
+    return self.linear(x)
+
+
+class Keeps(Net):
+    """Keeps a table in the default dtype of its first call, as many models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.hooked = False
+        self.register_buffer("table", None)
+
+    def forward(self, x):
+        if not self.hooked:
+            self.hooked = True
+            self.linear.register_forward_hook(lambda _, __, output: output * 2)
+        if self.table is None or self.table.dtype is not torch.get_default_dtype():
+            self.table = torch.arange(4) / 3
+        return self.linear(x) * self.table
+
+
+def test_what_a_call_keeps_of_other_settings_is_forgotten():
+    subject = Subject(Keeps(), Keeps(), ())
+    first = subject.seen(((X,), {}), 1)["output"].clone()
+    table = subject.module.table
+    with_others = OTHER_SETTINGS["another default dtype"]
+    assert subject.seen(((X,), {}), 1, within=with_others)["output"].dtype is torch.float64
+    assert subject.module.table is table
+    assert torch.equal(subject.seen(((X,), {}), 1)["output"], first)
+
+
+def test_what_is_like_torch_is_cast_without_copying_graphs():
+    rebuilt = lg.to_torch(lg.to_ir(Net(), (X,)))
+    members = {name: vars(each).copy() for name, each in rebuilt.named_modules()}
+    tensors = list(map(id, rebuilt.state_dict(keep_vars=True).values()))
+    found = Subject(rebuilt, rebuilt, ()).casts()
+    assert found["linear.weight after double(): dtype"] is torch.float64
+    assert not found["linear.weight after requires_grad_(False): requires_grad"]
+    assert list(map(id, rebuilt.state_dict(keep_vars=True).values())) == tensors
+    assert {name: vars(each) for name, each in rebuilt.named_modules()} == members
+    assert rebuilt.linear.weight.dtype is torch.float32
 
 
 def test_a_dict_of_the_caller(monkeypatch):
@@ -219,6 +372,17 @@ def test_what_is_not_the_same(one, other):
     was, now = dict(told("", one)), dict(told("", other))
     assert any(difference(was[name], now.get(name)) for name in was)
     assert not any(difference(each, was[name]) for name, each in was.items())
+
+
+@pytest.mark.parametrize("size", [1, 5000, 5003])
+@pytest.mark.parametrize("begin", [0, 3, 8])
+def test_every_byte_counts(size, begin):
+    one = torch.zeros(begin + size, dtype=torch.uint8)[begin:]
+    for place in (0, size // 2, size - 1):
+        other = torch.zeros(size, dtype=torch.uint8)
+        assert same_bytes(one, other)
+        other[place] = 1
+        assert not same_bytes(one, other)
 
 
 def test_bits_of_a_nan_count_where_nothing_is_computed():

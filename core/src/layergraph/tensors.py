@@ -219,7 +219,21 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
         return False
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
-    return numbers_of(one)[0] == numbers_of(other)[0]
+    return same_bytes(numbers_of(one)[1], numbers_of(other)[1])
+
+
+def same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether two contiguous tensors of one dtype and shape have equal bytes."""
+    flat = [each.flatten().view(torch.uint8) for each in (one, other)]
+    size = flat[0].numel()
+    if size < _LARGE or any(each.storage_offset() % 8 for each in flat):
+        return torch.equal(*flat)
+    # Torch compares number by number: eight bytes at once take an eighth of the time.
+    whole = [each[: size // 8 * 8].view(torch.int64) for each in flat]
+    return torch.equal(*whole) and torch.equal(*[each[size // 8 * 8 :] for each in flat])
+
+
+_LARGE = 4096
 
 
 def version(tensor: torch.Tensor) -> int:

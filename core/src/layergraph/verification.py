@@ -8,22 +8,31 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
 
 from layergraph.convert import to_ir, to_torch
-from layergraph.errors import ArgumentError, AssumptionError, first_line
+from layergraph.errors import ArgumentError, AssumptionError, LayergraphError, first_line
 from layergraph.ir import Ir
 from layergraph.tensors import extent, is_plain, unsuitable
 from layergraph.torch2ir.running.questions import Values
 from layergraph.verifying.comparison import DifferenceError, compare, some
 from layergraph.verifying.inputs import Inputs, changed, copied, drawn, tensors_of
 from layergraph.verifying.subject import Subject
-from layergraph.verifying.surroundings import other_settings, restored
+from layergraph.verifying.surroundings import (
+    OTHER_SETTINGS,
+    Surroundings,
+    other_variables,
+    restored,
+    variables_read,
+    within_all,
+)
 
 Status = Literal["passed", "failed", "refused", "skipped"]
 
@@ -123,6 +132,14 @@ class _SkippedError(Exception):
     """There is nothing to check."""
 
 
+class _Call(NamedTuple):
+    """A call of the original: its inputs, its seed, and all that was seen of it, or its error."""
+
+    inputs: Inputs
+    seed: int
+    was: dict[str, object] | Exception
+
+
 class _Verification:
     def __init__(
         self,
@@ -138,6 +155,12 @@ class _Verification:
         self._draw = torch.Generator().manual_seed(_FIRST_SEED)
         self._seeds = itertools.count(_FIRST_SEED)
         self._report = Report()
+        self._read: Ir | None = None
+        # The last call of the original, as long as nothing has changed its tensors since.
+        self._last: _Call | None = None
+        self._passed: dict[str, str] = {}
+        self._without: Ir | None = None
+        self._variables: set[str] = set()
 
     def run(self) -> Report:
         checks: dict[str, Callable[[], str]] = {
@@ -149,14 +172,15 @@ class _Verification:
             "tensors": self._tensors,
             "own classes": self._classes,
             "given inputs": self._given,
-            "called again": self._again,
             "through a file": self._file,
+            "captured without inputs": self._without_inputs,
+            "called again": self._again,
             "fresh inputs": self._fresh,
             "another batch size": self._batch,
             "evaluation": lambda: self._in_mode(training=False),
             "training": lambda: self._in_mode(training=True),
-            "other settings": lambda: self._on(self._asked(), within=other_settings),
-            "inference mode": lambda: self._on(self._asked(), within=torch.inference_mode),
+            "other settings": self._settings,
+            "other environment": self._environment,
             "train() and eval()": self._modes,
             "casts": self._casts,
         }
@@ -194,17 +218,19 @@ class _Verification:
 
     def _dict_form(self) -> str:
         ir = self._ir()
-        if Ir.from_dict(ir.to_dict()) != ir:
+        self._read = Ir.from_dict(ir.to_dict())
+        if self._read != ir:
             raise DifferenceError("the IR that the dict describes is another one")
         return ""
 
     def _rebuild(self) -> str:
-        ir = self._ir()
+        if self._read is None:
+            raise _SkippedError("there is no IR")
         state = self._model.state_dict()
         devices = {tensor.device for tensor in tensors_of(state)}
         device = devices.pop() if len(devices) == 1 else None
         self._device = device
-        rebuilt = to_torch(Ir.from_dict(ir.to_dict()), state, device)
+        rebuilt = to_torch(self._read, state, device)
         self._rebuilt = Subject(rebuilt, self._model, self._devices)
         self._report.rebuilt = rebuilt
         return ""
@@ -240,7 +266,23 @@ class _Verification:
         )
         if lost or made:
             raise DifferenceError(f"lost: {some(lost)}; made: {some(made)}")
+        if was:
+            # To build the model takes long, and this is the same for all of them.
+            self._refuse_two_values(max(min(was, key=sorted)))
         return f"{len(was)} tensors under several keys" if was else ""
+
+    def _refuse_two_values(self, key: str) -> None:
+        """Raise unless a state dict is refused that has two values for one tensor."""
+        state = self._model.state_dict()
+        other = state[key].detach().clone(memory_format=torch.contiguous_format)
+        if not other.numel() or other.is_meta:
+            return
+        other.flatten().view(torch.uint8)[0] ^= 1
+        try:
+            to_torch(self._ir(), {**state, key: other}, self._device)
+        except LayergraphError:
+            return
+        raise DifferenceError(f"another value for {key} than under its other names is taken")
 
     def _tensors(self) -> str:
         was, now = (each.state() for each in self._both())
@@ -269,19 +311,28 @@ class _Verification:
     # --- what it does ---
 
     def _given(self) -> str:
-        inputs, number = self._asked(), next(self._seeds)
+        inputs = self._asked()
+        with variables_read(self._variables):
+            call = self._call(inputs)
+        if isinstance(call.was, Exception):
+            raise DifferenceError(f"the original refuses: {_text(call.was)}") from call.was
+        was = call.was
         try:
-            was = self._original.seen(inputs, number)
-        except Exception as error:
-            raise DifferenceError(f"the original refuses: {_text(error)}") from error
-        try:
-            now = self._rebuilt.seen(inputs, number)
+            now = self._rebuilt.seen(inputs, call.seed)
         except AssumptionError as error:
             raise DifferenceError(f"for what it was captured with: {_text(error)}") from error
-        return compare(was, now)
+        self._passed["given inputs"] = compare(was, now)
+        return self._passed["given inputs"]
 
     def _again(self) -> str:
-        return self._on(self._asked(), calls=2)
+        inputs = self._asked()
+        if "given inputs" in self._passed:
+            # One more call, with other inputs, says both, as long as it passes.
+            with suppress(Exception):
+                fresh = changed(inputs, self._drawn)
+                self._passed["fresh inputs"] = self._on(fresh, goes_on=True)
+                return self._passed["fresh inputs"]
+        return self._on(inputs, calls=2)
 
     def _file(self) -> str:
         self._both()
@@ -292,25 +343,18 @@ class _Verification:
             path = Path(folder) / "model.safetensors"
             save(self._ir(), path, self._model.state_dict())
             loaded = Subject(load_model(path, device=self._device), self._model, self._devices)
-            was, now = self._original, loaded
-            was.reset()
-            compared = compare(dict(was.state()), dict(now.state()), exact=True)
-            _compare_places(was.state(), now.state())
-            if self._inputs is None:
-                return compared
-            number = next(self._seeds)
-            compared = compare(was.seen(self._inputs, number), now.seen(self._inputs, number))
+            compared = compare(_state(self._model), dict(loaded.state()), exact=True)
             # The addresses of weights decide how the kernels for one row round.
-            single = self._resized(self._inputs, lambda tensor: tensor[:1])
-            try:
-                alone = was.seen(single, number)
-            except Exception:
+            _compare_places(self._original.state(), loaded.state())
+            call = self._last
+            if call is None or isinstance(call.was, Exception):
                 return compared
-            compare(alone, now.seen(single, number))
-            return compared
+            return compare(call.was, loaded.seen(call.inputs, call.seed))
 
     def _fresh(self) -> str:
-        return self._on(changed(self._asked(), self._drawn))
+        if "fresh inputs" in self._passed:
+            return self._passed["fresh inputs"]
+        return self._on_others(changed(self._asked(), self._drawn))
 
     def _drawn(self, given: torch.Tensor) -> torch.Tensor:
         return drawn(given, self._draw)
@@ -320,30 +364,124 @@ class _Verification:
         size = _batch_size(inputs)
         if size is None:
             raise _SkippedError("no input has a size")
-        doubled = self._resized(inputs, lambda tensor: torch.cat([tensor, self._drawn(tensor)]))
-        return f"{2 * size} instead of {size}; {self._on(doubled)}"
 
-    def _resized(self, inputs: Inputs, change: Callable[[torch.Tensor], torch.Tensor]) -> Inputs:
-        """The inputs with those tensors changed that have the size of the batch."""
-        size = _batch_size(inputs)
+        def doubled(tensor: torch.Tensor) -> torch.Tensor:
+            if not tensor.ndim or tensor.shape[0] != size:
+                return tensor
+            return torch.cat([tensor, self._drawn(tensor)])
 
-        def resized(tensor: torch.Tensor) -> torch.Tensor:
-            return change(tensor) if tensor.ndim and tensor.shape[0] == size else tensor
+        told = self._on_others(changed(inputs, doubled, packed=False))
+        return f"{2 * size} instead of {size}; {told}"
 
-        return changed(inputs, resized, packed=False)
+    def _without_inputs(self) -> str:
+        """Compare with the model that comes of a capture without inputs, if there can be one."""
+        inputs = self._asked()
+        if all(each.type != "module" for each in self._ir().values()):
+            return "no code is captured"
+        try:
+            ir = to_ir(self._original.module)
+        except LayergraphError as error:
+            raise _SkippedError(f"it cannot be: {_text(error)}") from error
+        if ir == self._ir():
+            return "it is the same"
+        call = self._last
+        if call is None or isinstance(call.was, Exception):
+            raise _SkippedError("the original refuses the inputs")
+        self._without = ir
+        return compare(call.was, self._built_without(ir).seen(inputs, call.seed))
+
+    def _built_without(self, ir: Ir) -> Subject:
+        module = to_torch(ir, self._model.state_dict(), self._device)
+        return Subject(module, self._model, self._devices)
 
     def _in_mode(self, *, training: bool) -> str:
-        return self._on(self._asked(), training=training)
+        inputs = self._asked()
+        # A model in evaluation mode has been called in it already.
+        both = self._original, self._rebuilt
+        is_known = not training and "given inputs" in self._passed
+        if is_known and all(each.is_in(training) for each in both) and not both[0].switches():
+            return self._passed["given inputs"]
+        return self._on(inputs, training=training)
+
+    def _settings(self) -> str:
+        return self._each(OTHER_SETTINGS)
+
+    def _environment(self) -> str:
+        self._asked()
+        if not self._variables:
+            return "no variable is read"
+        return self._each(
+            {name: partial(other_variables, {name}) for name in sorted(self._variables)}
+        )
+
+    def _each(self, surroundings: Mapping[str, Surroundings]) -> str:
+        """Compare in other surroundings: in all at once, and one by one if that does not pass.
+
+        A difference counts most, then a refusal.
+        """
+        inputs = self._asked()
+        with suppress(Exception):
+            return self._on(inputs, within=partial(within_all, surroundings.values()))
+        said, skipped = [], []
+        refused: AssumptionError | None = None
+        for name, within in surroundings.items():
+            try:
+                said.append(f"{name}: {self._on(inputs, within=within)}")
+            except _SkippedError as error:
+                skipped.append(f"{name}: {error}")
+            except AssumptionError as error:
+                refused = refused or error
+            except Exception as error:
+                text = str(error) if isinstance(error, DifferenceError) else _text(error)
+                raise DifferenceError(f"{name}: {text}") from error
+        if refused is not None:
+            raise refused
+        if not said:
+            raise _SkippedError("; ".join(skipped))
+        return "; ".join([*said, *skipped])
 
     def _on(self, inputs: Inputs, **how: Any) -> str:
-        number = next(self._seeds)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            try:
-                was = self._original.seen(inputs, number, **how)
-            except Exception as error:
-                raise _SkippedError(f"the original refuses: {_text(error)}") from error
-            return compare(was, self._rebuilt.seen(inputs, number, **how))
+            call = self._call(inputs, **how)
+            if isinstance(call.was, Exception):
+                raise _SkippedError(f"the original refuses: {_text(call.was)}") from call.was
+            return compare(call.was, self._rebuilt.seen(inputs, call.seed, **how))
+
+    def _on_others(self, inputs: Inputs) -> str:
+        """Compare on other inputs than the given ones: what one refuses, the other refuses too."""
+        try:
+            return self._on(inputs)
+        except _SkippedError as refusal:
+            subjects: dict[str, Callable[[], Subject]] = {
+                "the rebuilt model": lambda: self._rebuilt
+            }
+            if self._without is not None:
+                subjects["that of a capture without inputs"] = partial(
+                    self._built_without, self._without
+                )
+            for name, subject in subjects.items():
+                if self._takes(subject(), inputs):
+                    raise DifferenceError(f"{refusal}; {name} takes it") from None
+            raise
+
+    def _takes(self, subject: Subject, inputs: Inputs) -> bool:
+        try:
+            subject.seen(inputs, next(self._seeds))
+        except Exception:
+            return False
+        return True
+
+    def _call(self, inputs: Inputs, **how: Any) -> _Call:
+        """Call the original."""
+        self._last = None
+        number = next(self._seeds)
+        try:
+            was: dict[str, object] | Exception = self._original.seen(inputs, number, **how)
+        except Exception as error:
+            was = error
+        self._last = _Call(inputs, number, was)
+        return self._last
 
     def _modes(self) -> str:
         original, rebuilt = self._both()
@@ -377,11 +515,16 @@ _OF_TENSORS: dict[str, Callable[[torch.Tensor], object]] = {
 }
 
 
+def _state(module: nn.Module) -> dict[str, object]:
+    found = module.state_dict(keep_vars=True)
+    return {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
+
+
 def _compare_places(was: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> None:
     """Raise if a tensor begins where kernels do not expect it: there, some round otherwise."""
     for key, tensor in now.items():
         begins = [place[1] % 64 for each in (was[key], tensor) if (place := extent(each))]
-        if tensor.device.type == "cpu" and begins[:1] == [0] and any(begins):
+        if begins[:1] == [0] and any(begins):
             raise DifferenceError(f"{key} lies at an address that is no multiple of 64")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from layergraph.symbols import record_of
+from layergraph.tensors import same_bytes
 
 
 class DifferenceError(Exception):
@@ -82,7 +83,7 @@ def difference(was: object, now: object, *, exact: bool = False) -> str:
         one, other = getattr(was, what), getattr(now, what)
         if one != other:
             return f"its {what} was {one}, and is {other}"
-    if torch.equal(_bits(was), _bits(now)):
+    if same_bytes(_plain(was), _plain(now)):
         return ""
     one, other = _comparable(was), _comparable(now)
     differing = one != other
@@ -96,9 +97,8 @@ def difference(was: object, now: object, *, exact: bool = False) -> str:
     return f"{count} of {total} numbers differ, by up to {by:.3g}"
 
 
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    plain = tensor.detach().resolve_conj().resolve_neg().to_dense().contiguous()
-    return plain.flatten().view(torch.uint8)
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().resolve_conj().resolve_neg().to_dense().contiguous()
 
 
 def _comparable(tensor: torch.Tensor) -> torch.Tensor:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
-from layergraph.torch2ir.overrides import without_memory
+from layergraph.state import all_tensors
+from layergraph.torch2ir.global_state import snapshot
+from layergraph.torch2ir.overrides import overridden, without_memory
 from layergraph.torch2ir.running.outputs import opened
 from layergraph.verifying.comparison import told
 from layergraph.verifying.inputs import Inputs, copied
-from layergraph.verifying.surroundings import restored, seed, state
+from layergraph.verifying.surroundings import seed, settings_restored, state
 
 
 class Subject:
@@ -62,7 +64,8 @@ class Subject:
         *,
         training: bool | None = None,
         calls: int = 1,
-        within: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        goes_on: bool = False,
+        within: Callable[[], AbstractContextManager[Any]] | None = None,
     ) -> dict[str, object]:
         """All that can be seen of a call, by name; of tensors, only until the next call.
 
@@ -72,16 +75,20 @@ class Subject:
             training: the mode of all modules, with gradients where that is training; None for the
                 modes that they were given in.
             calls: how often it is called; the last call is compared.
-            within: what it is called in.
+            goes_on: whether it is left as the last call left it, before it is called.
+            within: what it is called in; what it keeps of such a call is forgotten.
         """
-        self.reset()
+        if not goes_on:
+            self.reset()
         if training is not None:
             self.module.train(training)
         with (
-            restored(),
+            settings_restored(),
             torch.set_grad_enabled(bool(training) or torch.is_grad_enabled()),
-            within(),
+            nullcontext() if within is None else self._forgetting(),
+            nullcontext() if within is None else within(),
         ):
+            before = snapshot()
             seed(number, self._devices)
             for _ in range(calls):
                 args, kwargs = copied(inputs)
@@ -91,7 +98,7 @@ class Subject:
             seen = dict(told("output", outputs))
             if training:
                 _backward(seen)
-            outside = state(self._devices)
+            outside = state(self._devices, before)
         # A model may work in place on what it is given, too.
         seen.update(told("input", opened([args, kwargs])))
         seen.update({f"{name}, afterwards": each for name, each in outside.items()})
@@ -101,9 +108,26 @@ class Subject:
                 seen[f"gradient of {key}"] = tensor.grad
         return seen
 
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """Put back the attributes that a call assigns, such as tables in another dtype.
+
+        It is for calls that others went before: what a first call sets up may be in part elsewhere,
+        as hooks are, and half of that would be put back.
+        """
+        own = [vars(each) for each in self.module.modules()]
+        held = own + [each[name] for each in own for name in _REGISTERED]
+        before = [each.copy() for each in held]
+        try:
+            yield
+        finally:
+            for each, was in zip(held, before, strict=True):
+                each.clear()
+                each.update(was)
+
     def modes(self) -> dict[str, object]:
         """The mode of each module, and what wants gradients, after train() and eval()."""
-        self.reset()
+        self._reset_modes()
         found: dict[str, object] = {}
         switches = {"train()": self.module.train, "eval()": self.module.eval}
         for name, switch in [*switches.items(), *switches.items()]:
@@ -112,14 +136,13 @@ class Subject:
                 found[f"{path or 'itself'} after {name}: training"] = each.training
             for key, tensor in self.state().items():
                 found[f"{key} after {name}: requires_grad"] = tensor.requires_grad
-        self.reset()
         return found
 
     def casts(self) -> dict[str, object]:
-        """Each tensor's description after the model was cast, or frozen; tried without memory."""
+        """Each tensor's description after the model was cast, and frozen; tried without memory."""
         found: dict[str, object] = {}
+        tried = _to_try(self.module)
         for name, change in _CHANGES.items():
-            tried = without_memory(self.module)
             change(tried)
             for key, tensor in tried.state_dict(keep_vars=True).items():
                 if isinstance(tensor, torch.Tensor):
@@ -127,16 +150,34 @@ class Subject:
                     found[f"{key} after {name}: requires_grad"] = tensor.requires_grad
         return found
 
+    def is_in(self, mode: bool) -> bool:
+        """Return whether all modules were given in a mode."""
+        return all(was is mode for _, was in self._modes)
+
+    def switches(self) -> bool:
+        """Return whether its train() may do more than torch's."""
+        return any(overridden(each) & _OF_MODES for each in self.module.modules())
+
     def reset(self) -> None:
         """Make it what it was at the beginning."""
         with torch.no_grad():
             for tensor, start in self._starts:
                 tensor.copy_(start)
                 tensor.grad = None
+        self._reset_modes()
+
+    def _reset_modes(self) -> None:
         for module, mode in self._modes:
             module.training = mode
 
 
+_OF_MODES = frozenset({"train", "eval"})
+_REGISTERED = ("_parameters", "_buffers", "_modules")
+# The methods that casts and requires_grad_ are made of.
+_OF_CASTS = frozenset(
+    "_apply bfloat16 double requires_grad_ to parameters named_parameters buffers named_buffers "
+    "children named_children modules named_modules".split()
+)
 _CHANGES: Mapping[str, Callable[[nn.Module], object]] = {
     "double()": lambda module: module.double(),
     "to(torch.bfloat16)": lambda module: module.to(torch.bfloat16),
@@ -149,3 +190,25 @@ def _backward(seen: Mapping[str, object]) -> None:
         each for each in seen.values() if isinstance(each, torch.Tensor) and each.requires_grad
     ]
     torch.autograd.backward(wanting, [torch.randn_like(each) for each in wanting])
+
+
+def _to_try(module: nn.Module) -> nn.Module:
+    """A copy without memory, to cast; it shares what torch leaves alone then, as graphs."""
+    if any(overridden(each) & _OF_CASTS for each in module.modules()):
+        return without_memory(module)
+    twins: dict[int, torch.Tensor | None] = {id(None): None}
+    for _, tensor, _ in all_tensors(module):
+        twin = torch.empty_like(tensor, device="meta")
+        is_parameter = isinstance(tensor, nn.Parameter)
+        twins[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
+    # It takes longer to copy the graphs of a large model than to build it.
+    copies: dict[int, Any] = {id(None): None}
+    for each in module.modules():
+        copies[id(each)] = copied = object.__new__(type(each))
+        copied.__dict__ = vars(each).copy()
+    for copied in copies.values():
+        for name, of in zip(_REGISTERED, (twins, twins, copies), strict=True):
+            if copied is not None:
+                held = copied.__dict__[name]
+                copied.__dict__[name] = {key: of[id(value)] for key, value in held.items()}
+    return copies[id(module)]  # type: ignore[no-any-return]
