@@ -367,3 +367,18 @@ def test_what_draws_is_known(name):
     assert global_state.may_draw(name, torch.rand)
     assert global_state.may_draw("torch.relu", function)
     assert not global_state.may_draw("torch.relu", torch.relu)
+
+
+class SetsPrecision(nn.Module):
+    def forward(self, x):
+        torch.set_float32_matmul_precision("medium")
+        return x @ x
+
+
+def test_a_precision_of_two_names_is_put_back():
+    before = torch.get_float32_matmul_precision()
+    with pytest.raises(CaptureError, match="float32 matmul precision from 'highest' to 'medium'"):
+        lg.to_ir(SetsPrecision(), (torch.randn(2, 2),))
+    assert torch.get_float32_matmul_precision() == before
+    assert not lg.verify(SetsPrecision(), (torch.randn(2, 2),)).ok
+    assert lg.to_ir(nn.Linear(2, 2), (torch.randn(2, 2),))

@@ -160,9 +160,13 @@ def snapshot() -> list[Any]:
 def put_back(before: list[Any]) -> None:
     """Make all settings what they were."""
     for setting, was in zip(settings(), before, strict=True):
-        if setting.set is not None and setting.get() != was:
-            with suppress(Exception):  # the others can be put back all the same
-                setting.set(*was) if type(was) is tuple else setting.set(was)
+        if setting.set is None:
+            continue
+        with suppress(Exception):  # Half put back, some of torch's settings contradict others.
+            if setting.get() == was:
+                continue
+        with suppress(Exception):  # the others can be put back all the same
+            setting.set(*was) if type(was) is tuple else setting.set(was)
 
 
 # These are compared before each call, as it takes next to no time. The others are compared at the
