@@ -42,7 +42,7 @@ KWARGS = {"mask": torch.tensor([[[True], [False], [True]], [[False], [True], [Fa
 NAMES = (
     "captured, dict form, rebuilt, state-dict keys, ties, tensors, own classes, given inputs, "
     "through a file, captured without inputs, called again, fresh inputs, another batch size, "
-    "evaluation, training, other settings, other environment, train() and eval(), casts"
+    "evaluation, training, other settings, autocast, other environment, train() and eval(), casts"
 ).split(", ")
 
 
@@ -88,7 +88,7 @@ def test_the_table(model):
     lines = str(lg.verify(model, ARGS, KWARGS)).splitlines()
     assert lines[0].split() == ["captured", "passed", "6", "implementations"]
     assert len({line.index("passed") for line in lines[:-1]}) == 1
-    assert lines[-1] == "19 passed"
+    assert lines[-1] == "20 passed"
     with pytest.raises(TypeError, match=r"ask for its \.ok"):
         bool(verification.Report())
 

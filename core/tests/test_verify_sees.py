@@ -153,8 +153,16 @@ def _by_a_switch(_, args, output):
     return output if torch._C._get_deterministic_fill_uninitialized_memory() else output * 2
 
 
+def _in_autocast(_, args, output):
+    return output.to(torch.get_autocast_dtype("cpu")).float()
+
+
 def _leaves_a_switch(*_):
     torch.backends.cudnn.benchmark = True
+
+
+def _by_autocast(_, args, output):
+    return output * 2 if torch.is_autocast_enabled("cpu") else output
 
 
 def _by_calls(_, args, output, *, calls):
@@ -173,6 +181,8 @@ OUTSIDE = {
     "inference mode that decides": ("post", _by_inference, "other settings"),
     "another setting left": ("post", _leaves_a_switch, "given inputs"),
     "a switch that decides": ("post", _by_a_switch, "other settings"),
+    "a dtype of autocast that decides": ("post", _in_autocast, "other settings"),
+    "autocast that decides": ("post", _by_autocast, "autocast"),
     "calls that count": ("post", _by_calls, "called again"),
 }
 

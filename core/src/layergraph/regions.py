@@ -30,13 +30,13 @@ def set_grad_enabled(mode: bool) -> bool:
 
 
 def enter_autocast(
-    device: str, dtype: torch.dtype, enabled: bool, cache_enabled: bool
+    device: str, dtype: torch.dtype | None, enabled: bool, cache_enabled: bool
 ) -> torch.autocast:
     """Begin a region as ``with torch.autocast(…)`` does.
 
     Args:
         device: the type of device that it is for: ``"cpu"``.
-        dtype: what is computed in.
+        dtype: what is computed in; None for the dtype that is usual when the region begins.
         enabled: False for a region in which autocast is off.
         cache_enabled: whether weights that were cast are kept to the region's end.
 

@@ -28,6 +28,7 @@ from layergraph.verifying.subject import Subject
 from layergraph.verifying.surroundings import (
     OTHER_SETTINGS,
     Surroundings,
+    in_autocast,
     other_variables,
     restored,
     variables_read,
@@ -180,6 +181,7 @@ class _Verification:
             "evaluation": lambda: self._in_mode(training=False),
             "training": lambda: self._in_mode(training=True),
             "other settings": self._settings,
+            "autocast": self._autocast,
             "other environment": self._environment,
             "train() and eval()": self._modes,
             "casts": self._casts,
@@ -405,6 +407,9 @@ class _Verification:
 
     def _settings(self) -> str:
         return self._each(OTHER_SETTINGS)
+
+    def _autocast(self) -> str:
+        return self._on(self._asked(), within=partial(in_autocast, self._devices))
 
     def _environment(self) -> str:
         self._asked()

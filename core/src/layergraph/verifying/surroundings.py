@@ -104,15 +104,18 @@ def _other_determinism() -> Iterator[None]:
 
 @contextmanager
 def _other_settings() -> Iterator[None]:
-    """All switches of torch the other way round, but for a few."""
+    """All switches of torch the other way round, but for a few; another dtype for autocast."""
     with settings_restored(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for setting in settings():
-            value = setting.get()
-            if setting.set is None or setting.name.startswith(_LEFT) or type(value) is not bool:
+            value, is_of_autocast = setting.get(), setting.name.startswith("autocast on")
+            if setting.set is None:
                 continue
             with suppress(Exception):  # not on this machine
-                setting.set(not value)
+                if is_of_autocast and isinstance(value, torch.dtype):
+                    setting.set(_LESS_PRECISE[value])
+                elif isinstance(value, bool) and not setting.name.startswith(_LEFT):
+                    setting.set(not value)
         yield
 
 
@@ -122,6 +125,21 @@ _LEFT = (
     *("deterministic algorithms", "grad", "inference mode", "autocast", "cublas allow tf32"),
     *("choice of attention's kernel", "mkldnn", "nnpack"),
 )
+_LESS_PRECISE = {torch.bfloat16: torch.float16, torch.float16: torch.bfloat16}
+
+
+@contextmanager
+def in_autocast(devices: Collection[int]) -> Iterator[None]:
+    """In autocast, or outside of it if it is on already.
+
+    Args:
+        devices: the numbers of the CUDA devices that are in use.
+    """
+    with ExitStack() as stack:
+        for kind in ("cpu", "cuda") if devices else ("cpu",):
+            is_on = torch.is_autocast_enabled(kind)
+            stack.enter_context(torch.autocast(kind, enabled=not is_on))
+        yield
 
 
 Surroundings = Callable[[], AbstractContextManager[Any]]

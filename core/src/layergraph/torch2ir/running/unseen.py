@@ -22,6 +22,7 @@ from layergraph.tensors import storage_of
 from layergraph.torch2ir.calls import Value
 from layergraph.torch2ir.global_state import GlobalState
 from layergraph.torch2ir.patches import Patch
+from layergraph.torch2ir.running.arguments import tensors_in
 from layergraph.torch2ir.survey import Survey
 
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
@@ -50,6 +51,9 @@ class Records(Protocol):
     def assume_shapes(self, args: Any, kwargs: Any) -> None:
         """Note that the shapes of tensors decide."""
 
+    def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
+        """Note that the model may decide by what a function gives."""
+
     def device_type(self, kind: str) -> Plain:
         """The form of a type of device."""
 
@@ -60,6 +64,7 @@ def unseen(capture: Records, survey: Survey) -> Iterator[Patch]:
     yield from survey.once(_kept_functions)
     yield nn.Module, "_apply", _applied(capture)
     yield torch.jit.ScriptFunction, "__call__", _scripted(capture)
+    yield torch.autocast, "__init__", _without_dtype()
     yield torch.autocast, "__enter__", _enter_autocast(capture)
     yield torch.autocast, "__exit__", _exit_autocast(capture)
     for holder, name, what in _UNHOLDABLE:
@@ -163,6 +168,10 @@ def _scripted(capture: Records) -> Callable[..., Any]:
             return run(function, *args, **kwargs)
         if any(each in str(function.inlined_graph) for each in _DECIDING):
             capture.assume_shapes(args, kwargs)
+        for kind in sorted({each.device.type for each in tensors_in([args, kwargs])}):
+            # In autocast, such a function casts otherwise than the same calls outside of it.
+            is_on = capture.unrecorded(torch.is_autocast_enabled, (kind,), {})
+            capture.decided("torch.is_autocast_enabled", (capture.device_type(kind),), is_on)
         # A function that has been called before may be one that computes its gradients itself.
         bare = torch._C._create_function_from_graph(function.name, function.inlined_graph.copy())
         with torch.jit._fuser.optimized_execution(False):
@@ -181,15 +190,28 @@ def _in_order(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> l
 _DECIDING = ("prim::If", "prim::Loop", "aten::size", "aten::len", "aten::dim", "aten::numel")
 
 
+def _without_dtype() -> Callable[..., None]:
+    """Note the regions that are made without a dtype: each asks for the one that is usual then."""
+    init: Any = torch.autocast.__init__
+
+    @functools.wraps(init)
+    def call(region: Any, device_type: str, dtype: Any = None, *args: Any, **kwargs: Any) -> None:
+        init(region, device_type, dtype, *args, **kwargs)
+        region._layergraph_has_dtype = dtype is not None
+
+    return call
+
+
 def _enter_autocast(capture: Records) -> Callable[..., Any]:
     enter: Any = torch.autocast.__enter__
 
     @functools.wraps(enter)
     def call(region: Any) -> Any:
         if capture.is_recording():
+            has_dtype = getattr(region, "_layergraph_has_dtype", True)
             args = (
                 capture.device_type(region.device),
-                Symbol(str(region.fast_dtype)),
+                Symbol(str(region.fast_dtype)) if has_dtype else None,
                 region._enabled,
                 region._cache_enabled,
             )
