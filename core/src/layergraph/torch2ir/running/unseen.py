@@ -184,7 +184,6 @@ _DECIDING = ("prim::If", "prim::Loop", "aten::size", "aten::len", "aten::dim", "
 def _enter_autocast(capture: Records) -> Callable[..., Any]:
     enter: Any = torch.autocast.__enter__
 
-    @functools.wraps(enter)
     def call(region: Any) -> Any:
         if capture.is_recording():
             args = (
@@ -206,7 +205,6 @@ def _enter_autocast(capture: Records) -> Callable[..., Any]:
 def _exit_autocast(capture: Records) -> Callable[..., Any]:
     leave: Any = torch.autocast.__exit__
 
-    @functools.wraps(leave)
     def call(region: Any, *args: Any) -> Any:
         entered: list[Value] = vars(region).get("_layergraph_regions", [])
         try:
@@ -222,7 +220,6 @@ def _exit_autocast(capture: Records) -> Callable[..., Any]:
 
 
 def _refused(capture: Records, original: Callable[..., Any], what: str) -> Callable[..., Any]:
-    @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
         # Torch does these for its own purposes too.
         if capture.is_recording() and not _is_ours(sys._getframe(1)):

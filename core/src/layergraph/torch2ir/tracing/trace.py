@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,7 +20,7 @@ from layergraph.symbols import UnknownValueError, lower_plain
 from layergraph.torch2ir.calls import Parameter, StateRead, Trace
 from layergraph.torch2ir.capture import Capture, open_code, unnamed
 from layergraph.torch2ir.leaves import is_changed, note_leaves
-from layergraph.torch2ir.patches import Patch
+from layergraph.torch2ir.patches import ENTRIES, Patch
 from layergraph.torch2ir.running.keep import without_draws
 from layergraph.torch2ir.survey import Surveyed
 from layergraph.torch2ir.tracing.guards import guards, scope_guards
@@ -159,8 +158,7 @@ class Tracing(Capture, TracerBase):
         yield from guards(self.is_recording)
         # These look at the types of their arguments before they tell anybody of the call.
         for holder, names in ((torch, FACTORIES), (torch.Tensor, SIZED_METHODS)):
-            for name in names:
-                yield holder, name, self._given_proxies(getattr(holder, name))
+            yield holder, ENTRIES, {n: self._given_proxies(getattr(holder, n)) for n in names}
         yield from self.named_functions()
         for members, name in places((torch.broadcast_shapes,)):
             yield members, name, self._given_proxies(members[name])
@@ -212,7 +210,6 @@ class Tracing(Capture, TracerBase):
         return self.lower(value)
 
     def _given_proxies(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             if self.is_recording() and _holds_proxies(args, kwargs):
                 return self.torch_function(function, args, kwargs)
