@@ -34,6 +34,7 @@ from layergraph.torch2ir.lines import line
 from layergraph.torch2ir.patches import Patch, Patcher, with_room_for
 from layergraph.torch2ir.reach import Place, Reached
 from layergraph.torch2ir.running.environment import environment
+from layergraph.torch2ir.running.keep import foreign_generators
 from layergraph.torch2ir.running.uncached import uncached
 from layergraph.torch2ir.state_queries import queries_of, state_queries
 from layergraph.torch2ir.survey import Survey, Surveyed
@@ -66,6 +67,7 @@ class Capture(ABC):
         outside: puts back what the model's code changes besides tensors.
         is_over: whether the model has run.
         carried: what it had changed in an earlier run, to be there in this one.
+        generators: the states of the generators of Python and numpy, before the model runs.
     """
 
     hint: ClassVar[str]
@@ -94,6 +96,7 @@ class Capture(ABC):
         self.outside = Unchanged(survey)
         self.is_over = False
         self.carried: list[Change] = []
+        self.generators: tuple[Any, ...] = ()
         self.watch = Watch(survey.reach.enter, survey.reach.codes)
         self._thread = 0
         self._error: Exception | None = None
@@ -192,6 +195,7 @@ class Capture(ABC):
 
     def _run(self, args: list[Any], kwargs: dict[str, Any]) -> None:
         model = self.survey.root.module
+        self.generators = foreign_generators()
         try:
             with (
                 self.state.compared(),
@@ -369,7 +373,7 @@ class Capture(ABC):
         for patch in list(self.scope_patches(members)):
             self._patcher.put(*patch)
             self.outside.patched(*patch)
-        for patch in queries_of(self, self.survey, members):
+        for patch in queries_of(self.survey, members):
             self._patcher.put(*patch)
             self.outside.patched(*patch)
 

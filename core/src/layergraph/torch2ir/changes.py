@@ -277,9 +277,9 @@ def _followed(survey: Survey) -> Iterator[Reach]:
         for name in _CALLED:
             for hook in members.get(name, {}).values():
                 reach.add(hook, (None, name), None, None, each.path)
-        for name, value in members.items():
-            if type(value) not in PLAIN and name not in OF_TORCH:
-                reach.add(value, (None, name), None, (members, name), each.path)
+        own = members.keys() - OF_TORCH
+        for name in sorted([name for name in own if type(members[name]) not in PLAIN]):
+            reach.add(members[name], (None, name), None, (members, name), each.path)
     reach.walk()
     yield reach
 

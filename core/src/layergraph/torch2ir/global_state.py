@@ -159,6 +159,8 @@ def snapshot() -> list[Any]:
 
 def put_back(before: list[Any]) -> None:
     """Make all settings what they were."""
+    if snapshot() == before:
+        return
     for setting, was in zip(settings(), before, strict=True):
         if setting.set is not None and setting.get() != was:
             with suppress(Exception):  # the others can be put back all the same

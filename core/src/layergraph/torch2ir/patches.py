@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from types import CellType, FunctionType, TracebackType
+from types import CellType, FunctionType, ModuleType, TracebackType
 from typing import Any, Self, TypeVar
 
 import torch
@@ -91,13 +91,20 @@ def _own(holder: Any, name: Any) -> Any:
 
 def put(holder: Any, name: Any, value: Any) -> None:
     """Make an entry or attribute something else."""
-    if name is ENTRIES:
-        if issubclass(type(holder), dict) and not any(map(_is_absent, value.values())):
-            dict.update(holder, value)
-        else:
-            for each, new in value.items():
-                put(holder, each, new)
-    elif isinstance(holder, dict):
+    if type(holder) is ModuleType:
+        holder = vars(holder)
+    is_dict = isinstance(holder, dict)
+    if name is not ENTRIES:
+        _put(holder, name, value, is_dict)
+    elif is_dict and not any(map(_is_absent, value.values())):
+        dict.update(holder, value)
+    else:
+        for each, new in value.items():
+            _put(holder, each, new, is_dict)
+
+
+def _put(holder: Any, name: Any, value: Any, is_dict: bool) -> None:
+    if is_dict:
         if value is _ABSENT:
             dict.pop(holder, name, None)
         else:

@@ -145,7 +145,7 @@ class Running(Capture):
     @contextmanager
     def _watching(self) -> Iterator[None]:
         with (
-            without_draws(),
+            without_draws(self.generators),
             self._kept,
             # Modes above them are taken off, too: leaving them in order would fail.
             undoing(Modes().put_back),

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NoReturn
 
 import torch
+from torch import nn
 from torch.fx.proxy import TracerBase
 from torch.overrides import TorchFunctionMode
 
@@ -24,7 +25,7 @@ from layergraph.torch2ir.patches import ENTRIES, Patch
 from layergraph.torch2ir.running.keep import without_draws
 from layergraph.torch2ir.survey import Surveyed
 from layergraph.torch2ir.tracing.guards import guards, scope_guards
-from layergraph.torch2ir.tracing.proxy import Proxy
+from layergraph.torch2ir.tracing.proxy import AttributeProxy, Proxy
 
 # What a parameter says of itself is known without inputs, and model code decides by it. Its dtype
 # and device are not among these: they are those of the rebuilt model, when it runs.
@@ -70,6 +71,7 @@ class Tracing(Capture, TracerBase):
     """
 
     hint = "capture it with example inputs: to_ir(model, args)"
+    readable = frozenset({Proxy, AttributeProxy, torch.Tensor, nn.Parameter})
 
     def __init__(self, *known: Any) -> None:
         super().__init__(*known)
@@ -93,7 +95,7 @@ class Tracing(Capture, TracerBase):
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
-        with without_draws(), _FunctionMode(self):
+        with without_draws(self.generators), _FunctionMode(self):
             yield
 
     def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
