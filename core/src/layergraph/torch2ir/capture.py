@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from threading import get_ident
 from types import FrameType, FunctionType, MethodType
 from typing import Any, ClassVar
 
@@ -146,7 +147,7 @@ class Capture(ABC):
 
     def is_recording(self) -> bool:
         """Whether what happens now is to be recorded."""
-        return threading.get_ident() == self._thread
+        return get_ident() == self._thread
 
     @abstractmethod
     def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
@@ -183,7 +184,7 @@ class Capture(ABC):
         return Trace(self.recorder.root, self.constants, self.parameters).settle()
 
     def _run_and_note(self) -> None:
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         args, kwargs = self.arguments()
         try:
             self._run(args, kwargs)
@@ -465,7 +466,7 @@ class Capture(ABC):
     def _training(self) -> property:
         def get(module: nn.Module) -> bool:
             value: bool = module.__dict__["training"]
-            if threading.get_ident() == self._thread:
+            if get_ident() == self._thread:
                 self.mode_read(module, value)
             return value
 

@@ -289,7 +289,6 @@ def _scrambled(seed: int) -> int:
     return (seed * 6364136223846793005 + 1442695040888963407) % 2**62
 
 
-@functools.cache
 def _draws(name: str) -> bool:
     operation = getattr(torch.ops.aten, name, None)
     if not isinstance(operation, torch._ops.OpOverloadPacket):
@@ -300,12 +299,17 @@ def _draws(name: str) -> bool:
 
 def may_draw(name: str, function: object) -> bool:
     """Return whether a function, by its name, may draw random numbers."""
+    return _may_draw(name, type(function) is FunctionType)
+
+
+@functools.cache
+def _may_draw(name: str, is_python: bool) -> bool:
     if name.startswith(_NEVER_DRAW):
         return False
     parts = name.split(".")
     last = parts[3] if parts[:3] == ["torch", "ops", "aten"] else parts[-1]
     # A function in Python may draw, whatever the operation of the same name does.
-    return type(function) is FunctionType or _draws(last)
+    return is_python or _draws(last)
 
 
 def may_layer_draw(cls: type) -> bool:
