@@ -125,8 +125,11 @@ def _odd() -> Iterator[Setting]:
     mha = torch.backends.mha
     yield Setting("attention's fast path", mha.get_fastpath_enabled, mha.set_fastpath_enabled)
     for home, name in ((_device, "CURRENT_DEVICE"), (torch._GLOBAL_DEVICE_CONTEXT, _CONTEXT)):
-        get = functools.partial(getattr, home, name, None)
-        yield Setting("default device", get, functools.partial(setattr, home, name))
+        yield Setting(
+            "default device",
+            functools.partial(_entry, home, name),
+            functools.partial(setattr, home, name),
+        )
     algorithms = torch._C._get_deterministic_algorithms
     yield Setting(
         "deterministic algorithms warn only",
@@ -135,6 +138,11 @@ def _odd() -> Iterator[Setting]:
     )
     # The processor's own flag, which torch sets and does not tell.
     yield Setting("flush denormal", _flushes, torch.set_flush_denormal)
+
+
+def _entry(home: Any, name: str) -> Any:
+    # It takes long to ask for an attribute that is not there.
+    return home.__dict__.get(name)
 
 
 def _flushes() -> bool:

@@ -20,6 +20,7 @@ from layergraph.operations import OPERATIONS, computes
 from layergraph.symbols import UnknownValueError, lower_plain
 from layergraph.torch2ir.calls import Parameter, StateRead, Trace
 from layergraph.torch2ir.capture import Capture, open_code, unnamed
+from layergraph.torch2ir.global_state import may_draw, may_layer_draw
 from layergraph.torch2ir.leaves import is_changed, note_leaves
 from layergraph.torch2ir.patches import ENTRIES, Patch
 from layergraph.torch2ir.running.keep import without_draws
@@ -181,7 +182,8 @@ class Tracing(Capture, TracerBase):
         if is_changed(surveyed, self._trains):
             self.refuse(f"a change of {surveyed.path!r} that lasts for a call")
         value = self.recorder.call("module", surveyed.path, self.lower(args), self.lower(kwargs))
-        self.state.drew()
+        if may_layer_draw(type(surveyed.module)):
+            self.state.drew()
         return Proxy(value, self)
 
     def renamed(self, result: Any) -> Any:
@@ -239,7 +241,7 @@ class Tracing(Capture, TracerBase):
         if name is None:
             raise CaptureError(unnamed(func))
         try:
-            return self.function(name, args, kwargs)
+            return self.function(name, args, kwargs, func)
         except CaptureError:
             code = open_code(func, args, kwargs)
             if code is None:
@@ -247,11 +249,14 @@ class Tracing(Capture, TracerBase):
         with _FunctionMode(self):
             return code(*args, **kwargs)
 
-    def function(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def function(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], func: object = None
+    ) -> Any:
         """Record a call of a function by its name."""
         self.compare_state()
-        # Nothing is drawn now; from here on, the generators are to be seen as if something were.
-        self.state.drew()
+        if may_draw(name, func):
+            # Nothing is drawn now; from here on, generators are to be seen as if something were.
+            self.state.drew()
         lowered = self.lower(args)
         self.refuse_change_of_constant(name, lowered)
         return Proxy(self.recorder.call("function", name, lowered, self.lower(kwargs)), self)
