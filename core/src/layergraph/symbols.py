@@ -34,10 +34,10 @@ def lower(
         return value
     if kind in readable:
         return read(value)
-    if isinstance(value, tuple):
-        return _lower_tuple(value, read, readable)
-    if isinstance(value, list):
-        return [lower(item, read, readable) for item in value]
+    if kind is tuple:
+        return tuple([lower(item, read, readable) for item in value])
+    if isinstance(value, tuple | list):
+        return _lower_sequence(value, read, readable)
     if isinstance(value, dict):
         return _lower_dict(value, read, readable)
     if kind is slice:
@@ -77,11 +77,13 @@ _NUMBERS_AND_TEXT: tuple[Any, ...] = (
 )
 
 
-def _lower_tuple(
-    value: tuple[Any, ...], read: Callable[[Any], Value], readable: Collection[type]
+def _lower_sequence(
+    value: tuple[Any, ...] | list[Any], read: Callable[[Any], Value], readable: Collection[type]
 ) -> Value:
     items = [lower(item, read, readable) for item in value]
-    named = None if type(value) is tuple else record_of(type(value))
+    if isinstance(value, list):
+        return items
+    named = record_of(type(value))
     if named is None:
         return tuple(items)
     name, fields = named

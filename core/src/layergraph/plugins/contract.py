@@ -107,19 +107,21 @@ def _shown(value: Any) -> str:
 def _implementation(answer: Any) -> Implementation:
     if not isinstance(answer, Implementation):
         raise _WrongError(f"gave {_shown(answer)}; it must give an Implementation or None")
-    wrong = {
-        "type": not isinstance(answer.type, str),
-        "data": not isinstance(answer.data, dict),
-        "children": not isinstance(answer.children, dict | None),
-        "tensors": not isinstance(answer.tensors, dict),
-    }
-    for name in (name for name, is_wrong in wrong.items() if is_wrong):
-        value = getattr(answer, name)
+    wrong = (
+        ("type" if not isinstance(answer.type, str) else "")
+        or ("data" if not isinstance(answer.data, dict) else "")
+        or ("children" if not isinstance(answer.children, _CHILDREN) else "")
+        or ("tensors" if not isinstance(answer.tensors, dict) else "")
+    )
+    if wrong:
         raise _WrongError(
-            f"gave an Implementation whose {name} is {_shown(value)}; it must be "
-            f"{'text' if name == 'type' else 'a dict'}"
+            f"gave an Implementation whose {wrong} is {_shown(getattr(answer, wrong))}; it must be "
+            f"{'text' if wrong == 'type' else 'a dict'}"
         )
     return answer
+
+
+_CHILDREN = (dict, type(None))
 
 
 def _module(answer: Any) -> nn.Module:

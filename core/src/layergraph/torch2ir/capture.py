@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from threading import get_ident
 from types import FrameType, FunctionType, MethodType
 from typing import Any, ClassVar
 
@@ -34,6 +35,7 @@ from layergraph.torch2ir.lines import line
 from layergraph.torch2ir.patches import Patch, Patcher, with_room_for
 from layergraph.torch2ir.reach import Place, Reached
 from layergraph.torch2ir.running.environment import environment
+from layergraph.torch2ir.running.keep import foreign_generators
 from layergraph.torch2ir.running.uncached import uncached
 from layergraph.torch2ir.state_queries import queries_of, state_queries
 from layergraph.torch2ir.survey import Survey, Surveyed
@@ -66,6 +68,7 @@ class Capture(ABC):
         outside: puts back what the model's code changes besides tensors.
         is_over: whether the model has run.
         carried: what it had changed in an earlier run, to be there in this one.
+        generators: the states of the generators of Python and numpy, before the model runs.
     """
 
     hint: ClassVar[str]
@@ -94,6 +97,7 @@ class Capture(ABC):
         self.outside = Unchanged(survey)
         self.is_over = False
         self.carried: list[Change] = []
+        self.generators: tuple[Any, ...] = ()
         self.watch = Watch(survey.reach.enter, survey.reach.codes)
         self._thread = 0
         self._error: Exception | None = None
@@ -143,7 +147,7 @@ class Capture(ABC):
 
     def is_recording(self) -> bool:
         """Whether what happens now is to be recorded."""
-        return threading.get_ident() == self._thread
+        return get_ident() == self._thread
 
     @abstractmethod
     def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
@@ -180,7 +184,7 @@ class Capture(ABC):
         return Trace(self.recorder.root, self.constants, self.parameters).settle()
 
     def _run_and_note(self) -> None:
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         args, kwargs = self.arguments()
         try:
             self._run(args, kwargs)
@@ -192,6 +196,7 @@ class Capture(ABC):
 
     def _run(self, args: list[Any], kwargs: dict[str, Any]) -> None:
         model = self.survey.root.module
+        self.generators = foreign_generators()
         try:
             with (
                 self.state.compared(),
@@ -369,7 +374,7 @@ class Capture(ABC):
         for patch in list(self.scope_patches(members)):
             self._patcher.put(*patch)
             self.outside.patched(*patch)
-        for patch in queries_of(self, self.survey, members):
+        for patch in queries_of(self.survey, members):
             self._patcher.put(*patch)
             self.outside.patched(*patch)
 
@@ -461,7 +466,7 @@ class Capture(ABC):
     def _training(self) -> property:
         def get(module: nn.Module) -> bool:
             value: bool = module.__dict__["training"]
-            if threading.get_ident() == self._thread:
+            if get_ident() == self._thread:
                 self.mode_read(module, value)
             return value
 

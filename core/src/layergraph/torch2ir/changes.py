@@ -17,7 +17,7 @@ from torch import nn
 from layergraph.errors import CaptureError, Unsupported
 from layergraph.tensors import lie_alike
 from layergraph.torch2ir.lines import line
-from layergraph.torch2ir.reach import OF_TORCH, Label, Place, Reach, Reached
+from layergraph.torch2ir.reach import OF_TORCH, PLAIN, Label, Place, Reach, Reached
 from layergraph.torch2ir.running.settled import settled
 from layergraph.torch2ir.snapshots import Dicts, Keeper, keeper_of
 from layergraph.torch2ir.survey import Survey
@@ -282,7 +282,8 @@ def _followed(survey: Survey) -> Iterator[Reach]:
         for name in _CALLED:
             for hook in members.get(name, {}).values():
                 reach.add(hook, (None, name), None, None, each.path)
-        for name in sorted(members.keys() - OF_TORCH):
+        own = members.keys() - OF_TORCH
+        for name in sorted([name for name in own if type(members[name]) not in PLAIN]):
             reach.add(members[name], (None, name), None, (members, name), each.path)
     reach.walk()
     yield reach

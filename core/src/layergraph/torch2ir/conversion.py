@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -29,8 +28,7 @@ from layergraph.torch2ir.calls import Trace
 from layergraph.torch2ir.capture import unsupported
 from layergraph.torch2ir.folding.modes import Modes, capture
 from layergraph.torch2ir.global_state import REMEDY
-from layergraph.torch2ir.overrides import kept_modes
-from layergraph.torch2ir.own import changes_its_call
+from layergraph.torch2ir.overrides import changes_its_call, kept_modes
 from layergraph.torch2ir.replaying.replay import Replaying
 from layergraph.torch2ir.running.arguments import Arguments
 from layergraph.torch2ir.running.constants import Constants
@@ -282,8 +280,8 @@ def _refuse_unheld(module: nn.Module, path: str) -> None:
 
 
 def _has_no_forward(module: nn.Module) -> bool:
-    forward = inspect.getattr_static(module, "forward", None)
-    return forward is inspect.getattr_static(nn.Module, "forward")
+    cls = next(each for each in type(module).__mro__ if "forward" in vars(each))
+    return cls is nn.Module and "forward" not in vars(module)
 
 
 def _place(module: nn.Module, path: str) -> str:

@@ -13,7 +13,8 @@ from layergraph.errors import PluginError
 from layergraph.ir import Implementation
 from layergraph.plugins import HookImplementation, Hooks
 from layergraph.plugins.explanation import Explanation, chain
-from layergraph.torch2ir.own import Own, changes_its_call
+from layergraph.torch2ir.overrides import changes_its_call
+from layergraph.torch2ir.own import Own
 
 HOOK = "torch_to_ir"
 

@@ -125,8 +125,11 @@ def _odd() -> Iterator[Setting]:
     mha = torch.backends.mha
     yield Setting("attention's fast path", mha.get_fastpath_enabled, mha.set_fastpath_enabled)
     for home, name in ((_device, "CURRENT_DEVICE"), (torch._GLOBAL_DEVICE_CONTEXT, _CONTEXT)):
-        get = functools.partial(getattr, home, name, None)
-        yield Setting("default device", get, functools.partial(setattr, home, name))
+        yield Setting(
+            "default device",
+            functools.partial(_entry, home, name),
+            functools.partial(setattr, home, name),
+        )
     algorithms = torch._C._get_deterministic_algorithms
     yield Setting(
         "deterministic algorithms warn only",
@@ -135,6 +138,11 @@ def _odd() -> Iterator[Setting]:
     )
     # The processor's own flag, which torch sets and does not tell.
     yield Setting("flush denormal", _flushes, torch.set_flush_denormal)
+
+
+def _entry(home: Any, name: str) -> Any:
+    # It takes long to ask for an attribute that is not there.
+    return home.__dict__.get(name)
 
 
 def _flushes() -> bool:
@@ -159,6 +167,8 @@ def snapshot() -> list[Any]:
 
 def put_back(before: list[Any]) -> None:
     """Make all settings what they were."""
+    if snapshot() == before:
+        return
     for setting, was in zip(settings(), before, strict=True):
         if setting.set is None:
             continue
@@ -291,7 +301,6 @@ def _scrambled(seed: int) -> int:
     return (seed * 6364136223846793005 + 1442695040888963407) % 2**62
 
 
-@functools.cache
 def _draws(name: str) -> bool:
     operation = getattr(torch.ops.aten, name, None)
     if not isinstance(operation, torch._ops.OpOverloadPacket):
@@ -302,12 +311,17 @@ def _draws(name: str) -> bool:
 
 def may_draw(name: str, function: object) -> bool:
     """Return whether a function, by its name, may draw random numbers."""
+    return _may_draw(name, type(function) is FunctionType)
+
+
+@functools.cache
+def _may_draw(name: str, is_python: bool) -> bool:
     if name.startswith(_NEVER_DRAW):
         return False
     parts = name.split(".")
     last = parts[3] if parts[:3] == ["torch", "ops", "aten"] else parts[-1]
     # A function in Python may draw, whatever the operation of the same name does.
-    return type(function) is FunctionType or _draws(last)
+    return is_python or _draws(last)
 
 
 def may_layer_draw(cls: type) -> bool:

@@ -53,16 +53,3 @@ def _answered(registered: Registered, module: nn.Module) -> Implementation | Non
 def _names(name: str) -> list[str]:
     with_underscores = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
     return list(dict.fromkeys([name, name.lower(), with_underscores.lower()]))
-
-
-def changes_its_call(module: nn.Module) -> bool:
-    """Return whether a module has methods of its own, and so is not what its class says."""
-    # A converter is ready before that is imported which captures.
-    from layergraph.torch2ir.overrides import assigned
-
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or "forward" in vars(module)
-        or assigned(module)
-    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from types import CellType, FunctionType, TracebackType
+from types import CellType, FunctionType, ModuleType, TracebackType
 from typing import Any, Self, TypeVar
 
 import torch
@@ -22,7 +24,7 @@ Patch = tuple[Any, Any, Any]
 """A dict or another object, the name of an entry or attribute, and what it is to be for a while."""
 
 ENTRIES = object()
-"""In place of a name: several entries of a dict, given as another one, are replaced at once."""
+"""In place of a name: several entries or attributes, given as a dict, are replaced at once."""
 
 _ABSENT = object()
 
@@ -51,7 +53,8 @@ class Patcher:
     def put(self, holder: Any, name: Any, new: Any) -> None:
         """Replace something."""
         if name is ENTRIES:
-            was: Any = {each: dict.get(holder, each, _ABSENT) for each in new}
+            members = _members(holder)
+            was: Any = {each: members.get(each, _ABSENT) for each in new}
         else:
             was = _own(holder, name)
         self._before.append((holder, name, was))
@@ -71,35 +74,50 @@ class Patcher:
         self._undoing.__exit__(kind, error, trace)
 
 
+def _members(holder: Any) -> Any:
+    return holder if isinstance(holder, dict) else vars(holder)
+
+
 def _own(holder: Any, name: Any) -> Any:
-    if isinstance(holder, CellType):
+    kind = type(holder)
+    if kind is CellType:
         return holder.cell_contents
-    if isinstance(holder, FunctionType):
+    if kind is FunctionType:
         return getattr(holder, name)
-    if isinstance(holder, list):
+    if issubclass(kind, list):
         return holder[name]
-    members = holder if isinstance(holder, dict) else vars(holder)
-    return members.get(name, _ABSENT)
+    return _members(holder).get(name, _ABSENT)
 
 
 def put(holder: Any, name: Any, value: Any) -> None:
     """Make an entry or attribute something else."""
-    if name is ENTRIES:
+    if type(holder) is ModuleType:
+        holder = vars(holder)
+    is_dict = isinstance(holder, dict)
+    if name is not ENTRIES:
+        _put(holder, name, value, is_dict)
+    elif is_dict and not any(map(_is_absent, value.values())):
         dict.update(holder, value)
-        for each in [each for each, new in value.items() if new is _ABSENT]:
-            dict.pop(holder, each, None)
-    elif isinstance(holder, dict):
+    else:
+        for each, new in value.items():
+            _put(holder, each, new, is_dict)
+
+
+def _put(holder: Any, name: Any, value: Any, is_dict: bool) -> None:
+    if is_dict:
         if value is _ABSENT:
             dict.pop(holder, name, None)
         else:
             dict.__setitem__(holder, name, value)
     elif isinstance(holder, list):
         list.__setitem__(holder, name, value)
-    elif value is _ABSENT:
-        if name in vars(holder):
-            delattr(holder, name)
-    else:
+    elif value is not _ABSENT:
         setattr(holder, name, value)
+    elif name in vars(holder):
+        delattr(holder, name)
+
+
+_is_absent = functools.partial(operator.is_, _ABSENT)
 
 
 ORDINARY_DEPTH = 50

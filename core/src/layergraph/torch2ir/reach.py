@@ -106,7 +106,7 @@ class Reach:
         members = frame.f_globals
         if not is_followed(members.get("__name__")):
             return
-        names, assigns = _read(code)
+        names, assigns, _ = _read(code)
         if id(members) not in self.scopes:
             self.scopes[id(members)] = members
             for listener in self.listeners:
@@ -129,8 +129,8 @@ class Reach:
         path: str = "",
     ) -> None:
         """Note something as reached; it is followed later."""
-        kind = type(value)
-        if kind not in PLAIN and not (kind is tuple and PLAIN.issuperset(map(type, value))):
+        is_plain = type(value) is tuple and PLAIN.issuperset(map(type, value))
+        if not is_plain and not self._is_known(value):
             self._pending.append((value, label, code, place, path))
 
     def keep(self, state: Any, label: Label, code: Code, path: str = "") -> None:
@@ -175,10 +175,15 @@ class Reach:
         owner: Label = (None, members.get("__name__"))
         for name in members.keys() & names:
             value = members[name]
-            if issubclass(type(value), types.ModuleType | type):
+            if issubclass(type(value), _NAMESPACES):
                 self._member(value, names, code)
-            else:
+            elif not self._is_known(value):
                 self.add(value, (owner, name), code, (members, name))
+
+    def _is_known(self, value: Any) -> bool:
+        """Return whether there is nothing to note of a value: nearly all were noted before."""
+        kind = type(value)
+        return kind in PLAIN or (id(value) in self._seen and kind not in _CACHES)
 
     def _member(self, owner: Any, names: frozenset[str], code: types.CodeType) -> None:
         """Note members of a module or a class that code names."""
@@ -196,22 +201,23 @@ class Reach:
             for base in _followed_bases(owner):
                 members = base.__dict__
                 for name in members.keys() & others:
-                    self.add(members[name], (_of(base), name), code, (base, name))
+                    if not self._is_known(members[name]):
+                        self.add(members[name], (_of(base), name), code, (base, name))
 
     def _bound(
         self, variables: dict[str, Any], names: frozenset[str], code: types.CodeType
     ) -> None:
         """Note what a function reaches by its closure, and by the object whose method it is."""
-        for name in (*code.co_freevars, *code.co_varnames[: code.co_argcount]):
+        for name in code.co_freevars:
             value = variables.get(name)
-            if name in code.co_varnames and not issubclass(type(value), types.ModuleType | type):
-                continue
-            if issubclass(type(value), types.ModuleType | type):
+            if not issubclass(type(value), _NAMESPACES):
+                self.add(value, ((None, code.co_qualname), name), code)
+        given = code.co_varnames[: code.co_argcount]
+        for value in map(variables.get, (*code.co_freevars, *given)):
+            if issubclass(type(value), _NAMESPACES):
                 self._member(value, names, code)
-            else:
-                self.add(value, (_named(code), name), code)
-        if code.co_argcount:
-            first = variables.get(code.co_varnames[0])
+        if given:
+            first = variables.get(given[0])
             cls = first if issubclass(type(first), type) else type(first)
             self._member(cls, names | {code.co_name}, code)
 
@@ -220,12 +226,9 @@ class Reach:
             if base in self._classes:
                 continue
             self._classes.add(base)
-            members = base.__dict__
-            # Nearly all classes have none, which takes less time to find out.
-            if not _CACHES.isdisjoint(map(type, members.values())):
-                for name, member in members.items():
-                    if is_cached(member):
-                        self.add(member, (_of(base), name), code, (base, name))
+            for name, member in base.__dict__.items():
+                if type(member) in _CACHES and is_cached(member):
+                    self.add(member, (_of(base), name), code, (base, name))
 
     # --- values ---
 
@@ -261,8 +264,9 @@ class Reach:
 
     def _function(self, function: types.FunctionType, label: Label, path: str) -> None:
         code = function.__code__
-        rebinds = function.__closure__ and _STORE_DEREF in code.co_code[::2]
-        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=False):
+        closure = function.__closure__ or ()
+        rebinds = closure and _read(code)[2]
+        for name, cell in zip(code.co_freevars, closure, strict=False):
             contents = _contents(cell)
             if rebinds:
                 self.keep(cell, (label, name), code, path)
@@ -326,6 +330,8 @@ _HOLDING: dict[type, tuple[str, ...]] = {
     types.MethodType: ("__func__", "__self__"),
 }
 
+_NAMESPACES = (types.ModuleType, type)
+
 _CACHES = frozenset({functools._lru_cache_wrapper, staticmethod, classmethod})
 
 
@@ -361,24 +367,26 @@ _ASSIGNING = frozenset(
 _BY_NAME = frozenset({"__dict__", "__setattr__", "delattr", "exec", "globals", "setattr", "vars"})
 
 
-def _read(code: types.CodeType) -> tuple[frozenset[str], bool]:
+def _read(code: types.CodeType) -> tuple[frozenset[str], bool, bool]:
     """The names that code mentions, and whether it gives one, or a member, another value.
 
-    That never changes, so that it is read once for all captures.
+    And whether it does that to variables of a closure. None of this ever changes, so that it is
+    read once for all captures.
     """
     known = _readings.get(id(code))
     if known is None:
         if len(_readings) >= _MANY:
             _readings.clear()
         names = frozenset((*code.co_names, code.co_name))
-        assigns = not _ASSIGNING.isdisjoint(code.co_code[::2]) or not _BY_NAME.isdisjoint(names)
-        known = _readings[id(code)] = code, names, assigns
-    return known[1], known[2]
+        does = frozenset(code.co_code[::2])
+        assigns = not _ASSIGNING.isdisjoint(does) or not _BY_NAME.isdisjoint(names)
+        known = _readings[id(code)] = code, (names, assigns, _STORE_DEREF in does)
+    return known[1]
 
 
 _MANY = 4096
 # By the ``id`` of the code, which is that as long as the code is kept.
-_readings: dict[int, tuple[types.CodeType, frozenset[str], bool]] = {}
+_readings: dict[int, tuple[types.CodeType, tuple[frozenset[str], bool, bool]]] = {}
 
 
 @functools.lru_cache(maxsize=_MANY)
@@ -389,15 +397,16 @@ def _followed_bases(cls: Any) -> tuple[type, ...]:
 
 def is_followed(module: object) -> bool:
     """Return whether the code of a module, by its name, is looked at."""
-    return isinstance(module, str) and module.partition(".")[0] not in _UNFOLLOWED
+    return isinstance(module, str) and _is_followed(module)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_followed(module: str) -> bool:
+    return module.partition(".")[0] not in _UNFOLLOWED
 
 
 def _of(owner: Any) -> Label:
     return None, f"{owner.__module__}.{owner.__qualname__}"
-
-
-def _named(code: types.CodeType) -> Label:
-    return None, code.co_qualname
 
 
 def members_of(value: Any) -> dict[str, Any] | None:

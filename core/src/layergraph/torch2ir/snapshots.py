@@ -158,23 +158,21 @@ class Dicts:
     @functools.cached_property
     def places(self) -> dict[int, int]:
         """The place of each, by ``id``."""
-        return {id(each): place for place, each in enumerate(self.dicts)}
+        return dict(zip(map(id, self.dicts), range(len(self.dicts)), strict=True))
 
     def read(self) -> list[dict[Any, Any]]:
         """A copy of each."""
-        return [*map(_copied, self.dicts)]
+        return [each.copy() if each else {} for each in self.dicts]
 
     def are(self, state: list[dict[Any, Any]]) -> bool:
         """Return whether each holds the very objects that it held, in the same order."""
-        now, was = self.dicts, state
-        return (
-            [*map(len, now)] == [*map(len, was)]
-            and all(map(operator.is_, chain.from_iterable(now), chain.from_iterable(was)))
-            and all(map(operator.is_, _values(now), _values(was)))
+        if [*map(len, self.dicts)] != [*map(len, state)]:
+            return False
+        # Nearly all are empty.
+        now, was = [*filter(None, self.dicts)], [*filter(None, state)]
+        return all(map(operator.is_, chain.from_iterable(now), chain.from_iterable(was))) and all(
+            map(operator.is_, _values(now), _values(was))
         )
-
-
-_copied = operator.methodcaller("copy")
 
 
 def _values(dicts: Sequence[dict[Any, Any]]) -> Iterator[Any]:

@@ -47,6 +47,7 @@ class Queried(Protocol):
 
     functions: Functions
     state: GlobalState
+    generators: tuple[Any, ...]
 
     def is_recording(self) -> bool:
         """Return whether what happens now is to be recorded."""
@@ -68,37 +69,45 @@ class Queried(Protocol):
 
 def state_queries(capture: Queried, survey: Survey) -> Iterator[Patch]:
     """The patches that show what code asks of torch's state, and tell when it sets some of it."""
-    stand_ins = _stand_ins(capture)
+    yield _current, "capture", capture
     whole, parts = _homes()
-    for members, watched in whole:
-        yield members, ENTRIES, {name: stand_ins[key] for name, key in watched.items()}
-    yield from _replaced(stand_ins, [*parts, *survey.once(_kept)])
+    for members, stand_ins in whole:
+        yield members, ENTRIES, stand_ins
+    yield from _replaced([*parts, *survey.once(_kept)])
     yield backends.ContextProp, "__get__", _property_asked(capture)
     yield backends.ContextProp, "__set__", _property_set(capture)
 
 
-def queries_of(capture: Queried, survey: Survey, scope: dict[str, Any]) -> Iterator[Patch]:
+def queries_of(survey: Survey, scope: dict[str, Any]) -> Iterator[Patch]:
     """Likewise, in the globals of code that is about to run, unless they were looked at before."""
     if all(scope is not each for each in survey.once(_scopes)):
-        found = list(_in_scope(scope))
-        if found:
-            yield from _replaced(_stand_ins(capture), found)
+        yield from _replaced(list(_in_scope(scope)))
 
 
-def _stand_ins(capture: Queried) -> dict[int, Any]:
+class _Current:
+    """The capture that is going on, the innermost one: the stand-ins are the same for all."""
+
+    capture: Queried | None = None
+
+
+_current = _Current()
+
+
+def _recording() -> Queried | None:
+    capture = _current.capture
+    return capture if capture is not None and capture.is_recording() else None
+
+
+@functools.cache
+def _stand_ins() -> dict[int, Any]:
     """The stand-in of each watched object, by its ``id``."""
-    found: dict[int, Any] = {
-        key: functools.partial(call, original, capture)
-        for key, (original, call) in _watched().items()
-    }
-    before = foreign_generators()
-    for put in _foreign_setters():
-        found[id(put)] = functools.partial(_put_back, put, before, capture)
-    found[id(_GENERATOR)] = _generator(capture)
-    return found
+    watched = _watched().items()
+    found = {key: functools.partial(call, original) for key, (original, call) in watched}
+    return {**found, id(_GENERATOR): _Generator()}
 
 
-def _replaced(stand_ins: dict[int, Any], homes: list[Home]) -> Iterator[Patch]:
+def _replaced(homes: list[Home]) -> Iterator[Patch]:
+    stand_ins = _stand_ins()
     generator = stand_ins[id(_GENERATOR)]
 
     def stand_in(value: Any) -> Any:
@@ -127,10 +136,7 @@ def _replaced(stand_ins: dict[int, Any], homes: list[Home]) -> Iterator[Patch]:
 
 @functools.cache
 def _watched() -> dict[int, tuple[Any, Callable[..., Any]]]:
-    """The objects that tell or set the state of torch, by ``id``, and what is called in place.
-
-    The last ones are given more: see :func:`_stand_ins`.
-    """
+    """The objects that tell or set the state of torch, by ``id``, and what is called in place."""
     of_torch = [*getters().values(), torch.get_default_device, backends.mha.get_fastpath_enabled]
     found: dict[int, tuple[Any, Callable[..., Any]]] = {}
     found |= {id(each): (each, _asked) for each in of_torch}
@@ -150,8 +156,8 @@ def _foreign_setters() -> list[Callable[..., Any]]:
 Home = tuple[Any, str, Any]
 """A dict or another object, the name of an entry or attribute, and what it is."""
 
-Homes = tuple[list[tuple[dict[str, Any], dict[str, int]]], list[Home]]
-"""The globals of modules with the names of watched objects and their ``id``; and where there is
+Homes = tuple[list[tuple[dict[str, Any], dict[str, Any]]], list[Home]]
+"""The globals of modules with the names of watched objects and their stand-ins; and where there is
 something that is made of one."""
 
 
@@ -168,9 +174,9 @@ def _homes_in(_modules: int, _newest: str) -> Homes:
         is_theirs = name.partition(".")[0] not in _WITHOUT or name in _HOMES
         searched = is_theirs and isinstance(members, dict)
         _searched[name] = _among(members, members) if searched else []
-    watched, parts, whole = _watched(), [], []
+    stand_ins, parts, whole = _stand_ins(), [], []
     for homes in filter(None, _searched.values()):
-        found = {name: id(value) for _, name, value in homes if id(value) in watched}
+        found = {name: stand_ins[id(value)] for _, name, value in homes if id(value) in stand_ins}
         whole.append((homes[0][0], found))
         parts += [home for home in homes if home[1] not in found]
     return whole, parts
@@ -211,8 +217,10 @@ def _kept(survey: Survey) -> Iterator[Home]:
     for surveyed in survey:
         if not surveyed.is_leaf:
             members = vars(surveyed.module)
-            own = {name: members[name] for name in members.keys() - OF_TORCH}
-            yield from _within(members, own, seen)
+            names = members.keys() - OF_TORCH
+            own = {name: members[name] for name in names if type(members[name]) not in _PLAINEST}
+            if own:
+                yield from _within(members, own, seen)
     bases = {base for each in survey if not each.is_leaf for base in type(each.module).__mro__}
     for cls in bases:
         if not cls.__module__.startswith(("torch.", "builtins")):
@@ -294,6 +302,7 @@ def _within(
                 yield from _within(inside, inside, seen, depth - 1)
 
 
+_PLAINEST = PLAIN - {BuiltinFunctionType}
 # There is nothing to look into here: nearly all are of these.
 _CLOSED = PLAIN | {FunctionType, ModuleType, type}
 
@@ -363,9 +372,12 @@ def _outermost() -> FrameType | bool | None:
     return False
 
 
-def _asked(original: Callable[..., Any], capture: Queried, /, *args: Any, **kwargs: Any) -> Any:
+def _asked(original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     result = original(*args, **kwargs)
-    outer = _outermost() if capture.is_recording() else False
+    capture = _recording()
+    if capture is None:
+        return result
+    outer = _outermost()
     if outer is None:
         _note(capture, original, args, kwargs, result)
     elif isinstance(outer, FrameType) and _tells(outer.f_code):
@@ -404,16 +416,17 @@ def _told(name: str) -> str:
     )
 
 
-def _set(original: Callable[..., Any], capture: Queried, /, *args: Any, **kwargs: Any) -> Any:
-    capture.state.is_touched = True
+def _set(original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    if _current.capture is not None:
+        _current.capture.state.is_touched = True
     return original(*args, **kwargs)
 
 
-def _put_back(
-    original: Callable[..., Any], before: object, capture: Queried, /, *args: Any, **kwargs: Any
-) -> Any:
+def _put_back(original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    capture = _recording()
     # Afterwards, there is no telling that numbers were drawn.
-    if capture.is_recording() and _outermost() is not False and foreign_generators() != before:
+    has_drawn = capture is not None and foreign_generators() != capture.generators
+    if capture is not None and has_drawn and _outermost() is not False:
         capture.refuse("random numbers from Python or numpy; draw them from torch")
     return original(*args, **kwargs)
 
@@ -446,8 +459,8 @@ class _Generator:
     __class__ = property(lambda _: torch.Generator)
 
     def __getattribute__(self, name: str) -> Any:
-        capture: Queried = object.__getattribute__(self, "__dict__")["capture"]
-        if name not in _SAID and capture.is_recording():
+        capture = None if name in _SAID else _recording()
+        if capture is not None:
             outer = _outermost()
             of_model = outer is None or (
                 isinstance(outer, FrameType) and outer.f_code.co_filename.endswith("random.py")
@@ -464,12 +477,6 @@ class _Generator:
 _GENERATOR = torch.default_generator
 # Attributes that are the same for all generators.
 _SAID = frozenset({"device", "__class__"})
-
-
-def _generator(capture: Queried) -> _Generator:
-    stand_in = _Generator()
-    object.__setattr__(stand_in, "capture", capture)
-    return stand_in
 
 
 def _call(holder: object, name: str, /, *args: Any, **kwargs: Any) -> Any:

@@ -51,7 +51,6 @@ _KNOWN_AS = {
 def _refused(
     name: str, enter: Callable[..., Any], is_here: Callable[[], bool]
 ) -> Callable[..., Any]:
-    @functools.wraps(enter)
     def call(*args: Any, **kwargs: Any) -> Any:
         if is_here():
             raise CaptureError(

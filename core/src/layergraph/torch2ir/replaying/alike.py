@@ -15,11 +15,16 @@ from layergraph.torch2ir.running.sizes import Traced
 def held(value: Any) -> Any:
     """The value in containers that nobody else has, and so cannot change."""
     kind = type(value)
+    if kind is tuple and _CONTAINERS.isdisjoint(map(type, value)):
+        return value
     if kind is tuple or kind is list:
         return kind([held(each) for each in value])
     if kind is dict:
         return {key: held(each) for key, each in value.items()}
     return value
+
+
+_CONTAINERS = frozenset({tuple, list, dict})
 
 
 def are_alike(one: Any, other: Any) -> bool:
@@ -29,6 +34,8 @@ def are_alike(one: Any, other: Any) -> bool:
     kind = type(one)
     if kind is not type(other):
         return False
+    if kind in _EXACT:
+        return bool(one == other)
     if kind in PLAIN:
         # NaN and -0.0 are told apart by it.
         return repr(one) == repr(other)
@@ -44,6 +51,9 @@ def are_alike(one: Any, other: Any) -> bool:
     if kind is tuple or kind is list or kind is torch.Size:
         return len(one) == len(other) and all(map(are_alike, one, other))
     return False
+
+
+_EXACT = PLAIN - {float, complex}
 
 
 def form(value: Any) -> Any:

@@ -88,7 +88,12 @@ class Replaying(Running):
         given = held((tuple(args), kwargs))
         super().call(model, args, kwargs)
         if self._log.is_complete and self._asked_mode and not self.refused and not self.caught:
-            self._other = self._in_other_mode(model, *given)
+            log = self._log
+            try:
+                self._other = self._in_other_mode(model, *given)
+            finally:
+                # Its steps keep sizes, and hang together in a circle.
+                log.give_up()
 
     # --- the other mode ---
 

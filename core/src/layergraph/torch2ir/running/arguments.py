@@ -151,9 +151,15 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     """The tensors in a value."""
     if isinstance(value, torch.Tensor):
         yield value
-    elif isinstance(value, dict | tuple | list):
+    elif isinstance(value, _CONTAINERS):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from tensors_in(item)
+            if isinstance(item, torch.Tensor):
+                yield item
+            elif isinstance(item, _CONTAINERS):
+                yield from tensors_in(item)
+
+
+_CONTAINERS = (dict, tuple, list)
 
 
 def _like(container: Any, inside: dict[Any, Any]) -> Any:

@@ -6,7 +6,6 @@ constant of the graph, so that it is refused; so is a change, or a look at all t
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from layergraph.errors import CaptureError
-from layergraph.torch2ir.patches import Patch
+from layergraph.torch2ir.patches import ENTRIES, Patch
 from layergraph.torch2ir.reach import is_followed
 
 
@@ -75,7 +74,6 @@ def environment(capture: Notes) -> Iterator[Patch]:
             given.capture, given.name = capture, str(name)
         return given
 
-    @functools.wraps(read)
     def getitem(variables: object, name: object) -> Any:
         value = told(variables, name, _ABSENT)
         return read(variables, name) if value is _ABSENT else value
@@ -83,14 +81,14 @@ def environment(capture: Notes) -> Iterator[Patch]:
     def get(variables: object, name: object, default: Any = None) -> Any:
         return told(variables, name, default)
 
-    yield os._Environ, "__getitem__", getitem
-    yield os._Environ, "get", get
-    for name, reason in _REFUSED.items():
-        yield os._Environ, name, _refused(capture, vars(os._Environ)[name], reason)
+    refused = {
+        name: _refused(capture, vars(os._Environ)[name], reason)
+        for name, reason in _REFUSED.items()
+    }
+    yield os._Environ, ENTRIES, {"__getitem__": getitem, "get": get, **refused}
 
 
 def _refused(capture: Notes, original: Callable[..., Any], reason: str) -> Callable[..., Any]:
-    @functools.wraps(original)
     def call(*args: Any) -> Any:
         if capture.is_recording() and _asks_for_model(2):
             capture.refuse(reason)

@@ -145,7 +145,7 @@ class Running(Capture):
     @contextmanager
     def _watching(self) -> Iterator[None]:
         with (
-            without_draws(),
+            without_draws(self.generators),
             self._kept,
             # Modes above them are taken off, too: leaving them in order would fail.
             undoing(Modes().put_back),
@@ -960,11 +960,14 @@ def _versions(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int, int]:
 def _holds_no_tensor(result: Any) -> bool:
     if isinstance(result, torch.Tensor):
         return False
-    if isinstance(result, tuple | list):
-        return all(_holds_no_tensor(each) for each in result)
     if isinstance(result, dict):
-        return all(_holds_no_tensor(each) for each in result.values())
-    return True
+        result = result.values()
+    elif not isinstance(result, _SEQUENCES):
+        return True
+    return all(map(_holds_no_tensor, result))
+
+
+_SEQUENCES = (tuple, list)
 
 
 def _are_numbers(result: Any) -> bool:

@@ -6,7 +6,6 @@ They pass for ints and floats, so that model code goes on as always. What they l
 
 from __future__ import annotations
 
-import functools
 import gc
 import math
 import operator
@@ -428,11 +427,14 @@ class MathPatches:
         self._witness = witness
         wrapped = {name: _math(name, getattr(math, name), witness) for name in MATH}
         self._functions = {getattr(math, name): wrapped[name] for name in MATH}
+        self._ids = frozenset(map(id, [math, *self._functions]))
         self._math = SimpleNamespace(**vars(math) | wrapped)
 
     def of(self, scope: dict[str, Any]) -> Iterator[Patch]:
         """The patches of the globals of a module."""
         yield scope, "len", _len(scope.get("len", len), self._witness)
+        if self._ids.isdisjoint(map(id, scope.values())):
+            return
         for name, value in scope.items():
             if value is math:
                 yield scope, name, self._math
@@ -441,7 +443,6 @@ class MathPatches:
 
 
 def _math(name: str, function: Callable[..., Any], witness: Witness) -> Callable[..., Any]:
-    @functools.wraps(function)
     def call(*args: Any) -> Any:
         if not any(isinstance(arg, Traced) for arg in args) or not witness.is_recording():
             return function(*args)

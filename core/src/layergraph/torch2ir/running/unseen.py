@@ -205,7 +205,6 @@ def _without_dtype() -> Callable[..., None]:
 def _enter_autocast(capture: Records) -> Callable[..., Any]:
     enter: Any = torch.autocast.__enter__
 
-    @functools.wraps(enter)
     def call(region: Any) -> Any:
         if capture.is_recording():
             has_dtype = getattr(region, "_layergraph_has_dtype", True)
@@ -228,7 +227,6 @@ def _enter_autocast(capture: Records) -> Callable[..., Any]:
 def _exit_autocast(capture: Records) -> Callable[..., Any]:
     leave: Any = torch.autocast.__exit__
 
-    @functools.wraps(leave)
     def call(region: Any, *args: Any) -> Any:
         entered: list[Value] = vars(region).get("_layergraph_regions", [])
         try:
@@ -244,7 +242,6 @@ def _exit_autocast(capture: Records) -> Callable[..., Any]:
 
 
 def _refused(capture: Records, original: Callable[..., Any], what: str) -> Callable[..., Any]:
-    @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
         # Torch does these for its own purposes too.
         if capture.is_recording() and not _is_ours(sys._getframe(1)):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NoReturn
 
 import torch
+from torch import nn
 from torch.fx.proxy import TracerBase
 from torch.overrides import TorchFunctionMode
 
@@ -20,12 +20,13 @@ from layergraph.operations import OPERATIONS, computes
 from layergraph.symbols import UnknownValueError, lower_plain
 from layergraph.torch2ir.calls import Parameter, StateRead, Trace
 from layergraph.torch2ir.capture import Capture, open_code, unnamed
+from layergraph.torch2ir.global_state import may_draw, may_layer_draw
 from layergraph.torch2ir.leaves import is_changed, note_leaves
-from layergraph.torch2ir.patches import Patch
+from layergraph.torch2ir.patches import ENTRIES, Patch
 from layergraph.torch2ir.running.keep import without_draws
 from layergraph.torch2ir.survey import Surveyed
 from layergraph.torch2ir.tracing.guards import guards, scope_guards
-from layergraph.torch2ir.tracing.proxy import Proxy
+from layergraph.torch2ir.tracing.proxy import AttributeProxy, Proxy
 
 # What a parameter says of itself is known without inputs, and model code decides by it. Its dtype
 # and device are not among these: they are those of the rebuilt model, when it runs.
@@ -71,6 +72,7 @@ class Tracing(Capture, TracerBase):
     """
 
     hint = "capture it with example inputs: to_ir(model, args)"
+    readable = frozenset({Proxy, AttributeProxy, torch.Tensor, nn.Parameter})
 
     def __init__(self, *known: Any) -> None:
         super().__init__(*known)
@@ -94,7 +96,7 @@ class Tracing(Capture, TracerBase):
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
-        with without_draws(), _FunctionMode(self):
+        with without_draws(self.generators), _FunctionMode(self):
             yield
 
     def decided(self, name: str, args: tuple[Plain, ...], result: object) -> None:
@@ -159,8 +161,7 @@ class Tracing(Capture, TracerBase):
         yield from guards(self.is_recording)
         # These look at the types of their arguments before they tell anybody of the call.
         for holder, names in ((torch, FACTORIES), (torch.Tensor, SIZED_METHODS)):
-            for name in names:
-                yield holder, name, self._given_proxies(getattr(holder, name))
+            yield holder, ENTRIES, {n: self._given_proxies(getattr(holder, n)) for n in names}
         yield from self.named_functions()
         for members, name in places((torch.broadcast_shapes,)):
             yield members, name, self._given_proxies(members[name])
@@ -181,7 +182,8 @@ class Tracing(Capture, TracerBase):
         if is_changed(surveyed, self._trains):
             self.refuse(f"a change of {surveyed.path!r} that lasts for a call")
         value = self.recorder.call("module", surveyed.path, self.lower(args), self.lower(kwargs))
-        self.state.drew()
+        if may_layer_draw(type(surveyed.module)):
+            self.state.drew()
         return Proxy(value, self)
 
     def renamed(self, result: Any) -> Any:
@@ -212,7 +214,6 @@ class Tracing(Capture, TracerBase):
         return self.lower(value)
 
     def _given_proxies(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             if self.is_recording() and _holds_proxies(args, kwargs):
                 return self.torch_function(function, args, kwargs)
@@ -240,7 +241,7 @@ class Tracing(Capture, TracerBase):
         if name is None:
             raise CaptureError(unnamed(func))
         try:
-            return self.function(name, args, kwargs)
+            return self.function(name, args, kwargs, func)
         except CaptureError:
             code = open_code(func, args, kwargs)
             if code is None:
@@ -248,11 +249,14 @@ class Tracing(Capture, TracerBase):
         with _FunctionMode(self):
             return code(*args, **kwargs)
 
-    def function(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def function(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], func: object = None
+    ) -> Any:
         """Record a call of a function by its name."""
         self.compare_state()
-        # Nothing is drawn now; from here on, the generators are to be seen as if something were.
-        self.state.drew()
+        if may_draw(name, func):
+            # Nothing is drawn now; from here on, generators are to be seen as if something were.
+            self.state.drew()
         lowered = self.lower(args)
         self.refuse_change_of_constant(name, lowered)
         return Proxy(self.recorder.call("function", name, lowered, self.lower(kwargs)), self)
