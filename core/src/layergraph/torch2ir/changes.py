@@ -178,7 +178,8 @@ class Unchanged:
         self._placed = len(self._before)
         dicts, held = self._modules
         if id(holder) in dicts.places:
-            held[dicts.places[id(holder)]][name] = new
+            place = dicts.places[id(holder)]
+            held[place] = {**held[place], name: new}
         for place in self._places.get(id(holder), ()):
             reached, keeper, was = self._before[place]
             if isinstance(was, list):

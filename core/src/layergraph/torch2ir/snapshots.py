@@ -157,12 +157,13 @@ class Dicts:
 
     @functools.cached_property
     def places(self) -> dict[int, int]:
-        """The place of each, by ``id``."""
-        return dict(zip(map(id, self.dicts), range(len(self.dicts)), strict=True))
+        """The place of each that holds something, by ``id``."""
+        return {id(each): place for place, each in enumerate(self.dicts) if each}
 
     def read(self) -> list[dict[Any, Any]]:
-        """A copy of each."""
-        return [each.copy() if each else {} for each in self.dicts]
+        """A copy of each, which is not to be changed: the empty ones are one dict."""
+        empty: dict[Any, Any] = {}
+        return [each.copy() if each else empty for each in self.dicts]
 
     def are(self, state: list[dict[Any, Any]]) -> bool:
         """Return whether each holds the very objects that it held, in the same order."""
