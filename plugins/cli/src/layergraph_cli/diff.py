@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from layergraph import difference
-from layergraph.cli.output import as_json, line
-from layergraph.files.load import load
+import layergraph as lg
+from layergraph_cli.output import as_json, line
 
 _STYLES = {"+": "green", "-": "red", "~": "yellow"}
 
@@ -25,7 +24,7 @@ def diff(
     Layers, attributes, tensors and wiring are compared, but not weights, nor the names of nodes.
     Exit code 1: the two differ.
     """
-    found = difference.diff(load(a), load(b))
+    found = lg.diff(lg.load(a), lg.load(b))
     if json:
         as_json({"a": str(a), "b": str(b), "alike": not found, **found.to_dict()})
     else:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from layergraph.cli.output import as_json, counted, in_options, line, one_line
 from layergraph.errors import FileError, InvalidIrError, LayergraphError
 from layergraph.files.limits import DEFAULT_LIMITS
 from layergraph.files.opening import opened
+from layergraph_cli.output import as_json, counted, in_options, line, one_line
 
 
 def check(

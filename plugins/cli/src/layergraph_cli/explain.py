@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from layergraph.cli.named import NamedError, named
-from layergraph.cli.output import as_json, line
+from layergraph_cli.named import NamedError, named
+from layergraph_cli.output import as_json, line
 
 
 def explain(

@@ -1,4 +1,4 @@
-"""The commands, and what becomes of their errors.
+"""The command line: it takes its subcommands from plugins, and prints their errors.
 
 An exit code is 0 if all is well; 1 if the answer is no; 2 for wrong usage and for trouble.
 """
@@ -9,21 +9,17 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
+from typer.core import TyperGroup
 from typer.main import get_command
 
 import layergraph
-from layergraph.cli.check import check
-from layergraph.cli.convert import convert
-from layergraph.cli.diff import diff
-from layergraph.cli.explain import explain
-from layergraph.cli.new import new_plugin
-from layergraph.cli.output import in_options, line, one_line, warn
-from layergraph.cli.plugins import plugins
-from layergraph.cli.show import show
-from layergraph.errors import InvalidIrError, LayergraphError
+from layergraph.errors import InvalidIrError, LayergraphError, first_line
+from layergraph.plugins import installed_commands, warn_of_skipped
+from layergraph_cli.output import in_options, line, one_line, warn
+from layergraph_cli.subcommands import owned, plain_app, subcommand
 
 NO = 1
 TROUBLE = 2
@@ -37,17 +33,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(
-    name="layergraph",
-    help="PyTorch models as graphs of layers, in files: look at them, check, compare, convert.",
-    add_completion=False,
-    # Plain text, whatever the terminal: no boxes, and a traceback only for what is a fault here.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
-
-@app.callback()
 def _options(
     *,
     version: Annotated[
@@ -57,12 +42,27 @@ def _options(
     pass
 
 
-for each in (show, check, diff, convert, explain, plugins, new_plugin):
-    app.command()(each)
+def _app() -> TyperGroup:
+    """The command, with a subcommand for each that plugins give."""
+    app = plain_app(
+        name="layergraph",
+        help="PyTorch models as graphs of layers, in files: look at them, check, compare, convert.",
+    )
+    app.callback()(_options)
+    group = cast("TyperGroup", get_command(app))
+    for command in installed_commands():
+        try:
+            group.add_command(subcommand(command), command.name)
+        except Exception as error:
+            warn_of_skipped(
+                f"{owned(command)} is skipped: {type(error).__name__}: {first_line(error)}; "
+                "mend its signature"
+            )
+    return group
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command, and say what goes wrong in one line.
+    """Run a subcommand, and print in one line what goes wrong.
 
     Args:
         arguments: what stands behind ``layergraph``; None: what the process was given.
@@ -77,7 +77,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: warn(message)
         try:
-            code = get_command(app).main(
+            code = _app().main(
                 args=None if arguments is None else list(arguments),
                 prog_name="layergraph",
                 standalone_mode=False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from layergraph.cli.output import line
+from layergraph_cli.output import line
 
 
 def new_plugin(
@@ -21,7 +21,7 @@ def new_plugin(
     It has one layer, its handlers and its tests.
     """
     # It asks torch which types are taken.
-    from layergraph.cli.new_plugin import create
+    from layergraph_cli.new_plugin import create
 
     made = create(name, folder)
     line(f"{made}: pip install -e {made}, then pytest {made}")

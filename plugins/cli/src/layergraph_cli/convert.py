@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from layergraph.cli.named import NamedError, called, named
-from layergraph.cli.output import counted, line
 from layergraph.errors import CaptureError
+from layergraph_cli.named import NamedError, called, named
+from layergraph_cli.output import counted, line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,7 +57,7 @@ def convert(
     arguments = dict(map(_argument, arg or []))
     # Imported before the current folder can hide anything.
     import layergraph as lg
-    from layergraph.cli.weights import read_weights
+    from layergraph_cli.weights import read_weights
 
     model = _model(source, arguments)
     if weights is None:

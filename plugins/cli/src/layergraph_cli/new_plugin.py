@@ -13,8 +13,7 @@ from string import Template
 
 from layergraph.errors import LayergraphError
 from layergraph.layers import types_of_torch
-from layergraph.plugins.loading import normalised
-from layergraph.plugins.plugin import BUILTIN_PREFIX
+from layergraph.plugins import BUILTIN_PREFIX, normalised
 
 # What is written where, from files of this package; None: an empty file.
 _FILES = {
