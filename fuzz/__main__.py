@@ -25,7 +25,7 @@ from pathlib import Path
 import atheris
 import torch
 
-with atheris.instrument_imports(include=["layergraph"]):
+with atheris.instrument_imports(include=["layergraph", "layergraph_cli"]):
     import layergraph as lg
     from layergraph.errors import LayergraphError
     from layergraph.files import build, load, save  # noqa: F401 # they are loaded late otherwise
