@@ -138,6 +138,15 @@ def test_what_is_tried_last_takes_no_name_from_a_built_in(call, tmp_path):
     call("show", "me").refused("me: ")
 
 
+def test_a_name_falls_to_the_next_plugin_if_typer_cannot_read_the_first(call, tmp_path):
+    install(tmp_path, "acme", greeting("acme", name="show").replace("name: str", "name: int | str"))
+    done = call("show", "me")
+    assert done.code == 2
+    warning, error = done.err.splitlines()
+    assert "the command 'show' of acme 1.0 (x) is skipped" in warning
+    assert error.startswith("layergraph: me: ")
+
+
 def test_plugins_lists_commands_and_who_has_their_names(call, tmp_path):
     install(tmp_path, "acme", greeting("acme", name="show"))
     shown = call("plugins").out

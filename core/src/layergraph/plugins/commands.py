@@ -28,11 +28,11 @@ class Command(NamedTuple):
 def installed_commands() -> list[Command]:
     """The subcommands that the hook ``commands`` of the installed plugins gives.
 
-    Of two plugins that give one name, the one that is asked first has it: see
-    :mod:`layergraph.plugins`. torch is imported only if a plugin that gives commands imports it.
+    torch is imported only if a plugin that gives commands imports it.
 
     Returns:
-        One command for each name, those of the plugin that is asked first first.
+        All commands, those of the plugin that is asked first first: see
+        :mod:`layergraph.plugins`. Of several with one name, the first has the name.
 
     Warns:
         PluginWarning: a plugin cannot be used, or its hook fails. Its commands are skipped.
@@ -40,12 +40,13 @@ def installed_commands() -> list[Command]:
     Raises:
         PluginError: there is such a plugin, and ``LAYERGRAPH_STRICT`` is set.
     """
-    found: dict[str, Command] = {}
-    for each in reversed(by_precedence(installed_plugins("commands"))):
-        if each.hook == "commands":
-            for command in _commands_of(each):
-                found.setdefault(command.name, command)
-    return list(found.values())
+    implementations = reversed(by_precedence(installed_plugins("commands")))
+    return [
+        command
+        for each in implementations
+        if each.hook == "commands"
+        for command in _commands_of(each)
+    ]
 
 
 def _commands_of(implementation: HookImplementation) -> list[Command]:

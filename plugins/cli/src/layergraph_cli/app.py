@@ -51,6 +51,8 @@ def _app() -> TyperGroup:
     app.callback()(_options)
     group = cast("TyperGroup", get_command(app))
     for command in installed_commands():
+        if command.name in group.commands:
+            continue  # of a plugin that is asked before
         try:
             group.add_command(subcommand(command), command.name)
         except Exception as error:

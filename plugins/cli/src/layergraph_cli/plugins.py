@@ -34,7 +34,9 @@ def plugins(
     hooks = Hooks(found.plugins, object()).implementations
     asked = dict.fromkeys(each.plugin for each in hooks if each.plugin is not None)
     first = _first(hooks)
-    owners = {each.name: each.plugin.distribution for each in installed_commands()}
+    owners: dict[str, str] = {}
+    for command in installed_commands():
+        owners.setdefault(command.name, command.plugin.distribution)
     forms = [_form(plugin, first, owners) for plugin in asked]
     broken = [each for each in found.left_out if not each.is_disabled]
     if json:
