@@ -240,10 +240,15 @@ def test_damaged_files_are_told_in_one_line(cli, tmp_path, parts, document):
 
 
 def test_check_refuses_an_integer_that_is_too_long_to_print(cli, tmp_path):
-    form = {"format": "layergraph", "version": 1, "root": "root"}
-    node = {"name": "x", "type": "input", "implementation": "x", "rank": {"int": hex(2**30_000)}}
-    root = {"name": "root", "type": "module", "children": [], "nodes": [node]}
-    (tmp_path / "m.json").write_text(json.dumps(form | {"implementations": [root]}))
+    nodes = [
+        {"name": "x", "type": "input", "implementation": "x"},
+        {"name": "y", "type": "function", "implementation": "torch.add"},
+        {"name": "output", "type": "output", "implementation": "output", "args": [{"ref": "x"}]},
+    ]
+    nodes[1]["args"] = [{"ref": "x"}, {"int": hex(2**30_000)}]
+    root = {"name": "root", "type": "module", "children": [], "nodes": nodes}
+    form = {"format": "layergraph", "version": 1, "root": "root", "implementations": [root]}
+    (tmp_path / "m.json").write_text(json.dumps(form))
     done = cli("check", "m.json")
     assert (done.code, done.err) == (1, "")
     assert "more digits" in done.out

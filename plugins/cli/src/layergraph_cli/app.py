@@ -1,6 +1,6 @@
 """The command line: it takes its subcommands from plugins, and prints their errors.
 
-An exit code is 0 if all is well; 1 if the answer is no; 2 for wrong usage and for trouble.
+The exit code is 0 for success, 1 if the answer is no, 2 for wrong usage and for errors.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _options(
 
 
 def _app() -> TyperGroup:
-    """The command, with a subcommand for each that plugins give."""
+    """Make the command, with the subcommands that plugins give."""
     app = plain_app(
         name="layergraph",
         help="PyTorch models as graphs of layers, in files: look at them, check, compare, convert.",
@@ -67,13 +67,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand, and print in one line what goes wrong.
 
     Args:
-        arguments: what stands behind ``layergraph``; None: what the process was given.
+        arguments: the words after ``layergraph``; None: those of the process.
 
     Returns:
         The exit code.
     """
     for stream in (sys.stdout, sys.stderr):
-        # What the terminal has no characters for is escaped.
+        # Characters that the terminal does not have are escaped.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
@@ -88,14 +88,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             return _said("interrupted", INTERRUPTED)
         except (BrokenPipeError, SystemExit) as error:
-            # Where they meet a closed pipe, typer and rich end it all as if the answer were no.
+            # If a pipe is closed, typer and rich exit with 1, as if the answer were no.
             if not any(isinstance(each, BrokenPipeError) for each in (error, error.__context__)):
                 raise
-            # Else Python would try to write what is left, once more, as it ends.
+            # Otherwise Python writes the rest of its buffer once more when it ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return CLOSED_PIPE
         except typer.TyperException as error:
-            # A context knows which command it was that was used wrongly.
+            # The context names the subcommand.
             command = getattr(getattr(error, "ctx", None), "command_path", "layergraph")
             return _said(f"{error.format_message().rstrip('.')}; see {command} --help", TROUBLE)
         except LayergraphError as error:

@@ -1,4 +1,4 @@
-"""``layergraph diff``: how two files differ."""
+"""``layergraph diff``: compare two files."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _STYLES = {"+": "green", "-": "red", "~": "yellow"}
 
 
 def diff(
-    a: Annotated[Path, typer.Argument(help="The file that was.")],
-    b: Annotated[Path, typer.Argument(help="The file that is.")],
+    a: Annotated[Path, typer.Argument(help="The first file.")],
+    b: Annotated[Path, typer.Argument(help="The second file.")],
     *,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
     """Compare the structures of two models.
 
-    Layers, attributes, tensors and wiring are compared, but not weights, nor the names of nodes.
-    Exit code 1: the two differ.
+    It compares layers, attributes, tensors and wiring, but neither weights nor names of nodes. Exit
+    code 1: the two differ.
     """
     found = lg.diff(lg.load(a), lg.load(b))
     if json:

@@ -1,4 +1,4 @@
-"""``layergraph plugins``: what is installed."""
+"""``layergraph plugins``: list the installed plugins."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def plugins(
 ) -> int:
     """List the installed plugins and what each handles.
 
-    Those that are asked first come first; last come those that are left out, and why. Exit code 1:
-    one of them is broken.
+    Plugins that are asked first come first. Last come those that are skipped, with the reason. Exit
+    code 1: a plugin is broken.
     """
     found = discovered()
     hooks = Hooks(found.plugins, object()).implementations
@@ -81,7 +81,7 @@ def _form(plugin: Plugin, first: Mapping[object, str], owners: Mapping[str, str]
 
 
 def _given(plugin: Plugin, hook: str, name_of: Callable[[Any], str]) -> Iterator[str]:
-    """The names of what a plugin gives for a hook that it is asked for alone."""
+    """Return the names that one plugin gives for a hook."""
     for each in plugin.hooks:
         if each.hook == hook and not each.is_wrapper:
             try:
@@ -91,7 +91,7 @@ def _given(plugin: Plugin, hook: str, name_of: Callable[[Any], str]) -> Iterator
 
 
 def _first(hooks: Iterable[HookImplementation]) -> dict[object, str]:
-    """The distribution whose row is asked first, for each type and each class."""
+    """Return the distribution whose row is asked first, for each type and each class."""
     first: dict[object, str] = {}
     for each in hooks:
         if each.hook == "torch_to_ir" and each.table and each.plugin:
@@ -106,7 +106,7 @@ def _other(own: str, *owners: str | None) -> str | None:
 
 
 def _split(listed: Iterable[Mapping[str, Any]], key: str) -> tuple[list[str], list[str]]:
-    """The names of those that are reached, and of those that another distribution shadows."""
+    """Return the names that belong to their plugin, and those that another one shadows."""
     reached, shadowed = [], []
     for each in listed:
         owner = each["shadowed_by"]

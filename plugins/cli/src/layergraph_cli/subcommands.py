@@ -1,4 +1,4 @@
-"""From a command of a plugin to a subcommand that typer reads."""
+"""Make a subcommand of typer from a command of a plugin."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from typer.main import get_command
 from layergraph.errors import LayergraphError, PluginError, first_line
 from layergraph.plugins import Command
 
-# What `layergraph_cli.app` prints in one line, or ends the command with.
+# layergraph_cli.app handles these.
 _PASSED_ON = (LayergraphError, OSError, MemoryError, typer.TyperException, typer.Abort, typer.Exit)
 
 
 def plain_app(**options: Any) -> typer.Typer:
-    """An app of typer that prints plain text on every terminal, and leaves tracebacks to Python."""
+    """Make an app of typer that prints plain text, and leaves tracebacks to Python."""
     return typer.Typer(
         add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **options
     )
 
 
 def subcommand(command: Command) -> Any:
-    """The subcommand of a command, as typer makes it from the signature of the function.
+    """Make the subcommand of a command from the signature of its function.
 
     Raises:
         Exception: typer cannot read the signature.
     """
     app = plain_app()
-    # A fault of ours shows its traceback.
+    # A bug of a built-in command shows its traceback.
     is_ours = command.plugin.is_builtin
     app.command(command.name)(command.function if is_ours else _guarded(command))
     return get_command(app)
 
 
 def _guarded(command: Command) -> Callable[..., int | None]:
-    """The function of a command. It blames the plugin for what the hook does not allow."""
+    """Wrap the function of a command: other errors and results become errors of the plugin."""
 
     @functools.wraps(command.function)
     def call(*args: Any, **kwargs: Any) -> int | None:
@@ -62,5 +62,5 @@ def _guarded(command: Command) -> Callable[..., int | None]:
 
 
 def owned(command: Command) -> str:
-    """The subject of a message about a command: its name and its plugin."""
+    """Name a command and its plugin, for messages."""
     return f"the command {command.name!r} of {command.plugin}"
