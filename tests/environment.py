@@ -112,6 +112,11 @@ class Environment:
             (site_packages / top.name).symlink_to(top)
         return cls(python, site_packages, cwd)
 
+    @property
+    def layergraph(self) -> Path:
+        """The command, where it is installed."""
+        return self.python.with_name("layergraph")
+
     def pip(self, *arguments: object) -> str:
         pip = (sys.executable, "-m", "pip", "--python", self.python, "--quiet")
         return succeed(*pip, *arguments, cwd=self.cwd)

@@ -11,7 +11,7 @@ import torch
 import torchvision
 
 import layergraph as lg
-from layergraph.cli.app import run
+from layergraph_cli.app import run
 
 PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "command-line.md").read_text()
 EXAMPLES = re.findall(r"^```console\n(.*?)^```\n", PAGE, re.DOTALL | re.MULTILINE)

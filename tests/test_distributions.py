@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -24,7 +25,7 @@ VERSION = project(CHECKOUT)["version"]
 
 def test_one_install_gives_all() -> None:
     builtins = {f"layergraph-{each.name}=={VERSION}" for each in PLUGINS}
-    wanted = {f"layergraph-core[cli]=={VERSION}", *builtins}
+    wanted = {f"layergraph-core=={VERSION}", *builtins}
     assert set(project(CHECKOUT)["dependencies"]) == wanted
 
 
@@ -44,6 +45,20 @@ def test_a_plugin_asks_for_the_core_of_its_own_version(folder: Path) -> None:
     family = [each for each in project(folder)["dependencies"] if each.startswith("layergraph")]
     assert family == [f"layergraph-core=={VERSION}"]
     assert project(folder)["name"] == f"layergraph-{folder.name}"
+
+
+def test_the_core_imports_no_plugin_and_nothing_of_the_command_line() -> None:
+    for file in (CHECKOUT / "core" / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [each.name for each in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                top = name.partition(".")[0]
+                assert top not in ("rich", "typer"), f"{file}:{node.lineno}"
+                assert not top.startswith("layergraph_"), f"{file}:{node.lineno}"
 
 
 def test_the_changelog_has_a_section_for_what_comes_and_for_the_version() -> None:

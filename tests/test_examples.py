@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.environment import CHECKOUT, Environment, succeed
+from tests.environment import CHECKOUT, Environment, run, succeed
 
 NAME = "acme-fixed-point"
 FOLDER = CHECKOUT / "examples" / NAME
@@ -17,12 +17,23 @@ FOLDER = CHECKOUT / "examples" / NAME
 @pytest.fixture(scope="module")
 def installed(complete: Environment, wheel: Callable[[str], Path]) -> Iterator[Environment]:
     assert complete.report(WHO) == BUILT_IN
+    assert "bits" not in subcommands(complete)
     complete.pip("install", wheel(NAME))
     try:
         yield complete
     finally:
         complete.pip("uninstall", "--yes", NAME)
     assert complete.report(WHO) == BUILT_IN
+    assert "bits" not in subcommands(complete)
+    done = run(complete.layergraph, "bits", "model.json", cwd=complete.cwd)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "No such command 'bits'" in done.stderr
+
+
+def subcommands(environment: Environment) -> list[str]:
+    """The subcommands that the help of the installed command lists."""
+    said = succeed(environment.layergraph, "--help", cwd=environment.cwd)
+    return re.findall(r"^  ([a-z-]+)  ", said.partition("Commands:")[2], re.MULTILINE)
 
 
 # An IR with Acme's annotations, as somebody may get it who does not have the package.
@@ -79,5 +90,16 @@ def test_the_readme_prints_what_it_says(installed: Environment) -> None:
         r'```python title="tour.py"\n(.*?)```\s*prints\s*```text\n(.*?)```', page, re.DOTALL
     )
     assert tour is not None
-    printed = succeed(installed.python, "-c", tour[1], cwd=installed.cwd)
+    code = f"{tour[1]}\nlg.save(ir, 'model.json')\n"
+    printed = succeed(installed.python, "-c", code, cwd=installed.cwd)
     assert printed.strip() == tour[2].strip()
+    (command,) = re.findall(r"```console\n\$ layergraph (.*?)```", page, re.DOTALL)
+    arguments, _, shown = command.partition("\n")
+    assert succeed(installed.layergraph, *arguments.split(), cwd=installed.cwd) == shown
+
+
+def test_its_subcommand_is_there_beside_the_others(installed: Environment) -> None:
+    found = subcommands(installed)
+    assert {"bits", "show", "new-plugin"} <= set(found)
+    shown = succeed(installed.layergraph, "bits", "--help", cwd=installed.cwd)
+    assert "Print the widths of the layers in a file." in shown

@@ -14,7 +14,7 @@ import layergraph as lg
 from layergraph import Implementation, hookimpl
 from layergraph.errors import BuildError, LayergraphError, PluginError, PluginWarning
 from layergraph.ir2torch import Ir2Torch
-from layergraph.plugins import Plugin, installed_plugins
+from layergraph.plugins import HookFailure, Plugin, installed_commands, installed_plugins
 from layergraph.torch2ir import Torch2Ir
 
 MODEL = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
@@ -185,6 +185,43 @@ def test_example_inputs_gives_something_else(answer: Any, monkeypatch: Any) -> N
     with pytest.raises(PluginError) as it:
         lg.example_inputs(MODEL)
     named(it, "example_inputs", "Sequential")
+
+
+def one_command() -> None:
+    """Do nothing."""
+
+
+def _hidden() -> None:
+    """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: 5,
+        lambda: "show",
+        lambda: [1],
+        lambda: [print],
+        lambda: [int],
+        lambda: [lambda: 0],
+        lambda: [_hidden],
+        lambda: [one_command, one_command],
+        lambda: itertools.repeat(one_command),
+        lambda: sys.exit(2),
+        lambda: 1 / 0,
+    ],
+    ids=range(11),
+)
+def test_commands_gives_something_else(answer: Any, monkeypatch: Any) -> None:
+    (*_, odd) = plugin(commands=answer)
+    (implementation,) = odd.hooks
+    with pytest.raises(HookFailure) as it:
+        implementation.ask()
+    named(it, "commands")
+    (*_, other) = plugin(commands=lambda: [one_command])
+    monkeypatch.setattr("layergraph.plugins.commands.installed_plugins", lambda hook: (odd, other))
+    with pytest.warns(PluginWarning, match=r"the commands of acme-odd 1.0 \(odd\) are skipped"):
+        assert [each.name for each in installed_commands()] == ["one-command"]
 
 
 # --- one module for two implementations ---

@@ -64,6 +64,10 @@ REFUSED = {
         "from layergraph import hookimpl\n@hookimpl(wrapper=True)\ndef layers(): yield",
         "there is nothing to wrap",
     ),
+    "a wrapper of commands": (
+        "from layergraph import hookimpl\n@hookimpl(wrapper=True)\ndef commands(): yield",
+        "there is nothing to wrap; give a command of the same name",
+    ),
     "rows that are none": (
         (
             "from torch import nn\nfrom layergraph import hookimpl\n"

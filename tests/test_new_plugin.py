@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from layergraph.cli.new_plugin import create
 from layergraph.errors import LayergraphError
+from layergraph_cli.new_plugin import create
 from tests.environment import Environment, build, succeed
 
 NAME = "Acme.scale-layers"

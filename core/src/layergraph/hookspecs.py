@@ -13,7 +13,7 @@ layergraph that an implementation raises on purpose, are passed on as they are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -141,4 +141,29 @@ def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] |
         parameters of the model are.
 
         The first answer that is not None stands.
+    """
+
+
+@hookspec
+def commands() -> Iterable[Callable[..., int | None]]:  # type: ignore[empty-body]
+    """Give subcommands of the command ``layergraph``: one function for each.
+
+    The command line (``layergraph-cli``) asks each time it runs. To start without torch, it loads
+    only those plugins whose source, in the module that the entry point names, contains the word
+    ``commands``. If a plugin fails here, a warning names it, and its commands are skipped; those of
+    other plugins work.
+
+    Returns:
+        Functions. The function ``new_plugin`` is the subcommand ``new-plugin``; its name starts
+        with a letter. Its signature says what it takes, as typer reads it: a parameter without a
+        default is an argument, any other one is an option, and annotations give their types. Its
+        docstring is the help. A plugin needs no import of typer for that. None and an empty list
+        add no commands.
+
+        If two plugins give one name, the function of the plugin that is asked first is called.
+
+        A function returns None or an exit code. If it raises an error of :mod:`layergraph.errors`
+        or an OSError, the command line prints the message in one line, and the exit code is 2. Any
+        other error, and any other result, becomes such a line too, which names plugin and
+        subcommand.
     """

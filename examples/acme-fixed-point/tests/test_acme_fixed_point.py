@@ -12,6 +12,7 @@ from acme_fixed_point import (
     choose_widths,
     to_fixed_point,
 )
+from acme_fixed_point.command_line import bits
 from torch import nn
 
 import layergraph as lg
@@ -104,6 +105,18 @@ def test_more_bits_are_closer():
         assert type(fixed[2]) is FixedPointLinear
         errors.append((fixed(inputs) - model(inputs)).abs().max())
     assert errors[0] > errors[1] > errors[2]
+
+
+def test_bits_prints_the_widths_of_both_kinds_of_layers(tmp_path, capsys):
+    model = nn.Sequential(with_widths(partial(nn.Linear, 3, 2)), FixedPointLinear(2, 2, 16, 9))
+    lg.save(lg.to_ir(model), tmp_path / "model.json")
+    assert bits(tmp_path / "model.json") == 0
+    assert capsys.readouterr().out == (
+        "'0': 8 bits, 4 after the point\n'1': 16 bits, 9 after the point\n"
+    )
+    lg.save(lg.to_ir(nn.Sequential(nn.Linear(1, 1))), tmp_path / "plain.json")
+    assert bits(tmp_path / "plain.json") == 1
+    assert capsys.readouterr().out == ""
 
 
 def test_layers_of_both_modes_are_replaced():

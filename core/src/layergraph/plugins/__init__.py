@@ -17,7 +17,8 @@ pluggy's own loading of entry points gives no such order, so this package loads 
 registers every implementation for itself, in the order that makes pluggy ask them as listed.
 """
 
-from layergraph.plugins.contract import HookFailure
+from layergraph.plugins.commands import Command, installed_commands
+from layergraph.plugins.contract import HookFailure, command_name
 from layergraph.plugins.hooks import Hooks, function_homes
 from layergraph.plugins.loading import (
     Discovered,
@@ -26,11 +27,15 @@ from layergraph.plugins.loading import (
     discovered,
     installed_plugins,
     load_plugins,
+    normalised,
+    warn_of_skipped,
 )
-from layergraph.plugins.plugin import HookImplementation, Level, Plugin
+from layergraph.plugins.plugin import BUILTIN_PREFIX, HookImplementation, Level, Plugin
 from layergraph.plugins.sections import distribution_for
 
 __all__ = [
+    "BUILTIN_PREFIX",
+    "Command",
     "Discovered",
     "HookFailure",
     "HookImplementation",
@@ -39,9 +44,13 @@ __all__ = [
     "Level",
     "Plugin",
     "chosen_plugins",
+    "command_name",
     "discovered",
     "distribution_for",
     "function_homes",
+    "installed_commands",
     "installed_plugins",
     "load_plugins",
+    "normalised",
+    "warn_of_skipped",
 ]

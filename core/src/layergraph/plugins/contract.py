@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 from collections.abc import Callable, Generator, Iterable
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from layergraph.errors import LayergraphError, first_line
 from layergraph.ir import Implementation
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MANY = 100_000
 """More rows or names than this, a hook does not list: it is taken not to come to an end."""
@@ -125,19 +127,44 @@ _CHILDREN = (dict, type(None))
 
 
 def _module(answer: Any) -> nn.Module:
+    from torch import nn
+
     if not isinstance(answer, nn.Module):
         raise _WrongError(f"gave {_shown(answer)}; it must give a torch.nn.Module or None")
     return answer
 
 
+def _many(answer: Any, what: str, is_right: Callable[[Any], bool]) -> list[Any]:
+    """All items of an answer, each of them right."""
+    is_iterable = isinstance(answer, Iterable) and not isinstance(answer, str | bytes)
+    items = listed(answer) if is_iterable else []
+    if items is None:
+        raise _WrongError(f"gave more than {MANY} items, or does not end; give fewer")
+    if not is_iterable or not all(map(is_right, items)):
+        raise _WrongError(f"gave {_shown(answer)}; it must give {what}")
+    return items
+
+
 def _names(answer: Any) -> list[str]:
-    is_many = isinstance(answer, Iterable) and not isinstance(answer, str | bytes)
-    names = listed(answer) if is_many else []
-    if names is None:
-        raise _WrongError(f"names more than {MANY} functions, or does not end; give fewer")
-    if not is_many or not all(isinstance(name, str) for name in names):
-        raise _WrongError(f"gave {_shown(answer)}; it must give full names of functions")
-    return names
+    return _many(answer, "full names of functions", lambda each: isinstance(each, str))
+
+
+def command_name(function: Callable[..., Any]) -> str:
+    """The name of the subcommand that a function is: ``new_plugin`` is ``new-plugin``."""
+    return function.__name__.lower().replace("_", "-")
+
+
+def _is_command(function: object) -> bool:
+    return inspect.isfunction(function) and function.__name__[:1].isalpha()
+
+
+def _commands(answer: Any) -> list[Callable[..., Any]]:
+    found = _many(answer, "functions, each with a name that starts with a letter", _is_command)
+    names = [command_name(each) for each in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise _WrongError(f"gave two functions for the command {twice!r}; it must give one")
+    return found
 
 
 def _inputs(answer: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -154,4 +181,5 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "ir_to_torch": _module,
     "functions": _names,
     "example_inputs": _inputs,
+    "commands": _commands,
 }

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from layergraph import hookspecs
 from layergraph.errors import PluginError
-from layergraph.layers import Layer, LayerTable, is_marked
 from layergraph.plugins.contract import HookFailure, contained
 from layergraph.plugins.loading import installed_plugins
-from layergraph.plugins.plugin import HookImplementation, Plugin, marked_functions
+from layergraph.plugins.plugin import (
+    HookImplementation,
+    Plugin,
+    by_precedence,
+    marked_functions,
+)
+
+if TYPE_CHECKING:
+    from layergraph.layers import Layer, LayerTable
 
 
 class Hooks:
@@ -29,8 +36,7 @@ class Hooks:
     """
 
     def __init__(self, plugins: Iterable[Plugin], converter: object) -> None:
-        listed = [each for plugin in plugins for each in plugin.hooks]
-        listed.sort(key=lambda each: each.level)
+        listed = by_precedence(plugins)
         own = [
             _Registered(name, contained(name, function, "this converter"), "this converter")
             for name, function, _ in marked_functions(converter)
@@ -55,6 +61,8 @@ class Hooks:
 
     def idle_mark(self, cls: type) -> str:
         """Why the decorator of a class has no effect; empty if it has, or there is none."""
+        from layergraph.layers import is_marked
+
         if not is_marked(cls) or any(
             each.table and each.table.find(cls) for each in self.implementations
         ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import importlib.util
 import os
 import re
 import warnings
@@ -57,10 +58,14 @@ class Discovered(NamedTuple):
     left_out: tuple[LeftOut, ...]
 
 
-def installed_plugins() -> tuple[Plugin, ...]:
+def installed_plugins(hook: str = "") -> tuple[Plugin, ...]:
     """The installed plugins that can be used and are not disabled, in load order.
 
     What is installed is looked for once in a process, and each plugin is loaded once.
+
+    Args:
+        hook: the name of a hook. Plugins whose source does not name it are not loaded: this saves
+            their imports.
 
     Warns:
         PluginWarning: once for each plugin that cannot be used; the others are not concerned.
@@ -68,7 +73,7 @@ def installed_plugins() -> tuple[Plugin, ...]:
     Raises:
         PluginError: there is such a plugin, and ``LAYERGRAPH_STRICT`` is set.
     """
-    return chosen_plugins(None, ())
+    return _told(discovered(hook=hook))
 
 
 def chosen_plugins(
@@ -97,19 +102,23 @@ def chosen_plugins(
             f"{', '.join(sorted(known)) or 'none'}"
         )
     if plugins is None:
-        found = discovered(names)
-        for each in found.left_out:
-            _tell_once(each)
-        return found.plugins
+        return _told(discovered(names))
     return tuple(each for each in plugins if not _is_disabled(each.distribution, names))
 
 
-def discovered(disable: Collection[str] = ()) -> Discovered:
+def _told(found: Discovered) -> tuple[Plugin, ...]:
+    for each in found.left_out:
+        _tell_once(each)
+    return found.plugins
+
+
+def discovered(disable: Collection[str] = (), hook: str = "") -> Discovered:
     """All that is installed as a plugin, with what is left out and why; tells nobody.
 
     Args:
         disable: the names of distributions to leave out besides those that ``LAYERGRAPH_DISABLE``
             names; ``*`` for all third-party ones.
+        hook: as for :func:`installed_plugins`.
     """
     by_environment, by_converter = _names(os.environ.get(DISABLE, "")), _names(disable)
     plugins: list[Plugin] = []
@@ -119,7 +128,7 @@ def discovered(disable: Collection[str] = ()) -> Discovered:
             left_out.append(_disabled(installed, f"{DISABLE} names it", f"change {DISABLE}"))
         elif _is_disabled(installed.distribution, by_converter):
             left_out.append(_disabled(installed, "this converter disables it", "do not disable it"))
-        else:
+        elif not hook or _may_implement(installed, hook):
             loaded = _loaded(installed)
             plugins.append(loaded) if isinstance(loaded, Plugin) else left_out.append(loaded)
     missing = by_environment - {each.distribution for each in _installed()} - {THIRD_PARTY}
@@ -146,7 +155,7 @@ def load_plugins(entry_points: Iterable[importlib.metadata.EntryPoint]) -> Itera
         if isinstance(loaded, Plugin):
             yield loaded
         else:
-            _tell(loaded)
+            warn_of_skipped(str(loaded))
 
 
 def normalised(name: str) -> str:
@@ -237,6 +246,19 @@ def _load(installed: _Installed) -> Plugin | LeftOut:
     return plugin
 
 
+@functools.cache
+def _may_implement(installed: _Installed, hook: str) -> bool:
+    """Whether the source of a plugin names a hook. Loading the plugin shows whether it has it."""
+    entry_point = installed.entry_point
+    try:
+        spec = None if entry_point.attr else importlib.util.find_spec(entry_point.module)
+        get_source = getattr(spec and spec.loader, "get_source", None)
+        source = get_source(entry_point.module) if get_source else None
+    except (Exception, SystemExit):  # loading it says what is wrong
+        return True
+    return source is None or hook in source or re.search(r"import\s*\*", source) is not None
+
+
 def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
@@ -252,13 +274,24 @@ def _disabled(installed: _Installed, reason: str, cure: str) -> LeftOut:
     return LeftOut(installed.distribution, installed.version, name, reason, cure, is_disabled=True)
 
 
-def _tell(left_out: LeftOut) -> None:
+def warn_of_skipped(message: str) -> None:
+    """Warn that something of a plugin is skipped.
+
+    Args:
+        message: what is skipped, why, and what to do about it.
+
+    Warns:
+        PluginWarning: the message.
+
+    Raises:
+        PluginError: ``LAYERGRAPH_STRICT`` is set.
+    """
     if os.environ.get(STRICT, "") not in ("", "0"):
-        raise PluginError(f"{left_out} (an error because {STRICT} is set)")
-    warnings.warn(str(left_out), PluginWarning, stacklevel=3)
+        raise PluginError(f"{message} (an error because {STRICT} is set)")
+    warnings.warn(message, PluginWarning, stacklevel=3)
 
 
 @functools.cache
 def _tell_once(left_out: LeftOut) -> None:
     if not left_out.is_disabled:
-        _tell(left_out)
+        warn_of_skipped(str(left_out))

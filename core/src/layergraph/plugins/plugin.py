@@ -5,17 +5,21 @@ from __future__ import annotations
 import enum
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
 from layergraph import hookspecs
 from layergraph.errors import LayergraphError, PluginError, first_line
-from layergraph.layers import Layer, LayerTable, marked_layers
 from layergraph.plugins.contract import MANY, contained, listed
+
+# Only rows need torch, and the command line lists its commands without it.
+if TYPE_CHECKING:
+    from layergraph.layers import Layer, LayerTable
 
 BUILTIN_PREFIX = "layergraph-"
 
@@ -114,6 +118,12 @@ _HOOKS: dict[str, tuple[str, ...]] = {
     if hasattr(hook, f"{hookspecs.PROJECT}_spec")
 }
 
+# The hooks that are asked one implementation at a time, and the remedy if one is a wrapper.
+_UNWRAPPED = {
+    "layers": "wrap torch_to_ir or ir_to_torch",
+    "commands": "give a command of the same name",
+}
+
 
 def _read(plugin: Plugin) -> Iterator[HookImplementation]:
     """Find and check all that a plugin implements."""
@@ -124,7 +134,7 @@ def _read(plugin: Plugin) -> Iterator[HookImplementation]:
             f"it was written for version {written_for} of the hooks, and this layergraph has "
             f"version {hookspecs.VERSION}"
         )
-    rows = marked_layers(holder) if isinstance(holder, ModuleType) else []
+    rows = _marked(holder)
     if rows:
         yield from _from_rows(rows, plugin, _level(plugin, {}), rows[0].cls)
     functions = []
@@ -145,6 +155,24 @@ def _read(plugin: Plugin) -> Iterator[HookImplementation]:
     yield from functions
     if not rows and not functions:
         raise PluginError("it implements no hook; mark its functions with layergraph.hookimpl")
+
+
+def by_precedence(plugins: Iterable[Plugin]) -> list[HookImplementation]:
+    """All that plugins implement, those that are asked first last.
+
+    Args:
+        plugins: the plugins in load order.
+    """
+    found = [each for plugin in plugins for each in plugin.hooks]
+    return sorted(found, key=lambda each: each.level)
+
+
+def _marked(holder: object) -> list[Layer]:
+    if not isinstance(holder, ModuleType) or "torch" not in sys.modules:
+        return []  # a class of modules needs torch
+    from layergraph.layers import marked_layers
+
+    return marked_layers(holder)
 
 
 def marked_functions(
@@ -192,8 +220,8 @@ def _check(hook: str, function: Callable[..., Any], *, is_wrapper: bool) -> None
                 f"{hook}: no argument {str(parameter)!r} is given to it; take "
                 f"{', '.join(given) or 'none'}"
             )
-    if is_wrapper and hook == "layers":
-        raise PluginError("layers: there is nothing to wrap; wrap torch_to_ir or ir_to_torch")
+    if is_wrapper and hook in _UNWRAPPED:
+        raise PluginError(f"{hook}: there is nothing to wrap; {_UNWRAPPED[hook]}")
     if is_wrapper and not inspect.isgeneratorfunction(inspect.unwrap(function)):
         raise PluginError(f"{hook}: a wrapper has to yield once; write answer = yield")
 
@@ -207,6 +235,8 @@ def _listed(layers: Callable[[], Iterable[Layer]]) -> list[Layer]:
         raise PluginError(
             f"layers: it raised {type(error).__name__}: {first_line(error)}"
         ) from error
+    from layergraph.layers import Layer
+
     found = listed(rows) if isinstance(rows, Iterable) else []
     if found is None:
         raise PluginError(f"layers: it lists more than {MANY} rows, or does not end; give fewer")
@@ -219,6 +249,8 @@ def _from_rows(
     rows: list[Layer], plugin: Plugin, level: Level, source: Any
 ) -> Iterator[HookImplementation]:
     """What answers for the rows of a table, in both directions."""
+    from layergraph.layers import LayerTable
+
     table = LayerTable(rows)
     if not plugin.is_builtin:  # of which the tests check it, once and not at each start
         for row in rows:

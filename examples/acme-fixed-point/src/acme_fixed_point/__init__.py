@@ -1,8 +1,9 @@
 """Fixed-point arithmetic for models: observe, choose widths, rewrite, generate.
 
-This is the plugin: layergraph finds in it the decorated layers and the wrappers.
+This is the plugin: layergraph finds in it the decorated layers, the wrappers and the subcommand.
 """
 
+from acme_fixed_point.command_line import commands
 from acme_fixed_point.header import UnknownUnitError, c_header
 from acme_fixed_point.layers import FixedPointLinear, ObservedLinear
 from acme_fixed_point.rewriting import to_fixed_point
@@ -16,6 +17,7 @@ __all__ = [
     "UnknownUnitError",
     "c_header",
     "choose_widths",
+    "commands",
     "ir_to_torch",
     "to_fixed_point",
     "torch_to_ir",

@@ -1,4 +1,4 @@
-"""``layergraph explain``: who answers for a layer."""
+"""``layergraph explain``: show which plugin handles a layer."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from layergraph.cli.named import NamedError, named
-from layergraph.cli.output import as_json, line
+from layergraph_cli.named import NamedError, named
+from layergraph_cli.output import as_json, line
 
 
 def explain(
@@ -15,17 +15,17 @@ def explain(
         str, typer.Argument(metavar="TYPE", help="A type, or a class as package.module:Class.")
     ],
     disable: Annotated[
-        list[str] | None, typer.Option(help="Leave out the plugins of a distribution; again.")
+        list[str] | None, typer.Option(help="Disable the plugins of a distribution; repeatable.")
     ] = None,
     *,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
-    """Show who answers for a layer, and why.
+    """Show which plugin handles a layer, and why.
 
-    All who are asked are listed in order, with who would answer too, and who declines. Exit code 1:
-    nobody answers.
+    It lists all plugins that are asked, in order: the one that answers, those that would answer
+    too, and those that decline. Exit code 1: no plugin answers.
     """
-    # Imported before the current folder can hide anything.
+    # This import comes first: later, a module of the current folder may hide another one.
     from torch import nn
 
     import layergraph as lg

@@ -1,4 +1,4 @@
-"""``layergraph show``: what is in a file."""
+"""``layergraph show``: list the layers of a file."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from layergraph.cli.output import as_json, counted, line
-from layergraph.cli.sizes import Size, Sizes, sizes_of
 from layergraph.files.limits import DEFAULT_LIMITS
 from layergraph.files.opening import Opened, opened
 from layergraph.files.values import encode
 from layergraph.ir import Implementation, Ir
 from layergraph.ir.modes import changes_of_mode
 from layergraph.ir.text import layer_text, lines
+from layergraph_cli.output import as_json, counted, line
+from layergraph_cli.sizes import Size, Sizes, sizes_of
 
 # A file may nest deeper than any terminal is wide.
 _DEEPEST_INDENT = 60
@@ -25,18 +25,18 @@ _DEEPEST_INDENT = 60
 def show(
     file: Annotated[Path, typer.Argument(help="A .safetensors or .json file, index or folder.")],
     depth: Annotated[
-        int | None, typer.Option(min=0, help="Show so many levels beneath the model.")
+        int | None, typer.Option(min=0, help="Show only this many levels below the model.")
     ] = None,
     *,
     graph: Annotated[
-        bool, typer.Option("--graph", help="Show how layers are wired, and no sizes.")
+        bool, typer.Option("--graph", help="Show how layers are connected, without sizes.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the layers of a model, with attributes and sizes.
 
-    Counted are the numbers in the parameters and in the buffers that state dicts have, and the
-    bytes that they take; each tensor is counted once. No weights are read.
+    It counts the numbers in parameters and in buffers that state dicts have, and their bytes, each
+    tensor once. It reads no weights.
     """
     with opened(file, DEFAULT_LIMITS) as model:
         if graph:
@@ -49,15 +49,15 @@ def show(
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A layer in its place.
+    """One line of the list: a layer at one place in the model.
 
     Attributes:
-        child: its name there.
-        level: how many modules it is inside of.
+        child: the name of the layer in its parent.
+        level: the number of modules around it.
         implementation: the layer.
-        seen: whether it was listed before, in another place.
-        size: that of all that is in it and not listed before.
-        training: its mode, where that is not the mode of the layer around it.
+        seen: it is listed before, at another place.
+        size: the size of the layer and all inside it, without what is listed before.
+        training: its mode, if its parent has the other one.
     """
 
     child: str
@@ -69,7 +69,7 @@ class _Row:
 
 
 def _rows(ir: Ir, sizes: Sizes) -> list[_Row]:
-    """The layers of a model as its modules contain one another, each opened up once."""
+    """List the layers of a model as its modules contain them. Each is expanded once."""
     found: list[tuple[str, int, str, bool]] = []
     seen: set[str] = set()
     stack = [(ir.root, 0, ir.root)]

@@ -1,4 +1,4 @@
-"""``layergraph check``: whether a model can be made of a file."""
+"""``layergraph check``: check that a file gives a model."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from layergraph.cli.output import as_json, counted, in_options, line, one_line
 from layergraph.errors import FileError, InvalidIrError, LayergraphError
 from layergraph.files.limits import DEFAULT_LIMITS
 from layergraph.files.opening import opened
+from layergraph_cli.output import as_json, counted, in_options, line, one_line
 
 
 def check(
@@ -20,16 +20,16 @@ def check(
 ) -> int:
     """Check that a model can be made of a file.
 
-    The file is held to the limits of layergraph.load_model, the model is built without memory for
-    its tensors, and what it wants is compared with what the file holds. No weights are read. Exit
-    code 1: it cannot be.
+    layergraph reads the file within the limits of layergraph.load_model, builds the model without
+    memory for its tensors, and compares these with the tensors of the file. It reads no weights.
+    Exit code 1: no model can be made.
     """
     found = {"layers": 0, "tensors": 0}
     problems: list[str] = []
     try:
         with opened(file, DEFAULT_LIMITS) as model:
             found = {"layers": len(model.ir), "tensors": len(model.weights)}
-            # A file that cannot be read is told before torch is there.
+            # The import of torch takes a second: an unreadable file is reported before.
             from layergraph.files.build import build, build_skeleton
 
             if model.weights:

@@ -1,4 +1,4 @@
-"""A new plugin: a package that works, to be changed."""
+"""Make the package of a new plugin from the templates."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from string import Template
 
 from layergraph.errors import LayergraphError
 from layergraph.layers import types_of_torch
-from layergraph.plugins.loading import normalised
-from layergraph.plugins.plugin import BUILTIN_PREFIX
+from layergraph.plugins import BUILTIN_PREFIX, normalised
 
-# What is written where, from files of this package; None: an empty file.
+# The files of the package, and the template of each; None: the file is empty.
 _FILES = {
     "pyproject.toml": "pyproject.toml.template",
     "README.md": "README.md.template",
@@ -27,25 +26,25 @@ _FILES = {
 
 
 def create(name: str, folder: Path) -> Path:
-    """Make a package with one layer and its tests, which works as it is.
+    """Make a package with one layer and its tests. It works without changes.
 
     Args:
         name: the name of the distribution, as it would be on PyPI: ``acme-layers``.
-        folder: where its folder, of that name, is to be.
+        folder: the folder to put the package in.
 
     Returns:
         The new folder.
 
     Raises:
-        LayergraphError: the name cannot be the one of a plugin, there is something of that name in
-            the folder, or it cannot be written there. Nothing is written then.
+        LayergraphError: no plugin can have the name, the folder has something of that name, or
+            cannot be written to. Nothing is written then.
     """
     said = _said(name)
     target = folder / name
     if target.exists() or target.is_symlink():
         raise LayergraphError(f"{target}: it is there already; choose another name or folder")
     try:
-        # Whole, or not at all.
+        # The package appears complete, or not at all.
         with tempfile.TemporaryDirectory(prefix=".new-plugin-", dir=folder) as aside:
             made = Path(aside, name)
             for path, source in _FILES.items():
@@ -66,10 +65,10 @@ def _template(name: str) -> str:
 
 
 def _said(name: str) -> dict[str, str]:
-    """What the templates say of a plugin of a name.
+    """Return what the templates insert for the name of a plugin.
 
     Raises:
-        LayergraphError: it cannot be the name of one.
+        LayergraphError: no plugin can have the name.
     """
     if not re.fullmatch(r"[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9._-]*[A-Za-z0-9]", name):
         raise _refused(name, "is no name of a distribution", "use letters, digits and hyphens")

@@ -1,4 +1,4 @@
-"""``layergraph diff``: how two files differ."""
+"""``layergraph diff``: compare two files."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from typing import Annotated
 
 import typer
 
-from layergraph import difference
-from layergraph.cli.output import as_json, line
-from layergraph.files.load import load
+import layergraph as lg
+from layergraph_cli.output import as_json, line
 
 _STYLES = {"+": "green", "-": "red", "~": "yellow"}
 
 
 def diff(
-    a: Annotated[Path, typer.Argument(help="The file that was.")],
-    b: Annotated[Path, typer.Argument(help="The file that is.")],
+    a: Annotated[Path, typer.Argument(help="The first file.")],
+    b: Annotated[Path, typer.Argument(help="The second file.")],
     *,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
     """Compare the structures of two models.
 
-    Layers, attributes, tensors and wiring are compared, but not weights, nor the names of nodes.
-    Exit code 1: the two differ.
+    It compares layers, attributes, tensors and wiring, but neither weights nor names of nodes. Exit
+    code 1: the two differ.
     """
-    found = difference.diff(load(a), load(b))
+    found = lg.diff(lg.load(a), lg.load(b))
     if json:
         as_json({"a": str(a), "b": str(b), "alike": not found, **found.to_dict()})
     else:

@@ -1,4 +1,4 @@
-"""``layergraph new-plugin``: where a plugin begins."""
+"""``layergraph new-plugin``: make the package of a new plugin."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Annotated
 
 import typer
 
-from layergraph.cli.output import line
+from layergraph_cli.output import line
 
 
 def new_plugin(
     name: Annotated[str, typer.Argument(help="The name of the distribution: acme-layers.")],
     folder: Annotated[
-        Path, typer.Option("--in", help="Where the folder of that name is to be.")
+        Path, typer.Option("--in", help="The folder to put the package in.")
     ] = Path(),
 ) -> None:
-    """Make a new plugin: a package that works, to be changed.
+    """Make a new plugin: a package that works, for you to change.
 
     It has one layer, its handlers and its tests.
     """
-    # It asks torch which types are taken.
-    from layergraph.cli.new_plugin import create
+    # It imports torch, for the types that torch has.
+    from layergraph_cli.new_plugin import create
 
     made = create(name, folder)
     line(f"{made}: pip install -e {made}, then pytest {made}")

@@ -1,6 +1,6 @@
-"""The commands, and what becomes of their errors.
+"""The command line: it takes its subcommands from plugins, and prints their errors.
 
-An exit code is 0 if all is well; 1 if the answer is no; 2 for wrong usage and for trouble.
+The exit code is 0 for success, 1 if the answer is no, 2 for wrong usage and for errors.
 """
 
 from __future__ import annotations
@@ -9,21 +9,17 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
+from typer.core import TyperGroup
 from typer.main import get_command
 
 import layergraph
-from layergraph.cli.check import check
-from layergraph.cli.convert import convert
-from layergraph.cli.diff import diff
-from layergraph.cli.explain import explain
-from layergraph.cli.new import new_plugin
-from layergraph.cli.output import in_options, line, one_line, warn
-from layergraph.cli.plugins import plugins
-from layergraph.cli.show import show
-from layergraph.errors import InvalidIrError, LayergraphError
+from layergraph.errors import InvalidIrError, LayergraphError, first_line
+from layergraph.plugins import installed_commands, warn_of_skipped
+from layergraph_cli.output import in_options, line, one_line, warn
+from layergraph_cli.subcommands import owned, plain_app, subcommand
 
 NO = 1
 TROUBLE = 2
@@ -37,17 +33,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(
-    name="layergraph",
-    help="PyTorch models as graphs of layers, in files: look at them, check, compare, convert.",
-    add_completion=False,
-    # Plain text, whatever the terminal: no boxes, and a traceback only for what is a fault here.
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
-
-@app.callback()
 def _options(
     *,
     version: Annotated[
@@ -57,27 +42,44 @@ def _options(
     pass
 
 
-for each in (show, check, diff, convert, explain, plugins, new_plugin):
-    app.command()(each)
+def _app() -> TyperGroup:
+    """Make the command, with the subcommands that plugins give."""
+    app = plain_app(
+        name="layergraph",
+        help="PyTorch models as graphs of layers, in files: look at them, check, compare, convert.",
+    )
+    app.callback()(_options)
+    group = cast("TyperGroup", get_command(app))
+    for command in installed_commands():
+        if command.name in group.commands:
+            continue  # of a plugin that is asked before
+        try:
+            group.add_command(subcommand(command), command.name)
+        except Exception as error:
+            warn_of_skipped(
+                f"{owned(command)} is skipped: {type(error).__name__}: {first_line(error)}; "
+                "mend its signature"
+            )
+    return group
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command, and say what goes wrong in one line.
+    """Run a subcommand, and print in one line what goes wrong.
 
     Args:
-        arguments: what stands behind ``layergraph``; None: what the process was given.
+        arguments: the words after ``layergraph``; None: those of the process.
 
     Returns:
         The exit code.
     """
     for stream in (sys.stdout, sys.stderr):
-        # What the terminal has no characters for is escaped.
+        # Characters that the terminal does not have are escaped.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: warn(message)
         try:
-            code = get_command(app).main(
+            code = _app().main(
                 args=None if arguments is None else list(arguments),
                 prog_name="layergraph",
                 standalone_mode=False,
@@ -86,14 +88,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             return _said("interrupted", INTERRUPTED)
         except (BrokenPipeError, SystemExit) as error:
-            # Where they meet a closed pipe, typer and rich end it all as if the answer were no.
+            # If a pipe is closed, typer and rich exit with 1, as if the answer were no.
             if not any(isinstance(each, BrokenPipeError) for each in (error, error.__context__)):
                 raise
-            # Else Python would try to write what is left, once more, as it ends.
+            # Otherwise Python writes the rest of its buffer once more when it ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return CLOSED_PIPE
         except typer.TyperException as error:
-            # A context knows which command it was that was used wrongly.
+            # The context names the subcommand.
             command = getattr(getattr(error, "ctx", None), "command_path", "layergraph")
             return _said(f"{error.format_message().rstrip('.')}; see {command} --help", TROUBLE)
         except LayergraphError as error:

@@ -1,14 +1,21 @@
-"""``layergraph plugins``: what is installed."""
+"""``layergraph plugins``: list the installed plugins."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from layergraph.cli.output import as_json, line
-from layergraph.errors import first_line
+from layergraph.errors import LayergraphError, first_line
+from layergraph.plugins import (
+    HookFailure,
+    Hooks,
+    command_name,
+    discovered,
+    installed_commands,
+)
+from layergraph_cli.output import as_json, line
 
 if TYPE_CHECKING:
     from layergraph.plugins import HookImplementation, Plugin
@@ -20,17 +27,17 @@ def plugins(
 ) -> int:
     """List the installed plugins and what each handles.
 
-    Those that are asked first come first; last come those that are left out, and why. Exit code 1:
-    one of them is broken.
+    Plugins that are asked first come first. Last come those that are skipped, with the reason. Exit
+    code 1: a plugin is broken.
     """
-    # They import torch, as plugins do.
-    from layergraph.plugins import Hooks, discovered
-
     found = discovered()
     hooks = Hooks(found.plugins, object()).implementations
     asked = dict.fromkeys(each.plugin for each in hooks if each.plugin is not None)
     first = _first(hooks)
-    forms = [_form(plugin, first) for plugin in asked]
+    owners: dict[str, str] = {}
+    for command in installed_commands():
+        owners.setdefault(command.name, command.plugin.distribution)
+    forms = [_form(plugin, first, owners) for plugin in asked]
     broken = [each for each in found.left_out if not each.is_disabled]
     if json:
         as_json({"plugins": forms, "left_out": [each._asdict() for each in found.left_out]})
@@ -42,7 +49,7 @@ def plugins(
     return 1 if broken else 0
 
 
-def _form(plugin: Plugin, first: Mapping[object, str]) -> dict[str, Any]:
+def _form(plugin: Plugin, first: Mapping[object, str], owners: Mapping[str, str]) -> dict[str, Any]:
     return {
         "distribution": plugin.distribution,
         "version": plugin.version,
@@ -65,21 +72,26 @@ def _form(plugin: Plugin, first: Mapping[object, str]) -> dict[str, Any]:
             }
             for row in plugin.rows
         ],
-        "functions": list(_functions(plugin)),
+        "functions": list(_given(plugin, "functions", str)),
+        "commands": [
+            {"name": name, "shadowed_by": _other(plugin.distribution, owners.get(name))}
+            for name in _given(plugin, "commands", command_name)
+        ],
     }
 
 
-def _functions(plugin: Plugin) -> Iterator[str]:
+def _given(plugin: Plugin, hook: str, name_of: Callable[[Any], str]) -> Iterator[str]:
+    """Return the names that one plugin gives for a hook."""
     for each in plugin.hooks:
-        if each.hook == "functions" and not each.is_wrapper:
+        if each.hook == hook and not each.is_wrapper:
             try:
-                yield from map(str, each.function())
-            except Exception as error:
-                yield f"(fails: {type(error).__name__}: {first_line(error)})"
+                yield from map(name_of, each.ask() or ())
+            except (HookFailure, LayergraphError) as error:
+                yield f"(fails: {first_line(error)})"
 
 
 def _first(hooks: Iterable[HookImplementation]) -> dict[object, str]:
-    """The distribution whose row is asked first, for each type and each class."""
+    """Return the distribution whose row is asked first, for each type and each class."""
     first: dict[object, str] = {}
     for each in hooks:
         if each.hook == "torch_to_ir" and each.table and each.plugin:
@@ -89,8 +101,17 @@ def _first(hooks: Iterable[HookImplementation]) -> dict[object, str]:
     return first
 
 
-def _other(own: str, *owners: str) -> str | None:
+def _other(own: str, *owners: str | None) -> str | None:
     return next((each for each in owners if each != own), None)
+
+
+def _split(listed: Iterable[Mapping[str, Any]], key: str) -> tuple[list[str], list[str]]:
+    """Return the names that belong to their plugin, and those that another one shadows."""
+    reached, shadowed = [], []
+    for each in listed:
+        owner = each["shadowed_by"]
+        shadowed.append(f"{each[key]} (by {owner})") if owner else reached.append(each[key])
+    return reached, shadowed
 
 
 def _show(form: dict[str, Any]) -> None:
@@ -104,15 +125,15 @@ def _show(form: dict[str, Any]) -> None:
         for each in form["hooks"]
         if not each["rows"]
     )
+    layers, shadowed = _split(form["layers"], "type")
+    commands, shadowed_commands = _split(form["commands"], "name")
     shown = {
-        "layers": [each["type"] for each in form["layers"] if not each["shadowed_by"]],
-        "shadowed": [
-            f"{each['type']} (by {each['shadowed_by']})"
-            for each in form["layers"]
-            if each["shadowed_by"]
-        ],
+        "layers": layers,
+        "shadowed": shadowed,
         "hooks": list(own),
         "functions": form["functions"],
+        "commands": commands,
+        "shadowed commands": shadowed_commands,
     }
     for what, listed in shown.items():
         if listed:

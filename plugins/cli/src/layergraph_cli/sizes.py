@@ -1,4 +1,4 @@
-"""How large the layers of a model are."""
+"""Compute the sizes of the layers of a model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from layergraph.ir import Ir
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Of some tensors, each counted once.
+    """The size of some tensors. Each is counted once.
 
     Attributes:
-        tensors: how many there are.
-        numbers: how many numbers are in them.
-        bytes: how many bytes these take.
-        buffers: how many of the numbers are in buffers, the others are in parameters.
+        tensors: the count of tensors.
+        numbers: the count of numbers in them.
+        bytes: the bytes of these numbers.
+        buffers: the count of numbers in buffers; all others are in parameters.
     """
 
     tensors: int = 0
@@ -44,13 +44,13 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The sizes of a model's layers: of the parameters and buffers that state dicts have.
+    """The sizes of a model's layers. Parameters count, and buffers that state dicts have.
 
     Attributes:
-        own: of what belongs to each implementation itself, by name; empty if they are unknown.
-        source: where they are from: ``file``, ``built`` or ``unknown``.
-        reason: why they are unknown; with sizes from the file, why buffers are.
-        knows_buffers: whether it is known which tensors are buffers.
+        own: the size of each implementation without its children, by name; empty if unknown.
+        source: the source of the sizes: ``file``, ``built`` or ``unknown``.
+        reason: the reason why sizes are unknown, or which tensors are buffers.
+        knows_buffers: it is known which tensors are buffers.
     """
 
     own: Mapping[str, Size]
@@ -60,20 +60,20 @@ class Sizes:
 
     @property
     def total(self) -> Size:
-        """That of the model."""
+        """The size of the model."""
         return sum(self.own.values(), Size())
 
     @property
     def are_known(self) -> bool:
-        """Whether there are any."""
+        """Return whether the sizes are known."""
         return self.source != "unknown"
 
 
 def sizes_of(model: Opened, limits: Limits) -> Sizes:
-    """The sizes of a model's layers.
+    """Return the sizes of a model's layers.
 
-    Building the model, without memory for its tensors, tells which of them are buffers, and their
-    sizes where the file holds no weights. It needs PyTorch and the plugins.
+    The model is built without memory for its tensors. This shows which tensors are buffers, and all
+    sizes if the file has no weights. It needs PyTorch and the plugins.
     """
     try:
         built = _built(model, limits)
@@ -95,7 +95,7 @@ def _stored(model: Opened, buffers: Collection[str]) -> Iterator[tuple[str, Size
 
 
 def _built(model: Opened, limits: Limits) -> dict[str, Size]:
-    """The tensors that state dicts of the model have by name; each is there once.
+    """Return the sizes of the tensors in a state dict of the model, each under one name.
 
     Raises:
         LayergraphError: the model cannot be built.
@@ -116,14 +116,14 @@ def _built(model: Opened, limits: Limits) -> dict[str, Size]:
 
 
 def by_owner(ir: Ir, tensors: Iterable[tuple[str, Size]]) -> dict[str, Size]:
-    """The sizes of tensors by the implementation that they belong to."""
+    """Return the size of each implementation without its children."""
     most_dots = {
         name: max((child.count(".") for child in each.children or ()), default=0)
         for name, each in ir.items()
     }
     own = dict.fromkeys(ir, Size())
     for key, size in tensors:
-        # Keys of weights may be of any length, but paths to layers are not.
+        # A key may have any length; the path to a layer has a limit.
         parts = key.split(".") if len(key) <= _LONGEST else [key]
         name, start = ir.root, 0
         while (step := _step(ir, name, parts, start, most_dots[name])) is not None:
@@ -133,16 +133,16 @@ def by_owner(ir: Ir, tensors: Iterable[tuple[str, Size]]) -> dict[str, Size]:
 
 
 _LONGEST = 2 * MAX_NAME
-# More in one name than anybody writes, and few enough to try all.
+# No real name has as many dots, and it takes little time to try so many.
 _MOST_DOTS = 100
 
 
 def _step(
     ir: Ir, name: str, parts: list[str], start: int, most_dots: int
 ) -> tuple[str, int] | None:
-    """The child on the way to a tensor, and where the rest of the way begins; None at its end."""
+    """Return the next child on the path to a tensor, and the index after it; None at the end."""
     children = ir[name].children or {}
-    # The last part is the tensor. The longest name first: it may begin as another's does.
+    # The last part is the tensor. Longer names come first: one name may start with another.
     for end in range(min(start + min(most_dots, _MOST_DOTS) + 1, len(parts) - 1), start, -1):
         target = children.get(".".join(parts[start:end]))
         if target is not None:

@@ -1,7 +1,7 @@
-"""What reaches the terminal: never a control character of somebody's file.
+"""Print to the terminal, and let no control character of a file through.
 
-Nothing is cut off or wrapped. Colours are for terminals alone, and rich asks whether they are
-wanted: ``NO_COLOR`` and its like are its affair.
+Lines are neither cut off nor wrapped. Only terminals get colours; rich reads ``NO_COLOR`` and its
+like.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.text import Text
 
 
 def plain(text: str) -> str:
-    """A text whose characters all print as one; others, line breaks too, are escaped."""
+    """Escape the characters of a text that do not print, line breaks too."""
     if text.isprintable():
         return text
     return "".join(
@@ -25,11 +25,11 @@ def plain(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text of one line that prints as it is."""
+    """Put a text on one line, and escape what does not print."""
     return plain(" ".join(text.split()))
 
 
-# Remedies in messages are written for callers in Python; these are their names on the command line.
+# Remedies in messages name arguments of Python functions; these are the options instead of them.
 _IN_PYTHON = {
     "capture it with example inputs: to_ir(model, args)": "name a function that gives inputs by "
     "--inputs package.module:function",
@@ -40,14 +40,14 @@ _IN_PYTHON = {
 
 
 def in_options(message: str) -> str:
-    """A message with the options of this command for the arguments of layergraph's functions."""
+    """Name options of the command in a message, instead of arguments of Python functions."""
     for said, option in _IN_PYTHON.items():
         message = message.replace(said, option)
     return message
 
 
 def counted(count: int, what: str) -> str:
-    """How many there are of something."""
+    """Return a count with its noun: ``2 layers``."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
@@ -65,12 +65,12 @@ def line(*parts: str | tuple[str, str]) -> None:
 
 
 def as_json(form: Any) -> None:
-    """Print what a script asked for: one JSON text, and nothing else."""
+    """Print one JSON text, for scripts."""
     sys.stdout.write(json.dumps(form, indent=1, allow_nan=False) + "\n")
 
 
 def warn(message: Warning | str) -> None:
-    """Show a warning as this command shows all that goes wrong."""
+    """Print a warning in one line on standard error."""
     sys.stderr.write(f"layergraph: warning: {one_line(in_options(str(message)))}\n")
 
 

@@ -8,8 +8,6 @@ import pty
 import signal
 import subprocess
 import sys
-import textwrap
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -17,30 +15,12 @@ from torch import nn
 
 import layergraph as lg
 from core.tests import test_files_damaged as damaged
-from layergraph.cli.app import run
-from layergraph.cli.sizes import Size, by_owner
 from layergraph.ir import Implementation, Ir
+from layergraph_cli.app import run
+from layergraph_cli.sizes import Size, by_owner
+from plugins.cli.tests.harness import COMMAND, Done, install, spawn
 
 model, parts, document = damaged.model, damaged.parts, damaged.document
-COMMAND = [sys.executable, "-c", "from layergraph.cli import main; main()"]
-
-
-@dataclass
-class Done:
-    code: int
-    out: str
-    err: str
-
-    def refused(self, *said, code=2):
-        """Whether it ended with one line on standard error, and nothing else."""
-        assert self.code == code, self
-        assert self.out == ""
-        assert self.err.startswith("layergraph: ")
-        assert self.err.endswith("\n")
-        assert self.err.count("\n") == 1
-        assert "Traceback" not in self.err
-        for each in said:
-            assert each in self.err
 
 
 @pytest.fixture
@@ -55,13 +35,6 @@ def cli(tmp_path, monkeypatch, capsys):
         return Done(code, said.out, said.err)
 
     return call
-
-
-def spawn(*arguments, **options):
-    """The command in a process of its own."""
-    command = [*COMMAND, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
-    return Done(done.returncode, done.stdout, done.stderr)
 
 
 class Net(nn.Module):
@@ -194,7 +167,7 @@ def test_millions_of_paths_are_no_millions_of_lines(cli, tmp_path):
 
 def test_structures_are_shown_without_torch(net, tmp_path):
     code = (
-        "import sys; from layergraph.cli.app import run; "
+        "import sys; from layergraph_cli.app import run; "
         "codes = [run(each) for each in (['--help'], ['show', 'net.safetensors', '--graph'], "
         "['show', 'net.json', '--graph'], ['diff', 'net.json', 'net.safetensors'])]; "
         "print(codes, 'torch' in sys.modules)"
@@ -264,6 +237,21 @@ def test_damaged_files_are_told_in_one_line(cli, tmp_path, parts, document):
             else:
                 done.refused(str(path))
     assert count > 70
+
+
+def test_check_refuses_an_integer_that_is_too_long_to_print(cli, tmp_path):
+    nodes = [
+        {"name": "x", "type": "input", "implementation": "x"},
+        {"name": "y", "type": "function", "implementation": "torch.add"},
+        {"name": "output", "type": "output", "implementation": "output", "args": [{"ref": "x"}]},
+    ]
+    nodes[1]["args"] = [{"ref": "x"}, {"int": hex(2**30_000)}]
+    root = {"name": "root", "type": "module", "children": [], "nodes": nodes}
+    form = {"format": "layergraph", "version": 1, "root": "root", "implementations": [root]}
+    (tmp_path / "m.json").write_text(json.dumps(form))
+    done = cli("check", "m.json")
+    assert (done.code, done.err) == (1, "")
+    assert "more digits" in done.out
 
 
 def test_check_tells_all_broken_rules_and_others_the_first(cli, tmp_path, parts, document):
@@ -582,17 +570,8 @@ def test_explain_says_who_answers(cli):
     assert cli("explain", "linear", "--disable", "layergraph-linear").code == 1
 
 
-def _installed(folder, name, code, entry_point="x"):
-    module = name.replace("-", "_")
-    (folder / f"{module}.py").write_text(textwrap.dedent(code))
-    info = folder / f"{module}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[layergraph]\n{entry_point} = {module}\n")
-
-
 def test_plugins_says_what_is_shadowed_broken_and_disabled(tmp_path):
-    _installed(
+    install(
         tmp_path,
         "acme",
         """
@@ -616,8 +595,8 @@ def test_plugins_says_what_is_shadowed_broken_and_disabled(tmp_path):
             return ["acme.double"]
         """,
     )
-    _installed(tmp_path, "broken", "raise RuntimeError('a\\x1b[31m fault')")
-    _installed(tmp_path, "off", "x = 1")
+    install(tmp_path, "broken", "raise RuntimeError('a\\x1b[31m fault')")
+    install(tmp_path, "off", "x = 1")
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "LAYERGRAPH_DISABLE": "off"}
     done = spawn("plugins", "--json", env=environment, cwd=tmp_path)
     assert (done.code, done.err) == (1, "")
@@ -634,6 +613,7 @@ def test_plugins_says_what_is_shadowed_broken_and_disabled(tmp_path):
             {"type": "acme_elu", "class": f"{nn.ELU.__module__}:ELU", "shadowed_by": None},
         ],
         "functions": ["acme.double"],
+        "commands": [],
     }
     hooks = [(each["hook"], each["level"], each["wrapper"]) for each in acme["hooks"]]
     assert ("torch_to_ir", "third party", True) in hooks
@@ -664,7 +644,7 @@ def test_plugins_says_what_is_shadowed_broken_and_disabled(tmp_path):
 
 
 def test_broken_plugins_are_warned_of_in_one_line(tmp_path, net):
-    _installed(tmp_path, "broken", "1 / 0")
+    install(tmp_path, "broken", "1 / 0")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = spawn("check", "net.json", env=environment, cwd=tmp_path)
     assert (done.code, done.out) == (0, "OK: net.json: 5 layers, no weights\n")
@@ -814,13 +794,3 @@ def test_ctrl_c_ends_it(tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert (out, err, process.returncode) == ("", "layergraph: interrupted\n", 130)
-
-
-def test_what_has_to_be_installed_is_said(tmp_path):
-    for missing in ("typer", "rich"):
-        code = f"import sys; sys.modules[{missing!r}] = None; import layergraph.cli as c; c.main()"
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=False
-        )
-        message = f"layergraph: the command needs {missing}: pip install 'layergraph-core[cli]'\n"
-        assert (done.returncode, done.stdout, done.stderr) == (2, "", message)

@@ -1,4 +1,4 @@
-"""What ``package.module:name`` names."""
+"""Import the object of ``package.module:name``, and call it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from layergraph.errors import LayergraphError, first_line, near
 
 
 class NamedError(LayergraphError):
-    """What a command was told to use cannot be had."""
+    """An argument of a command names something that cannot be used."""
 
 
 def named(text: str) -> Any:
-    """The object that a text names. Its module is imported, from the current folder too.
+    """Return the object that a text names. Its module may be in the current folder.
 
     Raises:
-        NamedError: there is none.
+        NamedError: the text names no object, or its module cannot be imported.
     """
     home, _, way = text.partition(":")
     if not all(part.isidentifier() for part in (*home.split("."), *way.split("."))):
@@ -46,7 +46,12 @@ def named(text: str) -> Any:
 
 
 def called(text: str, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-    """What a function gives that was named.
+    """Call a function, and return its result.
+
+    Args:
+        text: the name of the function, for messages.
+        function: the function.
+        arguments: its arguments by name.
 
     Raises:
         NamedError: it cannot be called, or it fails.
@@ -61,7 +66,7 @@ def called(text: str, function: Callable[..., Any], arguments: dict[str, Any]) -
 
 def _failure(what: str, error: BaseException) -> NamedError:
     frames = traceback.extract_tb(error.__traceback__)
-    # The first is here: alone, it says that the function did not even begin.
+    # The first frame is ours. If it is the only one, the function did not start.
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else ""
     said = f": {first_line(error)}" if str(error) else ""
     return NamedError(f"{what}: {type(error).__name__}{said}{place}; mend it")

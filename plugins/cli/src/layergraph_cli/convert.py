@@ -1,4 +1,4 @@
-"""``layergraph convert``: a model that Python makes, into a file."""
+"""``layergraph convert``: write the model of a Python function to a file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from layergraph.cli.named import NamedError, called, named
-from layergraph.cli.output import counted, line
 from layergraph.errors import CaptureError
+from layergraph_cli.named import NamedError, called, named
+from layergraph_cli.output import counted, line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,35 +29,36 @@ _TORCH_FILES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pth", ".safetensors"
 
 def convert(
     source: Annotated[
-        str, typer.Argument(help="package.module:function, which gives the model when called.")
+        str, typer.Argument(help="package.module:function, which returns the model.")
     ],
     out: Annotated[Path, typer.Argument(help="A .safetensors file, or .json for no weights.")],
     arg: Annotated[
         list[str] | None,
-        typer.Option(help="An argument of the function, name=value, the value in JSON; again."),
+        typer.Option(help="An argument of the function, name=value in JSON; repeatable."),
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(help="A state dict, .safetensors or of torch.save, for the model's own."),
+        typer.Option(help="A state dict to use, .safetensors or of torch.save."),
     ] = None,
     inputs: Annotated[
         str | None,
-        typer.Option(help="package.module:function, which gives inputs to run the model with."),
+        typer.Option(help="package.module:function, which returns inputs for the model."),
     ] = None,
     values: Annotated[
-        Values, typer.Option(help="What to do where the model decides by numbers in tensors.")
+        Values,
+        typer.Option(help="If the model branches on tensor values: refuse or assume them."),
     ] = Values.refuse,
 ) -> None:
-    """Convert a model that a Python function makes.
+    """Convert the model that a Python function returns.
 
-    The model runs once on the inputs. Without --inputs, plugins are asked for some; if none knows
-    any, the model is traced. The current folder is looked in for modules.
+    The model runs once on the inputs. Without --inputs, layergraph asks the plugins for some; if no
+    plugin knows any, it traces the model. Modules are also imported from the current folder.
     """
     _check_usage(source, out, weights)
     arguments = dict(map(_argument, arg or []))
-    # Imported before the current folder can hide anything.
+    # This import comes first: later, a module of the current folder may hide another one.
     import layergraph as lg
-    from layergraph.cli.weights import read_weights
+    from layergraph_cli.weights import read_weights
 
     model = _model(source, arguments)
     if weights is None:
@@ -110,7 +111,7 @@ def _model(source: str, arguments: dict[str, Any]) -> nn.Module:
 def _inputs(
     source: str | None, model: nn.Module
 ) -> tuple[tuple[Any, ...] | None, dict[str, Any] | None]:
-    """The arguments to run the model with; None if it is to be traced."""
+    """Return the arguments to run the model with; None to trace it."""
     import layergraph as lg
 
     if source is None:

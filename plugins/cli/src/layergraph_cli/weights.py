@@ -1,4 +1,4 @@
-"""The weights of a model, out of a file that any program may have written."""
+"""Read weights from a file of any program."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _TENSORS = (torch.Tensor, nn.Parameter)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a file of safetensors or of ``torch.save``. No code of it is run.
+    """Read the state dict in a file of safetensors or of ``torch.save``. No code in it runs.
 
     Raises:
         FileError: the file cannot be read, or holds something else.
     """
     if path.suffix in (".safetensors", ".json") or path.is_dir():
         with opened_weights(path, DEFAULT_LIMITS) as stored:
-            # They are written to a file again, and no kernel sees them.
+            # They need no alignment: no kernel sees them before they are written again.
             return mapped(stored, alignment=1)
     try:
-        # Without the classes of layers: a file that may make layers may also change their classes.
+        # No classes of layers are allowed: a file that makes layers can change their classes, too.
         found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         remedy = "check the path and the rights"

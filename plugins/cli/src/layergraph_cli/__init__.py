@@ -1,0 +1,38 @@
+"""The command ``layergraph``: one file for each of its subcommands.
+
+This is the plugin: layergraph finds in it the hook ``commands``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from layergraph import hookimpl
+
+layergraph_hooks = 1
+
+
+@hookimpl
+def commands() -> list[Callable[..., Any]]:
+    """Give the subcommands that every installation has."""
+    # Only here: a conversion asks this plugin too, and needs no command line.
+    from layergraph_cli.check import check
+    from layergraph_cli.convert import convert
+    from layergraph_cli.diff import diff
+    from layergraph_cli.explain import explain
+    from layergraph_cli.new import new_plugin
+    from layergraph_cli.plugins import plugins
+    from layergraph_cli.show import show
+
+    return [show, check, diff, convert, explain, plugins, new_plugin]
+
+
+def main() -> None:
+    """Run the command line, and end the process with its exit code."""
+    try:
+        from layergraph_cli.app import run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(run())

@@ -1,0 +1,36 @@
+"""The command line reaches the core through public modules alone, and its README lists them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import layergraph_cli
+
+FOLDER = Path(layergraph_cli.__file__).parent
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def imported() -> Iterator[tuple[str, str]]:
+    """Each module of the core that is imported, with each name that is taken from it."""
+    for file in FOLDER.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                yield from ((each.name, "") for each in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield from ((node.module or "", each.name) for each in node.names)
+
+
+OF_THE_CORE = {pair for pair in imported() if pair[0].split(".")[0] == "layergraph"}
+
+
+def test_the_readme_lists_the_modules_of_the_core():
+    listed = re.findall(r"^- `(layergraph[\w.]*)`$", README, re.MULTILINE)
+    assert listed == sorted({module for module, _ in OF_THE_CORE})
+
+
+def test_no_private_name_is_used():
+    parts = {part for module, name in OF_THE_CORE for part in (*module.split("."), name)}
+    assert [each for each in parts if each.startswith("_")] == []
