@@ -56,9 +56,10 @@ $(OLDEST)/.ready: requirements-dev.txt $(PACKAGES:%=%/pyproject.toml)
 test-oldest: $(VENV)/.ready $(OLDEST)/.ready ## load files of the newest torch with the oldest, and the other way round
 	$(BIN)/python -m tests.across $(BIN)/python $(OLDEST)/bin/python
 
-check: $(VENV)/.ready ## check format, lint and types
+check: $(VENV)/.ready ## check format, lint, imports and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy core/src $(wildcard plugins/*/src)
 
 format: $(VENV)/.ready ## mend format and lint where that can be done by itself
