@@ -198,6 +198,17 @@ def extent(tensor: torch.Tensor) -> tuple[int, int, int] | None:
     return tensor.untyped_storage().data_ptr(), start, start + size
 
 
+def places_of(tensors: list[torch.Tensor]) -> list[object]:
+    """Where the numbers of tensors lie, and how; an odd tensor is never where it was."""
+    with torch._C.DisableTorchFunction():
+        return [_place(each) if is_plain(each) else object() for each in tensors]
+
+
+def _place(tensor: torch.Tensor) -> tuple[object, ...]:
+    storage = tensor.untyped_storage()._cdata
+    return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
+
+
 @_directly
 def lie_alike(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Return whether two tensors are the same numbers at the same place."""

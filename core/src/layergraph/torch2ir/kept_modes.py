@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layergraph.errors import CaptureError
-from layergraph.tensors import is_plain
+from layergraph.tensors import places_of
 from layergraph.torch2ir.changes import are_one, are_the_same, fill
 
 Modes = dict[str, bool | None]
@@ -67,7 +67,7 @@ def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.M
     parameters = [each for own in modules for each in own._parameters.values() if each is not None]
     wants = [each.requires_grad for each in parameters]
     data = [each.detach() for each in parameters]
-    places = _places(parameters)
+    places = places_of(parameters)
     members = [vars(each) for each in modules]
     before = [each.copy() for each in members]
     keys = list(chain.from_iterable(before))
@@ -83,7 +83,7 @@ def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.M
             list(chain.from_iterable(members)) == keys
             and all(map(operator.is_, chain.from_iterable(map(dict.values, members)), values))
             and [each.requires_grad for each in parameters] == wants
-            and _places(parameters) == places
+            and places_of(parameters) == places
         )
 
     try:
@@ -100,17 +100,6 @@ def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.M
                 fill(holder, was)
             for parameter, wanted, its in zip(parameters, wants, data, strict=True):
                 parameter.requires_grad_(wanted).data = its
-
-
-def _places(tensors: list[Any]) -> list[object]:
-    """Where the numbers of tensors lie, and how; an odd tensor is never where it was."""
-    with torch._C.DisableTorchFunction():
-        return [_place(each) if is_plain(each) else object() for each in tensors]
-
-
-def _place(tensor: torch.Tensor) -> tuple[object, ...]:
-    storage = tensor.untyped_storage()._cdata
-    return storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype
 
 
 def _switches(
