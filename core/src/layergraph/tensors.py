@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -198,7 +198,7 @@ def extent(tensor: torch.Tensor) -> tuple[int, int, int] | None:
     return tensor.untyped_storage().data_ptr(), start, start + size
 
 
-def places_of(tensors: list[torch.Tensor]) -> list[object]:
+def places_of(tensors: Sequence[torch.Tensor]) -> list[object]:
     """Where the numbers of tensors lie, and how; an odd tensor is never where it was."""
     with torch._C.DisableTorchFunction():
         return [_place(each) if is_plain(each) else object() for each in tensors]
