@@ -22,6 +22,7 @@ from layergraph.errors import ArgumentError, AssumptionError, LayergraphError, f
 from layergraph.ir import Ir
 from layergraph.tensors import extent, is_plain, unsuitable
 from layergraph.torch2ir.running.questions import Values
+from layergraph.torch2ir.undo import undoes
 from layergraph.verifying.comparison import DifferenceError, compare, some
 from layergraph.verifying.inputs import Inputs, changed, copied, drawn, tensors_of
 from layergraph.verifying.subject import Subject
@@ -87,6 +88,7 @@ class Report:
         return "\n".join(line.rstrip() for line in lines)
 
 
+@undoes
 def verify(
     model: nn.Module,
     args: tuple[Any, ...] | None = None,
@@ -125,7 +127,7 @@ def verify(
     is_module = isinstance(model, nn.Module)
     state = [*model.parameters(), *model.buffers()] if is_module else []
     devices = {each.device.index for each in tensors_of([inputs, state]) if each.is_cuda}
-    with torch.random.fork_rng(sorted(devices)), restored():
+    with restored(devices):
         return _Verification(model, inputs, values, devices).run()
 
 

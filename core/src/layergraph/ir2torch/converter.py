@@ -14,6 +14,7 @@ from layergraph.ir import Implementation, Ir, check
 from layergraph.ir2torch.own import Own
 from layergraph.plugins import Hooks, Plugin, chosen_plugins
 from layergraph.registration import Registry
+from layergraph.torch2ir.undo import undoes
 
 if TYPE_CHECKING:  # What builds is imported when it is first needed.
     from layergraph.ir2torch.build import Builder
@@ -48,6 +49,7 @@ class Ir2Torch(Registry):
         self._own = Own(self)
         self.hooks = Hooks(chosen_plugins(plugins, disable), self._own)
 
+    @undoes
     def convert(
         self,
         ir: Ir | Mapping[str, Mapping[str, Any]],
@@ -137,6 +139,7 @@ class Ir2Torch(Registry):
         meta = torch.device("meta")
         return self._built(ir, meta, weights_follow=True, graphs=False)[2]
 
+    @undoes
     @without_collection()
     def _built(
         self,
