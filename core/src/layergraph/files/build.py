@@ -44,6 +44,7 @@ def build(
         return skeleton.fill(_weights(model, skeleton.listed), target, dtype)
 
 
+@undoes
 def build_skeleton(model: Opened, limits: Limits) -> Skeleton:
     """Build the structure that open files hold, whether or not they hold weights.
 

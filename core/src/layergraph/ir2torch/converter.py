@@ -125,6 +125,7 @@ class Ir2Torch(Registry):
         builder, model, listed = self._built(ir, meta, weights_follow=True, around=around)
         return Skeleton(ir, model, builder.modules, listed, builder.values)
 
+    @undoes
     def tensors(self, ir: Ir) -> list[Key]:
         """The tensors of the model that an IR describes, on the meta device; nothing runs it.
 
@@ -139,7 +140,6 @@ class Ir2Torch(Registry):
         meta = torch.device("meta")
         return self._built(ir, meta, weights_follow=True, graphs=False)[2]
 
-    @undoes
     @without_collection()
     def _built(
         self,
