@@ -198,7 +198,7 @@ def test_a_killed_save_leaves_the_old_model_or_the_new_one(tmp_path, monkeypatch
     assert set(found) == {1.0, 2.0}
 
 
-def _no_room(descriptor):
+def _no_room(*_arguments):
     raise OSError(28, "No space left on device")
 
 
@@ -377,3 +377,52 @@ def test_a_link_is_replaced_and_its_file_stays(tmp_path):
     assert not (tmp_path / "model.safetensors").is_symlink()
     assert (tmp_path / "kept").read_text() == "kept"
     assert torch.equal(lg.load_model(tmp_path)[0].bias, torch.ones(10))
+
+
+@pytest.mark.parametrize(
+    "names", [["model.safetensors"], ["model.safetensors.index.json", "model.safetensors"]]
+)
+@pytest.mark.parametrize("way", ["nowhere", "{name}"])
+def test_links_that_lead_nowhere_are_replaced(tmp_path, names, way):
+    for name in names:
+        (tmp_path / name).symlink_to(way.format(name=name))
+    _save(tmp_path, 1.0, FEW if len(names) > 1 else ONE)
+    assert not (tmp_path / names[0]).is_symlink()
+    assert _number(tmp_path) == 1.0
+
+
+@pytest.mark.parametrize("size", [ONE, FEW])
+def test_a_save_that_fails_removes_no_link(tmp_path, monkeypatch, size):
+    for name in ("model.safetensors", "model.safetensors.index.json"):
+        (tmp_path / name).symlink_to("nowhere")
+    monkeypatch.setattr(os, "replace", _no_room)
+    with pytest.raises(FileError, match="No space left"):
+        _save(tmp_path, 1.0, size)
+    assert _names(tmp_path) == ["model.safetensors", "model.safetensors.index.json"]
+
+
+IN_PLACE_OF_A_LOCK = {
+    "a pipe": os.mkfifo,
+    "a folder": os.mkdir,
+    "a link": lambda path: path.symlink_to("elsewhere"),
+    "a link in a circle": lambda path: path.symlink_to(path.name),
+    "a link to a device": lambda path: path.symlink_to("/dev/null"),
+}
+
+
+@pytest.mark.parametrize("kind", IN_PLACE_OF_A_LOCK)
+def test_only_a_file_is_taken_for_a_lock(tmp_path, kind):
+    target = tmp_path / "model.safetensors"
+    with staging.staging(target) as stage:
+        abandoned = tmp_path / stage.lock
+    with staging.exclusive(target):
+        (moving,) = tmp_path.glob(".moving-*")
+    IN_PLACE_OF_A_LOCK[kind](abandoned)
+    for size in (ONE, FEW, ONE):
+        _save(tmp_path, 1.0, size)
+    assert _names(tmp_path) == [abandoned.name, "model.safetensors"]
+    IN_PLACE_OF_A_LOCK[kind](moving)
+    with pytest.raises(FileError, match=rf"no lock can be had at .*{moving.name}: .*; remove what"):
+        _save(tmp_path, 2.0, ONE)
+    assert _number(target) == 1.0
+    assert _names(tmp_path) == [moving.name, abandoned.name, "model.safetensors"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import gc
+import os
 import random
 import sys
 import threading
@@ -79,6 +80,7 @@ def _process():
         "dtype": torch.get_default_dtype(),
         "device": torch.get_default_device(),
         "numbers": (torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1][0]),
+        "environment": (type(os.environ._data), dict(os.environ)),
         "collects": gc.isenabled(),
         "recursion": sys.getrecursionlimit(),
         "threads": threading.active_count(),
@@ -95,14 +97,15 @@ def _of(model):
 
 
 class Interrupt:
-    """Raises at the n-th line that runs."""
+    """Raises at the n-th line that runs, of some files."""
 
-    def __init__(self, line):
+    def __init__(self, line, files):
         self.left = line
+        self.files = files
         self.done = 0
 
     def __call__(self, frame, event, _arg):
-        if event == "line":
+        if event == "line" and frame.f_code.co_filename.endswith(self.files):
             self.done += 1
             self.left -= 1
             if not self.left:
@@ -111,9 +114,9 @@ class Interrupt:
         return self
 
 
-def _interrupted(convert, line):
+def _interrupted(convert, line, files=""):
     """Convert, and be interrupted at a line; whether that was so, and how many lines have run."""
-    interrupt, before = Interrupt(line), sys.gettrace()
+    interrupt, before = Interrupt(line, files), sys.gettrace()
     sys.settrace(interrupt)
     try:
         convert()
@@ -143,6 +146,53 @@ def test_an_interrupt_at_any_line(args):
         assert _process() == process, f"after an interrupt at line {line}"
         assert _of(model) == members, f"after an interrupt at line {line}"
     assert convert() == expected
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    model = Inner()
+    path = tmp_path_factory.mktemp("saved") / "m.safetensors"
+    lg.save(lg.to_ir(model, (X,)), path, model.state_dict())
+    return path
+
+
+# Files of torch and of Python with the lines around its modes.
+OF_MODES = ("torch/overrides.py", "torch/utils/_device.py", "/contextlib.py", "grad_mode.py")
+
+BUILDS = {
+    "without weights": lambda path: lg.to_torch(lg.load(path)),
+    "without memory": lambda path: lg.to_torch(lg.load(path), device="meta"),
+    "from a file": lg.load_model,
+    "in a verification": lambda path: lg.verify(nn.Sequential(nn.Linear(3, 3)), (X,)),
+}
+
+
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+def test_an_interrupt_while_a_model_is_built(saved, build):
+    def process_now():
+        return {**_process(), "numbers": None}  # a constructor may have drawn some
+
+    build(saved)
+    _, lines = _interrupted(lambda: build(saved), -1, OF_MODES)
+    process = process_now()
+    for line in range(1, lines, max(1, lines // 150)):
+        was_interrupted, done = _interrupted(lambda: build(saved), line, OF_MODES)
+        assert was_interrupted or done < line, f"the interrupt at line {line} is lost"
+        assert process_now() == process, f"after an interrupt at line {line}"
+
+
+def test_an_error_after_an_interrupt_that_is_handled_is_told():
+    for convert in (lambda: lg.to_ir(nn.Sequential(Fails()), (X,)), lambda: lg.to_torch({})):
+        try:
+            raise KeyboardInterrupt  # noqa: TRY301
+        except KeyboardInterrupt:
+            with pytest.raises(lg.errors.LayergraphError):
+                convert()
+
+
+class Fails(nn.Module):
+    def forward(self, x):
+        raise ValueError
 
 
 class Stops(nn.Module):

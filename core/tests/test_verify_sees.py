@@ -410,3 +410,42 @@ def test_a_tensor_in_the_place_of_arguments(name):
 def test_a_compiled_model_is_verified_as_it_was_written():
     report = lg.verify(torch.compile(Net(), backend="eager"), (X,))
     assert report.ok, report
+
+
+@pytest.mark.parametrize("home", [verification, files_load], ids=["built", "loaded"])
+def test_another_order_in_memory(home, monkeypatch):
+    name = "to_torch" if home is verification else "load_model"
+    build = getattr(home, name)
+
+    def contiguous(*args, **kwargs):
+        return build(*args, **kwargs).to(memory_format=torch.contiguous_format)
+
+    model = nn.Sequential(nn.Conv2d(3, 3, 3)).to(memory_format=torch.channels_last)
+    assert lg.verify(model, (torch.randn(2, 3, 8, 8),)).ok
+    monkeypatch.setattr(home, name, contiguous)
+    assert _failed(lg.verify(model, (torch.randn(2, 3, 8, 8),)))
+
+
+def test_a_lost_gradient_of_an_input(monkeypatch):
+    def detached(*args, build=verification.to_torch, **kwargs):
+        model = build(*args, **kwargs)
+        model.register_forward_pre_hook(lambda _, given: (given[0].detach(),))
+        return model
+
+    x = torch.randn(2, 4, requires_grad=True)
+    assert lg.verify(nn.Linear(4, 4), (x,)).ok
+    monkeypatch.setattr(verification, "to_torch", detached)
+    assert _failed(lg.verify(nn.Linear(4, 4), (x,))) == ["training"]
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [nn.Conv2d(3, 4, 1), nn.Conv2d(3, 3, 3, groups=3), nn.Conv2d(1, 4, 3), nn.Conv2d(4, 1, 1)],
+    ids=str,
+)
+@pytest.mark.parametrize("format_", [torch.channels_last, torch.contiguous_format], ids=str)
+def test_the_strides_of_kernels_of_one_channel_or_pixel_stay(conv, format_):
+    model = nn.Sequential(conv).to(memory_format=format_)
+    report = lg.verify(model, (torch.randn(2, conv.in_channels, 8, 8),))
+    assert report.ok, report
+    assert report.rebuilt[0].weight.stride() == model[0].weight.stride()

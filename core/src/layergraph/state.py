@@ -172,9 +172,19 @@ def _unusual(dtype: torch.dtype, usual: torch.dtype) -> str | None:
 
 
 def _unusual_stride(tensor: torch.Tensor) -> tuple[int, ...] | None:
-    if tensor.is_contiguous() or not _is_dense(tuple(tensor.shape), tensor.stride()):
+    is_usual = tensor.is_contiguous() and not is_channels_last(tensor)
+    if is_usual or not _is_dense(tuple(tensor.shape), tensor.stride()):
         return None
     return tensor.stride()
+
+
+def is_channels_last(tensor: torch.Tensor) -> bool:
+    """Whether its strides say so, by which kernels are chosen, even where its numbers do not."""
+    format_ = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.ndim)
+    if format_ is None or 1 not in tensor.shape or not tensor.is_contiguous(memory_format=format_):
+        return False
+    flat = torch.empty(tensor.shape, device="meta")
+    return tensor.stride() == flat.to(memory_format=format_).stride() != flat.stride()
 
 
 def _is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:

@@ -20,8 +20,10 @@ from torch import nn
 from layergraph.convert import to_ir, to_torch
 from layergraph.errors import ArgumentError, AssumptionError, LayergraphError, first_line
 from layergraph.ir import Ir
+from layergraph.state import is_channels_last
 from layergraph.tensors import extent, is_plain, unsuitable
 from layergraph.torch2ir.running.questions import Values
+from layergraph.torch2ir.undo import undoes
 from layergraph.verifying.comparison import DifferenceError, compare, some
 from layergraph.verifying.inputs import Inputs, changed, copied, drawn, tensors_of
 from layergraph.verifying.subject import Subject
@@ -87,6 +89,7 @@ class Report:
         return "\n".join(line.rstrip() for line in lines)
 
 
+@undoes
 def verify(
     model: nn.Module,
     args: tuple[Any, ...] | None = None,
@@ -125,7 +128,7 @@ def verify(
     is_module = isinstance(model, nn.Module)
     state = [*model.parameters(), *model.buffers()] if is_module else []
     devices = {each.device.index for each in tensors_of([inputs, state]) if each.is_cuda}
-    with torch.random.fork_rng(sorted(devices)), restored():
+    with restored(devices):
         return _Verification(model, inputs, values, devices).run()
 
 
@@ -289,11 +292,7 @@ class _Verification:
     def _tensors(self) -> str:
         was, now = (each.state() for each in self._both())
         shared = [key for key in was if key in now]
-        for key in shared:
-            for what, tell in _OF_TENSORS.items():
-                one, other = tell(was[key]), tell(now[key])
-                if one != other:
-                    raise DifferenceError(f"{key}: {what} was {one}, and is {other}")
+        _compare_tensors({key: was[key] for key in shared}, now)
         return compare(
             {key: was[key] for key in shared}, {key: now[key] for key in shared}, exact=True
         )
@@ -346,6 +345,7 @@ class _Verification:
             save(self._ir(), path, self._model.state_dict())
             loaded = Subject(load_model(path, device=self._device), self._model, self._devices)
             compared = compare(_state(self._model), dict(loaded.state()), exact=True)
+            _compare_tensors(self._original.state(), loaded.state())
             # The addresses of weights decide how the kernels for one row round.
             _compare_places(self._original.state(), loaded.state())
             call = self._last
@@ -512,10 +512,19 @@ class _Verification:
         return self._inputs
 
 
+def _strides(tensor: torch.Tensor) -> object:
+    """How its numbers follow one another in memory, but for gaps between them."""
+    if tensor.layout is not torch.strided or not tensor.numel():
+        return None
+    dense = zip(tensor.shape, torch.empty_like(tensor, device="meta").stride(), strict=True)
+    return [stride for size, stride in dense if size > 1], is_channels_last(tensor)
+
+
 _OF_TENSORS: dict[str, Callable[[torch.Tensor], object]] = {
     "dtype": lambda tensor: tensor.dtype,
     "shape": lambda tensor: tuple(tensor.shape),
     "requires_grad": lambda tensor: tensor.requires_grad,
+    "strides": _strides,
     "class": lambda tensor: type(tensor).__name__,
 }
 
@@ -523,6 +532,15 @@ _OF_TENSORS: dict[str, Callable[[torch.Tensor], object]] = {
 def _state(module: nn.Module) -> dict[str, object]:
     found = module.state_dict(keep_vars=True)
     return {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
+
+
+def _compare_tensors(was: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> None:
+    """Raise if tensors differ in anything but their numbers."""
+    for key, tensor in was.items():
+        for what, tell in _OF_TENSORS.items():
+            one, other = tell(tensor), tell(now[key])
+            if one != other:
+                raise DifferenceError(f"{key}: {what} was {one}, and is {other}")
 
 
 def _compare_places(was: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> None:

@@ -25,8 +25,10 @@ from layergraph.ir2torch.converter import device_of
 from layergraph.ir2torch.load import Key
 from layergraph.ir2torch.skeleton import Skeleton
 from layergraph.tensors import numbers_of
+from layergraph.torch2ir.undo import undoes
 
 
+@undoes
 def build(
     model: Opened,
     device: torch.device | str | int | None,
@@ -42,6 +44,7 @@ def build(
         return skeleton.fill(_weights(model, skeleton.listed), target, dtype)
 
 
+@undoes
 def build_skeleton(model: Opened, limits: Limits) -> Skeleton:
     """Build the structure that open files hold, whether or not they hold weights.
 

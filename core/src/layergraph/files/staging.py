@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from layergraph.files.faults import FaultError
+from layergraph.files.faults import FaultError, shown
 
 try:
     import fcntl
@@ -21,6 +21,11 @@ except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
 _PATIENCE = 60.0
+
+# What has the name of a lock may be a link that leads elsewhere, or a pipe, which waits.
+_FLAGS = 0
+for _name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY"):
+    _FLAGS |= getattr(os, _name, 0)
 
 
 @dataclass
@@ -87,12 +92,19 @@ def exclusive(target: Path) -> Iterator[bool]:
     """Keep other saves of a name from moving its files; gives False where there are no locks.
 
     Raises:
-        FaultError: another one does so all the time.
+        FaultError: another one does so all the time, or something else has the lock's name.
     """
     path = _beside(target, "moving")
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
-        with open(path, "ab") as file:
+        try:
+            file = open(path, "ab", opener=_without_harm)  # noqa: SIM115  it is closed below
+        except OSError as error:
+            if not os.path.lexists(path):
+                raise
+            message = f"no lock can be had at {shown(path)}: {error.strerror or error}"
+            raise FaultError(None, message, "remove what is there") from error
+        with file:
             # Another save may have removed it before it was locked here.
             if (locked := _lock(file)) is not False and _is_at(file, path):
                 try:
@@ -110,6 +122,10 @@ def _is_at(file: BinaryIO, path: str) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     return False
+
+
+def _without_harm(path: str, flags: int) -> int:
+    return os.open(path, flags | _FLAGS, 0o666)
 
 
 def _lock(file: BinaryIO) -> bool | None:
@@ -169,7 +185,7 @@ def _abandoned(target: Path) -> Iterator[str]:
     for path in _locks(target):
         # It may have gone just now, or belong to another user. Network file systems lock only what
         # is opened to be written.
-        with suppress(OSError), open(path, "r+b") as file:
+        with suppress(OSError), open(path, "r+b", opener=_without_harm) as file:
             if _lock(file) and _is_at(file, path):
                 yield path
 

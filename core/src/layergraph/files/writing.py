@@ -54,7 +54,8 @@ class Written:
         names = list(self._files)
         with exclusive(self._target) as locked:
             old = list(obsolete(names, locked))
-            new = [name for name in names if not os.path.exists(os.path.join(folder, name))]
+            # A link that leads nowhere is there, too.
+            new = [name for name in names if not os.path.lexists(os.path.join(folder, name))]
             try:
                 for name in names[:-1]:
                     self._place(name)
@@ -76,7 +77,7 @@ class Written:
     def _place(self, name: str) -> None:
         source, path = self._files[name], os.path.join(os.path.dirname(self._target), name)
         mode = self._stage.mode
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # nothing is there, or a link that leads nowhere
             there = os.stat(path).st_mode
             if stat.S_ISREG(there):
                 mode = there & 0o777

@@ -14,6 +14,7 @@ from layergraph.ir import Implementation, Ir, check
 from layergraph.ir2torch.own import Own
 from layergraph.plugins import Hooks, Plugin, chosen_plugins
 from layergraph.registration import Registry
+from layergraph.torch2ir.undo import undoes
 
 if TYPE_CHECKING:  # What builds is imported when it is first needed.
     from layergraph.ir2torch.build import Builder
@@ -48,6 +49,7 @@ class Ir2Torch(Registry):
         self._own = Own(self)
         self.hooks = Hooks(chosen_plugins(plugins, disable), self._own)
 
+    @undoes
     def convert(
         self,
         ir: Ir | Mapping[str, Mapping[str, Any]],
@@ -123,6 +125,7 @@ class Ir2Torch(Registry):
         builder, model, listed = self._built(ir, meta, weights_follow=True, around=around)
         return Skeleton(ir, model, builder.modules, listed, builder.values)
 
+    @undoes
     def tensors(self, ir: Ir) -> list[Key]:
         """The tensors of the model that an IR describes, on the meta device; nothing runs it.
 

@@ -1,4 +1,4 @@
-"""Undoes what a capture changes of the process, even if an interrupt comes in the middle of it.
+"""Undoes what a conversion changes of the process, even if an interrupt comes in the middle of it.
 
 Python may raise a KeyboardInterrupt between any two lines: before the ``finally`` of a context is
 entered, or while it runs. So each change notes its undo before it is made, and the outermost place
@@ -7,17 +7,21 @@ undoes what is left over: twice, as the interrupt may come while it does so.
 
 from __future__ import annotations
 
+import functools
 import gc
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch._C._dynamo import guards
-from torch.utils import _python_dispatch
+from torch.utils import _device, _python_dispatch
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 Undo = Callable[[], object]
@@ -28,6 +32,8 @@ class _LeftOver(threading.local):
     # What one thread changes, as its modes, another one cannot undo.
     def __init__(self) -> None:
         self.undos: list[Undo] = []
+        # An error that the caller handles; what comes up meanwhile has it for its context.
+        self.handled: BaseException | None = None
 
 
 _left_over = _LeftOver()
@@ -45,26 +51,50 @@ def undoing(undo: Undo) -> Iterator[None]:
 
 
 def undone(function: Callable[[], T]) -> T:
-    """Call a function; undo what it has left over, and restore the stacks of torch's modes."""
+    """Call a function; undo what it has left over, and restore torch's modes."""
     depth, modes, collects = len(_left_over.undos), Modes(), gc.isenabled()
+    gradients, device = torch.is_grad_enabled(), vars(_device)["CURRENT_DEVICE"]
+    handled, _left_over.handled = _left_over.handled, sys.exc_info()[1]
 
     def put_back() -> None:
         # First, as what is undone is not to be seen by them.
         modes.put_back()
         _undo(depth)
+        torch._C._set_grad_enabled(gradients)
+        vars(_device)["CURRENT_DEVICE"] = device
+        _left_over.handled = handled
         if collects:
             gc.enable()
 
     try:
         try:
-            return function()
-        except Exception as error:
-            raise_interrupt(error)
+            return _called(function)
+        except KeyboardInterrupt as error:
+            # Contexts that it left half entered would end with it: later, and put modes back then.
+            traceback.clear_frames(error.__traceback__)
             raise
         finally:
             put_back()
     finally:
         put_back()
+
+
+def _called(function: Callable[[], T]) -> T:
+    try:
+        return function()
+    except Exception as error:
+        raise_interrupt(error)
+        raise
+
+
+def undoes(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function undo what it has left over, however it ends: see :func:`undone`."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return undone(partial(function, *args, **kwargs))
+
+    return call
 
 
 def raise_interrupt(error: BaseException) -> None:
@@ -73,7 +103,7 @@ def raise_interrupt(error: BaseException) -> None:
     SystemExit and the like are none: a handler that raises them has broken its contract.
     """
     cause: BaseException | None = error
-    while cause is not None:
+    while cause is not None and cause is not _left_over.handled:
         if isinstance(cause, KeyboardInterrupt):
             raise cause from None
         cause = cause.__context__

@@ -100,7 +100,12 @@ class Subject:
                 _backward(seen)
             outside = state(self._devices, before)
         # A model may work in place on what it is given, too.
-        seen.update(told("input", opened([args, kwargs])))
+        inside = dict(told("input", opened([args, kwargs])))
+        seen.update(inside)
+        if training:
+            for name, each in inside.items():
+                if isinstance(each, torch.Tensor) and each.is_leaf:
+                    seen[f"gradient of {name}"] = each.grad
         seen.update({f"{name}, afterwards": each for name, each in outside.items()})
         for key, tensor in self.state().items():
             seen[f"{key}, afterwards"] = tensor.detach()

@@ -11,11 +11,13 @@ import warnings
 from collections import UserDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
 
 from layergraph.torch2ir.global_state import put_back, settings, snapshot
+from layergraph.torch2ir.undo import undoing
 
 
 def seed(number: int, devices: Collection[int]) -> None:
@@ -62,24 +64,32 @@ def state(devices: Collection[int], before: list[Any]) -> dict[str, object]:
 def settings_restored() -> Iterator[list[Any]]:
     """Put back the settings of torch, which are given."""
     before = snapshot()
-    try:
+    with undoing(partial(put_back, before)):
         yield before
-    finally:
-        put_back(before)
 
 
 @contextmanager
-def restored() -> Iterator[None]:
-    """Put back all that a model leaves changed outside of itself but for torch's generators."""
+def restored(devices: Collection[int]) -> Iterator[None]:
+    """Put back all that a model leaves changed outside of itself.
+
+    Args:
+        devices: the numbers of the CUDA devices that are in use.
+    """
     numpy: Any = sys.modules.get("numpy")
     python, of_numpy = random.getstate(), numpy and numpy.random.get_state()
-    try:
-        with settings_restored():
-            yield
-    finally:
+    generators = [torch.default_generator]
+    generators += [torch.cuda.default_generators[device] for device in devices]
+    states = [each.get_state() for each in generators]
+
+    def undo() -> None:
         random.setstate(python)
         if numpy:
             numpy.random.set_state(of_numpy)
+        for generator, was in zip(generators, states, strict=True):
+            generator.set_state(was)
+
+    with undoing(undo), settings_restored():
+        yield
 
 
 # --- other surroundings ---
@@ -181,26 +191,30 @@ def variables_read(read: set[str]) -> Iterator[None]:
     # A test may have put a dict there.
     homes = [each for each in both if hasattr(each, "_data")]
     before = [each._data for each in homes]
-    for each in homes:
-        each._data = _Noting(each._data, read)
-    try:
-        yield
-    finally:
+
+    def undo() -> None:
         for each, was in zip(homes, before, strict=True):
             each._data = was
+
+    with undoing(undo):
+        for each in homes:
+            each._data = _Noting(each._data, read)
+        yield
 
 
 @contextmanager
 def other_variables(names: Collection[str]) -> Iterator[None]:
     """Other numbers in variables of the environment; without one where there was no number."""
     before = {name: os.environ.get(name) for name in names}
-    try:
+
+    def undo() -> None:
+        for name, was in before.items():
+            _set(name, was)
+
+    with undoing(undo):
         for name, was in before.items():
             _set(name, _other_text(was))
         yield
-    finally:
-        for name, was in before.items():
-            _set(name, was)
 
 
 def _set(name: str, text: str | None) -> None:
