@@ -254,7 +254,7 @@ def test_a_deep_model_runs_in_the_regions_around_the_call(region):
 
 
 def test_what_fails_to_be_undone_does_not_keep_the_rest():
-    from layergraph.torch2ir.undo import undoing, undone
+    from layergraph.undo import undoing, undone
 
     told = []
 

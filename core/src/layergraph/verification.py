@@ -23,7 +23,7 @@ from layergraph.ir import Ir
 from layergraph.state import is_channels_last
 from layergraph.tensors import extent, is_plain, unsuitable
 from layergraph.torch2ir.running.questions import Values
-from layergraph.torch2ir.undo import undoes
+from layergraph.undo import undoes
 from layergraph.verifying.comparison import DifferenceError, compare, some
 from layergraph.verifying.inputs import Inputs, changed, copied, drawn, tensors_of
 from layergraph.verifying.subject import Subject

@@ -25,7 +25,7 @@ from layergraph.ir2torch.converter import device_of
 from layergraph.ir2torch.load import Key
 from layergraph.ir2torch.skeleton import Skeleton
 from layergraph.tensors import numbers_of
-from layergraph.torch2ir.undo import undoes
+from layergraph.undo import undoes
 
 
 @undoes

@@ -14,7 +14,7 @@ from layergraph.ir import Implementation, Ir, check
 from layergraph.ir2torch.own import Own
 from layergraph.plugins import Hooks, Plugin, chosen_plugins
 from layergraph.registration import Registry
-from layergraph.torch2ir.undo import undoes
+from layergraph.undo import undoes
 
 if TYPE_CHECKING:  # What builds is imported when it is first needed.
     from layergraph.ir2torch.build import Builder

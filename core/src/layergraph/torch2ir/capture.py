@@ -40,9 +40,9 @@ from layergraph.torch2ir.running.uncached import uncached
 from layergraph.torch2ir.state_queries import queries_of, state_queries
 from layergraph.torch2ir.survey import Survey, Surveyed
 from layergraph.torch2ir.transforms import transforms
-from layergraph.torch2ir.undo import raise_interrupt, undoing
 from layergraph.torch2ir.unregistered import unregistered
 from layergraph.torch2ir.watching import Watch
+from layergraph.undo import raise_interrupt, undoing
 
 # Captures in several threads would put back what another one has replaced. Who converts holds it.
 ONE_AT_A_TIME = threading.RLock()

@@ -21,7 +21,7 @@ from layergraph.torch2ir.reach import OF_TORCH, PLAIN, Label, Place, Reach, Reac
 from layergraph.torch2ir.running.settled import settled
 from layergraph.torch2ir.snapshots import Dicts, Keeper, keeper_of
 from layergraph.torch2ir.survey import Survey
-from layergraph.torch2ir.undo import undoing
+from layergraph.undo import undoing
 
 
 @dataclass(frozen=True, slots=True)

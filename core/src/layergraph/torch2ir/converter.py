@@ -84,7 +84,7 @@ class Torch2Ir(Registry):
         from layergraph.torch2ir.capture import ONE_AT_A_TIME
         from layergraph.torch2ir.conversion import convert
         from layergraph.torch2ir.running.kept_sizes import replace_kept_sizes
-        from layergraph.torch2ir.undo import undone
+        from layergraph.undo import undone
 
         # Another capture of the same model may have changed its modes for a while.
         with ONE_AT_A_TIME:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils import _device
 
-from layergraph.torch2ir.undo import undoing
+from layergraph.undo import undoing
 
 
 class Setting(NamedTuple):

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from layergraph.torch2ir.undo import undoing, undone
+from layergraph.undo import undoing, undone
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ import torch
 from layergraph.torch2ir.global_state import put_back as put_back_settings
 from layergraph.torch2ir.global_state import snapshot
 from layergraph.torch2ir.interruptible import in_thread
-from layergraph.torch2ir.undo import Modes, undoing
+from layergraph.undo import Modes, undoing
 
 T = TypeVar("T")
 

@@ -30,6 +30,7 @@ from typing import Any, Protocol
 import torch
 from torch import backends
 
+from layergraph import undo
 from layergraph.functions import Functions
 from layergraph.ir import Value as Plain
 from layergraph.torch2ir.global_state import GlobalState, getters, setters
@@ -38,7 +39,8 @@ from layergraph.torch2ir.reach import OF_TORCH, PLAIN, is_followed, members_of
 from layergraph.torch2ir.running.keep import foreign_generators
 from layergraph.torch2ir.survey import Survey
 
-_TORCH, _OWN = [f"{Path(each).parent}{os.sep}" for each in (torch.__file__, __file__)]
+_TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+_OWN = (f"{Path(__file__).parent}{os.sep}", undo.__file__)
 _BACKENDS = f"{_TORCH}backends{os.sep}"
 
 

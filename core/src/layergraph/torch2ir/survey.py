@@ -15,7 +15,7 @@ from torch import nn
 from layergraph.ir import Implementation
 from layergraph.state import all_tensors, own_tensors
 from layergraph.torch2ir.reach import Reach
-from layergraph.torch2ir.undo import undoing
+from layergraph.undo import undoing
 
 T = TypeVar("T")
 

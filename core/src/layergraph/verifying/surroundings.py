@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from layergraph.torch2ir.global_state import put_back, settings, snapshot
-from layergraph.torch2ir.undo import undoing
+from layergraph.undo import undoing
 
 
 def seed(number: int, devices: Collection[int]) -> None:

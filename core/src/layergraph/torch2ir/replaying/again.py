@@ -36,7 +36,7 @@ from layergraph.torch2ir.running.outputs import opened
 from layergraph.torch2ir.running.questions import NUMBERS
 from layergraph.torch2ir.running.run import CHANGING, Running
 from layergraph.torch2ir.survey import Surveyed
-from layergraph.torch2ir.undo import raise_interrupt
+from layergraph.undo import raise_interrupt
 
 
 class _OtherwiseError(Exception):

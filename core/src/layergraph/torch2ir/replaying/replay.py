@@ -25,7 +25,7 @@ from layergraph.torch2ir.running.keep import without_draws
 from layergraph.torch2ir.running.outputs import opened
 from layergraph.torch2ir.running.run import Running
 from layergraph.torch2ir.survey import Surveyed, other_mode
-from layergraph.torch2ir.undo import raise_interrupt
+from layergraph.undo import raise_interrupt
 
 # The results of a run are kept up to so many bytes.
 ROOM = 2**28

@@ -17,7 +17,7 @@ from layergraph.errors import CaptureError
 from layergraph.tensors import Placement, storage_of, unsuitable, version
 from layergraph.torch2ir.running.constants import Constants
 from layergraph.torch2ir.survey import Survey
-from layergraph.torch2ir.undo import undoing
+from layergraph.undo import undoing
 
 
 class Kept:

@@ -53,8 +53,8 @@ from layergraph.torch2ir.running.sizes import (
 )
 from layergraph.torch2ir.running.unseen import unseen
 from layergraph.torch2ir.survey import Survey, Surveyed
-from layergraph.torch2ir.undo import Modes, undoing
 from layergraph.torch2ir.unregistered import unregistered
+from layergraph.undo import Modes, undoing
 
 _GETITEM = "operator.getitem"
 

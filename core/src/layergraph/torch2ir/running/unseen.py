@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils import checkpoint
 
+from layergraph import undo
 from layergraph.ir import Symbol
 from layergraph.ir import Value as Plain
 from layergraph.tensors import storage_of
@@ -26,7 +27,7 @@ from layergraph.torch2ir.running.arguments import tensors_in
 from layergraph.torch2ir.survey import Survey
 
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
-_OWN = f"{Path(__file__).parents[1]}{os.sep}"
+_OWN = (f"{Path(__file__).parents[1]}{os.sep}", undo.__file__)
 
 
 class Records(Protocol):
@@ -83,7 +84,7 @@ _UNHOLDABLE: tuple[tuple[Any, str, str], ...] = (
 
 def _is_ours(frame: FrameType) -> bool:
     """Whether code of torch is running, or this capture's own."""
-    return frame.f_code.co_filename.startswith((_TORCH, _OWN))
+    return frame.f_code.co_filename.startswith((_TORCH, *_OWN))
 
 
 def _autograd_function(capture: Records) -> Any:
