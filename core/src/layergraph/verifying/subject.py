@@ -194,6 +194,9 @@ def _backward(seen: Mapping[str, object]) -> None:
     wanting = [
         each for each in seen.values() if isinstance(each, torch.Tensor) and each.requires_grad
     ]
+    # In a forked process, torch makes its pool of threads again when it is first used. The threads
+    # that compute gradients would do so at the same time, and end the process.
+    torch.set_num_threads(torch.get_num_threads())
     torch.autograd.backward(wanting, [torch.randn_like(each) for each in wanting])
 
 
