@@ -181,5 +181,39 @@ def test_a_plugin_installs_on_top_of_the_core(
         core_only.pip("uninstall", "--yes", "layergraph-linear")
 
 
+THREE_PLUGINS = """
+import json, torch, warnings
+from torch import nn
+import layergraph as lg
+def there_and_back(model, x):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ir = lg.to_ir(model)
+    rebuilt = lg.to_torch(ir, model.state_dict())
+    same = torch.equal(rebuilt(x), model(x))
+    same = same and list(rebuilt.state_dict()) == list(model.state_dict())
+    types = [ir[name].type for name in sorted(ir)]
+    return same, types, [str(each.message).rpartition("; ")[2] for each in caught]
+x = torch.randn(2, 3, 8, 8)
+known = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.Linear(6, 5)))
+more = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten())
+print(json.dumps([there_and_back(known, x), there_and_back(more, x)]))
+"""
+
+
+def test_three_plugins_know_their_layers_and_name_those_that_are_missing(
+    core_only: Environment, wheel: Callable[[str], Path]
+) -> None:
+    names = ["layergraph-linear", "layergraph-conv", "layergraph-sequential"]
+    core_only.pip("install", *map(wheel, names))
+    try:
+        known, more = core_only.report(THREE_PLUGINS)
+    finally:
+        core_only.pip("uninstall", "--yes", *names)
+    assert known == [True, ["conv2d", "sequential", "linear", "sequential"], []]
+    advice = "to keep layers, pip install layergraph-activation layergraph-shape"
+    assert more == [True, ["conv2d", "module", "module", "sequential"], [advice]]
+
+
 def test_the_demo_runs_from_the_root_of_the_checkout() -> None:
     assert "OK: resnet18 " in succeed(sys.executable, "-m", "tests.demo", cwd=CHECKOUT)
