@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,3 +36,10 @@ def test_the_readme_lists_the_modules_of_the_core():
 def test_no_private_name_is_used():
     parts = {part for module, name in OF_THE_CORE for part in (*module.split("."), name)}
     assert [each for each in parts if each.startswith("_")] == []
+
+
+def test_the_former_name_is_the_same_module():
+    code = "import sys, layergraph.cli.app, layergraph_cli.app as app; "
+    code += "assert sys.modules['layergraph.cli'] is sys.modules['layergraph_cli']; "
+    code += "assert sys.modules['layergraph.cli.app'] is app; assert layergraph.cli.app is app"
+    subprocess.run([sys.executable, "-c", code], check=True)
