@@ -1,4 +1,4 @@
-"""What the distributions say of themselves, and of each other."""
+"""The distributions describe themselves, and ask for each other."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class Target:
 
 
 class Targets:
-    """What the names of functions stand for.
+    """Map the names of functions to what they stand for.
 
     Args:
         added: the names that plugins add; torch's own keep their meaning.
@@ -151,7 +151,7 @@ class Targets:
         self._added = frozenset(name for name in added if name not in own)
 
     def target(self, name: str) -> Target | None:
-        """What a name stands for; None if for nothing.
+        """Give what a name stands for; None if for nothing.
 
         Only a name that a plugin added leads to an import.
 

@@ -179,7 +179,7 @@ def _unusual_stride(tensor: torch.Tensor) -> tuple[int, ...] | None:
 
 
 def is_channels_last(tensor: torch.Tensor) -> bool:
-    """Whether its strides say so, by which kernels are chosen, even where its numbers do not."""
+    """Return whether its strides say so: torch chooses kernels by them, also for equal numbers."""
     format_ = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.ndim)
     if format_ is None or 1 not in tensor.shape or not tensor.is_contiguous(memory_format=format_):
         return False

@@ -216,11 +216,7 @@ def lie_alike(one: torch.Tensor, other: torch.Tensor) -> bool:
         return True
     if one.dtype is not other.dtype or not is_plain(one) or not is_plain(other):
         return False
-    if one.untyped_storage()._cdata != other.untyped_storage()._cdata:
-        return False
-    if one.storage_offset() != other.storage_offset():
-        return False
-    return one.shape == other.shape and one.stride() == other.stride()
+    return _place(one) == _place(other)
 
 
 @_directly

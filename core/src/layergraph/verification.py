@@ -513,7 +513,7 @@ class _Verification:
 
 
 def _strides(tensor: torch.Tensor) -> object:
-    """How its numbers follow one another in memory, but for gaps between them."""
+    """Give the order of its numbers in memory, without the gaps between them."""
     if tensor.layout is not torch.strided or not tensor.numel():
         return None
     dense = zip(tensor.shape, torch.empty_like(tensor, device="meta").stride(), strict=True)

@@ -17,7 +17,7 @@ class Done:
     err: str
 
     def refused(self, *said, code=2):
-        """Whether it ended with one line on standard error, and nothing else."""
+        """Return whether it ended with one line on standard error, and nothing else."""
         assert self.code == code, self
         assert self.out == ""
         assert self.err.startswith("layergraph: ")

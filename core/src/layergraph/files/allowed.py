@@ -68,7 +68,7 @@ def may_call(node: Node) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _by_name(implementation: str) -> tuple[bool | None, bool]:
-    """Whether a file may call a function, None if its arguments say; whether it is recurrent."""
+    """Tell if a file may call a function (None: its arguments decide), and if it is recurrent."""
     package, _, rest = implementation.partition(".")
     if package != "torch":
         return True, False

@@ -383,7 +383,7 @@ def _is_other(
 def _are_plainly_same(
     one: Node, args: tuple[Value, ...], other: Node, other_args: tuple[Value, ...]
 ) -> bool:
-    """Whether nodes are the same in a way that takes no texts to see: nearly all are."""
+    """Return whether nodes are the same without a look at texts: nearly all are."""
     given, other_given = (*args, *one.kwargs.values()), (*other_args, *other.kwargs.values())
     return (
         _PLAIN.issuperset(map(type, given))

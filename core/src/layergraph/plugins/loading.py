@@ -248,7 +248,7 @@ def _load(installed: _Installed) -> Plugin | LeftOut:
 
 @functools.cache
 def _may_implement(installed: _Installed, hook: str) -> bool:
-    """Whether the source of a plugin names a hook. Loading the plugin shows whether it has it."""
+    """Return whether the source of a plugin names a hook. Loading shows if the plugin has it."""
     entry_point = installed.entry_point
     try:
         spec = None if entry_point.attr else importlib.util.find_spec(entry_point.module)
