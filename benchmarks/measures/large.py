@@ -18,7 +18,7 @@ from benchmarks.models import tensors
 from benchmarks.results import Row
 from benchmarks.settings import Settings
 from benchmarks.timing import Spread, once, take_turns
-from layergraph.convert import default_ir2torch
+from layergraph.api import default_ir2torch
 
 MIB = 2**20
 META_SECONDS, META_MEMORY = 60.0, 4 * 1024

@@ -22,7 +22,7 @@ from benchmarks.models import tensors
 from benchmarks.results import Row, compared
 from benchmarks.settings import Settings
 from benchmarks.timing import Spread, Timed, refusal, take_turns
-from layergraph.convert import default_ir2torch
+from layergraph.api import default_ir2torch
 
 LOAD_AT_MOST = 1.3
 MEMORY_AT_MOST = 1.1

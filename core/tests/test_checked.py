@@ -7,9 +7,9 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from layergraph.checked import packed_sequence, pad_packed_sequence, weight_norm
-from layergraph.files.allowed import may_call
 from layergraph.functions import Functions
 from layergraph.ir import Node, Ref
+from layergraph_files.allowed import may_call
 
 SIZES = {
     "negative": [3, -(10**9), 7],

@@ -79,7 +79,7 @@ def test_a_plugin_names_an_operation_however_it_is_called(name, called, inputs):
 
 
 def test_a_named_operation_that_is_not_registered_is_told_by_its_name():
-    graph = lg.ir.wired(
+    graph = lg.ir.graph_from_nodes(
         [
             lg.Node("x", "input", "x"),
             lg.Node("y", "function", "torch.ops.acme.gone", args=(lg.Ref("x"),)),

@@ -10,9 +10,9 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import FileError
-from layergraph.files.allowed import may_call
 from layergraph.functions import _by_name, is_own
 from layergraph.ir import Node
+from layergraph_files.allowed import may_call
 
 REFUSED = """
 torch.Tensor.resize_ torch.Tensor.resize_as_ torch.Tensor.sparse_resize_ torch.Tensor.set_

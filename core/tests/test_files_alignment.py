@@ -14,7 +14,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import FileError
-from layergraph.files.container import CODES, new_header
+from layergraph_files.container import CODES, new_header
 
 ALIGNMENT = 64
 
@@ -140,9 +140,9 @@ def test_safetensors_reads_it(tmp_path, model):
 
 
 def test_no_tensor_takes_the_name_of_the_metadata():
-    from layergraph.files.faults import FaultError
+    from layergraph_files.parse_errors import ParseError
 
-    with pytest.raises(FaultError, match="can have this name"):
+    with pytest.raises(ParseError, match="can have this name"):
         new_header([("__metadata__", "float32", (1,))], {})
 
 

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 import layergraph as lg
 from layergraph.errors import FileError
-from layergraph.files import save as saving
+from layergraph_files import save as saving
 
 
 class Model(nn.Module):

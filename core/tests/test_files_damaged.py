@@ -13,7 +13,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import BuildError, FileError, InvalidIrError, LayergraphError, StateError
-from layergraph.files.text import compact
+from layergraph_files.text import compact
 
 
 class Model(nn.Module):

@@ -14,8 +14,8 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import ArgumentError, FileError
-from layergraph.files import paths, staging
-from layergraph.files.shards import bytes_of
+from layergraph_files import paths, staging
+from layergraph_files.shards import bytes_of
 
 
 @pytest.fixture(scope="module")

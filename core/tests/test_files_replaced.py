@@ -17,7 +17,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import FileError
-from layergraph.files import opening, staging
+from layergraph_files import opening, staging
 
 ONE, FEW, MANY = None, 440, 400
 """Sizes of shards: all goes to one file, to two, or to four."""

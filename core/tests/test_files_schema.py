@@ -10,8 +10,8 @@ import pytest
 from torch import nn
 
 import layergraph as lg
-from layergraph.files.document import from_document, to_document
-from layergraph.files.faults import FaultError
+from layergraph_files.document import from_document, to_document
+from layergraph_files.parse_errors import ParseError
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCHEMA = json.loads((DOCS / "reference/file-format.schema.json").read_text())
@@ -100,7 +100,7 @@ def test_what_is_damaged_does_not(name):
     from_document(document)
     DAMAGES[name](document, entry, node)
     assert not VALIDATOR.is_valid(document)
-    with pytest.raises(FaultError):
+    with pytest.raises(ParseError):
         from_document(document)
 
 

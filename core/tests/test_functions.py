@@ -21,7 +21,7 @@ def _calling(name, *args):
         lg.Node("y", "function", name, args=(lg.Ref("x"), *args)),
         lg.Node("output", "output", "output", args=(lg.Ref("y"),)),
     ]
-    graph = lg.ir.wired(nodes)
+    graph = lg.ir.graph_from_nodes(nodes)
     return lg.Ir([lg.Implementation("module", name="root", nodes=graph.nodes, edges=graph.edges)])
 
 

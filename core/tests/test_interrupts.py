@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils import _python_dispatch as dispatch
 
 import layergraph as lg
-from layergraph.torch2ir.interruptible import in_thread
+from layergraph.torch2ir.tracing.interruptible import in_thread
 
 X = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
 

@@ -19,9 +19,6 @@ from torch.nn import functional
 
 import layergraph as lg
 from layergraph.errors import LayergraphError
-from layergraph.files.document import from_document, to_document
-from layergraph.files.text import compact, laid_out, parse
-from layergraph.files.versions import current
 from layergraph.ir import (
     Edge,
     Graph,
@@ -37,6 +34,9 @@ from layergraph.ir import (
 )
 from layergraph.ir.graph import with_arguments
 from layergraph.ir.values import copied, parts
+from layergraph_files.document import from_document, to_document
+from layergraph_files.text import compact, laid_out, parse
+from layergraph_files.versions import current
 
 ALWAYS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 

@@ -8,13 +8,13 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
+from layergraph.torch2ir.replaying import kinds, replay
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError, CaptureError
-from layergraph.torch2ir.replaying import kinds, replay
-from layergraph.torch2ir.replaying.replay import Replaying
-from layergraph.torch2ir.running.run import Running
+from layergraph_capture.replaying.tracer import ReplayTracer
+from layergraph_capture.tracer import EagerTracer
 
 X = torch.randn(3, 4, 6)
 
@@ -103,19 +103,19 @@ class InPlace(Base):
 def runs(monkeypatch):
     """How many times a model ran."""
     count = []
-    call = Running.call
+    call = EagerTracer.call
 
     def counted(self, *args):
         count.append(1)
         call(self, *args)
 
-    monkeypatch.setattr(Running, "call", counted)
+    monkeypatch.setattr(EagerTracer, "call", counted)
     return count
 
 
 def _is_as_with_two_runs(model, monkeypatch):
     ir = lg.to_ir(model, (X,), values="assume")
-    monkeypatch.setattr(Replaying, "_in_other_mode", lambda *_: None)
+    monkeypatch.setattr(ReplayTracer, "_in_other_mode", lambda *_: None)
     return ir == lg.to_ir(model, (X,), values="assume")
 
 
@@ -523,7 +523,7 @@ class ReadsBuffer(Base):
         return y * (2 if self.child.count > 0 else 3)
 
 
-class Kept:
+class StateSnapshot:
     """What modules pass on beside their arguments."""
 
 
@@ -541,7 +541,7 @@ class ReadsElse(Base):
 class Passes(Base):
     def __init__(self):
         super().__init__()
-        self.passed = [Kept()]
+        self.passed = [StateSnapshot()]
         self.child = ReadsElse(self.passed[0])
 
     def forward(self, x):
@@ -716,7 +716,7 @@ class Stale(Base):
 
     def __init__(self):
         super().__init__()
-        self.kept = [Kept()]
+        self.kept = [StateSnapshot()]
         self.child = self.Leaves(self.kept[0])
 
     def forward(self, x):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import layergraph as lg
-from layergraph.torch2ir.patches import with_room_for
+from layergraph.torch2ir.tracing.patches import with_room_for
 
 COUNT = 10_000
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from layergraph.testing.comparing import same_bits
 from torch import nn
 
-import layergraph.convert
+import layergraph.api
 import layergraph.plugins.loading
 from layergraph import Implementation, hookimpl
 from layergraph.layers import Layer, LayerTable
 from layergraph.testing import Case, LayerTests
-from layergraph.testing.comparing import same_bits
 
 WORDS = torch.tensor([[1, 2], [1, 0]])
 
@@ -286,7 +286,7 @@ def install(monkeypatch, tmp_path):
 
 def _forget():
     """Let what is installed be looked for again."""
-    for module in (layergraph.convert, layergraph.plugins.loading):
+    for module in (layergraph.api, layergraph.plugins.loading):
         for each in vars(module).values():
             if hasattr(each, "cache_clear"):
                 each.cache_clear()

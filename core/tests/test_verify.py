@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 import layergraph as lg
-from layergraph import verification
 from layergraph.errors import AssumptionError
-from layergraph.verifying.comparison import difference
-from layergraph.verifying.inputs import drawn, tensors_of
+from layergraph_tools import verification
+from layergraph_tools.verifying.comparison import difference
+from layergraph_tools.verifying.inputs import drawn, tensors_of
 
 
 class Model(nn.Module):
@@ -209,7 +209,7 @@ SABOTAGE = {
         "gradient of ids.weight: ",
     ),
     "a class": (
-        lambda m: setattr(m, "drop", Own()),
+        lambda m: setattr(m, "drop", LocalHandlers()),
         "own classes",
         r"it still needs \S*Own at 'drop'",
     ),
@@ -240,7 +240,7 @@ def _change_an_input(_module, args, _output):
     args[1].add_(1)
 
 
-class Own(nn.Dropout):
+class LocalHandlers(nn.Dropout):
     pass
 
 
@@ -264,7 +264,7 @@ def _raise(*_):
 def test_what_is_wrong_is_seen(name, model, monkeypatch):
     change, check, message = SABOTAGE[name]
     if name == "a class":
-        model.drop = Own()
+        model.drop = LocalHandlers()
         monkeypatch.setattr(verification, "to_ir", lambda *_, **__: lg.to_ir(Model()))
     _sabotage(monkeypatch, change)
     report = lg.verify(model.eval(), ARGS, KWARGS)

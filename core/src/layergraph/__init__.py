@@ -8,25 +8,27 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from layergraph.elsewhere import imported, is_installed
 from layergraph.ir import Edge, Implementation, Ir, Node, Ref, Symbol
 
 if TYPE_CHECKING:
     __version__: str
-    from layergraph.convert import to_ir, to_torch
+    from layergraph.api import to_ir, to_torch
     from layergraph.declining import decline
-    from layergraph.difference import diff
-    from layergraph.explaining import explain
-    from layergraph.files.limits import Limits
-    from layergraph.files.load import load, load_model
-    from layergraph.files.save import save
+    from layergraph.formats import Format
     from layergraph.hookspecs import hookimpl
     from layergraph.inputs import example_inputs
-    from layergraph.inspection import preflight
+    from layergraph.io import load, load_model, save
     from layergraph.layers import layer
-    from layergraph.verification import verify
+    from layergraph_files.limits import Limits
+    from layergraph_tools.difference import diff
+    from layergraph_tools.explain import explain
+    from layergraph_tools.preflight import preflight
+    from layergraph_tools.verification import verify
 
 __all__ = [
     "Edge",
+    "Format",
     "Implementation",
     "Ir",
     "Limits",
@@ -48,21 +50,23 @@ __all__ = [
     "verify",
 ]
 
+# The module of each name; those of other distributions are found when they are asked for.
 _HOMES = {
-    "Limits": "layergraph.files.limits",
+    "Format": "layergraph.formats",
+    "Limits": "layergraph_files.limits",
     "decline": "layergraph.declining",
-    "diff": "layergraph.difference",
+    "diff": "layergraph_tools.difference",
     "example_inputs": "layergraph.inputs",
-    "explain": "layergraph.explaining",
+    "explain": "layergraph_tools.explain",
     "hookimpl": "layergraph.hookspecs",
     "layer": "layergraph.layers",
-    "load": "layergraph.files.load",
-    "load_model": "layergraph.files.load",
-    "preflight": "layergraph.inspection",
-    "save": "layergraph.files.save",
-    "to_ir": "layergraph.convert",
-    "to_torch": "layergraph.convert",
-    "verify": "layergraph.verification",
+    "load": "layergraph.io",
+    "load_model": "layergraph.io",
+    "preflight": "layergraph_tools.preflight",
+    "save": "layergraph.io",
+    "to_ir": "layergraph.api",
+    "to_torch": "layergraph.api",
+    "verify": "layergraph_tools.verification",
 }
 
 
@@ -71,8 +75,9 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("importlib.metadata").version("layergraph-core")
     if name not in _HOMES:
         raise AttributeError(f"module 'layergraph' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return imported(_HOMES[name], name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    absent = {name for name, home in _HOMES.items() if not is_installed(home)}
+    return sorted({*globals(), *__all__} - absent)

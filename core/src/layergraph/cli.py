@@ -1,17 +1,10 @@
-"""The command line under its former name; it is the distribution ``layergraph-cli`` now."""
+"""The command line under its former name; the distribution ``layergraph-cli`` has it."""
 
 from __future__ import annotations
 
-import importlib
 import sys
 
-try:
-    _app = importlib.import_module("layergraph_cli.app")
-except ModuleNotFoundError as error:
-    if error.name is None or not error.name.startswith("layergraph_cli"):
-        raise
-    raise ModuleNotFoundError(
-        "the command line is not installed: pip install layergraph-cli", name=error.name
-    ) from error
-sys.modules[f"{__name__}.app"] = _app
+from layergraph.elsewhere import imported_module
+
+sys.modules[f"{__name__}.app"] = imported_module("layergraph_cli.app", __name__)
 sys.modules[__name__] = sys.modules["layergraph_cli"]

@@ -86,6 +86,10 @@ class PluginError(LayergraphError):
     """
 
 
+class MissingDistributionError(LayergraphError, ModuleNotFoundError):
+    """A distribution of the family is not installed, and the message names it."""
+
+
 class PluginWarning(UserWarning):
     """An installed plugin cannot be used and was left out."""
 

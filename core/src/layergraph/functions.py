@@ -22,7 +22,7 @@ from typing import Any, Literal
 import torch
 from torch.overrides import get_overridable_functions
 
-from layergraph import assumptions, checked, regions
+from layergraph import checked, guards, regions
 from layergraph.errors import BuildError, first_line
 from layergraph.operations import (
     OPERATIONS,
@@ -60,12 +60,12 @@ _BUILTINS: tuple[Function, ...] = (divmod, round)
 
 # What a graph does besides computing.
 _OWN: tuple[Function, ...] = (
-    assumptions.assume,
-    assumptions.assume_container,
-    assumptions.assume_environment,
-    assumptions.assume_length,
-    assumptions.assume_tensor,
-    assumptions.assume_truth,
+    guards.assume,
+    guards.assume_container,
+    guards.assume_environment,
+    guards.assume_length,
+    guards.assume_tensor,
+    guards.assume_truth,
     regions.set_grad_enabled,
     regions.enter_autocast,
     regions.exit_autocast,

@@ -23,6 +23,8 @@ from layergraph.ir import Implementation
 if TYPE_CHECKING:
     from torch import nn
 
+    from layergraph.capturing import Capturer, CaptureRequest
+    from layergraph.formats import Format
     from layergraph.layers import Layer
 
 PROJECT = "layergraph"
@@ -144,6 +146,26 @@ def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] |
     """
 
 
+@hookspec(firstresult=True)
+def capture(request: CaptureRequest) -> Capturer | None:
+    """Capture a model: record which functions and layers it calls.
+
+    Asked once for each model that is converted, when its modules are known.
+
+    Args:
+        request: the model, the answers of the handlers for its modules, and the example inputs, if
+            there are any. The model must be left as it is.
+
+    Returns:
+        None: not captured by this plugin; the next plugin is asked. If none answers, the core
+        traces a model without example inputs on symbols, and refuses one with example inputs.
+
+        A :class:`~layergraph.capturing.Capturer`: its tracers record the calls.
+
+        The first answer that is not None stands.
+    """
+
+
 @hookspec
 def commands() -> Iterable[Callable[..., int | None]]:  # type: ignore[empty-body]
     """Give subcommands of the command ``layergraph``: one function for each.
@@ -166,4 +188,22 @@ def commands() -> Iterable[Callable[..., int | None]]:  # type: ignore[empty-bod
         or an OSError, the command line prints the message in one line, and the exit code is 2. Any
         other error, and any other result, becomes such a line too, which names plugin and
         subcommand.
+    """
+
+
+@hookspec
+def formats() -> Iterable[Format]:  # type: ignore[empty-body]
+    """List file formats: one row for each suffix.
+
+    :func:`layergraph.save`, :func:`layergraph.load` and :func:`layergraph.load_model` ask each
+    time. To read a structure without torch, they load only those plugins whose source, in the
+    module that the entry point names, contains the word ``formats``. If a plugin fails here, a
+    warning names it, and its formats are skipped.
+
+    Returns:
+        Rows, :class:`layergraph.Format`, no two for one suffix. None and an empty list add no
+        formats.
+
+        The longest suffix that the name of a file ends with decides. If two plugins list one
+        suffix, the plugin that is asked first has it.
     """

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from layergraph.convert import default_torch2ir
+from layergraph.api import default_torch2ir
 from layergraph.errors import CaptureError, PluginError
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from layergraph.errors import BuildError, CaptureError
 from layergraph.ir import Symbol, TensorSpec
-from layergraph.symbols import UnknownValueError, torch_value
+from layergraph.literals import UnknownValueError, torch_value
 from layergraph.tensors import PLAIN_CLASSES, extent, numbers_of, unsuitable
 
 _USUAL_FLOAT = torch.float32

@@ -12,13 +12,13 @@ from layergraph.ir.graph import (
     Implementation,
     Node,
     TensorSpec,
+    graph_from_nodes,
     returned,
-    wired,
 )
 from layergraph.ir.mapping import ROOT
 from layergraph.ir.model import Ir
 from layergraph.ir.names import Namer
-from layergraph.ir.rules import check, check_attributes, find_problems
+from layergraph.ir.validate import check, check_attributes, find_problems
 from layergraph.ir.values import Record, Ref, Symbol, Value, leaves, map_leaves, refs
 
 __all__ = [
@@ -43,9 +43,9 @@ __all__ = [
     "check",
     "check_attributes",
     "find_problems",
+    "graph_from_nodes",
     "leaves",
     "map_leaves",
     "refs",
     "returned",
-    "wired",
 ]

@@ -14,8 +14,8 @@ from layergraph.ir.graph import (
     TensorSpec,
     with_arguments,
 )
-from layergraph.ir.hierarchy import children_to_state
 from layergraph.ir.mapping import ROOT, Implementations
+from layergraph.ir.submodules import children_to_state
 from layergraph.ir.values import copied
 
 NODE_FIELDS = ("name", "type", "implementation", "args", "kwargs")

@@ -8,7 +8,15 @@ from typing import Any
 
 from layergraph.errors import InvalidIrError, Place, Problem
 from layergraph.ir.copying import copied_around
-from layergraph.ir.graph import OUTPUT, STATE, Graph, Implementation, Node, returned, wired
+from layergraph.ir.graph import (
+    OUTPUT,
+    STATE,
+    Graph,
+    Implementation,
+    Node,
+    graph_from_nodes,
+    returned,
+)
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.names import Namer
 from layergraph.ir.values import Ref, Value, map_leaves, parts
@@ -21,10 +29,10 @@ _NODES_EACH, _NODES = 100, 100_000
 def flatten(ir: Implementations) -> list[Implementation]:
     """The implementations of a checked IR, of which only the root has a graph."""
     root = ir[ir.root]
-    graph = wired(_Flattening(ir, training=True).nodes()) if root.nodes else Graph()
+    graph = graph_from_nodes(_Flattening(ir, training=True).nodes()) if root.nodes else Graph()
     evaluation = None
     if any(implementation.evaluation is not None for implementation in ir.values()):
-        evaluation = wired(_Flattening(ir, training=False).nodes())
+        evaluation = graph_from_nodes(_Flattening(ir, training=False).nodes())
     return [
         copied_around(each, graph, evaluation) if each is root else copied_around(each, _NO_GRAPH)
         for each in ir.values()

@@ -309,7 +309,7 @@ def returned(args: tuple[Value, ...]) -> Value:
     return args or None
 
 
-def wired(nodes: Iterable[Node]) -> Graph:
+def graph_from_nodes(nodes: Iterable[Node]) -> Graph:
     """The graph of nodes, with the edges that their arguments name.
 
     The one argument of a node that its one edge says just as well is left unsaid.

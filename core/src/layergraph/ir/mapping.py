@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from layergraph.errors import InvalidIrError, Place, Problem
 from layergraph.ir.graph import Implementation, differing
-from layergraph.ir.hierarchy import derive_children
 from layergraph.ir.modes import modes, own_mode
+from layergraph.ir.submodules import derive_children
 
 ROOT = "root"
 

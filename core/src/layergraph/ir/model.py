@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from layergraph.collection import without_collection
+from layergraph.gc_pause import gc_paused
 from layergraph.ir.dictionary import from_dict, to_dict
 from layergraph.ir.mapping import Implementations
-from layergraph.ir.rules import check
 from layergraph.ir.text import render
+from layergraph.ir.validate import check
 
 
 class Ir(Implementations):
@@ -44,7 +44,7 @@ class Ir(Implementations):
         return to_dict(self)
 
     @classmethod
-    @without_collection()
+    @gc_paused()
     def from_dict(cls, form: Mapping[str, Mapping[str, Any]]) -> Ir:
         """The IR that nested dicts describe, hand-written ones too.
 
@@ -69,7 +69,7 @@ class Ir(Implementations):
             implementations.append(copied_around(implementation, graph))
         return Ir(implementations, self.root)
 
-    @without_collection()
+    @gc_paused()
     def flatten(self) -> Ir:
         """The one-level form: the root calls every leaf, and no other implementation has a graph.
 

@@ -12,13 +12,13 @@ from torch import nn
 from layergraph.errors import BuildError, LayergraphError, Place, PluginError, brief, first_line
 from layergraph.functions import Targets
 from layergraph.ir import MODULE, STATE, Graph, Implementation, Ir, Node, TensorSpec
-from layergraph.ir.hierarchy import Ancestry, post_order, pre_order
 from layergraph.ir.names import is_attribute_path
+from layergraph.ir.submodules import Ancestry, post_order, pre_order
+from layergraph.ir2torch.build_context import BuildContext, OnDevice, Retrying, layer_of
 from layergraph.ir2torch.composite import Composite, Holder, descend, find, find_module, taken_names
-from layergraph.ir2torch.fills import PutOffFills
+from layergraph.ir2torch.deferred_init import DeferredInit
 from layergraph.ir2torch.graph import fx_graph
-from layergraph.ir2torch.surroundings import OnDevice, Retrying, Surrounding, layer_of
-from layergraph.ir2torch.tree import owner_of, place
+from layergraph.ir2torch.submodules import owner_of, place
 from layergraph.plugins import HookFailure, Hooks, distribution_for
 from layergraph.state import (
     all_tensors,
@@ -76,7 +76,7 @@ class Builder:
         self._given: dict[int, tuple[Place, nn.Module]] = {}
         self._owners: dict[int, Place] = {}
         self.modules: dict[str, nn.Module] = {}
-        self.fills = PutOffFills()
+        self.fills = DeferredInit()
         self.values: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def build(self) -> nn.Module:
@@ -176,7 +176,7 @@ class Builder:
             return module
 
     @functools.cached_property
-    def _surroundings(self) -> list[Surrounding]:
+    def _surroundings(self) -> list[BuildContext]:
         on_meta = self._device.type == "meta"
         # On the meta device, what constructors compute besides parameters would be lost.
         device = torch.device("cpu") if on_meta else self._device

@@ -21,8 +21,8 @@ from torch.fx.graph import inplace_methods, magic_methods
 
 from layergraph.errors import BuildError
 from layergraph.ir.names import Namer
+from layergraph.literals import NAMED
 from layergraph.regions import REGIONS
-from layergraph.symbols import NAMED
 
 _INDENT = "    "
 # Larger ones have no literal in TorchScript, and take long to print and to parse.

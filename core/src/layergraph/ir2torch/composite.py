@@ -25,8 +25,8 @@ from torch.package.package_importer import PackageImporter
 from layergraph.errors import BuildError
 from layergraph.ir2torch.code_check import compiled_forward
 from layergraph.ir2torch.codegen import generated_code
+from layergraph.ir2torch.pickling import StoredGraph, restored, stored
 from layergraph.ir2torch.scripting import own_containers, scriptable
-from layergraph.ir2torch.stored import StoredGraph, restored, stored
 from layergraph.regions import REGIONS, ending
 
 # What nn.Module keeps of its own, and a rebuilt or copied module has to keep too. GraphModule takes

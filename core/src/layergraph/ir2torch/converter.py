@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from layergraph.collection import without_collection
+from layergraph.elsewhere import imported
 from layergraph.errors import BuildError, first_line
+from layergraph.gc_pause import gc_paused
 from layergraph.ir import Implementation, Ir, check
-from layergraph.ir2torch.own import Own
+from layergraph.ir2torch.local_handlers import LocalHandlers
 from layergraph.plugins import Hooks, Plugin, chosen_plugins
 from layergraph.registration import Registry
 from layergraph.undo import undoes
 
 if TYPE_CHECKING:  # What builds is imported when it is first needed.
     from layergraph.ir2torch.build import Builder
+    from layergraph.ir2torch.build_context import Retrying
     from layergraph.ir2torch.load import Key
-    from layergraph.ir2torch.skeleton import Skeleton
-    from layergraph.ir2torch.surroundings import Retrying
-    from layergraph.plugins.explanation import Explanation
+    from layergraph.ir2torch.meta_model import MetaModel
+    from layergraph_tools.explain.chain import Explanation
 
 Device = torch.device | str | int | None
 
@@ -46,7 +47,7 @@ class Ir2Torch(Registry):
         self, plugins: tuple[Plugin, ...] | None = None, *, disable: Collection[str] = ()
     ) -> None:
         super().__init__(takes_classes=False)
-        self._own = Own(self)
+        self._own = LocalHandlers(self)
         self.hooks = Hooks(chosen_plugins(plugins, disable), self._own)
 
     @undoes
@@ -105,11 +106,11 @@ class Ir2Torch(Registry):
             subject: an implementation, or the name of a type. A handler is asked about a type by an
                 implementation without attributes: it answers if it takes that up.
         """
-        from layergraph.ir2torch.explained import explained
+        explained = imported("layergraph_tools.explain.types", "explained")
+        explanation: Explanation = explained(subject, self.hooks, self._own)
+        return explanation
 
-        return explained(subject, self.hooks, self._own)
-
-    def skeleton(self, ir: Ir, around: Retrying | None = None) -> Skeleton:
+    def meta_model(self, ir: Ir, around: Retrying | None = None) -> MetaModel:
         """Build the model that an IR describes on the meta device, for tensors that are there.
 
         Args:
@@ -119,11 +120,11 @@ class Ir2Torch(Registry):
         Raises:
             BuildError, PluginError: as for :meth:`convert`.
         """
-        from layergraph.ir2torch.skeleton import Skeleton
+        from layergraph.ir2torch.meta_model import MetaModel
 
         meta = torch.device("meta")
         builder, model, listed = self._built(ir, meta, weights_follow=True, around=around)
-        return Skeleton(ir, model, builder.modules, listed, builder.values)
+        return MetaModel(ir, model, builder.modules, listed, builder.values)
 
     @undoes
     def tensors(self, ir: Ir) -> list[Key]:
@@ -140,7 +141,7 @@ class Ir2Torch(Registry):
         meta = torch.device("meta")
         return self._built(ir, meta, weights_follow=True, graphs=False)[2]
 
-    @without_collection()
+    @gc_paused()
     def _built(
         self,
         ir: Ir,

@@ -11,10 +11,10 @@ from typing import Any, Self
 from torch import fx
 from torch.nn.utils.rnn import PackedSequence
 
-from layergraph.assumptions import assume, assume_tensor
 from layergraph.checked import packed_sequence
 from layergraph.errors import BuildError, Place
 from layergraph.functions import Targets
+from layergraph.guards import assume, assume_tensor
 from layergraph.ir import (
     FUNCTION,
     INPUT,
@@ -30,7 +30,7 @@ from layergraph.ir import (
 )
 from layergraph.ir.names import is_argument_name
 from layergraph.ir.values import parts, rebuilt
-from layergraph.symbols import UnknownValueError, class_of_torch, torch_value
+from layergraph.literals import UnknownValueError, class_of_torch, torch_value
 
 
 def fx_graph(

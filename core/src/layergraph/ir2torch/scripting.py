@@ -14,7 +14,7 @@ from typing import Any, Optional, TypeAlias
 import torch
 from torch import fx, nn
 
-from layergraph import assumptions
+from layergraph import guards
 from layergraph.errors import BuildError
 from layergraph.regions import REGIONS
 
@@ -22,7 +22,7 @@ _INSTEAD = "use torch.compile or torch.export"
 
 
 def scriptable(graph: fx.Graph) -> fx.Graph:
-    """The graph, with assertions in the place of assumptions. The given one is changed.
+    """The graph, with assertions in the place of guards. The given one is changed.
 
     Raises:
         BuildError: it does something that TorchScript cannot.
@@ -77,7 +77,7 @@ def own_containers(module: nn.Module, copies: dict[int, nn.Module]) -> dict[str,
 
 
 def _assert(graph: fx.Graph, holds: fx.Node, where: str, expected: object) -> None:
-    message = assumptions.broken(where, expected, "something else")
+    message = guards.broken(where, expected, "something else")
     graph.call_function(torch._assert, (holds, message))
 
 
@@ -115,7 +115,7 @@ def _tensor(
     where = f"the input {name!r}"
     if value.op == "placeholder" and value.args:
         value.type = _Optional
-        message = assumptions.broken(where, "a tensor", "None")
+        message = guards.broken(where, "a tensor", "None")
         given = graph.call_function(_given, (value, message))
         value.replace_all_uses_with(given, lambda user: user is not given)
         value = given
@@ -133,9 +133,9 @@ def _container(_: fx.Graph, __: object, kind: str, ___: object, where: str) -> N
 
 
 _ASSERTED: dict[Any, Callable[..., None]] = {
-    assumptions.assume: _equal,
-    assumptions.assume_truth: _truth,
-    assumptions.assume_length: _length,
-    assumptions.assume_tensor: _tensor,
-    assumptions.assume_container: _container,
+    guards.assume: _equal,
+    guards.assume_truth: _truth,
+    guards.assume_length: _length,
+    guards.assume_tensor: _tensor,
+    guards.assume_container: _container,
 }

@@ -15,9 +15,9 @@ from layergraph.declining import decline
 from layergraph.errors import BuildError, PluginError
 from layergraph.ir import Implementation, Value
 from layergraph.ir.values import copied
-from layergraph.layers.reference import NOT_COMPARED, Reference
+from layergraph.layers.pristine import NOT_COMPARED, PristineLayer
 from layergraph.layers.signatures import parameters_of, type_of
-from layergraph.symbols import UnknownValueError, lower_plain
+from layergraph.literals import UnknownValueError, lower_plain
 
 Reader = Callable[[nn.Module], Value]
 Writer = Callable[[Any], Any]
@@ -63,7 +63,7 @@ class Layer:
         self._always = frozenset(always)
         self._never = frozenset({"device", "dtype", *never})
         self._not_compared = NOT_COMPARED | set(derived)
-        self._references: dict[str, Reference | None] = {}
+        self._references: dict[str, PristineLayer | None] = {}
 
     def check(self) -> None:
         """See whether the class takes the arguments that the row names.
@@ -110,7 +110,7 @@ class Layer:
         reference = self._references[key]
         if reference is None:
             return decline(f"{self.cls.__qualname__} cannot be made from what it says: {data}")
-        if not reference.is_like(module):
+        if not reference.matches(module):
             return decline("it was changed after it was made, and is not what its arguments say")
         return Implementation(self.type, data)
 
@@ -169,10 +169,10 @@ class Layer:
             return value is not None
         return value
 
-    def _reference(self, data: Mapping[str, Value]) -> Reference | None:
+    def _reference(self, data: Mapping[str, Value]) -> PristineLayer | None:
         try:
             with _quiet(), torch.random.fork_rng(devices=[]), torch.device("meta"):
-                return Reference(self._make(data), self._not_compared)
+                return PristineLayer(self._make(data), self._not_compared)
         except Exception:  # its own attributes are none that it can be made from
             return None
 

@@ -20,9 +20,10 @@ registers every implementation for itself, in the order that makes pluggy ask th
 from layergraph.plugins.commands import Command, installed_commands
 from layergraph.plugins.contract import HookFailure, command_name
 from layergraph.plugins.hooks import Hooks, function_homes
+from layergraph.plugins.listing import installed_answers
 from layergraph.plugins.loading import (
     Discovered,
-    LeftOut,
+    SkippedPlugin,
     chosen_plugins,
     discovered,
     installed_plugins,
@@ -31,7 +32,7 @@ from layergraph.plugins.loading import (
     warn_of_skipped,
 )
 from layergraph.plugins.plugin import BUILTIN_PREFIX, HookImplementation, Level, Plugin
-from layergraph.plugins.sections import distribution_for
+from layergraph.plugins.torch_nn_families import distribution_for
 
 __all__ = [
     "BUILTIN_PREFIX",
@@ -40,14 +41,15 @@ __all__ = [
     "HookFailure",
     "HookImplementation",
     "Hooks",
-    "LeftOut",
     "Level",
     "Plugin",
+    "SkippedPlugin",
     "chosen_plugins",
     "command_name",
     "discovered",
     "distribution_for",
     "function_homes",
+    "installed_answers",
     "installed_commands",
     "installed_plugins",
     "load_plugins",

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from layergraph.errors import LayergraphError
-from layergraph.plugins.contract import HookFailure, command_name
-from layergraph.plugins.loading import installed_plugins, warn_of_skipped
-from layergraph.plugins.plugin import HookImplementation, Plugin, by_precedence
+from layergraph.plugins.contract import command_name
+from layergraph.plugins.listing import installed_answers
+from layergraph.plugins.plugin import Plugin
 
 
 class Command(NamedTuple):
@@ -40,25 +39,7 @@ def installed_commands() -> list[Command]:
     Raises:
         PluginError: there is such a plugin, and ``LAYERGRAPH_STRICT`` is set.
     """
-    implementations = reversed(by_precedence(installed_plugins("commands")))
     return [
-        command
-        for each in implementations
-        if each.hook == "commands"
-        for command in _commands_of(each)
+        Command(command_name(function), function, plugin)
+        for plugin, function in installed_answers("commands")
     ]
-
-
-def _commands_of(implementation: HookImplementation) -> list[Command]:
-    plugin = implementation.plugin
-    if plugin is None:  # a converter has no commands
-        return []
-    try:
-        functions = implementation.ask() or ()
-    except (HookFailure, LayergraphError) as error:
-        cause = str(error) if isinstance(error, HookFailure) else f"{plugin}: {error}"
-        warn_of_skipped(
-            f"the commands of {plugin} are skipped: {cause}; mend or disable {plugin.distribution}"
-        )
-        return []
-    return [Command(command_name(each), each, plugin) for each in functions]

@@ -134,6 +134,14 @@ def _module(answer: Any) -> nn.Module:
     return answer
 
 
+def _capturer(answer: Any) -> Any:
+    from layergraph.capturing import Capturer
+
+    if not isinstance(answer, Capturer):
+        raise _WrongError(f"gave {_shown(answer)}; it must give a Capturer or None")
+    return answer
+
+
 def _many(answer: Any, what: str, is_right: Callable[[Any], bool]) -> list[Any]:
     """All items of an answer, each of them right."""
     is_iterable = isinstance(answer, Iterable) and not isinstance(answer, str | bytes)
@@ -167,6 +175,20 @@ def _commands(answer: Any) -> list[Callable[..., Any]]:
     return found
 
 
+def _formats(answer: Any) -> list[Any]:
+    from layergraph.formats import Format
+
+    found = _many(answer, "rows, each a layergraph.Format", lambda each: isinstance(each, Format))
+    for row in found:
+        if not isinstance(row.suffix, str) or row.suffix != row.suffix.lower():
+            raise _WrongError(f"gave a format for {row.suffix!r}; give a suffix in lower case")
+    suffixes = [row.suffix for row in found]
+    twice = next((each for each in suffixes if suffixes.count(each) > 1), None)
+    if twice is not None:
+        raise _WrongError(f"gave two formats for {twice!r}; it must give one")
+    return found
+
+
 def _inputs(answer: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     match answer:
         case (tuple() as args, dict() as kwargs):
@@ -179,7 +201,9 @@ def _inputs(answer: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "torch_to_ir": _implementation,
     "ir_to_torch": _module,
+    "capture": _capturer,
     "functions": _names,
     "example_inputs": _inputs,
     "commands": _commands,
+    "formats": _formats,
 }

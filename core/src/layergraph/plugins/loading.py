@@ -20,7 +20,7 @@ STRICT = "LAYERGRAPH_STRICT"
 THIRD_PARTY = "*"
 
 
-class LeftOut(NamedTuple):
+class SkippedPlugin(NamedTuple):
     """An entry point that nobody asks.
 
     Attributes:
@@ -55,7 +55,7 @@ class Discovered(NamedTuple):
     """
 
     plugins: tuple[Plugin, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[SkippedPlugin, ...]
 
 
 def installed_plugins(hook: str = "") -> tuple[Plugin, ...]:
@@ -122,7 +122,7 @@ def discovered(disable: Collection[str] = (), hook: str = "") -> Discovered:
     """
     by_environment, by_converter = _names(os.environ.get(DISABLE, "")), _names(disable)
     plugins: list[Plugin] = []
-    left_out: list[LeftOut] = []
+    left_out: list[SkippedPlugin] = []
     for installed in _installed():
         if _is_disabled(installed.distribution, by_environment):
             left_out.append(_disabled(installed, f"{DISABLE} names it", f"change {DISABLE}"))
@@ -133,7 +133,7 @@ def discovered(disable: Collection[str] = (), hook: str = "") -> Discovered:
             plugins.append(loaded) if isinstance(loaded, Plugin) else left_out.append(loaded)
     missing = by_environment - {each.distribution for each in _installed()} - {THIRD_PARTY}
     left_out += [
-        LeftOut(
+        SkippedPlugin(
             name, "", "", f"no such plugin is there for {DISABLE} to name", f"correct {DISABLE}"
         )
         for name in sorted(missing)
@@ -201,15 +201,15 @@ def _installed() -> tuple[_Installed, ...]:
     return _look()[0]
 
 
-def _damaged() -> tuple[LeftOut, ...]:
+def _damaged() -> tuple[SkippedPlugin, ...]:
     return _look()[1]
 
 
 @functools.cache
-def _look() -> tuple[tuple[_Installed, ...], tuple[LeftOut, ...]]:
+def _look() -> tuple[tuple[_Installed, ...], tuple[SkippedPlugin, ...]]:
     """What is installed, in load order, and what is damaged."""
     found: list[_Installed] = []
-    damaged: list[LeftOut] = []
+    damaged: list[SkippedPlugin] = []
     # Not importlib.metadata.entry_points: one damaged distribution, of whomever, stops that.
     for distribution in importlib.metadata.distributions():
         try:
@@ -223,17 +223,17 @@ def _look() -> tuple[tuple[_Installed, ...], tuple[LeftOut, ...]]:
                 found += mine
         except Exception as error:
             what = f"a distribution in {distribution.locate_file('')}"
-            damaged.append(LeftOut(what, "", "", _said(error), "reinstall or remove it"))
+            damaged.append(SkippedPlugin(what, "", "", _said(error), "reinstall or remove it"))
     # Once each: a folder may be on sys.path twice.
     return tuple(sorted(dict.fromkeys(found), key=_load_order)), tuple(damaged)
 
 
 @functools.cache
-def _loaded(installed: _Installed) -> Plugin | LeftOut:
+def _loaded(installed: _Installed) -> Plugin | SkippedPlugin:
     return _load(installed)
 
 
-def _load(installed: _Installed) -> Plugin | LeftOut:
+def _load(installed: _Installed) -> Plugin | SkippedPlugin:
     distribution, version, entry_point = installed
     try:
         plugin = Plugin(distribution, version, entry_point.name, entry_point.load())
@@ -242,7 +242,7 @@ def _load(installed: _Installed) -> Plugin | LeftOut:
         raise
     except BaseException as error:
         cure = f"uninstall or mend {distribution}, or set {DISABLE}={distribution}"
-        return LeftOut(distribution, version, entry_point.name, _said(error), cure)
+        return SkippedPlugin(distribution, version, entry_point.name, _said(error), cure)
     return plugin
 
 
@@ -269,9 +269,11 @@ def _is_disabled(distribution: str, names: Collection[str]) -> bool:
     return THIRD_PARTY in names and not distribution.startswith(BUILTIN_PREFIX)
 
 
-def _disabled(installed: _Installed, reason: str, cure: str) -> LeftOut:
+def _disabled(installed: _Installed, reason: str, cure: str) -> SkippedPlugin:
     name = installed.entry_point.name
-    return LeftOut(installed.distribution, installed.version, name, reason, cure, is_disabled=True)
+    return SkippedPlugin(
+        installed.distribution, installed.version, name, reason, cure, is_disabled=True
+    )
 
 
 def warn_of_skipped(message: str) -> None:
@@ -292,6 +294,6 @@ def warn_of_skipped(message: str) -> None:
 
 
 @functools.cache
-def _tell_once(left_out: LeftOut) -> None:
+def _tell_once(left_out: SkippedPlugin) -> None:
     if not left_out.is_disabled:
         warn_of_skipped(str(left_out))

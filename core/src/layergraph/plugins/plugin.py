@@ -122,6 +122,7 @@ _HOOKS: dict[str, tuple[str, ...]] = {
 _UNWRAPPED = {
     "layers": "wrap torch_to_ir or ir_to_torch",
     "commands": "give a command of the same name",
+    "formats": "give a format for the same suffix",
 }
 
 

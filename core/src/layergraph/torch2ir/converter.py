@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from layergraph.collection import without_collection
+from layergraph.elsewhere import imported
+from layergraph.gc_pause import gc_paused
 from layergraph.ir import Ir
 from layergraph.plugins import Hooks, Plugin, chosen_plugins
 from layergraph.registration import Registry
-from layergraph.torch2ir.own import Own
+from layergraph.torch2ir.local_handlers import LocalHandlers
 
 if TYPE_CHECKING:
-    from layergraph.plugins.explanation import Explanation
-    from layergraph.torch2ir.folding.modes import Modes
-    from layergraph.torch2ir.running.questions import Values
+    from layergraph.capturing import Modes, Values
+    from layergraph_tools.explain.chain import Explanation
 
 
 class Torch2Ir(Registry):
@@ -43,7 +43,7 @@ class Torch2Ir(Registry):
         self, plugins: tuple[Plugin, ...] | None = None, *, disable: Collection[str] = ()
     ) -> None:
         super().__init__(takes_classes=True)
-        self._own = Own(self)
+        self._own = LocalHandlers(self)
         self.hooks = Hooks(chosen_plugins(plugins, disable), self._own)
 
     def convert(
@@ -81,18 +81,19 @@ class Torch2Ir(Registry):
             PluginError: a handler failed, or broke its contract.
         """
         # What captures is imported when it is first needed: making a converter is quick.
-        from layergraph.torch2ir.capture import ONE_AT_A_TIME
-        from layergraph.torch2ir.conversion import convert
-        from layergraph.torch2ir.running.kept_sizes import replace_kept_sizes
+        from layergraph.torch2ir.pipeline import convert
+        from layergraph.torch2ir.tracing.tracer import ONE_AT_A_TIME
         from layergraph.undo import undone
 
+        finishing: list[Callable[[], None]] = []
+        given = (self.hooks, model, args, kwargs, values, modes, finishing)
         # Another capture of the same model may have changed its modes for a while.
         with ONE_AT_A_TIME:
-            run = without_collection()(convert)
             try:
-                return undone(partial(run, self.hooks, model, args, kwargs, values, modes))
+                return undone(partial(gc_paused()(convert), *given))
             finally:
-                replace_kept_sizes()
+                for finish in finishing:
+                    finish()
 
     def explain(self, subject: nn.Module | type[nn.Module]) -> Explanation:
         """Who answers for a module, in the order in which they are asked, and who declines and why.
@@ -104,10 +105,12 @@ class Torch2Ir(Registry):
         Raises:
             PluginError: the subject is neither.
         """
-        from layergraph.torch2ir.conversion import answer_of
-        from layergraph.torch2ir.explained import explained
+        from layergraph.torch2ir.pipeline import answer_of
 
-        return explained(subject, self.hooks, self._own, partial(answer_of, self.hooks, path=""))
+        explained = imported("layergraph_tools.explain.modules", "explained")
+        answer = partial(answer_of, self.hooks, path="")
+        explanation: Explanation = explained(subject, self.hooks, self._own, answer)
+        return explanation
 
 
 def get_default_converter(disable: Collection[str] = ()) -> Torch2Ir:

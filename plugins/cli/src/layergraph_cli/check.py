@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from layergraph.errors import FileError, InvalidIrError, LayergraphError
-from layergraph.files.limits import DEFAULT_LIMITS
-from layergraph.files.opening import opened
 from layergraph_cli.output import as_json, counted, in_options, line, one_line
+from layergraph_files.limits import DEFAULT_LIMITS
+from layergraph_files.reader import opened
 
 
 def check(
@@ -30,12 +30,12 @@ def check(
         with opened(file, DEFAULT_LIMITS) as model:
             found = {"layers": len(model.ir), "tensors": len(model.weights)}
             # The import of torch takes a second: an unreadable file is reported before.
-            from layergraph.files.build import build, build_skeleton
+            from layergraph_files.build import build, build_meta_model
 
             if model.weights:
                 build(model, "meta", None, DEFAULT_LIMITS)
             else:
-                build_skeleton(model, DEFAULT_LIMITS)
+                build_meta_model(model, DEFAULT_LIMITS)
     except InvalidIrError as error:
         problems = [one_line(in_options(str(each))) for each in error.problems]
     except LayergraphError as error:

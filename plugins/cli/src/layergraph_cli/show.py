@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from layergraph.files.limits import DEFAULT_LIMITS
-from layergraph.files.opening import Opened, opened
-from layergraph.files.values import encode
 from layergraph.ir import Implementation, Ir
 from layergraph.ir.modes import changes_of_mode
 from layergraph.ir.text import layer_text, lines
 from layergraph_cli.output import as_json, counted, line
 from layergraph_cli.sizes import Size, Sizes, sizes_of
+from layergraph_files.limits import DEFAULT_LIMITS
+from layergraph_files.reader import Opened, opened
+from layergraph_files.values import encode
 
 # A file may nest deeper than any terminal is wide.
 _DEEPEST_INDENT = 60

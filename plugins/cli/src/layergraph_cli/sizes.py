@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from layergraph.errors import LayergraphError, first_line
-from layergraph.files.limits import Limits
-from layergraph.files.opening import Opened
-from layergraph.files.values import MAX_NAME
 from layergraph.ir import Ir
+from layergraph_files.limits import Limits
+from layergraph_files.reader import Opened
+from layergraph_files.values import MAX_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +102,11 @@ def _built(model: Opened, limits: Limits) -> dict[str, Size]:
     """
     from torch import nn
 
-    from layergraph.files.build import build_skeleton
+    from layergraph_files.build import build_meta_model
 
     seen: set[int] = set()
     found = {}
-    for key, tensor, persists in build_skeleton(model, limits).listed:
+    for key, tensor, persists in build_meta_model(model, limits).listed:
         if persists and id(tensor) not in seen:
             seen.add(id(tensor))
             count = tensor.numel()

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from layergraph.errors import FileError
-from layergraph.files.build import mapped
-from layergraph.files.limits import DEFAULT_LIMITS
-from layergraph.files.opening import opened_weights
+from layergraph_files.build import mapped
+from layergraph_files.limits import DEFAULT_LIMITS
+from layergraph_files.reader import opened_weights
 
 _TENSORS = (torch.Tensor, nn.Parameter)
 

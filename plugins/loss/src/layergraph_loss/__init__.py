@@ -15,7 +15,7 @@ from torch.overrides import get_overridable_functions
 
 from layergraph import Implementation, Symbol, hookimpl
 from layergraph.layers import Layer, LayerTable
-from layergraph.symbols import torch_value
+from layergraph.literals import torch_value
 
 # --- weights: the IR says their shape, the state dict has their values ---
 

@@ -29,26 +29,26 @@ from layergraph.ir import (
     Node,
     Ref,
     TensorSpec,
+    Value,
+    graph_from_nodes,
     map_leaves,
-    wired,
 )
-from layergraph.ir import Value as Plain
 from layergraph.ir.modes import own_mode
 from layergraph.state import describe_constant
-from layergraph.torch2ir.calls import (
+from layergraph.torch2ir.folding.interfaces import Interface, interfaces
+from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
+from layergraph.torch2ir.indexing.overrides import overridden
+from layergraph.torch2ir.tracing.module_call import (
     Call,
     ModeRead,
+    ModuleCall,
     OtherMode,
-    Scope,
     StateRead,
     Trace,
-    Value,
+    TracedValue,
     inside_out,
     values_in,
 )
-from layergraph.torch2ir.folding.interfaces import Interface, interfaces
-from layergraph.torch2ir.overrides import overridden
-from layergraph.torch2ir.survey import Survey, Surveyed
 
 GETITEM = "operator.getitem"
 
@@ -65,7 +65,7 @@ class Folded:
     """A captured model, of whose calls one graph for each module has been made.
 
     Args:
-        survey: the model's modules.
+        module_index: the model's modules.
         trace: what they did.
         tensors: by path of a module, what has to be said of its tensors.
 
@@ -77,12 +77,12 @@ class Folded:
     """
 
     def __init__(
-        self, survey: Survey, trace: Trace, tensors: dict[str, dict[str, TensorSpec]]
+        self, module_index: ModuleIndex, trace: Trace, tensors: dict[str, dict[str, TensorSpec]]
     ) -> None:
-        self._survey = survey
+        self._module_index = module_index
         self._trace = trace
         self._tensors = tensors
-        self._folding = _Folding(survey, trace, trace.scopes, interfaces(trace.scopes))
+        self._folding = _Folding(module_index, trace, trace.scopes, interfaces(trace.scopes))
         self.ir = self._folding.fold().ir(tensors)
 
     def with_other(self, other: OtherMode) -> Ir | None:
@@ -97,7 +97,7 @@ class Folded:
                 scopes = list(inside_out(self._trace.root))
                 inside = [interfaces(inside_out(each.scope)) for each in other.replaced]
                 borders = {key: each for found in inside for key, each in found.items()} | borders
-            again = partial(_Folding, self._survey, self._trace, scopes, borders)
+            again = partial(_Folding, self._module_index, self._trace, scopes, borders)
             folding = again().fold(known)
             if folding.dissolves:
                 # Two calls of one module that were alike are so no more, which their callers see.
@@ -105,7 +105,7 @@ class Folded:
             return folding.ir(self._tensors)
 
 
-def _leaks(scope: Scope, interface: Interface) -> bool:
+def _leaks(scope: ModuleCall, interface: Interface) -> bool:
     """Whether something from inside a module call is read outside that it does not return."""
     return not interface.outputs.keys() <= {*values_in(scope.result)}
 
@@ -113,19 +113,19 @@ def _leaks(scope: Scope, interface: Interface) -> bool:
 class _Folding:
     def __init__(
         self,
-        survey: Survey,
+        module_index: ModuleIndex,
         trace: Trace,
-        scopes: Sequence[Scope],
-        interfaces: dict[Scope, Interface],
+        scopes: Sequence[ModuleCall],
+        interfaces: dict[ModuleCall, Interface],
     ) -> None:
         self.interfaces = interfaces
-        self._survey = survey
+        self._module_index = module_index
         self._trace = trace
         self._scopes = scopes
         self._parameters = {parameter.value: parameter for parameter in trace.parameters}
         self._graphs: dict[str, _Graph] = {}
-        self._dissolved: dict[Scope, list[Call | Scope]] = {}
-        self._root_name = _free_root_name(survey)
+        self._dissolved: dict[ModuleCall, list[Call | ModuleCall]] = {}
+        self._root_name = _free_root_name(module_index)
 
     def fold(self, known: Mapping[str, _Graph] = MappingProxyType({})) -> _Folding:
         """Make the graph of each module but those that are known."""
@@ -150,16 +150,16 @@ class _Folding:
 
     # --- module calls ---
 
-    def _fold(self, scope: Scope) -> None:
+    def _fold(self, scope: ModuleCall) -> None:
         items = self._items(scope)
-        surveyed = self._survey.at(scope.path)
+        module_info = self._module_index.at(scope.path)
         graph = _GraphBuilder(self, scope, self.interfaces[scope]).build(items)
-        if scope.parent is not None and not self._is_self_contained(surveyed, graph):
+        if scope.parent is not None and not self._is_self_contained(module_info, graph):
             self._dissolved[scope] = items
             return
-        keeps_type = self._keeps_type(surveyed, scope)
-        if keeps_type and surveyed.answer is not None:
-            graph = replace(graph, type=surveyed.answer.type, data=surveyed.answer.data)
+        keeps_type = self._keeps_type(module_info, scope)
+        if keeps_type and module_info.answer is not None:
+            graph = replace(graph, type=module_info.answer.type, data=module_info.answer.data)
         known = self._graphs.get(scope.path)
         if known is None:
             self._graphs[scope.path] = _Graph(graph, keeps_type)
@@ -167,42 +167,44 @@ class _Folding:
             # The same module does something else this time: the caller does it in its own name.
             self._dissolved[scope] = items
 
-    def _items(self, scope: Scope) -> list[Call | Scope]:
+    def _items(self, scope: ModuleCall) -> list[Call | ModuleCall]:
         """What a module call does in its own name."""
         if not self._dissolved:
             return scope.items
         return [
             part
             for item in scope.items
-            for part in (self._dissolved.get(item, [item]) if isinstance(item, Scope) else [item])
+            for part in (
+                self._dissolved.get(item, [item]) if isinstance(item, ModuleCall) else [item]
+            )
         ]
 
-    def _is_self_contained(self, surveyed: Surveyed, graph: Graph) -> bool:
+    def _is_self_contained(self, module_info: ModuleInfo, graph: Graph) -> bool:
         """Whether a module calls and reads only what is inside it."""
         return all(
-            self._survey.at(node.implementation).is_within(surveyed)
+            self._module_index.at(node.implementation).is_within(module_info)
             for node in graph.nodes.values()
             if node.is_call or node.type == STATE
         )
 
-    def _keeps_type(self, surveyed: Surveyed, scope: Scope) -> bool:
+    def _keeps_type(self, module_info: ModuleInfo, scope: ModuleCall) -> bool:
         """Whether a container, and what it calls, is called as the class of the container calls.
 
         Only then can its class do the calling in the rebuilt model.
         """
-        if surveyed.answer is None:
+        if module_info.answer is None:
             return False
-        called = [item for item in scope.items if isinstance(item, Scope)]
+        called = [item for item in scope.items if isinstance(item, ModuleCall)]
         return self._is_plain(scope) and all(
             item not in self._dissolved and self._is_plain(item) and not self._calls_itself(item)
             for item in called
         )
 
-    def _calls_itself(self, scope: Scope) -> bool:
+    def _calls_itself(self, scope: ModuleCall) -> bool:
         """Return whether a module has code around its forward, which its caller's graph runs."""
-        return "__call__" in overridden(self._survey.at(scope.path).module)
+        return "__call__" in overridden(self._module_index.at(scope.path).module)
 
-    def _is_plain(self, scope: Scope) -> bool:
+    def _is_plain(self, scope: ModuleCall) -> bool:
         interface = self.interfaces[scope]
         outputs = list(interface.outputs)
         if scope.parent is None and not scope.items:
@@ -213,9 +215,9 @@ class _Folding:
             and [scope.result] == outputs
         )
 
-    def said_of(self, value: Value, scope: Scope) -> dict[str, Plain]:
+    def said_of(self, value: TracedValue, scope: ModuleCall) -> dict[str, Value]:
         """What an input node says of its value."""
-        said: dict[str, Plain] = {}
+        said: dict[str, Value] = {}
         if scope.parent is None and value in self._parameters:
             said |= self._parameters[value].said()
         if value.rank is not None and "rank" in scope.known:
@@ -231,43 +233,45 @@ class _Folding:
         return self._trace.constants[key]
 
     def leaf_type(self, path: str) -> str:
-        answer = self._survey.at(path).answer
+        answer = self._module_index.at(path).answer
         if answer is None:
             raise CaptureError(f"{path!r} is no leaf")
         return answer.type
 
     # --- the whole ---
 
-    def name_of(self, surveyed: Surveyed) -> str:
-        return surveyed.path or self._root_name
+    def name_of(self, module_info: ModuleInfo) -> str:
+        return module_info.path or self._root_name
 
     def ir(self, tensors: dict[str, dict[str, TensorSpec]]) -> Ir:
         implementations = []
-        for surveyed in self._survey:
-            implementation = self._implementation(surveyed)
-            around = surveyed.parents[0].module.training if surveyed.parents else True
-            training = surveyed.module.training
+        for module_info in self._module_index:
+            implementation = self._implementation(module_info)
+            around = module_info.parents[0].module.training if module_info.parents else True
+            training = module_info.module.training
             implementations.append(
                 Implementation(
                     type=implementation.type,
                     data=implementation.data,
-                    name=self.name_of(surveyed),
+                    name=self.name_of(module_info),
                     nodes=implementation.nodes,
                     edges=implementation.edges,
                     children=None
-                    if surveyed.is_leaf
-                    else {name: self.name_of(child) for name, child in surveyed.children.items()},
-                    tensors=tensors[surveyed.path] | implementation.tensors,
-                    kept_modes=surveyed.kept_modes,
+                    if module_info.is_leaf
+                    else {
+                        name: self.name_of(child) for name, child in module_info.children.items()
+                    },
+                    tensors=tensors[module_info.path] | implementation.tensors,
+                    kept_modes=module_info.kept_modes,
                     training=own_mode(training=training, around=around),
                 )
             )
         return Ir(implementations, self._root_name)
 
-    def _implementation(self, surveyed: Surveyed) -> Implementation:
-        if surveyed.path in self._graphs:
-            return self._graphs[surveyed.path].implementation
-        answer = surveyed.answer
+    def _implementation(self, module_info: ModuleInfo) -> Implementation:
+        if module_info.path in self._graphs:
+            return self._graphs[module_info.path].implementation
+        answer = module_info.answer
         if answer is None:
             return Implementation(type=MODULE)
         return Implementation(type=answer.type, data=answer.data)
@@ -276,24 +280,24 @@ class _Folding:
 class _GraphBuilder:
     """Writes the nodes of one module call."""
 
-    def __init__(self, folding: _Folding, scope: Scope, interface: Interface) -> None:
+    def __init__(self, folding: _Folding, scope: ModuleCall, interface: Interface) -> None:
         self._folding = folding
         self._scope = scope
         self._interface = interface
         self._namer = Namer()
         self._nodes: list[Node] = []
-        self._values: dict[Value, Ref] = {}
-        self._parts: dict[Value, tuple[Ref, int]] = {}
+        self._values: dict[TracedValue, Ref] = {}
+        self._parts: dict[TracedValue, tuple[Ref, int]] = {}
         self._states: dict[str, Ref] = {}
         self._tensors: dict[str, TensorSpec] = {}
 
-    def build(self, items: list[Call | Scope]) -> Implementation:
+    def build(self, items: list[Call | ModuleCall]) -> Implementation:
         output = self._namer.name(OUTPUT)
         for value, parameter in self._interface.inputs.items():
             said = self._folding.said_of(value, self._scope)
             self._values[value] = self._add(parameter, INPUT, parameter, kwargs=said)
         for item in items:
-            if isinstance(item, Scope):
+            if isinstance(item, ModuleCall):
                 self._call_scope(item)
             else:
                 self._call(item)
@@ -302,7 +306,7 @@ class _GraphBuilder:
         else:
             returned = self._plain(_one_or_tuple(list(self._interface.outputs)))
         self._nodes.append(Node(output, OUTPUT, OUTPUT, args=(returned,)))
-        graph = wired(self._nodes)
+        graph = graph_from_nodes(self._nodes)
         return Implementation(
             type=MODULE, nodes=graph.nodes, edges=graph.edges, tensors=self._tensors
         )
@@ -312,8 +316,8 @@ class _GraphBuilder:
         wish: str,
         kind: str,
         implementation: str,
-        args: tuple[Plain, ...] = (),
-        kwargs: dict[str, Plain] | None = None,
+        args: tuple[Value, ...] = (),
+        kwargs: dict[str, Value] | None = None,
     ) -> Ref:
         name = self._namer.name(wish)
         self._nodes.append(Node(name, kind, implementation, args, kwargs or {}))
@@ -333,7 +337,7 @@ class _GraphBuilder:
             kind, wish = self._folding.leaf_type(call.target), self._relative(call.target)
         self._values[call.value] = self._add(wish, kind, call.target, args, kwargs)
 
-    def _call_scope(self, scope: Scope) -> None:
+    def _call_scope(self, scope: ModuleCall) -> None:
         interface = self._folding.interfaces[scope]
         args = tuple([self._plain(value) for value in interface.inputs])
         kind = self._folding.type_of(scope.path)
@@ -347,11 +351,11 @@ class _GraphBuilder:
     def _relative(self, path: str) -> str:
         return path.removeprefix(f"{self._scope.path}.")
 
-    def _plain(self, value: Plain) -> Plain:
+    def _plain(self, value: Value) -> Value:
         return map_leaves(self._read, value)
 
-    def _read(self, leaf: Plain) -> Plain:
-        if isinstance(leaf, Value):
+    def _read(self, leaf: Value) -> Value:
+        if isinstance(leaf, TracedValue):
             if leaf not in self._values:
                 self._values[leaf] = self._add("getitem", FUNCTION, GETITEM, self._parts[leaf])
             return self._values[leaf]
@@ -375,13 +379,13 @@ class _GraphBuilder:
         return f"{self._scope.path}.{name}" if self._scope.path else name
 
 
-def _free_root_name(survey: Survey) -> str:
-    taken = {each.path for each in survey}
+def _free_root_name(module_index: ModuleIndex) -> str:
+    taken = {each.path for each in module_index}
     numbered = (f"{ROOT}_{number}" for number in itertools.count(1))
     return next(name for name in itertools.chain([ROOT], numbered) if name not in taken)
 
 
-def _one_or_tuple(values: list[Value]) -> Plain:
+def _one_or_tuple(values: list[TracedValue]) -> Value:
     if len(values) == 1:
         return values[0]
     return tuple(values) or None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from layergraph.torch2ir.calls import Call, Scope, Value, values_in
+from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, TracedValue, values_in
 
 
 @dataclass(slots=True, eq=False)
@@ -18,11 +18,11 @@ class Interface:
         outputs: the values from inside that were returned, or are read outside; in order.
     """
 
-    inputs: dict[Value, str] = field(default_factory=dict)
-    outputs: dict[Value, None] = field(default_factory=dict)
+    inputs: dict[TracedValue, str] = field(default_factory=dict)
+    outputs: dict[TracedValue, None] = field(default_factory=dict)
 
 
-def interfaces(scopes: Iterable[Scope]) -> dict[Scope, Interface]:
+def interfaces(scopes: Iterable[ModuleCall]) -> dict[ModuleCall, Interface]:
     """The interface of every module call, given those inside before those around them.
 
     They are all that are inside the last of them, and that one itself: what happens around it,
@@ -45,11 +45,11 @@ def interfaces(scopes: Iterable[Scope]) -> dict[Scope, Interface]:
 class _Dataflow:
     """Carries values from where they come about to where they are read."""
 
-    def __init__(self, found: dict[Scope, Interface]) -> None:
+    def __init__(self, found: dict[ModuleCall, Interface]) -> None:
         self.found = found
-        self._escaped: dict[Value, Scope] = {}
+        self._escaped: dict[TracedValue, ModuleCall] = {}
 
-    def read(self, values: Iterable[Value], reader: Scope) -> None:
+    def read(self, values: Iterable[TracedValue], reader: ModuleCall) -> None:
         """Note that values are read in a module call."""
         for value in values:
             if value.scope is reader:
@@ -66,7 +66,7 @@ class _Dataflow:
             else:
                 self._escape(value, common)
 
-    def _escape(self, value: Value, to: Scope) -> None:
+    def _escape(self, value: TracedValue, to: ModuleCall) -> None:
         inside = self._escaped.get(value, value.scope)
         while inside.depth > to.depth and inside.parent is not None:
             self.found[inside].outputs.setdefault(value)
@@ -74,7 +74,7 @@ class _Dataflow:
         self._escaped[value] = inside
 
 
-def _declared(scope: Scope) -> Interface:
+def _declared(scope: ModuleCall) -> Interface:
     interface = Interface()
     for index, arg in enumerate(scope.args):
         name = scope.parameters[index] if index < len(scope.parameters) else "input"

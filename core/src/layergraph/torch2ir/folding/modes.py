@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
-from layergraph.assumptions import assume
+from layergraph.capturing import Modes
 from layergraph.errors import CaptureError
+from layergraph.guards import assume
 from layergraph.ir import (
     FUNCTION,
     MODULE,
@@ -21,22 +21,19 @@ from layergraph.ir import (
     Ref,
     TensorSpec,
     Value,
+    graph_from_nodes,
     returned,
-    wired,
 )
 from layergraph.ir.values import parts, rebuilt
-from layergraph.torch2ir.calls import ModeRead, Trace, mode_calls, take_mode_calls
 from layergraph.torch2ir.folding.fold import Folded
-from layergraph.torch2ir.survey import Survey, other_mode
-
-Modes = Literal["both", "own"]
-"""Which modes to capture where a model's code asks for its mode: both, or the one it is in."""
+from layergraph.torch2ir.indexing.module_index import ModuleIndex, other_mode
+from layergraph.torch2ir.tracing.module_call import ModeRead, Trace, mode_calls, take_mode_calls
 
 _ASSUME = f"layergraph.{assume.__name__}"
 
 
 def capture(
-    survey: Survey,
+    module_index: ModuleIndex,
     run: Callable[[], Trace],
     tensors: dict[str, dict[str, TensorSpec]],
     modes: Modes,
@@ -47,7 +44,7 @@ def capture(
     assumes the mode of each module that was asked for it.
 
     Args:
-        survey: the model.
+        module_index: the model.
         run: captures it as it stands.
         tensors: by path of a module, what has to be said of its tensors.
         modes: which modes are wanted.
@@ -57,18 +54,18 @@ def capture(
     """
     trace = run()
     if not mode_calls(trace.scopes):
-        return Folded(survey, trace, tensors).ir
+        return Folded(module_index, trace, tensors).ir
     if modes == "both" and not trace.is_other_refused:
         try:
-            return _both(survey, run, trace, tensors)
+            return _both(module_index, run, trace, tensors)
         except _NotMergeableError:
             pass
     _assume_modes(trace)
-    return Folded(survey, trace, tensors).ir
+    return Folded(module_index, trace, tensors).ir
 
 
 def _both(
-    survey: Survey,
+    module_index: ModuleIndex,
     run: Callable[[], Trace],
     trace: Trace,
     tensors: dict[str, dict[str, TensorSpec]],
@@ -81,7 +78,7 @@ def _both(
     kept = [(scope, scope.items) for scope in trace.scopes]
     try:
         readers = {call.target for call in take_mode_calls(trace.scopes)}
-        folded = Folded(survey, trace, tensors)
+        folded = Folded(module_index, trace, tensors)
         other, twin = trace.other, None
         if other is not None:
             if not other.differs:
@@ -89,19 +86,19 @@ def _both(
             readers |= other.readers
             twin = folded.with_other(other)
         if twin is None:
-            second = _run_in_other_mode(survey, run)
+            second = _run_in_other_mode(module_index, run)
             readers |= {call.target for call in take_mode_calls(second.scopes)}
-            twin = Folded(survey, second, tensors).ir
-        return _Merger(survey, folded.ir, twin, readers).merged()
+            twin = Folded(module_index, second, tensors).ir
+        return _Merger(module_index, folded.ir, twin, readers).merged()
     except _NotMergeableError:
         for scope, items in kept:
             scope.items = items
         raise
 
 
-def _run_in_other_mode(survey: Survey, run: Callable[[], Trace]) -> Trace:
+def _run_in_other_mode(module_index: ModuleIndex, run: Callable[[], Trace]) -> Trace:
     try:
-        with other_mode(survey):
+        with other_mode(module_index):
             return run()
     except CaptureError:
         raise _NotMergeableError from None
@@ -123,17 +120,19 @@ class _Merger:
     """Makes one IR of two: of a model as it stands, and in the other mode.
 
     Args:
-        survey: the model, as it stands.
+        module_index: the model, as it stands.
         one: the IR of the model as it stands.
         other: its IR in the other mode.
         readers: the modules whose code asked for their mode.
     """
 
-    def __init__(self, survey: Survey, one: Ir, other: Ir, readers: set[str]) -> None:
+    def __init__(self, module_index: ModuleIndex, one: Ir, other: Ir, readers: set[str]) -> None:
         self._root = one.root
         self._one, self._other = one, other
-        self._paths = {one.root if not each.path else each.path: each.path for each in survey}
-        self._trains = {name: survey.at(path).module.training for name, path in self._paths.items()}
+        self._paths = {one.root if not each.path else each.path: each.path for each in module_index}
+        self._trains = {
+            name: module_index.at(path).module.training for name, path in self._paths.items()
+        }
         self._readers = readers
 
     def merged(self) -> Ir:
@@ -250,7 +249,7 @@ class _Merger:
             if node.is_call and node.implementation in guarded:
                 nodes += self._guard(caller, node.implementation, namer)
             nodes.append(replace(node, args=arguments[node.name]))
-        return wired(nodes)
+        return graph_from_nodes(nodes)
 
     def _guard(self, caller: str, callee: str, namer: Namer) -> list[Node]:
         mine = Node(namer.name("training"), STATE, self._mode(caller), args=())
@@ -309,7 +308,7 @@ def _follow_mode(training: Graph, evaluation: Graph, key: str) -> Graph | None:
             follows = True
             nodes.append(mode)
         nodes.append(replace(node, args=args, kwargs=kwargs))
-    return wired(nodes) if follows else None
+    return graph_from_nodes(nodes) if follows else None
 
 
 def _followed(training: Value, evaluation: Value, mode: str) -> Value:

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 from torch import fx
 
-from layergraph.assumptions import assume_length
 from layergraph.errors import CaptureError
 from layergraph.functions import attribute_name, method_name
-from layergraph.torch2ir.calls import Value
-from layergraph.torch2ir.capture import code_place
+from layergraph.guards import assume_length
+from layergraph.torch2ir.tracing.module_call import TracedValue
+from layergraph.torch2ir.tracing.tracer import code_place
 
 
 class RecordsFunctions(Protocol):
@@ -39,7 +39,7 @@ class Proxy(fx.Proxy):
     node: Any
     tracer: Any
 
-    def __init__(self, value: Value, tracer: RecordsFunctions) -> None:
+    def __init__(self, value: TracedValue, tracer: RecordsFunctions) -> None:
         object.__setattr__(self, "node", value)
         object.__setattr__(self, "tracer", tracer)
 

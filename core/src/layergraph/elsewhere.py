@@ -1,0 +1,52 @@
+"""Names that other distributions of the family define, found when they are asked for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType
+from typing import Any
+
+from layergraph.errors import MissingDistributionError
+
+
+def imported(module: str, name: str) -> Any:
+    """Give a name of a module, which may belong to a distribution that is not installed.
+
+    Args:
+        module: the name of the module.
+        name: the name in it.
+
+    Raises:
+        MissingDistributionError: the distribution of the module is not installed.
+    """
+    return getattr(imported_module(module, f"layergraph.{name}"), name)
+
+
+def imported_module(module: str, wanted: str) -> ModuleType:
+    """Import a module, which may belong to a distribution that is not installed.
+
+    Args:
+        module: the name of the module.
+        wanted: what needs it, for the message.
+
+    Raises:
+        MissingDistributionError: the distribution of the module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name != package:
+            raise
+        distribution = package.replace("_", "-")
+        raise MissingDistributionError(
+            f"{wanted} is part of {distribution}, which is not installed; "
+            f"pip install {distribution}",
+            name=package,
+        ) from None
+
+
+def is_installed(module: str) -> bool:
+    """Return whether the distribution of a module is installed."""
+    return importlib.util.find_spec(module.partition(".")[0]) is not None

@@ -1,0 +1,37 @@
+"""A row of the hook ``formats``: a file format, its reader and its writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from layergraph.ir import Ir
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format of files, one row of the hook ``formats``.
+
+    A function that needs torch imports it when it is called, so that reading a structure does not.
+
+    Attributes:
+        suffix: the end of the names of its files, such as ``".onnx"``, in lower case. The empty
+            suffix stands for a folder, and for a path that no other suffix fits.
+        description: one line for people.
+        write: ``write(ir, path, state_dict, **options)`` writes a file, all of it or nothing; None
+            if the format cannot be written.
+        read: ``read(path, **options)`` gives the :class:`~layergraph.Ir` in a file; None if the
+            format cannot be read.
+        build: ``build(path, **options)`` gives the module that a file with weights describes; None
+            if the format has no weights.
+    """
+
+    suffix: str
+    description: str
+    write: Callable[..., None] | None = None
+    read: Callable[..., Ir] | None = None
+    build: Callable[..., nn.Module] | None = None

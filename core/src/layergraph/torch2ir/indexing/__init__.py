@@ -1,0 +1,1 @@
+"""The modules of a model, before it runs: the index of them, and what decides for each."""

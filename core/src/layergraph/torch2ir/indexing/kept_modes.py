@@ -1,0 +1,274 @@
+"""The modes that ``train()`` and ``eval()`` of a class give modules otherwise than torch's do."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from layergraph.errors import CaptureError
+from layergraph.tensors import places_of
+from layergraph.torch2ir.state.changes import are_one, are_the_same, fill
+
+Modes = dict[str, bool | None]
+"""Modules by their paths, to the mode that ``train()`` gives them; None: it leaves them theirs."""
+
+
+def tried_modes(module: nn.Module, names: frozenset[str], modules: list[nn.Module]) -> Modes:
+    """The modes that ``train()`` and ``eval()`` of a class give otherwise than torch's.
+
+    Args:
+        module: the module.
+        names: the methods that it overrides.
+        modules: itself and all that are inside.
+
+    Raises:
+        CaptureError: they do more than to keep some modules in a mode of their own.
+    """
+    if _only_passes_on(module, names, modules):
+        return {}
+    inside = {path: each for path, each in module.named_modules() if "training" in vars(each)}
+    seen = [
+        (start, *_tried(module, names, inside, start, mode))
+        for start in (True, False)
+        for mode in (True, False)
+    ]
+    kept: Modes = {}
+    for path in inside:
+        if all(torchs[path] == theirs[path] for _, torchs, theirs in seen):
+            continue
+        results = {theirs[path] for _, _, theirs in seen}
+        if len(results) == 1:
+            kept[path] = results.pop()
+        elif all(theirs[path] == start for start, _, theirs in seen):
+            kept[path] = None
+        else:
+            what = f"gives {path or 'itself'!r} a mode that depends on the one before"
+            raise refusal("train", what)
+    return kept
+
+
+def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.Module]) -> bool:
+    """Return whether ``train()`` and ``eval()`` do no more than torch's: most overrides call these.
+
+    To take little time, the children are switched here, once they are asked to.
+    """
+    children = list(module.children())
+    if any("train" in vars(each) for each in children):
+        return False
+    parameters = [each for own in modules for each in own._parameters.values() if each is not None]
+    wants = [each.requires_grad for each in parameters]
+    data = [each.detach() for each in parameters]
+    places = places_of(parameters)
+    members = [vars(each) for each in modules]
+    before = [each.copy() for each in members]
+    keys = list(chain.from_iterable(before))
+    values = list(chain.from_iterable(map(dict.values, before)))
+    inside = [(each, list(map(vars, modules_in(each)))) for each in children]
+
+    def is_as_before() -> bool:
+        for each in children:
+            vars(each).pop("train", None)
+        for now, was in zip(members, before, strict=True):
+            now["training"] = was["training"]
+        return (
+            list(chain.from_iterable(members)) == keys
+            and all(map(operator.is_, chain.from_iterable(map(dict.values, members)), values))
+            and [each.requires_grad for each in parameters] == wants
+            and places_of(parameters) == places
+        )
+
+    try:
+        return all(
+            _passes_on(module, inside, mode, switch) and is_as_before()
+            for mode in (True, False)
+            for switch in _switches(module, names, mode)
+        )
+    except (Exception, SystemExit):
+        return False
+    finally:
+        if not is_as_before():
+            for holder, was in zip(members, before, strict=True):
+                fill(holder, was)
+            for parameter, wanted, its in zip(parameters, wants, data, strict=True):
+                parameter.requires_grad_(wanted).data = its
+
+
+def _switches(
+    module: nn.Module, names: frozenset[str], mode: bool
+) -> Iterator[Callable[[], object]]:
+    """Calls of the class's own ``train(mode)`` and ``eval()``."""
+    if "train" in names:
+        yield partial(module.train, mode)
+    if "eval" in names and not mode:
+        yield module.eval
+
+
+def _passes_on(
+    module: nn.Module,
+    inside: list[tuple[nn.Module, list[dict[str, Any]]]],
+    mode: bool,
+    switch: Callable[[], object],
+) -> bool:
+    asked: list[tuple[nn.Module, bool]] = []
+    members = [vars(module), *(each for _, own in inside for each in own)]
+    for each in members:
+        each["training"] = not mode
+    for child, own in inside:
+        vars(child)["train"] = partial(_switched, asked, child, own)
+    with NothingChanged("train"):
+        switch()
+    all_switched = all(each["training"] is mode for each in members)
+    return all_switched and asked == [(child, mode) for child, _ in inside]
+
+
+def _switched(
+    asked: list[tuple[nn.Module, bool]],
+    child: nn.Module,
+    members: list[dict[str, Any]],
+    mode: bool = True,
+) -> nn.Module:
+    asked.append((child, mode))
+    for each in members:
+        each["training"] = mode
+    return child
+
+
+def modules_in(module: nn.Module) -> list[nn.Module]:
+    """A module and all inside it, each once."""
+    found = {id(module): module}
+    stack = [module]
+    while stack:
+        for each in stack.pop()._modules.values():
+            if each is not None and id(each) not in found:
+                found[id(each)] = each
+                stack.append(each)
+    return list(found.values())
+
+
+def _tried(
+    module: nn.Module, names: frozenset[str], inside: dict[str, nn.Module], start: bool, mode: bool
+) -> tuple[dict[str, bool], dict[str, bool]]:
+    """The modes of all modules after torch's ``train(mode)``, and after that of the class."""
+    torchs = _modes_after(inside, partial(nn.Module.train, module, mode), start) or {}
+    theirs = None
+    if "train" in names and takes(module.train, mode):
+        theirs = _modes_after(inside, partial(module.train, mode), start, "train")
+    theirs = theirs or torchs
+    if "eval" in names and not mode and takes(module.eval):
+        evaluating = _modes_after(inside, module.eval, start, "eval")
+        if evaluating not in (None, theirs):
+            raise refusal("eval", "does something else than train(False)")
+    return torchs, theirs
+
+
+def takes(method: Callable[..., Any], *args: Any) -> bool:
+    """Return whether a method can be called so: some classes have another one of the same name."""
+    try:
+        inspect.signature(method).bind(*args)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _modes_after(
+    inside: dict[str, nn.Module], switch: Callable[[], object], start: bool, name: str = ""
+) -> dict[str, bool] | None:
+    """The modes of modules, all the same before, after a call; nothing is left changed.
+
+    None if the call fails, as it does for users.
+    """
+    with unchanged_but_modes(inside, name):
+        for each in inside.values():
+            vars(each)["training"] = start
+        try:
+            with NothingChanged(name):
+                switch()
+        except (Exception, SystemExit) as error:
+            if name and isinstance(error, CaptureError):
+                raise
+            return None
+        return {path: vars(each)["training"] for path, each in inside.items()}
+
+
+@contextmanager
+def unchanged_but_modes(inside: dict[str, nn.Module], name: str) -> Iterator[None]:
+    """Put back what a method assigns, and refuse what is more than modes."""
+    members = {path: vars(each) for path, each in inside.items()}
+    holders = [
+        (path, holder, holder.copy())
+        for path, own in members.items()
+        for holder in (own, *(value for value in own.values() if type(value) is dict))
+    ]
+    parameters = [each for own in members.values() for each in own["_parameters"].values()]
+    trained = [(each, each.requires_grad, each.detach()) for each in parameters if each is not None]
+    changed = ""
+    try:
+        yield
+    finally:
+        for path, holder, before in holders:
+            if "training" in before:
+                holder["training"] = before["training"]
+            if are_the_same(holder, before):
+                continue
+            for key in holder.keys() | before.keys():
+                now, was = holder.get(key), before.get(key)
+                if not (_is_one(now, was) or _drops_tensors(key, now, was)):
+                    changed = changed or f"assigns {key!r} in {path or 'itself'!r}"
+            fill(holder, before)
+        for parameter, requires_grad, data in trained:
+            if not are_one(parameter.detach(), data):
+                parameter.data = data
+                changed = changed or "changes parameters"
+            if parameter.requires_grad is not requires_grad:
+                parameter.requires_grad_(requires_grad)
+                changed = changed or "changes which parameters want gradients; call it before"
+    if changed and name:
+        raise refusal(name, changed)
+
+
+def _is_one(now: Any, before: Any) -> bool:
+    plain = type(now) is type(before) and type(now) in (bool, int, float, str, tuple)
+    return are_one(now, before) or (plain and repr(now) == repr(before))
+
+
+def _drops_tensors(key: str, now: Any, before: Any) -> bool:
+    """Whether a module forgets tensors that it computed earlier, and would compute again."""
+    return (
+        key not in _REGISTRIES
+        and type(now) is type(before) is dict
+        and not now
+        and all(type(each) is torch.Tensor for each in before.values())
+    )
+
+
+_REGISTRIES = vars(nn.Module()).keys()
+
+
+class NothingChanged(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
+    """Refuses what a method does to tensors in place, before it is done."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._name = name
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.is_mutable:
+            raise refusal(self._name, f"changes tensors ({func})")
+        return func(*args, **(kwargs or {}))
+
+
+def refusal(name: str, what: str) -> CaptureError:
+    """The error that a class overrides a method in a way that an IR cannot hold."""
+    shown = name if name.startswith("__") else f"{name}()"
+    return CaptureError(
+        f"its class overrides {shown}, which {what}; a handler for the class can keep it whole"
+    )

@@ -1,0 +1,75 @@
+"""What makes a leaf behave as it does: noted before the model runs, and compared at each call."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
+from layergraph.torch2ir.state.changes import are_one, are_the_same
+
+
+def note_leaves(module_index: ModuleIndex) -> dict[ModuleInfo, bool]:
+    """Note what makes each leaf behave as it does; give whether each module is training."""
+    for each in module_index:
+        if each.is_leaf:
+            each.as_found = each.as_found or _noted(_members(each))
+    return {each: each.module.training for each in module_index}
+
+
+def is_changed(module_info: ModuleInfo, trains: dict[ModuleInfo, bool]) -> bool:
+    """Whether code has given a leaf another mode, or other attributes, for a call."""
+    return vars(module_info.module)["training"] != trains[module_info] or not is_as_found(
+        module_info
+    )
+
+
+def is_as_found(module_info: ModuleInfo) -> bool:
+    """Whether nobody else has changed what makes a leaf behave as it does, but for its mode."""
+    if is_untouched(module_info):
+        return True
+    now = _members(module_info)
+    return are_one(now, module_info.as_found) or are_one(now, module_info.as_left)
+
+
+def is_untouched(module_info: ModuleInfo) -> bool:
+    """Whether a leaf holds the very objects that it held when it was found: nearly all do."""
+    return all(map(are_the_same, _members(module_info), module_info.as_found))
+
+
+def note_left(module_info: ModuleInfo) -> None:
+    """See what a leaf has noted down in its attributes, in a call of its own.
+
+    That is its own affair, as long as its handler says the same of it: what is rebuilt notes it
+    down as well.
+    """
+    now, before = _members(module_info), module_info.as_found
+    if are_one(now, before):
+        return
+    if are_one(_registered(now), _registered(before)) and module_info.is_still_answered():
+        module_info.as_left = _noted(now)
+
+
+def _noted(members: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+    return tuple(map(_copied, members))
+
+
+def _registered(members: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Of what makes a leaf behave as it does, what is no plain attribute."""
+    step = len(_REGISTERED) + 1
+    return tuple(each for place, each in enumerate(members) if place % step)
+
+
+def _members(module_info: ModuleInfo) -> tuple[dict[str, Any], ...]:
+    """What makes a leaf behave as it does, but for its mode."""
+    found: list[dict[str, Any]] = []
+    for each in module_info.inside:
+        members = vars(each)
+        found += [members | _ANY_MODE, *_registries(members)]
+    return tuple(found)
+
+
+_ANY_MODE = {"training": None}
+_REGISTERED = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
+_registries = operator.itemgetter(*_REGISTERED)
+_copied = operator.methodcaller("copy")

@@ -1,0 +1,187 @@
+"""The modules of a model, and what the handlers say of each."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from layergraph.ir import Implementation
+from layergraph.state import all_tensors, own_tensors
+from layergraph.torch2ir.indexing.reach import Reach
+from layergraph.undo import undoing
+
+T = TypeVar("T")
+
+Ask = Callable[[nn.Module, str], Implementation | None]
+
+
+@dataclass(slots=True, eq=False)
+class ModuleInfo:
+    """A module with its place in the model.
+
+    Attributes:
+        module: the module.
+        path: the first path to it; empty for the model.
+        answer: what the handler said of it; None: it is to be traced through.
+        is_leaf: whether a handler speaks for the module and everything inside it.
+        inside: what is surveyed by it: of a leaf all modules inside, itself the first; else itself.
+        children: its child modules by name, in order; empty for a leaf.
+        parents: the modules that have it as a child.
+        kept_modes: see :class:`layergraph.Implementation`.
+        as_found: what makes it behave as it does, noted before the model runs on inputs.
+        as_left: the same, as the last call of it left it, where that differs.
+    """
+
+    module: nn.Module
+    path: str
+    _ask: Ask
+    answer: Implementation | None = field(init=False)
+    is_leaf: bool = field(init=False)
+    inside: tuple[nn.Module, ...] = field(init=False)
+    children: dict[str, ModuleInfo] = field(default_factory=dict)
+    parents: list[ModuleInfo] = field(default_factory=list)
+    kept_modes: dict[str, bool | None] = field(default_factory=dict)
+    as_found: tuple[dict[str, Any], ...] = ()
+    as_left: tuple[dict[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        self.answer = self._ask(self.module, self.path)
+        self.is_leaf = self.answer is not None and self.answer.children is None
+        # Most leaves have no modules inside.
+        has_modules = self.is_leaf and self.module._modules
+        self.inside = tuple(self.module.modules()) if has_modules else (self.module,)
+
+    def is_still_answered(self) -> bool:
+        """Whether the handler says the same of it as it did."""
+        now, before = self._ask(self.module, self.path), self.answer
+        if now is None or before is None:
+            return now is before
+        return (now.type, repr(now.data)) == (before.type, repr(before.data))
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor, bool]]:
+        """Its parameters and buffers, of a leaf all inside: name, tensor, whether it persists."""
+        return all_tensors(self.module) if self.is_leaf else own_tensors(self.module)
+
+    def key(self, name: str) -> str:
+        """The key that something of the module has in the state dict of the model."""
+        return f"{self.path}.{name}" if self.path else name
+
+    def is_within(self, other: ModuleInfo) -> bool:
+        """Whether the module is the other one, or is reached through its children."""
+        if self is other or not other.path or self.path.startswith(f"{other.path}."):
+            return True
+        seen = {id(self)}
+        stack = [self]
+        while stack:
+            for parent in stack.pop().parents:
+                if parent is other:
+                    return True
+                if id(parent) not in seen:
+                    seen.add(id(parent))
+                    stack.append(parent)
+        return False
+
+
+class ModuleIndex:
+    """Every module of a model once, from the outside in, in the order of its state dict.
+
+    Args:
+        model: the model.
+        ask: what the handlers say of a module, given its path too.
+    """
+
+    def __init__(self, model: nn.Module, ask: Ask) -> None:
+        self._found: dict[int, ModuleInfo] = {}
+        self._by_path: dict[str, ModuleInfo] = {}
+        self._found_once: dict[object, list[Any]] = {}
+        self.depth = 0
+        self.root = self._add(model, "", ask, 0)
+        stack = [(self.root, _children(self.root))]
+        while stack:
+            parent, children = stack[-1]
+            name, child = next(children, ("", None))
+            if child is None:
+                stack.pop()
+                continue
+            known = self._found.get(id(child))
+            if known is None:
+                path = f"{parent.path}.{name}" if parent.path else name
+                known = self._add(child, path, ask, len(stack))
+                stack.append((known, _children(known)))
+            parent.children[name] = known
+            known.parents.append(parent)
+
+    def _add(self, module: nn.Module, path: str, ask: Ask, depth: int) -> ModuleInfo:
+        module_info = ModuleInfo(module, path, ask)
+        self._found[id(module)] = module_info
+        self._by_path[path] = module_info
+        self.depth = max(self.depth, depth)
+        return module_info
+
+    def __iter__(self) -> Iterator[ModuleInfo]:
+        return iter(self._found.values())
+
+    @functools.cached_property
+    def code_globals(self) -> list[dict[str, Any]]:
+        """The globals of the model's own code: nobody else sees what is replaced there."""
+        found: dict[int, dict[str, Any]] = {}
+        for cls in {type(each.module) for each in self if not each.is_leaf}:
+            for base in cls.__mro__:
+                forward = vars(base).get("forward")
+                scope = getattr(inspect.unwrap(forward), "__globals__", None) if forward else None
+                if scope is not None and not scope.get("__name__", "").startswith("torch."):
+                    found[id(scope)] = scope
+        return list(found.values())
+
+    @functools.cached_property
+    def reach(self) -> Reach:
+        """The objects that the model's code reaches, as far as it has run."""
+        return Reach([each.module for each in self])
+
+    def once(self, find: Callable[[ModuleIndex], Iterable[T]]) -> list[T]:
+        """What is found in the model, looked for once: each run leaves the model as it was."""
+        if find not in self._found_once:
+            self._found_once[find] = list(find(self))
+        return self._found_once[find]
+
+    def get(self, module: nn.Module) -> ModuleInfo | None:
+        """What is known of a module; None for one that is not registered in the model.
+
+        Modules inside a leaf are not registered in this sense.
+        """
+        return self._found.get(id(module))
+
+    def at(self, path: str) -> ModuleInfo:
+        """The module at its first path, or the leaf that has it inside."""
+        while path not in self._by_path:
+            path = path.rpartition(".")[0]
+        return self._by_path[path]
+
+
+@contextmanager
+def other_mode(module_index: ModuleIndex) -> Iterator[None]:
+    """For a while, every module of a model trains that does not, and the other way round."""
+    modules = [vars(module) for each in module_index for module in each.inside]
+    before = [(members, members["training"]) for members in modules if "training" in members]
+
+    def put_back() -> None:
+        for members, training in before:
+            members["training"] = training
+
+    with undoing(put_back):
+        for members, training in before:
+            members["training"] = not training
+        yield
+
+
+def _children(module_info: ModuleInfo) -> Iterator[tuple[str, nn.Module | None]]:
+    if module_info.is_leaf:
+        return iter(())
+    return iter([item for item in module_info.module._modules.items() if item[1] is not None])

@@ -1,0 +1,292 @@
+"""Methods of ``torch.nn.Module`` that a class overrides: tried, and compared with torch's own.
+
+A rebuilt module has torch's methods. So each method that a class overrides is called here, on the
+module or on a copy without memory, and what it leaves behind is compared with what torch's leaves.
+The modes that ``train()`` keeps some modules in go into the IR; any other difference is refused.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from layergraph.errors import CaptureError, first_line
+from layergraph.state import all_tensors, own_tensors
+from layergraph.torch2ir.indexing.kept_modes import (
+    Modes,
+    NothingChanged,
+    modules_in,
+    refusal,
+    takes,
+    tried_modes,
+    unchanged_but_modes,
+)
+from layergraph.torch2ir.state.changes import fill
+
+_CASTS = {
+    "bfloat16": torch.bfloat16,
+    "double": torch.float64,
+    "float": torch.float32,
+    "half": torch.float16,
+    "to": torch.float64,
+    "type": torch.float64,
+}
+_LISTS = ("parameters", "named_parameters", "buffers", "named_buffers")
+_MODULES = ("children", "named_children", "modules", "named_modules")
+_LOADS = ("load_state_dict", "_load_from_state_dict")
+_TRIED = frozenset(
+    {
+        "__call__",
+        "_apply",
+        "eval",
+        "requires_grad_",
+        "train",
+        "zero_grad",
+        *_CASTS,
+        *_LISTS,
+        *_LOADS,
+        *_MODULES,
+    }
+)
+_OWN: Any = {name: inspect.getattr_static(nn.Module, name) for name in _TRIED}
+
+
+def overridden(module: nn.Module) -> frozenset[str]:
+    """The methods that a module has in place of torch's, by its class or by assignment."""
+    cls: Any = type(module)
+    of_class = _of_class(cls)
+    # Of a rebuilt model, the IR holds what its methods do otherwise.
+    return (of_class | assigned(module)) - getattr(cls, "_held_by_ir", frozenset())
+
+
+def assigned(module: nn.Module) -> set[str]:
+    """The methods that a module itself has in place of its class's."""
+    # An attribute that only has the name of a method, such as a type, is none.
+    members = vars(module)
+    # Nearly all modules have none, which takes less time to find out.
+    if _TRIED.isdisjoint(members):
+        return set()
+    return {name for name in members.keys() & _TRIED if callable(members[name])}
+
+
+def changes_its_call(module: nn.Module) -> bool:
+    """Return whether a module has methods of its own, and so is not what its class says."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or "forward" in vars(module)
+        or assigned(module)
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_class(cls: type) -> frozenset[str]:
+    return frozenset(name for name in _TRIED if inspect.getattr_static(cls, name) is not _OWN[name])
+
+
+def kept_modes(module: nn.Module, *, is_root: bool) -> Modes:
+    """The modes that ``train()`` keeps otherwise than torch's; tries the other overrides too.
+
+    Args:
+        module: one that is traced through.
+        is_root: whether it is the model itself.
+
+    Raises:
+        CaptureError: a method does something else than torch's that an IR cannot hold.
+    """
+    names = overridden(module)
+    if module._load_state_dict_pre_hooks:
+        names |= {"_load_from_state_dict"}
+    if not names or "training" not in vars(module):
+        return {}
+    if is_root and "__call__" in names:
+        raise refusal("__call__", "runs code around forward; put that code into forward")
+    inside = modules_in(module)
+    casts = sorted(names & _CASTS.keys())
+    if casts:
+        _try_casts(module, casts, inside)
+    for name in sorted(names & _ON_COPY.keys()):
+        for args in _ON_COPY[name]:
+            _compare_after(module, name, args)
+    for name in sorted(names & {*_LISTS}):
+        _compare_list(module, name)
+    for name in sorted(names & {*_MODULES}):
+        _compare_modules(module, name)
+    for name in sorted(names & {*_LOADS}):
+        _try_load(module, name)
+    return tried_modes(module, names, inside) if names & {"train", "eval"} else {}
+
+
+# --- casts and gradients ---
+
+
+def _try_casts(module: nn.Module, names: Collection[str], inside: list[nn.Module]) -> None:
+    """Raise unless casts come down to the same call of ``_apply`` as torch's."""
+    asked: list[tuple[nn.Module, Any]] = []
+
+    def note(of: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:  # noqa: ARG001
+        asked.append((of, fn))
+        return of
+
+    before = [vars(each).get("_apply") for each in inside]
+    for each in inside:
+        vars(each)["_apply"] = functools.partial(note, each)
+    try:
+        for name in names:
+            asked.clear()
+            _try_cast(module, name, asked)
+    finally:
+        for each, own in zip(inside, before, strict=True):
+            del vars(each)["_apply"]
+            if own is not None:
+                vars(each)["_apply"] = own
+
+
+def _try_cast(module: nn.Module, name: str, asked: list[tuple[nn.Module, Any]]) -> None:
+    dtype = _CASTS[name]
+    mine = vars(module).copy()
+    try:
+        with NothingChanged(name):
+            getattr(module, name)(*((dtype,) if name in ("to", "type") else ()))
+        other = torch.float32 if name == "half" else torch.float16
+        given = torch.empty(1, dtype=other, device="meta")
+        made = [fn(given).dtype if of is module else None for of, fn in asked]
+    except (Exception, SystemExit) as error:
+        if isinstance(error, CaptureError):
+            raise
+        return  # The model cannot be cast so.
+    finally:
+        fill(vars(module), mine)
+    if made != [dtype]:
+        raise refusal(name, "casts otherwise than torch's")
+
+
+def without_memory(module: nn.Module) -> nn.Module:
+    """A copy whose parameters and buffers are on the meta device."""
+    memo: dict[int, Any] = {}
+    for _, tensor, _ in all_tensors(module):
+        twin = torch.empty_like(tensor, device="meta")
+        is_parameter = isinstance(tensor, nn.Parameter)
+        memo[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
+    return copy.deepcopy(module, memo)
+
+
+def _compare_after(module: nn.Module, name: str, args: tuple[Any, ...]) -> None:
+    """Compare what two calls leave of the tensors of copies: torch's method, and the module's."""
+    told = []
+    for own in (True, False):
+        try:
+            copied = without_memory(module)
+        except Exception as error:
+            raise refusal(name, f"cannot be tried on a copy: {first_line(error)}") from error
+        for each in copied.parameters():
+            each.grad = torch.zeros_like(each) if each.requires_grad else None
+        method = getattr(nn.Module, name).__get__(copied) if own else getattr(copied, name)
+        try:
+            method(*args)
+        except Exception:  # then the model does not do it either
+            return
+        told.append(
+            {
+                key: (tensor.dtype, tensor.requires_grad, tensor.grad is None)
+                for key, tensor, _ in all_tensors(copied)
+            }
+        )
+    for key in told[0].keys() & told[1].keys():
+        if told[0][key] != told[1][key]:
+            raise refusal(name, f"treats {key!r} otherwise than torch's")
+
+
+def _to_double(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _to_bfloat16(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.bfloat16() if tensor.is_floating_point() else tensor
+
+
+# By method, the arguments that it is called with.
+_ON_COPY: dict[str, list[tuple[Any, ...]]] = {
+    "_apply": [(_to_double,), (_to_bfloat16,)],
+    "requires_grad_": [(True,), (False,)],
+    "zero_grad": [()],
+}
+
+
+def _compare_list(module: nn.Module, name: str) -> None:
+    kind = nn.Parameter if "parameters" in name else torch.Tensor
+    registered = {id(each) for _, each, _ in all_tensors(module) if isinstance(each, kind)}
+    if kind is torch.Tensor:
+        registered -= {id(each) for _, each, _ in all_tensors(module) if type(each) is nn.Parameter}
+    method = getattr(module, name)
+    if not takes(method):
+        return
+    listed = {id(each[1] if isinstance(each, tuple) else each) for each in method()}
+    if listed != registered:
+        raise refusal(name, "lists others than are registered")
+
+
+def _compare_modules(module: nn.Module, name: str) -> None:
+    # By these, torch trains, casts and loads what is inside.
+    method = getattr(module, name)
+    if not takes(method):
+        return
+    inside = [id(each) for each in vars(module)["_modules"].values() if each is not None]
+    registered = modules_in(module) if name.endswith("modules") else None
+    wanted = {*inside} if registered is None else {*map(id, registered)}
+    if {id(each[1] if isinstance(each, tuple) else each) for each in method()} != wanted:
+        raise refusal(name, "lists others than are registered")
+
+
+# --- state dicts ---
+
+
+class _Copies(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes which tensor is copied into which, instead of copying; refuses other changes."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._name = name
+        self.made: list[tuple[int, int]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.copy_.default:
+            self.made.append((id(args[0]), id(args[1])))
+            return args[0]
+        if func._schema.is_mutable:
+            raise refusal(self._name, f"computes with what it loads ({func})")
+        return func(*args, **(kwargs or {}))
+
+
+def _try_load(module: nn.Module, name: str) -> None:
+    """Raise unless loading a module's own weights copies each to its place, and no more."""
+    listed = list(all_tensors(module) if name == "load_state_dict" else own_tensors(module))
+    places = {key: tensor for key, tensor, persists in listed if persists}
+    weights = {key: tensor.detach() for key, tensor in places.items()}
+    given: Any = {**weights}
+    wanted = {(id(tensor), id(weights[key])) for key, tensor in places.items()}
+    args: tuple[Any, ...] = (given,)
+    if name != "load_state_dict":
+        version = {"version": getattr(module, "_version", None)}
+        args = (given, "", version, True, [], [], [])
+    method = getattr(module, name)
+    if not takes(method, *args):
+        return
+    inside = dict(module.named_modules())
+    copies = _Copies(name)
+    try:
+        with unchanged_but_modes(inside, name), copies:
+            method(*args)
+    except CaptureError:
+        raise
+    except Exception:  # then the model cannot load them either
+        return
+    if set(copies.made) != wanted:
+        raise refusal(name, "loads weights otherwise than torch's")

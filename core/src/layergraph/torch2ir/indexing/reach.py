@@ -1,0 +1,425 @@
+"""Finds the objects that a model's code reaches: by globals, closures, defaults and attributes.
+
+Each function is looked at before it runs for the first time, also those of libraries. It can only
+change what it reaches by a name: a global, a member of a module or class, a variable of its
+closure, a default or attribute of its own; and whatever these hold. The code of torch, of numpy and
+of Python's own library is not looked at.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import sys
+import types
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import torch
+from torch import nn
+
+from layergraph.torch2ir.state.snapshots import Spot, is_iterator, keeper_of, slots_of
+
+Label: TypeAlias = "tuple[Label | None, object]"
+"""The place of an object: that of its owner, and its name there."""
+
+Place: TypeAlias = tuple[Any, Any]
+"""A dict, a class or another object, and the name of an entry or attribute."""
+
+Code: TypeAlias = types.CodeType | None
+"""The code by which something is reached; None if the model itself holds it."""
+
+
+class Reached(NamedTuple):
+    """Something that keeps state.
+
+    Attributes:
+        state: what keeps it.
+        label: where it is kept.
+        code: the code by which it is reached.
+        path: of an attribute of the model, the path of the module.
+    """
+
+    state: Any
+    label: Label
+    code: Code
+    path: str = ""
+
+
+class Listener(Protocol):
+    """A listener for objects that code reaches."""
+
+    def reached(self, reached: Reached) -> None:
+        """Note what keeps state, before anything changes it."""
+
+    def entered(self, members: dict[str, Any]) -> None:
+        """Note globals, before the code that they belong to runs."""
+
+    def cached(self, place: Place, function: Any) -> None:
+        """Note a function that keeps what it gave."""
+
+
+class Reach:
+    """Finds what a model's code reaches, and passes it on to listeners.
+
+    Args:
+        modules: the modules of the model, whose attributes are noted one by one.
+
+    Attributes:
+        found: what keeps state, as far as it is reached.
+        codes: the functions that have run, by ``id``.
+        scopes: the globals of the code that has run, by ``id``.
+        caches: the functions that keep what they gave, each in its place.
+        listeners: who gets to know what is reached next.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self.found: list[Reached] = []
+        self.scopes: dict[int, dict[str, Any]] = {}
+        self.caches: list[tuple[Place, Any]] = []
+        self.listeners: list[Listener] = []
+        # Ids are good for as long as what they stand for is kept.
+        # Torch's own generators are put back by what seeds them.
+        given = (*modules, torch.default_generator, *torch.cuda.default_generators)
+        self._seen: dict[int, Any] = {id(each): each for each in given}
+        self.codes: dict[int, types.CodeType] = {}
+        self._bindings: dict[int, Any] = {}
+        self._classes: set[type] = set()
+        self._looked: set[tuple[int, frozenset[str]]] = set()
+        self._pending: list[tuple[Any, Label, Code, Place | None, str]] = []
+
+    def listen(self, listener: Listener) -> None:
+        """Pass all that is reached, and all that will be, to a listener."""
+        for reached in self.found:
+            listener.reached(reached)
+        for members in self.scopes.values():
+            listener.entered(members)
+        for place, function in self.caches:
+            listener.cached(place, function)
+        self.listeners.append(listener)
+
+    def enter(self, frame: types.FrameType) -> None:
+        """Look at a function that is about to run."""
+        code = frame.f_code
+        self.codes[id(code)] = code
+        members = frame.f_globals
+        if not is_followed(members.get("__name__")):
+            return
+        names, assigns, _ = _read(code)
+        if id(members) not in self.scopes:
+            self.scopes[id(members)] = members
+            for listener in self.listeners:
+                listener.entered(members)
+        if assigns:
+            self._rebound(frame, code)
+        self._scope(members, names, code)
+        if code.co_argcount or code.co_freevars:
+            self._bound(frame.f_locals, names, code)
+        for name in names & sys.modules.keys():
+            self._member(sys.modules[name], names, code)
+        self.walk()
+
+    def add(
+        self,
+        value: Any,
+        label: Label,
+        code: Code = None,
+        place: Place | None = None,
+        path: str = "",
+    ) -> None:
+        """Note something as reached; it is followed later."""
+        is_plain = type(value) is tuple and PLAIN.issuperset(map(type, value))
+        if not is_plain and not self._is_known(value):
+            self._pending.append((value, label, code, place, path))
+
+    def keep(self, state: Any, label: Label, code: Code, path: str = "") -> None:
+        """Note what keeps state."""
+        reached = Reached(state, label, code, path)
+        self.found.append(reached)
+        for listener in self.listeners:
+            listener.reached(reached)
+
+    def walk(self) -> None:
+        """Follow all that was noted."""
+        while self._pending:
+            self._visit(*self._pending.pop())
+
+    # --- names ---
+
+    def _rebound(self, frame: types.FrameType, code: types.CodeType) -> None:
+        """Note what code may assign to: globals, and the members of modules, classes, functions."""
+        members = frame.f_globals
+        self._binding(members, (None, members.get("__name__")), code)
+        named = [members[name] for name in members.keys() & set(code.co_names)]
+        for value in (*named, *frame.f_locals.values()):
+            kind = type(value)
+            if issubclass(kind, types.ModuleType) and is_followed(value.__dict__.get("__name__")):
+                self._binding(value.__dict__, (None, value.__name__), code)
+            elif kind is types.FunctionType and is_followed(value.__module__):
+                self._binding(value.__dict__, _of(value), code)
+            elif kind not in PLAIN:
+                cls: Any = value if issubclass(kind, type) else kind
+                for base in _followed_bases(cls):
+                    self._binding(base, _of(base), code)
+
+    def _binding(self, holder: Any, label: Label, code: types.CodeType) -> None:
+        if id(holder) not in self._bindings:
+            self._bindings[id(holder)] = holder
+            self.keep(holder, label, code)
+
+    def _scope(self, members: dict[str, Any], names: frozenset[str], code: types.CodeType) -> None:
+        if (id(members), names) in self._looked:
+            return
+        self._looked.add((id(members), names))
+        owner: Label = (None, members.get("__name__"))
+        for name in members.keys() & names:
+            value = members[name]
+            if issubclass(type(value), _NAMESPACES):
+                self._member(value, names, code)
+            elif not self._is_known(value):
+                self.add(value, (owner, name), code, (members, name))
+
+    def _is_known(self, value: Any) -> bool:
+        """Return whether there is nothing to note of a value: nearly all were noted before."""
+        kind = type(value)
+        return kind in PLAIN or (id(value) in self._seen and kind not in _CACHES)
+
+    def _member(self, owner: Any, names: frozenset[str], code: types.CodeType) -> None:
+        """Note members of a module or a class that code names."""
+        if issubclass(type(owner), types.ModuleType):
+            name = owner.__dict__.get("__name__")
+            if is_followed(name):
+                members = owner.__dict__
+                # A package may hold itself; and what is asked for by a text, may be anything.
+                others = frozenset(members) if "getattr" in names else names
+                self._scope(members, others - {name.rpartition(".")[2]}, code)
+        elif issubclass(type(owner), type) and is_followed(owner.__module__):
+            self._class(owner, code)
+            # The members of an enumeration are got by a text, too.
+            others = names | vars(owner).get("_member_map_", {}).keys()
+            for base in _followed_bases(owner):
+                members = base.__dict__
+                for name in members.keys() & others:
+                    if not self._is_known(members[name]):
+                        self.add(members[name], (_of(base), name), code, (base, name))
+
+    def _bound(
+        self, variables: dict[str, Any], names: frozenset[str], code: types.CodeType
+    ) -> None:
+        """Note what a function reaches by its closure, and by the object whose method it is."""
+        for name in code.co_freevars:
+            value = variables.get(name)
+            if not issubclass(type(value), _NAMESPACES):
+                self.add(value, ((None, code.co_qualname), name), code)
+        given = code.co_varnames[: code.co_argcount]
+        for value in map(variables.get, (*code.co_freevars, *given)):
+            if issubclass(type(value), _NAMESPACES):
+                self._member(value, names, code)
+        if given:
+            first = variables.get(given[0])
+            cls = first if issubclass(type(first), type) else type(first)
+            self._member(cls, names | {code.co_name}, code)
+
+    def _class(self, cls: Any, code: Code) -> None:
+        for base in _followed_bases(cls):
+            if base in self._classes:
+                continue
+            self._classes.add(base)
+            for name, member in base.__dict__.items():
+                if type(member) in _CACHES and is_cached(member):
+                    self.add(member, (_of(base), name), code, (base, name))
+
+    # --- values ---
+
+    def _visit(self, value: Any, label: Label, code: Code, place: Place | None, path: str) -> None:
+        kind = type(value)
+        if kind in _CACHES and place is not None and is_cached(value):
+            self._cached(place, value)
+        if id(value) in self._seen:
+            return
+        self._seen[id(value)] = value
+        if kind is types.FunctionType:
+            self._function(value, label, path)
+        elif kind in _HOLDING:
+            for name in _HOLDING[kind]:
+                self.add(getattr(value, name), label, code, None, path)
+        elif issubclass(kind, type):
+            self._class(value, code)
+        elif issubclass(kind, tuple | frozenset):
+            base = tuple if issubclass(kind, tuple) else frozenset
+            self._items(base.__iter__(value), label, code, path)
+        elif kind is types.MappingProxyType:
+            self._items(value.values(), label, code, path)
+        elif not issubclass(kind, types.ModuleType):
+            self._object(value, label, code, place, path)
+
+    def _cached(self, place: Place, function: Any) -> None:
+        holder, name = place
+        if any(each[0] is holder and each[1] == name for each, _ in self.caches):
+            return
+        self.caches.append((place, function))
+        for listener in self.listeners:
+            listener.cached(place, function)
+
+    def _function(self, function: types.FunctionType, label: Label, path: str) -> None:
+        code = function.__code__
+        closure = function.__closure__ or ()
+        rebinds = closure and _read(code)[2]
+        for name, cell in zip(code.co_freevars, closure, strict=False):
+            contents = _contents(cell)
+            if rebinds:
+                self.keep(cell, (label, name), code, path)
+            self.add(contents, (label, name), code, (cell, "cell_contents"), path)
+        if not is_followed(function.__module__):
+            # A wrapper, which calls what it holds.
+            self.add(function.__dict__.get("__wrapped__"), label, code, None, path)
+            return
+        if function.__dict__:
+            self._binding(function.__dict__, label, code)
+        for name, value in function.__dict__.items():
+            self.add(value, (label, name), code, (function.__dict__, name), path)
+        for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
+            self.add(value, (label, "a default"), code, None, path)
+
+    def _object(self, value: Any, label: Label, code: Code, place: Place | None, path: str) -> None:
+        kind = type(value)
+        if is_iterator(kind):
+            self.keep(Spot(place, value), label, code, path)
+            return
+        if keeper_of(kind) is not None:
+            self.keep(value, label, code, path)
+            for base in (dict, list, set, deque):
+                if issubclass(kind, base):
+                    self._inside(base, value, label, code, path)
+        home = kind.__module__.partition(".")[0]
+        if home in _UNFOLLOWED and home not in _OPEN:
+            return
+        self._class(kind, code)
+        members, slots = members_of(value), slots_of(value)
+        if members is not None:
+            self.keep(members, label, code, path)
+            self._inside(dict, members, label, code, path)
+        if slots is not None:
+            self.keep(slots, label, code, path)
+            for name, each in slots.read().items():
+                self.add(each, (label, name), code, None, path)
+
+    def _inside(self, base: Any, value: Any, label: Label, code: Code, path: str) -> None:
+        # A subclass may do something else when it is read.
+        if base is not dict:
+            self._items(base.__iter__(value), label, code, path)
+        elif not PLAIN.issuperset(map(type, dict.values(value))):
+            for key, each in dict.items(value):
+                self.add(each, (label, key), code, (value, key), path)
+
+    def _items(self, values: Iterable[Any], label: Label, code: Code, path: str) -> None:
+        for each in values:
+            self.add(each, label, code, None, path)
+
+
+_HOLDING: dict[type, tuple[str, ...]] = {
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    property: ("fget", "fset"),
+    functools.cached_property: ("func",),
+    functools.partial: ("func", "args", "keywords"),
+    functools.partialmethod: ("func", "args", "keywords"),
+    functools._lru_cache_wrapper: ("__wrapped__",),
+    functools.singledispatchmethod: ("func", "dispatcher"),
+    types.MethodType: ("__func__", "__self__"),
+}
+
+_NAMESPACES = (types.ModuleType, type)
+
+_CACHES = frozenset({functools._lru_cache_wrapper, staticmethod, classmethod})
+
+
+def is_cached(member: Any) -> bool:
+    """Return whether a function keeps what it gave."""
+    inside = member.__func__ if isinstance(member, staticmethod | classmethod) else member
+    return type(inside) is functools._lru_cache_wrapper
+
+
+_UNFOLLOWED = sys.stdlib_module_names | {"torch", "numpy", "layergraph"}
+# Objects of these parts of Python's library are looked into.
+# Not of what threads share: another one may have changed it.
+_OPEN = frozenset({"argparse", "collections", "types", "weakref"})
+
+OF_TORCH = frozenset(vars(nn.Module()))
+"""The attributes of every module."""
+
+# Nearly all that is reached is of these, which hold nothing that changes.
+PLAIN: frozenset[type] = frozenset(
+    {
+        *(bool, int, float, complex, str, bytes, type(None), type(...), type(NotImplemented)),
+        *(torch.Tensor, nn.Parameter, torch.dtype, torch.device, torch.Size),
+        *(types.BuiltinFunctionType, types.GetSetDescriptorType, types.MemberDescriptorType),
+        *(types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType),
+    }
+)
+
+
+_STORE_DEREF = dis.opmap["STORE_DEREF"]
+_ASSIGNING = frozenset(
+    dis.opmap[name] for name in ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_ATTR", "DELETE_ATTR")
+)
+_BY_NAME = frozenset({"__dict__", "__setattr__", "delattr", "exec", "globals", "setattr", "vars"})
+
+
+def _read(code: types.CodeType) -> tuple[frozenset[str], bool, bool]:
+    """The names that code mentions, and whether it gives one, or a member, another value.
+
+    And whether it does that to variables of a closure. None of this ever changes, so that it is
+    read once for all captures.
+    """
+    known = _readings.get(id(code))
+    if known is None:
+        if len(_readings) >= _MANY:
+            _readings.clear()
+        names = frozenset((*code.co_names, code.co_name))
+        does = frozenset(code.co_code[::2])
+        assigns = not _ASSIGNING.isdisjoint(does) or not _BY_NAME.isdisjoint(names)
+        known = _readings[id(code)] = code, (names, assigns, _STORE_DEREF in does)
+    return known[1]
+
+
+_MANY = 4096
+# By the ``id`` of the code, which is that as long as the code is kept.
+_readings: dict[int, tuple[types.CodeType, tuple[frozenset[str], bool, bool]]] = {}
+
+
+@functools.lru_cache(maxsize=_MANY)
+def _followed_bases(cls: Any) -> tuple[type, ...]:
+    """A class and what it is derived from, without those that are not looked at."""
+    return tuple(base for base in cls.__mro__ if is_followed(base.__module__))
+
+
+def is_followed(module: object) -> bool:
+    """Return whether the code of a module, by its name, is looked at."""
+    return isinstance(module, str) and _is_followed(module)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_followed(module: str) -> bool:
+    return module.partition(".")[0] not in _UNFOLLOWED
+
+
+def _of(owner: Any) -> Label:
+    return None, f"{owner.__module__}.{owner.__qualname__}"
+
+
+def members_of(value: Any) -> dict[str, Any] | None:
+    """The attributes of an object, whatever its class makes of them; None without a dict."""
+    try:
+        members = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return None
+    return members if type(members) is dict else None
+
+
+def _contents(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is still empty
+        return None

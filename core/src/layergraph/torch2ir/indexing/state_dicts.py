@@ -1,0 +1,61 @@
+"""State dicts that modules make themselves: which of them are not what torch would have made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from layergraph.state import own_tensors
+from layergraph.tensors import lie_alike, same_bits
+from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
+
+_METHODS = ("state_dict", "_save_to_state_dict", "get_extra_state")
+
+
+def own_state_dict(module: nn.Module) -> str | None:
+    """By what a module has a say in its state dict; None if torch makes it."""
+    for name in _METHODS:
+        if getattr(type(module), name) is not getattr(nn.Module, name) or name in vars(module):
+            return name
+    return "a state-dict hook" if module._state_dict_hooks or module._state_dict_pre_hooks else None
+
+
+def other_state_dicts(module_index: ModuleIndex) -> Iterator[ModuleInfo]:
+    """The modules that make another state dict than torch would: other keys, order or numbers."""
+    suspects = [each for each in module_index if not each.is_leaf and own_state_dict(each.module)]
+    # That of the model has those of all others in it.
+    if not suspects or _is_usual(module_index.root, module_index):
+        return
+    for each in suspects:
+        if not _is_usual(each, module_index):
+            yield each
+
+
+def _is_usual(module_info: ModuleInfo, module_index: ModuleIndex) -> bool:
+    module = module_info.module
+    usual: dict[str, torch.Tensor] = {}
+    of_leaves: list[str] = []
+    for path, inner in module.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        known = module_index.get(inner)
+        if known is not None and known.is_leaf:
+            of_leaves.append(prefix)
+        tensors = {prefix + name: tensor for name, tensor, kept in own_tensors(inner) if kept}
+        usual.update(tensors)
+    leaves = tuple(of_leaves)
+    try:
+        found = dict(module.state_dict())
+    except Exception:
+        return False
+    # The handler of a leaf answers for the keys that the leaf adds or leaves out.
+    found = {key: each for key, each in found.items() if key in usual or not key.startswith(leaves)}
+    usual = {key: each for key, each in usual.items() if key in found or not key.startswith(leaves)}
+    return list(found) == list(usual) and all(
+        key.startswith(leaves) or _are_alike(each, usual[key]) for key, each in found.items()
+    )
+
+
+def _are_alike(found: object, usual: torch.Tensor) -> bool:
+    return isinstance(found, torch.Tensor) and (lie_alike(found, usual) or same_bits(found, usual))

@@ -1,0 +1,128 @@
+"""Records which variables of the environment a model's code reads.
+
+A switch becomes a guard: the rebuilt model checks that it is as it was. A number would be a
+constant of the graph, so that it is refused; so is a change, or a look at all there is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, Protocol
+
+from layergraph.errors import CaptureError
+from layergraph.torch2ir.indexing.reach import is_followed
+from layergraph.torch2ir.tracing.patches import ENTRIES, Patch
+from layergraph.torch2ir.tracing.stand_ins import StandIn
+
+
+class EnvironmentRecorder(Protocol):
+    """A recorder of what was read."""
+
+    def is_recording(self) -> bool:
+        """Return whether what happens now is to be recorded."""
+
+    def environment(self, name: str, value: str | None) -> None:
+        """Note that the model may decide by a variable of the environment."""
+
+    def refuse(self, reason: str) -> None:
+        """Note that something cannot be carried over."""
+
+
+class EnvironmentText(str, StandIn):
+    """The text of a variable, or its default, that notices if it becomes a number."""
+
+    capture: EnvironmentRecorder
+    name: str
+
+    def _number(self) -> None:
+        if self.capture.is_recording():
+            self.capture.refuse(
+                f"a number from the environment ({self.name}): a graph would have the same one for "
+                "good; read it in __init__, or pass it as an input"
+            )
+
+    def plain(self) -> str:
+        """The text alone."""
+        return "".join(self)
+
+    def __float__(self) -> float:
+        self._number()
+        return float(str(self))
+
+    def __int__(self) -> int:
+        self._number()
+        return int(str(self))
+
+    def __str__(self) -> str:
+        return self.plain()
+
+
+def environment(capture: EnvironmentRecorder) -> Iterator[Patch]:
+    """The patches that show it: whatever asks for a variable, calls one of these."""
+    read: Any = os._Environ.__getitem__
+
+    def told(variables: object, name: object, default: Any) -> Any:
+        try:
+            value = read(variables, name)
+        except KeyError:
+            value = None
+        # Torch and Python's own library ask for their settings.
+        asks = capture.is_recording() and _asks_for_model()
+        if asks and isinstance(name, str | bytes):
+            capture.environment(os.fsdecode(name), None if value is None else os.fsdecode(value))
+        given = default if value is None else value
+        if asks and isinstance(given, str):
+            given = EnvironmentText(given)
+            given.capture, given.name = capture, str(name)
+        return given
+
+    def getitem(variables: object, name: object) -> Any:
+        value = told(variables, name, _ABSENT)
+        return read(variables, name) if value is _ABSENT else value
+
+    def get(variables: object, name: object, default: Any = None) -> Any:
+        return told(variables, name, default)
+
+    refused = {
+        name: _refused(capture, vars(os._Environ)[name], reason)
+        for name, reason in _REFUSED.items()
+    }
+    yield os._Environ, ENTRIES, {"__getitem__": getitem, "get": get, **refused}
+
+
+def _refused(
+    capture: EnvironmentRecorder, original: Callable[..., Any], reason: str
+) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        if capture.is_recording() and _asks_for_model(2):
+            capture.refuse(reason)
+            raise CaptureError(reason)
+        return original(*args)
+
+    return call
+
+
+_CHANGE = "a change of the environment, which a graph does not make"
+_ALL = "a look at the whole environment; ask for the variables that matter"
+_REFUSED = {"__setitem__": _CHANGE, "__delitem__": _CHANGE, "__iter__": _ALL, "__len__": _ALL}
+
+_ABSENT = object()
+
+
+def _asks_for_model(depth: int = 3) -> bool:
+    frame: FrameType | None = sys._getframe(depth)
+    while frame is not None and _passes_on(frame):
+        frame = frame.f_back
+    return frame is not None and is_followed(frame.f_globals.get("__name__"))
+
+
+def _passes_on(frame: FrameType) -> bool:
+    name = frame.f_globals.get("__name__", "")
+    # What stands for ``len``, say, is ours.
+    return name in ("os", "collections.abc", "posixpath") or name.startswith(_OURS)
+
+
+_OURS = __name__.partition(".")[0]

@@ -1,0 +1,429 @@
+"""What capturing gives: a sequence of calls, each in the module call in which it happened."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, TypeGuard
+
+import torch
+
+from layergraph.ir import Symbol, Value
+from layergraph.ir.values import leaves
+
+Kind = Literal["function", "module", "state", "same", "mode"]
+Fact = Literal["rank", "dtype"]
+
+
+@dataclass(slots=True, eq=False)
+class TracedValue:
+    """Something that the model computes, or is given.
+
+    Attributes:
+        position: when it came about, counted over the whole capture.
+        scope: the module call in which it came about.
+        wish: what a node of it would be called.
+        rank: the number of its dimensions; None if it is no tensor, or the capture cannot know.
+        dtype: its dtype, likewise.
+        call: what gave it; None if it was given to the model.
+    """
+
+    position: int
+    scope: ModuleCall
+    wish: str
+    rank: int | None = None
+    dtype: Symbol | None = None
+    call: Call | None = None
+
+
+def values_in(*plain: Value) -> list[TracedValue]:
+    """The values in nested plain values, in order."""
+    return [leaf for leaf in leaves(*plain) if isinstance(leaf, TracedValue)]
+
+
+@dataclass(frozen=True, slots=True)
+class StateRead:
+    """A tensor of the model: a parameter, a buffer or a constant.
+
+    Attributes:
+        key: its key in the state dict, or where a state dict would have it.
+    """
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModeRead:
+    """Whether a module is training.
+
+    Attributes:
+        path: the path of the module.
+    """
+
+    path: str
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call of a function or of a leaf.
+
+    Attributes:
+        kind: ``function``; ``module``; ``state``: a tensor of the model that is passed on;
+            ``same``: its argument, given back by a module call that it was given to; ``mode``: a
+            module's mode that Python code reads, with the value as its argument.
+        target: the name of the function, the path of the module, the key of the tensor.
+        args: lowered: plain values in which :class:`TracedValue`, :class:`StateRead` and
+            :class:`ModeRead` may stand.
+        kwargs: likewise.
+        value: what it gives.
+        where: the line of the model's code, for kind ``mode``.
+    """
+
+    kind: Kind
+    target: str
+    args: tuple[Value, ...]
+    kwargs: dict[str, Value]
+    value: TracedValue
+    where: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class DeferredCall:
+    """A place in the sequence at which calls may be needed: to read a size, or a part of a value.
+
+    What a model reads in passing is recorded where it was read, but only if it turns out to be
+    used.
+
+    Attributes:
+        position: when.
+        scope: in which module call.
+        calls: those that were needed, by what they give.
+    """
+
+    position: int
+    scope: ModuleCall
+    calls: dict[Hashable, Call] = field(default_factory=dict)
+
+    def call(
+        self,
+        key: Hashable,
+        target: str,
+        args: tuple[Value, ...],
+        kwargs: dict[str, Value] | None = None,
+    ) -> TracedValue:
+        """The value of a call at this place; the call is made if it was not."""
+        if key not in self.calls:
+            value = TracedValue(self.position, self.scope, _wish(target))
+            value.call = self.calls[key] = Call("function", target, args, kwargs or {}, value)
+        return self.calls[key].value
+
+
+def _is_mode(item: Call | ModuleCall) -> TypeGuard[Call]:
+    return isinstance(item, Call) and item.kind == "mode"
+
+
+@dataclass(slots=True, eq=False)
+class ModuleCall:
+    """One call of a module that is traced through.
+
+    Attributes:
+        path: the path of the module.
+        parent: the module call around it; None for that of the model.
+        start: the first position inside.
+        end: the first position after.
+        depth: how many module calls are around it.
+        parameters: the name under which each argument was given, argument by argument.
+        args: lowered.
+        kwargs: lowered.
+        result: lowered.
+        items: the calls and module calls inside, in order.
+        late: places that were kept, each with the number of the items before it.
+        known: what the code inside asked of tensors that another input could answer otherwise:
+            ``rank``, ``dtype``.
+    """
+
+    path: str
+    parent: ModuleCall | None
+    start: int
+    end: int = -1
+    depth: int = 0
+    parameters: tuple[str, ...] = ()
+    args: tuple[Value, ...] = ()
+    kwargs: dict[str, Value] = field(default_factory=dict)
+    result: Value = None
+    items: list[Call | ModuleCall] = field(default_factory=list)
+    late: list[tuple[int, DeferredCall]] = field(default_factory=list)
+    known: set[Fact] = field(default_factory=set)
+
+    def contains(self, value: TracedValue) -> bool:
+        """Whether the value came about inside."""
+        return self.start <= value.position < self.end
+
+    def settle(self) -> None:
+        """Put the calls that were needed in the places that were kept for them."""
+        if not self.late:
+            return
+        items: list[Call | ModuleCall] = []
+        done = 0
+        for count, late in self.late:
+            items += self.items[done:count]
+            items += late.calls.values()
+            done = count
+        self.items = items + self.items[done:]
+        self.late = []
+
+
+def mode_calls(scopes: Iterable[ModuleCall]) -> list[Call]:
+    """The calls in module calls that read a module's mode."""
+    return [item for scope in scopes for item in scope.items if _is_mode(item)]
+
+
+def take_mode_calls(scopes: Iterable[ModuleCall]) -> list[Call]:
+    """The same; they are taken out."""
+    taken = mode_calls(scopes)
+    for scope in {call.value.scope for call in taken}:
+        scope.items = [item for item in scope.items if not _is_mode(item)]
+    return taken
+
+
+class Recorder:
+    """Writes the sequence down.
+
+    Attributes:
+        root: the call of the model.
+        scope: the module call that is being recorded.
+    """
+
+    def __init__(self) -> None:
+        self._position = 0
+        self.root = self.scope = ModuleCall("", None, 0)
+
+    def value(self, wish: str) -> TracedValue:
+        """A new value, here and now."""
+        value = TracedValue(self._position, self.scope, wish)
+        self._position += 1
+        return value
+
+    def call(
+        self,
+        kind: Kind,
+        target: str,
+        args: tuple[Value, ...],
+        kwargs: dict[str, Value],
+        where: str = "",
+    ) -> TracedValue:
+        """Add a call to the current module call."""
+        value = self.value(_wish(target))
+        value.call = Call(kind, target, args, kwargs, value, where)
+        self.scope.items.append(value.call)
+        return value
+
+    def late(self) -> DeferredCall:
+        """Keep a place in the current module call."""
+        late = DeferredCall(self._position, self.scope)
+        self._position += 1
+        self.scope.late.append((len(self.scope.items), late))
+        return late
+
+    def bring_forward(self, place: int, count: int) -> None:
+        """Put the last items of the current module call, from one on, before an earlier one.
+
+        Args:
+            place: the number of the items that stay before them.
+            count: the number of the items from which on they are moved.
+        """
+        scope = self.scope
+        moved = scope.items[count:]
+        scope.items[place:] = [*moved, *scope.items[place:count]]
+        scope.late = [
+            (before + len(moved) if place < before <= count else before, late)
+            for before, late in scope.late
+        ]
+
+    def enter(self, path: str) -> ModuleCall:
+        """Begin a module call."""
+        scope = ModuleCall(path, self.scope, self._position, depth=self.scope.depth + 1)
+        self.scope.items.append(scope)
+        self.scope = scope
+        return scope
+
+    def begin_anew(self, scope: ModuleCall) -> Replaced:
+        """Begin a module call that was recorded before, as it is in the other mode."""
+        replaced = Replaced(scope, self._position)
+        replaced.swap()
+        self.scope = scope
+        return replaced
+
+    def is_inside(self, value: TracedValue) -> bool:
+        """Whether a value came about in the current module call, as far as it has got."""
+        return value.position >= self.scope.start
+
+    def leave(self, result: Value) -> None:
+        """End the current module call."""
+        self.scope.result = result
+        self.scope.end = self._position
+        if self.scope.parent is not None:
+            self.scope = self.scope.parent
+
+
+def _wish(target: str) -> str:
+    wish = target.rpartition(".")[2]
+    return wish.strip("_") if wish.startswith("__") else wish
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What is known of an argument of the model.
+
+    Attributes:
+        name: its name.
+        value: what the graph gets.
+        default: in a tuple, what it is where it is not given; empty if it has to be given.
+        fixed: in a tuple, the plain value that it was captured with; empty for tensors.
+    """
+
+    name: str
+    value: TracedValue
+    default: tuple[Value, ...] = ()
+    fixed: tuple[Value, ...] = ()
+
+    def said(self) -> dict[str, Value]:
+        """What the input's node says of it."""
+        said = {"default": self.default, "fixed": self.fixed}
+        return {key: known[0] for key, known in said.items() if known}
+
+
+@dataclass(slots=True)
+class Changed:
+    """A call that is made with other arguments in the other mode.
+
+    Attributes:
+        call: the call.
+        args: what it is given there.
+        kwargs: likewise, by name.
+    """
+
+    call: Call
+    args: tuple[Value, ...]
+    kwargs: dict[str, Value]
+
+    def swap(self) -> None:
+        """Make the call that of the other mode, or that of this one again."""
+        self.call.args, self.args = self.args, self.call.args
+        self.call.kwargs, self.kwargs = self.kwargs, self.call.kwargs
+
+
+@dataclass(slots=True)
+class Replaced:
+    """A module call in which the other mode does something else.
+
+    It is given the same and gives the same values.
+
+    Attributes:
+        scope: the module call.
+        start: the first position inside it, there.
+        end: the first position after.
+        items: what it does there.
+        late: likewise, places that were kept.
+        known: what its code asked there.
+        result: what it returns there.
+    """
+
+    scope: ModuleCall
+    start: int
+    end: int = -1
+    result: Value = None
+    items: list[Call | ModuleCall] = field(default_factory=list)
+    late: list[tuple[int, DeferredCall]] = field(default_factory=list)
+    known: set[Fact] = field(default_factory=set)
+
+    def swap(self) -> None:
+        """Make the module call that of the other mode, or that of this one again."""
+        for name in ("start", "end", "result", "items", "late", "known"):
+            mine, own = getattr(self, name), getattr(self.scope, name)
+            setattr(self, name, own)
+            setattr(self.scope, name, mine)
+
+    def scopes(self) -> Iterator[ModuleCall]:
+        """The module call and all that are inside it, in this mode and in the other one."""
+        yield from inside_out(self.scope)
+        for item in self.items:
+            if isinstance(item, ModuleCall):
+                yield from inside_out(item)
+
+
+@dataclass(frozen=True, slots=True)
+class OtherMode:
+    """What a run would have recorded in the other mode: the same calls but for these.
+
+    Attributes:
+        readers: the paths of the modules whose mode was asked for.
+        changed: the calls that are made with other arguments.
+        replaced: the module calls in which other calls are made.
+    """
+
+    readers: set[str]
+    changed: list[Changed]
+    replaced: list[Replaced]
+
+    @property
+    def differs(self) -> bool:
+        """Whether anything is."""
+        return bool(self.changed or self.replaced)
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """For a while, make the calls those of the other mode."""
+        different: list[Changed | Replaced] = [*self.changed, *self.replaced]
+        for each in different:
+            each.swap()
+        try:
+            yield
+        finally:
+            for each in different:
+                each.swap()
+
+
+@dataclass(slots=True)
+class Trace:
+    """What one run recorded.
+
+    Attributes:
+        root: the call of the model.
+        constants: tensors that the model reads but has not registered, by key.
+        parameters: the arguments of the model, in order.
+        other: what the other mode does; None if that is not known.
+        is_other_refused: whether it is known that the other mode cannot be captured.
+        scopes: every module call, those inside before those around them.
+    """
+
+    root: ModuleCall
+    constants: dict[str, torch.Tensor]
+    parameters: list[Parameter]
+    other: OtherMode | None = None
+    is_other_refused: bool = False
+    scopes: list[ModuleCall] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scopes = list(inside_out(self.root))
+
+    def settle(self) -> Trace:
+        """Put the calls that were needed in the places that were kept for them."""
+        for scope in self.scopes:
+            scope.settle()
+        return self
+
+
+def inside_out(root: ModuleCall) -> Iterator[ModuleCall]:
+    """A module call and all that are inside it, these before those around them."""
+    stack = [(root, iter(root.items))]
+    while stack:
+        scope, items = stack[-1]
+        for item in items:
+            if isinstance(item, ModuleCall):
+                stack.append((item, iter(item.items)))
+                break
+        else:
+            stack.pop()
+            yield scope

@@ -1,0 +1,52 @@
+"""What must not happen unseen while a model runs on symbols."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from layergraph.errors import CaptureError
+from layergraph.torch2ir.tracing.patches import Patch
+from layergraph.torch2ir.tracing.proxy import Proxy
+
+
+def guards(is_here: Callable[[], bool]) -> Iterator[Patch]:
+    """The patches that refuse what would be lost, or be answered wrongly, in silence.
+
+    Args:
+        is_here: whether the current thread is the one that captures; others see no change.
+    """
+    apply = inspect.getattr_static(torch.autograd.Function, "apply")
+    enter: Any = torch.autocast.__enter__
+
+    def refuse_autograd_function(cls: type, *args: Any, **kwargs: Any) -> Any:
+        if is_here():
+            raise CaptureError(
+                f"the model calls {cls.__name__}, whose gradient a graph cannot hold"
+            )
+        return apply.__get__(None, cls)(*args, **kwargs)
+
+    def refuse_autocast(region: Any) -> Any:
+        if is_here():
+            raise CaptureError("a graph cannot hold an autocast region")
+        return enter(region)
+
+    yield torch.autograd.Function, "apply", classmethod(refuse_autograd_function)
+    yield torch.autocast, "__enter__", refuse_autocast
+
+
+def scope_guards(scope: dict[str, Any], is_here: Callable[[], bool]) -> Iterator[Patch]:
+    """Likewise, in the globals of code that runs."""
+    yield scope, "isinstance", _isinstance(scope.get("isinstance", isinstance), is_here)
+
+
+def _isinstance(original: Callable[..., bool], is_here: Callable[[], bool]) -> Callable[..., bool]:
+    def check(value: object, kinds: Any) -> bool:
+        if isinstance(value, Proxy) and is_here():
+            raise CaptureError(f"the model asks whether a value is a {kinds!r}")
+        return original(value, kinds)
+
+    return check

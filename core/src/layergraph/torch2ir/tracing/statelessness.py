@@ -1,0 +1,119 @@
+"""Capture a model again, to see whether a call depends on what an earlier one left behind."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+
+from layergraph.errors import CaptureError
+from layergraph.ir import Value, map_leaves
+from layergraph.tensors import same_bits
+from layergraph.torch2ir.state.changes import Change
+from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, Trace, TracedValue
+from layergraph.torch2ir.tracing.tracer import Tracer
+
+
+def check_stateless(make: Callable[[], Tracer]) -> Trace:
+    """Run a model; where its code assigns to its modules, run it again with that in place.
+
+    Args:
+        make: makes a run.
+
+    Raises:
+        CaptureError: the run failed, or the second one does something else.
+    """
+    running = make()
+    trace = running.run()
+    if running.changes:
+        _check_changes(make, trace, running.changes)
+    return trace
+
+
+def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Change]) -> None:
+    """Raise if it matters to later calls what a model's code assigned in this one."""
+    try:
+        other = _run_after(make(), changes)
+    except CaptureError:
+        raise changes[0].refusal() from None
+    if not _are_alike(trace, other):
+        raise changes[0].refusal()
+    for calls in (0, 1):
+        ahead = [(each, each.ahead(calls, _FAR)) for each in changes]
+        counting = [each for each, later in ahead if later is not None]
+        if counting:
+            try:
+                other = _run_after(make(), [later or each for each, later in ahead])
+            except CaptureError:  # such a number never comes up
+                continue
+            if not _are_alike(trace, other):
+                raise counting[0].refusal()
+
+
+# A number of calls beyond what models wait for, that nearly all are a divisor of by which models
+# do something at every n-th call.
+_FAR = math.lcm(*range(1, 41), 1000)
+
+
+def _run_after(again: Tracer, changes: list[Change]) -> Trace:
+    again.carried = changes
+    return again.run()
+
+
+def _are_alike(trace: Trace, other: Trace) -> bool:
+    """Whether two runs did and returned the same."""
+    ours, theirs = _Numbering(trace), _Numbering(other)
+    calls = itertools.zip_longest(_calls(trace.root), _calls(other.root))
+    for mine, yours in calls:
+        if mine is None or yours is None or ours.of(mine) != theirs.of(yours):
+            return False
+    return ours.result == theirs.result and _hold_the_same(trace.constants, other.constants)
+
+
+def _hold_the_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(
+        ours[key] is theirs[key] or same_bits(ours[key], theirs[key]) for key in ours
+    )
+
+
+def _calls(scope: ModuleCall) -> Iterator[Call]:
+    stack: list[Iterator[object]] = [iter(scope.items)]
+    while stack:
+        item = next(stack[-1], None)
+        if item is None:
+            stack.pop()
+        elif isinstance(item, ModuleCall):
+            stack.append(iter(item.items))
+        elif isinstance(item, Call):
+            yield item
+
+
+class _Numbering:
+    """Calls in a form that two runs share: values are numbered as they come about."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._numbers: dict[TracedValue, str] = {}
+        self._root = trace.root
+        for parameter in trace.parameters:
+            self._number(parameter.value)
+
+    @property
+    def result(self) -> str:
+        """What the model returns."""
+        return self.plain(self._root.result)
+
+    def of(self, call: Call) -> tuple[object, ...]:
+        args, kwargs = self.plain(call.args), self.plain(call.kwargs)
+        self._number(call.value)
+        return call.kind, call.target, call.value.scope.path, args, kwargs
+
+    def plain(self, value: Value) -> str:
+        return repr(map_leaves(self._leaf, value))
+
+    def _leaf(self, leaf: Value) -> Value:
+        return self._number(leaf) if isinstance(leaf, TracedValue) else leaf
+
+    def _number(self, value: TracedValue) -> str:
+        return self._numbers.setdefault(value, f"%{len(self._numbers)}")

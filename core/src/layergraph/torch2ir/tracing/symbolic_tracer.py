@@ -1,0 +1,301 @@
+"""Capturing a model without inputs: it runs on symbols."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+from torch.fx.proxy import TracerBase
+from torch.overrides import TorchFunctionMode
+
+from layergraph.capturing import Capturer, CaptureRequest
+from layergraph.errors import CaptureError
+from layergraph.functions import FACTORIES, SIZED_METHODS, method_of, places
+from layergraph.ir import Value, leaves
+from layergraph.literals import UnknownValueError, lower_plain
+from layergraph.operations import OPERATIONS, computes
+from layergraph.torch2ir.indexing.leaves import is_changed, note_leaves
+from layergraph.torch2ir.indexing.module_index import ModuleInfo
+from layergraph.torch2ir.state.generators import without_draws
+from layergraph.torch2ir.state.global_state import may_draw, may_layer_draw
+from layergraph.torch2ir.tracing.module_call import Parameter, StateRead, Trace
+from layergraph.torch2ir.tracing.patches import ENTRIES, Patch
+from layergraph.torch2ir.tracing.proxy import AttributeProxy, Proxy
+from layergraph.torch2ir.tracing.refusals import guards, scope_guards
+from layergraph.torch2ir.tracing.tracer import Tracer, open_code, unnamed
+
+# What a parameter says of itself is known without inputs, and model code decides by it. Its dtype
+# and device are not among these: they are those of the rebuilt model, when it runs.
+_KNOWN_OF_STATE = frozenset(
+    {
+        torch.Tensor.__len__,
+        torch.Tensor.__repr__,
+        torch.Tensor.dim,
+        torch.Tensor.is_complex,
+        torch.Tensor.is_floating_point,
+        torch.Tensor.ndim.__get__,  # type: ignore[attr-defined]
+        torch.Tensor.nelement,
+        torch.Tensor.numel,
+        torch.Tensor.requires_grad.__get__,  # type: ignore[attr-defined]
+        torch.Tensor.shape.__get__,  # type: ignore[attr-defined]
+        torch.Tensor.size,
+        torch.Tensor.stride,
+    }
+)
+
+
+class _FunctionMode(TorchFunctionMode):
+    def __init__(self, tracer: SymbolicTracer) -> None:
+        super().__init__()
+        self._record = tracer.watch.off(tracer.seen)
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func in _KNOWN_OF_STATE and isinstance(args[0], torch.Tensor):
+            return func(*args, **(kwargs or {}))
+        return self._record(func, args, kwargs or {})
+
+
+class SymbolicTracer(Tracer, TracerBase):
+    """One run of a model on symbols.
+
+    It serves models whose Python does not depend on values; what would be guessed is refused.
+    """
+
+    hint = "capture it with example inputs: to_ir(model, args)"
+    readable = frozenset({Proxy, AttributeProxy, torch.Tensor, nn.Parameter})
+
+    def __init__(self, *known: Any) -> None:
+        super().__init__(*known)
+        # What stands in the places of torch's functions for a while, and these.
+        self._replaced: dict[object, Callable[..., Any]] = {}
+        self._trains = note_leaves(self.module_index)
+
+    # --- running ---
+
+    def run(self) -> Trace:
+        """See :class:`Tracer`. What the model's code assigns to its modules is refused."""
+        trace = super().run()
+        for change in self.changes:
+            if not change.is_outside:
+                raise change.refusal()
+        return trace
+
+    def watching(self) -> AbstractContextManager[object]:
+        """See :class:`Tracer`."""
+        return self._watching()
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        with without_draws(self.generators), _FunctionMode(self):
+            yield
+
+    def decided(self, name: str, args: tuple[Value, ...], result: object) -> None:
+        """See :class:`Tracer`."""
+        self.expect(self.recorder.call("function", name, args, {}), result)
+
+    def device_type(self, kind: str) -> Value:
+        """See :class:`Tracer`."""
+        return kind
+
+    def unrecorded(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """See :class:`Tracer`."""
+        thread, self._thread = self._thread, 0
+        try:
+            with torch._C.DisableTorchFunction():
+                return function(*args, **kwargs)
+        finally:
+            self._thread = thread
+
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """Symbols for what has to be given; the model is captured as it is called without the rest.
+
+        What a None or a flag would have decided is decided, and the rebuilt model does not take
+        another.
+        """
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        parameters = inspect.signature(self.module_index.root.module.forward).parameters.values()
+        fixable = True
+        for each in parameters:
+            if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD):
+                continue
+            if each.default is each.empty:
+                value = self.recorder.value(each.name)
+                self.parameters.append(Parameter(each.name, value))
+                if each.kind is each.KEYWORD_ONLY:
+                    kwargs[each.name] = Proxy(value, self)
+                else:
+                    args.append(Proxy(value, self))
+            else:
+                fixable = fixable and self._fix(each)
+        if not args and any(each.kind is each.VAR_POSITIONAL for each in parameters):
+            raise CaptureError(f"the model takes any number of inputs; {self.hint}")
+        # Python wants them so.
+        self.parameters.sort(key=lambda parameter: len(parameter.default))
+        return args, kwargs
+
+    def _fix(self, parameter: inspect.Parameter) -> bool:
+        """Keep a parameter at its default; False if an IR cannot say what that is."""
+        try:
+            default = (lower_plain(parameter.default),)
+        except UnknownValueError:
+            return False
+        value = self.recorder.value(parameter.name)
+        self.parameters.append(Parameter(parameter.name, value, default, default))
+        return True
+
+    def patches(self) -> Iterator[Patch]:
+        """See :class:`Tracer`."""
+        yield from guards(self.is_recording)
+        # These look at the types of their arguments before they tell anybody of the call.
+        for holder, names in ((torch, FACTORIES), (torch.Tensor, SIZED_METHODS)):
+            yield holder, ENTRIES, {n: self._given_proxies(getattr(holder, n)) for n in names}
+        yield from self.named_functions()
+        for members, name in places((torch.broadcast_shapes,)):
+            yield members, name, self._given_proxies(members[name])
+
+    def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
+        """See :class:`Tracer`."""
+        yield from scope_guards(members, self.is_recording)
+
+    def leaf(
+        self,
+        module_info: ModuleInfo,
+        original: Callable[..., Any],  # noqa: ARG002 nothing is computed
+        args: Any,
+        kwargs: Any,
+    ) -> object:
+        """See :class:`Tracer`."""
+        self.compare_state()
+        if is_changed(module_info, self._trains):
+            self.refuse(f"a change of {module_info.path!r} that lasts for a call")
+        value = self.recorder.call("module", module_info.path, self.lower(args), self.lower(kwargs))
+        if may_layer_draw(type(module_info.module)):
+            self.state.drew()
+        return Proxy(value, self)
+
+    def renamed(self, result: Any) -> Any:
+        """See :class:`Tracer`."""
+        if type(result) is tuple:
+            return tuple([self.renamed(each) for each in result])
+        if isinstance(result, Proxy) and not self.recorder.is_inside(result.node):
+            return Proxy(self.recorder.call("same", "", (result.node,), {}), self)
+        return result
+
+    def passed(self, args: Any, kwargs: Any) -> Any:
+        """See :class:`Tracer`."""
+        return self._passed(args), self._passed(kwargs)
+
+    def _passed(self, given: Any) -> Any:
+        if isinstance(given, torch.Tensor):
+            key = self.read(given)
+            if isinstance(key, StateRead):
+                return Proxy(self.recorder.call("state", key.key, (), {}), self)
+        if type(given) in (tuple, list):
+            return type(given)([self._passed(each) for each in given])
+        if type(given) is dict:
+            return {key: self._passed(each) for key, each in given.items()}
+        return given
+
+    def border(self, value: Any) -> Value:
+        """See :class:`Tracer`."""
+        return self.lower(value)
+
+    def _given_proxies(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self.is_recording() and _holds_proxies(args, kwargs):
+                return self.torch_function(function, args, kwargs)
+            return function(*args, **kwargs)
+
+        self._replaced[call] = function
+        return call
+
+    # --- recording ---
+
+    def seen(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a call that only plain values are in, or record it."""
+        if isinstance(func, OPERATIONS):
+            if not computes(func):
+                return func(*args, **kwargs)
+            func = (method_of(func) if len(args) > 1 or kwargs else None) or func
+        elif isinstance(func, type) and not _holds_proxies(args, kwargs):
+            return func(*args, **kwargs)
+        return self.torch_function(func, args, kwargs)
+
+    def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call of a function of torch, or of a plugin."""
+        # Torch looks its methods up by name, and finds what is there instead for a while.
+        name = self.functions.name_of(self._replaced.get(func, func))
+        if name is None:
+            raise CaptureError(unnamed(func))
+        try:
+            return self.function(name, args, kwargs, func)
+        except CaptureError:
+            code = open_code(func, args, kwargs)
+            if code is None:
+                raise
+        with _FunctionMode(self):
+            return code(*args, **kwargs)
+
+    def function(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], func: object = None
+    ) -> Any:
+        """Record a call of a function by its name."""
+        self.compare_state()
+        if may_draw(name, func):
+            # Nothing is drawn now; from here on, generators are to be seen as if something were.
+            self.state.drew()
+        lowered = self.lower(args)
+        self.refuse_change_of_constant(name, lowered)
+        return Proxy(self.recorder.call("function", name, lowered, self.lower(kwargs)), self)
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any) -> Any:
+        """Record what fx's proxies do: the operators of Python, by function."""
+        if kind != "call_function":
+            raise CaptureError(f"{target!r} is nothing that a graph can do to a value")
+        return self.torch_function(target, args, kwargs)
+
+    def keys(self, _obj: Any) -> NoReturn:
+        """Refuse to unpack a value as a dict."""
+        raise CaptureError("the model asks a value for its keys, which only inputs would tell")
+
+    def read(self, value: Any) -> Value:
+        """See :class:`Tracer`."""
+        if isinstance(value, Proxy):
+            return value.node
+        if isinstance(value, torch.Tensor):
+            key = self.state_keys.get(id(value))
+            return self.constant(value) if key is None else StateRead(key)
+        raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
+
+
+def _holds_proxies(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return any(isinstance(each, Proxy) for each in leaves(args, kwargs))
+
+
+class SymbolicCapturer(Capturer):
+    """Captures a model without example inputs.
+
+    Args:
+        request: the request for it.
+    """
+
+    def __init__(self, request: CaptureRequest) -> None:
+        self._request = request
+
+    def tracer(self) -> SymbolicTracer:
+        """See :class:`Capturer`."""
+        request = self._request
+        return SymbolicTracer(request.module_index, request.keys, request.memory, request.functions)

@@ -1,0 +1,602 @@
+"""What the two ways of capturing a model have in common: they run it, and write down its calls."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import importlib._bootstrap
+import inspect
+import sys
+import threading
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
+from threading import get_ident
+from types import FrameType, FunctionType, MethodType
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from layergraph.errors import CaptureError, Unsupported, first_line
+from layergraph.functions import HANDING_OVER, Functions, places
+from layergraph.ir import Value
+from layergraph.literals import UnknownValueError, lower, size_record
+from layergraph.operations import OPERATIONS, changes_arguments
+from layergraph.state import Memory
+from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
+from layergraph.torch2ir.indexing.reach import Place, Reached
+from layergraph.torch2ir.indexing.unregistered import unregistered
+from layergraph.torch2ir.state.changes import Change, Unchanged
+from layergraph.torch2ir.state.generators import foreign_generators
+from layergraph.torch2ir.state.global_state import GlobalState
+from layergraph.torch2ir.state.state_queries import queries_of, state_queries
+from layergraph.torch2ir.state.watching import Watch
+from layergraph.torch2ir.tracing.environment import environment
+from layergraph.torch2ir.tracing.lines import TORCH_FOLDER, is_of_layergraph, is_of_user, line
+from layergraph.torch2ir.tracing.module_call import Parameter, Recorder, StateRead, Trace
+from layergraph.torch2ir.tracing.patches import Patch, Patcher, with_room_for
+from layergraph.torch2ir.tracing.transforms import transforms
+from layergraph.torch2ir.tracing.uncached import uncached
+from layergraph.undo import raise_interrupt, undoing
+
+# Captures in several threads would put back what another one has replaced. Who converts holds it.
+ONE_AT_A_TIME = threading.RLock()
+
+
+class Tracer(ABC):
+    """One run of a model, on symbols or on tensors, whose calls are written down.
+
+    Args:
+        module_index: the model.
+        keys: the state-dict key of each of its tensors, by ``id``.
+        memory: where these lie.
+        functions: the functions that may become nodes.
+        device: where the model runs; None if nothing tells.
+
+    Attributes:
+        state: the state of torch around what is recorded.
+        recorder: writes the calls down.
+        constants: tensors that the model reads but has not registered, by key.
+        parameters: the arguments of the model.
+        refused: what cannot be carried over.
+        caught: likewise, if the model goes on in spite of the errors that came up.
+        outside: puts back what the model's code changes besides tensors.
+        is_over: whether the model has run.
+        carried: what it had changed in an earlier run, to be there in this one.
+        generators: the states of the generators of Python and numpy, before the model runs.
+    """
+
+    hint: ClassVar[str]
+    """What to try where this way of capturing fails."""
+    readable: ClassVar[frozenset[type]] = frozenset()
+    """Types of values that :meth:`read` is asked for, before they are taken to be plain."""
+
+    def __init__(
+        self,
+        module_index: ModuleIndex,
+        keys: dict[int, str],
+        memory: Memory,
+        functions: Functions,
+        device: torch.device | None = None,
+    ) -> None:
+        self.state = GlobalState(device)
+        self.recorder = Recorder()
+        self.constants: dict[str, torch.Tensor] = {}
+        self.parameters: list[Parameter] = []
+        self.module_index = module_index
+        self.state_keys = dict(keys)
+        self.memory = memory
+        self.functions = functions
+        self.refused: list[Unsupported] = []
+        self.caught: list[Unsupported] = []
+        self.outside = Unchanged(module_index)
+        self.is_over = False
+        self.carried: list[Change] = []
+        self.generators: tuple[Any, ...] = ()
+        self.watch = Watch(module_index.reach.enter, module_index.reach.codes)
+        self._thread = 0
+        self._error: Exception | None = None
+
+    # --- what the ways of capturing differ in ---
+
+    @abstractmethod
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """What to call the model with; also fills in ``parameters``."""
+
+    @abstractmethod
+    def watching(self) -> AbstractContextManager[object]:
+        """The context in which the functions of torch are recorded."""
+
+    @abstractmethod
+    def patches(self) -> Iterator[Patch]:
+        """What is to be replaced while the model runs."""
+
+    @abstractmethod
+    def leaf(
+        self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
+    ) -> object:
+        """Record the call of a leaf, and give its result."""
+
+    @abstractmethod
+    def read(self, value: Any) -> Value:
+        """The form of a value of the model, or of a tensor of its state.
+
+        Raises:
+            UnknownValueError: it is neither.
+        """
+
+    @abstractmethod
+    def renamed(self, result: Any) -> Any:
+        """What a module returns, with values of its own also where it returns what it was given.
+
+        Then who reads the result is seen to read the module's, even that of one that does nothing.
+        """
+
+    @abstractmethod
+    def passed(self, args: Any, kwargs: Any) -> Any:
+        """Arguments in which tensors of the caller have become values that are passed in."""
+
+    @abstractmethod
+    def border(self, value: Any) -> Value:
+        """The plain form of what a module is given or returns."""
+
+    def is_recording(self) -> bool:
+        """Whether what happens now is to be recorded."""
+        return get_ident() == self._thread
+
+    @abstractmethod
+    def decided(self, name: str, args: tuple[Value, ...], result: object) -> None:
+        """Note that the model may decide by what a function gives."""
+
+    @abstractmethod
+    def device_type(self, kind: str) -> Value:
+        """The form of a type of device."""
+
+    @abstractmethod
+    def unrecorded(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call something of which nothing is recorded."""
+
+    def environment(self, name: str, value: str | None) -> None:
+        """Note that the model may decide by a variable of the environment."""
+        args = (name, value, code_place())
+        self.recorder.call("function", "layergraph.assume_environment", args, {})
+
+    # --- running ---
+
+    def run(self) -> Trace:
+        """Run the model, and leave it as it was.
+
+        Raises:
+            CaptureError: the model does what this way of capturing cannot record.
+        """
+        # Context variables that it sets are set in a copy of the context.
+        context = contextvars.copy_context()
+        with_room_for(self.module_index.depth, functools.partial(context.run, self._run_and_note))
+        if self.refused:
+            raise unsupported(self.refused, self.hint)
+        return Trace(self.recorder.root, self.constants, self.parameters).settle()
+
+    def _run_and_note(self) -> None:
+        self._thread = get_ident()
+        args, kwargs = self.arguments()
+        try:
+            self._run(args, kwargs)
+        except CaptureError as error:
+            if error.unsupported:
+                raise
+            # It was found when the model had run.
+            self._refuse(str(error), "")
+
+    def _run(self, args: list[Any], kwargs: dict[str, Any]) -> None:
+        model = self.module_index.root.module
+        self.generators = foreign_generators()
+        try:
+            with (
+                self.state.compared(),
+                undoing(functools.partial(sys.settrace, sys.gettrace())),
+                Patcher(self._patches()) as self._patcher,
+                self._listening(),
+                self.outside,
+                self.watching(),
+            ):
+                for change in self.carried:
+                    change.carry()
+                try:
+                    self.call(model, args, kwargs)
+                    self.compare_state(type(model), of_all=True)
+                    self.refused += self.caught
+                except CaptureError as error:
+                    raise_interrupt(error)
+                    if error.unsupported:
+                        raise
+                    self._refuse(str(error), self._line_of(error))
+                    raise unsupported(self.refused, self.hint) from error
+                except Exception as error:
+                    raise_interrupt(error)
+                    refusal = _refusal_before(error)
+                    reason = f"{type(error).__name__}: {first_line(error)}"
+                    self._refuse(reason if refusal is None else str(refusal), self._line_of(error))
+                    raise unsupported(self.refused, self.hint) from refusal or error
+        finally:
+            self.is_over = True
+            self._thread = 0
+            self._error = None
+
+    @property
+    def changes(self) -> list[Change]:
+        """The changes that the model's code made; they were undone."""
+        return self.outside.changes
+
+    def call(self, model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """Call the model."""
+        model(*args, **kwargs)
+
+    def _line_of(self, error: BaseException) -> str:
+        return line_of(error, self.module_index)
+
+    def _patches(self) -> Iterator[Patch]:
+        # What calling a module calls. Its __call__ itself is a slot of every class of modules, and
+        # replacing that takes as long as there are many of them.
+        yield nn.Module, "_call_impl", self._module_call(nn.Module._call_impl)
+        yield nn.Module, "training", self._training()
+        yield from transforms(self.is_recording)
+        yield from state_queries(self, self.module_index)
+        yield from environment(self)
+        yield from self._imports()
+        yield from self.patches()
+
+    def _imports(self) -> Iterator[Patch]:
+        # Python calls this for a module that is not loaded yet, by whatever statement or function.
+        original: Any = importlib._bootstrap._find_and_load  # type: ignore[attr-defined]
+
+        def find_and_load(*args: Any) -> Any:
+            if not self.is_recording():
+                return original(*args)
+            with self.outside.accepting():
+                return self.unrecorded(original, args, {})
+
+        yield importlib._bootstrap, "_find_and_load", self.watch.off(find_and_load)
+
+    def _module_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+            module_info = self.module_index.get(module) if self.is_recording() else None
+            if module_info is None:
+                # Not one of the model's: a module that its code made on the way, or the inside of
+                # a leaf. What it does belongs to the caller.
+                return original(module, *args, **kwargs)
+            if module_info.is_leaf and module_info is not self.module_index.root:
+                return self.leaf(module_info, original, args, kwargs)
+            return self.module(module_info, watched, args, kwargs)
+
+        watched = self.watch.on(original)
+        return functools.wraps(original)(self.watch.off(call))
+
+    def module(
+        self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
+    ) -> object:
+        """Call a module that is traced through, and give its result."""
+        around = self.recorder.scope
+        args, kwargs = self.enter(module_info, args, kwargs)
+        try:
+            result = original(module_info.module, *args, **kwargs)
+        except Exception as error:
+            # Where it came about is told if nobody catches it.
+            within, self.recorder.scope = self.recorder.scope, around
+            self.failed(module_info.path, error)
+            self.recorder.scope = within
+            raise
+        return self.leave(module_info, result)
+
+    def failed(self, name: str, error: Exception) -> None:
+        """Take note of an error: if the model goes on in spite of it, that is to be refused."""
+        if error is not self._error:
+            self._error = error
+            reason = f"its code catches an error of {name}: for other inputs there may be none"
+            self.caught.append(self.found(reason, code_place()))
+
+    def enter(
+        self, module_info: ModuleInfo, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Begin a call of a module that is traced through, and give what it is passed."""
+        # The arguments belong to the caller, so that they are read before the call begins.
+        args, kwargs = self.passed(args, kwargs)
+        border = self.border(args), self.border(kwargs)
+        is_root = module_info is self.module_index.root
+        scope = self.recorder.root if is_root else self.recorder.enter(module_info.path)
+        if is_root:
+            scope.args = tuple([parameter.value for parameter in self.parameters])
+            scope.parameters = tuple([parameter.name for parameter in self.parameters])
+        else:
+            scope.args, scope.kwargs = border
+            cls: Any = type(module_info.module)
+            scope.parameters = _parameters(cls)
+        return args, kwargs
+
+    def leave(self, module_info: ModuleInfo, result: Any) -> Any:
+        """End the call, and give what it returns."""
+        self.compare_state(type(module_info.module))
+        result = self.renamed(result)
+        is_root = module_info is self.module_index.root
+        self.recorder.leave(self.returned(result) if is_root else self.border(result))
+        return result
+
+    def returned(self, result: Any) -> Value:
+        """The plain form of what the model returns."""
+        # As an argument of a function, a plain tuple does as well.
+        return self._lowered(result, self._read_returned, self.readable | {torch.Size})
+
+    def _read_returned(self, value: Any) -> Value:
+        if type(value) is torch.Size:
+            return size_record([self.lower(each) for each in value])
+        return self.read(value)
+
+    def named_functions(self) -> Iterator[Patch]:
+        """The patches that keep the functions that plugins name from being traced through."""
+        for members, name in self.functions.places:
+            yield members, name, self._whole(members[name])
+
+    def size_functions(self) -> Iterator[Patch]:
+        """The patches that show the functions of sizes, which function modes do not see."""
+        for members, name in places((torch.broadcast_shapes,)):
+            yield members, name, self._whole(members[name])
+
+    def _whole(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not self.is_recording():
+                return function(*args, **kwargs)
+            return self.named_function(function, args, kwargs)
+
+        return call
+
+    # --- what is reached ---
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        self.module_index.reach.listen(self)
+        try:
+            yield
+        finally:
+            self.module_index.reach.listeners.remove(self)
+
+    def reached(self, reached: Reached) -> None:  # noqa: B027 others put it back
+        """See :class:`reach.Listener`."""
+
+    def entered(self, members: dict[str, Any]) -> None:
+        """See :class:`reach.Listener`."""
+        for patch in list(self.scope_patches(members)):
+            self._patcher.put(*patch)
+            self.outside.patched(*patch)
+        for patch in queries_of(self.module_index, members):
+            self._patcher.put(*patch)
+            self.outside.patched(*patch)
+
+    def cached(self, place: Place, function: Any) -> None:
+        """See :class:`reach.Listener`."""
+        new = uncached(self, function)
+        self._patcher.put(*place, new)
+        self.outside.patched(*place, new)
+
+    @abstractmethod
+    def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
+        """The patches of the globals of code that is about to run."""
+
+    # --- recording ---
+
+    def named_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call of a function that a plugin names."""
+        return self.torch_function(func, args, kwargs)
+
+    @abstractmethod
+    def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call of a function of torch, or of a plugin."""
+
+    def refuse(self, reason: str, line: str = "") -> None:
+        """Note that something cannot be carried over, and go on to find what else there is.
+
+        Args:
+            reason: what it is.
+            line: where that is; the line of the code that is running if empty.
+        """
+        self._refuse(reason, line or code_place())
+
+    def compare_state(self, left: type | None = None, *, of_all: bool = False) -> None:
+        """Refuse what the model's code has set of the state of torch since the last call.
+
+        Args:
+            left: the class of the module whose code has run; None while some is running.
+            of_all: to look at those settings, too, that it takes longer to read.
+        """
+        change = self.state.change(of_all=of_all)
+        if change is not None:
+            self.refuse(change, "" if left is None else _beginning(left))
+
+    def _refuse(self, reason: str, line: str) -> None:
+        found = self.found(reason, line)
+        if found not in self.refused:
+            self.refused.append(found)
+
+    def found(self, reason: str, line: str) -> Unsupported:
+        """Something that cannot be carried over, in the module call that is being recorded."""
+        path = self.recorder.scope.path
+        cls = type(self.module_index.at(path).module)
+        return Unsupported(path, f"{cls.__module__}.{cls.__qualname__}", reason, line)
+
+    def lower(self, value: Any) -> Any:
+        """The plain form of what a function is given."""
+        return self._lowered(value, self.read, self.readable)
+
+    def _lowered(self, value: Any, read: Callable[[Any], Value], readable: Collection[type]) -> Any:
+        try:
+            return lower(value, read, readable)
+        except UnknownValueError as error:
+            raise CaptureError(f"a graph cannot hold {error}") from None
+
+    def constant(self, tensor: torch.Tensor) -> StateRead:
+        """Take note of a tensor that the model reads and has not registered."""
+        if isinstance(tensor, nn.Parameter):
+            raise UnknownValueError(unregistered(self.module_index, tensor))
+        key = f":constant_{len(self.constants)}"
+        with torch._C.DisableTorchFunction():
+            self.memory.claim(tensor, "a tensor that the model has not registered")
+        self.state_keys[id(tensor)] = key
+        self.constants[key] = tensor
+        return StateRead(key)
+
+    def expect(self, value: Value, result: object) -> None:
+        """Record that something is assumed to be what it is now."""
+        args = (value, self.lower(result), code_place())
+        self.recorder.call("function", "layergraph.assume", args, {})
+
+    def refuse_change_of_constant(self, name: str, args: tuple[Value, ...]) -> None:
+        """Raise if a function changes a tensor that the model has not registered."""
+        if args and changes_its_first_argument(name) and _is_constant(args[0]):
+            raise CaptureError(
+                f"{name} changes a tensor that the model has not registered; "
+                "register it with register_buffer"
+            )
+
+    def _training(self) -> property:
+        def get(module: nn.Module) -> bool:
+            value: bool = module.__dict__["training"]
+            if get_ident() == self._thread:
+                self.mode_read(module, value)
+            return value
+
+        def put(module: nn.Module, value: bool) -> None:
+            module.__dict__["training"] = value
+
+        return property(get, put)
+
+    def mode_read(self, module: nn.Module, training: bool) -> None:
+        """Take note that code asks whether a module is training."""
+        module_info = self.module_index.get(module) if self.is_recording() else None
+        if module_info is not None and not module_info.is_leaf:
+            self.recorder.call("mode", module_info.path, (training,), {}, code_place())
+
+
+@functools.cache
+def _parameters(cls: Any) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(cls.forward).parameters)[1:]
+    except (TypeError, ValueError, AttributeError):
+        return ()
+
+
+@functools.cache
+def changes_its_first_argument(name: str) -> bool:
+    """Whether a function, by its name, works in place."""
+    last = name.rpartition(".")[2]
+    if last.endswith("__") or name.startswith("operator."):
+        last = last.strip("_")
+        return last in ("setitem", "delitem") or (
+            last[0] == "i" and last not in ("invert", "index")
+        )
+    return last.endswith("_") and not last.startswith("_")
+
+
+def _is_constant(lowered: Value) -> bool:
+    return isinstance(lowered, StateRead) and lowered.key.startswith(":")
+
+
+def unnamed(function: Any) -> str:
+    """Why a function cannot be recorded that has no name in an IR."""
+    if isinstance(function, OPERATIONS):
+        if changes_arguments(function):
+            return f"the operation torch.ops.{function} changes its arguments"
+        return (
+            f"the operation torch.ops.{function} has no name in an IR; a plugin can give it one "
+            "through the hook 'functions'"
+        )
+    name = getattr(function, "__qualname__", None) or repr(function)
+    if name == "_set_grad_enabled":
+        return "a graph cannot hold a region without gradients, or with them switched on again"
+    return (
+        f"the function {getattr(function, '__module__', None) or 'torch'}.{name} has no name in an "
+        "IR; a plugin can give it one through the hook 'functions'"
+    )
+
+
+def open_code(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[..., Any] | None:
+    """The code of a function of torch that is given functions or modules, to be traced through.
+
+    None if there is none of these among the arguments, or its code is not in Python. It does not
+    offer itself to function modes, as the function itself does.
+    """
+    given = (*args, *kwargs.values())
+    if type(function) is not FunctionType or not any(map(_is_code, given)):
+        return None
+    around = function.__globals__ | dict.fromkeys(HANDING_OVER, _never)
+    code = FunctionType(
+        function.__code__, around, function.__name__, function.__defaults__, function.__closure__
+    )
+    code.__kwdefaults__ = function.__kwdefaults__
+    return code
+
+
+def _is_code(value: Any) -> bool:
+    return isinstance(value, nn.Module | FunctionType | MethodType | functools.partial)
+
+
+def _never(*_: Any) -> bool:
+    return False
+
+
+def unsupported(found: Sequence[Unsupported], hint: str = "") -> CaptureError:
+    """The error that names all that was found."""
+    advice = f"; {hint}" if hint else ""
+    if len(found) == 1:
+        return CaptureError(f"{found[0]}{advice}", found)
+    head = f"the model does {len(found)} things that a graph cannot hold"
+    return CaptureError("\n  ".join([f"{head}{advice}:", *map(str, found)]), found)
+
+
+def _refusal_before(error: BaseException | None) -> CaptureError | None:
+    """The refusal after which an error came up, where code cleaned up what it had not begun."""
+    while error is not None and not isinstance(error, CaptureError):
+        error = error.__context__
+    return error
+
+
+def line_of(error: BaseException, module_index: ModuleIndex) -> str:
+    """The line of the model's code, or else of others', at which an error came about."""
+    files = {str(scope.get("__file__")) for scope in module_index.code_globals}
+    frames = traceback.extract_tb(error.__traceback__)
+    of_others = [frame for frame in frames if not is_of_layergraph(frame.filename)]
+    of_users = [frame for frame in of_others if is_of_user(frame.filename)]
+    of_model = [frame for frame in of_users if frame.filename in files]
+    # A layer of torch may be the whole model.
+    frame = (of_model or of_users or of_others or frames)[-1]
+    return line(frame.filename, frame.lineno or 0, frame.name)
+
+
+@functools.cache
+def _beginning(cls: Any) -> str:
+    """The line where the code of a class of modules begins."""
+    forward = inspect.getattr_static(cls, "forward", None)
+    code = getattr(inspect.unwrap(forward), "__code__", None) if callable(forward) else None
+    return "" if code is None else line(code.co_filename, code.co_firstlineno, code.co_name)
+
+
+def code_place() -> str:
+    """The line of the model's code that is running, or else of torch's."""
+    of_torch: FrameType | None = None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        if is_of_user(filename):
+            break
+        if of_torch is None and filename.startswith(TORCH_FOLDER):
+            of_torch = frame
+        frame = frame.f_back
+    shown = frame or of_torch
+    if shown is None:
+        return "nowhere"
+    return line(shown.f_code.co_filename, shown.f_lineno, shown.f_code.co_name)

@@ -1,0 +1,73 @@
+"""Functions that keep what they gave: what they kept before a capture, it did not see made."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from layergraph.torch2ir.indexing.module_index import ModuleIndex
+from layergraph.torch2ir.indexing.reach import Reach
+
+
+class Captures(Protocol):
+    """A recorder of calls."""
+
+    module_index: ModuleIndex
+
+    def is_recording(self) -> bool:
+        """Return whether what happens now is to be recorded."""
+
+    def unrecorded(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call a function without recording it."""
+
+
+def uncached(capture: Captures, function: Any) -> Any:
+    """The stand-in of a cached function: it computes, unless others must get the same object.
+
+    Tensors, and results that are computed from sizes, are made again and so recorded. Plain
+    arguments give the object that all callers get, because they may change it.
+    """
+    if isinstance(function, staticmethod | classmethod):
+        return type(function)(uncached(capture, function.__func__))
+    bare = function.__wrapped__
+
+    @functools.wraps(bare)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not capture.is_recording():
+            return function(*args, **kwargs)
+        if _ALONE.issuperset(map(type, args)) and _ALONE.issuperset(map(type, kwargs.values())):
+            result = capture.unrecorded(function, args, kwargs)
+            if not _holds_tensors(result, 3):
+                _note(capture.module_index.reach, result, bare)
+                return result
+        return bare(*args, **kwargs)
+
+    return call
+
+
+def _note(reach: Reach, result: Any, function: Any) -> None:
+    reach.add(result, (None, f"{function.__module__}.{function.__qualname__}()"), function.__code__)
+    reach.walk()
+
+
+_ALONE = frozenset({bool, int, float, str, bytes, type(None), type, torch.dtype})
+
+
+def _holds_tensors(value: Any, depth: int) -> bool:
+    if isinstance(value, torch.Tensor | nn.Module):
+        return True
+    if not depth:
+        return False
+    if isinstance(value, dict):
+        inside = [*value, *value.values()]
+    elif isinstance(value, list | tuple | set | frozenset):
+        inside = [*value]
+    else:
+        inside = [*getattr(value, "__dict__", {}).values()] if not isinstance(value, type) else []
+    return any(_holds_tensors(each, depth - 1) for each in inside)

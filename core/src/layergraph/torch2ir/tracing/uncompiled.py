@@ -1,0 +1,58 @@
+"""Models as they were written: not compiled, and on tensors that have numbers."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
+
+from layergraph.torch2ir.indexing.kept_modes import modules_in
+from layergraph.torch2ir.tracing.patches import Patch, Patcher
+
+
+@contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """For a while, run the code of a model that was compiled, and not what it was compiled to."""
+    compiler: Any = sys.modules.get("torch._dynamo")
+    # A compiler that is not imported has compiled nothing.
+    if compiler is None:
+        yield
+        return
+    with Patcher(_patches(model, compiler.OptimizedModule)), _eager(compiler):
+        yield
+
+
+def outside_fake_mode() -> AbstractContextManager[object]:
+    """The context in which a model is captured as if no FakeTensorMode was on around it."""
+    is_on = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+    return _disable_current_modes() if is_on else nullcontext()
+
+
+def _eager(compiler: Any) -> AbstractContextManager[object]:
+    """The context in which a compiled function, too, runs as it was written."""
+    set_stance: Any = getattr(compiler, "set_stance", None)
+    return nullcontext() if set_stance is None else set_stance("force_eager")
+
+
+def _patches(model: nn.Module, wrapper: type) -> Iterator[Patch]:
+    for module in modules_in(model):
+        members = vars(module)
+        if members.get("_compiled_call_impl") is not None:
+            yield members, "_compiled_call_impl", None
+        if isinstance(module, wrapper):
+            yield members, "forward", _forward(module._modules["_orig_mod"])
+
+
+def _forward(module: Any) -> Callable[..., Any]:
+    # Its signature is asked for.
+    @functools.wraps(module.forward)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return module(*args, **kwargs)
+
+    return forward

@@ -1,0 +1,24 @@
+"""Capturing a model by running it on example inputs.
+
+The model computes, and each call in it is recorded. All that does so is imported when the first
+model is captured: making a converter is quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from layergraph.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from layergraph.capturing import Capturer, CaptureRequest
+
+
+@hookimpl
+def capture(request: CaptureRequest) -> Capturer | None:
+    """Capture a model that has example inputs."""
+    if not request.has_example:
+        return None
+    from layergraph_capture.capturer import EagerCapturer
+
+    return EagerCapturer(request)

@@ -1,0 +1,314 @@
+"""What a model is called with while it is captured by running."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from layergraph.errors import CaptureError, first_line
+from layergraph.ir import Value
+from layergraph.ir.names import is_argument_name
+from layergraph.literals import UnknownValueError, lower_plain
+from layergraph.tensors import PLAIN_CLASSES, copy_of, unsuitable
+from layergraph.torch2ir.tracing.module_call import DeferredCall, Parameter, Recorder, TracedValue
+
+LazyElement = Callable[[], TracedValue]
+"""Gives a part of a value, which is taken out of it only if it is asked for."""
+
+
+class Binds(Protocol):
+    """Who has to know which tensor is which value."""
+
+    recorder: Recorder
+
+    def bind(self, tensor: torch.Tensor, value: TracedValue | LazyElement) -> None:
+        """Note that a tensor is a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Argument:
+    name: str
+    value: Any
+    by_name: bool
+    is_given: bool
+    default: tuple[Value, ...]
+
+
+class Arguments:
+    """The arguments of one call.
+
+    The model gets copies: what it does to them in place, the caller does not see, and one tensor
+    that is given twice counts as two.
+
+    Args:
+        model: the model.
+        args: positional arguments.
+        kwargs: arguments by name.
+
+    Attributes:
+        device: where the first tensor among them is; None if there is none.
+
+    Raises:
+        CaptureError: the model does not take them, or a graph cannot.
+    """
+
+    def __init__(self, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        if not isinstance(args, tuple | list):
+            raise CaptureError(
+                f"args is a {type(args).__name__}; give a tuple of the positional arguments"
+            )
+        if not isinstance(kwargs, Mapping):
+            raise CaptureError(f"kwargs is a {type(kwargs).__name__}; give a dict of arguments")
+        self._arguments = list(_arguments(model, tuple(args), dict(kwargs)))
+        tensors = [tensor for each in self._arguments for tensor in tensors_in(each.value)]
+        self.device = tensors[0].device if tensors else None
+        self._containers: list[_Container] = []
+
+    def bind(self, capture: Binds) -> tuple[list[Any], dict[str, Any], list[Parameter]]:
+        """Copies of what is given, by position and by name, and what is known of all parameters."""
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        parameters: list[Parameter] = []
+        self._containers.clear()
+        for each in self._arguments:
+            value = capture.recorder.value(each.name)
+            if not each.is_given:
+                # The model takes its own default.
+                parameters.append(Parameter(each.name, value, each.default, each.default))
+                continue
+            binding = _Binding(capture, each.name, self._containers)
+            copied = binding.root(each.value, value)
+            fixed = () if binding.holds_tensors else (binding.plain(each.value),)
+            parameters.append(Parameter(each.name, value, each.default, fixed))
+            if each.by_name:
+                kwargs[each.name] = copied
+            else:
+                args.append(copied)
+        return args, kwargs, parameters
+
+    def changes(self) -> Iterator[tuple[str, tuple[LazyElement, object, object]]]:
+        """The calls that make the model's changes to the dicts and lists that it was given.
+
+        Yields:
+            The name of a function, and what it is given: the container, a key, what is set there.
+        """
+        for each in self._containers:
+            yield from each.changes()
+
+
+def _arguments(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Iterator[_Argument]:
+    """All arguments in the order of the signature, the given ones and those left at a default."""
+    try:
+        signature = inspect.signature(model.forward)
+        bound = signature.bind(*args, **kwargs).arguments
+    except TypeError as error:
+        raise CaptureError(
+            f"the model does not take these arguments: {error}; give args and kwargs as in a call"
+        ) from None
+    default: tuple[Value, ...] = ()
+    for name, parameter in signature.parameters.items():
+        given = bound.get(name, {})
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            for index, value in enumerate(given):
+                yield _Argument(f"{name}_{index}", value, False, True, ())
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            for key, value in given.items():
+                if not is_argument_name(key):
+                    raise CaptureError(
+                        f"the argument {key!r} has a name that no parameter of Python can have; "
+                        "give it another one, or give a dict with it"
+                    )
+                yield _Argument(key, value, True, True, default and (None,))
+        else:
+            by_name = parameter.kind is parameter.KEYWORD_ONLY or name in kwargs
+            default = _default(parameter, default)
+            yield _Argument(name, bound.get(name), by_name, name in bound, default)
+
+
+def _default(parameter: inspect.Parameter, before: tuple[Value, ...]) -> tuple[Value, ...]:
+    """The default that a parameter of the rebuilt model gets.
+
+    Behind a parameter with a default every other one needs one too: None then, which is refused
+    where something was given at the capture.
+    """
+    if parameter.default is parameter.empty:
+        return before and (None,)
+    try:
+        return (lower_plain(parameter.default),)
+    except UnknownValueError:
+        return (repr(parameter.default),)
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors in a value."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, _CONTAINERS):
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, torch.Tensor):
+                yield item
+            elif isinstance(item, _CONTAINERS):
+                yield from tensors_in(item)
+
+
+_CONTAINERS = (dict, tuple, list)
+
+
+def _like(container: Any, inside: dict[Any, Any]) -> Any:
+    """A container of the same kind that holds other things."""
+    kind = type(container)
+    if isinstance(container, dict):
+        if kind is dict:
+            return inside
+        # Its constructor may take anything.
+        copied = copy.copy(container)
+        for key, item in inside.items():
+            copied[key] = item
+        return copied
+    return kind(*inside.values()) if hasattr(container, "_fields") else kind(inside.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Container:
+    """A dict or list that the model is given.
+
+    Attributes:
+        value: the copy that it gets.
+        before: the items that this had.
+        part: which value of the graph it is.
+    """
+
+    value: Any
+    before: list[tuple[Any, Any]]
+    part: LazyElement
+
+    def changes(self) -> Iterator[tuple[str, tuple[LazyElement, object, object]]]:
+        """See :meth:`Arguments.changes`: behind the first change all is set again, in order."""
+        now = _items(self.value)
+        pairs = zip(now, self.before, strict=False)
+        kept = next((n for n, pair in enumerate(pairs) if not _are_same(*pair)), None)
+        kept = min(len(now), len(self.before)) if kept is None else kept
+        if kept == len(now) == len(self.before):
+            return
+        if isinstance(self.value, list):
+            rest = [item for _, item in now[kept:]]
+            yield "operator.setitem", (self.part, slice(kept, None), rest)
+            return
+        for key, _ in self.before[kept:]:
+            yield "operator.delitem", (self.part, key, None)
+        for key, item in now[kept:]:
+            yield "operator.setitem", (self.part, key, item)
+
+
+def _items(value: Any) -> list[tuple[Any, Any]]:
+    return list(value.items() if isinstance(value, dict) else enumerate(value))
+
+
+def _are_same(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
+    return one[0] == other[0] and one[1] is other[1]
+
+
+def _copied(given: Any) -> Any:
+    """A copy of plain dicts and lists, at any depth."""
+    kind = type(given)
+    if kind is dict:
+        return {key: _copied(each) for key, each in given.items()}
+    return kind([_copied(each) for each in given]) if kind in (list, tuple) else given
+
+
+class _Binding:
+    """Copies one argument and tells the capture of the tensors in it.
+
+    Args:
+        capture: who has to know.
+        name: the name of the argument.
+        containers: gets the dicts and lists in it.
+
+    Attributes:
+        holds_tensors: whether there were any.
+    """
+
+    def __init__(self, capture: Binds, name: str, containers: list[_Container]) -> None:
+        self._capture = capture
+        self._name = name
+        self._containers = containers
+        self.holds_tensors = False
+
+    def root(self, given: Any, value: TracedValue) -> Any:
+        """A copy of the argument."""
+        if not any(True for _ in tensors_in(given)):
+            return self._noted(_copied(given), lambda: value)
+        self.holds_tensors = True
+        if isinstance(given, torch.Tensor):
+            return self._tensor(given, value)
+        return self._inside(given, self._capture.recorder.late(), lambda: value)
+
+    def plain(self, given: Any) -> Value:
+        """The plain form of an argument without tensors.
+
+        Raises:
+            CaptureError: it has none.
+        """
+        try:
+            return lower_plain(given)
+        except UnknownValueError as error:
+            raise CaptureError(
+                f"the argument {self._name!r} holds {error}, which a graph cannot: give tensors, "
+                "numbers, strings, None, and tuples, lists and dicts of them"
+            ) from None
+
+    def _tensor(self, tensor: torch.Tensor, value: TracedValue | LazyElement) -> torch.Tensor:
+        reason = unsuitable(tensor)
+        if reason is None and type(tensor) not in PLAIN_CLASSES:
+            reason = f"is a {type(tensor).__name__}; give a plain torch.Tensor"
+        if reason is not None:
+            raise CaptureError(f"a tensor in the argument {self._name!r} {reason}")
+        copied = copy_of(tensor)
+        self._capture.bind(copied, value)
+        return copied
+
+    def _inside(self, given: Any, late: DeferredCall, part: LazyElement) -> Any:
+        """A copy of what is inside a container, or of a plain value in one."""
+        if isinstance(given, torch.Tensor):
+            late.call(("tensor", part), "layergraph.assume_tensor", (part(), self._name))
+            return self._tensor(given, part)
+        if not isinstance(given, tuple | list | dict):
+            expected = self.plain(given)
+            where = f"a part of the input {self._name!r}"
+            late.call(("fixed", part), "layergraph.assume", (part(), expected, where))
+            return given
+        keys = list(given) if isinstance(given, dict) else len(given)
+        said = (type(given).__name__, keys, f"the input {self._name!r}")
+        late.call(("container", part), "layergraph.assume_container", (part(), *said))
+        items = given.items() if isinstance(given, dict) else enumerate(given)
+        copies = {key: self._inside(item, late, element(late, part, key)) for key, item in items}
+        try:
+            like = _like(given, copies)
+        except Exception as error:
+            raise CaptureError(
+                f"the argument {self._name!r} holds a {type(given).__name__}, of which no copy can "
+                f"be made: {type(error).__name__}: {first_line(error)}; give a plain one"
+            ) from error
+        return self._noted(like, part)
+
+    def _noted(self, value: Any, part: LazyElement) -> Any:
+        if isinstance(value, dict | list):
+            self._containers.append(_Container(value, _items(value), part))
+        return value
+
+
+def element(late: DeferredCall, whole: LazyElement, key: Any) -> LazyElement:
+    """How to take an item out of a container."""
+
+    def part() -> TracedValue:
+        return late.call((part,), "operator.getitem", (whole(), key))
+
+    return part

@@ -1,0 +1,124 @@
+"""Which tensors a model has besides those that it has registered."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from layergraph.torch2ir.indexing.module_index import ModuleIndex
+
+_DEEPEST = 4
+
+
+class Constants:
+    """The tensors that were there before the model ran.
+
+    They are attributes of modules, globals, or defaults of parameters of functions.
+
+    Any other tensor that nobody has seen come about was computed in a way that is not recorded.
+
+    Args:
+        module_index: the model.
+    """
+
+    def __init__(self, module_index: ModuleIndex) -> None:
+        self._found: dict[int, torch.Tensor] = {}
+        self._places: dict[int, str] = {}
+        self._seen: set[int] = set()
+        self._kept: list[Any] = []
+        for module_info in module_index:
+            if not module_info.is_leaf:
+                # A scripted module has no function of Python there.
+                forward = inspect.getattr_static(type(module_info.module), "forward", None)
+                self._search(forward, _DEEPEST, module_info.key("forward"))
+                members = vars(module_info.module).items()
+                for name, value in [each for each in members if type(each[1]) not in _PLAIN]:
+                    if name not in _REGISTERED and not (type(value) in _EMPTY and not value):
+                        self._search(value, _DEEPEST, module_info.key(name))
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(self._found.values())
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        """Whether the tensor is one of them."""
+        return id(tensor) in self._found or _is_global(tensor)
+
+    def place(self, tensor: torch.Tensor) -> str:
+        """The attribute that a tensor was found in; for a global one, only that it is one."""
+        return self._places.get(id(tensor), "a global tensor")
+
+    def _search(self, value: Any, depth: int, place: str) -> None:
+        if isinstance(value, torch.Tensor):
+            self._found[id(value)] = value
+            self._places.setdefault(id(value), f"the attribute {place!r}")
+        elif not depth or isinstance(value, _WITHOUT_TENSORS) or id(value) in self._seen:
+            return
+        else:
+            self._seen.add(id(value))
+            self._kept.append(value)
+            for each in _inside(value):
+                self._search(each, depth - 1, place)
+
+
+_ITERABLES = (list, tuple, set, frozenset)
+_REGISTERED = frozenset({"_parameters", "_buffers", "_modules"})
+# Nearly all that modules hold is of these.
+_PLAIN = frozenset({bool, int, float, str, type(None)})
+_EMPTY = frozenset({dict, OrderedDict, list, tuple, set})
+_WITHOUT_TENSORS = (bool, int, float, complex, str, bytes, type(None), type, nn.Module, torch.dtype)
+
+
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(dict.values(value))
+    # The class may have another idea of its length, or none.
+    kind: Any = next((kind for kind in _ITERABLES if isinstance(value, kind)), None)
+    if kind is not None:
+        return list(kind.__iter__(value))
+    if callable(value):
+        return _enclosed(value)
+    return list(getattr(value, "__dict__", {}).values())
+
+
+def _enclosed(function: Any) -> list[Any]:
+    found = _defaults(function)
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            found.append(cell.cell_contents)
+        except ValueError:  # it is still empty
+            continue
+    return found
+
+
+def _defaults(function: Any) -> list[Any]:
+    """The defaults of the parameters of a function of Python."""
+    if not isinstance(function, types.FunctionType):
+        return []
+    return [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+
+
+def _is_global(tensor: torch.Tensor) -> bool:
+    for module in list(sys.modules.values()):
+        members = getattr(module, "__dict__", None)
+        if isinstance(members, dict) and any(_leads_to(tensor, each) for each in _known(members)):
+            return True
+    return False
+
+
+def _known(members: dict[str, Any]) -> Iterator[Any]:
+    """The values of the names of a Python module, and of the classes in it."""
+    for each in list(members.values()):
+        yield each
+        if type(each) is type:
+            yield from list(vars(each).values())
+
+
+def _leads_to(tensor: torch.Tensor, value: object) -> bool:
+    return value is tensor or any(each is tensor for each in _defaults(value))

@@ -1,0 +1,249 @@
+"""What torch's modes do not show of a model that runs: it is recorded, or refused."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import BuiltinMethodType, FrameType, MethodType
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.utils import checkpoint
+
+from layergraph.ir import Symbol, Value
+from layergraph.tensors import storage_of
+from layergraph.torch2ir.indexing.module_index import ModuleIndex
+from layergraph.torch2ir.state.global_state import GlobalState
+from layergraph.torch2ir.tracing.lines import TORCH_FOLDER, is_capturing
+from layergraph.torch2ir.tracing.module_call import TracedValue
+from layergraph.torch2ir.tracing.patches import Patch
+from layergraph_capture.arguments import tensors_in
+
+
+class InterceptorRecorder(Protocol):
+    """Who records what the modes do not show."""
+
+    state: GlobalState
+
+    def is_recording(self) -> bool:
+        """Whether what happens now is to be recorded."""
+
+    def region(self, name: str, *args: Value) -> TracedValue:
+        """Record the begin or the end of a region."""
+
+    def refuse(self, reason: str) -> None:
+        """Note that something cannot be carried over."""
+
+    def unrecorded(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call something of which nothing is recorded."""
+
+    def assume_shapes(self, args: Any, kwargs: Any) -> None:
+        """Note that the shapes of tensors decide."""
+
+    def decided(self, name: str, args: tuple[Value, ...], result: object) -> None:
+        """Note that the model may decide by what a function gives."""
+
+    def device_type(self, kind: str) -> Value:
+        """The form of a type of device."""
+
+
+def unseen(capture: InterceptorRecorder, module_index: ModuleIndex) -> Iterator[Patch]:
+    """The patches that show it."""
+    yield torch.autograd.Function, "apply", _autograd_function(capture)
+    yield from module_index.once(_kept_functions)
+    yield nn.Module, "_apply", _applied(capture)
+    yield torch.jit.ScriptFunction, "__call__", _scripted(capture)
+    yield torch.autocast, "__init__", _without_dtype()
+    yield torch.autocast, "__enter__", _enter_autocast(capture)
+    yield torch.autocast, "__exit__", _exit_autocast(capture)
+    for holder, name, what in _UNHOLDABLE:
+        yield holder, name, _refused(capture, getattr(holder, name), what)
+
+
+_FROM_MEMORY = "numbers that come from outside torch while the model runs; register a buffer"
+_UNHOLDABLE: tuple[tuple[Any, str, str], ...] = (
+    (torch, "from_numpy", _FROM_MEMORY),
+    (torch, "frombuffer", _FROM_MEMORY),
+    (torch, "from_dlpack", _FROM_MEMORY),
+    (torch.autograd.graph.saved_tensors_hooks, "__enter__", "hooks on what gradients need"),
+    (threading.Thread, "start", "a thread"),
+)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    """Whether code of torch is running, or this capture's own."""
+    filename = frame.f_code.co_filename
+    return filename.startswith(TORCH_FOLDER) or is_capturing(filename)
+
+
+def _autograd_function(capture: InterceptorRecorder) -> Any:
+    apply = inspect.getattr_static(torch.autograd.Function, "apply")
+
+    def call(cls: type, *args: Any, **kwargs: Any) -> Any:
+        is_of_checkpoint = cls.__module__ == checkpoint.__name__
+        if not capture.is_recording() or (
+            is_of_checkpoint and cls is not checkpoint.CheckpointFunction
+        ):
+            return apply.__get__(None, cls)(*args, **kwargs)
+        if cls is not checkpoint.CheckpointFunction:
+            capture.refuse(
+                f"{cls.__name__}, an autograd.Function, whose gradient a graph cannot hold"
+            )
+            return apply.__get__(None, cls)(*args, **kwargs)
+        # It computes what its function does, and again for the gradients: the graph's are the same.
+        # The second argument is about random numbers.
+        function, _, *given = args
+        if capture.unrecorded(_are_lost, (given,), {}):
+            capture.refuse("a reentrant checkpoint of what needs no gradients; set use_reentrant")
+        return function(*given)
+
+    return classmethod(call)
+
+
+def _are_lost(given: list[Any]) -> bool:
+    """Whether gradients are wanted, but none of the tensors has any."""
+    tensors = [each for each in given if isinstance(each, torch.Tensor)]
+    return torch.is_grad_enabled() and not any(each.requires_grad for each in tensors)
+
+
+def _kept_functions(module_index: ModuleIndex) -> Iterator[Patch]:
+    """The ways to call an autograd.Function that code has kept: they look it up again."""
+    # What a leaf does inside is not recorded.
+    modules = [vars(each.module) for each in module_index if not each.is_leaf]
+    holders = [*module_index.code_globals, *modules]
+    for holder in holders:
+        methods = [item for item in holder.items() if type(item[1]) in _METHODS]
+        for name, value in methods:
+            # A method may be made of a partial function, which has no name.
+            cls = value.__self__ if getattr(value, "__name__", "") == "apply" else None
+            if isinstance(cls, type) and issubclass(cls, torch.autograd.Function):
+                yield holder, name, functools.partial(_apply, cls)
+
+
+_METHODS = (BuiltinMethodType, MethodType)
+
+
+def _apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+    return cls.apply(*args, **kwargs)
+
+
+def _applied(capture: InterceptorRecorder) -> Callable[..., Any]:
+    """``module.to(dtype)`` and its like, which mostly have nothing to do."""
+    apply: Callable[..., Any] = nn.Module._apply
+
+    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if not capture.is_recording():
+            return apply(module, *args, **kwargs)
+        before = capture.unrecorded(_laid, (module,), {})
+        result = capture.unrecorded(apply, (module, *args), kwargs)
+        if capture.unrecorded(_laid, (module,), {}) != before:
+            capture.refuse("a module that is moved or cast while the model runs")
+        return result
+
+    return call
+
+
+def _laid(module: nn.Module) -> list[tuple[Any, ...]]:
+    """Where the tensors of a module are, and of which dtype."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return [(each.dtype, each.device, storage_of(each)) for each in tensors]
+
+
+def _scripted(capture: InterceptorRecorder) -> Callable[..., Any]:
+    """Scripted functions, which decide by sizes unseen, and change while they are optimized."""
+    run: Callable[..., Any] = torch.jit.ScriptFunction.__call__
+
+    def call(function: Any, *args: Any, **kwargs: Any) -> Any:
+        if not capture.is_recording():
+            return run(function, *args, **kwargs)
+        if any(each in str(function.inlined_graph) for each in _DECIDING):
+            capture.assume_shapes(args, kwargs)
+        for kind in sorted({each.device.type for each in tensors_in([args, kwargs])}):
+            # In autocast, such a function casts otherwise than the same calls outside of it.
+            is_on = capture.unrecorded(torch.is_autocast_enabled, (kind,), {})
+            capture.decided("torch.is_autocast_enabled", (capture.device_type(kind),), is_on)
+        # A function that has been called before may be one that computes its gradients itself.
+        bare = torch._C._create_function_from_graph(function.name, function.inlined_graph.copy())
+        with torch.jit._fuser.optimized_execution(False):
+            return run(bare, *_in_order(function, args, kwargs))
+
+    return call
+
+
+def _in_order(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The arguments of a scripted function, all by position."""
+    missing = function.schema.arguments[len(args) :]
+    return [*args, *[kwargs.get(each.name, each.default_value) for each in missing]]
+
+
+# What scripted code asks of tensors, or decides by.
+_DECIDING = ("prim::If", "prim::Loop", "aten::size", "aten::len", "aten::dim", "aten::numel")
+
+
+def _without_dtype() -> Callable[..., None]:
+    """Note the regions that are made without a dtype: each asks for the one that is usual then."""
+    init: Any = torch.autocast.__init__
+
+    @functools.wraps(init)
+    def call(region: Any, device_type: str, dtype: Any = None, *args: Any, **kwargs: Any) -> None:
+        init(region, device_type, dtype, *args, **kwargs)
+        region._layergraph_has_dtype = dtype is not None
+
+    return call
+
+
+def _enter_autocast(capture: InterceptorRecorder) -> Callable[..., Any]:
+    enter: Any = torch.autocast.__enter__
+
+    def call(region: Any) -> Any:
+        if capture.is_recording():
+            has_dtype = getattr(region, "_layergraph_has_dtype", True)
+            args = (
+                capture.device_type(region.device),
+                Symbol(str(region.fast_dtype)) if has_dtype else None,
+                region._enabled,
+                region._cache_enabled,
+            )
+            value = capture.region("layergraph.enter_autocast", *args)
+            region._layergraph_regions = [*getattr(region, "_layergraph_regions", ()), value]
+            enter(region)
+            capture.state.refresh()
+            return region
+        return enter(region)
+
+    return call
+
+
+def _exit_autocast(capture: InterceptorRecorder) -> Callable[..., Any]:
+    leave: Any = torch.autocast.__exit__
+
+    def call(region: Any, *args: Any) -> Any:
+        entered: list[TracedValue] = vars(region).get("_layergraph_regions", [])
+        try:
+            if entered and capture.is_recording():
+                capture.region("layergraph.exit_autocast", entered.pop())
+            if not entered:
+                vars(region).pop("_layergraph_regions", None)
+        finally:
+            leave(region, *args)
+            capture.state.refresh()
+
+    return call
+
+
+def _refused(
+    capture: InterceptorRecorder, original: Callable[..., Any], what: str
+) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        # Torch does these for its own purposes too.
+        if capture.is_recording() and not _is_ours(sys._getframe(1)):
+            capture.refuse(what)
+        return original(*args, **kwargs)
+
+    return call

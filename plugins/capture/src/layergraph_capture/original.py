@@ -1,0 +1,89 @@
+"""The model on its example inputs without any capture: which errors are its own."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import Any
+
+import torch
+
+from layergraph.errors import CaptureError, Unsupported, first_line
+from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
+from layergraph.torch2ir.state.changes import Unchanged
+from layergraph.torch2ir.state.generators import without_draws
+from layergraph.torch2ir.state.global_state import GlobalState
+from layergraph.torch2ir.tracing.module_call import Recorder
+from layergraph.torch2ir.tracing.patches import with_room_for
+from layergraph.torch2ir.tracing.tracer import line_of
+from layergraph_capture.arguments import Arguments
+from layergraph_capture.constants import Constants
+from layergraph_capture.snapshot import StateSnapshot
+
+UNFIT = "the example inputs do not fit"
+
+
+def unfit(
+    module_index: ModuleIndex, constants: Constants, arguments: Arguments
+) -> list[Unsupported]:
+    """Call the model as anybody would, leave it as it was, and say what it raises, if it does."""
+    args, kwargs, _ = arguments.bind(_Unbound())
+    run = functools.partial(_error_of, module_index, constants, arguments, args, kwargs)
+    error = with_room_for(module_index.depth, run)
+    if error is None:
+        return []
+    module_info = _raised_in(module_index, error) or module_index.root
+    cls = type(module_info.module)
+    reason = (
+        f"{UNFIT} {module_info.path or 'the model'!r}: the original model, called with them, "
+        f"raises {type(error).__name__}: {first_line(error)}; give inputs that it takes"
+    )
+    line = line_of(error, module_index)
+    return [Unsupported(module_info.path, f"{cls.__module__}.{cls.__qualname__}", reason, line)]
+
+
+def _error_of(
+    module_index: ModuleIndex,
+    constants: Constants,
+    arguments: Arguments,
+    args: list[Any],
+    kwargs: dict[str, Any],
+) -> Exception | None:
+    raised = None
+    # The capture reports changes that cannot be undone.
+    with (
+        contextlib.suppress(CaptureError),
+        Unchanged(module_index),
+        without_draws(),
+        GlobalState(arguments.device).compared(),
+        StateSnapshot(module_index, constants) as kept,
+    ):
+        model = module_index.root.module
+        kept.save(*model.parameters())
+        try:
+            model(*args, **kwargs)
+        except Exception as error:
+            raised = error
+    return raised
+
+
+def _raised_in(module_index: ModuleIndex, error: Exception) -> ModuleInfo | None:
+    """The innermost module of the model whose code was running."""
+    found = None
+    trace = error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        if isinstance(owner, torch.nn.Module):
+            found = module_index.get(owner) or found
+        trace = trace.tb_next
+    return found
+
+
+class _Unbound:
+    """Takes no note of which tensor is which argument."""
+
+    def __init__(self) -> None:
+        self.recorder = Recorder()
+
+    def bind(self, tensor: torch.Tensor, value: object) -> None:
+        """Take no note."""

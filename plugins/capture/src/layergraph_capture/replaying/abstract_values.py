@@ -1,0 +1,86 @@
+"""What can be told of a result without the numbers in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from layergraph.ir import Symbol
+from layergraph.tensors import PLAIN_CLASSES, is_plain
+from layergraph_capture.arguments import tensors_in
+from layergraph_capture.symbolic_int import SymbolicNumber
+
+PLAIN = frozenset({bool, int, float, complex, str, bytes, Symbol})
+# On fewer numbers than this, a function computes sooner than torch tells what it would give.
+FEW = 2**16
+
+
+def metadata_of(value: Any, device: torch.device | None = None) -> Hashable:
+    """All that code can see of a value that asks for no numbers in tensors.
+
+    Args:
+        value: what a function gave, or was given.
+        device: which device tensors on meta stand for.
+    """
+    with torch._C.DisableTorchFunction():
+        return _metadata_of(value, device)
+
+
+def _metadata_of(value: Any, device: torch.device | None) -> Hashable:
+    cls = type(value)
+    if isinstance(value, torch.Tensor):
+        place = device if device is not None and value.is_meta else value.device
+        return cls, value.shape, value.dtype, place, value.layout, value.requires_grad
+    if issubclass(cls, SymbolicNumber):
+        return cls, value.value, value.key()
+    if cls in PLAIN:
+        # NaN and -0.0 are told apart by it.
+        return cls, repr(value)
+    if cls is slice:
+        value = value.start, value.stop, value.step
+    if isinstance(value, dict):
+        return cls, *[(key, _metadata_of(each, device)) for key, each in value.items()]
+    if isinstance(value, tuple | list):
+        return cls, *[_metadata_of(each, device) for each in value]
+    return cls, id(value)
+
+
+class AbstractValues:
+    """Tells of what kind the results of functions would be, and computes as little as it can."""
+
+    def __init__(self) -> None:
+        # The arguments are kept, so that no other object gets the id of one.
+        self._known: dict[Hashable, tuple[Hashable, Any]] = {}
+
+    def of_result(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Hashable:
+        """The kind of what a function gives that changes none of its arguments."""
+        asked = func, metadata_of((args, kwargs))
+        if asked not in self._known:
+            self._known[asked] = _kind_of_result(func, args, kwargs), (args, kwargs)
+        return self._known[asked][0]
+
+
+def _kind_of_result(func: Callable[..., Any], args: Any, kwargs: Any) -> Hashable:
+    given = [*tensors_in((args, kwargs))]
+    devices = {each.device for each in given}
+    if len(devices) == 1 and sum(map(torch.numel, given)) > FEW and all(map(_is_simple, given)):
+        # Not every function can do without the numbers.
+        with contextlib.suppress(Exception):
+            on_meta = pytree.tree_map_only(torch.Tensor, _on_meta, (args, kwargs))
+            return metadata_of(func(*on_meta[0], **on_meta[1]), devices.pop())
+    return metadata_of(func(*args, **kwargs))
+
+
+def _is_simple(tensor: torch.Tensor) -> bool:
+    return type(tensor) in PLAIN_CLASSES and is_plain(tensor)
+
+
+def _on_meta(tensor: torch.Tensor) -> torch.Tensor:
+    meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+    return meta.requires_grad_(tensor.requires_grad)

@@ -1,0 +1,323 @@
+"""Going through a run again, in the other mode of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+
+from layergraph.torch2ir.indexing.leaves import is_as_found
+from layergraph.torch2ir.indexing.module_index import ModuleInfo
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    Changed,
+    ModuleCall,
+    OtherMode,
+    Recorder,
+    Replaced,
+    values_in,
+)
+from layergraph.torch2ir.tracing.tracer import changes_its_first_argument
+from layergraph.undo import raise_interrupt
+from layergraph_capture.arguments import tensors_in
+from layergraph_capture.outputs import opened
+from layergraph_capture.replaying.abstract_values import AbstractValues, metadata_of
+from layergraph_capture.replaying.rerecord import Rerecording
+from layergraph_capture.replaying.value_match import (
+    freeze,
+    ids,
+    is_transparent,
+    matches,
+    memory,
+    sizes_in,
+    structure,
+    with_tensors_of,
+)
+from layergraph_capture.tensor_queries import DATA_DEPENDENT_OPS
+from layergraph_capture.tracer import CHANGING, EagerTracer
+
+
+class ReplayDiverged(Exception):  # noqa: N818 the word of the replay
+    """The other mode is another graph."""
+
+
+@dataclass(slots=True)
+class Step:
+    """Something that a run did.
+
+    Attributes:
+        subject: which function, leaf or module.
+        given: its arguments; for a module that is traced through, the form of what crosses its
+            border.
+        gave: what came of it; for such a module None if what crosses the border stays the same.
+        scope: for such a module, the call of it.
+        call: for a function, the call that was recorded.
+        asked_mode: for a leaf, whether its code asked whether it is training.
+        sizes: where such a module is entered, the shapes of the tensors that it is given.
+    """
+
+    subject: object
+    given: Any
+    gave: Any
+    scope: ModuleCall | None = None
+    call: Call | None = None
+    asked_mode: bool = False
+    sizes: tuple[torch.Size, ...] = ()
+
+
+class _Sealed(Recorder):
+    """Stands for the recorder while nothing new may be recorded."""
+
+    def __init__(self, replayer: Replayer, scope: ModuleCall) -> None:
+        super().__init__()
+        self._replayer = replayer
+        self.root = self.scope = scope
+
+    def value(self, wish: str) -> NoReturn:  # noqa: ARG002
+        """Refuse."""
+        self._replayer.diverge()
+
+    def call(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse."""
+        self._replayer.diverge()
+
+    def late(self) -> NoReturn:
+        """Refuse."""
+        self._replayer.diverge()
+
+
+class Replayer:
+    """Goes through a run again.
+
+    Args:
+        run: the run.
+        steps: what it did.
+
+    Attributes:
+        recorder: lets nothing new be recorded.
+        is_refused: whether a module does something in this mode that cannot be carried over.
+    """
+
+    def __init__(self, run: EagerTracer, steps: Sequence[Step]) -> None:
+        self.is_refused = False
+        self._run = run
+        self._steps = steps
+        self._done = 0
+        # Behind the last step that tells numbers, it does not matter which they are.
+        self._telling = max(
+            (n for n, step in enumerate(steps, 1) if step.subject in VALUE_DEPENDENT_OPS), default=0
+        )
+        self._recorded = run.recorder
+        self.recorder = _Sealed(self, run.recorder.root)
+        self._readers: set[str] = set()
+        self._changed: list[Changed] = []
+        self._replaced: list[Replaced] = []
+        self._anew: Rerecording | None = None
+        self._kinds = AbstractValues()
+        self._is_other = False
+        # The tensors, and the memory, in which there may be other numbers than in this mode.
+        self._tainted: set[int] = set()
+
+    @property
+    def is_following(self) -> bool:
+        """Whether nothing is recorded now."""
+        return self._anew is None
+
+    def found(self) -> OtherMode | None:
+        """What the other mode does; None if that is not known."""
+        if self._is_other or self._done < len(self._steps):
+            return None
+        return OtherMode(self._readers, self._changed, self._replaced)
+
+    def diverge(self) -> NoReturn:
+        """Give up: the code that is running does something else than it did."""
+        # The model's code may catch the error.
+        self._is_other = True
+        raise ReplayDiverged
+
+    def refuse(self) -> NoReturn:
+        """Give up: nor would it help to run the model in this mode."""
+        self.is_refused = not self.is_following
+        self.diverge()
+
+    def put_back(self) -> None:
+        """Leave what the run recorded as it was."""
+        if self._anew is not None:
+            self._anew.put_back()
+            self._anew, self._run.recorder = None, self.recorder
+
+    def mode_read(self, module_info: ModuleInfo) -> None:
+        """Take note that a module was asked for its mode."""
+        self._readers.add(module_info.path)
+
+    def _require(self, holds: bool) -> None:
+        if not holds:
+            self.diverge()
+
+    def step(self, subject: object, given: Any) -> Step:
+        """The next step, which has to be this one."""
+        step = self._next(subject)
+        self._require(matches(step.given, given))
+        return step
+
+    def _next(self, subject: object) -> Step:
+        step = self._steps[self._done] if self._done < len(self._steps) else None
+        if step is None or step.subject != subject:
+            self.diverge()
+        self._done += 1
+        return step
+
+    def function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a function gave, or would give in this mode."""
+        if func is torch._C._set_grad_enabled:
+            func(*args, **kwargs)
+        step = self._next(func)
+        given = args, kwargs
+        if not matches(step.given, given):
+            return self._other_function(step, func, args, kwargs)
+        if self._tainted and self._done <= self._telling:
+            is_tainted = self._propagate_taint(step, self._run.name_of(func))
+            if is_tainted and func in VALUE_DEPENDENT_OPS:
+                self.diverge()
+        return freeze(step.gave)
+
+    def _other_function(
+        self, step: Step, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        name, call = self._run.name_of(func), step.call
+        if name is None or call is None or call.target != name:
+            self.diverge()
+        self._require(not _changes(name, kwargs))
+        self._require(matches([*tensors_in(step.given)], [*tensors_in((args, kwargs))]))
+        changed = Changed(call, self._run.lower(args), self._run.lower(kwargs))
+        # Sizes among the arguments have to be the same: the graph is the same but for plain values.
+        self._require(values_in(call.args, call.kwargs) == values_in(changed.args, changed.kwargs))
+        self._changed.append(changed)
+        kind = self._run.unrecorded(self._kinds.of_result, (func, args, kwargs), {})
+        self._require(kind == metadata_of(step.gave))
+        self._taint(step.gave, step.given)
+        return step.gave
+
+    def leaf(
+        self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
+    ) -> object:
+        """What a leaf gave."""
+        step = self.step(module_info, (args, kwargs))
+        with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
+            self._require(is_as_found(module_info))
+        self._require(vars(module_info.module)["training"] == self._run.trains[module_info])
+        if self._tainted and self._done <= self._telling:
+            self._propagate_taint(step, None)
+        if step.asked_mode:
+            result = self._run.unrecorded(original, (module_info.module, *args), kwargs)
+            self._require(metadata_of(result) == metadata_of(step.gave))
+            self._taint((step.gave, *module_info.module.buffers()), step.given)
+        return freeze(step.gave)
+
+    def module(
+        self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
+    ) -> object:
+        """What a module gave whose code does the same as it did, or whose calls are recorded anew.
+
+        The code around it goes on with what it gave before.
+        """
+        (args, kwargs), scope = self._cross(module_info, (args, kwargs))
+        self._require((scope.parent or scope) is self.recorder.scope)
+        self.recorder.scope = scope
+        entered, was_other = self._done, self._is_other
+        takes_gradients = torch._C.is_grad_enabled()
+        try:
+            result, left = self._cross(module_info, original(module_info.module, *args, **kwargs))
+            # Its code may have caught the error.
+            self._require(left is scope and self._is_other == was_other)
+        except ReplayDiverged as error:
+            raise_interrupt(error)
+            if not self._is_replaceable(scope, (args, kwargs), entered):
+                raise
+            self._is_other = was_other
+            self._run.unrecorded(torch._C._set_grad_enabled, (takes_gradients,), {})
+            result = self._anew_module(module_info, original, args, kwargs)
+        self.recorder.scope = scope.parent or scope
+        return result
+
+    def _cross(self, module_info: ModuleInfo, given: Any) -> tuple[Any, ModuleCall]:
+        step = self._next(module_info)
+        if step.scope is None:
+            self.diverge()
+        crosses = structure(given if step.scope.parent is not None else opened(given))
+        self._require(matches(step.given, crosses))
+        return (given if step.gave is None else freeze(step.gave)), step.scope
+
+    def _is_replaceable(self, scope: ModuleCall, given: Any, entered: int) -> bool:
+        """Whether the module call whose code does something else can be recorded anew.
+
+        If so, the steps inside it are passed over.
+        """
+        if self._anew is not None or self.recorder.scope is not scope or scope.parent is None:
+            return False
+        later = range(entered, len(self._steps))
+        end = next(n for n in later if self._steps[n].scope is scope)
+        self._done = end + 1
+        # What it was given may have been changed in place since.
+        is_as_it_was = sizes_in(given) == self._steps[entered - 1].sizes
+        return is_as_it_was and is_transparent(given) and is_transparent(self._steps[end].given)
+
+    def _anew_module(
+        self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
+    ) -> object:
+        """Call a module anew; what it gave before, where the code around it cannot tell."""
+        scope, step = self.recorder.scope, self._steps[self._done - 1]
+        self._taint(tuple(module_info.module.buffers()))
+        self._run.forget(scope)
+        self._run.recorder = self._recorded
+        self._anew = rerecording = Rerecording(self._recorded, scope, [*tensors_in((args, kwargs))])
+        try:
+            result = self._run.leave(module_info, original(module_info.module, *args, **kwargs))
+        except Exception:
+            self.put_back()
+            # The code around it may catch the error.
+            self._is_other = True
+            raise
+        is_closed = rerecording.done()
+        self._anew, self._run.recorder = None, self.recorder
+        gave = step.given if step.gave is None else structure(step.gave)
+        self._require(
+            is_closed
+            and is_transparent(result)
+            and metadata_of(structure(result)) == metadata_of(gave)
+        )
+        self._replaced.append(rerecording.replaced)
+        self._readers |= rerecording.readers
+        self._taint((gave, result))
+        return with_tensors_of(result, gave)
+
+    def _propagate_taint(self, step: Step, name: str | None) -> bool:
+        """Whether a step was given numbers that may be others; then what it gave may be too."""
+        is_tainted = not self._tainted.isdisjoint(memory(step.given) | ids(step.given))
+        if is_tainted:
+            self._taint(step.gave, step.given)
+            if name is None or _changes(name, step.given[1]):
+                self._taint(step.given)
+        return is_tainted
+
+    def _taint(self, value: Any, given: Any = ()) -> None:
+        """Take note of tensors; of what they share with what was given, one mode knows nothing."""
+        if self._done < self._telling:
+            self._tainted |= ids(value) | (memory(value) - memory(given))
+
+
+# What tells numbers that are in a tensor, or how they lie there.
+VALUE_DEPENDENT_OPS = DATA_DEPENDENT_OPS | {
+    *(torch.equal, torch.allclose, torch.Tensor.equal, torch.Tensor.allclose),
+    *(torch.Tensor.stride, torch.Tensor.is_contiguous, torch.Tensor.storage_offset),
+}
+
+
+def _changes(name: str, kwargs: dict[str, Any]) -> bool:
+    """Whether a function changes what it is given."""
+    changing = [kwargs[key] for key in CHANGING & kwargs.keys()]
+    return changes_its_first_argument(name) or any(
+        each is not None and each is not False for each in changing
+    )

@@ -1,0 +1,88 @@
+"""Recording one module call anew, as it is in the other mode of the model."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from layergraph.tensors import version
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    ModuleCall,
+    Recorder,
+    TracedValue,
+    inside_out,
+    take_mode_calls,
+    values_in,
+)
+
+
+class Rerecording:
+    """A module call that is being recorded anew.
+
+    Args:
+        recorder: writes it down.
+        scope: the module call.
+        given: the tensors that it is given.
+
+    Attributes:
+        scope: the module call.
+        replaced: what it is in the other mode.
+        readers: the paths of the modules inside that were asked for their mode.
+    """
+
+    def __init__(
+        self, recorder: Recorder, scope: ModuleCall, given: Sequence[torch.Tensor]
+    ) -> None:
+        self.scope = scope
+        self.readers: set[str] = set()
+        self._given = given
+        self._versions = _versions(given)
+        self._values = {*values_in(*scope.args, *scope.kwargs.values()), *_from_outside(scope)}
+        self._result = scope.result
+        self.replaced = recorder.begin_anew(scope)
+
+    def put_back(self) -> None:
+        """Leave the module call as it was recorded before."""
+        self.replaced.swap()
+
+    def done(self) -> bool:
+        """End it, and leave the module call as it was recorded before.
+
+        Returns:
+            Whether the code around the module cannot tell its two calls apart but by numbers: the
+            module reads no other values, changes none in place, and gives as many.
+        """
+        scope, scopes = self.scope, list(inside_out(self.scope))
+        for each in scopes:
+            each.settle()
+        self.readers = {call.target for call in take_mode_calls(scopes)}
+        is_closed = self._values.issuperset(_from_outside(scope))
+        was, now = values_in(self._result), values_in(scope.result)
+        same = dict(zip(was, now, strict=False))
+        gives_as_many = len(was) == len(now) == sum(map(operator.is_, map(same.get, was), now))
+        begin = self.replaced.start
+        gives_own = all(one.position >= begin or one is other for one, other in same.items())
+        scope.items += [
+            Call("same", "", (other,), {}, one) for one, other in same.items() if one is not other
+        ]
+        scope.result = self._result
+        self.replaced.swap()
+        is_unchanged = _versions(self._given) == self._versions
+        return is_closed and gives_as_many and gives_own and is_unchanged
+
+
+def _from_outside(scope: ModuleCall) -> Iterator[TracedValue]:
+    """The values that are read in a module call, and came about before it."""
+    for inside in inside_out(scope):
+        for item in inside.items:
+            for value in values_in(*item.args, *item.kwargs.values()):
+                if value.position < scope.start:
+                    yield value
+
+
+def _versions(tensors: Sequence[torch.Tensor]) -> list[int]:
+    with torch._C.DisableTorchFunction():
+        return [version(each) for each in tensors]

@@ -1,0 +1,260 @@
+"""Running a model once for both modes.
+
+The run is kept, step by step. Then the model's code goes through it again in the other mode, and
+gets what each step gave, as long as it asks for the same. So nothing is computed twice, and what is
+seen is where the modes differ. A module that does something else in the other mode is run there,
+and the code around it goes on with what it had given before. Where the modes differ in more than
+that, it is given up: who wants the other mode has to run the model in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from layergraph.ir import Value
+from layergraph.torch2ir.indexing.module_index import ModuleInfo, other_mode
+from layergraph.torch2ir.state.generators import without_draws
+from layergraph.torch2ir.state.global_state import put_back, snapshot
+from layergraph.torch2ir.tracing.module_call import ModuleCall, OtherMode, Trace
+from layergraph.undo import raise_interrupt
+from layergraph_capture.outputs import opened
+from layergraph_capture.replaying.replayer import VALUE_DEPENDENT_OPS, Replayer, Step
+from layergraph_capture.replaying.value_match import freeze, matches, sizes_in, structure
+from layergraph_capture.tracer import EagerTracer
+
+# The results of a run are kept up to so many bytes.
+MAX_LOG_BYTES = 2**28
+
+
+@dataclass(slots=True)
+class _Log:
+    """What a run did, in order.
+
+    Attributes:
+        steps: each step.
+        size: how many bytes their results take.
+        is_complete: whether all of it is there.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    size: int = 0
+    is_complete: bool = True
+
+    def add(self, step: Step, size: int) -> None:
+        """Keep a step, if there is room for it."""
+        self.size += size
+        if self.size > MAX_LOG_BYTES:
+            self.give_up()
+        if self.is_complete:
+            self.steps.append(step)
+
+    def give_up(self) -> None:
+        """Something happened that cannot be gone through again."""
+        self.is_complete = False
+        self.steps.clear()
+
+
+class ReplayTracer(EagerTracer):
+    """A run of a model on tensors that also tells what the other mode does, if it can."""
+
+    def __init__(self, *known: Any) -> None:
+        super().__init__(*known)
+        self._log = _Log()
+        self._replayer: Replayer | None = None
+        self._asked_mode = False
+        # How many functions are running that are steps themselves.
+        self._depth = 0
+        self._other: OtherMode | None = None
+        self._is_other_refused = False
+
+    def run(self) -> Trace:
+        """See :class:`Tracer`."""
+        try:
+            trace = super().run()
+        finally:
+            self._log.give_up()
+        if not self.changes:
+            trace.other = self._other
+            trace.is_other_refused = self._is_other_refused
+        return trace
+
+    def call(self, model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """See :class:`Tracer`."""
+        given = freeze((tuple(args), kwargs))
+        super().call(model, args, kwargs)
+        if self._log.is_complete and self._asked_mode and not self.refused and not self.caught:
+            log = self._log
+            try:
+                self._other = self._in_other_mode(model, *given)
+            finally:
+                # Its steps keep sizes, and hang together in a circle.
+                log.give_up()
+
+    # --- the other mode ---
+
+    def _in_other_mode(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> OtherMode | None:
+        recorder, trains, takes_gradients = self.recorder, self.trains, torch._C.is_grad_enabled()
+        if self.outside.differs():
+            return None
+        settings = snapshot()
+        self._replayer = replayer = Replayer(self, self._log.steps)
+        self._log = _Log(is_complete=False)
+        self.recorder = replayer.recorder
+        self.trains = {each: not training for each, training in trains.items()}
+        try:
+            # What the other mode does besides computing, is no fault of this one.
+            with without_draws(), other_mode(self.module_index):
+                model(*args, **kwargs)
+        except Exception as error:
+            raise_interrupt(error)
+            return None
+        finally:
+            changes = self.outside.put_back()
+            replayer.put_back()
+            self._is_other_refused = replayer.is_refused
+            self._replayer, self.recorder, self.trains = None, recorder, trains
+            caught = len(self.caught)
+            self.caught.clear()
+            # Regions that were given up while they were entered are not left.
+            self.unrecorded(torch._C._set_grad_enabled, (takes_gradients,), {})
+            put_back(settings)
+            self.state.refresh()
+            self.state.drew()
+        return None if changes or caught else replayer.found()
+
+    @property
+    def _following(self) -> Replayer | None:
+        """Who goes through the run again; None while calls are recorded."""
+        replayer = self._replayer
+        return replayer if replayer is None or replayer.is_following else None
+
+    # --- steps ---
+
+    def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See :class:`Tracer`."""
+        replayer = self._following
+        if replayer is not None:
+            self.compare_state()
+            return replayer.function(func, args, kwargs)
+        if self._replayer is not None and func in VALUE_DEPENDENT_OPS:
+            self._replayer.diverge()
+        given = freeze((args, kwargs))
+        self._depth += 1
+        try:
+            result = super().torch_function(func, args, kwargs)
+        finally:
+            self._depth -= 1
+        return self._kept_step(func, given, result, call=self.call_of(result))
+
+    def leaf(
+        self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
+    ) -> object:
+        """See :class:`Tracer`."""
+        replayer = self._following
+        if replayer is not None:
+            self.compare_state()
+            return replayer.leaf(module_info, original, args, kwargs)
+        given = freeze((args, kwargs))
+        asked, self._asked_mode = self._asked_mode, False
+        result = super().leaf(module_info, original, args, kwargs)
+        self._kept_step(module_info, given, result, asked_mode=self._asked_mode)
+        self._asked_mode = asked
+        return result
+
+    def module(
+        self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
+    ) -> object:
+        """See :class:`Tracer`."""
+        replayer = self._following
+        if replayer is not None:
+            result = replayer.module(module_info, original, args, kwargs)
+            self.compare_state(type(module_info.module))
+            return result
+        return super().module(module_info, original, args, kwargs)
+
+    def enter(
+        self, module_info: ModuleInfo, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """See :class:`Tracer`."""
+        passed = super().enter(module_info, args, kwargs)
+        sizes = sizes_in((args, kwargs)) if self._log.is_complete else ()
+        self._kept_border(module_info, (args, kwargs), passed, self.recorder.scope, sizes)
+        return passed
+
+    def leave(self, module_info: ModuleInfo, result: Any) -> Any:
+        """See :class:`Tracer`."""
+        scope = self.recorder.scope
+        renamed = super().leave(module_info, result)
+        self._kept_border(module_info, result, renamed, scope)
+        return renamed
+
+    def device_type(self, kind: str) -> Value:
+        """See :class:`EagerTracer`."""
+        replayer = self._following
+        if replayer is not None:
+            return replayer.step("device_type", kind).gave
+        return self._kept_step("device_type", kind, super().device_type(kind))
+
+    def region(self, name: str, *args: Value) -> Any:
+        """See :class:`EagerTracer`."""
+        replayer = self._following
+        if replayer is not None:
+            return replayer.step(name, args).gave
+        return self._kept_step(name, args, super().region(name, *args))
+
+    def aten(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """See :class:`EagerTracer`."""
+        if self._following is not None:
+            self._following.diverge()
+        if not self._depth:
+            self._log.give_up()
+        return super().aten(func, args, kwargs)
+
+    def mode_read(self, module: nn.Module, training: bool) -> None:
+        """See :class:`Tracer`."""
+        module_info = self.module_index.get(module)
+        replayer = self._following
+        if replayer is not None:
+            if not self._inside and module_info is not None and not module_info.is_leaf:
+                replayer.mode_read(module_info)
+            return
+        self._asked_mode = True
+        super().mode_read(module, training)
+
+    def refuse(self, reason: str, line: str = "") -> None:
+        """See :class:`Tracer`."""
+        if self._replayer is not None:
+            self._replayer.refuse()
+        super().refuse(reason, line)
+
+    def _kept_step(self, subject: object, given: Any, gave: Any, **more: Any) -> Any:
+        if self._log.is_complete:
+            self._log.add(Step(subject, given, freeze(gave), **more), _size(gave))
+        return gave
+
+    def _kept_border(
+        self,
+        module_info: ModuleInfo,
+        given: Any,
+        gave: Any,
+        scope: ModuleCall,
+        sizes: tuple[torch.Size, ...] = (),
+    ) -> None:
+        if self._log.is_complete:
+            passed = None if matches(given, gave) else gave
+            crosses = structure(given if scope.parent is not None else opened(given))
+            self._kept_step(module_info, crosses, passed, scope=scope, sizes=sizes)
+
+
+def _size(result: Any) -> int:
+    if type(result) is not torch.Tensor:
+        return 0
+    with torch._C.DisableTorchFunction():
+        return result.numel() * result.element_size()

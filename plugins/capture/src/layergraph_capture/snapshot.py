@@ -1,0 +1,145 @@
+"""What running a model changes, put back."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch.nn.modules import module as hooks
+
+from layergraph.errors import CaptureError
+from layergraph.tensors import Placement, storage_of, unsuitable, version
+from layergraph.torch2ir.indexing.module_index import ModuleIndex
+from layergraph.undo import undoing
+from layergraph_capture.constants import Constants
+
+
+class StateSnapshot:
+    """Keeps the state of a model as it was.
+
+    Buffers and constants are saved at the beginning; parameters, which are large, when something is
+    about to change them or gets hold of their memory.
+
+    Args:
+        module_index: the model.
+        constants: the tensors that it has besides.
+
+    Raises:
+        CaptureError: on leaving: the model changed a tensor in a way that a graph cannot.
+    """
+
+    def __init__(self, module_index: ModuleIndex, constants: Constants) -> None:
+        self._module_index = module_index
+        self._constants = constants
+        self._saved: dict[int, torch.Tensor] = {}
+        self._tensors: dict[int, tuple[str, torch.Tensor]] = {}
+        self._places: dict[int, Placement] = {}
+        self._versions: dict[int, int] = {}
+        self._undoing = undoing(self.put_back)
+
+    def save(self, *tensors: object) -> None:
+        """Keep the values of all tensors of the model that share memory with one of the given."""
+        for each in tensors:
+            if isinstance(each, torch.Tensor):
+                for identity in self._by_memory.get(storage_of(each), ()):
+                    self._save(identity)
+
+    def _save(self, identity: int) -> None:
+        if identity not in self._saved:
+            tensor = self._tensors[identity][1]
+            self._saved[identity] = tensor.detach().clone()
+            self._places[identity] = Placement(tensor)
+
+    def __enter__(self) -> Self:
+        if hooks._global_forward_hooks or hooks._global_forward_pre_hooks:
+            raise CaptureError(
+                "there are global module hooks, which a graph cannot hold; remove them"
+            )
+        self._undoing.__enter__()
+        self._by_memory: dict[int | None, list[int]] = {}
+        for each in self._module_index:
+            for name, tensor, _ in each.tensors():
+                self._tensors.setdefault(id(tensor), (each.key(name), tensor))
+        for tensor in self._constants:
+            if unsuitable(tensor) is None:
+                self._tensors.setdefault(id(tensor), ("", tensor))
+        for identity, (_, tensor) in self._tensors.items():
+            self._by_memory.setdefault(storage_of(tensor), []).append(identity)
+            if not isinstance(tensor, torch.nn.Parameter):
+                self._save(identity)
+        self._versions = {key: version(tensor) for key, (_, tensor) in self._tensors.items()}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        moved, unseen = self.put_back()
+        self._tensors.clear()
+        self._places.clear()
+        self._undoing.__exit__(kind, error, trace)
+        if error is None and moved is not None:
+            raise CaptureError(
+                f"the model resizes {moved or 'a tensor that it has not registered'}, or gives it "
+                "other memory, while it runs, which a graph cannot; register a buffer of the size "
+                "that it needs"
+            )
+        if error is None and unseen is not None:
+            raise CaptureError(
+                f"the model changes {unseen or 'a tensor that it has not registered'} in a way in "
+                "which a graph cannot; change a buffer, by a function that works in place"
+            )
+
+    def put_back(self) -> tuple[str | None, str | None]:
+        """Put back what was saved; doing that again does no harm.
+
+        Returns:
+            The key of a tensor that had another shape or other memory, and that of one whose
+            numbers may not change, but did.
+        """
+        return self._put_back_places(), self._put_back_numbers()
+
+    def _put_back_places(self) -> str | None:
+        moved = None
+        for identity, place in self._places.items():
+            key, tensor = self._tensors[identity]
+            if place.put_back(tensor):
+                moved = key
+        return moved
+
+    def _put_back_numbers(self) -> str | None:
+        unseen = None
+        with torch.no_grad():
+            for identity, (key, tensor) in self._tensors.items():
+                saved = self._saved.get(identity)
+                # Not all kernels count up the version, as that of batch norm does not.
+                if saved is not None and not _same_bits(tensor, saved):
+                    tensor.copy_(saved)
+                    changed = not key
+                else:
+                    was = self._versions.get(identity)
+                    changed = saved is None and was is not None and version(tensor) != was
+                unseen = key if changed else unseen
+        return unseen
+
+
+def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.is_meta or torch.equal(_bits(one), _bits(other))
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor's memory as whole numbers: NaN is no other than itself, and -0.0 is not 0.0."""
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        return tensor
+    plain = tensor.resolve_conj().resolve_neg()
+    if plain.is_complex():
+        # Not all complex dtypes have integers of their size.
+        plain = torch.view_as_real(plain)
+    dtype = _INTEGERS.get(plain.dtype.itemsize, plain.dtype)
+    return plain if plain.dtype is torch.bool else plain.view(dtype)
+
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

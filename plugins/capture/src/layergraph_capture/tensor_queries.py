@@ -1,0 +1,328 @@
+"""What model code asks of tensors while it runs: sizes, dtypes, devices, and their very numbers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+
+from layergraph.capturing import Values
+from layergraph.ir import Value
+from layergraph.torch2ir.tracing.module_call import (
+    DeferredCall,
+    Fact,
+    Recorder,
+    StateRead,
+    TracedValue,
+)
+from layergraph.torch2ir.tracing.tracer import code_place
+from layergraph_capture.arguments import LazyElement
+
+Question = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class QueryRecorder(Protocol):
+    """Who has to know what was asked."""
+
+    recorder: Recorder
+    values: Values
+
+    def read(self, value: Any) -> Value:
+        """The form of a tensor."""
+
+    def lower(self, value: Any) -> Any:
+        """The plain form of what a function is given."""
+
+    def refuse(self, reason: str) -> None:
+        """Note that something cannot be carried over."""
+
+    def decided(self, name: str, args: tuple[Value, ...], result: object) -> None:
+        """Note that the model may decide by what a function gives."""
+
+    def expect_truth(self, value: Value, truth: bool) -> None:
+        """Record that a tensor is assumed to be true, or not, as it is now."""
+
+    def is_fixed(self, value: Value) -> bool:
+        """Whether a value is the same for all inputs."""
+
+    def keep(self, tensor: torch.Tensor) -> None:
+        """Remember the numbers of a tensor of the model, to put them back."""
+
+    def late_number(self, value: Any, late: DeferredCall, target: str, *args: Value) -> Any:
+        """A number that a function gives at a place that was kept."""
+
+    def late_device(self, device: torch.device, part: LazyElement) -> torch.device:
+        """A device that a function gives."""
+
+    def unrecorded(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call something of which nothing is recorded."""
+
+    def set_grad_enabled(self, mode: bool, region: object, leaves: bool) -> None:
+        """Note a region without gradients, or with them."""
+
+
+def questions(capture: QueryRecorder) -> dict[Any, Question]:
+    """What to do for each function that asks something of a tensor."""
+    asked = _Questions(capture)
+    tensor: Any = torch.Tensor
+    table: dict[Any, Question] = {
+        tensor.shape.__get__: partial(asked.sizes, _SIZE),
+        tensor.size: partial(asked.sizes, _SIZE),
+        tensor.stride: partial(asked.sizes, "torch.Tensor.stride"),
+        tensor.__len__: asked.length,
+        tensor.device.__get__: asked.device,
+        torch._C._set_grad_enabled: asked.grad_mode,
+        tensor.__bool__: asked.truth,
+        torch.is_nonzero: asked.truth,
+        tensor.is_nonzero: asked.truth,
+        tensor.tolist: asked.numbers,
+        tensor.__contains__: asked.contains,
+        torch._assert: asked.claim,
+        tensor.grad_fn.__get__: asked.gradients,
+        tensor.is_leaf.__get__: asked.gradients,
+        tensor.is_meta.__get__: partial(asked.kind, "torch.Tensor.is_meta"),
+        tensor.is_inference: partial(asked.kind, "torch.Tensor.is_inference"),
+        torch.is_inference: partial(asked.kind, "torch.Tensor.is_inference"),
+        tensor.__format__: asked.text,
+    }
+    table |= dict.fromkeys((tensor.item, tensor.__int__, tensor.__float__), asked.number)
+    table |= dict.fromkeys((tensor.__index__, tensor.__complex__), asked.number)
+    table |= dict.fromkeys((tensor.numel, tensor.nelement, torch.numel), asked.numel)
+    table |= dict.fromkeys((tensor.dim, tensor.ndimension, tensor.ndim.__get__), asked.rank)
+    for function in (
+        tensor.dtype.__get__,
+        tensor.element_size,
+        tensor.itemsize.__get__,
+        tensor.is_floating_point,
+        torch.is_floating_point,
+        tensor.is_complex,
+        torch.is_complex,
+        tensor.is_signed,
+        torch.is_signed,
+        torch.result_type,
+    ):
+        table[function] = asked.dtype
+    for name in _LEAVING:
+        table[getattr(tensor, name)] = asked.leaves_torch
+    for name in _UNASKED:
+        member = getattr(tensor, name)
+        table[member if callable(member) else member.__get__] = asked.nothing
+    return table
+
+
+# What numbers leave torch by, so that nobody sees what becomes of them.
+_LEAVING = ("numpy", "__array__", "data_ptr", "__dlpack__", "untyped_storage", "storage")
+
+# What tells numbers that are in a tensor.
+DATA_DEPENDENT_OPS: frozenset[Any] = frozenset(
+    {
+        torch.is_nonzero,
+        torch._assert,
+        *(
+            getattr(torch.Tensor, name)
+            for name in (
+                *"__bool__ __complex__ __contains__ __float__ __format__ __index__ __int__".split(),
+                *"is_nonzero item tolist".split(),
+                *_LEAVING,
+            )
+        ),
+    }
+)
+
+# What is the same for all that a graph works on, or has to be free to change: where tensors are.
+_UNASKED = (
+    "__repr__ _version get_device is_cpu is_cuda is_ipu is_mkldnn is_mps "
+    "is_mtia is_nested is_quantized is_sparse is_sparse_csr is_vulkan is_xpu layout"
+).split()
+
+
+class _Questions:
+    def __init__(self, capture: QueryRecorder) -> None:
+        self._capture = capture
+
+    def _known(self, tensor: torch.Tensor) -> Value:
+        return self._capture.read(tensor)
+
+    def _answer(self, func: Any, args: Any, kwargs: Any) -> Any:
+        return self._capture.unrecorded(func, args, kwargs)
+
+    def _note(self, fact: Fact) -> None:
+        self._capture.recorder.scope.known.add(fact)
+
+    # --- sizes ---
+
+    def sizes(self, target: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """Sizes or strides, which know where they are from."""
+        answer = self._answer(func, args, kwargs)
+        value = self._known(args[0])
+        if not isinstance(value, TracedValue):
+            return answer
+        late = self._capture.recorder.late()
+        if isinstance(answer, int):
+            dim = int(args[1] if len(args) > 1 else kwargs["dim"])
+            return self._capture.late_number(answer, late, target, value, dim)
+        self._note("rank")
+        known = [
+            self._capture.late_number(number, late, target, value, dim)
+            for dim, number in enumerate(answer)
+        ]
+        return torch.Size(known) if isinstance(answer, torch.Size) else tuple(known)
+
+    def numel(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """How many numbers there are."""
+        answer = self._answer(func, args, kwargs)
+        value = self._known(args[0])
+        if not isinstance(value, TracedValue):
+            return answer
+        late = self._capture.recorder.late()
+        return self._capture.late_number(answer, late, "torch.Tensor.numel", value)
+
+    def length(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The first size, of which Python makes an int without an origin."""
+        answer = self._answer(func, args, kwargs)
+        value = self._known(args[0])
+        if isinstance(value, TracedValue):
+            self._capture.decided(_SIZE, (value, 0), answer)
+        return answer
+
+    # --- kinds ---
+
+    def rank(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The number of dimensions: that of the inputs decides it."""
+        self._note("rank")
+        return self._answer(func, args, kwargs)
+
+    def dtype(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A dtype: that of the inputs decides it, or that of what a layer gives."""
+        self._note("dtype")
+        for tensor in args:
+            if isinstance(tensor, torch.Tensor):
+                value = self._known(tensor)
+                inside = isinstance(value, TracedValue) and self._capture.recorder.is_inside(value)
+                if inside or isinstance(value, StateRead):
+                    self._dtype_of(value, tensor)
+        return self._answer(func, args, kwargs)
+
+    def _dtype_of(self, value: Value, tensor: torch.Tensor) -> None:
+        dtype = self._answer(torch.Tensor.dtype.__get__, (tensor,), {})  # type: ignore[attr-defined]
+        self._capture.decided("torch.Tensor.dtype", (value,), dtype)
+
+    def device(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A device, which knows whose it is."""
+        device = self._answer(func, args, kwargs)
+        value = self._known(args[0])
+        late = self._capture.recorder.late()
+        return self._capture.late_device(
+            device, lambda: late.call("device", "torch.Tensor.device", (value,))
+        )
+
+    def gradients(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Whether there will be gradients."""
+        value = self._known(args[0])
+        requires = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
+        self._capture.decided(
+            "torch.Tensor.requires_grad", (value,), self._answer(requires, args[:1], {})
+        )
+        return self._answer(func, args, kwargs)
+
+    def kind(self, target: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """Whether there are numbers at all, or whether gradients can ever be computed."""
+        answer = self._answer(func, args, kwargs)
+        self._capture.decided(target, (self._known(args[0]),), answer)
+        return answer
+
+    def text(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A number as text; without a format it is printed, and nobody decides by that."""
+        if args[1]:
+            return self.number(func, args, kwargs)
+        return self._answer(func, args, kwargs)
+
+    def nothing(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What needs no note."""
+        return self._answer(func, args, kwargs)
+
+    def grad_mode(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A region without gradients, or with them."""
+        self._capture.set_grad_enabled(args[0], *_region())
+        return self._answer(func, args, kwargs)
+
+    # --- numbers ---
+
+    def number(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A number out of a tensor."""
+        answer = self._answer(func, args, kwargs)
+        self._read_out(args[0], "torch.Tensor.item", self._answer(torch.Tensor.item, args[:1], {}))
+        return answer
+
+    def numbers(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """All numbers of a tensor."""
+        answer = self._answer(func, args, kwargs)
+        self._read_out(args[0], "torch.Tensor.tolist", answer)
+        return answer
+
+    def truth(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Whether a tensor is true."""
+        answer = self._answer(func, args, kwargs)
+        if self._may_read(args[0]):
+            self._capture.expect_truth(self._known(args[0]), answer)
+        return answer
+
+    def claim(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What is asserted: where it is no tensor, it was noted when it was compared."""
+        if args and isinstance(args[0], torch.Tensor):
+            given = (self._known(args[0]), code_place())
+            self._capture.recorder.call("function", "torch._assert", given, {})
+        return self._answer(func, args, kwargs)
+
+    def contains(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Whether a number is in a tensor."""
+        answer = self._answer(func, args, kwargs)
+        self._read_out(args[0], "operator.contains", answer, self._capture.lower(args[1]))
+        return answer
+
+    def _read_out(self, tensor: torch.Tensor, name: str, answer: object, *rest: Value) -> None:
+        if self._may_read(tensor):
+            self._capture.decided(name, (self._known(tensor), *rest), answer)
+
+    def _may_read(self, tensor: torch.Tensor) -> bool:
+        """Whether what is read out of a tensor is to be assumed; it is refused if it may not be."""
+        if self._capture.is_fixed(self._known(tensor)):
+            return False
+        if self._capture.values != "assume":
+            self._capture.refuse(
+                "a number that is read out of a tensor: a graph would have the same one for all "
+                "inputs; convert with values='assume' if it is the same for all of yours"
+            )
+            return False
+        return True
+
+    def leaves_torch(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What leaves torch; who gets hold of memory may change it without a word."""
+        self._capture.keep(args[0])
+        if not self._capture.is_fixed(self._known(args[0])):
+            self._capture.refuse(
+                f"what {func.__name__} gives: nobody sees what becomes of it outside torch"
+            )
+        return self._answer(func, args, kwargs)
+
+
+def _region() -> tuple[object, bool]:
+    """The region that torch is entering or leaving, and whether it is leaving: by one function."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename != _GRAD_MODE:
+        frame = frame.f_back
+    region, leaves = None, False
+    while frame is not None and frame.f_code.co_filename == _GRAD_MODE:
+        region, leaves = frame.f_locals.get("self"), frame.f_code.co_name == "__exit__"
+        frame = frame.f_back
+    return region, leaves
+
+
+_GRAD_MODE = torch.autograd.grad_mode.__file__
+_SIZE = "torch.Tensor.size"

@@ -1,0 +1,192 @@
+"""From open files to a model, within limits."""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from layergraph.api import default_ir2torch
+from layergraph.errors import BuildError, FileError, PluginError, StateError
+from layergraph.functions import Targets
+from layergraph.ir import FUNCTION
+from layergraph.ir2torch.converter import device_of
+from layergraph.ir2torch.load import Key
+from layergraph.ir2torch.meta_model import MetaModel
+from layergraph.tensors import numbers_of
+from layergraph.undo import undoes
+from layergraph_files.bounds import check_paths
+from layergraph_files.budget import Allowance, Budget
+from layergraph_files.container import ALIGNMENT, CODES, Stored
+from layergraph_files.limits import Limits
+from layergraph_files.parse_errors import reading, shown
+from layergraph_files.reader import Opened, Part, shorter
+
+
+@undoes
+def build(
+    model: Opened,
+    device: torch.device | str | int | None,
+    dtype: torch.dtype | None,
+    limits: Limits,
+) -> nn.Module:
+    """Build the model that open files hold: see :func:`layergraph.load_model`."""
+    with _in_file(model):
+        if dtype is not None and not dtype.is_floating_point:
+            raise StateError(f"{dtype} is no floating dtype; give one, or none")
+        target = device_of(device)
+        meta_model = _skeleton(model, limits)
+        return meta_model.fill(_weights(model, meta_model.listed), target, dtype)
+
+
+@undoes
+def build_meta_model(model: Opened, limits: Limits) -> MetaModel:
+    """Build the structure that open files hold, whether or not they hold weights.
+
+    Raises:
+        FileError, BuildError, PluginError: as for :func:`layergraph.load_model`.
+    """
+    with _in_file(model):
+        return _skeleton(model, limits)
+
+
+def _skeleton(model: Opened, limits: Limits) -> MetaModel:
+    converter = default_ir2torch()
+    check_paths(model.ir, limits)
+    _check_functions(model, Targets(converter.hooks.named_functions()))
+    return converter.meta_model(model.ir, Budget(_allowance(model, limits)))
+
+
+def _allowance(model: Opened, limits: Limits) -> Allowance:
+    """The bounds on building a model, by the contents of its files."""
+    stored = [each for _, each in model.weights.values()]
+    specs = [spec for each in model.ir.values() for spec in each.tensors.values()]
+    values = [len(spec.value or b"") for spec in specs]
+    held = sum(each.length for each in stored) + sum(values)
+    numbers = [each.numbers for each in stored]
+    tensors = _TENSORS + _TENSORS_EACH * len(model.ir) if limits.tensors is None else limits.tensors
+    return Allowance(
+        numbers=max([limits.tensor_numbers, *numbers, *values]),
+        tensors=max(tensors, 4 * (len(stored) + len(specs))),
+        bytes=_BYTES if limits.tensor_bytes is None else limits.tensor_bytes,
+        memory=_MEMORY + 4 * held if limits.tensor_bytes is None else limits.tensor_bytes,
+    )
+
+
+# For each layer of a file, and besides.
+_TENSORS_EACH, _TENSORS = 100, 1000
+# More is a mistake, even if it takes no memory.
+_BYTES = 1 << 42
+# The allowance for small layers whose tensors no file holds.
+_MEMORY = 1 << 28
+
+
+@contextmanager
+def _in_file(model: Opened) -> Iterator[None]:
+    """Say which file it was that no model could be made of."""
+    try:
+        yield
+    except (BuildError, StateError, PluginError, FileError) as error:
+        raise type(error)(f"{shown(model.path)}: {error}") from error.__cause__
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+
+
+def _check_functions(model: Opened, known: Targets) -> None:
+    """Name the plugin that is missing."""
+    for each in model.ir.values():
+        for graph in each.graphs:
+            for node in graph.nodes.values():
+                home = model.functions.get(node.implementation)
+                if node.type != FUNCTION or home is None:
+                    continue
+                if known.target(node.implementation) is None:
+                    said = home if _NAME.fullmatch(home) else repr(home)
+                    raise FileError(
+                        f"implementation {each.name!r}, node {node.name!r}: the function "
+                        f"{node.implementation!r} is one that a plugin adds; the file says that "
+                        f"it was {said}: install it if you trust it"
+                    )
+
+
+# --- the weights, where they lie in the file ---
+
+
+def _weights(model: Opened, listed: Sequence[Key]) -> dict[str, torch.Tensor]:
+    """The state dict that lies in the files, as far as can be without a copy."""
+    wanted = {key: tensor for key, tensor, persists in listed if persists}
+    if wanted and not model.weights:
+        raise StateError(
+            "it holds no weights; give them to layergraph.save, or build the model with weights "
+            "of its own: layergraph.to_torch(layergraph.load(…))"
+        )
+    found = mapped(model.weights)
+    for name, tensor in found.items():
+        if name in wanted:
+            found[name] = undisguised(tensor, wanted[name].dtype)
+    return found
+
+
+def mapped(
+    stored: Mapping[str, tuple[Part, Stored]], alignment: int = ALIGNMENT
+) -> dict[str, torch.Tensor]:
+    """The tensors of open files by name, as far as can be without a copy.
+
+    Args:
+        stored: where they are.
+        alignment: what the place of a tensor in memory is to be a multiple of, in bytes. In a file
+            no gap may be between two tensors, so some begin elsewhere; these are read.
+
+    Raises:
+        FileError: a file cannot be mapped.
+    """
+    maps: dict[Path, mmap.mmap] = {}
+    found = {}
+    for name, (part, each) in stored.items():
+        if part.path not in maps:
+            maps[part.path] = _map(part)
+        found[name] = _tensor(part, maps[part.path], each, alignment)
+    return found
+
+
+def _map(part: Part) -> mmap.mmap:
+    with reading(part.path):
+        try:
+            return mmap.mmap(part.file.fileno(), part.header.end, access=mmap.ACCESS_COPY)
+        except ValueError:  # there is less than that
+            raise shorter() from None
+
+
+def _tensor(part: Part, mapped: mmap.mmap, stored: Stored, alignment: int) -> torch.Tensor:
+    dtype: torch.dtype = getattr(torch, stored.dtype)
+    offset = part.header.data + stored.start
+    if stored.length and offset % alignment == 0 == offset % dtype.itemsize:
+        count = stored.length // dtype.itemsize
+        return torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset).view(stored.shape)
+    tensor = torch.empty(stored.shape, dtype=dtype, device="cpu")
+    if stored.length:
+        # Pages that are mapped to be copied would take memory twice.
+        part.read_into(stored, numbers_of(tensor)[0])
+    return tensor
+
+
+def disguised(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous tensor as files hold it: as bytes, if they have no name for its dtype."""
+    if str(tensor.dtype).removeprefix("torch.") in CODES:
+        return tensor
+    return tensor.unsqueeze(-1).view(torch.uint8)
+
+
+def undisguised(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor of a file as it was, if it is one of a dtype that files have no name for."""
+    is_bytes = tensor.dtype is torch.uint8 and tensor.shape[-1:] == (dtype.itemsize,)
+    if str(dtype).removeprefix("torch.") in CODES or not is_bytes:
+        return tensor
+    # A copy lies where numbers of any dtype may lie; the bytes in the file need not.
+    return tensor.clone().view(dtype).squeeze(-1)

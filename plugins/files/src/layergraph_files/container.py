@@ -1,0 +1,230 @@
+"""The layout of a ``.safetensors`` file: the length of a header, the header in JSON, the numbers.
+
+The format is that of https://github.com/huggingface/safetensors. It is read and written here, and
+not by that library, because what is checked has to be what is used, and because the library cannot
+write one tensor after another.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from layergraph.ir.validate import MAX_DIMENSIONS
+from layergraph_files.limits import Limits
+from layergraph_files.parse_errors import JsonPath, ParseError, expect, expect_fields
+from layergraph_files.text import compact, parse
+
+_METADATA = "__metadata__"
+
+MAX_HEADER = 100_000_000
+"""The longest header that safetensors itself reads, in bytes."""
+
+ALIGNMENT = 64
+"""Torch aligns tensors to so many bytes; kernels may round differently at other addresses."""
+
+_LARGEST = 2**63 - 1
+
+# Torch counts in numbers of 64 bits.
+_SIZES = range(2**63)
+
+# By the name in the file: torch's name, and the bytes of one number.
+_KINDS = {
+    "BOOL": ("bool", 1),
+    "U8": ("uint8", 1),
+    "I8": ("int8", 1),
+    "F8_E4M3": ("float8_e4m3fn", 1),
+    "F8_E4M3FNUZ": ("float8_e4m3fnuz", 1),
+    "F8_E5M2": ("float8_e5m2", 1),
+    "F8_E5M2FNUZ": ("float8_e5m2fnuz", 1),
+    "U16": ("uint16", 2),
+    "I16": ("int16", 2),
+    "F16": ("float16", 2),
+    "BF16": ("bfloat16", 2),
+    "U32": ("uint32", 4),
+    "I32": ("int32", 4),
+    "F32": ("float32", 4),
+    "U64": ("uint64", 8),
+    "I64": ("int64", 8),
+    "F64": ("float64", 8),
+    "C64": ("complex64", 8),
+}
+CODES = {dtype: code for code, (dtype, _) in _KINDS.items()}
+"""The dtypes that a file can hold, by torch's name, to their names in the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor in a file.
+
+    Attributes:
+        dtype: its dtype, as torch calls it: ``"float32"``.
+        shape: its size.
+        start: where its bytes begin, from the beginning of the data.
+        length: how many bytes it has.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    length: int
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says before its data.
+
+    Attributes:
+        metadata: texts by name.
+        tensors: by name, in the order of the header.
+        data: where the data begins in the file, in bytes.
+        end: where the data ends, and the file.
+    """
+
+    metadata: dict[str, str]
+    tensors: dict[str, Stored]
+    data: int
+    end: int
+
+
+def read_header(file: BinaryIO, limits: Limits) -> Header:
+    """The header of an open file. The data is not read, but it has to be there.
+
+    Raises:
+        FaultError: the file is of another form, or too short.
+    """
+    size = os.fstat(file.fileno()).st_size
+    remedy = "it is damaged, or no safetensors file: get it anew"
+    if size < 8:
+        raise ParseError(None, f"it has {size} bytes, and no header", remedy)
+    length = int.from_bytes(file.read(8), "little")
+    if length > size - 8:
+        raise ParseError(None, f"its header has {length} bytes, but {size - 8} are left", remedy)
+    if length > limits.text_bytes:
+        raise ParseError(
+            None,
+            f"its header has {length} bytes, more than {limits.text_bytes}",
+            "if you trust it, give Limits(text_bytes=…)",
+        )
+    form = parse(file.read(length))
+    fields = expect(form, dict, None, "a header of safetensors")
+    metadata = expect(fields.get(_METADATA, {}), dict, (None, _METADATA), "texts by name")
+    for name, value in metadata.items():
+        expect(value, str, ((None, _METADATA), name), "a text")
+    tensors = {
+        name: _stored(each, (None, name)) for name, each in fields.items() if name != _METADATA
+    }
+    _check_layout(tensors, size - 8 - length)
+    return Header(metadata, tensors, 8 + length, size)
+
+
+def _stored(form: Any, spot: JsonPath) -> Stored:
+    fields = expect_fields(form, spot, "dtype shape data_offsets")
+    code = expect(fields["dtype"], str, (spot, "dtype"), "the name of a dtype")
+    if code not in _KINDS:
+        raise ParseError((spot, "dtype"), f"{code!r} is unknown", f"known are {', '.join(_KINDS)}")
+    dtype, width = _KINDS[code]
+    shape = _sizes(fields["shape"], (spot, "shape"))
+    # torch counts the numbers in all dimensions as if none of them had size 0.
+    needed = width
+    for size in shape:
+        needed *= size or 1
+        if needed > _LARGEST:
+            remedy = "write the shape of a tensor that a machine can hold"
+            raise ParseError((spot, "shape"), "its shape needs more than 2**63 bytes", remedy)
+    offsets = _sizes(fields["data_offsets"], (spot, "data_offsets"))
+    if len(offsets) != 2 or offsets[0] > offsets[1]:
+        remedy = "give the first byte and the one after the last"
+        raise ParseError((spot, "data_offsets"), f"{list(offsets[:3])} is no range", remedy)
+    stored = Stored(dtype, shape, offsets[0], offsets[1] - offsets[0])
+    if stored.numbers * width != stored.length:
+        raise ParseError(
+            spot,
+            f"its shape needs {stored.numbers * width} bytes, but it has {stored.length}",
+            "make shape and offsets agree",
+        )
+    return stored
+
+
+def _sizes(form: Any, spot: JsonPath) -> tuple[int, ...]:
+    for index, size in enumerate(expect(form, list, spot, "an array of sizes")):
+        if expect(size, int, (spot, index), "a size") not in _SIZES:
+            kind = "is negative" if size < 0 else "is larger than any size"
+            raise ParseError((spot, index), f"{size} {kind}", "write a size")
+    if len(form) > MAX_DIMENSIONS:
+        remedy = f"torch computes with {MAX_DIMENSIONS} at most"
+        raise ParseError(spot, f"there are {len(form)} dimensions", remedy)
+    return tuple(form)
+
+
+def _check_layout(tensors: Mapping[str, Stored], size: int) -> None:
+    end = 0
+    for name, stored in sorted(tensors.items(), key=lambda each: (each[1].start, each[1].length)):
+        if stored.start != end:
+            how = "overlaps the one before it" if stored.start < end else "leaves a gap before it"
+            raise ParseError((None, name), f"it {how}", "let each tensor begin where another ends")
+        end += stored.length
+    if end != size:
+        less = "truncated" if end > size else "followed by something else"
+        raise ParseError(
+            None, f"its tensors have {end} bytes, but there are {size}: it is {less}", "get it anew"
+        )
+
+
+def new_header(
+    wanted: Iterable[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str]
+) -> tuple[bytes, list[str]]:
+    """The beginning of a file, up to its data.
+
+    Args:
+        wanted: the name, dtype (one of :data:`CODES`) and shape of each tensor.
+        metadata: texts by name.
+
+    Returns:
+        The bytes; and the names in the order in which the data must follow. No gap may be between
+        two tensors, so they are ordered by the largest power of 2 that their length is a multiple
+        of, up to :data:`ALIGNMENT`: each begins at a multiple of its own, which is no less than the
+        width of its numbers.
+
+    Raises:
+        FaultError: the header is longer than safetensors reads, or a name cannot be written.
+    """
+    listed = []
+    for name, dtype, shape in wanted:
+        code, width = CODES[dtype], _KINDS[CODES[dtype]][1]
+        length = math.prod(shape) * width
+        power = length & -length or ALIGNMENT
+        listed.append((min(power, ALIGNMENT), name, code, shape, length))
+    listed.sort(key=lambda each: each[0], reverse=True)
+    header: dict[str, Any] = {_METADATA: dict(metadata)}
+    end = 0
+    for _, name, code, shape, length in listed:
+        if not _is_unicode(name) or name == _METADATA:
+            raise ParseError((None, name), "no tensor can have this name", "rename the tensor")
+        start, end = end, end + length
+        header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, end]}
+    text = compact(header).encode("ascii")
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    if len(text) > MAX_HEADER:
+        raise ParseError(
+            None,
+            f"the header would have {len(text)} bytes, and no reader takes more than {MAX_HEADER}",
+            "save less in one file",
+        )
+    return len(text).to_bytes(8, "little") + text, [name for _, name, *_ in listed]
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,333 @@
+"""An IR as a JSON document, and back.
+
+What has an order in an IR is an array in the document, because an object has none in JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from layergraph.ir import Edge, Graph, Implementation, Ir, Node, TensorSpec, refs
+from layergraph.ir.graph import as_arguments, reads_each_once, with_arguments
+from layergraph.ir.mapping import Implementations
+from layergraph.ir.modes import changes_of_mode
+from layergraph_files.parse_errors import JsonPath, ParseError, expect, expect_fields
+from layergraph_files.values import decode, decode_bytes, encode, encode_bytes, read_name
+from layergraph_files.versions import FORMAT, VERSION
+
+WriteValue = Callable[[TensorSpec], Any]
+ReadValue = Callable[[Any, JsonPath], bytes]
+
+_GRAPH = "nodes edges"
+_IMPLEMENTATION = f"data training kept_modes children tensors {_GRAPH} evaluation"
+_TENSOR = {"shape": list, "stride": list, "requires_grad": bool, "persistent": bool}
+
+
+def inline(spec: TensorSpec) -> str:
+    """The value of a tensor as text, for files that hold nothing but text."""
+    return encode_bytes(spec.value or b"")
+
+
+def to_document(
+    ir: Implementations, functions: Mapping[str, str], write_value: WriteValue = inline
+) -> dict[str, Any]:
+    """The document of an IR.
+
+    Args:
+        ir: the IR, which keeps the rules.
+        functions: the functions of plugins that its graphs call, to the distributions that name
+            them.
+        write_value: gives what stands for the value of a tensor.
+    """
+    document: dict[str, Any] = {"format": FORMAT, "version": VERSION, "root": ir.root}
+    if functions:
+        document["functions"] = dict(functions)
+    training = changes_of_mode(ir, ir.root)
+    document["implementations"] = [
+        _implementation(each, training.get(name), write_value) for name, each in ir.items()
+    ]
+    return document
+
+
+def _implementation(
+    each: Implementation, training: bool | None, write_value: WriteValue
+) -> dict[str, Any]:
+    form: dict[str, Any] = {"name": each.name, "type": each.type}
+    if each.data:
+        form["data"] = _encoded(each.data)
+    if training is not None:
+        form["training"] = training
+    if each.kept_modes:
+        form["kept_modes"] = [list(pair) for pair in each.kept_modes.items()]
+    if each.children is not None:
+        form["children"] = [list(pair) for pair in each.children.items()]
+    if each.tensors:
+        form["tensors"] = [_tensor(name, spec, write_value) for name, spec in each.tensors.items()]
+    form |= _graph(each)
+    if each.evaluation is not None:
+        form["evaluation"] = _graph(each.evaluation)
+    return form
+
+
+def _tensor(name: str, spec: TensorSpec, write_value: WriteValue) -> dict[str, Any]:
+    form: dict[str, Any] = {"name": name}
+    for field, said in spec.said().items():
+        form[field] = list(said) if type(said) is tuple else said
+    if spec.value is not None:
+        form["value"] = write_value(spec)
+    return form
+
+
+def _graph(graph: Graph) -> dict[str, Any]:
+    form: dict[str, Any] = {}
+    if not graph.nodes and not graph.edges:
+        return form
+    unsaid = {
+        name: [arg.node for arg in node.args or ()]
+        for name, node in graph.nodes.items()
+        if not node.kwargs
+        and (node.args is None or (len(node.args) > 1 and reads_each_once(node.args)))
+    }
+    for src, sink in graph.edges:
+        if sink in unsaid and graph.nodes[sink].args is None:
+            unsaid[sink].append(src)
+    told = list(_edges(graph.nodes.values(), unsaid)) == list(graph.edges)
+    told = told and not any(edge.data for edge in graph.edges.values())
+    if graph.nodes:
+        form["nodes"] = [
+            _node(node, unsaid.get(name) if told else None) for name, node in graph.nodes.items()
+        ]
+    if not told:
+        form["edges"] = [
+            {"src": edge.src, "sink": edge.sink}
+            | ({"data": _encoded(edge.data)} if edge.data else {})
+            for edge in graph.edges.values()
+        ]
+    return form
+
+
+def _node(node: Node, inputs: list[str] | None) -> dict[str, Any]:
+    form: dict[str, Any] = {
+        "name": node.name,
+        "type": node.type,
+        "implementation": node.implementation,
+    }
+    if inputs:
+        form["inputs"] = inputs
+    elif node.args is not None:
+        form["args"] = [encode(each) for each in node.args]
+    if node.kwargs:
+        form["kwargs"] = _encoded(node.kwargs)
+    if node.data:
+        form["data"] = _encoded(node.data)
+    return form
+
+
+def _edges(nodes: Iterable[Node], inputs: Mapping[str, list[str]]) -> Iterable[tuple[str, str]]:
+    """The edges that nodes name: those of one node after those of the one before it."""
+    for node in nodes:
+        named = inputs.get(node.name) or refs(*(node.args or ()), *node.kwargs.values())
+        yield from ((src, node.name) for src in dict.fromkeys(named))
+
+
+def _encoded(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: encode(value) for name, value in values.items()}
+
+
+def read_inline(form: Any, spot: JsonPath) -> bytes:
+    """The value of a tensor in a file that holds nothing but text.
+
+    Raises:
+        FaultError: it is none.
+    """
+    return decode_bytes(form, spot)
+
+
+def from_document(document: Any, read_value: ReadValue = read_inline) -> Ir:
+    """The IR of a document of the current version.
+
+    Args:
+        document: what was read.
+        read_value: gives the value of a tensor by what stands for it.
+
+    Raises:
+        FaultError: the document is of another form.
+        InvalidIrError: names are missing. Whether the rest makes sense is for
+            :func:`layergraph.ir.check` to say.
+    """
+    fields = expect_fields(document, None, "format version root implementations", "functions")
+    functions(document)
+    implementations = _named(
+        fields["implementations"],
+        (None, "implementations"),
+        lambda form, spot: _read_implementation(form, spot, read_value),
+    )
+    return Ir(implementations.values(), read_name(fields["root"], (None, "root"), "a name"))
+
+
+def functions(document: Any) -> dict[str, str]:
+    """The functions of plugins that a document calls, to the distributions that name them.
+
+    Raises:
+        FaultError: the document says something else there.
+    """
+    spot: JsonPath = (None, "functions")
+    said: dict[str, str] = expect(document.get("functions", {}), dict, spot, "functions by name")
+    for name, distribution in said.items():
+        expect(distribution, str, (spot, name), "the name of a distribution")
+    return said
+
+
+def _named(form: Any, spot: JsonPath, read: Callable[[Any, JsonPath], Any]) -> dict[str, Any]:
+    """The items of an array, by their names."""
+    found = {}
+    for index, item in enumerate(expect(form, list, spot, "an array")):
+        here = (spot, index)
+        name = expect(item, dict, here, "an object").get("name")
+        if type(name) is str and name in found:
+            raise ParseError(here, f"the name {name!r} is there before", "give each its own")
+        found[name] = read(item, here)
+    return found
+
+
+def _read_implementation(form: Any, spot: JsonPath, read_value: ReadValue) -> Implementation:
+    fields = expect_fields(form, spot, "name type", _IMPLEMENTATION)
+    graph = _read_graph(fields, spot)
+    evaluation = fields.get("evaluation")
+    if evaluation is not None:
+        here = (spot, "evaluation")
+        evaluation = _read_graph(expect_fields(evaluation, here, "", _GRAPH), here)
+    name, kind = _texts(fields, spot, "name", "type")
+    return Implementation(
+        name=name,
+        type=kind,
+        data=_values(fields, spot, "data"),
+        nodes=graph.nodes,
+        edges=graph.edges,
+        evaluation=evaluation,
+        children=_children(fields["children"], (spot, "children"))
+        if "children" in fields
+        else None,
+        tensors=_named(
+            fields.get("tensors", []),
+            (spot, "tensors"),
+            lambda each, where: _read_tensor(each, where, read_value),
+        ),
+        training=expect(fields["training"], bool, (spot, "training"), "true or false")
+        if "training" in fields
+        else None,
+        kept_modes=_kept_modes(fields["kept_modes"], (spot, "kept_modes"))
+        if "kept_modes" in fields
+        else {},
+    )
+
+
+def _kept_modes(form: Any, spot: JsonPath) -> dict[str, bool | None]:
+    kept: dict[str, bool | None] = {}
+    for index, pair in enumerate(expect(form, list, spot, "an array of modes")):
+        here = (spot, index)
+        if len(expect(pair, list, here, "a path and a mode")) != 2:
+            raise ParseError(here, f"there are {len(pair)} items", "write a path and a mode")
+        path = expect(pair[0], str, (here, 0), "a path")
+        if path in kept:
+            raise ParseError(here, f"the path {path!r} is there before", "write it once")
+        kept[path] = None if pair[1] is None else expect(pair[1], bool, (here, 1), "true or false")
+    return kept
+
+
+def _children(form: Any, spot: JsonPath) -> dict[str, str]:
+    children: dict[str, str] = {}
+    for index, pair in enumerate(expect(form, list, spot, "an array of children")):
+        here = (spot, index)
+        if len(expect(pair, list, here, "a name and an implementation")) != 2:
+            raise ParseError(
+                here, f"there are {len(pair)} items", "write a name and an implementation"
+            )
+        name, target = (read_name(each, (here, n), "a name") for n, each in enumerate(pair))
+        if name in children:
+            raise ParseError(here, f"the child {name!r} is there before", "give each its own name")
+        children[name] = target
+    return children
+
+
+def _read_tensor(form: Any, spot: JsonPath, read_value: ReadValue) -> TensorSpec:
+    fields = expect_fields(form, spot, "name", " ".join(TensorSpec.__slots__))
+    _texts(fields, spot, "name")
+    said = {name: each for name, each in fields.items() if name not in ("name", "value")}
+    for name, each in said.items():
+        here = (spot, name)
+        if name not in _TENSOR:
+            read_name(each, here, "what belongs there")
+        expect(each, _TENSOR.get(name, str), here, "what belongs there")
+        if type(each) is list:
+            for index, size in enumerate(each):
+                expect(size, int, (here, index), "a size")
+            said[name] = tuple(each)
+    if "value" in fields:
+        said["value"] = read_value(fields["value"], (spot, "value"))
+    return TensorSpec(**said)
+
+
+def _read_graph(fields: Mapping[str, Any], spot: JsonPath) -> Graph:
+    inputs: dict[str, list[str]] = {}
+
+    def read_node(form: Any, here: JsonPath) -> Node:
+        node, named = _read_node(form, here)
+        if named is not None:
+            if "edges" in fields:
+                raise ParseError(
+                    (here, "inputs"), "the graph has edges too", "write one of the two"
+                )
+            inputs[node.name] = named
+            if len(named) > 1:
+                node.args = as_arguments(named)
+        return node
+
+    nodes = _named(fields.get("nodes", []), (spot, "nodes"), read_node)
+    if "edges" not in fields:
+        pairs = _edges(nodes.values(), inputs)
+        return Graph(nodes=nodes, edges={pair: Edge(*pair) for pair in pairs})
+    edges = {}
+    spot = (spot, "edges")
+    for index, form in enumerate(expect(fields["edges"], list, spot, "an array of edges")):
+        here = (spot, index)
+        entry = expect_fields(form, here, "src sink", "data")
+        src, sink = _texts(entry, here, "src", "sink")
+        if (src, sink) in edges:
+            raise ParseError(here, f"the edge {(src, sink)!r} is there before", "write it once")
+        edges[src, sink] = Edge(src, sink, _values(entry, here, "data"))
+    return with_arguments(Graph(nodes=nodes, edges=edges))
+
+
+def _read_node(form: Any, spot: JsonPath) -> tuple[Node, list[str] | None]:
+    fields = expect_fields(form, spot, "name type implementation", "inputs args kwargs data")
+    args = fields.get("args")
+    inputs = fields.get("inputs")
+    if "args" in fields:
+        here = (spot, "args")
+        listed = expect(args, list, here, "an array of arguments")
+        args = tuple([decode(each, (here, index)) for index, each in enumerate(listed)])
+    if "inputs" in fields:
+        here = (spot, "inputs")
+        if "args" in fields or "kwargs" in fields:
+            raise ParseError(here, "there are arguments too", "write one of the two")
+        for index, each in enumerate(expect(inputs, list, here, "names of nodes")):
+            read_name(each, (here, index), "the name of a node")
+    name, kind, implementation = _texts(fields, spot, "name", "type", "implementation")
+    kwargs, data = _values(fields, spot, "kwargs"), _values(fields, spot, "data")
+    return Node(name, kind, implementation, args, kwargs, data), inputs
+
+
+def _texts(fields: Mapping[str, Any], spot: JsonPath, *names: str) -> list[str]:
+    return [read_name(fields[name], (spot, name), "a string") for name in names]
+
+
+def _values(fields: Mapping[str, Any], spot: JsonPath, name: str) -> dict[str, Any]:
+    if name not in fields:
+        return {}
+    spot = (spot, name)
+    said = expect(fields[name], dict, spot, "an object of values by name")
+    return {
+        read_name(key, spot, "a name"): decode(value, (spot, key)) for key, value in said.items()
+    }

@@ -1,0 +1,277 @@
+"""The files of a model, opened: its structure, and where its weights are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from layergraph.errors import FileError, LayergraphError
+from layergraph.ir import Ir, check
+from layergraph_files.bounds import check_bounds
+from layergraph_files.container import Header, Stored, read_header
+from layergraph_files.document import from_document, functions
+from layergraph_files.forms import find, state
+from layergraph_files.limits import Limits
+from layergraph_files.parse_errors import (
+    JsonPath,
+    ParseError,
+    PathName,
+    expect_fields,
+    reading,
+    shown,
+)
+from layergraph_files.paths import open_file, to_path, within
+from layergraph_files.shards import INDEX_SUFFIX, SAVE_KEY, read_index
+from layergraph_files.text import parse, whole
+from layergraph_files.values import decode_bytes
+from layergraph_files.versions import FORMAT, current
+
+VALUE_PREFIX = ".value."
+"""How the names of tensors begin that are no weights: no key of a state dict begins with a dot."""
+
+_MOST_TRIES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An open ``.safetensors`` file.
+
+    Attributes:
+        path: where it is.
+        file: the file.
+        header: what its header says.
+    """
+
+    path: Path
+    file: BufferedReader
+    header: Header
+
+    def bytes_of(self, stored: Stored) -> bytes:
+        """The bytes of a tensor.
+
+        Raises:
+            FileError: the file cannot be read, or became shorter.
+        """
+        with reading(self.path):
+            self.file.seek(self.header.data + stored.start)
+            numbers = self.file.read(stored.length)
+            if len(numbers) != stored.length:
+                raise shorter()
+            return numbers
+
+    def read_into(self, stored: Stored, memory: memoryview) -> None:
+        """Read the bytes of a tensor into memory that has room for just these.
+
+        Raises:
+            FileError: as for :meth:`bytes_of`.
+        """
+        with reading(self.path):
+            self.file.seek(self.header.data + stored.start)
+            if self.file.readinto(memory) != stored.length:
+                raise shorter()
+
+
+def shorter() -> ParseError:
+    """Says that a file is no longer as long as it was."""
+    remedy = "let no other program write it meanwhile"
+    return ParseError(None, "it became shorter while it was read", remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model in files that are open.
+
+    Attributes:
+        path: the file that holds the structure.
+        ir: the structure.
+        functions: the functions of plugins that it calls, to the distributions that named them.
+        weights: the name of each tensor of the state dict to the file that holds it, and where.
+    """
+
+    path: Path
+    ir: Ir
+    functions: dict[str, str]
+    weights: dict[str, tuple[Part, Stored]]
+
+
+@contextmanager
+def opened(given: PathName, limits: Limits, call: str = "load(path)") -> Iterator[Opened]:
+    """Open the files of a model, and read its structure.
+
+    Args:
+        given: the path of the model.
+        limits: how much the files may make layergraph do.
+        call: how the function is called that the path was given to, for errors.
+
+    Raises:
+        ArgumentError, FileError, InvalidIrError: as for :func:`load`.
+    """
+    path = to_path(given, call)
+    with ExitStack() as stack:
+        found, parts = _settled(path, limits, stack)
+        model = _of_parts(found, parts) if parts else _of_text(found, limits)
+        if parts and found != path and found.parent == path:
+            _expect_same_text(path, model, limits)
+        yield model
+
+
+@contextmanager
+def opened_weights(given: PathName, limits: Limits) -> Iterator[dict[str, tuple[Part, Stored]]]:
+    """Open files for their weights alone: any program may have written them.
+
+    Args:
+        given: a ``.safetensors`` file, the index of several, or a folder with one of these.
+        limits: how much the files may make layergraph do.
+
+    Yields:
+        The name of each weight to the file that holds it, and where.
+
+    Raises:
+        FileError: a file cannot be read, or is of another form.
+    """
+    with ExitStack() as stack:
+        found, parts = _settled(to_path(given, "load(path)"), limits, stack)
+        if not parts:
+            raise FileError(f"{shown(found)}: it holds no weights; give a .safetensors file")
+        stored = _stored(parts)
+        yield {name: each for name, each in stored.items() if not name.startswith(VALUE_PREFIX)}
+
+
+def _settled(path: Path, limits: Limits, stack: ExitStack) -> tuple[Path, list[Part]]:
+    """The file that a path means, and what is open then: none for a text.
+
+    While another process replaces the model, files that one read of the index named may be gone, or
+    a form of the model may be there that a moment ago was not. So what fails is tried again, until
+    it fails while the files stay what they are.
+    """
+    before: object = None
+    for _ in range(_MOST_TRIES):
+        with ExitStack() as tried:
+            try:
+                with reading(path):
+                    found = find(path, limits)
+                parts = _parts(found, limits, tried)
+            except FileError:
+                now = state(path)
+                if now == before:
+                    raise
+                before = now
+            else:
+                stack.push(tried.pop_all())
+                return found, parts
+    raise FileError(f"{shown(path)}: it changes all the time; read it when it is written")
+
+
+def _parts(found: Path, limits: Limits, stack: ExitStack) -> list[Part]:
+    if found.name.endswith(INDEX_SUFFIX):
+        return _indexed(found, limits, stack)
+    if found.suffix == ".safetensors":
+        with reading(found):
+            file = stack.enter_context(open_file(found))
+            return [Part(found, file, read_header(file, limits))]
+    if found.suffix == ".json":
+        return []
+    raise FileError(f"{shown(found)}: no model has that suffix; give a .safetensors or .json file")
+
+
+def _stored(parts: list[Part]) -> dict[str, tuple[Part, Stored]]:
+    return {name: (part, each) for part in parts for name, each in part.header.tensors.items()}
+
+
+def _indexed(path: Path, limits: Limits, stack: ExitStack) -> list[Part]:
+    """The files that an index names, if each holds just what the index says."""
+    index = read_index(path, limits)
+    parts = []
+    # Links to one file could make it be read, and its header be held, thousands of times.
+    seen: set[tuple[int, int]] = set()
+    for name in index.files:
+        shard = path.with_name(name)
+        with reading(shard):
+            file = stack.enter_context(open_file(within(shard, path)))
+            found = os.fstat(file.fileno())
+            if (found.st_dev, found.st_ino) in seen:
+                raise ParseError(None, "the index names its file twice", "name each file once")
+            seen.add((found.st_dev, found.st_ino))
+            parts.append(Part(shard, file, read_header(file, limits)))
+    there = {name: part.path.name for part in parts for name in part.header.tensors}
+    with reading(path):
+        for name in sorted(index.homes.keys() | there.keys()):
+            if index.homes.get(name) != there.get(name):
+                message = f"it says {index.homes.get(name)}, but the files say {there.get(name)}"
+                raise ParseError(((None, "weight_map"), name), message, "save the model anew")
+        for part in parts:
+            if part.header.metadata.get(SAVE_KEY) != index.save:
+                message = f"{part.path.name} comes from another save than the index"
+                raise ParseError(None, message, "save the model anew")
+    return parts
+
+
+def _expect_same_text(folder: Path, model: Opened, limits: Limits) -> None:
+    """Raise if a folder has the structure of another model as a text.
+
+    Raises:
+        FileError: it has.
+    """
+    text = folder / "model.json"
+    try:
+        other = _of_text(text, limits).ir
+    except LayergraphError:
+        return  # there is none, or it is something else
+    if other != model.ir:
+        raise FileError(
+            f"{shown(folder)}: the folder has two models, {model.path.name} and {text.name}, which "
+            "differ in their structure; give one of them"
+        )
+
+
+def _of_text(path: Path, limits: Limits) -> Opened:
+    with reading(path), open_file(path) as file:
+        document = parse(whole(file, limits))
+    with reading(path, document):
+        document = current(document)
+        ir = from_document(document)
+        check(ir)
+        check_bounds(ir)
+        return Opened(path, ir, functions(document), {})
+
+
+def _of_parts(path: Path, parts: list[Part]) -> Opened:
+    first = parts[0]
+    where = f"{shown(first.path)}, __metadata__"
+    with reading(path):
+        text = first.header.metadata.get(FORMAT)
+        if text is None:
+            remedy = "it holds weights alone: save the model with layergraph"
+            raise ParseError(None, "it holds no structure of a model", remedy)
+    document: Any = None
+    with reading(where):
+        document = parse(text.encode("utf-8", "surrogatepass"))
+    stored = _stored(parts)
+    taken: set[str] = set()
+
+    def read_value(form: Any, spot: JsonPath) -> bytes:
+        if not isinstance(form, dict):
+            return decode_bytes(form, spot)
+        name = expect_fields(form, spot, "tensor")["tensor"]
+        if not isinstance(name, str) or not name.startswith(VALUE_PREFIX) or name not in stored:
+            remedy = f"name one of the file that begins with {VALUE_PREFIX!r}"
+            raise ParseError((spot, "tensor"), f"there is no tensor {name!r} for a value", remedy)
+        if name in taken:
+            raise ParseError((spot, "tensor"), f"{name!r} is another value", "give each its own")
+        taken.add(name)
+        part, place = stored[name]
+        return part.bytes_of(place)
+
+    with reading(where, document):
+        document = current(document)
+        ir = from_document(document, read_value)
+        check(ir)
+        check_bounds(ir)
+        needs = functions(document)
+    weights = {name: each for name, each in stored.items() if name not in taken}
+    return Opened(first.path, ir, needs, weights)

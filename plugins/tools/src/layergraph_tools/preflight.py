@@ -1,0 +1,170 @@
+"""A look at a model before it is converted: everything in it that stands in the way."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from layergraph.capturing import Values
+from layergraph.errors import CaptureError, PluginWarning, Unsupported
+from layergraph.torch2ir import Torch2Ir
+from layergraph.torch2ir.indexing.module_index import ModuleIndex
+from layergraph.torch2ir.indexing.unhandled import advice, unhandled
+from layergraph.torch2ir.pipeline import answer_of
+from layergraph_capture.original import UNFIT
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What a look at a model found. ``print`` shows it with a stub of each missing handler.
+
+    Attributes:
+        unsupported: all that cannot be turned into an IR, in the order in which it was met.
+        error: what else is wrong, such as arguments that the model does not take; None if nothing.
+        missing: by name of a distribution that is not installed, the layers that it would handle.
+            They convert all the same, as the functions that they call.
+    """
+
+    unsupported: tuple[Unsupported, ...] = ()
+    error: str | None = None
+    missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the model converts."""
+        return not self.unsupported and self.error is None
+
+    def stubs(self) -> dict[str, str]:
+        """A handler to fill in for each class whose code does what a graph cannot hold, by name."""
+        hopeless = {each.kind for each in self.unsupported if not each.line or UNFIT in each.reason}
+        kinds = dict.fromkeys(each.kind for each in self.unsupported)
+        return {kind: _stub(kind) for kind in kinds if kind not in hopeless}
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        if self.ok:
+            yield "the model converts"
+        if self.error is not None:
+            yield self.error
+        if self.unsupported:
+            count = len(self.unsupported)
+            yield f"{count} thing{'s' * (count > 1)} that cannot be turned into an IR"
+        for each in self.unsupported:
+            yield ""
+            yield f"{each.path or 'the model'} ({each.kind})"
+            if each.line:
+                yield f"  {each.line}"
+            yield f"  {each.reason}"
+        for stub in self.stubs().values():
+            yield ""
+            yield "a handler would keep it whole:"
+            yield ""
+            yield from (f"    {line}".rstrip() for line in stub.splitlines())
+        if self.missing:
+            yield advice(self.missing)
+
+
+def preflight(
+    model: nn.Module,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    values: Values = "refuse",
+) -> Preflight:
+    """Convert a model for the sake of what stands in the way; its IR is thrown away.
+
+    With example inputs, all of it is found at once; without, capture stops where it is stuck.
+
+    The arguments are those of :meth:`layergraph.torch2ir.Torch2Ir.convert`.
+    """
+    converter = Torch2Ir()
+    try:
+        with warnings.catch_warnings():
+            # The result says it.
+            warnings.filterwarnings("ignore", "no installed package handles", PluginWarning)
+            converter.convert(model, args, kwargs, values=values)
+    except CaptureError as error:
+        return Preflight(
+            error.unsupported,
+            None if error.unsupported else str(error),
+            _missing(converter, model),
+        )
+    return Preflight(missing=_missing(converter, model))
+
+
+def _missing(converter: Torch2Ir, model: object) -> dict[str, list[str]]:
+    if not isinstance(model, nn.Module):
+        return {}
+    return unhandled(ModuleIndex(model, partial(answer_of, converter.hooks)))
+
+
+_STUB = """from layergraph import Implementation, hookimpl
+{importing}
+
+
+@hookimpl
+def torch_to_ir(module):
+    if type(module) is {name}:
+        return Implementation("{type}", {{{attributes}}})
+
+
+@hookimpl
+def ir_to_torch(implementation):
+    if implementation.type == "{type}":
+        return {name}(**implementation.data)
+"""
+
+
+def _stub(kind: str) -> str:
+    home, name = _home_and_name(kind)
+    cls: Any = None
+    if home:
+        cls = importlib.import_module(home)
+        for part in name.split("."):
+            cls = getattr(cls, part, None)
+    known = f"from {home} import {name.partition('.')[0]}" if cls else f"# and the class {kind}"
+    return _STUB.format(
+        importing=known,
+        name=name,
+        type=_type(kind),
+        attributes=", ".join(f'"{each}": module.{each}' for each in _arguments(cls)),
+    )
+
+
+def _type(kind: str) -> str:
+    """A type for a class: its name, unless a layer of torch has the same."""
+    name = kind.rpartition(".")[2].lower()
+    taken = name in {each.lower() for each in vars(nn)}
+    return f"{kind.partition('.')[0]}_{name}".lower() if taken else name
+
+
+def _home_and_name(kind: str) -> tuple[str, str]:
+    """The Python module of a class, and its name there; the class may be inside another one."""
+    parts = kind.split(".")
+    for count in range(len(parts) - 1, 0, -1) if "<locals>" not in kind else ():
+        home = ".".join(parts[:count])
+        if home in sys.modules:
+            return home, ".".join(parts[count:])
+    return "", parts[-1]
+
+
+def _arguments(cls: type | None) -> list[str]:
+    """The arguments of a class's constructor, which the handler has to read off the module."""
+    if cls is None:
+        return []
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    try:
+        parameters = inspect.signature(cls).parameters.values()
+    except (TypeError, ValueError):  # its constructor is C code, or is none
+        return []
+    return [each.name for each in parameters if each.kind in named]

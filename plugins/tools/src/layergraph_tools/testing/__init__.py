@@ -1,0 +1,20 @@
+"""What the author of a plugin subclasses to test its layers.
+
+A test class lists cases; each check of each case is a test of its own::
+
+    class TestLinear(LayerTests):
+        distribution = "layergraph-linear"
+        classes = layers_of(torch.nn.modules.linear)
+        cases = {
+            "default": Case(lambda: nn.Linear(3, 2), [(5, 3)]),
+            "without bias": Case(lambda: nn.Linear(3, 2, bias=False), [(5, 3)]),
+        }
+
+pytest reports them as ``TestLinear::test_behaviour[without bias]``. A failed check raises
+:class:`AssertionError`, which says what is wrong and what to do; pytest itself is not needed.
+"""
+
+from layergraph_tools.testing.cases import Case, layers_of
+from layergraph_tools.testing.suite import LayerTests
+
+__all__ = ["Case", "LayerTests", "layers_of"]

@@ -1,0 +1,107 @@
+"""Comparing a layer with what came back: what it is, and all that a run of it gives."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from layergraph_tools.testing.cases import Case, expect
+
+_FEATURES: dict[str, Callable[[nn.Module], object]] = {
+    "class": type,
+    "repr": repr,
+    "mode": lambda module: module.training,
+    "state dict": lambda module: list(module.state_dict()),
+    "parameters": lambda module: [
+        (k, p.dtype, p.requires_grad) for k, p in module.named_parameters()
+    ],
+    "buffers": lambda module: [(k, b.dtype) for k, b in module.named_buffers()],
+}
+
+_MODES = ("evaluating", "training")
+_ADVICE = (
+    "what decides about it, beside the weights, must be an attribute, and must be given back to "
+    "the constructor"
+)
+
+
+def compare_features(module: nn.Module, rebuilt: nn.Module, case: Case, variant: str) -> None:
+    """Compare what two modules are: their class, mode, parameters and buffers.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    for what, tell in _FEATURES.items():
+        was, now = tell(module), tell(rebuilt)
+        if case.rebuilt is not None and what in ("class", "repr"):
+            was = now if what == "repr" else case.rebuilt
+        expect(
+            was == now,
+            f"{variant}: its {what} was {was}, and is {now}; carry over what decides about it, or "
+            "decline",
+        )
+
+
+def compare_runs(
+    module: nn.Module, rebuilt: nn.Module, case: Case, what: str, modes: Sequence[str] = _MODES
+) -> None:
+    """Compare what two modules give and leave behind, twice, in some modes.
+
+    Raises:
+        AssertionError: they differ in a bit.
+    """
+    dtypes = {tensor.dtype for tensor in module.state_dict().values()}
+    dtype = torch.float64 if torch.float64 in dtypes else torch.float32
+    for mode, seed in itertools.product(modes, (0, 1)):
+        draw = torch.Generator().manual_seed(seed)
+        inputs = [
+            torch.randn(given, generator=draw, dtype=dtype) if isinstance(given, tuple) else given
+            for given in case.inputs
+        ]
+        was, now = (
+            _run(each.train(mode == "training"), inputs, case.kwargs) for each in (module, rebuilt)
+        )
+        same = was.keys() == now.keys()
+        expect(same, f"{what}, {mode}: a run gave {list(was)} and now gives {list(now)}; {_ADVICE}")
+        changed = [name for name in was if not same_bits(was[name], now[name])]
+        expect(not changed, f"{what}, {mode}: other bits in {', '.join(changed)}; {_ADVICE}")
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have the same numbers, to the bit."""
+    if one.dtype is not other.dtype or one.shape != other.shape or one.layout is not other.layout:
+        return False
+    if one.layout is torch.sparse_coo:
+        one, other = one.coalesce(), other.coalesce()
+        return same_bits(one.indices(), other.indices()) and same_bits(one.values(), other.values())
+    # As bits, so that nan is nan, and -0.0 is not 0.0.
+    bits = [each.detach().flatten().contiguous().view(torch.uint8) for each in (one, other)]
+    return torch.equal(*bits)
+
+
+def _run(
+    module: nn.Module, inputs: Sequence[torch.Tensor], kwargs: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
+    """What a call gives and leaves behind, by name."""
+    given = [tensor.clone().requires_grad_(tensor.is_floating_point()) for tensor in inputs]
+    module.zero_grad()
+    with torch.random.fork_rng(devices=[]):
+        # Not that of all devices, which takes longer than the run.
+        torch.default_generator.manual_seed(0)
+        # Copies, because a layer may work in place, and may not on what wants a gradient.
+        outputs = pytree.tree_leaves(module(*[tensor.clone() for tensor in given], **kwargs))
+        differentiable = [output for output in outputs if output.requires_grad]
+        # Not ones: the sum over a normalised output has no gradient.
+        torch.autograd.backward(differentiable, [torch.randn_like(each) for each in differentiable])
+    sources = [(f"input {index}", tensor) for index, tensor in enumerate(given)]
+    sources += module.named_parameters()
+    return {
+        **{f"output {index}": output for index, output in enumerate(outputs)},
+        **{f"gradient of {name}": x.grad for name, x in sources if x.grad is not None},
+        **{f"buffer {name}": buffer for name, buffer in module.named_buffers()},
+    }

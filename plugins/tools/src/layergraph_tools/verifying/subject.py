@@ -1,0 +1,222 @@
+"""One of the models that are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from layergraph.state import all_tensors
+from layergraph.torch2ir.indexing.overrides import overridden, without_memory
+from layergraph.torch2ir.state.global_state import snapshot
+from layergraph_capture.outputs import opened
+from layergraph_tools.verifying.comparison import told
+from layergraph_tools.verifying.inputs import Inputs, copied
+from layergraph_tools.verifying.surroundings import seed, settings_restored, state
+
+
+class Subject:
+    """A model that is as it was at the beginning whenever it is run.
+
+    Args:
+        module: the model.
+        source: a model with the same state-dict keys, which is not changed.
+        devices: the numbers of the CUDA devices that it may draw random numbers on.
+        opens: whether it returns objects of libraries, which are compared by what they hold.
+    """
+
+    def __init__(
+        self, module: nn.Module, source: nn.Module, devices: Collection[int], *, opens: bool = False
+    ) -> None:
+        self.module = module
+        self._devices = devices
+        self._opens = opens
+        values = source.state_dict()
+        starts = {
+            id(tensor): (tensor, values[key])
+            for key, tensor in self.state().items()
+            if key in values and values[key].shape == tensor.shape
+        }
+        for tensor in (*module.parameters(), *module.buffers()):
+            starts.setdefault(id(tensor), (tensor, tensor.detach().clone()))
+        self._starts = list(starts.values())
+        self._modes = [(each, each.training) for each in module.modules()]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The tensors of the state dict, themselves."""
+        found = self.module.state_dict(keep_vars=True)
+        return {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
+
+    def ties(self) -> set[frozenset[str]]:
+        """The keys of each tensor that has several."""
+        names: dict[int, set[str]] = {}
+        for key, tensor in self.state().items():
+            names.setdefault(id(tensor), set()).add(key)
+        return {frozenset(each) for each in names.values() if len(each) > 1}
+
+    def seen(
+        self,
+        inputs: Inputs,
+        number: int,
+        *,
+        training: bool | None = None,
+        calls: int = 1,
+        goes_on: bool = False,
+        within: Callable[[], AbstractContextManager[Any]] | None = None,
+    ) -> dict[str, object]:
+        """All that can be seen of a call, by name; of tensors, only until the next call.
+
+        Args:
+            inputs: what it is called with; it is not changed.
+            number: the seed.
+            training: the mode of all modules, with gradients where that is training; None for the
+                modes that they were given in.
+            calls: how often it is called; the last call is compared.
+            goes_on: whether it is left as the last call left it, before it is called.
+            within: what it is called in; what it keeps of such a call is forgotten.
+        """
+        if not goes_on:
+            self.reset()
+        if training is not None:
+            self.module.train(training)
+        with (
+            settings_restored(),
+            torch.set_grad_enabled(bool(training) or torch.is_grad_enabled()),
+            nullcontext() if within is None else self._forgetting(),
+            nullcontext() if within is None else within(),
+        ):
+            before = snapshot()
+            seed(number, self._devices)
+            for _ in range(calls):
+                args, kwargs = copied(inputs)
+                outputs = self.module(*args, **kwargs)
+            # Objects of libraries come back in plain containers.
+            outputs = opened(outputs) if self._opens else outputs
+            seen = dict(told("output", outputs))
+            if training:
+                _backward(seen)
+            outside = state(self._devices, before)
+        # A model may work in place on what it is given, too.
+        inside = dict(told("input", opened([args, kwargs])))
+        seen.update(inside)
+        if training:
+            for name, each in inside.items():
+                if isinstance(each, torch.Tensor) and each.is_leaf:
+                    seen[f"gradient of {name}"] = each.grad
+        seen.update({f"{name}, afterwards": each for name, each in outside.items()})
+        for key, tensor in self.state().items():
+            seen[f"{key}, afterwards"] = tensor.detach()
+            if training:
+                seen[f"gradient of {key}"] = tensor.grad
+        return seen
+
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """Put back the attributes that a call assigns, such as tables in another dtype.
+
+        It is for calls that others went before: what a first call sets up may be in part elsewhere,
+        as hooks are, and half of that would be put back.
+        """
+        own = [vars(each) for each in self.module.modules()]
+        held = own + [each[name] for each in own for name in _REGISTERED]
+        before = [each.copy() for each in held]
+        try:
+            yield
+        finally:
+            for each, was in zip(held, before, strict=True):
+                each.clear()
+                each.update(was)
+
+    def modes(self) -> dict[str, object]:
+        """The mode of each module, and what wants gradients, after train() and eval()."""
+        self._reset_modes()
+        found: dict[str, object] = {}
+        switches = {"train()": self.module.train, "eval()": self.module.eval}
+        for name, switch in [*switches.items(), *switches.items()]:
+            switch()
+            for path, each in self.module.named_modules():
+                found[f"{path or 'itself'} after {name}: training"] = each.training
+            for key, tensor in self.state().items():
+                found[f"{key} after {name}: requires_grad"] = tensor.requires_grad
+        return found
+
+    def casts(self) -> dict[str, object]:
+        """Each tensor's description after the model was cast, and frozen; tried without memory."""
+        found: dict[str, object] = {}
+        tried = _to_try(self.module)
+        for name, change in _CHANGES.items():
+            change(tried)
+            for key, tensor in tried.state_dict(keep_vars=True).items():
+                if isinstance(tensor, torch.Tensor):
+                    found[f"{key} after {name}: dtype"] = tensor.dtype
+                    found[f"{key} after {name}: requires_grad"] = tensor.requires_grad
+        return found
+
+    def is_in(self, mode: bool) -> bool:
+        """Return whether all modules were given in a mode."""
+        return all(was is mode for _, was in self._modes)
+
+    def switches(self) -> bool:
+        """Return whether its train() may do more than torch's."""
+        return any(overridden(each) & _OF_MODES for each in self.module.modules())
+
+    def reset(self) -> None:
+        """Make it what it was at the beginning."""
+        with torch.no_grad():
+            for tensor, start in self._starts:
+                tensor.copy_(start)
+                tensor.grad = None
+        self._reset_modes()
+
+    def _reset_modes(self) -> None:
+        for module, mode in self._modes:
+            module.training = mode
+
+
+_OF_MODES = frozenset({"train", "eval"})
+_REGISTERED = ("_parameters", "_buffers", "_modules")
+# The methods that casts and requires_grad_ are made of.
+_OF_CASTS = frozenset(
+    "_apply bfloat16 double requires_grad_ to parameters named_parameters buffers named_buffers "
+    "children named_children modules named_modules".split()
+)
+_CHANGES: Mapping[str, Callable[[nn.Module], object]] = {
+    "double()": lambda module: module.double(),
+    "to(torch.bfloat16)": lambda module: module.to(torch.bfloat16),
+    "requires_grad_(False)": lambda module: module.requires_grad_(False),
+}
+
+
+def _backward(seen: Mapping[str, object]) -> None:
+    wanting = [
+        each for each in seen.values() if isinstance(each, torch.Tensor) and each.requires_grad
+    ]
+    # In a forked process, torch makes its pool of threads again when it is first used. The threads
+    # that compute gradients would do so at the same time, and end the process.
+    torch.set_num_threads(torch.get_num_threads())
+    torch.autograd.backward(wanting, [torch.randn_like(each) for each in wanting])
+
+
+def _to_try(module: nn.Module) -> nn.Module:
+    """A copy without memory, to cast; it shares what torch leaves alone then, as graphs."""
+    if any(overridden(each) & _OF_CASTS for each in module.modules()):
+        return without_memory(module)
+    twins: dict[int, torch.Tensor | None] = {id(None): None}
+    for _, tensor, _ in all_tensors(module):
+        twin = torch.empty_like(tensor, device="meta")
+        is_parameter = isinstance(tensor, nn.Parameter)
+        twins[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
+    # It takes longer to copy the graphs of a large model than to build it.
+    copies: dict[int, Any] = {id(None): None}
+    for each in module.modules():
+        copies[id(each)] = copied = object.__new__(type(each))
+        copied.__dict__ = vars(each).copy()
+    for copied in copies.values():
+        for name, of in zip(_REGISTERED, (twins, twins, copies), strict=True):
+            if copied is not None:
+                held = copied.__dict__[name]
+                copied.__dict__[name] = {key: of[id(value)] for key, value in held.items()}
+    return copies[id(module)]  # type: ignore[no-any-return]
