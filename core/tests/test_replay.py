@@ -8,11 +8,12 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from layergraph.torch2ir.replaying import kinds, replay
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError, CaptureError
+from layergraph_capture.replaying import abstract_values as kinds
+from layergraph_capture.replaying import tracer as replay
 from layergraph_capture.replaying.tracer import ReplayTracer
 from layergraph_capture.tracer import EagerTracer
 
@@ -782,6 +783,6 @@ def test_numbers_that_it_does_not_change_are_not(runs):
 
 
 def test_a_run_that_takes_too_much_memory_is_not_kept(runs, monkeypatch):
-    monkeypatch.setattr(replay, "ROOM", 500)
+    monkeypatch.setattr(replay, "MAX_LOG_BYTES", 500)
     lg.to_ir(Number(), (X,))
     assert len(runs) == 2

@@ -18,7 +18,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError
-from layergraph_capture.symbolic_int import SymbolicNumber, plain, traced
+from layergraph_capture.symbolic_int import SymbolicNumber, plain, symbolic
 
 ALWAYS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
@@ -49,7 +49,7 @@ class SizeListener:
 
 def _sizes(values, listener):
     return {
-        name: traced(value, ("torch.Tensor.size", name), listener)
+        name: symbolic(value, ("torch.Tensor.size", name), listener)
         for name, value in zip(SIZES, values, strict=True)
     }
 
@@ -171,7 +171,7 @@ def test_they_compute_with_numpys_as_pythons_do(sign, constant):
                     continue
             if exact > 2**63 or not math.isclose(expected, exact, rel_tol=1e-6):
                 continue  # it was too large for numpy
-            scope = {"a": traced(size, ("size",), SizeListener()), "k": constant}
+            scope = {"a": symbolic(size, ("size",), SizeListener()), "k": constant}
             result = plain(eval(source, scope))
             assert _kind(expected) == _kind(result), source
             assert math.isclose(expected, result, rel_tol=1e-6), f"{source}, {size}"
@@ -179,7 +179,7 @@ def test_they_compute_with_numpys_as_pythons_do(sign, constant):
 
 def test_what_passes_for_an_int_or_a_float():
     listener = SizeListener()
-    size = traced(6, ("size",), listener)
+    size = symbolic(6, ("size",), listener)
     half = size / 4
     assert isinstance(size, int)
     assert not isinstance(size, float)
@@ -199,7 +199,7 @@ def test_what_passes_for_an_int_or_a_float():
 
 def test_what_keeps_the_origin_assumes_nothing():
     listener = SizeListener()
-    size = traced(6, ("size",), listener)
+    size = symbolic(6, ("size",), listener)
     kept = [size + 1, 2 - size, size * 0.5, 7 // size, -size, abs(size), size**2, 2**size]
     kept += [round(size / 4), round(size / 4, 1), math.floor(size / 4), math.ceil(size / 4)]
     kept += [*divmod(size, 4), *divmod(20, size), size << 1, size % 4, sum([size, size])]
@@ -225,13 +225,13 @@ def _keyed(number):
 )  # fmt: skip
 def test_what_loses_the_origin_is_assumed(loses):
     listener = SizeListener()
-    loses(traced(6, ("size",), listener))
+    loses(symbolic(6, ("size",), listener))
     assert listener.assumed
 
 
 def test_every_number_of_a_power_is_assumed():
     listener = SizeListener()
-    one, other = (traced(value, (name,), listener) for value, name in ((6, "one"), (5, "other")))
+    one, other = (symbolic(value, (name,), listener) for value, name in ((6, "one"), (5, "other")))
     assert pow(one, other, 7) == 6
     assert pow(one, 2, other) == 1
     assert [each.origin for origin, _ in listener.assumed for each in origin].count(("other",)) == 2
@@ -239,7 +239,7 @@ def test_every_number_of_a_power_is_assumed():
 
 def test_a_complex_number_of_a_size_is_assumed_or_traced():
     listener = SizeListener()
-    size = traced(6, ("size",), listener)
+    size = symbolic(6, ("size",), listener)
     result = abs((-size) ** 0.5)
     assert isinstance(result, SymbolicNumber) or listener.assumed
 
