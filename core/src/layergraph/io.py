@@ -182,12 +182,10 @@ def _call(role: str, path: object, args: tuple[Any, ...], options: dict[str, Any
     function = None if suffix is None else getattr(known[suffix], role)
     if suffix is None or function is None:
         listed = ", ".join(sorted(each for each in known if each and getattr(known[each], role)))
-        raise FileError(
-            f"{text!r}: no installed package {_DONE_BY[role]} files of that suffix; give one of "
-            f"{listed}"
-            if listed
-            else f"{text!r}: no installed package {_DONE_BY[role]} files; install layergraph-files"
-        )
+        reason = f"{text!r}: no installed package {_DONE_BY[role]} files"
+        if listed:
+            raise FileError(f"{reason} of that suffix; give one of {listed}")
+        raise FileError(f"{reason}; pip install layergraph-files")
     taken = inspect.signature(function).parameters
     unknown = sorted(options.keys() - taken.keys())
     if unknown:

@@ -16,6 +16,7 @@ from acme_fixed_point.command_line import bits
 from torch import nn
 
 import layergraph as lg
+from layergraph.errors import FileError
 from layergraph.ir2torch import Ir2Torch
 from layergraph.testing import Case, LayerTests
 
@@ -141,3 +142,18 @@ def test_what_has_no_unit_is_refused():
         c_header(lg.to_ir(nn.Sequential(nn.Linear(1, 1))))
     with pytest.raises(UnknownUnitError, match="0: there is no unit for tanh"):
         c_header(lg.to_ir(nn.Sequential(nn.Tanh())))
+
+
+def test_the_header_is_a_file_format(tmp_path):
+    model, inputs = model_and_inputs()
+    observed = lg.to_torch(lg.to_ir(model), model.state_dict())
+    observed(inputs)
+    choose_widths(observed, total_bits=16)
+    ir = lg.to_ir(observed)
+    path = tmp_path / "model.h"
+    lg.save(ir, path)
+    assert path.read_text() == c_header(ir)
+    with pytest.raises(FileError, match="holds no weights"):
+        lg.save(ir, path, observed.state_dict())
+    with pytest.raises(FileError, match=r"no installed package reads files of that suffix"):
+        lg.load(path)

@@ -130,7 +130,7 @@ def _capturer(request: CaptureRequest) -> Capturer:
         raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
     if capturer is None and request.has_example:
         raise CaptureError(
-            "no installed package captures a model by running it on example inputs; install "
+            "no installed package captures a model by running it on example inputs; pip install "
             "layergraph-capture, or convert the model without inputs"
         )
     return capturer or SymbolicCapturer(request)

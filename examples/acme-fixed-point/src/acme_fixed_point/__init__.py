@@ -1,10 +1,11 @@
 """Fixed-point arithmetic for models: observe, choose widths, rewrite, generate.
 
-This is the plugin: layergraph finds in it the decorated layers, the wrappers and the subcommand.
+This is the plugin: layergraph finds in it the decorated layers, the wrappers, the subcommand and
+the file format.
 """
 
 from acme_fixed_point.command_line import commands
-from acme_fixed_point.header import UnknownUnitError, c_header
+from acme_fixed_point.header import UnknownUnitError, c_header, formats
 from acme_fixed_point.layers import FixedPointLinear, ObservedLinear
 from acme_fixed_point.rewriting import to_fixed_point
 from acme_fixed_point.widths import choose_widths, ir_to_torch, torch_to_ir
@@ -18,6 +19,7 @@ __all__ = [
     "c_header",
     "choose_widths",
     "commands",
+    "formats",
     "ir_to_torch",
     "to_fixed_point",
     "torch_to_ir",

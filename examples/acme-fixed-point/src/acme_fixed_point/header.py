@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from acme_fixed_point.widths import FRAC, TOTAL
-from layergraph import Implementation, Ir
+from layergraph import Format, Implementation, Ir, hookimpl
+from layergraph.errors import FileError
+
+
+@hookimpl
+def formats() -> list[Format]:
+    """Let ``layergraph.save(ir, "model.h")`` write the header."""
+    return [Format(".h", "the header for Acme's firmware", write=_write)]
+
+
+def _write(ir: Ir, path: str | Path, state_dict: object) -> None:
+    if state_dict is not None:
+        raise FileError(f"{path}: a header holds no weights; save without a state dict")
+    Path(path).write_text(c_header(ir), encoding="ascii")
 
 
 class UnknownUnitError(ValueError):
