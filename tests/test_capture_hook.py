@@ -1,0 +1,105 @@
+"""The hook ``capture``: a plugin captures a model."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import layergraph as lg
+from layergraph import hookimpl
+from layergraph.capturing import Capturer, CaptureRequest
+from layergraph.errors import CaptureError, PluginError
+from layergraph.plugins import Plugin, installed_plugins
+from layergraph.torch2ir import Torch2Ir
+from layergraph.torch2ir.tracing.symbolic_tracer import SymbolicCapturer
+
+X = (torch.ones(2, 3),)
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) * 2
+
+
+def converter(answer: Any, *, disable: tuple[str, ...] = ()) -> Torch2Ir:
+    holder = type("Holder", (), {"capture": staticmethod(hookimpl(answer))})()
+    mine = Plugin("acme-odd", "1.0", "odd", holder)
+    return Torch2Ir(plugins=(*installed_plugins(), mine), disable=disable)
+
+
+def test_a_plugin_captures_in_the_place_of_the_built_in() -> None:
+    seen: list[CaptureRequest] = []
+    finished: list[bool] = []
+
+    class Noting(SymbolicCapturer):
+        def finish(self) -> None:
+            finished.append(True)
+
+    def capture(request: CaptureRequest) -> Capturer:
+        seen.append(request)
+        return Noting(request)
+
+    model = Scaled()
+    ir = converter(capture).convert(model, X, values="assume", modes="own")
+    assert ir == lg.to_ir(model)
+    (request,) = seen
+    assert request.model is model
+    assert request.has_example
+    assert request.args == X
+    assert (request.values, request.modes) == ("assume", "own")
+    assert finished == [True]
+
+
+def test_none_leaves_it_to_the_next() -> None:
+    model = Scaled()
+    ir = converter(lambda request: None).convert(model, X)
+    assert ir == lg.to_ir(model, X)
+
+
+def test_without_a_plugin_a_model_with_inputs_is_refused_by_name() -> None:
+    mine = converter(lambda request: None, disable=("layergraph-capture",))
+    assert mine.convert(Scaled()) == lg.to_ir(Scaled())
+    with pytest.raises(CaptureError, match="pip install layergraph-capture"):
+        mine.convert(Scaled(), X)
+
+
+def raising(error: BaseException) -> Any:
+    raise error
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda request: 5,
+        lambda request: SymbolicCapturer,
+        lambda request: raising(ValueError("x")),
+        lambda request: sys.exit(3),
+    ],
+    ids=range(4),
+)
+def test_what_a_plugin_does_wrong_is_an_error_that_names_it(answer: Any) -> None:
+    with pytest.raises(PluginError, match=r"the hook 'capture' of acme-odd 1.0 \(odd\)"):
+        converter(answer).convert(Scaled(), X)
+
+
+def test_it_finishes_after_an_error_too() -> None:
+    finished: list[bool] = []
+
+    class Failing(SymbolicCapturer):
+        def tracer(self) -> Any:
+            raise CaptureError("not today")
+
+        def finish(self) -> None:
+            finished.append(True)
+
+    with pytest.raises(CaptureError, match="not today"):
+        converter(lambda request: Failing(request)).convert(Scaled(), X)
+    assert finished == [True]
