@@ -100,6 +100,9 @@ def test_it_finishes_after_an_error_too() -> None:
         def finish(self) -> None:
             finished.append(True)
 
+    def capture(request: CaptureRequest) -> Capturer:
+        return Failing(request)
+
     with pytest.raises(CaptureError, match="not today"):
-        converter(lambda request: Failing(request)).convert(Scaled(), X)
+        converter(capture).convert(Scaled(), X)
     assert finished == [True]
