@@ -288,16 +288,16 @@ def test_it_compiles_into_as_many_graphs_as_the_original(name):
 def test_plugins_are_loaded_once_and_not_before_a_converter_is_made():
     code = """
 import collections, json
-import importlib.metadata
+import importlib_metadata
 
 loaded = collections.Counter()
-load = importlib.metadata.EntryPoint.load
+load = importlib_metadata.EntryPoint.load
 
 def counting(self):
     loaded[f"{self.group}: {self.name}"] += 1
     return load(self)
 
-importlib.metadata.EntryPoint.load = counting
+importlib_metadata.EntryPoint.load = counting
 import layergraph, torch
 before = len(loaded)
 from layergraph.torch2ir import Torch2Ir

@@ -228,7 +228,7 @@ kept_in_a_partial = functools.partial(torch.is_grad_enabled)
 kept_in_a_dict = {"asks": torch.is_grad_enabled}
 
 
-class StateSnapshot:
+class Kept:
     asks = staticmethod(torch.is_grad_enabled)
 
 
@@ -250,7 +250,7 @@ ASKS = {
     "cell": lambda m, x: kept_in_a_cell(x),
     "partial": lambda m, x: x * 2 if kept_in_a_partial() else x,
     "dict": lambda m, x: x * 2 if kept_in_a_dict["asks"]() else x,
-    "class": lambda m, x: x * 2 if StateSnapshot.asks() else x,
+    "class": lambda m, x: x * 2 if Kept.asks() else x,
     "library": lambda m, x: sys.modules["a_library_of_others"].double(x),
     "attribute": lambda m, x: x * 2 if m.does() else x,
 }

@@ -83,7 +83,7 @@ def test_an_attribute_does_no_harm(name, at):
     assert (model.held if at == "model" else model.lin.held) is held
 
 
-class EnvironmentRecorder(nn.Module):
+class Notes(nn.Module):
     """Puts something into what it holds, each time."""
 
     def __init__(self, held):
@@ -107,7 +107,7 @@ class EnvironmentRecorder(nn.Module):
     "make", [dict, OrderedDict, list, set, lambda: OrderedDict(a=1, b=2), lambda: defaultdict(int)]
 )
 def test_what_it_holds_is_put_back(make):
-    model, wanted = EnvironmentRecorder(make()), make()
+    model, wanted = Notes(make()), make()
     with contextlib.suppress(CaptureError):
         lg.to_ir(model, (X,))
     assert model.held == wanted

@@ -524,7 +524,7 @@ class ReadsBuffer(Base):
         return y * (2 if self.child.count > 0 else 3)
 
 
-class StateSnapshot:
+class Kept:
     """What modules pass on beside their arguments."""
 
 
@@ -542,7 +542,7 @@ class ReadsElse(Base):
 class Passes(Base):
     def __init__(self):
         super().__init__()
-        self.passed = [StateSnapshot()]
+        self.passed = [Kept()]
         self.child = ReadsElse(self.passed[0])
 
     def forward(self, x):
@@ -717,7 +717,7 @@ class Stale(Base):
 
     def __init__(self):
         super().__init__()
-        self.kept = [StateSnapshot()]
+        self.kept = [Kept()]
         self.child = self.Leaves(self.kept[0])
 
     def forward(self, x):

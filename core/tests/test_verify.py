@@ -209,7 +209,7 @@ SABOTAGE = {
         "gradient of ids.weight: ",
     ),
     "a class": (
-        lambda m: setattr(m, "drop", LocalHandlers()),
+        lambda m: setattr(m, "drop", Own()),
         "own classes",
         r"it still needs \S*Own at 'drop'",
     ),
@@ -240,7 +240,7 @@ def _change_an_input(_module, args, _output):
     args[1].add_(1)
 
 
-class LocalHandlers(nn.Dropout):
+class Own(nn.Dropout):
     pass
 
 
@@ -264,7 +264,7 @@ def _raise(*_):
 def test_what_is_wrong_is_seen(name, model, monkeypatch):
     change, check, message = SABOTAGE[name]
     if name == "a class":
-        model.drop = LocalHandlers()
+        model.drop = Own()
         monkeypatch.setattr(verification, "to_ir", lambda *_, **__: lg.to_ir(Model()))
     _sabotage(monkeypatch, change)
     report = lg.verify(model.eval(), ARGS, KWARGS)

@@ -72,7 +72,7 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.import_module("importlib.metadata").version("layergraph-core")
+        return importlib.import_module("importlib_metadata").version("layergraph-core")
     if name not in _HOMES:
         raise AttributeError(f"module 'layergraph' has no attribute {name!r}")
     return imported(_HOMES[name], name)

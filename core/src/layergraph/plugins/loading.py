@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import importlib.util
 import os
 import re
 import warnings
 from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
+
+import importlib_metadata
 
 from layergraph.errors import PluginError, PluginWarning
 from layergraph.plugins.plugin import BUILTIN_PREFIX, Plugin
@@ -141,7 +143,7 @@ def discovered(disable: Collection[str] = (), hook: str = "") -> Discovered:
     return Discovered(tuple(plugins), (*left_out, *_damaged()))
 
 
-def load_plugins(entry_points: Iterable[importlib.metadata.EntryPoint]) -> Iterator[Plugin]:
+def load_plugins(entry_points: Iterable[importlib_metadata.EntryPoint]) -> Iterator[Plugin]:
     """The plugins that entry points name, sorted by distribution and entry point.
 
     Warns:
@@ -172,10 +174,10 @@ def _names(said: str | Iterable[str]) -> frozenset[str]:
 class _Installed(NamedTuple):
     distribution: str
     version: str
-    entry_point: importlib.metadata.EntryPoint
+    entry_point: importlib_metadata.EntryPoint
 
 
-def _identified(entry_point: importlib.metadata.EntryPoint) -> _Installed:
+def _identified(entry_point: importlib_metadata.EntryPoint) -> _Installed:
     distribution = entry_point.dist
     if distribution is None:
         return _Installed("unknown", "unknown", entry_point)
@@ -183,7 +185,7 @@ def _identified(entry_point: importlib.metadata.EntryPoint) -> _Installed:
     return _Installed(normalised(name), version, entry_point)
 
 
-# importlib.metadata parses all of the metadata, as e-mail, for each of the two: with fifteen
+# importlib_metadata parses all of the metadata, as e-mail, for each of the two: with fifteen
 # plugins that is a fifth of the time that the first converter takes.
 def _name_and_version(distribution: Any) -> tuple[str, str]:
     text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
@@ -210,22 +212,44 @@ def _look() -> tuple[tuple[_Installed, ...], tuple[SkippedPlugin, ...]]:
     """What is installed, in load order, and what is damaged."""
     found: list[_Installed] = []
     damaged: list[SkippedPlugin] = []
-    # Not importlib.metadata.entry_points: one damaged distribution, of whomever, stops that.
-    for distribution in importlib.metadata.distributions():
+    sites: dict[Path, dict[str, Path]] = {}
+    # Not importlib_metadata.entry_points: one damaged distribution stops that.
+    for distribution in importlib_metadata.distributions():
         try:
+            site = Path(str(distribution.locate_file("")))
+            if site not in sites:
+                sites[site] = _distributions_in(site)
             if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
                 continue
             entry_points = distribution.entry_points.select(group=GROUP)
             mine = [_identified(each) for each in entry_points]
-            # Another one before it on sys.path is what would be imported.
-            first = importlib.metadata.distribution(mine[0].distribution) if mine else distribution
-            if first.locate_file("") == distribution.locate_file(""):
+            # Python imports the distribution of that name that comes first on sys.path.
+            named = mine[0].distribution if mine else ""
+            first = next((at for at, known in sites.items() if _is_in(known, named)), site)
+            if first == site:
                 found += mine
         except Exception as error:
             what = f"a distribution in {distribution.locate_file('')}"
             damaged.append(SkippedPlugin(what, "", "", _said(error), "reinstall or remove it"))
     # Once each: a folder may be on sys.path twice.
     return tuple(sorted(dict.fromkeys(found), key=_load_order)), tuple(damaged)
+
+
+# Looking up each distribution by its name would read every folder of sys.path again.
+def _distributions_in(site: Path) -> dict[str, Path]:
+    """The distributions in a folder: their normalised names to the folders of their metadata."""
+    if not site.is_dir():
+        return {}
+    with os.scandir(site) as entries:
+        names = [each.name for each in entries if each.name.endswith((".dist-info", ".egg-info"))]
+    return {normalised(re.split(r"-|\.egg-info$", name)[0]): site / name for name in names}
+
+
+def _is_in(known: dict[str, Path], name: str) -> bool:
+    """Return whether a distribution is among those of a folder, and is no leftover of one."""
+    place = known.get(name)
+    files = ("", "METADATA", "PKG-INFO")
+    return place is not None and any((place / file).is_file() for file in files)
 
 
 @functools.cache

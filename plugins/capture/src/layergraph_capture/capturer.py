@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from layergraph.capturing import Capturer, CaptureRequest
 from layergraph.errors import Unsupported
+from layergraph.torch2ir.code_owners import add_tracer_package
 from layergraph_capture.arguments import Arguments
 from layergraph_capture.constants import Constants
 from layergraph_capture.kept_sizes import replace_kept_sizes
 from layergraph_capture.original import unfit
 from layergraph_capture.replaying.tracer import ReplayTracer
 from layergraph_capture.tracer import EagerTracer
+
+add_tracer_package(__name__, __file__)
 
 
 class EagerCapturer(Capturer):

@@ -16,9 +16,9 @@ from torch.utils import checkpoint
 
 from layergraph.ir import Symbol, Value
 from layergraph.tensors import storage_of
+from layergraph.torch2ir.code_owners import TORCH_FOLDER, is_capturing
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.state.global_state import GlobalState
-from layergraph.torch2ir.tracing.lines import TORCH_FOLDER, is_capturing
 from layergraph.torch2ir.tracing.module_call import TracedValue
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph_capture.arguments import tensors_in

@@ -30,7 +30,6 @@ from layergraph.torch2ir.indexing.unregistered import unregistered
 from layergraph.torch2ir.state.changes import are_one
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.torch2ir.state.global_state import may_draw, may_layer_draw
-from layergraph.torch2ir.tracing.lines import add_capturing
 from layergraph.torch2ir.tracing.module_call import (
     Call,
     DeferredCall,
@@ -64,8 +63,6 @@ from layergraph_capture.symbolic_int import (
     symbolic,
 )
 from layergraph_capture.tensor_queries import questions
-
-add_capturing(__file__)
 
 _GETITEM = "operator.getitem"
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import nn
 
+from layergraph.torch2ir.code_owners import is_own_package
 from layergraph.torch2ir.state.snapshots import Spot, is_iterator, keeper_of, slots_of
 
 Label: TypeAlias = "tuple[Label | None, object]"
@@ -293,7 +294,7 @@ class Reach:
                 if issubclass(kind, base):
                     self._inside(base, value, label, code, path)
         home = kind.__module__.partition(".")[0]
-        if home in _UNFOLLOWED and home not in _OPEN:
+        if home not in _OPEN and not is_followed(home):
             return
         self._class(kind, code)
         members, slots = members_of(value), slots_of(value)
@@ -341,7 +342,7 @@ def is_cached(member: Any) -> bool:
     return type(inside) is functools._lru_cache_wrapper
 
 
-_UNFOLLOWED = sys.stdlib_module_names | {"torch", "numpy", "layergraph"}
+_UNFOLLOWED = sys.stdlib_module_names | {"torch", "numpy"}
 # Objects of these parts of Python's library are looked into.
 # Not of what threads share: another one may have changed it.
 _OPEN = frozenset({"argparse", "collections", "types", "weakref"})
@@ -402,7 +403,8 @@ def is_followed(module: object) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _is_followed(module: str) -> bool:
-    return module.partition(".")[0] not in _UNFOLLOWED
+    package = module.partition(".")[0]
+    return package not in _UNFOLLOWED and not is_own_package(package)
 
 
 def _of(owner: Any) -> Label:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 
+import importlib_metadata
 from torch import nn
 
 from layergraph.plugins import distribution_for
@@ -44,7 +44,7 @@ def advice(missing: Mapping[str, Sequence[str]]) -> str:
 
 def _is_installed(distribution: str) -> bool:
     try:
-        importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
+        importlib_metadata.distribution(distribution)
+    except importlib_metadata.PackageNotFoundError:
         return False
     return True

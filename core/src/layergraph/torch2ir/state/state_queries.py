@@ -31,11 +31,11 @@ from torch import backends
 
 from layergraph.functions import Functions
 from layergraph.ir import Value
+from layergraph.torch2ir.code_owners import TORCH_FOLDER, is_capturing, is_own_package
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.indexing.reach import OF_TORCH, PLAIN, is_followed, members_of
 from layergraph.torch2ir.state.generators import foreign_generators
 from layergraph.torch2ir.state.global_state import GlobalState, getters, setters
-from layergraph.torch2ir.tracing.lines import TORCH_FOLDER, is_capturing
 from layergraph.torch2ir.tracing.patches import ENTRIES, Patch
 
 _BACKENDS = f"{TORCH_FOLDER}backends{os.sep}"
@@ -170,7 +170,7 @@ def _homes() -> Homes:
 def _homes_in(_modules: int, _newest: str) -> Homes:
     for name in sys.modules.keys() - _searched.keys():
         members: Any = getattr(sys.modules[name], "__dict__", None)
-        is_theirs = name.partition(".")[0] not in _WITHOUT or name in _HOMES
+        is_theirs = _is_searched(name) or name in _HOMES
         searched = is_theirs and isinstance(members, dict)
         _searched[name] = _among(members, members) if searched else []
     stand_ins, parts, whole = _stand_ins(), [], []
@@ -183,7 +183,14 @@ def _homes_in(_modules: int, _newest: str) -> Homes:
 
 _searched: dict[str, list[Home]] = {}
 # Torch asks for itself, but where others find its functions.
-_WITHOUT = (sys.stdlib_module_names | {"torch", "layergraph"}) - {"__main__", "random"}
+_WITHOUT = (sys.stdlib_module_names | {"torch"}) - {"__main__", "random"}
+
+
+def _is_searched(home: str) -> bool:
+    package = home.partition(".")[0]
+    return package not in _WITHOUT and not is_own_package(package)
+
+
 _HOMES = frozenset({"torch", "torch._C", "torch.random", "torch.backends.mha"})
 
 
@@ -248,7 +255,7 @@ def _scopes(module_index: ModuleIndex) -> Iterator[dict[str, Any]]:
     of_model = {scope.get("__name__") for scope in module_index.code_globals}
     for name in sorted(named - of_model):
         members = getattr(sys.modules.get(name), "__dict__", None)
-        if name.partition(".")[0] not in _WITHOUT and isinstance(members, dict):
+        if _is_searched(name) and isinstance(members, dict):
             yield members
 
 

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from layergraph.errors import CaptureError
+from layergraph.torch2ir.code_owners import is_own_package
 from layergraph.torch2ir.indexing.reach import is_followed
 from layergraph.torch2ir.tracing.patches import ENTRIES, Patch
 from layergraph.torch2ir.tracing.stand_ins import StandIn
@@ -122,7 +123,4 @@ def _asks_for_model(depth: int = 3) -> bool:
 def _passes_on(frame: FrameType) -> bool:
     name = frame.f_globals.get("__name__", "")
     # What stands for ``len``, say, is ours.
-    return name in ("os", "collections.abc", "posixpath") or name.startswith(_OURS)
-
-
-_OURS = __name__.partition(".")[0]
+    return name in ("os", "collections.abc", "posixpath") or is_own_package(name)

@@ -26,6 +26,7 @@ from layergraph.ir import Value
 from layergraph.literals import UnknownValueError, lower, size_record
 from layergraph.operations import OPERATIONS, changes_arguments
 from layergraph.state import Memory
+from layergraph.torch2ir.code_owners import TORCH_FOLDER, is_of_layergraph, is_of_user
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.indexing.reach import Place, Reached
 from layergraph.torch2ir.indexing.unregistered import unregistered
@@ -35,7 +36,7 @@ from layergraph.torch2ir.state.global_state import GlobalState
 from layergraph.torch2ir.state.state_queries import queries_of, state_queries
 from layergraph.torch2ir.state.watching import Watch
 from layergraph.torch2ir.tracing.environment import environment
-from layergraph.torch2ir.tracing.lines import TORCH_FOLDER, is_of_layergraph, is_of_user, line
+from layergraph.torch2ir.tracing.lines import line
 from layergraph.torch2ir.tracing.module_call import Parameter, Recorder, StateRead, Trace
 from layergraph.torch2ir.tracing.patches import Patch, Patcher, with_room_for
 from layergraph.torch2ir.tracing.transforms import transforms
