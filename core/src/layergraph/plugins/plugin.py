@@ -52,7 +52,7 @@ class Plugin:
         >>> from layergraph.plugins import installed_plugins
         >>> [linear] = [p for p in installed_plugins() if p.distribution == "layergraph-linear"]
         >>> linear.is_builtin, [row.type for row in linear.rows]
-        (True, ['linear', 'bilinear'])
+        (True, ['linear', 'bilinear', 'identity'])
     """
 
     distribution: str
