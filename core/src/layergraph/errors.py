@@ -14,9 +14,10 @@ class LayergraphError(Exception):
 
     Example:
         >>> import torch, layergraph as lg
+        >>> from layergraph.errors import LayergraphError
         >>> try:
         ...     lg.to_ir(torch.nn.Linear(2, 3), torch.ones(1, 2))
-        ... except lg.LayergraphError as error:
+        ... except LayergraphError as error:
         ...     print(type(error).__name__)
         CaptureError
     """

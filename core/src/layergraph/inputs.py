@@ -26,9 +26,10 @@ def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
     Example:
         >>> import torch, layergraph as lg
+        >>> from layergraph.errors import CaptureError
         >>> try:
         ...     lg.example_inputs(torch.nn.Linear(2, 3))
-        ... except lg.CaptureError as error:
+        ... except CaptureError as error:
         ...     print(error)
         no plugin knows example inputs for Linear; give inputs of your own
     """

@@ -150,7 +150,7 @@ def installed_formats() -> dict[str, Format]:
     Example:
         >>> from layergraph.io import installed_formats
         >>> sorted(installed_formats())
-        ['', '.json', '.safetensors']
+        ['', '.json', '.safetensors', '.safetensors.index.json']
     """
     found: dict[str, Format] = {}
     for _, each in installed_answers("formats"):

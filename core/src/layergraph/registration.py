@@ -72,7 +72,7 @@ class Registry:
             >>> @converter.register("double")
             ... def double(implementation):
             ...     return torch.nn.Linear(2, 4)
-            >>> converter.convert({"root": {"type": "double"}})
+            >>> converter.convert({"root": {"name": "root", "type": "double"}})
             Linear(in_features=2, out_features=4, bias=True)
         """
         return self._decorator(self._add, key, handler)

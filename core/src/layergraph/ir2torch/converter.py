@@ -110,7 +110,7 @@ class Ir2Torch(Registry):
         return model
 
     def explain(self, subject: str | Implementation) -> Explanation:
-        """Return which handler builds a type, and the answers of all others, in order of asking.
+        """Return which handler builds a type, and the answers of all others, in order.
 
         Args:
             subject: an implementation, or the name of a type. For a name, each handler gets an
