@@ -143,8 +143,9 @@ def describe(tensor: torch.Tensor, key: str, *, persistent: bool, whole: bool) -
     if whole:
         spec.kind = "parameter" if is_parameter else "buffer"
         spec.shape = tuple(tensor.shape)
-    said = whole or tensor.dtype.is_complex
-    spec.dtype = _unusual(tensor.dtype, _USUAL_FLOAT if said else usual_dtype(tensor.dtype))
+    is_explicit = whole or tensor.dtype.is_complex
+    usual = _USUAL_FLOAT if is_explicit else usual_dtype(tensor.dtype)
+    spec.dtype = _unusual(tensor.dtype, usual)
     spec.stride = _unusual_stride(tensor)
     if is_parameter and not tensor.requires_grad:
         spec.requires_grad = False

@@ -156,8 +156,8 @@ class _Reader:
         value = entry.get(key)
         if isinstance(value, str):
             return value
-        said = "is missing" if key not in entry else f"is {_kind(value)}, no str"
-        self.problems.append(Problem(place, f"its {key!r} {said}", f"write a string as {key!r}"))
+        status = "is missing" if key not in entry else f"is {_kind(value)}, no str"
+        self.problems.append(Problem(place, f"its {key!r} {status}", f"write a string as {key!r}"))
         return ""
 
     def implementation(self, key: object, form: object) -> Implementation:
@@ -261,7 +261,7 @@ class _Reader:
             self.problems.append(
                 Problem(
                     place,
-                    f"{name!r} is nothing that can be said of a tensor",
+                    f"{name!r} is not a field of a tensor",
                     f"leave it out; known are {', '.join(TensorSpec.__slots__)}",
                 )
             )

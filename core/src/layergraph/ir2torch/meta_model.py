@@ -72,10 +72,10 @@ class MetaModel:
             if not torch.can_cast(value.dtype, tensor.dtype):
                 raise StateError(f"{names[0]!r} is of {value.dtype} where {tensor.dtype} is wanted")
             places = [self._place(name) for name in names]
-            wish = tensor.dtype
-            if dtype is not None and wish.is_floating_point and not any(map(_is_uncast, places)):
-                wish = dtype
-            placed = _laid_as(tensor, without_class(value).to(device=device, dtype=wish))
+            target = tensor.dtype
+            if dtype is not None and target.is_floating_point and not any(map(_is_uncast, places)):
+                target = dtype
+            placed = _laid_as(tensor, without_class(value).to(device=device, dtype=target))
             if isinstance(tensor, nn.Parameter):
                 placed = nn.Parameter(placed, requires_grad=tensor.requires_grad)
             for owner, name in places:

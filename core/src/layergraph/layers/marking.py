@@ -27,7 +27,7 @@ def layer(
     writers: Mapping[str, Writer] | None = None,
     derived: Collection[str] = (),
 ) -> Callable[[C], C]: ...
-def layer(cls: Any = None, /, **said: Any) -> Any:
+def layer(cls: Any = None, /, **options: Any) -> Any:
     """Mark a class of a plugin as a layer: a leaf that its constructor arguments describe.
 
     Write ``@layer``, or ``@layer(type="acme_scale")`` with the arguments of :class:`Layer`. The
@@ -37,7 +37,7 @@ def layer(cls: Any = None, /, **said: Any) -> Any:
 
     Args:
         cls: the class, if the decorator has no arguments.
-        said: the arguments of :class:`Layer` besides the class, by name.
+        options: the arguments of :class:`Layer` besides the class, by name.
 
     Returns:
         The same class; without a class, a decorator.
@@ -58,7 +58,7 @@ def layer(cls: Any = None, /, **said: Any) -> Any:
     """
 
     def mark(cls: C) -> C:
-        setattr(cls, _MARK, Layer(cls, **said))
+        setattr(cls, _MARK, Layer(cls, **options))
         return cls
 
     return mark if cls is None else mark(cls)

@@ -94,7 +94,7 @@ class Layer:
                 )
 
     @functools.cached_property
-    def _unsaid(self) -> dict[str, str | None]:
+    def _defaults(self) -> dict[str, str | None]:
         """Return the defaults to leave out, by argument; None for an argument to keep always.
 
         They are the text of ``repr``, in which 1 is not True, and 0.0 is not -0.0.
@@ -140,9 +140,9 @@ class Layer:
         """
         data: dict[str, Value] = {}
         try:
-            for name, unsaid in self._unsaid.items():
+            for name, default in self._defaults.items():
                 value = lower_plain(self._read(module, name))
-                if unsaid is None or repr(value) != unsaid:
+                if default is None or repr(value) != default:
                     data[name] = value
         except (AttributeError, UnknownValueError):
             return decline(f"its argument {name!r} cannot be read off it, or is no plain value")
@@ -168,10 +168,10 @@ class Layer:
             )
         data = implementation.attributes
         for name in data:
-            if name not in self._unsaid:
+            if name not in self._defaults:
                 raise BuildError(
                     f"implementation {implementation.name!r}: a layer of type {self.type!r} has no "
-                    f"attribute {name!r}; it has {', '.join(self._unsaid) or 'none'}"
+                    f"attribute {name!r}; it has {', '.join(self._defaults) or 'none'}"
                 )
         if hasattr(self.cls, "__deprecated__"):  # torch warned when the original was made
             with _quiet():

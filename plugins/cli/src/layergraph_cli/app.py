@@ -111,7 +111,7 @@ def _message(error: LayergraphError) -> str:
     if not isinstance(error, InvalidIrError):
         return str(error)
     first, *others = error.problems
-    more = f" (and {len(others)} more: layergraph check tells them)" if others else ""
+    more = f" (and {len(others)} more: layergraph check lists them)" if others else ""
     return f"{first}{more}"
 
 

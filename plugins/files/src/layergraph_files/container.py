@@ -102,7 +102,7 @@ def read_header(file: BinaryIO, limits: Limits) -> Header:
         ParseError: the file has another format, or is too short.
     """
     size = os.fstat(file.fileno()).st_size
-    remedy = "it is damaged, or no safetensors file: get it anew"
+    remedy = "it is damaged, or no safetensors file: download or save it again"
     if size < 8:
         raise ParseError(None, f"it has {size} bytes, and no header", remedy)
     length = int.from_bytes(file.read(8), "little")
@@ -174,9 +174,8 @@ def _check_layout(tensors: Mapping[str, Stored], size: int) -> None:
         end += stored.length
     if end != size:
         less = "truncated" if end > size else "followed by something else"
-        raise ParseError(
-            None, f"its tensors have {end} bytes, but there are {size}: it is {less}", "get it anew"
-        )
+        message = f"its tensors have {end} bytes, but there are {size}: it is {less}"
+        raise ParseError(None, message, "download or save it again")
 
 
 def new_header(

@@ -72,8 +72,8 @@ def _implementation(
 
 def _tensor(name: str, spec: TensorSpec, write_value: WriteValue) -> dict[str, Any]:
     form: dict[str, Any] = {"name": name}
-    for field, said in spec.said().items():
-        form[field] = list(said) if type(said) is tuple else said
+    for field, value in spec.said().items():
+        form[field] = list(value) if type(value) is tuple else value
     if spec.value is not None:
         form["value"] = write_value(spec)
     return form

@@ -203,11 +203,11 @@ def _indexed(path: Path, limits: Limits, stack: ExitStack) -> list[Part]:
         for name in sorted(index.homes.keys() | there.keys()):
             if index.homes.get(name) != there.get(name):
                 message = f"it says {index.homes.get(name)}, but the files say {there.get(name)}"
-                raise ParseError(((None, "weight_map"), name), message, "save the model anew")
+                raise ParseError(((None, "weight_map"), name), message, "save the model again")
         for part in parts:
             if part.header.metadata.get(SAVE_KEY) != index.save:
                 message = f"{part.path.name} comes from another save than the index"
-                raise ParseError(None, message, "save the model anew")
+                raise ParseError(None, message, "save the model again")
     return parts
 
 

@@ -21,7 +21,7 @@ _KINDS: dict[type[nn.Module], str] = {
 
 @hookimpl(trylast=True)
 def torch_to_ir(module: nn.Module) -> Implementation | None:
-    """Answer for the five containers, unless one has parameters or children of its own besides."""
+    """Answer for the five containers, unless one also holds tensors or modules of another kind."""
     kind = _KINDS.get(type(module))
     if kind is None or not _holds_its_own(module):
         return None
@@ -45,7 +45,7 @@ def ir_to_torch(
     if implementation.attributes:
         raise BuildError(
             f"implementation {implementation.name!r}: a {implementation.type} has no attributes, "
-            f"but {', '.join(implementation.attributes)} is said; remove it"
+            f"but here it has {', '.join(implementation.attributes)}; remove it"
         )
     cls = classes[implementation.type]
     if cls is nn.ParameterList:
