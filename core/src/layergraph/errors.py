@@ -135,11 +135,20 @@ class Place(NamedTuple):
     around: Place | None = None
 
     def at(self, kind: str, name: object = None) -> Place:
-        """Return a place inside this one."""
+        """Return a place inside this one.
+
+        Args:
+            kind: the kind of thing there.
+            name: its name; None for the only thing of its kind.
+        """
         return Place(kind, name, self)
 
     def within(self, outer: Place) -> Place:
-        """Return this place, inside an outer one."""
+        """Return this place inside an outer one.
+
+        Args:
+            outer: the place to put around this one.
+        """
         around = outer if self.around is None else self.around.within(outer)
         return Place(self.kind, self.name, around)
 
@@ -194,6 +203,9 @@ class InvalidIrError(LayergraphError):
 def first_line(error: BaseException) -> str:
     r"""Return the first line of an error's message; torch appends its C++ stack as more lines.
 
+    Args:
+        error: any exception.
+
     Example:
         >>> from layergraph.errors import first_line
         >>> first_line(RuntimeError("no such operator\nException raised …"))
@@ -203,10 +215,14 @@ def first_line(error: BaseException) -> str:
 
 
 def near(unknown: str, known: Iterable[str]) -> list[str]:
-    """Return notes for a message: a question that lists the known names like an unknown one.
+    """Return a note for a message: a question that lists known names similar to an unknown one.
+
+    Args:
+        unknown: the unknown name.
+        known: the known names.
 
     Returns:
-        One note; none if no known name is similar.
+        A list of one note; empty if no known name is similar.
 
     Example:
         >>> from layergraph.errors import near

@@ -249,7 +249,7 @@ def commands() -> Iterable[Callable[..., int | None]]:  # type: ignore[empty-bod
     Example:
         >>> from layergraph import hookimpl
         >>> def count(path: str) -> None:
-        ...     \"\"\"Print the number of implementations in a file.\"\"\"
+        ...     "Print the number of implementations in a file."
         ...     import layergraph as lg
         ...     print(len(lg.load(path)))
         >>> @hookimpl

@@ -134,6 +134,9 @@ class Layer:
     def read(self, module: nn.Module) -> dict[str, Value] | None:
         """Return the constructor arguments of a module, read off its attributes.
 
+        Args:
+            module: an instance of exactly the class of the row.
+
         Returns:
             The arguments by name, without defaults; None if an argument cannot be read, or is not a
             plain value.

@@ -61,6 +61,9 @@ def layers_of(module: ModuleType) -> set[type[nn.Module]]:
 
     Lazy layers are left out, because they change their class in their first call.
 
+    Args:
+        module: a module of Python.
+
     Example:
         >>> import torch
         >>> from layergraph_tools.testing import layers_of
