@@ -1,6 +1,6 @@
 """layergraph turns PyTorch models into an intermediate representation, and back into modules.
 
-``import layergraph.ir`` needs no PyTorch; everything that does is imported when it is first used.
+``import layergraph`` does not import torch: names that need it are imported on first use.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
     "verify",
 ]
 
-# The module of each name; those of other distributions are found when they are asked for.
+# The module of each name that is imported on first use. Some belong to other distributions.
 _HOMES = {
     "Format": "layergraph.formats",
     "Limits": "layergraph_files.limits",

@@ -1,4 +1,4 @@
-"""The two conversions, each in one call."""
+"""``to_ir`` and ``to_torch``: the two conversions with the installed plugins."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ def to_ir(
     values: Values = "refuse",
     modes: Modes = "both",
 ) -> Ir:
-    """Turn a model into its IR, by the handlers of the installed plugins.
+    """Turn a model into its IR, with the handlers of the installed plugins.
 
-    With example inputs, the model runs once and each call in it is recorded. Sizes of inputs may
-    differ when the rebuilt model runs; numbers of dimensions and dtypes that the code asks for may
-    not. Without inputs, the model is traced on symbols, which serves models whose code does not
-    look at its inputs.
+    With example inputs, ``to_ir`` runs the model and records each call. The rebuilt model accepts
+    inputs of other sizes. It checks ranks and dtypes, if the code depends on them. Without example
+    inputs, ``to_ir`` traces the model on symbols, which works if the code does not depend on its
+    inputs.
 
     To register handlers for one use, make a converter: :class:`layergraph.torch2ir.Torch2Ir`.
 
     Args:
-        model: the model, in training or evaluation mode. It is left as it was.
-        args: the positional arguments of an example call, as a tuple; a single tensor is given as
-            ``(x,)``.
-        kwargs: the arguments of that call by name. What is not a tensor is fixed at the value that
-            it has here, as is what is left at its default.
-        values: what to do where the code decides by a number in a tensor, as ``if x.sum() > 0``
-            does: ``"refuse"`` raises; ``"assume"`` takes it to be the same for all inputs, which
-            the rebuilt model checks.
-        modes: what the IR holds where the code asks whether it is training: ``"both"`` modes, or
-            the model's ``"own"``, to which the rebuilt model is then held. The latter is quicker.
+        model: the model, in training or evaluation mode. ``to_ir`` leaves it as it was.
+        args: the positional arguments of an example call, as a tuple; for one tensor, ``(x,)``.
+        kwargs: the arguments of that call by name. An argument that is not a tensor is fixed at its
+            value here; an argument that is left out is fixed at its default.
+        values: the treatment of code that depends on a number in a tensor, such as
+            ``if x.sum() > 0``. ``"refuse"`` raises a CaptureError. ``"assume"`` adds a guard: the
+            rebuilt model raises if an input gives another answer.
+        modes: the modes to capture if the code depends on ``self.training``: ``"both"``, or the
+            model's ``"own"``. With ``"own"``, the capture is faster, and the rebuilt model raises
+            in the other mode.
 
     Returns:
-        The IR: layers, their attributes and wiring, shapes and dtypes. The parameters and
-        persistent buffers are in ``model.state_dict()``.
+        The IR: layers, their attributes and graphs, shapes and dtypes. It holds no weights: save
+        ``model.state_dict()`` with it.
 
     Raises:
-        CaptureError: the model does something that a graph cannot hold, or decides by what only
-            inputs would tell. The message names module, line and remedy;
-            :func:`layergraph.preflight` lists all that stands in the way.
+        CaptureError: the model does something that a graph cannot hold, or depends on inputs that
+            are missing. The message names module, line and remedy; :func:`layergraph.preflight`
+            lists all such problems.
         PluginError: a handler failed, or broke its contract.
 
     Example:
@@ -77,30 +77,29 @@ def to_torch(
     state_dict: Mapping[str, torch.Tensor] | None = None,
     device: torch.device | str | int | None = None,
 ) -> nn.Module:
-    """Build the model that an IR describes, by the handlers of the installed plugins.
+    """Build the model that an IR describes, with the handlers of the installed plugins.
 
     To register handlers for one use, make a converter: :class:`layergraph.ir2torch.Ir2Torch`.
 
     Args:
         ir: the IR, or its dict form.
-        state_dict: the weights, under the keys of the original model; they are copied. Of a tensor
-            with several keys, one is enough. None: the constructors of the layers initialise the
-            weights that they make, all others are zero.
-        device: where parameters and buffers are placed; None for torch's default. On ``"meta"``
-            they take no memory; such a model gets its weights by its own
-            ``load_state_dict(…, assign=True)``.
+        state_dict: the weights, under the keys of the original model. ``to_torch`` copies them. If
+            a tensor has several keys, one of them is enough. None: the constructors of the layers
+            initialise the weights that they make; all other weights are zero.
+        device: the device of parameters and buffers; None: torch's default. On ``"meta"`` they take
+            no memory; give such a model its weights with ``load_state_dict(…, assign=True)``.
 
     Returns:
-        A module with the original's layers in the original's hierarchy, whose ``state_dict()`` has
-        the original's keys. Layers that a handler knows are of their own classes; all others are a
-        :class:`torch.fx.GraphModule`. It is in the mode that the original was in.
+        A module with the layers and the hierarchy of the original, whose ``state_dict()`` has the
+        keys of the original. A layer that a handler knows has its own class; each composite is a
+        :class:`torch.fx.GraphModule`. The module is in the mode that the original was in.
 
     Raises:
-        InvalidIrError: the IR breaks a rule; ``.problems`` lists all of them.
-        BuildError: a type has no handler, a handler refused the attributes, or there is no such
+        InvalidIrError: the IR breaks a rule; ``.problems`` lists the problems.
+        BuildError: a type has no handler, a handler refused the attributes, or torch has no such
             device.
         PluginError: a handler broke its contract.
-        StateError: the state dict lacks tensors, has others, or has them in other shapes.
+        StateError: the state dict lacks tensors, has unknown keys, or has other shapes.
 
     Example:
         >>> import torch, layergraph as lg
@@ -118,16 +117,16 @@ def to_torch(
     return default_ir2torch().convert(ir, state_dict, device)
 
 
-# Nothing is registered on these, so that one of each is enough.
+# One converter of each kind is enough, because no code registers handlers on it.
 
 
 @functools.cache
 def default_torch2ir() -> Torch2Ir:
-    """The converter of :func:`to_ir`."""
+    """Return the converter of :func:`to_ir`."""
     return Torch2Ir()
 
 
 @functools.cache
 def default_ir2torch() -> Ir2Torch:
-    """The converter of :func:`to_torch`."""
+    """Return the converter of :func:`to_torch`."""
     return Ir2Torch()

@@ -1,4 +1,4 @@
-"""The request to capture a model, and the object that a plugin answers it with."""
+"""The argument and the answer of the hook ``capture``: a request, and a capturer."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from layergraph.torch2ir.tracing.tracer import Tracer
 
 Values = Literal["refuse", "assume"]
-"""The answer to code that decides by a number in a tensor: refuse it, or put a guard there."""
+"""The treatment of code that depends on a number in a tensor: refuse it, or add a guard."""
 
 Modes = Literal["both", "own"]
-"""The modes to capture where code asks for its mode: both, or the one that the model is in."""
+"""The modes to capture if code depends on the mode: both, or the one that the model is in."""
 
 
 @dataclass(frozen=True, eq=False)
 class CaptureRequest:
-    """A model that is to be captured, with all that a tracer needs to know.
+    """A model to capture, with all that a tracer needs.
 
     Attributes:
         module_index: the modules of the model, each with the answer of the handlers.
         keys: the state-dict key of each of its tensors, by ``id``.
-        memory: where these tensors lie.
-        hooks: the hooks, for the functions that plugins name.
+        memory: the memory that these tensors occupy.
+        hooks: the hooks of the converter.
         args: the positional arguments of an example call; None if there is no example.
         kwargs: its arguments by name; None if there is no example.
         values: see :data:`Values`.
@@ -52,7 +52,7 @@ class CaptureRequest:
 
     @property
     def model(self) -> nn.Module:
-        """The model."""
+        """Return the model."""
         return self.module_index.root.module
 
     @property
@@ -62,20 +62,20 @@ class CaptureRequest:
 
     @functools.cached_property
     def functions(self) -> Functions:
-        """The functions that may become nodes."""
+        """Return the functions that may become nodes."""
         return Functions(self.hooks.named_functions())
 
 
 class Capturer(ABC):
-    """The answer of the hook ``capture``: it captures one model."""
+    """The answer of the hook ``capture``: an object that captures one model."""
 
     @abstractmethod
     def tracer(self) -> Tracer:
-        """A new tracer, for one run of the model."""
+        """Return a new tracer, for one run of the model."""
 
     def faults(self) -> list[Unsupported]:
-        """The errors that the original model raises by itself on the example inputs."""
+        """Return the errors that the original model raises on the example inputs."""
         return []
 
     def finish(self) -> None:  # noqa: B027 most have nothing to release
-        """Release what outlives the runs. It is called once, after an error too."""
+        """Release resources that outlive the runs. It is called once, also after an error."""

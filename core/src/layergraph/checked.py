@@ -1,7 +1,7 @@
-"""Steps of torch's layers with the checks that torch leaves to those who call them.
+"""Internal functions of torch, with checks of their arguments.
 
-Their kernels read and write by what they are given, without a look, so that a file could lead them
-out of bounds. A packed sequence says in ``batch_sizes`` how many sequences go on at each step.
+The kernels of torch trust these arguments. Without a check, a file could make them read or write
+out of bounds.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ def packed_sequence(
     sorted_indices: torch.Tensor | None = None,
     unsorted_indices: torch.Tensor | None = None,
 ) -> PackedSequence:
-    """A :class:`torch.nn.utils.rnn.PackedSequence` of these parts.
+    """Return a :class:`torch.nn.utils.rnn.PackedSequence` of checked parts.
 
     Args:
         data: the steps of all sequences, shape (sum of the lengths, …).
-        batch_sizes: how many sequences have a step there, shape (longest length,).
-        sorted_indices: the order of the sequences, shape (sequences,).
-        unsorted_indices: the way back from it, shape (sequences,).
+        batch_sizes: the number of sequences that have each step, shape (longest length,).
+        sorted_indices: the indices that sort the sequences by length, shape (sequences,).
+        unsorted_indices: the indices that restore the order, shape (sequences,).
 
     Raises:
-        ValueError: the sizes are none of such data.
+        ValueError: ``batch_sizes`` does not fit ``data``.
     """
     _check(data, batch_sizes)
     return PackedSequence(data, batch_sizes, sorted_indices, unsorted_indices)
@@ -40,17 +40,20 @@ def pad_packed_sequence(
     padding_value: float,
     total_length: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The padded sequences and their lengths, as ``torch._pad_packed_sequence`` gives them.
+    """Return padded sequences and their lengths, as ``torch._pad_packed_sequence`` does.
 
     Args:
         data: the steps of all sequences, shape (sum of the lengths, …).
-        batch_sizes: how many sequences have a step there, shape (longest length,).
-        batch_first: whether the sequences are the first axis of the result, and steps the second.
-        padding_value: the number behind the end of a sequence.
-        total_length: how many steps the result has; -1 for those of the longest sequence.
+        batch_sizes: the number of sequences that have each step, shape (longest length,).
+        batch_first: True for the shape (sequences, steps, …), False for (steps, sequences, …).
+        padding_value: the number to put after the end of a sequence.
+        total_length: the number of steps in the result; -1: the longest length.
+
+    Returns:
+        The padded sequences, and the length of each, shape (sequences,).
 
     Raises:
-        ValueError: the sizes are none of such data.
+        ValueError: ``batch_sizes`` does not fit ``data``.
     """
     _check(data, batch_sizes)
     padded: tuple[torch.Tensor, torch.Tensor] = torch._pad_packed_sequence(
@@ -60,15 +63,18 @@ def pad_packed_sequence(
 
 
 def weight_norm(v: torch.Tensor, g: torch.Tensor, dim: int = 0) -> torch.Tensor:
-    """A weight by its direction and its lengths, as ``torch._weight_norm`` gives it.
+    """Return the weight with a direction and a norm, as ``torch._weight_norm`` does.
 
     Args:
         v: the direction.
-        g: the lengths, of as many axes as ``v``, each of size 1 but for ``dim``.
-        dim: the axis of ``v`` along which there is a length for each index; -1 for one length.
+        g: the norms. It has as many axes as ``v``, all of size 1 except ``dim``.
+        dim: the axis of ``v`` whose indices each have a norm; -1: the whole of ``v`` has one norm.
+
+    Returns:
+        A tensor of the shape of ``v``.
 
     Raises:
-        ValueError: the lengths are none of such a direction.
+        ValueError: shape or dtype of ``g`` does not fit ``v``.
     """
     along = dim % v.dim() if v.dim() else 0
     wanted = [size if axis == along else 1 for axis, size in enumerate(v.shape)]
@@ -83,7 +89,7 @@ def weight_norm(v: torch.Tensor, g: torch.Tensor, dim: int = 0) -> torch.Tensor:
 
 def _check(data: torch.Tensor, batch_sizes: torch.Tensor) -> None:
     if data.is_meta or batch_sizes.is_meta:
-        return  # There is no memory to be read.
+        return  # a kernel on meta reads no memory
     is_of_sizes = batch_sizes.dtype is torch.int64 and batch_sizes.device.type == "cpu"
     if not is_of_sizes or batch_sizes.dim() != 1 or not data.dim():
         raise ValueError(

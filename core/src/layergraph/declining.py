@@ -1,4 +1,4 @@
-"""Why a handler says that something is not its own."""
+"""The reasons that handlers give for declining."""
 
 from __future__ import annotations
 
@@ -10,15 +10,25 @@ from typing import Never
 _heard: ContextVar[list[str] | None] = ContextVar("_heard", default=None)
 
 
-# Not plainly None: type checkers object to giving back what a function of no result gives.
+# The result is not plain None, because type checkers object to `return decline(…)` then.
 def decline(reason: str) -> Never | None:  # noqa: RUF020
-    """Answer a hook with None, and say why.
+    """Return None from a handler, with a reason for :func:`layergraph.explain`.
 
-    ``return decline("its weight is pruned")`` is ``return None`` with a reason, which
-    :func:`layergraph.explain` shows; a conversion takes no notice of it.
+    ``return decline("its weight is pruned")`` means ``return None``, and ``explain`` shows the
+    reason. A conversion ignores the reason.
 
     Args:
-        reason: what keeps the handler from answering, as the end of a sentence.
+        reason: why the handler does not answer.
+
+    Returns:
+        Always None.
+
+    Example:
+        >>> import layergraph as lg
+        >>> def torch_to_ir(module):
+        ...     if module.training:
+        ...         return lg.decline("it is in training mode")
+        ...     return lg.Implementation("acme")
     """
     heard = _heard.get()
     if heard is not None:
@@ -28,7 +38,7 @@ def decline(reason: str) -> Never | None:  # noqa: RUF020
 
 @contextmanager
 def listening() -> Iterator[list[str]]:
-    """The reasons that are given meanwhile."""
+    """Collect the reasons that handlers give inside the context."""
     heard: list[str] = []
     token = _heard.set(heard)
     try:

@@ -1,4 +1,4 @@
-"""Names that other distributions of the family define, found when they are asked for."""
+"""Names of layergraph that other distributions define, imported on first use."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from layergraph.errors import MissingDistributionError
 
 
 def imported(module: str, name: str) -> Any:
-    """Give a name of a module, which may belong to a distribution that is not installed.
+    """Return an attribute of a module, whose distribution may be missing.
 
     Args:
         module: the name of the module.
-        name: the name in it.
+        name: the name of the attribute.
 
     Raises:
         MissingDistributionError: the distribution of the module is not installed.
@@ -24,11 +24,11 @@ def imported(module: str, name: str) -> Any:
 
 
 def imported_module(module: str, wanted: str) -> ModuleType:
-    """Import a module, which may belong to a distribution that is not installed.
+    """Import a module, whose distribution may be missing.
 
     Args:
         module: the name of the module.
-        wanted: what needs it, for the message.
+        wanted: the thing that needs the module, for the message.
 
     Raises:
         MissingDistributionError: the distribution of the module is not installed.

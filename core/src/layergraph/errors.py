@@ -1,6 +1,6 @@
-"""The errors of layergraph: one family, so that ``except LayergraphError`` catches all of it.
+"""The errors of layergraph. All of them are a ``LayergraphError``.
 
-Every message says what is wrong, where it is, and what to do about it.
+Each message says what is wrong, where, and what to do about it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,32 @@ from typing import NamedTuple
 
 
 class LayergraphError(Exception):
-    """The base of all errors that layergraph raises on purpose."""
+    """The base class of all errors that layergraph raises on purpose.
+
+    Example:
+        >>> import torch, layergraph as lg
+        >>> from layergraph.errors import LayergraphError
+        >>> try:
+        ...     lg.to_ir(torch.nn.Linear(2, 3), torch.ones(1, 2))
+        ... except LayergraphError as error:
+        ...     print(type(error).__name__)
+        CaptureError
+    """
 
 
 class Unsupported(NamedTuple):
-    """Something in a model that cannot be turned into an IR.
+    """One thing in a model that a capture refuses.
 
     Attributes:
-        path: the path of the module that does it; empty for the model itself.
-        kind: the class of the module, with the Python module that defines it.
-        reason: what it is; where there is no line, with its place.
-        line: the line of code that does it; empty if it is no line.
+        path: the path of the module whose code does it; empty for the model itself.
+        kind: the full name of that module's class.
+        reason: why the capture refuses it, and what to do; with the place if there is no line.
+        line: file, number and text of the line of code; empty if no line does it.
+
+    Example:
+        >>> from layergraph.errors import Unsupported
+        >>> print(Unsupported("body.0", "acme.Block", "calls numpy", "acme.py:3 `np.sin(x)`"))
+        in 'body.0' (Block), acme.py:3 `np.sin(x)`: calls numpy
     """
 
     path: str
@@ -36,18 +51,23 @@ class Unsupported(NamedTuple):
 
 
 class ArgumentError(LayergraphError, TypeError):
-    """A function was given something of another type than it takes: it is a TypeError too.
+    """An argument of a wrong type, for example in a wrong order. It is a TypeError too.
 
-    Functions of files raise it, for swapped arguments say, and :func:`layergraph.verify`. What
-    :func:`layergraph.to_ir` is given is part of the capture: it raises CaptureError.
+    :func:`layergraph.save`, :func:`layergraph.load` and :func:`layergraph.verify` raise it.
+    :func:`layergraph.to_ir` raises :class:`CaptureError` instead.
     """
 
 
 class CaptureError(LayergraphError):
-    """A model cannot be turned into an IR: by this way of capturing it, or at all.
+    """A model that cannot be turned into an IR, with these options or at all.
+
+    Args:
+        message: what is wrong, where, and what to do.
+        unsupported: see below.
 
     Attributes:
-        unsupported: what was found that cannot; empty if the error is about something else.
+        unsupported: each thing in the model that the capture refuses; empty if the error has
+            another cause.
     """
 
     def __init__(self, message: str, unsupported: Sequence[Unsupported] = ()) -> None:
@@ -56,51 +76,58 @@ class CaptureError(LayergraphError):
 
 
 class BuildError(LayergraphError):
-    """An IR cannot be turned into a model: a handler is missing, or it refused."""
+    """An IR that cannot be turned into a model: a handler is missing, or it refuses."""
 
 
 class StateError(LayergraphError):
-    """A state dict does not fit the model that an IR describes."""
+    """A state dict that does not fit the model that an IR describes."""
 
 
 class FileError(LayergraphError):
-    """A file cannot be read or written, or holds something else than a model of layergraph.
+    """A file that cannot be read or written, or that holds no model of layergraph.
 
     The message names the file, then the place in it.
     """
 
 
 class AssumptionError(LayergraphError):
-    """A rebuilt model is used in a way that its graph was not captured for."""
+    """A failed guard: an input or a state of a rebuilt model for which its graph does not hold."""
 
 
 class RegistrationError(LayergraphError):
-    """A handler cannot be registered as asked."""
+    """A handler that a converter cannot register."""
 
 
 class PluginError(LayergraphError):
-    """A handler, from a plugin or registered by hand, broke the contract of its hook.
+    """A handler, from a plugin or registered on a converter, that broke the contract of its hook.
 
-    It raised an error, SystemExit included, or gave an answer of a wrong type, a list that does
-    not end, or one module for two implementations. The message names distribution and hook.
+    It raised an error (SystemExit included), or gave an answer of a wrong type, an endless list, or
+    one module for two implementations. The message names distribution and hook.
     """
 
 
 class MissingDistributionError(LayergraphError, ModuleNotFoundError):
-    """A distribution of the family is not installed, and the message names it."""
+    """A distribution of layergraph that is not installed. The message names it."""
 
 
 class PluginWarning(UserWarning):
-    """An installed plugin cannot be used and was left out."""
+    """A warning that an installed plugin cannot be used and is left out."""
 
 
 class Place(NamedTuple):
-    """Where something is, from the outside in; made into text only where it is wrong.
+    """The place of a thing in an IR or a file, from the outside in.
+
+    It becomes text only if an error needs it.
 
     Attributes:
-        kind: what it is: ``implementation``, ``node``.
-        name: which one; None for the only one of its kind.
-        around: where that is.
+        kind: the kind of thing: ``"implementation"``, ``"node"``.
+        name: its name; None for the only thing of its kind.
+        around: the place that contains it.
+
+    Example:
+        >>> from layergraph.errors import Place
+        >>> print(Place("implementation", "root").at("node", "relu"))
+        implementation 'root', node 'relu'
     """
 
     kind: str
@@ -108,11 +135,20 @@ class Place(NamedTuple):
     around: Place | None = None
 
     def at(self, kind: str, name: object = None) -> Place:
-        """A place inside this one."""
+        """Return a place inside this one.
+
+        Args:
+            kind: the kind of thing there.
+            name: its name; None for the only thing of its kind.
+        """
         return Place(kind, name, self)
 
     def within(self, outer: Place) -> Place:
-        """The same place, inside another one."""
+        """Return this place inside an outer one.
+
+        Args:
+            outer: the place to put around this one.
+        """
         around = outer if self.around is None else self.around.within(outer)
         return Place(self.kind, self.name, around)
 
@@ -125,7 +161,7 @@ class Problem(NamedTuple):
     """One broken rule of an IR.
 
     Attributes:
-        place: where, as implementation, then node or edge or field.
+        place: the place: implementation, then node, edge or field.
         message: what is wrong there.
         remedy: what to do about it.
     """
@@ -139,14 +175,17 @@ class Problem(NamedTuple):
 
 
 MAX_PROBLEMS = 100
-"""The check of an IR ends at so many: the rest is likely to be more of the same."""
+"""The number of problems after which the check of an IR stops."""
 
 
 class InvalidIrError(LayergraphError):
-    """An IR breaks its rules.
+    """An IR that breaks rules.
+
+    Args:
+        problems: see below.
 
     Attributes:
-        problems: the broken rules that were found, in the order of the IR: the first hundred.
+        problems: the broken rules in the order of the IR, at most the first hundred.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
@@ -162,13 +201,35 @@ class InvalidIrError(LayergraphError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, without the stack of C++ that torch puts beneath it."""
+    r"""Return the first line of an error's message; torch appends its C++ stack as more lines.
+
+    Args:
+        error: any exception.
+
+    Example:
+        >>> from layergraph.errors import first_line
+        >>> first_line(RuntimeError("no such operator\nException raised …"))
+        'no such operator'
+    """
     return (str(error).splitlines() or [""])[0]
 
 
 def near(unknown: str, known: Iterable[str]) -> list[str]:
-    """A note that asks for a name like one that is unknown, if there is one."""
-    import difflib  # Messages alone need it.
+    """Return a note for a message: a question that lists known names similar to an unknown one.
+
+    Args:
+        unknown: the unknown name.
+        known: the known names.
+
+    Returns:
+        A list of one note; empty if no known name is similar.
+
+    Example:
+        >>> from layergraph.errors import near
+        >>> near("linaer", ["linear", "conv2d"])
+        ["did you mean 'linear'?"]
+    """
+    import difflib  # only messages need it
 
     lower = {each.lower(): each for each in known}
     found = difflib.get_close_matches(unknown.lower(), lower, n=3)
@@ -177,9 +238,19 @@ def near(unknown: str, known: Iterable[str]) -> list[str]:
 
 
 def brief(value: object, most: int = 200) -> str:
-    """The text of a value for a message: cut where it is long, and never an error of its own."""
+    """Return the ``repr`` of a value for a message, cut if it is long. It raises nothing.
+
+    Args:
+        value: any value.
+        most: the number of characters to keep.
+
+    Example:
+        >>> from layergraph.errors import brief
+        >>> brief("a" * 1000, most=5)
+        "'aaaa…"
+    """
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # An integer is too long for Python to print.
+    except (ValueError, RecursionError):  # ValueError: Python prints no integer of 4301 digits
         return f"a {type(value).__name__} that is too large to be printed"
     return text if len(text) <= most else f"{text[:most]}…"

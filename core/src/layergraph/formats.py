@@ -14,20 +14,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format of files, one row of the hook ``formats``.
+    """A file format, one row of the hook ``formats``.
 
-    A function that needs torch imports it when it is called, so that reading a structure does not.
+    Its functions import torch when they need it, so that reading a structure does not import torch.
 
     Attributes:
-        suffix: the end of the names of its files, such as ``".onnx"``, in lower case. The empty
-            suffix stands for a folder, and for a path that no other suffix fits.
-        description: one line for people.
+        suffix: the end of the file names, such as ``".onnx"``, in lower case. The empty suffix
+            stands for a folder, and for a path that no other suffix fits.
+        description: one line about the format.
         write: ``write(ir, path, state_dict, **options)`` writes a file, all of it or nothing; None
             if the format cannot be written.
         read: ``read(path, **options)`` gives the :class:`~layergraph.Ir` in a file; None if the
             format cannot be read.
         build: ``build(path, **options)`` gives the module that a file with weights describes; None
             if the format has no weights.
+
+    Example:
+        >>> import pathlib, layergraph as lg
+        >>> def write(ir, path, state_dict=None):
+        ...     pathlib.Path(path).write_text(str(ir))
+        >>> lg.Format(".txt", "the printed IR", write=write).suffix
+        '.txt'
     """
 
     suffix: str

@@ -1,4 +1,4 @@
-"""Python's search for garbage, put off while a lot is made that stays."""
+"""A context that pauses Python's garbage collector while layergraph allocates many objects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Put off the search for garbage, which again and again would look at all that is kept."""
+    """Pause the garbage collector, which would visit all new objects again and again."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

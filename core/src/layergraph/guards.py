@@ -1,4 +1,4 @@
-"""What a graph was captured under, checked when it runs."""
+"""The guards: functions that a graph calls to check what its capture depended on."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _REMEDY = "the original may compute something else then; set it back, or capture
 
 
 def assume(value: object, expected: object, where: str) -> None:
-    """Raise if something that decided which graph was captured is now different.
+    """Raise if a value that decided a branch at capture is different now.
 
     Args:
-        value: what it is now.
-        expected: what it was at the capture.
-        where: what it is, and which line of the model's code read it.
+        value: the value now.
+        expected: the value at capture.
+        where: the name of the value, and the line of the model's code that read it.
 
     Raises:
         AssumptionError: the two differ.
@@ -31,15 +31,16 @@ def assume(value: object, expected: object, where: str) -> None:
 
 
 def broken(where: str, expected: object, now: str) -> str:
-    """The message that something is not what it was at the capture."""
+    """Return the message of a failed guard."""
     return f"{where} was {expected!r} when this model was captured, and now it is {now}: {_REMEDY}"
 
 
 def _is_the_same(value: object, expected: object) -> bool:
-    """Whether two plain values are alike in kind too: 1, 1.0 and True compute different things."""
+    """Return whether two plain values are equal and of one type: 1, 1.0 and True are different."""
     if value is expected:
         return True
-    # While a model is compiled or exported, a number may be a symbol, which asking makes a guard.
+    # While torch.compile or torch.export traces, a number may be a symbol. Comparing it adds a
+    # guard there.
     if type(expected) is bool and isinstance(value, bool | torch.SymBool):
         return (True if value else False) is expected  # noqa: SIM210
     if type(expected) is int and isinstance(value, torch.SymInt):
@@ -63,17 +64,17 @@ _SIMPLE = frozenset({bool, int, str, type(None)})
 
 
 def assume_truth(value: torch.Tensor, expected: bool, where: str) -> None:
-    """Raise if a tensor that decided which graph was captured is now true where it was not.
+    """Raise if a tensor that decided a branch at capture has another truth value now.
 
-    In a compiled model torch checks it, so that the graph need not end here to read the number.
+    In a compiled model, torch makes the check asynchronously, which avoids a graph break.
 
     Args:
-        value: the tensor, of one number.
-        expected: whether it was true at the capture.
-        where: the line of the model's code that asked for it.
+        value: a tensor of one number.
+        expected: its truth value at capture.
+        where: the line of the model's code that read it.
 
     Raises:
-        AssumptionError: it differs. In a compiled model it is a RuntimeError of the same text.
+        AssumptionError: it differs. In a compiled model it is a RuntimeError with the same message.
     """
     if torch.compiler.is_compiling():
         holds = (value != 0) if expected else (value == 0)
@@ -83,32 +84,32 @@ def assume_truth(value: torch.Tensor, expected: bool, where: str) -> None:
 
 
 def assume_environment(name: str, expected: str | None, where: str) -> None:
-    """Raise if a variable of the environment is not what it was at the capture.
+    """Raise if an environment variable has another value than at capture.
 
     Args:
         name: the name of the variable.
-        expected: what it was; None if it was not set.
+        expected: its value at capture; None if it was not set.
         where: the line of the model's code that read it.
 
     Raises:
-        AssumptionError: it is something else.
+        AssumptionError: it differs.
     """
     assume(os.environ.get(name), expected, f"the environment's {name}, read in {where},")
 
 
 def assume_length(value: Sized, expected: int, where: str) -> None:
-    """Raise if something has more parts, or fewer, than it had at the capture.
+    """Raise if a value that the model unpacks has another length than at capture.
 
     Args:
-        value: what has parts: a tuple of tensors, say.
-        expected: how many there were.
-        where: the line of the model's code that took it apart.
+        value: the value, such as a tuple of tensors.
+        expected: its length at capture.
+        where: the line of the model's code that unpacks it.
 
     Raises:
-        AssumptionError: there are more or fewer.
+        AssumptionError: the length differs.
     """
     if hasattr(type(value), "__torch_function__") and not isinstance(value, torch.Tensor):
-        # It stands for a value, as where a rebuilt model is traced: who traces records the guard.
+        # A proxy, for example while a rebuilt model is traced. Its tracer records the guard.
         handle_torch_function(assume_length, (value,), value, expected, where)
         return
     if len(value) != expected:
@@ -119,16 +120,16 @@ def assume_length(value: Sized, expected: int, where: str) -> None:
 
 
 def assume_container(value: object, kind: str, keys: object, where: str) -> None:
-    """Raise if an input is not the container that it was at the capture.
+    """Raise if a container among the inputs has another class, keys or length than at capture.
 
     Args:
         value: the input, or a part of it.
-        kind: the name of its class: ``"list"``, say.
-        keys: the keys of a dict in order; how many items another container has.
-        where: which input it is.
+        kind: the name of its class at capture, such as ``"list"``.
+        keys: the keys of a dict in order; the length of another container.
+        where: the name of the input.
 
     Raises:
-        AssumptionError: it is of another class, or has other keys, or more items or fewer.
+        AssumptionError: the class, the keys or the length differ.
     """
     assume(type(value).__name__, kind, f"the class of {where}")
     if isinstance(value, dict):
@@ -140,16 +141,16 @@ def assume_container(value: object, kind: str, keys: object, where: str) -> None
 def assume_tensor(
     value: object, name: str, rank: int | None = None, dtype: torch.dtype | None = None
 ) -> None:
-    """Raise if an input is no tensor, or not one of the kind that the code inside asked for.
+    """Raise if an input is not a tensor, or has another rank or dtype than at capture.
 
     Args:
         value: the input.
         name: its name.
-        rank: how many dimensions it had; None if that does not matter.
-        dtype: its dtype; None if that does not matter.
+        rank: its number of dimensions at capture; None if the code does not depend on it.
+        dtype: its dtype at capture; None if the code does not depend on it.
 
     Raises:
-        AssumptionError: it is something else.
+        AssumptionError: it is not a tensor, or rank or dtype differ.
     """
     if not isinstance(value, torch.Tensor):
         raise AssumptionError(

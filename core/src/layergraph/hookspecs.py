@@ -1,14 +1,14 @@
 """The hooks of layergraph. Their docstrings are the contract.
 
-A plugin is a module with functions of these names, marked with :data:`hookimpl`, and named in its
-distribution's entry points under the group ``layergraph``. A hook implementation takes any of the
-hook's parameters, by name. :mod:`layergraph.plugins` lists the order in which they are asked. A
-handler that answers None can say why: ``return layergraph.decline("its weight is pruned")``.
+A plugin is a Python module with functions of these names, each marked with :data:`hookimpl`. An
+entry point of its distribution, in the group ``layergraph``, names the module. An implementation
+takes any of the hook's parameters, by name. :mod:`layergraph.plugins` gives the order of asking. A
+handler that answers None can give a reason: ``return layergraph.decline("its weight is pruned")``.
 
-layergraph checks each answer. An answer of another type than the hook's, a list that does not end,
-and whatever an implementation raises become one PluginError, which names distribution and hook;
-SystemExit and other exceptions that are no Exception too. Only KeyboardInterrupt, and errors of
-layergraph that an implementation raises on purpose, are passed on as they are.
+layergraph checks each answer. It raises a PluginError, which names distribution and hook, if an
+implementation raises any exception (SystemExit included), gives an answer of a wrong type, or gives
+an endless list. It passes on KeyboardInterrupt, and the errors of layergraph that an implementation
+raises on purpose.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 PROJECT = "layergraph"
 VERSION = 1
-"""The version of the hooks: another one, where an implementation for this one would not do.
+"""The version of the hooks. It changes when implementations for the old version no longer work.
 
-A plugin says which one it was written for by ``layergraph_hooks = 1``; one that says nothing is
-taken to be written for this one.
+A plugin states the version that it was written for by a global ``layergraph_hooks = 1``. Without
+it, layergraph takes the plugin to be written for this version.
 """
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -42,28 +42,40 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec(firstresult=True)
 def torch_to_ir(module: nn.Module) -> Implementation | None:
-    """Say what a module is, without looking at what is called around it.
+    """Describe one module, by its class and attributes alone.
 
-    Asked once for each module of a model that is converted, from the outside in, unless the module
-    has forward hooks or a ``forward`` of its own: then it is not the layer that its class says.
+    A converter asks once for each module of a model, parents first. It does not ask about a module
+    with forward hooks or with a ``forward`` attribute of its own, because such a module computes
+    something else than its class.
 
     Args:
-        module: the module, as it stands in the model. It must not be changed or called.
+        module: the module in the model. A handler must not change or call it.
 
     Returns:
-        None: not mine; the next handler is asked, and if none answers, the module is traced
-        through.
+        None: this handler does not know the module. The converter asks the next handler; if none
+        answers, it traces the calls inside the module.
 
-        An :class:`~layergraph.Implementation` with ``type`` and ``data``: the module is that layer,
-        whole, whatever is inside it. ``data`` holds plain values. Only a handler that knows the
-        exact class may say so: a subclass may compute something else.
+        An :class:`~layergraph.Implementation` with ``type`` and ``data``: the module is a leaf of
+        this type, whatever is inside it. ``data`` holds plain values. Answer so for exactly the
+        classes that you know, because a subclass may compute something else.
 
         An :class:`~layergraph.Implementation` whose ``children`` are ``{}``: the module is a
-        container. It is traced through and its children are captured; ``type`` and ``data`` are
-        kept if the container and its children are called with plain values, one after another, as
-        their classes would be. Otherwise its graph says what it does, and its type is ``module``.
+        container. The converter traces the calls inside it and captures its children. It keeps
+        ``type`` and ``data`` if the container and its children take tensors by position and return
+        one tensor each; otherwise the type is ``module``, and the graph says what it does.
 
-        The first answer that is not None stands.
+        The first answer that is not None counts.
+
+    Example:
+        >>> import torch
+        >>> from layergraph import Implementation, hookimpl
+        >>> @hookimpl
+        ... def torch_to_ir(module):
+        ...     if type(module) is torch.nn.Threshold:
+        ...         return Implementation("threshold", {"at": module.threshold})
+        ...     return None
+        >>> torch_to_ir(torch.nn.Threshold(0.5, 0.0)).data
+        {'at': 0.5}
     """
 
 
@@ -73,43 +85,59 @@ def ir_to_torch(
 ) -> nn.Module | None:
     """Make the module that an implementation describes.
 
-    Asked once for each implementation, children before their parents. Dtypes, frozen parameters,
-    ties, modes and weights are the core's affair, as is the graph of type ``module``.
+    A converter asks once for each implementation, children before parents. The core sets dtypes,
+    frozen parameters, ties, modes and weights, and builds the type ``module``.
 
     Args:
-        implementation: with ``name``, ``type`` and ``data``; a container also has its graph.
+        implementation: ``name``, ``type`` and ``data``; for a container, its graph too.
         children: the built children of a container by name, in order; empty for a leaf.
 
     Returns:
-        None: not mine; the next handler is asked, and if none answers, building stops with an
-        error that names the type.
+        None: this handler does not know the type. The converter asks the next handler; if none
+        answers, it raises a BuildError that names the type.
 
-        A module, new at each call: one module for two implementations, or a child in the place of
-        its parent, is refused, because it would tie their weights. A container's module holds the
-        given children, under their names, and runs what its graph says: a handler refuses a graph,
-        edited or written by hand, that its class would not run. It raises an error of
-        :mod:`layergraph.errors` for that, or declines.
+        A new module. The core refuses a module that a handler returns twice, and a child as its own
+        parent, because this would tie weights. The module of a container holds the given children
+        under their names. If the graph, which may be edited, makes other calls than the class of
+        the container, the handler raises an error of :mod:`layergraph.errors`, or declines.
 
-        The first answer that is not None stands.
+        The first answer that is not None counts.
+
+    Example:
+        >>> import torch
+        >>> from layergraph import Implementation, hookimpl
+        >>> @hookimpl
+        ... def ir_to_torch(implementation):
+        ...     if implementation.type == "threshold":
+        ...         return torch.nn.Threshold(implementation.data["at"], 0.0)
+        ...     return None
+        >>> ir_to_torch(Implementation("threshold", {"at": 0.5}))
+        Threshold(threshold=0.5, value=0.0)
     """
 
 
 @hookspec
 def functions() -> Collection[str]:  # type: ignore[empty-body]
-    """Name functions, beyond torch's own, that may be nodes of a graph.
+    """Name functions of other libraries that may be nodes of a graph.
 
-    Asked once for each converter. A named function is not traced through: it becomes one node. So
-    it must be pure, and the plugin is needed to rebuild the model. The Python module that defines
-    it is imported when a model with such a node is built, not before.
+    Each converter asks once. A call of a named function becomes one node, and the converter does
+    not trace the calls inside it. So the function must be pure, and to rebuild the model the plugin
+    must be installed. The core imports the function's module when it builds such a model.
 
     Returns:
-        Full names, of the module that defines the function and of its global there
-        (``"torchvision.models.swin_transformer.shifted_window_attention"``). A custom operation is
-        named by the function that ``torch.library.custom_op`` made, or as
-        ``"torch.ops.acme.shift"`` or ``"torch.ops.acme.shift.default"``; the model may call it by
-        any of these. Under the last two, the plugin imports what registers it. One that changes
-        its arguments stays unnamed.
-        Names of torch's own functions keep their meaning.
+        Full names: the Python module that defines the function, and its global there
+        (``"torchvision.models.swin_transformer.shifted_window_attention"``). Name a custom
+        operation by the function that ``torch.library.custom_op`` made, or as
+        ``"torch.ops.acme.shift"`` or ``"torch.ops.acme.shift.default"``. A model may call it in any
+        of these ways. For the last two, your plugin has to import the module that registers the
+        operation. Do not name an operation that changes its arguments. A name of one of torch's own
+        functions has no effect.
+
+    Example:
+        >>> from layergraph import hookimpl
+        >>> @hookimpl
+        ... def functions():
+        ...     return ["acme.ops.shift"]
     """
 
 
@@ -117,52 +145,82 @@ def functions() -> Collection[str]:  # type: ignore[empty-body]
 def layers() -> Iterable[Layer]:  # type: ignore[empty-body]
     """List layers that their constructor arguments describe: one row for each class.
 
-    Asked once, when the plugin is loaded. For a class that a row is for, and for the type that the
-    row gives it, the core answers ``torch_to_ir`` and ``ir_to_torch`` in the plugin's stead, where
-    the plugin stands: the class is kept whole, as a leaf, with its own arguments. A class of the
-    plugin's own needs no row if it is decorated with :func:`layergraph.layer`.
+    The core asks once, when it loads the plugin. From the rows it answers ``torch_to_ir`` and
+    ``ir_to_torch`` for these classes and types, with the precedence of the plugin. Each class
+    becomes a leaf, with its constructor arguments as attributes. For your own classes, you can use
+    the decorator :func:`layergraph.layer` instead of rows.
 
     Returns:
         Rows, :class:`layergraph.layers.Layer`, no two for one class or one type.
+
+    Example:
+        >>> import torch
+        >>> from layergraph import hookimpl
+        >>> from layergraph.layers import Layer
+        >>> @hookimpl
+        ... def layers():
+        ...     return [Layer(torch.nn.Linear, always=["bias"]), Layer(torch.nn.ReLU)]
+        >>> [row.type for row in layers()]
+        ['linear', 'relu']
     """
 
 
 @hookspec(firstresult=True)
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Give inputs to capture a model with, as small as the model takes them.
+    """Give inputs to capture a model with, as small as the model allows.
 
-    Asked by :func:`layergraph.example_inputs`.
+    :func:`layergraph.example_inputs` asks.
 
     Args:
-        model: the model that is to be captured. It must not be changed or run.
+        model: the model to capture. An implementation must not change or run it.
 
     Returns:
-        None: its class is not known; the next plugin is asked.
+        None: this plugin does not know the model's class, and the next plugin is asked.
 
-        The positional arguments of a call, and its arguments by name. Tensors are where the
-        parameters of the model are.
+        The positional arguments of a call, and its arguments by name. Tensors are on the device of
+        the model's parameters.
 
-        The first answer that is not None stands.
+        The first answer that is not None counts.
+
+    Example:
+        >>> import torch
+        >>> from layergraph import hookimpl
+        >>> @hookimpl
+        ... def example_inputs(model):
+        ...     if type(model) is torch.nn.Linear:
+        ...         return (torch.zeros(1, model.in_features),), {}
+        ...     return None
+        >>> example_inputs(torch.nn.Linear(2, 3))
+        ((tensor([[0., 0.]]),), {})
     """
 
 
 @hookspec(firstresult=True)
 def capture(request: CaptureRequest) -> Capturer | None:
-    """Capture a model: record which functions and layers it calls.
+    """Capture a model: record the functions and layers that it calls.
 
-    Asked once for each model that is converted, when its modules are known.
+    A converter asks once for each model, after it has indexed the modules.
 
     Args:
         request: the model, the answers of the handlers for its modules, and the example inputs, if
-            there are any. The model must be left as it is.
+            there are any. An implementation must leave the model as it was.
 
     Returns:
-        None: not captured by this plugin; the next plugin is asked. If none answers, the core
-        traces a model without example inputs on symbols, and refuses one with example inputs.
+        None: this plugin does not capture the model, and the next plugin is asked. If none answers,
+        the core traces the model on symbols; with example inputs, it raises a CaptureError.
 
         A :class:`~layergraph.capturing.Capturer`: its tracers record the calls.
 
-        The first answer that is not None stands.
+        The first answer that is not None counts.
+
+    Example:
+        >>> from layergraph import hookimpl
+        >>> @hookimpl
+        ... def capture(request):
+        ...     if not request.has_example:
+        ...         return None
+        ...     from acme import AcmeCapturer
+        ...     return AcmeCapturer(request)
     """
 
 
@@ -177,17 +235,26 @@ def commands() -> Iterable[Callable[..., int | None]]:  # type: ignore[empty-bod
 
     Returns:
         Functions. The function ``new_plugin`` is the subcommand ``new-plugin``; its name starts
-        with a letter. Its signature says what it takes, as typer reads it: a parameter without a
-        default is an argument, any other one is an option, and annotations give their types. Its
-        docstring is the help. A plugin needs no import of typer for that. None and an empty list
-        add no commands.
+        with a letter. typer reads its signature: a parameter without a default is an argument, any
+        other one is an option, and annotations give the types. The docstring is the help. The
+        plugin does not import typer. None and an empty list add no commands.
 
-        If two plugins give one name, the function of the plugin that is asked first is called.
+        If two plugins give one name, the command line calls the function of the plugin that is
+        asked first.
 
         A function returns None or an exit code. If it raises an error of :mod:`layergraph.errors`
-        or an OSError, the command line prints the message in one line, and the exit code is 2. Any
-        other error, and any other result, becomes such a line too, which names plugin and
-        subcommand.
+        or an OSError, the command line prints the message in one line, and the exit code is 2. For
+        any other exception or result, the line names plugin and subcommand too.
+
+    Example:
+        >>> from layergraph import hookimpl
+        >>> def count(path: str) -> None:
+        ...     "Print the number of implementations in a file."
+        ...     import layergraph as lg
+        ...     print(len(lg.load(path)))
+        >>> @hookimpl
+        ... def commands():
+        ...     return [count]
     """
 
 
@@ -204,6 +271,15 @@ def formats() -> Iterable[Format]:  # type: ignore[empty-body]
         Rows, :class:`layergraph.Format`, no two for one suffix. None and an empty list add no
         formats.
 
-        The longest suffix that the name of a file ends with decides. If two plugins list one
-        suffix, the plugin that is asked first has it.
+        If several suffixes fit the name of a file, the longest one counts. If two plugins list one
+        suffix, the plugin that is asked first wins.
+
+    Example:
+        >>> from layergraph import Format, hookimpl
+        >>> def write(ir, path, state_dict=None):
+        ...     with open(path, "w") as file:
+        ...         file.write(str(ir))
+        >>> @hookimpl
+        ... def formats():
+        ...     return [Format(".txt", "the printed IR", write=write)]
     """

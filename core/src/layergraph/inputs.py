@@ -1,4 +1,4 @@
-"""Inputs that plugins know for models."""
+"""Example inputs for models, from plugins."""
 
 from __future__ import annotations
 
@@ -11,17 +11,27 @@ from layergraph.errors import CaptureError, PluginError
 
 
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Inputs to capture a model with: ``lg.to_ir(model, *lg.example_inputs(model))``.
+    """Return inputs to capture a model with: ``lg.to_ir(model, *lg.example_inputs(model))``.
 
     Args:
-        model: the model; a plugin has to know its class.
+        model: the model, of a class that an installed plugin knows.
 
     Returns:
-        The positional arguments of a call, and its arguments by name.
+        The positional arguments of a call, and its arguments by name. Tensors are on the device of
+        the model's parameters.
 
     Raises:
         CaptureError: no plugin knows the class.
         PluginError: a plugin failed, or broke the contract of the hook ``example_inputs``.
+
+    Example:
+        >>> import torch, layergraph as lg
+        >>> from layergraph.errors import CaptureError
+        >>> try:
+        ...     lg.example_inputs(torch.nn.Linear(2, 3))
+        ... except CaptureError as error:
+        ...     print(error)
+        no plugin knows example inputs for Linear; give inputs of your own
     """
     kind = type(model).__qualname__
     try:

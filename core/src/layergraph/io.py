@@ -1,6 +1,6 @@
-"""Saving and loading: the plugin that has the format of a suffix does the work.
+"""``save`` and ``load``: they find the format of a suffix through the hook ``formats``.
 
-No format is built in; ``layergraph-files`` has ``.safetensors`` and ``.json``.
+The core has no format. ``layergraph-files`` has ``.safetensors`` and ``.json``.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ def save(
 ) -> None:
     """Write a model to a file, in the format of its suffix: all of it, or nothing.
 
-    With ``layergraph-files``, ``.json`` is the structure as a text for people; ``.safetensors`` is
-    the structure and the weights, and any reader of that format finds the weights under the keys of
-    the state dict.
+    With ``layergraph-files``, a ``.json`` file holds the structure as text. A ``.safetensors`` file
+    holds the structure and the weights; any reader of that format finds the weights under the keys
+    of the state dict.
 
     Args:
         ir: the structure.
-        path: where to write. The suffix names the format; :func:`installed_formats` lists them.
+        path: the file to write. Its suffix names the format; :func:`installed_formats` lists them.
         state_dict: the weights, under the keys of the original model. None: the file holds no
             weights.
-        options: what the format takes besides. ``.safetensors`` takes ``max_shard_size``: the most
-            bytes of tensors for one file, as a number or as ``"5GB"``; a larger model is written
-            to several files and an index.
+        options: more arguments of the format. ``.safetensors`` takes ``max_shard_size``: the
+            maximum size of the tensors in one file, in bytes (``5_000_000_000``) or as text
+            (``"5GB"``). ``save`` writes a larger model to several files and an index.
 
     Raises:
         ArgumentError: the arguments are in another order, or the format has no such option.
@@ -67,16 +67,16 @@ def load(path: PathName, **options: Any) -> Ir:
     Args:
         path: a file that :func:`save` wrote. For ``.safetensors`` also the index of several files,
             or a folder that holds a file named ``model``.
-        options: what the format takes besides. Those of ``layergraph-files`` take ``limits``: the
-            :class:`layergraph.Limits` on what the file may make layergraph do.
+        options: more arguments of the format. The formats of ``layergraph-files`` take ``limits``,
+            the :class:`layergraph.Limits` for this file.
 
     Returns:
         The IR, which keeps the rules of :func:`layergraph.ir.check`.
 
     Raises:
         ArgumentError: the path is not a path, or the format has no such option.
-        FileError: no installed package reads that suffix, or the file cannot be read or is of
-            another form.
+        FileError: no installed package reads that suffix, or the file cannot be read or does not
+            have the form of its format.
         InvalidIrError: the file describes an IR that breaks a rule.
 
     Example:
@@ -98,18 +98,17 @@ def load_model(
 ) -> nn.Module:
     """Build a model from a file that holds its structure and its weights.
 
-    From ``.safetensors`` and on the CPU, the weights are the file itself, mapped into memory: the
-    system reads them when they are used, and a change of them is not written back. No program may
-    write into the file meanwhile; :func:`save` replaces it, which is safe. Tensors that do not
-    begin in the file where torch lets tensors begin in memory are copied, because kernels may round
-    differently there.
+    On the CPU, ``load_model`` maps a ``.safetensors`` file into memory. The system reads the
+    weights when the model uses them, and writes no change of them back to the file. No program may
+    write into the file meanwhile; :func:`save` replaces the file, which is safe. ``load_model``
+    copies a tensor whose place in the file does not have torch's alignment, because kernels may
+    round differently by alignment.
 
     Args:
         path: as for :func:`load`. A ``.json`` file holds no weights.
-        device: where the parameters and buffers are placed; None for torch's default.
-        dtype: the dtype for those of them that are floating; None leaves them as they were.
-            Constants that the original did not register stay as they were, as they do in
-            ``model.to(dtype)``.
+        device: the device of the parameters and buffers; None: torch's default.
+        dtype: the dtype of the floating-point parameters and buffers; None keeps their dtypes.
+            Constants keep their dtype, as in ``model.to(dtype)``.
         options: as for :func:`load`.
 
     Returns:
@@ -117,8 +116,8 @@ def load_model(
 
     Raises:
         ArgumentError: the path is not a path, or the format has no such option.
-        FileError: the file cannot be read, is of another form, goes beyond a limit, or needs a
-            plugin that is not installed.
+        FileError: the file cannot be read, does not have the form of its format, exceeds a limit,
+            or needs a plugin that is not installed.
         InvalidIrError: the file describes an IR that breaks a rule.
         BuildError: a layer has no handler, or cannot be made.
         StateError: the weights do not fit the structure.
@@ -137,9 +136,9 @@ def load_model(
 
 
 def installed_formats() -> dict[str, Format]:
-    """The formats of the installed plugins, by suffix.
+    """Return the formats of the installed plugins, by suffix.
 
-    Of two plugins with a format for one suffix, the plugin that is asked first has it: see
+    If two plugins have a format for one suffix, the plugin that is asked first wins: see
     :mod:`layergraph.plugins`.
 
     Returns:
@@ -151,7 +150,7 @@ def installed_formats() -> dict[str, Format]:
     Example:
         >>> from layergraph.io import installed_formats
         >>> sorted(installed_formats())
-        ['', '.json', '.safetensors']
+        ['', '.json', '.safetensors', '.safetensors.index.json']
     """
     found: dict[str, Format] = {}
     for _, each in installed_answers("formats"):
@@ -169,7 +168,7 @@ def _call(role: str, path: object, args: tuple[Any, ...], options: dict[str, Any
         role: the attribute of :class:`Format`.
         path: the path.
         args: the arguments by position.
-        options: the arguments by name, which the function may not know.
+        options: the arguments by name. The function may not take all of them.
 
     Raises:
         FileError: no installed package has such a format.

@@ -1,4 +1,4 @@
-"""Plain values and the values of torch that they stand for."""
+"""Conversions between Python values, with those of torch, and the plain values of an IR."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ NAMED = (torch.dtype, torch.layout, torch.memory_format)
 
 
 class UnknownValueError(Exception):
-    """A value that has no plain form. Callers know where it was met, and say so."""
+    """A value that has no plain form. Callers catch it and add the place of the value."""
 
 
 def lower(
     value: Any, read: Callable[[Any], Value], readable: Collection[type] = frozenset()
 ) -> Value:
-    """The plain form of what is given to a torch function, or returned by a model.
+    """Return the plain form of an argument of a torch function, or of a model's result.
 
     Args:
         value: nested tuples, lists and dicts of numbers, strings, dtypes and so on.
-        read: gives the form of tensors and of whatever else this function does not know; it
-            raises :class:`UnknownValueError` for what it does not know either.
-        readable: types whose values are given to ``read`` even if they look plain.
+        read: a function that returns the plain form of tensors and of other values that this
+            function does not know, or raises :class:`UnknownValueError`.
+        readable: types whose values go to ``read`` even if they look plain.
+
+    Raises:
+        UnknownValueError: ``read`` raised it, or a dict has a key that is not plain.
     """
     kind = type(value)
     if kind in _PLAIN:
@@ -53,10 +56,10 @@ def lower(
 
 
 def lower_plain(value: Any) -> Value:
-    """The plain form of a value that no tensor is in.
+    """Return the plain form of a value without tensors.
 
     Raises:
-        UnknownValueError: it has none.
+        UnknownValueError: the value has no plain form.
     """
     return lower(value, _refuse)
 
@@ -66,7 +69,7 @@ def _refuse(value: Any) -> Value:
 
 
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
-# numpy's numbers are among these.
+# The numbers of numpy are instances of these classes too.
 _NUMBERS_AND_TEXT: tuple[Any, ...] = (
     (torch.device, str),
     (type(torch.FloatTensor), lambda kind: f"{kind.__module__}.{kind.__name__}"),
@@ -95,9 +98,9 @@ _OF_TORCH = "torch.return_types"
 
 
 def record_of(kind: type) -> tuple[str, tuple[str, ...]] | None:
-    """The name and the fields of a class of named tuples; None if it is none.
+    """Return the name and the fields of a class of named tuples; None for another class.
 
-    Those that functions of torch give are known by the place where torch has them.
+    The name of a class that torch functions return is its path: ``torch.return_types.max``.
     """
     fields = getattr(kind, "_fields", None)
     if fields is not None:
@@ -108,12 +111,14 @@ def record_of(kind: type) -> tuple[str, tuple[str, ...]] | None:
 
 
 def size_record(sizes: Sequence[Value]) -> Record:
-    """The plain form of a ``torch.Size`` that a model returns."""
+    """Return the plain form of a ``torch.Size`` that a model returns."""
     return Record(SIZE, {str(index): size for index, size in enumerate(sizes)})
 
 
 def class_of_torch(record: Record) -> type | None:
-    """The class of torch that a record names, which takes one tuple; None if torch has none.
+    """Return the class of torch that a record names; None if torch has none.
+
+    Its constructor takes one tuple.
 
     Raises:
         UnknownValueError: the class has other fields.
@@ -142,10 +147,10 @@ def _lower_dict(
 
 
 def torch_value(symbol: Symbol) -> torch.dtype | torch.layout | torch.memory_format:
-    """What a symbol stands for.
+    """Return the value of torch that a symbol names.
 
     Raises:
-        UnknownValueError: it is no dtype, layout or memory format of this version of torch.
+        UnknownValueError: this version of torch has no dtype, layout or memory format of this name.
     """
     package, _, name = symbol.name.partition(".")
     value = getattr(torch, name, None) if package == "torch" else None

@@ -1,4 +1,4 @@
-"""Operations of ``torch.ops``: all that torch's functions consist of, and those of extensions."""
+"""Operations of ``torch.ops``: which of them a graph may call."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-# They read files, or memory that is none of the model's: without looking where it ends, or before
-# anything was written there.
+# These operations read files, memory out of bounds, or memory that is not initialised.
 REFUSED = frozenset(
     (
         "from_file set_ set _cudnn_init_dropout_state resize resize_ resize_as resize_as_ "
@@ -23,10 +22,10 @@ REFUSED = frozenset(
     ).split()
 )
 
-# They give, or take, an address in memory as the numbers of a tensor.
+# These operations take or return addresses in memory as the numbers of a tensor.
 REFUSED_FAMILY = "fbgemm_"
 
-# The namespaces of operations that are torch's own, and what has to be imported to have them.
+# The namespaces of torch's own operations, and the module whose import registers them.
 _HOMES = {
     "aten": "torch",
     "prims": "torch._prims",
@@ -34,23 +33,24 @@ _HOMES = {
 }
 
 OPERATIONS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
-"""The classes of what :data:`torch.ops` holds: operations, and packets of one name."""
+"""The classes of the objects in :data:`torch.ops`: overloads, and packets of overloads."""
 
 OPS = "torch.ops."
 
 
 @functools.lru_cache(maxsize=4096)
 def own_operation(name: str) -> Callable[..., Any] | None:
-    """One of torch's own operations that gives tensors, by its full name; None if there is none.
+    """Return one of torch's own operations by its full name; None if a graph may not call it.
 
-    Those of extensions are for plugins to name: only their authors know what they do.
+    A graph may call an operation of torch that returns tensors and does not access memory out of
+    bounds. Operations of extensions are named by plugins, because only their authors know them.
     """
     if not name.startswith(OPS):
         return None
     namespace, _, last = name.removeprefix(OPS).partition(".")
     if namespace not in _HOMES or is_refused(last.partition(".")[0]):
         return None
-    with contextlib.suppress(ImportError):  # Not every version of torch has them all.
+    with contextlib.suppress(ImportError):  # some versions of torch lack one of the modules
         importlib.import_module(_HOMES[namespace])
     operation = registered(name)
     if operation is None or not gives_tensors(operation):
@@ -59,12 +59,12 @@ def own_operation(name: str) -> Callable[..., Any] | None:
 
 
 def is_refused(name: str) -> bool:
-    """Return whether operators of a name may do what they should not."""
+    """Return whether operations of this name access files or memory out of bounds."""
     return name in REFUSED or name.startswith(REFUSED_FAMILY)
 
 
 def registered(name: str) -> Callable[..., Any] | None:
-    """An operation, or a packet of some, by its full name; None if none is registered so."""
+    """Return an overload or a packet by its full name; None if torch has none registered."""
     operation: Any = torch.ops
     for part in name.removeprefix(OPS).split("."):
         operation = getattr(operation, part, None)
@@ -72,14 +72,14 @@ def registered(name: str) -> Callable[..., Any] | None:
 
 
 def overloads(operation: Any) -> list[Any]:
-    """The operations of a packet, or the operation itself."""
+    """Return the overloads of a packet; for an overload, itself."""
     if isinstance(operation, torch._ops.OpOverload):
         return [operation]
     return [getattr(operation, each or "default") for each in operation._overload_names]
 
 
 def gives_tensors(operation: Any) -> bool:
-    """Return whether an operation, or one of a packet, gives tensors."""
+    """Return whether an overload, or any overload of a packet, returns tensors."""
     return give_tensors(_schemas(operation))
 
 
@@ -88,17 +88,17 @@ def _schemas(operation: Any) -> list[Any]:
 
 
 def give_tensors(schemas: Iterable[Any]) -> bool:
-    """Return whether what has one of the schemas gives tensors."""
+    """Return whether any of the schemas returns tensors."""
     return any("Tensor" in str(each.type) for schema in schemas for each in schema.returns)
 
 
 def changes_arguments(operation: Any) -> bool:
-    """Return whether an operation of :data:`torch.ops` changes what it is given."""
+    """Return whether an operation of :data:`torch.ops` changes its arguments in place."""
     return any(schema.is_mutable for schema in _schemas(operation))
 
 
 def is_composite(operation: Any) -> bool:
-    """Return whether an operation consists of others, which are seen when it runs."""
+    """Return whether an operation is a composition of others, which a dispatch mode sees."""
     key = "CompositeImplicitAutograd"
     return any(
         torch._C._dispatch_has_kernel_for_dispatch_key(each.name(), key)
@@ -107,5 +107,5 @@ def is_composite(operation: Any) -> bool:
 
 
 def computes(operation: Any) -> bool:
-    """Return whether an operation does more than mark regions of a profile."""
+    """Return whether an operation computes something; those of the profiler do not."""
     return not isinstance(operation, OPERATIONS) or str(operation).partition(".")[0] != "profiler"

@@ -1,7 +1,6 @@
-"""Regions of a graph in which gradients are off, or the precision is chosen by autocast.
+"""Regions of a graph: ``no_grad`` and ``autocast`` blocks.
 
-A ``with`` statement becomes two nodes: one where the region begins, and one where it ends, which is
-given what the first one gave.
+A block becomes an enter node and an exit node. The exit node takes the result of the enter node.
 """
 
 from __future__ import annotations
@@ -20,7 +19,10 @@ def set_grad_enabled(mode: bool) -> bool:
     """Switch the recording of gradients on or off.
 
     Returns:
-        What it was before: given to this function, it ends the region.
+        The setting before. To end the region, call this function with it.
+
+    Raises:
+        AssumptionError: ``mode`` is not a bool.
     """
     if type(mode) is not bool:
         raise AssumptionError(f"gradients cannot be set to {mode!r}; give True or False")
@@ -32,23 +34,30 @@ def set_grad_enabled(mode: bool) -> bool:
 def enter_autocast(
     device: str, dtype: torch.dtype | None, enabled: bool, cache_enabled: bool
 ) -> torch.autocast:
-    """Begin a region as ``with torch.autocast(…)`` does.
+    """Enter an autocast region, as ``with torch.autocast(…)`` does.
 
     Args:
-        device: the type of device that it is for: ``"cpu"``.
-        dtype: what is computed in; None for the dtype that is usual when the region begins.
+        device: the type of device, such as ``"cpu"``.
+        dtype: the dtype to compute in; None: the default of autocast when the region begins.
         enabled: False for a region in which autocast is off.
-        cache_enabled: whether weights that were cast are kept to the region's end.
+        cache_enabled: True to keep weights that were cast until the end of the region.
 
     Returns:
-        What :func:`exit_autocast` takes.
+        The region, for :func:`exit_autocast`.
     """
-    # torch.compile knows this one, and the one that ends it.
+    # torch.compile can trace this function and its counterpart in exit_autocast.
     return torch.amp.autocast_mode._enter_autocast(device, dtype, enabled, cache_enabled)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def exit_autocast(region: torch.autocast) -> None:
-    """End a region that :func:`enter_autocast` began."""
+    """Exit an autocast region.
+
+    Args:
+        region: the result of :func:`enter_autocast`.
+
+    Raises:
+        AssumptionError: the argument is not a region.
+    """
     if not isinstance(region, torch.autocast):
         raise AssumptionError(
             f"no autocast region ends with a {type(region).__name__}; give what enter_autocast gave"
@@ -57,18 +66,18 @@ def exit_autocast(region: torch.autocast) -> None:
 
 
 REGIONS = frozenset({set_grad_enabled, enter_autocast, exit_autocast})
-"""The functions that begin and end regions."""
+"""The functions that enter and exit regions."""
 
 
 def ending() -> AbstractContextManager[Any]:
-    """The context of a graph with regions: it puts the modes back, however the graph ends."""
+    """Return a context for a graph with regions, which restores the modes if the graph raises."""
     if torch.compiler.is_compiling():
-        # The compiler cannot trace what reads all modes, but knows this one.
+        # torch.compile cannot trace _Ending, which reads all modes.
         return torch.set_grad_enabled(torch.is_grad_enabled())
     return _Ending()
 
 
-# The count of graphs with regions that this thread is in.
+# `depth` counts the graphs with regions that this thread runs, one inside the other.
 _inside = threading.local()
 
 
@@ -80,7 +89,7 @@ class _Ending(AbstractContextManager[None]):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         before = self._before
         _inside.depth -= 1
-        # A region that a module leaves open may end in the graph around it.
+        # A submodule may leave a region open, which the outer graph exits.
         if (kind is None and _inside.depth) or _modes() == before:
             return
         torch._C._set_grad_enabled(before.gradients)
@@ -103,7 +112,7 @@ class _Modes(NamedTuple):
 
 
 def _modes() -> _Modes:
-    """The modes of this thread that regions can change."""
+    """Return the modes of this thread that regions can change."""
     autocast = [
         (device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
         for device in _devices()
@@ -119,7 +128,7 @@ def _nesting() -> int:
 
 @functools.cache
 def _devices() -> tuple[str, ...]:
-    """The types of devices that have an autocast mode, those that are not here too."""
+    """Return the device types with an autocast mode, even if there is no such device."""
     known = "cpu cuda xpu mps hpu xla ipu mtia maia".split()
     return tuple([device for device in known if _has_autocast(device)])
 

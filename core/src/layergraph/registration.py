@@ -17,9 +17,9 @@ class Registered(NamedTuple):
     """A handler that is registered on a converter.
 
     Attributes:
-        key: what it is registered for.
+        key: the class, or the name of the type, that it handles.
         handler: the handler.
-        is_override: whether it comes before every other one.
+        is_override: True if it comes before all other handlers.
     """
 
     key: Hashable
@@ -28,12 +28,12 @@ class Registered(NamedTuple):
 
 
 class Registry:
-    """The handlers of one converter, by what they are for.
+    """The handlers that are registered on one converter, by class or type.
 
-    A key is the name of a type, ``"linear"``; where modules are converted, also a class.
+    A key is the name of a type, such as ``"linear"``, or a class.
 
     Args:
-        takes_classes: whether classes are keys.
+        takes_classes: True if a class can be a key, as in a converter of modules.
     """
 
     def __init__(self, *, takes_classes: bool) -> None:
@@ -49,21 +49,31 @@ class Registry:
     @overload
     def register(self, key: H) -> H: ...
     def register(self, key: Any, handler: Any = _NOT_GIVEN) -> Any:
-        """Add a handler for a type that has none on this converter; plugins come after it.
+        """Add a handler for a type. The converter asks it before the plugins.
 
-        Usable as a call, ``register("linear", handler)``, and as a decorator,
-        ``@register("linear")``, or ``@register`` for the type that the function is named after.
+        Call ``register("linear", handler)``, or decorate a function with ``@register("linear")``,
+        or with ``@register`` for the type of the function's name.
 
         Args:
-            key: the name of the type (where modules are converted, also a class).
-            handler: what to call for it.
+            key: the name of the type. A converter of modules takes a class too.
+            handler: the function to call for this type.
 
         Returns:
             The handler, unchanged.
 
         Raises:
-            RegistrationError: the type has a handler on this converter already, or the arguments
-                are no type and handler.
+            RegistrationError: this converter has a handler for the type already, or the arguments
+                are not a type and a function.
+
+        Example:
+            >>> from layergraph.ir2torch import Ir2Torch
+            >>> import torch
+            >>> converter = Ir2Torch()
+            >>> @converter.register("double")
+            ... def double(implementation):
+            ...     return torch.nn.Linear(2, 4)
+            >>> converter.convert({"root": {"name": "root", "type": "double"}})
+            Linear(in_features=2, out_features=4, bias=True)
         """
         return self._decorator(self._add, key, handler)
 
@@ -74,27 +84,35 @@ class Registry:
     @overload
     def register_override(self, key: H) -> H: ...
     def register_override(self, key: Any, handler: Any = _NOT_GIVEN) -> Any:
-        """Add a handler that comes before every other one, the latest first.
+        """Add a handler that the converter asks before all others; the latest override comes first.
 
-        Args and returns as for :meth:`register`.
+        Args:
+            key: as for :meth:`register`.
+            handler: as for :meth:`register`.
+
+        Returns:
+            The handler, unchanged.
 
         Raises:
-            RegistrationError: the arguments are no type and handler.
+            RegistrationError: the arguments are not a type and a function.
         """
         return self._decorator(self._override, key, handler)
 
     def register_handlers(self, *handlers: Any) -> Any:
-        """Register several at once, each as :meth:`register` would.
+        """Register several handlers, each as :meth:`register` does; all of them, or none.
 
-        ``register_handlers([linear, conv2d])`` takes functions, each for the type that it is named
-        after; ``register_handlers({"linear": handler, …})`` a mapping, or pairs;
+        ``register_handlers([linear, conv2d])`` takes functions, each for the type of its name;
+        ``register_handlers({"linear": handler, …})`` takes a mapping or pairs; and
         ``@register_handlers("linear", "bilinear")`` registers one function for several types.
+
+        Args:
+            handlers: one list or mapping of handlers; or types, as a decorator.
 
         Returns:
             The converter; as a decorator, the function.
 
         Raises:
-            RegistrationError: as for :meth:`register`; then none of them is registered.
+            RegistrationError: as for :meth:`register`. No handler is registered then.
         """
         if len(handlers) == 1 and not isinstance(handlers[0], str | type):
             self._add_all(_pairs(handlers[0]))
@@ -112,11 +130,11 @@ class Registry:
         return decorate
 
     def types(self) -> list[str]:
-        """The names of types that have a handler."""
+        """Return the names of the types that have a handler."""
         return [key for key in (*self._overrides, *self._registered) if isinstance(key, str)]
 
     def find(self, *keys: Hashable) -> Iterator[Registered]:
-        """The handlers for any of the keys, in the order in which they are asked."""
+        """Yield the handlers for any of the keys, in the order of asking."""
         if not self._overrides and not self._registered:
             return
         overrides = [
@@ -180,7 +198,7 @@ class Registry:
 
 
 def _pairs(handlers: Any) -> list[tuple[Any, Any]]:
-    """The types and handlers in a mapping, among pairs, or among functions named after types."""
+    """Return pairs of type and handler from a mapping, from pairs, or from named functions."""
     try:
         items = handlers.items() if isinstance(handlers, Mapping) else handlers
         return [_pair(*item) if _is_pair(item) else (_named_after(item), item) for item in items]

@@ -1,4 +1,4 @@
-"""Tensors and what an IR says of them."""
+"""Parameters, buffers and constants, and their descriptions in an IR."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _USUAL_FLOAT = torch.float32
 
 
 def usual_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that goes without saying where a layer makes a tensor of the given one."""
+    """Return the default dtype of the same kind, which an IR leaves out for a layer's tensors."""
     if dtype.is_floating_point:
         return _USUAL_FLOAT
-    # A layer that is made with numbers of one kind may have been given complex ones.
+    # Complex numbers are a kind of their own, because a user may cast a real layer to complex.
     return dtype if dtype.is_complex or dtype is torch.bool else torch.int64
 
 
 def own_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
-    """The parameters and buffers of a module itself: name, tensor, whether it persists.
+    """Yield name, tensor and persistence of each parameter and buffer of a module itself.
 
-    Parameters come first, as in a state dict.
+    Parameters come first, as in a state dict. Tensors of children are not among them.
     """
     for name, parameter in module._parameters.items():
         if parameter is not None:
@@ -39,7 +39,10 @@ def own_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
 
 
 def all_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
-    """The same, of a module and all that is inside it, under every name."""
+    """Yield name, tensor and persistence of each tensor of a module and its children.
+
+    A tensor with several names comes once for each.
+    """
     if not module._modules:
         yield from own_tensors(module)
         return
@@ -50,13 +53,13 @@ def all_tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor, bool]]:
 
 
 def with_tensors_like(module: nn.Module, known: dict[int, Any] | None = None) -> nn.Module:
-    """A module that holds tensors of its own like those of another one, and does nothing.
+    """Return a plain module tree with detached copies of a module's tensors, under the same names.
 
-    They lie in the same memory, so that this is for the meta device.
+    The copies share memory with the originals, so that this suits the meta device only.
 
     Args:
-        module: the other one.
-        known: what became of its tensors and of the modules inside, by ``id``.
+        module: the original.
+        known: the copies made so far, by the ``id`` of the original tensor or module.
     """
     known = {} if known is None else known
     alike = nn.Module()
@@ -78,10 +81,10 @@ def with_tensors_like(module: nn.Module, known: dict[int, Any] | None = None) ->
 
 
 def replace(owner: Any, name: str, tensor: torch.Tensor) -> None:
-    """Put a tensor in the place of one of the same kind."""
+    """Replace a parameter by a parameter, or a buffer by a buffer."""
     setter: Any = nn.Module.__setattr__
     if type(owner).__setattr__ is setter:
-        # What that would do, after finding out what the tensor and its place are.
+        # nn.Module.__setattr__ does the same, after checks of the tensor and the name.
         members = owner._parameters if name in owner._parameters else owner._buffers
         members[name] = tensor
     else:
@@ -89,17 +92,17 @@ def replace(owner: Any, name: str, tensor: torch.Tensor) -> None:
 
 
 class Memory:
-    """Which tensor of a model lies where, so that none is taken for two."""
+    """The memory that the tensors of a model occupy, to refuse tensors that overlap."""
 
     def __init__(self) -> None:
         self._taken: dict[int, list[tuple[int, int, int, str]]] = {}
 
     def claim(self, tensor: torch.Tensor, key: str) -> None:
-        """Note where a tensor lies. It has to stay alive as long as others are noted.
+        """Note the memory of a tensor. The caller keeps the tensor alive.
 
         Raises:
-            CaptureError: it shares memory with another one: a change of one would change the other,
-                but in a rebuilt model they would be two.
+            CaptureError: the tensor shares memory with another one. In a rebuilt model the two
+                would be separate, and a change of one would not change the other.
         """
         lies = extent(tensor)
         if lies is None:
@@ -118,17 +121,17 @@ class Memory:
 
 
 def describe(tensor: torch.Tensor, key: str, *, persistent: bool, whole: bool) -> TensorSpec:
-    """What an IR has to say of a tensor.
+    """Return the description of a parameter or buffer. It leaves out what is usual.
 
     Args:
         tensor: a parameter or buffer.
         key: its state-dict key, for errors.
-        persistent: whether state dicts hold it.
-        whole: whether to say all, because no constructor makes the tensor.
+        persistent: True if state dicts hold it.
+        whole: True to include kind and shape, because no constructor makes the tensor.
 
     Raises:
-        UnrunnableError: the tensor is of a kind that an IR cannot describe.
-        CaptureError: it is a buffer that wants gradients.
+        UnrunnableError: an IR cannot describe tensors of this kind.
+        CaptureError: the tensor is a buffer that requires gradients.
     """
     _refuse_unsuitable(tensor, repr(key))
     is_parameter = isinstance(tensor, nn.Parameter)
@@ -140,8 +143,9 @@ def describe(tensor: torch.Tensor, key: str, *, persistent: bool, whole: bool) -
     if whole:
         spec.kind = "parameter" if is_parameter else "buffer"
         spec.shape = tuple(tensor.shape)
-    said = whole or tensor.dtype.is_complex
-    spec.dtype = _unusual(tensor.dtype, _USUAL_FLOAT if said else usual_dtype(tensor.dtype))
+    is_explicit = whole or tensor.dtype.is_complex
+    usual = _USUAL_FLOAT if is_explicit else usual_dtype(tensor.dtype)
+    spec.dtype = _unusual(tensor.dtype, usual)
     spec.stride = _unusual_stride(tensor)
     if is_parameter and not tensor.requires_grad:
         spec.requires_grad = False
@@ -152,11 +156,11 @@ def describe(tensor: torch.Tensor, key: str, *, persistent: bool, whole: bool) -
 
 
 def describe_constant(tensor: torch.Tensor, key: str) -> TensorSpec:
-    """What an IR has to say of a tensor that the model reads and has not registered.
+    """Return the description of a constant: a tensor that the model reads and does not register.
 
     Raises:
-        UnrunnableError: the tensor is of a kind that an IR cannot describe.
-        CaptureError: it wants gradients.
+        UnrunnableError: an IR cannot describe tensors of this kind.
+        CaptureError: the tensor requires gradients.
     """
     _refuse_unsuitable(tensor, key)
     if tensor.requires_grad:
@@ -179,7 +183,11 @@ def _unusual_stride(tensor: torch.Tensor) -> tuple[int, ...] | None:
 
 
 def is_channels_last(tensor: torch.Tensor) -> bool:
-    """Return whether its strides say so: torch chooses kernels by them, also for equal numbers."""
+    """Return whether a tensor has the strides of a channels-last format.
+
+    torch chooses kernels by strides. With an axis of size 1, a tensor can be both contiguous and
+    channels last.
+    """
     format_ = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.ndim)
     if format_ is None or 1 not in tensor.shape or not tensor.is_contiguous(memory_format=format_):
         return False
@@ -188,7 +196,7 @@ def is_channels_last(tensor: torch.Tensor) -> bool:
 
 
 def _is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
-    """Whether a tensor lies in memory without gaps or overlaps, its dimensions in some order."""
+    """Return whether the strides leave no gaps and no overlaps, with the axes in any order."""
     if len(shape) != len(stride):
         return False
     expected = 1
@@ -200,7 +208,7 @@ def _is_dense(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
 
 
 class UnrunnableError(CaptureError):
-    """Something in a model is such that the model must not be run to be captured."""
+    """A tensor in a model that makes it unsafe to run the model for a capture."""
 
 
 def _refuse_unsuitable(tensor: torch.Tensor, key: str) -> None:
@@ -216,10 +224,10 @@ def _refuse_unsuitable(tensor: torch.Tensor, key: str) -> None:
 
 
 def to_bytes(tensor: torch.Tensor, key: str) -> bytes:
-    """The numbers of a tensor, contiguous.
+    """Return the numbers of a tensor as contiguous bytes.
 
     Raises:
-        CaptureError: the tensor has none, being on the meta device.
+        CaptureError: the tensor is on the meta device, and has no numbers.
     """
     if tensor.is_meta:
         raise CaptureError(f"{key} is on the meta device, but its value belongs to the model")
@@ -228,13 +236,13 @@ def to_bytes(tensor: torch.Tensor, key: str) -> bytes:
 
 
 def from_spec(spec: TensorSpec, where: object, device: torch.device) -> torch.Tensor:
-    """The tensor that a spec describes; without a value in it, one of zeros.
+    """Make the tensor that a spec describes, of zeros if the spec has no value.
 
     Args:
-        spec: what it is to be.
-        where: whose it is, for errors.
-        device: where it is to be. With a value in the spec it is on the CPU, whatever that says: on
-            the meta device the value would be lost.
+        spec: the description.
+        where: the place of the tensor in the IR, for errors.
+        device: the device of a tensor of zeros. A tensor with a value is on the CPU, because the
+            meta device would lose the value.
 
     Raises:
         BuildError: the spec does not describe a tensor.
@@ -253,7 +261,8 @@ def from_spec(spec: TensorSpec, where: object, device: torch.device) -> torch.Te
             )
         tensor = torch.empty(0, dtype=dtype, device="cpu")
         if wanted:
-            # Memory of Python begins where kernels may round otherwise than in that of torch.
+            # A copy, because torch aligns its memory to more bytes than Python does, and kernels
+            # may round differently by alignment.
             tensor = torch.frombuffer(bytearray(spec.value), dtype=dtype).clone()
         tensor = tensor.reshape(spec.shape)
     tensor = restrided(tensor, spec, where)
@@ -269,10 +278,10 @@ def from_spec(spec: TensorSpec, where: object, device: torch.device) -> torch.Te
 
 
 def restrided(tensor: torch.Tensor, spec: TensorSpec, where: object) -> torch.Tensor:
-    """The tensor as it is to lie in memory.
+    """Return the tensor with the strides of a spec.
 
     Raises:
-        BuildError: no tensor of its shape lies so, without gaps and overlaps.
+        BuildError: the strides would leave gaps or overlaps for the tensor's shape.
     """
     if spec.stride is None:
         return tensor
@@ -287,10 +296,10 @@ def restrided(tensor: torch.Tensor, spec: TensorSpec, where: object) -> torch.Te
 
 
 def dtype_of(spec: TensorSpec, where: object) -> torch.dtype | None:
-    """The dtype that a spec names; None if it names none.
+    """Return the dtype of a spec; None if the spec names none.
 
     Raises:
-        BuildError: there is no such dtype.
+        BuildError: torch has no such dtype.
     """
     if spec.dtype is None:
         return None

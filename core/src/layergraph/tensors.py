@@ -1,10 +1,9 @@
-"""Which tensors have memory of their own, and where it is: the one place that looks there.
+"""The memory of tensors. No other module of layergraph reads the storage of a tensor.
 
-Many tensors have none that could be read: a sparse tensor has several, a DTensor has that of
-another tensor, a fake tensor has none. Asking such a tensor for its memory ends in an exception of
-torch, or in a dead process. So every look at memory in layergraph is made by a function of this
-module, and each of them asks first for which dispatch keys torch handles the tensor. The keys are
-those of C++: no code of a tensor's class runs.
+Many tensors are not one block of memory: a sparse tensor has several, a DTensor wraps another
+tensor, a fake tensor has none. A process that asks such a tensor for its storage gets an exception
+of torch, or crashes. So each function here checks the dispatch keys of the tensor first. torch
+answers this in C++, and runs no code of the tensor's class.
 """
 
 from __future__ import annotations
@@ -23,12 +22,13 @@ T = TypeVar("T")
 
 PLAIN_CLASSES = frozenset({torch.Tensor, nn.Parameter})
 
-# The back ends whose dense tensors are a block of memory, and what torch does around them.
+# The dispatch keys of back ends whose dense tensors are one block of memory, and the keys of
+# functionality that torch adds to such tensors.
 _DENSE = frozenset("CPU CUDA HIP XPU MPS HPU MTIA IPU VE PrivateUse1 Meta".split())
 _AROUND = frozenset("ADInplaceOrView Conjugate Negative".split())
 _AROUND_A_BACKEND = ("Autograd", "Autocast")
 
-# By the beginning of a dispatch key: the kind of tensor, and what to use in its place.
+# By prefix of a dispatch key: the kind of tensor, and the remedy.
 _KINDS = {
     "Sparse": ("a sparse tensor", "its to_dense()"),
     "Quantized": ("a quantized tensor", "its dequantize()"),
@@ -47,7 +47,7 @@ _BY_CLASS = {
 
 
 def _directly(look: Callable[P, T]) -> Callable[P, T]:
-    """Look at a tensor past the modes that are on, and past the functions of its class."""
+    """Decorate a function so that it bypasses function modes and the tensor's class."""
 
     @functools.wraps(look)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -58,14 +58,14 @@ def _directly(look: Callable[P, T]) -> Callable[P, T]:
 
 
 def unsuitable(tensor: torch.Tensor) -> str | None:
-    """Why a tensor is no block of numbers in memory, and what to use instead.
+    """Return why a tensor is not a block of numbers in memory, and what to use instead.
 
     Args:
         tensor: any tensor.
 
     Returns:
-        The rest of a sentence that begins with the name of the tensor; None for a dense tensor,
-        also of a class that is derived from torch.Tensor and keeps its numbers like that.
+        The predicate of a sentence about the tensor; None for a dense tensor, which may be of a
+        subclass of torch.Tensor.
     """
     if not is_plain(tensor):
         return _reason(tensor)
@@ -74,9 +74,12 @@ def unsuitable(tensor: torch.Tensor) -> str | None:
 
 @_directly
 def _missing_memory(tensor: torch.Tensor) -> str | None:
-    """Why a plain tensor cannot be read: what splits models over devices frees their memory."""
+    """Return why the memory of a plain tensor cannot be read; None if it can.
+
+    Libraries that split a model over devices (FSDP) free the memory of its parameters.
+    """
     there = tensor.untyped_storage().nbytes()
-    # Mostly a tensor is not larger than its memory; one that repeats its numbers may be.
+    # The common case. An expanded tensor may be larger than its memory.
     if there and tensor.is_contiguous() and not tensor.storage_offset() and tensor.nbytes <= there:
         return None
     if not tensor.numel():
@@ -118,7 +121,7 @@ def _is_ours(cls: type) -> bool:
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
-    """Return whether a tensor is one strided, dense block of memory; on meta, without numbers."""
+    """Return whether a tensor is one strided, dense block of memory, or is so on meta."""
     is_dense = _is_dense(torch._C._dispatch_keys(tensor).raw_repr())
     return is_dense and (type(tensor) in PLAIN_CLASSES or not nn.parameter.is_lazy(tensor))
 
@@ -139,16 +142,16 @@ def _foreign_keys(keys: int) -> frozenset[str]:
 
 
 def _names(keys: int) -> list[str]:
-    """The names of dispatch keys, which torch shows in brackets and between commas."""
+    """Return the names of dispatch keys, parsed from the text that torch prints."""
     shown = str(torch._C.DispatchKeySet.from_raw_repr(keys))
     return shown.rpartition("(")[2].rstrip(")").split(", ")
 
 
-# --- where it is ---
+# --- storage ---
 
 
 def storage_of(tensor: torch.Tensor) -> int | None:
-    """The identity of a tensor's memory; None for a tensor that has none of its own."""
+    """Return the identity of a tensor's storage; None if the tensor is not plain."""
     if not is_plain(tensor):
         return None
     if type(tensor) in PLAIN_CLASSES:
@@ -158,36 +161,36 @@ def storage_of(tensor: torch.Tensor) -> int | None:
 
 
 def start_of_storage(tensor: torch.Tensor) -> int:
-    """The address at which the memory of a tensor begins; zero where there is none.
+    """Return the address at which the storage of a tensor begins; zero if there is none.
 
-    It is asked of every tensor of a layer that is being made, so that only what could not be asked
-    for it is left out: what is not of torch's own classes, or is no strided tensor.
+    The build calls this for each tensor of each new layer. So it checks class and layout only,
+    which is faster than the dispatch keys.
     """
     if type(tensor) not in PLAIN_CLASSES or tensor.layout is not torch.strided:
         return 0
     try:
         return tensor.untyped_storage().data_ptr()
-    except RuntimeError:  # A tensor of zeros has none.
+    except RuntimeError:  # a ZeroTensor has no storage
         return 0
 
 
 @_directly
 def fills_its_storage(tensor: torch.Tensor) -> bool:
-    """Return whether nothing else than the tensor can lie in its memory."""
+    """Return whether a tensor occupies all of its storage."""
     return is_plain(tensor) and tensor.nbytes == tensor.untyped_storage().nbytes()
 
 
 @_directly
 def owns_its_storage(tensor: torch.Tensor) -> bool:
-    """Return whether torch made a tensor's memory: that of others, as numpy, may change unseen."""
+    """Return whether torch allocated a tensor's storage; other owners (numpy) may change it."""
     return is_plain(tensor) and bool(tensor.untyped_storage().resizable())
 
 
 @_directly
 def extent(tensor: torch.Tensor) -> tuple[int, int, int] | None:
-    """The storage of a tensor, the address of its first byte, and that behind its last one.
+    """Return the address of a tensor's storage, and the first and last address of its numbers.
 
-    None for a tensor that has no numbers in memory of its own.
+    The last address is the one after the last byte. None for a tensor without numbers in memory.
     """
     if not is_plain(tensor) or tensor.is_meta or not tensor.numel():
         return None
@@ -199,7 +202,10 @@ def extent(tensor: torch.Tensor) -> tuple[int, int, int] | None:
 
 
 def places_of(tensors: Sequence[torch.Tensor]) -> list[object]:
-    """Where the numbers of tensors lie, and how; an odd tensor is never where it was."""
+    """Return storage, offset, shape, strides and dtype of each tensor, to compare them later.
+
+    The entry of a tensor that is not plain equals no other entry.
+    """
     with torch._C.DisableTorchFunction():
         return [_place(each) if is_plain(each) else object() for each in tensors]
 
@@ -211,7 +217,7 @@ def _place(tensor: torch.Tensor) -> tuple[object, ...]:
 
 @_directly
 def lie_alike(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Return whether two tensors are the same numbers at the same place."""
+    """Return whether two tensors have one dtype, and the same numbers at the same addresses."""
     if one is other:
         return True
     if one.dtype is not other.dtype or not is_plain(one) or not is_plain(other):
@@ -221,7 +227,7 @@ def lie_alike(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 @_directly
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Return whether two plain tensors are of one dtype and shape and have equal bytes."""
+    """Return whether two plain tensors have one dtype and shape, and equal bytes."""
     if not is_plain(one) or not is_plain(other) or one.is_meta or other.is_meta:
         return False
     if (one.dtype, one.shape) != (other.dtype, other.shape):
@@ -235,7 +241,7 @@ def same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
     size = flat[0].numel()
     if size < _LARGE or any(each.storage_offset() % 8 for each in flat):
         return torch.equal(*flat)
-    # Torch compares number by number: eight bytes at once take an eighth of the time.
+    # torch.equal compares number by number: int64 takes an eighth of the time of uint8.
     whole = [each[: size // 8 * 8].view(torch.int64) for each in flat]
     return torch.equal(*whole) and torch.equal(*[each[size // 8 * 8 :] for each in flat])
 
@@ -244,20 +250,20 @@ _LARGE = 4096
 
 
 def version(tensor: torch.Tensor) -> int:
-    """Torch's count of the changes of a tensor in place; -1 where torch keeps none."""
+    """Return torch's count of in-place changes of a tensor; -1 for an inference tensor."""
     return -1 if tensor.is_inference() else tensor._version
 
 
 @_directly
 def copy_of(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor with the same numbers and memory of its own, a leaf of autograd only as that is."""
+    """Return a copy of a tensor with its own memory, a leaf of autograd if the original is one."""
     copied = tensor.detach().clone().requires_grad_(tensor.requires_grad)
-    # Nothing may be changed in place that is a leaf and has gradients.
+    # autograd refuses in-place changes of a leaf, and allows those of its clone.
     return copied if tensor.is_leaf else copied.clone()
 
 
 def without_class(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor that is plain but for its class, of torch's own class and without gradients."""
+    """Return a detached alias of a tensor, of the class torch.Tensor."""
     if type(tensor) in PLAIN_CLASSES:
         return tensor.detach()
     with torch._C.DisableTorchFunction():
@@ -266,10 +272,10 @@ def without_class(tensor: torch.Tensor) -> torch.Tensor:
 
 @_directly
 def numbers_of(tensor: torch.Tensor) -> tuple[memoryview, torch.Tensor]:
-    """The bytes of a plain tensor in the order of its numbers, on the CPU.
+    """Return the bytes of a plain tensor in the order of its numbers, on the CPU.
 
     Returns:
-        The bytes, and the tensor that has to live as long as they are read.
+        The bytes, and a tensor that owns them. Keep it alive while you read them.
     """
     held = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     size = held.numel() * held.element_size()
@@ -279,11 +285,11 @@ def numbers_of(tensor: torch.Tensor) -> tuple[memoryview, torch.Tensor]:
 
 
 class Placement:
-    """The place of a plain tensor in memory, its shape, and whether it has gradients.
+    """The storage, shape and autograd flags of a plain tensor, to restore them after a run.
 
     Args:
-        tensor: the tensor. What is asked of it takes no detours: it is asked of each tensor of a
-            model.
+        tensor: the tensor. Its class and function modes see the reads, which saves time: a capture
+            makes a placement of each tensor of a model.
     """
 
     __slots__ = ("_alias", "_is_leaf", "_requires_grad", "_size", "_storage")
@@ -296,9 +302,9 @@ class Placement:
         self._requires_grad = tensor.requires_grad
 
     def put_back(self, tensor: torch.Tensor) -> bool:
-        """Make the tensor lie there again; give whether it did not."""
+        """Restore a tensor, and return whether its memory had changed."""
         if self._is_leaf and not tensor.is_leaf:
-            with contextlib.suppress(RuntimeError):  # A view keeps what it is computed from.
+            with contextlib.suppress(RuntimeError):  # torch cannot detach a view in place
                 tensor.detach_()
         if tensor.requires_grad is not self._requires_grad and tensor.is_leaf:
             tensor.requires_grad_(self._requires_grad)
@@ -312,6 +318,6 @@ class Placement:
 
 
 def _is_set_to(one: torch.Tensor, other: torch.Tensor) -> bool:
-    # Torch cannot tell on the meta device, and asks copies of tensors that are lazily turned.
+    # is_set_to raises on the meta device, and compares copies for lazy conj and neg.
     is_usual = not (other.is_meta or other.is_conj() or other.is_neg())
     return one.is_set_to(other) if is_usual else lie_alike(one, other)

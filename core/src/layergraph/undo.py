@@ -1,8 +1,8 @@
-"""Undoes what a conversion changes of the process, even if an interrupt comes in the middle of it.
+"""A stack of undo functions: they restore the process after a conversion, and after an interrupt.
 
-Python may raise a KeyboardInterrupt between any two lines: before the ``finally`` of a context is
-entered, or while it runs. So each change notes its undo before it is made, and the outermost place
-undoes what is left over: twice, as the interrupt may come while it does so.
+Python may raise a KeyboardInterrupt between any two lines: before a context enters its ``try``, or
+while its ``finally`` runs. So each change pushes its undo function first. The outermost call runs
+the functions that are left, twice, because an interrupt may come during the first time.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Undo = Callable[[], object]
-"""Makes something what it was: to do that again does no harm."""
+"""A function that restores something. It may be called twice."""
 
 
-class _LeftOver(threading.local):
-    # What one thread changes, as its modes, another one cannot undo.
+class _Pending(threading.local):
+    # One stack for each thread: a thread cannot restore the modes of another one.
     def __init__(self) -> None:
         self.undos: list[Undo] = []
-        # An error that the caller handles; what comes up meanwhile has it for its context.
+        # The error that the caller handles: errors raised meanwhile have it in their context.
         self.handled: BaseException | None = None
 
 
-_left_over = _LeftOver()
+_pending = _Pending()
 
 
 @contextmanager
 def undoing(undo: Undo) -> Iterator[None]:
-    """Undo something on leaving; what is changed is changed inside."""
-    depth = len(_left_over.undos)
-    _left_over.undos.append(undo)
+    """Call an undo function at the end of the context. Make the change inside the context."""
+    depth = len(_pending.undos)
+    _pending.undos.append(undo)
     try:
         yield
     finally:
@@ -51,18 +51,18 @@ def undoing(undo: Undo) -> Iterator[None]:
 
 
 def undone(function: Callable[[], T]) -> T:
-    """Call a function; undo what it has left over, and restore torch's modes."""
-    depth, modes, collects = len(_left_over.undos), Modes(), gc.isenabled()
+    """Call a function, then run the undo functions that it leaves, and restore torch's modes."""
+    depth, modes, collects = len(_pending.undos), Modes(), gc.isenabled()
     gradients, device = torch.is_grad_enabled(), vars(_device)["CURRENT_DEVICE"]
-    handled, _left_over.handled = _left_over.handled, sys.exc_info()[1]
+    handled, _pending.handled = _pending.handled, sys.exc_info()[1]
 
     def put_back() -> None:
-        # First, as what is undone is not to be seen by them.
+        # First the modes, so that they do not see the undo functions run.
         modes.put_back()
         _undo(depth)
         torch._C._set_grad_enabled(gradients)
         vars(_device)["CURRENT_DEVICE"] = device
-        _left_over.handled = handled
+        _pending.handled = handled
         if collects:
             gc.enable()
 
@@ -70,7 +70,8 @@ def undone(function: Callable[[], T]) -> T:
         try:
             return _called(function)
         except KeyboardInterrupt as error:
-            # Contexts that it left half entered would end with it: later, and put modes back then.
+            # The traceback keeps half-entered contexts alive. They would end with it, at any later
+            # time, and set modes then.
             traceback.clear_frames(error.__traceback__)
             raise
         finally:
@@ -88,7 +89,7 @@ def _called(function: Callable[[], T]) -> T:
 
 
 def undoes(function: Callable[P, T]) -> Callable[P, T]:
-    """Let a function undo what it has left over, however it ends: see :func:`undone`."""
+    """Decorate a function so that :func:`undone` calls it."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -98,12 +99,13 @@ def undoes(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def raise_interrupt(error: BaseException) -> None:
-    """Raise the interrupt in whose wake an error came up: it hides it.
+    """Raise the KeyboardInterrupt in the context of an error, if there is one.
 
-    SystemExit and the like are none: a handler that raises them has broken its contract.
+    Code that handles an interrupt may raise another error, which would hide the interrupt. A
+    SystemExit is not raised: a handler that exits breaks its contract.
     """
     cause: BaseException | None = error
-    while cause is not None and cause is not _left_over.handled:
+    while cause is not None and cause is not _pending.handled:
         if isinstance(cause, KeyboardInterrupt):
             raise cause from None
         cause = cause.__context__
@@ -111,21 +113,21 @@ def raise_interrupt(error: BaseException) -> None:
 
 def _undo(depth: int) -> None:
     failed: Exception | None = None
-    undos = _left_over.undos
+    undos = _pending.undos
     while len(undos) > depth:
         try:
             undos[-1]()
         except Exception as error:
-            # The others can be undone all the same.
+            # Run the other functions all the same, and raise at the end.
             failed = failed or error
-        # Only now: an interrupt before would lose it.
+        # Not before the call: an interrupt between the two would lose the function.
         undos.pop()
     if failed is not None:
         raise failed
 
 
 class Modes:
-    """The modes that see the functions of torch, and what its dispatcher calls."""
+    """A copy of torch's stacks of function modes and dispatch modes, and of their flags."""
 
     def __init__(self) -> None:
         self._stacks = [(stack, stack.modes()) for stack in _STACKS]
@@ -134,8 +136,8 @@ class Modes:
         self._excluded = [torch._C._dispatch_tls_is_dispatch_key_excluded(key) for key in _KEYS]
 
     def put_back(self) -> None:
-        """Make them what they were."""
-        # A guard that an interrupt has left lives as long as the error does, if not longer.
+        """Restore the stacks and flags."""
+        # The C++ guards that set these states may live as long as the traceback of an interrupt.
         _set_torch_function_state(self._functions_are_seen)
         for key, was in zip(_KEYS, self._excluded, strict=True):
             torch._C._dispatch_tls_set_dispatch_key_excluded(key, was)
@@ -155,11 +157,11 @@ class _Stack:
         self._push: Callable[[Any], Any] = getattr(torch._C, f"_push_on_torch_{kind}_stack")
 
     def modes(self) -> list[Any]:
-        """The modes, from the outermost on."""
+        """Return the modes, the outermost first."""
         return [self._at(index) for index in range(self._length())]
 
     def put_back(self, modes: list[Any]) -> None:
-        """Make them these."""
+        """Make the stack equal to a list of modes, the outermost first."""
         now = self.modes()
         shared = 0
         while shared < min(len(now), len(modes)) and now[shared] is modes[shared]:
@@ -174,6 +176,6 @@ _get_torch_function_state: Callable[[], Any] = vars(torch._C)["_get_torch_functi
 _set_torch_function_state: Callable[[Any], None] = vars(torch._C)["_set_torch_function_state"]
 _KEYS = (torch._C.DispatchKey.Python, torch._C.DispatchKey.PythonTLSSnapshot)
 _STACKS = (_Stack("function"), _Stack("dispatch", None))
-# Torch notes this beside its stack.
+# torch keeps a copy of this flag in C++.
 _KNOWN_TO_C = "_is_in_any_mode_without_ignore_compile_internals"
 _FLAGS = [name for name in vars(_python_dispatch) if name.startswith("_is_in_")]

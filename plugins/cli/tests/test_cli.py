@@ -260,7 +260,7 @@ def test_check_tells_all_broken_rules_and_others_the_first(cli, tmp_path, parts,
     path = damaged._with(tmp_path / "m.safetensors", parts, document)
     done = cli("check", path)
     assert len(done.out.splitlines()) == 4
-    cli("show", path).refused("'nobody'", "(and 3 more: layergraph check tells them)")
+    cli("show", path).refused("'nobody'", "(and 3 more: layergraph check lists them)")
 
 
 def test_diff_ends_as_diff_does(cli, net, tmp_path):

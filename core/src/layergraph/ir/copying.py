@@ -1,4 +1,4 @@
-"""Copies of what an IR is made of, which share nothing that can be changed."""
+"""Deep copies of implementations and graphs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layergraph.ir.values import copied
 def copied_around(
     each: Implementation, graph: Graph, evaluation: Graph | None = None
 ) -> Implementation:
-    """A copy of an implementation, with copies of other graphs."""
+    """Return a copy of an implementation with copies of the given graphs instead of its own."""
     main = _graph(graph)
     return Implementation(
         type=each.type,

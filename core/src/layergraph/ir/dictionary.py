@@ -1,4 +1,4 @@
-"""The dict form of an IR: the one that users write by hand, and read."""
+"""The dict form of an IR, which users read and write by hand."""
 
 from __future__ import annotations
 
@@ -34,11 +34,12 @@ IMPLEMENTATION_FIELDS = (
 
 
 def to_dict(ir: Implementations) -> dict[str, dict[str, Any]]:
-    """See :meth:`Ir.to_dict`."""
-    # A submodule may itself be called "root": then it is the children that tell the two apart.
-    told_apart = [ir.root] if ir.root != ROOT else []
-    stated = children_to_state(ir, ir.root, always=told_apart)
-    names = [ir.root, *(name for name in ir if name != ir.root)] if told_apart else list(ir)
+    """Return the dict form of an IR: see :meth:`layergraph.Ir.to_dict`."""
+    # If a submodule is named "root", the root has another name, and comes first with its children
+    # stated: so from_dict can find it.
+    renamed = [ir.root] if ir.root != ROOT else []
+    stated = children_to_state(ir, ir.root, always=renamed)
+    names = [ir.root, *(name for name in ir if name != ir.root)] if renamed else list(ir)
     return {name: _implementation_to_dict(ir[name], stated.get(name)) for name in names}
 
 
@@ -88,7 +89,10 @@ def _node_to_dict(node: Node) -> dict[str, Any]:
 
 
 def from_dict(form: Mapping[str, Mapping[str, Any]]) -> tuple[list[Implementation], str]:
-    """The implementations, and which of them is the root: see :meth:`Ir.from_dict`."""
+    """Return the implementations of a dict form, and the name of the root.
+
+    See :meth:`layergraph.Ir.from_dict`.
+    """
     reader = _Reader()
     implementations = [
         reader.implementation(name, entry)
@@ -105,7 +109,7 @@ def _root(implementations: list[Implementation]) -> str:
 
 
 class _Reader:
-    """Reads what it can, and notes what it cannot."""
+    """A reader of the dict form that collects all problems instead of raising at the first."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
@@ -152,8 +156,8 @@ class _Reader:
         value = entry.get(key)
         if isinstance(value, str):
             return value
-        said = "is missing" if key not in entry else f"is {_kind(value)}, no str"
-        self.problems.append(Problem(place, f"its {key!r} {said}", f"write a string as {key!r}"))
+        status = "is missing" if key not in entry else f"is {_kind(value)}, no str"
+        self.problems.append(Problem(place, f"its {key!r} {status}", f"write a string as {key!r}"))
         return ""
 
     def implementation(self, key: object, form: object) -> Implementation:
@@ -257,7 +261,7 @@ class _Reader:
             self.problems.append(
                 Problem(
                     place,
-                    f"{name!r} is nothing that can be said of a tensor",
+                    f"{name!r} is not a field of a tensor",
                     f"leave it out; known are {', '.join(TensorSpec.__slots__)}",
                 )
             )

@@ -1,4 +1,4 @@
-"""The one-level form of an IR."""
+"""Flattening an IR: its one-level form, in which the root calls each leaf."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from layergraph.ir.mapping import Implementations
 from layergraph.ir.names import Namer
 from layergraph.ir.values import Ref, Value, map_leaves, parts
 
-# A flat graph may have so many nodes for each node of the IR, and besides: a few lines that call
-# one another twice would make millions.
+# The limit of a flat graph: _NODES, and _NODES_EACH more for each node of the IR. Without a limit,
+# a short file of implementations that call each other twice would flatten to millions of nodes.
 _NODES_EACH, _NODES = 100, 100_000
 
 
 def flatten(ir: Implementations) -> list[Implementation]:
-    """The implementations of a checked IR, of which only the root has a graph."""
+    """Return copies of the implementations of a checked IR, of which only the root has a graph."""
     root = ir[ir.root]
     graph = graph_from_nodes(_Flattening(ir, training=True).nodes()) if root.nodes else Graph()
     evaluation = None
@@ -44,7 +44,7 @@ _NO_GRAPH = Graph()
 
 @dataclass(slots=True)
 class _Call:
-    """A graph on its way into the root's, with the values that its nodes have there."""
+    """A call that is being inlined: its remaining nodes, and the values of those before."""
 
     name: str
     nodes: Iterator[Node]
@@ -55,7 +55,7 @@ class _Call:
 
 
 class _Flattening:
-    """Writes the nodes of one level, in one mode."""
+    """The inlining of all calls into one graph, in one mode."""
 
     def __init__(self, ir: Implementations, *, training: bool) -> None:
         self._ir = ir
@@ -65,16 +65,16 @@ class _Flattening:
         self._states: dict[str, Ref] = {}
         self._calls: list[_Call] = []
         nodes = sum(len(graph.nodes) for each in ir.values() for graph in each.graphs)
-        self._most = self._room = _NODES + _NODES_EACH * nodes
+        self._most = self._remaining = _NODES + _NODES_EACH * nodes
 
     def _spend(self, steps: int) -> None:
-        self._room -= steps
-        if self._room < 0:
+        self._remaining -= steps
+        if self._remaining < 0:
             message = f"it comes to more than {self._most} nodes and values on one level"
             raise InvalidIrError([Problem(Place("the IR"), message, "keep its levels")])
 
     def nodes(self) -> Iterator[Node]:
-        """The nodes in the order in which the calls inside one another run them."""
+        """Yield the nodes of the flat graph, in execution order."""
         self._begin(self._ir[self._ir.root], {}, "")
         while self._calls:
             call = self._calls[-1]
@@ -89,7 +89,7 @@ class _Flattening:
             if node.type == OUTPUT:
                 call.result = returned(args)
                 if parts(call.result) is not None:
-                    self._spend(_count(call.result, self._room + 1))
+                    self._spend(_count(call.result, self._remaining + 1))
                 if len(self._calls) == 1:
                     name, args = self._output, (call.result,)
                     yield Node(name, OUTPUT, node.implementation, args, {}, node.data)
@@ -138,7 +138,7 @@ _UNKNOWN: Any = object()
 
 
 def _count(value: Value, most: int) -> int:
-    """The count of values in a nested one, up to a number: some may be in it many times."""
+    """Count the values inside a nested value, at most to a limit, because it may repeat itself."""
     count, stack = 0, [value]
     while stack and count < most:
         count += 1
@@ -172,7 +172,7 @@ def _substituted(call: _Call, value: Any) -> Any:
 
 
 def _element(node: Node, args: tuple[Value, ...]) -> Value:
-    """The element that a node takes from a tuple which the flat graph spells out."""
+    """Return the element that a ``getitem`` node takes from a tuple of known values."""
     if node.implementation == "operator.getitem" and len(args) == 2:
         whole, index = args
         if type(whole) is tuple and type(index) is int and -len(whole) <= index < len(whole):

@@ -13,7 +13,7 @@ ROOT = "root"
 
 
 class Implementations(Mapping[str, Implementation]):
-    """What is beneath :class:`layergraph.Ir`: the data, without what is done with it."""
+    """The base class of :class:`layergraph.Ir`: the mapping, without conversions."""
 
     __slots__ = ("_implementations", "root")
 
@@ -54,13 +54,12 @@ class Implementations(Mapping[str, Implementation]):
             implementation = self._implementations[name]
             if implementation.children != children:
                 self._implementations[name] = implementation.changed(children=children)
-        self._say_modes()
+        self._state_modes()
         self._note_differences()
 
-    def _say_modes(self) -> None:
-        """Let each implementation that does not train say so itself: it may be taken out."""
-        said = {each.training for each in self._implementations.values()}
-        if not {None, False} <= said:
+    def _state_modes(self) -> None:
+        """State the mode of each implementation that does not train, so that it can be moved."""
+        if not {None, False} <= {each.training for each in self._implementations.values()}:
             return
         for name, (training, around) in modes(self._implementations, self.root).items():
             implementation = self._implementations[name]
@@ -69,13 +68,13 @@ class Implementations(Mapping[str, Implementation]):
                 self._implementations[name] = implementation.changed(training=own)
 
     def _note_differences(self) -> None:
-        """Note where two graphs of one implementation differ, so that an edit of one is seen."""
+        """Note where the two graphs of an implementation differ, to detect an edit of one only."""
         for name, each in self._implementations.items():
             if each.evaluation is not None and each.differs is None:
                 try:
                     differs = differing(each, each.evaluation)
                 except (AttributeError, RecursionError, TypeError, ValueError):
-                    continue  # The checker will say what is wrong with it.
+                    continue  # check() reports what is wrong with the graph
                 self._implementations[name] = each.changed(differs=differs)
 
     def __getitem__(self, name: str) -> Implementation:

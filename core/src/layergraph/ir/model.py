@@ -15,15 +15,23 @@ from layergraph.ir.validate import check
 class Ir(Implementations):
     """A model: an ordered mapping from name to implementation, one of which is the model itself.
 
-    Two Irs are equal if their implementations are, in the same order, with the same root.
+    Two Irs are equal if they have equal implementations in the same order, and the same root.
 
     Args:
-        implementations: in the order of the model, each with a name of its own. Children that an
-            implementation does not state are derived from names and calls.
+        implementations: the implementations in the order of the model, each with a unique name. The
+            Ir derives missing ``children`` from names and calls.
         root: the name of the implementation that is the model.
 
     Raises:
-        InvalidIrError: a name is used twice, or the root is missing.
+        InvalidIrError: two implementations have one name, or the root is missing.
+
+    Example:
+        >>> import torch, layergraph as lg
+        >>> ir = lg.to_ir(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()))
+        >>> ir
+        Ir(3 implementations, root='root')
+        >>> ir["0"].attributes
+        {'in_features': 2, 'out_features': 3, 'bias': True}
     """
 
     __slots__ = ()
@@ -35,32 +43,53 @@ class Ir(Implementations):
         return render(self)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """The IR as nested dicts, in the form that :meth:`from_dict` reads.
+        """Return the IR as nested dicts, in the form that :meth:`from_dict` reads.
 
         Returns:
-            Name to implementation: ``name``, ``type``, ``nodes`` and ``edges``, and each attribute
-            under its own name. Edges are keyed by ``(src, sink)``.
+            By name, each implementation: ``name``, ``type``, ``nodes`` and ``edges``, and each
+            attribute under its own name. The keys of edges are ``(src, sink)``.
+
+        Example:
+            >>> import torch, layergraph as lg
+            >>> lg.to_ir(torch.nn.ReLU()).to_dict()
+            {'root': {'name': 'root', 'type': 'relu', 'nodes': {}, 'edges': {}}}
         """
         return to_dict(self)
 
     @classmethod
     @gc_paused()
     def from_dict(cls, form: Mapping[str, Mapping[str, Any]]) -> Ir:
-        """The IR that nested dicts describe, hand-written ones too.
+        """Return the IR that nested dicts describe. You may write them by hand.
+
+        This does not check the graphs: :func:`layergraph.ir.check` does.
+
+        Args:
+            form: the dicts, as :meth:`to_dict` returns them. ``nodes`` and ``edges`` may be
+                missing.
 
         Raises:
-            InvalidIrError: the dicts are not of that form. Whether the graphs in them make sense is
-                for :func:`layergraph.ir.check` to say.
+            InvalidIrError: the dicts do not have this form.
+
+        Example:
+            >>> import layergraph as lg
+            >>> print(lg.Ir.from_dict({"root": {"name": "root", "type": "relu"}}))
+            root: relu()
         """
         return cls(*from_dict(form))
 
     def in_mode(self, *, training: bool) -> Ir:
-        """The IR of one mode: no implementation has a second graph. It is a copy.
+        """Return a copy of the IR with the graphs of one mode only.
 
         Args:
-            training: whether that of the training mode is wanted.
+            training: True for the training mode, False for the evaluation mode.
+
+        Example:
+            >>> import torch, layergraph as lg
+            >>> ir = lg.to_ir(torch.nn.Sequential(torch.nn.Dropout()))
+            >>> ir.in_mode(training=False)["root"].evaluation is None
+            True
         """
-        # What copies is imported when it is first needed.
+        # Imported on first use, to keep start-up fast.
         from layergraph.ir.copying import copied_around
 
         implementations = []
@@ -71,16 +100,22 @@ class Ir(Implementations):
 
     @gc_paused()
     def flatten(self) -> Ir:
-        """The one-level form: the root calls every leaf, and no other implementation has a graph.
+        """Return a copy of the IR with one level: the root calls each leaf.
 
-        It is a copy. The model is the same, with the same state-dict keys. Implementations that
-        are composed of others stay, without their graphs, for the paths and tensors that are
-        theirs.
+        The copy describes the same model, with the same state-dict keys. Composites keep their
+        children and tensors, and lose their graphs.
 
         Raises:
-            InvalidIrError: the IR breaks a rule.
+            InvalidIrError: the IR breaks a rule, or the graph of one level would be too large.
+
+        Example:
+            >>> import torch, layergraph as lg
+            >>> inner = torch.nn.Sequential(torch.nn.ReLU())
+            >>> flat = lg.to_ir(torch.nn.Sequential(inner, torch.nn.Tanh())).flatten()
+            >>> [node.type for node in flat["root"].nodes.values()]
+            ['input', 'relu', 'tanh', 'output']
         """
-        # What flattens is imported when it is first needed.
+        # Imported on first use, to keep start-up fast.
         from layergraph.ir.flatten import flatten
 
         check(self)

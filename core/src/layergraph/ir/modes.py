@@ -1,4 +1,7 @@
-"""The mode of each implementation: in memory all say it, texts only where it changes."""
+"""The mode of each implementation, training or evaluating, and how an IR states it.
+
+In memory each implementation that evaluates says so. Texts say it only where the mode changes.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from layergraph.ir.graph import Implementation
 
 
 def modes(implementations: Mapping[str, Implementation], root: str) -> dict[str, tuple[bool, bool]]:
-    """By name, whether an implementation trains, and whether the one around it does.
+    """Return, for each implementation, whether it trains, and whether its parent trains.
 
-    An implementation that does not say takes after the first one around it; the root trains.
+    An implementation that does not state its mode has that of its first parent. The default of the
+    root is training.
     """
     found: dict[str, tuple[bool, bool]] = {}
     stack = [(root, True)]
@@ -29,18 +33,18 @@ def modes(implementations: Mapping[str, Implementation], root: str) -> dict[str,
 def changes_of_mode(
     implementations: Mapping[str, Implementation], root: str
 ) -> dict[str, bool | None]:
-    """The mode to write for each implementation; None for those that evaluate inside another."""
-    said = {name: each.training for name, each in implementations.items()}
-    if False in said.values():
+    """Return the mode to write for each implementation; None if its parent evaluates too."""
+    written = {name: each.training for name, each in implementations.items()}
+    if False in written.values():
         for name, mode in modes(implementations, root).items():
             if mode == (False, False):
-                said[name] = None
-    return said
+                written[name] = None
+    return written
 
 
 def own_mode(*, training: bool, around: bool) -> bool | None:
-    """The mode to write for an implementation, so that it keeps it wherever it is put.
+    """Return the mode to state for an implementation, so that it keeps the mode if it is moved.
 
-    Only that it trains as the one around it does goes without saying.
+    None if both the implementation and its parent train, which is the default.
     """
     return None if training and around else training

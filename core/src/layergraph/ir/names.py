@@ -13,13 +13,13 @@ _IN_PYTHON = frozenset({*keyword.kwlist, *dir(builtins), *dir(type(builtins))})
 
 
 class Namer:
-    """Gives every wish a name of its own: the wish itself, else with a number behind it.
+    """A source of unique names: the wanted name, with a number appended if it is taken.
 
-    Names that mean something else in Python count as taken, so that an input called ``input``
-    becomes ``input_1``, as in a graph of torch.fx.
+    Keywords and builtins of Python count as taken, so that an input ``input`` becomes ``input_1``,
+    as in a graph of torch.fx.
 
     Args:
-        taken: names that others have given.
+        taken: names that are in use.
     """
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
@@ -27,7 +27,7 @@ class Namer:
         self._next: dict[str, int] = {}
 
     def name(self, wish: str) -> str:
-        """A name like the wish that this namer has not given yet."""
+        """Return an unused name like the wanted one, and mark it as taken."""
         base = wish
         if not (wish.isascii() and wish.isidentifier()):
             base = _NOT_IN_IDENTIFIERS.sub("_", wish) or "_"
@@ -44,17 +44,17 @@ class Namer:
 
 
 def is_argument_name(name: str) -> bool:
-    """Whether a call can give an argument by the name: it will stand in code that is run."""
+    """Return whether a name can be a keyword argument in generated code."""
     if not name.isidentifier() or keyword.iskeyword(name) or name == "__debug__":
         return False
-    # Python reads a name in its normal form, so that two of them may be one.
+    # Python normalises names, so that two different names may be one.
     return name.isascii() or unicodedata.normalize("NFKC", name) == name
 
 
 def is_attribute_path(path: str) -> bool:
-    """Whether code of torch.fx can name what the path leads to.
+    """Return whether torch.fx can write code that reads a path of attributes.
 
-    It writes names that are no identifiers as strings, but does not escape them.
+    torch.fx writes a name that is not an identifier as a string, and does not escape it.
     """
     return all(
         part and part.isprintable() and not keyword.iskeyword(part) and not set(part) & {'"', "\\"}

@@ -1,6 +1,6 @@
-"""Checks that the regions of a graph are balanced: each ends, inside of the one around it.
+"""Checking that the regions of a graph are balanced: each has an end, inside its outer region.
 
-What runs a graph in other modes than its caller's must not leave them behind.
+A graph must not leave ``no_grad`` or ``autocast`` switched on or off after it returns.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _ENTER = "layergraph.enter_autocast"
 _EXIT = "layergraph.exit_autocast"
 _REGIONS = frozenset({_GRADIENTS, _ENTER, _EXIT})
 
-_Found = tuple[str, str, str]  # the name of a node, what is wrong with it, what to do about it
+_Found = tuple[str, str, str]  # the name of a node, the problem, the remedy
 
 
 def check_regions(graph: Graph) -> Iterator[_Found]:
-    """The faults of the nodes of a graph that begin and end regions."""
+    """Yield the problems of the nodes that begin and end regions."""
     if _REGIONS.isdisjoint([node.implementation for node in graph.nodes.values()]):
         return
     nodes = {
@@ -32,17 +32,17 @@ def check_regions(graph: Graph) -> Iterator[_Found]:
 
 
 class _Region:
-    """A region that has begun.
+    """A region that is open.
 
     Args:
         name: the node that began it.
-        kind: the function that began it.
-        mode: what that was given first.
-        is_ended_by_name: whether a later node is given its value, to end it. Gradients that were
-            switched off are also on again where they are switched on.
+        kind: the function of that node.
+        mode: the first argument of that node.
+        is_ended_by_name: True if a later node takes the result of that node, and so ends the
+            region. False for a call of ``set_grad_enabled`` that the opposite call ends.
     """
 
-    # To make a dataclass of it would take longer than all else in this module.
+    # Not a dataclass, because creating one takes longer than the rest of this module's import.
     def __init__(self, name: str, kind: str, mode: object, *, is_ended_by_name: bool) -> None:
         self.name = name
         self.kind = kind
@@ -79,7 +79,7 @@ class _Walk:
         return (*self._arguments[name], *self._nodes[name].kwargs.values())
 
     def _region_of(self, name: str) -> str | None:
-        """The node that began the region which a node ends; None if it ends none by name."""
+        """Return the node whose region a node ends; None if the node takes no such result."""
         given = self._given(name)
         if len(given) != 1 or type(given[0]) is not Ref:
             return None
@@ -94,14 +94,15 @@ class _Walk:
         last = self._open[-1] if self._open else None
         goes_on = last is not None and last.kind == _GRADIENTS and not last.is_ended_by_name
         if goes_on and node.implementation == _GRADIENTS and not is_named:
-            # Both are called as functions, so that the one says what the other said before.
+            # Two calls of the function, not blocks: the second call ends the region of the first if
+            # it sets another mode, and changes nothing if it sets the same one.
             if self._open[-1].mode != mode:
                 self._open.pop()
             return
         self._open.append(_Region(name, node.implementation, mode, is_ended_by_name=is_named))
 
     def _end(self, name: str, begun: str) -> Iterator[_Found]:
-        # A switch inside of a region ends with it; two such never follow one another.
+        # The end of a block also ends a function call inside it; there is at most one.
         last = self._open[-1] if self._open else None
         if last is not None and last.kind == _GRADIENTS and not last.is_ended_by_name:
             self._open.pop()

@@ -1,4 +1,4 @@
-"""Which implementation is whose child, where an IR leaves that to its names."""
+"""The hierarchy of implementations: deriving children from names and calls, and walking it."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ Children = dict[str, dict[str, str] | None]
 if TYPE_CHECKING:
 
     class Tree(Protocol):
-        """Implementations that state their children, one of which contains all others."""
+        """Implementations with stated children, by name, and the name of the root."""
 
         @property
         def root(self) -> str:
-            """The name of that one."""
+            """Return the name of the root."""
 
         def __getitem__(self, name: str, /) -> Implementation:
-            """An implementation by its name."""
+            """Return an implementation by its name."""
 
 
 def derive_children(implementations: Mapping[str, Implementation], root: str) -> Children:
-    """The children of every implementation; those that state their own keep them.
+    """Return the children of each implementation; stated children stay.
 
-    An implementation belongs to the one whose name is the longest dotted prefix of its own; failing
-    that, to the first one that calls it (the root first of all); failing that, to the root. Who
-    calls an implementation that is nowhere beneath it gets it as one more child.
+    The parent of an implementation is the one whose name is the longest dotted prefix of its name;
+    if there is none, the first one that calls it, the root before all others; if there is none, the
+    root. An implementation that calls one that is not below it gets it as another child.
     """
     family = _Family(implementations)
-    unsaid = [name for name, listed in family.children.items() if listed is None]
-    # Who says its children gets none by calling them, and a leaf calls nobody.
-    graphs = [graph for name in unsaid for graph in implementations[name].graphs]
-    is_told_by_calls = root in unsaid or any(graph.nodes for graph in graphs)
-    callers = _callers(implementations, root) if is_told_by_calls else {}
+    derived = [name for name, listed in family.children.items() if listed is None]
+    # Skip the search for callers if no caller could get a child: those with stated children get
+    # none by calls, and leaves make no calls.
+    graphs = [graph for name in derived for graph in implementations[name].graphs]
+    calls_matter = root in derived or any(graph.nodes for graph in graphs)
+    callers = _callers(implementations, root) if calls_matter else {}
     for name in implementations:
         if name == root:
             continue
@@ -51,17 +52,18 @@ def derive_children(implementations: Mapping[str, Implementation], root: str) ->
         family.adopt(
             name, [caller for caller in calling if implementations[caller].children is None]
         )
-    for name in unsaid:
+    for name in derived:
         if implementations[name].nodes and family.children[name] is None:
             family.children[name] = {}
     return family.children
 
 
 class Ancestry:
-    """Which implementation contains which, looked at from the inside.
+    """The hierarchy from children to parents: parents, ancestors and paths of implementations.
 
-    A hierarchy in which many share what many share makes every search long. All searches together
-    may take so many steps as are in proportion to what was added: real models need few.
+    If many implementations share children that share children, each search takes long. So all
+    searches together have a limit of steps, in proportion to the size of the hierarchy. Real models
+    stay far below it.
     """
 
     def __init__(self) -> None:
@@ -73,7 +75,7 @@ class Ancestry:
 
     @classmethod
     def of(cls, implementations: Mapping[str, Implementation]) -> Ancestry:
-        """That of implementations that state their children."""
+        """Return the ancestry of implementations with stated children."""
         ancestry = cls()
         for name, implementation in implementations.items():
             for child, target in (implementation.children or {}).items():
@@ -81,7 +83,7 @@ class Ancestry:
         return ancestry
 
     def add(self, parent: str, child: str, name: str) -> None:
-        """Note that an implementation is a child of another one, under a name."""
+        """Add an implementation as a child of another one, under a name."""
         self._parents.setdefault(name, []).append((parent, child))
         self._direct.setdefault((parent, name), child)
         self._steps += _STEPS_EACH
@@ -93,10 +95,10 @@ class Ancestry:
         return (parent, name) in self._direct
 
     def contains(self, top: str, name: str) -> bool:
-        """Return whether an implementation is somewhere beneath another one.
+        """Return whether an implementation is anywhere below another one.
 
         Raises:
-            InvalidIrError: that takes too long to find out.
+            InvalidIrError: the search exceeds the limit of steps.
         """
         if self.is_parent(top, name):
             return True
@@ -107,10 +109,10 @@ class Ancestry:
         return top in above
 
     def ancestors(self, name: str, known: set[str]) -> None:
-        """Add, to those that are known, the implementations that an implementation is beneath.
+        """Add all ancestors of an implementation to a set. It skips those above known ones.
 
         Raises:
-            InvalidIrError: that takes too long to find out.
+            InvalidIrError: the search exceeds the limit of steps.
         """
         stack = [name]
         while stack:
@@ -122,12 +124,12 @@ class Ancestry:
                     stack.append(parent)
 
     def path(self, top: str, name: str) -> str | None:
-        """The way of child names from one implementation down to another; None if there is none.
+        """Return the shortest path of child names from one implementation down to another.
 
-        Of several, the shortest; empty from one to itself.
+        It is empty from an implementation to itself. None if there is no path.
 
         Raises:
-            InvalidIrError: that takes too long to find out.
+            InvalidIrError: the search exceeds the limit of steps.
         """
         if top == name:
             return ""
@@ -139,7 +141,7 @@ class Ancestry:
         return self._paths[top, name]
 
     def _search(self, top: str, name: str) -> str | None:
-        # By implementation, the child beneath it on the way, and its name there.
+        # For each visited implementation, its child on the path, and the name of that child.
         way: dict[str, tuple[str, str]] = {name: ("", "")}
         level = [name]
         while level and top not in way:
@@ -168,13 +170,13 @@ class Ancestry:
             raise InvalidIrError([Problem(Place("the IR"), message, remedy)])
 
 
-# Searches may take so many steps for each child, and besides.
+# The limit of steps: _STEPS, and _STEPS_EACH more for each child.
 _STEPS_EACH = 100
 _STEPS = 1_000_000
 
 
 class _Family:
-    """Children by parent, on their way to being complete."""
+    """The children of each implementation while they are being derived."""
 
     def __init__(self, implementations: Mapping[str, Implementation]) -> None:
         self.children: Children = {
@@ -214,7 +216,7 @@ class _Family:
 def children_to_state(
     implementations: Mapping[str, Implementation], root: str, always: Iterable[str] = ()
 ) -> dict[str, dict[str, str]]:
-    """The children that have to be written down, because deriving them would give others."""
+    """Return the children that the dict form has to state, because derivation gives others."""
     stated = {name: implementations[name].children for name in always}
     for turn in itertools.count(1):
         bare = {
@@ -234,11 +236,12 @@ def children_to_state(
         }
         if not wrong:
             return {name: listed for name, listed in stated.items() if listed is not None}
-        # Each statement may change what is derived elsewhere, but hardly ever does.
+        # To state some children may change those derived for others, so that this repeats. After
+        # _TURNS, state all of them.
         stated |= (
             wrong if turn < _TURNS else {name: implementations[name].children for name in bare}
         )
-    raise AssertionError  # The turns do not end by themselves.
+    raise AssertionError  # unreachable: itertools.count does not end
 
 
 _TURNS = 10
@@ -246,8 +249,8 @@ _TURNS = 10
 
 def _same(one: Mapping[str, str] | None, other: Mapping[str, str] | None) -> bool:
     if one is None or other is None:
-        # A childless leaf and a container without anything inside are two things; where None is
-        # meant but children would be derived, there is nothing that could be written to say so.
+        # None (a leaf) differs from {} (an empty container). The dict form cannot state None, so
+        # that we accept whatever is derived for it.
         return one is other or one is None
     return list(one.items()) == list(other.items())
 
@@ -277,17 +280,17 @@ def _prefix(name: str, implementations: Mapping[str, Implementation]) -> str | N
 
 
 def post_order(ir: Tree) -> Iterator[str]:
-    """The implementations, children before their parents; each once."""
+    """Yield each implementation once, children before parents."""
     return (name for name, _, begins in _walk(ir) if not begins)
 
 
 def pre_order(ir: Tree) -> Iterator[tuple[str, str | None]]:
-    """The implementations and the first parent of each, in the order of a state dict."""
+    """Yield each implementation once with its first parent, in the order of a state dict."""
     return ((name, parent) for name, parent, begins in _walk(ir) if begins)
 
 
 def _walk(ir: Tree) -> Iterator[tuple[str, str | None, bool]]:
-    """Each implementation, under its first parent, as it begins and as it ends."""
+    """Yield each implementation with its first parent twice: before its children, and after."""
     seen = {ir.root}
     stack: list[tuple[str, str | None, Iterator[str]]] = [(ir.root, None, _children(ir, ir.root))]
     yield ir.root, None, True

@@ -1,4 +1,4 @@
-"""An IR as text that a person can read."""
+"""Printing an IR as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layergraph.ir.values import Record, Ref, Symbol, Value, map_leaves
 
 
 class _Bare:
-    """Prints as its text, without quotes."""
+    """A text whose ``repr`` is itself, without quotes."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -21,12 +21,12 @@ class _Bare:
 
 
 def render(ir: Implementations) -> str:
-    """One line an implementation, and beneath it one line a node of its graph."""
+    """Return the text of an IR: a line for each implementation, and below it one for each node."""
     return "\n".join(lines(ir))
 
 
 def lines(ir: Implementations) -> Iterator[str]:
-    """The lines of :func:`render`. Only names that hold a line break make more of one."""
+    """Yield the lines of :func:`render`. An item may contain a line break if a name does."""
     names = [ir.root, *(name for name in ir if name != ir.root)]
     training = changes_of_mode(ir, ir.root)
     return (line for name in names for line in _implementation(ir[name], training.get(name)))
@@ -48,20 +48,20 @@ def _implementation(implementation: Implementation, training: bool | None) -> It
 
 
 def layer_text(implementation: Implementation, training: bool | None = None) -> str:
-    """The type of an implementation, with its attributes: ``linear(in_features=1)``.
+    """Return the type of an implementation with its attributes: ``linear(in_features=1)``.
 
     Args:
         implementation: the implementation.
-        training: its mode, if that is to be told.
+        training: its mode; None: the text does not show it.
     """
-    said = [f"{name}={value_text(value)}" for name, value in implementation.data.items()]
+    listed = [f"{name}={value_text(value)}" for name, value in implementation.data.items()]
     if training is not None:
-        said.append("training" if training else "not training")
-    return f"{implementation.type}({', '.join(said)})"
+        listed.append("training" if training else "not training")
+    return f"{implementation.type}({', '.join(listed)})"
 
 
 def node_text(node: Node, args: tuple[Value, ...]) -> str:
-    """What a node does, given its arguments, spelt out."""
+    """Return the line of a node: ``relu = torch.relu(input_1)``."""
     listed = [value_text(arg) for arg in args]
     listed += [f"{name}={value_text(value)}" for name, value in node.kwargs.items()]
     given = ", ".join(listed)
@@ -77,7 +77,7 @@ def node_text(node: Node, args: tuple[Value, ...]) -> str:
 
 
 def value_text(value: Value) -> str:
-    """A plain value: references and symbols by their bare names."""
+    """Return the text of a plain value, with references and symbols as bare names."""
     if type(value) is Record:
         fields = ", ".join(f"{name}={value_text(item)}" for name, item in value.fields.items())
         return f"{value.type}({fields})"

@@ -1,4 +1,4 @@
-"""The plain values that attributes and arguments are made of."""
+"""The plain values of attributes and arguments."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from typing import Any, TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A reference, inside a node's arguments, to the value of another node.
+    """A reference in a node's arguments to the value of another node.
 
     Attributes:
-        node: the name of a node in the same implementation.
+        node: the name of a node in the same graph.
+
+    Example:
+        >>> from layergraph.ir.values import Ref, refs
+        >>> refs([Ref("x"), (1, Ref("y"))])
+        ['x', 'y']
     """
 
     node: str
@@ -20,10 +25,15 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """A named constant of the framework, such as a dtype or a memory format.
+    """A dtype, layout or memory format of torch, by name.
 
     Attributes:
-        name: its full name, ``"torch.float32"`` say.
+        name: the full name, such as ``"torch.float32"``.
+
+    Example:
+        >>> from layergraph.ir.values import Symbol
+        >>> Symbol("torch.float32")
+        Symbol(name='torch.float32')
     """
 
     name: str
@@ -31,11 +41,16 @@ class Symbol:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A named tuple, by the name of its class and those of its fields.
+    """A named tuple, by the names of its class and fields.
 
     Attributes:
-        type: the name of the class, ``"GoogLeNetOutputs"`` say.
-        fields: name to value, in order.
+        type: the name of the class, such as ``"GoogLeNetOutputs"``.
+        fields: the values by name, in order.
+
+    Example:
+        >>> from layergraph.ir.values import Record, Ref
+        >>> Record("Outputs", {"logits": Ref("fc")}).fields["logits"]
+        Ref(node='fc')
     """
 
     type: str
@@ -43,8 +58,8 @@ class Record:
 
 
 # Nested lists, tuples, dicts, slices and records of None, bool, int, float, complex, str, bytes,
-# Ellipsis, Symbol and (in arguments) Ref. A recursive alias would say so, but type checkers then
-# refuse every dict[str, int] that is passed where a dict[str, Value] is expected.
+# Ellipsis, Symbol and (in arguments) Ref. This is not a recursive alias, because type checkers
+# would refuse to pass a dict[str, int] as a dict[str, Value].
 Value: TypeAlias = Any
 
 ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), Symbol, Ref})
@@ -53,25 +68,37 @@ _KEYS = ATOMS - {Symbol, Ref}
 
 
 def is_key(value: object) -> bool:
-    """Return whether a dict of plain values may have such a key: an atom, or a tuple of some."""
+    """Return whether a dict of plain values may have this key: an atom, or a tuple of atoms.
+
+    Example:
+        >>> from layergraph.ir.values import is_key
+        >>> is_key(("a", 1)), is_key(["a"])
+        (True, False)
+    """
     if type(value) is tuple:
         return all(type(each) in _KEYS for each in value)
     return type(value) in _KEYS
 
 
 MAX_INTEGER_BITS = 2048
-"""The most bits of an integer. Python prints no longer ones where its own limit is set low."""
+"""The most bits of an integer. Python refuses to print longer ones if its limit is set low."""
 
 MAX_NUMBER_KEYS = 1000
-"""The most keys of a dict that are no strings. Python's hash of a number can be foreseen, so that
-many can be chosen to collide, and each takes as long as all before it."""
+"""The most keys of a dict that are not strings. The hash of a number is predictable, so that an
+attacker can choose many numbers that collide, and a dict takes quadratic time for them."""
 
-# What is of another type is a leaf. Most values are leaves, so this is looked at first.
+# A value of any other type is a leaf.
 _CONTAINERS = frozenset({list, tuple, dict, slice, Record})
 
 
 def parts(value: Value) -> tuple[Value, ...] | None:
-    """The values directly inside a container, in order; None for what is not a container."""
+    """Return the values directly inside a container, in order; None for a leaf.
+
+    Example:
+        >>> from layergraph.ir.values import parts
+        >>> parts({"a": 1, "b": [2]}), parts(3)
+        ((1, [2]), None)
+    """
     kind = type(value)
     if kind not in _CONTAINERS:
         return None
@@ -85,7 +112,17 @@ def parts(value: Value) -> tuple[Value, ...] | None:
 
 
 def rebuilt(like: Value, inside: Sequence[Value]) -> Value:
-    """The container again, of the same kind, with other values inside: see :func:`parts`."""
+    """Return a container of the same kind with other values inside: see :func:`parts`.
+
+    Args:
+        like: the container, which gives the kind, and the keys or fields.
+        inside: as many values as ``parts(like)`` has.
+
+    Example:
+        >>> from layergraph.ir.values import rebuilt
+        >>> rebuilt({"a": 1, "b": 2}, [3, 4])
+        {'a': 3, 'b': 4}
+    """
     kind = type(like)
     if kind is dict:
         return dict(zip(like, inside, strict=True))
@@ -97,7 +134,13 @@ def rebuilt(like: Value, inside: Sequence[Value]) -> Value:
 
 
 def leaves(*values: Value) -> list[Value]:
-    """Every value that is not a container, depth first, in order."""
+    """Return all values inside that are not containers, depth first, in order.
+
+    Example:
+        >>> from layergraph.ir.values import leaves
+        >>> leaves([1, (2, {"a": 3})])
+        [1, 2, 3]
+    """
     if _CONTAINERS.isdisjoint(map(type, values)):
         return list(values)
     found = []
@@ -113,14 +156,25 @@ def leaves(*values: Value) -> list[Value]:
 
 
 def refs(*values: Value) -> list[str]:
-    """The names of the nodes that the values refer to, in order, repetitions included."""
+    """Return the names of the nodes that the values refer to, in order, with repetitions.
+
+    Example:
+        >>> from layergraph.ir.values import Ref, refs
+        >>> refs(Ref("x"), [Ref("y"), Ref("x")])
+        ['x', 'y', 'x']
+    """
     return [leaf.node for leaf in leaves(*values) if type(leaf) is Ref]
 
 
 def map_leaves(function: Callable[[Value], Any], value: Value) -> Any:
-    """The same nested value with every leaf replaced by what ``function`` gives for it.
+    """Return a copy of a nested value with each leaf replaced by ``function(leaf)``.
 
-    It recurses as deep as the value is nested; :func:`layergraph.ir.check` bounds that.
+    This recurses as deep as the value is nested; :func:`layergraph.ir.check` limits the depth.
+
+    Example:
+        >>> from layergraph.ir.values import map_leaves
+        >>> map_leaves(lambda leaf: leaf + 1, [1, (2, {"a": 3})])
+        [2, (3, {'a': 4})]
     """
     inside = parts(value)
     if inside is None:
@@ -131,7 +185,14 @@ def map_leaves(function: Callable[[Value], Any], value: Value) -> Any:
 
 
 def copied(value: Value) -> Value:
-    """The same nested value; whatever in it can be changed is its own."""
+    """Return a deep copy of a nested value. Leaves, which are immutable, are shared.
+
+    Example:
+        >>> from layergraph.ir.values import copied
+        >>> value = [1, [2]]
+        >>> copied(value) == value, copied(value)[1] is value[1]
+        (True, False)
+    """
     kind = type(value)
     if kind is tuple and _CONTAINERS.isdisjoint(map(type, value)):
         return value

@@ -1,4 +1,4 @@
-"""What handlers run in while they make layers."""
+"""The contexts in which handlers make layers."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from layergraph.ir import Implementation
 
 
 class BuildContext(Protocol):
-    """Something that handlers run in."""
+    """A source of contexts for handlers."""
 
     def around(self, layer: object, /) -> AbstractContextManager[Any] | None:
-        """What the handler runs in that makes a layer; None for nothing.
+        """Return the context in which a handler makes a layer; None for no context.
 
         Args:
-            layer: what it is made from; equal for layers that are made alike. None: others may be
-                inside, so that none is like it.
+            layer: a key, equal for layers that are made alike, as :func:`layer_of` returns it; None
+                for a layer that is like no other.
         """
 
 
 class Retrying(BuildContext, Protocol):
-    """Something that handlers run in, and may have to run in twice."""
+    """A source of contexts that can ask for a second run of a handler."""
 
     def accepts(self, module: object, /) -> bool:
-        """Return whether a layer can stay as it was made; if not, the handler runs once more.
+        """Return whether to keep a layer. If not, the handler runs once more.
 
         Args:
             module: the layer; None if the handler failed.
@@ -34,18 +34,18 @@ class Retrying(BuildContext, Protocol):
 
 
 class OnDevice:
-    """Makes tensors on a device that is not the default one."""
+    """A source of contexts that create tensors on one device."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
     def around(self, _: object, /) -> AbstractContextManager[Any]:
-        """The device, for each layer."""
+        """Return the device, which is a context manager."""
         return self._device
 
 
 def layer_of(implementation: Implementation) -> object:
-    """What tells whether two layers are made alike; None where that depends on others."""
+    """Return a key that is equal for layers that are made alike; None for a composite."""
     if implementation.children or implementation.nodes:
         return None
     return implementation.type, repr(implementation.data), repr(implementation.tensors)

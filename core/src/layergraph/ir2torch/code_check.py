@@ -1,4 +1,7 @@
-"""The one place where generated code is executed, if it consists of a few forms."""
+"""Checking and executing generated code. No other module of layergraph executes code.
+
+A check of the syntax tree runs first: it allows the few kinds of syntax that graphs need.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from torch.fx.graph_module import _loader
 from layergraph.errors import BuildError
 from layergraph.ir2torch.codegen import GeneratedCode
 
-# No form here defines, imports, repeats, catches, unpacks or formats anything.
+# The kinds of syntax that generated code may have. None of them imports, loops, catches, unpacks or
+# formats, and the only definition is that of the forward function.
 _FORMS: frozenset[type[ast.AST]] = frozenset(
     {
         *(ast.Module, ast.FunctionDef, ast.arguments, ast.arg, ast.With, ast.withitem),
@@ -27,12 +31,12 @@ _FORMS: frozenset[type[ast.AST]] = frozenset(
 )
 
 _LEAVES = frozenset({ast.Name, ast.Constant})
-# These fields have no forms in them; rules look at the names among them.
+# These fields hold text or numbers, not syntax. The rules below check the names among them.
 _ATOMS = frozenset({"arg", "attr", "id", "kind", "name", "simple", "type_comment"})
 
 
 def _inside(form: type[ast.AST]) -> Callable[[ast.AST], Any] | None:
-    """The reader of the forms inside of a form, alone or in a list or tuple; None for a leaf."""
+    """Return a getter of the child nodes of a kind of syntax node; None for a leaf."""
     fields = [each for each in form._fields if each not in _ATOMS]
     return operator.attrgetter(*fields) if fields and form not in _LEAVES else None
 
@@ -41,17 +45,17 @@ _INSIDE = {form: _inside(form) for form in _FORMS}
 
 
 def compiled_forward(code: GeneratedCode, co_fields: dict[str, Any]) -> Callable[..., Any]:
-    """The function that generated code defines.
+    """Check generated code, execute it, and return the function that it defines.
 
     Args:
         code: the code.
-        co_fields: what the graph says of the file that its code is shown as.
+        co_fields: the graph's fields for the file name that tracebacks show.
 
     Raises:
-        BuildError: the code has a form that no graph needs.
+        BuildError: the code has syntax that no graph needs.
     """
     tree = checked_tree(code)
-    # Tracebacks and torch.jit.script look the text up under this name.
+    # Tracebacks and torch.jit.script look up the source text under this name.
     name = _loader.cache(code.source, code.globals, co_fields)
     scope = dict(code.globals)
     exec(compile(tree, name, "exec", dont_inherit=True), scope)  # noqa: S102
@@ -60,10 +64,10 @@ def compiled_forward(code: GeneratedCode, co_fields: dict[str, Any]) -> Callable
 
 
 def checked_tree(code: GeneratedCode) -> ast.Module:
-    """The syntax tree of generated code.
+    """Return the syntax tree of generated code, after a check.
 
     Raises:
-        BuildError: the code has a form that no graph needs.
+        BuildError: the code has syntax that no graph needs.
     """
     try:
         tree = ast.parse(code.source)
@@ -139,7 +143,7 @@ class _Check:
             self._refuse(node)
 
     def _call(self, node: ast.Call) -> None:
-        """Allow calls of bound objects, and of attributes that a graph names."""
+        """Allow calls of objects among the globals, and of attributes that the graph names."""
         called = node.func
         if isinstance(called, ast.Call):
             if not isinstance(called.func, ast.Name) or called.func.id != self._getattr:
@@ -153,7 +157,7 @@ class _Check:
             self._refuse(node)
 
     def _reading(self, node: ast.Call) -> None:
-        """Allow ``getattr`` of attributes that a graph names."""
+        """Allow ``getattr`` of attributes that the graph names."""
         name = node.args[1] if len(node.args) > 1 else None
         if not isinstance(name, ast.Constant) or name.value not in self._code.attributes:
             self._refuse(node)

@@ -1,8 +1,9 @@
-"""Writes the Python code of a graph of torch.fx.
+"""Writing the Python code of a graph of torch.fx.
 
-The printer of torch.fx writes a constant by its ``repr``, and the result is executed. Here the text
-holds nothing but plain literals, names that this module makes, and names of torch that lead to the
-very object. Everything else is bound: the text has a name, and the globals hold the object.
+torch.fx writes the ``repr`` of each constant into code that it executes, so that an edited graph
+could run any code. The code of this module contains only plain literals, names that this module
+makes, and paths in torch that lead to the very object. For any other object, the code has a name,
+and the globals of the code hold the object.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from layergraph.literals import NAMED
 from layergraph.regions import REGIONS
 
 _INDENT = "    "
-# Larger ones have no literal in TorchScript, and take long to print and to parse.
+# TorchScript has no literal for larger integers, and Python takes long to print and parse them.
 _LARGEST = 2**63
 
 
@@ -34,10 +35,10 @@ class GeneratedCode:
     """The code of a graph, for :func:`layergraph.ir2torch.code_check.compiled_forward`.
 
     Attributes:
-        source: the text, which defines a function ``forward``.
-        globals: what the names in it mean that are neither parameters nor variables.
-        attributes: the attributes that it reads.
-        nodes_of_lines: by line, the number of the node that the line computes.
+        source: the source text, which defines a function ``forward``.
+        globals: the objects that the source names, except parameters and variables.
+        attributes: the names of all attributes that the source reads.
+        nodes_of_lines: for each line, the number of the node that it computes.
     """
 
     source: str
@@ -47,7 +48,7 @@ class GeneratedCode:
 
 
 def generated_code(graph: fx.Graph) -> GeneratedCode:
-    """The code that runs a graph as the method of a module."""
+    """Return the code that runs a graph as the method of a module."""
     return _Writer(graph).write()
 
 
@@ -55,7 +56,7 @@ class _Writer:
     def __init__(self, graph: fx.Graph) -> None:
         self._graph = graph
         parameters = [str(node.target) for node in graph.nodes if node.op == "placeholder"]
-        # Callers use these names, so that everything else avoids them.
+        # Callers pass arguments by these names, so that no other name may equal one of them.
         self._parameters = frozenset(name.lstrip("*") for name in parameters)
         self._namer = Namer(self._parameters)
         self._module = self._namer.name("self")
@@ -84,7 +85,7 @@ class _Writer:
         return GeneratedCode(source, self._globals, frozenset(self._attributes), nodes)
 
     def _last_uses(self) -> dict[fx.Node, list[fx.Node]]:
-        """By node, those whose values it is the last to use."""
+        """Return, for each node, the nodes whose values it is the last to use."""
         seen: set[fx.Node] = set()
         last: dict[fx.Node, list[fx.Node]] = {}
         for node in reversed(self._graph.nodes):
@@ -118,7 +119,7 @@ class _Writer:
         self._signature.append(f"{target}{annotation}{default}")
 
     def _computing(self, node: fx.Node) -> list[str]:
-        """The lines that give a variable the value of a node."""
+        """Return the lines that assign the value of a node to its variable."""
         args = [self._value(arg) for arg in node.args]
         given = [*args, *[f"{name} = {self._value(arg)}" for name, arg in node.kwargs.items()]]
         name = self._variables[node] = self._namer.name(node.name)
@@ -133,7 +134,7 @@ class _Writer:
             return [f"{name} = {self._path(_owner(args[0]), str(node.args[1]))}"]
         if target is getattr and len(args) > 1 and isinstance(node.args[1], str):
             self._attributes.add(node.args[1])
-        # Operators are written as such, which torch.jit.script wants.
+        # torch.jit.script takes x + y, and not operator.add(x, y).
         kind = _OPERATORS.get(target) if isinstance(target, _BUILTIN) else None
         if kind is None:
             return [_call(name, self._object(target), given)]
@@ -147,12 +148,12 @@ class _Writer:
         if target is operator.getitem:
             return [f"{name} = {kind.format(_operand(args[0]), self._index(node.args[1]))}"]
         if target.__name__ in inplace_methods:
-            # The first operand keeps its value where that cannot change, as that of a number.
+            # `x += 1` rebinds x if x is a number. So assign it to another variable first.
             return [f"{name} = {args[0]}", kind.format(name, args[1])]
         return [f"{name} = {kind.format(*map(_operand, args))}"]
 
     def _index(self, index: Any) -> str:
-        """The text between the brackets of a subscript."""
+        """Return the text between the brackets of a subscript."""
         if type(index) is tuple and index:
             return ", ".join(map(self._slice, index)) + "," * (len(index) == 1)
         return self._slice(index)
@@ -167,7 +168,7 @@ class _Writer:
     # --- values ---
 
     def _value(self, value: Any) -> str:
-        """An expression that gives a value."""
+        """Return an expression for a value."""
         if isinstance(value, fx.Node):
             return self._variables[value]
         kind = type(value)
@@ -203,7 +204,7 @@ class _Writer:
         return self._object(annotation)
 
     def _object(self, value: Any) -> str:
-        """A name of torch that leads to an object, or one that is bound to it."""
+        """Return an expression for an object: a path in torch, or a name among the globals."""
         path = _path_in_torch(value)
         if path is not None:
             return self._path(self._bind(torch, "torch"), path)
@@ -219,7 +220,7 @@ class _Writer:
         return name
 
     def _path(self, owner: str, path: str) -> str:
-        """The attribute of something at a path."""
+        """Return an expression that reads a path of attributes."""
         for name in path.split("."):
             self._attributes.add(name)
             if _is_spellable(name):
@@ -243,17 +244,17 @@ def _call(name: str, called: str, given: list[str]) -> str:
 
 
 def _operand(text: str) -> str:
-    """An expression, as it can stand beside an operator: ``-2 ** x`` means something else."""
+    """Return an expression for use beside an operator: ``-2 ** x`` is ``-(2 ** x)``."""
     return f"({text})" if text.startswith("-") else text
 
 
 def _owner(text: str) -> str:
-    """An expression, as it can stand before a dot: ``1.real`` means something else."""
+    """Return an expression for use before a dot: ``1.real`` is a syntax error."""
     return text if text.isidentifier() else f"({text})"
 
 
 def _is_spellable(name: object) -> bool:
-    # Python reads a name that is not ASCII as its normal form, which may be another.
+    # Python normalises names that are not ASCII, so that the attribute may have another name.
     return (
         isinstance(name, str)
         and name.isascii()
@@ -266,19 +267,19 @@ _paths: dict[Any, str] = {}
 
 
 def _path_in_torch(value: Any) -> str | None:
-    """The path in torch that leads to an object; None if there is none."""
+    """Return the path in torch that leads to an object; None if there is none."""
     if isinstance(value, NAMED):
         return _resolved(value, [str(value).removeprefix("torch.")])
     if not callable(value):
         return None
     try:
         known = _paths.get(value)
-    except TypeError:  # it has no hash
+    except TypeError:  # the object is not hashable
         return None
     if known is not None:
         return known
     path = _resolved(value, _candidates(value))
-    # Only what torch itself keeps alive.
+    # The cache keeps only objects that torch keeps alive anyway.
     if path is not None:
         _paths[value] = path
     return path
@@ -303,7 +304,7 @@ def _resolved(value: object, paths: Iterable[str]) -> str | None:
     for path in paths:
         found: Any = torch
         for name in path.split("."):
-            # Not everything below torch is imported, and nothing is to be imported for this.
+            # getattr(torch, name) may import a submodule; vars() does not.
             found = vars(found).get(name) if found is torch else getattr(found, name, None)
         if found is value:
             return path
@@ -311,7 +312,7 @@ def _resolved(value: object, paths: Iterable[str]) -> str | None:
 
 
 def _hint(value: Any) -> str:
-    """A readable name for an object."""
+    """Return a readable name for an object."""
     name = getattr(value, "__name__", None)
     if not isinstance(name, str):
         return f"_{type(value).__name__}"

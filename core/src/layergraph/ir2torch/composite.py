@@ -1,8 +1,8 @@
-"""The module that a graph becomes.
+"""The module that runs a graph.
 
-A class for each graph, an instance for each module: those that run equal graphs share the class,
-and with it the code. An instance gets a graph of its own when somebody asks for it, and a class of
-its own when that graph is edited.
+Each graph has a class, and each module is an instance: modules with equal graphs share the class
+and its code. ``module.graph`` makes a copy of the graph for the instance. Recompiling an edited
+graph makes a new class for the instance.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from layergraph.ir2torch.pickling import StoredGraph, restored, stored
 from layergraph.ir2torch.scripting import own_containers, scriptable
 from layergraph.regions import REGIONS, ending
 
-# What nn.Module keeps of its own, and a rebuilt or copied module has to keep too. GraphModule takes
-# over only what its graph names: a child that no call reaches would lose its state-dict keys.
+# The registries of nn.Module that a rebuilt or copied module keeps. GraphModule keeps only what its
+# graph names: a child that no node calls would lose its state-dict keys.
 _REGISTERED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
 _COMPILED = ("_code", "_lineno_map", "_prologue_start")
 _NOT_COPIED = ("_graph", *_COMPILED, "evaluation")
 
 
 def descend(module: nn.Module, way: list[str]) -> nn.Module | None:
-    """The module that a way of child names leads to; None if it leads nowhere."""
+    """Return the module at a list of child names; None if there is none."""
     for name in way:
         inner = module._modules.get(name)
         if inner is None:
@@ -47,15 +47,14 @@ def descend(module: nn.Module, way: list[str]) -> nn.Module | None:
 
 
 def find_module(module: nn.Module, path: str) -> nn.Module | None:
-    """The module at a path; the empty one leads to the module itself."""
+    """Return the module at a path; for the empty path, the module itself."""
     return descend(module, path.split(".")) if path else module
 
 
 def find(module: nn.Module, path: str) -> Any:
-    """The child or tensor of a module at a path, or the mode of a child, whatever the names are.
+    """Return the child or tensor at a path, or the mode of the module at ``path.training``.
 
-    Returns:
-        None if there is nothing of that name.
+    The names may be ones that ``getattr`` does not find. None if there is no such name.
     """
     *way, last = path.split(".")
     owner = descend(module, way)
@@ -69,24 +68,24 @@ def find(module: nn.Module, path: str) -> Any:
 
 @functools.cache
 def taken_names() -> frozenset[str]:
-    """The attributes that every composite has, so that no child is found under their names."""
+    """Return the names of attributes of each composite, which hide children of the same names."""
     return frozenset(dir(Composite(nn.Module(), {}, fx.Graph()))) - {"training"}
 
 
 class Holder(nn.Module):
-    """A module that holds constants: tensors that the original had without registering them.
+    """A module that holds constants: tensors that the original read and did not register.
 
-    Here they are buffers that do not persist, so that they move to other devices with the model.
-    But casting the model leaves them as they are, as it did in the original.
+    Constants are buffers that do not persist, so that they move to a device with the model. A cast
+    of the model leaves them as they are, as in the original.
     """
 
     _uncast = frozenset[str]()
-    # The methods whose effect an IR of this module holds.
+    # The methods that the core overrides here, and whose effect a capture of this module keeps.
     _held_by_ir = frozenset({"_apply"})
     _kept_modes = cast("Mapping[str, bool | None]", MappingProxyType({}))
 
     def train(self, mode: bool = True) -> Holder:
-        """Set the mode of all modules inside but for those that the original keeps in theirs."""
+        """Set the mode of all submodules, except those that the original's ``train`` leaves."""
         kept = [(find_module(self, path), to) for path, to in self._kept_modes.items()]
         modes = [(each, each.training if to is None else to) for each, to in kept if each]
         super().train(mode)
@@ -105,27 +104,28 @@ class Holder(nn.Module):
 
 
 class Composite(Holder, fx.GraphModule):
-    """A module that runs a graph, holding everything that the original held.
+    """A module that runs a graph, with the children and tensors of the original.
 
-    ``print(module.code)`` shows what it runs; ``module.graph`` can be edited, as that of any
+    ``print(module.code)`` shows the code; ``module.graph`` can be edited, as in any
     :class:`torch.fx.GraphModule`.
 
     Args:
         members: a module that holds the children, parameters and buffers.
-        aliases: names by which the graphs call what code cannot spell, to the paths that they mean.
-        graph: the graph, whose targets are found in ``members``, or are aliases.
-        evaluation: the graph in evaluation mode, where that is another one.
+        aliases: for each path that code cannot spell, the name that the graphs use instead: alias
+            to path.
+        graph: the graph. Its targets are paths in ``members``, or aliases.
+        evaluation: the graph in evaluation mode, if it is another one.
 
     Attributes:
-        evaluation: None, or a Composite with the graph in evaluation mode. It is no child: it runs
-            on the children and tensors of this module.
+        evaluation: a Composite with the graph in evaluation mode, or None. It is not a child, and
+            runs on the children and tensors of this module.
     """
 
-    # torch.jit.script reads annotations, and knows only its own types.
+    # torch.jit.script reads annotations, and fails on these types.
     if TYPE_CHECKING:
         evaluation: Composite | None
         _aliases: dict[str, str]
-    # What the code of the class was made from, if that is no graph of an instance.
+    # The graph from which the code of the class was made; None if an instance has the graph.
     _source = cast("fx.Graph | None", None)
 
     def __init__(
@@ -138,8 +138,8 @@ class Composite(Holder, fx.GraphModule):
         second = None if evaluation is None else Composite(members, aliases, evaluation)
         nn.Module.__init__(self)
         self.__dict__["evaluation"] = second
-        # GraphModule looks up what the graph names, and here it is found; from then on, the class
-        # knows the way.
+        # The constructor of GraphModule reads each target of the graph from this module. After
+        # that, properties of the class find them.
         findable = nn.Module()
         vars(findable).update(vars(members))
         vars(findable).update({alias: find(members, path) for alias, path in aliases.items()})
@@ -153,14 +153,14 @@ class Composite(Holder, fx.GraphModule):
         graph.owning_module = None
 
     def alike(self, members: nn.Module) -> Composite:
-        """Another module that runs the same code, on other members.
+        """Return a module that runs the same code on other members.
 
         Args:
-            members: a module that holds what the graphs name, under the same names.
+            members: a module with children and tensors of the same names.
         """
         result: Composite = object.__new__(type(self))
         nn.Module.__init__(result)
-        # What GraphModule keeps besides: notes, lists of hooks, and the code.
+        # The other attributes of GraphModule: metadata, hooks, and the code.
         kept = vars(self).keys() - vars(result).keys() - {"evaluation"}
         vars(result).update({name: copy.copy(vars(self)[name]) for name in kept})
         second = None if self.evaluation is None else self.evaluation.alike(members)
@@ -176,7 +176,7 @@ class Composite(Holder, fx.GraphModule):
                 self.__dict__[name] = members.__dict__[name]
 
     def _make_findable(self) -> None:
-        """Let the class find what its code names."""
+        """Add a descriptor to the class for each alias and for each child that the code calls."""
         cls = type(self)
         for alias, path in self._aliases.items():
             setattr(cls, alias, property(functools.partial(find, path=path)))
@@ -195,7 +195,7 @@ class Composite(Holder, fx.GraphModule):
         return graph
 
     def recompile(self) -> PythonCode:
-        """Make the code anew, after the graph was edited."""
+        """Make the code again, after an edit of the graph."""
         self._refer_back_weakly(self.graph)
         if type(self)._source is not None:
             self.__class__ = type(fx.GraphModule.__new__(Composite))
@@ -215,16 +215,16 @@ class Composite(Holder, fx.GraphModule):
         return PythonCode(code.source, code.globals, code.nodes_of_lines, 1)
 
     def _written_by_user(self) -> PythonCode:
-        """Let torch.fx write and run the code, where the user has set how: it is the user's own."""
+        """Let torch.fx make the code, because the user has set a code generator of their own."""
         with self._inside_regions():
             code = super().recompile()
         cls: Any = type(self)
-        # That of GraphModule takes two more frames of Python's stack for each level of a model.
+        # GraphModule.__call__ takes two more Python frames for each level of a model.
         del cls.__call__
         return code
 
     def _refer_back_weakly(self, graph: Any) -> None:
-        """Let the graph know its module without keeping it, and all its weights, alive."""
+        """Give the graph a weak reference to its module, so that it keeps no weights alive."""
 
         def disown(_: object) -> None:
             graph.owning_module = None
@@ -232,7 +232,7 @@ class Composite(Holder, fx.GraphModule):
         graph.owning_module = weakref.proxy(self, disown)
 
     def _inside_regions(self) -> AbstractContextManager[Any]:
-        """Have the code written inside a ``with`` statement if it has regions to end."""
+        """Return a context in which torch.fx writes code with regions inside a ``with`` block."""
         graph = self.graph
         if not any(node.op == "call_function" and node.target in REGIONS for node in graph.nodes):
             return nullcontext()
@@ -248,7 +248,7 @@ class Composite(Holder, fx.GraphModule):
         return ending()
 
     def _recompile_submodules(self) -> list[tuple[str, Any]]:
-        # Children have graphs of their own, and are finished before their parents.
+        # The build compiles children before their parents.
         return []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Composite:
@@ -258,16 +258,16 @@ class Composite(Holder, fx.GraphModule):
         return _made(copy.deepcopy(self._own(), memo), graphs, self._aliases, result)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # GraphModule's own would trace the generated code anew, and lose what the code does not
+        # GraphModule.__reduce__ traces the code again, and loses children that the code does not
         # name.
         return _unpickled, (self._own(), [stored(each) for each in self._graphs()], self._aliases)
 
     def __reduce_package__(self, _: PackageExporter) -> tuple[Any, ...]:
-        # GraphModule's own would write the code into the package, and objects have no text.
+        # GraphModule.__reduce_package__ writes the source text, and the globals would be missing.
         return _unpackaged, self.__reduce__()[1]
 
     def __prepare_scriptable__(self) -> Composite:
-        """The module that torch.jit.script takes in the place of this one."""
+        """Return the module that torch.jit.script compiles instead of this one."""
         if self.evaluation is not None:
             raise BuildError(
                 "torch.jit.script cannot take a module with another graph in evaluation mode; "
@@ -293,9 +293,9 @@ def _has_usual_code(graph: fx.Graph) -> bool:
 
 
 class _Child:
-    """A child of a module by its name, found in half the time that nn.Module takes for it.
+    """A descriptor that finds a child in half the time of ``nn.Module.__getattr__``.
 
-    What else may come to have the name, in place of the child, is found as in any module.
+    If there is no child of the name, ``nn.Module.__getattr__`` looks for a parameter or buffer.
     """
 
     def __init__(self, name: str) -> None:
@@ -306,12 +306,12 @@ class _Child:
             return self
         child = module._modules.get(self._name)
         if child is None:
-            raise AttributeError(self._name)  # and nn.Module looks for it
+            raise AttributeError(self._name)  # Python calls nn.Module.__getattr__ then
         return child
 
 
 class _ForwardByMode:
-    """The forward of a module with two graphs, which takes no frame of Python's stack to choose."""
+    """The ``forward`` of a module with two graphs. The choice takes no Python frame of its own."""
 
     def __init__(self, train: Callable[..., Any]) -> None:
         @functools.wraps(train)

@@ -1,4 +1,4 @@
-"""From an IR to a PyTorch module."""
+"""The converter from an IR to a PyTorch module."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from layergraph.plugins import Hooks, Plugin, chosen_plugins
 from layergraph.registration import Registry
 from layergraph.undo import undoes
 
-if TYPE_CHECKING:  # What builds is imported when it is first needed.
+if TYPE_CHECKING:  # The build is imported on first use.
     from layergraph.ir2torch.build import Builder
     from layergraph.ir2torch.build_context import Retrying
     from layergraph.ir2torch.load import Key
@@ -28,19 +28,29 @@ Device = torch.device | str | int | None
 
 
 class Ir2Torch(Registry):
-    """Converts IR to modules, by the handlers of the installed plugins and its own.
+    """A converter from IR to modules, with the handlers of plugins and handlers of its own.
 
-    A handler that is registered here, for the name of a type, takes an
-    :class:`~layergraph.Implementation` and, if it has a second parameter without a default or one
-    named ``children``, the built children by name; it returns a module, or None for "not mine".
+    Register a handler for the name of a type. It takes an :class:`~layergraph.Implementation`. If
+    it has a second parameter without a default, or one named ``children``, it also takes the built
+    children by name. It returns a module, or None if it does not know the implementation.
 
     Args:
-        plugins: the plugins to ask; None for all that are installed.
-        disable: the distributions whose plugins are not asked; ``*`` for all third-party ones.
+        plugins: the plugins to ask; None: all installed plugins.
+        disable: the distributions whose plugins not to ask; ``*`` for all third-party ones.
 
     Raises:
-        PluginError: nothing is there to be disabled under such a name, or an installed plugin
-            cannot be used and ``LAYERGRAPH_STRICT`` is set.
+        PluginError: no plugin of a disabled name is there, or an installed plugin cannot be used
+            and ``LAYERGRAPH_STRICT`` is set.
+
+    Example:
+        >>> import torch
+        >>> from layergraph.ir2torch import Ir2Torch
+        >>> converter = Ir2Torch()
+        >>> @converter.register_override("relu")
+        ... def relu(implementation):
+        ...     return torch.nn.LeakyReLU()
+        >>> converter.convert({"root": {"name": "root", "type": "relu"}})
+        LeakyReLU(negative_slope=0.01)
     """
 
     def __init__(
@@ -61,25 +71,25 @@ class Ir2Torch(Registry):
 
         Args:
             ir: the IR, or its dict form.
-            state_dict: the weights, copied into the model, under the keys of the original. A tensor
-                with several keys needs only one of them. Weights are not initialised then, but for
-                what reads them while a layer is made. None: weights are as the constructors of the
-                layers make them, and zero where no constructor does.
-            device: where the parameters and buffers are to be; None for torch's default. On
-                ``"meta"`` none of them takes memory, and a state dict is only checked against them.
-                Such a model runs on inputs of that device. As soon as it has all its weights by its
-                own ``load_state_dict(…, assign=True)``, or by that after ``to_empty(…)``, it also
-                has what no state dict has: constants, and buffers that do not persist.
+            state_dict: the weights, under the keys of the original model. ``convert`` copies them.
+                If a tensor has several keys, one of them is enough. Weights are not initialised
+                then, except those that a constructor reads. None: the constructors of the layers
+                initialise the weights that they make; all other weights are zero.
+            device: the device of parameters and buffers; None: torch's default. On ``"meta"`` they
+                take no memory, and a state dict is only checked. Such a model runs on meta inputs.
+                Give it its weights with ``load_state_dict(…, assign=True)``, or with
+                ``to_empty(…)`` and ``load_state_dict(…)``; this also restores constants and buffers
+                that do not persist.
 
         Returns:
-            A module with the original's layers in the original's hierarchy: compositions as
-            :class:`torch.fx.GraphModule`, everything else of its own class. Its ``state_dict()``
-            has the original's keys.
+            A module with the layers and the hierarchy of the original, whose ``state_dict()`` has
+            the keys of the original. A layer that a handler knows has its own class; each composite
+            is a :class:`torch.fx.GraphModule`.
 
         Raises:
             InvalidIrError: the IR breaks a rule.
-            BuildError: a type has no handler, a handler refused the attributes, or there is no such
-                device.
+            BuildError: a type has no handler, a handler refused the attributes, or torch has no
+                such device.
             PluginError: a handler broke its contract.
             StateError: the state dict does not fit.
         """
@@ -92,7 +102,7 @@ class Ir2Torch(Registry):
         )
         if state_dict is not None:
             builder.fills.forget(tensor for _, tensor, persists in listed if persists)
-        # Before the weights are loaded: they may share memory with what is filled here.
+        # Before loading, because a weight may share memory with a tensor that is filled here.
         builder.fills.run_all()
         if state_dict is not None:
             load(listed, state_dict)
@@ -100,22 +110,25 @@ class Ir2Torch(Registry):
         return model
 
     def explain(self, subject: str | Implementation) -> Explanation:
-        """Who answers for a type, in the order in which they are asked, and who declines and why.
+        """Return which handler builds a type, and the answers of all others, in order.
 
         Args:
-            subject: an implementation, or the name of a type. A handler is asked about a type by an
-                implementation without attributes: it answers if it takes that up.
+            subject: an implementation, or the name of a type. For a name, each handler gets an
+                implementation without attributes.
+
+        Raises:
+            MissingDistributionError: ``layergraph-tools`` is not installed.
         """
         explained = imported("layergraph_tools.explain.types", "explained")
         explanation: Explanation = explained(subject, self.hooks, self._own)
         return explanation
 
     def meta_model(self, ir: Ir, around: Retrying | None = None) -> MetaModel:
-        """Build the model that an IR describes on the meta device, for tensors that are there.
+        """Build the model that an IR describes on the meta device, to put existing tensors in.
 
         Args:
-            ir: the IR; it must have been checked.
-            around: what the handlers run in.
+            ir: a checked IR.
+            around: the context in which the handlers run.
 
         Raises:
             BuildError, PluginError: as for :meth:`convert`.
@@ -128,12 +141,12 @@ class Ir2Torch(Registry):
 
     @undoes
     def tensors(self, ir: Ir) -> list[Key]:
-        """The tensors of the model that an IR describes, on the meta device; nothing runs it.
+        """Return the tensors of the model that an IR describes, on the meta device.
 
-        Of layers that differ in their names alone, one is made.
+        No graph is built. Layers that differ only in their names are made once.
 
         Args:
-            ir: the IR; it must have been checked.
+            ir: a checked IR.
 
         Raises:
             BuildError, PluginError: as for :meth:`convert`.
@@ -170,13 +183,13 @@ class Ir2Torch(Registry):
 
 
 def device_of(named: Device) -> torch.device:
-    """The device that is meant; None means torch's default.
+    """Return the device of a name; for None, torch's default.
 
     Raises:
-        BuildError: there is no such device.
+        BuildError: torch has no such device.
     """
     try:
-        # Made there, a tensor also tells the number of the device that is meant.
+        # A tensor on "cuda" has the device "cuda:0": it adds the number.
         device = torch.get_default_device() if named is None else torch.device(named)
         return torch.empty(0, device=device).device
     except Exception as error:
@@ -187,5 +200,15 @@ def device_of(named: Device) -> torch.device:
 
 
 def get_default_converter(disable: Collection[str] = ()) -> Ir2Torch:
-    """A new converter with the handlers of all installed plugins, but for those disabled."""
+    """Return a new converter with the handlers of the installed plugins.
+
+    Args:
+        disable: as for :class:`Ir2Torch`.
+
+    Example:
+        >>> from layergraph.ir2torch import get_default_converter
+        >>> converter = get_default_converter(disable=["*"])
+        >>> converter.convert({"root": {"name": "root", "type": "relu"}})
+        ReLU()
+    """
     return Ir2Torch(disable=disable)

@@ -1,4 +1,4 @@
-"""Initial weights that nobody reads, because a state dict is about to overwrite them."""
+"""Deferred initialisation: skip random weights that a state dict overwrites."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch.utils import _pytree as pytree
 
 from layergraph.tensors import fills_its_storage, start_of_storage
 
-# What torch.nn.init is made of: in-place functions whose result does not depend on what was there.
+# The functions of torch.nn.init, and those that it calls: they fill a tensor in place, and do not
+# read its old numbers.
 _FILLS = frozenset(
     [getattr(nn.init, name) for name in "uniform_ normal_ constant_ kaiming_uniform_".split()]
     + [
@@ -41,20 +42,20 @@ BLIND = frozenset(
         ).split()
     ]
 )
-"""They tell something of a tensor, but nothing of what is in it."""
+"""Functions that read the metadata of a tensor, and not its numbers."""
 
-# Tensors that share the memory of the one they are made of, but for some indices.
+# Functions that return a view, except __getitem__ with some indices.
 _VIEWS = frozenset(
     [torch.Tensor.__getitem__, torch.Tensor.detach, torch.Tensor.data.__get__]  # type: ignore[attr-defined]
 )
 
-# Filling fewer numbers than that takes less time than putting it off.
+# For fewer numbers, filling takes less time than deferring.
 _WORTH_IT = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class _Fill:
-    """A call that was put off."""
+    """A deferred call."""
 
     tensor: torch.Tensor
     function: Callable[..., Any]
@@ -63,18 +64,17 @@ class _Fill:
 
 
 class DeferredInit(TorchFunctionMode):
-    """While it is on, filling a parameter waits until somebody reads the parameter.
+    """A function mode that defers the filling of a parameter until code reads the parameter.
 
-    Most never are read before a state dict overwrites them, and drawing random numbers is nearly
-    all of the time that a constructor takes. Nothing else is changed: whoever reads a parameter, or
-    memory that it shares, finds it filled. Only the order in which random numbers are drawn is
-    another one.
+    A state dict overwrites most parameters before any code reads them, and a constructor spends
+    nearly all of its time on random numbers. Code that reads a parameter, or memory that the
+    parameter shares, finds it filled. Only the order of random numbers differs.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        # By the memory that waits, as more than one tensor may lie there. They are kept alive, so
-        # that nobody else comes to lie there.
+        # By the address of the storage, because several tensors may share one. The tensors stay
+        # alive, so that no new tensor gets the address.
         self._waiting: dict[int, list[_Fill]] = {}
         self._layer: object = None
         self._without: set[object] = set()
@@ -82,7 +82,7 @@ class DeferredInit(TorchFunctionMode):
         self._tried: set[tuple[object, ...]] = set()
 
     def around(self, layer: object) -> DeferredInit | None:
-        """Itself, or None for a layer like one before of which nothing was put off."""
+        """Return this mode; None for a layer like an earlier one that deferred nothing."""
         if layer in self._without and not self._waiting:
             return None
         self._layer, self._has_put_off = layer, False
@@ -100,7 +100,7 @@ class DeferredInit(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run a function of torch, put it off, or run first what it must not overtake."""
+        """Run a function of torch or defer it; first fill the tensors that it reads."""
         kwargs = kwargs or {}
         fills = func in _FILLS
         if not fills and (func in BLIND or not self._waiting):
@@ -109,7 +109,7 @@ class DeferredInit(TorchFunctionMode):
         if fills and self._may_wait(tensors, kwargs):
             self._try(func, args, kwargs)
             self._has_put_off = True
-            # Without memory there is nothing to fill.
+            # A tensor on meta has no numbers to fill.
             if not tensors[0].is_meta:
                 fill = _Fill(tensors[0], func, args, kwargs)
                 self._waiting.setdefault(_memory(tensors[0]), []).append(fill)
@@ -122,7 +122,7 @@ class DeferredInit(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _may_wait(self, tensors: list[torch.Tensor], kwargs: dict[str, Any]) -> bool:
-        # Numbers that depend on another tensor or on a generator depend on when they are asked for.
+        # Another tensor, or a generator, may change before the deferred call.
         if len(tensors) != 1 or kwargs.get("generator") is not None:
             return False
         tensor = tensors[0]
@@ -131,29 +131,29 @@ class DeferredInit(TorchFunctionMode):
         return self.waits(tensor)
 
     def waits(self, tensor: torch.Tensor) -> bool:
-        """Whether there is something to be filled into the memory of a tensor."""
+        """Return whether a deferred call fills the memory of a tensor."""
         return bool(self._waiting) and _memory(tensor) in self._waiting
 
     def run(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Fill what waits of these."""
+        """Run the deferred calls for some tensors."""
         for tensor in tensors:
             if self._waiting:
                 self._run(_memory(tensor))
 
     def forget(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Do not fill these any more: they are about to be overwritten, or not needed."""
+        """Drop the deferred calls for some tensors, which the caller will overwrite or drop."""
         for tensor in tensors:
-            # Others may lie in the rest of the memory.
+            # Another tensor may share the storage, and needs the calls.
             if self.waits(tensor) and fills_its_storage(tensor):
                 del self._waiting[_memory(tensor)]
 
     def run_all(self) -> None:
-        """Fill what still waits."""
+        """Run all deferred calls."""
         for memory in list(self._waiting):
             self._run(memory)
 
     def convert(self, tensor: torch.Tensor, dtype: torch.dtype) -> None:
-        """Give a tensor another dtype; it remains the same object."""
+        """Change the dtype of a tensor, which remains the same object."""
         fills = self._waiting.get(_memory(tensor), [])
         if not fills or any(fill.tensor is not tensor for fill in fills):
             self.run([tensor])
@@ -173,9 +173,9 @@ class DeferredInit(TorchFunctionMode):
     def _try(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        """Raise now what the function would raise, for numbers that cannot be."""
+        """Call the function on small tensors, so that it raises now for invalid arguments."""
 
-        def said(value: Any) -> object:
+        def described(value: Any) -> object:
             is_tensor = isinstance(value, torch.Tensor)
             return (value.ndim, value.dtype) if is_tensor else repr(value)
 
@@ -183,20 +183,20 @@ class DeferredInit(TorchFunctionMode):
             is_tensor = isinstance(value, torch.Tensor)
             return value.new_empty((1,) * value.ndim) if is_tensor else value
 
-        told = (
+        call = (
             function,
-            *map(said, args),
-            *((key, said(value)) for key, value in kwargs.items()),
+            *map(described, args),
+            *((key, described(value)) for key, value in kwargs.items()),
         )
-        # Layers of one kind and size are filled alike.
-        if told not in self._tried:
+        # Layers of one class and size make equal calls.
+        if call not in self._tried:
             args = tuple(map(small, args))
             function(*args, **{key: small(value) for key, value in kwargs.items()})
-            self._tried.add(told)
+            self._tried.add(call)
 
 
 def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    """The tensors among arguments, in whatever they are nested."""
+    """Return the tensors in nested arguments."""
     nested = not all(type(each) in _FLAT for each in (*args, *kwargs.values()))
     listed = pytree.tree_leaves((args, kwargs)) if nested else (*args, *kwargs.values())
     return [each for each in listed if isinstance(each, torch.Tensor)]
@@ -206,5 +206,5 @@ _FLAT = frozenset({nn.Parameter, torch.Tensor, bool, int, float, str, type(None)
 
 
 def _memory(tensor: torch.Tensor) -> int:
-    """Where the memory of a tensor begins; zero for none, and for what is no plain tensor."""
+    """Return the address of a tensor's storage; zero if it has none, or is not plain."""
     return start_of_storage(tensor)

@@ -1,4 +1,4 @@
-"""From the graph of an implementation to a graph of torch.fx."""
+"""Building a graph of torch.fx from the graph of an implementation."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from layergraph.literals import UnknownValueError, class_of_torch, torch_value
 def fx_graph(
     source: Graph, where: Place, functions: Targets, targets: Mapping[str, str]
 ) -> fx.Graph:
-    """A graph of an implementation, as torch.fx runs it.
+    """Return the graph of torch.fx for the graph of an implementation.
 
     Args:
-        source: a checked one, with nodes.
-        where: whose graph it is, for errors.
-        functions: what function nodes may run.
-        targets: by node, the attribute path, from the module that gets the graph, of what a call or
-            a state node stands for.
+        source: a checked graph with nodes.
+        where: the place of the graph in the IR, for errors.
+        functions: the functions that nodes may call.
+        targets: for each call and state node, the attribute path of the module or tensor, from the
+            module that gets the graph.
 
     Raises:
-        BuildError: a function or a symbol is not known.
+        BuildError: torch and the plugins have no function or symbol of a name.
     """
     return _GraphBuilder(source, where, functions, targets).build()
 
@@ -59,7 +59,7 @@ class _GraphBuilder:
         self._where = where
         self._functions = functions
         self._targets = targets
-        # The graph itself holds all other checks of these inputs.
+        # Inputs with a guard node assume_container need no check from their input node.
         self._containers = {
             node.args[0].node
             for node in source.nodes.values()
@@ -107,7 +107,7 @@ class _GraphBuilder:
                 op, target, args = self._function(node, place, args, kwargs)
             else:
                 op, target = "call_module", self._targets[node.name]
-            # Of the other names that code cannot have, torch.fx makes new ones.
+            # torch.fx renames other names that code cannot have.
             name = "self_" if node.name == "self" else node.name
             created = self._graph.create_node(op, target, args, kwargs, name=name)
             self._built[node.name] = created
@@ -147,8 +147,8 @@ class _GraphBuilder:
                 cls, given = _record_class(plain, tuple(values), place)
                 if in_signature:
                     return cls(*given)
-                # A node of its own: inside a list or dict, fx would print it by a name that the
-                # code does not know.
+                # A node of its own: inside a list or dict, fx prints the class by a name that is
+                # not among the globals of the code.
                 return self._graph.create_node("call_function", cls, given)
             return rebuilt(plain, values)
         if type(plain) is Ref:
@@ -162,14 +162,14 @@ class _GraphBuilder:
 
 
 class _RecordMeta(type):
-    """The class of the classes of named tuples: these are known by their names and fields."""
+    """The metaclass of named tuples, so that pickle stores a class by its name and fields."""
 
 
 class _RecordTuple(tuple[Any, ...]):
     """The base of the named tuples of graphs.
 
-    They are made without :func:`collections.namedtuple`, which executes a text with the names of
-    the fields in it.
+    We do not use :func:`collections.namedtuple`, because it executes source text that contains the
+    names of the fields.
     """
 
     __slots__ = ()
@@ -199,7 +199,7 @@ class _RecordTuple(tuple[Any, ...]):
         return tuple(self)
 
     def __repr__(self) -> str:
-        # torch.fx writes code by the repr of constants: this one is no expression of Python.
+        # torch.fx writes the repr of constants into code: this one is a syntax error there.
         fields = ", ".join([f"{name}={value!r}" for name, value in self._asdict().items()])
         return f"<{type(self).__name__}({fields})>"
 
@@ -207,8 +207,8 @@ class _RecordTuple(tuple[Any, ...]):
 @functools.cache
 def _named_tuple(name: str, fields: tuple[str, ...]) -> Any:
     members = {field: property(operator.itemgetter(at)) for at, field in enumerate(fields)}
-    said = {"__slots__": (), "_fields": fields, "__match_args__": fields}
-    return _RecordMeta(name, (_RecordTuple,), {**members, **said})
+    namespace = {**members, "__slots__": (), "_fields": fields, "__match_args__": fields}
+    return _RecordMeta(name, (_RecordTuple,), namespace)
 
 
 def _reduce_record(cls: Any) -> tuple[Any, ...]:
@@ -218,15 +218,15 @@ def _reduce_record(cls: Any) -> tuple[Any, ...]:
 copyreg.pickle(_RecordMeta, _reduce_record)
 
 
-# A record with one of these names and its fields is what torch has under that name; by what it is
-# made.
+# The named tuples of torch that a record with the same name and fields stands for, and the function
+# that makes each.
 _TUPLES_OF_TORCH: dict[Any, Any] = {PackedSequence: packed_sequence}
 
 
 def _record_class(
     record: Record, values: tuple[Any, ...], place: Place
 ) -> tuple[Any, tuple[Any, ...]]:
-    """What makes a record, and what to call it with."""
+    """Return the callable that makes a record, and its arguments."""
     for known, made_by in _TUPLES_OF_TORCH.items():
         if record.type == known.__name__ and tuple(record.fields) == known._fields:
             return made_by, values

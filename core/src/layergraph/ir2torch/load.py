@@ -1,4 +1,4 @@
-"""Weights into a rebuilt model, under the keys of the original."""
+"""Loading weights into a rebuilt model, under the keys of the original."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from layergraph.state import all_tensors, own_tensors
 from layergraph.tensors import PLAIN_CLASSES, lie_alike, unsuitable, without_class
 
 Key = tuple[str, torch.Tensor, bool]
-"""Where a tensor is in a model, the tensor, and whether state dicts have it under this key."""
+"""The path of a tensor in a model, the tensor, and True if state dicts hold it under this path."""
 
 
 def keys(ir: Ir, modules: Mapping[str, nn.Module]) -> Iterator[Key]:
-    """Every tensor of a model that was built, under all its names, in the order of a state dict.
+    """Yield each tensor of a built model, under all its names, in the order of a state dict.
 
-    Unlike :meth:`torch.nn.Module.state_dict` it does not recurse over the model.
+    Unlike :meth:`torch.nn.Module.state_dict`, this does not recurse, so that a deep model does not
+    overflow the stack.
     """
     stack = [("", ir.root)]
     while stack:
@@ -39,11 +40,11 @@ def keys(ir: Ir, modules: Mapping[str, nn.Module]) -> Iterator[Key]:
 def load(wanted: Collection[Key], state_dict: Mapping[str, torch.Tensor]) -> None:
     """Copy a state dict into the tensors of a model: see :func:`keys`.
 
-    The keys of one tensor under several names may be missing but for one.
+    If a tensor has several keys, one of them is enough.
 
     Raises:
-        StateError: it is no mapping, keys are missing or superfluous, or a tensor does not fit;
-            nothing was copied then.
+        StateError: the state dict is not a mapping, lacks keys, has unknown keys, or a tensor does
+            not fit. Then no tensor was copied.
     """
     tensors = fitting(wanted, state_dict)
     key = ""
@@ -64,7 +65,7 @@ def load(wanted: Collection[Key], state_dict: Mapping[str, torch.Tensor]) -> Non
 def fitting(
     wanted: Collection[Key], state_dict: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """The tensors of a model that a state dict is for, by key, if it fits.
+    """Check a state dict, and return the tensors of the model that it is for, by key.
 
     Raises:
         StateError: as for :func:`load`.
@@ -113,7 +114,7 @@ def _contradictions(
     tensors: Mapping[str, torch.Tensor],
     state_dict: Mapping[str, torch.Tensor],
 ) -> Iterator[str]:
-    """The keys that are one tensor of the model and have several values in a state dict."""
+    """Yield a message for each tied tensor that has different values in the state dict."""
     for names in named:
         if len(names) == 1:
             continue
@@ -127,7 +128,7 @@ def _contradictions(
 
 
 def _says_the_same(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Return whether two tensors of one shape leave the same bits in a tensor of a dtype."""
+    """Return whether two tensors of one shape have equal bits after a cast to a dtype."""
     if one is other or one.is_meta or other.is_meta:
         return True
     if one.layout is other.layout is torch.strided and one.dtype is other.dtype:
@@ -136,16 +137,16 @@ def _says_the_same(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -
         lies_alike = False
     if lies_alike:
         return True
-    told = [
+    cast = [
         each.detach().to(device="cpu", dtype=dtype).resolve_conj().resolve_neg().contiguous()
         for each in (one, other)
     ]
-    bits = [each.flatten().view(torch.uint8) for each in told]
+    bits = [each.flatten().view(torch.uint8) for each in cast]
     return torch.equal(*bits)
 
 
 def names_of(tensors: Mapping[str, torch.Tensor]) -> dict[int, list[str]]:
-    """The keys of each tensor, by its ``id``."""
+    """Return the keys of each tensor, by its ``id``."""
     names: dict[int, list[str]] = {}
     for key, tensor in tensors.items():
         names.setdefault(id(tensor), []).append(key)
@@ -157,18 +158,18 @@ def keep_alike(
     listed: Collection[Key],
     values: Collection[tuple[torch.Tensor, torch.Tensor]],
 ) -> None:
-    """Make a model's own ``load_state_dict`` do what :func:`load` does.
+    """Let the ``load_state_dict`` of a model treat ties and constants as :func:`load` does.
 
-    A state dict may lack the further names of a tensor. What was one tensor before is one after,
-    also with ``assign=True``. A model that was built on the meta device gets the values that no
-    state dict has as soon as it has all its weights.
+    A state dict may lack all keys but one of a tied tensor. Ties survive, also with
+    ``assign=True``. A model on the meta device gets its constants, and its buffers that do not
+    persist, as soon as it has all its weights.
 
     Args:
         model: the model.
-        listed: its tensors: see :func:`keys`.
-        values: tensors on the meta device, with what is to be in them.
+        listed: the tensors of the model: see :func:`keys`.
+        values: tensors whose values the IR holds, each with its value.
     """
-    # Those that are loaded first, because the others follow them.
+    # Persistent keys come first: load_state_dict sets these, and the other keys follow.
     ordered = sorted(listed, key=lambda each: not each[2])
     names = names_of({key: tensor for key, tensor, _ in ordered})
     persistent = [key for key, _, persists in listed if persists]
@@ -186,13 +187,13 @@ def keep_alike(
 
 
 class _Loading:
-    """What happens around a model's own ``load_state_dict``.
+    """The hooks that run before and after ``load_state_dict`` of a model.
 
     Args:
-        ties: the keys of each tensor that has several.
+        ties: for each tied tensor, its keys.
         persistent: the keys of state dicts.
-        values: by key, what is to be in tensors on the meta device, and in no state dict.
-        incomplete: whether the model is on the meta device.
+        values: by key, the values that the IR holds for tensors on the meta device.
+        incomplete: True if the model is on the meta device.
     """
 
     def __init__(
@@ -216,12 +217,13 @@ class _Loading:
         prefix: str,
         *_: object,
     ) -> None:
-        """Give a state dict the keys that it lacks only because another has the same tensor."""
+        """Add the missing keys of tied tensors to a state dict, if it has one of their keys."""
         for names in self._ties:
             wanted = [prefix + name for name in names if name in self._persistent]
             given = [state_dict[key] for key in wanted if key in state_dict]
             state_dict.update({key: given[0] for key in wanted if given and key not in state_dict})
-        # Leaving the meta device unties tensors, but the user may have meant to, later.
+        # to_empty() unties the tensors of a meta model, and we tie them again. If the user unties
+        # tensors of a loaded model, they stay so.
         if not self._incomplete:
             self._holding = [
                 names
@@ -230,7 +232,7 @@ class _Loading:
             ]
 
     def end(self, module: nn.Module, _: object) -> None:
-        """Tie again what was tied, and give the values that no state dict has."""
+        """Restore ties, and fill the tensors whose values the IR holds."""
         if self._incomplete:
             found = [find(module, key) for key in self._persistent]
             loaded = [each for each in found if isinstance(each, torch.Tensor)]
@@ -239,7 +241,7 @@ class _Loading:
             self._incomplete = False
             device = next((tensor.device for tensor in loaded), torch.device("cpu"))
             for key, value in self._values.items():
-                _give(module, key, value, device)
+                _fill(module, key, value, device)
             self._values = {}
         for first, *others in self._holding:
             for key in others:
@@ -247,7 +249,7 @@ class _Loading:
                 setattr(descend(module, way), last, find(module, first))
 
 
-def _give(module: nn.Module, key: str, value: torch.Tensor, device: torch.device) -> None:
+def _fill(module: nn.Module, key: str, value: torch.Tensor, device: torch.device) -> None:
     tensor = find(module, key)
     if not isinstance(tensor, torch.Tensor):
         return

@@ -1,4 +1,4 @@
-"""The handlers that are registered on one converter, as implementations of the hook."""
+"""The handlers that are registered on one converter, as an implementation of ``ir_to_torch``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from layergraph.registration import Registry
 
 
 class LocalHandlers:
-    """Answers the hook for what is registered on a converter."""
+    """The implementation of ``ir_to_torch`` that asks the handlers of a converter."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -25,7 +25,7 @@ class LocalHandlers:
     def ir_to_torch(
         self, implementation: Implementation, children: Mapping[str, nn.Module]
     ) -> nn.Module | None:
-        """Give what the first handler gives that does not decline."""
+        """Return the answer of the first handler that does not decline."""
         for each in self.implementations(implementation.type):
             module: nn.Module | None = each.function(implementation, children)
             if module is not None:
@@ -33,11 +33,11 @@ class LocalHandlers:
         return None
 
     def types(self) -> list[str]:
-        """The types that something is registered for."""
+        """Return the types that have a handler."""
         return self._registry.types()
 
     def implementations(self, type_name: str) -> Iterator[HookImplementation]:
-        """What is registered for a type, each as an implementation of the hook."""
+        """Yield the handlers for a type, each as an implementation of the hook."""
         for each in self._registry.find(type_name):
             level = Level.OVERRIDE if each.is_override else Level.REGISTERED
             yield HookImplementation(

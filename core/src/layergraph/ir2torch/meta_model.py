@@ -1,4 +1,4 @@
-"""A model on the meta device, and the tensors that take the places of its own."""
+"""A model on the meta device, whose tensors real ones replace."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from layergraph.tensors import without_class
 
 @dataclass(frozen=True, slots=True)
 class MetaModel:
-    """A model without memory for its tensors.
+    """A model on the meta device.
 
     Attributes:
-        ir: what was built.
+        ir: the IR of the model.
         model: the model.
-        modules: by implementation, the modules of the model.
-        listed: its tensors: see :func:`layergraph.ir2torch.load.keys`.
-        values: those of them that no state dict needs to have, with what is to be in them.
+        modules: the modules of the model, by the name of their implementation.
+        listed: the tensors of the model: see :func:`layergraph.ir2torch.load.keys`.
+        values: the tensors whose values the IR holds, each with its value.
     """
 
     ir: Ir
@@ -40,32 +40,31 @@ class MetaModel:
         device: torch.device,
         dtype: torch.dtype | None = None,
     ) -> nn.Module:
-        """Put tensors in their places, once.
+        """Replace the tensors of the model by those of a state dict. Call it once.
 
-        Only those are copied that are to be elsewhere, of another dtype, or to lie otherwise in
-        memory.
+        A tensor is copied only to change its device, dtype or strides.
 
         Args:
-            state_dict: the weights. A tensor with several keys needs only one of them.
-            device: where the parameters and buffers are to be.
-            dtype: what those of them are to be that are floating, but for constants; None: what the
-                IR says.
+            state_dict: the weights. If a tensor has several keys, one of them is enough.
+            device: the device of parameters and buffers.
+            dtype: the dtype of the floating-point parameters and buffers, except constants; None:
+                the dtypes of the IR.
 
         Returns:
             The model.
 
         Raises:
             StateError: the state dict does not fit.
-            BuildError: something has a value neither here nor there.
+            BuildError: neither the state dict nor the IR has the value of a tensor.
         """
         fitting(self.listed, state_dict)
-        said = {id(tensor): value for tensor, value in self.values}
+        in_ir = {id(tensor): value for tensor, value in self.values}
         tensors = {key: tensor for key, tensor, _ in self.listed}
         for names in names_of(tensors).values():
             tensor = tensors[names[0]]
-            # As where a state dict is copied, the last of several names counts.
+            # The last of several names counts, as in load().
             given = [state_dict[name] for name in names if name in state_dict]
-            value = given[-1] if given else said.get(id(tensor))
+            value = given[-1] if given else in_ir.get(id(tensor))
             if value is None:
                 raise BuildError(
                     f"{names[0]!r} is in no state dict, and the IR does not say its value; say it"
@@ -73,10 +72,10 @@ class MetaModel:
             if not torch.can_cast(value.dtype, tensor.dtype):
                 raise StateError(f"{names[0]!r} is of {value.dtype} where {tensor.dtype} is wanted")
             places = [self._place(name) for name in names]
-            wish = tensor.dtype
-            if dtype is not None and wish.is_floating_point and not any(map(_is_uncast, places)):
-                wish = dtype
-            placed = _laid_as(tensor, without_class(value).to(device=device, dtype=wish))
+            target = tensor.dtype
+            if dtype is not None and target.is_floating_point and not any(map(_is_uncast, places)):
+                target = dtype
+            placed = _laid_as(tensor, without_class(value).to(device=device, dtype=target))
             if isinstance(tensor, nn.Parameter):
                 placed = nn.Parameter(placed, requires_grad=tensor.requires_grad)
             for owner, name in places:
@@ -96,7 +95,7 @@ def _is_uncast(place: tuple[nn.Module, str]) -> bool:
 
 
 def _laid_as(like: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, with its numbers in the order in memory that another has."""
+    """Return a tensor with the strides of another one."""
     if like.stride() == tensor.stride() or not tensor.numel():
         return tensor
     laid = torch.empty_strided(like.shape, like.stride(), dtype=tensor.dtype, device=tensor.device)

@@ -1,8 +1,8 @@
 """Graphs of torch.fx as plain data, for pickles.
 
-Python stores a function by the place where it was defined, which many functions of torch cannot be
-found at. Here they go by their names in an IR. Nor is the data nested as deep as a graph is long,
-as the chain of a graph's nodes is.
+pickle stores a function by the module and name that it states, and many functions of torch are not
+there. Here, functions have their names in an IR. pickle also recurses along the linked list of a
+graph's nodes, which overflows the stack; a list does not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from layergraph.literals import NAMED, torch_value
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What a node gave, by the number of the node."""
+    """A reference to the result of a node, by the number of the node."""
 
     number: int
 
@@ -33,11 +33,11 @@ class _Function:
 
 @dataclass(frozen=True, slots=True)
 class StoredGraph:
-    """A graph, for :func:`restored`.
+    """The plain data of a graph, for :func:`restored`.
 
     Attributes:
-        nodes: of each node what it is made from, and its metadata.
-        codegen: how the graph is written as code.
+        nodes: for each node, the arguments of ``create_node``, and the metadata.
+        codegen: the code generator of the graph.
     """
 
     nodes: list[tuple[tuple[Any, ...], dict[str, Any]]]
@@ -45,13 +45,13 @@ class StoredGraph:
 
 
 def stored(graph: fx.Graph) -> StoredGraph:
-    """The plain data of a graph."""
+    """Return the plain data of a graph."""
     numbers = {node: number for number, node in enumerate(graph.nodes)}
 
     def plain(value: Any) -> Any:
         if isinstance(value, fx.Node):
             return _Result(numbers[value])
-        if isinstance(value, NAMED):  # Python cannot pickle all of them.
+        if isinstance(value, NAMED):  # pickle refuses some of them
             return Symbol(str(value))
         name = stable_name(value) if callable(value) else None
         return value if name is None else _Function(name)
@@ -65,10 +65,10 @@ def stored(graph: fx.Graph) -> StoredGraph:
 
 
 def restored(data: StoredGraph) -> fx.Graph:
-    """The graph again.
+    """Return the graph of plain data.
 
     Raises:
-        BuildError: it calls a function that is not to be had here.
+        BuildError: the graph calls a function that is not installed.
     """
     graph = fx.Graph()
     graph.set_codegen(data.codegen)

@@ -1,7 +1,7 @@
-"""Graphs as torch.jit.script takes them.
+"""Graphs for torch.jit.script.
 
-TorchScript has types, and no Python that decides by them: what is assumed of inputs and sizes is
-asserted by operations that it knows.
+TorchScript cannot call the guards, because they take values of any type. So each guard becomes an
+assertion of operations that TorchScript knows.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _INSTEAD = "use torch.compile or torch.export"
 
 
 def scriptable(graph: fx.Graph) -> fx.Graph:
-    """The graph, with assertions in the place of guards. The given one is changed.
+    """Replace the guards of a graph by assertions, in place, and return it.
 
     Raises:
-        BuildError: it does something that TorchScript cannot.
+        BuildError: TorchScript cannot run the graph.
     """
     for node in list(graph.nodes):
         if node.op != "call_function":
@@ -57,9 +57,9 @@ def _given(value: _Optional, message: str) -> torch.Tensor:
 
 
 def own_containers(module: nn.Module, copies: dict[int, nn.Module]) -> dict[str, Any]:
-    """The children of a module, the containers among them copied without their tensors.
+    """Return the children of a module, with copies of the containers that share their tensors.
 
-    torch.jit.script puts what it prepares into the containers that it finds.
+    torch.jit.script replaces the children of containers, which would change the model.
 
     Args:
         module: the module.

@@ -1,4 +1,4 @@
-"""The modules of a rebuilt model, in their places."""
+"""Paths in a rebuilt model: finding the owner of a key, and registering submodules."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from layergraph.ir import Ir
 
 
 def owner_of(ir: Ir, key: str) -> tuple[str, str]:
-    """The implementation that a state-dict key belongs to, and the rest of the key."""
+    """Split a state-dict key into the name of its implementation and the rest of the key."""
     end = key.rfind(".")
     while end > 0:
-        # Text is taken apart only where there is something of that name.
+        # A dot may be part of a name: split only where the IR has an implementation.
         if key[:end] in ir and key[:end] != ir.root:
             return key[:end], key[end + 1 :]
         end = key.rfind(".", 0, end)
@@ -20,10 +20,10 @@ def owner_of(ir: Ir, key: str) -> tuple[str, str]:
 
 
 def place(parent: nn.Module, path: str, child: nn.Module, where: Place) -> None:
-    """Register a module under a dotted path, with plain modules on the way.
+    """Register a module under a dotted path, with empty modules for missing parents.
 
     Raises:
-        BuildError: the path is taken, or no name for a module.
+        BuildError: the path is taken, or torch does not allow the name.
     """
     *way, last = path.split(".")
     for name in way:

@@ -1,6 +1,6 @@
-"""Layers that their constructor arguments describe: one row each, or one decorator.
+"""Layers that their constructor arguments describe.
 
-A plugin for classes of others lists rows, one for its own is a decorated class::
+A plugin lists a row for each class of another library, and decorates its own classes::
 
     @hookimpl
     def layers():

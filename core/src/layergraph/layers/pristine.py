@@ -1,4 +1,4 @@
-"""Whether a layer still is what its constructor made of its arguments."""
+"""Comparing a layer with a new one that its constructor makes from the same arguments."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-# What a module holds is compared by itself, and its mode with that of the module around it. The
-# builder registers hooks on loading; without hooks on gradients it says nothing what they would be.
+# We compare tensors and submodules separately, and the mode with the mode of the outer module. The
+# builder registers hooks on loading. `_is_full_backward_hook` says nothing if there are no hooks.
 NOT_COMPARED = frozenset(
     {
         "training",
@@ -25,7 +25,12 @@ NOT_COMPARED = frozenset(
 
 
 class PristineLayer:
-    """A new layer, to which others of its class are compared."""
+    """A new layer on the meta device, with which to compare other layers of its class.
+
+    Args:
+        made: the new layer.
+        not_compared: names of attributes to ignore.
+    """
 
     def __init__(self, made: nn.Module, not_compared: Collection[str]) -> None:
         self._parts = [
@@ -40,22 +45,23 @@ class PristineLayer:
         self._ties = _ties(made)
 
     def matches(self, module: nn.Module) -> bool:
-        """Whether all of a module is set as in the new one, but for the values of its tensors."""
-        # Where the numbers differ, so do the children of one before.
+        """Return whether a module is the same as the new one, except for the values of tensors."""
+        # The two walks have one length: if they did not, the outline of a module before would
+        # differ, and we would have returned.
         for (part, children), made in zip(_walk(module), self._parts, strict=True):
             new, outline, names, values = made
             own = vars(part)
             if _outline(part, children) != outline or part.training != module.training:
                 return False
             if not own.keys() <= names and any(hasattr(new, name) for name in own.keys() - names):
-                return False  # it is hidden
+                return False  # the attribute hides one of the class
             for name, value in values:
                 mine = own.get(name, _ABSENT)
-                # Nearly all that are other objects are the hooks of a module, of which it has none.
+                # The common case of two objects: the empty dicts of hooks that each module has.
                 are_empty = type(mine) is OrderedDict is type(value) and not (mine or value)
                 if mine is not value and not are_empty and not _same(mine, value):
                     return False
-        # Ties of its own, the core knows about; those that the constructor makes, it cannot undo.
+        # The core records ties that the user made. It cannot undo a tie that the constructor makes.
         return self._ties <= _ties(module) if self._ties else True
 
 
@@ -64,7 +70,10 @@ Children = list[tuple[str, int | None]]
 
 
 def _walk(module: nn.Module) -> Iterator[tuple[nn.Module, Children]]:
-    """A module and all inside it, each once, with the numbers of its children in this order."""
+    """Yield a module and each module inside it once, breadth first, with the numbers of children.
+
+    The number of a module is its place in this order.
+    """
     found = [module]
     numbers = {id(module): 0}
     for part in found:
@@ -81,7 +90,7 @@ def _walk(module: nn.Module) -> Iterator[tuple[nn.Module, Children]]:
 
 
 def _outline(part: nn.Module, children: Children) -> tuple[object, ...]:
-    """What a module has inside that its arguments decide: other modules, and tensors."""
+    """Return the structure of a module: its class, submodules, and the shapes of its tensors."""
     return (
         type(part),
         children,
@@ -99,7 +108,7 @@ def _kind(tensor: torch.Tensor | None) -> tuple[object, ...] | None:
 
 
 def _ties(module: nn.Module) -> set[tuple[int, int]]:
-    """The pairs of tensors inside a module that are one, by their places."""
+    """Return the ties inside a module: pairs of places that hold one tensor."""
     first: dict[int, int] = {}
     listed = [
         tensor
@@ -122,5 +131,5 @@ def _same(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(map(_same, one, other))
     try:
         return bool(one == other)
-    except Exception:  # it is no plain value: arrays have no truth
+    except Exception:  # not a plain value: the comparison of two arrays has no truth value
         return False

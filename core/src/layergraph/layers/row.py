@@ -1,4 +1,4 @@
-"""One class of layers, there and back."""
+"""A row of the hook ``layers``: the conversions of one class of layers."""
 
 from __future__ import annotations
 
@@ -24,26 +24,34 @@ Writer = Callable[[Any], Any]
 
 
 class Layer:
-    """How one class of layers becomes an implementation, and back.
+    """The conversions of one class of layers, from its constructor arguments.
 
-    The attributes are the arguments of the constructor, but for ``device`` and ``dtype``: those
-    without a default always, the others where they differ from it.
+    The attributes of the implementation are the arguments of the constructor, without ``device``
+    and ``dtype``. An argument that equals its default is left out.
 
     Args:
-        cls: the class: exactly this one, since a subclass may compute something else.
-        type: the type of the implementation; None: the name of the class in lower case, as in
-            ``nn.BatchNorm2d`` and ``batchnorm2d``.
-        always: arguments that are said even where they are the default.
-        never: arguments that cannot be read off a module, and need not be.
-        readers: how to read an argument off a module, where it is not the attribute of its name.
-            Of a parameter or buffer only the presence counts: ``bias`` is True if there is one.
-        writers: how to make what the constructor takes from the attribute, where that is not the
-            attribute itself.
+        cls: the class. A subclass needs a row of its own, because it may compute something else.
+        type: the type of the implementation; None: the name of the class in lower case, such as
+            ``batchnorm2d`` for ``nn.BatchNorm2d``.
+        always: arguments to keep even if they equal their defaults.
+        never: arguments to leave out, because no attribute of the module holds them.
+        readers: by argument, a function that reads it off a module. Without one, the row reads the
+            attribute of the same name. If that is a parameter or buffer, the argument is a bool:
+            ``bias=True`` if the module has a bias.
+        writers: by argument, a function that turns the attribute of the implementation into the
+            value that the constructor takes.
         derived: attributes of the module that follow from its tensors, and are not compared.
 
     Raises:
-        PluginError: without a type, it would have the one of a layer of torch; or the class is no
-            module.
+        PluginError: the class is not a module, or it needs a ``type``, because a layer of torch has
+            the same name.
+
+    Example:
+        >>> import torch
+        >>> from layergraph.layers import Layer
+        >>> row = Layer(torch.nn.Linear, always=["bias"])
+        >>> row.to_ir(torch.nn.Linear(2, 3)).attributes
+        {'in_features': 2, 'out_features': 3, 'bias': True}
     """
 
     def __init__(
@@ -66,10 +74,10 @@ class Layer:
         self._references: dict[str, PristineLayer | None] = {}
 
     def check(self) -> None:
-        """See whether the class takes the arguments that the row names.
+        """Check that the class takes the arguments that the row names.
 
         Raises:
-            PluginError: it does not, or what it takes cannot be known.
+            PluginError: the class does not take them, or Python cannot read its signature.
         """
         parameters = parameters_of(self.cls)
         unknown = {*self._always, *self._readers, *self._writers} - parameters.keys()
@@ -86,8 +94,11 @@ class Layer:
                 )
 
     @functools.cached_property
-    def _unsaid(self) -> dict[str, str | None]:
-        """The plain values that go without saying, as text: in it, 1 is not True nor 0.0 -0.0."""
+    def _defaults(self) -> dict[str, str | None]:
+        """Return the defaults to leave out, by argument; None for an argument to keep always.
+
+        They are the text of ``repr``, in which 1 is not True, and 0.0 is not -0.0.
+        """
         return {
             name: None if name in self._always else repr(parameter.default)
             for name, parameter in parameters_of(self.cls).items()
@@ -96,10 +107,16 @@ class Layer:
         }
 
     def to_ir(self, module: nn.Module) -> Implementation | None:
-        """The implementation of a module; None if it is not exactly what its arguments say.
+        """Return the implementation of a module; None if its arguments do not describe it.
 
-        A module that was changed after it was made, by a pruned weight, a hook or an attribute set
-        by hand, on it or on a module inside, is not the layer that its arguments describe.
+        They do not describe a module that was changed after its construction: a weight was pruned,
+        a hook was added, or an attribute was set by hand, on the module or on one inside it.
+
+        Args:
+            module: an instance of exactly the class of the row.
+
+        Returns:
+            An implementation with the row's type and the arguments, or None.
         """
         data = self.read(module)
         if data is None:
@@ -115,25 +132,37 @@ class Layer:
         return Implementation(self.type, data)
 
     def read(self, module: nn.Module) -> dict[str, Value] | None:
-        """The arguments that a module of the class seems to have been made with.
+        """Return the constructor arguments of a module, read off its attributes.
 
-        None if one of them cannot be read, or is no plain value.
+        Args:
+            module: an instance of exactly the class of the row.
+
+        Returns:
+            The arguments by name, without defaults; None if an argument cannot be read, or is not a
+            plain value.
         """
         data: dict[str, Value] = {}
         try:
-            for name, unsaid in self._unsaid.items():
+            for name, default in self._defaults.items():
                 value = lower_plain(self._read(module, name))
-                if unsaid is None or repr(value) != unsaid:
+                if default is None or repr(value) != default:
                     data[name] = value
         except (AttributeError, UnknownValueError):
             return decline(f"its argument {name!r} cannot be read off it, or is no plain value")
         return data
 
     def to_torch(self, implementation: Implementation) -> nn.Module:
-        """The module that an implementation describes.
+        """Make the module that an implementation describes.
+
+        Args:
+            implementation: its attributes are the arguments of the constructor.
+
+        Returns:
+            A new module of the row's class.
 
         Raises:
-            BuildError: an attribute is none of the layer's, or there is a graph.
+            BuildError: the class takes no argument of an attribute's name, or the implementation
+                has a graph.
         """
         if implementation.nodes:
             raise BuildError(
@@ -142,18 +171,18 @@ class Layer:
             )
         data = implementation.attributes
         for name in data:
-            if name not in self._unsaid:
+            if name not in self._defaults:
                 raise BuildError(
                     f"implementation {implementation.name!r}: a layer of type {self.type!r} has no "
-                    f"attribute {name!r}; it has {', '.join(self._unsaid) or 'none'}"
+                    f"attribute {name!r}; it has {', '.join(self._defaults) or 'none'}"
                 )
-        if hasattr(self.cls, "__deprecated__"):  # which whoever made the first one was told
+        if hasattr(self.cls, "__deprecated__"):  # torch warned when the original was made
             with _quiet():
                 return self._make(data)
         return self._make(data)
 
     def _make(self, data: Mapping[str, Value]) -> nn.Module:
-        # Copies: a list that a module keeps is its own, and not the implementation's.
+        # Copies, so that a module that keeps a list does not share it with the implementation.
         return self.cls(
             **{
                 name: self._writers.get(name, _as_it_is)(copied(value))
@@ -173,7 +202,7 @@ class Layer:
         try:
             with _quiet(), torch.random.fork_rng(devices=[]), torch.device("meta"):
                 return PristineLayer(self._make(data), self._not_compared)
-        except Exception:  # its own attributes are none that it can be made from
+        except Exception:  # the constructor does not take the values of the attributes
             return None
 
 

@@ -1,4 +1,4 @@
-"""What is known of a class of layers: what its constructor takes, and its type."""
+"""The type of a class of layers, and the signature of its constructor."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from layergraph.errors import PluginError
 
 
 def type_of(cls: type[nn.Module]) -> str:
-    """The type of a class that says none.
+    """Return the default type of a class of layers: its name in lower case.
 
     Raises:
-        PluginError: it is no class of modules, or has the name of a layer of torch that it is not.
+        PluginError: the class is not a module, or another class of torch.nn has its name.
     """
     if not isinstance(cls, type) or not issubclass(cls, nn.Module):
         raise PluginError(f"{cls!r} is no class of modules; give a subclass of torch.nn.Module")
@@ -33,18 +33,24 @@ def type_of(cls: type[nn.Module]) -> str:
 
 @functools.cache
 def types_of_torch() -> frozenset[str]:
-    """The types that layers of torch have, where nothing else is said."""
+    """Return the default types of the classes of torch.nn: their names in lower case.
+
+    Example:
+        >>> from layergraph.layers import types_of_torch
+        >>> "conv2d" in types_of_torch()
+        True
+    """
     return frozenset(name.lower() for name, each in vars(nn).items() if isinstance(each, type))
 
 
 def parameters_of(cls: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a constructor, by name.
+    """Return the parameters of a constructor, by name.
 
     Raises:
-        PluginError: they cannot be read.
+        PluginError: Python cannot read its signature.
     """
     constructor: object = cls.__init__
-    if constructor is nn.Module.__init__:  # which takes anything, and wants nothing
+    if constructor is nn.Module.__init__:  # its *args and **kwargs are not arguments of the class
         return {}
     try:
         return signature_of(cls).parameters
@@ -53,10 +59,20 @@ def parameters_of(cls: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
 
 
 def signature_of(cls: type[nn.Module]) -> inspect.Signature:
-    """What a constructor takes.
+    """Return the signature of a constructor, without ``self``.
 
-    One that takes ``*args, **kwargs`` may say what these can be in overloads, of which the first
-    counts, or may be wrapped, as those of deprecated classes are.
+    For a constructor that takes just ``*args, **kwargs``, this is the signature of its first
+    overload, or of the function that it wraps, as in deprecated classes.
+
+    Raises:
+        TypeError: the class has no constructor that Python can inspect.
+        ValueError: the constructor has no signature.
+
+    Example:
+        >>> import torch
+        >>> from layergraph.layers import signature_of
+        >>> list(signature_of(torch.nn.Dropout).parameters)
+        ['p', 'inplace']
     """
     signature = inspect.signature(cls)
     kinds = {parameter.kind for parameter in signature.parameters.values()}

@@ -12,13 +12,20 @@ from layergraph.layers.row import Layer
 
 
 class LayerTable:
-    """The rows of one plugin.
+    """The rows of one plugin, by class and by type.
 
     Args:
-        layers: no two for the same class or type.
+        layers: the rows.
 
     Raises:
-        PluginError: there are two for one class or type.
+        PluginError: two rows have one class or one type.
+
+    Example:
+        >>> import torch
+        >>> from layergraph.layers import Layer, LayerTable
+        >>> table = LayerTable([Layer(torch.nn.ReLU), Layer(torch.nn.Tanh)])
+        >>> table.to_ir(torch.nn.Tanh()).type
+        'tanh'
     """
 
     def __init__(self, layers: Iterable[Layer]) -> None:
@@ -36,15 +43,15 @@ class LayerTable:
         return iter(self._by_type.values())
 
     def find(self, key: type | str) -> Layer | None:
-        """The row for a class or for a type."""
+        """Return the row for a class or a type; None if there is none."""
         return self._by_type.get(key) if isinstance(key, str) else self._by_class.get(key)
 
     def to_ir(self, module: nn.Module) -> Implementation | None:
-        """Answer the hook ``torch_to_ir``: None unless there is a row for the exact class."""
+        """Answer the hook ``torch_to_ir``; None if no row is for exactly the module's class."""
         layer = self._by_class.get(type(module))
         return None if layer is None else layer.to_ir(module)
 
     def to_torch(self, implementation: Implementation) -> nn.Module | None:
-        """Answer the hook ``ir_to_torch``: None unless there is a row for the type."""
+        """Answer the hook ``ir_to_torch``; None if no row is for the implementation's type."""
         layer = self._by_type.get(implementation.type)
         return None if layer is None else layer.to_torch(implementation)

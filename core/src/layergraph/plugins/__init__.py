@@ -1,20 +1,20 @@
 """Finding, sorting and asking plugins.
 
-Who is asked first:
+A converter asks in this order:
 
-1. what ``register_override`` added to this converter, the latest first;
-2. what ``register`` added to this converter;
+1. handlers that ``register_override`` added to this converter, the latest first;
+2. handlers that ``register`` added to this converter;
 3. third-party implementations marked ``tryfirst``;
 4. third-party implementations without a mark;
 5. the built-ins: those of distributions named ``layergraph-…``, whatever their marks;
 6. third-party implementations marked ``trylast``.
 
-Within a level the distribution whose name sorts last is asked first, in a distribution the entry
-point whose name sorts last, and in a plugin its own functions before its rows of layers:
-``sys.path`` has no say. Wrappers run around all of them.
+Within a level, a converter asks the distribution whose name sorts last first; within a
+distribution, the entry point whose name sorts last; within a plugin, its functions before its rows
+of layers. The order of ``sys.path`` does not matter. Wrappers run around all implementations.
 
-pluggy's own loading of entry points gives no such order, so this package loads them itself and
-registers every implementation for itself, in the order that makes pluggy ask them as listed.
+pluggy loads entry points in another order. So this package loads them itself, and registers each
+implementation separately, in the order that makes pluggy ask as listed.
 """
 
 from layergraph.plugins.commands import Command, installed_commands

@@ -14,9 +14,9 @@ class Command(NamedTuple):
     """A subcommand of ``layergraph``.
 
     Attributes:
-        name: its name on the command line.
-        function: the function that it calls.
-        plugin: the plugin that it is from.
+        name: the name on the command line, such as ``"new-plugin"``.
+        function: the function that runs.
+        plugin: the plugin that lists the function.
     """
 
     name: str
@@ -25,19 +25,24 @@ class Command(NamedTuple):
 
 
 def installed_commands() -> list[Command]:
-    """The subcommands that the hook ``commands`` of the installed plugins gives.
+    """Return the subcommands that the installed plugins list through the hook ``commands``.
 
-    torch is imported only if a plugin that gives commands imports it.
+    torch is imported only if a plugin that lists commands imports it.
 
     Returns:
-        All commands, those of the plugin that is asked first first: see
-        :mod:`layergraph.plugins`. Of several with one name, the first has the name.
+        All commands, in the order in which plugins are asked: see :mod:`layergraph.plugins`. Of
+        several commands with one name, the command line runs the first.
 
     Warns:
         PluginWarning: a plugin cannot be used, or its hook fails. Its commands are skipped.
 
     Raises:
-        PluginError: there is such a plugin, and ``LAYERGRAPH_STRICT`` is set.
+        PluginError: a plugin cannot be used or its hook fails, and ``LAYERGRAPH_STRICT`` is set.
+
+    Example:
+        >>> from layergraph.plugins import installed_commands
+        >>> [each.name for each in installed_commands() if each.name.startswith("ex")]
+        ['explain']
     """
     return [
         Command(command_name(function), function, plugin)

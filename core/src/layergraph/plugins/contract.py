@@ -1,4 +1,8 @@
-"""The contract of the hooks, kept around every implementation: what breaks it is known by name."""
+"""The contract of the hooks: each implementation runs inside a check of its answer.
+
+If an implementation raises, or answers with a wrong type, a :class:`HookFailure` names the plugin
+and the hook.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +19,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 MANY = 100_000
-"""More rows or names than this, a hook does not list: it is taken not to come to an end."""
+"""The most rows or names that a hook may list. We take a longer list to be endless."""
 
 
-class HookFailure(Exception):  # noqa: N818 the places that ask make an error of it
-    """An implementation of a hook raised an error, or gave what the hook does not allow.
+class HookFailure(Exception):  # noqa: N818 callers turn it into a LayergraphError
+    """The failure of a hook implementation: it raised, or its answer has a wrong type.
 
     Attributes:
-        owner: whose implementation it is.
+        owner: the plugin or converter that the implementation belongs to, as text.
         hook: the name of the hook.
-        error: what it raised; None if it gave something wrong.
-        reason: what it did, as a sentence without its subject.
+        error: the exception that it raised; None if its answer has a wrong type.
+        reason: the predicate of a sentence about the implementation: ``"raised KeyError: 'a'"``.
     """
 
     def __init__(
@@ -41,17 +45,17 @@ class HookFailure(Exception):  # noqa: N818 the places that ask make an error of
 def contained(
     hook: str, function: Callable[..., Any], owner: str, *, is_wrapper: bool = False
 ) -> Callable[..., Any]:
-    """An implementation of a hook that fails in one way only, with its name.
+    """Wrap a hook implementation, so that each failure names its owner and the hook.
 
     Args:
         hook: the name of the hook.
         function: the implementation.
-        owner: whose it is.
-        is_wrapper: whether it runs around the others.
+        owner: the plugin or converter that it belongs to, as text.
+        is_wrapper: True if it runs around the other implementations.
 
     Returns:
-        The implementation. It raises HookFailure, an error of layergraph that the implementation
-        raises on purpose, or KeyboardInterrupt.
+        The wrapped implementation. It raises a :class:`HookFailure`, the LayergraphError that the
+        implementation raises on purpose, or KeyboardInterrupt, and nothing else.
     """
     if is_wrapper:
         return _contained_wrapper(hook, function, owner)
@@ -90,11 +94,11 @@ def _failure(hook: str, owner: str, error: BaseException) -> HookFailure:
 
 
 class _WrongError(Exception):
-    """An answer is not what the hook asks for."""
+    """An answer of a type that the hook does not allow."""
 
 
 def listed(items: Iterable[Any]) -> list[Any] | None:
-    """All that an iterable gives; None if it comes to no end."""
+    """Return the items of an iterable as a list; None if there are more than :data:`MANY`."""
     found = list(itertools.islice(items, MANY + 1))
     return None if len(found) > MANY else found
 
@@ -143,7 +147,7 @@ def _capturer(answer: Any) -> Any:
 
 
 def _many(answer: Any, what: str, is_right: Callable[[Any], bool]) -> list[Any]:
-    """All items of an answer, each of them right."""
+    """Return the items of an answer, or raise if one of them is not right."""
     is_iterable = isinstance(answer, Iterable) and not isinstance(answer, str | bytes)
     items = listed(answer) if is_iterable else []
     if items is None:
@@ -158,7 +162,7 @@ def _names(answer: Any) -> list[str]:
 
 
 def command_name(function: Callable[..., Any]) -> str:
-    """The name of the subcommand that a function is: ``new_plugin`` is ``new-plugin``."""
+    """Return the name of a function's subcommand: ``new-plugin`` for ``new_plugin``."""
     return function.__name__.lower().replace("_", "-")
 
 

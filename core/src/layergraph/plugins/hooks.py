@@ -1,4 +1,4 @@
-"""The hooks as one converter asks them."""
+"""The hooks of one converter: its own handlers and those of its plugins, in order."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 
 class Hooks:
-    """The hooks as one converter asks them.
+    """The hooks of one converter.
 
     Args:
-        plugins: the plugins to ask.
-        converter: an object whose hook implementations come before all plugins'.
+        plugins: the plugins to ask, in load order.
+        converter: an object whose hook implementations come before those of all plugins.
 
     Attributes:
-        implementations: all that plugins implement, those that are asked first first.
-        ask: a function for each hook, which asks all of them.
+        implementations: the hook implementations of the plugins, in the order of asking.
+        ask: the hooks of pluggy: ``ask.torch_to_ir(module=…)`` asks all implementations in order.
     """
 
     def __init__(self, plugins: Iterable[Plugin], converter: object) -> None:
@@ -49,10 +49,10 @@ class Hooks:
         self.ask = self._manager.hook
 
     def named_functions(self) -> frozenset[str]:
-        """The names of functions that plugins add.
+        """Return the full names that the hook ``functions`` of the plugins gives.
 
         Raises:
-            PluginError: a plugin gave something else than names.
+            PluginError: a plugin gave something other than names.
         """
         try:
             return frozenset(itertools.chain.from_iterable(self.ask.functions()))
@@ -60,7 +60,10 @@ class Hooks:
             raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
 
     def idle_mark(self, cls: type) -> str:
-        """Why the decorator of a class has no effect; empty if it has, or there is none."""
+        """Return why the decorator of a class has no effect.
+
+        Empty if a plugin lists the class, or if the class has no decorator.
+        """
         from layergraph.layers import is_marked
 
         if not is_marked(cls) or any(
@@ -75,18 +78,21 @@ class Hooks:
         )
 
     def types(self) -> Iterator[str]:
-        """The types of all rows."""
+        """Yield the type of each row of layers."""
         for each in self.implementations:
             yield from (row.type for row in each.table or ())
 
     def asked(self, hook: str) -> list[str]:
-        """Who is asked for a hook, in order, without repetition."""
+        """Return the names of all owners that implement a hook, in the order of asking."""
         asked = (each.owner for each in self.implementations if each.hook == hook)
         return list(dict.fromkeys(["this converter", *asked]))
 
 
 class _Registered:
-    """One implementation as pluggy is given it: it looks at all that an object has."""
+    """One implementation, as an object that pluggy registers.
+
+    pluggy looks at each attribute that ``dir`` lists, so that ``dir`` lists only the function.
+    """
 
     def __init__(self, hook: str, function: Callable[..., Any], owner: str) -> None:
         self.hook = hook
@@ -98,7 +104,7 @@ class _Registered:
 
 
 def _joined(listed: Iterable[HookImplementation]) -> Iterator[_Registered]:
-    """The same, but that neighbours with rows are one, which looks up who answers."""
+    """Merge neighbours that answer from rows into one implementation with one lookup."""
     waiting: dict[str, list[LayerTable]] = {}
     for each in listed:
         if each.table is not None:
@@ -118,7 +124,7 @@ def _of_tables(hook: str, tables: list[LayerTable]) -> _Registered:
 
 
 def _answering(tables: Iterable[LayerTable], hook: str) -> Callable[..., Any]:
-    """What answers a hook from the rows of tables, those of the first before those of the next."""
+    """Return an implementation of a hook that looks up the rows of tables, earlier tables first."""
     rows: dict[type | str, list[Layer]] = {}
     for row in itertools.chain.from_iterable(tables):
         rows.setdefault(row.cls if hook == "torch_to_ir" else row.type, []).append(row)
@@ -138,10 +144,13 @@ def _answering(tables: Iterable[LayerTable], hook: str) -> Callable[..., Any]:
 
 
 def function_homes() -> dict[str, str]:
-    """The functions that installed plugins add, to the distributions that name them.
+    """Return the distribution of each function that the installed plugins name.
+
+    Returns:
+        Full names of functions, each with the normalised name of a distribution.
 
     Raises:
-        PluginError: a plugin gave something else than names.
+        PluginError: a plugin gave something other than names.
     """
     try:
         return {
@@ -156,9 +165,9 @@ def function_homes() -> dict[str, str]:
 
 
 class _Manager(pluggy.PluginManager):
-    """Registers one implementation at a time, and leaves the order to that of registration.
+    """A plugin manager that asks in reverse order of registration.
 
-    The last registered is asked first, whatever it is marked with.
+    It ignores the marks ``tryfirst`` and ``trylast``: ``by_precedence`` has sorted by them.
     """
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> pluggy.HookimplOpts | None:

@@ -1,4 +1,4 @@
-"""What the installed plugins list through a hook: commands, formats."""
+"""The answers of the installed plugins to the hooks that list: ``commands`` and ``formats``."""
 
 from __future__ import annotations
 
@@ -12,25 +12,32 @@ from layergraph.plugins.plugin import HookImplementation, Plugin, by_precedence
 
 
 def installed_answers(hook: str) -> Iterator[tuple[Plugin, Any]]:
-    """All that the installed plugins list through a hook, each with its plugin.
+    """Yield each item that the installed plugins list through a hook, with its plugin.
 
-    Plugins whose source does not name the hook are not loaded, so that torch is imported only if
-    one that does imports it.
+    A plugin is loaded only if its source contains the name of the hook. So torch is imported only
+    if such a plugin imports it.
 
     Args:
-        hook: the name of a hook that gives a list.
+        hook: the name of a hook that gives a list: ``"commands"`` or ``"formats"``.
 
     Yields:
-        What the plugins give; that of the plugin that is asked first comes first.
+        Pairs of plugin and item, in the order in which plugins are asked.
 
     Warns:
         PluginWarning: a plugin cannot be used, or its hook fails. Its answers are skipped.
 
     Raises:
-        PluginError: there is such a plugin, and ``LAYERGRAPH_STRICT`` is set.
+        PluginError: a plugin cannot be used or its hook fails, and ``LAYERGRAPH_STRICT`` is set.
+
+    Example:
+        >>> from layergraph.plugins import installed_answers
+        >>> for plugin, row in installed_answers("formats"):
+        ...     if row.suffix == ".json":
+        ...         print(plugin.distribution)
+        layergraph-files
     """
     for each in reversed(by_precedence(installed_plugins(hook))):
-        if each.hook == hook and each.plugin is not None:  # a converter lists nothing
+        if each.hook == hook and each.plugin is not None:  # handlers on a converter list nothing
             for answer in _answers_of(each, each.plugin):
                 yield each.plugin, answer
 

@@ -1,4 +1,4 @@
-"""Which plugins there are: found through entry points, one fault concerning nobody else."""
+"""Finding and loading plugins by their entry points. A broken plugin does not stop the others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import os
 import re
+import sys
 import warnings
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -23,15 +24,20 @@ THIRD_PARTY = "*"
 
 
 class SkippedPlugin(NamedTuple):
-    """An entry point that nobody asks.
+    """A plugin that layergraph does not ask, with the reason.
 
     Attributes:
-        distribution: the normalised name of the distribution, or what is known instead.
-        version: its version; empty if that is not known.
-        entry_point: the name of the entry point; empty if it is about none or all of them.
-        reason: why it is left out.
+        distribution: the normalised name of the distribution; its folder if the name is unknown.
+        version: its version; empty if it is unknown.
+        entry_point: the name of the entry point; empty if the reason is about the distribution.
+        reason: why the plugin is left out.
         cure: what to do about it.
-        is_disabled: whether somebody asked for it to be left out; else it is broken.
+        is_disabled: True if the user disabled the plugin; False if it is broken.
+
+    Example:
+        >>> from layergraph.plugins import SkippedPlugin
+        >>> print(SkippedPlugin("acme", "1.0", "x", "no module acme", "reinstall acme"))
+        plugin 'x' of acme 1.0 is left out: no module acme; reinstall acme
     """
 
     distribution: str
@@ -49,11 +55,11 @@ class SkippedPlugin(NamedTuple):
 
 
 class Discovered(NamedTuple):
-    """What entry points name.
+    """The plugins that the entry points of installed distributions name.
 
     Attributes:
-        plugins: those that are asked, in load order: within a level, the last is asked first.
-        left_out: those that are not, in the same order.
+        plugins: the plugins to ask, in load order: within a level, the last is asked first.
+        left_out: the plugins that are disabled or broken, in load order.
     """
 
     plugins: tuple[Plugin, ...]
@@ -61,35 +67,43 @@ class Discovered(NamedTuple):
 
 
 def installed_plugins(hook: str = "") -> tuple[Plugin, ...]:
-    """The installed plugins that can be used and are not disabled, in load order.
+    """Return the installed plugins that can be used and are not disabled.
 
-    What is installed is looked for once in a process, and each plugin is loaded once.
+    A process looks for entry points once, and loads each plugin once.
 
     Args:
-        hook: the name of a hook. Plugins whose source does not name it are not loaded: this saves
-            their imports.
+        hook: the name of a hook. Plugins whose source does not contain it are not loaded, which
+            saves their imports. Empty: all plugins are loaded.
+
+    Returns:
+        The plugins in load order: within a level, the last is asked first.
 
     Warns:
-        PluginWarning: once for each plugin that cannot be used; the others are not concerned.
+        PluginWarning: once for each plugin that cannot be used; the others are returned.
 
     Raises:
-        PluginError: there is such a plugin, and ``LAYERGRAPH_STRICT`` is set.
+        PluginError: a plugin cannot be used, and ``LAYERGRAPH_STRICT`` is set.
+
+    Example:
+        >>> from layergraph.plugins import installed_plugins
+        >>> "layergraph-linear" in [each.distribution for each in installed_plugins()]
+        True
     """
-    return _told(discovered(hook=hook))
+    return _warned(discovered(hook=hook))
 
 
 def chosen_plugins(
     plugins: Iterable[Plugin] | None, disable: Collection[str]
 ) -> tuple[Plugin, ...]:
-    """The plugins for one converter.
+    """Return the plugins for one converter.
 
     Args:
-        plugins: those to choose from; None: those that are installed.
+        plugins: the plugins to choose from; None: the installed ones.
         disable: the names of distributions to leave out; ``*`` for all third-party ones.
 
     Raises:
-        PluginError: nothing of a name is installed, or an installed plugin cannot be used and
-            ``LAYERGRAPH_STRICT`` is set.
+        PluginError: no plugin of a disabled name is there, or an installed plugin cannot be used
+            and ``LAYERGRAPH_STRICT`` is set.
     """
     names = _names(disable)
     if plugins is None:
@@ -104,23 +118,30 @@ def chosen_plugins(
             f"{', '.join(sorted(known)) or 'none'}"
         )
     if plugins is None:
-        return _told(discovered(names))
+        return _warned(discovered(names))
     return tuple(each for each in plugins if not _is_disabled(each.distribution, names))
 
 
-def _told(found: Discovered) -> tuple[Plugin, ...]:
+def _warned(found: Discovered) -> tuple[Plugin, ...]:
+    """Warn of the broken plugins, and return the others."""
     for each in found.left_out:
-        _tell_once(each)
+        _warn_once(each)
     return found.plugins
 
 
 def discovered(disable: Collection[str] = (), hook: str = "") -> Discovered:
-    """All that is installed as a plugin, with what is left out and why; tells nobody.
+    """Return the installed plugins, and those that are left out with the reason, without warnings.
 
     Args:
         disable: the names of distributions to leave out besides those that ``LAYERGRAPH_DISABLE``
             names; ``*`` for all third-party ones.
         hook: as for :func:`installed_plugins`.
+
+    Example:
+        >>> from layergraph.plugins import discovered
+        >>> found = discovered(disable=["layergraph-linear"])
+        >>> [each.reason for each in found.left_out if each.distribution == "layergraph-linear"]
+        ['this converter disables it']
     """
     by_environment, by_converter = _names(os.environ.get(DISABLE, "")), _names(disable)
     plugins: list[Plugin] = []
@@ -144,13 +165,14 @@ def discovered(disable: Collection[str] = (), hook: str = "") -> Discovered:
 
 
 def load_plugins(entry_points: Iterable[importlib_metadata.EntryPoint]) -> Iterator[Plugin]:
-    """The plugins that entry points name, sorted by distribution and entry point.
+    """Yield the plugins that entry points name, sorted by distribution and entry point.
 
     Warns:
-        PluginWarning: for each plugin that fails to import or that misuses the hooks.
+        PluginWarning: for each plugin that fails to import or misuses the hooks.
 
     Raises:
-        PluginError: there is such a plugin, and ``LAYERGRAPH_STRICT`` is set.
+        PluginError: a plugin fails to import or misuses the hooks, and ``LAYERGRAPH_STRICT`` is
+            set.
     """
     for installed in sorted(map(_identified, entry_points), key=_load_order):
         loaded = _load(installed)
@@ -161,13 +183,13 @@ def load_plugins(entry_points: Iterable[importlib_metadata.EntryPoint]) -> Itera
 
 
 def normalised(name: str) -> str:
-    """The name of a distribution as the Python packaging specifications compare names."""
+    """Return the normalised name of a distribution, as in the packaging specifications."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _names(said: str | Iterable[str]) -> frozenset[str]:
-    """Names of distributions, as they are compared; in a text they stand between commas."""
-    listed = said.split(",") if isinstance(said, str) else said
+def _names(given: str | Iterable[str]) -> frozenset[str]:
+    """Return normalised names of distributions, given as names or as text with commas."""
+    listed = given.split(",") if isinstance(given, str) else given
     return frozenset(normalised(name.strip()) for name in listed if name.strip())
 
 
@@ -185,14 +207,15 @@ def _identified(entry_point: importlib_metadata.EntryPoint) -> _Installed:
     return _Installed(normalised(name), version, entry_point)
 
 
-# importlib_metadata parses all of the metadata, as e-mail, for each of the two: with fifteen
-# plugins that is a fifth of the time that the first converter takes.
+# importlib_metadata parses all of the metadata as an e-mail, once for the name and once for the
+# version: with fifteen plugins, this takes a fifth of the time of the first converter.
 def _name_and_version(distribution: Any) -> tuple[str, str]:
     text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
-    said = dict(re.findall(r"^(Name|Version): *(\S+) *$", text.partition("\n\n")[0], re.MULTILINE))
-    if said.keys() != {"Name", "Version"}:
+    head = text.partition("\n\n")[0]
+    found = dict(re.findall(r"^(Name|Version): *(\S+) *$", head, re.MULTILINE))
+    if found.keys() != {"Name", "Version"}:
         raise PluginError("its metadata does not say both its name and its version")
-    return said["Name"], said["Version"]
+    return found["Name"], found["Version"]
 
 
 def _load_order(installed: _Installed) -> tuple[str, str, str]:
@@ -209,47 +232,52 @@ def _damaged() -> tuple[SkippedPlugin, ...]:
 
 @functools.cache
 def _look() -> tuple[tuple[_Installed, ...], tuple[SkippedPlugin, ...]]:
-    """What is installed, in load order, and what is damaged."""
+    """Return the installed entry points in load order, and the damaged distributions."""
     found: list[_Installed] = []
     damaged: list[SkippedPlugin] = []
-    sites: dict[Path, dict[str, Path]] = {}
-    # Not importlib_metadata.entry_points: one damaged distribution stops that.
+    # Not importlib_metadata.entry_points: it raises if any one distribution is damaged.
     for distribution in importlib_metadata.distributions():
         try:
-            site = Path(str(distribution.locate_file("")))
-            if site not in sites:
-                sites[site] = _distributions_in(site)
             if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
                 continue
             entry_points = distribution.entry_points.select(group=GROUP)
             mine = [_identified(each) for each in entry_points]
-            # Python imports the distribution of that name that comes first on sys.path.
-            named = mine[0].distribution if mine else ""
-            first = next((at for at, known in sites.items() if _is_in(known, named)), site)
-            if first == site:
+            if mine and _is_first(distribution, mine[0].distribution):
                 found += mine
         except Exception as error:
             what = f"a distribution in {distribution.locate_file('')}"
-            damaged.append(SkippedPlugin(what, "", "", _said(error), "reinstall or remove it"))
-    # Once each: a folder may be on sys.path twice.
+            damaged.append(SkippedPlugin(what, "", "", _one_line(error), "reinstall or remove it"))
+    # The dict drops repetitions: a folder may be on sys.path twice.
     return tuple(sorted(dict.fromkeys(found), key=_load_order)), tuple(damaged)
 
 
-# Looking up each distribution by its name would read every folder of sys.path again.
-def _distributions_in(site: Path) -> dict[str, Path]:
-    """The distributions in a folder: their normalised names to the folders of their metadata."""
-    if not site.is_dir():
+# importlib_metadata.distribution(name) would read every folder of sys.path for each plugin.
+def _is_first(distribution: importlib_metadata.Distribution, name: str) -> bool:
+    """Return whether a distribution comes before all others of its name on sys.path."""
+    for entry in sys.path:
+        found = _metadata_in(entry or ".").get(name)
+        if found is not None and _is_metadata(found):
+            return os.path.samefile(found.parent, str(distribution.locate_file("")))
+    return True  # sys.path does not lead to it, but a finder does
+
+
+@functools.cache
+def _metadata_in(folder: str) -> dict[str, Path]:
+    """Return the metadata of each distribution in a folder of sys.path, by normalised name."""
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 the names are enough
+    except OSError:  # an archive, or not there
         return {}
-    with os.scandir(site) as entries:
-        names = [each.name for each in entries if each.name.endswith((".dist-info", ".egg-info"))]
-    return {normalised(re.split(r"-|\.egg-info$", name)[0]): site / name for name in names}
+    return {
+        normalised(re.split(r"-|\.egg-info$", name)[0]): Path(folder, name)
+        for name in names
+        if name.endswith((".dist-info", ".egg-info"))
+    }
 
 
-def _is_in(known: dict[str, Path], name: str) -> bool:
-    """Return whether a distribution is among those of a folder, and is no leftover of one."""
-    place = known.get(name)
-    files = ("", "METADATA", "PKG-INFO")
-    return place is not None and any((place / file).is_file() for file in files)
+def _is_metadata(path: Path) -> bool:
+    """Return whether a path holds metadata; an interrupted installation leaves empty folders."""
+    return any((path / file).is_file() for file in ("", "METADATA", "PKG-INFO"))
 
 
 @functools.cache
@@ -261,29 +289,32 @@ def _load(installed: _Installed) -> Plugin | SkippedPlugin:
     distribution, version, entry_point = installed
     try:
         plugin = Plugin(distribution, version, entry_point.name, entry_point.load())
-        plugin.hooks  # noqa: B018 -- they are read and checked here, where a fault is the plugin's
+        plugin.hooks  # noqa: B018 -- reading them checks them; an error here names the plugin
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         cure = f"uninstall or mend {distribution}, or set {DISABLE}={distribution}"
-        return SkippedPlugin(distribution, version, entry_point.name, _said(error), cure)
+        return SkippedPlugin(distribution, version, entry_point.name, _one_line(error), cure)
     return plugin
 
 
 @functools.cache
 def _may_implement(installed: _Installed, hook: str) -> bool:
-    """Return whether the source of a plugin names a hook. Loading shows if the plugin has it."""
+    """Return whether the source of a plugin contains the name of a hook.
+
+    A plugin whose source cannot be read may implement any hook.
+    """
     entry_point = installed.entry_point
     try:
         spec = None if entry_point.attr else importlib.util.find_spec(entry_point.module)
         get_source = getattr(spec and spec.loader, "get_source", None)
         source = get_source(entry_point.module) if get_source else None
-    except (Exception, SystemExit):  # loading it says what is wrong
+    except (Exception, SystemExit):  # loading the plugin will report the error
         return True
     return source is None or hook in source or re.search(r"import\s*\*", source) is not None
 
 
-def _said(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
@@ -301,13 +332,13 @@ def _disabled(installed: _Installed, reason: str, cure: str) -> SkippedPlugin:
 
 
 def warn_of_skipped(message: str) -> None:
-    """Warn that something of a plugin is skipped.
+    """Warn that a plugin, or one of its answers, is skipped.
 
     Args:
         message: what is skipped, why, and what to do about it.
 
     Warns:
-        PluginWarning: the message.
+        PluginWarning: always, with the message.
 
     Raises:
         PluginError: ``LAYERGRAPH_STRICT`` is set.
@@ -318,6 +349,6 @@ def warn_of_skipped(message: str) -> None:
 
 
 @functools.cache
-def _tell_once(left_out: SkippedPlugin) -> None:
+def _warn_once(left_out: SkippedPlugin) -> None:
     if not left_out.is_disabled:
         warn_of_skipped(str(left_out))

@@ -1,4 +1,4 @@
-"""What a plugin is, and what is in it."""
+"""A plugin and its hook implementations, read and checked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from layergraph import hookspecs
 from layergraph.errors import LayergraphError, PluginError, first_line
 from layergraph.plugins.contract import MANY, contained, listed
 
-# Only rows need torch, and the command line lists its commands without it.
+# Rows of layers need torch; the command line lists its subcommands without importing it.
 if TYPE_CHECKING:
     from layergraph.layers import Layer, LayerTable
 
@@ -25,7 +25,7 @@ BUILTIN_PREFIX = "layergraph-"
 
 
 class Level(enum.IntEnum):
-    """Where an implementation of a hook stands, lowest first."""
+    """The precedence of a hook implementation: a higher level is asked first."""
 
     THIRD_PARTY_TRYLAST = 0
     BUILTIN = 1
@@ -40,13 +40,19 @@ class Level(enum.IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class Plugin:
-    """What one entry point names.
+    """A plugin: the object that one entry point names.
 
     Attributes:
         distribution: the normalised name of the distribution.
         version: its version.
         entry_point: the name of the entry point.
-        implementation: the object, usually a module, that holds the hook implementations.
+        implementation: the object, usually a Python module, that holds the hook implementations.
+
+    Example:
+        >>> from layergraph.plugins import installed_plugins
+        >>> [linear] = [p for p in installed_plugins() if p.distribution == "layergraph-linear"]
+        >>> linear.is_builtin, [row.type for row in linear.rows]
+        (True, ['linear', 'bilinear', 'identity'])
     """
 
     distribution: str
@@ -56,21 +62,22 @@ class Plugin:
 
     @property
     def is_builtin(self) -> bool:
-        """Whether it comes with layergraph."""
+        """Return whether the plugin belongs to layergraph: its name starts with ``layergraph-``."""
         return self.distribution.startswith(BUILTIN_PREFIX)
 
     @functools.cached_property
     def hooks(self) -> tuple[HookImplementation, ...]:
-        """What it implements, those that are asked first last.
+        """Return the hook implementations; the last is asked first.
 
         Raises:
-            PluginError: it misuses a hook, was written for other hooks, or implements none.
+            PluginError: the plugin misuses a hook, was written for another version of the hooks,
+                or implements none.
         """
         return tuple(_read(self))
 
     @property
     def rows(self) -> tuple[Layer, ...]:
-        """The layers that it lists; its other handlers answer for what they like."""
+        """Return the rows of layers that the plugin lists. Its handlers may know more layers."""
         tables = [each.table for each in self.hooks if each.hook == "torch_to_ir" and each.table]
         return tuple(row for table in tables for row in table)
 
@@ -83,12 +90,12 @@ class HookImplementation(NamedTuple):
 
     Attributes:
         hook: the name of the hook.
-        level: where it stands.
+        level: its precedence.
         function: the function.
-        source: what is written in a file: the function, or what lists the rows of the table.
-        plugin: what it is from; None: it is registered on a converter.
-        is_wrapper: whether it runs around the others.
-        table: the rows that it answers from; None if it answers as it likes.
+        source: the object whose source code to show: the function, or the one that lists the rows.
+        plugin: the plugin that has it; None if it is registered on a converter.
+        is_wrapper: True if it runs around the other implementations.
+        table: the rows of layers that it answers from; None if it does not answer from rows.
     """
 
     hook: str
@@ -100,25 +107,26 @@ class HookImplementation(NamedTuple):
     table: LayerTable | None = None
 
     def ask(self, **given: Any) -> Any:
-        """Ask it alone, giving it those of the hook's arguments that it takes."""
+        """Call this implementation alone, with those of the hook's arguments that it takes."""
         taken = inspect.signature(self.function).parameters
         asked = functools.partial(self.function, **{name: given[name] for name in taken})
         return contained(self.hook, asked, self.owner)()
 
     @property
     def owner(self) -> str:
-        """Who it belongs to, for people."""
+        """Return the text that names the plugin or converter in messages."""
         return "this converter" if self.plugin is None else str(self.plugin)
 
 
-# What each hook gives its implementations.
+# The parameters of each hook.
 _HOOKS: dict[str, tuple[str, ...]] = {
     name: tuple(inspect.signature(hook).parameters)
     for name, hook in vars(hookspecs).items()
     if hasattr(hook, f"{hookspecs.PROJECT}_spec")
 }
 
-# The hooks that are asked one implementation at a time, and the remedy if one is a wrapper.
+# Hooks whose implementations are asked one at a time, so that a wrapper has nothing to wrap; with
+# the remedy.
 _UNWRAPPED = {
     "layers": "wrap torch_to_ir or ir_to_torch",
     "commands": "give a command of the same name",
@@ -127,7 +135,7 @@ _UNWRAPPED = {
 
 
 def _read(plugin: Plugin) -> Iterator[HookImplementation]:
-    """Find and check all that a plugin implements."""
+    """Find and check the hook implementations of a plugin."""
     holder = plugin.implementation
     written_for = getattr(holder, "layergraph_hooks", hookspecs.VERSION)
     if written_for != hookspecs.VERSION:
@@ -159,7 +167,7 @@ def _read(plugin: Plugin) -> Iterator[HookImplementation]:
 
 
 def by_precedence(plugins: Iterable[Plugin]) -> list[HookImplementation]:
-    """All that plugins implement, those that are asked first last.
+    """Sort the hook implementations of plugins; the last is asked first.
 
     Args:
         plugins: the plugins in load order.
@@ -179,8 +187,8 @@ def _marked(holder: object) -> list[Layer]:
 def marked_functions(
     holder: object,
 ) -> Iterator[tuple[str, Callable[..., Any], pluggy.HookimplOpts]]:
-    """The hook implementations of an object by name, in the order of names."""
-    if isinstance(holder, ModuleType):  # the globals: asking for all it has may run code
+    """Yield name, function and marks of each hook implementation of an object, sorted by name."""
+    if isinstance(holder, ModuleType):  # not dir() and getattr(), which may run a lazy import
         names = sorted(name for name, each in vars(holder).items() if inspect.isroutine(each))
     else:
         names = dir(holder)
@@ -202,10 +210,11 @@ def _level(plugin: Plugin, options: Any) -> Level:
 
 
 def _check(hook: str, function: Callable[..., Any], *, is_wrapper: bool) -> None:
-    """Check what pluggy would only notice when the hook is asked, or never.
+    """Check the signature of an implementation; pluggy would check it on a call, or never.
 
     Raises:
-        PluginError: the function is of no hook, or takes what the hook does not give.
+        PluginError: there is no such hook, or the function takes an argument that the hook does not
+            give.
     """
     if hook not in _HOOKS:
         raise PluginError(f"unknown hook {hook!r}; the hooks are {', '.join(_HOOKS)}")
@@ -249,11 +258,11 @@ def _listed(layers: Callable[[], Iterable[Layer]]) -> list[Layer]:
 def _from_rows(
     rows: list[Layer], plugin: Plugin, level: Level, source: Any
 ) -> Iterator[HookImplementation]:
-    """What answers for the rows of a table, in both directions."""
+    """Yield the implementations of both conversions that answer from rows."""
     from layergraph.layers import LayerTable
 
     table = LayerTable(rows)
-    if not plugin.is_builtin:  # of which the tests check it, once and not at each start
+    if not plugin.is_builtin:  # our tests check the built-in rows, which saves time at each start
         for row in rows:
             row.check()
     for hook, function in (("torch_to_ir", table.to_ir), ("ir_to_torch", table.to_torch)):

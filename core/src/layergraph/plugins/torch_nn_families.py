@@ -1,10 +1,10 @@
-"""Which built-in plugin is for which part of torch.nn."""
+"""The built-in plugin for each file of torch.nn."""
 
 from __future__ import annotations
 
 from layergraph.plugins.plugin import BUILTIN_PREFIX
 
-# The plugins for the files of torch.nn that are not named as they are.
+# The family of each file of torch.nn.modules that has another name than its family.
 _SECTIONS = {
     "adaptive": "loss",
     "batchnorm": "normalization",
@@ -20,14 +20,14 @@ _SECTIONS = {
 
 
 def distribution_for(defined_in: str) -> str | None:
-    """The built-in distribution that would handle a layer of torch.
+    """Return the name of the built-in distribution that handles a layer of torch.nn.
 
     Args:
         defined_in: the name of the Python module that defines the layer's class.
 
     Returns:
-        A name to look for (``layergraph-conv``), whether or not it is installed; None for what is
-        not a layer of torch.nn.
+        The name, such as ``layergraph-conv``, installed or not; None for a class that is not in
+        torch.nn.
     """
     package, _, file = defined_in.rpartition(".")
     if package != "torch.nn.modules":

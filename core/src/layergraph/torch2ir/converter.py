@@ -21,22 +21,31 @@ if TYPE_CHECKING:
 
 
 class Torch2Ir(Registry):
-    """Converts modules to IR, by the handlers of the installed plugins and its own.
+    """A converter from modules to IR, with the handlers of plugins and handlers of its own.
 
-    A handler that is registered here takes a module and returns a dict of attributes, an
-    :class:`~layergraph.Implementation`, or None for "not mine". It is registered for a class, which
-    has to be the module's exact class, or for the name of one: as it is (``"CustomLinear"``), in
-    lower case (``"customlinear"``), or with underscores (``"custom_linear"``). Attributes may name
-    the ``type``; else it is that name, or, where the handler is registered for a class, the class's
-    name in lower case.
+    Register a handler for a class, or for its name: as it is (``"CustomLinear"``), in lower case
+    (``"customlinear"``), or with underscores (``"custom_linear"``). The handler takes a module of
+    exactly this class. It returns a dict of attributes, an :class:`~layergraph.Implementation`, or
+    None if it does not know the module. The dict may contain the ``type``; without one, the type is
+    the registered name, or the name of the registered class in lower case.
 
     Args:
-        plugins: the plugins to ask; None for all that are installed.
-        disable: the distributions whose plugins are not asked; ``*`` for all third-party ones.
+        plugins: the plugins to ask; None: all installed plugins.
+        disable: the distributions whose plugins not to ask; ``*`` for all third-party ones.
 
     Raises:
-        PluginError: nothing is there to be disabled under such a name, or an installed plugin
-            cannot be used and ``LAYERGRAPH_STRICT`` is set.
+        PluginError: no plugin of a disabled name is there, or an installed plugin cannot be used
+            and ``LAYERGRAPH_STRICT`` is set.
+
+    Example:
+        >>> import torch
+        >>> from layergraph.torch2ir import Torch2Ir
+        >>> converter = Torch2Ir()
+        >>> @converter.register_override(torch.nn.ReLU)
+        ... def relu(module):
+        ...     return {"inplace": module.inplace}
+        >>> print(converter.convert(torch.nn.ReLU()))
+        root: relu(inplace=False)
     """
 
     def __init__(
@@ -57,37 +66,35 @@ class Torch2Ir(Registry):
     ) -> Ir:
         """Turn a model into its IR.
 
-        With example inputs the model runs once, and what it does is recorded. Without, it is traced
-        on symbols, which serves models whose code does not look at its inputs.
+        With example inputs, this runs the model and records each call. Without, it traces the model
+        on symbols, which works if the code does not depend on its inputs.
 
         Args:
             model: the model, in either mode. It is left as it was.
             args: the positional arguments of an example call, as a tuple.
-            kwargs: its arguments by name. What is not a tensor is fixed at what it is here, as is
-                what is left at its default.
-            values: what to do where the model decides by a number in a tensor: ``"refuse"``, or
-                ``"assume"`` that it is the same for all inputs, which the rebuilt model checks.
-            modes: what the IR is to hold where the model's code asks whether it is training:
-                ``"both"`` modes, or its ``"own"``, the one that it is in, which is quicker and
-                which the rebuilt model is then held to.
+            kwargs: the arguments of that call by name. An argument that is not a tensor is fixed at
+                its value here; an argument that is left out is fixed at its default.
+            values: the treatment of code that depends on a number in a tensor: ``"refuse"`` raises,
+                ``"assume"`` adds a guard, which the rebuilt model checks.
+            modes: the modes to capture if the code depends on ``self.training``: ``"both"``, or the
+                model's ``"own"``, which is faster, and in which the rebuilt model must stay.
 
         Returns:
-            The IR. It holds no parameters and no persistent buffers: those are in the model's state
-            dict.
+            The IR. It holds no weights: save ``model.state_dict()`` with it.
 
         Raises:
-            CaptureError: the model computes something that a graph cannot hold, or decides by what
-                only inputs would tell.
+            CaptureError: the model does something that a graph cannot hold, or depends on inputs
+                that are missing.
             PluginError: a handler failed, or broke its contract.
         """
-        # What captures is imported when it is first needed: making a converter is quick.
+        # Imported on first use, so that making a converter is quick.
         from layergraph.torch2ir.pipeline import convert
         from layergraph.torch2ir.tracing.tracer import ONE_AT_A_TIME
         from layergraph.undo import undone
 
         finishing: list[Callable[[], None]] = []
         given = (self.hooks, model, args, kwargs, values, modes, finishing)
-        # Another capture of the same model may have changed its modes for a while.
+        # One at a time, because another capture of the same model may change its mode meanwhile.
         with ONE_AT_A_TIME:
             try:
                 return undone(partial(gc_paused()(convert), *given))
@@ -96,14 +103,15 @@ class Torch2Ir(Registry):
                     finish()
 
     def explain(self, subject: nn.Module | type[nn.Module]) -> Explanation:
-        """Who answers for a module, in the order in which they are asked, and who declines and why.
+        """Return which handler converts a module, and the answers of all others, in order.
 
         Args:
-            subject: a module, of which all is known; or a class. A handler is asked about a class
-                by an instance that no constructor has made: it answers if it takes that up.
+            subject: a module or a class of modules. For a class, each handler gets an instance
+                without attributes, made without the constructor.
 
         Raises:
             PluginError: the subject is neither.
+            MissingDistributionError: ``layergraph-tools`` is not installed.
         """
         from layergraph.torch2ir.pipeline import answer_of
 
@@ -114,5 +122,15 @@ class Torch2Ir(Registry):
 
 
 def get_default_converter(disable: Collection[str] = ()) -> Torch2Ir:
-    """A new converter with the handlers of all installed plugins, but for those disabled."""
+    """Return a new converter with the handlers of the installed plugins.
+
+    Args:
+        disable: as for :class:`Torch2Ir`.
+
+    Example:
+        >>> import torch
+        >>> from layergraph.torch2ir import get_default_converter
+        >>> print(get_default_converter(disable=["*"]).convert(torch.nn.ReLU()))
+        root: relu()
+    """
     return Torch2Ir(disable=disable)

@@ -41,7 +41,7 @@ _CLASSES = (
 
 
 def _size(name: str) -> Callable[[nn.Module], int | None]:
-    """How to read a size that is None where it is that of the embedding."""
+    """Return a reader of a size, which gives None if it is the size of the embedding."""
 
     def read(module: nn.Module) -> int | None:
         size: int = getattr(module, name)
@@ -52,10 +52,10 @@ def _size(name: str) -> Callable[[nn.Module], int | None]:
 
 @hookimpl(trylast=True)
 def layers() -> list[Layer]:
-    """List the classes of torch.nn, each with what it says of itself."""
+    """List the classes, each with its constructor arguments."""
     return [
         *(Layer(cls) for cls in _CLASSES),
-        # The other two are old names of the first two.
+        # min_value and max_value are deprecated names of min_val and max_val.
         Layer(nn.Hardtanh, always=["min_val", "max_val"], never=["min_value", "max_value"]),
         Layer(
             nn.MultiheadAttention,

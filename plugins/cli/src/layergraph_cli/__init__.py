@@ -1,6 +1,6 @@
-"""The command ``layergraph``: one file for each of its subcommands.
+"""The command ``layergraph``, with one file for each of its subcommands.
 
-This is the plugin: layergraph finds in it the hook ``commands``.
+This module is the plugin: it implements the hook ``commands``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ layergraph_hooks = 1
 
 @hookimpl
 def commands() -> list[Callable[..., Any]]:
-    """Give the subcommands that every installation has."""
-    # Only here: a conversion asks this plugin too, and needs no command line.
+    """Give the built-in subcommands."""
+    # Imported here, because each conversion loads this plugin and needs no subcommand.
     from layergraph_cli.check import check
     from layergraph_cli.convert import convert
     from layergraph_cli.diff import diff

@@ -1,6 +1,6 @@
 """The command line: it takes its subcommands from plugins, and prints their errors.
 
-The exit code is 0 for success, 1 if the answer is no, 2 for wrong usage and for errors.
+The exit code is 0 for success, 1 if a check fails, and 2 for wrong usage and errors.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _app() -> TyperGroup:
     group = cast("TyperGroup", get_command(app))
     for command in installed_commands():
         if command.name in group.commands:
-            continue  # of a plugin that is asked before
+            continue  # a plugin that is asked earlier has the name
         try:
             group.add_command(subcommand(command), command.name)
         except Exception as error:
@@ -64,7 +64,7 @@ def _app() -> TyperGroup:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand, and print in one line what goes wrong.
+    """Run a subcommand, and print an error in one line.
 
     Args:
         arguments: the words after ``layergraph``; None: those of the process.
@@ -73,7 +73,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     for stream in (sys.stdout, sys.stderr):
-        # Characters that the terminal does not have are escaped.
+        # Escape characters that the terminal cannot print.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
@@ -86,35 +86,35 @@ def run(arguments: Sequence[str] | None = None) -> int:
             )
             sys.stdout.flush()
         except KeyboardInterrupt:
-            return _said("interrupted", INTERRUPTED)
+            return _fail("interrupted", INTERRUPTED)
         except (BrokenPipeError, SystemExit) as error:
-            # If a pipe is closed, typer and rich exit with 1, as if the answer were no.
+            # If a pipe is closed, typer and rich exit with 1, which here means a failed check.
             if not any(isinstance(each, BrokenPipeError) for each in (error, error.__context__)):
                 raise
-            # Otherwise Python writes the rest of its buffer once more when it ends.
+            # Without this, Python flushes its buffer at exit and fails again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return CLOSED_PIPE
         except typer.TyperException as error:
             # The context names the subcommand.
             command = getattr(getattr(error, "ctx", None), "command_path", "layergraph")
-            return _said(f"{error.format_message().rstrip('.')}; see {command} --help", TROUBLE)
+            return _fail(f"{error.format_message().rstrip('.')}; see {command} --help", TROUBLE)
         except LayergraphError as error:
-            return _said(_told(error), TROUBLE)
+            return _fail(_message(error), TROUBLE)
         except MemoryError:
-            return _said("there is too little memory", TROUBLE)
+            return _fail("there is too little memory", TROUBLE)
         except OSError as error:
-            return _said(f"{error.strerror or error}", TROUBLE)
-        return _said("interrupted", code) if code == INTERRUPTED else int(code or 0)
+            return _fail(f"{error.strerror or error}", TROUBLE)
+        return _fail("interrupted", code) if code == INTERRUPTED else int(code or 0)
 
 
-def _told(error: LayergraphError) -> str:
+def _message(error: LayergraphError) -> str:
     if not isinstance(error, InvalidIrError):
         return str(error)
     first, *others = error.problems
-    more = f" (and {len(others)} more: layergraph check tells them)" if others else ""
+    more = f" (and {len(others)} more: layergraph check lists them)" if others else ""
     return f"{first}{more}"
 
 
-def _said(message: str, code: int) -> int:
+def _fail(message: str, code: int) -> int:
     sys.stderr.write(f"layergraph: {one_line(in_options(message))}\n")
     return code

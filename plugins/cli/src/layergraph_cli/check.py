@@ -29,7 +29,7 @@ def check(
     try:
         with opened(file, DEFAULT_LIMITS) as model:
             found = {"layers": len(model.ir), "tensors": len(model.weights)}
-            # The import of torch takes a second: an unreadable file is reported before.
+            # Imported here, because torch takes a second, and an unreadable file fails before.
             from layergraph_files.build import build, build_meta_model
 
             if model.weights:

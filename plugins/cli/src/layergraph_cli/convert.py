@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Values(StrEnum):
-    """See :func:`layergraph.to_ir`."""
+    """The values of the option ``--values``: see :func:`layergraph.to_ir`."""
 
     refuse = "refuse"
     assume = "assume"

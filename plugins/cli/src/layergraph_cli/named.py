@@ -14,7 +14,7 @@ from layergraph.errors import LayergraphError, first_line, near
 
 
 class NamedError(LayergraphError):
-    """An argument of a command names something that cannot be used."""
+    """An argument of a command that names an object which cannot be used."""
 
 
 def named(text: str) -> Any:
@@ -54,7 +54,7 @@ def called(text: str, function: Callable[..., Any], arguments: dict[str, Any]) -
         arguments: its arguments by name.
 
     Raises:
-        NamedError: it cannot be called, or it fails.
+        NamedError: the object is not callable, or it raises.
     """
     if not callable(function):
         raise NamedError(f"{text} is a {type(function).__name__}; name a function")
@@ -68,5 +68,5 @@ def _failure(what: str, error: BaseException) -> NamedError:
     frames = traceback.extract_tb(error.__traceback__)
     # The first frame is ours. If it is the only one, the function did not start.
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else ""
-    said = f": {first_line(error)}" if str(error) else ""
-    return NamedError(f"{what}: {type(error).__name__}{said}{place}; mend it")
+    message = f": {first_line(error)}" if str(error) else ""
+    return NamedError(f"{what}: {type(error).__name__}{message}{place}; mend it")

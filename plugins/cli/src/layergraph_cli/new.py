@@ -20,7 +20,7 @@ def new_plugin(
 
     It has one layer, its handlers and its tests.
     """
-    # It imports torch, for the types that torch has.
+    # Imported here, because it imports torch.
     from layergraph_cli.new_plugin import create
 
     made = create(name, folder)

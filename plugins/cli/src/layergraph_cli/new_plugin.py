@@ -36,21 +36,21 @@ def create(name: str, folder: Path) -> Path:
         The new folder.
 
     Raises:
-        LayergraphError: no plugin can have the name, the folder has something of that name, or
-            cannot be written to. Nothing is written then.
+        LayergraphError: no plugin can have the name, the folder contains a file of this name, or
+            it cannot be written to. Nothing is written then.
     """
-    said = _said(name)
+    fields = _fields(name)
     target = folder / name
     if target.exists() or target.is_symlink():
         raise LayergraphError(f"{target}: it is there already; choose another name or folder")
     try:
-        # The package appears complete, or not at all.
+        # A temporary folder and a rename, so that the package appears complete or not at all.
         with tempfile.TemporaryDirectory(prefix=".new-plugin-", dir=folder) as aside:
             made = Path(aside, name)
             for path, source in _FILES.items():
-                file = made / Template(path).substitute(said)
+                file = made / Template(path).substitute(fields)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                text = "" if source is None else Template(_template(source)).substitute(said)
+                text = "" if source is None else Template(_template(source)).substitute(fields)
                 file.write_text(text, encoding="utf-8", newline="\n")
             made.rename(target)
     except OSError as error:
@@ -64,8 +64,8 @@ def _template(name: str) -> str:
     return importlib.resources.files(__package__).joinpath("template", name).read_text("utf-8")
 
 
-def _said(name: str) -> dict[str, str]:
-    """Return what the templates insert for the name of a plugin.
+def _fields(name: str) -> dict[str, str]:
+    """Return the values that the templates insert for the name of a plugin.
 
     Raises:
         LayergraphError: no plugin can have the name.
@@ -88,7 +88,7 @@ def _said(name: str) -> dict[str, str]:
 
 def _is_there(package: str) -> bool:
     spec = importlib.util.find_spec(package)
-    return spec is not None and spec.origin is not None  # a folder is no package yet
+    return spec is not None and spec.origin is not None  # a plain folder is no package
 
 
 def _refused(name: str, reason: str, cure: str = "") -> LayergraphError:

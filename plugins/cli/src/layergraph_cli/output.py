@@ -1,7 +1,7 @@
-"""Print to the terminal, and let no control character of a file through.
+"""Print to the terminal, and escape the control characters of files.
 
-Lines are neither cut off nor wrapped. Only terminals get colours; rich reads ``NO_COLOR`` and its
-like.
+Lines are neither cut nor wrapped. rich prints colours only to a terminal, and respects
+``NO_COLOR``.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def plain(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Put a text on one line, and escape what does not print."""
+    """Put a text on one line, and escape characters that do not print."""
     return plain(" ".join(text.split()))
 
 
-# Remedies in messages name arguments of Python functions; these are the options instead of them.
+# Remedies in messages name arguments of Python functions. These are the options of the command.
 _IN_PYTHON = {
     "capture it with example inputs: to_ir(model, args)": "name a function that gives inputs by "
     "--inputs package.module:function",
@@ -41,8 +41,8 @@ _IN_PYTHON = {
 
 def in_options(message: str) -> str:
     """Name options of the command in a message, instead of arguments of Python functions."""
-    for said, option in _IN_PYTHON.items():
-        message = message.replace(said, option)
+    for argument, option in _IN_PYTHON.items():
+        message = message.replace(argument, option)
     return message
 
 
@@ -55,7 +55,7 @@ def line(*parts: str | tuple[str, str]) -> None:
     """Print one line.
 
     Args:
-        parts: texts, each alone or with a style of rich.
+        parts: texts, each plain or as a pair of text and rich style.
     """
     shown = Text()
     for part in parts:

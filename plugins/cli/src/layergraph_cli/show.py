@@ -18,7 +18,7 @@ from layergraph_files.limits import DEFAULT_LIMITS
 from layergraph_files.reader import Opened, opened
 from layergraph_files.values import encode
 
-# A file may nest deeper than any terminal is wide.
+# Deeply nested layers would be indented beyond the width of a terminal.
 _DEEPEST_INDENT = 60
 
 
@@ -55,8 +55,8 @@ class _Row:
         child: the name of the layer in its parent.
         level: the number of modules around it.
         implementation: the layer.
-        seen: it is listed before, at another place.
-        size: the size of the layer and all inside it, without what is listed before.
+        seen: True if the list has the layer before, at another place.
+        size: the size of the layer and all inside it, without layers that the list has before.
         training: its mode, if its parent has the other one.
     """
 
@@ -69,7 +69,7 @@ class _Row:
 
 
 def _rows(ir: Ir, sizes: Sizes) -> list[_Row]:
-    """List the layers of a model as its modules contain them. Each is expanded once."""
+    """List the layers of a model depth first. A shared layer is expanded once."""
     found: list[tuple[str, int, str, bool]] = []
     seen: set[str] = set()
     stack = [(ir.root, 0, ir.root)]
@@ -82,7 +82,7 @@ def _rows(ir: Ir, sizes: Sizes) -> list[_Row]:
             stack += [(each, level + 1, target) for each, target in reversed(children.items())]
     rows: list[_Row] = []
     training = changes_of_mode(ir, ir.root)
-    open_sizes: dict[int, Size] = {}  # by level, of what was passed, from the last one on
+    open_sizes: dict[int, Size] = {}  # by level, the sum of the siblings passed so far
     for child, level, name, was_seen in reversed(found):
         size = open_sizes.pop(level + 1, Size())
         size += Size() if was_seen else sizes.own.get(name, Size())
@@ -108,7 +108,7 @@ def _show(ir: Ir, sizes: Sizes, depth: int | None) -> None:
         if depth is None or row.level <= depth:
             counts = zip(_columns(row.size, sizes), widths, strict=True)
             shown = [f"{count:>{width},}  " for (_, count), width in counts]
-            line(("".join(shown) if sizes.are_known else "", "cyan"), *_told(row))
+            line(("".join(shown) if sizes.are_known else "", "cyan"), *_text(row))
     line(f"{counted(len(ir), 'layer')}{_summary(total, sizes)}")
 
 
@@ -142,7 +142,7 @@ def _size(size: Size, sizes: Sizes) -> dict[str, int | None] | None:
     }
 
 
-def _told(row: _Row) -> Iterator[str | tuple[str, str]]:
+def _text(row: _Row) -> Iterator[str | tuple[str, str]]:
     yield "  " * min(row.level, _DEEPEST_INDENT)
     yield row.child, "bold"
     here = row.implementation

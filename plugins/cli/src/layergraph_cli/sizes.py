@@ -14,13 +14,13 @@ from layergraph_files.values import MAX_NAME
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The size of some tensors. Each is counted once.
+    """The size of some tensors, each counted once.
 
     Attributes:
-        tensors: the count of tensors.
-        numbers: the count of numbers in them.
-        bytes: the bytes of these numbers.
-        buffers: the count of numbers in buffers; all others are in parameters.
+        tensors: the number of tensors.
+        numbers: the number of elements in all of them.
+        bytes: the bytes of these elements.
+        buffers: the number of elements in buffers; the rest are in parameters.
     """
 
     tensors: int = 0
@@ -30,7 +30,7 @@ class Size:
 
     @property
     def parameters(self) -> int:
-        """The count of numbers in parameters."""
+        """Return the number of elements in parameters."""
         return self.numbers - self.buffers
 
     def __add__(self, other: Size) -> Size:
@@ -44,13 +44,13 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The sizes of a model's layers. Parameters count, and buffers that state dicts have.
+    """The sizes of a model's layers: of parameters, and of buffers that state dicts hold.
 
     Attributes:
         own: the size of each implementation without its children, by name; empty if unknown.
         source: the source of the sizes: ``file``, ``built`` or ``unknown``.
-        reason: the reason why sizes are unknown, or which tensors are buffers.
-        knows_buffers: it is known which tensors are buffers.
+        reason: the reason why the sizes, or the split into parameters and buffers, are unknown.
+        knows_buffers: True if the split into parameters and buffers is known.
     """
 
     own: Mapping[str, Size]
@@ -60,7 +60,7 @@ class Sizes:
 
     @property
     def total(self) -> Size:
-        """The size of the model."""
+        """Return the size of the model."""
         return sum(self.own.values(), Size())
 
     @property
@@ -72,8 +72,8 @@ class Sizes:
 def sizes_of(model: Opened, limits: Limits) -> Sizes:
     """Return the sizes of a model's layers.
 
-    The model is built without memory for its tensors. This shows which tensors are buffers, and all
-    sizes if the file has no weights. It needs PyTorch and the plugins.
+    To know which tensors are buffers, and the sizes if the file has no weights, this builds the
+    model on the meta device. It needs torch and the plugins.
     """
     try:
         built = _built(model, limits)
@@ -133,7 +133,7 @@ def by_owner(ir: Ir, tensors: Iterable[tuple[str, Size]]) -> dict[str, Size]:
 
 
 _LONGEST = 2 * MAX_NAME
-# No real name has as many dots, and it takes little time to try so many.
+# The most dots to try in the name of a child, which bounds the time. Real names have fewer.
 _MOST_DOTS = 100
 
 
@@ -142,7 +142,7 @@ def _step(
 ) -> tuple[str, int] | None:
     """Return the next child on the path to a tensor, and the index after it; None at the end."""
     children = ir[name].children or {}
-    # The last part is the tensor. Longer names come first: one name may start with another.
+    # The last part is the tensor. Try longer names first, because one name may start with another.
     for end in range(min(start + min(most_dots, _MOST_DOTS) + 1, len(parts) - 1), start, -1):
         target = children.get(".".join(parts[start:end]))
         if target is not None:

@@ -18,7 +18,7 @@ _PASSED_ON = (LayergraphError, OSError, MemoryError, typer.TyperException, typer
 
 
 def plain_app(**options: Any) -> typer.Typer:
-    """Make an app of typer that prints plain text, and leaves tracebacks to Python."""
+    """Make a typer app that prints plain text, and leaves tracebacks to Python."""
     return typer.Typer(
         add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **options
     )
@@ -31,14 +31,14 @@ def subcommand(command: Command) -> Any:
         Exception: typer cannot read the signature.
     """
     app = plain_app()
-    # A bug of a built-in command shows its traceback.
+    # A bug in a built-in command shows its traceback, so do not wrap it.
     is_ours = command.plugin.is_builtin
     app.command(command.name)(command.function if is_ours else _guarded(command))
     return get_command(app)
 
 
 def _guarded(command: Command) -> Callable[..., int | None]:
-    """Wrap the function of a command: other errors and results become errors of the plugin."""
+    """Wrap the function of a command: unexpected errors and results become a PluginError."""
 
     @functools.wraps(command.function)
     def call(*args: Any, **kwargs: Any) -> int | None:
@@ -62,5 +62,5 @@ def _guarded(command: Command) -> Callable[..., int | None]:
 
 
 def owned(command: Command) -> str:
-    """Name a command and its plugin, for messages."""
+    """Return a text for messages that names a command and its plugin."""
     return f"the command {command.name!r} of {command.plugin}"

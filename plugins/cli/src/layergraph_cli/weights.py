@@ -17,17 +17,17 @@ _TENSORS = (torch.Tensor, nn.Parameter)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read the state dict in a file of safetensors or of ``torch.save``. No code in it runs.
+    """Read the state dict in a file of safetensors or of ``torch.save``, without running its code.
 
     Raises:
-        FileError: the file cannot be read, or holds something else.
+        FileError: the file cannot be read, or does not hold a state dict.
     """
     if path.suffix in (".safetensors", ".json") or path.is_dir():
         with opened_weights(path, DEFAULT_LIMITS) as stored:
-            # They need no alignment: no kernel sees them before they are written again.
+            # No alignment, because no kernel reads the tensors before they are written again.
             return mapped(stored, alignment=1)
     try:
-        # No classes of layers are allowed: a file that makes layers can change their classes, too.
+        # Tensors only: a file that may make layers can also change their classes.
         found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         remedy = "check the path and the rights"

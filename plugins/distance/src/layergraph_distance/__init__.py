@@ -10,7 +10,7 @@ from layergraph.layers import Layer
 
 @hookimpl(trylast=True)
 def layers() -> list[Layer]:
-    """List the classes of torch.nn, each with what it says of itself."""
+    """List the classes, each with its constructor arguments."""
     return [
         Layer(nn.CosineSimilarity, always=["dim", "eps"]),
         Layer(nn.PairwiseDistance, always=["p", "eps"], readers={"p": lambda module: module.norm}),

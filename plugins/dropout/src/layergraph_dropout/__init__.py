@@ -19,5 +19,5 @@ _CLASSES = (
 
 @hookimpl(trylast=True)
 def layers() -> list[Layer]:
-    """List the classes of torch.nn, each with what it says of itself."""
+    """List the classes, each with its constructor arguments."""
     return [Layer(cls, always=["p"]) for cls in _CLASSES]

@@ -1,7 +1,7 @@
 """Models in files: ``.json`` for the structure, ``.safetensors`` for the structure and the weights.
 
-``docs/reference/file-format.md`` is the specification. Reading the structure needs no PyTorch, so
-that each format imports what reads and writes it when it is asked for.
+``docs/reference/file-format.md`` is the specification. The functions of each format import the
+reader and the writer on first use, because reading a structure needs no torch.
 """
 
 from __future__ import annotations
@@ -58,5 +58,5 @@ _DESCRIPTIONS = {
 
 @hookimpl
 def formats() -> list[Format]:
-    """The two formats, and a folder with a file of one of them."""
+    """List the two formats, and a folder with a file of one of them."""
     return [Format(suffix, text, _write, _read, _build) for suffix, text in _DESCRIPTIONS.items()]

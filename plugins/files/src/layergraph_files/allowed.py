@@ -1,12 +1,11 @@
-"""Which functions of torch a file may call: those that check what they are given.
+"""The functions of torch that a file may call: those that check their arguments.
 
-A graph names functions of torch, and operations that these consist of. Functions that torch
-documents check their arguments. The operations that they call then do not: they trust indices,
-sizes and packed weights, and so read and write wherever these say.
-Such operations go by a few conventions, which are the rules here; what captured models call is
-beside them. Functions of plugins are the plugins' own affair.
+Functions that torch documents check their arguments. The operations below them do not: they trust
+indices, sizes and packed weights, and read or write out of bounds if these are wrong. The names of
+such operations follow a few conventions, which are the rules here. The exceptions are operations
+that captured models call. A file may call any function that an installed plugin names.
 
-An IR in memory may call more: to capture a model is to run its code anyway.
+An IR in memory may call more, because its user has run the code of the model anyway.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ import functools
 
 from layergraph.ir import Node
 
-# A name with one of these words in it is a step of something else: of computing gradients, of the
-# kernels of one library, of what lies in memory in a way of its own; or makes memory longer than
-# what was written there.
+# A name with one of these words is an internal step: a backward pass, a kernel of one library, or a
+# kernel for tensors of an unusual layout; or it enlarges a tensor without writing to it.
 _WORDS = frozenset(
     "backward cudnn double elemt fbgemm jvp miopen mkldnn mps nested overrideable packed qparams "
     "quantized resize sparse stats unsafe".split()
 )
 
-# Names that have such a word and are documented, or that models are made of when they are exported.
+# Names with such a word, or private names, of operations that torch documents or that exported
+# models call.
 _EXCEPTIONS = frozenset(
     "__and__ __iand__ __ilshift__ __ior__ __irshift__ __ixor__ __lshift__ __or__ __rshift__ "
     "__xor__ _adaptive_avg_pool2d _adaptive_avg_pool3d _assert_async _assert_scalar "
@@ -38,28 +37,29 @@ _EXCEPTIONS = frozenset(
     "is_quantized is_mps sparse_dim sparse_mask to_mkldnn to_sparse".split()
 )
 
-# They give out memory or handles, are builtins of another language, or kernels that read and write
-# as much of one argument as another one has, as no function does that is called by its public name.
+# Operations that return memory or handles, builtins of TorchScript, and kernels that use the size
+# of one argument to access another one.
 _NAMES = frozenset(
     "dict embedding_renorm embedding_renorm_ from_file get_gradients grad items keys "
     "native_batch_norm popitem segment_reduce set set_ shallow_copy_data shallow_copy_data_ "
     "sorted".split()
 )
 
-# Of recurrent layers, the forms for padded sequences take a flag there; those for packed ones take
-# the sizes of batches, which no kernel checks.
+# The overloads of recurrent functions for padded sequences have a bool at this position. Those for
+# packed sequences take batch sizes, which no kernel checks.
 _RECURRENT = frozenset("gru lstm rnn_relu rnn_tanh".split())
 _FLAG = 3
 
-# Under these names, graphs run functions that check first. The operations themselves do not.
+# For these names, a graph runs the functions of layergraph.checked. The operations themselves do
+# not check.
 _CHECKED = frozenset({"_pad_packed_sequence", "_weight_norm"})
 
-# With these, functions skip their checks, or take an address.
+# Arguments that switch off the checks of a function, or that hold an address.
 _ARGUMENTS = frozenset({"cdata", "check_invariants", "unsafe"})
 
 
 def may_call(node: Node) -> bool:
-    """Return whether a file may have a function node."""
+    """Return whether a file may contain a function node."""
     may, is_recurrent = _by_name(node.implementation)
     if may is not None:
         return may
@@ -68,12 +68,12 @@ def may_call(node: Node) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _by_name(implementation: str) -> tuple[bool | None, bool]:
-    """Tell if a file may call a function (None: its arguments decide), and if it is recurrent."""
+    """Return if a file may call a function (None: by its arguments), and if it is recurrent."""
     package, _, rest = implementation.partition(".")
     if package != "torch":
         return True, False
     if rest.startswith("ops."):
-        # Of torch.ops.aten.add.Tensor, add is the operation and Tensor one of its forms.
+        # In torch.ops.aten.add.Tensor, add is the operation and Tensor the overload.
         _, name, form = [*rest.split(".", 3)[1:], "", ""][:3]
         if "out" in form.split("_"):
             return False, False

@@ -1,4 +1,4 @@
-"""Files that are there as a whole, or not at all."""
+"""Atomic writes: the files of a save replace older ones all together, or not at all."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from layergraph_files.paths import expect_regular
 from layergraph_files.staging import Staging, exclusive, staging
 
 Obsolete = Callable[[Collection[str], bool], Iterable[Path]]
-"""By the names of the new files, and by whether there are locks, the old files that go."""
+"""A function of the names of the new files, and of True if no other save runs. It returns the old
+files to remove."""
 
 
 class Written:
-    """Files that take the places of others all together, at the end.
+    """The files of a save, which replace older ones at its end.
 
     Args:
-        stage: where they are until then, so that the old ones stay.
+        stage: the temporary files.
         target: the path of the model.
     """
 
@@ -31,10 +32,10 @@ class Written:
 
     @contextmanager
     def file(self, name: str) -> Iterator[BinaryIO]:
-        """A new file, to be written; it is on the disk when the context ends.
+        """Open a new file for writing. Its content is on the disk when the context ends.
 
         Args:
-            name: its name in the folder of the target.
+            name: its final name in the folder of the target.
         """
         if name != self._target.name:
             _expect_replaceable(self._target.with_name(name))
@@ -45,16 +46,19 @@ class Written:
             os.fsync(file.fileno())
 
     def finish(self, obsolete: Obsolete) -> None:
-        """Put the files in their places, in the order in which they were written.
+        """Move the files to their final names, in the order in which they were written.
 
-        Where there are several, the last one tells which the others are: it has to be the last on
-        the disk as well, but for files that are removed.
+        If there are several, the last one is the index, which names the others. It must reach the
+        disk after them, and before old files are removed.
+
+        Args:
+            obsolete: the function that lists the old files to remove.
         """
         folder = self._target.parent
         names = list(self._files)
         with exclusive(self._target) as locked:
             old = list(obsolete(names, locked))
-            # A link that leads nowhere is there, too.
+            # lexists, because a broken link counts as a file that was there before.
             new = [name for name in names if not os.path.lexists(os.path.join(folder, name))]
             try:
                 for name in names[:-1]:
@@ -77,7 +81,7 @@ class Written:
     def _place(self, name: str) -> None:
         source, path = self._files[name], os.path.join(os.path.dirname(self._target), name)
         mode = self._stage.mode
-        with suppress(OSError):  # nothing is there, or a link that leads nowhere
+        with suppress(OSError):  # there is no file, or a broken link
             there = os.stat(path).st_mode
             if stat.S_ISREG(there):
                 mode = there & 0o777
@@ -87,14 +91,14 @@ class Written:
 
 @contextmanager
 def writing(target: Path, obsolete: Obsolete) -> Iterator[Written]:
-    """Write files that take the places of others if nothing fails.
+    """Write the files of a save. They replace older ones at the end, if no error occurs.
 
     Args:
         target: the path of the model.
-        obsolete: tells what to remove when the new files are in their places.
+        obsolete: the function that lists the old files to remove.
     """
     _expect_replaceable(target)
-    obsolete((), False)  # it may refuse
+    obsolete((), False)  # it may raise, so call it before writing
     with staging(target) as stage:
         written = Written(stage, target)
         yield written
@@ -102,7 +106,7 @@ def writing(target: Path, obsolete: Obsolete) -> Iterator[Written]:
 
 
 def _expect_replaceable(path: Path) -> None:
-    """Raise for what is neither a file nor a link: a device would be gone, a folder stays."""
+    """Raise if a path is neither a file nor a link: os.replace would remove a device."""
     with suppress(FileNotFoundError):
         mode = path.lstat().st_mode
         if not stat.S_ISLNK(mode):
@@ -110,7 +114,7 @@ def _expect_replaceable(path: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Let the names of a folder's files reach the disk, where the system has a way to say so."""
+    """Flush the entries of a folder to the disk, if the system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,8 +1,7 @@
 """Bounds on the size of a model in a file, in proportion to the file.
 
-A few lines can describe a million modules: two names for each of twenty layers, one inside the
-other. Whatever builds a model or lists its tensors goes along every path, so paths are counted
-first.
+A few lines can describe a million modules: twenty nested layers, each with two names for its child.
+Building a model, or listing its tensors, takes time for each path, so we count the paths first.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ from layergraph_files.limits import Limits
 from layergraph_files.parse_errors import ParseError
 from layergraph_files.values import MAX_NAME
 
-# For each layer, child and tensor of the file, and besides.
+# The bounds: a constant, and more for each layer, child and tensor of the file.
 _PATHS_EACH, _PATHS = 100, 10_000
 _LETTERS_EACH, _LETTERS = 1000, 10_000_000
 
 
 def check_bounds(ir: Ir) -> None:
-    """Refuse a model with longer paths than a file may have, or that calls what no file may call.
+    """Raise if a model has a path that is too long, or calls a function that no file may call.
 
     Args:
-        ir: one that keeps the rules.
+        ir: a checked IR.
 
     Raises:
-        FaultError: it has, or does.
+        ParseError: it does.
     """
     for name, size in _sizes(ir) if _longest(ir) > MAX_NAME else ():
         if size.longest > MAX_NAME:
@@ -39,28 +38,28 @@ def check_bounds(ir: Ir) -> None:
 
 
 def _longest(ir: Ir) -> int:
-    """No less than the length of the longest path: no path enters an implementation twice."""
+    """Return an upper bound of the longest path: no path visits an implementation twice."""
     return sum([1 + max(map(len, each.children)) for each in ir.values() if each.children])
 
 
 def check_paths(ir: Ir, limits: Limits) -> None:
-    """Refuse a model that is much larger than what describes it.
+    """Raise if a model has many more modules than the file describes.
 
     Args:
-        ir: one that keeps the rules.
-        limits: how much the file may make layergraph do.
+        ir: a checked IR.
+        limits: the limits for the file.
 
     Raises:
-        FileError: it is.
+        FileError: the model has too many modules, or the paths of its tensors are too long.
     """
     children = sum([len(each.children or ()) for each in ir.values()])
     tensors = sum([len(each.tensors) for each in ir.values()])
-    said = len(ir) + children + tensors
-    most = _PATHS + _PATHS_EACH * said if limits.modules is None else limits.modules
-    letters = max(_LETTERS + _LETTERS_EACH * said, MAX_NAME * (limits.modules or 0))
-    # Mostly each implementation is in one place, and no name is long: then no path need be counted.
+    described = len(ir) + children + tensors
+    most = _PATHS + _PATHS_EACH * described if limits.modules is None else limits.modules
+    letters = max(_LETTERS + _LETTERS_EACH * described, MAX_NAME * (limits.modules or 0))
+    # The common case: each implementation has one parent, and names are short. Skip the count then.
     named = sum([sum(map(len, each.tensors)) for each in ir.values()])
-    if children < len(ir) <= most and said * _longest(ir) + named <= letters:
+    if children < len(ir) <= most and described * _longest(ir) + named <= letters:
         return
     for name, size in _sizes(ir):
         for what, count, bound in (
@@ -82,13 +81,13 @@ def _sizes(ir: Ir) -> Iterator[tuple[str, _Size]]:
 
 
 class _Size:
-    """The size of an implementation, with all that is inside it.
+    """The size of an implementation and all that is inside it, counted once for each path.
 
     Attributes:
-        modules: how many modules there are, by their paths.
-        tensors: how many tensors the file says there are, likewise.
-        letters: how many characters all of these paths have.
-        longest: how many characters the longest path has.
+        modules: the number of modules.
+        tensors: the number of tensors that the file describes.
+        letters: the number of characters of all paths together.
+        longest: the number of characters of the longest path.
     """
 
     def __init__(self, implementation: Implementation, inside: dict[str, _Size]) -> None:
@@ -105,10 +104,10 @@ class _Size:
 
 
 def _check_functions(ir: Ir) -> None:
-    """Refuse a model that calls what no file may call.
+    """Raise if a model calls a function that no file may call.
 
     Raises:
-        FaultError: it does.
+        ParseError: it does.
     """
     for each in ir.values():
         for graph in each.graphs:
@@ -123,10 +122,10 @@ def _check_functions(ir: Ir) -> None:
 
 
 def check_writable(ir: Ir) -> None:
-    """Refuse a model that could not be loaded from the file that it is about to be saved in.
+    """Raise if a model could be saved and not loaded again.
 
     Raises:
-        FaultError: it could not.
+        ParseError: a name is too long, or a function is one that no file may call.
     """
     for each in ir.values():
         names = [each.name, *(each.children or ()), *each.tensors]

@@ -1,4 +1,4 @@
-"""Builds layers without memory for what the file holds, and with a bound for the rest."""
+"""A memory budget for building layers: tensors that the file holds take no memory."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from layergraph.state import all_tensors
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Bounds on the memory that building a model takes.
+    """The bounds of a :class:`Budget`.
 
     Attributes:
-        numbers: how many numbers one tensor may have.
-        tensors: how many tensors there may be.
-        bytes: how many bytes all of them would have.
-        memory: how many bytes those may have that are made with memory.
+        numbers: the most numbers in one tensor.
+        tensors: the most tensors.
+        bytes: the most bytes of all tensors together.
+        memory: the most bytes of the tensors that take memory.
     """
 
     numbers: int
@@ -36,15 +36,15 @@ class Allowance:
 
 
 class Budget(TorchFunctionMode):
-    """While it is on, no more memory is taken for tensors than is allowed.
+    """A function mode that limits the memory of the tensors that constructors make.
 
-    A large tensor that a constructor makes is made on the meta device: the file is likely to hold
-    its numbers. Where it turns out that something else needs them, a buffer that does not persist
-    say, the layer is made once more, with memory, and every step is asked on the meta device first
-    how much that is.
+    It makes a large tensor on the meta device, because the file probably holds its numbers. If the
+    layer keeps such a tensor elsewhere, for example in a buffer that does not persist, the handler
+    runs once more with memory; before each function, the mode computes on the meta device how much
+    memory its result takes.
 
     Args:
-        allowance: how much may be taken.
+        allowance: the bounds.
     """
 
     def __init__(self, allowance: Allowance) -> None:
@@ -55,14 +55,14 @@ class Budget(TorchFunctionMode):
         self._memory = 0
         self._layer: object = None
         self._before = (0, 0, 0)
-        # By layers that are made alike: what they take, and those that need the numbers.
+        # For layers that are made alike: the cost of small ones, and those that need memory.
         self._small: dict[object, tuple[int, int, int]] = {}
         self._filled: set[object] = set()
         self._defers = False
         self._deferred: list[weakref.ref[torch.Tensor]] = []
 
     def around(self, layer: object) -> Budget | None:
-        """Itself, or None for a layer like one before that is small: it counts without a look."""
+        """Return this mode; None for a layer like an earlier small one, whose cost is known."""
         if layer in self._small:
             self._defers = False
             self._take(*self._small[layer])
@@ -74,10 +74,10 @@ class Budget(TorchFunctionMode):
         return self
 
     def accepts(self, module: object) -> bool:
-        """Return whether a layer can stay as it was made; if not, it has to be made once more.
+        """Return whether to keep a layer. If not, the handler runs once more, with memory.
 
         Args:
-            module: the layer; None if it could not be made.
+            module: the layer; None if the handler failed.
         """
         if not self._deferred:
             taken = self._tensors, self._bytes, self._memory
@@ -105,7 +105,7 @@ class Budget(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Run a function of torch, if what it gives is not too large."""
+        """Run a function of torch, if its result is not too large."""
         kwargs = kwargs or {}
         if func in BLIND:
             return func(*args, **kwargs)
@@ -119,23 +119,23 @@ class Budget(TorchFunctionMode):
         return self._noted(func(*args, **kwargs))
 
     def _noted(self, result: Any) -> Any:
-        """Remember the tensors without memory in a function's result, and return the result."""
+        """Remember the meta tensors in a function's result, and return the result."""
         if self._defers:
             several = result if isinstance(result, tuple | list) else (result,)
             for each in several:
-                # Parameters are looked at in the layer.
+                # accepts() finds parameters in the layer.
                 if type(each) is torch.Tensor and each.is_meta:
                     self._deferred.append(weakref.ref(each))
         return result
 
     def _ask(self, func: Callable[..., Any], args: Any, kwargs: Any) -> None:
-        """Count what a function would make of tensors."""
+        """Run a function on meta tensors, and count the memory of its result."""
         try:
             args, kwargs = pytree.tree_map_only(
                 torch.Tensor, lambda tensor: tensor.detach().to("meta"), (args, kwargs)
             )
             made = func(*args, **kwargs)
-        except Exception:  # It is about to be run, and raises by itself.
+        except Exception:  # the function runs next, and raises by itself
             return
         for each in made if isinstance(made, tuple | list) else (made,):
             is_new = isinstance(each, torch.Tensor) and not each._is_view()
@@ -166,7 +166,7 @@ def _allow(what: str, count: int, name: str, most: int) -> None:
         )
 
 
-# Tensors with less numbers are made in less time than it takes to put that off.
+# For fewer numbers, making a tensor takes less time than deferring it.
 _LARGE = 1024
 
 
@@ -175,7 +175,7 @@ def _is_large(tensor: torch.Tensor) -> bool:
 
 
 def _takes_memory(value: Any) -> bool:
-    """Return whether what is computed of a value may take much memory."""
+    """Return whether a result that is computed from a value may take much memory."""
     if isinstance(value, tuple | list):
         return any(map(_takes_memory, value))
     return isinstance(value, torch.Tensor) and _is_large(value) and not value.is_meta

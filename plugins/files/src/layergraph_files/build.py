@@ -1,4 +1,4 @@
-"""From open files to a model, within limits."""
+"""Building a model from open files, within limits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def build(
     dtype: torch.dtype | None,
     limits: Limits,
 ) -> nn.Module:
-    """Build the model that open files hold: see :func:`layergraph.load_model`."""
+    """Build the model in open files: see :func:`layergraph.load_model`."""
     with _in_file(model):
         if dtype is not None and not dtype.is_floating_point:
             raise StateError(f"{dtype} is no floating dtype; give one, or none")
@@ -46,7 +46,7 @@ def build(
 
 @undoes
 def build_meta_model(model: Opened, limits: Limits) -> MetaModel:
-    """Build the structure that open files hold, whether or not they hold weights.
+    """Build the model in open files on the meta device. The files may lack weights.
 
     Raises:
         FileError, BuildError, PluginError: as for :func:`layergraph.load_model`.
@@ -63,7 +63,7 @@ def _skeleton(model: Opened, limits: Limits) -> MetaModel:
 
 
 def _allowance(model: Opened, limits: Limits) -> Allowance:
-    """The bounds on building a model, by the contents of its files."""
+    """Return the bounds for building a model, in proportion to its files."""
     stored = [each for _, each in model.weights.values()]
     specs = [spec for each in model.ir.values() for spec in each.tensors.values()]
     values = [len(spec.value or b"") for spec in specs]
@@ -78,17 +78,17 @@ def _allowance(model: Opened, limits: Limits) -> Allowance:
     )
 
 
-# For each layer of a file, and besides.
+# The bound on tensors: _TENSORS, and _TENSORS_EACH more for each layer.
 _TENSORS_EACH, _TENSORS = 100, 1000
-# More is a mistake, even if it takes no memory.
+# The bound on bytes of all tensors. No real model has more.
 _BYTES = 1 << 42
-# The allowance for small layers whose tensors no file holds.
+# The memory for tensors that the file does not hold.
 _MEMORY = 1 << 28
 
 
 @contextmanager
 def _in_file(model: Opened) -> Iterator[None]:
-    """Say which file it was that no model could be made of."""
+    """Add the path of the file to errors."""
     try:
         yield
     except (BuildError, StateError, PluginError, FileError) as error:
@@ -99,7 +99,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 
 
 def _check_functions(model: Opened, known: Targets) -> None:
-    """Name the plugin that is missing."""
+    """Raise if a plugin is missing that names a function, with the name of its distribution."""
     for each in model.ir.values():
         for graph in each.graphs:
             for node in graph.nodes.values():
@@ -107,19 +107,19 @@ def _check_functions(model: Opened, known: Targets) -> None:
                 if node.type != FUNCTION or home is None:
                     continue
                 if known.target(node.implementation) is None:
-                    said = home if _NAME.fullmatch(home) else repr(home)
+                    plugin = home if _NAME.fullmatch(home) else repr(home)
                     raise FileError(
                         f"implementation {each.name!r}, node {node.name!r}: the function "
                         f"{node.implementation!r} is one that a plugin adds; the file says that "
-                        f"it was {said}: install it if you trust it"
+                        f"it was {plugin}: install it if you trust it"
                     )
 
 
-# --- the weights, where they lie in the file ---
+# --- weights, mapped from the file ---
 
 
 def _weights(model: Opened, listed: Sequence[Key]) -> dict[str, torch.Tensor]:
-    """The state dict that lies in the files, as far as can be without a copy."""
+    """Return the state dict of the files. Its tensors are mapped, if their places allow it."""
     wanted = {key: tensor for key, tensor, persists in listed if persists}
     if wanted and not model.weights:
         raise StateError(
@@ -136,12 +136,12 @@ def _weights(model: Opened, listed: Sequence[Key]) -> dict[str, torch.Tensor]:
 def mapped(
     stored: Mapping[str, tuple[Part, Stored]], alignment: int = ALIGNMENT
 ) -> dict[str, torch.Tensor]:
-    """The tensors of open files by name, as far as can be without a copy.
+    """Return the tensors of open files by name, mapped if their places allow it.
 
     Args:
-        stored: where they are.
-        alignment: what the place of a tensor in memory is to be a multiple of, in bytes. In a file
-            no gap may be between two tensors, so some begin elsewhere; these are read.
+        stored: the places of the tensors.
+        alignment: the alignment of a mapped tensor in bytes. The format allows no gaps, so that
+            some tensors are not aligned; these are copied.
 
     Raises:
         FileError: a file cannot be mapped.
@@ -159,7 +159,7 @@ def _map(part: Part) -> mmap.mmap:
     with reading(part.path):
         try:
             return mmap.mmap(part.file.fileno(), part.header.end, access=mmap.ACCESS_COPY)
-        except ValueError:  # there is less than that
+        except ValueError:  # the file became shorter
             raise shorter() from None
 
 
@@ -171,22 +171,22 @@ def _tensor(part: Part, mapped: mmap.mmap, stored: Stored, alignment: int) -> to
         return torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset).view(stored.shape)
     tensor = torch.empty(stored.shape, dtype=dtype, device="cpu")
     if stored.length:
-        # Pages that are mapped to be copied would take memory twice.
+        # Read, because a copy from mapped pages would take the memory twice.
         part.read_into(stored, numbers_of(tensor)[0])
     return tensor
 
 
 def disguised(tensor: torch.Tensor) -> torch.Tensor:
-    """A contiguous tensor as files hold it: as bytes, if they have no name for its dtype."""
+    """Return a contiguous tensor, or its bytes if the format has no name for its dtype."""
     if str(tensor.dtype).removeprefix("torch.") in CODES:
         return tensor
     return tensor.unsqueeze(-1).view(torch.uint8)
 
 
 def undisguised(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A tensor of a file as it was, if it is one of a dtype that files have no name for."""
+    """Return the tensor of bytes that :func:`disguised` made; any other tensor as it is."""
     is_bytes = tensor.dtype is torch.uint8 and tensor.shape[-1:] == (dtype.itemsize,)
     if str(dtype).removeprefix("torch.") in CODES or not is_bytes:
         return tensor
-    # A copy lies where numbers of any dtype may lie; the bytes in the file need not.
+    # A copy, because the bytes in the file may not be aligned for the dtype.
     return tensor.clone().view(dtype).squeeze(-1)

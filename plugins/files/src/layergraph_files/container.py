@@ -1,8 +1,8 @@
 """The layout of a ``.safetensors`` file: the length of a header, the header in JSON, the numbers.
 
-The format is that of https://github.com/huggingface/safetensors. It is read and written here, and
-not by that library, because what is checked has to be what is used, and because the library cannot
-write one tensor after another.
+The format is that of https://github.com/huggingface/safetensors. We do not use that library, for
+two reasons: we must use the same header that we check, and the library holds all tensors in memory
+to write them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ MAX_HEADER = 100_000_000
 """The longest header that safetensors itself reads, in bytes."""
 
 ALIGNMENT = 64
-"""Torch aligns tensors to so many bytes; kernels may round differently at other addresses."""
+"""The alignment of torch's memory in bytes. Kernels may round differently by alignment."""
 
 _LARGEST = 2**63 - 1
 
-# Torch counts in numbers of 64 bits.
+# torch's sizes are signed integers of 64 bits.
 _SIZES = range(2**63)
 
-# By the name in the file: torch's name, and the bytes of one number.
+# By the name in the file: the name in torch, and the bytes of one number.
 _KINDS = {
     "BOOL": ("bool", 1),
     "U8": ("uint8", 1),
@@ -53,7 +53,7 @@ _KINDS = {
     "C64": ("complex64", 8),
 }
 CODES = {dtype: code for code, (dtype, _) in _KINDS.items()}
-"""The dtypes that a file can hold, by torch's name, to their names in the file."""
+"""The names in the file of the dtypes that a file can hold, by their names in torch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +61,10 @@ class Stored:
     """A tensor in a file.
 
     Attributes:
-        dtype: its dtype, as torch calls it: ``"float32"``.
-        shape: its size.
-        start: where its bytes begin, from the beginning of the data.
-        length: how many bytes it has.
+        dtype: its dtype by the name in torch: ``"float32"``.
+        shape: its shape.
+        start: the offset of its first byte in the data section.
+        length: its size in bytes.
     """
 
     dtype: str
@@ -74,19 +74,19 @@ class Stored:
 
     @property
     def numbers(self) -> int:
-        """How many numbers it has."""
+        """Return the number of its elements."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says before its data.
+    """The header of a file.
 
     Attributes:
         metadata: texts by name.
-        tensors: by name, in the order of the header.
-        data: where the data begins in the file, in bytes.
-        end: where the data ends, and the file.
+        tensors: the tensors by name, in the order of the header.
+        data: the offset of the data section in the file, in bytes.
+        end: the size of the file in bytes.
     """
 
     metadata: dict[str, str]
@@ -96,13 +96,13 @@ class Header:
 
 
 def read_header(file: BinaryIO, limits: Limits) -> Header:
-    """The header of an open file. The data is not read, but it has to be there.
+    """Read the header of an open file, and check that the data section has the right size.
 
     Raises:
-        FaultError: the file is of another form, or too short.
+        ParseError: the file has another format, or is too short.
     """
     size = os.fstat(file.fileno()).st_size
-    remedy = "it is damaged, or no safetensors file: get it anew"
+    remedy = "it is damaged, or no safetensors file: download or save it again"
     if size < 8:
         raise ParseError(None, f"it has {size} bytes, and no header", remedy)
     length = int.from_bytes(file.read(8), "little")
@@ -174,28 +174,28 @@ def _check_layout(tensors: Mapping[str, Stored], size: int) -> None:
         end += stored.length
     if end != size:
         less = "truncated" if end > size else "followed by something else"
-        raise ParseError(
-            None, f"its tensors have {end} bytes, but there are {size}: it is {less}", "get it anew"
-        )
+        message = f"its tensors have {end} bytes, but there are {size}: it is {less}"
+        raise ParseError(None, message, "download or save it again")
 
 
 def new_header(
     wanted: Iterable[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str]
 ) -> tuple[bytes, list[str]]:
-    """The beginning of a file, up to its data.
+    """Return the bytes of a file up to its data section, and the order of the tensors.
+
+    The format allows no gaps between tensors. So we sort them by the largest power of 2 that
+    divides their length, up to :data:`ALIGNMENT`, larger ones first. Then each tensor begins at a
+    multiple of that power, which is at least the size of one number.
 
     Args:
         wanted: the name, dtype (one of :data:`CODES`) and shape of each tensor.
         metadata: texts by name.
 
     Returns:
-        The bytes; and the names in the order in which the data must follow. No gap may be between
-        two tensors, so they are ordered by the largest power of 2 that their length is a multiple
-        of, up to :data:`ALIGNMENT`: each begins at a multiple of its own, which is no less than the
-        width of its numbers.
+        The bytes, and the names of the tensors in the order of their data.
 
     Raises:
-        FaultError: the header is longer than safetensors reads, or a name cannot be written.
+        ParseError: the header is longer than safetensors reads, or a tensor cannot have its name.
     """
     listed = []
     for name, dtype, shape in wanted:

@@ -1,6 +1,6 @@
 """An IR as a JSON document, and back.
 
-What has an order in an IR is an array in the document, because an object has none in JSON.
+Ordered mappings of an IR are arrays in the document, because a JSON object has no order.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ _TENSOR = {"shape": list, "stride": list, "requires_grad": bool, "persistent": b
 
 
 def inline(spec: TensorSpec) -> str:
-    """The value of a tensor as text, for files that hold nothing but text."""
+    """Return the value of a tensor as text, for text files."""
     return encode_bytes(spec.value or b"")
 
 
 def to_document(
     ir: Implementations, functions: Mapping[str, str], write_value: WriteValue = inline
 ) -> dict[str, Any]:
-    """The document of an IR.
+    """Return the document of an IR.
 
     Args:
-        ir: the IR, which keeps the rules.
-        functions: the functions of plugins that its graphs call, to the distributions that name
-            them.
-        write_value: gives what stands for the value of a tensor.
+        ir: a checked IR.
+        functions: for each function of a plugin that its graphs call, the name of the plugin's
+            distribution.
+        write_value: a function that returns the JSON form of a tensor's value.
     """
     document: dict[str, Any] = {"format": FORMAT, "version": VERSION, "root": ir.root}
     if functions:
@@ -72,8 +72,8 @@ def _implementation(
 
 def _tensor(name: str, spec: TensorSpec, write_value: WriteValue) -> dict[str, Any]:
     form: dict[str, Any] = {"name": name}
-    for field, said in spec.said().items():
-        form[field] = list(said) if type(said) is tuple else said
+    for field, value in spec.said().items():
+        form[field] = list(value) if type(value) is tuple else value
     if spec.value is not None:
         form["value"] = write_value(spec)
     return form
@@ -83,22 +83,24 @@ def _graph(graph: Graph) -> dict[str, Any]:
     form: dict[str, Any] = {}
     if not graph.nodes and not graph.edges:
         return form
-    unsaid = {
+    inputs = {
         name: [arg.node for arg in node.args or ()]
         for name, node in graph.nodes.items()
         if not node.kwargs
         and (node.args is None or (len(node.args) > 1 and reads_each_once(node.args)))
     }
     for src, sink in graph.edges:
-        if sink in unsaid and graph.nodes[sink].args is None:
-            unsaid[sink].append(src)
-    told = list(_edges(graph.nodes.values(), unsaid)) == list(graph.edges)
-    told = told and not any(edge.data for edge in graph.edges.values())
+        if sink in inputs and graph.nodes[sink].args is None:
+            inputs[sink].append(src)
+    # The document lists edges only if a reader could not derive them from the nodes.
+    are_derived = list(_edges(graph.nodes.values(), inputs)) == list(graph.edges)
+    are_derived = are_derived and not any(edge.data for edge in graph.edges.values())
     if graph.nodes:
         form["nodes"] = [
-            _node(node, unsaid.get(name) if told else None) for name, node in graph.nodes.items()
+            _node(node, inputs.get(name) if are_derived else None)
+            for name, node in graph.nodes.items()
         ]
-    if not told:
+    if not are_derived:
         form["edges"] = [
             {"src": edge.src, "sink": edge.sink}
             | ({"data": _encoded(edge.data)} if edge.data else {})
@@ -125,7 +127,7 @@ def _node(node: Node, inputs: list[str] | None) -> dict[str, Any]:
 
 
 def _edges(nodes: Iterable[Node], inputs: Mapping[str, list[str]]) -> Iterable[tuple[str, str]]:
-    """The edges that nodes name: those of one node after those of the one before it."""
+    """Yield the edges that follow from the inputs and arguments of nodes, in their order."""
     for node in nodes:
         named = inputs.get(node.name) or refs(*(node.args or ()), *node.kwargs.values())
         yield from ((src, node.name) for src in dict.fromkeys(named))
@@ -136,25 +138,24 @@ def _encoded(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_inline(form: Any, spot: JsonPath) -> bytes:
-    """The value of a tensor in a file that holds nothing but text.
+    """Return the value of a tensor in a text file.
 
     Raises:
-        FaultError: it is none.
+        ParseError: the form is not bytes in base64.
     """
     return decode_bytes(form, spot)
 
 
 def from_document(document: Any, read_value: ReadValue = read_inline) -> Ir:
-    """The IR of a document of the current version.
+    """Return the IR of a document of the current version. It is not checked yet.
 
     Args:
-        document: what was read.
-        read_value: gives the value of a tensor by what stands for it.
+        document: the parsed JSON.
+        read_value: a function that returns the value of a tensor from its JSON form.
 
     Raises:
-        FaultError: the document is of another form.
-        InvalidIrError: names are missing. Whether the rest makes sense is for
-            :func:`layergraph.ir.check` to say.
+        ParseError: the document has another form.
+        InvalidIrError: two implementations have one name, or the root is missing.
     """
     fields = expect_fields(document, None, "format version root implementations", "functions")
     functions(document)
@@ -167,20 +168,20 @@ def from_document(document: Any, read_value: ReadValue = read_inline) -> Ir:
 
 
 def functions(document: Any) -> dict[str, str]:
-    """The functions of plugins that a document calls, to the distributions that name them.
+    """Return the distribution of each function of a plugin that a document calls.
 
     Raises:
-        FaultError: the document says something else there.
+        ParseError: the field ``functions`` has another form.
     """
     spot: JsonPath = (None, "functions")
-    said: dict[str, str] = expect(document.get("functions", {}), dict, spot, "functions by name")
-    for name, distribution in said.items():
+    homes: dict[str, str] = expect(document.get("functions", {}), dict, spot, "functions by name")
+    for name, distribution in homes.items():
         expect(distribution, str, (spot, name), "the name of a distribution")
-    return said
+    return homes
 
 
 def _named(form: Any, spot: JsonPath, read: Callable[[Any, JsonPath], Any]) -> dict[str, Any]:
-    """The items of an array, by their names."""
+    """Return the items of an array by their names."""
     found = {}
     for index, item in enumerate(expect(form, list, spot, "an array")):
         here = (spot, index)
@@ -254,8 +255,8 @@ def _children(form: Any, spot: JsonPath) -> dict[str, str]:
 def _read_tensor(form: Any, spot: JsonPath, read_value: ReadValue) -> TensorSpec:
     fields = expect_fields(form, spot, "name", " ".join(TensorSpec.__slots__))
     _texts(fields, spot, "name")
-    said = {name: each for name, each in fields.items() if name not in ("name", "value")}
-    for name, each in said.items():
+    spec = {name: each for name, each in fields.items() if name not in ("name", "value")}
+    for name, each in spec.items():
         here = (spot, name)
         if name not in _TENSOR:
             read_name(each, here, "what belongs there")
@@ -263,10 +264,10 @@ def _read_tensor(form: Any, spot: JsonPath, read_value: ReadValue) -> TensorSpec
         if type(each) is list:
             for index, size in enumerate(each):
                 expect(size, int, (here, index), "a size")
-            said[name] = tuple(each)
+            spec[name] = tuple(each)
     if "value" in fields:
-        said["value"] = read_value(fields["value"], (spot, "value"))
-    return TensorSpec(**said)
+        spec["value"] = read_value(fields["value"], (spot, "value"))
+    return TensorSpec(**spec)
 
 
 def _read_graph(fields: Mapping[str, Any], spot: JsonPath) -> Graph:
@@ -327,7 +328,7 @@ def _values(fields: Mapping[str, Any], spot: JsonPath, name: str) -> dict[str, A
     if name not in fields:
         return {}
     spot = (spot, name)
-    said = expect(fields[name], dict, spot, "an object of values by name")
+    values = expect(fields[name], dict, spot, "an object of values by name")
     return {
-        read_name(key, spot, "a name"): decode(value, (spot, key)) for key, value in said.items()
+        read_name(key, spot, "a name"): decode(value, (spot, key)) for key, value in values.items()
     }

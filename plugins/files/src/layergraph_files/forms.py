@@ -1,8 +1,8 @@
-"""The forms in which a model may lie under one name, and which of them counts.
+"""Finding the files of a model: one file, or several with an index.
 
-``m.safetensors`` is one file, or it is several: then ``m.safetensors.index.json`` names them. A
-save leaves one of the two forms. Only while it replaces one by the other are both there, as they
-are if it is killed then; the one file counts as long as it is there.
+``m.safetensors`` is one file, or ``m.safetensors.index.json`` names several. A save leaves one of
+the two. While a save replaces one by the other, and after it was killed then, both exist. The
+single file counts as long as it exists.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _TEXT = "model.json"
 
 
 def find(path: Path, limits: Limits) -> Path:
-    """The file that a path means: itself, another form of the model, or that of a folder.
+    """Return the file of a model: that at the path, its index or single file, or one in a folder.
 
     Raises:
-        FaultError: there is none, or there are two.
+        ParseError: a folder has no model, or there are two models.
     """
     if is_folder(path):
         found = _form(path / _MODEL, None, limits) or path / _TEXT
@@ -37,7 +37,7 @@ def find(path: Path, limits: Limits) -> Path:
 
 
 def state(path: Path) -> object:
-    """A token that changes if another process replaces the files that a path means."""
+    """Return a token that changes if another process replaces the files of a path."""
     if is_folder(path):
         paths = [path / _MODEL, index_path(path / _MODEL), path / _TEXT]
     else:
@@ -52,19 +52,19 @@ def _identity(path: Path) -> object:
 
 
 def _single(path: Path) -> Path | None:
-    """The one file of the model that a path is a form of; None for a text."""
+    """Return the path of the single file for a path of a model; None for a ``.json`` text."""
     if path.name.endswith(INDEX_SUFFIX):
         return path.with_name(path.name.removesuffix(".index.json"))
     return path if path.suffix == ".safetensors" else None
 
 
 def _form(single: Path, asked: Path | None, limits: Limits) -> Path | None:
-    """The form that is there, or that counts of two.
+    """Return the single file or the index, whichever exists; if both do, the one that counts.
 
     Args:
-        single: the path of the one file.
-        asked: the path that was given; None for a folder.
-        limits: how much a file may make layergraph do.
+        single: the path of the single file.
+        asked: the path that the user gave; None for a folder.
+        limits: the limits for the index.
     """
     index = index_path(single)
     there = [each for each in (single, index) if status(each)]
@@ -72,7 +72,7 @@ def _form(single: Path, asked: Path | None, limits: Limits) -> Path | None:
         return there[0] if there else None
     if is_staged(single):
         return single
-    # Other programs may keep both, but where layergraph wrote one it would have removed the other.
+    # Other programs may keep both. A save of layergraph removes the other one.
     if asked is None or _is_own(index, limits):
         message = f"there are two models, {single.name} and {index.name}"
         raise ParseError(None, message, "remove the older one")

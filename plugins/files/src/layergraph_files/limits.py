@@ -1,4 +1,4 @@
-"""What a file may ask for, before it is read."""
+"""The limits for loading a file."""
 
 from __future__ import annotations
 
@@ -7,21 +7,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much a file may make layergraph do while it is loaded.
+    """Limits on the time and memory that loading a file may take.
 
     Attributes:
-        text_bytes: the length of a ``.json`` file, or of the header of a ``.safetensors`` file, in
-            bytes. The default is that of safetensors itself.
-        modules: how many modules a model may have, counted once for each path that leads there.
-            None: a hundred for each layer, child and tensor of the file, and 10,000 besides.
-        tensors: how many tensors may be made while the modules are built. Four times as many as the
-            file has are allowed anyway. Some constructors take quadratic time in that number. None:
-            a hundred for each layer that the file describes, and 1,000 besides.
-        tensor_numbers: how many numbers one tensor may have that is made while the modules are
-            built. One as large as the largest in the file is allowed anyway.
-        tensor_bytes: how many bytes all of these may have together. None: as many as are made
-            without memory; those that need memory may take four times what the file has, and 256
-            MiB besides.
+        text_bytes: the most bytes of a ``.json`` file, or of the header of a ``.safetensors`` file.
+            The default is the limit of safetensors itself.
+        modules: the most modules of the model, counted once for each path. None: 10,000, and 100
+            more for each layer, child and tensor of the file.
+        tensors: the most tensors that the constructors may make; four times the number in the file
+            is always allowed. Some constructors take quadratic time in this number. None: 1,000,
+            and 100 more for each layer of the file.
+        tensor_numbers: the most numbers in one tensor that a constructor makes; the size of the
+            largest tensor in the file is always allowed.
+        tensor_bytes: the most bytes of all tensors that the constructors make. None: 4 TiB, of
+            which 256 MiB, and four times the bytes of the tensors in the file, may take memory.
+
+    Example:
+        >>> import torch, layergraph as lg
+        >>> model = torch.nn.Linear(2, 3)
+        >>> lg.save(lg.to_ir(model), "model.safetensors", model.state_dict())
+        >>> lg.load_model("model.safetensors", limits=lg.Limits(text_bytes=1000))
+        Linear(in_features=2, out_features=3, bias=True)
     """
 
     text_bytes: int = 100_000_000

@@ -1,4 +1,4 @@
-"""Models out of files."""
+"""``load`` and ``load_model`` for the formats of this package."""
 
 from __future__ import annotations
 
@@ -17,20 +17,12 @@ if TYPE_CHECKING:
 
 @gc_paused()
 def load(path: PathName, *, limits: Limits = DEFAULT_LIMITS) -> Ir:
-    """Read the structure of a model from a file. Its weights are not read.
+    """Read the structure of a model from a file, without its weights: see :func:`layergraph.load`.
 
     Args:
         path: a ``.safetensors`` or ``.json`` file that :func:`layergraph.save` wrote; the index of
-            several; or a folder with one of these in it, named ``model``.
-        limits: how much the file may make layergraph do.
-
-    Returns:
-        The IR, which keeps the rules of :func:`layergraph.ir.check`.
-
-    Raises:
-        ArgumentError: the path is none.
-        FileError: the file cannot be read, or is of another form.
-        InvalidIrError: what it describes breaks a rule of IRs.
+            several; or a folder that holds one of these, named ``model``.
+        limits: the limits for the file.
     """
     with opened(path, limits) as model:
         return model.ir
@@ -44,34 +36,15 @@ def load_model(
     dtype: torch.dtype | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> nn.Module:
-    """Build a model from a file that holds its structure and its weights.
-
-    On the CPU, the weights are the file itself, mapped into memory: they are read when they are
-    used, and a change of them is not written back. The file must not be changed meanwhile; to be
-    replaced by another, as :func:`layergraph.save` does it, is no harm. Tensors that do not begin
-    in the file where torch lets tensors begin in memory are read at once: kernels may round
-    otherwise there.
+    """Build a model from a file with structure and weights: see :func:`layergraph.load_model`.
 
     Args:
-        path: as for :func:`load`, but for ``.json`` files, which hold no weights.
-        device: where the parameters and buffers are to be; None: torch's default.
-        dtype: what those of them are to be that are floating; None: what they were. Constants that
-            the original did not register stay as they were, as they do in ``model.to(dtype)``.
-        limits: how much the file may make layergraph do.
-
-    Returns:
-        The model, as :func:`layergraph.to_torch` gives it.
-
-    Raises:
-        ArgumentError: the path is none.
-        FileError: the file cannot be read, is of another form, goes beyond a limit, or needs a
-            plugin that is not installed.
-        InvalidIrError: what it describes breaks a rule of IRs.
-        BuildError: a layer has no handler, or is none that can be made.
-        StateError: the weights do not fit the structure.
-        PluginError: a handler broke its contract.
+        path: as for :func:`load`, except ``.json`` files, which hold no weights.
+        device: the device of the parameters and buffers; None: torch's default.
+        dtype: the dtype of the floating-point parameters and buffers; None keeps their dtypes.
+        limits: the limits for the file.
     """
-    # Looking at a structure needs no torch.
+    # load() needs no torch, so that this module does not import it.
     from layergraph_files.build import build
 
     with opened(path, limits, "load_model(path)") as model:

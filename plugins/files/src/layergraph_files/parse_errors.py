@@ -1,4 +1,4 @@
-"""What is wrong with a file, and where in it."""
+"""Errors in a file, with their place in its JSON."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from layergraph.errors import FileError, InvalidIrError, Place, Problem
 PathName = str | PathLike[str]
 
 JsonPath = tuple["JsonPath", str | int] | None
-"""A place in a JSON text: the key or index in what is around it; None for the text itself."""
+"""A place in a JSON text: the path of the container, and the key or index; None for the whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Stands, in what was read, where the text held something that JSON should not hold.
+    """A value in parsed JSON that stands for invalid text, such as ``NaN`` or a repeated key.
 
     Attributes:
-        message: what it was.
+        message: what is wrong with the text.
         remedy: what to do about it.
     """
 
@@ -31,10 +31,10 @@ class Unreadable:
 
 
 class ParseError(Exception):
-    """Something wrong at a spot. It never leaves this package: see :func:`reading`.
+    """An error at a place in a file. :func:`reading` turns it into a FileError.
 
     Args:
-        spot: where.
+        spot: the place.
         message: what is wrong.
         remedy: what to do about it.
     """
@@ -48,20 +48,20 @@ class ParseError(Exception):
 
 @contextmanager
 def reading(path: PathName, document: object = None) -> Iterator[None]:
-    """Say in which file it was that something went wrong.
+    """Add the path of a file to errors.
 
     Args:
         path: the file.
-        document: what the file's JSON holds, to name in errors what spots lead to.
+        document: the parsed JSON of the file, from which messages take the names of items.
 
     Raises:
-        FileError: for a fault, and for what the operating system refuses.
-        InvalidIrError: for broken rules of an IR.
+        FileError: for a ParseError or an OSError.
+        InvalidIrError: for an InvalidIrError.
     """
     try:
         yield
     except ParseError as fault:
-        where = "".join(f", {each}" for each in _told(fault.spot, document))
+        where = "".join(f", {each}" for each in _parts(fault.spot, document))
         message = _cut(fault.message, _LONGEST_MESSAGE)
         remedy = _cut(fault.remedy, _LONGEST_MESSAGE)
         raise FileError(f"{shown(path)}{where}: {message}; {remedy}") from None
@@ -77,12 +77,12 @@ def reading(path: PathName, document: object = None) -> Iterator[None]:
 
 
 def shown(path: PathName) -> str:
-    """A path for a message: as it is if it can be printed, else with its letters escaped."""
+    """Return a path for a message, with characters escaped if some do not print."""
     text = fspath(path)
     return text if text.isprintable() else repr(text)
 
 
-# Names and texts of a file are as long as the file wants them to be.
+# Messages cut the names and texts of a file, which may have any length.
 _LONGEST_NAME = 200
 _LONGEST_MESSAGE = 1000
 
@@ -91,35 +91,35 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
-def _told(spot: JsonPath, document: Any) -> Iterator[str]:
-    """The parts of a place, with the names of what has one: ``nodes[3] 'add'``."""
+def _parts(spot: JsonPath, document: Any) -> Iterator[str]:
+    """Yield the parts of a place, with the names of items that have one: ``nodes[3] 'add'``."""
     keys: list[str | int] = []
     while spot is not None:
         spot, key = spot
         keys.append(key)
-    said = ""
+    part = ""
     for key in reversed(keys):
         if isinstance(key, int):
-            said += f"[{key}]"
+            part += f"[{key}]"
         else:
-            if said:
-                yield said
+            if part:
+                yield part
             short = _cut(key, _LONGEST_NAME)
-            said = short if short.isidentifier() else repr(short)
+            part = short if short.isidentifier() else repr(short)
         try:
             document = document[key]
         except (LookupError, TypeError):
             document = None
         name = document.get("name") if isinstance(document, dict) else None
         if isinstance(name, str):
-            yield f"{said} {_cut(name, _LONGEST_NAME)!r}"
-            said = ""
-    if said:
-        yield said
+            yield f"{part} {_cut(name, _LONGEST_NAME)!r}"
+            part = ""
+    if part:
+        yield part
 
 
 def kind_of(form: object) -> str:
-    """What JSON calls it."""
+    """Return the name of a value's JSON type."""
     return {
         type(None): "null",
         bool: "a boolean",
@@ -132,10 +132,10 @@ def kind_of(form: object) -> str:
 
 
 def expect(form: Any, kind: type, spot: JsonPath, what: str) -> Any:
-    """What was read, if it is of the JSON type that belongs there.
+    """Return a parsed value if it has the right JSON type.
 
     Raises:
-        FaultError: it is not.
+        ParseError: it has another type.
     """
     if type(form) is not kind:
         refuse_unreadable(form, spot)
@@ -144,26 +144,26 @@ def expect(form: Any, kind: type, spot: JsonPath, what: str) -> Any:
 
 
 def refuse_unreadable(form: object, spot: JsonPath) -> None:
-    """Raise for what stands where JSON held something it should not hold.
+    """Raise if a parsed value stands for invalid text.
 
     Raises:
-        FaultError: it does.
+        ParseError: it does.
     """
     if type(form) is Unreadable:
         raise ParseError(spot, form.message, form.remedy)
 
 
 def expect_fields(form: Any, spot: JsonPath, required: str, optional: str = "") -> dict[str, Any]:
-    """An object that was read, if it has the fields that it must have and none that it may not.
+    """Return a parsed object if it has all required fields and no unknown ones.
 
     Args:
-        form: what was read.
-        spot: where.
-        required: names, with blanks between them.
-        optional: likewise.
+        form: the parsed value.
+        spot: its place.
+        required: the names of required fields, separated by blanks.
+        optional: the names of optional fields, separated by blanks.
 
     Raises:
-        FaultError: it is no such object.
+        ParseError: it is not an object, lacks a field, or has an unknown one.
     """
     fields: dict[str, Any] = expect(form, dict, spot, "an object")
     needed, known = _names(required), _names(f"{required} {optional}")

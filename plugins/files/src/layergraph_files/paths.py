@@ -1,4 +1,4 @@
-"""Paths that users give, and files that are opened without harm."""
+"""Checking paths, and opening regular files only."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 
-# Opening a pipe waits for its other end; opening a terminal may make it that of this process.
+# Without these flags, opening a pipe waits, and opening a terminal may make it the controlling one.
 _FLAGS = os.O_RDONLY
 for _name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"):
     _FLAGS |= getattr(os, _name, 0)
 
 
 def to_path(given: object, call: str) -> Path:
-    """The path that a user gives, if the system can name a file so.
+    """Return the path that a user gave.
 
     Args:
         given: the path.
-        call: how the function is called that it was given to, for errors.
+        call: the signature of the function that the user called, for errors.
 
     Raises:
-        ArgumentError: it is no path.
-        FileError: no file has such a name.
+        ArgumentError: it is not a path.
+        FileError: no file can have this name.
     """
     text = os.fspath(given) if isinstance(given, str | PathLike) else given
     if not isinstance(text, str):
@@ -47,7 +47,7 @@ def to_path(given: object, call: str) -> Path:
 
 
 def can_name(text: str) -> bool:
-    """Return whether the system has a way to write a path: without NUL and halves of characters."""
+    """Return whether a file can have a path: it has no NUL and no unpaired surrogate."""
     try:
         return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
@@ -55,8 +55,8 @@ def can_name(text: str) -> bool:
 
 
 def status(path: Path) -> os.stat_result | None:
-    """The system's description of a path; None if nothing is there that can be read."""
-    # Path.exists lets some errors out: for names that are too long, and folders that are closed.
+    """Return the status of a path; None if it does not exist or cannot be accessed."""
+    # Path.exists raises for names that are too long, and for folders without permission.
     try:
         return path.stat()
     except OSError:
@@ -64,19 +64,19 @@ def status(path: Path) -> os.stat_result | None:
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether a path leads to a folder."""
+    """Return whether a path is that of a folder, or of a link to one."""
     found = status(path)
     return found is not None and stat.S_ISDIR(found.st_mode)
 
 
 def open_file(path: Path) -> BufferedReader:
-    """Open a regular file to read it; nothing else is opened, and nothing waits.
+    """Open a regular file for reading, without waiting.
 
     Raises:
-        FaultError: it is a pipe, a device, a socket or a folder.
+        ParseError: the path is that of a pipe, a device, a socket or a folder.
         OSError: the system refuses.
     """
-    # Even to open some devices does something to them.
+    # Check before opening too, because opening some devices changes their state.
     expect_regular(path.stat().st_mode)
     descriptor = os.open(path, _FLAGS)
     try:
@@ -88,10 +88,10 @@ def open_file(path: Path) -> BufferedReader:
 
 
 def expect_regular(mode: int) -> None:
-    """Raise for what is no regular file.
+    """Raise unless a mode is that of a regular file.
 
     Raises:
-        FaultError: it is none.
+        ParseError: it is not.
     """
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
@@ -99,18 +99,18 @@ def expect_regular(mode: int) -> None:
 
 
 def within(path: Path, index: Path) -> Path:
-    """The file that the path of a shard leads to, without links.
+    """Return the real path of a shard, if it is in an allowed folder.
 
-    A link may lead on inside the folder. Caches keep the files of a model in one folder, under
-    names made of their content, and a folder of links to them for each version (that of Hugging
-    Face does): where the index is such a link, the shards may lie where it does.
+    A link may lead to a file inside the folder of the index. A cache, such as that of Hugging Face,
+    has one folder with the files of a model, and a folder of links for each version. So if the
+    index is a link too, a shard may be in the folder of the index's real file.
 
     Args:
-        path: the path.
+        path: the path of the shard.
         index: the path of the index, which is in the same folder.
 
     Raises:
-        FaultError: a link leads elsewhere.
+        ParseError: the shard is a link to a file in another folder.
     """
     if not path.is_symlink():
         return path

@@ -1,4 +1,4 @@
-"""The files of a model, opened: its structure, and where its weights are."""
+"""Opening the files of a model: its structure, and the places of its weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from layergraph_files.values import decode_bytes
 from layergraph_files.versions import FORMAT, current
 
 VALUE_PREFIX = ".value."
-"""How the names of tensors begin that are no weights: no key of a state dict begins with a dot."""
+"""The prefix of tensors that are no weights. No key of a state dict begins with a dot."""
 
 _MOST_TRIES = 100
 
@@ -42,9 +42,9 @@ class Part:
     """An open ``.safetensors`` file.
 
     Attributes:
-        path: where it is.
-        file: the file.
-        header: what its header says.
+        path: its path.
+        file: the open file.
+        header: its header.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Part:
     header: Header
 
     def bytes_of(self, stored: Stored) -> bytes:
-        """The bytes of a tensor.
+        """Read the bytes of a tensor.
 
         Raises:
             FileError: the file cannot be read, or became shorter.
@@ -65,7 +65,7 @@ class Part:
             return numbers
 
     def read_into(self, stored: Stored, memory: memoryview) -> None:
-        """Read the bytes of a tensor into memory that has room for just these.
+        """Read the bytes of a tensor into memory of the same size.
 
         Raises:
             FileError: as for :meth:`bytes_of`.
@@ -77,20 +77,20 @@ class Part:
 
 
 def shorter() -> ParseError:
-    """Says that a file is no longer as long as it was."""
+    """Return the error for a file that became shorter."""
     remedy = "let no other program write it meanwhile"
     return ParseError(None, "it became shorter while it was read", remedy)
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A model in files that are open.
+    """A model in open files.
 
     Attributes:
         path: the file that holds the structure.
         ir: the structure.
-        functions: the functions of plugins that it calls, to the distributions that named them.
-        weights: the name of each tensor of the state dict to the file that holds it, and where.
+        functions: for each function of a plugin that it calls, the name of the distribution.
+        weights: for each key of the state dict, the file and the place in it.
     """
 
     path: Path
@@ -105,11 +105,11 @@ def opened(given: PathName, limits: Limits, call: str = "load(path)") -> Iterato
 
     Args:
         given: the path of the model.
-        limits: how much the files may make layergraph do.
-        call: how the function is called that the path was given to, for errors.
+        limits: the limits for the files.
+        call: the signature of the function that the user called, for errors.
 
     Raises:
-        ArgumentError, FileError, InvalidIrError: as for :func:`load`.
+        ArgumentError, FileError, InvalidIrError: as for :func:`layergraph.load`.
     """
     path = to_path(given, call)
     with ExitStack() as stack:
@@ -122,17 +122,17 @@ def opened(given: PathName, limits: Limits, call: str = "load(path)") -> Iterato
 
 @contextmanager
 def opened_weights(given: PathName, limits: Limits) -> Iterator[dict[str, tuple[Part, Stored]]]:
-    """Open files for their weights alone: any program may have written them.
+    """Open ``.safetensors`` files of any program, for their weights.
 
     Args:
         given: a ``.safetensors`` file, the index of several, or a folder with one of these.
-        limits: how much the files may make layergraph do.
+        limits: the limits for the files.
 
     Yields:
-        The name of each weight to the file that holds it, and where.
+        For each name of a weight, the file and the place in it.
 
     Raises:
-        FileError: a file cannot be read, or is of another form.
+        FileError: a file cannot be read, or has another format.
     """
     with ExitStack() as stack:
         found, parts = _settled(to_path(given, "load(path)"), limits, stack)
@@ -143,11 +143,11 @@ def opened_weights(given: PathName, limits: Limits) -> Iterator[dict[str, tuple[
 
 
 def _settled(path: Path, limits: Limits, stack: ExitStack) -> tuple[Path, list[Part]]:
-    """The file that a path means, and what is open then: none for a text.
+    """Find and open the files of a model. Return the main file, and the parts (none for a text).
 
-    While another process replaces the model, files that one read of the index named may be gone, or
-    a form of the model may be there that a moment ago was not. So what fails is tried again, until
-    it fails while the files stay what they are.
+    Another process may replace the model meanwhile: the files that an index names may be gone, or
+    an index may replace a single file. So a failure counts only if the files have not changed;
+    otherwise we try again.
     """
     before: object = None
     for _ in range(_MOST_TRIES):
@@ -184,10 +184,10 @@ def _stored(parts: list[Part]) -> dict[str, tuple[Part, Stored]]:
 
 
 def _indexed(path: Path, limits: Limits, stack: ExitStack) -> list[Part]:
-    """The files that an index names, if each holds just what the index says."""
+    """Open the files that an index names, and check that each holds what the index says."""
     index = read_index(path, limits)
     parts = []
-    # Links to one file could make it be read, and its header be held, thousands of times.
+    # Without this check, thousands of links to one file would take memory for its header each.
     seen: set[tuple[int, int]] = set()
     for name in index.files:
         shard = path.with_name(name)
@@ -203,16 +203,16 @@ def _indexed(path: Path, limits: Limits, stack: ExitStack) -> list[Part]:
         for name in sorted(index.homes.keys() | there.keys()):
             if index.homes.get(name) != there.get(name):
                 message = f"it says {index.homes.get(name)}, but the files say {there.get(name)}"
-                raise ParseError(((None, "weight_map"), name), message, "save the model anew")
+                raise ParseError(((None, "weight_map"), name), message, "save the model again")
         for part in parts:
             if part.header.metadata.get(SAVE_KEY) != index.save:
                 message = f"{part.path.name} comes from another save than the index"
-                raise ParseError(None, message, "save the model anew")
+                raise ParseError(None, message, "save the model again")
     return parts
 
 
 def _expect_same_text(folder: Path, model: Opened, limits: Limits) -> None:
-    """Raise if a folder has the structure of another model as a text.
+    """Raise if a folder also has a ``model.json`` with another structure.
 
     Raises:
         FileError: it has.
@@ -221,7 +221,7 @@ def _expect_same_text(folder: Path, model: Opened, limits: Limits) -> None:
     try:
         other = _of_text(text, limits).ir
     except LayergraphError:
-        return  # there is none, or it is something else
+        return  # there is no such file, or it is not a model
     if other != model.ir:
         raise FileError(
             f"{shown(folder)}: the folder has two models, {model.path.name} and {text.name}, which "

@@ -1,4 +1,4 @@
-"""Models into files."""
+"""``save`` for the formats of this package."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ from layergraph_files.versions import FORMAT
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A tensor on its way into a file.
+    """A tensor to write.
 
     Attributes:
-        dtype: its dtype in the file, as torch calls it: ``"float32"``.
-        shape: its size in the file.
-        source: its numbers, where they are: they are fetched when their turn comes.
-        cast: the dtype that a tensor is to have; None for bytes.
+        dtype: its dtype in the file by the name in torch: ``"float32"``.
+        shape: its shape in the file.
+        source: its numbers. A tensor is copied to the CPU only when it is written.
+        cast: the dtype to cast a tensor to; None for bytes.
     """
 
     dtype: str
@@ -60,12 +60,12 @@ class Item:
 
     @property
     def length(self) -> int:
-        """How many bytes it has."""
+        """Return its size in bytes."""
         width: int = getattr(torch, self.dtype).itemsize
         return math.prod(self.shape) * width
 
     def give(self, receive: Callable[[bytes | memoryview], object]) -> None:
-        """Give its bytes away; at no time is there more than this one tensor twice."""
+        """Pass the bytes to a function. At most this one tensor is in memory twice."""
         if isinstance(self.source, bytes):
             receive(self.source)
         elif self.length:
@@ -80,29 +80,19 @@ def save(
     *,
     max_shard_size: int | str | None = None,
 ) -> None:
-    """Write a model to a file: all of it, or nothing.
+    """Write a model to a file, all of it or nothing: see :func:`layergraph.save`.
 
-    A model that is there is replaced, be it in one file or in several. Until it is, and if the save
-    fails or is killed, the old one can be loaded.
+    A save replaces a model of the same name, in one file or several. The old model can be loaded
+    until the new one is complete, also if the save fails or is killed.
 
     Args:
         ir: the structure.
-        path: where to. The suffix decides: ``.json`` is the structure as a text for people;
-            ``.safetensors`` is the structure and the weights, for which any reader of that format
-            finds the weights under the keys of the state dict.
-        state_dict: the weights, under the keys of the original. They are written in the dtypes that
-            the IR says, a tensor with several keys once, under the first of them. None: the file
-            holds no weights.
-        max_shard_size: how many bytes of tensors one file may hold, as a number or as in ``"5GB"``.
-            A larger model is written to ``model-00001-of-00002-….safetensors`` and so on, with the
-            index ``model.safetensors.index.json``. None: all goes to one file.
-
-    Raises:
-        ArgumentError: the arguments are in another order, or something else.
-        InvalidIrError: the IR breaks a rule.
-        BuildError: with weights: a layer cannot be built, to compare them with.
-        StateError: the weights do not fit.
-        FileError: the file cannot be written, or cannot hold the model.
+        path: the ``.json`` or ``.safetensors`` file to write.
+        state_dict: the weights, under the keys of the original model. They are cast to the dtypes
+            of the IR. A tensor with several keys is written once, under the first of them.
+        max_shard_size: the maximum size of the tensors in one file. A larger model goes to
+            ``model-00001-of-00002-….safetensors`` and so on, with the index
+            ``model.safetensors.index.json``. None: one file.
     """
     target = _checked(ir, path, state_dict)
     check(ir)
@@ -131,16 +121,16 @@ def save(
         return {"tensor": name}
 
     structure = {"format": "pt", FORMAT: compact(to_document(ir, homes, write_value))}
-    # What belongs to the structure comes first, so that it is in the same file.
+    # Values of the structure come first, so that they are in the file with the structure.
     with reading(target), writing(target, partial(obsolete, target)) as written:
         _write(written, target, values | weights, structure, most)
 
 
 def _checked(ir: object, path: object, state_dict: object) -> Path:
-    """The path, if all arguments are in their places.
+    """Check the types of arguments, and return the path.
 
     Raises:
-        ArgumentError: they are not.
+        ArgumentError: an argument has a wrong type.
     """
     call = "save(ir, path, state_dict)"
     if not isinstance(ir, Ir):
@@ -157,7 +147,7 @@ def _checked(ir: object, path: object, state_dict: object) -> Path:
 
 
 def _homes(ir: Ir) -> dict[str, str]:
-    """The functions of plugins that an IR calls, to the distributions that name them."""
+    """Return the distribution of each function of a plugin that an IR calls."""
     called = {
         node.implementation: None
         for each in ir.values()
@@ -170,7 +160,7 @@ def _homes(ir: Ir) -> dict[str, str]:
 
 
 def _value(spec: TensorSpec) -> Item:
-    """The value of a constant or buffer as a tensor that others can read, or as bytes."""
+    """Return the value of a constant or buffer as a tensor of its dtype, or else as bytes."""
     value = spec.value or b""
     dtype = spec.dtype or "float32"
     if spec.kind is not None and spec.shape is not None and dtype in CODES:
@@ -181,7 +171,7 @@ def _value(spec: TensorSpec) -> Item:
 
 
 def _weights(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item]:
-    """The tensors of a state dict that a file holds, by name, if they fit."""
+    """Check a state dict, and return the tensors to write, by key."""
     wanted = fitting(default_ir2torch().tensors(ir), state_dict)
     weights: dict[str, Item] = {}
     for names in names_of(wanted).values():
@@ -205,8 +195,8 @@ def _weights(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item]:
 
 
 def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors have the same numbers, to the bit."""
-    # Most often they are two views of the same memory: state_dict() detaches.
+    """Return whether two tensors have equal bits."""
+    # The common case: tied tensors of state_dict() are two views of one memory.
     if lie_alike(one, other):
         return True
     if one.dtype is not other.dtype:
@@ -225,11 +215,11 @@ def _write(
     """Write the files of a model.
 
     Args:
-        written: where to put them.
-        path: where the one file is to be, if it is one.
-        items: what they are to hold; values come first.
-        structure: the metadata that says what the model is.
-        most: how many bytes of tensors one file may hold.
+        written: the atomic write.
+        path: the path of the single file, if one is enough.
+        items: the tensors; values of the structure come first.
+        structure: the metadata with the structure of the model.
+        most: the most bytes of tensors in one file.
     """
     total = sum(item.length for item in items.values())
     if total <= most:
@@ -238,16 +228,16 @@ def _write(
     own = [name for name in items if name.startswith(VALUE_PREFIX)]
     rest = [(name, item.length) for name, item in items.items() if name not in set(own)]
     shards = split(rest, most)
-    # The structure is read without the weights, so what belongs to it is in one file.
+    # load() opens no weights, so that all values of the structure belong in the first file.
     shards[0] = own + shards[0]
     parts = [{name: items[name] for name in shard} for shard in shards]
-    # Files of two saves must not be taken for one model, should somebody mix them.
+    # The digest detects a mix of files from two saves.
     metadata = {SAVE_KEY: _digest(structure[FORMAT], parts)}
     homes: dict[str, str] = {}
     names = shard_names(path, len(parts), metadata[SAVE_KEY])
     for file_name, part in zip(names, parts, strict=True):
-        said = metadata | ({"format": "pt"} if homes else structure)
-        _write_part(written, file_name, part, said)
+        own_metadata = metadata | ({"format": "pt"} if homes else structure)
+        _write_part(written, file_name, part, own_metadata)
         homes |= dict.fromkeys(part, file_name)
     index = index_document(homes, total, metadata[SAVE_KEY])
     with written.file(index_path(path).name) as file:
@@ -255,7 +245,7 @@ def _write(
 
 
 def _digest(document: str, parts: Iterable[Mapping[str, Item]]) -> str:
-    """What tells two saves apart: the same for the same model, as all of a file is."""
+    """Return a digest of a model. Two saves of equal models have equal digests."""
     digest = hashlib.sha256(document.encode())
     for part in parts:
         header, order = _header(part, {})

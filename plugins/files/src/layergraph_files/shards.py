@@ -1,4 +1,4 @@
-"""Models in several files, with the index that others use too: ``model.safetensors.index.json``."""
+"""Models in several files, with the usual index ``model.safetensors.index.json``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from layergraph_files.text import parse, whole
 
 INDEX_SUFFIX = ".safetensors.index.json"
 SAVE_KEY = "layergraph_save"
-"""In the metadata of an index and of its shards: which save they come from."""
+"""The key, in the metadata of an index and of its shards, of the digest of their save."""
 
-# How the names of shards end, after that of the model.
+# The end of the names of shards, after the name of the model.
 _END = re.compile(r"\d{5}-of-\d{5}-[0-9a-f]{12}\.safetensors")
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -31,11 +31,11 @@ _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What an index file says.
+    """The content of an index file.
 
     Attributes:
-        homes: the name of each tensor to the name of the file that holds it.
-        save: which save it comes from; None if another program wrote it.
+        homes: for each tensor, the name of the file that holds it.
+        save: the digest of the save; None if another program wrote the index.
     """
 
     homes: dict[str, str]
@@ -43,15 +43,15 @@ class Index:
 
     @property
     def files(self) -> list[str]:
-        """The names of the files, in the order of their names: the first holds the structure."""
+        """Return the sorted names of the files. The first holds the structure."""
         return sorted(set(self.homes.values()))
 
 
 def bytes_of(size: float | str) -> int:
-    """A number of bytes, that may be given as ``"5GB"``.
+    """Return a size in bytes; text such as ``"5GB"`` is parsed.
 
     Raises:
-        FileError: it is none.
+        FileError: it is not a size.
     """
     if isinstance(size, Real) and not isinstance(size, bool) and 1 <= size < math.inf:
         return int(size)
@@ -64,11 +64,14 @@ def bytes_of(size: float | str) -> int:
 
 
 def split(sizes: Iterable[tuple[str, int]], most: int) -> list[list[str]]:
-    """Share tensors out among files, in their order.
+    """Distribute tensors over files, in their order.
 
     Args:
-        sizes: the names of the tensors, and how many bytes each has.
-        most: how many bytes of tensors a file may hold; a larger tensor gets one of its own.
+        sizes: the name and the size in bytes of each tensor.
+        most: the most bytes in one file. A larger tensor gets a file of its own.
+
+    Returns:
+        For each file, the names of its tensors.
     """
     shards: list[list[str]] = [[]]
     room = most
@@ -82,13 +85,13 @@ def split(sizes: Iterable[tuple[str, int]], most: int) -> list[list[str]]:
 
 
 def shard_names(path: Path, count: int, save: str) -> list[str]:
-    """The names of the files that take the place of one.
+    """Return the names of the files of a model in several files.
 
-    Those of another save have other names, so that an old model stays whole until the index, which
-    all readers go by, names the files of the new one.
+    The names contain the digest of the save. So the files of an old model stay until the index
+    names the new ones.
 
     Raises:
-        FaultError: no index may name such files.
+        ParseError: an index may not contain such names.
     """
     end = f"{count:05}-{save[:12]}{path.suffix}"
     names = [f"{path.stem}-{number + 1:05}-of-{end}" for number in range(count)]
@@ -99,19 +102,19 @@ def shard_names(path: Path, count: int, save: str) -> list[str]:
 
 
 def obsolete(target: Path, new: Collection[str], alone: bool) -> list[Path]:
-    """All that an earlier save of a name left, and that the new one does not replace.
+    """Return the files of earlier saves of a name that the new save does not replace.
 
     Args:
         target: the path of the model.
         new: the names of the files of the new save.
-        alone: whether no other save is moving files; if so, shards that no index names are those
-            of killed saves.
+        alone: True if no other save is moving files. Then shards that no index names are from
+            killed saves.
 
     Raises:
         FileError: another program wrote the index.
     """
     index = index_path(target)
-    # The index and the one file tell what the model is, so they go first.
+    # Readers start from the index or the single file, so that these are removed first.
     there = [path for path in (target, index) if path.name not in new and status(path)]
     names = set(_own_files(index))
     if alone:
@@ -127,7 +130,7 @@ def obsolete(target: Path, new: Collection[str], alone: bool) -> list[Path]:
 
 
 def _named_elsewhere(index: Path) -> set[str]:
-    """The files that other indexes of a folder name: one may have been copied, or renamed."""
+    """Return the files that other indexes in the folder name, such as a copied index."""
     names: set[str] = set()
     for path in index.parent.iterdir():
         if path.name.endswith(INDEX_SUFFIX) and path.name != index.name:
@@ -137,14 +140,14 @@ def _named_elsewhere(index: Path) -> set[str]:
 
 
 def _own_files(path: Path) -> list[str]:
-    """The files that an index of layergraph names; none if it is not there."""
+    """Return the files that an index of layergraph names; none if there is no index."""
     if status(path) is None:
         return []
     try:
         index = read_index(path, DEFAULT_LIMITS)
     except FileError as error:
         if isinstance(error.__cause__, FileNotFoundError):
-            return []  # it went just now
+            return []  # another process removed it just now
         index = None
     if index is None or index.save is None:
         raise FileError(
@@ -155,20 +158,20 @@ def _own_files(path: Path) -> list[str]:
 
 
 def index_path(path: Path) -> Path:
-    """Where the index of the files is that take the place of one."""
+    """Return the path of the index for the path of the single file."""
     return path.with_name(f"{path.stem}{INDEX_SUFFIX}")
 
 
 def index_document(homes: Mapping[str, str], total: int, save: str) -> dict[str, Any]:
-    """The index, as a JSON document."""
+    """Return the content of an index file as parsed JSON."""
     return {"metadata": {"total_size": total, SAVE_KEY: save}, "weight_map": dict(homes)}
 
 
 def read_index(path: Path, limits: Limits) -> Index:
-    """What an index file says.
+    """Read an index file.
 
     Raises:
-        FileError: it is no index, or names files elsewhere.
+        FileError: it is not an index, or names files in another folder.
     """
     document: Any = None
     with reading(path), open_file(path) as file:

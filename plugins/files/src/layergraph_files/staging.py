@@ -1,4 +1,4 @@
-"""The files that a save writes, until they take their places."""
+"""The temporary files of a save, with locks that show whether a save is running."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ except ImportError:  # on Windows
 
 _PATIENCE = 60.0
 
-# What has the name of a lock may be a link that leads elsewhere, or a pipe, which waits.
+# A file with the name of a lock may be a link, which we must not follow, or a pipe, which waits.
 _FLAGS = 0
 for _name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY"):
     _FLAGS |= getattr(os, _name, 0)
@@ -30,13 +30,14 @@ for _name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY"):
 
 @dataclass
 class Staging:
-    """The files of a save that have not taken their places.
+    """The temporary files of a save.
 
     Attributes:
-        lock: the path of a file that is locked as long as the save runs; theirs begin with it.
-        mode: the rights of a file that is new.
-        files: their paths.
-        in_doubt: whether the old model and the new one are both in their places.
+        lock: the path of a file that is locked while the save runs. The paths of the temporary
+            files begin with it.
+        mode: the permissions of a new file.
+        files: the paths of the temporary files.
+        in_doubt: True while the old model and the new one are both in place.
     """
 
     lock: str
@@ -45,7 +46,7 @@ class Staging:
     in_doubt: bool = False
 
     def file(self) -> BinaryIO:
-        """One more file, that others may not read yet."""
+        """Open a new temporary file, which other users cannot read."""
         path = f"{self.lock}-{len(self.files)}"
         self.files.append(path)
         return open(path, "xb", opener=_private)
@@ -57,12 +58,12 @@ def _private(path: str, flags: int) -> int:
 
 @contextmanager
 def staging(target: Path) -> Iterator[Staging]:
-    """Files beside a target, of which those are removed in the end that have not taken places.
+    """Create temporary files beside a target, and remove those that were not moved.
 
-    A lock tells others that their save is running. The system takes the lock from a process that
-    ends, so the next save finds what a killed one left: it frees the room on the disk at once, and
-    removes the file with the lock when its own files are in their places. Until then that one tells
-    readers why there may be two forms of one model.
+    A lock shows that the save is running. The system releases the lock if the process ends. So the
+    next save finds the temporary files of a killed one, and removes them at once. It removes the
+    lock file after its own files are in place. Until then, the lock file tells readers that there
+    may be both a single file and an index of one model.
     """
     left = False
     for abandoned in _abandoned(target):
@@ -77,7 +78,7 @@ def staging(target: Path) -> Iterator[Staging]:
                 _remove([*_files(abandoned), abandoned])
         finally:
             _remove(stage.files)
-            # Like a killed save, one that fails between the two leaves word of it.
+            # If a save fails while both models are in place, the lock file stays, as after a kill.
             if not stage.in_doubt:
                 _remove([stage.lock])
 
@@ -89,10 +90,10 @@ def is_staged(target: Path) -> bool:
 
 @contextmanager
 def exclusive(target: Path) -> Iterator[bool]:
-    """Keep other saves of a name from moving its files; gives False where there are no locks.
+    """Hold a lock, so that no other save of the name moves files. Yield False without locks.
 
     Raises:
-        FaultError: another one does so all the time, or something else has the lock's name.
+        ParseError: another save holds the lock for a minute, or the lock file cannot be opened.
     """
     path = _beside(target, "moving")
     end = time.monotonic() + _PATIENCE
@@ -105,12 +106,12 @@ def exclusive(target: Path) -> Iterator[bool]:
             message = f"no lock can be had at {shown(path)}: {error.strerror or error}"
             raise ParseError(None, message, "remove what is there") from error
         with file:
-            # Another save may have removed it before it was locked here.
+            # Another save may have removed the file before we locked it.
             if (locked := _lock(file)) is not False and _is_at(file, path):
                 try:
                     yield bool(locked)
                 finally:
-                    # Before the lock goes with the file: a process that was forked has that too.
+                    # Remove the file while it is locked: a forked process may keep the lock.
                     _remove([path])
                 return
         time.sleep(0.01)
@@ -129,7 +130,7 @@ def _without_harm(path: str, flags: int) -> int:
 
 
 def _lock(file: BinaryIO) -> bool | None:
-    """Return whether a lock could be taken; None where the system has none."""
+    """Lock a file, and return whether it worked; None if the system has no locks."""
     if fcntl is None:
         return None
     try:
@@ -148,31 +149,31 @@ def _beside(target: Path, use: str) -> str:
 
 @functools.lru_cache(maxsize=16)
 def _short(name: str) -> str:
-    # Of one length, because the name of the target may be as long as a name can be.
+    # A digest, because a name with something appended may exceed the system's limit.
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:12]
 
 
 def _locks(target: Path) -> Iterator[str]:
-    """The files with the locks of saves that are running, or were killed."""
+    """Yield the lock files of saves that are running or were killed."""
     start = f"{_beside(target, 'saving')}-"
     with suppress(OSError):
         yield from (path for path in _beginning(start) if "-" not in path[len(start) :])
 
 
 def _files(lock: str) -> list[str]:
-    """The files of a save that has a lock."""
+    """Return the temporary files of the save with a lock."""
     return _beginning(f"{lock}-")
 
 
 def _beginning(path: str) -> list[str]:
-    """The paths that begin with one, in its folder."""
+    """Return the paths in a folder that begin with a path."""
     folder, start = os.path.split(path)
     names = os.listdir(folder or os.curdir)
     return [os.path.join(folder, name) for name in names if name.startswith(start)]
 
 
 def _locked(target: Path, stack: ExitStack) -> Staging | None:
-    """A new lock; None if another save took it for abandoned before it was locked."""
+    """Make a new lock; None if another save removed the file before we locked it."""
     path = f"{_beside(target, 'saving')}-{secrets.token_hex(4)}"
     file = stack.enter_context(open(path, "xb"))  # noqa: SIM115  the stack closes it
     if _lock(file) is False or not _is_at(file, path):
@@ -181,17 +182,17 @@ def _locked(target: Path, stack: ExitStack) -> Staging | None:
 
 
 def _abandoned(target: Path) -> Iterator[str]:
-    """The locks that killed saves left, each locked as long as it is looked at."""
+    """Yield the lock files of killed saves, each locked while the caller handles it."""
     for path in _locks(target):
-        # It may have gone just now, or belong to another user. Network file systems lock only what
-        # is opened to be written.
+        # The file may be gone by now, or belong to another user. Open it for writing, because
+        # network file systems lock only such files.
         with suppress(OSError), open(path, "r+b", opener=_without_harm) as file:
             if _lock(file) and _is_at(file, path):
                 yield path
 
 
 def _remove(paths: Iterable[str]) -> None:
-    # The next save removes what cannot be removed now. The lock is the last to go.
+    # The next save removes files that cannot be removed now. The lock file comes last.
     for path in paths:
         with suppress(OSError):
             os.unlink(path)

@@ -1,4 +1,4 @@
-"""JSON texts: read strictly, and written so that a change of a model changes few lines."""
+"""JSON texts: a strict reader, and a writer whose output makes small diffs."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, BinaryIO
 from layergraph_files.limits import Limits
 from layergraph_files.parse_errors import ParseError, Unreadable
 
-# Python reads longer ones in quadratic time; what is beyond 2**53 is written otherwise.
+# Python parses integers in quadratic time. Integers beyond 2**53 have another form anyway.
 _MOST_DIGITS = 30
 
-# What is written one item a line.
+# The arrays with one item in each line.
 _LISTS = frozenset({"implementations", "nodes", "edges", "tensors"})
 
 
 def whole(file: BinaryIO, limits: Limits) -> bytes:
-    """All of an open file of text.
+    """Read all of an open text file.
 
     Raises:
-        FaultError: it is longer than the limits allow.
+        ParseError: it is longer than the limit.
     """
     text = file.read(limits.text_bytes + 1)
     if len(text) > limits.text_bytes:
@@ -30,13 +30,13 @@ def whole(file: BinaryIO, limits: Limits) -> bytes:
 
 
 def parse(text: bytes) -> Any:
-    """What a JSON text says.
+    """Parse a JSON text.
 
-    Where it says something that JSON should not hold (a key twice, NaN, a number without end) an
-    :class:`~layergraph_files.parse_errors.Unreadable` stands.
+    For a repeated key, NaN, or a number that is too large, the result contains an
+    :class:`~layergraph_files.parse_errors.Unreadable`.
 
     Raises:
-        FaultError: it is no JSON text.
+        ParseError: the text is not JSON.
     """
     try:
         return json.loads(
@@ -56,12 +56,12 @@ def parse(text: bytes) -> Any:
 
 
 def compact(document: Any) -> str:
-    """A JSON text in as few characters as can be, all of them ASCII."""
+    """Return the shortest JSON text of a document, in ASCII."""
     return _to_compact_json(document)
 
 
 def laid_out(document: dict[str, Any]) -> str:
-    """A JSON text for people: a line for each node, edge and tensor; ASCII, with a last newline."""
+    """Return a JSON text with a line for each node, edge and tensor, in ASCII."""
     return _laid_out(document, "") + "\n"
 
 
@@ -80,7 +80,7 @@ def _laid_out(form: dict[str, Any], indent: str) -> str:
     return "{" + ", ".join(parts).replace(", \n", ",\n") + "}"
 
 
-# json.dumps would make an encoder for each of the many values.
+# json.dumps makes an encoder for each call.
 _to_json = json.JSONEncoder(allow_nan=False).encode
 _to_compact_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 

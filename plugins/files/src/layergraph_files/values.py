@@ -1,4 +1,4 @@
-"""Plain values as JSON: what JSON has as it is, everything else as an object with one key."""
+"""Plain values as JSON. A value that JSON lacks is an object with one key: ``{"ref": "x"}``."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from layergraph.ir.validate import MAX_NESTING
 from layergraph.ir.values import MAX_INTEGER_BITS, MAX_NUMBER_KEYS, is_key
 from layergraph_files.parse_errors import JsonPath, ParseError, expect, refuse_unreadable
 
-# Beyond, other readers of JSON round integers.
+# Other JSON readers round integers beyond this.
 _EXACT = 2**53
 _UNUSUAL = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _HEX = re.compile("-?0x[0-9a-f]+")
 _MOST_DIGITS = len("-0x") + MAX_INTEGER_BITS // 4
 
 MAX_NAME = 4096
-"""The most characters of a name in a file, and of a path that consists of names."""
+"""The most characters of a name in a file, and of a path of names."""
 
 
 def encode(value: Value) -> Any:
-    """The JSON form of a plain value.
+    """Return the JSON form of a plain value.
 
     Args:
-        value: one that keeps the rules of :func:`layergraph.ir.check`.
+        value: a value that :func:`layergraph.ir.check` accepts.
     """
     kind = type(value)
     if kind is int:
@@ -46,15 +46,15 @@ def encode(value: Value) -> Any:
 
 
 def decode(form: Any, spot: JsonPath, depth: int = 0) -> Value:
-    """The plain value of a JSON form.
+    """Return the plain value of a JSON form.
 
     Args:
-        form: what was read.
-        spot: where, for errors.
-        depth: how many values it is inside of.
+        form: the parsed JSON.
+        spot: its place, for errors.
+        depth: the number of values around it.
 
     Raises:
-        FaultError: it is none.
+        ParseError: it is not the form of a value.
     """
     kind = type(form)
     if kind is int and not -_EXACT <= form <= _EXACT:
@@ -76,15 +76,15 @@ def decode(form: Any, spot: JsonPath, depth: int = 0) -> Value:
 
 
 def read_name(form: Any, spot: JsonPath, what: str) -> str:
-    """A string that names something.
+    """Return a parsed string if it can be a name.
 
     Args:
-        form: what was read.
-        spot: where.
-        what: what belongs there, for errors.
+        form: the parsed JSON.
+        spot: its place, for errors.
+        what: the kind of name that belongs there, for errors.
 
     Raises:
-        FaultError: it is no string, or longer than any name.
+        ParseError: it is not a string, or longer than :data:`MAX_NAME`.
     """
     if type(form) is str and len(form) <= MAX_NAME:
         return form
@@ -96,15 +96,15 @@ def read_name(form: Any, spot: JsonPath, what: str) -> str:
 
 
 def encode_bytes(data: bytes) -> str:
-    """Bytes in base64."""
+    """Return bytes as text in base64."""
     return b64encode(data).decode("ascii")
 
 
 def decode_bytes(form: Any, spot: JsonPath) -> bytes:
-    """The bytes of a string in base64.
+    """Return the bytes of a string in base64.
 
     Raises:
-        FaultError: it is none.
+        ParseError: it is not base64.
     """
     text: str = expect(form, str, spot, "bytes in base64")
     try:
@@ -204,7 +204,7 @@ def _ref(form: Any, spot: JsonPath, _depth: int) -> Ref:
 
 _Reader = Callable[[Any, JsonPath, int], Value]
 
-# By type: the key of its object, how its payload is written, and how it is read.
+# By type: the key of its object, the writer of its payload, and the reader.
 _OBJECTS: dict[type, tuple[str, Callable[[Any], Any], _Reader]] = {
     tuple: (
         "tuple",

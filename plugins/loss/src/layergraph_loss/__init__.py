@@ -17,7 +17,7 @@ from layergraph import Implementation, Symbol, hookimpl
 from layergraph.layers import Layer, LayerTable
 from layergraph.literals import torch_value
 
-# --- weights: the IR says their shape, the state dict has their values ---
+# --- weights: the IR holds their shape, the state dict their values ---
 
 
 def _shape(name: str) -> Callable[[nn.Module], tuple[int, ...] | None]:
@@ -32,7 +32,7 @@ def _ones(shape: tuple[int, ...] | None) -> torch.Tensor | None:
     return None if shape is None else torch.ones(shape)
 
 
-# --- the options of a linear cross entropy: a dict of those that are not the default ---
+# --- the options of a linear cross entropy: a dict without defaults ---
 
 
 def _read_options(module: nn.Module) -> Any:
@@ -47,12 +47,12 @@ def _read_options(module: nn.Module) -> Any:
     }
 
 
-def _write_options(said: Mapping[str, Any] | None) -> LinearCrossEntropyOptions | None:
-    if said is None:
+def _write_options(options: Mapping[str, Any] | None) -> LinearCrossEntropyOptions | None:
+    if options is None:
         return None
     values: dict[str, Any] = {
         name: torch_value(value) if isinstance(value, Symbol) else value
-        for name, value in said.items()
+        for name, value in options.items()
     }
     return LinearCrossEntropyOptions(**values)
 
@@ -82,22 +82,22 @@ def _read_distance(module: nn.Module) -> Any:
     if isinstance(distance, nn.Module):
         leaf = _DISTANCES.to_ir(distance)
         if leaf is None:
-            return distance  # which is no plain value: the layer is none of the table's
+            return distance  # not a plain value, so that the row declines
         is_default = leaf == _DISTANCES.to_ir(nn.PairwiseDistance())
         return None if is_default else {"type": leaf.type, **leaf.data}
     return next((name for name, each in _functions().items() if each is distance), distance)
 
 
-def _write_distance(said: Mapping[str, Any] | str | None) -> Callable[..., Any] | None:
-    if said is None:
+def _write_distance(value: Mapping[str, Any] | str | None) -> Callable[..., Any] | None:
+    if value is None:
         return None
-    if isinstance(said, str):
-        distance = _functions().get(said)
+    if isinstance(value, str):
+        distance = _functions().get(value)
     else:
-        data = dict(said)
+        data = dict(value)
         distance = _DISTANCES.to_torch(Implementation(data.pop("type"), data))
     if distance is None:
-        raise ValueError(f"{said!r} is neither a function of torch.nn.functional nor a distance")
+        raise ValueError(f"{value!r} is neither a function of torch.nn.functional nor a distance")
     return distance
 
 
@@ -105,7 +105,7 @@ def _write_distance(said: Mapping[str, Any] | str | None) -> Callable[..., Any] 
 
 
 def _cutoffs(module: Any) -> list[int]:
-    # The layer adds the number of classes as the last one.
+    # The constructor appends the number of classes.
     cutoffs: list[int] = module.cutoffs[:-1]
     return cutoffs
 
@@ -120,7 +120,7 @@ def _loss(
     return Layer(
         cls,
         always=["reduction", *always],
-        # The old way to say the reduction: the loss keeps it in the new one.
+        # Deprecated: the constructor turns them into `reduction`.
         never=["size_average", "reduce"],
         readers={name: _shape(name) for name in weights},
         writers=dict.fromkeys(weights, _ones),
@@ -129,7 +129,7 @@ def _loss(
 
 @hookimpl(trylast=True)
 def layers() -> list[Layer]:
-    """List the classes of torch.nn, each with what it says of itself."""
+    """List the classes, each with its constructor arguments."""
     return [
         Layer(
             nn.AdaptiveLogSoftmaxWithLoss,

@@ -7,11 +7,11 @@ from torch import nn
 from layergraph import hookimpl
 from layergraph.layers import Layer
 
-_SAID = ["eps", "momentum", "affine", "track_running_stats"]
+_ALWAYS = ["eps", "momentum", "affine", "track_running_stats"]
 
 
 def _bias(module: nn.Module) -> bool:
-    """What the argument was: a layer that is not affine has no bias either way."""
+    """Return the argument ``bias``; its default True if the layer is not affine and has none."""
     return not module.affine or module.bias is not None
 
 
@@ -21,11 +21,11 @@ _INSTANCE = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 @hookimpl(trylast=True)
 def layers() -> list[Layer]:
-    """List the classes of torch.nn, each with what it says of itself."""
+    """List the classes, each with its constructor arguments."""
     return [
         *(
-            # A process group is no plain value; a layer that has one is traced through.
-            Layer(cls, always=_SAID, never=["process_group"], readers={"bias": _bias})
+            # A process group is no plain value. The row declines a layer that has one.
+            Layer(cls, always=_ALWAYS, never=["process_group"], readers={"bias": _bias})
             for cls in (*_BATCH, *_INSTANCE)
         ),
         Layer(nn.CrossMapLRN2d, always=["alpha", "beta", "k"]),

@@ -32,10 +32,10 @@ _OTHERS = (
 
 @hookimpl(trylast=True)
 def layers() -> list[Layer]:
-    """List the classes of torch.nn, each with what it says of itself."""
+    """List the classes, each with its constructor arguments."""
     return [
         *(Layer(cls, always=["stride", "padding"]) for cls in _WINDOWS),
         *(Layer(cls, always=["stride"]) for cls in (nn.LPPool1d, nn.LPPool2d, nn.LPPool3d)),
-        # The samples are for tests of torch; a layer that has them is traced through.
+        # Random samples are for torch's tests. The row declines a layer that has them.
         *(Layer(cls, never=["_random_samples"]) for cls in _OTHERS),
     ]

@@ -1,4 +1,4 @@
-"""Handlers for the containers of torch.nn: those of layers, and those of parameters."""
+"""Handlers for the containers of torch.nn, for modules and for parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KINDS: dict[type[nn.Module], str] = {
 
 @hookimpl(trylast=True)
 def torch_to_ir(module: nn.Module) -> Implementation | None:
-    """Answer for the five classes, unless a container holds what it is not for."""
+    """Answer for the five containers, unless one also holds tensors or modules of another kind."""
     kind = _KINDS.get(type(module))
     if kind is None or not _holds_its_own(module):
         return None
@@ -32,10 +32,11 @@ def torch_to_ir(module: nn.Module) -> Implementation | None:
 def ir_to_torch(
     implementation: Implementation, children: Mapping[str, nn.Module]
 ) -> nn.Module | None:
-    """Answer for the five types.
+    """Answer for the types of the five containers.
 
     Raises:
-        BuildError: the implementation says something that such a container does not do.
+        BuildError: the implementation has attributes, tensors or a graph that the container cannot
+            have.
     """
     classes = {kind: cls for cls, kind in _KINDS.items()}
     if implementation.type not in classes:
@@ -44,7 +45,7 @@ def ir_to_torch(
     if implementation.attributes:
         raise BuildError(
             f"implementation {implementation.name!r}: a {implementation.type} has no attributes, "
-            f"but {', '.join(implementation.attributes)} is said; remove it"
+            f"but here it has {', '.join(implementation.attributes)}; remove it"
         )
     cls = classes[implementation.type]
     if cls is nn.ParameterList:
@@ -56,24 +57,24 @@ def ir_to_torch(
             )
         return nn.ParameterList(parameters.values())
     if cls is nn.ParameterDict:
-        # Not the dict itself: of that, the constructor would sort the keys.
+        # Pass the items, because the constructor sorts the keys of a dict.
         return nn.ParameterDict(_parameters(implementation, children).items())
     container = cls()
-    # Not through the constructors: those would number the children anew, or refuse some names.
+    # Not through the constructors, which renumber children or refuse some names.
     for name, child in children.items():
         container.add_module(name, child)
     return container
 
 
 def _holds_its_own(module: nn.Module) -> bool:
-    """Whether a container holds only children, or only parameters, all under its own keys."""
+    """Return whether a container holds only children, or only parameters, under its own keys."""
     if isinstance(module, nn.ParameterList):
         keys = _numbers(len(module))
     elif isinstance(module, nn.ParameterDict):
         keys = list(module.keys())
     else:
         return not module._parameters and not module._buffers
-    # Of what is no tensor, the container knows the key, but has not registered it.
+    # A container of parameters may hold other values, whose keys it does not register.
     registered = [name for name, each in module._parameters.items() if each is not None]
     return keys == registered and not module._buffers and not module._modules
 
@@ -85,7 +86,7 @@ def _numbers(count: int) -> list[str]:
 def _parameters(
     implementation: Implementation, children: Mapping[str, nn.Module]
 ) -> dict[str, nn.Parameter]:
-    """The parameters of a container by name. Their dtypes and so on are for the core to give."""
+    """Return the parameters of a container by name. The core sets their dtypes and values."""
     parameters = {}
     for name, spec in implementation.tensors.items():
         if spec.kind != "parameter" or spec.shape is None:

@@ -10,9 +10,9 @@ from layergraph.layers import Layer
 
 @hookimpl(trylast=True)
 def layers() -> list[Layer]:
-    """List the classes of torch.nn, each with what it says of itself."""
+    """List the classes, each with its constructor arguments."""
     return [
-        # Of the weight, the state dict says the values, and the core whether it is trained.
+        # The state dict holds the weight, and the core sets requires_grad.
         Layer(nn.Embedding, always=["padding_idx"], never=["_weight", "_freeze"]),
         Layer(nn.EmbeddingBag, always=["mode", "padding_idx"], never=["_weight"]),
     ]

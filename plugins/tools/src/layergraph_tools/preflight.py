@@ -81,11 +81,24 @@ def preflight(
     *,
     values: Values = "refuse",
 ) -> Preflight:
-    """Convert a model for the sake of what stands in the way; its IR is thrown away.
+    """List everything in a model that prevents its conversion.
 
-    With example inputs, all of it is found at once; without, capture stops where it is stuck.
+    This converts the model and drops the IR. With example inputs, it finds all problems at once;
+    without, the capture stops at the first.
 
-    The arguments are those of :meth:`layergraph.torch2ir.Torch2Ir.convert`.
+    Args:
+        model: as for :func:`layergraph.to_ir`.
+        args: as for :func:`layergraph.to_ir`.
+        kwargs: as for :func:`layergraph.to_ir`.
+        values: as for :func:`layergraph.to_ir`.
+
+    Returns:
+        The problems. ``print`` shows them, with remedies.
+
+    Example:
+        >>> import torch, layergraph as lg
+        >>> print(lg.preflight(torch.nn.Linear(2, 3), (torch.ones(1, 2),)))
+        the model converts
     """
     converter = Torch2Ir()
     try:

@@ -1,4 +1,4 @@
-"""Layers, functions and example inputs of torchvision, which is imported when it is needed."""
+"""Layers, functions and example inputs of torchvision, which is imported on first use."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from . import layers
 
 @hookimpl(trylast=True)
 def functions() -> Collection[str]:
-    """Name the functions that are no compositions of torch's, or cannot be traced through.
+    """Name the functions that a capture cannot trace.
 
-    The attention of the Swin transformers shifts and pads by the size of what it is given;
-    torchvision itself declares it a leaf for torch.fx, with ``torch.fx.wrap``. The others are
-    kernels of torchvision.
+    The attention of Swin transformers shifts and pads by the size of its input; torchvision marks
+    it as a leaf with ``torch.fx.wrap`` too. The others are kernels of torchvision.
     """
     return [
         "torchvision.models.swin_transformer.shifted_window_attention",
@@ -31,25 +30,25 @@ def functions() -> Collection[str]:
     ]
 
 
-# The hook `layers` would list classes, and so import torchvision at the first conversion of all.
+# Not the hook `layers`: to list the classes, it would import torchvision at the first conversion.
 
 
 @hookimpl(trylast=True)
 def torch_to_ir(module: nn.Module) -> Implementation | None:
-    """Answer for the layers of torchvision.ops that cannot be traced through, or are kernels."""
+    """Answer for the layers of torchvision.ops that are kernels, or that a capture cannot trace."""
     return layers.table().to_ir(module) if layers.is_class(type(module)) else None
 
 
 @hookimpl(trylast=True)
 def ir_to_torch(implementation: Implementation) -> nn.Module | None:
-    """Answer for their types."""
+    """Answer for the types of these layers."""
     return layers.table().to_torch(implementation) if layers.is_type(implementation.type) else None
 
 
 @hookimpl(trylast=True)
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Answer for the models of torchvision: pictures, videos, lists or pairs of pictures."""
-    from .inputs import inputs_of  # which no conversion needs
+    """Give images, videos, lists or pairs of images to the models of torchvision."""
+    from .inputs import inputs_of  # imported here, because no conversion needs it
 
     args = inputs_of(model)
     return None if args is None else (args, {})

@@ -1,4 +1,4 @@
-"""What to give the models of torchvision."""
+"""Example inputs for the models of torchvision."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import nn
 _BATCH = 2
 _SIDE = 64
 _FRAMES = 8
-# By the names of classes: the smallest pictures that a model takes, in training too.
+# By the name of a class: the side of the smallest image that the model takes, in training too.
 _SIDES = {"Inception3": 299, "QuantizableInception3": 299, "MaxVit": 224, "S3D": 224, "RAFT": 128}
 _LONG = {"S3D": 16}
 
-# A model: what is used of it is its class's own.
+# Any, because we read attributes of the model's own class.
 _Model = Any
 
 
 def inputs_of(model: _Model) -> tuple[Any, ...] | None:
-    """Arguments for a model of torchvision; None for any other module."""
+    """Return arguments for a model of torchvision; None for any other module."""
     cls = type(model)
     package, _, rest = cls.__module__.partition(".models.")
     if package != "torchvision" or cls not in _models():
@@ -30,7 +30,7 @@ def inputs_of(model: _Model) -> tuple[Any, ...] | None:
     family = rest.partition(".")[0]
     side = _SIDES.get(cls.__name__, _SIDE)
     if family == "detection":
-        # In training it would want to be told what there is to be found.
+        # In training, a detection model also needs targets.
         return None if model.training else (_list_of_pictures(like, side),)
     if family == "optical_flow":
         first, second = _pictures(like, 2, _BATCH, 3, side, side)
@@ -46,7 +46,7 @@ def inputs_of(model: _Model) -> tuple[Any, ...] | None:
 
 @functools.cache
 def _models() -> frozenset[type[nn.Module]]:
-    """The classes of all models that torchvision lists, and of none of their parts."""
+    """Return the classes of all models that torchvision lists, without their parts."""
     from torchvision.models import (  # type: ignore[import-untyped]
         get_model_builder,
         list_models,
@@ -57,19 +57,19 @@ def _models() -> frozenset[type[nn.Module]]:
 
 
 def _sizes_of_mvit(model: _Model) -> list[int]:
-    """The frames, height and width that its positions are for."""
+    """Return the number of frames, the height and the width of the model's positional encoding."""
     positions = model.pos_encoding
     sizes = (positions.temporal_size, *positions.spatial_size)
     return [size * step for size, step in zip(sizes, model.conv_proj.stride, strict=True)]
 
 
 def _list_of_pictures(like: torch.Tensor, side: int) -> list[torch.Tensor]:
-    # Of several sizes, as they may be.
+    # The images have different sizes, which detection models allow.
     return [_pictures(like, 3, side, side + 16 * each) for each in range(_BATCH)]
 
 
 def _pictures(like: torch.Tensor, *shape: int) -> torch.Tensor:
-    """Numbers from 0 to 1, no two of which are the same in a row."""
+    """Return numbers from 0 to 1, of which no two neighbours are equal."""
     size = torch.Size(shape)
     numbers = torch.arange(size.numel(), device=like.device) * 0.7
     return ((numbers.sin() + 1) / 2).reshape(size).to(like.dtype)

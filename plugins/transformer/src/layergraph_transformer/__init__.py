@@ -1,4 +1,4 @@
-"""Handlers for the transformers of torch.nn, each whole: inside they choose fused kernels."""
+"""Handlers for the transformers of torch.nn. They are leaves, because they choose fused kernels."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from layergraph.layers import Layer, LayerTable, Reader
 
 
 class _Argument:
-    """An argument that is a layer itself, which is said as a dict of its type and attributes.
+    """A constructor argument that is a layer. Its attribute is a dict of type and attributes.
 
     Args:
         name: the name of the argument.
         layers: the rows of the layers that it may be.
-        others: what else it may be, by what is said then.
+        others: other values that it may have, by the plain value of the attribute.
     """
 
     def __init__(self, name: str, layers: Sequence[Layer], others: Mapping[Any, object]) -> None:
@@ -32,42 +32,43 @@ class _Argument:
         self._known = " or ".join([*kinds, *map(repr, others)])
 
     def at(self, path: str) -> Reader:
-        """How to read the argument off a module that holds it at a path."""
+        """Return a reader of the argument, for a module that holds it at a path."""
         way, _, name = path.rpartition(".")
 
         def read(module: nn.Module) -> Any:
             owner = attrgetter(way)(module) if way else module
-            # Torch's copies of a decoder's layer run relu, but they were made with what they hold.
+            # A copied decoder layer of torch has `activation` set to relu, and the original
+            # argument as a child.
             inner = owner._modules.get(name) or getattr(owner, name)
-            for said, other in self._others.items():
+            for plain, other in self._others.items():
                 if inner is other:
-                    return said
+                    return plain
             layer = self._layers.get(type(inner))
-            # Whether it is as made, is seen when all of the module is compared with a new one.
+            # read(), not to_ir(): the row compares the whole module with a new one later.
             data = None if layer is None else layer.read(inner)
-            # What is unknown is no plain value either, so that the table declines.
+            # An unknown layer is no plain value, so that the row declines.
             return inner if layer is None or data is None else {"type": layer.type, **data}
 
         return read
 
-    def make(self, said: Any) -> object:
-        """What the constructor takes.
+    def make(self, plain: Any) -> object:
+        """Return the constructor argument for the value of the attribute.
 
         Raises:
-            ValueError: it is nothing that the argument may be.
+            ValueError: the argument cannot have this value.
         """
-        if isinstance(said, dict):
-            data = {key: value for key, value in said.items() if key != "type"}
-            kind = str(said.get("type"))
+        if isinstance(plain, dict):
+            data = {key: value for key, value in plain.items() if key != "type"}
+            kind = str(plain.get("type"))
             try:
                 made = self._table.to_torch(Implementation(kind, data, name=self._name))
-            except BuildError as error:  # whoever builds knows in which implementation it was
+            except BuildError as error:  # the caller adds the name of the implementation
                 raise ValueError(str(error)) from error
             if made is not None:
                 return made
-        elif said in list(self._others):
-            return self._others[said]
-        raise ValueError(f"its {self._name} is {said!r}, but has to be {self._known}")
+        elif plain in list(self._others):
+            return self._others[plain]
+        raise ValueError(f"its {self._name} is {plain!r}, but has to be {self._known}")
 
 
 _ACTIVATION = _Argument(
@@ -77,7 +78,7 @@ _NORM = _Argument("norm", [Layer(nn.LayerNorm), Layer(nn.RMSNorm)], {None: None}
 
 
 def _readers(layer: str = "") -> dict[str, Reader]:
-    """How to read the arguments of an encoder's or decoder's layer, given the path to it."""
+    """Return readers of the arguments of an encoder or decoder layer at a path."""
 
     def has_bias(module: nn.Module) -> bool:
         return attrgetter(f"{layer}linear1.bias")(module) is not None
@@ -103,7 +104,7 @@ def _stack(cls: type[nn.Module], argument: str, layer: Layer) -> Layer:
     inner = _Argument(argument, [layer], {})
     return Layer(
         cls,
-        # That the other layers are as the first, is seen when all are compared.
+        # Read the first layer only: the row compares all of them with new ones later.
         readers={argument: inner.at("layers.0"), "norm": _NORM.at("norm")},
         writers={argument: inner.make, "norm": _NORM.make},
     )
@@ -115,7 +116,7 @@ _DECODER_LAYER = _layer(nn.TransformerDecoderLayer)
 
 @hookimpl(trylast=True)
 def layers() -> list[Layer]:
-    """List the classes of torch.nn, each with what it says of itself."""
+    """List the classes, each with its constructor arguments."""
     return [
         _ENCODER_LAYER,
         _DECODER_LAYER,

@@ -1,4 +1,4 @@
-"""Example inputs for the models of transformers, which is not imported before a model of it is."""
+"""Example inputs for the models of transformers. This plugin does not import transformers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from layergraph import hookimpl
 
 @hookimpl(trylast=True)
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Answer for the models that take texts, pictures, videos or sounds, or texts with pictures."""
+    """Give texts, images, videos or audio to the models of transformers."""
     library = sys.modules.get("transformers.modeling_utils")
     if library is None or not isinstance(model, library.PreTrainedModel):
         return None

@@ -1,4 +1,4 @@
-"""What to give a model, by the name of its main input and by its configuration."""
+"""Example inputs for a model, from the name of its main input and its configuration."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 _BATCH = 2
 _LENGTH = 8
 _SIDE = 64
-_HOPS = 20  # of a sound: how many times what becomes one vector
+_HOPS = 20  # the length of audio, in steps that become one vector each
 
-# A model: what is used of it is the same in all, but checkers do not know it.
+# Any, because type checkers do not know the attributes that all models have.
 _Model = Any
 _Inputs = dict[str, torch.Tensor]
 
 
 def inputs_of(model: _Model) -> _Inputs | None:
-    """Arguments by name for a model of transformers; None where they cannot be told."""
+    """Return arguments by name for a model of transformers; None if they are unknown."""
     taken = inspect.signature(model.forward).parameters
-    # Pictures inside of texts have as many places there as the model's own code works out.
+    # Only the model's processor knows the number of image tokens in a text.
     if any(hasattr(model.config, name) for name in ("image_token_id", "image_token_index")):
         return None
     make = _MAIN.get(model.main_input_name)
@@ -31,7 +31,7 @@ def inputs_of(model: _Model) -> _Inputs | None:
     if "input_ids" in taken and "pixel_values" in taken and _sees(model):
         inputs = {"input_ids": _tokens(model), "pixel_values": _pictures(model)}
     if "decoder_input_ids" in taken:
-        # As long as the text, which some models compare with it.
+        # As long as the text, because some models compare the lengths.
         inputs["decoder_input_ids"] = _tokens(model)
     return inputs
 
@@ -42,7 +42,7 @@ def _sees(model: _Model) -> bool:
 
 
 def _tokens(model: _Model) -> torch.Tensor:
-    """Texts of the same length, without tokens of a meaning but for the one that ends each."""
+    """Return texts of one length, without special tokens except the end token."""
     config = model.config.get_text_config()
     special = {
         value
@@ -85,7 +85,7 @@ def _spectra(model: _Model) -> torch.Tensor | None:
 
 
 def _numbers(model: _Model, *shape: int) -> torch.Tensor:
-    """Numbers around zero, no two of which are the same in a row."""
+    """Return numbers from -1 to 1, of which no two neighbours are equal."""
     size = torch.Size([_BATCH, *shape])
     numbers = torch.arange(size.numel(), device=model.device) * 0.7
     return numbers.sin().reshape(size).to(model.dtype)

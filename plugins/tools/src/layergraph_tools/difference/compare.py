@@ -25,20 +25,29 @@ Form = Mapping[str, Mapping[str, Any]]
 def diff(a: Ir | Form, b: Ir | Form) -> Difference:
     """Compare the structure of two models.
 
-    Layers are matched by their places in the modules around them: by their names, or, where these
-    are numbers, by what they are, in order. The nodes of two graphs are matched by what they do, in
-    execution order, whatever they are called. Weights are not compared: an IR has none.
+    ``diff`` matches layers by their names in the same parent; if the names are numbers, by their
+    types, in order. It matches nodes by the calls that they make, in execution order, and ignores
+    their names. It compares no weights, because an IR has none. The time is in proportion to the
+    sizes of the IRs.
 
     Args:
-        a: the IR that was, or its dict form.
-        b: the IR that is, likewise.
+        a: the old IR, or its dict form.
+        b: the new IR, or its dict form.
 
     Returns:
-        What differs: nothing if and only if the two are equal, with the same types of values, but
-        for the names of nodes. It takes time in proportion to the sizes of the IRs.
+        The changes. There are none exactly if the two are equal, with the same types of values,
+        except for the names of nodes.
 
     Raises:
-        InvalidIrError: a dict form is none. Whether the IRs keep their rules is not looked at.
+        InvalidIrError: a dict does not have the dict form. The rules of the IRs are not checked.
+
+    Example:
+        >>> import torch, layergraph as lg
+        >>> a = lg.to_ir(torch.nn.Sequential(torch.nn.Linear(2, 3)))
+        >>> b = lg.to_ir(torch.nn.Sequential(torch.nn.Linear(2, 4)))
+        >>> print(lg.diff(a, b))
+        0:
+          ~ attribute out_features: 3 -> 4
     """
     one, other = (each if isinstance(each, Ir) else Ir.from_dict(each) for each in (a, b))
     return Difference(tuple(_Irs(one, other).changes()))

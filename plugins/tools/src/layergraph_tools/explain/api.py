@@ -1,4 +1,4 @@
-"""Who answers for a module, a class or a type, in both directions."""
+"""``explain``: which plugin handles a module, a class or a type, in both directions."""
 
 from __future__ import annotations
 
@@ -15,20 +15,25 @@ from layergraph_tools.explain.chain import Explanation
 def explain(
     subject: nn.Module | type[nn.Module] | str, *, disable: Collection[str] = ()
 ) -> Explanation:
-    """Who answers for something, in the order in which they are asked, and who declines and why.
+    """Return which handler converts a layer, and the answers of all others, in order.
 
     Args:
-        subject: a module, of which all is known; a class of modules; or the name of a type. Rows of
-            layers say what they are for. Of other handlers it is found out, for a class by an
-            instance that no constructor has made, for a type by an implementation without
-            attributes: whoever does not decline it is taken to answer.
+        subject: a module, a class of modules, or the name of a type. Rows of layers are looked up.
+            For a class, each other handler gets an instance without attributes, made without the
+            constructor; for a type, an implementation without attributes.
         disable: as for :class:`layergraph.torch2ir.Torch2Ir`.
 
     Returns:
-        For a module or a class, who turns it into an IR, then who builds what it became.
+        For a module or a class, the handlers that turn it into an IR, then those that build it
+        again. For a type, those that build it. ``print`` shows all of them.
 
     Raises:
         PluginError: the subject is none of these, or the plugins cannot be asked.
+
+    Example:
+        >>> import layergraph as lg
+        >>> print(lg.explain("relu").chains[0].winner)  # doctest: +ELLIPSIS
+        answers   layergraph-activation ... (activation), built-in, ...
     """
     if isinstance(subject, str):
         return Ir2Torch(disable=disable).explain(subject)

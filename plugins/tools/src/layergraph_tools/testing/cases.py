@@ -57,9 +57,18 @@ VARIANTS: dict[str, Callable[[nn.Module], nn.Module]] = {
 
 
 def layers_of(module: ModuleType) -> set[type[nn.Module]]:
-    """The layers that a Python module lists in ``__all__``.
+    """Return the layers that a Python module lists in ``__all__``.
 
-    Lazy ones are left out: they are of another class once they have run.
+    Lazy layers are left out, because they change their class in their first call.
+
+    Args:
+        module: a module of Python.
+
+    Example:
+        >>> import torch
+        >>> from layergraph_tools.testing import layers_of
+        >>> sorted(cls.__name__ for cls in layers_of(torch.nn.modules.flatten))
+        ['Flatten', 'Unflatten']
     """
     listed = [getattr(module, name) for name in module.__all__]
     layers = [each for each in listed if inspect.isclass(each) and issubclass(each, nn.Module)]
