@@ -252,12 +252,12 @@ def _look() -> tuple[tuple[_Installed, ...], tuple[SkippedPlugin, ...]]:
 
 
 # importlib_metadata.distribution(name) would read every folder of sys.path for each plugin.
-def _is_first(distribution: importlib_metadata.Distribution, name: str) -> bool:
+def _is_first(distribution: Any, name: str) -> bool:
     """Return whether a distribution comes before all others of its name on sys.path."""
     for entry in sys.path:
         found = _metadata_in(entry or ".").get(name)
         if found is not None and _is_metadata(found):
-            return os.path.samefile(found.parent, str(distribution.locate_file("")))
+            return found.parent.samefile(str(distribution.locate_file("")))
     return True  # sys.path does not lead to it, but a finder does
 
 
