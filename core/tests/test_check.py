@@ -576,10 +576,10 @@ READING = {
     "tensors that are no dict": Damage(_put("root", "tensors", 5), f"{ROOT}, tensors", "a int"),
     "a tensor that is no dict": Damage(_put("root['tensors']", "scale", 5), TENSOR, "a int where"),
     "a tensor of unknown fields": Damage(
-        _put("root['tensors']['scale']", "size", (2,)), TENSOR, "'size' is nothing"
+        _put("root['tensors']['scale']", "size", (2,)), TENSOR, "'size' is not a field"
     ),
     "a tensor of fields that are no strings": Damage(
-        _put("root['tensors']['scale']", 5, (2,)), TENSOR, "5 is nothing"
+        _put("root['tensors']['scale']", 5, (2,)), TENSOR, "5 is not a field"
     ),
     "an evaluation that is no dict": Damage(
         _put("block", "evaluation", []), "implementation 'block', evaluation", "a list where"

@@ -2,8 +2,8 @@
 
 A converter asks in this order:
 
-1. handlers that ``register_override`` added to this converter, the latest first;
-2. handlers that ``register`` added to this converter;
+1. what ``register_override`` added to this converter, the latest first;
+2. what ``register`` added to this converter;
 3. third-party implementations marked ``tryfirst``;
 4. third-party implementations without a mark;
 5. the built-ins: those of distributions named ``layergraph-…``, whatever their marks;
