@@ -15,7 +15,10 @@ from layergraph.torch2ir import Torch2Ir
 CONVERSIONS = [(lg.to_ir, Torch2Ir.convert), (lg.to_torch, Ir2Torch.convert)]
 
 
-@pytest.mark.parametrize("function", [lg.to_ir, lg.to_torch])
+EXAMPLES = [lg.to_ir, lg.to_torch, lg.verify]
+
+
+@pytest.mark.parametrize("function", EXAMPLES)
 def test_the_examples_run(function):
     (test,) = doctest.DocTestFinder(recurse=False).find(function)
     assert test.examples
