@@ -5,12 +5,13 @@ from __future__ import annotations
 import heapq
 import operator
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 from layergraph.ir.names import Namer, is_argument_name
-from layergraph.ir.values import Ref, Symbol, Value, map_leaves, refs
+from layergraph.ir.tensor_spec import TensorSpec
+from layergraph.ir.values import Ref, Value, refs
 
 INPUT = "input"
 OUTPUT = "output"
@@ -179,45 +180,6 @@ class Graph:
         return spelt
 
 
-@dataclass(slots=True)
-class TensorSpec:
-    """What a state dict does not say about a tensor of a layer, and the layer's type neither.
-
-    Unsaid are: float32, complex64, int64 and bool; ``requires_grad`` of parameters; persistence.
-
-    Attributes:
-        kind: ``parameter``, ``buffer``, or ``constant`` (in no state dict); None where the layer's
-            own constructor makes the tensor.
-        shape: its size; None where the constructor decides it.
-        stride: how it lies in memory, in elements, where it is not contiguous: results depend on it
-            in their last bits.
-        dtype: ``"float64"`` say.
-        requires_grad: False for a frozen parameter.
-        persistent: False for a buffer that state dicts leave out.
-        tied: the key, in the state dict of the whole model, of an earlier tensor that this one is.
-        value: the bytes of a tensor that travels with the IR: contiguous, little-endian.
-    """
-
-    kind: Literal["parameter", "buffer", "constant"] | None = None
-    shape: tuple[int, ...] | None = None
-    stride: tuple[int, ...] | None = None
-    dtype: str | None = None
-    requires_grad: bool | None = None
-    persistent: bool | None = None
-    tied: str | None = None
-    value: bytes | None = None
-
-    def __repr__(self) -> str:
-        said = [f"{key}={value!r}" for key, value in self.said().items() if key != "value"]
-        if self.value is not None:
-            said.append(f"value=<{len(self.value)} bytes>")
-        return f"TensorSpec({', '.join(said)})"
-
-    def said(self) -> dict[str, Any]:
-        """The attributes that are not None, by name."""
-        return {key: value for key in self.__slots__ if (value := getattr(self, key)) is not None}
-
-
 @dataclass(slots=True, eq=False)
 class Implementation(Graph):
     """A layer with its attributes, or a composition of layers with its graph.
@@ -330,76 +292,6 @@ def graph_from_nodes(nodes: Iterable[Node]) -> Graph:
         said = None if is_said else args
         named[name] = Node(name, node.type, node.implementation, said, node.kwargs, node.data)
     return Graph(nodes=named, edges=edges)
-
-
-def differing(one: Graph, other: Graph, known: Collection[str] = ()) -> set[str]:
-    """The names of the nodes that are not the same in two graphs, or not in both.
-
-    Args:
-        one: a graph.
-        other: another.
-        known: nodes that are known to differ; that others read them in one graph only is no
-            difference of these.
-    """
-    ones, others = one.arguments(), other.arguments()
-    return {
-        name
-        for name in one.nodes.keys() | other.nodes.keys()
-        if name not in known
-        and (
-            name not in one.nodes
-            or name not in other.nodes
-            or _is_other(one.nodes[name], ones[name], other.nodes[name], others[name], known)
-        )
-    }
-
-
-def _is_other(
-    one: Node,
-    args: tuple[Value, ...],
-    other: Node,
-    other_args: tuple[Value, ...],
-    known: Collection[str],
-) -> bool:
-    if _are_plainly_same(one, args, other, other_args):
-        return False
-    # As text, 1 is not True and nan is nan.
-    texts = [
-        repr((node.type, node.implementation, given, node.kwargs))
-        for node, given in ((one, args), (other, other_args))
-    ]
-    if texts[0] == texts[1]:
-        return False
-    reads = [refs(*args, *one.kwargs.values()), refs(*other_args, *other.kwargs.values())]
-    bare = [
-        repr((node.type, node.implementation, map_leaves(_unread, (given, node.kwargs))))
-        for node, given in ((one, args), (other, other_args))
-    ]
-    return bare[0] != bare[1] or any(
-        a != b and a not in known and b not in known for a, b in zip(*reads, strict=True)
-    )
-
-
-def _are_plainly_same(
-    one: Node, args: tuple[Value, ...], other: Node, other_args: tuple[Value, ...]
-) -> bool:
-    """Return whether nodes are the same without a look at texts: nearly all are."""
-    given, other_given = (*args, *one.kwargs.values()), (*other_args, *other.kwargs.values())
-    return (
-        _PLAIN.issuperset(map(type, given))
-        and list(map(type, given)) == list(map(type, other_given))
-        and given == other_given
-        and list(one.kwargs) == list(other.kwargs)
-        and (one.type, one.implementation) == (other.type, other.implementation)
-    )
-
-
-# Values of one of these types that are equal are the same.
-_PLAIN = frozenset({type(None), bool, int, str, Symbol, Ref})
-
-
-def _unread(leaf: Value) -> Value:
-    return None if type(leaf) is Ref else leaf
 
 
 _REFS = frozenset({Ref})

@@ -62,6 +62,9 @@ def is_key(value: object) -> bool:
 MAX_INTEGER_BITS = 2048
 """The most bits of an integer. Python prints no longer ones where its own limit is set low."""
 
+MAX_NESTING = 100
+"""How deep values may be nested: more than any call of a torch function needs."""
+
 MAX_NUMBER_KEYS = 1000
 """The most keys of a dict that are no strings. Python's hash of a number can be foreseen, so that
 many can be chosen to collide, and each takes as long as all before it."""
