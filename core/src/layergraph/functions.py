@@ -40,7 +40,7 @@ class Targets:
         self._added = frozenset(name for name in added if name not in own)
 
     def target(self, name: str) -> Target | None:
-        """Give what a name stands for; None if for nothing.
+        """Return the target of a name; None if the name stands for nothing.
 
         Only a name that a plugin added leads to an import.
 
@@ -54,15 +54,15 @@ class Targets:
 
 
 class Functions(Targets):
-    """The functions that one converter knows, by name and the other way round.
+    """Map functions to names and back, with the functions that plugins added.
 
     Attributes:
-        loaded: the added functions whose modules have been imported, by name. A model that has not
-            imported a function does not call it.
+        loaded: the added functions whose modules have been imported, by name. A model cannot call
+            a function that it has not imported.
     """
 
     def __init__(self, added: Collection[str]) -> None:
-        # While a model is captured, some of torch's functions are others than they are now.
+        # A capture patches some of torch's functions, so the names are read before.
         names()
         super().__init__(added)
         found = {name: _found(name) for name in sorted(self._added)}
@@ -73,11 +73,11 @@ class Functions(Targets):
 
     @property
     def places(self) -> list[tuple[dict[str, Any], str]]:
-        """The globals of Python modules, and names in them, that hold the loaded functions."""
+        """Return the globals of Python modules, and the names in them, of the loaded functions."""
         return places(tuple(self.loaded.values()))
 
     def name_of(self, function: Function) -> str | None:
-        """The name of a function; None if it has none, and so cannot be a node."""
+        """Return the name of a function; None if it has none and cannot be a node."""
         name = names().get(function) or self._names.get(function)
         if name is None and isinstance(function, OPERATIONS):
             name = f"torch.ops.{function}"
@@ -86,13 +86,13 @@ class Functions(Targets):
 
 
 def places(functions: tuple[Function, ...]) -> list[tuple[dict[str, Any], str]]:
-    """The globals of Python modules, and names in them, that hold functions."""
+    """Return the globals of Python modules, and the names in them, that hold functions."""
     return _places(functions, len(sys.modules))
 
 
 @functools.lru_cache(maxsize=8)
 def _places(functions: tuple[Function, ...], _modules: int) -> list[tuple[dict[str, Any], str]]:
-    """Where functions are to be found, among so many modules."""
+    """Return the places of functions; the number of modules is part of the cache's key."""
     named = [(getattr(each, "__name__", ""), each) for each in functions]
     modules = [vars(each) for each in list(sys.modules.values()) if hasattr(each, "__dict__")]
     return [
@@ -109,14 +109,14 @@ def _own_operation(name: str) -> Target | None:
 
 
 def is_own(name: str) -> bool:
-    """Whether a name stands for a function without any plugin."""
+    """Return whether a name stands for a function without any plugin."""
     return (by_name().get(name) or own_operation(name)) is not None
 
 
 def stable_name(function: Function) -> str | None:
-    """The name that a pickle can hold a function by; None where Python's own has to do.
+    """Return the name by which a pickle stores a function; None to use Python's qualified name.
 
-    Python's own is the place where the function was defined, and nothing may be found there.
+    The qualified name is the place of the definition, where the function need not be found.
     """
     if isinstance(function, OPERATIONS):
         return f"torch.ops.{function}"
@@ -126,7 +126,7 @@ def stable_name(function: Function) -> str | None:
 
 
 def function_of(name: str) -> Function:
-    """The function that :func:`stable_name` named.
+    """Return the function that :func:`stable_name` named.
 
     Raises:
         BuildError: it cannot be had.
@@ -146,7 +146,7 @@ _imports: dict[Function, str] = {}
 
 
 def _imported(name: str) -> Function | None:
-    """The function of a full name, which may need an import."""
+    """Return the function of a full name; import its module if necessary."""
     home = name.rpartition(".")[0]
     if name.startswith(OPS):
         function = _found(name)
@@ -169,9 +169,10 @@ def _imported(name: str) -> Function | None:
 
 
 def _found(name: str) -> Function | None:
-    """The function of a full name, of a module that is imported; an operation if it stands for one.
+    """Return the function of a full name, or the operation that it stands for.
 
-    ``torch.library.custom_op`` makes an object that stands for an operation.
+    The module has to be imported. ``torch.library.custom_op`` makes objects that stand for an
+    operation.
     """
     home, _, last = name.rpartition(".")
     function = getattr(sys.modules.get(home), last, None)
@@ -182,7 +183,7 @@ def _found(name: str) -> Function | None:
 
 
 def _forms(function: Function) -> list[Function]:
-    """All that code may call in order to call a function: an operation, or the packet with it."""
+    """Return the objects by which code may call a function: an operation, or its packet."""
     if not isinstance(function, OPERATIONS):
         return [function]
     packet = getattr(function, "overloadpacket", function)
@@ -192,9 +193,9 @@ def _forms(function: Function) -> list[Function]:
 
 @functools.lru_cache(maxsize=4096)
 def method_of(operation: Any) -> Function | None:
-    """The method of tensors that is the same as an operation that gives no tensor, as ``size`` is.
+    """Return the tensor method that equals an operation which returns no tensor, such as ``size``.
 
-    None if the operation gives tensors, or is none of torch's own.
+    None if the operation returns tensors, or is none of torch's own.
     """
     namespace, _, name = str(operation).partition(".")
     name = name.partition(".")[0].removeprefix("sym_")
@@ -204,12 +205,12 @@ def method_of(operation: Any) -> Function | None:
 
 
 def method_name(name: str) -> str | None:
-    """The function name of a tensor's method; None if there is no such method."""
+    """Return the full name of a tensor's method; None if there is no such method."""
     full = f"torch.Tensor.{name}"
     target = by_name().get(full)
     return full if target is not None and target.op == "call_method" else None
 
 
 def attribute_name(name: str) -> str | None:
-    """The function name of an attribute of tensors and of what functions return; or None."""
+    """Return the full name of an attribute of a tensor or of a result type of torch; or None."""
     return attributes().get(name)

@@ -25,12 +25,12 @@ CORE_NODE_TYPES = frozenset({INPUT, OUTPUT, FUNCTION, STATE})
 
 @dataclass(slots=True)
 class Edge:
-    """One node's value going into another node.
+    """The value of one node flows into another node.
 
     Attributes:
         src: the node whose value it is.
         sink: the node that reads it.
-        data: anything a user notes about it; layergraph carries it along.
+        data: annotations of the user; layergraph keeps them.
     """
 
     src: str
@@ -57,7 +57,7 @@ class Node:
         kwargs: arguments by name, likewise. Of an input, instead, what is known of it: ``default``,
             what it is where it is not given; ``fixed``, the one value that it may have; ``rank``
             and ``dtype``, which the graph was captured for.
-        data: anything a user notes about the node; layergraph carries it along.
+        data: annotations of the user; layergraph keeps them.
     """
 
     name: str
@@ -69,13 +69,13 @@ class Node:
 
     @property
     def is_call(self) -> bool:
-        """Whether the node calls an implementation."""
+        """Return whether the node calls an implementation."""
         return self.type not in CORE_NODE_TYPES
 
 
 @dataclass(slots=True, eq=False)
 class Graph:
-    """Nodes and what goes from one to another.
+    """Nodes and the edges between them.
 
     Two graphs are equal if their nodes and edges are, in the same order: that of nodes is the order
     of execution.
@@ -99,18 +99,18 @@ class Graph:
         return list(self.nodes.items()), list(self.edges.items())
 
     def predecessors(self, name: str) -> tuple[str, ...]:
-        """The nodes whose values the node reads, in edge order. Looks at every edge."""
+        """Return the nodes whose values the node reads, in edge order. Looks at every edge."""
         return tuple([src for src, sink in self.edges if sink == name])
 
     def successors(self, name: str) -> tuple[str, ...]:
-        """The nodes that read the node's value, in edge order. Looks at every edge."""
+        """Return the nodes that read the node's value, in edge order. Looks at every edge."""
         return tuple([sink for src, sink in self.edges if src == name])
 
     def chain(self) -> list[str] | None:
-        """The implementations that the graph calls one after another; None if it does other things.
+        """Return the implementations that the graph calls in a chain; None if it is no chain.
 
-        Each call has one argument, what the one before it gives; the first takes the one input, and
-        the output returns what the last one gives.
+        Each call has one argument, the result of the call before; the first call takes the one
+        input, and the output returns the result of the last one.
         """
         arguments = self.arguments()
         called = []
@@ -126,7 +126,7 @@ class Graph:
         return called
 
     def parameters(self) -> dict[str, str]:
-        """The names of the input nodes, in order, to the parameters that they stand for."""
+        """Return the parameter that each input node stands for, by name of the node, in order."""
         inputs = [node for node in self.nodes.values() if node.type == INPUT]
         wishes = Counter(node.implementation for node in inputs)
         namer = Namer()
@@ -141,9 +141,10 @@ class Graph:
         return parameters
 
     def in_execution_order(self) -> Iterator[Node]:
-        """The nodes as they run: as they are listed, except that none precedes what it reads.
+        """Yield the nodes in the order in which they run: as listed, but after the nodes they read.
 
-        Nodes on a cycle, which no order can run, are left out; the checker names them.
+        Nodes on a cycle have no such order and are left out; :func:`layergraph.ir.check` names
+        them.
         """
         position = {name: index for index, name in enumerate(self.nodes)}
         last = len(position)
@@ -167,7 +168,7 @@ class Graph:
                     heapq.heappush(ready, reader)
 
     def arguments(self) -> dict[str, tuple[Value, ...]]:
-        """The positional arguments of every node, spelt out: predecessors where none are given."""
+        """Return the positional arguments of every node; its predecessors where none are given."""
         spelt = {name: node.args or () for name, node in self.nodes.items()}
         unsaid: dict[str, list[Value]] = {
             name: [] for name, node in self.nodes.items() if node.args is None and not node.kwargs
@@ -225,16 +226,16 @@ class Implementation(Graph):
 
     @property
     def attributes(self) -> dict[str, Value]:
-        """The data without the annotations: what the layer is made from."""
+        """Return the data without annotations: the arguments of the layer's constructor."""
         return {name: value for name, value in self.data.items() if "." not in name}
 
     @property
     def graphs(self) -> tuple[Graph, ...]:
-        """Its graph, and the one in evaluation mode if that is another."""
+        """Return its graph, and the one for evaluation mode if that is another."""
         return (self,) if self.evaluation is None else (self, self.evaluation)
 
     def changed(self, **attributes: Any) -> Implementation:
-        """Another one with other values of some attributes, and what this one has of the rest."""
+        """Return a copy with other values of some attributes; the rest is shared."""
         return Implementation(**dict(zip(_ATTRIBUTES, _of(self), strict=True)) | attributes)
 
     def _compared(self) -> tuple[object, ...]:
@@ -262,7 +263,7 @@ _of = operator.attrgetter(*_ATTRIBUTES)
 
 
 def returned(args: tuple[Value, ...]) -> Value:
-    """What a graph returns, by the arguments of its output node.
+    """Return the value that a graph returns, from the arguments of its output node.
 
     One argument is the returned value itself, several are a tuple, none is None.
     """
@@ -272,12 +273,19 @@ def returned(args: tuple[Value, ...]) -> Value:
 
 
 def graph_from_nodes(nodes: Iterable[Node]) -> Graph:
-    """The graph of nodes, with the edges that their arguments name.
+    """Return a graph of nodes, with the edges that their arguments name.
 
-    The one argument of a node that its one edge says just as well is left unsaid.
+    If a node has one argument and that is the value of its one predecessor, ``args`` becomes None.
 
     Args:
         nodes: in execution order, each with its arguments given.
+
+    Example:
+        >>> from layergraph.ir import Node, Ref, graph_from_nodes
+        >>> double = Node("double", "function", "torch.add", (Ref("x"), Ref("x")))
+        >>> output = Node("output", "output", "output", (Ref("double"),))
+        >>> list(graph_from_nodes([Node("x", "input", "x"), double, output]).edges)
+        [('x', 'double'), ('double', 'output')]
     """
     named: dict[str, Node] = {}
     edges: dict[tuple[str, str], Edge] = {}
@@ -303,9 +311,10 @@ def reads_each_once(args: tuple[Value, ...]) -> bool:
 
 
 def with_arguments(graph: Graph) -> Graph:
-    """The graph, in which each node that reads several others says so in its arguments.
+    """Return the graph after each node that reads several others got arguments for them.
 
-    In the dict form and in files the order of the edges may say it; in memory it does not.
+    In the dict form and in files, the order of the edges may state the arguments; in memory, it
+    does not.
     """
     sinks = [edge.sink for edge in graph.edges.values()]
     if len(set(sinks)) == len(sinks):
@@ -321,6 +330,6 @@ def with_arguments(graph: Graph) -> Graph:
 
 
 def as_arguments(sources: Iterable[str]) -> tuple[Ref, ...] | None:
-    """The arguments of a node that reads others, by their names; None where it reads one."""
+    """Return the arguments of a node that reads others, given by name; None if it reads one."""
     once = dict.fromkeys(sources)
     return tuple(map(Ref, once)) if len(once) > 1 else None
