@@ -35,7 +35,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copy(ROOT / "zensical.toml", folder)
     shutil.copytree(ROOT / "docs", folder / "docs")
-    shutil.copytree(ROOT / "core/src", folder / "core/src")
+    for sources in (ROOT / "core/src", *(ROOT / "plugins").glob("*/src")):
+        shutil.copytree(sources, folder / sources.relative_to(ROOT))
     return folder
 
 

@@ -30,7 +30,7 @@ from layergraph.ir import (
     check,
     find_problems,
 )
-from layergraph.ir.validate import MAX_NESTING
+from layergraph.ir.values import MAX_NESTING
 
 
 def _node(name, kind, implementation, **more):

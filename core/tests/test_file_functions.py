@@ -10,7 +10,8 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import FileError
-from layergraph.functions import _by_name, is_own
+from layergraph.function_table import by_name
+from layergraph.functions import is_own
 from layergraph.ir import Node
 from layergraph_files.allowed import may_call
 
@@ -62,7 +63,7 @@ def test_arguments_that_turn_checks_off(argument):
 def test_what_torch_lists_is_allowed_but_for_steps_of_kernels():
     kernels = {"backward", "fbgemm", "miopen", "cudnn", "mkldnn", "quantized", "resize", "qparams"}
     kernels |= {"native", "stats", "elemt", "renorm", "gru", "lstm", "rnn"}
-    names = [name for name in _by_name() if not may_call(_node(name))]
+    names = [name for name in by_name() if not may_call(_node(name))]
     assert names
     assert not [name for name in names if kernels.isdisjoint(name.rpartition(".")[2].split("_"))]
 

@@ -11,7 +11,8 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import CaptureError
-from layergraph.functions import NAMESPACES, Functions
+from layergraph.function_table import NAMESPACES
+from layergraph.functions import Functions
 
 # What has no name, by the reason why.
 UNNAMED = {
@@ -224,3 +225,8 @@ class _InPlace(nn.Module):
         copied = x.clone()
         self._function[0](copied)
         return copied
+
+
+def test_a_method_with_two_names_has_one_in_every_process():
+    assert torch.Tensor.__rdiv__ is torch.Tensor.__rtruediv__
+    assert FUNCTIONS.name_of(torch.Tensor.__rdiv__) == "torch.Tensor.__rtruediv__"

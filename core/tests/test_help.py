@@ -9,13 +9,17 @@ import pytest
 
 import layergraph as lg
 from layergraph import errors
+from layergraph.ir import check, find_problems, graph_from_nodes
 from layergraph.ir2torch import Ir2Torch
 from layergraph.torch2ir import Torch2Ir
 
 CONVERSIONS = [(lg.to_ir, Torch2Ir.convert), (lg.to_torch, Ir2Torch.convert)]
 
 
-@pytest.mark.parametrize("function", [lg.to_ir, lg.to_torch])
+EXAMPLES = [lg.to_ir, lg.to_torch, lg.verify, check, find_problems, graph_from_nodes]
+
+
+@pytest.mark.parametrize("function", EXAMPLES)
 def test_the_examples_run(function):
     (test,) = doctest.DocTestFinder(recurse=False).find(function)
     assert test.examples

@@ -13,9 +13,10 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError
-from layergraph_tools import verification
-from layergraph_tools.verifying.comparison import difference
-from layergraph_tools.verifying.inputs import drawn, tensors_of
+from layergraph_tools.verification import round_trip
+from layergraph_tools.verification.comparison import difference
+from layergraph_tools.verification.inputs import drawn, tensors_of
+from layergraph_tools.verification.report import Report
 
 
 class Model(nn.Module):
@@ -69,7 +70,7 @@ def _sabotage(monkeypatch, change):
             changed = change(rebuilt)
         return changed if isinstance(changed, nn.Module) else rebuilt
 
-    monkeypatch.setattr(verification, "to_torch", to_torch)
+    monkeypatch.setattr(round_trip, "to_torch", to_torch)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -90,7 +91,7 @@ def test_the_table(model):
     assert len({line.index("passed") for line in lines[:-1]}) == 1
     assert lines[-1] == "20 passed"
     with pytest.raises(TypeError, match=r"ask for its \.ok"):
-        bool(verification.Report())
+        bool(Report())
 
 
 def test_without_inputs_what_needs_none_is_compared(monkeypatch):
@@ -209,9 +210,9 @@ SABOTAGE = {
         "gradient of ids.weight: ",
     ),
     "a class": (
-        lambda m: setattr(m, "drop", Own()),
+        lambda m: setattr(m, "drop", OwnDropout()),
         "own classes",
-        r"it still needs \S*Own at 'drop'",
+        r"it still needs \S*OwnDropout at 'drop'",
     ),
     "it raises": (
         lambda m: setattr(m.norm, "num_features", 7) or setattr(m.norm, "forward", _raise),
@@ -240,7 +241,7 @@ def _change_an_input(_module, args, _output):
     args[1].add_(1)
 
 
-class Own(nn.Dropout):
+class OwnDropout(nn.Dropout):
     pass
 
 
@@ -264,8 +265,8 @@ def _raise(*_):
 def test_what_is_wrong_is_seen(name, model, monkeypatch):
     change, check, message = SABOTAGE[name]
     if name == "a class":
-        model.drop = Own()
-        monkeypatch.setattr(verification, "to_ir", lambda *_, **__: lg.to_ir(Model()))
+        model.drop = OwnDropout()
+        monkeypatch.setattr(round_trip, "to_ir", lambda *_, **__: lg.to_ir(Model()))
     _sabotage(monkeypatch, change)
     report = lg.verify(model.eval(), ARGS, KWARGS)
     assert not report.ok

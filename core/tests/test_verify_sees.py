@@ -18,10 +18,10 @@ from layergraph.torch2ir import pipeline as conversion
 from layergraph.torch2ir.tracing import proxy
 from layergraph.torch2ir.tracing import tracer as capture
 from layergraph_files import load as files_load
-from layergraph_tools import verification
-from layergraph_tools.verifying.comparison import difference, told
-from layergraph_tools.verifying.subject import Subject
-from layergraph_tools.verifying.surroundings import OTHER_SETTINGS
+from layergraph_tools.verification import round_trip
+from layergraph_tools.verification.comparison import difference, told
+from layergraph_tools.verification.subject import Subject
+from layergraph_tools.verification.surroundings import OTHER_SETTINGS
 
 X = torch.randn(3, 4)
 
@@ -203,7 +203,7 @@ def test_state_outside_of_the_model(name, monkeypatch):
 
     python, benchmark = random.getstate(), torch.backends.cudnn.benchmark
     assert lg.verify(Net(), (X,)).ok
-    monkeypatch.setattr(verification, "to_torch", to_torch)
+    monkeypatch.setattr(round_trip, "to_torch", to_torch)
     assert check in _failed(lg.verify(Net(), (X,)))
     assert random.getstate() == python
     assert torch.get_default_dtype() is torch.float32
@@ -277,7 +277,7 @@ def test_what_only_a_capture_without_inputs_computes(monkeypatch):
         return lg.to_ir(model, args, kwargs, **options)
 
     assert lg.verify(model, (X,)).ok
-    monkeypatch.setattr(verification, "to_ir", to_ir)
+    monkeypatch.setattr(round_trip, "to_ir", to_ir)
     assert _failed(lg.verify(model, (X,))) == ["captured without inputs"]
 
 
@@ -297,7 +297,7 @@ def test_more_than_the_original_takes(monkeypatch):
 
     model = _own(forward=takes_three)
     assert lg.verify(model, (X,)).ok
-    monkeypatch.setattr(verification, "to_ir", lambda *_, **__: lg.to_ir(_own(forward=_linear)))
+    monkeypatch.setattr(round_trip, "to_ir", lambda *_, **__: lg.to_ir(_own(forward=_linear)))
     report = lg.verify(model, (X,))
     assert _failed(report) == ["another batch size"]
     assert "ValueError: three rows, please; the rebuilt model takes it" in str(report)
@@ -353,7 +353,7 @@ def test_a_dict_of_the_caller(monkeypatch):
         return rebuilt
 
     assert lg.verify(Given(), ({"x": X},)).ok
-    monkeypatch.setattr(verification, "to_torch", to_torch)
+    monkeypatch.setattr(round_trip, "to_torch", to_torch)
     report = lg.verify(Given(), ({"x": X},))
     assert "given inputs" in _failed(report)
     assert "a dict of 1" in str(report)
@@ -414,9 +414,9 @@ def test_a_compiled_model_is_verified_as_it_was_written():
     assert report.ok, report
 
 
-@pytest.mark.parametrize("home", [verification, files_load], ids=["built", "loaded"])
+@pytest.mark.parametrize("home", [round_trip, files_load], ids=["built", "loaded"])
 def test_another_order_in_memory(home, monkeypatch):
-    name = "to_torch" if home is verification else "load_model"
+    name = "to_torch" if home is round_trip else "load_model"
     build = getattr(home, name)
 
     def contiguous(*args, **kwargs):
@@ -429,14 +429,14 @@ def test_another_order_in_memory(home, monkeypatch):
 
 
 def test_a_lost_gradient_of_an_input(monkeypatch):
-    def detached(*args, build=verification.to_torch, **kwargs):
+    def detached(*args, build=round_trip.to_torch, **kwargs):
         model = build(*args, **kwargs)
         model.register_forward_pre_hook(lambda _, given: (given[0].detach(),))
         return model
 
     x = torch.randn(2, 4, requires_grad=True)
     assert lg.verify(nn.Linear(4, 4), (x,)).ok
-    monkeypatch.setattr(verification, "to_torch", detached)
+    monkeypatch.setattr(round_trip, "to_torch", detached)
     assert _failed(lg.verify(nn.Linear(4, 4), (x,))) == ["training"]
 
 

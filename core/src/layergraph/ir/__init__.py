@@ -11,13 +11,13 @@ from layergraph.ir.graph import (
     Graph,
     Implementation,
     Node,
-    TensorSpec,
     graph_from_nodes,
     returned,
 )
 from layergraph.ir.mapping import ROOT
 from layergraph.ir.model import Ir
 from layergraph.ir.names import Namer
+from layergraph.ir.tensor_spec import TensorSpec
 from layergraph.ir.validate import check, check_attributes, find_problems
 from layergraph.ir.values import Record, Ref, Symbol, Value, leaves, map_leaves, refs
 

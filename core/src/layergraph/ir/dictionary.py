@@ -11,11 +11,11 @@ from layergraph.ir.graph import (
     Graph,
     Implementation,
     Node,
-    TensorSpec,
     with_arguments,
 )
 from layergraph.ir.mapping import ROOT, Implementations
 from layergraph.ir.submodules import children_to_state
+from layergraph.ir.tensor_spec import TensorSpec
 from layergraph.ir.values import copied
 
 NODE_FIELDS = ("name", "type", "implementation", "args", "kwargs")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import heapq
 import operator
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 from layergraph.ir.names import Namer, is_argument_name
-from layergraph.ir.values import Ref, Symbol, Value, map_leaves, refs
+from layergraph.ir.tensor_spec import TensorSpec
+from layergraph.ir.values import Ref, Value, refs
 
 INPUT = "input"
 OUTPUT = "output"
@@ -24,12 +25,12 @@ CORE_NODE_TYPES = frozenset({INPUT, OUTPUT, FUNCTION, STATE})
 
 @dataclass(slots=True)
 class Edge:
-    """One node's value going into another node.
+    """The value of one node flows into another node.
 
     Attributes:
         src: the node whose value it is.
         sink: the node that reads it.
-        data: anything a user notes about it; layergraph carries it along.
+        data: annotations of the user; layergraph keeps them.
     """
 
     src: str
@@ -56,7 +57,7 @@ class Node:
         kwargs: arguments by name, likewise. Of an input, instead, what is known of it: ``default``,
             what it is where it is not given; ``fixed``, the one value that it may have; ``rank``
             and ``dtype``, which the graph was captured for.
-        data: anything a user notes about the node; layergraph carries it along.
+        data: annotations of the user; layergraph keeps them.
     """
 
     name: str
@@ -68,13 +69,13 @@ class Node:
 
     @property
     def is_call(self) -> bool:
-        """Whether the node calls an implementation."""
+        """Return whether the node calls an implementation."""
         return self.type not in CORE_NODE_TYPES
 
 
 @dataclass(slots=True, eq=False)
 class Graph:
-    """Nodes and what goes from one to another.
+    """Nodes and the edges between them.
 
     Two graphs are equal if their nodes and edges are, in the same order: that of nodes is the order
     of execution.
@@ -98,18 +99,18 @@ class Graph:
         return list(self.nodes.items()), list(self.edges.items())
 
     def predecessors(self, name: str) -> tuple[str, ...]:
-        """The nodes whose values the node reads, in edge order. Looks at every edge."""
+        """Return the nodes whose values the node reads, in edge order. Looks at every edge."""
         return tuple([src for src, sink in self.edges if sink == name])
 
     def successors(self, name: str) -> tuple[str, ...]:
-        """The nodes that read the node's value, in edge order. Looks at every edge."""
+        """Return the nodes that read the node's value, in edge order. Looks at every edge."""
         return tuple([sink for src, sink in self.edges if src == name])
 
     def chain(self) -> list[str] | None:
-        """The implementations that the graph calls one after another; None if it does other things.
+        """Return the implementations that the graph calls in a chain; None if it is no chain.
 
-        Each call has one argument, what the one before it gives; the first takes the one input, and
-        the output returns what the last one gives.
+        Each call has one argument, the result of the call before; the first call takes the one
+        input, and the output returns the result of the last one.
         """
         arguments = self.arguments()
         called = []
@@ -125,7 +126,7 @@ class Graph:
         return called
 
     def parameters(self) -> dict[str, str]:
-        """The names of the input nodes, in order, to the parameters that they stand for."""
+        """Return the parameter that each input node stands for, by name of the node, in order."""
         inputs = [node for node in self.nodes.values() if node.type == INPUT]
         wishes = Counter(node.implementation for node in inputs)
         namer = Namer()
@@ -140,9 +141,10 @@ class Graph:
         return parameters
 
     def in_execution_order(self) -> Iterator[Node]:
-        """The nodes as they run: as they are listed, except that none precedes what it reads.
+        """Yield the nodes in the order in which they run: as listed, but after the nodes they read.
 
-        Nodes on a cycle, which no order can run, are left out; the checker names them.
+        Nodes on a cycle have no such order and are left out; :func:`layergraph.ir.check` names
+        them.
         """
         position = {name: index for index, name in enumerate(self.nodes)}
         last = len(position)
@@ -166,7 +168,7 @@ class Graph:
                     heapq.heappush(ready, reader)
 
     def arguments(self) -> dict[str, tuple[Value, ...]]:
-        """The positional arguments of every node, spelt out: predecessors where none are given."""
+        """Return the positional arguments of every node; its predecessors where none are given."""
         spelt = {name: node.args or () for name, node in self.nodes.items()}
         unsaid: dict[str, list[Value]] = {
             name: [] for name, node in self.nodes.items() if node.args is None and not node.kwargs
@@ -177,45 +179,6 @@ class Graph:
         for name, args in unsaid.items():
             spelt[name] = tuple(args)
         return spelt
-
-
-@dataclass(slots=True)
-class TensorSpec:
-    """What a state dict does not say about a tensor of a layer, and the layer's type neither.
-
-    Unsaid are: float32, complex64, int64 and bool; ``requires_grad`` of parameters; persistence.
-
-    Attributes:
-        kind: ``parameter``, ``buffer``, or ``constant`` (in no state dict); None where the layer's
-            own constructor makes the tensor.
-        shape: its size; None where the constructor decides it.
-        stride: how it lies in memory, in elements, where it is not contiguous: results depend on it
-            in their last bits.
-        dtype: ``"float64"`` say.
-        requires_grad: False for a frozen parameter.
-        persistent: False for a buffer that state dicts leave out.
-        tied: the key, in the state dict of the whole model, of an earlier tensor that this one is.
-        value: the bytes of a tensor that travels with the IR: contiguous, little-endian.
-    """
-
-    kind: Literal["parameter", "buffer", "constant"] | None = None
-    shape: tuple[int, ...] | None = None
-    stride: tuple[int, ...] | None = None
-    dtype: str | None = None
-    requires_grad: bool | None = None
-    persistent: bool | None = None
-    tied: str | None = None
-    value: bytes | None = None
-
-    def __repr__(self) -> str:
-        said = [f"{key}={value!r}" for key, value in self.said().items() if key != "value"]
-        if self.value is not None:
-            said.append(f"value=<{len(self.value)} bytes>")
-        return f"TensorSpec({', '.join(said)})"
-
-    def said(self) -> dict[str, Any]:
-        """The attributes that are not None, by name."""
-        return {key: value for key in self.__slots__ if (value := getattr(self, key)) is not None}
 
 
 @dataclass(slots=True, eq=False)
@@ -263,16 +226,16 @@ class Implementation(Graph):
 
     @property
     def attributes(self) -> dict[str, Value]:
-        """The data without the annotations: what the layer is made from."""
+        """Return the data without annotations: the arguments of the layer's constructor."""
         return {name: value for name, value in self.data.items() if "." not in name}
 
     @property
     def graphs(self) -> tuple[Graph, ...]:
-        """Its graph, and the one in evaluation mode if that is another."""
+        """Return its graph, and the one for evaluation mode if that is another."""
         return (self,) if self.evaluation is None else (self, self.evaluation)
 
     def changed(self, **attributes: Any) -> Implementation:
-        """Another one with other values of some attributes, and what this one has of the rest."""
+        """Return a copy with other values of some attributes; the rest is shared."""
         return Implementation(**dict(zip(_ATTRIBUTES, _of(self), strict=True)) | attributes)
 
     def _compared(self) -> tuple[object, ...]:
@@ -300,7 +263,7 @@ _of = operator.attrgetter(*_ATTRIBUTES)
 
 
 def returned(args: tuple[Value, ...]) -> Value:
-    """What a graph returns, by the arguments of its output node.
+    """Return the value that a graph returns, from the arguments of its output node.
 
     One argument is the returned value itself, several are a tuple, none is None.
     """
@@ -310,12 +273,19 @@ def returned(args: tuple[Value, ...]) -> Value:
 
 
 def graph_from_nodes(nodes: Iterable[Node]) -> Graph:
-    """The graph of nodes, with the edges that their arguments name.
+    """Return a graph of nodes, with the edges that their arguments name.
 
-    The one argument of a node that its one edge says just as well is left unsaid.
+    If a node has one argument and that is the value of its one predecessor, ``args`` becomes None.
 
     Args:
         nodes: in execution order, each with its arguments given.
+
+    Example:
+        >>> from layergraph.ir import Node, Ref, graph_from_nodes
+        >>> double = Node("double", "function", "torch.add", (Ref("x"), Ref("x")))
+        >>> output = Node("output", "output", "output", (Ref("double"),))
+        >>> list(graph_from_nodes([Node("x", "input", "x"), double, output]).edges)
+        [('x', 'double'), ('double', 'output')]
     """
     named: dict[str, Node] = {}
     edges: dict[tuple[str, str], Edge] = {}
@@ -332,76 +302,6 @@ def graph_from_nodes(nodes: Iterable[Node]) -> Graph:
     return Graph(nodes=named, edges=edges)
 
 
-def differing(one: Graph, other: Graph, known: Collection[str] = ()) -> set[str]:
-    """The names of the nodes that are not the same in two graphs, or not in both.
-
-    Args:
-        one: a graph.
-        other: another.
-        known: nodes that are known to differ; that others read them in one graph only is no
-            difference of these.
-    """
-    ones, others = one.arguments(), other.arguments()
-    return {
-        name
-        for name in one.nodes.keys() | other.nodes.keys()
-        if name not in known
-        and (
-            name not in one.nodes
-            or name not in other.nodes
-            or _is_other(one.nodes[name], ones[name], other.nodes[name], others[name], known)
-        )
-    }
-
-
-def _is_other(
-    one: Node,
-    args: tuple[Value, ...],
-    other: Node,
-    other_args: tuple[Value, ...],
-    known: Collection[str],
-) -> bool:
-    if _are_plainly_same(one, args, other, other_args):
-        return False
-    # As text, 1 is not True and nan is nan.
-    texts = [
-        repr((node.type, node.implementation, given, node.kwargs))
-        for node, given in ((one, args), (other, other_args))
-    ]
-    if texts[0] == texts[1]:
-        return False
-    reads = [refs(*args, *one.kwargs.values()), refs(*other_args, *other.kwargs.values())]
-    bare = [
-        repr((node.type, node.implementation, map_leaves(_unread, (given, node.kwargs))))
-        for node, given in ((one, args), (other, other_args))
-    ]
-    return bare[0] != bare[1] or any(
-        a != b and a not in known and b not in known for a, b in zip(*reads, strict=True)
-    )
-
-
-def _are_plainly_same(
-    one: Node, args: tuple[Value, ...], other: Node, other_args: tuple[Value, ...]
-) -> bool:
-    """Return whether nodes are the same without a look at texts: nearly all are."""
-    given, other_given = (*args, *one.kwargs.values()), (*other_args, *other.kwargs.values())
-    return (
-        _PLAIN.issuperset(map(type, given))
-        and list(map(type, given)) == list(map(type, other_given))
-        and given == other_given
-        and list(one.kwargs) == list(other.kwargs)
-        and (one.type, one.implementation) == (other.type, other.implementation)
-    )
-
-
-# Values of one of these types that are equal are the same.
-_PLAIN = frozenset({type(None), bool, int, str, Symbol, Ref})
-
-
-def _unread(leaf: Value) -> Value:
-    return None if type(leaf) is Ref else leaf
-
-
 _REFS = frozenset({Ref})
 
 
@@ -411,9 +311,10 @@ def reads_each_once(args: tuple[Value, ...]) -> bool:
 
 
 def with_arguments(graph: Graph) -> Graph:
-    """The graph, in which each node that reads several others says so in its arguments.
+    """Return the graph after each node that reads several others got arguments for them.
 
-    In the dict form and in files the order of the edges may say it; in memory it does not.
+    In the dict form and in files, the order of the edges may state the arguments; in memory, it
+    does not.
     """
     sinks = [edge.sink for edge in graph.edges.values()]
     if len(set(sinks)) == len(sinks):
@@ -429,6 +330,6 @@ def with_arguments(graph: Graph) -> Graph:
 
 
 def as_arguments(sources: Iterable[str]) -> tuple[Ref, ...] | None:
-    """The arguments of a node that reads others, by their names; None where it reads one."""
+    """Return the arguments of a node that reads others, given by name; None if it reads one."""
     once = dict.fromkeys(sources)
     return tuple(map(Ref, once)) if len(once) > 1 else None

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from layergraph.errors import InvalidIrError, Place, Problem
-from layergraph.ir.graph import Implementation, differing
+from layergraph.ir.graph import Implementation
 from layergraph.ir.modes import modes, own_mode
+from layergraph.ir.node_differences import differing
 from layergraph.ir.submodules import derive_children
 
 ROOT = "root"

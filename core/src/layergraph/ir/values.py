@@ -83,6 +83,9 @@ def is_key(value: object) -> bool:
 MAX_INTEGER_BITS = 2048
 """The most bits of an integer. Python refuses to print longer ones if its limit is set low."""
 
+MAX_NESTING = 100
+"""How deep values may be nested: more than any call of a torch function needs."""
+
 MAX_NUMBER_KEYS = 1000
 """The most keys of a dict that are not strings. The hash of a number is predictable, so that an
 attacker can choose many numbers that collide, and a dict takes quadratic time for them."""

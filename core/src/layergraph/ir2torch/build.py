@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
-from layergraph.errors import BuildError, LayergraphError, Place, PluginError, brief, first_line
+from layergraph.errors import BuildError, Place, PluginError
 from layergraph.functions import Targets
-from layergraph.ir import MODULE, STATE, Graph, Implementation, Ir, Node, TensorSpec
-from layergraph.ir.names import is_attribute_path
-from layergraph.ir.submodules import Ancestry, post_order, pre_order
-from layergraph.ir2torch.build_context import BuildContext, OnDevice, Retrying, layer_of
-from layergraph.ir2torch.composite import Composite, Holder, descend, find, find_module, taken_names
-from layergraph.ir2torch.deferred_init import DeferredInit
-from layergraph.ir2torch.graph import fx_graph
-from layergraph.ir2torch.submodules import owner_of, place
-from layergraph.plugins import HookFailure, Hooks, distribution_for
-from layergraph.state import (
-    all_tensors,
-    dtype_of,
-    from_spec,
-    own_tensors,
-    replace,
-    restrided,
-    usual_dtype,
-    with_tensors_like,
-)
+from layergraph.ir import MODULE, Implementation, Ir
+from layergraph.ir.submodules import post_order, pre_order
+from layergraph.ir2torch.build_context import Retrying, layer_of, refusals
+from layergraph.ir2torch.composite import Holder, descend, find_module
+from layergraph.ir2torch.composite_builder import CompositeBuilder
+from layergraph.ir2torch.layer_builder import LayerBuilder
+from layergraph.ir2torch.submodules import place
+from layergraph.ir2torch.tensor_builder import TensorBuilder
+from layergraph.plugins import Hooks
+from layergraph.state import with_tensors_like
 
 
 class Builder:
@@ -37,19 +26,19 @@ class Builder:
 
     Args:
         ir: the IR; it must have been checked.
-        hooks: who makes the layers.
-        functions: what function nodes may run.
-        device: where the tensors are to be.
-        weights_follow: whether a state dict is about to overwrite the weights. Then they need not
-            be initialised: see ``fills``.
-        around: what handlers run in, besides.
-        graphs: whether to make what runs, too; if not, modules only hold what they hold.
+        hooks: the handlers.
+        functions: the functions that nodes may name.
+        device: the device of the tensors.
+        weights_follow: whether a state dict is about to overwrite the weights. Then the initial
+            weights are put off: see ``fills``.
+        around: a further context in which handlers run.
+        graphs: whether to compile graphs; if not, compositions only hold their members.
 
     Attributes:
-        modules: by implementation, what has been built.
-        fills: the initial weights that were put off. Those that no state dict overwrites have to be
-            run in the end.
-        values: on the meta device, the tensors that have values, and these on the CPU.
+        modules: the modules that have been built, by implementation.
+        fills: the initial weights that were put off. The caller has to run those that no state dict
+            overwrites.
+        values: on the meta device, the tensors that have values, and these values on the CPU.
     """
 
     def __init__(
@@ -64,41 +53,33 @@ class Builder:
         graphs: bool = True,
     ) -> None:
         self._ir = ir
-        self._hooks = hooks
-        self._functions = functions
-        self._device = device
-        self._weights_follow = weights_follow
-        self._around = around
-        self._graphs = graphs
-        self._ancestry = Ancestry.of(ir)
-        self._compiled: dict[tuple[object, ...], Composite] = {}
+        self._tensors = TensorBuilder(device)
+        self.fills = self._tensors.fills
+        self.values = self._tensors.values
+        puts_off = weights_follow or device.type == "meta"
+        self._layers = LayerBuilder(hooks, device, self.fills if puts_off else None, around)
+        self._composites = CompositeBuilder(ir, functions) if graphs else None
         self._made: dict[object, nn.Module] = {}
-        self._given: dict[int, tuple[Place, nn.Module]] = {}
-        self._owners: dict[int, Place] = {}
         self.modules: dict[str, nn.Module] = {}
-        self.fills = DeferredInit()
-        self.values: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def build(self) -> nn.Module:
-        """Build all of it, and give the model.
+        """Build all modules, and return the root.
 
         Raises:
-            BuildError: a type has no handler, or an attribute, function or tensor makes no sense.
+            BuildError: a type has no handler, or an attribute, function or tensor is wrong.
             PluginError: a handler broke its contract.
         """
         for name in post_order(self._ir):
             self.modules[name] = self._module(self._ir[name])
-        self._tie()
+        self._tensors.tie(self._ir, self.modules)
         self._set_modes()
         return self.modules[self._ir.root]
 
-    # --- one module ---
-
     def _module(self, implementation: Implementation) -> nn.Module:
-        layer = None if self._graphs else layer_of(implementation)
+        layer = layer_of(implementation) if self._composites is None else None
         if layer is None:
             return self._new_module(implementation)
-        # Where nothing will run, one layer tells what tensors all have that are made alike.
+        # If nothing will run, layers that are made alike are made once; only tensors are copied.
         if layer in self._made:
             return with_tensors_like(self._made[layer])
         return self._made.setdefault(layer, self._new_module(implementation))
@@ -108,271 +89,26 @@ class Builder:
         children = {
             child: self.modules[target] for child, target in (implementation.children or {}).items()
         }
-        module = self._handled(implementation, children, where)
+        module = self._layers.build(implementation, children, where)
         if module is not None:
             _check_children(module, children, where)
-            self._bring(module, implementation, where)
+            self._tensors.bring(module, implementation, where)
         elif implementation.type == MODULE:
             module = Holder()
             for child, built in children.items():
                 place(module, child, built, where)
         else:
-            raise BuildError(self._unhandled(implementation))
+            raise BuildError(self._layers.unhandled(implementation))
         for name, spec in implementation.tensors.items():
-            with _refusals(where.at("tensor", name)):
-                self._apply(module, name, spec, where.at("tensor", name))
+            with refusals(where.at("tensor", name)):
+                self._tensors.apply(module, name, spec, where.at("tensor", name))
         if implementation.kept_modes:
             _keep_modes(module, implementation, where)
         if implementation.children is None:
-            self._make_usual(module, implementation)
-        if self._graphs and implementation.type == MODULE and implementation.nodes:
-            return self._composite(implementation, module)
+            self._tensors.make_usual(module, implementation)
+        if self._composites and implementation.type == MODULE and implementation.nodes:
+            return self._composites.build(implementation, module)
         return module
-
-    def _handled(
-        self, implementation: Implementation, children: Mapping[str, nn.Module], where: Place
-    ) -> nn.Module | None:
-        layer = layer_of(implementation)
-        while True:
-            try:
-                module = self._asked(implementation, children, layer)
-            except LayergraphError:
-                raise
-            except Exception as raised:
-                error = raised.error if isinstance(raised, HookFailure) else raised
-                if not isinstance(error, Exception):
-                    raise PluginError(f"{where}: {raised}") from error
-                if self._around is not None and not self._around.accepts(None):
-                    continue
-                said = implementation.data.items()
-                attributes = ", ".join(f"{key}={brief(value)}" for key, value in said)
-                raise BuildError(
-                    f"{where}: the handler for {implementation.type!r} refused ({attributes}): "
-                    f"{type(error).__name__}: {first_line(error)}; correct the attributes"
-                ) from error
-            if self._around is None or self._around.accepts(module):
-                break
-        if module is not None:
-            others = (each for each in children.values() if each is module)
-            self._given.setdefault(id(module), (where, module))
-            if self._given[id(module)][0] is not where or next(others, None) is not None:
-                raise PluginError(
-                    f"{where}: its handler gave a module that is another implementation's; it must "
-                    "make a new one each time that it is asked"
-                )
-        return module
-
-    def _asked(
-        self, implementation: Implementation, children: Mapping[str, nn.Module], layer: object
-    ) -> nn.Module | None:
-        entered = [each.around(layer) for each in self._surroundings]
-        with ExitStack() as stack:
-            for each in entered:
-                if each is not None:
-                    stack.enter_context(each)
-            module: nn.Module | None = self._hooks.ask.ir_to_torch(
-                implementation=implementation, children=children
-            )
-            return module
-
-    @functools.cached_property
-    def _surroundings(self) -> list[BuildContext]:
-        on_meta = self._device.type == "meta"
-        # On the meta device, what constructors compute besides parameters would be lost.
-        device = torch.device("cpu") if on_meta else self._device
-        return [
-            *([OnDevice(device)] if device != torch.get_default_device() else []),
-            *([self._around] if self._around is not None else []),
-            *([self.fills] if on_meta or self._weights_follow else []),
-        ]
-
-    def _unhandled(self, implementation: Implementation) -> str:
-        kind = implementation.type
-        asked = self._hooks.asked("ir_to_torch")
-        of_torch = [cls for cls in vars(nn).values() if isinstance(cls, type)]
-        homes = [cls.__module__ for cls in of_torch if cls.__name__.lower() == kind]
-        wanted = distribution_for(homes[0]) if homes else None
-        help_text = (
-            f"pip install {wanted}"
-            if wanted is not None
-            else f"install the plugin that it came with, or register a handler: "
-            f"Ir2Torch().register({kind!r}, …)"
-        )
-        return (
-            f"implementation {implementation.name!r}: no handler for type {kind!r}; asked were "
-            f"{', '.join(asked) or 'none'}; {help_text}"
-        )
-
-    def _composite(self, implementation: Implementation, members: nn.Module) -> nn.Module:
-        where = Place("implementation", implementation.name)
-        graphs = implementation.graphs
-        aliases: dict[str, str] = {}
-        targets = [
-            {
-                name: self._target(node, implementation, members, aliases)
-                for name, node in graph.nodes.items()
-                if node.type == STATE or node.is_call
-            }
-            for graph in graphs
-        ]
-        # Most models repeat a few blocks many times.
-        key = (*map(_said, graphs, targets), *aliases.items())
-        compiled = self._compiled.get(key)
-        if compiled is None:
-            with _refusals(where):
-                made = [
-                    fx_graph(graph, where, self._functions, located)
-                    for graph, located in zip(graphs, targets, strict=True)
-                ]
-                by_alias = {alias: path for path, alias in aliases.items()}
-                compiled = self._compiled[key] = Composite(members, by_alias, *made)
-        # Whoever gets the module may edit it, so that the one to go by is not given away.
-        return compiled.alike(members)
-
-    def _target(
-        self,
-        node: Node,
-        implementation: Implementation,
-        members: nn.Module,
-        aliases: dict[str, str],
-    ) -> str:
-        """The attribute path, or the alias of it, of what a node calls or reads."""
-        owner, rest = node.implementation, None
-        if node.type == STATE:
-            owner, rest = owner_of(self._ir, node.implementation)
-        path = self._ancestry.path(implementation.name, owner)
-        full = ".".join(part for part in (path, rest) if part)
-        if path is None or rest == "" or not _is_of_kind(find(members, full), node):
-            where = Place("implementation", implementation.name).at("node", node.name)
-            raise BuildError(
-                f"{where}: there is no {node.implementation!r} in it; correct the name"
-            )
-        if is_attribute_path(full) and not taken_names() & set(full.split(".")):
-            return full
-        if full not in aliases:
-            alias = f"_unspellable_{len(aliases)}"
-            while find(members, alias) is not None:
-                alias += "_"
-            aliases[full] = alias
-        return aliases[full]
-
-    # --- tensors ---
-
-    def _apply(self, module: nn.Module, name: str, spec: TensorSpec, where: Place) -> None:
-        """Make a tensor as its spec says: a new one, or what the constructor made, changed."""
-        *way, last = name.split(".")
-        owner = descend(module, way)
-        made = None if owner is None else getattr(owner, last, None)
-        if isinstance(made, torch.Tensor):
-            self._change(made, spec, where)
-        elif spec.kind is None or owner is None:
-            raise BuildError(f"{where}: the layer has no such tensor; correct the name")
-        else:
-            tensor = self._placed(from_spec(spec, where, self._device))
-            if isinstance(tensor, nn.Parameter):
-                owner.register_parameter(last, tensor)
-            else:
-                persistent = spec.kind == "buffer" and spec.persistent is not False
-                owner.register_buffer(last, tensor, persistent=persistent)
-                if spec.kind == "constant" and isinstance(owner, Holder):
-                    owner._uncast |= {last}
-
-    def _change(self, tensor: torch.Tensor, spec: TensorSpec, where: Place) -> None:
-        if spec.shape is not None and spec.shape != tuple(tensor.shape):
-            raise BuildError(
-                f"{where}: its shape is {spec.shape}, but the layer makes {tuple(tensor.shape)}; "
-                "correct one of them"
-            )
-        dtype = dtype_of(spec, where)
-        if spec.requires_grad is False:
-            tensor.requires_grad_(False)
-        if dtype is not None and dtype is not tensor.dtype:
-            self.fills.convert(tensor, dtype)
-        if spec.stride is not None:
-            self.fills.run([tensor])
-            tensor.data = restrided(tensor.data, spec, where)
-        if spec.value is not None:
-            said = TensorSpec(
-                kind="buffer", shape=tuple(tensor.shape), dtype=spec.dtype, value=spec.value
-            )
-            value = from_spec(said, where, self._device)
-            self.fills.run([tensor])
-            with torch.no_grad():
-                tensor.copy_(value)
-            if tensor.is_meta:
-                self.values.append((tensor, value))
-
-    def _make_usual(self, module: nn.Module, implementation: Implementation) -> None:
-        """Give tensors of which no dtype is said the usual one, whatever torch's default is."""
-        for name, tensor, _ in all_tensors(module):
-            spec = implementation.tensors.get(name)
-            usual = usual_dtype(tensor.dtype)
-            if (spec is None or spec.dtype is None) and tensor.dtype is not usual:
-                self.fills.convert(tensor, usual)
-
-    def _bring(self, module: nn.Module, implementation: Implementation, where: Place) -> None:
-        """Bring the tensors of a module to the device, where its handler did not make them there.
-
-        Some functions, such as ``torch.from_numpy``, do not ask where tensors are to be made.
-        """
-        listed = list((all_tensors if implementation.children is None else own_tensors)(module))
-        brought = {id(tensor): tensor for _, tensor, _ in listed if tensor.device != self._device}
-        if brought:
-            with _refusals(where):
-                brought = {key: self._placed(tensor) for key, tensor in brought.items()}
-        for name, tensor, _ in listed:
-            mine = brought.get(id(tensor), tensor)
-            if mine is not tensor:
-                *way, last = name.split(".")
-                replace(descend(module, way), last, mine)
-            owner = self._owners.setdefault(id(mine), where)
-            if owner is not where:
-                raise PluginError(
-                    f"{where}: its handler gave a module whose {name!r} is a tensor of {owner}; it "
-                    "must make a new one each time that it is asked"
-                )
-
-    def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor, on the device."""
-        if tensor.device == self._device:
-            return tensor
-        is_parameter = isinstance(tensor, nn.Parameter)
-        if self._device.type == "meta":
-            self.fills.forget([tensor])
-        self.fills.run([tensor])
-        placed = tensor.detach().to(self._device)
-        if placed.is_meta and not is_parameter:
-            self.values.append((placed, tensor))
-        return nn.Parameter(placed, tensor.requires_grad) if is_parameter else placed
-
-    def _tie(self) -> None:
-        for name, implementation in self._ir.items():
-            for tensor, spec in implementation.tensors.items():
-                if spec.tied is not None:
-                    where = Place("implementation", name).at("tensor", tensor)
-                    owner, rest = owner_of(self._ir, spec.tied)
-                    first = self.modules.get(owner)
-                    target = None if first is None else find(first, rest)
-                    *way, last = tensor.split(".")
-                    holder = descend(self.modules[name], way)
-                    itself = (owner, rest) == (name, tensor)
-                    if itself or not isinstance(target, torch.Tensor) or holder is None:
-                        raise BuildError(
-                            f"{where}: it is tied to {spec.tied!r}, which is no other tensor of "
-                            "the model; correct the key"
-                        )
-                    members = (
-                        holder._parameters if isinstance(target, nn.Parameter) else holder._buffers
-                    )
-                    mine = members.get(last)
-                    if mine is None or mine.shape != target.shape:
-                        raise BuildError(
-                            f"{where}: it is of another kind or shape than {spec.tied!r}, to which "
-                            "it is tied; correct one of them"
-                        )
-                    self.fills.forget([mine])
-                    # Some modules keep their parameters in a list besides, and see to it here.
-                    setattr(holder, last, target)
 
     def _set_modes(self) -> None:
         modes: dict[str | None, bool] = {None: True}
@@ -384,20 +120,6 @@ class Builder:
                 self.modules[name].train(training)
             else:
                 self.modules[name].training = training
-
-
-@contextmanager
-def _refusals(where: Place) -> Iterator[None]:
-    """Say where it was that torch refused to make something."""
-    try:
-        yield
-    except LayergraphError:
-        raise
-    except Exception as error:
-        raise BuildError(
-            f"{where}: torch refuses to make it: {type(error).__name__}: {first_line(error)}; "
-            "correct what is said of it"
-        ) from error
 
 
 def _keep_modes(module: nn.Module, implementation: Implementation, where: Place) -> None:
@@ -420,26 +142,3 @@ def _check_children(module: nn.Module, children: Mapping[str, nn.Module], where:
                 f"{where}: the handler left out the child {name!r}; it must register the children "
                 "that it is given, under their names"
             )
-
-
-def _said(graph: Graph, targets: Mapping[str, str]) -> tuple[object, ...]:
-    """All that the code of a graph depends on, so that two of which it is equal have the same."""
-    return (
-        *graph.edges,
-        *[
-            (
-                name,
-                node.type,
-                targets.get(name, node.implementation),
-                # Their text tells 1 from True, and 0.0 from -0.0, which are equal.
-                repr(node.args) if node.args else node.args,
-                repr(node.kwargs) if node.kwargs else None,
-            )
-            for name, node in graph.nodes.items()
-        ],
-    )
-
-
-def _is_of_kind(found: object, node: Node) -> bool:
-    """Whether what a path leads to is what the node means: a module, or a tensor or a mode."""
-    return isinstance(found, torch.Tensor | bool if node.type == STATE else nn.Module)

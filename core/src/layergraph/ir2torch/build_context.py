@@ -1,32 +1,34 @@
-"""The contexts in which handlers make layers."""
+"""Context managers in which handlers run while they make layers."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
 
+from layergraph.errors import BuildError, LayergraphError, Place, first_line
 from layergraph.ir import Implementation
 
 
 class BuildContext(Protocol):
-    """A source of contexts for handlers."""
+    """A context for the calls of handlers."""
 
     def around(self, layer: object, /) -> AbstractContextManager[Any] | None:
-        """Return the context in which a handler makes a layer; None for no context.
+        """Return a context manager for the call of a handler; None for none.
 
         Args:
-            layer: a key, equal for layers that are made alike, as :func:`layer_of` returns it; None
-                for a layer that is like no other.
+            layer: a key that is equal for layers that are made alike; None if the layer may hold
+                others, so that no other is made alike.
         """
 
 
 class Retrying(BuildContext, Protocol):
-    """A source of contexts that can ask for a second run of a handler."""
+    """A context in which a handler may have to run twice."""
 
     def accepts(self, module: object, /) -> bool:
-        """Return whether to keep a layer. If not, the handler runs once more.
+        """Return whether the layer is accepted; if not, the handler runs once more.
 
         Args:
             module: the layer; None if the handler failed.
@@ -34,18 +36,32 @@ class Retrying(BuildContext, Protocol):
 
 
 class OnDevice:
-    """A source of contexts that create tensors on one device."""
+    """Makes tensors on a device that is not the default one."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
     def around(self, _: object, /) -> AbstractContextManager[Any]:
-        """Return the device, which is a context manager."""
+        """Return the device, for each layer."""
         return self._device
 
 
 def layer_of(implementation: Implementation) -> object:
-    """Return a key that is equal for layers that are made alike; None for a composite."""
+    """Return a key that is equal for layers made alike; None if that depends on other layers."""
     if implementation.children or implementation.nodes:
         return None
     return implementation.type, repr(implementation.data), repr(implementation.tensors)
+
+
+@contextmanager
+def refusals(where: Place) -> Iterator[None]:
+    """Turn an error of torch into one that names the place in the IR."""
+    try:
+        yield
+    except LayergraphError:
+        raise
+    except Exception as error:
+        raise BuildError(
+            f"{where}: torch refuses to make it: {type(error).__name__}: {first_line(error)}; "
+            "correct what is said of it"
+        ) from error

@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self
 import torch
 
 from layergraph.errors import CaptureError
-from layergraph.functions import MATH
+from layergraph.function_table import MATH
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.stand_ins import StandIn
 

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from layergraph.errors import FileError
-from layergraph.functions import FACTORIES
+from layergraph.function_table import FACTORIES
 from layergraph.ir2torch.deferred_init import BLIND
 from layergraph.state import all_tensors
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from layergraph.ir.validate import MAX_DIMENSIONS
+from layergraph.ir.tensor_spec import MAX_DIMENSIONS
 from layergraph_files.limits import Limits
 from layergraph_files.parse_errors import JsonPath, ParseError, expect, expect_fields
 from layergraph_files.text import compact, parse

@@ -12,8 +12,7 @@ from typing import Any
 
 from layergraph.errors import brief
 from layergraph.ir import Record, Ref, Symbol, Value
-from layergraph.ir.validate import MAX_NESTING
-from layergraph.ir.values import MAX_INTEGER_BITS, MAX_NUMBER_KEYS, is_key
+from layergraph.ir.values import MAX_INTEGER_BITS, MAX_NESTING, MAX_NUMBER_KEYS, is_key
 from layergraph_files.parse_errors import JsonPath, ParseError, expect, refuse_unreadable
 
 # Other JSON readers round integers beyond this.

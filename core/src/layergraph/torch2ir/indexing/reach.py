@@ -8,7 +8,6 @@ of Python's own library is not looked at.
 
 from __future__ import annotations
 
-import dis
 import functools
 import sys
 import types
@@ -19,7 +18,14 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import nn
 
-from layergraph.torch2ir.code_owners import is_own_package
+from layergraph.torch2ir.indexing.followed import (
+    OPEN,
+    PLAIN,
+    followed_bases,
+    is_followed,
+    members_of,
+    read_names,
+)
 from layergraph.torch2ir.state.snapshots import Spot, is_iterator, keeper_of, slots_of
 
 Label: TypeAlias = "tuple[Label | None, object]"
@@ -61,25 +67,68 @@ class Listener(Protocol):
         """Note a function that keeps what it gave."""
 
 
-class Reach:
-    """Finds what a model's code reaches, and passes it on to listeners.
+class ReachedState:
+    """The objects that keep state, as far as they are reached, and the listeners that hear of them.
+
+    Attributes:
+        found: the objects that keep state.
+        scopes: the globals of the code that has run, by ``id``.
+        caches: the functions that cache their results, each with its place.
+        listeners: the listeners.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[Reached] = []
+        self.scopes: dict[int, dict[str, Any]] = {}
+        self.caches: list[tuple[Place, Any]] = []
+        self.listeners: list[Listener] = []
+
+    def listen(self, listener: Listener) -> None:
+        """Pass everything that is reached, now or later, to a listener."""
+        for reached in self.found:
+            listener.reached(reached)
+        for members in self.scopes.values():
+            listener.entered(members)
+        for place, function in self.caches:
+            listener.cached(place, function)
+        self.listeners.append(listener)
+
+    def keep(self, state: Any, label: Label, code: Code, path: str = "") -> None:
+        """Add an object that keeps state."""
+        reached = Reached(state, label, code, path)
+        self.found.append(reached)
+        for listener in self.listeners:
+            listener.reached(reached)
+
+    def keep_scope(self, members: dict[str, Any]) -> None:
+        """Add the globals of code that is about to run."""
+        if id(members) not in self.scopes:
+            self.scopes[id(members)] = members
+            for listener in self.listeners:
+                listener.entered(members)
+
+    def keep_cache(self, place: Place, function: Any) -> None:
+        """Add a function that caches its results."""
+        holder, name = place
+        if any(each[0] is holder and each[1] == name for each, _ in self.caches):
+            return
+        self.caches.append((place, function))
+        for listener in self.listeners:
+            listener.cached(place, function)
+
+
+class Reach(ReachedState):
+    """Finds the objects that a model's code reaches, and passes them on to listeners.
 
     Args:
         modules: the modules of the model, whose attributes are noted one by one.
 
     Attributes:
-        found: what keeps state, as far as it is reached.
         codes: the functions that have run, by ``id``.
-        scopes: the globals of the code that has run, by ``id``.
-        caches: the functions that keep what they gave, each in its place.
-        listeners: who gets to know what is reached next.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self.found: list[Reached] = []
-        self.scopes: dict[int, dict[str, Any]] = {}
-        self.caches: list[tuple[Place, Any]] = []
-        self.listeners: list[Listener] = []
+        super().__init__()
         # Ids are good for as long as what they stand for is kept.
         # Torch's own generators are put back by what seeds them.
         given = (*modules, torch.default_generator, *torch.cuda.default_generators)
@@ -90,16 +139,6 @@ class Reach:
         self._looked: set[tuple[int, frozenset[str]]] = set()
         self._pending: list[tuple[Any, Label, Code, Place | None, str]] = []
 
-    def listen(self, listener: Listener) -> None:
-        """Pass all that is reached, and all that will be, to a listener."""
-        for reached in self.found:
-            listener.reached(reached)
-        for members in self.scopes.values():
-            listener.entered(members)
-        for place, function in self.caches:
-            listener.cached(place, function)
-        self.listeners.append(listener)
-
     def enter(self, frame: types.FrameType) -> None:
         """Look at a function that is about to run."""
         code = frame.f_code
@@ -107,11 +146,8 @@ class Reach:
         members = frame.f_globals
         if not is_followed(members.get("__name__")):
             return
-        names, assigns, _ = _read(code)
-        if id(members) not in self.scopes:
-            self.scopes[id(members)] = members
-            for listener in self.listeners:
-                listener.entered(members)
+        names, assigns, _ = read_names(code)
+        self.keep_scope(members)
         if assigns:
             self._rebound(frame, code)
         self._scope(members, names, code)
@@ -134,13 +170,6 @@ class Reach:
         if not is_plain and not self._is_known(value):
             self._pending.append((value, label, code, place, path))
 
-    def keep(self, state: Any, label: Label, code: Code, path: str = "") -> None:
-        """Note what keeps state."""
-        reached = Reached(state, label, code, path)
-        self.found.append(reached)
-        for listener in self.listeners:
-            listener.reached(reached)
-
     def walk(self) -> None:
         """Follow all that was noted."""
         while self._pending:
@@ -161,7 +190,7 @@ class Reach:
                 self._binding(value.__dict__, _of(value), code)
             elif kind not in PLAIN:
                 cls: Any = value if issubclass(kind, type) else kind
-                for base in _followed_bases(cls):
+                for base in followed_bases(cls):
                     self._binding(base, _of(base), code)
 
     def _binding(self, holder: Any, label: Label, code: types.CodeType) -> None:
@@ -199,7 +228,7 @@ class Reach:
             self._class(owner, code)
             # The members of an enumeration are got by a text, too.
             others = names | vars(owner).get("_member_map_", {}).keys()
-            for base in _followed_bases(owner):
+            for base in followed_bases(owner):
                 members = base.__dict__
                 for name in members.keys() & others:
                     if not self._is_known(members[name]):
@@ -223,7 +252,7 @@ class Reach:
             self._member(cls, names | {code.co_name}, code)
 
     def _class(self, cls: Any, code: Code) -> None:
-        for base in _followed_bases(cls):
+        for base in followed_bases(cls):
             if base in self._classes:
                 continue
             self._classes.add(base)
@@ -236,7 +265,7 @@ class Reach:
     def _visit(self, value: Any, label: Label, code: Code, place: Place | None, path: str) -> None:
         kind = type(value)
         if kind in _CACHES and place is not None and is_cached(value):
-            self._cached(place, value)
+            self.keep_cache(place, value)
         if id(value) in self._seen:
             return
         self._seen[id(value)] = value
@@ -255,18 +284,10 @@ class Reach:
         elif not issubclass(kind, types.ModuleType):
             self._object(value, label, code, place, path)
 
-    def _cached(self, place: Place, function: Any) -> None:
-        holder, name = place
-        if any(each[0] is holder and each[1] == name for each, _ in self.caches):
-            return
-        self.caches.append((place, function))
-        for listener in self.listeners:
-            listener.cached(place, function)
-
     def _function(self, function: types.FunctionType, label: Label, path: str) -> None:
         code = function.__code__
         closure = function.__closure__ or ()
-        rebinds = closure and _read(code)[2]
+        rebinds = closure and read_names(code)[2]
         for name, cell in zip(code.co_freevars, closure, strict=False):
             contents = _contents(cell)
             if rebinds:
@@ -294,7 +315,7 @@ class Reach:
                 if issubclass(kind, base):
                     self._inside(base, value, label, code, path)
         home = kind.__module__.partition(".")[0]
-        if home not in _OPEN and not is_followed(home):
+        if home not in OPEN and not is_followed(home):
             return
         self._class(kind, code)
         members, slots = members_of(value), slots_of(value)
@@ -342,82 +363,8 @@ def is_cached(member: Any) -> bool:
     return type(inside) is functools._lru_cache_wrapper
 
 
-_UNFOLLOWED = sys.stdlib_module_names | {"torch", "numpy"}
-# Objects of these parts of Python's library are looked into.
-# Not of what threads share: another one may have changed it.
-_OPEN = frozenset({"argparse", "collections", "types", "weakref"})
-
-OF_TORCH = frozenset(vars(nn.Module()))
-"""The attributes of every module."""
-
-# Nearly all that is reached is of these, which hold nothing that changes.
-PLAIN: frozenset[type] = frozenset(
-    {
-        *(bool, int, float, complex, str, bytes, type(None), type(...), type(NotImplemented)),
-        *(torch.Tensor, nn.Parameter, torch.dtype, torch.device, torch.Size),
-        *(types.BuiltinFunctionType, types.GetSetDescriptorType, types.MemberDescriptorType),
-        *(types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType),
-    }
-)
-
-
-_STORE_DEREF = dis.opmap["STORE_DEREF"]
-_ASSIGNING = frozenset(
-    dis.opmap[name] for name in ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_ATTR", "DELETE_ATTR")
-)
-_BY_NAME = frozenset({"__dict__", "__setattr__", "delattr", "exec", "globals", "setattr", "vars"})
-
-
-def _read(code: types.CodeType) -> tuple[frozenset[str], bool, bool]:
-    """The names that code mentions, and whether it gives one, or a member, another value.
-
-    And whether it does that to variables of a closure. None of this ever changes, so that it is
-    read once for all captures.
-    """
-    known = _readings.get(id(code))
-    if known is None:
-        if len(_readings) >= _MANY:
-            _readings.clear()
-        names = frozenset((*code.co_names, code.co_name))
-        does = frozenset(code.co_code[::2])
-        assigns = not _ASSIGNING.isdisjoint(does) or not _BY_NAME.isdisjoint(names)
-        known = _readings[id(code)] = code, (names, assigns, _STORE_DEREF in does)
-    return known[1]
-
-
-_MANY = 4096
-# By the ``id`` of the code, which is that as long as the code is kept.
-_readings: dict[int, tuple[types.CodeType, tuple[frozenset[str], bool, bool]]] = {}
-
-
-@functools.lru_cache(maxsize=_MANY)
-def _followed_bases(cls: Any) -> tuple[type, ...]:
-    """A class and what it is derived from, without those that are not looked at."""
-    return tuple(base for base in cls.__mro__ if is_followed(base.__module__))
-
-
-def is_followed(module: object) -> bool:
-    """Return whether the code of a module, by its name, is looked at."""
-    return isinstance(module, str) and _is_followed(module)
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_followed(module: str) -> bool:
-    package = module.partition(".")[0]
-    return package not in _UNFOLLOWED and not is_own_package(package)
-
-
 def _of(owner: Any) -> Label:
     return None, f"{owner.__module__}.{owner.__qualname__}"
-
-
-def members_of(value: Any) -> dict[str, Any] | None:
-    """The attributes of an object, whatever its class makes of them; None without a dict."""
-    try:
-        members = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        return None
-    return members if type(members) is dict else None
 
 
 def _contents(cell: types.CellType) -> Any:

@@ -16,8 +16,9 @@ from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported
 from layergraph.tensors import lie_alike
+from layergraph.torch2ir.indexing.followed import OF_TORCH, PLAIN
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
-from layergraph.torch2ir.indexing.reach import OF_TORCH, PLAIN, Label, Place, Reach, Reached
+from layergraph.torch2ir.indexing.reach import Label, Place, Reach, Reached
 from layergraph.torch2ir.state.snapshots import Dicts, Keeper, keeper_of
 from layergraph.torch2ir.tracing.lines import line
 from layergraph.torch2ir.tracing.stand_ins import settled

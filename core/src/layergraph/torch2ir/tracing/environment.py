@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from layergraph.errors import CaptureError
 from layergraph.torch2ir.code_owners import is_own_package
-from layergraph.torch2ir.indexing.reach import is_followed
+from layergraph.torch2ir.indexing.followed import is_followed
 from layergraph.torch2ir.tracing.patches import ENTRIES, Patch
 from layergraph.torch2ir.tracing.stand_ins import StandIn
 

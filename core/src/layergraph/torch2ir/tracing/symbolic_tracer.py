@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from layergraph.capturing import Capturer, CaptureRequest
 from layergraph.errors import CaptureError
-from layergraph.functions import FACTORIES, SIZED_METHODS, method_of, places
+from layergraph.function_table import FACTORIES, SIZED_METHODS
+from layergraph.functions import method_of, places
 from layergraph.ir import Value, leaves
 from layergraph.literals import UnknownValueError, lower_plain
 from layergraph.operations import OPERATIONS, computes

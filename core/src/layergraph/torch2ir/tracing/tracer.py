@@ -21,7 +21,8 @@ import torch
 from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported, first_line
-from layergraph.functions import HANDING_OVER, Functions, places
+from layergraph.function_table import HANDING_OVER
+from layergraph.functions import Functions, places
 from layergraph.ir import Value
 from layergraph.literals import UnknownValueError, lower, size_record
 from layergraph.operations import OPERATIONS, changes_arguments

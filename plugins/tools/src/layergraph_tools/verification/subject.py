@@ -13,9 +13,9 @@ from layergraph.state import all_tensors
 from layergraph.torch2ir.indexing.overrides import overridden, without_memory
 from layergraph.torch2ir.state.global_state import snapshot
 from layergraph_capture.outputs import opened
-from layergraph_tools.verifying.comparison import told
-from layergraph_tools.verifying.inputs import Inputs, copied
-from layergraph_tools.verifying.surroundings import seed, settings_restored, state
+from layergraph_tools.verification.comparison import told
+from layergraph_tools.verification.inputs import Inputs, copied
+from layergraph_tools.verification.surroundings import seed, settings_restored, state
 
 
 class Subject:

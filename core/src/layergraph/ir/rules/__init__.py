@@ -1,0 +1,1 @@
+"""The rules that every IR keeps, by subject; ``validate.py`` has the table of them."""

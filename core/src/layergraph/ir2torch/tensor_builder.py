@@ -1,0 +1,166 @@
+"""Makes the tensors of modules as their specs state, on one device, and ties them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from layergraph.errors import BuildError, Place, PluginError
+from layergraph.ir import Implementation, Ir, TensorSpec
+from layergraph.ir2torch.build_context import refusals
+from layergraph.ir2torch.composite import Holder, descend, find
+from layergraph.ir2torch.deferred_init import DeferredInit
+from layergraph.ir2torch.submodules import owner_of
+from layergraph.state import (
+    all_tensors,
+    dtype_of,
+    from_spec,
+    own_tensors,
+    replace,
+    restrided,
+    usual_dtype,
+)
+
+
+class TensorBuilder:
+    """Makes and moves the tensors of modules.
+
+    Args:
+        device: the device of the tensors.
+
+    Attributes:
+        fills: the initial weights that were put off.
+        values: on the meta device, the tensors that have values, and these values on the CPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._owners: dict[int, Place] = {}
+        self.fills = DeferredInit()
+        self.values: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def apply(self, module: nn.Module, name: str, spec: TensorSpec, where: Place) -> None:
+        """Make a new tensor by its spec, or change the one that the constructor made."""
+        *way, last = name.split(".")
+        owner = descend(module, way)
+        made = None if owner is None else getattr(owner, last, None)
+        if isinstance(made, torch.Tensor):
+            self._change(made, spec, where)
+        elif spec.kind is None or owner is None:
+            raise BuildError(f"{where}: the layer has no such tensor; correct the name")
+        else:
+            tensor = self._placed(from_spec(spec, where, self._device))
+            if isinstance(tensor, nn.Parameter):
+                owner.register_parameter(last, tensor)
+            else:
+                persistent = spec.kind == "buffer" and spec.persistent is not False
+                owner.register_buffer(last, tensor, persistent=persistent)
+                if spec.kind == "constant" and isinstance(owner, Holder):
+                    owner._uncast |= {last}
+
+    def _change(self, tensor: torch.Tensor, spec: TensorSpec, where: Place) -> None:
+        if spec.shape is not None and spec.shape != tuple(tensor.shape):
+            raise BuildError(
+                f"{where}: its shape is {spec.shape}, but the layer makes {tuple(tensor.shape)}; "
+                "correct one of them"
+            )
+        dtype = dtype_of(spec, where)
+        if spec.requires_grad is False:
+            tensor.requires_grad_(False)
+        if dtype is not None and dtype is not tensor.dtype:
+            self.fills.convert(tensor, dtype)
+        if spec.stride is not None:
+            self.fills.run([tensor])
+            tensor.data = restrided(tensor.data, spec, where)
+        if spec.value is not None:
+            said = TensorSpec(
+                kind="buffer", shape=tuple(tensor.shape), dtype=spec.dtype, value=spec.value
+            )
+            value = from_spec(said, where, self._device)
+            self.fills.run([tensor])
+            with torch.no_grad():
+                tensor.copy_(value)
+            if tensor.is_meta:
+                self.values.append((tensor, value))
+
+    def make_usual(self, module: nn.Module, implementation: Implementation) -> None:
+        """Convert tensors without a stated dtype to the usual one, whatever torch's default is."""
+        for name, tensor, _ in all_tensors(module):
+            spec = implementation.tensors.get(name)
+            usual = usual_dtype(tensor.dtype)
+            if (spec is None or spec.dtype is None) and tensor.dtype is not usual:
+                self.fills.convert(tensor, usual)
+
+    def bring(self, module: nn.Module, implementation: Implementation, where: Place) -> None:
+        """Move the tensors of a module to the device, if its handler made them elsewhere.
+
+        Some functions, such as ``torch.from_numpy``, ignore the default device.
+
+        Raises:
+            PluginError: the module shares a tensor with a module of another implementation.
+        """
+        listed = list((all_tensors if implementation.children is None else own_tensors)(module))
+        brought = {id(tensor): tensor for _, tensor, _ in listed if tensor.device != self._device}
+        if brought:
+            with refusals(where):
+                brought = {key: self._placed(tensor) for key, tensor in brought.items()}
+        for name, tensor, _ in listed:
+            mine = brought.get(id(tensor), tensor)
+            if mine is not tensor:
+                *way, last = name.split(".")
+                replace(descend(module, way), last, mine)
+            owner = self._owners.setdefault(id(mine), where)
+            if owner is not where:
+                raise PluginError(
+                    f"{where}: its handler gave a module whose {name!r} is a tensor of {owner}; it "
+                    "must make a new one each time that it is asked"
+                )
+
+    def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the tensor on the device."""
+        if tensor.device == self._device:
+            return tensor
+        is_parameter = isinstance(tensor, nn.Parameter)
+        if self._device.type == "meta":
+            self.fills.forget([tensor])
+        self.fills.run([tensor])
+        placed = tensor.detach().to(self._device)
+        if placed.is_meta and not is_parameter:
+            self.values.append((placed, tensor))
+        return nn.Parameter(placed, tensor.requires_grad) if is_parameter else placed
+
+    def tie(self, ir: Ir, modules: Mapping[str, nn.Module]) -> None:
+        """Make tied tensors one.
+
+        Raises:
+            BuildError: a key names no other tensor of the same kind and shape.
+        """
+        for name, implementation in ir.items():
+            for tensor, spec in implementation.tensors.items():
+                if spec.tied is not None:
+                    where = Place("implementation", name).at("tensor", tensor)
+                    owner, rest = owner_of(ir, spec.tied)
+                    first = modules.get(owner)
+                    target = None if first is None else find(first, rest)
+                    *way, last = tensor.split(".")
+                    holder = descend(modules[name], way)
+                    itself = (owner, rest) == (name, tensor)
+                    if itself or not isinstance(target, torch.Tensor) or holder is None:
+                        raise BuildError(
+                            f"{where}: it is tied to {spec.tied!r}, which is no other tensor of "
+                            "the model; correct the key"
+                        )
+                    members = (
+                        holder._parameters if isinstance(target, nn.Parameter) else holder._buffers
+                    )
+                    mine = members.get(last)
+                    if mine is None or mine.shape != target.shape:
+                        raise BuildError(
+                            f"{where}: it is of another kind or shape than {spec.tied!r}, to which "
+                            "it is tied; correct one of them"
+                        )
+                    self.fills.forget([mine])
+                    # Some modules keep their parameters in a list besides, and see to it here.
+                    setattr(holder, last, target)

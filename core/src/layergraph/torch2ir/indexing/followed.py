@@ -1,0 +1,85 @@
+"""Limits of the search for reached objects: the code that is followed, and the names in it."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import sys
+import types
+from typing import Any
+
+import torch
+from torch import nn
+
+from layergraph.torch2ir.code_owners import is_own_package
+
+UNFOLLOWED = sys.stdlib_module_names | {"torch", "numpy"}
+# Objects of these parts of Python's library are looked into.
+# Not of what threads share: another one may have changed it.
+OPEN = frozenset({"argparse", "collections", "types", "weakref"})
+
+OF_TORCH = frozenset(vars(nn.Module()))
+"""The attributes of every module."""
+
+# Nearly all that is reached is of these, which hold nothing that changes.
+PLAIN: frozenset[type] = frozenset(
+    {
+        *(bool, int, float, complex, str, bytes, type(None), type(...), type(NotImplemented)),
+        *(torch.Tensor, nn.Parameter, torch.dtype, torch.device, torch.Size),
+        *(types.BuiltinFunctionType, types.GetSetDescriptorType, types.MemberDescriptorType),
+        *(types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType),
+    }
+)
+
+
+_STORE_DEREF = dis.opmap["STORE_DEREF"]
+_ASSIGNING = frozenset(
+    dis.opmap[name] for name in ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_ATTR", "DELETE_ATTR")
+)
+_BY_NAME = frozenset({"__dict__", "__setattr__", "delattr", "exec", "globals", "setattr", "vars"})
+
+
+def read_names(code: types.CodeType) -> tuple[frozenset[str], bool, bool]:
+    """Return the names that code mentions, and whether it assigns to names, and to closures.
+
+    Code never changes, so it is read once for all captures.
+    """
+    known = _readings.get(id(code))
+    if known is None:
+        if len(_readings) >= _MANY:
+            _readings.clear()
+        names = frozenset((*code.co_names, code.co_name))
+        does = frozenset(code.co_code[::2])
+        assigns = not _ASSIGNING.isdisjoint(does) or not _BY_NAME.isdisjoint(names)
+        known = _readings[id(code)] = code, (names, assigns, _STORE_DEREF in does)
+    return known[1]
+
+
+_MANY = 4096
+# By the ``id`` of the code, which is that as long as the code is kept.
+_readings: dict[int, tuple[types.CodeType, tuple[frozenset[str], bool, bool]]] = {}
+
+
+@functools.lru_cache(maxsize=_MANY)
+def followed_bases(cls: Any) -> tuple[type, ...]:
+    """Return a class and its bases, without those whose code is not looked at."""
+    return tuple(base for base in cls.__mro__ if is_followed(base.__module__))
+
+
+def is_followed(module: object) -> bool:
+    """Return whether the code of a module, by its name, is looked at."""
+    return isinstance(module, str) and _is_followed(module)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_followed(module: str) -> bool:
+    return module.partition(".")[0] not in UNFOLLOWED and not is_own_package(module)
+
+
+def members_of(value: Any) -> dict[str, Any] | None:
+    """Return the attributes of an object, whatever its class overrides; None without a dict."""
+    try:
+        members = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return None
+    return members if type(members) is dict else None

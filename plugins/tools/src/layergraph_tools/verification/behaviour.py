@@ -1,0 +1,211 @@
+"""Checks that call both models, on several inputs, in both modes and under other settings."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from layergraph.errors import AssumptionError, LayergraphError
+from layergraph.tensors import extent
+from layergraph_tools.verification.comparison import DifferenceError, compare
+from layergraph_tools.verification.inputs import Inputs, changed, tensors_of
+from layergraph_tools.verification.round_trip import RoundTrip, SkippedError, described
+from layergraph_tools.verification.structure import compare_descriptions
+from layergraph_tools.verification.subject import Subject
+from layergraph_tools.verification.surroundings import (
+    OTHER_SETTINGS,
+    Surroundings,
+    in_autocast,
+    other_variables,
+    variables_read,
+    within_all,
+)
+
+
+def given_inputs(trip: RoundTrip) -> str:
+    """Compare on the given inputs; the original has to accept them."""
+    inputs = trip.given()
+    _, rebuilt = trip.both()
+    with variables_read(trip.variables):
+        call = trip.call(inputs)
+    if isinstance(call.seen, Exception):
+        raise DifferenceError(f"the original refuses: {described(call.seen)}") from call.seen
+    was = call.seen
+    try:
+        now = rebuilt.seen(inputs, call.seed)
+    except AssumptionError as error:
+        raise DifferenceError(f"for what it was captured with: {described(error)}") from error
+    trip.passed["given inputs"] = compare(was, now)
+    return trip.passed["given inputs"]
+
+
+def through_a_file(trip: RoundTrip) -> str:
+    """Compare with a model that was saved and loaded."""
+    original, _ = trip.both()
+    from layergraph.io import load_model, save
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save(trip.captured(), path, trip.model.state_dict())
+        loaded = Subject(load_model(path, device=trip.device), trip.model, trip.devices)
+        compared = compare(_state(trip.model), dict(loaded.state()), exact=True)
+        compare_descriptions(original.state(), loaded.state())
+        # The addresses of weights decide how the kernels for one row round.
+        _compare_places(original.state(), loaded.state())
+        call = trip.last
+        if call is None or isinstance(call.seen, Exception):
+            return compared
+        return compare(call.seen, loaded.seen(call.inputs, call.seed))
+
+
+def captured_without_inputs(trip: RoundTrip) -> str:
+    """Compare with a model that was captured without inputs, if that is possible."""
+    trip.given()
+    if all(each.type != "module" for each in trip.captured().values()):
+        return "no code is captured"
+    try:
+        ir = trip.trace()
+    except LayergraphError as error:
+        raise SkippedError(f"it cannot be: {described(error)}") from error
+    if ir == trip.captured():
+        return "it is the same"
+    call = trip.last
+    if call is None or isinstance(call.seen, Exception):
+        raise SkippedError("the original refuses the inputs")
+    trip.without = ir
+    return compare(call.seen, trip.build(ir).seen(call.inputs, call.seed))
+
+
+def called_again(trip: RoundTrip) -> str:
+    """Compare the second of two calls in a row."""
+    inputs = trip.given()
+    if "given inputs" in trip.passed:
+        # A second call with fresh inputs makes two checks in one, as long as it passes.
+        with suppress(Exception):
+            fresh = changed(inputs, trip.draw)
+            trip.passed["fresh inputs"] = trip.compare_calls(fresh, goes_on=True)
+            return trip.passed["fresh inputs"]
+    return trip.compare_calls(inputs, calls=2)
+
+
+def fresh_inputs(trip: RoundTrip) -> str:
+    """Compare on random inputs like the given ones."""
+    if "fresh inputs" in trip.passed:
+        return trip.passed["fresh inputs"]
+    return _on_other_inputs(trip, changed(trip.given(), trip.draw))
+
+
+def another_batch_size(trip: RoundTrip) -> str:
+    """Compare on inputs of twice the batch size."""
+    inputs = trip.given()
+    sizes = Counter(tensor.shape[0] for tensor in tensors_of(inputs) if tensor.ndim)
+    if not sizes:
+        raise SkippedError("no input has a size")
+    # The most frequent first size is taken for the batch size.
+    size = sizes.most_common(1)[0][0]
+
+    def doubled(tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.ndim or tensor.shape[0] != size:
+            return tensor
+        return torch.cat([tensor, trip.draw(tensor)])
+
+    detail = _on_other_inputs(trip, changed(inputs, doubled, packed=False))
+    return f"{2 * size} instead of {size}; {detail}"
+
+
+def evaluation(trip: RoundTrip) -> str:
+    """Compare in evaluation mode."""
+    inputs = trip.given()
+    both = trip.both()
+    # A model in evaluation mode has been called in it already.
+    is_known = "given inputs" in trip.passed and all(each.is_in(False) for each in both)
+    if is_known and not both[0].switches():
+        return trip.passed["given inputs"]
+    return trip.compare_calls(inputs, training=False)
+
+
+def training(trip: RoundTrip) -> str:
+    """Compare in training mode, with gradients."""
+    return trip.compare_calls(trip.given(), training=True)
+
+
+def other_settings(trip: RoundTrip) -> str:
+    """Compare under other settings of torch."""
+    return _in_each(trip, OTHER_SETTINGS)
+
+
+def autocast(trip: RoundTrip) -> str:
+    """Compare in autocast."""
+    return trip.compare_calls(trip.given(), within=partial(in_autocast, trip.devices))
+
+
+def other_environment(trip: RoundTrip) -> str:
+    """Compare with other values of the environment variables that the model reads."""
+    trip.given()
+    if not trip.variables:
+        return "no variable is read"
+    return _in_each(
+        trip, {name: partial(other_variables, {name}) for name in sorted(trip.variables)}
+    )
+
+
+def _in_each(trip: RoundTrip, surroundings: Mapping[str, Surroundings]) -> str:
+    """Compare in other surroundings: in all at once, and one by one if that does not pass.
+
+    A difference counts most, then a refusal.
+    """
+    inputs = trip.given()
+    with suppress(Exception):
+        return trip.compare_calls(inputs, within=partial(within_all, surroundings.values()))
+    passed, skipped = [], []
+    refused: AssumptionError | None = None
+    for name, within in surroundings.items():
+        try:
+            passed.append(f"{name}: {trip.compare_calls(inputs, within=within)}")
+        except SkippedError as error:
+            skipped.append(f"{name}: {error}")
+        except AssumptionError as error:
+            refused = refused or error
+        except Exception as error:
+            text = str(error) if isinstance(error, DifferenceError) else described(error)
+            raise DifferenceError(f"{name}: {text}") from error
+    if refused is not None:
+        raise refused
+    if not passed:
+        raise SkippedError("; ".join(skipped))
+    return "; ".join([*passed, *skipped])
+
+
+def _on_other_inputs(trip: RoundTrip, inputs: Inputs) -> str:
+    """Compare on inputs that were not given; if the original refuses them, the others have to."""
+    try:
+        return trip.compare_calls(inputs)
+    except SkippedError as refusal:
+        _, rebuilt = trip.both()
+        subjects: dict[str, Callable[[], Subject]] = {"the rebuilt model": lambda: rebuilt}
+        if trip.without is not None:
+            subjects["that of a capture without inputs"] = partial(trip.build, trip.without)
+        for name, subject in subjects.items():
+            if trip.accepts(subject(), inputs):
+                raise DifferenceError(f"{refusal}; {name} takes it") from None
+        raise
+
+
+def _state(module: nn.Module) -> dict[str, object]:
+    found = module.state_dict(keep_vars=True)
+    return {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
+
+
+def _compare_places(was: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> None:
+    """Raise if a tensor begins at an address that kernels are not prepared for."""
+    for key, tensor in now.items():
+        begins = [place[1] % 64 for each in (was[key], tensor) if (place := extent(each))]
+        if begins[:1] == [0] and any(begins):
+            raise DifferenceError(f"{key} lies at an address that is no multiple of 64")

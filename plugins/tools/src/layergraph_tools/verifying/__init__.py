@@ -1,1 +1,0 @@
-"""The parts of a verification: its subjects, inputs, settings and comparison."""
