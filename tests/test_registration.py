@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -353,7 +354,9 @@ def test_a_bare_decorator_needs_a_name(side: Side, method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "handlers", [3, len, [3], [nn.Linear], [lambda _: None], {"custom_linear": 3}], ids=repr
+    "handlers",
+    [3, len, [3], [nn.Linear], [lambda _: None], {"custom_linear": 3}],
+    ids=lambda each: re.sub(r" at 0x\w+", "", repr(each)),
 )
 def test_register_handlers_refuses_what_holds_no_types_and_handlers(
     side: Side, handlers: Any

@@ -194,7 +194,9 @@ def test_what_is_made_in_older_ways_comes_back(made):
 
 
 # Without inputs, they are the constants of one call.
-@pytest.mark.parametrize("made", MADE.keys() - {"changed in place", "Tensor of a size"})
+@pytest.mark.parametrize(
+    "made", [name for name in MADE if name not in ("changed in place", "Tensor of a size")]
+)
 def test_what_is_made_in_older_ways_is_traced(made):
     model = Model(MADE[made])
     assert _same(_again(model)(X), model(X))
@@ -233,7 +235,7 @@ def test_what_is_computed_of_sizes_is_a_size(name):
     _comes_back(Model(OF_SIZES[name]), X, torch.randn(2, 3, 4), others=others)
 
 
-@pytest.mark.parametrize("name", OF_SIZES.keys() - {"of parts"})
+@pytest.mark.parametrize("name", [name for name in OF_SIZES if name != "of parts"])
 def test_it_is_computed_of_traced_sizes_too(name):
     model = Model(OF_SIZES[name])
     again = _again(model)

@@ -226,8 +226,12 @@ FAILURES = [
 ]
 
 
+def _called(failure):
+    return "-".join(getattr(each, "__name__", str(each)) for each in failure[-2:])
+
+
 @SHARDING
-@pytest.mark.parametrize("failure", FAILURES, ids=lambda it: "-".join(map(str, it[-2:])))
+@pytest.mark.parametrize("failure", FAILURES, ids=_called)
 def test_a_save_that_fails_leaves_the_old_files(
     tmp_path, model, ir, monkeypatch, max_shard_size, failure
 ):
