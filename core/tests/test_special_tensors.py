@@ -268,6 +268,12 @@ def test_what_is_looked_at_says_so(name):
     assert not tensors.same_bits(tensor, torch.ones(4, 4))
 
 
+def test_one_number_is_compared_at_any_stride():
+    parts = torch.view_as_real(torch.tensor([1 + 2j]))
+    assert tensors.same_bits(parts[:, 1], torch.tensor([2.0]))
+    assert not tensors.same_bits(parts[:, 1], torch.tensor([1.0]))
+
+
 @pytest.mark.parametrize(
     "tensor",
     [
