@@ -21,7 +21,6 @@ from tests.environment import (
     succeed,
 )
 
-
 def test_there_is_something_to_build() -> None:
     assert PLUGINS
     assert len(THIRD_PARTY) >= 2

@@ -165,6 +165,7 @@ SAME = {
     "nested": tuple(
         {"a": [Pair(T([torch.nan]), None), (1, "x")], "b": Held(np.array([-0.0]))} for _ in range(2)
     ),
+    "named tuples of one name": (Pair(1, 2), namedtuple("Pair", "left right")(1, 2)),
     "a class": (nn.Linear, nn.Linear),
     "a dtype": (torch.float32, torch.float32),
 }
@@ -198,7 +199,7 @@ def test_it_is_told_where_the_difference_is_and_which():
     assert bitwise_difference(one, other, name="out") == (
         "out['a'][0].right: 2 of 3 numbers differ"
     )
-    assert bitwise_difference([1], [2.0]) == "value[0]: int became float"
+    assert bitwise_difference([1], [2.0]) == "value[0]: <class 'int'> became <class 'float'>"
 
 
 @pytest.mark.parametrize(

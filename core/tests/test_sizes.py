@@ -18,6 +18,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError
+from layergraph.testing import bitwise_equal
 from layergraph.torch2ir.running.sizes import Traced, plain, traced
 
 ALWAYS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -289,8 +290,8 @@ def _check_in_a_model(source, values, others):
         else:
             for one, other in zip(expected, result, strict=True):
                 assert one.dtype is other.dtype, f"{source} of {values}, then {sizes}"
-                same = torch.equal(one, other) or (one.isnan().all() and other.isnan().all())
-                assert same, f"{source} of {values}, then {sizes}: {one}, and {other}"
+                what = f"{source} of {values}, then {sizes}: {one}, and {other}"
+                assert bitwise_equal(one, other), what
 
 
 @settings(ALWAYS, max_examples=500)

@@ -35,7 +35,8 @@ def bitwise_difference(
     Tensors are the same if they have one class, dtype, layout, device, shape and strides, and
     equal bits: -0.0 is not 0.0, inf is not the largest number, and a nan equals a nan of the same
     bits only. Containers are the same if they have one class, the same keys or fields in the same
-    order, and the same items. Other values are compared by class and ``==``.
+    order, and the same items; two classes of named tuples may share a name. Other values are
+    compared by class and ``==``.
 
     Args:
         one: the first value.
@@ -56,8 +57,8 @@ def bitwise_difference(
 
 
 def _differences(one: Any, other: Any, strides: bool, name: str) -> Iterator[str]:
-    if type(one) is not type(other):
-        yield f"{name}: {type(one).__qualname__} became {type(other).__qualname__}"
+    if _kind(one) != _kind(other):
+        yield f"{name}: {_kind(one)} became {_kind(other)}"
     elif isinstance(one, torch.Tensor):
         yield from _tensor_differences(one, other, strides, name)
     elif (parts := _parts(one)) is not None:
@@ -68,6 +69,12 @@ def _differences(one: Any, other: Any, strides: bool, name: str) -> Iterator[str
             yield from _differences(each, others.get(part), strides, name + part)
     elif one is not other and _comparable(one) != _comparable(other):
         yield f"{name}: {one!r:.100} became {other!r:.100}"
+
+
+def _kind(value: object) -> object:
+    """Return the class, or the name of a named tuple: rebuilt models make their own classes."""
+    is_named = isinstance(value, tuple) and hasattr(value, "_fields")
+    return f"named tuple {type(value).__name__}" if is_named else type(value)
 
 
 def _comparable(value: Any) -> object:
