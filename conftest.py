@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 from collections.abc import Callable
 
@@ -13,6 +14,12 @@ from torch.utils import _pytree as pytree
 
 import layergraph as lg
 from layergraph.testing import bitwise_equal
+
+
+def pytest_configure() -> None:
+    """Compute on one thread, here and in the processes that tests start: tests run in parallel."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 def _tensors(value):

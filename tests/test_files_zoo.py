@@ -11,6 +11,8 @@ from layergraph.testing import bitwise_equal
 from zoo import all_entries
 from zoo.run import prepare
 
+pytestmark = pytest.mark.slow
+
 NAMES = [
     "torchvision/resnet18",
     "torchvision/swin_t",

@@ -337,6 +337,7 @@ def reports(*paths: list[str]) -> list[list[str]]:
     return [each.communicate()[0].split() for each in running]
 
 
+@pytest.mark.slow
 def test_installed_plugins_are_found_and_sorted_whatever_sys_path_says(tmp_path: Path) -> None:
     """The whole way, from ``sys.path`` to ``to_ir`` and ``to_torch``, past the real built-ins."""
     folders = []
@@ -475,6 +476,7 @@ DAMAGED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_a_damaged_distribution_does_not_stop_the_others(tmp_path: Path, kind: str) -> None:
     site = Site(tmp_path / "site")

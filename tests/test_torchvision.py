@@ -11,6 +11,8 @@ from layergraph.testing import bitwise_equal
 from layergraph.torch2ir.replaying.replay import Replaying
 from layergraph.torch2ir.running.run import Running
 
+pytestmark = pytest.mark.slow
+
 # Name to the smallest picture that the model takes.
 MODELS = {
     "alexnet": 64,

@@ -21,6 +21,9 @@ from tests.environment import (
     succeed,
 )
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheels")]
+
+
 def test_there_is_something_to_build() -> None:
     assert PLUGINS
     assert len(THIRD_PARTY) >= 2

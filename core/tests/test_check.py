@@ -1321,6 +1321,7 @@ def _outputs(model):
     return [first["y"], first["rest"][0], first["rest"][1][0], second]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=600, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )

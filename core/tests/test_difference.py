@@ -64,6 +64,7 @@ def _renamed(ir, rename):
     return Ir(implementations, ir.root)
 
 
+@pytest.mark.slow
 @settings(ALWAYS, max_examples=50)
 @given(irs())
 def test_names_of_nodes_make_no_difference(ir):
@@ -74,6 +75,7 @@ def test_names_of_nodes_make_no_difference(ir):
         assert not lg.diff(other, ir)
 
 
+@pytest.mark.slow
 @settings(ALWAYS, max_examples=40)
 @given(irs())
 def test_every_single_edit_is_found(ir):
@@ -85,6 +87,7 @@ def test_every_single_edit_is_found(ir):
             _check_form(lg.diff(other, ir), name)
 
 
+@pytest.mark.slow
 @settings(ALWAYS, max_examples=25)
 @given(irs(), st.data())
 def test_what_differs_is_what_is_not_equal_under_the_same_names(ir, data):
@@ -99,6 +102,7 @@ def test_what_differs_is_what_is_not_equal_under_the_same_names(ir, data):
         _check_form(difference, "edits")
 
 
+@pytest.mark.slow
 @settings(ALWAYS, max_examples=50)
 @given(irs(), st.data())
 def test_nothing_but_an_order_is_found_too(ir, data):
@@ -539,6 +543,7 @@ def test_alignment_of_ten_thousand_finds_what_moved_up():
     ]
 
 
+@pytest.mark.slow
 def test_ten_thousand_layers_are_compared():
     def ir(count, *, more):
         implementations = []

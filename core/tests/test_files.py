@@ -21,6 +21,8 @@ from layergraph.files.versions import current
 from layergraph.ir import Implementation, Ir
 from layergraph.testing import bitwise_equal
 
+pytestmark = pytest.mark.xdist_group("files")
+
 HERE = Path(__file__).parent
 
 
@@ -326,6 +328,7 @@ def test_a_model_is_always_the_same_bytes(tmp_path, model, ir, max_shard_size):
     assert {each.name: each.read_bytes() for each in path.parent.iterdir()} == saves[0]
 
 
+@pytest.mark.slow
 def test_a_killed_save_leaves_the_old_file(tmp_path):
     path = tmp_path / "m.safetensors"
     lg.save(lg.to_ir(nn.Linear(2, 2)), path, nn.Linear(2, 2).state_dict())

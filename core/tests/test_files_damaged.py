@@ -16,6 +16,9 @@ from layergraph.errors import BuildError, FileError, InvalidIrError, LayergraphE
 from layergraph.files.text import compact
 from layergraph.testing import bitwise_equal
 
+pytestmark = pytest.mark.xdist_group("files_damaged")
+
+
 class Model(nn.Module):
     def __init__(self):
         super().__init__()

@@ -177,6 +177,7 @@ def _killed(count, save):
     return code == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(ONE, FEW), (FEW, ONE), (FEW, FEW)])
 def test_a_killed_save_leaves_the_old_model_or_the_new_one(tmp_path, monkeypatch, before, after):
     _save(tmp_path, 1.0, before)
@@ -218,6 +219,7 @@ class _InterruptError(BaseException):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(ONE, FEW), (FEW, ONE)])
 def test_an_interrupted_save_leaves_the_old_model_or_the_new_one(tmp_path, before, after):
     def interrupt():

@@ -14,6 +14,8 @@ from layergraph.errors import CaptureError
 from layergraph.functions import NAMESPACES, Functions
 from layergraph.testing import bitwise_equal
 
+pytestmark = pytest.mark.slow
+
 # What has no name, by the reason why.
 UNNAMED = {
     "asks for, or changes, the state of the process or the machine": """

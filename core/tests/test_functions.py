@@ -111,6 +111,7 @@ def test_functions_of_plugins(monkeypatch):
         functions.target("no.such")
 
 
+@pytest.mark.slow
 def test_no_plugin_imports_what_it_names():
     code = "import sys, layergraph as lg; from torch import nn; lg.to_ir(nn.Sequential())"
     code += "; print(sorted(m for m in ('torchvision',) if m in sys.modules))"

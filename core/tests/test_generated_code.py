@@ -269,6 +269,7 @@ def _child():
     run()
 
 
+@pytest.mark.slow
 def test_nothing_of_a_model_runs():
     with tempfile.TemporaryDirectory() as folder:
         child = subprocess.run(

@@ -40,6 +40,8 @@ from layergraph.ir.graph import with_arguments
 from layergraph.ir.values import copied, parts
 from layergraph.testing import bitwise_equal
 
+pytestmark = pytest.mark.slow
+
 ALWAYS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 # --- plain IRs ---

@@ -10,6 +10,8 @@ import layergraph as lg
 from layergraph.testing import bitwise_equal
 from layergraph.torch2ir.patches import with_room_for
 
+pytestmark = pytest.mark.slow
+
 COUNT = 10_000
 
 

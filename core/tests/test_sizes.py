@@ -128,6 +128,7 @@ EXPRESSIONS = st.recursive(LEAVES, _expressions, max_leaves=6)
 FOUR = st.tuples(*[st.integers(1, 9)] * 4)
 
 
+@pytest.mark.slow
 @settings(ALWAYS, max_examples=2500)
 @given(EXPRESSIONS, FOUR)
 def test_they_compute_as_pythons_do(source, values):
@@ -294,6 +295,7 @@ def _check_in_a_model(source, values, others):
                 assert bitwise_equal(one, other), what
 
 
+@pytest.mark.slow
 @settings(ALWAYS, max_examples=500)
 @given(EXPRESSIONS, FOUR, st.lists(FOUR, min_size=3, max_size=3))
 def test_a_rebuilt_model_computes_the_same_of_other_sizes(source, values, others):

@@ -346,6 +346,7 @@ print("ok")
 """
 
 
+@pytest.mark.slow
 def test_tensors_of_several_processes(tmp_path):
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _DISTRIBUTED],

@@ -236,6 +236,7 @@ def test_deep_models(depth):
     assert bitwise_equal(model(X), rebuilt(X))
 
 
+@pytest.mark.slow
 def test_many_layers():
     class Long(nn.Module):
         def __init__(self):

@@ -364,6 +364,7 @@ class OutOfOrder(nn.Module):
         return self.outer[0](y) + self.outer[1:](y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAPS)
 def test_is_never_silently_wrong(name):
     check(TRAPS[name])

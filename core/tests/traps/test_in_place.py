@@ -469,6 +469,7 @@ class AsksIdentityOfInputs(Base):
         return self.lin(x) if x is y else self.lin(y) * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAPS)
 def test_is_never_silently_wrong(name):
     check(TRAPS[name])

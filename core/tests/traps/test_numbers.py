@@ -471,6 +471,7 @@ class TensorOfSizeDecides(Base):
         return self.lin(x) * torch.tensor(x.shape[0]).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAPS)
 def test_is_never_silently_wrong(name):
     check(TRAPS[name])

@@ -259,6 +259,7 @@ class EmbeddingWithMaxNorm(nn.Module):
         return self.table(x) + F.embedding(x, self.weight.detach(), max_norm=0.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAPS)
 def test_is_never_silently_wrong(name):
     check(TRAPS[name])

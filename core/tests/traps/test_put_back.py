@@ -240,6 +240,7 @@ class PicklesOperators(Base):
         return y**2, 3 / y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAPS)
 def test_is_never_silently_wrong(name):
     check(TRAPS[name])

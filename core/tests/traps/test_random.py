@@ -117,6 +117,7 @@ class RandomLeaf(nn.Module):
         return self.act(x) + F.rrelu(x, training=self.training)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAPS)
 def test_is_never_silently_wrong(name):
     check(TRAPS[name])

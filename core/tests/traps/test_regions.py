@@ -717,6 +717,7 @@ class AsksInferenceMode(Base):
         return self.lin(x) * 2 if torch.is_inference_mode_enabled() else self.lin(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAPS)
 def test_is_never_silently_wrong(name):
     check(TRAPS[name])

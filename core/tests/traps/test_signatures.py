@@ -395,6 +395,7 @@ class TakesBack(Base):
         return y, y.shape == x.shape, len(y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAPS)
 def test_is_never_silently_wrong(name):
     check(TRAPS[name])

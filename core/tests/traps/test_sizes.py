@@ -1573,6 +1573,7 @@ class GetitemOfModuleSlice(nn.Module):
         return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAPS)
 def test_is_never_silently_wrong(name):
     check(TRAPS[name])

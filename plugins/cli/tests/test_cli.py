@@ -21,6 +21,8 @@ from layergraph_cli.app import run
 from layergraph_cli.sizes import Size, by_owner
 from plugins.cli.tests.harness import COMMAND, Done, install, spawn
 
+pytestmark = pytest.mark.slow
+
 model, parts, document = damaged.model, damaged.parts, damaged.document
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from plugins.cli.tests.harness import Done, install, spawn
 
+pytestmark = pytest.mark.slow
+
 GREET = """
 from layergraph import hookimpl
 
