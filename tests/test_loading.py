@@ -20,7 +20,7 @@ from layergraph.ir2torch import get_default_converter as get_ir2torch
 from layergraph.plugins import discovered, installed_plugins
 from layergraph.torch2ir import Torch2Ir
 from layergraph.torch2ir import get_default_converter as get_torch2ir
-from tests.sites import HANDLERS, Site, loaded
+from tests.sites import HANDLERS, Site, loaded, search_path
 
 PLAIN = HANDLERS.format(marks="", who="the plugin").replace("{", "{{").replace("}", "}}")
 
@@ -240,7 +240,7 @@ print(json.dumps({
 def report(site: Site, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", REPORT, site.folder.parent.name],
-        env={**os.environ, "PYTHONPATH": str(site.folder), **environment},
+        env={**os.environ, "PYTHONPATH": search_path(site.folder), **environment},
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -22,7 +22,7 @@ from layergraph.ir2torch import get_default_converter as get_ir2torch
 from layergraph.plugins import installed_plugins, load_plugins
 from layergraph.torch2ir import Torch2Ir
 from layergraph.torch2ir import get_default_converter as get_torch2ir
-from tests.sites import HANDLERS, Site, listed, loaded
+from tests.sites import HANDLERS, Site, listed, loaded, search_path
 
 # --- the two directions, asked alike ---
 
@@ -327,7 +327,7 @@ def reports(*paths: list[str]) -> list[list[str]]:
     running = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", REPORT],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+            env={**os.environ, "PYTHONPATH": search_path(*path)},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

@@ -19,7 +19,7 @@ from layergraph.ir import Implementation, Ir
 from layergraph.testing import bitwise_equal
 from layergraph_cli.app import run
 from layergraph_cli.sizes import Size, by_owner
-from plugins.cli.tests.harness import COMMAND, Done, install, spawn
+from plugins.cli.tests.harness import COMMAND, Done, install, search_path, spawn
 
 pytestmark = pytest.mark.slow
 
@@ -600,7 +600,7 @@ def test_plugins_says_what_is_shadowed_broken_and_disabled(tmp_path):
     )
     install(tmp_path, "broken", "raise RuntimeError('a\\x1b[31m fault')")
     install(tmp_path, "off", "x = 1")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "LAYERGRAPH_DISABLE": "off"}
+    environment = os.environ | {"PYTHONPATH": search_path(tmp_path), "LAYERGRAPH_DISABLE": "off"}
     done = spawn("plugins", "--json", env=environment, cwd=tmp_path)
     assert (done.code, done.err) == (1, "")
     form = json.loads(done.out)
@@ -648,7 +648,7 @@ def test_plugins_says_what_is_shadowed_broken_and_disabled(tmp_path):
 
 def test_broken_plugins_are_warned_of_in_one_line(tmp_path, net):
     install(tmp_path, "broken", "1 / 0")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    environment = os.environ | {"PYTHONPATH": search_path(tmp_path)}
     done = spawn("check", "net.json", env=environment, cwd=tmp_path)
     assert (done.code, done.out) == (0, "OK: net.json: 5 layers, no weights\n")
     (line,) = done.err.splitlines()
