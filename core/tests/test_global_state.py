@@ -378,6 +378,7 @@ class SetsPrecision(nn.Module):
         return x @ x
 
 
+@pytest.mark.slow
 def test_a_precision_of_two_names_is_put_back():
     before = torch.get_float32_matmul_precision()
     with pytest.raises(CaptureError, match="float32 matmul precision from 'highest' to 'medium'"):

@@ -17,6 +17,8 @@ import layergraph as lg
 from layergraph.errors import BuildError, CaptureError
 from layergraph.testing import Case, LayerTests, bitwise_equal, layers_of
 
+pytestmark = pytest.mark.slow
+
 # What torch says where its own defaults are slow.
 pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 
