@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 from torch.utils import _pytree as pytree
 
 import layergraph as lg
-from layergraph.testing import bitwise_equal
 
 
 def pytest_configure() -> None:

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 import layergraph as lg
-from layergraph.testing import bitwise_equal
 
 
 class Pictures(nn.Module):

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 
 import torch
 import torchvision
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
-from layergraph.testing import bitwise_equal
 
 # Other batches and sizes than any that a graph could have been captured for.
 SHAPES = [(1, 3, 224, 224), (4, 3, 224, 224), (2, 3, 97, 131)]

@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
@@ -14,7 +15,6 @@ import layergraph as lg
 from layergraph.errors import CaptureError
 from layergraph.layers import signature_of
 from layergraph.plugins import distribution_for
-from layergraph.testing import bitwise_equal
 
 LAYERS = sorted(
     {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
@@ -16,7 +17,6 @@ from layergraph import Implementation
 from layergraph.errors import PluginError, PluginWarning
 from layergraph.ir2torch import Ir2Torch
 from layergraph.plugins import installed_plugins
-from layergraph.testing import bitwise_equal
 from layergraph.torch2ir import Torch2Ir
 from tests.sites import Site, loaded
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch.utils import _pytree as pytree
 
 import layergraph as lg
-from layergraph.testing import bitwise_equal
 from zoo import all_entries
 from zoo.run import prepare
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 from torch.utils import _pytree as pytree
 
 import layergraph as lg
-from layergraph.testing import bitwise_equal
 from zoo import all_entries
 from zoo.difference import differences
 

@@ -219,7 +219,7 @@ def test_commands_gives_something_else(answer: Any, monkeypatch: Any) -> None:
         implementation.ask()
     named(it, "commands")
     (*_, other) = plugin(commands=lambda: [one_command])
-    monkeypatch.setattr("layergraph.plugins.commands.installed_plugins", lambda hook: (odd, other))
+    monkeypatch.setattr("layergraph.plugins.listing.installed_plugins", lambda hook: (odd, other))
     with pytest.warns(PluginWarning, match=r"the commands of acme-odd 1.0 \(odd\) are skipped"):
         assert [each.name for each in installed_commands()] == ["one-command"]
 

@@ -14,6 +14,7 @@ import re
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 from torch.ao import quantization
 from torch.ao.nn import intrinsic, qat, quantizable, quantized
@@ -28,7 +29,6 @@ from torch.utils import _pytree as pytree
 
 import layergraph as lg
 from layergraph.errors import CaptureError
-from layergraph.testing import bitwise_equal
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 from layergraph import Implementation, Ir
 from layergraph.errors import BuildError, PluginError, RegistrationError
 from layergraph.ir2torch import Ir2Torch
 from layergraph.registration import Registry
-from layergraph.testing import bitwise_equal
 from layergraph.torch2ir import Torch2Ir
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
@@ -16,7 +17,6 @@ from layergraph.errors import BuildError, CaptureError, PluginError
 from layergraph.ir2torch import Ir2Torch
 from layergraph.layers import Layer
 from layergraph.plugins import Plugin, installed_plugins
-from layergraph.testing import bitwise_equal
 from layergraph.torch2ir import Torch2Ir
 from tests.sites import HANDLERS, Site, loaded
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
@@ -16,7 +17,6 @@ from layergraph import Ir
 from layergraph.errors import BuildError
 from layergraph.ir import check
 from layergraph.ir2torch import get_default_converter as get_ir2torch
-from layergraph.testing import bitwise_equal
 from layergraph.torch2ir import Implementation, get_default_converter
 
 SEED_IR = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
+from layergraph.testing import bitwise_equal
+from layergraph_capture.replaying.tracer import ReplayTracer
+from layergraph_capture.tracer import EagerTracer
 
 import layergraph as lg
-from layergraph.testing import bitwise_equal
-from layergraph.torch2ir.replaying.replay import Replaying
-from layergraph.torch2ir.running.run import Running
 
 pytestmark = pytest.mark.slow
 
@@ -85,16 +85,16 @@ def test_captured_while_training_it_is_the_same(name):
 @pytest.mark.parametrize("training", [True, False])
 def test_stochastic_depth_needs_no_second_run(name, training, monkeypatch):
     """Nor does the attention of swin_t, a function that torchvision's plugin names."""
-    runs, call = [], Running.call
+    runs, call = [], EagerTracer.call
 
     def counted(self, *args):
         runs.append(1)
         call(self, *args)
 
-    monkeypatch.setattr(Running, "call", counted)
+    monkeypatch.setattr(EagerTracer, "call", counted)
     model, x = _make(name).train(training), torch.randn(2, 3, 64, 64)
     ir = lg.to_ir(model, (x,))
     assert len(runs) == 1
-    monkeypatch.setattr(Replaying, "_in_other_mode", lambda *_: None)
+    monkeypatch.setattr(ReplayTracer, "_in_other_mode", lambda *_: None)
     assert lg.to_ir(model, (x,)) == ir
     assert len(runs) == 3

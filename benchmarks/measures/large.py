@@ -10,6 +10,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from layergraph.api import default_ir2torch
 
 import layergraph as lg
 from benchmarks import large
@@ -18,7 +19,6 @@ from benchmarks.models import tensors
 from benchmarks.results import Row
 from benchmarks.settings import Settings
 from benchmarks.timing import Spread, once, take_turns
-from layergraph.convert import default_ir2torch
 
 MIB = 2**20
 META_SECONDS, META_MEMORY = 60.0, 4 * 1024

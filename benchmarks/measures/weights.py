@@ -14,6 +14,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from layergraph.api import default_ir2torch
 
 import layergraph as lg
 from benchmarks.fresh import FreshError, forget_peak, peak_memory, run_function
@@ -22,7 +23,6 @@ from benchmarks.models import tensors
 from benchmarks.results import Row, compared
 from benchmarks.settings import Settings
 from benchmarks.timing import Spread, Timed, refusal, take_turns
-from layergraph.convert import default_ir2torch
 
 LOAD_AT_MOST = 1.3
 MEMORY_AT_MOST = 1.1

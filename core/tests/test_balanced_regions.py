@@ -6,13 +6,13 @@ import json
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import CaptureError, InvalidIrError
 from layergraph.ir import Implementation, Ir, Node, Ref, Symbol, check
-from layergraph.ir.graph import wired
-from layergraph.testing import bitwise_equal
+from layergraph.ir.graph import graph_from_nodes
 
 X = torch.randn(2, 4)
 
@@ -26,7 +26,7 @@ def _ir(*steps):
         if function == "enter":
             args = ("cpu", Symbol("torch.bfloat16"), True, True)
         nodes.append(Node(name, "function", f"layergraph.{functions[function]}", args))
-    graph = wired([*nodes, Node("output", "output", "output", (Ref("x"),))])
+    graph = graph_from_nodes([*nodes, Node("output", "output", "output", (Ref("x"),))])
     return Ir([Implementation("module", name="root", nodes=graph.nodes, edges=graph.edges)])
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
 from layergraph.testing import bitwise_difference, bitwise_equal
+from torch import nn
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2]
 INTEGERS = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool]

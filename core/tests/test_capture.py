@@ -8,12 +8,12 @@ from collections import OrderedDict, namedtuple
 import pytest
 import torch
 import torch.nn.functional as F
+from layergraph.testing import bitwise_equal
 from torch import nn
 from torch.nn.utils import parametrizations
 
 import layergraph as lg
 from layergraph.errors import AssumptionError, CaptureError, InvalidIrError
-from layergraph.testing import bitwise_equal
 from layergraph.torch2ir import get_default_converter
 
 Pair = namedtuple("Pair", ["left", "right"])

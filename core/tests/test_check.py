@@ -12,6 +12,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from layergraph.ir.validate import MAX_NESTING
+from layergraph.testing import bitwise_equal
 from torch import nn
 from torch.nn import functional
 
@@ -30,8 +32,6 @@ from layergraph.ir import (
     check,
     find_problems,
 )
-from layergraph.ir.rules import MAX_NESTING
-from layergraph.testing import bitwise_equal
 
 
 def _node(name, kind, implementation, **more):
@@ -1358,7 +1358,7 @@ def test_who_calls_an_implementation_has_it_for_a_child_or_says_it_has_not():
         lg.ir.Node("b", "relu", "b", args=(lg.Ref("x"),)),
         lg.ir.Node("output", "output", "output", args=(lg.Ref("b"),)),
     ]
-    graph = lg.ir.wired(nodes)
+    graph = lg.ir.graph_from_nodes(nodes)
     calling = lg.Implementation(
         "module", name="a", nodes=graph.nodes, edges=graph.edges, children={}
     )

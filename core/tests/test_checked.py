@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
+from layergraph_files.allowed import may_call
 from torch.nn.utils.rnn import PackedSequence
 
 from layergraph.checked import packed_sequence, pad_packed_sequence, weight_norm
-from layergraph.files.allowed import may_call
 from layergraph.functions import Functions
 from layergraph.ir import Node, Ref
-from layergraph.testing import bitwise_equal
 
 SIZES = {
     "negative": [3, -(10**9), 7],

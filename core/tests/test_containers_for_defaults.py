@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError, CaptureError
-from layergraph.testing import bitwise_equal
 
 X = torch.randn(3, 4)
 

@@ -7,13 +7,13 @@ import pickle
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError, BuildError, CaptureError
 from layergraph.ir2torch import Ir2Torch
 from layergraph.plugins import Plugin, chosen_plugins
-from layergraph.testing import bitwise_equal
 from layergraph.torch2ir import Torch2Ir
 
 X = torch.randn(3, 4)
@@ -80,7 +80,7 @@ def test_a_plugin_names_an_operation_however_it_is_called(name, called, inputs):
 
 
 def test_a_named_operation_that_is_not_registered_is_told_by_its_name():
-    graph = lg.ir.wired(
+    graph = lg.ir.graph_from_nodes(
         [
             lg.Node("x", "input", "x"),
             lg.Node("y", "function", "torch.ops.acme.gone", args=(lg.Ref("x"),)),

@@ -7,13 +7,13 @@ import pickle
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import BuildError, StateError
 from layergraph.ir import TensorSpec
 from layergraph.ir2torch import Ir2Torch
-from layergraph.testing import bitwise_equal
 from layergraph.torch2ir import Torch2Ir
 
 

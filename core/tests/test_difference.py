@@ -13,16 +13,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layergraph.testing import bitwise_equal
+from layergraph_tools.difference import ABSENT, Change, Difference
+from layergraph_tools.difference.alignment import align
+from layergraph_tools.difference.values import same
 from torch import nn
 
 import layergraph as lg
 from core.tests.test_properties import ALWAYS, CHANGES, irs
-from layergraph.difference import ABSENT, Change, Difference
-from layergraph.difference.alignment import align
-from layergraph.difference.values import same
 from layergraph.errors import InvalidIrError
 from layergraph.ir import Edge, Graph, Implementation, Ir, Node, Ref, TensorSpec, map_leaves
-from layergraph.testing import bitwise_equal
 
 # --- every IR ---
 

@@ -8,10 +8,10 @@ import textwrap
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
-from layergraph.testing import bitwise_equal
 
 
 class Block(nn.Module):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph import Edge, Implementation, Ir, Node
 from layergraph.errors import InvalidIrError
 from layergraph.ir import Ref, Symbol
-from layergraph.testing import bitwise_equal
 
 X = torch.randn(4, 4)
 

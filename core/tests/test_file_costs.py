@@ -6,20 +6,20 @@ import json
 
 import pytest
 import torch
+from layergraph.ir.submodules import Ancestry
+from layergraph.ir2torch.submodules import owner_of
+from layergraph.testing import bitwise_equal
+from layergraph_files.budget import Allowance, Budget
+from layergraph_files.values import MAX_NAME
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import layergraph as lg
 from layergraph.errors import MAX_PROBLEMS, FileError, InvalidIrError, LayergraphError, brief
-from layergraph.files.budget import Allowance, Budget
-from layergraph.files.values import MAX_NAME
 from layergraph.ir import Implementation, Ir, Node, Ref, check
-from layergraph.ir.graph import wired
-from layergraph.ir.hierarchy import Ancestry
+from layergraph.ir.graph import graph_from_nodes
 from layergraph.ir.values import MAX_INTEGER_BITS, MAX_NUMBER_KEYS
 from layergraph.ir2torch import get_default_converter
-from layergraph.ir2torch.tree import owner_of
-from layergraph.testing import bitwise_equal
 
 HASH = 2**61 - 1  # Python gives all multiples of it one hash.
 
@@ -138,7 +138,7 @@ def _chain(count):
 
 def _shared(count):
     """Each of many calls what all share; it is said of none that it contains it."""
-    graph = wired(
+    graph = graph_from_nodes(
         [
             Node("x", "input", "x"),
             Node("y", "relu", "act", (Ref("x"),)),
@@ -146,7 +146,9 @@ def _shared(count):
         ]
     )
     made = [Node(f"c{n}", "module", f"b{n}", (Ref("x"),)) for n in range(count)]
-    root = wired([Node("x", "input", "x"), *made, Node("output", "output", "output", (Ref("x"),))])
+    root = graph_from_nodes(
+        [Node("x", "input", "x"), *made, Node("output", "output", "output", (Ref("x"),))]
+    )
     listed = [Implementation("module", name="m0", nodes=root.nodes, edges=root.edges)]
     listed += [
         Implementation("module", name=f"b{n}", nodes=graph.nodes, edges=graph.edges)
@@ -183,7 +185,7 @@ def test_searches_for_parents_take_steps_in_proportion(steps, make):
 
 
 def test_what_shares_what_many_share_is_refused_in_time(monkeypatch):
-    monkeypatch.setattr("layergraph.ir.hierarchy._STEPS", 10_000)
+    monkeypatch.setattr("layergraph.ir.submodules._STEPS", 10_000)
     ancestry = Ancestry()
     for number in range(3000):
         ancestry.add("root", f"a{number}", f"a{number}")
@@ -252,7 +254,7 @@ def _doubling(levels):
             Node("b", kind, callee, (Ref("a"),)),
             Node("output", "output", "output", (Ref("b"),)),
         ]
-        graph = wired(nodes)
+        graph = graph_from_nodes(nodes)
         made.append(
             Implementation(
                 "module",
@@ -372,9 +374,9 @@ def test_layers_that_need_their_numbers_have_them(size, where):
         + [Implementation("table", name=name) for name in "ab"]
     )
     allowance = Allowance(numbers=10**6, tensors=100, bytes=10**9, memory=10**6)
-    skeleton = converter.skeleton(ir, Budget(allowance))
+    meta_model = converter.meta_model(ir, Budget(allowance))
     weights = {f"{number}.weight": torch.zeros(size) for number in range(2)}
-    model = skeleton.fill(weights, torch.device("cpu"))
+    model = meta_model.fill(weights, torch.device("cpu"))
     for layer in model:
         expected = torch.arange(size).float() * 2
         assert not layer.weight.any()
@@ -391,7 +393,7 @@ def test_layers_that_need_their_numbers_take_no_more_than_is_allowed():
     ir = Ir([Implementation("table", name="root")])
     allowance = Allowance(numbers=10**6, tensors=100, bytes=10**9, memory=10_000)
     with pytest.raises(FileError, match="bytes of memory"):
-        converter.skeleton(ir, Budget(allowance))
+        converter.meta_model(ir, Budget(allowance))
 
 
 class Outer(nn.Module):
@@ -406,5 +408,5 @@ def test_steps_that_enlarge_are_counted():
     converter.register("outer", lambda implementation: Outer())
     allowance = Allowance(numbers=10**9, tensors=100, bytes=10**9, memory=10**6)
     with _Memory() as memory, pytest.raises(FileError, match="bytes of memory"):
-        converter.skeleton(Ir([Implementation("outer", name="root")]), Budget(allowance))
+        converter.meta_model(Ir([Implementation("outer", name="root")]), Budget(allowance))
     assert memory.bytes < 10**6

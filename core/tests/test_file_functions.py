@@ -6,14 +6,14 @@ import json
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
+from layergraph_files.allowed import may_call
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import FileError
-from layergraph.files.allowed import may_call
 from layergraph.functions import _by_name, is_own
 from layergraph.ir import Node
-from layergraph.testing import bitwise_equal
 
 REFUSED = """
 torch.Tensor.resize_ torch.Tensor.resize_as_ torch.Tensor.sparse_resize_ torch.Tensor.set_

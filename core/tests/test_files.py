@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from layergraph.testing import bitwise_equal
+from layergraph_files import save as saving
+from layergraph_files.document import from_document, to_document
+from layergraph_files.versions import current
 from safetensors import safe_open
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import BuildError, FileError, InvalidIrError, StateError
-from layergraph.files import save as saving
-from layergraph.files.document import from_document, to_document
-from layergraph.files.versions import current
 from layergraph.ir import Implementation, Ir
-from layergraph.testing import bitwise_equal
 
 pytestmark = pytest.mark.xdist_group("files")
 
@@ -335,7 +335,7 @@ def test_a_killed_save_leaves_the_old_file(tmp_path):
     before = path.read_bytes()
     code = f"""
 import os, torch, layergraph as lg
-from layergraph.files import save
+from layergraph_files import save
 give = save.Item.give
 def die(item, receive):
     give(item, receive); receive.__self__.flush(); os._exit(9)
@@ -406,7 +406,7 @@ def test_newer_versions_are_refused(tmp_path):
 
 
 def test_older_versions_are_migrated(monkeypatch):
-    from layergraph.files import versions
+    from layergraph_files import versions
 
     monkeypatch.setattr(versions, "VERSION", 3)
     steps = {

@@ -10,12 +10,12 @@ import struct
 import pytest
 import safetensors.torch
 import torch
+from layergraph.testing import bitwise_equal
+from layergraph_files.container import CODES, new_header
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import FileError
-from layergraph.files.container import CODES, new_header
-from layergraph.testing import bitwise_equal
 
 ALIGNMENT = 64
 
@@ -141,9 +141,9 @@ def test_safetensors_reads_it(tmp_path, model):
 
 
 def test_no_tensor_takes_the_name_of_the_metadata():
-    from layergraph.files.faults import FaultError
+    from layergraph_files.parse_errors import ParseError
 
-    with pytest.raises(FaultError, match="can have this name"):
+    with pytest.raises(ParseError, match="can have this name"):
         new_header([("__metadata__", "float32", (1,))], {})
 
 

@@ -9,12 +9,12 @@ import struct
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
+from layergraph_files.text import compact
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import BuildError, FileError, InvalidIrError, LayergraphError, StateError
-from layergraph.files.text import compact
-from layergraph.testing import bitwise_equal
 
 pytestmark = pytest.mark.xdist_group("files_damaged")
 

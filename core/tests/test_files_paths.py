@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
+from layergraph_files import paths, staging
+from layergraph_files.shards import bytes_of
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import ArgumentError, FileError
-from layergraph.files import paths, staging
-from layergraph.files.shards import bytes_of
-from layergraph.testing import bitwise_equal
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ from functools import partial
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
+from layergraph_files import reader, staging
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import FileError
-from layergraph.files import opening, staging
-from layergraph.testing import bitwise_equal
 
 ONE, FEW, MANY = None, 440, 400
 """Sizes of shards: all goes to one file, to two, or to four."""
@@ -303,7 +303,7 @@ def test_a_save_waits_for_its_turn_but_not_for_ever(tmp_path, monkeypatch):
 def test_a_model_that_is_replaced_meanwhile_is_read_again(tmp_path, monkeypatch, before, after):
     path, seen = tmp_path / "model.safetensors", []
 
-    def replace_first(part, at, read=opening.open_file):
+    def replace_first(part, at, read=reader.open_file):
         seen.append(part)
         if len(seen) == at + 1:
             _save(tmp_path, 2.0, after)
@@ -314,15 +314,15 @@ def test_a_model_that_is_replaced_meanwhile_is_read_again(tmp_path, monkeypatch,
         _save(tmp_path, 1.0, before)
         seen.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(opening, "open_file", partial(replace_first, at=at))
+            patch.setattr(reader, "open_file", partial(replace_first, at=at))
             assert _number(path) == (2.0 if at < parts else 1.0)
         assert len(seen) <= 2 * 4
 
 
 def test_a_model_that_changes_all_the_time_is_given_up(tmp_path, monkeypatch):
     _save(tmp_path, 1.0, FEW)
-    monkeypatch.setattr(opening, "find", lambda path, limits: path / "nothing.safetensors")
-    monkeypatch.setattr(opening, "state", lambda path: object())
+    monkeypatch.setattr(reader, "find", lambda path, limits: path / "nothing.safetensors")
+    monkeypatch.setattr(reader, "state", lambda path: object())
     with pytest.raises(FileError, match="changes all the time"):
         lg.load(tmp_path)
 

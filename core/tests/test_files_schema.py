@@ -7,11 +7,11 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from layergraph_files.document import from_document, to_document
+from layergraph_files.parse_errors import ParseError
 from torch import nn
 
 import layergraph as lg
-from layergraph.files.document import from_document, to_document
-from layergraph.files.faults import FaultError
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCHEMA = json.loads((DOCS / "reference/file-format.schema.json").read_text())
@@ -100,7 +100,7 @@ def test_what_is_damaged_does_not(name):
     from_document(document)
     DAMAGES[name](document, entry, node)
     assert not VALIDATOR.is_valid(document)
-    with pytest.raises(FaultError):
+    with pytest.raises(ParseError):
         from_document(document)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layergraph.ir2torch.deferred_init import DeferredInit
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import BuildError
 from layergraph.ir2torch import Ir2Torch
-from layergraph.ir2torch.fills import PutOffFills
-from layergraph.testing import bitwise_equal
 
 LARGE = (64, 128)
 
@@ -23,7 +23,7 @@ def _parameter(fill=nn.init.normal_):
 
 
 def test_what_is_not_read_is_not_filled():
-    with PutOffFills():
+    with DeferredInit():
         parameter = _parameter()
         again = nn.init.kaiming_uniform_(parameter)
         told = (parameter.shape, parameter.size(0), parameter.dtype, parameter.requires_grad)
@@ -56,7 +56,7 @@ def _around(parameter):
 
 @pytest.mark.parametrize("name", READERS)
 def test_who_reads_finds_it_filled(name):
-    with PutOffFills(), torch.no_grad():
+    with DeferredInit(), torch.no_grad():
         read = READERS[name](_parameter())
     assert not read.isnan().any()
 
@@ -75,7 +75,7 @@ def test_who_reads_finds_it_filled(name):
     ],
 )
 def test_fills_are_made_up_for(fill):
-    fills = PutOffFills()
+    fills = DeferredInit()
     with fills:
         parameter = _parameter(fill)
         padded = nn.Embedding(*LARGE, padding_idx=1)
@@ -87,7 +87,7 @@ def test_fills_are_made_up_for(fill):
 
 
 def test_a_fill_does_not_run_after_what_followed_it():
-    fills = PutOffFills()
+    fills = DeferredInit()
     with fills, torch.no_grad():
         copied, part = _parameter(), _parameter(nn.init.ones_)
         copied.copy_(torch.zeros(LARGE))
@@ -99,12 +99,12 @@ def test_a_fill_does_not_run_after_what_followed_it():
 
 
 def test_a_fill_that_cannot_be_is_refused_at_once():
-    with PutOffFills(), pytest.raises(RuntimeError, match="from"):
+    with DeferredInit(), pytest.raises(RuntimeError, match="from"):
         _parameter(lambda p: nn.init.uniform_(p, 2, 1))
 
 
 def test_another_dtype():
-    fills = PutOffFills()
+    fills = DeferredInit()
     with fills:
         plain, padded = _parameter(nn.init.ones_), nn.Embedding(*LARGE, padding_idx=1).weight
     for parameter in (plain, padded):

@@ -7,12 +7,12 @@ import warnings
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import CaptureError
 from layergraph.functions import NAMESPACES, Functions
-from layergraph.testing import bitwise_equal
 
 pytestmark = pytest.mark.slow
 

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import BuildError
 from layergraph.functions import Functions, attribute_name, method_name
-from layergraph.testing import bitwise_equal
 
 
 def _calling(name, *args):
@@ -22,7 +22,7 @@ def _calling(name, *args):
         lg.Node("y", "function", name, args=(lg.Ref("x"), *args)),
         lg.Node("output", "output", "output", args=(lg.Ref("y"),)),
     ]
-    graph = lg.ir.wired(nodes)
+    graph = lg.ir.graph_from_nodes(nodes)
     return lg.Ir([lg.Implementation("module", name="root", nodes=graph.nodes, edges=graph.edges)])
 
 

@@ -21,6 +21,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from layergraph.testing import bitwise_equal
 from torch import fx, nn
 
 import layergraph as lg
@@ -28,7 +29,6 @@ from layergraph.errors import BuildError, LayergraphError
 from layergraph.ir import Record, Ref, Symbol
 from layergraph.ir2torch.code_check import checked_tree
 from layergraph.ir2torch.codegen import GeneratedCode, generated_code
-from layergraph.testing import bitwise_equal
 
 X = torch.randn(3, 4)
 
@@ -49,7 +49,7 @@ def _rebuilt(model, *args, **kwargs):
 
 
 def _built(*nodes, **root):
-    graph = lg.ir.wired(nodes)
+    graph = lg.ir.graph_from_nodes(nodes)
     implementation = lg.Implementation(
         "module", name="root", nodes=graph.nodes, edges=graph.edges, **root
     )
@@ -161,7 +161,9 @@ def hostile_models(draw):
         kwargs={text("keyword", "out"): value("argument", None)},
     )
     call = lg.Node(text("node", "z"), "relu", "layer", args=(Ref("x"),))
-    graph = lg.ir.wired([_input(), option, called, call, _output((Ref("x"), value("result", 1)))])
+    graph = lg.ir.graph_from_nodes(
+        [_input(), option, called, call, _output((Ref("x"), value("result", 1)))]
+    )
     root = lg.Implementation("module", name="root", nodes=graph.nodes, edges=graph.edges)
     root.children = {text("child", "child"): "layer"}
     root.tensors = {text("tensor", "w"): lg.ir.TensorSpec(kind="buffer", shape=(1,))}
@@ -181,7 +183,7 @@ def _nested_calls():
     for call, wrap, fixed in itertools.product(CALLS, wraps, [False, True]):
         value = wrap(call)
         option = _input("option", default=value, **({"fixed": value} if fixed else {}))
-        graph = lg.ir.wired([_input(), option, _output((Ref("x"), value))])
+        graph = lg.ir.graph_from_nodes([_input(), option, _output((Ref("x"), value))])
         yield lg.Ir(
             [lg.Implementation("module", name="root", nodes=graph.nodes, edges=graph.edges)]
         )
@@ -239,7 +241,7 @@ def _child():
     for wrong in (False, True):
         option = _input("option", default=Record("R", {"a": (1, Record("S", {"b": 2}))}))
         called = lg.Node("y", "function", "torch.add", args=() if wrong else (Ref("x"), Ref("x")))
-        graph = lg.ir.wired([_input(), option, called, _output(Ref("x"))])
+        graph = lg.ir.graph_from_nodes([_input(), option, called, _output(Ref("x"))])
         usual = lg.Implementation("module", name="root", nodes=graph.nodes, edges=graph.edges)
         usual.tensors = {"w": lg.ir.TensorSpec(kind="buffer", shape=(1,))}
         usual.children = {"layer": "layer"}

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from layergraph.testing import bitwise_equal
+from layergraph.torch2ir.state import global_state
 from torch import default_generator as dice
 from torch import get_default_dtype, inference_mode, nn
 from torch import is_grad_enabled as takes_gradients
@@ -20,8 +22,6 @@ from torch import set_num_threads as spread
 
 import layergraph as lg
 from layergraph.errors import AssumptionError, CaptureError
-from layergraph.testing import bitwise_equal
-from layergraph.torch2ir import global_state
 
 pytestmark = pytest.mark.xdist_group("global_state")
 

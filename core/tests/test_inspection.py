@@ -10,13 +10,13 @@ import types
 import numpy as np
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import CaptureError, Unsupported
 from layergraph.ir2torch import Ir2Torch
 from layergraph.plugins import Plugin, installed_plugins
-from layergraph.testing import bitwise_equal
 from layergraph.torch2ir import Torch2Ir
 
 X = torch.arange(12.0).reshape(3, 4) / 12

@@ -13,11 +13,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from layergraph.torch2ir.tracing.interruptible import in_thread
 from torch import nn
 from torch.utils import _python_dispatch as dispatch
 
 import layergraph as lg
-from layergraph.torch2ir.interruptible import in_thread
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("interrupts")]
 

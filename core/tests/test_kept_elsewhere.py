@@ -6,11 +6,11 @@ import types
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError, CaptureError
-from layergraph.testing import bitwise_equal
 
 X = torch.arange(12.0).reshape(3, 4)
 

@@ -8,13 +8,13 @@ from typing import Any, overload
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 from typing_extensions import deprecated
 
 from layergraph import Implementation
 from layergraph.errors import BuildError
 from layergraph.layers import Layer, signature_of
-from layergraph.testing import bitwise_equal
 
 
 class Pair(nn.Module):

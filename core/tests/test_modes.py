@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError, CaptureError
-from layergraph.testing import bitwise_equal
 
 X = torch.randn(4, 6)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import CaptureError
 from layergraph.ir2torch import Ir2Torch
 from layergraph.layers import Layer
-from layergraph.testing import bitwise_equal
 from layergraph.torch2ir import Torch2Ir
 
 X = torch.randn(2, 3)

@@ -9,11 +9,11 @@ from collections import OrderedDict, UserList, defaultdict
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import CaptureError
-from layergraph.testing import bitwise_equal
 
 X = torch.randn(3, 4)
 

@@ -6,11 +6,11 @@ import copy
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError
-from layergraph.testing import bitwise_equal
 
 X = torch.randn(3, 4)
 

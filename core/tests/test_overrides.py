@@ -8,11 +8,11 @@ import types
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import BuildError, CaptureError, InvalidIrError
-from layergraph.testing import bitwise_equal
 
 X = torch.randn(3, 4)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import CaptureError
-from layergraph.testing import bitwise_equal
 
 X = torch.randn(3, 4)
 

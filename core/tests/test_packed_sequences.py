@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 from torch.nn.utils.rnn import (
     PackedSequence,
@@ -16,7 +17,6 @@ from torch.nn.utils.rnn import (
 
 import layergraph as lg
 from layergraph.errors import AssumptionError
-from layergraph.testing import bitwise_equal
 
 
 class Encoder(nn.Module):

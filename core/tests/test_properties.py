@@ -15,14 +15,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from layergraph.testing import bitwise_equal
+from layergraph_files.document import from_document, to_document
+from layergraph_files.text import compact, laid_out, parse
+from layergraph_files.versions import current
 from torch import nn
 from torch.nn import functional
 
 import layergraph as lg
 from layergraph.errors import LayergraphError
-from layergraph.files.document import from_document, to_document
-from layergraph.files.text import compact, laid_out, parse
-from layergraph.files.versions import current
 from layergraph.ir import (
     Edge,
     Graph,
@@ -38,7 +39,6 @@ from layergraph.ir import (
 )
 from layergraph.ir.graph import with_arguments
 from layergraph.ir.values import copied, parts
-from layergraph.testing import bitwise_equal
 
 pytestmark = pytest.mark.slow
 

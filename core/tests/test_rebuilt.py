@@ -17,6 +17,7 @@ import torch
 import torch._dynamo
 import torch.nn.functional as F
 import torch.package
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
@@ -24,7 +25,6 @@ from layergraph import regions
 from layergraph.errors import AssumptionError, BuildError
 from layergraph.ir2torch import Ir2Torch
 from layergraph.plugins import Plugin
-from layergraph.testing import bitwise_equal
 
 X = torch.randn(3, 4)
 
@@ -38,7 +38,7 @@ def _pickled(model):
 
 
 def _built(*nodes):
-    graph = lg.ir.wired(nodes)
+    graph = lg.ir.graph_from_nodes(nodes)
     return lg.to_torch(
         lg.Ir([lg.Implementation("module", name="root", nodes=graph.nodes, edges=graph.edges)])
     )
@@ -216,7 +216,7 @@ def test_graphs_that_differ_in_what_a_node_means(wanted):
         args = () if kind == "state" else (lg.ir.Ref("x"),)
         step = lg.ir.Node("step", kind, meant.format(name), args)
         output = lg.ir.Node("output", "output", "output", (lg.ir.Ref("step"),))
-        graph = lg.ir.wired([x, step, output])
+        graph = lg.ir.graph_from_nodes([x, step, output])
         tensors = {
             key: lg.ir.TensorSpec(kind="buffer", shape=(1,), value=bytes([n]), dtype="uint8")
             for n, key in enumerate(["first", "second"])
@@ -232,7 +232,7 @@ def test_graphs_that_differ_in_what_a_node_means(wanted):
         for name, given in (("a", "x"), ("b", "y"))
     ]
     output = lg.ir.Node("output", "output", "output", ((lg.ir.Ref("a"), lg.ir.Ref("b")),))
-    graph = lg.ir.wired([x, y, *calls, output])
+    graph = lg.ir.graph_from_nodes([x, y, *calls, output])
     root = lg.Implementation("module", name="root", nodes=graph.nodes, edges=graph.edges)
     one, other = wanted
     model = lg.to_torch(lg.Ir([root, *block("a", one), *block("b", other)]))
@@ -379,7 +379,7 @@ class _Plugin:
 
 def test_functions_of_plugins_can_be_pickled():
     node = lg.Node("y", "function", f"{__name__}.halved", args=(lg.Ref("x"),))
-    graph = lg.ir.wired(
+    graph = lg.ir.graph_from_nodes(
         [lg.Node("x", "input", "x"), node, lg.Node("out", "output", "out", args=(lg.Ref("y"),))]
     )
     ir = lg.Ir([lg.Implementation("module", name="root", nodes=graph.nodes, edges=graph.edges)])

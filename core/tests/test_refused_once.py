@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 from torch.nn import functional as F
 
 import layergraph as lg
 from layergraph.errors import ArgumentError, CaptureError, LayergraphError
-from layergraph.testing import bitwise_equal
 
 X = torch.randn(3, 4)
 

@@ -8,14 +8,15 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
+from layergraph.testing import bitwise_equal
+from layergraph_capture.replaying import abstract_values as kinds
+from layergraph_capture.replaying import tracer as replay
+from layergraph_capture.replaying.tracer import ReplayTracer
+from layergraph_capture.tracer import EagerTracer
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError, CaptureError
-from layergraph.testing import bitwise_equal
-from layergraph.torch2ir.replaying import kinds, replay
-from layergraph.torch2ir.replaying.replay import Replaying
-from layergraph.torch2ir.running.run import Running
 
 X = torch.randn(3, 4, 6)
 
@@ -104,19 +105,19 @@ class InPlace(Base):
 def runs(monkeypatch):
     """How many times a model ran."""
     count = []
-    call = Running.call
+    call = EagerTracer.call
 
     def counted(self, *args):
         count.append(1)
         call(self, *args)
 
-    monkeypatch.setattr(Running, "call", counted)
+    monkeypatch.setattr(EagerTracer, "call", counted)
     return count
 
 
 def _is_as_with_two_runs(model, monkeypatch):
     ir = lg.to_ir(model, (X,), values="assume")
-    monkeypatch.setattr(Replaying, "_in_other_mode", lambda *_: None)
+    monkeypatch.setattr(ReplayTracer, "_in_other_mode", lambda *_: None)
     return ir == lg.to_ir(model, (X,), values="assume")
 
 
@@ -783,6 +784,6 @@ def test_numbers_that_it_does_not_change_are_not(runs):
 
 
 def test_a_run_that_takes_too_much_memory_is_not_kept(runs, monkeypatch):
-    monkeypatch.setattr(replay, "ROOM", 500)
+    monkeypatch.setattr(replay, "MAX_LOG_BYTES", 500)
     lg.to_ir(Number(), (X,))
     assert len(runs) == 2

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F
+from layergraph.testing import bitwise_difference, bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError, CaptureError, LayergraphError
 from layergraph.ir.values import leaves
-from layergraph.testing import bitwise_difference, bitwise_equal
 from layergraph.torch2ir import Torch2Ir
 
 Pair = namedtuple("Pair", ["left", "right"])

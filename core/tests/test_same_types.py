@@ -8,12 +8,12 @@ from collections import namedtuple
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError, BuildError, CaptureError
 from layergraph.ir import Record
-from layergraph.testing import bitwise_equal
 
 X = torch.randn(4, 4)
 Pair = namedtuple("Pair", "one other")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
+from layergraph.torch2ir.tracing.patches import with_room_for
 from torch import nn
 
 import layergraph as lg
-from layergraph.testing import bitwise_equal
-from layergraph.torch2ir.patches import with_room_for
 
 pytestmark = pytest.mark.slow
 

@@ -9,11 +9,11 @@ import warnings
 import pytest
 import torch
 import torch._dynamo
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import BuildError
-from layergraph.testing import bitwise_equal
 
 X = torch.randn(3, 4)
 

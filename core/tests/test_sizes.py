@@ -14,12 +14,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from layergraph.testing import bitwise_equal
+from layergraph_capture.symbolic_int import SymbolicNumber, plain, symbolic
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import AssumptionError
-from layergraph.testing import bitwise_equal
-from layergraph.torch2ir.running.sizes import Traced, plain, traced
 
 ALWAYS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
@@ -32,7 +32,7 @@ SCOPE = {"math": math, "torch": torch, "two": Level.TWO}
 SIZES = ("a", "b", "c", "d")
 
 
-class Witness:
+class SizeListener:
     """Writes down what was assumed, and whether it is so."""
 
     is_over = False
@@ -48,9 +48,9 @@ class Witness:
         self.assumed.append((origin, result))
 
 
-def _sizes(values, witness):
+def _sizes(values, listener):
     return {
-        name: traced(value, ("torch.Tensor.size", name), witness)
+        name: symbolic(value, ("torch.Tensor.size", name), listener)
         for name, value in zip(SIZES, values, strict=True)
     }
 
@@ -133,12 +133,12 @@ FOUR = st.tuples(*[st.integers(1, 9)] * 4)
 @given(EXPRESSIONS, FOUR)
 def test_they_compute_as_pythons_do(source, values):
     expected = _outcome(source, dict(zip(SIZES, values, strict=True)))
-    witness = Witness()
-    result = _outcome(source, _sizes(values, witness))
+    listener = SizeListener()
+    result = _outcome(source, _sizes(values, listener))
     assert _same(expected, result), f"{source} of {values}: {expected!r}, and {result!r}"
-    for origin, value in witness.assumed:
-        assert any(isinstance(each, Traced) for each in origin)
-        assert not isinstance(value, Traced)
+    for origin, value in listener.assumed:
+        assert any(isinstance(each, SymbolicNumber) for each in origin)
+        assert not isinstance(value, SymbolicNumber)
 
 
 SIGNS = [f"({{}} {each} {{}})" for each in (*BINARY, "**", "<<", ">>", *COMPARISONS)]
@@ -152,7 +152,7 @@ def test_each_function_computes_as_pythons_does(template):
     for source in [template.format(*pair) for pair in itertools.product(kinds, seconds)]:
         for values in ((3, 5, 2, 7), (4, 4, 1, 1)):
             expected = _outcome(source, dict(zip(SIZES, values, strict=True)))
-            result = _outcome(source, _sizes(values, Witness()))
+            result = _outcome(source, _sizes(values, SizeListener()))
             assert _same(expected, result), f"{source} of {values}: {expected!r}, and {result!r}"
 
 
@@ -173,15 +173,15 @@ def test_they_compute_with_numpys_as_pythons_do(sign, constant):
                     continue
             if exact > 2**63 or not math.isclose(expected, exact, rel_tol=1e-6):
                 continue  # it was too large for numpy
-            scope = {"a": traced(size, ("size",), Witness()), "k": constant}
+            scope = {"a": symbolic(size, ("size",), SizeListener()), "k": constant}
             result = plain(eval(source, scope))
             assert _kind(expected) == _kind(result), source
             assert math.isclose(expected, result, rel_tol=1e-6), f"{source}, {size}"
 
 
 def test_what_passes_for_an_int_or_a_float():
-    witness = Witness()
-    size = traced(6, ("size",), witness)
+    listener = SizeListener()
+    size = symbolic(6, ("size",), listener)
     half = size / 4
     assert isinstance(size, int)
     assert not isinstance(size, float)
@@ -200,13 +200,13 @@ def test_what_passes_for_an_int_or_a_float():
 
 
 def test_what_keeps_the_origin_assumes_nothing():
-    witness = Witness()
-    size = traced(6, ("size",), witness)
+    listener = SizeListener()
+    size = symbolic(6, ("size",), listener)
     kept = [size + 1, 2 - size, size * 0.5, 7 // size, -size, abs(size), size**2, 2**size]
     kept += [round(size / 4), round(size / 4, 1), math.floor(size / 4), math.ceil(size / 4)]
     kept += [*divmod(size, 4), *divmod(20, size), size << 1, size % 4, sum([size, size])]
-    assert all(isinstance(each, Traced) for each in kept)
-    assert witness.assumed == []
+    assert all(isinstance(each, SymbolicNumber) for each in kept)
+    assert listener.assumed == []
 
 
 def _keyed(number):
@@ -226,24 +226,24 @@ def _keyed(number):
     ],
 )  # fmt: skip
 def test_what_loses_the_origin_is_assumed(loses):
-    witness = Witness()
-    loses(traced(6, ("size",), witness))
-    assert witness.assumed
+    listener = SizeListener()
+    loses(symbolic(6, ("size",), listener))
+    assert listener.assumed
 
 
 def test_every_number_of_a_power_is_assumed():
-    witness = Witness()
-    one, other = (traced(value, (name,), witness) for value, name in ((6, "one"), (5, "other")))
+    listener = SizeListener()
+    one, other = (symbolic(value, (name,), listener) for value, name in ((6, "one"), (5, "other")))
     assert pow(one, other, 7) == 6
     assert pow(one, 2, other) == 1
-    assert [each.origin for origin, _ in witness.assumed for each in origin].count(("other",)) == 2
+    assert [each.origin for origin, _ in listener.assumed for each in origin].count(("other",)) == 2
 
 
 def test_a_complex_number_of_a_size_is_assumed_or_traced():
-    witness = Witness()
-    size = traced(6, ("size",), witness)
+    listener = SizeListener()
+    size = symbolic(6, ("size",), listener)
     result = abs((-size) ** 0.5)
-    assert isinstance(result, Traced) or witness.assumed
+    assert isinstance(result, SymbolicNumber) or listener.assumed
 
 
 # --- in a model ---

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import layergraph as lg
 from layergraph import tensors
 from layergraph.errors import CaptureError, StateError
-from layergraph.testing import bitwise_equal
 from layergraph.torch2ir import Torch2Ir
 
 X = torch.randn(3, 4)

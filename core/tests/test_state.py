@@ -6,12 +6,12 @@ import copy
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import BuildError, StateError
 from layergraph.state import all_tensors, with_tensors_like
-from layergraph.testing import bitwise_equal
 
 X = torch.randn(3, 4)
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
+import layergraph.api
 import pytest
 import torch
+from layergraph.testing import Case, LayerTests, bitwise_equal
 from torch import nn
 
-import layergraph.convert
 import layergraph.plugins.loading
 from layergraph import Implementation, hookimpl
 from layergraph.layers import Layer, LayerTable
-from layergraph.testing import Case, LayerTests, bitwise_equal
 
 WORDS = torch.tensor([[1, 2], [1, 0]])
 
@@ -285,7 +285,7 @@ def install(monkeypatch, tmp_path):
 
 def _forget():
     """Let what is installed be looked for again."""
-    for module in (layergraph.convert, layergraph.plugins.loading):
+    for module in (layergraph.api, layergraph.plugins.loading):
         for each in vars(module).values():
             if hasattr(each, "cache_clear"):
                 each.cache_clear()

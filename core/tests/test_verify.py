@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
+from layergraph_tools.verifying.comparison import difference
+from layergraph_tools.verifying.inputs import drawn, tensors_of
 from torch import nn
 
 import layergraph as lg
-from layergraph import verification
 from layergraph.errors import AssumptionError
-from layergraph.testing import bitwise_equal
-from layergraph.verifying.comparison import difference
-from layergraph.verifying.inputs import drawn, tensors_of
+from layergraph_tools import verification
 
 
 class Model(nn.Module):

@@ -8,19 +8,21 @@ import random
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
+from layergraph_files import load as files_load
+from layergraph_tools.verifying.comparison import difference, told
+from layergraph_tools.verifying.subject import Subject
+from layergraph_tools.verifying.surroundings import OTHER_SETTINGS
 from torch import nn
 
 import layergraph as lg
-from layergraph import symbols, verification
-from layergraph.files import load as files_load
+from layergraph import literals as symbols
 from layergraph.ir2torch import load as weights
 from layergraph.tensors import same_bytes
-from layergraph.testing import bitwise_equal
-from layergraph.torch2ir import capture, conversion
+from layergraph.torch2ir import pipeline as conversion
 from layergraph.torch2ir.tracing import proxy
-from layergraph.verifying.comparison import difference, told
-from layergraph.verifying.subject import Subject
-from layergraph.verifying.surroundings import OTHER_SETTINGS
+from layergraph.torch2ir.tracing import tracer as capture
+from layergraph_tools import verification
 
 X = torch.randn(3, 4)
 

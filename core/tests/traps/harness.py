@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 from torch.utils import _pytree as pytree
 
 import layergraph as lg
 from layergraph.errors import AssumptionError, CaptureError
-from layergraph.testing import bitwise_equal
 
 
 @dataclass

@@ -12,6 +12,7 @@ from functools import partial
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
@@ -22,7 +23,6 @@ from core.tests.traps.test_regions import Autocast, CheckpointedDropout, NoGrad
 from core.tests.traps.test_signatures import Outputs
 from core.tests.traps.test_sizes import LoopOverRange, SplitsByConstant
 from layergraph.errors import AssumptionError, CaptureError
-from layergraph.testing import bitwise_equal
 
 X = torch.randn(3, 4)
 

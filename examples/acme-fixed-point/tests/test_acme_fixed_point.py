@@ -13,11 +13,11 @@ from acme_fixed_point import (
     to_fixed_point,
 )
 from acme_fixed_point.command_line import bits
+from layergraph.testing import Case, LayerTests, bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.ir2torch import Ir2Torch
-from layergraph.testing import Case, LayerTests, bitwise_equal
 
 
 def with_widths(make):

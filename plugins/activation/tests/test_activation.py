@@ -4,10 +4,10 @@ from functools import partial
 
 import pytest
 import torch
+from layergraph.testing import Case, LayerTests, layers_of
 from torch import nn
 
 import layergraph as lg
-from layergraph.testing import Case, LayerTests, layers_of
 
 SIZE = (2, 4, 3, 2)
 ARGUMENTS = {

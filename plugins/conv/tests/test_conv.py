@@ -4,10 +4,10 @@ from functools import partial
 
 import pytest
 import torch
+from layergraph.testing import Case, LayerTests, layers_of
 from torch import nn
 
 import layergraph as lg
-from layergraph.testing import Case, LayerTests, layers_of
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

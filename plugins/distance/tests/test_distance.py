@@ -3,10 +3,10 @@
 import math
 
 import torch
+from layergraph.testing import Case, LayerTests, layers_of
 from torch import nn
 
 import layergraph as lg
-from layergraph.testing import Case, LayerTests, layers_of
 
 SIZES = [(5, 4, 3)] * 2
 

@@ -4,11 +4,11 @@ from functools import partial
 
 import pytest
 import torch
+from layergraph.testing import Case, LayerTests, layers_of
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import BuildError
-from layergraph.testing import Case, LayerTests, layers_of
 
 SIZES = {
     nn.AlphaDropout: (20, 4),

@@ -1,10 +1,10 @@
 """Linear layers there and back."""
 
 import torch
+from layergraph.testing import Case, LayerTests, layers_of
 from torch import nn
 
 import layergraph as lg
-from layergraph.testing import Case, LayerTests, layers_of
 
 CASES = {
     "linear": Case(lambda: nn.Linear(3, 2), [(5, 3)]),

@@ -5,12 +5,12 @@ from functools import partial
 
 import pytest
 import torch
+from layergraph.testing import Case, LayerTests, bitwise_equal, layers_of
 from torch import nn
 from torch.nn.modules.linear_cross_entropy_options import LinearCrossEntropyOptions
 
 import layergraph as lg
 from layergraph.errors import CaptureError, LayergraphError
-from layergraph.testing import Case, LayerTests, bitwise_equal, layers_of
 
 PAIR = [(5, 4), (5, 4)]
 TRIPLET = [(5, 4)] * 3

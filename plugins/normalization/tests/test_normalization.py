@@ -4,11 +4,11 @@ import contextlib
 from functools import partial
 
 import torch
+from layergraph.testing import Case, LayerTests, layers_of
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import CaptureError
-from layergraph.testing import Case, LayerTests, layers_of
 
 BATCH = {
     nn.BatchNorm1d: (5, 4, 3),

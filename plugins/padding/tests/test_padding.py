@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 import torch
+from layergraph.testing import Case, LayerTests, bitwise_equal, layers_of
 from torch import nn
 
 import layergraph as lg
-from layergraph.testing import Case, LayerTests, bitwise_equal, layers_of
 
 SIZES = {1: (2, 3, 8), 2: (2, 3, 8, 7), 3: (2, 3, 8, 7, 6)}
 MANNERS = {

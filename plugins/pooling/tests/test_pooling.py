@@ -4,11 +4,11 @@ from functools import partial
 
 import pytest
 import torch
+from layergraph.testing import Case, LayerTests, layers_of
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import LayergraphError
-from layergraph.testing import Case, LayerTests, layers_of
 
 SIZES = ((2, 3, 8), (2, 3, 8, 7), (2, 3, 8, 7, 6))
 VARIANTS = {

@@ -5,13 +5,13 @@ from functools import partial
 
 import pytest
 import torch
+from layergraph.testing import Case, LayerTests, bitwise_equal, layers_of
 from torch import nn
 from torch.nn.utils import prune
 from torch.nn.utils.rnn import pack_sequence
 
 import layergraph as lg
 from layergraph.errors import BuildError
-from layergraph.testing import Case, LayerTests, bitwise_equal, layers_of
 
 
 def torch_to_ir(module):

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import BuildError
-from layergraph.testing import bitwise_equal
 
 
 def parameter(*size):

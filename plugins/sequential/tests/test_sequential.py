@@ -7,12 +7,12 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal, layers_of
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import BuildError
 from layergraph.ir import find_problems
-from layergraph.testing import bitwise_equal, layers_of
 
 
 def repeated():

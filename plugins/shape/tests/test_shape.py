@@ -1,10 +1,10 @@
 """Layers that change shapes, there and back."""
 
 import torch
+from layergraph.testing import Case, LayerTests, layers_of
 from torch import nn
 
 import layergraph as lg
-from layergraph.testing import Case, LayerTests, layers_of
 
 IMAGE = (2, 4, 6, 8)
 CASES = {

@@ -4,11 +4,11 @@ from functools import partial
 
 import pytest
 import torch
+from layergraph.testing import Case, LayerTests, bitwise_equal, layers_of
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import LayergraphError
-from layergraph.testing import Case, LayerTests, bitwise_equal, layers_of
 
 WORDS = torch.tensor([[1, 2, 0, 4], [4, 0, 4, 3]])
 FLAT = torch.tensor([1, 2, 0, 4, 4, 0, 3])

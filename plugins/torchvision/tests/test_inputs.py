@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 from torchvision.models import get_model, vit_b_32
 
 import layergraph as lg
 from layergraph.errors import CaptureError
-from layergraph.testing import bitwise_equal
 from zoo import all_entries
 
 ENTRIES = {

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from layergraph.testing import Case, LayerTests, bitwise_equal
 from torch import nn
 from torchvision import ops
 
 import layergraph as lg
-from layergraph.testing import Case, LayerTests, bitwise_equal
 
 torch.manual_seed(0)
 BOXES = torch.tensor([[0.0, 0, 10, 10], [1, 1, 9, 12], [20, 20, 30, 35], [0, 0, 0.5, 0.5]])

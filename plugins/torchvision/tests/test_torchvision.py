@@ -4,11 +4,11 @@ import importlib
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torchvision.models import swin_t
 from torchvision.models.swin_transformer import shifted_window_attention
 
 import layergraph as lg
-from layergraph.testing import bitwise_equal
 from layergraph_torchvision import functions
 
 NAME = "torchvision.models.swin_transformer.shifted_window_attention"

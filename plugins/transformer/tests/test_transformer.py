@@ -9,13 +9,13 @@ from functools import partial
 
 import pytest
 import torch
+from layergraph.testing import Case, LayerTests, bitwise_equal, layers_of
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
 import layergraph as lg
 from layergraph.errors import BuildError, CaptureError
-from layergraph.testing import Case, LayerTests, bitwise_equal, layers_of
 
 pytestmark = pytest.mark.slow
 

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 import torch
+from layergraph.testing import bitwise_equal
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import CaptureError
-from layergraph.testing import bitwise_equal
 from zoo import all_entries
 from zoo.difference import differences
 

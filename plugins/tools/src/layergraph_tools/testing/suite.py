@@ -18,10 +18,10 @@ from layergraph.files.load import load, load_model
 from layergraph.files.save import save
 from layergraph.ir import ROOT, Implementation, Ir, find_problems
 from layergraph.layers import signature_of
-from layergraph.testing.cases import VARIANTS, Case, expect
-from layergraph.testing.changes import changes, differing, shared, snapshot
-from layergraph.testing.comparing import compare_features, compare_runs
-from layergraph.testing.precedence import expect_answers_of
+from layergraph_tools.testing.cases import VARIANTS, Case, expect
+from layergraph_tools.testing.changes import changes, differing, shared, snapshot
+from layergraph_tools.testing.comparing import compare_features, compare_runs
+from layergraph_tools.testing.precedence import expect_answers_of
 
 
 class LayerTests:

@@ -11,7 +11,7 @@ from layergraph.ir import Implementation
 from layergraph.plugins import discovered
 from layergraph.plugins.explanation import Chain
 from layergraph.plugins.loading import normalised
-from layergraph.testing.cases import expect
+from layergraph_tools.testing.cases import expect
 
 
 def expect_answers_of(distribution: str, module: nn.Module) -> None:

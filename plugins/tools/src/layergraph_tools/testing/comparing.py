@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from layergraph.testing.bitwise import bitwise_equal
-from layergraph.testing.cases import Case, expect
+from layergraph_tools.testing.bitwise import bitwise_equal
+from layergraph_tools.testing.cases import Case, expect
 
 _FEATURES: dict[str, Callable[[nn.Module], object]] = {
     "class": type,

@@ -16,8 +16,8 @@ pytest reports them as ``TestLinear::test_behaviour[without bias]``. A failed ch
 :func:`bitwise_equal` compares outputs in other tests: ``torch.equal`` takes -0.0 for 0.0.
 """
 
-from layergraph.testing.bitwise import bitwise_difference, bitwise_equal
-from layergraph.testing.cases import Case, layers_of
-from layergraph.testing.suite import LayerTests
+from layergraph_tools.testing.bitwise import bitwise_difference, bitwise_equal
+from layergraph_tools.testing.cases import Case, layers_of
+from layergraph_tools.testing.suite import LayerTests
 
 __all__ = ["Case", "LayerTests", "bitwise_difference", "bitwise_equal", "layers_of"]
