@@ -26,13 +26,13 @@ import atheris
 import torch
 
 with atheris.instrument_imports(include=["layergraph", "layergraph_cli"]):
-    from layergraph_files import build, load, save  # noqa: F401 # they are loaded late otherwise
     from layergraph_files.container import new_header
     from layergraph_files.document import to_document
 
     import layergraph as lg
     from layergraph.errors import LayergraphError
     from layergraph_cli import app
+    from layergraph_files import build, load, save  # noqa: F401 # they are loaded late otherwise
 
 from fuzz.generate import changed, grown, holders
 from fuzz.watch import Watch

@@ -11,7 +11,6 @@ import pytest
 import safetensors.torch
 import torch
 from layergraph.testing import bitwise_equal
-from layergraph_files import save as saving
 from layergraph_files.document import from_document, to_document
 from layergraph_files.versions import current
 from safetensors import safe_open
@@ -20,6 +19,7 @@ from torch import nn
 import layergraph as lg
 from layergraph.errors import BuildError, FileError, InvalidIrError, StateError
 from layergraph.ir import Implementation, Ir
+from layergraph_files import save as saving
 
 pytestmark = pytest.mark.xdist_group("files")
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from layergraph.testing import bitwise_equal
-from layergraph_files import save as saving
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import layergraph as lg
 from layergraph.errors import FileError
+from layergraph_files import save as saving
 
 
 class Model(nn.Module):

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from layergraph.testing import bitwise_equal
-from layergraph_files import paths, staging
 from layergraph_files.shards import bytes_of
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import ArgumentError, FileError
+from layergraph_files import paths, staging
 
 
 @pytest.fixture(scope="module")

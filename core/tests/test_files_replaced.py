@@ -14,11 +14,11 @@ from functools import partial
 import pytest
 import torch
 from layergraph.testing import bitwise_equal
-from layergraph_files import reader, staging
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import FileError
+from layergraph_files import reader, staging
 
 ONE, FEW, MANY = None, 440, 400
 """Sizes of shards: all goes to one file, to two, or to four."""

@@ -9,7 +9,6 @@ import random
 import pytest
 import torch
 from layergraph.testing import bitwise_equal
-from layergraph_files import load as files_load
 from layergraph_tools.verifying.comparison import difference, told
 from layergraph_tools.verifying.subject import Subject
 from layergraph_tools.verifying.surroundings import OTHER_SETTINGS
@@ -22,6 +21,7 @@ from layergraph.tensors import same_bytes
 from layergraph.torch2ir import pipeline as conversion
 from layergraph.torch2ir.tracing import proxy
 from layergraph.torch2ir.tracing import tracer as capture
+from layergraph_files import load as files_load
 from layergraph_tools import verification
 
 X = torch.randn(3, 4)
