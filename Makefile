@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PACKAGES := core $(sort $(wildcard plugins/*))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs zoo bench fuzz test-oldest check format clean
+.PHONY: help demo test test-fast mutate docs zoo bench fuzz test-oldest check format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -22,7 +22,14 @@ demo: $(VENV)/.ready ## convert torchvision's resnet18, print its IR, rebuild it
 	$(BIN)/python -m tests.demo
 
 test: $(VENV)/.ready ## run every package's tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+test-fast: $(VENV)/.ready ## run all tests but the slow ones
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
+
+COUNT ?= 40
+mutate: $(VENV)/.ready ## change the code in 40 places or COUNT=…, one at a time, and see which the tests notice
+	$(BIN)/python -m tests.mutate --count $(COUNT)
 
 docs: $(VENV)/.ready ## build the documentation into site/; a warning is an error
 	$(BIN)/zensical build --clean --strict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 from collections.abc import Callable
 
@@ -12,6 +13,13 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import layergraph as lg
+from layergraph.testing import bitwise_equal
+
+
+def pytest_configure() -> None:
+    """Compute on one thread, here and in the processes that tests start: tests run in parallel."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 def _tensors(value):
@@ -37,17 +45,6 @@ def _run(model: nn.Module, inputs, *, training: bool):
     buffers = {name: b.clone() for name, b in model.named_buffers() if ":" not in name}
     keys = set(model.state_dict())
     return returned, outputs, gradients, {k: v for k, v in buffers.items() if k in keys}
-
-
-def _same(one, other) -> bool:
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return (
-            one.dtype is other.dtype
-            and one.shape == other.shape
-            and torch.equal(one.isnan(), other.isnan())
-            and torch.equal(one.nan_to_num(), other.nan_to_num())
-        )
-    return type(one) is type(other) and one == other
 
 
 def _ties(model: nn.Module) -> list[list[str]]:
@@ -79,11 +76,11 @@ def assert_same(model: nn.Module, rebuilt: nn.Module, *inputs) -> None:
         mode = "train" if training else "eval"
         assert pytree.tree_structure(mine[1]) == pytree.tree_structure(theirs[1])
         for one, other in zip(mine[1], theirs[1], strict=True):
-            assert _same(one, other), f"{mode}: an output differs"
+            assert bitwise_equal(one, other), f"{mode}: an output differs"
         for what, one, other in (("gradient", mine[2], theirs[2]), ("buffer", mine[3], theirs[3])):
             assert one.keys() == other.keys(), f"{mode}: {what}s differ"
             for name in one:
-                assert _same(one[name], other[name]), f"{mode}: {what} of {name} differs"
+                assert bitwise_equal(one[name], other[name]), f"{mode}: {what} of {name} differs"
     model.train(was)
     rebuilt.train(was)
 

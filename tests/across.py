@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 import layergraph as lg
+from layergraph.testing import bitwise_equal
 
 
 class Pictures(nn.Module):
@@ -107,16 +108,9 @@ def read(folder: Path) -> None:
             state = loaded.state_dict()
             _expect(list(state) == list(model.state_dict()), f"{path}: other keys")
             for key, tensor in model.state_dict().items():
-                _expect(_bits(tensor) == _bits(state[key]), f"{path}: {key} differs")
-                _expect(tensor.stride() == state[key].stride(), f"{path}: {key} lies otherwise")
+                _expect(bitwise_equal(tensor, state[key]), f"{path}: {key} differs")
             outputs = [pytree.tree_leaves(each(inputs())) for each in (model, loaded)]
-            same = [_bits(one) == _bits(other) for one, other in zip(*outputs, strict=True)]
-            _expect(all(same), f"{path}: other outputs")
-
-
-def _bits(tensor: torch.Tensor) -> tuple[object, ...]:
-    flat = tensor.detach().contiguous().flatten().view(torch.uint8)
-    return tensor.dtype, tensor.shape, flat.tolist()
+            _expect(bitwise_equal(*outputs), f"{path}: other outputs")
 
 
 def _expect(condition: bool, message: str) -> None:

@@ -14,17 +14,10 @@ import torchvision
 from torch import nn
 
 import layergraph as lg
+from layergraph.testing import bitwise_equal
 
 # Other batches and sizes than any that a graph could have been captured for.
 SHAPES = [(1, 3, 224, 224), (4, 3, 224, 224), (2, 3, 97, 131)]
-
-
-def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors are equal bit for bit, where ``torch.equal`` says that 0.0 is -0.0."""
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    flat = [each.detach().contiguous().flatten().view(torch.uint8) for each in (one, other)]
-    return torch.equal(*flat)
 
 
 def differences(
@@ -38,13 +31,13 @@ def differences(
     found += [
         f"the tensor {key!r} differs"
         for key in states[0].keys() & states[1].keys()
-        if not same_bits(states[0][key], states[1][key])
+        if not bitwise_equal(states[0][key], states[1][key])
     ]
     with torch.no_grad():
         for given in inputs:
             # Each its own copy: layers that work in place must not help each other.
             outputs = original(given.clone()), rebuilt(given.clone())
-            if not same_bits(*outputs):
+            if not bitwise_equal(*outputs):
                 found.append(f"the outputs for an input of shape {tuple(given.shape)} differ")
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 from pathlib import Path
 
@@ -54,6 +55,11 @@ class Site:
         metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         (info / "METADATA").write_text(metadata)
         (info / "entry_points.txt").write_text("\n".join(lines))
+
+
+def search_path(*folders: object) -> str:
+    """Return PYTHONPATH with folders before those that are in it."""
+    return os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def listed(*sites: Site) -> list[importlib.metadata.EntryPoint]:

@@ -72,6 +72,7 @@ def test_a_plugin_asks_for_what_it_imports_of_its_own_version(folder: Path) -> N
     assert project(folder)["name"] == f"layergraph-{folder.name}"
 
 
+@pytest.mark.slow
 def test_the_core_imports_no_plugin_and_nothing_of_the_command_line() -> None:
     for file in (CHECKOUT / "core" / "src").rglob("*.py"):
         for name in names_imported(file):

@@ -10,6 +10,8 @@ import pytest
 
 from tests.environment import CHECKOUT, Environment, run, succeed
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheels")]
+
 NAME = "acme-fixed-point"
 FOLDER = CHECKOUT / "examples" / NAME
 

@@ -20,7 +20,7 @@ from layergraph.ir2torch import get_default_converter as get_ir2torch
 from layergraph.plugins import discovered, installed_plugins
 from layergraph.torch2ir import Torch2Ir
 from layergraph.torch2ir import get_default_converter as get_torch2ir
-from tests.sites import HANDLERS, Site, loaded
+from tests.sites import HANDLERS, Site, loaded, search_path
 
 PLAIN = HANDLERS.format(marks="", who="the plugin").replace("{", "{{").replace("}", "}}")
 
@@ -240,12 +240,13 @@ print(json.dumps({
 def report(site: Site, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", REPORT, site.folder.parent.name],
-        env={**os.environ, "PYTHONPATH": str(site.folder), **environment},
+        env={**os.environ, "PYTHONPATH": search_path(site.folder), **environment},
         stdout=subprocess.PIPE,
         text=True,
     )
 
 
+@pytest.mark.slow
 def test_plugins_are_imported_when_they_are_asked_and_a_disabled_one_never(tmp_path: Path):
     site = Site(tmp_path / "site")
     site.add("aaa")
@@ -270,6 +271,7 @@ def test_plugins_are_imported_when_they_are_asked_and_a_disabled_one_never(tmp_p
     assert said["strict"]["who"].startswith("PluginError: plugin 'plugin' of ccc 1.0 is left out")
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_twice_on_sys_path_counts_once():
     code = (
         "import sys; sys.path += sys.path\n"
@@ -290,6 +292,7 @@ print(*sorted(name for name in sys.modules if name.startswith("layergraph")))
 """
 
 
+@pytest.mark.slow
 def test_a_converter_is_ready_before_what_captures_and_builds_is_imported():
     done = subprocess.run([sys.executable, "-c", READY], capture_output=True, text=True, check=True)
     imported = done.stdout.split()

@@ -12,6 +12,8 @@ from layergraph.errors import LayergraphError
 from layergraph_cli.new_plugin import create
 from tests.environment import Environment, build, succeed
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheels")]
+
 NAME = "Acme.scale-layers"
 
 

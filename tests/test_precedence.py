@@ -22,7 +22,7 @@ from layergraph.ir2torch import get_default_converter as get_ir2torch
 from layergraph.plugins import installed_plugins, load_plugins
 from layergraph.torch2ir import Torch2Ir
 from layergraph.torch2ir import get_default_converter as get_torch2ir
-from tests.sites import HANDLERS, Site, listed, loaded
+from tests.sites import HANDLERS, Site, listed, loaded, search_path
 
 # --- the two directions, asked alike ---
 
@@ -327,7 +327,7 @@ def reports(*paths: list[str]) -> list[list[str]]:
     running = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", REPORT],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+            env={**os.environ, "PYTHONPATH": search_path(*path)},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -337,6 +337,7 @@ def reports(*paths: list[str]) -> list[list[str]]:
     return [each.communicate()[0].split() for each in running]
 
 
+@pytest.mark.slow
 def test_installed_plugins_are_found_and_sorted_whatever_sys_path_says(tmp_path: Path) -> None:
     """The whole way, from ``sys.path`` to ``to_ir`` and ``to_torch``, past the real built-ins."""
     folders = []
@@ -475,6 +476,7 @@ DAMAGED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_a_damaged_distribution_does_not_stop_the_others(tmp_path: Path, kind: str) -> None:
     site = Site(tmp_path / "site")

@@ -21,6 +21,8 @@ from tests.environment import (
     succeed,
 )
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheels")]
+
 
 def test_there_is_something_to_build() -> None:
     assert PLUGINS

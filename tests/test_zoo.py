@@ -17,6 +17,8 @@ from zoo.entry import Sizes
 from zoo.exceptions import EXPECTED
 from zoo.report import unexpected
 
+pytestmark = pytest.mark.slow
+
 SELECTION = """
 torchvision/resnet18
 torchvision/vit_b_32
@@ -38,14 +40,6 @@ transformers/WhisperModel
 """.split()
 
 ENTRIES = {each.name: each for each in all_entries()}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", SELECTION)

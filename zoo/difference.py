@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from layergraph.testing import bitwise_difference
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -23,32 +25,14 @@ class Difference:
 
 def differences(expected: Any, actual: Any, where: str = "output") -> Iterator[Difference]:
     """Compare by structure: dicts of any class by their keys, named tuples by their fields."""
-    if isinstance(expected, torch.Tensor):
-        yield from _of_tensors(expected, actual, where)
-    elif _is_cache(expected):
+    if _is_cache(expected):
         yield from _of_caches(expected, actual, where)
     elif isinstance(expected, Mapping):
         yield from _of_mappings(expected, actual, where)
     elif isinstance(expected, (list, tuple)):
         yield from _of_sequences(expected, actual, where)
-    elif type(expected) is not type(actual) or expected != actual:
-        yield Difference(where, f"{expected!r} became {actual!r}"[:200])
-
-
-def _of_tensors(expected: torch.Tensor, actual: Any, where: str) -> Iterator[Difference]:
-    if not isinstance(actual, torch.Tensor):
-        yield Difference(where, f"a tensor became {type(actual).__name__}")
-    elif (expected.dtype, expected.shape) != (actual.dtype, actual.shape):
-        yield Difference(
-            where,
-            f"{expected.dtype} of shape {tuple(expected.shape)} became "
-            f"{actual.dtype} of shape {tuple(actual.shape)}",
-        )
-    else:
-        both_nan = expected.isnan() & actual.isnan()
-        unequal = (expected != actual) & ~both_nan
-        if unequal.any():
-            yield Difference(where, f"{int(unequal.sum())} of {unequal.numel()} values differ")
+    elif found := bitwise_difference(expected, actual, name=where):
+        yield Difference(where, found.removeprefix(f"{where}: "))
 
 
 def _of_mappings(expected: Mapping[Any, Any], actual: Any, where: str) -> Iterator[Difference]:

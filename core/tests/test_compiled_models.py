@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import layergraph as lg
+from layergraph.testing import bitwise_equal
 
 X = torch.randn(3, 4)
 
@@ -53,7 +54,7 @@ def test_a_compiled_model_comes_back(compiled, around, called_before, args):
     )
     rebuilt = lg.to_torch(ir, model.state_dict())
     assert list(rebuilt.state_dict()) == list(model.state_dict())
-    assert torch.equal(rebuilt(X), model(X))
+    assert bitwise_equal(rebuilt(X), model(X))
 
 
 @pytest.mark.parametrize("compiled", [in_place, wrapped])
@@ -82,7 +83,7 @@ def test_a_compiled_function_is_captured_as_written():
 
     model = Calls()
     rebuilt = lg.to_torch(lg.to_ir(model, (X,)))
-    assert torch.equal(rebuilt(X), model(X))
+    assert bitwise_equal(rebuilt(X), model(X))
     assert "mul" in rebuilt.code
 
 
@@ -105,7 +106,7 @@ def test_a_compiled_model_that_asks_for_its_mode(is_called):
         model(x)
     rebuilt = lg.to_torch(lg.to_ir(model, (x,)), model.state_dict())
     for training in (True, False):
-        assert torch.equal(rebuilt.train(training)(x), model.train(training)(x))
+        assert bitwise_equal(rebuilt.train(training)(x), model.train(training)(x))
     assert lg.verify(model, (x,)).ok
 
 

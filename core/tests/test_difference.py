@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import layergraph as lg
-from core.tests.test_properties import ALWAYS, CHANGES, _same, irs
+from core.tests.test_properties import ALWAYS, CHANGES, irs
 from layergraph.errors import InvalidIrError
 from layergraph.ir import Edge, Graph, Implementation, Ir, Node, Ref, TensorSpec, map_leaves
+from layergraph.testing import bitwise_equal
 from layergraph_tools.difference import ABSENT, Change, Difference
 from layergraph_tools.difference.alignment import align
 from layergraph_tools.difference.values import same
@@ -63,6 +64,7 @@ def _renamed(ir, rename):
     return Ir(implementations, ir.root)
 
 
+@pytest.mark.slow
 @settings(ALWAYS, max_examples=50)
 @given(irs())
 def test_names_of_nodes_make_no_difference(ir):
@@ -73,6 +75,7 @@ def test_names_of_nodes_make_no_difference(ir):
         assert not lg.diff(other, ir)
 
 
+@pytest.mark.slow
 @settings(ALWAYS, max_examples=40)
 @given(irs())
 def test_every_single_edit_is_found(ir):
@@ -84,6 +87,7 @@ def test_every_single_edit_is_found(ir):
             _check_form(lg.diff(other, ir), name)
 
 
+@pytest.mark.slow
 @settings(ALWAYS, max_examples=25)
 @given(irs(), st.data())
 def test_what_differs_is_what_is_not_equal_under_the_same_names(ir, data):
@@ -98,6 +102,7 @@ def test_what_differs_is_what_is_not_equal_under_the_same_names(ir, data):
         _check_form(difference, "edits")
 
 
+@pytest.mark.slow
 @settings(ALWAYS, max_examples=50)
 @given(irs(), st.data())
 def test_nothing_but_an_order_is_found_too(ir, data):
@@ -538,6 +543,7 @@ def test_alignment_of_ten_thousand_finds_what_moved_up():
     ]
 
 
+@pytest.mark.slow
 def test_ten_thousand_layers_are_compared():
     def ir(count, *, more):
         implementations = []
@@ -589,4 +595,4 @@ def test_dict_forms_are_compared_too():
 def test_an_empty_difference_is_false():
     assert not Difference()
     assert Difference((Change("a", ("type",), "x", "y"),))
-    assert _same(Difference().to_dict(), {"changes": []})
+    assert bitwise_equal(Difference().to_dict(), {"changes": []})

@@ -16,9 +16,12 @@ from torch import nn
 import layergraph as lg
 from layergraph.errors import BuildError, FileError, InvalidIrError, StateError
 from layergraph.ir import Implementation, Ir
+from layergraph.testing import bitwise_equal
 from layergraph_files import save as saving
 from layergraph_files.document import from_document, to_document
 from layergraph_files.versions import current
+
+pytestmark = pytest.mark.xdist_group("files")
 
 HERE = Path(__file__).parent
 
@@ -325,6 +328,7 @@ def test_a_model_is_always_the_same_bytes(tmp_path, model, ir, max_shard_size):
     assert {each.name: each.read_bytes() for each in path.parent.iterdir()} == saves[0]
 
 
+@pytest.mark.slow
 def test_a_killed_save_leaves_the_old_file(tmp_path):
     path = tmp_path / "m.safetensors"
     lg.save(lg.to_ir(nn.Linear(2, 2)), path, nn.Linear(2, 2).state_dict())
@@ -447,7 +451,7 @@ def test_to_save_weights_one_layer_is_made_of_those_made_alike(tmp_path, monkeyp
     # The last norm differs in what it is tied to.
     assert len(made) == 3
     back = lg.load_model(path)
-    assert torch.equal(back(x), model(x))
+    assert bitwise_equal(back(x), model(x))
     assert back.norms[2].weight is back.norms[0].weight
     assert list(back.state_dict()) == list(state)
     for key in ("second.self_attn.in_proj_weight", "norms.1.running_var", "norms.2.bias"):

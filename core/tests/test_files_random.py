@@ -126,6 +126,7 @@ def damaged_files(draw):
 # --- what comes of it ---
 
 
+@pytest.mark.slow
 @settings(ALWAYS, max_examples=800)
 @given(damaged_files())
 def test_damaged_files_are_models_or_refused(raw):
@@ -144,6 +145,7 @@ def test_damaged_files_are_models_or_refused(raw):
         assert {each.name for each in Path(folder).iterdir()} <= {"m.safetensors", "again.json"}
 
 
+@pytest.mark.slow
 @settings(ALWAYS, max_examples=50)
 @given(irs(), st.data())
 def test_what_is_written_and_what_is_read_keep_the_schema(ir, data):
@@ -156,6 +158,7 @@ def test_what_is_written_and_what_is_read_keep_the_schema(ir, data):
             VALIDATOR.validate(json.loads(text))
 
 
+@pytest.mark.slow
 @settings(ALWAYS, max_examples=20)
 @given(irs(), st.data())
 def test_a_key_twice_is_refused(ir, data):

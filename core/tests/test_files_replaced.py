@@ -17,6 +17,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import FileError
+from layergraph.testing import bitwise_equal
 from layergraph_files import reader, staging
 
 ONE, FEW, MANY = None, 440, 400
@@ -176,6 +177,7 @@ def _killed(count, save):
     return code == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(ONE, FEW), (FEW, ONE), (FEW, FEW)])
 def test_a_killed_save_leaves_the_old_model_or_the_new_one(tmp_path, monkeypatch, before, after):
     _save(tmp_path, 1.0, before)
@@ -217,6 +219,7 @@ class _InterruptError(BaseException):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(ONE, FEW), (FEW, ONE)])
 def test_an_interrupted_save_leaves_the_old_model_or_the_new_one(tmp_path, before, after):
     def interrupt():
@@ -376,7 +379,7 @@ def test_a_link_is_replaced_and_its_file_stays(tmp_path):
     _save(tmp_path, 1.0, ONE)
     assert not (tmp_path / "model.safetensors").is_symlink()
     assert (tmp_path / "kept").read_text() == "kept"
-    assert torch.equal(lg.load_model(tmp_path)[0].bias, torch.ones(10))
+    assert bitwise_equal(lg.load_model(tmp_path)[0].bias.detach(), torch.ones(10))
 
 
 @pytest.mark.parametrize(

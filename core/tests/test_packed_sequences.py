@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import (
 
 import layergraph as lg
 from layergraph.errors import AssumptionError
+from layergraph.testing import bitwise_equal
 
 
 class Encoder(nn.Module):
@@ -60,10 +61,7 @@ OTHER = (torch.randn(5, 7, 4), torch.tensor([4, 7, 1, 2, 7]))
 
 
 def alike(one, other):
-    ones, others = (torch.utils._pytree.tree_leaves(each) for each in (one, other))
-    return len(ones) == len(others) and all(
-        one is other or torch.equal(one, other) for one, other in zip(ones, others, strict=True)
-    )
+    return bitwise_equal(*(torch.utils._pytree.tree_leaves(each) for each in (one, other)))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,6 +13,7 @@ from torch import nn
 import layergraph as lg
 from layergraph.errors import AssumptionError, BuildError, CaptureError
 from layergraph.ir import Record
+from layergraph.testing import bitwise_equal
 
 X = torch.randn(4, 4)
 Pair = namedtuple("Pair", "one other")
@@ -135,7 +136,7 @@ def _sizes(x):
 def test_a_value_is_taken_apart_into_as_many_names(function, fits, others, with_inputs):
     model, x = Function(function), torch.randn(fits)
     rebuilt = lg.to_torch(lg.to_ir(model, (x,) if with_inputs else None))
-    assert torch.equal(rebuilt(x), model(x))
+    assert bitwise_equal(rebuilt(x), model(x))
     for shape in others:
         with pytest.raises(ValueError, match="values to unpack"):
             model(torch.randn(shape))
@@ -168,7 +169,7 @@ def test_a_rebuilt_model_is_traced_with_its_guards():
     model = Unpacks()
     again = lg.to_torch(lg.to_ir(lg.to_torch(lg.to_ir(model))))
     x = torch.randn(2, 4)
-    assert torch.equal(again(x), model(x))
+    assert bitwise_equal(again(x), model(x))
     with pytest.raises(AssumptionError, match="2 parts"):
         again(torch.randn(3, 4))
 

@@ -237,7 +237,8 @@ def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 def same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Return whether two contiguous tensors of one dtype and shape have equal bytes."""
-    flat = [each.flatten().view(torch.uint8) for each in (one, other)]
+    # Not flatten(): a tensor of one number is contiguous at any stride, and keeps that stride.
+    flat = [each.as_strided((each.numel(),), (1,)).view(torch.uint8) for each in (one, other)]
     size = flat[0].numel()
     if size < _LARGE or any(each.storage_offset() % 8 for each in flat):
         return torch.equal(*flat)

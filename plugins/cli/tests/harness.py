@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -33,6 +34,11 @@ def spawn(*arguments, **options):
     command = [*COMMAND, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def search_path(folder):
+    """Return PYTHONPATH with a folder before those that are in it."""
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
 
 
 def install(folder, name, code, entry_point="x"):

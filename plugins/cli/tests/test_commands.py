@@ -6,7 +6,9 @@ import os
 
 import pytest
 
-from plugins.cli.tests.harness import Done, install, spawn
+from plugins.cli.tests.harness import Done, install, search_path, spawn
+
+pytestmark = pytest.mark.slow
 
 GREET = """
 from layergraph import hookimpl
@@ -32,7 +34,7 @@ def call(tmp_path):
     """The command, with the plugins that are installed in a folder."""
 
     def run(*arguments, **environment):
-        env = os.environ | {"PYTHONPATH": str(tmp_path)} | environment
+        env = os.environ | {"PYTHONPATH": search_path(tmp_path)} | environment
         return spawn(*arguments, env=env, cwd=tmp_path)
 
     return run

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import layergraph as lg
-from layergraph.testing import Case, LayerTests, layers_of
+from layergraph.testing import Case, LayerTests, bitwise_equal, layers_of
 
 SIZES = {1: (2, 3, 8), 2: (2, 3, 8, 7), 3: (2, 3, 8, 7, 6)}
 MANNERS = {
@@ -56,4 +56,4 @@ def test_a_changed_value_is_no_zero_padding():
     ir = lg.to_ir(layer)
     assert ir["root"].type != "zeropad1d"
     x = torch.randn(2, 3)
-    assert torch.equal(lg.to_torch(ir)(x), layer(x))
+    assert bitwise_equal(lg.to_torch(ir)(x), layer(x))

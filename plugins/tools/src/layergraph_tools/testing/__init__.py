@@ -12,9 +12,12 @@ A test class lists cases; each check of each case is a test of its own::
 
 pytest reports them as ``TestLinear::test_behaviour[without bias]``. A failed check raises
 :class:`AssertionError`, which says what is wrong and what to do; pytest itself is not needed.
+
+:func:`bitwise_equal` compares outputs in other tests: ``torch.equal`` takes -0.0 for 0.0.
 """
 
+from layergraph_tools.testing.bitwise import bitwise_difference, bitwise_equal
 from layergraph_tools.testing.cases import Case, layers_of
 from layergraph_tools.testing.suite import LayerTests
 
-__all__ = ["Case", "LayerTests", "layers_of"]
+__all__ = ["Case", "LayerTests", "bitwise_difference", "bitwise_equal", "layers_of"]

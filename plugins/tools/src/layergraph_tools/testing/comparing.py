@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from layergraph_tools.testing.bitwise import bitwise_equal
 from layergraph_tools.testing.cases import Case, expect
 
 _FEATURES: dict[str, Callable[[nn.Module], object]] = {
@@ -68,20 +69,8 @@ def compare_runs(
         )
         same = was.keys() == now.keys()
         expect(same, f"{what}, {mode}: a run gave {list(was)} and now gives {list(now)}; {_ADVICE}")
-        changed = [name for name in was if not same_bits(was[name], now[name])]
+        changed = [name for name in was if not bitwise_equal(was[name], now[name], strides=False)]
         expect(not changed, f"{what}, {mode}: other bits in {', '.join(changed)}; {_ADVICE}")
-
-
-def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two tensors have the same numbers, to the bit."""
-    if one.dtype is not other.dtype or one.shape != other.shape or one.layout is not other.layout:
-        return False
-    if one.layout is torch.sparse_coo:
-        one, other = one.coalesce(), other.coalesce()
-        return same_bits(one.indices(), other.indices()) and same_bits(one.values(), other.values())
-    # As bits, so that nan is nan, and -0.0 is not 0.0.
-    bits = [each.detach().flatten().contiguous().view(torch.uint8) for each in (one, other)]
-    return torch.equal(*bits)
 
 
 def _run(
