@@ -12,6 +12,14 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import layergraph as lg
+from layergraph.torch_versions import missing
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a feature that this torch lacks: ``@pytest.mark.needs("norm_bias")``."""
+    for mark in item.iter_markers("needs"):
+        for reason in filter(None, map(missing, mark.args)):
+            pytest.skip(reason)
 
 
 def _tensors(value):

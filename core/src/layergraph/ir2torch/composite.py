@@ -28,6 +28,7 @@ from layergraph.ir2torch.codegen import generated_code
 from layergraph.ir2torch.scripting import own_containers, scriptable
 from layergraph.ir2torch.stored import StoredGraph, restored, stored
 from layergraph.regions import REGIONS, ending
+from layergraph.torch_versions import python_code
 
 # What nn.Module keeps of its own, and a rebuilt or copied module has to keep too. GraphModule takes
 # over only what its graph names: a child that no call reaches would lose its state-dict keys.
@@ -212,7 +213,7 @@ class Composite(Holder, fx.GraphModule):
         cls: Any = type(self)
         cls.forward = compiled_forward(code, self.graph._co_fields)
         self._code, self._lineno_map, self._prologue_start = code.source, code.nodes_of_lines, 1
-        return PythonCode(code.source, code.globals, code.nodes_of_lines, 1)
+        return python_code(code.source, code.globals, code.nodes_of_lines)
 
     def _written_by_user(self) -> PythonCode:
         """Let torch.fx write and run the code, where the user has set how: it is the user's own."""

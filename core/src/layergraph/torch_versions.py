@@ -1,0 +1,87 @@
+"""How the releases of torch differ that layergraph runs on: torch 2.6 and newer.
+
+Only this module knows of releases. Other code asks it for a feature, or calls a function of it that
+does the same on every release. A feature is there if this torch has it: no version is compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from inspect import signature
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch._C._dynamo import guards
+from torch.fx.graph import PythonCode
+
+
+class Feature(NamedTuple):
+    """Something that older releases of torch lack.
+
+    Attributes:
+        is_here: whether this torch has it.
+        up_to: the newest of the tested releases that lacks it.
+        without: the consequence for a release that lacks it.
+    """
+
+    is_here: bool
+    up_to: str
+    without: str
+
+
+FEATURES: dict[str, Feature] = {
+    "fp32_precision": Feature(
+        hasattr(torch._C, "_get_fp32_precision_getter"),
+        "2.6",
+        "the precision of float32 is set for all operations, and not for each backend",
+    ),
+    "linear_cross_entropy": Feature(
+        hasattr(nn, "LinearCrossEntropyLoss"),
+        "2.9",
+        "nn.LinearCrossEntropyLoss and its function do not exist",
+    ),
+    "norm_bias": Feature(
+        "bias" in signature(nn.GroupNorm).parameters,
+        "2.9",
+        "batch, instance and group norms take no bias=False",
+    ),
+}
+
+
+def has(feature: str) -> bool:
+    """Return whether this torch has a feature, by its name in :data:`FEATURES`."""
+    return FEATURES[feature].is_here
+
+
+def missing(feature: str) -> str | None:
+    """The reason why code that needs a feature does not run on this torch; None if it does."""
+    is_here, _, without = FEATURES[feature]
+    return None if is_here else f"in torch {torch.__version__}, {without}"
+
+
+def note_modes(are_on: bool) -> None:
+    """Let the guards of Dynamo know whether dispatch modes are on, where torch keeps it there."""
+    if _note_modes is not None:
+        _note_modes(are_on)
+
+
+_note_modes = getattr(guards, "set_is_in_mode_without_ignore_compile_internals", None)
+
+
+def python_code(source: str, names: dict[str, Any], nodes_of_lines: dict[int, int | None]) -> Any:
+    """The code of a graph in the class of torch.fx, whose fields differ.
+
+    Args:
+        source: the text; it begins with the first line of the function.
+        names: the globals of the function.
+        nodes_of_lines: by line, the number of the node that the line computes.
+    """
+    given = {
+        "src": source,
+        "globals": names,
+        "_lineno_map": nodes_of_lines,
+        "_prologue_start": 1,  # the line where the function begins; torch 2.9 lacks it
+    }
+    known = {field.name for field in fields(PythonCode)}
+    return PythonCode(**{name: value for name, value in given.items() if name in known})
