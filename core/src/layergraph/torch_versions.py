@@ -1,7 +1,8 @@
 """How the releases of torch differ that layergraph runs on: torch 2.6 and newer.
 
 Only this module knows of releases. Other code asks it for a feature, or calls a function of it that
-does the same on every release. A feature is there if this torch has it: no version is compared.
+does the same on every release. Where Python can see a feature, it is looked for; the release
+decides only about what the compiler of torch can do.
 """
 
 from __future__ import annotations
@@ -30,11 +31,29 @@ class Feature(NamedTuple):
     without: str
 
 
+RELEASE = tuple(int(number) for number in torch.__version__.split(".")[:2])
+"""The release of this torch, as ``(2, 6)``."""
+
 FEATURES: dict[str, Feature] = {
+    "compiled_autocast": Feature(
+        RELEASE >= (2, 13),
+        "2.9",
+        "torch.compile fails where a graph enters autocast",
+    ),
+    "compiled_named_tuples": Feature(
+        RELEASE >= (2, 9),
+        "2.6",
+        "torch.compile cannot compile the making of a named tuple without a graph break",
+    ),
     "fp32_precision": Feature(
         hasattr(torch._C, "_get_fp32_precision_getter"),
         "2.6",
         "the precision of float32 is set for all operations, and not for each backend",
+    ),
+    "grouped_mm": Feature(
+        hasattr(nn.functional, "grouped_mm"),
+        "2.9",
+        "nn.functional has no grouped_mm, scaled_mm and scaled_grouped_mm",
     ),
     "linear_cross_entropy": Feature(
         hasattr(nn, "LinearCrossEntropyLoss"),
@@ -45,6 +64,11 @@ FEATURES: dict[str, Feature] = {
         "bias" in signature(nn.GroupNorm).parameters,
         "2.9",
         "batch, instance and group norms take no bias=False",
+    ),
+    "symbolic_sym_sum": Feature(
+        RELEASE >= (2, 9),
+        "2.6",
+        "torch.sym_sum loops over what it is given, which a symbol refuses",
     ),
 }
 
@@ -58,6 +82,15 @@ def missing(feature: str) -> str | None:
     """The reason why code that needs a feature does not run on this torch; None if it does."""
     is_here, _, without = FEATURES[feature]
     return None if is_here else f"in torch {torch.__version__}, {without}"
+
+
+def default_device() -> torch.device:
+    """The device on which torch makes tensors.
+
+    Up to torch 2.9, ``torch.get_default_device`` fails after ``set_default_device(None)``, and that
+    of torch 2.6 does not see ``with torch.device(…)``.
+    """
+    return torch.empty(0).device
 
 
 def note_modes(are_on: bool) -> None:

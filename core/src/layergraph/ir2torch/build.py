@@ -30,6 +30,7 @@ from layergraph.state import (
     usual_dtype,
     with_tensors_like,
 )
+from layergraph.torch_versions import default_device
 
 
 class Builder:
@@ -181,7 +182,7 @@ class Builder:
         # On the meta device, what constructors compute besides parameters would be lost.
         device = torch.device("cpu") if on_meta else self._device
         return [
-            *([OnDevice(device)] if device != torch.get_default_device() else []),
+            *([OnDevice(device)] if device != default_device() else []),
             *([self._around] if self._around is not None else []),
             *([self.fills] if on_meta or self._weights_follow else []),
         ]

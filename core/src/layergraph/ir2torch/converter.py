@@ -176,7 +176,7 @@ def device_of(named: Device) -> torch.device:
     """
     try:
         # Made there, a tensor also tells the number of the device that is meant.
-        device = torch.get_default_device() if named is None else torch.device(named)
+        device = None if named is None else torch.device(named)
         return torch.empty(0, device=device).device
     except Exception as error:
         raise BuildError(

@@ -129,7 +129,7 @@ def _odd() -> Iterator[Setting]:
         yield Setting(
             "default device",
             functools.partial(_entry, home, name),
-            functools.partial(setattr, home, name),
+            functools.partial(_put_entry, home, name),
         )
     algorithms = torch._C._get_deterministic_algorithms
     yield Setting(
@@ -144,6 +144,13 @@ def _odd() -> Iterator[Setting]:
 def _entry(home: Any, name: str) -> Any:
     # It takes long to ask for an attribute that is not there.
     return home.__dict__.get(name)
+
+
+def _put_entry(home: Any, name: str, value: Any) -> None:
+    setattr(home, name, value)
+    if value is None and name == _CONTEXT:
+        # Older releases of torch expect that it is not there.
+        delattr(home, name)
 
 
 def _flushes() -> bool:
