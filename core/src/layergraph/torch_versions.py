@@ -2,7 +2,7 @@
 
 Only this module knows of releases. Other code asks it for a feature, or calls a function of it that
 does the same on every release. Where Python can see a feature, it is looked for; the release
-decides only about what the compiler of torch can do.
+decides only about what the compiler and the C++ code of torch can do.
 """
 
 from __future__ import annotations
@@ -65,12 +65,21 @@ FEATURES: dict[str, Feature] = {
         "2.9",
         "batch, instance and group norms take no bias=False",
     ),
+    "sizes_by_index": Feature(
+        RELEASE >= (2, 9),
+        "2.6",
+        "a tuple of sizes takes no objects that are numbers by __index__ alone",
+    ),
     "symbolic_sym_sum": Feature(
         RELEASE >= (2, 9),
         "2.6",
         "torch.sym_sum loops over what it is given, which a symbol refuses",
     ),
 }
+
+
+NEWER_LAYERS = {"linearcrossentropyloss": "linear_cross_entropy"}
+"""The types of layers that older releases lack, and the feature that each one needs."""
 
 
 def has(feature: str) -> bool:

@@ -30,7 +30,7 @@ from layergraph.state import (
     usual_dtype,
     with_tensors_like,
 )
-from layergraph.torch_versions import default_device
+from layergraph.torch_versions import NEWER_LAYERS, default_device, missing
 
 
 class Builder:
@@ -199,6 +199,8 @@ class Builder:
             else f"install the plugin that it came with, or register a handler: "
             f"Ir2Torch().register({kind!r}, …)"
         )
+        lacking = missing(NEWER_LAYERS[kind]) if kind in NEWER_LAYERS else None
+        help_text = help_text if lacking is None else f"{lacking}; install a newer one"
         return (
             f"implementation {implementation.name!r}: no handler for type {kind!r}; asked were "
             f"{', '.join(asked) or 'none'}; {help_text}"
