@@ -45,6 +45,16 @@ FEATURES: dict[str, Feature] = {
         "2.6",
         "torch.compile cannot compile the making of a named tuple without a graph break",
     ),
+    "compiled_two_graphs": Feature(
+        RELEASE >= (2, 9),
+        "2.6",
+        "torch.compile fails on a module with one graph for each mode",
+    ),
+    "cond_under_modes": Feature(
+        RELEASE >= (2, 9),
+        "2.6",
+        "torch.cond does not run under a dispatch mode, so that its refusal is two problems",
+    ),
     "fp32_precision": Feature(
         hasattr(torch._C, "_get_fp32_precision_getter"),
         "2.6",
