@@ -46,8 +46,8 @@ FEATURES: dict[str, Feature] = {
         "torch.compile cannot compile the making of a named tuple without a graph break",
     ),
     "compiled_two_graphs": Feature(
-        RELEASE >= (2, 9),
-        "2.6",
+        RELEASE >= (2, 13),
+        "2.9",
         "torch.compile fails on a module with one graph for each mode",
     ),
     "cond_under_modes": Feature(
