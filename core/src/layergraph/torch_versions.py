@@ -55,6 +55,11 @@ FEATURES: dict[str, Feature] = {
         "2.6",
         "torch.cond does not run under a dispatch mode, so that its refusal is two problems",
     ),
+    "exported_sizes": Feature(
+        RELEASE >= (2, 9),
+        "2.6",
+        "torch.export.export fails on a rebuilt model whose sizes are dynamic",
+    ),
     "fp32_precision": Feature(
         hasattr(torch._C, "_get_fp32_precision_getter"),
         "2.6",
