@@ -56,8 +56,8 @@ FEATURES: dict[str, Feature] = {
         "torch.cond does not run under a dispatch mode, so that its refusal is two problems",
     ),
     "exported_sizes": Feature(
-        RELEASE >= (2, 9),
-        "2.6",
+        RELEASE >= (2, 13),
+        "2.9",
         "torch.export.export fails on a rebuilt model whose sizes are dynamic",
     ),
     "fp32_precision": Feature(
