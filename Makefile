@@ -4,14 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := core $(sort $(wildcard plugins/*))
+PARALLEL := -n auto --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast mutate docs zoo bench fuzz test-oldest check format clean
+.PHONY: help demo test test-fast mutate docs zoo bench fuzz test-versions check format clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
-$(VENV)/.ready: requirements-dev.txt pyproject.toml $(PACKAGES:%=%/pyproject.toml)
+$(VENV)/.ready: requirements-dev.txt requirements-versions.txt pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
@@ -22,10 +23,10 @@ demo: $(VENV)/.ready ## convert torchvision's resnet18, print its IR, rebuild it
 	$(BIN)/python -m tests.demo
 
 test: $(VENV)/.ready ## run every package's tests
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: $(VENV)/.ready ## run all tests but the slow ones
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 COUNT ?= 40
 mutate: $(VENV)/.ready ## change the code in 40 places or COUNT=…, one at a time, and see which the tests notice
@@ -51,17 +52,26 @@ fuzz: $(VENV)/.ready ## look for files that layergraph mishandles, for 60 second
 	$(BIN)/python -m fuzz -max_total_time=$(SECONDS) -timeout=20 -rss_limit_mb=0 -max_len=20000 \
 		-artifact_prefix=.fuzz/ .fuzz fuzz/corpus
 
-OLDEST := .venv-oldest
-$(OLDEST)/.ready: requirements-dev.txt $(PACKAGES:%=%/pyproject.toml)
-	$(PYTHON) -m venv $(OLDEST)
-	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
-		"pluggy>=1.5" flit_core numpy
-	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+# The oldest release of torch that the packages accept, and one between it and that of .venv. Each
+# takes about 6 GB: these builds come with the libraries of CUDA.
+VERSIONS := 2.6.0 2.9.1
+VERSION_VENVS := $(VERSIONS:%=.venv-%)
+# torchvision and transformers have releases for one torch each: their tests run in .venv alone.
+VERSION_TESTS := core/tests $(sort $(filter-out %/torchvision/tests %/transformers/tests, $(wildcard plugins/*/tests)))
+
+.venv-%/.ready: requirements-versions.txt $(PACKAGES:%=%/pyproject.toml)
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check torch==$* \
+		-r requirements-versions.txt
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--no-build-isolation $(PACKAGES:%=--editable %)
 	touch $@
 
-test-oldest: $(VENV)/.ready $(OLDEST)/.ready ## load files of the newest torch with the oldest, and the other way round
-	$(BIN)/python -m tests.across $(BIN)/python $(OLDEST)/bin/python
+test-versions: $(VENV)/.ready $(VERSION_VENVS:%=%/.ready) ## run the tests on the oldest torch, one between and the newest, and exchange files
+	$(BIN)/python -m pytest $(PARALLEL) $(VERSION_TESTS)
+	for each in $(VERSION_VENVS); do $$each/bin/python -m pytest $(PARALLEL) $(VERSION_TESTS) || exit 1; done
+	for each in $(VERSION_VENVS); do \
+		$(BIN)/python -m tests.across $(BIN)/python $$each/bin/python || exit 1; done
 
 check: $(VENV)/.ready ## check format, lint, imports and types
 	$(BIN)/ruff format --check .
@@ -74,4 +84,4 @@ format: $(VENV)/.ready ## mend format and lint where that can be done by itself
 	$(BIN)/ruff check --fix .
 
 clean: ## remove .venv and what tools left behind
-	rm -rf $(VENV) .venv-oldest site .cache .fuzz .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VERSION_VENVS) site .cache .fuzz .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,12 +14,20 @@ from torch.utils import _pytree as pytree
 
 import layergraph as lg
 from layergraph.testing import bitwise_equal
+from layergraph.torch_versions import missing
 
 
 def pytest_configure() -> None:
     """Compute on one thread, here and in the processes that tests start: tests run in parallel."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a feature that this torch lacks: ``@pytest.mark.needs("norm_bias")``."""
+    for mark in item.iter_markers("needs"):
+        for reason in filter(None, map(missing, mark.args)):
+            pytest.skip(reason)
 
 
 def _tensors(value):

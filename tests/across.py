@@ -1,4 +1,4 @@
-"""Files written with one version of torch, loaded with another: run by ``make test-oldest``.
+"""Files written with one version of torch, loaded with another: run by ``make test-versions``.
 
 Models are made alike everywhere, from numbers that no random generator draws. Weights that were
 loaded are compared with those, and outputs with the outputs of the original, in the same process.

@@ -155,7 +155,9 @@ class Checked(nn.Module):
         return x + 1
 
 
-@pytest.mark.parametrize("cls", [Grouped, Checked])
+@pytest.mark.parametrize(
+    "cls", [pytest.param(Grouped, marks=pytest.mark.needs("grouped_mm")), Checked]
+)
 def test_a_file_may_call_what_public_functions_consist_of(cls, tmp_path):
     model = cls()
     inputs = torch.rand(8, 16, dtype=torch.bfloat16), torch.tensor([3, 8], dtype=torch.int32)

@@ -70,7 +70,7 @@ def _output(value):
 WORDS = (
     "open exec eval __import__ print exit input compile getattr breakpoint torch device inf nan "
     "self cls forward NoneType pytree fx_pytree slice complex x y f None class lambda __debug__ "
-    "_replace _fields __new__ layergraph_assumptions_assume ﬁ fi é".split()
+    "_replace _fields __new__ layergraph_guards_assume ﬁ fi é".split()
 )
 TEXTS = [
     "x'); open('MARKER', 'w'); ('",

@@ -305,7 +305,10 @@ REFUSED = {
     "seed of the generator": lambda m, x: x * (dice.initial_seed() % 7),
     "flag of a backend": lambda m, x: x * torch.backends.mkldnn.enabled,
     "kernels": lambda m, x: x * torch.backends.cuda.flash_sdp_enabled(),
-    "precision": lambda m, x: x * len(torch.backends.mkldnn.matmul.fp32_precision),
+    "precision": pytest.param(
+        lambda m, x: x * len(torch.backends.mkldnn.matmul.fp32_precision),
+        marks=pytest.mark.needs("fp32_precision"),
+    ),
     "Python's, put back": lambda m, x: x * _put_back(random.getstate, random.setstate),
     "numpy's, put back": lambda m, x: x * _put_back(np.random.get_state, np.random.set_state),
     "a draw of Python": lambda m, x: x * random.random(),

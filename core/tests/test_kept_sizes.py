@@ -85,6 +85,7 @@ def _check(size):
     assert type(copy.deepcopy(size)) is int
 
 
+@pytest.mark.needs("sizes_by_index")
 def test_a_size_that_cannot_be_replaced_gives_an_int():
     def keeps():
         size = yield

@@ -508,6 +508,7 @@ def test_rebuilt_models_need_no_more_stack(cls, training):
     assert _frames(rebuilt) <= _frames(model)
 
 
+@pytest.mark.needs("compiled_two_graphs")
 def test_a_model_with_two_graphs_can_be_seen_through():
     model = NestedByMode(2)
     rebuilt = _rebuilt(model)
@@ -603,6 +604,7 @@ def test_regions_end_after_the_graph_was_edited():
     assert {regions.set_grad_enabled} < {node.target for node in rebuilt.graph.nodes}
 
 
+@pytest.mark.needs("compiled_autocast")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("cls", [Fails, FailsInside, FailsByMode])
 def test_regions_when_compiled(cls, training):

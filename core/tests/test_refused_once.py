@@ -65,7 +65,10 @@ ONCE = {
 }
 
 
-@pytest.mark.parametrize("name", ONCE)
+COND = pytest.param("cond", marks=pytest.mark.needs("cond_under_modes"))
+
+
+@pytest.mark.parametrize("name", [COND if name == "cond" else name for name in ONCE])
 @pytest.mark.parametrize("inner", [lambda m: m, nn.Sequential], ids=["alone", "inside"])
 def test_one_thing_is_one_problem_that_names_it(name, inner):
     compute, named = ONCE[name]

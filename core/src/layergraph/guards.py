@@ -40,8 +40,8 @@ def _is_the_same(value: object, expected: object) -> bool:
     if value is expected:
         return True
     # While torch.compile or torch.export traces, a number may be a symbol. Comparing it adds a
-    # guard there.
-    if type(expected) is bool and isinstance(value, bool | torch.SymBool):
+    # guard there. A tuple of classes: the compiler of torch 2.6 cannot read a union of them.
+    if type(expected) is bool and isinstance(value, (bool, torch.SymBool)):
         return (True if value else False) is expected  # noqa: SIM210
     if type(expected) is int and isinstance(value, torch.SymInt):
         return bool(value == expected)

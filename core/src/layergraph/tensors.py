@@ -102,7 +102,7 @@ def _reason(tensor: torch.Tensor) -> str:
             f"has no shape yet (it is of class {cls.__name__}); run the lazy module once, so that "
             "it makes its parameters"
         )
-    foreign = _foreign_keys(torch._C._dispatch_keys(tensor).raw_repr())
+    foreign = _foreign_keys(torch._C._dispatch_keys(tensor))
     kind, instead = f"a {cls.__name__} of {cls.__module__}", _USE_PLAIN
     if "Python" in foreign:
         instead = next(
@@ -122,18 +122,22 @@ def _is_ours(cls: type) -> bool:
 
 def is_plain(tensor: torch.Tensor) -> bool:
     """Return whether a tensor is one strided, dense block of memory, or is so on meta."""
-    is_dense = _is_dense(torch._C._dispatch_keys(tensor).raw_repr())
+    keys = torch._C._dispatch_keys(tensor)
+    is_dense = _dense.get(keys.raw_repr())
+    if is_dense is None:
+        is_dense = _dense[keys.raw_repr()] = _is_dense(keys)
     return is_dense and (type(tensor) in PLAIN_CLASSES or not nn.parameter.is_lazy(tensor))
 
 
-@functools.cache
-def _is_dense(keys: int) -> bool:
-    names = _names(keys)
-    return not _foreign_keys(keys) and any(name in _DENSE for name in names)
+# By the bits of a set of dispatch keys: most tensors have one of a few.
+_dense: dict[int, bool] = {}
 
 
-@functools.cache
-def _foreign_keys(keys: int) -> frozenset[str]:
+def _is_dense(keys: torch._C.DispatchKeySet) -> bool:
+    return not _foreign_keys(keys) and any(name in _DENSE for name in _names(keys))
+
+
+def _foreign_keys(keys: torch._C.DispatchKeySet) -> frozenset[str]:
     return frozenset(
         name
         for name in _names(keys)
@@ -141,10 +145,9 @@ def _foreign_keys(keys: int) -> frozenset[str]:
     )
 
 
-def _names(keys: int) -> list[str]:
+def _names(keys: torch._C.DispatchKeySet) -> list[str]:
     """Return the names of dispatch keys, parsed from the text that torch prints."""
-    shown = str(torch._C.DispatchKeySet.from_raw_repr(keys))
-    return shown.rpartition("(")[2].rstrip(")").split(", ")
+    return str(keys).rpartition("(")[2].rstrip(")").split(", ")
 
 
 # --- storage ---

@@ -18,8 +18,9 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch._C._dynamo import guards
 from torch.utils import _device, _python_dispatch
+
+from layergraph.torch_versions import note_modes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -146,7 +147,7 @@ class Modes:
         for name, value in self._flags.items():
             setattr(_python_dispatch, name, value)
             if name == _KNOWN_TO_C:
-                guards.set_is_in_mode_without_ignore_compile_internals(value)
+                note_modes(value)
 
 
 class _Stack:

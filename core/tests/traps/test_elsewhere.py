@@ -128,7 +128,12 @@ class AutocastAlone(Base):
 
 
 @pytest.mark.parametrize(
-    "cls", [Portable, LoopOverRange, NoGrad, AutocastAlone, SplitsByConstant, Outputs]
+    "cls",
+    [
+        *(Portable, LoopOverRange, NoGrad, SplitsByConstant),
+        pytest.param(AutocastAlone, marks=pytest.mark.needs("compiled_autocast")),
+        pytest.param(Outputs, marks=pytest.mark.needs("compiled_named_tuples")),
+    ],
 )
 def test_compiled_without_breaks(cls):
     model = cls()

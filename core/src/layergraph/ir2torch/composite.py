@@ -28,6 +28,7 @@ from layergraph.ir2torch.codegen import generated_code
 from layergraph.ir2torch.pickling import StoredGraph, restored, stored
 from layergraph.ir2torch.scripting import own_containers, scriptable
 from layergraph.regions import REGIONS, ending
+from layergraph.torch_versions import python_code
 
 # The registries of nn.Module that a rebuilt or copied module keeps. GraphModule keeps only what its
 # graph names: a child that no node calls would lose its state-dict keys.
@@ -212,7 +213,7 @@ class Composite(Holder, fx.GraphModule):
         cls: Any = type(self)
         cls.forward = compiled_forward(code, self.graph._co_fields)
         self._code, self._lineno_map, self._prologue_start = code.source, code.nodes_of_lines, 1
-        return PythonCode(code.source, code.globals, code.nodes_of_lines, 1)
+        return python_code(code.source, code.globals, code.nodes_of_lines)
 
     def _written_by_user(self) -> PythonCode:
         """Let torch.fx make the code, because the user has set a code generator of their own."""

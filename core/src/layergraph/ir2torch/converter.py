@@ -190,7 +190,7 @@ def device_of(named: Device) -> torch.device:
     """
     try:
         # A tensor on "cuda" has the device "cuda:0": it adds the number.
-        device = torch.get_default_device() if named is None else torch.device(named)
+        device = None if named is None else torch.device(named)
         return torch.empty(0, device=device).device
     except Exception as error:
         raise BuildError(

@@ -14,6 +14,7 @@ from layergraph.ir import Implementation
 from layergraph.ir2torch.build_context import BuildContext, OnDevice, Retrying, layer_of
 from layergraph.ir2torch.deferred_init import DeferredInit
 from layergraph.plugins import HookFailure, Hooks, distribution_for
+from layergraph.torch_versions import NEWER_LAYERS, default_device, missing
 
 
 class LayerBuilder:
@@ -97,7 +98,7 @@ class LayerBuilder:
         # On the meta device, what constructors compute besides parameters would be lost.
         device = torch.device("cpu") if on_meta else self._device
         return [
-            *([OnDevice(device)] if device != torch.get_default_device() else []),
+            *([OnDevice(device)] if device != default_device() else []),
             *([self._around] if self._around is not None else []),
             *([self._fills] if self._fills is not None else []),
         ]
@@ -115,6 +116,8 @@ class LayerBuilder:
             else f"install the plugin that it came with, or register a handler: "
             f"Ir2Torch().register({kind!r}, …)"
         )
+        lacking = missing(NEWER_LAYERS[kind]) if kind in NEWER_LAYERS else None
+        help_text = help_text if lacking is None else f"{lacking}; install a newer one"
         return (
             f"implementation {implementation.name!r}: no handler for type {kind!r}; asked were "
             f"{', '.join(asked) or 'none'}; {help_text}"

@@ -175,6 +175,7 @@ class Layer:
                 raise BuildError(
                     f"implementation {implementation.name!r}: a layer of type {self.type!r} has no "
                     f"attribute {name!r}; it has {', '.join(self._defaults) or 'none'}"
+                    f"{_here(self.cls)}"
                 )
         if hasattr(self.cls, "__deprecated__"):  # torch warned when the original was made
             with _quiet():
@@ -211,6 +212,12 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _here(cls: type[nn.Module]) -> str:
+    # Releases of torch differ in what their layers take.
+    is_of_torch = cls.__module__.startswith("torch.")
+    return f" in torch {torch.__version__}" if is_of_torch else ""
 
 
 def _as_it_is(value: Value) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import BuiltinMethodType, FrameType, MethodType
+from types import BuiltinMethodType, FrameType, MethodType, SimpleNamespace
 from typing import Any, Protocol
 
 import torch
@@ -86,11 +87,13 @@ def _autograd_function(capture: InterceptorRecorder) -> Any:
     apply = inspect.getattr_static(torch.autograd.Function, "apply")
 
     def call(cls: type, *args: Any, **kwargs: Any) -> Any:
-        is_of_checkpoint = cls.__module__ == checkpoint.__name__
-        if not capture.is_recording() or (
-            is_of_checkpoint and cls is not checkpoint.CheckpointFunction
-        ):
+        if not capture.is_recording():
             return apply.__get__(None, cls)(*args, **kwargs)
+        if cls.__module__ == checkpoint.__name__ and cls is not checkpoint.CheckpointFunction:
+            # Up to torch 2.9, a checkpoint asks what this gives for its grad_fn, and nothing else.
+            saver = capture.unrecorded(apply.__get__(None, cls), args, kwargs)
+            asked = operator.attrgetter("grad_fn")
+            return SimpleNamespace(grad_fn=capture.unrecorded(asked, (saver,), {}))
         if cls is not checkpoint.CheckpointFunction:
             capture.refuse(
                 f"{cls.__name__}, an autograd.Function, whose gradient a graph cannot hold"

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.linear_cross_entropy_options import LinearCrossEntropyOptions
 from torch.overrides import get_overridable_functions
 
 from layergraph import Implementation, Symbol, hookimpl
 from layergraph.layers import Layer, LayerTable
 from layergraph.literals import torch_value
+from layergraph.torch_versions import has
 
 # --- weights: the IR holds their shape, the state dict their values ---
 
@@ -35,9 +35,15 @@ def _ones(shape: tuple[int, ...] | None) -> torch.Tensor | None:
 # --- the options of a linear cross entropy: a dict without defaults ---
 
 
+def _options() -> Any:
+    from torch.nn.modules.linear_cross_entropy_options import LinearCrossEntropyOptions
+
+    return LinearCrossEntropyOptions
+
+
 def _read_options(module: nn.Module) -> Any:
     options = module.options
-    if not isinstance(options, LinearCrossEntropyOptions):
+    if not isinstance(options, _options()):
         return options
     values = {field.name: getattr(options, field.name) for field in fields(options)}
     return {
@@ -47,14 +53,14 @@ def _read_options(module: nn.Module) -> Any:
     }
 
 
-def _write_options(options: Mapping[str, Any] | None) -> LinearCrossEntropyOptions | None:
+def _write_options(options: Mapping[str, Any] | None) -> Any:
     if options is None:
         return None
     values: dict[str, Any] = {
         name: torch_value(value) if isinstance(value, Symbol) else value
         for name, value in options.items()
     }
-    return LinearCrossEntropyOptions(**values)
+    return _options()(**values)
 
 
 # --- the distance of a triplet margin: the name of a function, or a layer's type and attributes ---
@@ -127,6 +133,20 @@ def _loss(
     )
 
 
+def _linear_cross_entropy() -> Layer:
+    return Layer(
+        nn.LinearCrossEntropyLoss,
+        always=["bias", "reduction"],
+        readers={
+            "in_features": attrgetter("linear.in_features"),
+            "bias": _linear_bias,
+            "weight": _shape("weight"),
+            "options": _read_options,
+        },
+        writers={"weight": _ones, "options": _write_options},
+    )
+
+
 @hookimpl(trylast=True)
 def layers() -> list[Layer]:
     """List the classes, each with its constructor arguments."""
@@ -146,17 +166,7 @@ def layers() -> list[Layer]:
         _loss(nn.HuberLoss, always=["delta"]),
         _loss(nn.KLDivLoss),
         _loss(nn.L1Loss),
-        Layer(
-            nn.LinearCrossEntropyLoss,
-            always=["bias", "reduction"],
-            readers={
-                "in_features": attrgetter("linear.in_features"),
-                "bias": _linear_bias,
-                "weight": _shape("weight"),
-                "options": _read_options,
-            },
-            writers={"weight": _ones, "options": _write_options},
-        ),
+        *([_linear_cross_entropy()] if has("linear_cross_entropy") else []),
         _loss(nn.MarginRankingLoss, always=["margin"]),
         _loss(nn.MSELoss),
         _loss(nn.MultiLabelMarginLoss),

@@ -6,6 +6,7 @@ from torch import nn
 
 from layergraph import hookimpl
 from layergraph.layers import Layer
+from layergraph.torch_versions import has
 
 _ALWAYS = ["eps", "momentum", "affine", "track_running_stats"]
 
@@ -15,6 +16,7 @@ def _bias(module: nn.Module) -> bool:
     return not module.affine or module.bias is not None
 
 
+_READERS = {"bias": _bias} if has("norm_bias") else {}
 _BATCH = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _INSTANCE = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
@@ -25,11 +27,11 @@ def layers() -> list[Layer]:
     return [
         *(
             # A process group is no plain value. The row declines a layer that has one.
-            Layer(cls, always=_ALWAYS, never=["process_group"], readers={"bias": _bias})
+            Layer(cls, always=_ALWAYS, never=["process_group"], readers=_READERS)
             for cls in (*_BATCH, *_INSTANCE)
         ),
         Layer(nn.CrossMapLRN2d, always=["alpha", "beta", "k"]),
-        Layer(nn.GroupNorm, always=["eps", "affine"], readers={"bias": _bias}),
+        Layer(nn.GroupNorm, always=["eps", "affine"], readers=_READERS),
         Layer(
             nn.LayerNorm,
             always=["eps", "elementwise_affine", "bias"],

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils import _device
 
+from layergraph.torch_versions import has
 from layergraph.undo import undoing
 
 
@@ -65,7 +66,7 @@ def setters() -> list[Callable[..., Any]]:
     slow: list[Any] = [each.set for each in settings() if each.name not in _NOT_SLOW]
     return [
         *filter(_is_c_function, slow),
-        torch._C._set_fp32_precision_setter,
+        *([torch._C._set_fp32_precision_setter] if has("fp32_precision") else []),
         torch._C.set_autocast_dtype,
     ]
 
@@ -89,7 +90,7 @@ def settings() -> tuple[Setting, ...]:
             put = getattr(torch, name.replace("is_", "set_").replace("get_", "set_"))
             get = functools.partial(getattr(torch, name), device)
             found.append(Setting(f"autocast on {device}", get, functools.partial(put, device)))
-    for backend, operation in _PRECISIONS:
+    for backend, operation in _PRECISIONS if has("fp32_precision") else ():
         found.append(
             Setting(
                 f"{backend} fp32 precision",
@@ -128,7 +129,7 @@ def _odd() -> Iterator[Setting]:
         yield Setting(
             "default device",
             functools.partial(_entry, home, name),
-            functools.partial(setattr, home, name),
+            functools.partial(_put_entry, home, name),
         )
     algorithms = torch._C._get_deterministic_algorithms
     yield Setting(
@@ -145,6 +146,13 @@ def _entry(home: Any, name: str) -> Any:
     return home.__dict__.get(name)
 
 
+def _put_entry(home: Any, name: str, value: Any) -> None:
+    setattr(home, name, value)
+    if value is None and name == _CONTEXT:
+        # Older releases of torch expect that it is not there.
+        delattr(home, name)
+
+
 def _flushes() -> bool:
     return not _LEAST / 2.0
 
@@ -156,7 +164,8 @@ _CONTEXT = "device_context"
 @functools.cache
 def devices() -> tuple[str, ...]:
     """The types of devices that there are."""
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    is_there = torch.accelerator.is_available()
+    accelerator = torch.accelerator.current_accelerator() if is_there else None
     return ("cpu",) if accelerator is None else ("cpu", accelerator.type)
 
 

@@ -25,6 +25,8 @@ class Case:
         kwargs: the arguments of a call by name, which are given as they are.
         rebuilt: the class that comes back, where a plugin replaces the layer by one of its own that
             computes the same; None: the class of the layer.
+        skip: why the case is skipped, as :func:`layergraph.torch_versions.missing` says it of a
+            feature of torch; None: it is not.
     """
 
     make: Callable[[], nn.Module]
@@ -32,6 +34,7 @@ class Case:
     kind: str | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     rebuilt: type[nn.Module] | None = None
+    skip: str | None = None
 
     def kind_of(self, module: nn.Module) -> str:
         """The type that the implementation of a module of this case is to have."""

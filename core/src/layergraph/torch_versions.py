@@ -1,0 +1,146 @@
+"""How the releases of torch differ that layergraph runs on: torch 2.6 and newer.
+
+Only this module knows of releases. Other code asks it for a feature, or calls a function of it that
+does the same on every release. Where Python can see a feature, it is looked for; the release
+decides only about what the compiler and the C++ code of torch can do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from inspect import signature
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch._C._dynamo import guards
+from torch.fx.graph import PythonCode
+
+
+class Feature(NamedTuple):
+    """Something that older releases of torch lack.
+
+    Attributes:
+        is_here: whether this torch has it.
+        up_to: the newest of the tested releases that lacks it.
+        without: the consequence for a release that lacks it.
+    """
+
+    is_here: bool
+    up_to: str
+    without: str
+
+
+RELEASE = tuple(int(number) for number in torch.__version__.split(".")[:2])
+"""The release of this torch, as ``(2, 6)``."""
+
+FEATURES: dict[str, Feature] = {
+    "compiled_autocast": Feature(
+        RELEASE >= (2, 13),
+        "2.9",
+        "torch.compile fails where a graph enters autocast",
+    ),
+    "compiled_named_tuples": Feature(
+        RELEASE >= (2, 9),
+        "2.6",
+        "torch.compile cannot compile the making of a named tuple without a graph break",
+    ),
+    "compiled_two_graphs": Feature(
+        RELEASE >= (2, 13),
+        "2.9",
+        "torch.compile fails on a module with one graph for each mode",
+    ),
+    "cond_under_modes": Feature(
+        RELEASE >= (2, 9),
+        "2.6",
+        "torch.cond does not run under a dispatch mode, so that its refusal is two problems",
+    ),
+    "exported_sizes": Feature(
+        RELEASE >= (2, 13),
+        "2.9",
+        "torch.export.export fails on a rebuilt model whose sizes are dynamic",
+    ),
+    "fp32_precision": Feature(
+        hasattr(torch._C, "_get_fp32_precision_getter"),
+        "2.6",
+        "the precision of float32 is set for all operations, and not for each backend",
+    ),
+    "grouped_mm": Feature(
+        hasattr(nn.functional, "grouped_mm"),
+        "2.9",
+        "nn.functional has no grouped_mm, scaled_mm and scaled_grouped_mm",
+    ),
+    "linear_cross_entropy": Feature(
+        hasattr(nn, "LinearCrossEntropyLoss"),
+        "2.9",
+        "nn.LinearCrossEntropyLoss and its function do not exist",
+    ),
+    "norm_bias": Feature(
+        "bias" in signature(nn.GroupNorm).parameters,
+        "2.9",
+        "batch, instance and group norms take no bias=False",
+    ),
+    "sizes_by_index": Feature(
+        RELEASE >= (2, 9),
+        "2.6",
+        "a tuple of sizes takes no objects that are numbers by __index__ alone",
+    ),
+    "symbolic_sym_sum": Feature(
+        RELEASE >= (2, 9),
+        "2.6",
+        "torch.sym_sum loops over what it is given, which a symbol refuses",
+    ),
+}
+
+
+NEWER_LAYERS = {"linearcrossentropyloss": "linear_cross_entropy"}
+"""The types of layers that older releases lack, and the feature that each one needs."""
+
+
+def has(feature: str) -> bool:
+    """Return whether this torch has a feature, by its name in :data:`FEATURES`."""
+    return FEATURES[feature].is_here
+
+
+def missing(feature: str) -> str | None:
+    """The reason why code that needs a feature does not run on this torch; None if it does."""
+    is_here, _, without = FEATURES[feature]
+    return None if is_here else f"in torch {torch.__version__}, {without}"
+
+
+def default_device() -> torch.device:
+    """The device on which torch makes tensors.
+
+    Up to torch 2.9, ``torch.get_default_device`` fails after ``set_default_device(None)``, and that
+    of torch 2.6 does not see ``with torch.device(…)``.
+    """
+    return torch.empty(0).device
+
+
+def note_modes(are_on: bool) -> None:
+    """Let the guards of Dynamo know whether dispatch modes are on, where torch keeps it there."""
+    if _note_modes is not None:
+        _note_modes(are_on)
+
+
+_note_modes = getattr(guards, "set_is_in_mode_without_ignore_compile_internals", None)
+
+
+def python_code(
+    source: str, names: dict[str, Any], nodes_of_lines: dict[int, int | None]
+) -> PythonCode:
+    """Return the code of a graph in the class of torch.fx, whose fields differ.
+
+    Args:
+        source: the text; it begins with the first line of the function.
+        names: the globals of the function.
+        nodes_of_lines: by line, the number of the node that the line computes.
+    """
+    given: dict[str, Any] = {
+        "src": source,
+        "globals": names,
+        "_lineno_map": nodes_of_lines,
+        "_prologue_start": 1,  # the line where the function begins; torch 2.9 lacks it
+    }
+    known = {field.name for field in fields(PythonCode)}
+    return PythonCode(**{name: value for name, value in given.items() if name in known})
