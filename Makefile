@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := core $(sort $(wildcard plugins/*))
-PARALLEL := -n auto --dist loadgroup
+PARALLEL := -n auto --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast mutate docs zoo bench fuzz test-versions check format clean

@@ -30,6 +30,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(reason)
 
 
+# They share wheels and the environments in which these are installed.
+_WHEELS = frozenset("test_examples.py test_new_plugin.py test_tutorial.py test_wheels.py".split())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep the tests of a file in one process, and those of files that share costly fixtures."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "wheels" if file.rpartition("/")[2] in _WHEELS else file
+
+    return Scheduling(config, log)
+
+
 def _tensors(value):
     if isinstance(value, tuple | list):
         return [leaf for each in value for leaf in _tensors(each)]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.environment import CHECKOUT, Environment, run, succeed
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheels")]
+pytestmark = pytest.mark.slow
 
 NAME = "acme-fixed-point"
 FOLDER = CHECKOUT / "examples" / NAME

@@ -12,7 +12,7 @@ from layergraph.errors import LayergraphError
 from layergraph_cli.new_plugin import create
 from tests.environment import Environment, build, succeed
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheels")]
+pytestmark = pytest.mark.slow
 
 NAME = "Acme.scale-layers"
 

@@ -23,7 +23,7 @@ from benchmarks.shapes import SHAPES, example
 from benchmarks.timing import exponent
 from zoo import all_entries
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("performance")]
+pytestmark = pytest.mark.slow
 
 SIZES = (100, 300, 800)
 MOST = 1.1

@@ -18,7 +18,7 @@ import pytest
 from tests.environment import closure, installed, tops
 from tests.pages import PAGES, ROOT, Shell, blocks, environment, follow
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheels")]
+pytestmark = pytest.mark.slow
 
 TUTORIAL = ROOT / "docs/tutorial.md"
 # Pages that other tests do in their own way.

@@ -21,7 +21,7 @@ from tests.environment import (
     succeed,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheels")]
+pytestmark = pytest.mark.slow
 
 
 def test_there_is_something_to_build() -> None:

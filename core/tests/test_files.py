@@ -21,8 +21,6 @@ from layergraph_files import save as saving
 from layergraph_files.document import from_document, to_document
 from layergraph_files.versions import current
 
-pytestmark = pytest.mark.xdist_group("files")
-
 HERE = Path(__file__).parent
 
 

@@ -16,8 +16,6 @@ from layergraph.errors import BuildError, FileError, InvalidIrError, LayergraphE
 from layergraph.testing import bitwise_equal
 from layergraph_files.text import compact
 
-pytestmark = pytest.mark.xdist_group("files_damaged")
-
 
 class Model(nn.Module):
     def __init__(self):

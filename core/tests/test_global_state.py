@@ -23,8 +23,6 @@ from layergraph.errors import AssumptionError, CaptureError
 from layergraph.testing import bitwise_equal
 from layergraph.torch2ir.state import global_state
 
-pytestmark = pytest.mark.xdist_group("global_state")
-
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 WAYS = pytest.mark.parametrize("args", [(X,), None], ids=["run", "traced"])
 

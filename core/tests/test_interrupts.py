@@ -19,7 +19,7 @@ from torch.utils import _python_dispatch as dispatch
 import layergraph as lg
 from layergraph.torch2ir.tracing.interruptible import in_thread
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("interrupts")]
+pytestmark = pytest.mark.slow
 
 X = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
 
