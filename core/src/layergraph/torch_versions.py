@@ -75,6 +75,11 @@ FEATURES: dict[str, Feature] = {
         "2.9",
         "nn.LinearCrossEntropyLoss and its function do not exist",
     ),
+    "nextafter_derivative": Feature(
+        RELEASE >= (2, 13),
+        "2.9",
+        "torch.nextafter has no derivative",
+    ),
     "norm_bias": Feature(
         "bias" in signature(nn.GroupNorm).parameters,
         "2.9",
