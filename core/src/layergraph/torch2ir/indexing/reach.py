@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from layergraph.torch2ir.state.snapshots import Spot, is_iterator, keeper_of, slots_of
+from layergraph.torch2ir.tracing.lines import is_capturing_package
 
 Label: TypeAlias = "tuple[Label | None, object]"
 """The place of an object: that of its owner, and its name there."""
@@ -292,8 +293,7 @@ class Reach:
             for base in (dict, list, set, deque):
                 if issubclass(kind, base):
                     self._inside(base, value, label, code, path)
-        home = kind.__module__.partition(".")[0]
-        if home in _UNFOLLOWED and home not in _OPEN:
+        if not is_followed(kind.__module__) and kind.__module__.partition(".")[0] not in _OPEN:
             return
         self._class(kind, code)
         members, slots = members_of(value), slots_of(value)
@@ -341,7 +341,7 @@ def is_cached(member: Any) -> bool:
     return type(inside) is functools._lru_cache_wrapper
 
 
-_UNFOLLOWED = sys.stdlib_module_names | {"torch", "numpy", "layergraph"}
+_UNFOLLOWED = sys.stdlib_module_names | {"torch", "numpy"}
 # Objects of these parts of Python's library are looked into.
 # Not of what threads share: another one may have changed it.
 _OPEN = frozenset({"argparse", "collections", "types", "weakref"})
@@ -402,7 +402,7 @@ def is_followed(module: object) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _is_followed(module: str) -> bool:
-    return module.partition(".")[0] not in _UNFOLLOWED
+    return module.partition(".")[0] not in _UNFOLLOWED and not is_capturing_package(module)
 
 
 def _of(owner: Any) -> Label:

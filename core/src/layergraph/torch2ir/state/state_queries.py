@@ -35,7 +35,11 @@ from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.indexing.reach import OF_TORCH, PLAIN, is_followed, members_of
 from layergraph.torch2ir.state.generators import foreign_generators
 from layergraph.torch2ir.state.global_state import GlobalState, getters, setters
-from layergraph.torch2ir.tracing.lines import TORCH_FOLDER, is_capturing
+from layergraph.torch2ir.tracing.lines import (
+    TORCH_FOLDER,
+    is_capturing,
+    is_capturing_package,
+)
 from layergraph.torch2ir.tracing.patches import ENTRIES, Patch
 
 _BACKENDS = f"{TORCH_FOLDER}backends{os.sep}"
@@ -170,7 +174,7 @@ def _homes() -> Homes:
 def _homes_in(_modules: int, _newest: str) -> Homes:
     for name in sys.modules.keys() - _searched.keys():
         members: Any = getattr(sys.modules[name], "__dict__", None)
-        is_theirs = name.partition(".")[0] not in _WITHOUT or name in _HOMES
+        is_theirs = _is_searched(name) or name in _HOMES
         searched = is_theirs and isinstance(members, dict)
         _searched[name] = _among(members, members) if searched else []
     stand_ins, parts, whole = _stand_ins(), [], []
@@ -183,8 +187,12 @@ def _homes_in(_modules: int, _newest: str) -> Homes:
 
 _searched: dict[str, list[Home]] = {}
 # Torch asks for itself, but where others find its functions.
-_WITHOUT = (sys.stdlib_module_names | {"torch", "layergraph"}) - {"__main__", "random"}
+_WITHOUT = (sys.stdlib_module_names | {"torch"}) - {"__main__", "random"}
 _HOMES = frozenset({"torch", "torch._C", "torch.random", "torch.backends.mha"})
+
+
+def _is_searched(module: str) -> bool:
+    return module.partition(".")[0] not in _WITHOUT and not is_capturing_package(module)
 
 
 def _among(holder: Any, members: dict[str, Any]) -> list[Home]:
@@ -248,7 +256,7 @@ def _scopes(module_index: ModuleIndex) -> Iterator[dict[str, Any]]:
     of_model = {scope.get("__name__") for scope in module_index.code_globals}
     for name in sorted(named - of_model):
         members = getattr(sys.modules.get(name), "__dict__", None)
-        if name.partition(".")[0] not in _WITHOUT and isinstance(members, dict):
+        if _is_searched(name) and isinstance(members, dict):
             yield members
 
 

@@ -21,6 +21,7 @@ TORCH_FOLDER = folder(torch.__file__)
 _OF_LAYERGRAPH = folder(folder(folder(__file__)))
 _OF_LIBRARIES = (TORCH_FOLDER, contextlib.__file__, os.__file__, "<frozen ")
 _capturing: tuple[str, ...] = (folder(folder(__file__)), undo.__file__)
+_packages = {__name__.partition(".")[0]}
 
 
 def add_capturing(file: str) -> None:
@@ -31,6 +32,12 @@ def add_capturing(file: str) -> None:
     """
     global _capturing  # noqa: PLW0603 packages add themselves once, when they are imported
     _capturing = (*_capturing, folder(file))
+    _packages.add(Path(file).parent.name)
+
+
+def is_capturing_package(module: str) -> bool:
+    """Return whether a module, by its name, is in the core or in a package that has a tracer."""
+    return module.partition(".")[0] in _packages
 
 
 def is_capturing(filename: str) -> bool:
