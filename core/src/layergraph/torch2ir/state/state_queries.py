@@ -24,53 +24,27 @@ from types import (
     ModuleType,
     SimpleNamespace,
 )
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import backends
 
-from layergraph.functions import Functions
-from layergraph.ir import Value
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.indexing.reach import OF_TORCH, PLAIN, is_followed, members_of
 from layergraph.torch2ir.state.generators import foreign_generators
-from layergraph.torch2ir.state.global_state import GlobalState, getters, setters
+from layergraph.torch2ir.state.global_state import getters, setters
 from layergraph.torch2ir.tracing.lines import (
     TORCH_FOLDER,
     is_capturing,
     is_capturing_package,
 )
+from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import ENTRIES, Patch
 
 _BACKENDS = f"{TORCH_FOLDER}backends{os.sep}"
 
 
-class Queried(Protocol):
-    """A recorder of what was asked."""
-
-    functions: Functions
-    state: GlobalState
-    generators: tuple[Any, ...]
-
-    def is_recording(self) -> bool:
-        """Return whether what happens now is to be recorded."""
-
-    def refuse(self, reason: str) -> None:
-        """Note that something cannot be carried over."""
-
-    def decided(self, name: str, args: tuple[Value, ...], result: object) -> None:
-        """Note that the model may decide by what a function gives."""
-
-    def device_type(self, kind: str) -> Value:
-        """The form of a type of device."""
-
-    def unrecorded(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Call something of which nothing is recorded."""
-
-
-def state_queries(capture: Queried, module_index: ModuleIndex) -> Iterator[Patch]:
+def state_queries(capture: Observer, module_index: ModuleIndex) -> Iterator[Patch]:
     """The patches that show what code asks of torch's state, and tell when it sets some of it."""
     yield _current, "capture", capture
     whole, parts = _homes()
@@ -90,13 +64,13 @@ def queries_of(module_index: ModuleIndex, scope: dict[str, Any]) -> Iterator[Pat
 class _Current:
     """The capture that is going on, the innermost one: the stand-ins are the same for all."""
 
-    capture: Queried | None = None
+    capture: Observer | None = None
 
 
 _current = _Current()
 
 
-def _recording() -> Queried | None:
+def _recording() -> Observer | None:
     capture = _current.capture
     return capture if capture is not None and capture.is_recording() else None
 
@@ -408,7 +382,7 @@ _GETTER = re.compile(r"_?(is|are|get|has)_\w+|\w+_enabled")
 
 
 def _note(
-    capture: Queried, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    capture: Observer, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
 ) -> None:
     name = capture.functions.name_of(function)
     if name is None or kwargs:
@@ -440,7 +414,7 @@ def _put_back(original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any
     return original(*args, **kwargs)
 
 
-def _property_asked(capture: Queried) -> Callable[..., Any]:
+def _property_asked(capture: Observer) -> Callable[..., Any]:
     get: Callable[..., Any] = backends.ContextProp.__get__
 
     def asked(self: Any, module: Any, kind: Any = None) -> Any:
@@ -452,7 +426,7 @@ def _property_asked(capture: Queried) -> Callable[..., Any]:
     return asked
 
 
-def _property_set(capture: Queried) -> Callable[..., Any]:
+def _property_set(capture: Observer) -> Callable[..., Any]:
     put: Callable[..., Any] = backends.ContextProp.__set__
 
     def is_set(self: Any, module: Any, value: Any) -> None:

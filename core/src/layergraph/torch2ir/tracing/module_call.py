@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, TypeGuard
+from typing import Any, Literal, NoReturn, TypeGuard
 
 import torch
 
@@ -247,6 +247,19 @@ class Recorder:
         self.scope.items.append(scope)
         self.scope = scope
         return scope
+
+    def seal(self, diverge: Callable[[], NoReturn]) -> None:
+        """Record nothing new: call something else where something new would be recorded."""
+
+        def refuse(*_: Any, **__: Any) -> NoReturn:
+            diverge()
+
+        vars(self).update(dict.fromkeys(("value", "call", "late"), refuse))
+
+    def unseal(self) -> None:
+        """Record what is new again."""
+        for name in ("value", "call", "late"):
+            vars(self).pop(name, None)
 
     def begin_anew(self, scope: ModuleCall) -> Replaced:
         """Begin a module call that was recorded before, as it is in the other mode."""
