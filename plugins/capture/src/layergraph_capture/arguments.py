@@ -16,7 +16,8 @@ from layergraph.ir import Value
 from layergraph.ir.names import is_argument_name
 from layergraph.literals import UnknownValueError, lower_plain
 from layergraph.tensors import PLAIN_CLASSES, copy_of, unsuitable
-from layergraph.torch2ir.tracing.module_call import DeferredCall, Parameter, Recorder, TracedValue
+from layergraph.torch2ir.tracing.module_call import DeferredCall, Parameter, TracedValue
+from layergraph.torch2ir.tracing.recorder import Recorder
 
 LazyElement = Callable[[], TracedValue]
 """Gives a part of a value, which is taken out of it only if it is asked for."""

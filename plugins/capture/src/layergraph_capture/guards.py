@@ -6,7 +6,8 @@ from typing import Any
 
 from layergraph.ir import Value
 from layergraph.torch2ir.tracing.lines import code_place
-from layergraph.torch2ir.tracing.module_call import ModuleCall, Recorder
+from layergraph.torch2ir.tracing.module_call import ModuleCall
+from layergraph.torch2ir.tracing.recorder import Recorder
 
 
 class Guards:

@@ -14,8 +14,8 @@ from layergraph.torch2ir.state.changes import Unchanged
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.torch2ir.state.global_state import GlobalState
 from layergraph.torch2ir.tracing.lines import line_of
-from layergraph.torch2ir.tracing.module_call import Recorder
 from layergraph.torch2ir.tracing.patches import with_room_for
+from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.arguments import Arguments
 from layergraph_capture.constants import Constants
 from layergraph_capture.snapshot import StateSnapshot

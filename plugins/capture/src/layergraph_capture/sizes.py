@@ -10,9 +10,11 @@ import torch
 
 from layergraph.ir import Value
 from layergraph.literals import UnknownValueError, lower_for_graph
-from layergraph.torch2ir.tracing.module_call import DeferredCall, ModuleCall, Recorder, TracedValue
+from layergraph.torch2ir.tracing.module_call import DeferredCall, ModuleCall, TracedValue
+from layergraph.torch2ir.tracing.recorder import Recorder
+from layergraph_capture.ended_sizes import end
 from layergraph_capture.guards import Guards
-from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, Origin, SymbolicNumber, end, symbolic
+from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, Origin, SymbolicNumber, symbolic
 
 GETITEM = "operator.getitem"
 

@@ -6,11 +6,10 @@ They pass for ints and floats, so that model code goes on as always. What they l
 
 from __future__ import annotations
 
-import gc
 import math
 import operator
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from numbers import Integral, Real
 from typing import Any, Protocol, Self
 
@@ -352,58 +351,15 @@ class _Over:
         return func(*_lost_in(args), **_lost_in(kwargs or {}))
 
 
-class _OverInt(_Over, SymbolicInt):  # type: ignore[override]  # likewise
+class OverInt(_Over, SymbolicInt):  # type: ignore[override]  # likewise
     """An int whose capture is over."""
 
 
-class _OverFloat(_Over, SymbolicFloat):  # type: ignore[misc,override]  # likewise
+class OverFloat(_Over, SymbolicFloat):  # type: ignore[misc,override]  # likewise
     """A float whose capture is over."""
 
 
-SYMBOLIC_TYPES = frozenset({SymbolicInt, SymbolicFloat, _OverInt, _OverFloat})
-
-_become: Any = object.__dict__["__class__"]
-
-
-class _NoListener:
-    """Takes the place of a capture that is over, so that nobody who keeps a size keeps that."""
-
-    is_over = True
-
-    def __init__(self) -> None:
-        self.born: list[weakref.ref[SymbolicNumber]] = []
-
-    def is_recording(self) -> bool:
-        """No."""
-        return False
-
-    def assume(self, origin: Origin, result: object) -> None:
-        """Take no note."""
-
-
-_NO_LISTENER = _NoListener()
-
-
-def end(born: Iterable[weakref.ref[SymbolicNumber]]) -> None:
-    """End a capture for its numbers: who still has them may compute with tensors.
-
-    Torch would take a symbolic number, whose use is not recorded any more, for another one.
-    """
-    for each in born:
-        number = each()
-        if number is not None:
-            number.origin, number.listener = (), _NO_LISTENER
-            _become.__set__(number, _OverInt if type(number) is SymbolicInt else _OverFloat)
-            _NO_LISTENER.born.append(each)
-
-
-def take_ended() -> list[SymbolicNumber]:
-    """The numbers that are still kept somewhere, of the captures that ended since the last call."""
-    born, _NO_LISTENER.born = _NO_LISTENER.born, []
-    if any(each() is not None for each in born):
-        # What the captures made themselves is garbage, and young.
-        gc.collect(0)
-    return [number for each in born if (number := each()) is not None]
+SYMBOLIC_TYPES = frozenset({SymbolicInt, SymbolicFloat, OverInt, OverFloat})
 
 
 def symbolic(value: Any, origin: Origin, listener: SizeListener) -> Any:

@@ -14,12 +14,8 @@ from layergraph.capturing import Values
 from layergraph.ir import Value
 from layergraph.literals import lower_plain
 from layergraph.torch2ir.tracing.lines import code_place
-from layergraph.torch2ir.tracing.module_call import (
-    Fact,
-    Recorder,
-    StateRead,
-    TracedValue,
-)
+from layergraph.torch2ir.tracing.module_call import Fact, StateRead, TracedValue
+from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.devices import Devices
 from layergraph_capture.guards import Guards
 from layergraph_capture.sizes import Sizes

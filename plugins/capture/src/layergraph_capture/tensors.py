@@ -13,13 +13,8 @@ from layergraph.ir import Symbol, Value
 from layergraph.ir.values import leaves
 from layergraph.literals import UnknownValueError
 from layergraph.tensors import owns_its_storage, unsuitable, version
-from layergraph.torch2ir.tracing.module_call import (
-    Call,
-    DeferredCall,
-    Recorder,
-    StateRead,
-    TracedValue,
-)
+from layergraph.torch2ir.tracing.module_call import Call, DeferredCall, StateRead, TracedValue
+from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph.torch2ir.tracing.state_tensors import StateTensors
 from layergraph_capture.arguments import LazyElement, element, tensors_in
 from layergraph_capture.constants import Constants

@@ -12,7 +12,8 @@ from layergraph.ir.values import leaves
 from layergraph.operations import OPERATIONS, is_composite
 from layergraph.torch2ir.state.changes import are_one
 from layergraph.torch2ir.tracing.called_functions import unnamed
-from layergraph.torch2ir.tracing.module_call import Call, Recorder
+from layergraph.torch2ir.tracing.module_call import Call
+from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.snapshot import StateSnapshot
 from layergraph_capture.symbolic_int import lost
 from layergraph_capture.tensors import Tensors, holds_no_tensor

@@ -42,13 +42,13 @@ from layergraph.torch2ir.tracing.module_call import (
     Call,
     ModeRead,
     ModuleCall,
-    OtherMode,
     StateRead,
     Trace,
     TracedValue,
     inside_out,
     values_in,
 )
+from layergraph.torch2ir.tracing.other_mode import OtherMode
 
 GETITEM = "operator.getitem"
 

@@ -27,7 +27,8 @@ from layergraph.ir import (
 from layergraph.ir.values import parts, rebuilt
 from layergraph.torch2ir.folding.fold import Folded
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, other_mode
-from layergraph.torch2ir.tracing.module_call import ModeRead, Trace, mode_calls, take_mode_calls
+from layergraph.torch2ir.tracing.module_call import ModeRead, Trace
+from layergraph.torch2ir.tracing.other_mode import mode_calls, take_mode_calls
 
 _ASSUME = f"layergraph.{assume.__name__}"
 

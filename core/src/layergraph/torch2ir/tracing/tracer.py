@@ -33,8 +33,9 @@ from layergraph.torch2ir.state.watching import Watch
 from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument
 from layergraph.torch2ir.tracing.environment import environment
 from layergraph.torch2ir.tracing.lines import code_place, first_line_of, line_of
-from layergraph.torch2ir.tracing.module_call import Parameter, Recorder, StateRead, Trace
+from layergraph.torch2ir.tracing.module_call import Parameter, StateRead, Trace
 from layergraph.torch2ir.tracing.patches import Patch, Patcher, with_room_for
+from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph.torch2ir.tracing.state_tensors import StateTensors
 from layergraph.torch2ir.tracing.transforms import transforms
 from layergraph.torch2ir.tracing.uncached import uncached

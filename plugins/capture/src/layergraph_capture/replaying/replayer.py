@@ -11,14 +11,8 @@ import torch
 from layergraph.torch2ir.indexing.leaves import is_as_found
 from layergraph.torch2ir.indexing.module_index import ModuleInfo
 from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument
-from layergraph.torch2ir.tracing.module_call import (
-    Call,
-    Changed,
-    ModuleCall,
-    OtherMode,
-    Replaced,
-    values_in,
-)
+from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, values_in
+from layergraph.torch2ir.tracing.other_mode import Changed, OtherMode, Replaced
 from layergraph.undo import raise_interrupt
 from layergraph_capture.arguments import tensors_in
 from layergraph_capture.outputs import opened
