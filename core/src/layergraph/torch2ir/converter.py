@@ -105,7 +105,7 @@ class Torch2Ir(Registry):
         Raises:
             PluginError: the subject is neither.
         """
-        from layergraph.torch2ir.pipeline import answer_of
+        from layergraph.torch2ir.indexing.answers import answer_of
 
         explained = imported("layergraph_tools.explain.modules", "explained")
         answer = partial(answer_of, self.hooks, path="")

@@ -17,20 +17,21 @@ from layergraph.torch2ir.tracing.module_call import (
 )
 
 
-def _is_mode(item: Call | ModuleCall) -> TypeGuard[Call]:
+def is_mode_call(item: Call | ModuleCall) -> TypeGuard[Call]:
+    """Return whether an item of a module call only says that code asked for a mode."""
     return isinstance(item, Call) and item.kind == "mode"
 
 
 def mode_calls(scopes: Iterable[ModuleCall]) -> list[Call]:
     """The calls in module calls that read a module's mode."""
-    return [item for scope in scopes for item in scope.items if _is_mode(item)]
+    return [item for scope in scopes for item in scope.items if is_mode_call(item)]
 
 
 def take_mode_calls(scopes: Iterable[ModuleCall]) -> list[Call]:
     """The same; they are taken out."""
     taken = mode_calls(scopes)
     for scope in {call.value.scope for call in taken}:
-        scope.items = [item for item in scope.items if not _is_mode(item)]
+        scope.items = [item for item in scope.items if not is_mode_call(item)]
     return taken
 
 
