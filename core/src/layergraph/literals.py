@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from layergraph.errors import CaptureError
 from layergraph.ir import Record, Symbol, Value
 from layergraph.ir.values import is_key
 
@@ -53,6 +54,20 @@ def lower(
         if isinstance(value, abstract):
             return plain(value)
     return read(value)
+
+
+def lower_for_graph(
+    value: Any, read: Callable[[Any], Value], readable: Collection[type] = frozenset()
+) -> Any:
+    """The same, for what code does while it is captured.
+
+    Raises:
+        CaptureError: something in it has no plain form.
+    """
+    try:
+        return lower(value, read, readable)
+    except UnknownValueError as error:
+        raise CaptureError(f"a graph cannot hold {error}") from None
 
 
 def lower_plain(value: Any) -> Value:

@@ -1155,7 +1155,7 @@ class DecimalOf(Base):
         return self.lin(x) * float(Decimal(x.shape[0]) / 2)
 
 
-@refused("TracedInt")
+@refused("SymbolicInt")
 class Statistics(Base):
     def forward(self, x):
         import statistics

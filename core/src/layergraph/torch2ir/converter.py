@@ -113,7 +113,7 @@ class Torch2Ir(Registry):
             PluginError: the subject is neither.
             MissingDistributionError: ``layergraph-tools`` is not installed.
         """
-        from layergraph.torch2ir.pipeline import answer_of
+        from layergraph.torch2ir.indexing.answers import answer_of
 
         explained = imported("layergraph_tools.explain.modules", "explained")
         answer = partial(answer_of, self.hooks, path="")

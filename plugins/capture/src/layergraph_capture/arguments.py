@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,19 +16,14 @@ from layergraph.ir import Value
 from layergraph.ir.names import is_argument_name
 from layergraph.literals import UnknownValueError, lower_plain
 from layergraph.tensors import PLAIN_CLASSES, copy_of, unsuitable
-from layergraph.torch2ir.tracing.module_call import DeferredCall, Parameter, Recorder, TracedValue
+from layergraph.torch2ir.tracing.module_call import DeferredCall, Parameter, TracedValue
+from layergraph.torch2ir.tracing.recorder import Recorder
 
 LazyElement = Callable[[], TracedValue]
 """Gives a part of a value, which is taken out of it only if it is asked for."""
 
-
-class Binds(Protocol):
-    """Who has to know which tensor is which value."""
-
-    recorder: Recorder
-
-    def bind(self, tensor: torch.Tensor, value: TracedValue | LazyElement) -> None:
-        """Note that a tensor is a value."""
+Bind = Callable[[torch.Tensor, TracedValue | LazyElement], None]
+"""Notes that a tensor is a value, or a part of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +65,26 @@ class Arguments:
         self.device = tensors[0].device if tensors else None
         self._containers: list[_Container] = []
 
-    def bind(self, capture: Binds) -> tuple[list[Any], dict[str, Any], list[Parameter]]:
-        """Copies of what is given, by position and by name, and what is known of all parameters."""
+    def bind(
+        self, recorder: Recorder, bind: Bind
+    ) -> tuple[list[Any], dict[str, Any], list[Parameter]]:
+        """Copies of what is given, by position and by name, and what is known of all parameters.
+
+        Args:
+            recorder: makes their values.
+            bind: notes that a tensor is a value.
+        """
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         parameters: list[Parameter] = []
         self._containers.clear()
         for each in self._arguments:
-            value = capture.recorder.value(each.name)
+            value = recorder.value(each.name)
             if not each.is_given:
                 # The model takes its own default.
                 parameters.append(Parameter(each.name, value, each.default, each.default))
                 continue
-            binding = _Binding(capture, each.name, self._containers)
+            binding = _Binding(recorder, bind, each.name, self._containers)
             copied = binding.root(each.value, value)
             fixed = () if binding.holds_tensors else (binding.plain(each.value),)
             parameters.append(Parameter(each.name, value, each.default, fixed))
@@ -225,10 +227,11 @@ def _copied(given: Any) -> Any:
 
 
 class _Binding:
-    """Copies one argument and tells the capture of the tensors in it.
+    """Copies one argument and binds the tensors in it.
 
     Args:
-        capture: who has to know.
+        recorder: writes down how parts are taken out of it.
+        bind: notes that a tensor is a value.
         name: the name of the argument.
         containers: gets the dicts and lists in it.
 
@@ -236,8 +239,11 @@ class _Binding:
         holds_tensors: whether there were any.
     """
 
-    def __init__(self, capture: Binds, name: str, containers: list[_Container]) -> None:
-        self._capture = capture
+    def __init__(
+        self, recorder: Recorder, bind: Bind, name: str, containers: list[_Container]
+    ) -> None:
+        self._recorder = recorder
+        self._bind = bind
         self._name = name
         self._containers = containers
         self.holds_tensors = False
@@ -249,7 +255,7 @@ class _Binding:
         self.holds_tensors = True
         if isinstance(given, torch.Tensor):
             return self._tensor(given, value)
-        return self._inside(given, self._capture.recorder.late(), lambda: value)
+        return self._inside(given, self._recorder.late(), lambda: value)
 
     def plain(self, given: Any) -> Value:
         """The plain form of an argument without tensors.
@@ -272,7 +278,7 @@ class _Binding:
         if reason is not None:
             raise CaptureError(f"a tensor in the argument {self._name!r} {reason}")
         copied = copy_of(tensor)
-        self._capture.bind(copied, value)
+        self._bind(copied, value)
         return copied
 
     def _inside(self, given: Any, late: DeferredCall, part: LazyElement) -> Any:

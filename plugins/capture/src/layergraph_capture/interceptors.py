@@ -9,60 +9,44 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import BuiltinMethodType, FrameType, MethodType, SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils import checkpoint
 
-from layergraph.ir import Symbol, Value
+from layergraph.ir import Symbol
 from layergraph.tensors import storage_of
 from layergraph.torch2ir.code_owners import TORCH_FOLDER, is_capturing
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
-from layergraph.torch2ir.state.global_state import GlobalState
 from layergraph.torch2ir.tracing.module_call import TracedValue
+from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph_capture.arguments import tensors_in
+from layergraph_capture.tensors import Tensors
+
+Region = Callable[..., TracedValue]
+"""Records the begin or the end of a region, by the name of a function and its arguments."""
 
 
-class InterceptorRecorder(Protocol):
-    """Who records what the modes do not show."""
+def unseen(
+    capture: Observer, region: Region, tensors: Tensors, module_index: ModuleIndex
+) -> Iterator[Patch]:
+    """The patches that show it.
 
-    state: GlobalState
-
-    def is_recording(self) -> bool:
-        """Whether what happens now is to be recorded."""
-
-    def region(self, name: str, *args: Value) -> TracedValue:
-        """Record the begin or the end of a region."""
-
-    def refuse(self, reason: str) -> None:
-        """Note that something cannot be carried over."""
-
-    def unrecorded(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Call something of which nothing is recorded."""
-
-    def assume_shapes(self, args: Any, kwargs: Any) -> None:
-        """Note that the shapes of tensors decide."""
-
-    def decided(self, name: str, args: tuple[Value, ...], result: object) -> None:
-        """Note that the model may decide by what a function gives."""
-
-    def device_type(self, kind: str) -> Value:
-        """The form of a type of device."""
-
-
-def unseen(capture: InterceptorRecorder, module_index: ModuleIndex) -> Iterator[Patch]:
-    """The patches that show it."""
+    Args:
+        capture: takes note of it.
+        region: records the begin or the end of a region.
+        tensors: knows which tensor is which value.
+        module_index: the model.
+    """
     yield torch.autograd.Function, "apply", _autograd_function(capture)
     yield from module_index.once(_kept_functions)
     yield nn.Module, "_apply", _applied(capture)
-    yield torch.jit.ScriptFunction, "__call__", _scripted(capture)
+    yield torch.jit.ScriptFunction, "__call__", _scripted(capture, tensors)
     yield torch.autocast, "__init__", _without_dtype()
-    yield torch.autocast, "__enter__", _enter_autocast(capture)
-    yield torch.autocast, "__exit__", _exit_autocast(capture)
+    yield torch.autocast, "__enter__", _enter_autocast(capture, region)
+    yield torch.autocast, "__exit__", _exit_autocast(capture, region)
     for holder, name, what in _UNHOLDABLE:
         yield holder, name, _refused(capture, getattr(holder, name), what)
 
@@ -83,7 +67,7 @@ def _is_ours(frame: FrameType) -> bool:
     return filename.startswith(TORCH_FOLDER) or is_capturing(filename)
 
 
-def _autograd_function(capture: InterceptorRecorder) -> Any:
+def _autograd_function(capture: Observer) -> Any:
     apply = inspect.getattr_static(torch.autograd.Function, "apply")
 
     def call(cls: type, *args: Any, **kwargs: Any) -> Any:
@@ -136,7 +120,7 @@ def _apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
     return cls.apply(*args, **kwargs)
 
 
-def _applied(capture: InterceptorRecorder) -> Callable[..., Any]:
+def _applied(capture: Observer) -> Callable[..., Any]:
     """``module.to(dtype)`` and its like, which mostly have nothing to do."""
     apply: Callable[..., Any] = nn.Module._apply
 
@@ -158,7 +142,7 @@ def _laid(module: nn.Module) -> list[tuple[Any, ...]]:
     return [(each.dtype, each.device, storage_of(each)) for each in tensors]
 
 
-def _scripted(capture: InterceptorRecorder) -> Callable[..., Any]:
+def _scripted(capture: Observer, tensors: Tensors) -> Callable[..., Any]:
     """Scripted functions, which decide by sizes unseen, and change while they are optimized."""
     run: Callable[..., Any] = torch.jit.ScriptFunction.__call__
 
@@ -166,7 +150,7 @@ def _scripted(capture: InterceptorRecorder) -> Callable[..., Any]:
         if not capture.is_recording():
             return run(function, *args, **kwargs)
         if any(each in str(function.inlined_graph) for each in _DECIDING):
-            capture.assume_shapes(args, kwargs)
+            tensors.guard_shapes(args, kwargs)
         for kind in sorted({each.device.type for each in tensors_in([args, kwargs])}):
             # In autocast, such a function casts otherwise than the same calls outside of it.
             is_on = capture.unrecorded(torch.is_autocast_enabled, (kind,), {})
@@ -201,7 +185,7 @@ def _without_dtype() -> Callable[..., None]:
     return call
 
 
-def _enter_autocast(capture: InterceptorRecorder) -> Callable[..., Any]:
+def _enter_autocast(capture: Observer, record: Region) -> Callable[..., Any]:
     enter: Any = torch.autocast.__enter__
 
     def call(region: Any) -> Any:
@@ -213,7 +197,7 @@ def _enter_autocast(capture: InterceptorRecorder) -> Callable[..., Any]:
                 region._enabled,
                 region._cache_enabled,
             )
-            value = capture.region("layergraph.enter_autocast", *args)
+            value = record("layergraph.enter_autocast", *args)
             region._layergraph_regions = [*getattr(region, "_layergraph_regions", ()), value]
             enter(region)
             capture.state.refresh()
@@ -223,14 +207,14 @@ def _enter_autocast(capture: InterceptorRecorder) -> Callable[..., Any]:
     return call
 
 
-def _exit_autocast(capture: InterceptorRecorder) -> Callable[..., Any]:
+def _exit_autocast(capture: Observer, record: Region) -> Callable[..., Any]:
     leave: Any = torch.autocast.__exit__
 
     def call(region: Any, *args: Any) -> Any:
         entered: list[TracedValue] = vars(region).get("_layergraph_regions", [])
         try:
             if entered and capture.is_recording():
-                capture.region("layergraph.exit_autocast", entered.pop())
+                record("layergraph.exit_autocast", entered.pop())
             if not entered:
                 vars(region).pop("_layergraph_regions", None)
         finally:
@@ -240,9 +224,7 @@ def _exit_autocast(capture: InterceptorRecorder) -> Callable[..., Any]:
     return call
 
 
-def _refused(
-    capture: InterceptorRecorder, original: Callable[..., Any], what: str
-) -> Callable[..., Any]:
+def _refused(capture: Observer, original: Callable[..., Any], what: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         # Torch does these for its own purposes too.
         if capture.is_recording() and not _is_ours(sys._getframe(1)):

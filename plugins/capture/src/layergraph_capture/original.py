@@ -13,9 +13,9 @@ from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.state.changes import Unchanged
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.torch2ir.state.global_state import GlobalState
-from layergraph.torch2ir.tracing.module_call import Recorder
+from layergraph.torch2ir.tracing.lines import line_of
 from layergraph.torch2ir.tracing.patches import with_room_for
-from layergraph.torch2ir.tracing.tracer import line_of
+from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.arguments import Arguments
 from layergraph_capture.constants import Constants
 from layergraph_capture.snapshot import StateSnapshot
@@ -27,7 +27,7 @@ def unfit(
     module_index: ModuleIndex, constants: Constants, arguments: Arguments
 ) -> list[Unsupported]:
     """Call the model as anybody would, leave it as it was, and say what it raises, if it does."""
-    args, kwargs, _ = arguments.bind(_Unbound())
+    args, kwargs, _ = arguments.bind(Recorder(), lambda *_: None)
     run = functools.partial(_error_of, module_index, constants, arguments, args, kwargs)
     error = with_room_for(module_index.depth, run)
     if error is None:
@@ -38,7 +38,7 @@ def unfit(
         f"{UNFIT} {module_info.path or 'the model'!r}: the original model, called with them, "
         f"raises {type(error).__name__}: {first_line(error)}; give inputs that it takes"
     )
-    line = line_of(error, module_index)
+    line = line_of(error, module_index.code_files)
     return [Unsupported(module_info.path, f"{cls.__module__}.{cls.__qualname__}", reason, line)]
 
 
@@ -77,13 +77,3 @@ def _raised_in(module_index: ModuleIndex, error: Exception) -> ModuleInfo | None
             found = module_index.get(owner) or found
         trace = trace.tb_next
     return found
-
-
-class _Unbound:
-    """Takes no note of which tensor is which argument."""
-
-    def __init__(self) -> None:
-        self.recorder = Recorder()
-
-    def bind(self, tensor: torch.Tensor, value: object) -> None:
-        """Take no note."""

@@ -6,20 +6,17 @@ They pass for ints and floats, so that model code goes on as always. What they l
 
 from __future__ import annotations
 
-import gc
 import math
 import operator
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from numbers import Integral, Real
-from types import BuiltinFunctionType, SimpleNamespace
 from typing import Any, Protocol, Self
 
 import torch
 
 from layergraph.errors import CaptureError
 from layergraph.function_table import MATH
-from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.stand_ins import StandIn
 
 Origin = tuple[Any, ...]
@@ -354,58 +351,15 @@ class _Over:
         return func(*_lost_in(args), **_lost_in(kwargs or {}))
 
 
-class _OverInt(_Over, SymbolicInt):  # type: ignore[override]  # likewise
+class OverInt(_Over, SymbolicInt):  # type: ignore[override]  # likewise
     """An int whose capture is over."""
 
 
-class _OverFloat(_Over, SymbolicFloat):  # type: ignore[misc,override]  # likewise
+class OverFloat(_Over, SymbolicFloat):  # type: ignore[misc,override]  # likewise
     """A float whose capture is over."""
 
 
-SYMBOLIC_TYPES = frozenset({SymbolicInt, SymbolicFloat, _OverInt, _OverFloat})
-
-_become: Any = object.__dict__["__class__"]
-
-
-class _NoListener:
-    """Takes the place of a capture that is over, so that nobody who keeps a size keeps that."""
-
-    is_over = True
-
-    def __init__(self) -> None:
-        self.born: list[weakref.ref[SymbolicNumber]] = []
-
-    def is_recording(self) -> bool:
-        """No."""
-        return False
-
-    def assume(self, origin: Origin, result: object) -> None:
-        """Take no note."""
-
-
-_NO_LISTENER = _NoListener()
-
-
-def end(born: Iterable[weakref.ref[SymbolicNumber]]) -> None:
-    """End a capture for its numbers: who still has them may compute with tensors.
-
-    Torch would take a symbolic number, whose use is not recorded any more, for another one.
-    """
-    for each in born:
-        number = each()
-        if number is not None:
-            number.origin, number.listener = (), _NO_LISTENER
-            _become.__set__(number, _OverInt if type(number) is SymbolicInt else _OverFloat)
-            _NO_LISTENER.born.append(each)
-
-
-def take_ended() -> list[SymbolicNumber]:
-    """The numbers that are still kept somewhere, of the captures that ended since the last call."""
-    born, _NO_LISTENER.born = _NO_LISTENER.born, []
-    if any(each() is not None for each in born):
-        # What the captures made themselves is garbage, and young.
-        gc.collect(0)
-    return [number for each in born if (number := each()) is not None]
+SYMBOLIC_TYPES = frozenset({SymbolicInt, SymbolicFloat, OverInt, OverFloat})
 
 
 def symbolic(value: Any, origin: Origin, listener: SizeListener) -> Any:
@@ -422,46 +376,3 @@ def symbolic(value: Any, origin: Origin, listener: SizeListener) -> Any:
     number.value, number.origin, number.listener = value, origin, listener
     listener.born.append(weakref.ref(number))
     return number
-
-
-# --- what takes a number's value although its result has an origin ---
-
-
-class MathPatches:
-    """Replaces ``len``, and what is of math, in the globals of code that runs."""
-
-    def __init__(self, listener: SizeListener) -> None:
-        self._witness = listener
-        wrapped = {name: _math(name, getattr(math, name), listener) for name in MATH}
-        self._functions = {getattr(math, name): wrapped[name] for name in MATH}
-        self._ids = frozenset(map(id, [math, *self._functions]))
-        self._math = SimpleNamespace(**vars(math) | wrapped)
-
-    def of(self, scope: dict[str, Any]) -> Iterator[Patch]:
-        """The patches of the globals of a module."""
-        yield scope, "len", _len(scope.get("len", len), self._witness)
-        if self._ids.isdisjoint(map(id, scope.values())):
-            return
-        for name, value in scope.items():
-            if value is math:
-                yield scope, name, self._math
-            elif type(value) is BuiltinFunctionType and value in self._functions:
-                yield scope, name, self._functions[value]
-
-
-def _math(name: str, function: Callable[..., Any], listener: SizeListener) -> Callable[..., Any]:
-    def call(*args: Any) -> Any:
-        if not any(isinstance(arg, SymbolicNumber) for arg in args) or not listener.is_recording():
-            return function(*args)
-        return symbolic(function(*map(plain, args)), (f"math.{name}", *args), listener)
-
-    return call
-
-
-def _len(original: Callable[[Any], int], listener: SizeListener) -> Callable[[Any], int]:
-    def call(value: Any, /) -> int:
-        if type(value) is torch.Tensor and listener.is_recording() and value.dim():
-            return value.size(0)
-        return original(value)
-
-    return call

@@ -6,114 +6,24 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from layergraph.capturing import Values
 from layergraph.ir import Value
-from layergraph.torch2ir.tracing.module_call import (
-    DeferredCall,
-    Fact,
-    Recorder,
-    StateRead,
-    TracedValue,
-)
-from layergraph.torch2ir.tracing.tracer import code_place
-from layergraph_capture.arguments import LazyElement
+from layergraph.literals import lower_plain
+from layergraph.torch2ir.tracing.lines import code_place
+from layergraph.torch2ir.tracing.module_call import Fact, StateRead, TracedValue
+from layergraph.torch2ir.tracing.recorder import Recorder
+from layergraph_capture.devices import Devices
+from layergraph_capture.guards import Guards
+from layergraph_capture.sizes import Sizes
+from layergraph_capture.snapshot import StateSnapshot
+from layergraph_capture.tensors import Tensors
+from layergraph_capture.torch_modes import RecordingSwitch
 
-Question = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
-
-
-class QueryRecorder(Protocol):
-    """Who has to know what was asked."""
-
-    recorder: Recorder
-    values: Values
-
-    def read(self, value: Any) -> Value:
-        """The form of a tensor."""
-
-    def lower(self, value: Any) -> Any:
-        """The plain form of what a function is given."""
-
-    def refuse(self, reason: str) -> None:
-        """Note that something cannot be carried over."""
-
-    def decided(self, name: str, args: tuple[Value, ...], result: object) -> None:
-        """Note that the model may decide by what a function gives."""
-
-    def expect_truth(self, value: Value, truth: bool) -> None:
-        """Record that a tensor is assumed to be true, or not, as it is now."""
-
-    def is_fixed(self, value: Value) -> bool:
-        """Whether a value is the same for all inputs."""
-
-    def keep(self, tensor: torch.Tensor) -> None:
-        """Remember the numbers of a tensor of the model, to put them back."""
-
-    def late_number(self, value: Any, late: DeferredCall, target: str, *args: Value) -> Any:
-        """A number that a function gives at a place that was kept."""
-
-    def late_device(self, device: torch.device, part: LazyElement) -> torch.device:
-        """A device that a function gives."""
-
-    def unrecorded(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Call something of which nothing is recorded."""
-
-    def set_grad_enabled(self, mode: bool, region: object, leaves: bool) -> None:
-        """Note a region without gradients, or with them."""
-
-
-def questions(capture: QueryRecorder) -> dict[Any, Question]:
-    """What to do for each function that asks something of a tensor."""
-    asked = _Questions(capture)
-    tensor: Any = torch.Tensor
-    table: dict[Any, Question] = {
-        tensor.shape.__get__: partial(asked.sizes, _SIZE),
-        tensor.size: partial(asked.sizes, _SIZE),
-        tensor.stride: partial(asked.sizes, "torch.Tensor.stride"),
-        tensor.__len__: asked.length,
-        tensor.device.__get__: asked.device,
-        torch._C._set_grad_enabled: asked.grad_mode,
-        tensor.__bool__: asked.truth,
-        torch.is_nonzero: asked.truth,
-        tensor.is_nonzero: asked.truth,
-        tensor.tolist: asked.numbers,
-        tensor.__contains__: asked.contains,
-        torch._assert: asked.claim,
-        tensor.grad_fn.__get__: asked.gradients,
-        tensor.is_leaf.__get__: asked.gradients,
-        tensor.is_meta.__get__: partial(asked.kind, "torch.Tensor.is_meta"),
-        tensor.is_inference: partial(asked.kind, "torch.Tensor.is_inference"),
-        torch.is_inference: partial(asked.kind, "torch.Tensor.is_inference"),
-        tensor.__format__: asked.text,
-    }
-    table |= dict.fromkeys((tensor.item, tensor.__int__, tensor.__float__), asked.number)
-    table |= dict.fromkeys((tensor.__index__, tensor.__complex__), asked.number)
-    table |= dict.fromkeys((tensor.numel, tensor.nelement, torch.numel), asked.numel)
-    table |= dict.fromkeys((tensor.dim, tensor.ndimension, tensor.ndim.__get__), asked.rank)
-    for function in (
-        tensor.dtype.__get__,
-        tensor.element_size,
-        tensor.itemsize.__get__,
-        tensor.is_floating_point,
-        torch.is_floating_point,
-        tensor.is_complex,
-        torch.is_complex,
-        tensor.is_signed,
-        torch.is_signed,
-        torch.result_type,
-    ):
-        table[function] = asked.dtype
-    for name in _LEAVING:
-        table[getattr(tensor, name)] = asked.leaves_torch
-    for name in _UNASKED:
-        member = getattr(tensor, name)
-        table[member if callable(member) else member.__get__] = asked.nothing
-    return table
+Query = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
 # What numbers leave torch by, so that nobody sees what becomes of them.
@@ -142,18 +52,98 @@ _UNASKED = (
 ).split()
 
 
-class _Questions:
-    def __init__(self, capture: QueryRecorder) -> None:
-        self._capture = capture
+class Queries:
+    """Answers what code asks of tensors, and records what the graph depends on by that.
 
-    def _known(self, tensor: torch.Tensor) -> Value:
-        return self._capture.read(tensor)
+    Args:
+        recorder: writes down what is read.
+        tensors: knows which tensor is which value.
+        sizes: makes symbolic numbers.
+        devices: knows which device is that of which tensor.
+        guards: writes down what the graph depends on.
+        switch: calls something without recording it.
+        snapshot: keeps the tensors of the model that may be changed.
+        refuse: notes that something cannot be carried over.
+        lower: gives the plain form of what a function is given.
+        values: what to do where code decides by a number that it reads out of a tensor.
+    """
 
-    def _answer(self, func: Any, args: Any, kwargs: Any) -> Any:
-        return self._capture.unrecorded(func, args, kwargs)
+    def __init__(
+        self,
+        recorder: Recorder,
+        tensors: Tensors,
+        sizes: Sizes,
+        devices: Devices,
+        guards: Guards,
+        switch: RecordingSwitch,
+        snapshot: StateSnapshot,
+        refuse: Callable[[str], None],
+        lower: Callable[[Any], Any],
+        values: Values,
+    ) -> None:
+        self._recorder = recorder
+        self._tensors = tensors
+        self._known = tensors.read
+        self._sizes = sizes
+        self._devices = devices
+        self._guards = guards
+        self._answer = switch.unrecorded
+        self._snapshot = snapshot
+        self._refuse = refuse
+        self._lower = lower
+        self._values = values
+        # The regions whose first call told what was before, by the ``id`` of their contexts.
+        self._regions: dict[int, tuple[object, TracedValue]] = {}
+
+    def table(self) -> dict[Any, Query]:
+        """The query for each function that asks something of a tensor."""
+        tensor: Any = torch.Tensor
+        table: dict[Any, Query] = {
+            tensor.shape.__get__: partial(self.sizes, _SIZE),
+            tensor.size: partial(self.sizes, _SIZE),
+            tensor.stride: partial(self.sizes, "torch.Tensor.stride"),
+            tensor.__len__: self.length,
+            tensor.device.__get__: self.device,
+            torch._C._set_grad_enabled: self.grad_mode,
+            tensor.__bool__: self.truth,
+            torch.is_nonzero: self.truth,
+            tensor.is_nonzero: self.truth,
+            tensor.tolist: self.numbers,
+            tensor.__contains__: self.contains,
+            torch._assert: self.claim,
+            tensor.grad_fn.__get__: self.gradients,
+            tensor.is_leaf.__get__: self.gradients,
+            tensor.is_meta.__get__: partial(self.kind, "torch.Tensor.is_meta"),
+            tensor.is_inference: partial(self.kind, "torch.Tensor.is_inference"),
+            torch.is_inference: partial(self.kind, "torch.Tensor.is_inference"),
+            tensor.__format__: self.text,
+        }
+        table |= dict.fromkeys((tensor.item, tensor.__int__, tensor.__float__), self.number)
+        table |= dict.fromkeys((tensor.__index__, tensor.__complex__), self.number)
+        table |= dict.fromkeys((tensor.numel, tensor.nelement, torch.numel), self.numel)
+        table |= dict.fromkeys((tensor.dim, tensor.ndimension, tensor.ndim.__get__), self.rank)
+        for function in (
+            tensor.dtype.__get__,
+            tensor.element_size,
+            tensor.itemsize.__get__,
+            tensor.is_floating_point,
+            torch.is_floating_point,
+            tensor.is_complex,
+            torch.is_complex,
+            tensor.is_signed,
+            torch.is_signed,
+            torch.result_type,
+        ):
+            table[function] = self.dtype
+        for name in _LEAVING:
+            table[getattr(tensor, name)] = self.leaves_torch
+        for name in _UNASKED:
+            member = getattr(tensor, name)
+            table[member if callable(member) else member.__get__] = self.nothing
+        return table
 
     def _note(self, fact: Fact) -> None:
-        self._capture.recorder.scope.known.add(fact)
+        self._recorder.scope.known.add(fact)
 
     # --- sizes ---
 
@@ -163,14 +153,13 @@ class _Questions:
         value = self._known(args[0])
         if not isinstance(value, TracedValue):
             return answer
-        late = self._capture.recorder.late()
+        late = self._recorder.late()
         if isinstance(answer, int):
             dim = int(args[1] if len(args) > 1 else kwargs["dim"])
-            return self._capture.late_number(answer, late, target, value, dim)
+            return self._sizes.late(answer, late, target, value, dim)
         self._note("rank")
         known = [
-            self._capture.late_number(number, late, target, value, dim)
-            for dim, number in enumerate(answer)
+            self._sizes.late(number, late, target, value, dim) for dim, number in enumerate(answer)
         ]
         return torch.Size(known) if isinstance(answer, torch.Size) else tuple(known)
 
@@ -180,15 +169,15 @@ class _Questions:
         value = self._known(args[0])
         if not isinstance(value, TracedValue):
             return answer
-        late = self._capture.recorder.late()
-        return self._capture.late_number(answer, late, "torch.Tensor.numel", value)
+        late = self._recorder.late()
+        return self._sizes.late(answer, late, "torch.Tensor.numel", value)
 
     def length(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The first size, of which Python makes an int without an origin."""
         answer = self._answer(func, args, kwargs)
         value = self._known(args[0])
         if isinstance(value, TracedValue):
-            self._capture.decided(_SIZE, (value, 0), answer)
+            self._guards.expect_call(_SIZE, (value, 0), answer)
         return answer
 
     # --- kinds ---
@@ -204,21 +193,21 @@ class _Questions:
         for tensor in args:
             if isinstance(tensor, torch.Tensor):
                 value = self._known(tensor)
-                inside = isinstance(value, TracedValue) and self._capture.recorder.is_inside(value)
+                inside = isinstance(value, TracedValue) and self._recorder.is_inside(value)
                 if inside or isinstance(value, StateRead):
                     self._dtype_of(value, tensor)
         return self._answer(func, args, kwargs)
 
     def _dtype_of(self, value: Value, tensor: torch.Tensor) -> None:
         dtype = self._answer(torch.Tensor.dtype.__get__, (tensor,), {})  # type: ignore[attr-defined]
-        self._capture.decided("torch.Tensor.dtype", (value,), dtype)
+        self._guards.expect_call("torch.Tensor.dtype", (value,), lower_plain(dtype))
 
     def device(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A device, which knows whose it is."""
         device = self._answer(func, args, kwargs)
         value = self._known(args[0])
-        late = self._capture.recorder.late()
-        return self._capture.late_device(
+        late = self._recorder.late()
+        return self._devices.bind(
             device, lambda: late.call("device", "torch.Tensor.device", (value,))
         )
 
@@ -226,7 +215,7 @@ class _Questions:
         """Whether there will be gradients."""
         value = self._known(args[0])
         requires = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
-        self._capture.decided(
+        self._guards.expect_call(
             "torch.Tensor.requires_grad", (value,), self._answer(requires, args[:1], {})
         )
         return self._answer(func, args, kwargs)
@@ -234,7 +223,7 @@ class _Questions:
     def kind(self, target: str, func: Any, args: Any, kwargs: Any) -> Any:
         """Whether there are numbers at all, or whether gradients can ever be computed."""
         answer = self._answer(func, args, kwargs)
-        self._capture.decided(target, (self._known(args[0]),), answer)
+        self._guards.expect_call(target, (self._known(args[0]),), answer)
         return answer
 
     def text(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -249,7 +238,13 @@ class _Questions:
 
     def grad_mode(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A region without gradients, or with them."""
-        self._capture.set_grad_enabled(args[0], *_region())
+        region, leaves = _region()
+        known = self._regions.pop(id(region), None) if leaves else None
+        given: Value = args[0] if known is None else known[1]
+        value = self._recorder.call("function", "layergraph.set_grad_enabled", (given,), {})
+        if region is not None and not leaves:
+            # Its first call tells what was before.
+            self._regions.setdefault(id(region), (region, value))
         return self._answer(func, args, kwargs)
 
     # --- numbers ---
@@ -270,32 +265,32 @@ class _Questions:
         """Whether a tensor is true."""
         answer = self._answer(func, args, kwargs)
         if self._may_read(args[0]):
-            self._capture.expect_truth(self._known(args[0]), answer)
+            self._guards.expect_truth(self._known(args[0]), answer)
         return answer
 
     def claim(self, func: Any, args: Any, kwargs: Any) -> Any:
         """What is asserted: where it is no tensor, it was noted when it was compared."""
         if args and isinstance(args[0], torch.Tensor):
             given = (self._known(args[0]), code_place())
-            self._capture.recorder.call("function", "torch._assert", given, {})
+            self._recorder.call("function", "torch._assert", given, {})
         return self._answer(func, args, kwargs)
 
     def contains(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Whether a number is in a tensor."""
         answer = self._answer(func, args, kwargs)
-        self._read_out(args[0], "operator.contains", answer, self._capture.lower(args[1]))
+        self._read_out(args[0], "operator.contains", answer, self._lower(args[1]))
         return answer
 
     def _read_out(self, tensor: torch.Tensor, name: str, answer: object, *rest: Value) -> None:
         if self._may_read(tensor):
-            self._capture.decided(name, (self._known(tensor), *rest), answer)
+            self._guards.expect_call(name, (self._known(tensor), *rest), lower_plain(answer))
 
     def _may_read(self, tensor: torch.Tensor) -> bool:
         """Whether what is read out of a tensor is to be assumed; it is refused if it may not be."""
-        if self._capture.is_fixed(self._known(tensor)):
+        if self._tensors.is_fixed(self._known(tensor)):
             return False
-        if self._capture.values != "assume":
-            self._capture.refuse(
+        if self._values != "assume":
+            self._refuse(
                 "a number that is read out of a tensor: a graph would have the same one for all "
                 "inputs; convert with values='assume' if it is the same for all of yours"
             )
@@ -304,9 +299,9 @@ class _Questions:
 
     def leaves_torch(self, func: Any, args: Any, kwargs: Any) -> Any:
         """What leaves torch; who gets hold of memory may change it without a word."""
-        self._capture.keep(args[0])
-        if not self._capture.is_fixed(self._known(args[0])):
-            self._capture.refuse(
+        self._answer(self._snapshot.save, args[:1], {})
+        if not self._tensors.is_fixed(self._known(args[0])):
+            self._refuse(
                 f"what {func.__name__} gives: nobody sees what becomes of it outside torch"
             )
         return self._answer(func, args, kwargs)

@@ -16,9 +16,9 @@ from torch import nn
 from layergraph.capturing import Values
 from layergraph.errors import CaptureError, PluginWarning, Unsupported
 from layergraph.torch2ir import Torch2Ir
+from layergraph.torch2ir.indexing.answers import answer_of
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.indexing.unhandled import advice, unhandled
-from layergraph.torch2ir.pipeline import answer_of
 from layergraph_capture.original import UNFIT
 
 

@@ -42,13 +42,13 @@ from layergraph.torch2ir.tracing.module_call import (
     Call,
     ModeRead,
     ModuleCall,
-    OtherMode,
     StateRead,
     Trace,
     TracedValue,
     inside_out,
     values_in,
 )
+from layergraph.torch2ir.tracing.other_mode import OtherMode, is_mode_call
 
 GETITEM = "operator.getitem"
 
@@ -207,7 +207,7 @@ class _Folding:
     def _is_plain(self, scope: ModuleCall) -> bool:
         interface = self.interfaces[scope]
         outputs = list(interface.outputs)
-        if scope.parent is None and not scope.items:
+        if scope.parent is None and all(map(is_mode_call, scope.items)):
             outputs = list(scope.args)
         return (
             not scope.kwargs
@@ -324,6 +324,9 @@ class _GraphBuilder:
         return Ref(name)
 
     def _call(self, call: Call) -> None:
+        if call.kind == "mode":
+            # It is there for the guard that it may become.
+            return
         if call.kind == "state":
             self._values[call.value] = self._read(StateRead(call.target))
             return

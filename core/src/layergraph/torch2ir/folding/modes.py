@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
-from layergraph.capturing import Modes
-from layergraph.errors import CaptureError
 from layergraph.guards import assume
 from layergraph.ir import (
     FUNCTION,
@@ -19,92 +16,35 @@ from layergraph.ir import (
     Namer,
     Node,
     Ref,
-    TensorSpec,
     Value,
     graph_from_nodes,
     returned,
 )
 from layergraph.ir.values import parts, rebuilt
-from layergraph.torch2ir.folding.fold import Folded
-from layergraph.torch2ir.indexing.module_index import ModuleIndex, other_mode
-from layergraph.torch2ir.tracing.module_call import ModeRead, Trace, mode_calls, take_mode_calls
+from layergraph.torch2ir.indexing.module_index import ModuleIndex
+from layergraph.torch2ir.tracing.module_call import ModeRead, Trace
+from layergraph.torch2ir.tracing.other_mode import mode_calls
 
 _ASSUME = f"layergraph.{assume.__name__}"
 
 
-def capture(
-    module_index: ModuleIndex,
-    run: Callable[[], Trace],
-    tensors: dict[str, dict[str, TensorSpec]],
-    modes: Modes,
-) -> Ir:
-    """Capture a model as it stands, and in the other mode too if its code asks for the mode.
-
-    Where only one is wanted, or the two captures cannot be made one IR, the first one stands, and
-    assumes the mode of each module that was asked for it.
+def merged(module_index: ModuleIndex, one: Ir, other: Ir, readers: set[str]) -> Ir | None:
+    """One IR of two: of a model as it stands, and in the other mode; None if none can hold both.
 
     Args:
-        module_index: the model.
-        run: captures it as it stands.
-        tensors: by path of a module, what has to be said of its tensors.
-        modes: which modes are wanted.
-
-    Raises:
-        CaptureError: the capture in the model's own mode failed.
+        module_index: the model, as it stands.
+        one: the IR of the model as it stands.
+        other: its IR in the other mode.
+        readers: the modules whose code asked for their mode.
     """
-    trace = run()
-    if not mode_calls(trace.scopes):
-        return Folded(module_index, trace, tensors).ir
-    if modes == "both" and not trace.is_other_refused:
-        try:
-            return _both(module_index, run, trace, tensors)
-        except _NotMergeableError:
-            pass
-    _assume_modes(trace)
-    return Folded(module_index, trace, tensors).ir
-
-
-def _both(
-    module_index: ModuleIndex,
-    run: Callable[[], Trace],
-    trace: Trace,
-    tensors: dict[str, dict[str, TensorSpec]],
-) -> Ir:
-    """The IR of both modes.
-
-    Raises:
-        _NotMergeableError: there is none; the capture is as it was.
-    """
-    kept = [(scope, scope.items) for scope in trace.scopes]
     try:
-        readers = {call.target for call in take_mode_calls(trace.scopes)}
-        folded = Folded(module_index, trace, tensors)
-        other, twin = trace.other, None
-        if other is not None:
-            if not other.differs:
-                return folded.ir
-            readers |= other.readers
-            twin = folded.with_other(other)
-        if twin is None:
-            second = _run_in_other_mode(module_index, run)
-            readers |= {call.target for call in take_mode_calls(second.scopes)}
-            twin = Folded(module_index, second, tensors).ir
-        return _Merger(module_index, folded.ir, twin, readers).merged()
+        return _Merger(module_index, one, other, readers).merged()
     except _NotMergeableError:
-        for scope, items in kept:
-            scope.items = items
-        raise
+        return None
 
 
-def _run_in_other_mode(module_index: ModuleIndex, run: Callable[[], Trace]) -> Trace:
-    try:
-        with other_mode(module_index):
-            return run()
-    except CaptureError:
-        raise _NotMergeableError from None
-
-
-def _assume_modes(trace: Trace) -> None:
+def guard_modes(trace: Trace) -> None:
+    """Let the graph guard each mode that code asked for."""
     for call in mode_calls(trace.scopes):
         where = f"training of {call.target or 'the model'!r} ({call.where})"
         call.args = (ModeRead(call.target), call.args[0], where)

@@ -140,6 +140,11 @@ class ModuleIndex:
                     found[id(scope)] = scope
         return list(found.values())
 
+    @property
+    def code_files(self) -> set[str]:
+        """The files of the model's own code."""
+        return {str(scope.get("__file__")) for scope in self.code_globals}
+
     @functools.cached_property
     def reach(self) -> Reach:
         """The objects that the model's code reaches, as far as it has run."""

@@ -14,55 +14,29 @@ import sys
 from collections.abc import Callable
 from inspect import CO_GENERATOR
 from types import CodeType, FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import backends
 
-from layergraph.functions import Functions
-from layergraph.ir import Value
 from layergraph.torch2ir.code_owners import TORCH_FOLDER, is_capturing
 from layergraph.torch2ir.state.generators import foreign_generators
-from layergraph.torch2ir.state.global_state import GlobalState, getters, setters
+from layergraph.torch2ir.state.global_state import getters, setters
+from layergraph.torch2ir.tracing.observer import Observer
 
 _BACKENDS = f"{TORCH_FOLDER}backends{os.sep}"
-
-
-class Queried(Protocol):
-    """A tracer that is told of queries."""
-
-    functions: Functions
-    state: GlobalState
-    generators: tuple[Any, ...]
-
-    def is_recording(self) -> bool:
-        """Return whether what happens now is to be recorded."""
-
-    def refuse(self, reason: str) -> None:
-        """Note that something cannot be carried over."""
-
-    def decided(self, name: str, args: tuple[Value, ...], result: object) -> None:
-        """Note that the model may decide by what a function gives."""
-
-    def device_type(self, kind: str) -> Value:
-        """The form of a type of device."""
-
-    def unrecorded(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Call something of which nothing is recorded."""
 
 
 class Current:
     """Holds the innermost capture that is running; all captures share the stand-ins."""
 
-    capture: Queried | None = None
+    capture: Observer | None = None
 
 
 current = Current()
 
 
-def _recording() -> Queried | None:
+def _recording() -> Observer | None:
     capture = current.capture
     return capture if capture is not None and capture.is_recording() else None
 
@@ -146,7 +120,7 @@ _GETTER = re.compile(r"_?(is|are|get|has)_\w+|\w+_enabled")
 
 
 def _note(
-    capture: Queried, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    capture: Observer, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
 ) -> None:
     name = capture.functions.name_of(function)
     if name is None or kwargs:
@@ -178,7 +152,7 @@ def _put_back(original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any
     return original(*args, **kwargs)
 
 
-def property_asked(capture: Queried) -> Callable[..., Any]:
+def property_asked(capture: Observer) -> Callable[..., Any]:
     """Return the stand-in that reads a property of ``torch.backends``."""
     get: Callable[..., Any] = backends.ContextProp.__get__
 
@@ -191,7 +165,7 @@ def property_asked(capture: Queried) -> Callable[..., Any]:
     return asked
 
 
-def property_set(capture: Queried) -> Callable[..., Any]:
+def property_set(capture: Observer) -> Callable[..., Any]:
     """Return the stand-in that sets a property of ``torch.backends``."""
     put: Callable[..., Any] = backends.ContextProp.__set__
 

@@ -16,17 +16,17 @@ from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.state.query_homes import Home, homes, homes_in_scope, kept_homes, scopes
 from layergraph.torch2ir.state.query_stand_ins import (
     GENERATOR,
-    Queried,
     call_method,
     current,
     property_asked,
     property_set,
     stand_ins,
 )
+from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import ENTRIES, Patch
 
 
-def state_queries(capture: Queried, module_index: ModuleIndex) -> Iterator[Patch]:
+def state_queries(capture: Observer, module_index: ModuleIndex) -> Iterator[Patch]:
     """Yield the patches that note how code reads or sets the state of torch."""
     yield current, "capture", capture
     whole, parts = homes()

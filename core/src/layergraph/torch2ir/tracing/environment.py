@@ -10,32 +10,20 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from layergraph.errors import CaptureError
 from layergraph.torch2ir.code_owners import is_own_package
 from layergraph.torch2ir.indexing.followed import is_followed
+from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import ENTRIES, Patch
 from layergraph.torch2ir.tracing.stand_ins import StandIn
-
-
-class EnvironmentRecorder(Protocol):
-    """A recorder of what was read."""
-
-    def is_recording(self) -> bool:
-        """Return whether what happens now is to be recorded."""
-
-    def environment(self, name: str, value: str | None) -> None:
-        """Note that the model may decide by a variable of the environment."""
-
-    def refuse(self, reason: str) -> None:
-        """Note that something cannot be carried over."""
 
 
 class EnvironmentText(str, StandIn):
     """The text of a variable, or its default, that notices if it becomes a number."""
 
-    capture: EnvironmentRecorder
+    capture: Observer
     name: str
 
     def _number(self) -> None:
@@ -61,7 +49,7 @@ class EnvironmentText(str, StandIn):
         return self.plain()
 
 
-def environment(capture: EnvironmentRecorder) -> Iterator[Patch]:
+def environment(capture: Observer) -> Iterator[Patch]:
     """The patches that show it: whatever asks for a variable, calls one of these."""
     read: Any = os._Environ.__getitem__
 
@@ -94,9 +82,7 @@ def environment(capture: EnvironmentRecorder) -> Iterator[Patch]:
     yield os._Environ, ENTRIES, {"__getitem__": getitem, "get": get, **refused}
 
 
-def _refused(
-    capture: EnvironmentRecorder, original: Callable[..., Any], reason: str
-) -> Callable[..., Any]:
+def _refused(capture: Observer, original: Callable[..., Any], reason: str) -> Callable[..., Any]:
     def call(*args: Any) -> Any:
         if capture.is_recording() and _asks_for_model(2):
             capture.refuse(reason)

@@ -2,11 +2,61 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import linecache
 import os
+import sys
+import traceback
+from collections.abc import Container
+from types import FrameType
+from typing import Any
+
+from layergraph.torch2ir.code_owners import TORCH_FOLDER, is_of_layergraph, is_of_user
 
 
 def line(filename: str, number: int, function: str) -> str:
     """A line of code, with its place."""
     text = linecache.getline(filename, number).strip()
     return f"{filename.rpartition(os.sep)[2]}, line {number}, in {function}: {text}"
+
+
+def line_of(error: BaseException, files: Container[str]) -> str:
+    """The line of the model's code, or else of others', at which an error came about.
+
+    Args:
+        error: the error.
+        files: the files of the model's code.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    of_others = [frame for frame in frames if not is_of_layergraph(frame.filename)]
+    of_users = [frame for frame in of_others if is_of_user(frame.filename)]
+    of_model = [frame for frame in of_users if frame.filename in files]
+    # A layer of torch may be the whole model.
+    frame = (of_model or of_users or of_others or frames)[-1]
+    return line(frame.filename, frame.lineno or 0, frame.name)
+
+
+@functools.cache
+def first_line_of(cls: Any) -> str:
+    """The line where the code of a class of modules begins."""
+    forward = inspect.getattr_static(cls, "forward", None)
+    code = getattr(inspect.unwrap(forward), "__code__", None) if callable(forward) else None
+    return "" if code is None else line(code.co_filename, code.co_firstlineno, code.co_name)
+
+
+def code_place() -> str:
+    """The line of the model's code that is running, or else of torch's."""
+    of_torch: FrameType | None = None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        if is_of_user(filename):
+            break
+        if of_torch is None and filename.startswith(TORCH_FOLDER):
+            of_torch = frame
+        frame = frame.f_back
+    shown = frame or of_torch
+    if shown is None:
+        return "nowhere"
+    return line(shown.f_code.co_filename, shown.f_lineno, shown.f_code.co_name)

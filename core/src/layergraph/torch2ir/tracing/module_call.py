@@ -1,16 +1,18 @@
-"""What capturing gives: a sequence of calls, each in the module call in which it happened."""
+"""The calls of one run of a model, each in the module call in which it happened."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal, TypeGuard
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from layergraph.ir import Symbol, Value
 from layergraph.ir.values import leaves
+
+if TYPE_CHECKING:
+    from layergraph.torch2ir.tracing.other_mode import OtherMode
 
 Kind = Literal["function", "module", "state", "same", "mode"]
 Fact = Literal["rank", "dtype"]
@@ -114,13 +116,9 @@ class DeferredCall:
     ) -> TracedValue:
         """The value of a call at this place; the call is made if it was not."""
         if key not in self.calls:
-            value = TracedValue(self.position, self.scope, _wish(target))
+            value = TracedValue(self.position, self.scope, wish_of(target))
             value.call = self.calls[key] = Call("function", target, args, kwargs or {}, value)
         return self.calls[key].value
-
-
-def _is_mode(item: Call | ModuleCall) -> TypeGuard[Call]:
-    return isinstance(item, Call) and item.kind == "mode"
 
 
 @dataclass(slots=True, eq=False)
@@ -174,100 +172,8 @@ class ModuleCall:
         self.late = []
 
 
-def mode_calls(scopes: Iterable[ModuleCall]) -> list[Call]:
-    """The calls in module calls that read a module's mode."""
-    return [item for scope in scopes for item in scope.items if _is_mode(item)]
-
-
-def take_mode_calls(scopes: Iterable[ModuleCall]) -> list[Call]:
-    """The same; they are taken out."""
-    taken = mode_calls(scopes)
-    for scope in {call.value.scope for call in taken}:
-        scope.items = [item for item in scope.items if not _is_mode(item)]
-    return taken
-
-
-class Recorder:
-    """Writes the sequence down.
-
-    Attributes:
-        root: the call of the model.
-        scope: the module call that is being recorded.
-    """
-
-    def __init__(self) -> None:
-        self._position = 0
-        self.root = self.scope = ModuleCall("", None, 0)
-
-    def value(self, wish: str) -> TracedValue:
-        """A new value, here and now."""
-        value = TracedValue(self._position, self.scope, wish)
-        self._position += 1
-        return value
-
-    def call(
-        self,
-        kind: Kind,
-        target: str,
-        args: tuple[Value, ...],
-        kwargs: dict[str, Value],
-        where: str = "",
-    ) -> TracedValue:
-        """Add a call to the current module call."""
-        value = self.value(_wish(target))
-        value.call = Call(kind, target, args, kwargs, value, where)
-        self.scope.items.append(value.call)
-        return value
-
-    def late(self) -> DeferredCall:
-        """Keep a place in the current module call."""
-        late = DeferredCall(self._position, self.scope)
-        self._position += 1
-        self.scope.late.append((len(self.scope.items), late))
-        return late
-
-    def bring_forward(self, place: int, count: int) -> None:
-        """Put the last items of the current module call, from one on, before an earlier one.
-
-        Args:
-            place: the number of the items that stay before them.
-            count: the number of the items from which on they are moved.
-        """
-        scope = self.scope
-        moved = scope.items[count:]
-        scope.items[place:] = [*moved, *scope.items[place:count]]
-        scope.late = [
-            (before + len(moved) if place < before <= count else before, late)
-            for before, late in scope.late
-        ]
-
-    def enter(self, path: str) -> ModuleCall:
-        """Begin a module call."""
-        scope = ModuleCall(path, self.scope, self._position, depth=self.scope.depth + 1)
-        self.scope.items.append(scope)
-        self.scope = scope
-        return scope
-
-    def begin_anew(self, scope: ModuleCall) -> Replaced:
-        """Begin a module call that was recorded before, as it is in the other mode."""
-        replaced = Replaced(scope, self._position)
-        replaced.swap()
-        self.scope = scope
-        return replaced
-
-    def is_inside(self, value: TracedValue) -> bool:
-        """Whether a value came about in the current module call, as far as it has got."""
-        return value.position >= self.scope.start
-
-    def leave(self, result: Value) -> None:
-        """End the current module call."""
-        self.scope.result = result
-        self.scope.end = self._position
-        if self.scope.parent is not None:
-            self.scope = self.scope.parent
-
-
-def _wish(target: str) -> str:
+def wish_of(target: str) -> str:
+    """The name that a node of a call would have, by the name of what is called."""
     wish = target.rpartition(".")[2]
     return wish.strip("_") if wish.startswith("__") else wish
 
@@ -292,97 +198,6 @@ class Parameter:
         """What the input's node says of it."""
         said = {"default": self.default, "fixed": self.fixed}
         return {key: known[0] for key, known in said.items() if known}
-
-
-@dataclass(slots=True)
-class Changed:
-    """A call that is made with other arguments in the other mode.
-
-    Attributes:
-        call: the call.
-        args: what it is given there.
-        kwargs: likewise, by name.
-    """
-
-    call: Call
-    args: tuple[Value, ...]
-    kwargs: dict[str, Value]
-
-    def swap(self) -> None:
-        """Make the call that of the other mode, or that of this one again."""
-        self.call.args, self.args = self.args, self.call.args
-        self.call.kwargs, self.kwargs = self.kwargs, self.call.kwargs
-
-
-@dataclass(slots=True)
-class Replaced:
-    """A module call in which the other mode does something else.
-
-    It is given the same and gives the same values.
-
-    Attributes:
-        scope: the module call.
-        start: the first position inside it, there.
-        end: the first position after.
-        items: what it does there.
-        late: likewise, places that were kept.
-        known: what its code asked there.
-        result: what it returns there.
-    """
-
-    scope: ModuleCall
-    start: int
-    end: int = -1
-    result: Value = None
-    items: list[Call | ModuleCall] = field(default_factory=list)
-    late: list[tuple[int, DeferredCall]] = field(default_factory=list)
-    known: set[Fact] = field(default_factory=set)
-
-    def swap(self) -> None:
-        """Make the module call that of the other mode, or that of this one again."""
-        for name in ("start", "end", "result", "items", "late", "known"):
-            mine, own = getattr(self, name), getattr(self.scope, name)
-            setattr(self, name, own)
-            setattr(self.scope, name, mine)
-
-    def scopes(self) -> Iterator[ModuleCall]:
-        """The module call and all that are inside it, in this mode and in the other one."""
-        yield from inside_out(self.scope)
-        for item in self.items:
-            if isinstance(item, ModuleCall):
-                yield from inside_out(item)
-
-
-@dataclass(frozen=True, slots=True)
-class OtherMode:
-    """What a run would have recorded in the other mode: the same calls but for these.
-
-    Attributes:
-        readers: the paths of the modules whose mode was asked for.
-        changed: the calls that are made with other arguments.
-        replaced: the module calls in which other calls are made.
-    """
-
-    readers: set[str]
-    changed: list[Changed]
-    replaced: list[Replaced]
-
-    @property
-    def differs(self) -> bool:
-        """Whether anything is."""
-        return bool(self.changed or self.replaced)
-
-    @contextmanager
-    def swapped(self) -> Iterator[None]:
-        """For a while, make the calls those of the other mode."""
-        different: list[Changed | Replaced] = [*self.changed, *self.replaced]
-        for each in different:
-            each.swap()
-        try:
-            yield
-        finally:
-            for each in different:
-                each.swap()
 
 
 @dataclass(slots=True)

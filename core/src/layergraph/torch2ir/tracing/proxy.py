@@ -17,8 +17,8 @@ from torch import fx
 from layergraph.errors import CaptureError
 from layergraph.functions import attribute_name, method_name
 from layergraph.guards import assume_length
+from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import TracedValue
-from layergraph.torch2ir.tracing.tracer import code_place
 
 
 class RecordsFunctions(Protocol):

@@ -23,11 +23,12 @@ from layergraph.torch2ir.indexing.leaves import is_changed, note_leaves
 from layergraph.torch2ir.indexing.module_index import ModuleInfo
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.torch2ir.state.global_state import may_draw, may_layer_draw
+from layergraph.torch2ir.tracing.called_functions import open_code, unnamed
 from layergraph.torch2ir.tracing.module_call import Parameter, StateRead, Trace
 from layergraph.torch2ir.tracing.patches import ENTRIES, Patch
 from layergraph.torch2ir.tracing.proxy import AttributeProxy, Proxy
 from layergraph.torch2ir.tracing.refusals import guards, scope_guards
-from layergraph.torch2ir.tracing.tracer import Tracer, open_code, unnamed
+from layergraph.torch2ir.tracing.tracer import Tracer
 
 # What a parameter says of itself is known without inputs, and model code decides by it. Its dtype
 # and device are not among these: they are those of the rebuilt model, when it runs.
@@ -277,8 +278,8 @@ class SymbolicTracer(Tracer, TracerBase):
         if isinstance(value, Proxy):
             return value.node
         if isinstance(value, torch.Tensor):
-            key = self.state_keys.get(id(value))
-            return self.constant(value) if key is None else StateRead(key)
+            key = self.state_tensors.keys.get(id(value))
+            return self.state_tensors.constant(value) if key is None else StateRead(key)
         raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
 
 

@@ -9,37 +9,34 @@ import importlib._bootstrap
 import inspect
 import sys
 import threading
-import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from threading import get_ident
-from types import FrameType, FunctionType, MethodType
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported, first_line
-from layergraph.function_table import HANDING_OVER
 from layergraph.functions import Functions, places
 from layergraph.ir import Value
-from layergraph.literals import UnknownValueError, lower, size_record
-from layergraph.operations import OPERATIONS, changes_arguments
+from layergraph.literals import lower_for_graph, size_record
 from layergraph.state import Memory
-from layergraph.torch2ir.code_owners import TORCH_FOLDER, is_of_layergraph, is_of_user
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.indexing.reach import Place, Reached
-from layergraph.torch2ir.indexing.unregistered import unregistered
 from layergraph.torch2ir.state.changes import Change, Unchanged
 from layergraph.torch2ir.state.generators import foreign_generators
 from layergraph.torch2ir.state.global_state import GlobalState
 from layergraph.torch2ir.state.state_queries import queries_of, state_queries
 from layergraph.torch2ir.state.watching import Watch
+from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument
 from layergraph.torch2ir.tracing.environment import environment
-from layergraph.torch2ir.tracing.lines import line
-from layergraph.torch2ir.tracing.module_call import Parameter, Recorder, StateRead, Trace
+from layergraph.torch2ir.tracing.lines import code_place, first_line_of, line_of
+from layergraph.torch2ir.tracing.module_call import Parameter, StateRead, Trace
 from layergraph.torch2ir.tracing.patches import Patch, Patcher, with_room_for
+from layergraph.torch2ir.tracing.recorder import Recorder
+from layergraph.torch2ir.tracing.state_tensors import StateTensors
 from layergraph.torch2ir.tracing.transforms import transforms
 from layergraph.torch2ir.tracing.uncached import uncached
 from layergraph.undo import raise_interrupt, undoing
@@ -61,12 +58,11 @@ class Tracer(ABC):
     Attributes:
         state: the state of torch around what is recorded.
         recorder: writes the calls down.
-        constants: tensors that the model reads but has not registered, by key.
+        state_tensors: the tensors of the model, by their keys.
         parameters: the arguments of the model.
         refused: what cannot be carried over.
         caught: likewise, if the model goes on in spite of the errors that came up.
         outside: puts back what the model's code changes besides tensors.
-        is_over: whether the model has run.
         carried: what it had changed in an earlier run, to be there in this one.
         generators: the states of the generators of Python and numpy, before the model runs.
     """
@@ -86,16 +82,13 @@ class Tracer(ABC):
     ) -> None:
         self.state = GlobalState(device)
         self.recorder = Recorder()
-        self.constants: dict[str, torch.Tensor] = {}
         self.parameters: list[Parameter] = []
         self.module_index = module_index
-        self.state_keys = dict(keys)
-        self.memory = memory
+        self.state_tensors = StateTensors(module_index, keys, memory)
         self.functions = functions
         self.refused: list[Unsupported] = []
         self.caught: list[Unsupported] = []
         self.outside = Unchanged(module_index)
-        self.is_over = False
         self.carried: list[Change] = []
         self.generators: tuple[Any, ...] = ()
         self.watch = Watch(module_index.reach.enter, module_index.reach.codes)
@@ -181,7 +174,7 @@ class Tracer(ABC):
         with_room_for(self.module_index.depth, functools.partial(context.run, self._run_and_note))
         if self.refused:
             raise unsupported(self.refused, self.hint)
-        return Trace(self.recorder.root, self.constants, self.parameters).settle()
+        return Trace(self.recorder.root, self.state_tensors.constants, self.parameters).settle()
 
     def _run_and_note(self) -> None:
         self._thread = get_ident()
@@ -225,7 +218,6 @@ class Tracer(ABC):
                     self._refuse(reason if refusal is None else str(refusal), self._line_of(error))
                     raise unsupported(self.refused, self.hint) from refusal or error
         finally:
-            self.is_over = True
             self._thread = 0
             self._error = None
 
@@ -239,7 +231,7 @@ class Tracer(ABC):
         model(*args, **kwargs)
 
     def _line_of(self, error: BaseException) -> str:
-        return line_of(error, self.module_index)
+        return line_of(error, self.module_index.code_files)
 
     def _patches(self) -> Iterator[Patch]:
         # What calling a module calls. Its __call__ itself is a slot of every class of modules, and
@@ -330,7 +322,7 @@ class Tracer(ABC):
     def returned(self, result: Any) -> Value:
         """The plain form of what the model returns."""
         # As an argument of a function, a plain tuple does as well.
-        return self._lowered(result, self._read_returned, self.readable | {torch.Size})
+        return lower_for_graph(result, self._read_returned, self.readable | {torch.Size})
 
     def _read_returned(self, value: Any) -> Value:
         if type(value) is torch.Size:
@@ -416,7 +408,7 @@ class Tracer(ABC):
         """
         change = self.state.change(of_all=of_all)
         if change is not None:
-            self.refuse(change, "" if left is None else _beginning(left))
+            self.refuse(change, "" if left is None else first_line_of(left))
 
     def _refuse(self, reason: str, line: str) -> None:
         found = self.found(reason, line)
@@ -431,24 +423,7 @@ class Tracer(ABC):
 
     def lower(self, value: Any) -> Any:
         """The plain form of what a function is given."""
-        return self._lowered(value, self.read, self.readable)
-
-    def _lowered(self, value: Any, read: Callable[[Any], Value], readable: Collection[type]) -> Any:
-        try:
-            return lower(value, read, readable)
-        except UnknownValueError as error:
-            raise CaptureError(f"a graph cannot hold {error}") from None
-
-    def constant(self, tensor: torch.Tensor) -> StateRead:
-        """Take note of a tensor that the model reads and has not registered."""
-        if isinstance(tensor, nn.Parameter):
-            raise UnknownValueError(unregistered(self.module_index, tensor))
-        key = f":constant_{len(self.constants)}"
-        with torch._C.DisableTorchFunction():
-            self.memory.claim(tensor, "a tensor that the model has not registered")
-        self.state_keys[id(tensor)] = key
-        self.constants[key] = tensor
-        return StateRead(key)
+        return lower_for_graph(value, self.read, self.readable)
 
     def expect(self, value: Value, result: object) -> None:
         """Record that something is assumed to be what it is now."""
@@ -490,65 +465,8 @@ def _parameters(cls: Any) -> tuple[str, ...]:
         return ()
 
 
-@functools.cache
-def changes_its_first_argument(name: str) -> bool:
-    """Whether a function, by its name, works in place."""
-    last = name.rpartition(".")[2]
-    if last.endswith("__") or name.startswith("operator."):
-        last = last.strip("_")
-        return last in ("setitem", "delitem") or (
-            last[0] == "i" and last not in ("invert", "index")
-        )
-    return last.endswith("_") and not last.startswith("_")
-
-
 def _is_constant(lowered: Value) -> bool:
     return isinstance(lowered, StateRead) and lowered.key.startswith(":")
-
-
-def unnamed(function: Any) -> str:
-    """Why a function cannot be recorded that has no name in an IR."""
-    if isinstance(function, OPERATIONS):
-        if changes_arguments(function):
-            return f"the operation torch.ops.{function} changes its arguments"
-        return (
-            f"the operation torch.ops.{function} has no name in an IR; a plugin can give it one "
-            "through the hook 'functions'"
-        )
-    name = getattr(function, "__qualname__", None) or repr(function)
-    if name == "_set_grad_enabled":
-        return "a graph cannot hold a region without gradients, or with them switched on again"
-    return (
-        f"the function {getattr(function, '__module__', None) or 'torch'}.{name} has no name in an "
-        "IR; a plugin can give it one through the hook 'functions'"
-    )
-
-
-def open_code(
-    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Callable[..., Any] | None:
-    """The code of a function of torch that is given functions or modules, to be traced through.
-
-    None if there is none of these among the arguments, or its code is not in Python. It does not
-    offer itself to function modes, as the function itself does.
-    """
-    given = (*args, *kwargs.values())
-    if type(function) is not FunctionType or not any(map(_is_code, given)):
-        return None
-    around = function.__globals__ | dict.fromkeys(HANDING_OVER, _never)
-    code = FunctionType(
-        function.__code__, around, function.__name__, function.__defaults__, function.__closure__
-    )
-    code.__kwdefaults__ = function.__kwdefaults__
-    return code
-
-
-def _is_code(value: Any) -> bool:
-    return isinstance(value, nn.Module | FunctionType | MethodType | functools.partial)
-
-
-def _never(*_: Any) -> bool:
-    return False
 
 
 def unsupported(found: Sequence[Unsupported], hint: str = "") -> CaptureError:
@@ -565,40 +483,3 @@ def _refusal_before(error: BaseException | None) -> CaptureError | None:
     while error is not None and not isinstance(error, CaptureError):
         error = error.__context__
     return error
-
-
-def line_of(error: BaseException, module_index: ModuleIndex) -> str:
-    """The line of the model's code, or else of others', at which an error came about."""
-    files = {str(scope.get("__file__")) for scope in module_index.code_globals}
-    frames = traceback.extract_tb(error.__traceback__)
-    of_others = [frame for frame in frames if not is_of_layergraph(frame.filename)]
-    of_users = [frame for frame in of_others if is_of_user(frame.filename)]
-    of_model = [frame for frame in of_users if frame.filename in files]
-    # A layer of torch may be the whole model.
-    frame = (of_model or of_users or of_others or frames)[-1]
-    return line(frame.filename, frame.lineno or 0, frame.name)
-
-
-@functools.cache
-def _beginning(cls: Any) -> str:
-    """The line where the code of a class of modules begins."""
-    forward = inspect.getattr_static(cls, "forward", None)
-    code = getattr(inspect.unwrap(forward), "__code__", None) if callable(forward) else None
-    return "" if code is None else line(code.co_filename, code.co_firstlineno, code.co_name)
-
-
-def code_place() -> str:
-    """The line of the model's code that is running, or else of torch's."""
-    of_torch: FrameType | None = None
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        filename = frame.f_code.co_filename
-        if is_of_user(filename):
-            break
-        if of_torch is None and filename.startswith(TORCH_FOLDER):
-            of_torch = frame
-        frame = frame.f_back
-    shown = frame or of_torch
-    if shown is None:
-        return "nowhere"
-    return line(shown.f_code.co_filename, shown.f_lineno, shown.f_code.co_name)

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
-from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.indexing.reach import Reach
+from layergraph.torch2ir.tracing.observer import Observer
 
 
-class Captures(Protocol):
-    """A recorder of calls."""
-
-    module_index: ModuleIndex
-
-    def is_recording(self) -> bool:
-        """Return whether what happens now is to be recorded."""
-
-    def unrecorded(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Call a function without recording it."""
-
-
-def uncached(capture: Captures, function: Any) -> Any:
+def uncached(capture: Observer, function: Any) -> Any:
     """The stand-in of a cached function: it computes, unless others must get the same object.
 
     Tensors, and results that are computed from sizes, are made again and so recorded. Plain

@@ -10,16 +10,9 @@ import torch
 
 from layergraph.torch2ir.indexing.leaves import is_as_found
 from layergraph.torch2ir.indexing.module_index import ModuleInfo
-from layergraph.torch2ir.tracing.module_call import (
-    Call,
-    Changed,
-    ModuleCall,
-    OtherMode,
-    Recorder,
-    Replaced,
-    values_in,
-)
-from layergraph.torch2ir.tracing.tracer import changes_its_first_argument
+from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument
+from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, values_in
+from layergraph.torch2ir.tracing.other_mode import Changed, OtherMode, Replaced
 from layergraph.undo import raise_interrupt
 from layergraph_capture.arguments import tensors_in
 from layergraph_capture.outputs import opened
@@ -67,27 +60,6 @@ class Step:
     sizes: tuple[torch.Size, ...] = ()
 
 
-class _Sealed(Recorder):
-    """Stands for the recorder while nothing new may be recorded."""
-
-    def __init__(self, replayer: Replayer, scope: ModuleCall) -> None:
-        super().__init__()
-        self._replayer = replayer
-        self.root = self.scope = scope
-
-    def value(self, wish: str) -> NoReturn:  # noqa: ARG002
-        """Refuse."""
-        self._replayer.diverge()
-
-    def call(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse."""
-        self._replayer.diverge()
-
-    def late(self) -> NoReturn:
-        """Refuse."""
-        self._replayer.diverge()
-
-
 class Replayer:
     """Goes through a run again.
 
@@ -96,7 +68,6 @@ class Replayer:
         steps: what it did.
 
     Attributes:
-        recorder: lets nothing new be recorded.
         is_refused: whether a module does something in this mode that cannot be carried over.
     """
 
@@ -109,8 +80,8 @@ class Replayer:
         self._telling = max(
             (n for n, step in enumerate(steps, 1) if step.subject in VALUE_DEPENDENT_OPS), default=0
         )
-        self._recorded = run.recorder
-        self.recorder = _Sealed(self, run.recorder.root)
+        self._recorder = run.recorder
+        self._recorder.seal(self.diverge)
         self._readers: set[str] = set()
         self._changed: list[Changed] = []
         self._replaced: list[Replaced] = []
@@ -146,7 +117,19 @@ class Replayer:
         """Leave what the run recorded as it was."""
         if self._anew is not None:
             self._anew.put_back()
-            self._anew, self._run.recorder = None, self.recorder
+            self._go_on(self._anew.scope)
+
+    def _go_on(self, scope: ModuleCall) -> None:
+        """Go on in a module call without recording, when another one was recorded anew."""
+        self._anew = None
+        self._recorder.scope = scope
+        self._recorder.seal(self.diverge)
+
+    def end(self) -> None:
+        """Let the recorder record again."""
+        self.put_back()
+        self._recorder.scope = self._recorder.root
+        self._recorder.unseal()
 
     def mode_read(self, module_info: ModuleInfo) -> None:
         """Take note that a module was asked for its mode."""
@@ -224,8 +207,8 @@ class Replayer:
         The code around it goes on with what it gave before.
         """
         (args, kwargs), scope = self._cross(module_info, (args, kwargs))
-        self._require((scope.parent or scope) is self.recorder.scope)
-        self.recorder.scope = scope
+        self._require((scope.parent or scope) is self._recorder.scope)
+        self._recorder.scope = scope
         entered, was_other = self._done, self._is_other
         takes_gradients = torch._C.is_grad_enabled()
         try:
@@ -239,7 +222,7 @@ class Replayer:
             self._is_other = was_other
             self._run.unrecorded(torch._C._set_grad_enabled, (takes_gradients,), {})
             result = self._anew_module(module_info, original, args, kwargs)
-        self.recorder.scope = scope.parent or scope
+        self._recorder.scope = scope.parent or scope
         return result
 
     def _cross(self, module_info: ModuleInfo, given: Any) -> tuple[Any, ModuleCall]:
@@ -255,7 +238,7 @@ class Replayer:
 
         If so, the steps inside it are passed over.
         """
-        if self._anew is not None or self.recorder.scope is not scope or scope.parent is None:
+        if self._anew is not None or self._recorder.scope is not scope or scope.parent is None:
             return False
         later = range(entered, len(self._steps))
         end = next(n for n in later if self._steps[n].scope is scope)
@@ -268,11 +251,11 @@ class Replayer:
         self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
         """Call a module anew; what it gave before, where the code around it cannot tell."""
-        scope, step = self.recorder.scope, self._steps[self._done - 1]
+        scope, step = self._recorder.scope, self._steps[self._done - 1]
         self._taint(tuple(module_info.module.buffers()))
-        self._run.forget(scope)
-        self._run.recorder = self._recorded
-        self._anew = rerecording = Rerecording(self._recorded, scope, [*tensors_in((args, kwargs))])
+        self._run.guards.forget(scope)
+        self._recorder.unseal()
+        self._anew = rerecording = Rerecording(self._recorder, scope, [*tensors_in((args, kwargs))])
         try:
             result = self._run.leave(module_info, original(module_info.module, *args, **kwargs))
         except Exception:
@@ -281,7 +264,7 @@ class Replayer:
             self._is_other = True
             raise
         is_closed = rerecording.done()
-        self._anew, self._run.recorder = None, self.recorder
+        self._go_on(scope)
         gave = step.given if step.gave is None else structure(step.gave)
         self._require(
             is_closed

@@ -11,12 +11,12 @@ from layergraph.tensors import version
 from layergraph.torch2ir.tracing.module_call import (
     Call,
     ModuleCall,
-    Recorder,
     TracedValue,
     inside_out,
-    take_mode_calls,
     values_in,
 )
+from layergraph.torch2ir.tracing.other_mode import take_mode_calls
+from layergraph.torch2ir.tracing.recorder import Recorder
 
 
 class Rerecording:

@@ -20,7 +20,8 @@ from layergraph.ir import Value
 from layergraph.torch2ir.indexing.module_index import ModuleInfo, other_mode
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.torch2ir.state.global_state import put_back, snapshot
-from layergraph.torch2ir.tracing.module_call import ModuleCall, OtherMode, Trace
+from layergraph.torch2ir.tracing.module_call import ModuleCall, Trace
+from layergraph.torch2ir.tracing.other_mode import OtherMode
 from layergraph.undo import raise_interrupt
 from layergraph_capture.outputs import opened
 from layergraph_capture.replaying.replayer import VALUE_DEPENDENT_OPS, Replayer, Step
@@ -100,13 +101,12 @@ class ReplayTracer(EagerTracer):
     def _in_other_mode(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> OtherMode | None:
-        recorder, trains, takes_gradients = self.recorder, self.trains, torch._C.is_grad_enabled()
+        trains, takes_gradients = self.trains, torch._C.is_grad_enabled()
         if self.outside.differs():
             return None
         settings = snapshot()
         self._replayer = replayer = Replayer(self, self._log.steps)
         self._log = _Log(is_complete=False)
-        self.recorder = replayer.recorder
         self.trains = {each: not training for each, training in trains.items()}
         try:
             # What the other mode does besides computing, is no fault of this one.
@@ -117,9 +117,9 @@ class ReplayTracer(EagerTracer):
             return None
         finally:
             changes = self.outside.put_back()
-            replayer.put_back()
+            replayer.end()
             self._is_other_refused = replayer.is_refused
-            self._replayer, self.recorder, self.trains = None, recorder, trains
+            self._replayer, self.trains = None, trains
             caught = len(self.caught)
             self.caught.clear()
             # Regions that were given up while they were entered are not left.
@@ -151,7 +151,7 @@ class ReplayTracer(EagerTracer):
             result = super().torch_function(func, args, kwargs)
         finally:
             self._depth -= 1
-        return self._kept_step(func, given, result, call=self.call_of(result))
+        return self._kept_step(func, given, result, call=self.tensors.call_of(result))
 
     def leaf(
         self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
@@ -222,7 +222,7 @@ class ReplayTracer(EagerTracer):
         module_info = self.module_index.get(module)
         replayer = self._following
         if replayer is not None:
-            if not self._inside and module_info is not None and not module_info.is_leaf:
+            if not self.switch.depth and module_info is not None and not module_info.is_leaf:
                 replayer.mode_read(module_info)
             return
         self._asked_mode = True

@@ -1,0 +1,61 @@
+"""The tensors of the modules of a model: their keys, and what an IR says of them."""
+
+from __future__ import annotations
+
+from layergraph.errors import CaptureError
+from layergraph.ir import TensorSpec
+from layergraph.state import Memory, describe
+from layergraph.torch2ir.indexing.found import Found, Noted, place_of
+from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
+from layergraph.torch2ir.indexing.overrides import kept_modes
+from layergraph.torch2ir.indexing.state_dicts import other_state_dicts, own_state_dict
+
+
+def describe_tensors(
+    module_index: ModuleIndex, memory: Memory, found: Found
+) -> tuple[dict[int, str], dict[str, dict[str, TensorSpec]]]:
+    """The key of every tensor by its ``id``, and by module what to say of its tensors."""
+    keys: dict[int, str] = {}
+    tensors: dict[str, dict[str, TensorSpec]] = {}
+    for module_info in module_index:
+        specs = tensors[module_info.path] = {}
+        with Noted(found, module_info.module, module_info.path):
+            _describe(module_info, memory, keys, specs)
+    if found.is_runnable:
+        for module_info in module_index:
+            if not module_info.is_leaf:
+                with Noted(found, module_info.module, module_info.path):
+                    module_info.kept_modes = kept_modes(
+                        module_info.module, is_root=not module_info.path
+                    )
+        for module_info in other_state_dicts(module_index):
+            with Noted(found, module_info.module, module_info.path):
+                raise CaptureError(
+                    f"{place_of(module_info.module, module_info.path)} makes its own state dict "
+                    f"({own_state_dict(module_info.module)}): the same keys cannot be promised; a "
+                    "handler for the class can keep it whole"
+                )
+    return keys, tensors
+
+
+def _describe(
+    module_info: ModuleInfo, memory: Memory, keys: dict[int, str], specs: dict[str, TensorSpec]
+) -> None:
+    for name, tensor, persistent in module_info.tensors():
+        key = module_info.key(name)
+        first = keys.setdefault(id(tensor), key)
+        if tensor._backward_hooks or tensor._post_accumulate_grad_hooks:
+            raise CaptureError(f"{key!r} has hooks on its gradient, which a graph cannot hold")
+        spec = describe(tensor, key, persistent=persistent, whole=not module_info.is_leaf)
+        if spec.kind == "buffer" and name in getattr(module_info.module, "_uncast", ()):
+            # A constant of a rebuilt model: casting leaves it as it is.
+            spec.kind, spec.persistent = "constant", None
+        if first != key:
+            spec.tied, spec.value = first, None
+        else:
+            memory.claim(tensor, repr(key))
+        if spec != _UNSAID:
+            specs[name] = spec
+
+
+_UNSAID = TensorSpec()

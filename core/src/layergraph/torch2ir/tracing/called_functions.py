@@ -1,0 +1,70 @@
+"""What a function that the model calls tells of the call, by its name or by its code."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from types import FunctionType, MethodType
+from typing import Any
+
+from torch import nn
+
+from layergraph.function_table import HANDING_OVER
+from layergraph.operations import OPERATIONS, changes_arguments
+
+
+@functools.cache
+def changes_its_first_argument(name: str) -> bool:
+    """Whether a function, by its name, works in place."""
+    last = name.rpartition(".")[2]
+    if last.endswith("__") or name.startswith("operator."):
+        last = last.strip("_")
+        return last in ("setitem", "delitem") or (
+            last[0] == "i" and last not in ("invert", "index")
+        )
+    return last.endswith("_") and not last.startswith("_")
+
+
+def unnamed(function: Any) -> str:
+    """Why a function cannot be recorded that has no name in an IR."""
+    if isinstance(function, OPERATIONS):
+        if changes_arguments(function):
+            return f"the operation torch.ops.{function} changes its arguments"
+        return (
+            f"the operation torch.ops.{function} has no name in an IR; a plugin can give it one "
+            "through the hook 'functions'"
+        )
+    name = getattr(function, "__qualname__", None) or repr(function)
+    if name == "_set_grad_enabled":
+        return "a graph cannot hold a region without gradients, or with them switched on again"
+    return (
+        f"the function {getattr(function, '__module__', None) or 'torch'}.{name} has no name in an "
+        "IR; a plugin can give it one through the hook 'functions'"
+    )
+
+
+def open_code(
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[..., Any] | None:
+    """The code of a function of torch that is given functions or modules, to be traced through.
+
+    None if there is none of these among the arguments, or its code is not in Python. It does not
+    offer itself to function modes, as the function itself does.
+    """
+    given = (*args, *kwargs.values())
+    if type(function) is not FunctionType or not any(map(_is_code, given)):
+        return None
+    around = function.__globals__ | dict.fromkeys(HANDING_OVER, _never)
+    code = FunctionType(
+        function.__code__, around, function.__name__, function.__defaults__, function.__closure__
+    )
+    code.__kwdefaults__ = function.__kwdefaults__
+    return code
+
+
+def _is_code(value: Any) -> bool:
+    return isinstance(value, nn.Module | FunctionType | MethodType | functools.partial)
+
+
+def _never(*_: Any) -> bool:
+    return False

@@ -1,0 +1,110 @@
+"""Writes down the calls of a run, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from layergraph.ir import Value
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    DeferredCall,
+    Kind,
+    ModuleCall,
+    TracedValue,
+    wish_of,
+)
+from layergraph.torch2ir.tracing.other_mode import Replaced
+
+
+class Recorder:
+    """Writes the sequence down.
+
+    Attributes:
+        root: the call of the model.
+        scope: the module call that is being recorded.
+    """
+
+    def __init__(self) -> None:
+        self._position = 0
+        self.root = self.scope = ModuleCall("", None, 0)
+
+    def value(self, wish: str) -> TracedValue:
+        """A new value, here and now."""
+        value = TracedValue(self._position, self.scope, wish)
+        self._position += 1
+        return value
+
+    def call(
+        self,
+        kind: Kind,
+        target: str,
+        args: tuple[Value, ...],
+        kwargs: dict[str, Value],
+        where: str = "",
+    ) -> TracedValue:
+        """Add a call to the current module call."""
+        value = self.value(wish_of(target))
+        value.call = Call(kind, target, args, kwargs, value, where)
+        self.scope.items.append(value.call)
+        return value
+
+    def late(self) -> DeferredCall:
+        """Keep a place in the current module call."""
+        late = DeferredCall(self._position, self.scope)
+        self._position += 1
+        self.scope.late.append((len(self.scope.items), late))
+        return late
+
+    def bring_forward(self, place: int, count: int) -> None:
+        """Put the last items of the current module call, from one on, before an earlier one.
+
+        Args:
+            place: the number of the items that stay before them.
+            count: the number of the items from which on they are moved.
+        """
+        scope = self.scope
+        moved = scope.items[count:]
+        scope.items[place:] = [*moved, *scope.items[place:count]]
+        scope.late = [
+            (before + len(moved) if place < before <= count else before, late)
+            for before, late in scope.late
+        ]
+
+    def enter(self, path: str) -> ModuleCall:
+        """Begin a module call."""
+        scope = ModuleCall(path, self.scope, self._position, depth=self.scope.depth + 1)
+        self.scope.items.append(scope)
+        self.scope = scope
+        return scope
+
+    def seal(self, diverge: Callable[[], NoReturn]) -> None:
+        """Record nothing new: call something else where something new would be recorded."""
+
+        def refuse(*_: Any, **__: Any) -> NoReturn:
+            diverge()
+
+        vars(self).update(dict.fromkeys(("value", "call", "late"), refuse))
+
+    def unseal(self) -> None:
+        """Record what is new again."""
+        for name in ("value", "call", "late"):
+            vars(self).pop(name, None)
+
+    def begin_anew(self, scope: ModuleCall) -> Replaced:
+        """Begin a module call that was recorded before, as it is in the other mode."""
+        replaced = Replaced(scope, self._position)
+        replaced.swap()
+        self.scope = scope
+        return replaced
+
+    def is_inside(self, value: TracedValue) -> bool:
+        """Whether a value came about in the current module call, as far as it has got."""
+        return value.position >= self.scope.start
+
+    def leave(self, result: Value) -> None:
+        """End the current module call."""
+        self.scope.result = result
+        self.scope.end = self._position
+        if self.scope.parent is not None:
+            self.scope = self.scope.parent

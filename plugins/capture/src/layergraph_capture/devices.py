@@ -1,0 +1,63 @@
+"""The devices of a run: a device that code reads is that of a tensor, or of the inputs."""
+
+from __future__ import annotations
+
+import torch
+
+from layergraph.ir import Value
+from layergraph.ir.values import leaves
+from layergraph.torch2ir.tracing.module_call import ModuleCall, TracedValue
+from layergraph.torch2ir.tracing.recorder import Recorder
+from layergraph_capture.arguments import LazyElement
+
+
+class Devices:
+    """Tracks which device is that of which tensor.
+
+    Args:
+        recorder: writes down where devices are read.
+        device: the device of the inputs; None if nothing tells.
+    """
+
+    def __init__(self, recorder: Recorder, device: torch.device | None) -> None:
+        self._recorder = recorder
+        self._of_inputs = device
+        self._known: dict[int, tuple[torch.device, LazyElement]] = {}
+
+    def bind(self, device: torch.device, part: LazyElement) -> torch.device:
+        """Note that a device is that of a tensor."""
+        self._known[id(device)] = device, part
+        return device
+
+    def clear(self) -> None:
+        """Forget all devices."""
+        self._known.clear()
+
+    def read(self, device: torch.device) -> Value:
+        """The form of a device: that of the tensor that was asked, or that of the inputs."""
+        known = self._known.get(id(device))
+        if known is not None and known[0] is device:
+            return known[1]()
+        anchor = self._anchor() if device == self._of_inputs else None
+        if anchor is None:
+            return str(device)
+        return self._recorder.call("function", "torch.Tensor.device", (anchor,), {})
+
+    def read_type(self, kind: str) -> Value:
+        """The form of a type of device: that of the device of the inputs, if it is the same."""
+        here = self._of_inputs
+        anchor = self._anchor() if here is not None and kind == here.type else None
+        if anchor is None:
+            return kind
+        device = self._recorder.call("function", "torch.Tensor.device", (anchor,), {})
+        return self._recorder.call("function", "torch.device.type", (device,), {})
+
+    def _anchor(self) -> TracedValue | None:
+        """A tensor that the current module call, or the nearest one around it, was given."""
+        scope: ModuleCall | None = self._recorder.scope
+        while scope is not None:
+            for leaf in leaves(scope.args, scope.kwargs):
+                if isinstance(leaf, TracedValue) and leaf.rank is not None:
+                    return leaf
+            scope = scope.parent
+        return None

@@ -1,0 +1,70 @@
+"""The guards of a run: what the graph is taken to depend on, once in each module call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layergraph.ir import Value
+from layergraph.torch2ir.tracing.lines import code_place
+from layergraph.torch2ir.tracing.module_call import ModuleCall
+from layergraph.torch2ir.tracing.recorder import Recorder
+
+
+class Guards:
+    """Records guards.
+
+    Args:
+        recorder: writes them down.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._known: dict[ModuleCall, set[Any]] = {}
+
+    def is_new(self, key: Any) -> bool:
+        """Return whether a module call and those around it have no such guard yet."""
+        scope: ModuleCall | None = self._recorder.scope
+        while scope is not None:
+            if key in self._known.get(scope, ()):
+                return False
+            scope = scope.parent
+        self._known.setdefault(self._recorder.scope, set()).add(key)
+        return True
+
+    def forget(self, scope: ModuleCall) -> None:
+        """Note that a module call has no guard yet."""
+        self._known.pop(scope, None)
+
+    def expect(self, value: Value, result: Value) -> None:
+        """Guard a value: it is what it is now."""
+        args = (value, result, code_place())
+        self._recorder.call("function", "layergraph.assume", args, {})
+
+    def expect_truth(self, value: Value, truth: bool) -> None:
+        """Guard a tensor: it is true, or not, as it is now."""
+        if self.is_new(("truth", value)):
+            args = (value, truth, code_place())
+            self._recorder.call("function", "layergraph.assume_truth", args, {})
+
+    def expect_length(self, value: Value, length: int) -> None:
+        """Guard a sequence that a function gives: the sizes of its arguments may decide it."""
+        args = (value, length, code_place())
+        self._recorder.call("function", "layergraph.assume_length", args, {})
+
+    def expect_call(
+        self,
+        name: str,
+        args: tuple[Value, ...],
+        result: Value,
+        kwargs: dict[str, Value] | None = None,
+    ) -> None:
+        """Guard the result of a function, by which the model may decide."""
+        named = kwargs or {}
+        if self._is_new_call(name, args, named):
+            self.expect(self._recorder.call("function", name, args, named), result)
+
+    def _is_new_call(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> bool:
+        try:
+            return self.is_new((name, *args, *kwargs.items()))
+        except TypeError:  # there is a list among them
+            return True

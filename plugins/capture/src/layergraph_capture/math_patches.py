@@ -1,0 +1,54 @@
+"""Functions that take a number's value although their result has an origin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from types import BuiltinFunctionType, SimpleNamespace
+from typing import Any
+
+import torch
+
+from layergraph.function_table import MATH
+from layergraph.torch2ir.tracing.patches import Patch
+from layergraph_capture.symbolic_int import SizeListener, SymbolicNumber, plain, symbolic
+
+
+class MathPatches:
+    """Replaces ``len``, and what is of math, in the globals of code that runs."""
+
+    def __init__(self, listener: SizeListener) -> None:
+        self._listener = listener
+        wrapped = {name: _math(name, getattr(math, name), listener) for name in MATH}
+        self._functions = {getattr(math, name): wrapped[name] for name in MATH}
+        self._ids = frozenset(map(id, [math, *self._functions]))
+        self._math = SimpleNamespace(**vars(math) | wrapped)
+
+    def of(self, scope: dict[str, Any]) -> Iterator[Patch]:
+        """The patches of the globals of a module."""
+        yield scope, "len", _len(scope.get("len", len), self._listener)
+        if self._ids.isdisjoint(map(id, scope.values())):
+            return
+        for name, value in scope.items():
+            if value is math:
+                yield scope, name, self._math
+            elif type(value) is BuiltinFunctionType and value in self._functions:
+                yield scope, name, self._functions[value]
+
+
+def _math(name: str, function: Callable[..., Any], listener: SizeListener) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        if not any(isinstance(arg, SymbolicNumber) for arg in args) or not listener.is_recording():
+            return function(*args)
+        return symbolic(function(*map(plain, args)), (f"math.{name}", *args), listener)
+
+    return call
+
+
+def _len(original: Callable[[Any], int], listener: SizeListener) -> Callable[[Any], int]:
+    def call(value: Any, /) -> int:
+        if type(value) is torch.Tensor and listener.is_recording() and value.dim():
+            return value.size(0)
+        return original(value)
+
+    return call

@@ -1,0 +1,128 @@
+"""The sizes of a run: symbolic numbers, and the values of the graph that they become."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from layergraph.ir import Value
+from layergraph.literals import UnknownValueError, lower_for_graph
+from layergraph.torch2ir.tracing.module_call import DeferredCall, ModuleCall, TracedValue
+from layergraph.torch2ir.tracing.recorder import Recorder
+from layergraph_capture.ended_sizes import end
+from layergraph_capture.guards import Guards
+from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, Origin, SymbolicNumber, symbolic
+
+GETITEM = "operator.getitem"
+
+
+class Sizes:
+    """Makes symbolic numbers, records them where they are used, and guards what they decide.
+
+    Args:
+        recorder: writes down how numbers are computed.
+        guards: writes down what they decide.
+        is_recording: returns whether what happens now is to be recorded.
+
+    Attributes:
+        is_over: see :class:`SizeListener`.
+        born: likewise.
+    """
+
+    def __init__(
+        self, recorder: Recorder, guards: Guards, is_recording: Callable[[], bool]
+    ) -> None:
+        self._recorder = recorder
+        self._guards = guards
+        self.is_recording = is_recording
+        self.is_over = False
+        self.born: list[weakref.ref[SymbolicNumber]] = []
+        self._recorded: dict[int, tuple[SymbolicNumber, TracedValue]] = {}
+
+    def end(self) -> None:
+        """End the run for its numbers: they are plain, wherever they are kept."""
+        self.is_over = True
+        self._recorded.clear()
+        end(self.born)
+
+    def assume(self, origin: Origin, result: object) -> None:
+        """See :class:`SizeListener`."""
+        if not self.is_recording():
+            return
+        key = tuple([each.key() if isinstance(each, SymbolicNumber) else each for each in origin])
+        if self._guards.is_new(key):
+            if len(origin) == 1:
+                value = self.read(origin[0])
+            else:
+                name, *args = origin
+                given: Any = lower_for_graph(tuple(args), self.read, SYMBOLIC_TYPES)
+                value = self._recorder.call("function", name, given, {})
+            self._guards.expect(value, lower_for_graph(result, self.read, SYMBOLIC_TYPES))
+
+    def late(self, value: Any, late: DeferredCall, target: str, *args: Value) -> Any:
+        """A number that a function gives at a place that was kept."""
+        return symbolic(value, (late, target, *args), self)
+
+    def of_call(self, name: str, given: tuple[Any, ...], args: tuple[Value, ...], gave: Any) -> Any:
+        """The numbers that a function of numbers gives, as symbolic ones."""
+        if not isinstance(gave, tuple):
+            return symbolic(gave, (name, *given), self)
+        value = self._recorder.call("function", name, args, {})
+        late = self._recorder.late()
+        known = [self.late(number, late, GETITEM, value, n) for n, number in enumerate(gave)]
+        return torch.Size(known) if isinstance(gave, torch.Size) else tuple(known)
+
+    def is_own(self, value: object) -> bool:
+        """Return whether a value is a number of this run."""
+        return isinstance(value, SymbolicNumber) and value.listener is self
+
+    def read(self, number: Any) -> Value:
+        """The form of a number: what gives it is recorded, if it was not."""
+        if number.listener is self:
+            return self._value(number)
+        if not number.listener.is_over:
+            raise UnknownValueError("a size of a capture that is going on around this one")
+        value: Value = number.plain()
+        return value
+
+    def _value(self, number: SymbolicNumber) -> TracedValue:
+        """The value of a number that was computed from sizes."""
+        pending = [number]
+        while pending:
+            number = pending[-1]
+            if self._known(number) is not None:
+                pending.pop()
+                continue
+            name, *args = number.origin
+            missing = [
+                arg for arg in args if isinstance(arg, SymbolicNumber) and self._known(arg) is None
+            ]
+            if missing:
+                pending += missing
+                continue
+            plain_args = [
+                self._known(arg) if isinstance(arg, SymbolicNumber) else arg for arg in args
+            ]
+            value = self._recorder.call("function", name, tuple(plain_args), {})
+            self._recorded[id(number)] = number, value
+            pending.pop()
+        result = self._known(number)
+        if result is None:
+            raise UnknownValueError(f"{number.plain()!r}")
+        return result
+
+    def _known(self, number: SymbolicNumber) -> TracedValue | None:
+        if isinstance(number.origin[0], DeferredCall):
+            late: DeferredCall = number.origin[0]
+            target, *args = number.origin[1:]
+            return late.call((target, *args), target, tuple(args))
+        known = self._recorded.get(id(number))
+        if known is None or known[0] is not number:
+            return None
+        scope: ModuleCall | None = self._recorder.scope
+        while scope is not None and scope is not known[1].scope:
+            scope = scope.parent
+        return known[1] if scope is not None else None

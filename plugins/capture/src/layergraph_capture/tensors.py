@@ -1,0 +1,294 @@
+"""The tensors of a run: which tensor is which value of the graph."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import weakref
+from typing import Any
+
+import torch
+
+from layergraph.ir import Symbol, Value
+from layergraph.ir.values import leaves
+from layergraph.literals import UnknownValueError
+from layergraph.tensors import owns_its_storage, unsuitable, version
+from layergraph.torch2ir.tracing.module_call import Call, DeferredCall, StateRead, TracedValue
+from layergraph.torch2ir.tracing.recorder import Recorder
+from layergraph.torch2ir.tracing.state_tensors import StateTensors
+from layergraph_capture.arguments import LazyElement, element, tensors_in
+from layergraph_capture.constants import Constants
+from layergraph_capture.guards import Guards
+from layergraph_capture.sizes import GETITEM
+from layergraph_capture.torch_modes import RecordingSwitch
+
+# What they give of the same arguments is always the same.
+_FIXED = frozenset(
+    {
+        *(f"torch.{name}" for name in "arange clone eye full linspace ones tensor zeros".split()),
+        *(f"torch.Tensor.{name}" for name in "add div mul sub neg unbind view reshape to".split()),
+        GETITEM,
+    }
+)
+
+
+class Tensors:
+    """Tracks each tensor by identity.
+
+    Args:
+        recorder: writes down where values are made.
+        switch: calls something without recording it.
+        state: the tensors of the model.
+        constants: those that it has not registered.
+        guards: writes down what the graph depends on.
+
+    Attributes:
+        changes_in_place: whether the run has changed a tensor in place.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        switch: RecordingSwitch,
+        state: StateTensors,
+        constants: Constants,
+        guards: Guards,
+    ) -> None:
+        self._recorder = recorder
+        self._switch = switch
+        self._unrecorded = switch.unrecorded
+        self._state = state
+        self._constants = constants
+        self._guards = guards
+        # A tensor is known as long as it lives: afterwards another one may get its id.
+        self._known: dict[int, tuple[weakref.ref[torch.Tensor], TracedValue | LazyElement]] = {}
+        self.changes_in_place = False
+
+    def clear(self) -> None:
+        """Forget all tensors."""
+        self._known.clear()
+
+    # --- identity ---
+
+    def bind(self, tensor: torch.Tensor, value: TracedValue | LazyElement) -> None:
+        """Note that a tensor is a value, or a part of one."""
+        self._known[id(tensor)] = weakref.ref(tensor), value
+        if isinstance(value, TracedValue):
+            self._switch.depth += 1
+            value.rank = tensor.dim()
+            value.dtype = _symbol(tensor.dtype)
+            self._switch.depth -= 1
+
+    def value_of(self, tensor: torch.Tensor) -> TracedValue | None:
+        """The value that a tensor is known to be."""
+        known = self._known.get(id(tensor))
+        if known is None or known[0]() is not tensor:
+            return None
+        value = known[1]
+        if not isinstance(value, TracedValue):
+            value = value()
+            self.bind(tensor, value)
+        return value
+
+    def call_of(self, result: Any) -> Call | None:
+        """The call that gave a tensor."""
+        value = self.value_of(result) if isinstance(result, torch.Tensor) else None
+        return None if value is None else value.call
+
+    def read(self, tensor: torch.Tensor) -> Value:
+        """The form of a tensor: a value, or a tensor of the model.
+
+        Raises:
+            UnknownValueError: it came about unseen, or a graph cannot hold it.
+        """
+        return self.value_of(tensor) or self._read_state(tensor)
+
+    def _read_state(self, tensor: torch.Tensor) -> StateRead:
+        key = self._state.keys.get(id(tensor))
+        if key is not None:
+            return StateRead(key)
+        self._state.refuse_unregistered(tensor)
+        if not self._constants.holds(tensor):
+            raise UnknownValueError(
+                "a tensor that came about where capture does not see it; make it with a function "
+                "of torch, or register it with register_buffer"
+            )
+        reason = unsuitable(tensor)
+        if reason is not None:
+            raise UnknownValueError(f"{self._constants.place(tensor)}: it {reason}")
+        read = self._state.constant(tensor)
+        # It may be changed before it is described.
+        self._state.constants[read.key] = self._unrecorded(torch.clone, (tensor,), {})
+        return read
+
+    def is_state(self, tensor: object) -> bool:
+        """Return whether it is a tensor of the model."""
+        return id(tensor) in self._state.keys
+
+    def _is_known(self, tensor: torch.Tensor) -> bool:
+        known = self._known.get(id(tensor))
+        return id(tensor) in self._state.keys or (known is not None and known[0]() is tensor)
+
+    def alias(self, tensor: torch.Tensor, value: TracedValue) -> torch.Tensor:
+        """The same tensor as another object, so that the two can be told apart.
+
+        A function that has nothing to do gives back what it was given. In the rebuilt model it may
+        have something to do, and then its result is another tensor.
+        """
+        alias: torch.Tensor = self._unrecorded(tensor.view_as, (tensor,), {})
+        self.bind(alias, value)
+        return alias
+
+    # --- borders of module calls ---
+
+    def renamed(self, result: Any) -> Any:
+        """See :meth:`Tracer.renamed`."""
+        if type(result) is tuple:
+            renamed = [self.renamed(each) for each in result]
+            return result if _are_same(renamed, result) else tuple(renamed)
+        if isinstance(result, torch.Tensor):
+            value = self.value_of(result)
+            if value is not None and not self._recorder.is_inside(value):
+                return self.alias(result, self._recorder.call("same", "", (value,), {}))
+        return result
+
+    def passed(self, args: Any, kwargs: Any) -> Any:
+        """See :meth:`Tracer.passed`."""
+        aliases: dict[int, torch.Tensor] = {}
+        return self._passed(args, aliases), self._passed(kwargs, aliases)
+
+    def _passed(self, given: Any, aliases: dict[int, torch.Tensor]) -> Any:
+        kind = type(given)
+        if isinstance(given, torch.Tensor):
+            key = None if self.value_of(given) else self._state.keys.get(id(given))
+            if key is not None and id(given) not in aliases:
+                value = self._recorder.call("state", key, (), {})
+                aliases[id(given)] = self.alias(given, value)
+            return aliases.get(id(given), given)
+        if kind is tuple or kind is list:
+            inside = [self._passed(each, aliases) for each in given]
+            return given if _are_same(inside, given) else kind(inside)
+        if kind is dict:
+            by_name = {key: self._passed(each, aliases) for key, each in given.items()}
+            return given if _are_same(by_name.values(), given.values()) else by_name
+        return given
+
+    # --- results ---
+
+    def bound(self, result: Any, value: TracedValue, before: dict[int, int]) -> Any:
+        """The result of a call, with its tensors bound to their values.
+
+        Args:
+            result: what the call gave.
+            value: which value that is.
+            before: how often each argument had been changed in place before the call.
+        """
+        if isinstance(result, torch.Tensor):
+            if not self._is_known(result):
+                self.bind(result, value)
+            elif before.get(id(result), version(result)) == version(result):
+                return self.alias(result, value)
+            elif id(result) not in self._state.keys:
+                self.bind(result, value)
+            return result
+        if result is None or holds_no_tensor(result):
+            return result
+        return self._parts(result, self._recorder.late(), lambda: value, before)
+
+    def _parts(
+        self, result: Any, late: DeferredCall, whole: LazyElement, before: dict[int, int]
+    ) -> Any:
+        if isinstance(result, torch.Tensor):
+            if not self._is_known(result):
+                self.bind(result, whole)
+            elif before.get(id(result), version(result)) == version(result):
+                return self.alias(result, whole())
+            return result
+        if not isinstance(result, tuple | list | dict):
+            if type(result) in (bool, int, float):
+                self._guards.expect(whole(), result)
+            return result
+        items = list(result.items() if isinstance(result, dict) else enumerate(result))
+        parts = [self._parts(item, late, element(late, whole, key), before) for key, item in items]
+        if type(result) not in (tuple, list) or _are_same(parts, result):
+            return result
+        return type(result)(parts)
+
+    def is_new_made(self, tensor: torch.Tensor) -> bool:
+        """Return whether torch has just made a tensor, with memory of its own."""
+        # Others may change memory that is theirs, as numpy's is.
+        return not self._is_known(tensor) and owns_its_storage(tensor)
+
+    def fresh(self, func: Any, tensor: torch.Tensor) -> Any:
+        """Record a tensor that torch made of numbers of Python: a new one in each call."""
+        numbers = self._state.constant(self._unrecorded(torch.clone, (tensor,), {}))
+        result = self._unrecorded(func, (tensor,), {})
+        self.bind(result, self._recorder.call("function", "torch.clone", (numbers,), {}))
+        return result
+
+    # --- what the graph depends on ---
+
+    def is_fixed(self, value: Value) -> bool:
+        """Whether a value is the same for all inputs and all states of the model."""
+        pending = [value]
+        seen: set[TracedValue] = set()
+        while pending and not self.changes_in_place:
+            leaf = pending.pop()
+            if isinstance(leaf, StateRead) and not leaf.key.startswith(":"):
+                return False
+            if isinstance(leaf, TracedValue) and leaf not in seen:
+                seen.add(leaf)
+                if leaf.call is None or leaf.call.target not in _FIXED:
+                    return False
+                pending += leaves(leaf.call.args, leaf.call.kwargs)
+        return not pending
+
+    def guard_shapes(self, args: Any, kwargs: Any) -> None:
+        """Note that the shapes of tensors decide what the graph is."""
+        for tensor in tensors_in((args, kwargs)):
+            value = self.value_of(tensor)
+            if value is not None and self._guards.is_new(("shape", value)):
+                size = self._recorder.call("function", "torch.Tensor.size", (value,), {})
+                self._guards.expect(size, self._unrecorded(_shape, (tensor,), {}))
+
+    def guard_dtypes(self, args: Any, kwargs: Any) -> None:
+        """Note that the dtypes of tensors decide what the graph is."""
+        for tensor in tensors_in((args, kwargs)):
+            value = self.value_of(tensor)
+            if value is not None:
+                dtype = _symbol(self._unrecorded(operator.attrgetter("dtype"), (tensor,), {}))
+                self._guards.expect_call("torch.Tensor.dtype", (value,), dtype)
+
+
+@functools.cache
+def _symbol(dtype: torch.dtype) -> Symbol:
+    return Symbol(str(dtype))
+
+
+def _shape(tensor: torch.Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
+
+
+def _are_same(ones: Any, others: Any) -> bool:
+    """Whether two sequences hold the same objects."""
+    return all(one is other for one, other in zip(ones, others, strict=True))
+
+
+def versions(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int, int]:
+    """How often each of the tensors has been changed in place."""
+    given = [*args, *kwargs.values()] if kwargs else args
+    return {id(each): version(each) for each in given if isinstance(each, torch.Tensor)}
+
+
+def holds_no_tensor(result: Any) -> bool:
+    """Return whether there is no tensor in a result."""
+    if isinstance(result, torch.Tensor):
+        return False
+    if isinstance(result, dict):
+        result = result.values()
+    elif not isinstance(result, _SEQUENCES):
+        return True
+    return all(map(holds_no_tensor, result))
+
+
+_SEQUENCES = (tuple, list)

@@ -1,0 +1,203 @@
+"""The modes of torch through which a run is seen, and the switch that keeps calls from them."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from layergraph.operations import OPERATIONS, computes
+from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, plain
+
+Record = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+"""Records a call of a function, and makes it."""
+
+
+class RecordingSwitch:
+    """Turns recording off for a call.
+
+    Attributes:
+        depth: how many calls are running of which nothing is recorded.
+        calls_foreign: whether a function is being called that a plugin names: it may make any
+            tensor.
+    """
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.calls_foreign = False
+
+    def unrecorded(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call something of which nothing is recorded."""
+        self.depth += 1
+        try:
+            with_wrappers = self.calls_foreign or _may_hold_wrappers(args, kwargs)
+            with WithoutFunctionMode(), without_dispatch(with_wrappers):
+                given = with_numbers(args, plain)
+                return function(*given, **(with_numbers(kwargs, plain) if kwargs else {}))
+        finally:
+            self.depth -= 1
+
+    def inside_modes(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Likewise, for an operator that torch needs its modes for."""
+        self.depth += 1
+        try:
+            return function(*with_numbers(args, plain), **with_numbers(kwargs, plain))
+        finally:
+            self.depth -= 1
+
+
+class FunctionMode(TorchFunctionMode):
+    """Sees the functions of torch, methods, attributes and factories.
+
+    Args:
+        switch: whether to record.
+        record: records the call of a function.
+        operate: records the call of something in :data:`torch.ops`.
+    """
+
+    def __init__(self, switch: RecordingSwitch, record: Record, operate: Record) -> None:
+        super().__init__()
+        self._switch = switch
+        self._record = record
+        self._operate = operate
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if self._switch.depth:
+            return func(*args, **(kwargs or {}))
+        record = self._operate if isinstance(func, OPERATIONS) else self._record
+        return record(func, args, kwargs or {})
+
+
+class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
+    """Sees what torch's dispatcher calls beneath the functions.
+
+    Args:
+        switch: whether to record.
+        record: records the call of an operation.
+    """
+
+    # So that ``torch.cond`` and its like come here too, and are refused by name.
+    supports_higher_order_operators = True
+
+    def __init__(self, switch: RecordingSwitch, record: Record) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._switch = switch
+        self._record = record
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if self._switch.depth or not computes(func):
+            return func(*args, **(kwargs or {}))
+        return self._record(func, args, kwargs or {})
+
+
+class WithoutFunctionMode:
+    """The context in which the function mode sees nothing: torch then takes shorter ways.
+
+    It does nothing where another mode is on top.
+    """
+
+    __slots__ = ("_mode",)
+
+    def __enter__(self) -> None:
+        depth = torch._C._len_torch_function_stack()
+        is_on_top = depth and type(torch._C._get_function_stack_at(depth - 1)) is FunctionMode
+        self._mode = torch._C._pop_torch_function_stack() if is_on_top else None
+
+    def __exit__(self, *_: object) -> None:
+        if self._mode is not None:
+            torch._C._push_on_torch_function_stack(self._mode)
+
+
+def without_dispatch(with_wrappers: bool) -> AbstractContextManager[object]:
+    """The context in which no mode sees what torch's dispatcher does.
+
+    A tensor that wraps another one has no memory: its operations need the dispatcher to come to its
+    class. The quicker context leaves its class out, too, and the process dies.
+    """
+    if not with_wrappers:
+        return torch._C._DisableTorchDispatch()
+    included = torch._C._dispatch_tls_local_include_set()
+    for key in (torch._C.DispatchKey.Python, torch._C.DispatchKey.PythonTLSSnapshot):
+        included = included.remove(key)
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    return torch._C._ForceDispatchKeyGuard(included, excluded)
+
+
+def _may_hold_wrappers(args: Any, kwargs: Any) -> bool:
+    """Return whether something else than plain tensors and values is among arguments."""
+    if not _KNOWN.issuperset(map(type, args)):
+        for each in args:
+            if not _is_known(each):
+                return True
+    return bool(kwargs) and not all(map(_is_known, kwargs.values()))
+
+
+def _is_known(value: Any) -> bool:
+    if isinstance(value, nn.Module):
+        # The parameters of a model are plain, and a layer of torch has no other tensors.
+        inside = value.modules() if value._modules else (value,)
+        return all(_is_of_torch(type(each).__module__) for each in inside)
+    if type(value) in (tuple, list):
+        return _KNOWN.issuperset(map(type, value)) or all(map(_is_known, value))
+    return type(value) in _KNOWN
+
+
+@functools.cache
+def _is_of_torch(home: str) -> bool:
+    return home.startswith("torch.nn.modules.")
+
+
+_KNOWN = frozenset(
+    {
+        *(torch.Tensor, nn.Parameter, torch.Size, *SYMBOLIC_TYPES),
+        *(int, float, complex, bool, str, slice, type(None), type(...)),
+        *(torch.dtype, torch.device, torch.layout, torch.memory_format, torch.Generator),
+    }
+)
+
+
+_WITHOUT_NUMBERS = frozenset(
+    {torch.Tensor, nn.Parameter, int, float, bool, str, type(None), torch.dtype, torch.device}
+)
+
+
+def with_numbers(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A value in which numbers with an origin are what becomes of them."""
+    kind = type(value)
+    if kind in SYMBOLIC_TYPES:
+        return change(value)
+    if kind is tuple or kind is list:
+        if _WITHOUT_NUMBERS.issuperset(map(type, value)):
+            return value
+        inside = [with_numbers(each, change) for each in value]
+        return value if all(map(operator.is_, inside, value)) else kind(inside)
+    if kind is torch.Size:
+        return torch.Size([change(each) for each in value])
+    if kind is dict:
+        return {key: with_numbers(each, change) for key, each in value.items()}
+    if kind is slice:
+        return slice(change(value.start), change(value.stop), change(value.step))
+    return value

@@ -1,0 +1,140 @@
+"""Calls of functions that have no name in an IR: what they do beneath is recorded, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from layergraph.ir import Symbol
+from layergraph.ir.values import leaves
+from layergraph.operations import OPERATIONS, is_composite
+from layergraph.torch2ir.state.changes import are_one
+from layergraph.torch2ir.tracing.called_functions import unnamed
+from layergraph.torch2ir.tracing.module_call import Call
+from layergraph.torch2ir.tracing.recorder import Recorder
+from layergraph_capture.snapshot import StateSnapshot
+from layergraph_capture.symbolic_int import lost
+from layergraph_capture.tensors import Tensors, holds_no_tensor
+from layergraph_capture.torch_modes import RecordingSwitch, with_numbers
+
+Attempt = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+"""Calls a function without recording it, and takes note of an error, which has a name then."""
+
+
+class UnnamedCalls:
+    """Makes calls of functions without a name.
+
+    Args:
+        recorder: writes down what they do beneath.
+        tensors: knows which tensor is which value.
+        switch: calls something without recording it.
+        snapshot: keeps the tensors of the model that are about to be changed.
+        refuse: notes that something cannot be carried over.
+        attempt: calls a function without recording it.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        tensors: Tensors,
+        switch: RecordingSwitch,
+        snapshot: StateSnapshot,
+        refuse: Callable[[str], None],
+        attempt: Attempt,
+    ) -> None:
+        self._recorder = recorder
+        self._tensors = tensors
+        self._switch = switch
+        self._snapshot = snapshot
+        self._refuse = refuse
+        self._attempt = attempt
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a call of a function without a name; what it does is recorded one level below."""
+        name = getattr(func, "__name__", "")
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            reason = (
+                f"the operation torch.ops.higher_order.{func}, which calls functions that a graph "
+                "cannot hold"
+            )
+            return self.refused(reason, func, args, kwargs)
+        if name == "__set__":
+            return self._set(func.__self__.__name__, func, args, kwargs)
+        if isinstance(func, OPERATIONS) and not is_composite(func):
+            return self.refused(unnamed(func), func, args, kwargs)
+        if (getattr(func, "__module__", None) or "").startswith("torch.autograd"):
+            self._refuse(f"{name}, which computes gradients")
+        recorded = len(self._recorder.scope.items)
+        result = func(*with_numbers(args, lost), **with_numbers(kwargs, lost))
+        self._guard(recorded, args, kwargs)
+        concerned = not holds_no_tensor([*args, *kwargs.values(), result])
+        if concerned and recorded == len(self._recorder.scope.items):
+            what = func.__self__.__name__ if name == "__get__" else name or repr(func)
+            self._refuse(f"{what!r} of a tensor, which has no name in an IR")
+        return result
+
+    def _set(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Set an attribute of a tensor."""
+        self._snapshot.save(args[0])
+        if name != "data" or not self._switch.unrecorded(are_one, args, {}):
+            self._refuse(f"setting the attribute {name!r} of a tensor")
+        return self._switch.unrecorded(func, args, kwargs)
+
+    def refused(self, reason: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Refuse a call of something without a name, and make it.
+
+        What it gives is known from there on, so that nothing else is refused because of it.
+        """
+        self._refuse(reason)
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            result = self._switch.inside_modes(func, args, kwargs)
+        else:
+            result = self._attempt(str(func), func, args, kwargs)
+        if holds_no_tensor(result):
+            return result
+        value = self._recorder.call("function", str(func), (), {})
+        return self._tensors.bound(result, value, {})
+
+    def _guard(self, recorded: int, args: Any, kwargs: Any) -> None:
+        """Note by which sizes and dtypes a function without a name may have decided what to do.
+
+        Args:
+            recorded: how many items there were before the function ran.
+            args: the function's arguments.
+            kwargs: those by name.
+        """
+        items = self._recorder.scope.items
+        beneath = [
+            item
+            for item in items[recorded:]
+            if isinstance(item, Call) and "aten.detach" not in item.target
+        ]
+        done = len(items)
+        if len(beneath) > 1:
+            # With other sizes it may take another path.
+            self._tensors.guard_shapes(args, kwargs)
+        if any(map(_names_a_dtype, beneath)):
+            self._tensors.guard_dtypes(args, kwargs)
+        if done < len(items):
+            self._recorder.bring_forward(recorded, done)
+
+
+def _names_a_dtype(call: Call) -> bool:
+    """Return whether a call is given a dtype, which torch may have taken from that of a tensor."""
+    given = leaves(call.args, call.kwargs)
+    return any(type(leaf) is Symbol and leaf.name in _DTYPES for leaf in given)
+
+
+_DTYPES = frozenset(str(each) for each in vars(torch).values() if isinstance(each, torch.dtype))
+
+
+def takes_sizes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether an operation was given numbers that are likely to come from sizes."""
+    for index, argument in enumerate(func._schema.arguments):
+        if "SymInt" in str(argument.real_type):
+            given = args[index] if index < len(args) else kwargs.get(argument.name)
+            if given is not None and given != argument.default_value:
+                return True
+    return False
