@@ -387,7 +387,7 @@ def test_defaults_are_what_they_were(default):
     for each in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         _, got = each(X)
         assert type(got) is type(default) or isinstance(default, Record)
-        assert repr(lg.literals.lower_plain(got)) == repr(default)
+        assert repr(lg.literals.to_plain_literal(got)) == repr(default)
 
 
 NAMES = "torch inf nan self device slice float getattr input len print type forward é x_1".split()

@@ -9,7 +9,7 @@ import torch
 from torch.overrides import handle_torch_function
 
 from layergraph.errors import AssumptionError
-from layergraph.literals import UnknownValueError, lower_plain
+from layergraph.literals import UnknownValueError, to_plain_literal
 
 _REMEDY = "the original may compute something else then; set it back, or capture the model so"
 
@@ -55,7 +55,7 @@ def _is_the_same(value: object, expected: object) -> bool:
             return len(value) == len(expected) and all(_is_the_same(*each) for each in pairs)
     try:
         # As text, nan is nan, and -0.0 is not 0.0.
-        return repr(lower_plain(value)) == repr(lower_plain(expected))
+        return repr(to_plain_literal(value)) == repr(to_plain_literal(expected))
     except UnknownValueError:
         return False
 

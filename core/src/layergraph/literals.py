@@ -19,7 +19,7 @@ class UnknownValueError(Exception):
     """A value that has no plain form. Callers catch it and add the place of the value."""
 
 
-def lower(
+def to_literal(
     value: Any, read: Callable[[Any], Value], readable: Collection[type] = frozenset()
 ) -> Value:
     """Return the plain form of an argument of a torch function, or of a model's result.
@@ -39,14 +39,14 @@ def lower(
     if kind in readable:
         return read(value)
     if kind is tuple:
-        return tuple([lower(item, read, readable) for item in value])
+        return tuple([to_literal(item, read, readable) for item in value])
     if isinstance(value, tuple | list):
         return _lower_sequence(value, read, readable)
     if isinstance(value, dict):
         return _lower_dict(value, read, readable)
     if kind is slice:
         return slice(
-            *[lower(part, read, readable) for part in (value.start, value.stop, value.step)]
+            *[to_literal(part, read, readable) for part in (value.start, value.stop, value.step)]
         )
     if isinstance(value, NAMED):
         return Symbol(str(value))
@@ -56,7 +56,7 @@ def lower(
     return read(value)
 
 
-def lower_for_graph(
+def to_graph_literal(
     value: Any, read: Callable[[Any], Value], readable: Collection[type] = frozenset()
 ) -> Any:
     """The same, for what code does while it is captured.
@@ -65,18 +65,18 @@ def lower_for_graph(
         CaptureError: something in it has no plain form.
     """
     try:
-        return lower(value, read, readable)
+        return to_literal(value, read, readable)
     except UnknownValueError as error:
         raise CaptureError(f"a graph cannot hold {error}") from None
 
 
-def lower_plain(value: Any) -> Value:
+def to_plain_literal(value: Any) -> Value:
     """Return the plain form of a value without tensors.
 
     Raises:
         UnknownValueError: the value has no plain form.
     """
-    return lower(value, _refuse)
+    return to_literal(value, _refuse)
 
 
 def _refuse(value: Any) -> Value:
@@ -98,7 +98,7 @@ _NUMBERS_AND_TEXT: tuple[Any, ...] = (
 def _lower_sequence(
     value: tuple[Any, ...] | list[Any], read: Callable[[Any], Value], readable: Collection[type]
 ) -> Value:
-    items = [lower(item, read, readable) for item in value]
+    items = [to_literal(item, read, readable) for item in value]
     if isinstance(value, list):
         return items
     named = record_of(type(value))
@@ -158,7 +158,7 @@ def _lower_dict(
     for key in value:
         if not is_key(key):
             raise UnknownValueError(f"the key {key!r} of a dict, a {type(key).__name__}")
-    return {key: lower(item, read, readable) for key, item in value.items()}
+    return {key: to_literal(item, read, readable) for key, item in value.items()}
 
 
 def torch_value(symbol: Symbol) -> torch.dtype | torch.layout | torch.memory_format:

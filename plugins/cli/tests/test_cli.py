@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 import layergraph as lg
-from core.tests import test_files_damaged as damaged
 from layergraph.ir import Implementation, Ir
 from layergraph.testing import bitwise_equal
 from layergraph_cli.app import run
 from layergraph_cli.sizes import Size, by_owner
 from plugins.cli.tests.harness import COMMAND, Done, install, search_path, spawn
+from plugins.files.tests import test_files_damaged as damaged
 
 pytestmark = pytest.mark.slow
 

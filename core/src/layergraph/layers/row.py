@@ -17,7 +17,7 @@ from layergraph.ir import Implementation, Value
 from layergraph.ir.values import copied
 from layergraph.layers.pristine import NOT_COMPARED, PristineLayer
 from layergraph.layers.signatures import parameters_of, type_of
-from layergraph.literals import UnknownValueError, lower_plain
+from layergraph.literals import UnknownValueError, to_plain_literal
 
 Reader = Callable[[nn.Module], Value]
 Writer = Callable[[Any], Any]
@@ -144,7 +144,7 @@ class Layer:
         data: dict[str, Value] = {}
         try:
             for name, default in self._defaults.items():
-                value = lower_plain(self._read(module, name))
+                value = to_plain_literal(self._read(module, name))
                 if default is None or repr(value) != default:
                     data[name] = value
         except (AttributeError, UnknownValueError):

@@ -36,8 +36,8 @@ from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph.torch2ir.tracing.other_mode import mode_calls
 from layergraph.torch2ir.tracing.statelessness import check_stateless
 from layergraph.torch2ir.tracing.symbolic_tracer import SymbolicCapturer
-from layergraph.torch2ir.tracing.tracer import unsupported
 from layergraph.torch2ir.tracing.uncompiled import outside_fake_mode, uncompiled
+from layergraph.torch2ir.tracing.unsupported import unsupported
 
 
 def convert(

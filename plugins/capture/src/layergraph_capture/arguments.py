@@ -14,7 +14,7 @@ from torch import nn
 from layergraph.errors import CaptureError, first_line
 from layergraph.ir import Value
 from layergraph.ir.names import is_argument_name
-from layergraph.literals import UnknownValueError, lower_plain
+from layergraph.literals import UnknownValueError, to_plain_literal
 from layergraph.tensors import PLAIN_CLASSES, copy_of, unsuitable
 from layergraph.torch2ir.tracing.module_call import DeferredCall, Parameter, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
@@ -144,7 +144,7 @@ def _default(parameter: inspect.Parameter, before: tuple[Value, ...]) -> tuple[V
     if parameter.default is parameter.empty:
         return before and (None,)
     try:
-        return (lower_plain(parameter.default),)
+        return (to_plain_literal(parameter.default),)
     except UnknownValueError:
         return (repr(parameter.default),)
 
@@ -264,7 +264,7 @@ class _Binding:
             CaptureError: it has none.
         """
         try:
-            return lower_plain(given)
+            return to_plain_literal(given)
         except UnknownValueError as error:
             raise CaptureError(
                 f"the argument {self._name!r} holds {error}, which a graph cannot: give tensors, "

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from layergraph.ir import Value
-from layergraph.literals import UnknownValueError, lower_for_graph
+from layergraph.literals import UnknownValueError, to_graph_literal
 from layergraph.torch2ir.tracing.module_call import DeferredCall, ModuleCall, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.ended_sizes import end
@@ -58,9 +58,9 @@ class Sizes:
                 value = self.read(origin[0])
             else:
                 name, *args = origin
-                given: Any = lower_for_graph(tuple(args), self.read, SYMBOLIC_TYPES)
+                given: Any = to_graph_literal(tuple(args), self.read, SYMBOLIC_TYPES)
                 value = self._recorder.call("function", name, given, {})
-            self._guards.expect(value, lower_for_graph(result, self.read, SYMBOLIC_TYPES))
+            self._guards.expect(value, to_graph_literal(result, self.read, SYMBOLIC_TYPES))
 
     def late(self, value: Any, late: DeferredCall, target: str, *args: Value) -> Any:
         """A number that a function gives at a place that was kept."""

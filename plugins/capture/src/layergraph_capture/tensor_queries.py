@@ -12,7 +12,7 @@ import torch
 
 from layergraph.capturing import Values
 from layergraph.ir import Value
-from layergraph.literals import lower_plain
+from layergraph.literals import to_plain_literal
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import Fact, StateRead, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
@@ -64,7 +64,7 @@ class Queries:
         switch: calls something without recording it.
         snapshot: keeps the tensors of the model that may be changed.
         refuse: notes that something cannot be carried over.
-        lower: gives the plain form of what a function is given.
+        to_literal: gives the plain form of what a function is given.
         values: what to do where code decides by a number that it reads out of a tensor.
     """
 
@@ -78,7 +78,7 @@ class Queries:
         switch: RecordingSwitch,
         snapshot: StateSnapshot,
         refuse: Callable[[str], None],
-        lower: Callable[[Any], Any],
+        to_literal: Callable[[Any], Any],
         values: Values,
     ) -> None:
         self._recorder = recorder
@@ -90,7 +90,7 @@ class Queries:
         self._answer = switch.unrecorded
         self._snapshot = snapshot
         self._refuse = refuse
-        self._lower = lower
+        self._to_literal = to_literal
         self._values = values
         # The regions whose first call told what was before, by the ``id`` of their contexts.
         self._regions: dict[int, tuple[object, TracedValue]] = {}
@@ -200,7 +200,7 @@ class Queries:
 
     def _dtype_of(self, value: Value, tensor: torch.Tensor) -> None:
         dtype = self._answer(torch.Tensor.dtype.__get__, (tensor,), {})  # type: ignore[attr-defined]
-        self._guards.expect_call("torch.Tensor.dtype", (value,), lower_plain(dtype))
+        self._guards.expect_call("torch.Tensor.dtype", (value,), to_plain_literal(dtype))
 
     def device(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A device, which knows whose it is."""
@@ -278,12 +278,12 @@ class Queries:
     def contains(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Whether a number is in a tensor."""
         answer = self._answer(func, args, kwargs)
-        self._read_out(args[0], "operator.contains", answer, self._lower(args[1]))
+        self._read_out(args[0], "operator.contains", answer, self._to_literal(args[1]))
         return answer
 
     def _read_out(self, tensor: torch.Tensor, name: str, answer: object, *rest: Value) -> None:
         if self._may_read(tensor):
-            self._guards.expect_call(name, (self._known(tensor), *rest), lower_plain(answer))
+            self._guards.expect_call(name, (self._known(tensor), *rest), to_plain_literal(answer))
 
     def _may_read(self, tensor: torch.Tensor) -> bool:
         """Whether what is read out of a tensor is to be assumed; it is refused if it may not be."""

@@ -19,7 +19,7 @@ from layergraph.errors import CaptureError
 from layergraph.functions import Functions, method_of
 from layergraph.ir import Value
 from layergraph.ir.values import leaves
-from layergraph.literals import UnknownValueError, lower_for_graph
+from layergraph.literals import UnknownValueError, to_graph_literal
 from layergraph.operations import OPERATIONS, computes
 from layergraph.state import Memory
 from layergraph.tensors import version
@@ -32,6 +32,7 @@ from layergraph.torch2ir.tracing.called_functions import (
     open_code,
     unnamed,
 )
+from layergraph.torch2ir.tracing.code_patches import named_functions, size_functions
 from layergraph.torch2ir.tracing.module_call import Trace, TracedValue
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.tracer import Tracer
@@ -116,7 +117,7 @@ class EagerTracer(Tracer):
             switch,
             self._snapshot,
             self.refuse,
-            self.lower,
+            self.to_literal,
             values,
         ).table()
         self._unnamed = UnnamedCalls(
@@ -168,8 +169,8 @@ class EagerTracer(Tracer):
         # Some functions of torch import it, and it would take the patched ones for torch's own.
         importlib.import_module("torch._dynamo")
         yield from unseen(self, self.region, self.tensors, self.module_index)
-        yield from self.named_functions()
-        yield from self.size_functions()
+        yield from named_functions(self)
+        yield from size_functions(self)
 
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
         """See :class:`Tracer`."""
@@ -197,7 +198,7 @@ class EagerTracer(Tracer):
             self.compare_state()
             if is_changed(module_info, self.trains):
                 self.refuse(f"a change of {module_info.path!r} that lasts for a call")
-            lowered, named = self.lower(args), self.lower(kwargs) if kwargs else {}
+            lowered, named = self.to_literal(args), self.to_literal(kwargs) if kwargs else {}
             before = versions(args, kwargs)
             if _renorms(module_info.module):
                 self._snapshot.save(*module_info.module.parameters())
@@ -245,7 +246,7 @@ class EagerTracer(Tracer):
 
     def border(self, value: Any) -> Value:
         """See :class:`Tracer`: what a graph cannot hold is left out, for dataflow alone counts."""
-        lowered: Value = lower_for_graph(value, self._read_at_border, self.readable)
+        lowered: Value = to_graph_literal(value, self._read_at_border, self.readable)
         return lowered
 
     def _read_at_border(self, value: Any) -> Value:
@@ -256,8 +257,8 @@ class EagerTracer(Tracer):
     def returned(self, result: Any) -> Value:
         """See :class:`Tracer`. What it did to the caller's dicts and lists comes before."""
         for name, (part, key, item) in self._arguments.changes():
-            rest = () if name == "operator.delitem" else (self.lower(item),)
-            self.recorder.call("function", name, (part(), self.lower(key), *rest), {})
+            rest = () if name == "operator.delitem" else (self.to_literal(item),)
+            self.recorder.call("function", name, (part(), self.to_literal(key), *rest), {})
         return super().returned(opened(result))
 
     def read(self, value: Any) -> Value:
@@ -276,7 +277,7 @@ class EagerTracer(Tracer):
 
     def decided(self, name: str, args: tuple[Value, ...], result: object) -> None:
         """See :class:`Tracer`."""
-        self.guards.expect_call(name, args, self.lower(result))
+        self.guards.expect_call(name, args, self.to_literal(result))
 
     # --- functions ---
 
@@ -337,7 +338,7 @@ class EagerTracer(Tracer):
         self.compare_state()
         problem = ""
         try:
-            lowered, named = self.lower(args), self.lower(kwargs) if kwargs else {}
+            lowered, named = self.to_literal(args), self.to_literal(kwargs) if kwargs else {}
             self.refuse_change_of_constant(name, lowered)
         except CaptureError as error:
             opened_code = open_code(func, args, kwargs)
@@ -386,7 +387,7 @@ class EagerTracer(Tracer):
         )
         if is_of_sizes:
             return self.sizes.of_call(name, given, args, result)
-        self.guards.expect_call(name, args, self.lower(result), kwargs)
+        self.guards.expect_call(name, args, self.to_literal(result), kwargs)
         return result
 
 

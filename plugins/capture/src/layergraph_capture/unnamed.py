@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -131,10 +132,26 @@ _DTYPES = frozenset(str(each) for each in vars(torch).values() if isinstance(eac
 
 
 def takes_sizes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether an operation was given numbers that are likely to come from sizes."""
-    for index, argument in enumerate(func._schema.arguments):
-        if "SymInt" in str(argument.real_type):
-            given = args[index] if index < len(args) else kwargs.get(argument.name)
-            if given is not None and given != argument.default_value:
-                return True
+    """Return whether an operation was given numbers that are likely to come from sizes."""
+    for index, name, default in _size_arguments(func):
+        given = args[index] if index < len(args) else kwargs.get(name)
+        if given is not None and given != default:
+            return True
     return False
+
+
+@functools.cache
+def _size_arguments(func: Any) -> list[tuple[int, str, Any]]:
+    """Return the arguments that take symbolic ints: place, name and default of each."""
+    return [
+        (index, argument.name, argument.default_value)
+        for index, argument in enumerate(func._schema.arguments)
+        if _takes_symbolic_int(argument.real_type)
+    ]
+
+
+def _takes_symbolic_int(kind: Any) -> bool:
+    # The text of the type says int.
+    if kind.kind() in ("ListType", "OptionalType"):
+        return _takes_symbolic_int(kind.getElementType())
+    return bool(kind.kind() == "SymIntType")

@@ -17,13 +17,14 @@ from layergraph.errors import CaptureError
 from layergraph.function_table import FACTORIES, SIZED_METHODS
 from layergraph.functions import method_of, places
 from layergraph.ir import Value, leaves
-from layergraph.literals import UnknownValueError, lower_plain
+from layergraph.literals import UnknownValueError, to_plain_literal
 from layergraph.operations import OPERATIONS, computes
 from layergraph.torch2ir.indexing.leaves import is_changed, note_leaves
 from layergraph.torch2ir.indexing.module_index import ModuleInfo
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.torch2ir.state.global_state import may_draw, may_layer_draw
 from layergraph.torch2ir.tracing.called_functions import open_code, unnamed
+from layergraph.torch2ir.tracing.code_patches import named_functions
 from layergraph.torch2ir.tracing.module_call import Parameter, StateRead, Trace
 from layergraph.torch2ir.tracing.patches import ENTRIES, Patch
 from layergraph.torch2ir.tracing.proxy import AttributeProxy, Proxy
@@ -151,7 +152,7 @@ class SymbolicTracer(Tracer, TracerBase):
     def _fix(self, parameter: inspect.Parameter) -> bool:
         """Keep a parameter at its default; False if an IR cannot say what that is."""
         try:
-            default = (lower_plain(parameter.default),)
+            default = (to_plain_literal(parameter.default),)
         except UnknownValueError:
             return False
         value = self.recorder.value(parameter.name)
@@ -164,7 +165,7 @@ class SymbolicTracer(Tracer, TracerBase):
         # These look at the types of their arguments before they tell anybody of the call.
         for holder, names in ((torch, FACTORIES), (torch.Tensor, SIZED_METHODS)):
             yield holder, ENTRIES, {n: self._given_proxies(getattr(holder, n)) for n in names}
-        yield from self.named_functions()
+        yield from named_functions(self)
         for members, name in places((torch.broadcast_shapes,)):
             yield members, name, self._given_proxies(members[name])
 
@@ -183,7 +184,9 @@ class SymbolicTracer(Tracer, TracerBase):
         self.compare_state()
         if is_changed(module_info, self._trains):
             self.refuse(f"a change of {module_info.path!r} that lasts for a call")
-        value = self.recorder.call("module", module_info.path, self.lower(args), self.lower(kwargs))
+        value = self.recorder.call(
+            "module", module_info.path, self.to_literal(args), self.to_literal(kwargs)
+        )
         if may_layer_draw(type(module_info.module)):
             self.state.drew()
         return Proxy(value, self)
@@ -213,7 +216,7 @@ class SymbolicTracer(Tracer, TracerBase):
 
     def border(self, value: Any) -> Value:
         """See :class:`Tracer`."""
-        return self.lower(value)
+        return self.to_literal(value)
 
     def _given_proxies(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -259,9 +262,9 @@ class SymbolicTracer(Tracer, TracerBase):
         if may_draw(name, func):
             # Nothing is drawn now; from here on, generators are to be seen as if something were.
             self.state.drew()
-        lowered = self.lower(args)
+        lowered = self.to_literal(args)
         self.refuse_change_of_constant(name, lowered)
-        return Proxy(self.recorder.call("function", name, lowered, self.lower(kwargs)), self)
+        return Proxy(self.recorder.call("function", name, lowered, self.to_literal(kwargs)), self)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any) -> Any:
         """Record what fx's proxies do: the operators of Python, by function."""

@@ -5,23 +5,20 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import importlib._bootstrap
 import inspect
 import sys
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from threading import get_ident
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported, first_line
-from layergraph.functions import Functions, places
+from layergraph.functions import Functions
 from layergraph.ir import Value
-from layergraph.literals import lower_for_graph, size_record
+from layergraph.literals import size_record, to_graph_literal
 from layergraph.state import Memory
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.indexing.reach import Place, Reached
@@ -31,6 +28,7 @@ from layergraph.torch2ir.state.global_state import GlobalState
 from layergraph.torch2ir.state.state_queries import queries_of, state_queries
 from layergraph.torch2ir.state.watching import Watch
 from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument
+from layergraph.torch2ir.tracing.code_patches import import_patches, module_patches
 from layergraph.torch2ir.tracing.environment import environment
 from layergraph.torch2ir.tracing.lines import code_place, first_line_of, line_of
 from layergraph.torch2ir.tracing.module_call import Parameter, StateRead, Trace
@@ -39,13 +37,15 @@ from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph.torch2ir.tracing.state_tensors import StateTensors
 from layergraph.torch2ir.tracing.transforms import transforms
 from layergraph.torch2ir.tracing.uncached import uncached
+from layergraph.torch2ir.tracing.unsupported import refusal_before, unsupported
+from layergraph.torch2ir.tracing.way_of_tracing import WayOfTracing
 from layergraph.undo import raise_interrupt, undoing
 
 # Captures in several threads would put back what another one has replaced. Who converts holds it.
 ONE_AT_A_TIME = threading.RLock()
 
 
-class Tracer(ABC):
+class Tracer(WayOfTracing):
     """One run of a model, on symbols or on tensors, whose calls are written down.
 
     Args:
@@ -66,11 +66,6 @@ class Tracer(ABC):
         carried: what it had changed in an earlier run, to be there in this one.
         generators: the states of the generators of Python and numpy, before the model runs.
     """
-
-    hint: ClassVar[str]
-    """What to try where this way of capturing fails."""
-    readable: ClassVar[frozenset[type]] = frozenset()
-    """Types of values that :meth:`read` is asked for, before they are taken to be plain."""
 
     def __init__(
         self,
@@ -95,73 +90,20 @@ class Tracer(ABC):
         self._thread = 0
         self._error: Exception | None = None
 
-    # --- what the ways of capturing differ in ---
-
-    @abstractmethod
-    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        """What to call the model with; also fills in ``parameters``."""
-
-    @abstractmethod
-    def watching(self) -> AbstractContextManager[object]:
-        """The context in which the functions of torch are recorded."""
-
-    @abstractmethod
-    def patches(self) -> Iterator[Patch]:
-        """What is to be replaced while the model runs."""
-
-    @abstractmethod
-    def leaf(
-        self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
-    ) -> object:
-        """Record the call of a leaf, and give its result."""
-
-    @abstractmethod
-    def read(self, value: Any) -> Value:
-        """The form of a value of the model, or of a tensor of its state.
-
-        Raises:
-            UnknownValueError: it is neither.
-        """
-
-    @abstractmethod
-    def renamed(self, result: Any) -> Any:
-        """What a module returns, with values of its own also where it returns what it was given.
-
-        Then who reads the result is seen to read the module's, even that of one that does nothing.
-        """
-
-    @abstractmethod
-    def passed(self, args: Any, kwargs: Any) -> Any:
-        """Arguments in which tensors of the caller have become values that are passed in."""
-
-    @abstractmethod
-    def border(self, value: Any) -> Value:
-        """The plain form of what a module is given or returns."""
+    # --- running ---
 
     def is_recording(self) -> bool:
-        """Whether what happens now is to be recorded."""
+        """Return whether what happens now is to be recorded."""
+        return self.is_in_thread()
+
+    def is_in_thread(self) -> bool:
+        """Return whether the thread that captures runs."""
         return get_ident() == self._thread
-
-    @abstractmethod
-    def decided(self, name: str, args: tuple[Value, ...], result: object) -> None:
-        """Note that the model may decide by what a function gives."""
-
-    @abstractmethod
-    def device_type(self, kind: str) -> Value:
-        """The form of a type of device."""
-
-    @abstractmethod
-    def unrecorded(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Call something of which nothing is recorded."""
 
     def environment(self, name: str, value: str | None) -> None:
         """Note that the model may decide by a variable of the environment."""
         args = (name, value, code_place())
         self.recorder.call("function", "layergraph.assume_environment", args, {})
-
-    # --- running ---
 
     def run(self) -> Trace:
         """Run the model, and leave it as it was.
@@ -213,7 +155,7 @@ class Tracer(ABC):
                     raise unsupported(self.refused, self.hint) from error
                 except Exception as error:
                     raise_interrupt(error)
-                    refusal = _refusal_before(error)
+                    refusal = refusal_before(error)
                     reason = f"{type(error).__name__}: {first_line(error)}"
                     self._refuse(reason if refusal is None else str(refusal), self._line_of(error))
                     raise unsupported(self.refused, self.hint) from refusal or error
@@ -234,41 +176,12 @@ class Tracer(ABC):
         return line_of(error, self.module_index.code_files)
 
     def _patches(self) -> Iterator[Patch]:
-        # What calling a module calls. Its __call__ itself is a slot of every class of modules, and
-        # replacing that takes as long as there are many of them.
-        yield nn.Module, "_call_impl", self._module_call(nn.Module._call_impl)
-        yield nn.Module, "training", self._training()
+        yield from module_patches(self)
         yield from transforms(self.is_recording)
         yield from state_queries(self, self.module_index)
         yield from environment(self)
-        yield from self._imports()
+        yield from import_patches(self)
         yield from self.patches()
-
-    def _imports(self) -> Iterator[Patch]:
-        # Python calls this for a module that is not loaded yet, by whatever statement or function.
-        original: Any = importlib._bootstrap._find_and_load  # type: ignore[attr-defined]
-
-        def find_and_load(*args: Any) -> Any:
-            if not self.is_recording():
-                return original(*args)
-            with self.outside.accepting():
-                return self.unrecorded(original, args, {})
-
-        yield importlib._bootstrap, "_find_and_load", self.watch.off(find_and_load)
-
-    def _module_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
-            module_info = self.module_index.get(module) if self.is_recording() else None
-            if module_info is None:
-                # Not one of the model's: a module that its code made on the way, or the inside of
-                # a leaf. What it does belongs to the caller.
-                return original(module, *args, **kwargs)
-            if module_info.is_leaf and module_info is not self.module_index.root:
-                return self.leaf(module_info, original, args, kwargs)
-            return self.module(module_info, watched, args, kwargs)
-
-        watched = self.watch.on(original)
-        return functools.wraps(original)(self.watch.off(call))
 
     def module(
         self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
@@ -322,31 +235,12 @@ class Tracer(ABC):
     def returned(self, result: Any) -> Value:
         """The plain form of what the model returns."""
         # As an argument of a function, a plain tuple does as well.
-        return lower_for_graph(result, self._read_returned, self.readable | {torch.Size})
+        return to_graph_literal(result, self._read_returned, self.readable | {torch.Size})
 
     def _read_returned(self, value: Any) -> Value:
         if type(value) is torch.Size:
-            return size_record([self.lower(each) for each in value])
+            return size_record([self.to_literal(each) for each in value])
         return self.read(value)
-
-    def named_functions(self) -> Iterator[Patch]:
-        """The patches that keep the functions that plugins name from being traced through."""
-        for members, name in self.functions.places:
-            yield members, name, self._whole(members[name])
-
-    def size_functions(self) -> Iterator[Patch]:
-        """The patches that show the functions of sizes, which function modes do not see."""
-        for members, name in places((torch.broadcast_shapes,)):
-            yield members, name, self._whole(members[name])
-
-    def _whole(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if not self.is_recording():
-                return function(*args, **kwargs)
-            return self.named_function(function, args, kwargs)
-
-        return call
 
     # --- what is reached ---
 
@@ -358,7 +252,7 @@ class Tracer(ABC):
         finally:
             self.module_index.reach.listeners.remove(self)
 
-    def reached(self, reached: Reached) -> None:  # noqa: B027 others put it back
+    def reached(self, reached: Reached) -> None:
         """See :class:`reach.Listener`."""
 
     def entered(self, members: dict[str, Any]) -> None:
@@ -376,19 +270,11 @@ class Tracer(ABC):
         self._patcher.put(*place, new)
         self.outside.patched(*place, new)
 
-    @abstractmethod
-    def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
-        """The patches of the globals of code that is about to run."""
-
     # --- recording ---
 
     def named_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function that a plugin names."""
         return self.torch_function(func, args, kwargs)
-
-    @abstractmethod
-    def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record a call of a function of torch, or of a plugin."""
 
     def refuse(self, reason: str, line: str = "") -> None:
         """Note that something cannot be carried over, and go on to find what else there is.
@@ -421,13 +307,13 @@ class Tracer(ABC):
         cls = type(self.module_index.at(path).module)
         return Unsupported(path, f"{cls.__module__}.{cls.__qualname__}", reason, line)
 
-    def lower(self, value: Any) -> Any:
+    def to_literal(self, value: Any) -> Any:
         """The plain form of what a function is given."""
-        return lower_for_graph(value, self.read, self.readable)
+        return to_graph_literal(value, self.read, self.readable)
 
     def expect(self, value: Value, result: object) -> None:
         """Record that something is assumed to be what it is now."""
-        args = (value, self.lower(result), code_place())
+        args = (value, self.to_literal(result), code_place())
         self.recorder.call("function", "layergraph.assume", args, {})
 
     def refuse_change_of_constant(self, name: str, args: tuple[Value, ...]) -> None:
@@ -437,18 +323,6 @@ class Tracer(ABC):
                 f"{name} changes a tensor that the model has not registered; "
                 "register it with register_buffer"
             )
-
-    def _training(self) -> property:
-        def get(module: nn.Module) -> bool:
-            value: bool = module.__dict__["training"]
-            if get_ident() == self._thread:
-                self.mode_read(module, value)
-            return value
-
-        def put(module: nn.Module, value: bool) -> None:
-            module.__dict__["training"] = value
-
-        return property(get, put)
 
     def mode_read(self, module: nn.Module, training: bool) -> None:
         """Take note that code asks whether a module is training."""
@@ -467,19 +341,3 @@ def _parameters(cls: Any) -> tuple[str, ...]:
 
 def _is_constant(lowered: Value) -> bool:
     return isinstance(lowered, StateRead) and lowered.key.startswith(":")
-
-
-def unsupported(found: Sequence[Unsupported], hint: str = "") -> CaptureError:
-    """The error that names all that was found."""
-    advice = f"; {hint}" if hint else ""
-    if len(found) == 1:
-        return CaptureError(f"{found[0]}{advice}", found)
-    head = f"the model does {len(found)} things that a graph cannot hold"
-    return CaptureError("\n  ".join([f"{head}{advice}:", *map(str, found)]), found)
-
-
-def _refusal_before(error: BaseException | None) -> CaptureError | None:
-    """The refusal after which an error came up, where code cleaned up what it had not begun."""
-    while error is not None and not isinstance(error, CaptureError):
-        error = error.__context__
-    return error

@@ -174,7 +174,7 @@ class Replayer:
             self.diverge()
         self._require(not _changes(name, kwargs))
         self._require(matches([*tensors_in(step.given)], [*tensors_in((args, kwargs))]))
-        changed = Changed(call, self._run.lower(args), self._run.lower(kwargs))
+        changed = Changed(call, self._run.to_literal(args), self._run.to_literal(kwargs))
         # Sizes among the arguments have to be the same: the graph is the same but for plain values.
         self._require(values_in(call.args, call.kwargs) == values_in(changed.args, changed.kwargs))
         self._changed.append(changed)

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import layergraph as lg
-from core.tests.test_files_schema import VALIDATOR
 from core.tests.test_properties import ALWAYS, _model, irs
 from layergraph.errors import FileError, InvalidIrError, LayergraphError
 from layergraph_files.document import from_document, to_document
 from layergraph_files.parse_errors import ParseError
 from layergraph_files.text import compact, parse
 from layergraph_files.versions import current
+from plugins.files.tests.test_files_schema import VALIDATOR
 
 LIMITS = lg.Limits(text_bytes=1 << 20, modules=1000, tensors=1000, tensor_numbers=1 << 16)
 

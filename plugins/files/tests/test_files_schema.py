@@ -13,7 +13,7 @@ import layergraph as lg
 from layergraph_files.document import from_document, to_document
 from layergraph_files.parse_errors import ParseError
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 SCHEMA = json.loads((DOCS / "reference/file-format.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 VALUES = [

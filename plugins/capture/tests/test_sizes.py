@@ -347,3 +347,19 @@ def test_a_rebuilt_model_computes_the_same(source):
     others = [(1, 2, 3, 4), (2, 2, 2, 2), (5, 4, 3, 2), (7, 8, 7, 8), (3, 5, 2, 9), (3, 6, 2, 9)]
     for values in ((3, 5, 2, 7), (2, 2, 5, 3)):
         _check_in_a_model(source, values, others)
+
+
+class SlicesUnseen(nn.Module):
+    """Code in C reads a size and slices by it: no mode of torch shows where the number is from."""
+
+    def forward(self, x):
+        with torch._C.DisableTorchFunction():
+            return x[: x.size(0) // 2]
+
+
+def test_a_size_that_an_operation_is_given_unseen_is_guarded():
+    model, x = SlicesUnseen(), torch.randn(4, 3)
+    rebuilt = lg.to_torch(lg.to_ir(model, (x,)))
+    assert torch.equal(rebuilt(x), model(x))
+    with pytest.raises(AssumptionError, match="test_sizes"):
+        rebuilt(torch.randn(8, 3))

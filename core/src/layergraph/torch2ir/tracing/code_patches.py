@@ -1,0 +1,91 @@
+"""Patches of Python functions that calls of modules, functions and imports pass."""
+
+from __future__ import annotations
+
+import functools
+import importlib._bootstrap
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from layergraph.functions import places
+from layergraph.torch2ir.tracing.patches import Patch
+
+if TYPE_CHECKING:
+    from layergraph.torch2ir.tracing.tracer import Tracer
+
+
+def module_patches(tracer: Tracer) -> Iterator[Patch]:
+    """Yield the patches that show calls of modules, and reads of their mode."""
+    # Module.__call__ calls this one. __call__ itself is a slot of every class of modules, and
+    # replacing a slot takes as long as there are subclasses.
+    yield nn.Module, "_call_impl", _module_call(tracer, nn.Module._call_impl)
+    yield nn.Module, "training", _training(tracer)
+
+
+def import_patches(tracer: Tracer) -> Iterator[Patch]:
+    """Yield the patch that keeps the import of a module from being recorded."""
+    # Python calls this for a module that is not loaded yet, by any statement or function.
+    original: Any = importlib._bootstrap._find_and_load  # type: ignore[attr-defined]
+
+    def find_and_load(*args: Any) -> Any:
+        if not tracer.is_recording():
+            return original(*args)
+        with tracer.outside.accepting():
+            return tracer.unrecorded(original, args, {})
+
+    yield importlib._bootstrap, "_find_and_load", tracer.watch.off(find_and_load)
+
+
+def named_functions(tracer: Tracer) -> Iterator[Patch]:
+    """Yield the patches that keep the functions that plugins name from being traced through."""
+    for members, name in tracer.functions.places:
+        yield members, name, _whole(tracer, members[name])
+
+
+def size_functions(tracer: Tracer) -> Iterator[Patch]:
+    """Yield the patches that show the functions of sizes, which function modes do not see."""
+    for members, name in places((torch.broadcast_shapes,)):
+        yield members, name, _whole(tracer, members[name])
+
+
+def _whole(tracer: Tracer, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not tracer.is_recording():
+            return function(*args, **kwargs)
+        return tracer.named_function(function, args, kwargs)
+
+    return call
+
+
+def _module_call(tracer: Tracer, original: Callable[..., Any]) -> Callable[..., Any]:
+    module_index = tracer.module_index
+
+    def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
+        module_info = module_index.get(module) if tracer.is_recording() else None
+        if module_info is None:
+            # The model's code made this module, or it is inside of a leaf: it belongs to the
+            # caller.
+            return original(module, *args, **kwargs)
+        if module_info.is_leaf and module_info is not module_index.root:
+            return tracer.leaf(module_info, original, args, kwargs)
+        return tracer.module(module_info, watched, args, kwargs)
+
+    watched = tracer.watch.on(original)
+    return functools.wraps(original)(tracer.watch.off(call))
+
+
+def _training(tracer: Tracer) -> property:
+    def get(module: nn.Module) -> bool:
+        value: bool = module.__dict__["training"]
+        if tracer.is_in_thread():
+            tracer.mode_read(module, value)
+        return value
+
+    def put(module: nn.Module, value: bool) -> None:
+        module.__dict__["training"] = value
+
+    return property(get, put)

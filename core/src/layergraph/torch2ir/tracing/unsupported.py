@@ -1,0 +1,23 @@
+"""Errors that list what a model does that a graph cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from layergraph.errors import CaptureError, Unsupported
+
+
+def unsupported(found: Sequence[Unsupported], hint: str = "") -> CaptureError:
+    """Return the error that names all that was found."""
+    advice = f"; {hint}" if hint else ""
+    if len(found) == 1:
+        return CaptureError(f"{found[0]}{advice}", found)
+    head = f"the model does {len(found)} things that a graph cannot hold"
+    return CaptureError("\n  ".join([f"{head}{advice}:", *map(str, found)]), found)
+
+
+def refusal_before(error: BaseException | None) -> CaptureError | None:
+    """Return the refusal before an error that the clean-up of code raised; None if there is none."""
+    while error is not None and not isinstance(error, CaptureError):
+        error = error.__context__
+    return error

@@ -1,0 +1,84 @@
+"""The methods that a way of tracing, on symbols or on tensors, defines for itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+from layergraph.ir import Value
+from layergraph.torch2ir.indexing.module_index import ModuleInfo
+from layergraph.torch2ir.tracing.patches import Patch
+
+
+class WayOfTracing(ABC):
+    """The interface between the common tracer and one way of tracing."""
+
+    hint: ClassVar[str]
+    """What to try where this way of capturing fails."""
+    readable: ClassVar[frozenset[type]] = frozenset()
+    """Types of values that :meth:`read` is asked for, before they are taken to be plain."""
+
+    @abstractmethod
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """What to call the model with; also fills in ``parameters``."""
+
+    @abstractmethod
+    def watching(self) -> AbstractContextManager[object]:
+        """The context in which the functions of torch are recorded."""
+
+    @abstractmethod
+    def patches(self) -> Iterator[Patch]:
+        """What is to be replaced while the model runs."""
+
+    @abstractmethod
+    def leaf(
+        self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
+    ) -> object:
+        """Record the call of a leaf, and give its result."""
+
+    @abstractmethod
+    def read(self, value: Any) -> Value:
+        """The form of a value of the model, or of a tensor of its state.
+
+        Raises:
+            UnknownValueError: it is neither.
+        """
+
+    @abstractmethod
+    def renamed(self, result: Any) -> Any:
+        """What a module returns, with values of its own also where it returns what it was given.
+
+        Then who reads the result is seen to read the module's, even that of one that does nothing.
+        """
+
+    @abstractmethod
+    def passed(self, args: Any, kwargs: Any) -> Any:
+        """Arguments in which tensors of the caller have become values that are passed in."""
+
+    @abstractmethod
+    def border(self, value: Any) -> Value:
+        """The plain form of what a module is given or returns."""
+
+    @abstractmethod
+    def decided(self, name: str, args: tuple[Value, ...], result: object) -> None:
+        """Note that the model may decide by what a function gives."""
+
+    @abstractmethod
+    def device_type(self, kind: str) -> Value:
+        """The form of a type of device."""
+
+    @abstractmethod
+    def unrecorded(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call something of which nothing is recorded."""
+
+    @abstractmethod
+    def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
+        """The patches of the globals of code that is about to run."""
+
+    @abstractmethod
+    def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call of a function of torch, or of a plugin."""
