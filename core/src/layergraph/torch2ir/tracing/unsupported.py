@@ -17,7 +17,7 @@ def unsupported(found: Sequence[Unsupported], hint: str = "") -> CaptureError:
 
 
 def refusal_before(error: BaseException | None) -> CaptureError | None:
-    """Return the refusal before an error that the clean-up of code raised; None if there is none."""
+    """Return the refusal that led to an error in the clean-up of code; None if there is none."""
     while error is not None and not isinstance(error, CaptureError):
         error = error.__context__
     return error
