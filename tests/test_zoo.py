@@ -160,15 +160,15 @@ ONE, NAN = torch.ones(2), torch.tensor([torch.nan, 1])
         (Pair(ONE, 2), Pair(ONE, 2), []),
         (Pair(ONE, 2), (ONE, 2), ["output: Pair became tuple"]),
         ([ONE], (ONE,), ["output: list became tuple"]),
-        (ONE, NAN, ["output: 1 of 2 values differ"]),
+        (ONE, NAN, ["output: 1 of 2 numbers differ"]),
         (
             ONE,
             ONE.double(),
-            ["output: torch.float32 of shape (2,) became torch.float64 of shape (2,)"],
+            ["output: its dtype was torch.float32, and is torch.float64"],
         ),
-        (ONE, None, ["output: a tensor became NoneType"]),
+        (ONE, None, ["output: <class 'torch.Tensor'> became <class 'NoneType'>"]),
         ({"a": ONE}, {"b": ONE}, ["output['b']: is new", "output['a']: is missing"]),
-        ([1], [True], ["output[0]: 1 became True"]),
+        ([1], [True], ["output[0]: <class 'int'> became <class 'bool'>"]),
     ],
 )
 def test_differences(expected, actual, found):

@@ -15,7 +15,7 @@ from layergraph import literals as symbols
 from layergraph.ir2torch import load as weights
 from layergraph.tensors import same_bytes
 from layergraph.testing import bitwise_equal
-from layergraph.torch2ir import pipeline as conversion
+from layergraph.torch2ir.indexing import tensor_specs
 from layergraph.torch2ir.tracing import proxy
 from layergraph.torch2ir.tracing import tracer as capture
 from layergraph_files import load as files_load
@@ -83,7 +83,7 @@ def test_a_lost_override(name, monkeypatch):
     method, check = OVERRIDDEN[name]
     model = _own(**{name: method})
     assert name != "train" or lg.verify(model, (X,)).ok
-    monkeypatch.setattr(conversion, "kept_modes", lambda *_, **__: {})
+    monkeypatch.setattr(tensor_specs, "kept_modes", lambda *_, **__: {})
     assert check in _failed(lg.verify(model, (X,)))
 
 

@@ -70,7 +70,7 @@ def convert(
         with outside_fake_mode(), uncompiled(model):
             _refuse_fakes()
             return _converted(hooks, model, args, kwargs, values, modes, finishing)
-    except LayergraphError:
+    except (LayergraphError, PluginWarning):  # a filter may turn a warning into an error
         raise
     except Exception as error:
         raise CaptureError(
