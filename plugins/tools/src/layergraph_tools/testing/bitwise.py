@@ -19,6 +19,8 @@ def bitwise_equal(one: object, other: object, *, strides: bool = True) -> bool:
 
     Example::
 
+        >>> import torch
+        >>> from layergraph.testing import bitwise_equal
         >>> bitwise_equal([torch.zeros(2)], [torch.zeros(2)])
         True
         >>> bitwise_equal(torch.tensor(0.0), torch.tensor(-0.0))
@@ -50,6 +52,8 @@ def bitwise_difference(
 
     Example::
 
+        >>> import torch
+        >>> from layergraph.testing import bitwise_difference
         >>> bitwise_difference({"x": torch.zeros(2)}, {"x": torch.ones(2)})
         "value['x']: 2 of 2 numbers differ"
     """
