@@ -15,9 +15,10 @@ from torch import nn
 
 import layergraph as lg
 from layergraph import Format, Ir, hookimpl
-from layergraph.errors import ArgumentError, FileError, PluginError, PluginWarning
+from layergraph.errors import ArgumentError, CaptureError, FileError, PluginError, PluginWarning
 from layergraph.io import installed_formats
 from layergraph.plugins import HookFailure, Plugin, installed_plugins
+from layergraph.torch2ir import Torch2Ir
 
 MODEL = nn.Linear(2, 2)
 IR = lg.to_ir(MODEL)
@@ -172,6 +173,15 @@ def test_to_read_a_structure_imports_no_torch(tmp_path: Path) -> None:
     code = f"import sys, layergraph as lg; lg.load({str(path)!r}); print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.splitlines()[-1] == "False"
+
+
+def test_a_disabled_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = "layergraph-files,layergraph-capture"
+    monkeypatch.setenv("LAYERGRAPH_DISABLE", names)
+    with pytest.raises(FileError, match="LAYERGRAPH_DISABLE names layergraph-files: change it"):
+        lg.load("a.json")
+    with pytest.raises(CaptureError, match="LAYERGRAPH_DISABLE names layergraph-capture: change"):
+        Torch2Ir().convert(MODEL, (torch.ones(1, 2),))
 
 
 # --- functions that do not keep their contract ---

@@ -15,6 +15,7 @@ from layergraph.errors import ArgumentError, FileError, LayergraphError, PluginE
 from layergraph.formats import Format
 from layergraph.ir import Ir
 from layergraph.plugins.listing import installed_answers
+from layergraph.plugins.loading import way_to_get
 from layergraph.plugins.plugin import Plugin
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def _call(role: _Role, path: object, args: tuple[Any, ...], options: dict[str, A
         reason = f"{text!r}: no installed package {role.verb} files"
         if listed:
             raise FileError(f"{reason} of that suffix; give one of {listed}")
-        raise FileError(f"{reason}; pip install layergraph-files")
+        raise FileError(f"{reason}; {way_to_get('layergraph-files')}")
     plugin = known[suffix][0]
     owner = f"{role.name!r} for {suffix or 'other paths'!r} of {plugin}"
     _check_options(function, args, options, suffix, owner)

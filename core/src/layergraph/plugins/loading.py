@@ -311,6 +311,17 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
+def way_to_get(distribution: str) -> str:
+    """Return what the user has to do so that a distribution is there, for an error.
+
+    Args:
+        distribution: the normalised name of a distribution that is not asked.
+    """
+    if _is_disabled(distribution, _names(os.environ.get(DISABLE, ""))):
+        return f"{DISABLE} names {distribution}: change it"
+    return f"pip install {distribution}"
+
+
 def _is_disabled(distribution: str, names: Collection[str]) -> bool:
     if distribution in names:
         return True

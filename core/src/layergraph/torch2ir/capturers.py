@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from layergraph.capturing import Capturer, CaptureRequest
 from layergraph.errors import CaptureError, LayergraphError, PluginError, Unsupported, first_line
 from layergraph.plugins import HookFailure
+from layergraph.plugins.loading import way_to_get
 from layergraph.torch2ir.tracing.symbolic_tracer import SymbolicCapturer
 from layergraph.torch2ir.tracing.tracer import Tracer
 
@@ -44,8 +45,8 @@ def capturer_for(request: CaptureRequest) -> Capturer:
         )
     if request.has_example:
         raise CaptureError(
-            "no installed package captures a model by running it on example inputs; pip install "
-            "layergraph-capture, or convert the model without inputs"
+            "no installed package captures a model by running it on example inputs; "
+            f"{way_to_get('layergraph-capture')}, or convert the model without inputs"
         )
     return SymbolicCapturer(request)
 
