@@ -106,3 +106,72 @@ def test_it_finishes_after_an_error_too() -> None:
     with pytest.raises(CaptureError, match="not today"):
         converter(capture).convert(Scaled(), X)
     assert finished == [True]
+
+
+def exits(*_: Any) -> Any:
+    sys.exit(3)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "said"),
+    [
+        ("tracer", lambda self: 5, "gave a int; it must give a Tracer"),
+        ("tracer", lambda self: raising(ValueError("x")), "raised ValueError: x"),
+        ("tracer", exits, "raised SystemExit: 3"),
+        ("faults", lambda self: 5, "gave something other than a list"),
+        ("faults", lambda self: raising(ValueError("x")), "raised ValueError: x"),
+        ("finish", lambda self: raising(ValueError("x")), "raised ValueError: x"),
+        ("finish", exits, "raised SystemExit: 3"),
+    ],
+    ids=range(7),
+)
+def test_what_a_capturer_does_wrong_is_an_error_that_names_it(
+    name: str, method: Any, said: str
+) -> None:
+    class Odd(SymbolicCapturer):
+        def __bool__(self) -> bool:
+            return False
+
+    setattr(Odd, name, method)
+    # The model is a leaf where its faults are asked for.
+    model = nn.Linear(3, 3) if name == "faults" else Scaled()
+
+    def capture(request: CaptureRequest) -> Capturer:
+        return Odd(request)
+
+    with pytest.raises(PluginError, match=rf"{name!r} of the capturer \S*Odd {said}"):
+        converter(capture).convert(model, X)
+
+
+def gives_5(request: CaptureRequest) -> Any:
+    yield
+    return 5
+
+
+def forces_5(request: CaptureRequest) -> Any:
+    outcome = yield
+    outcome.force_result(5)
+
+
+def yields_twice(request: CaptureRequest) -> Any:
+    yield
+    yield
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "mark", "said"),
+    [
+        (gives_5, "wrapper", "gave a int; it must give a Capturer"),
+        (forces_5, "hookwrapper", "gave a int; it must give a Capturer"),
+        (yields_twice, "wrapper", "second yield"),
+    ],
+    ids=range(3),
+)
+def test_what_a_wrapper_does_wrong_is_an_error_that_names_the_hook(
+    wrapper: Any, mark: str, said: str
+) -> None:
+    marked = hookimpl(**{mark: True})(wrapper)
+    holder = type("Holder", (), {"capture": staticmethod(marked)})()
+    plugins = (*installed_plugins(), Plugin("acme-odd", "1.0", "odd", holder))
+    with pytest.raises(PluginError, match=rf"capture.*{said}|{said}.*capture"):
+        Torch2Ir(plugins=plugins).convert(Scaled(), X)

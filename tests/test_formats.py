@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from torch import nn
 
 import layergraph as lg
 from layergraph import Format, Ir, hookimpl
-from layergraph.errors import ArgumentError, FileError, PluginError, PluginWarning
+from layergraph.errors import ArgumentError, CaptureError, FileError, PluginError, PluginWarning
 from layergraph.io import installed_formats
 from layergraph.plugins import HookFailure, Plugin, installed_plugins
+from layergraph.torch2ir import Torch2Ir
 
 MODEL = nn.Linear(2, 2)
 IR = lg.to_ir(MODEL)
@@ -135,12 +137,13 @@ def odd() -> Format:
         lambda: [".odd"],
         lambda: [Format(".ODD", "")],
         lambda: [Format(None, "")],  # type: ignore[arg-type]
+        lambda: [Format(".odd", "", read=5)],  # type: ignore[arg-type]
         lambda: [odd(), odd()],
         lambda: itertools.repeat(odd()),
         lambda: sys.exit(2),
         lambda: 1 / 0,
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_a_plugin_that_gives_something_else_is_skipped_by_name(
     answer: Any, installing: Any, monkeypatch: pytest.MonkeyPatch
@@ -170,3 +173,104 @@ def test_to_read_a_structure_imports_no_torch(tmp_path: Path) -> None:
     code = f"import sys, layergraph as lg; lg.load({str(path)!r}); print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.splitlines()[-1] == "False"
+
+
+def test_a_disabled_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = "layergraph-files,layergraph-capture"
+    monkeypatch.setenv("LAYERGRAPH_DISABLE", names)
+    with pytest.raises(FileError, match="LAYERGRAPH_DISABLE names layergraph-files: change it"):
+        lg.load("a.json")
+    with pytest.raises(CaptureError, match="LAYERGRAPH_DISABLE names layergraph-capture: change"):
+        Torch2Ir().convert(MODEL, (torch.ones(1, 2),))
+
+
+# --- functions that do not keep their contract ---
+
+
+class Fails:
+    def __fspath__(self) -> str:
+        raise RuntimeError("gone")
+
+
+@pytest.mark.parametrize("path", [b"a.odd", 3, None, Fails()], ids=range(4))
+def test_what_is_no_path_is_an_argument_error_for_every_format(
+    path: Any, installing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layergraph.plugins.listing.installed_plugins", lambda _: ())
+    for use in (lg.load, lg.load_model, lambda path: lg.save(IR, path)):
+        with pytest.raises(ArgumentError, match=r"path.*: (load|load_model|save)\("):
+            use(path)
+
+
+def raising(error: BaseException) -> Any:
+    raise error
+
+
+def no_ir(path: Any) -> Any:
+    return path
+
+
+class Reader:
+    """A class in the place of a function."""
+
+    def __init__(self, path: Any) -> None:
+        self.path = path
+
+
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [
+        (lambda path: raising(ValueError("boom")), "raised ValueError: boom"),
+        (lambda path: sys.exit(3), "raised SystemExit: 3"),
+        (no_ir, "gave a str; it must give a Ir"),
+        (functools.partial(no_ir), "gave a str; it must give a Ir"),
+        (Reader, "gave a Reader; it must give a Ir"),
+        (lambda: IR, "cannot be called: too many positional arguments"),
+        (dict, "raised ValueError"),
+        (min, "gave a str"),
+    ],
+    ids=range(8),
+)
+def test_a_function_that_breaks_its_contract_is_an_error_that_names_it(
+    read: Any, said: str, installing: Any
+) -> None:
+    installing(plugin(lambda: [Format(".odd", "odd", read=read)]))
+    with pytest.raises(PluginError, match=rf"'read' for '.odd' of acme-odd 1.0 \(odd\) {said}"):
+        lg.load("a.odd")
+
+
+def test_a_function_that_builds_no_module_is_an_error_that_names_it(installing: Any) -> None:
+    installing(plugin(lambda: [Format(".odd", "odd", build=no_ir)]))
+    with pytest.raises(
+        PluginError, match=r"'build' for '.odd'.* gave a str; it must give a Module"
+    ):
+        lg.load_model("a.odd")
+
+
+def test_an_error_of_the_system_is_a_file_error(installing: Any, tmp_path: Path) -> None:
+    installing(plugin(lambda: [Format(".odd", "odd", read=open)]))
+    with pytest.raises(FileError, match=r"a.odd': No such file or directory"):
+        lg.load(tmp_path / "a.odd")
+
+
+def test_options_are_those_that_the_function_takes(installing: Any) -> None:
+    calls: list[Any] = []
+
+    def read(path: Any, /, **options: Any) -> Ir:
+        calls.append(options)
+        return IR
+
+    def write(ir: Ir, file: Any, state_dict: Any, *, level: int) -> None:
+        calls.append(level)
+
+    installing(plugin(lambda: [Format(".odd", "odd", write, read, lambda path: MODEL)]))
+    lg.load("a.odd", level=3)
+    lg.save(IR, "a.odd", level=4)
+    assert lg.load_model("a.odd") is MODEL
+    assert calls == [{"level": 3}, 4]
+    with pytest.raises(ArgumentError, match=r"'dtype' is not an option for .odd; it takes none"):
+        lg.load_model("a.odd", dtype=torch.float64)
+    with pytest.raises(ArgumentError, match=r"'file' is not an option for .odd; it takes level"):
+        lg.save(IR, "a.odd", level=4, file=3)
+    with pytest.raises(ArgumentError, match=r"do not fit: missing a required .*'level'"):
+        lg.save(IR, "a.odd")

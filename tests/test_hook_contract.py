@@ -99,6 +99,18 @@ def test_a_wrapper_raises(error: BaseException) -> None:
     named(it, "torch_to_ir", type(error).__name__, "'0' (Linear)")
 
 
+def test_a_wrapper_gives_something_else() -> None:
+    def torch_to_ir(module: nn.Module) -> Any:
+        yield
+        return 5
+
+    holder = type("Holder", (), {"torch_to_ir": None})()
+    holder.torch_to_ir = hookimpl(wrapper=True)(torch_to_ir)
+    odd = Plugin("acme-odd", "1.0", "odd", holder)
+    with pytest.raises(PluginError, match="wraps the hook 'torch_to_ir' gave a int"):
+        Torch2Ir(plugins=(*installed_plugins(), odd)).convert(MODEL)
+
+
 def test_an_interrupt_is_no_fault_of_a_plugin() -> None:
     def torch_to_ir(module: nn.Module) -> Any:
         raise KeyboardInterrupt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -17,7 +18,7 @@ import layergraph as lg
 from layergraph.errors import BuildError, PluginError, PluginWarning
 from layergraph.ir2torch import Ir2Torch
 from layergraph.ir2torch import get_default_converter as get_ir2torch
-from layergraph.plugins import discovered, installed_plugins
+from layergraph.plugins import discovered, installed_plugins, loading
 from layergraph.torch2ir import Torch2Ir
 from layergraph.torch2ir import get_default_converter as get_torch2ir
 from tests.sites import HANDLERS, Site, loaded, search_path
@@ -281,6 +282,73 @@ def test_a_folder_that_is_twice_on_sys_path_counts_once():
         "sys.exit(len(names) != len(set(names)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- one distribution in several places ---
+
+
+def versions(monkeypatch: pytest.MonkeyPatch, *path: object) -> list[str]:
+    """Return the versions of the plugin ``aaa`` that are found on a path, each once."""
+    monkeypatch.setattr(sys, "path", list(path))
+    found, _ = loading._look.__wrapped__()
+    return [each.version for each in found if each.distribution == "aaa"]
+
+
+def zipped(folder: Path) -> Path:
+    return Path(shutil.make_archive(str(folder), "zip", folder))
+
+
+def as_egg_info(folder: Path) -> Path:
+    (info,) = folder.glob("*.dist-info")
+    (info / "METADATA").rename(info / "PKG-INFO")
+    info.rename(folder / "aaa.egg-info")
+    return folder
+
+
+def in_an_egg(folder: Path) -> Path:
+    (info,) = folder.glob("*.dist-info")
+    egg = folder / "aaa-1.0-py3.11.egg"
+    egg.mkdir()
+    (info / "METADATA").rename(info / "PKG-INFO")
+    info.rename(egg / "EGG-INFO")
+    return egg
+
+
+def without_entry_points(folder: Path) -> Path:
+    (info,) = folder.glob("*.dist-info")
+    (info / "entry_points.txt").unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "made", [Path, str, zipped, as_egg_info, in_an_egg, without_entry_points], ids=range(6)
+)
+def test_the_first_of_a_name_on_sys_path_counts(
+    made: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = Site(tmp_path / "one"), Site(tmp_path / "other")
+    one.add("aaa", version="1.0")
+    other.add("aaa", version="2.0")
+    first, second = str(made(one.folder)), str(other.folder)
+    monkeypatch.chdir(tmp_path)
+    alone = [] if made is without_entry_points else ["1.0"]
+    assert versions(monkeypatch, first, second) == alone
+    assert versions(monkeypatch, first, f"{first}/", second) == alone
+    assert versions(monkeypatch, second, first) == ["2.0"]
+    assert versions(monkeypatch, "other", first, second) == ["2.0"]
+
+
+def test_what_python_cannot_import_from_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path / "site")
+    site.add("aaa")
+    (tmp_path / "file").touch()
+    leftover = tmp_path / "leftover"
+    (leftover / "aaa-3.0.dist-info").mkdir(parents=True)
+    odd = (None, 3, b"x", [], leftover, tmp_path / "site", str(tmp_path / "file"))
+    assert versions(monkeypatch, *odd) == []
+    assert versions(monkeypatch, *odd, str(leftover), str(site.folder)) == ["1.0"]
 
 
 READY = """

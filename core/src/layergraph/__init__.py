@@ -69,6 +69,11 @@ _HOMES = {
     "verify": "layergraph_tools.verification",
 }
 
+# ``import *`` and ``dir`` leave out the names of distributions that are not installed.
+for _name, _home in _HOMES.items():
+    if not is_installed(_home):
+        __all__.remove(_name)  # noqa: PYI056 type checkers see all names
+
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
@@ -79,5 +84,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    absent = {name for name, home in _HOMES.items() if not is_installed(home)}
-    return sorted({*globals(), *__all__} - absent)
+    return sorted({*globals(), *__all__})

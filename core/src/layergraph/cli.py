@@ -6,5 +6,5 @@ import sys
 
 from layergraph.elsewhere import imported_module
 
-sys.modules[f"{__name__}.app"] = imported_module("layergraph_cli.app", __name__)
+sys.modules[f"{__name__}.app"] = imported_module("layergraph_cli.app", "layergraph.cli")
 sys.modules[__name__] = sys.modules["layergraph_cli"]

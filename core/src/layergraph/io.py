@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layergraph.errors import ArgumentError, FileError
+from layergraph.errors import ArgumentError, FileError, LayergraphError, PluginError, first_line
 from layergraph.formats import Format
 from layergraph.ir import Ir
 from layergraph.plugins.listing import installed_answers
+from layergraph.plugins.loading import way_to_get
+from layergraph.plugins.plugin import Plugin
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +60,17 @@ def save(
         >>> lg.load_model("model.safetensors")
         Linear(in_features=2, out_features=3, bias=True)
     """
-    _call("write", path, (ir, path, state_dict), options)
+    if not isinstance(ir, Ir):
+        raise ArgumentError(
+            f"a {type(ir).__name__} stands where the Ir belongs: {_WRITE.call}; "
+            "layergraph.to_ir(model) gives one"
+        )
+    if state_dict is not None and not isinstance(state_dict, Mapping):
+        raise ArgumentError(
+            f"a {type(state_dict).__name__} stands where the state dict belongs: {_WRITE.call}; "
+            "model.state_dict() gives one"
+        )
+    _call(_WRITE, path, (ir, path, state_dict), options)
 
 
 def load(path: PathName, **options: Any) -> Ir:
@@ -85,7 +97,7 @@ def load(path: PathName, **options: Any) -> Ir:
         >>> print(lg.load("model.json"))
         root: linear(in_features=2, out_features=3, bias=True)
     """
-    ir: Ir = _call("read", path, (path,), options)
+    ir: Ir = _call(_READ, path, (path,), options)
     return ir
 
 
@@ -131,7 +143,9 @@ def load_model(
         >>> torch.equal(again.weight, model.weight)
         True
     """
-    model: nn.Module = _call("build", path, (path,), {"device": device, "dtype": dtype, **options})
+    given = {"device": device, "dtype": dtype}
+    options |= {name: each for name, each in given.items() if each is not None}
+    model: nn.Module = _call(_BUILD, path, (path,), options)
     return model
 
 
@@ -152,45 +166,136 @@ def installed_formats() -> dict[str, Format]:
         >>> sorted(installed_formats())
         ['', '.json', '.safetensors', '.safetensors.index.json']
     """
-    found: dict[str, Format] = {}
-    for _, each in installed_answers("formats"):
-        found.setdefault(each.suffix, each)
+    return {suffix: each for suffix, (_, each) in _installed().items()}
+
+
+def _installed() -> dict[str, tuple[Plugin, Format]]:
+    """Return the formats of the installed plugins with their plugins, by suffix."""
+    found: dict[str, tuple[Plugin, Format]] = {}
+    for plugin, each in installed_answers("formats"):
+        found.setdefault(each.suffix, (plugin, each))
     return found
 
 
-_DONE_BY = {"write": "writes", "read": "reads", "build": "builds a model from"}
+def _module() -> type:
+    from torch import nn
+
+    return nn.Module
 
 
-def _call(role: str, path: object, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+class _Role(NamedTuple):
+    """One of the functions of a format.
+
+    Attributes:
+        name: the attribute of :class:`Format`.
+        call: the call of the user, for errors.
+        verb: the predicate of a sentence about a package that has the function.
+        answer: gives the type that the function returns; a call, because it may import torch.
+    """
+
+    name: str
+    call: str
+    verb: str
+    answer: Callable[[], type]
+
+
+_WRITE = _Role("write", "save(ir, path, state_dict)", "writes", lambda: object)
+_READ = _Role("read", "load(path)", "reads", lambda: Ir)
+_BUILD = _Role("build", "load_model(path)", "builds a model from", _module)
+
+
+def _call(role: _Role, path: object, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """Call the function of a format that a path needs.
 
     Args:
-        role: the attribute of :class:`Format`.
+        role: the function.
         path: the path.
         args: the arguments by position.
         options: the arguments by name. The function may not take all of them.
 
     Raises:
-        FileError: no installed package has such a format.
-        ArgumentError: the function has no such option.
+        ArgumentError: the path is not a path, or the function has no such option.
+        FileError: no installed package has such a format, or its function raised an OSError.
+        PluginError: the function of a third-party plugin raised an error that is not ours, or gave
+            something else.
     """
-    text = os.fspath(path) if isinstance(path, str | PathLike) else ""
-    name = text.rpartition(os.sep)[2].lower() if isinstance(text, str) else ""
-    known = installed_formats()
+    text = _text_of(path, role)
+    name = text.rpartition(os.sep)[2].lower()
+    known = _installed()
     suffix = max((each for each in known if name.endswith(each)), key=len, default=None)
-    function = None if suffix is None else getattr(known[suffix], role)
+    function = None if suffix is None else getattr(known[suffix][1], role.name)
     if suffix is None or function is None:
-        listed = ", ".join(sorted(each for each in known if each and getattr(known[each], role)))
-        reason = f"{text!r}: no installed package {_DONE_BY[role]} files"
+        able = (each for each, (_, row) in known.items() if getattr(row, role.name))
+        listed = ", ".join(sorted(filter(None, able)))
+        reason = f"{text!r}: no installed package {role.verb} files"
         if listed:
             raise FileError(f"{reason} of that suffix; give one of {listed}")
-        raise FileError(f"{reason}; pip install layergraph-files")
-    taken = inspect.signature(function).parameters
-    unknown = sorted(options.keys() - taken.keys())
-    if unknown:
-        offered = [each.name for each in taken.values() if each.kind is each.KEYWORD_ONLY]
-        raise ArgumentError(
-            f"{unknown[0]!r} is not an option for {suffix or 'this path'}; it takes "
-            f"{', '.join(offered) or 'none'}"
+        raise FileError(f"{reason}; {way_to_get('layergraph-files')}")
+    plugin = known[suffix][0]
+    owner = f"{role.name!r} for {suffix or 'other paths'!r} of {plugin}"
+    _check_options(function, args, options, suffix, owner)
+    try:
+        answer = function(*args, **options)
+    except (LayergraphError, KeyboardInterrupt, Warning):
+        raise
+    except BaseException as error:
+        if plugin.is_builtin:  # an error of ours shows as it is
+            raise
+        if isinstance(error, OSError):
+            raise FileError(f"{text!r}: {error.strerror or error}; check the path") from error
+        raise PluginError(
+            f"{owner} raised {type(error).__name__}: {first_line(error)}; mend it, or disable "
+            f"{plugin.distribution}"
+        ) from error
+    expected = role.answer()
+    if not isinstance(answer, expected):
+        raise PluginError(
+            f"{owner} gave a {type(answer).__name__}; it must give a {expected.__name__}; mend it, "
+            f"or disable {plugin.distribution}"
         )
-    return function(*args, **options)
+    return answer
+
+
+def _text_of(path: object, role: _Role) -> str:
+    try:
+        text = os.fspath(path) if isinstance(path, str | PathLike) else None
+    except Exception as error:  # from the user's class of paths
+        raise ArgumentError(
+            f"the path, a {type(path).__name__}, raised {type(error).__name__}: "
+            f"{first_line(error)}; give another path: {role.call}"
+        ) from error
+    if not isinstance(text, str):
+        raise ArgumentError(f"a {type(path).__name__} stands where the path belongs: {role.call}")
+    return text
+
+
+def _check_options(
+    function: Any, args: tuple[Any, ...], options: dict[str, Any], suffix: str, owner: str
+) -> None:
+    """Check that the function of a format takes the given arguments.
+
+    Raises:
+        ArgumentError: it has no such option, or needs one that is not given.
+        PluginError: it does not take the arguments by position.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):  # some functions of C have none: the call checks
+        return
+    try:
+        positional = signature.bind_partial(*args).arguments
+    except TypeError as error:
+        raise PluginError(f"{owner} cannot be called: {error}; mend or disable it") from None
+    try:
+        signature.bind(*args, **options)
+    except TypeError as error:
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        free = [each for each in signature.parameters.values() if each.name not in positional]
+        offered = [each.name for each in free if each.kind in named]
+        unknown = sorted(options.keys() - set(offered))
+        place = suffix or "this path"
+        if not unknown:
+            raise ArgumentError(f"the options for {place} do not fit: {error}") from None
+        raise ArgumentError(
+            f"{unknown[0]!r} is not an option for {place}; it takes {', '.join(offered) or 'none'}"
+        ) from None

@@ -186,6 +186,13 @@ def _formats(answer: Any) -> list[Any]:
     for row in found:
         if not isinstance(row.suffix, str) or row.suffix != row.suffix.lower():
             raise _WrongError(f"gave a format for {row.suffix!r}; give a suffix in lower case")
+        for role in ("write", "read", "build"):
+            given = getattr(row, role)
+            if given is not None and not callable(given):
+                raise _WrongError(
+                    f"gave a format for {row.suffix!r} whose {role} is {_shown(given)}; give a "
+                    "function or None"
+                )
     suffixes = [row.suffix for row in found]
     twice = next((each for each in suffixes if suffixes.count(each) > 1), None)
     if twice is not None:

@@ -9,7 +9,7 @@ import re
 import sys
 import warnings
 from collections.abc import Collection, Iterable, Iterator
-from pathlib import Path
+from itertools import chain
 from typing import Any, NamedTuple
 
 import importlib_metadata
@@ -235,49 +235,42 @@ def _look() -> tuple[tuple[_Installed, ...], tuple[SkippedPlugin, ...]]:
     """Return the installed entry points in load order, and the damaged distributions."""
     found: list[_Installed] = []
     damaged: list[SkippedPlugin] = []
+    earlier: dict[str, list[Any]] = {}
+    # Python itself passes over other entries, but importlib_metadata fails at one.
+    path = [each for each in sys.path if isinstance(each, str)]
     # Not importlib_metadata.entry_points: it raises if any one distribution is damaged.
-    for distribution in importlib_metadata.distributions():
+    for distribution in importlib_metadata.distributions(path=path):
         try:
-            if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
-                continue
-            entry_points = distribution.entry_points.select(group=GROUP)
-            mine = [_identified(each) for each in entry_points]
-            if mine and _is_first(distribution, mine[0].distribution):
+            mine = _entry_points(distribution)
+            names = {_name_in_path(distribution), *(each.distribution for each in mine)}
+            if not any(map(_is_valid, chain.from_iterable(earlier.get(n, ()) for n in names))):
                 found += mine
         except Exception as error:
+            names = {_name_in_path(distribution)}
             what = f"a distribution in {distribution.locate_file('')}"
             damaged.append(SkippedPlugin(what, "", "", _one_line(error), "reinstall or remove it"))
-    # The dict drops repetitions: a folder may be on sys.path twice.
-    return tuple(sorted(dict.fromkeys(found), key=_load_order)), tuple(damaged)
+        for name in names:
+            earlier.setdefault(name, []).append(distribution)
+    return tuple(sorted(found, key=_load_order)), tuple(damaged)
 
 
-# importlib_metadata.distribution(name) would read every folder of sys.path for each plugin.
-def _is_first(distribution: Any, name: str) -> bool:
-    """Return whether a distribution comes before all others of its name on sys.path."""
-    for entry in sys.path:
-        found = _metadata_in(entry or ".").get(name)
-        if found is not None and _is_metadata(found):
-            return found.parent.samefile(str(distribution.locate_file("")))
-    return True  # sys.path does not lead to it, but a finder does
+def _entry_points(distribution: Any) -> list[_Installed]:
+    if f"[{GROUP}]" not in (distribution.read_text("entry_points.txt") or ""):
+        return []
+    return [_identified(each) for each in distribution.entry_points.select(group=GROUP)]
 
 
-@functools.cache
-def _metadata_in(folder: str) -> dict[str, Path]:
-    """Return the metadata of each distribution in a folder of sys.path, by normalised name."""
+def _name_in_path(distribution: Any) -> str:
+    """Return the normalised name in the path of the metadata, mostly without reading a file."""
     try:
-        names = os.listdir(folder)  # noqa: PTH208 the names are enough
-    except OSError:  # an archive, or not there
-        return {}
-    return {
-        normalised(re.split(r"-|\.egg-info$", name)[0]): Path(folder, name)
-        for name in names
-        if name.endswith((".dist-info", ".egg-info"))
-    }
+        return normalised(distribution._normalized_name)  # .name would read a file
+    except Exception:  # neither the path nor the metadata has a name
+        return ""
 
 
-def _is_metadata(path: Path) -> bool:
-    """Return whether a path holds metadata; an interrupted installation leaves empty folders."""
-    return any((path / file).is_file() for file in ("", "METADATA", "PKG-INFO"))
+def _is_valid(distribution: Any) -> bool:
+    """Return whether there is metadata; an interrupted installation leaves empty folders."""
+    return any(map(distribution.read_text, ("METADATA", "PKG-INFO", "")))
 
 
 @functools.cache
@@ -316,6 +309,17 @@ def _may_implement(installed: _Installed, hook: str) -> bool:
 
 def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def way_to_get(distribution: str) -> str:
+    """Return what the user has to do so that a distribution is there, for an error.
+
+    Args:
+        distribution: the normalised name of a distribution that is not asked.
+    """
+    if _is_disabled(distribution, _names(os.environ.get(DISABLE, ""))):
+        return f"{DISABLE} names {distribution}: change it"
+    return f"pip install {distribution}"
 
 
 def _is_disabled(distribution: str, names: Collection[str]) -> bool:

@@ -15,15 +15,15 @@ from layergraph.capturing import Capturer, CaptureRequest, Modes, Values
 from layergraph.errors import (
     CaptureError,
     LayergraphError,
-    PluginError,
     PluginWarning,
     Unsupported,
     first_line,
 )
 from layergraph.ir import ROOT, Implementation, Ir, TensorSpec, check_attributes
 from layergraph.ir.regions import check_regions
-from layergraph.plugins import HookFailure, Hooks
+from layergraph.plugins import Hooks
 from layergraph.state import Memory
+from layergraph.torch2ir.capturers import capturer_for
 from layergraph.torch2ir.folding.fold import Folded
 from layergraph.torch2ir.folding.modes import guard_modes, merged
 from layergraph.torch2ir.indexing.answers import ask
@@ -35,7 +35,6 @@ from layergraph.torch2ir.state.global_state import REMEDY
 from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph.torch2ir.tracing.other_mode import mode_calls
 from layergraph.torch2ir.tracing.statelessness import check_stateless
-from layergraph.torch2ir.tracing.symbolic_tracer import SymbolicCapturer
 from layergraph.torch2ir.tracing.uncompiled import outside_fake_mode, uncompiled
 from layergraph.torch2ir.tracing.unsupported import unsupported
 
@@ -96,7 +95,7 @@ def _converted(
     if not found.is_runnable:
         raise unsupported(found)
     request = CaptureRequest(module_index, keys, memory, hooks, args, kwargs, values, modes)
-    capturer = _capturer(request)
+    capturer = capturer_for(request)
     finishing.append(capturer.finish)
     if module_index.root.is_leaf and module_index.root.answer is not None:
         found += capturer.faults()
@@ -176,25 +175,6 @@ def _run(capturer: Capturer) -> Trace:
         if not of_state or threading.active_count() == 1:
             raise
     return check_stateless(capturer.tracer)
-
-
-def _capturer(request: CaptureRequest) -> Capturer:
-    """The plugin's capturer for a model, or the one of the core for a model without inputs.
-
-    Raises:
-        PluginError: a plugin failed, or broke the contract of the hook ``capture``.
-        CaptureError: there are example inputs, and no installed plugin captures by running.
-    """
-    try:
-        capturer: Capturer | None = request.hooks.ask.capture(request=request)
-    except HookFailure as failure:
-        raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
-    if capturer is None and request.has_example:
-        raise CaptureError(
-            "no installed package captures a model by running it on example inputs; pip install "
-            "layergraph-capture, or convert the model without inputs"
-        )
-    return capturer or SymbolicCapturer(request)
 
 
 def _advise(module_index: ModuleIndex) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from layergraph.api import default_ir2torch
-from layergraph.errors import ArgumentError, FileError, StateError
+from layergraph.errors import FileError, StateError
 from layergraph.functions import is_own
 from layergraph.ir import FUNCTION, Ir, TensorSpec, check
 from layergraph.ir2torch.load import fitting, names_of
@@ -94,7 +94,7 @@ def save(
             ``model-00001-of-00002-….safetensors`` and so on, with the index
             ``model.safetensors.index.json``. None: one file.
     """
-    target = _checked(ir, path, state_dict)
+    target = to_path(path, "save(ir, path, state_dict)")
     check(ir)
     with reading(target):
         check_writable(ir)
@@ -124,26 +124,6 @@ def save(
     # Values of the structure come first, so that they are in the file with the structure.
     with reading(target), writing(target, partial(obsolete, target)) as written:
         _write(written, target, values | weights, structure, most)
-
-
-def _checked(ir: object, path: object, state_dict: object) -> Path:
-    """Check the types of arguments, and return the path.
-
-    Raises:
-        ArgumentError: an argument has a wrong type.
-    """
-    call = "save(ir, path, state_dict)"
-    if not isinstance(ir, Ir):
-        raise ArgumentError(
-            f"a {type(ir).__name__} stands where the Ir belongs: {call}; layergraph.to_ir(model) "
-            "gives one"
-        )
-    if state_dict is not None and not isinstance(state_dict, Mapping):
-        raise ArgumentError(
-            f"a {type(state_dict).__name__} stands where the state dict belongs: {call}; "
-            "model.state_dict() gives one"
-        )
-    return to_path(path, call)
 
 
 def _homes(ir: Ir) -> dict[str, str]:

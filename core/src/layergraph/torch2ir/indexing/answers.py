@@ -51,7 +51,12 @@ def answer_of(hooks: Hooks, module: nn.Module, path: str) -> Implementation | No
             f"{place_of(module, path)}: asking the plugins ends with {type(error).__name__}: "
             f"{first_line(error)}{_asked(hooks)}"
         ) from error
-    return answer  # type: ignore[no-any-return]
+    if answer is None or isinstance(answer, Implementation):
+        return answer
+    raise PluginError(  # only a wrapper gives an answer that is not checked
+        f"{place_of(module, path)}: a plugin that wraps the hook 'torch_to_ir' gave a "
+        f"{type(answer).__name__}; it must give an Implementation or None{_asked(hooks)}"
+    )
 
 
 def _asked(hooks: Hooks) -> str:

@@ -1,0 +1,96 @@
+"""The capturer for a model: a plugin's, or that of the core. An error of a plugin's names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from layergraph.capturing import Capturer, CaptureRequest
+from layergraph.errors import CaptureError, LayergraphError, PluginError, Unsupported, first_line
+from layergraph.plugins import HookFailure
+from layergraph.plugins.loading import way_to_get
+from layergraph.torch2ir.tracing.symbolic_tracer import SymbolicCapturer
+from layergraph.torch2ir.tracing.tracer import Tracer
+
+T = TypeVar("T")
+
+
+def capturer_for(request: CaptureRequest) -> Capturer:
+    """Return the plugin's capturer for a model, or the one of the core for a model without inputs.
+
+    Args:
+        request: the model.
+
+    Raises:
+        PluginError: a plugin failed, or broke the contract of the hook ``capture``.
+        CaptureError: there are example inputs, and no installed plugin captures by running.
+    """
+    try:
+        capturer: Any = request.hooks.ask.capture(request=request)
+    except LayergraphError:
+        raise
+    except HookFailure as failure:
+        raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
+    except Exception as error:  # of what is between the implementations
+        raise PluginError(
+            f"asking the plugins for a capturer ends with {type(error).__name__}: "
+            f"{first_line(error)}; mend or disable the plugin that wraps 'capture'"
+        ) from error
+    if isinstance(capturer, Capturer):
+        return _Contained(capturer)
+    if capturer is not None:  # only a wrapper gives an answer that is not checked
+        raise PluginError(
+            f"a plugin that wraps the hook 'capture' gave a {type(capturer).__name__}; it must "
+            "give a Capturer or None; mend it, or disable the plugin"
+        )
+    if request.has_example:
+        raise CaptureError(
+            "no installed package captures a model by running it on example inputs; "
+            f"{way_to_get('layergraph-capture')}, or convert the model without inputs"
+        )
+    return SymbolicCapturer(request)
+
+
+class _Contained(Capturer):
+    """The capturer of a plugin, inside a check of its answers.
+
+    Args:
+        capturer: the capturer of the plugin.
+    """
+
+    def __init__(self, capturer: Capturer) -> None:
+        self._capturer = capturer
+
+    def tracer(self) -> Tracer:
+        """See :class:`Capturer`."""
+        made = self._call("tracer", self._capturer.tracer)
+        if not isinstance(made, Tracer):
+            raise self._wrong("tracer", f"gave a {type(made).__name__}; it must give a Tracer")
+        return made
+
+    def faults(self) -> list[Unsupported]:
+        """See :class:`Capturer`."""
+        found = self._call("faults", self._capturer.faults)
+        if not isinstance(found, list) or not all(isinstance(each, Unsupported) for each in found):
+            raise self._wrong("faults", "gave something other than a list of Unsupported")
+        return found
+
+    def finish(self) -> None:
+        """See :class:`Capturer`."""
+        self._call("finish", self._capturer.finish)
+
+    def _call(self, name: str, method: Callable[[], T]) -> T:
+        try:
+            return method()
+        except (LayergraphError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            said = f"raised {type(error).__name__}: {first_line(error)}"
+            raise self._wrong(name, said) from error
+
+    def _wrong(self, name: str, said: str) -> PluginError:
+        kind = type(self._capturer)
+        return PluginError(
+            f"{name!r} of the capturer {kind.__module__}.{kind.__qualname__} {said}; mend it, or "
+            "disable the plugin"
+        )
