@@ -15,7 +15,7 @@ from layergraph.ir import Ir, check
 from layergraph_files.bounds import check_bounds
 from layergraph_files.container import Header, Stored, read_header
 from layergraph_files.document import from_document, functions
-from layergraph_files.forms import find, state
+from layergraph_files.file_set import find, state
 from layergraph_files.limits import Limits
 from layergraph_files.parse_errors import (
     JsonPath,
