@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 import layergraph as lg
 from layergraph import hookimpl
 from layergraph.capturing import Capturer, CaptureRequest
-from layergraph.errors import CaptureError, PluginError
+from layergraph.errors import CaptureError, PluginError, PluginWarning
 from layergraph.plugins import Plugin, installed_plugins
 from layergraph.torch2ir import Torch2Ir
 from layergraph.torch2ir.tracing.symbolic_tracer import SymbolicCapturer
@@ -175,3 +176,13 @@ def test_what_a_wrapper_does_wrong_is_an_error_that_names_the_hook(
     plugins = (*installed_plugins(), Plugin("acme-odd", "1.0", "odd", holder))
     with pytest.raises(PluginError, match=rf"capture.*{said}|{said}.*capture"):
         Torch2Ir(plugins=plugins).convert(Scaled(), X)
+
+
+def test_a_warning_that_a_filter_makes_an_error_is_raised_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("layergraph.torch2ir.pipeline.unhandled", lambda _: {"acme": ["Scaled"]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(PluginWarning, match="no installed package handles Scaled"):
+            lg.to_ir(Scaled())
