@@ -270,3 +270,15 @@ def test_what_fails_to_be_undone_does_not_keep_the_rest():
     with pytest.raises(ZeroDivisionError):
         undone(does)
     assert told == ["does", 2, "first"]
+
+
+def test_an_interrupt_leaves_captures_to_other_threads():
+    model, files, line, interrupted = nn.Linear(3, 3), ("converter.py", "one_at_a_time.py"), 0, True
+    while interrupted:
+        line += 1
+        interrupted, _ = _interrupted(lambda: lg.to_ir(model), line, files)
+        other = threading.Thread(target=lambda: lg.to_ir(nn.Linear(3, 3)), daemon=True)
+        other.start()
+        other.join(60)
+        assert not other.is_alive(), f"interrupted at line {line}, no other thread can capture"
+    assert line > 10

@@ -88,19 +88,21 @@ class Torch2Ir(Registry):
             PluginError: a handler failed, or broke its contract.
         """
         # Imported on first use, so that making a converter is quick.
+        from layergraph.torch2ir.one_at_a_time import one_at_a_time
         from layergraph.torch2ir.pipeline import convert
-        from layergraph.torch2ir.tracing.tracer import ONE_AT_A_TIME
         from layergraph.undo import undone
 
         finishing: list[Callable[[], None]] = []
         given = (self.hooks, model, args, kwargs, values, modes, finishing)
-        # One at a time, because another capture of the same model may change its mode meanwhile.
-        with ONE_AT_A_TIME:
+
+        def capture() -> Ir:
             try:
                 return undone(partial(gc_paused()(convert), *given))
             finally:
                 for finish in finishing:
                     finish()
+
+        return one_at_a_time(capture)
 
     def explain(self, subject: nn.Module | type[nn.Module]) -> Explanation:
         """Return which handler converts a module, and the answers of all others, in order.

@@ -7,7 +7,6 @@ import contextvars
 import functools
 import inspect
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import Any
@@ -40,9 +39,6 @@ from layergraph.torch2ir.tracing.uncached import uncached
 from layergraph.torch2ir.tracing.unsupported import refusal_before, unsupported
 from layergraph.torch2ir.tracing.way_of_tracing import WayOfTracing
 from layergraph.undo import raise_interrupt, undoing
-
-# Captures in several threads would put back what another one has replaced. Who converts holds it.
-ONE_AT_A_TIME = threading.RLock()
 
 
 class Tracer(WayOfTracing):
