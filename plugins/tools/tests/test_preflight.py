@@ -164,7 +164,7 @@ def test_a_line_is_where_the_code_is():
     (found,) = lg.preflight(Rows(Reads()), (X,)).unsupported
     place, code = found.line.split(": ", 1)
     name, number, function = place.split(", ")
-    assert name == "test_inspection.py"
+    assert name == "test_preflight.py"
     assert function == "in forward"
     assert linecache.getline(__file__, int(number.removeprefix("line "))).strip() == code
 
@@ -308,7 +308,7 @@ def test_the_error_has_what_the_report_has():
 
 
 def test_the_error_of_one_thing_names_it():
-    with pytest.raises(CaptureError, match=r"in 'rows\.0' \(Reads\), test_ins") as it:
+    with pytest.raises(CaptureError, match=r"in 'rows\.0' \(Reads\), test_pre") as it:
         lg.to_ir(Rows(Reads()), (X,))
     assert "handler" in str(it.value)
     assert len(it.value.unsupported) == 1
