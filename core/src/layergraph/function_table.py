@@ -28,7 +28,7 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a function node runs, in the terms of torch.fx.
+    """A function that a node runs, in the terms of torch.fx.
 
     Attributes:
         op: ``call_function``, ``call_method`` or ``attribute``.

@@ -1,4 +1,4 @@
-"""How the releases of torch differ that layergraph runs on: torch 2.6 and newer.
+"""Differences between the releases of torch that layergraph runs on: torch 2.6 and newer.
 
 Only this module knows of releases. Other code asks it for a feature, or calls a function of it that
 does the same on every release. Where Python can see a feature, it is looked for; the release

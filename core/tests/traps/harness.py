@@ -320,7 +320,7 @@ def check(trap):
 
 
 def explore(trap):
-    """What happens in each situation; or that the model is refused."""
+    """Return the outcome of each situation, or the refusal of the model."""
     with redirect_stdout(StringIO()):
         return _explore(trap)
 

@@ -38,7 +38,7 @@ LIMITS: dict[type[nn.Module], Limit] = {}
 
 
 def limit(reason, given=(X,), others=None, kwargs=None, device="cpu"):
-    """What is known, and accepted, not to be seen."""
+    """A limit that is known and accepted: capture cannot see it."""
 
     def register(cls):
         LIMITS[cls] = Limit(reason, given, others or [(given, kwargs or {})], kwargs or {}, device)

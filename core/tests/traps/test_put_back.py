@@ -124,7 +124,7 @@ class CatchesError(Base):
 
 @refused("catches an error of child: for other inputs")
 class CatchesErrorOfChild(Base):
-    """What is recorded after a module did not come to its end, is not its own."""
+    """A module that does not come to its end owns no call that is recorded later."""
 
     class Child(nn.Module):
         def forward(self, x):

@@ -84,7 +84,7 @@ MAX_INTEGER_BITS = 2048
 """The most bits of an integer. Python refuses to print longer ones if its limit is set low."""
 
 MAX_NESTING = 100
-"""How deep values may be nested: more than any call of a torch function needs."""
+"""The most levels of nested values: more than any call of a torch function needs."""
 
 MAX_NUMBER_KEYS = 1000
 """The most keys of a dict that are not strings. The hash of a number is predictable, so that an

@@ -32,7 +32,7 @@ class LocalHandlers:
         return None
 
     def implementations(self, module: nn.Module) -> Iterator[HookImplementation]:
-        """What is registered for a module, each as an implementation of the hook."""
+        """Yield the handlers for a module, each as an implementation of the hook."""
         cls: Any = type(module)
         for each in self._registry.find(cls, *_names(cls.__name__)):
             level = Level.OVERRIDE if each.is_override else Level.REGISTERED

@@ -55,7 +55,7 @@ GETITEM = "operator.getitem"
 
 @dataclass(slots=True, eq=False)
 class _Graph:
-    """What became of the module calls of one module: the graph that they share."""
+    """The graph that the calls of one module share."""
 
     implementation: Implementation
     keeps_type: bool
@@ -106,7 +106,7 @@ class Folded:
 
 
 def _leaks(scope: ModuleCall, interface: Interface) -> bool:
-    """Whether something from inside a module call is read outside that it does not return."""
+    """Return whether code outside of a module call reads a value that it does not return."""
     return not interface.outputs.keys() <= {*values_in(scope.result)}
 
 
@@ -137,7 +137,7 @@ class _Folding:
 
     @property
     def dissolves(self) -> bool:
-        """Whether there is a module call that its caller does in its own name."""
+        """Return whether a caller does a module call in its own name."""
         return bool(self._dissolved)
 
     def unchanged(self, other: OtherMode) -> dict[str, _Graph]:
@@ -168,7 +168,7 @@ class _Folding:
             self._dissolved[scope] = items
 
     def _items(self, scope: ModuleCall) -> list[Call | ModuleCall]:
-        """What a module call does in its own name."""
+        """Return the items that a module call does in its own name."""
         if not self._dissolved:
             return scope.items
         return [
@@ -180,7 +180,7 @@ class _Folding:
         ]
 
     def _is_self_contained(self, module_info: ModuleInfo, graph: Graph) -> bool:
-        """Whether a module calls and reads only what is inside it."""
+        """Return whether a module calls and reads only what is inside it."""
         return all(
             self._module_index.at(node.implementation).is_within(module_info)
             for node in graph.nodes.values()
@@ -188,7 +188,7 @@ class _Folding:
         )
 
     def _keeps_type(self, module_info: ModuleInfo, scope: ModuleCall) -> bool:
-        """Whether a container, and what it calls, is called as the class of the container calls.
+        """Return whether a container, and what it calls, is called as its class calls.
 
         Only then can its class do the calling in the rebuilt model.
         """
@@ -216,7 +216,7 @@ class _Folding:
         )
 
     def said_of(self, value: TracedValue, scope: ModuleCall) -> dict[str, Value]:
-        """What an input node says of its value."""
+        """Return the attributes of an input node."""
         said: dict[str, Value] = {}
         if scope.parent is None and value in self._parameters:
             said |= self._parameters[value].said()

@@ -1,4 +1,4 @@
-"""What goes into each module call and what comes out of it: by dataflow alone."""
+"""The values that enter and leave each module call, found by dataflow alone."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class _Merger:
         return f"{path}.training" if path else "training"
 
     def _led_from_outside(self, merged: dict[str, Implementation]) -> set[str]:
-        """What changes with a mode that is neither its own nor of what it calls.
+        """Return the graphs that change with a mode that is neither theirs nor of what they call.
 
         A flag was passed to it, from call to call, by a module whose mode it is: all on this way
         have to be in one mode.
@@ -218,7 +218,7 @@ def _border_changes(implementation: Implementation) -> bool:
 
 
 def _returned(graph: Graph) -> int:
-    """How many values a graph returns; -1 for None."""
+    """Return the number of values that a graph returns; -1 for None."""
     arguments = graph.arguments()
     output = next(node.name for node in graph.nodes.values() if node.type == OUTPUT)
     value = returned(arguments[output])

@@ -33,7 +33,7 @@ def ask(hooks: Hooks, found: Found, module: nn.Module, path: str) -> Implementat
 
 
 def answer_of(hooks: Hooks, module: nn.Module, path: str) -> Implementation | None:
-    """What the handlers say of a module.
+    """Return the answer of the handlers for a module.
 
     Raises:
         PluginError: one failed, or broke its contract.

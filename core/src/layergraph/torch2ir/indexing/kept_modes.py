@@ -241,7 +241,7 @@ def _is_one(now: Any, before: Any) -> bool:
 
 
 def _drops_tensors(key: str, now: Any, before: Any) -> bool:
-    """Whether a module forgets tensors that it computed earlier, and would compute again."""
+    """Return whether a module forgets tensors that it computed, and would compute again."""
     return (
         key not in _REGISTRIES
         and type(now) is type(before) is dict

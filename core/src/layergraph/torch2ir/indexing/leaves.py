@@ -1,4 +1,4 @@
-"""What makes a leaf behave as it does: noted before the model runs, and compared at each call."""
+"""State of the leaves: noted before the model runs, and compared at each call."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def note_leaves(module_index: ModuleIndex) -> dict[ModuleInfo, bool]:
 
 
 def is_changed(module_info: ModuleInfo, trains: dict[ModuleInfo, bool]) -> bool:
-    """Whether code has given a leaf another mode, or other attributes, for a call."""
+    """Return whether code has given a leaf another mode, or other attributes, for a call."""
     return vars(module_info.module)["training"] != trains[module_info] or not is_as_found(
         module_info
     )
 
 
 def is_as_found(module_info: ModuleInfo) -> bool:
-    """Whether nobody else has changed what makes a leaf behave as it does, but for its mode."""
+    """Return whether the state of a leaf, without its mode, is as the leaf itself left it."""
     if is_untouched(module_info):
         return True
     now = _members(module_info)
@@ -33,7 +33,7 @@ def is_as_found(module_info: ModuleInfo) -> bool:
 
 
 def is_untouched(module_info: ModuleInfo) -> bool:
-    """Whether a leaf holds the very objects that it held when it was found: nearly all do."""
+    """Return whether a leaf holds the same objects as when it was found: nearly all do."""
     return all(map(are_the_same, _members(module_info), module_info.as_found))
 
 
@@ -61,7 +61,7 @@ def _registered(members: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _members(module_info: ModuleInfo) -> tuple[dict[str, Any], ...]:
-    """What makes a leaf behave as it does, but for its mode."""
+    """Return the state of a leaf, without its mode."""
     found: list[dict[str, Any]] = []
     for each in module_info.inside:
         members = vars(each)

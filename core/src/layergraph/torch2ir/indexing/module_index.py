@@ -59,7 +59,7 @@ class ModuleInfo:
         self.inside = tuple(self.module.modules()) if has_modules else (self.module,)
 
     def is_still_answered(self) -> bool:
-        """Whether the handler says the same of it as it did."""
+        """Return whether the handler gives the same answer as before."""
         now, before = self._ask(self.module, self.path), self.answer
         if now is None or before is None:
             return now is before
@@ -74,7 +74,7 @@ class ModuleInfo:
         return f"{self.path}.{name}" if self.path else name
 
     def is_within(self, other: ModuleInfo) -> bool:
-        """Whether the module is the other one, or is reached through its children."""
+        """Return whether the module is the other one, or is reached through its children."""
         if self is other or not other.path or self.path.startswith(f"{other.path}."):
             return True
         seen = {id(self)}
@@ -151,13 +151,13 @@ class ModuleIndex:
         return Reach([each.module for each in self])
 
     def once(self, find: Callable[[ModuleIndex], Iterable[T]]) -> list[T]:
-        """What is found in the model, looked for once: each run leaves the model as it was."""
+        """Return what a search of the model finds; it is made once, as runs change nothing."""
         if find not in self._found_once:
             self._found_once[find] = list(find(self))
         return self._found_once[find]
 
     def get(self, module: nn.Module) -> ModuleInfo | None:
-        """What is known of a module; None for one that is not registered in the model.
+        """Return the info of a module; None for one that is not registered in the model.
 
         Modules inside a leaf are not registered in this sense.
         """

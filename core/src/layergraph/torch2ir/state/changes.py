@@ -333,7 +333,7 @@ def _difference(now: dict[Any, Any], was: dict[Any, Any]) -> object:
 
 
 def are_one(one: Any, other: Any) -> bool:
-    """Whether two are one object, or the same numbers in the same memory, or hold such."""
+    """Return whether two are one object, or the same numbers in one memory, or hold such."""
     if one is other or type(one) is not type(other):
         return one is other
     if isinstance(one, dict):
@@ -349,7 +349,7 @@ def are_one(one: Any, other: Any) -> bool:
 
 
 def are_the_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
-    """Whether two dicts hold the same objects in the same order: nearly all do."""
+    """Return whether two dicts hold the same objects in the same order: nearly all do."""
     if not one or not other:
         return len(one) == len(other)
     return list(one) == list(other) and all(map(operator.is_, one.values(), other.values()))

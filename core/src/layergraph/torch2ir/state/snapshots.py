@@ -112,7 +112,7 @@ class Slots:
         self._members = members
 
     def read(self) -> dict[str, Any]:
-        """What is there."""
+        """Return the value in this place."""
         found: dict[str, Any] = {}
         for name, member in self._members.items():
             with suppress(AttributeError):

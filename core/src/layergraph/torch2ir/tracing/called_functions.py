@@ -1,4 +1,4 @@
-"""What a function that the model calls tells of the call, by its name or by its code."""
+"""Facts about a function that the model calls, from its name or from its code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from layergraph.operations import OPERATIONS, changes_arguments
 
 @functools.cache
 def changes_its_first_argument(name: str) -> bool:
-    """Whether a function, by its name, works in place."""
+    """Return whether a function, by its name, works in place."""
     last = name.rpartition(".")[2]
     if last.endswith("__") or name.startswith("operator."):
         last = last.strip("_")

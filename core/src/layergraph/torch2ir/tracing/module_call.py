@@ -57,7 +57,7 @@ class StateRead:
 
 @dataclass(frozen=True, slots=True)
 class ModeRead:
-    """Whether a module is training.
+    """A read of the mode of a module: whether it trains.
 
     Attributes:
         path: the path of the module.
@@ -155,7 +155,7 @@ class ModuleCall:
     known: set[Fact] = field(default_factory=set)
 
     def contains(self, value: TracedValue) -> bool:
-        """Whether the value came about inside."""
+        """Return whether the value came about inside."""
         return self.start <= value.position < self.end
 
     def settle(self) -> None:
@@ -180,7 +180,7 @@ def wish_of(target: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What is known of an argument of the model.
+    """An argument of the model.
 
     Attributes:
         name: its name.
@@ -195,14 +195,14 @@ class Parameter:
     fixed: tuple[Value, ...] = ()
 
     def said(self) -> dict[str, Value]:
-        """What the input's node says of it."""
+        """Return the attributes of the input's node."""
         said = {"default": self.default, "fixed": self.fixed}
         return {key: known[0] for key, known in said.items() if known}
 
 
 @dataclass(slots=True)
 class Trace:
-    """What one run recorded.
+    """The record of one run.
 
     Attributes:
         root: the call of the model.

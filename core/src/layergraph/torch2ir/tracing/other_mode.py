@@ -96,7 +96,7 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class OtherMode:
-    """What a run would have recorded in the other mode: the same calls but for these.
+    """The record of the other mode: the same calls, with these differences.
 
     Attributes:
         readers: the paths of the modules whose mode was asked for.
@@ -110,7 +110,7 @@ class OtherMode:
 
     @property
     def differs(self) -> bool:
-        """Whether anything is."""
+        """Return whether there is a difference."""
         return bool(self.changed or self.replaced)
 
     @contextmanager

@@ -22,7 +22,7 @@ from layergraph.torch2ir.tracing.module_call import TracedValue
 
 
 class RecordsFunctions(Protocol):
-    """Who gets to know what is done to a proxy."""
+    """A recorder of the calls on a proxy."""
 
     def function(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function by its name, and give a proxy of what it gives."""

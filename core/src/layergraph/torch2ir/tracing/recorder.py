@@ -99,7 +99,7 @@ class Recorder:
         return replaced
 
     def is_inside(self, value: TracedValue) -> bool:
-        """Whether a value came about in the current module call, as far as it has got."""
+        """Return whether a value came about in the current module call, as far as it has got."""
         return value.position >= self.scope.start
 
     def leave(self, result: Value) -> None:

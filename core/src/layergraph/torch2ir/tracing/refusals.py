@@ -1,4 +1,4 @@
-"""What must not happen unseen while a model runs on symbols."""
+"""Patches that refuse calls which a run on symbols would not see."""
 
 from __future__ import annotations
 

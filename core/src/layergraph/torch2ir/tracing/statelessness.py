@@ -63,7 +63,7 @@ def _run_after(again: Tracer, changes: list[Change]) -> Trace:
 
 
 def _are_alike(trace: Trace, other: Trace) -> bool:
-    """Whether two runs did and returned the same."""
+    """Return whether two runs did and returned the same."""
     ours, theirs = _Numbering(trace), _Numbering(other)
     calls = itertools.zip_longest(_calls(trace.root), _calls(other.root))
     for mine, yours in calls:
@@ -101,7 +101,7 @@ class _Numbering:
 
     @property
     def result(self) -> str:
-        """What the model returns."""
+        """Return the text of the result of the model."""
         return self.plain(self._root.result)
 
     def of(self, call: Call) -> tuple[object, ...]:

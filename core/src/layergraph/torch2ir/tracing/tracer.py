@@ -1,4 +1,4 @@
-"""What the two ways of capturing a model have in common: they run it, and write down its calls."""
+"""The common part of the two ways of tracing: run the model, and record its calls."""
 
 from __future__ import annotations
 

@@ -16,13 +16,13 @@ class WayOfTracing(ABC):
     """The interface between the common tracer and one way of tracing."""
 
     hint: ClassVar[str]
-    """What to try where this way of capturing fails."""
+    """The advice where this way of tracing fails."""
     readable: ClassVar[frozenset[type]] = frozenset()
     """Types of values that :meth:`read` is asked for, before they are taken to be plain."""
 
     @abstractmethod
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        """What to call the model with; also fills in ``parameters``."""
+        """Return the arguments for the call of the model; fill in ``parameters``."""
 
     @abstractmethod
     def watching(self) -> AbstractContextManager[object]:
@@ -30,7 +30,7 @@ class WayOfTracing(ABC):
 
     @abstractmethod
     def patches(self) -> Iterator[Patch]:
-        """What is to be replaced while the model runs."""
+        """Yield the patches for the time that the model runs."""
 
     @abstractmethod
     def leaf(
@@ -48,7 +48,7 @@ class WayOfTracing(ABC):
 
     @abstractmethod
     def renamed(self, result: Any) -> Any:
-        """What a module returns, with values of its own also where it returns what it was given.
+        """Return the result of a module, with values of its own where it is an argument.
 
         Then who reads the result is seen to read the module's, even that of one that does nothing.
         """
