@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from types import ModuleType
@@ -49,4 +50,10 @@ def imported_module(module: str, wanted: str) -> ModuleType:
 
 def is_installed(module: str) -> bool:
     """Return whether the distribution of a module is installed."""
-    return importlib.util.find_spec(module.partition(".")[0]) is not None
+    return _is_found(module.partition(".")[0])
+
+
+# Many names are of one package, and a search goes through all of sys.path.
+@functools.cache
+def _is_found(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
