@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch.overrides import get_overridable_functions
 
-from layergraph import checked, guards, regions
+from layergraph import checked, choices, guards, regions
 from layergraph.operations import give_tensors, is_refused
 
 Function = Callable[..., Any]
@@ -112,6 +112,7 @@ _LISTED: tuple[_Listed, ...] = (
             "assume assume_container assume_environment assume_length assume_tensor assume_truth"
         ).split(),
     ),
+    _Listed("layergraph", choices, "choose equals truth".split()),
     _Listed("layergraph", regions, "set_grad_enabled enter_autocast exit_autocast".split()),
 )
 

@@ -39,4 +39,4 @@ def _graph(graph: Graph) -> Graph:
 def _node(node: Node) -> Node:
     args = None if node.args is None else copied(node.args)
     kwargs, data = copied(node.kwargs), copied(node.data)
-    return Node(node.name, node.type, node.implementation, args, kwargs, data)
+    return Node(node.name, node.type, node.implementation, args, kwargs, data, node.when)

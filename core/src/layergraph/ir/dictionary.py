@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from layergraph.errors import InvalidIrError, Place, Problem
+from layergraph.errors import InvalidIrError, Place, Problem, brief
 from layergraph.ir.graph import (
     Edge,
     Graph,
@@ -16,9 +16,9 @@ from layergraph.ir.graph import (
 from layergraph.ir.mapping import ROOT, Implementations
 from layergraph.ir.submodules import children_to_state
 from layergraph.ir.tensor_spec import TensorSpec
-from layergraph.ir.values import copied
+from layergraph.ir.values import Ref, copied
 
-NODE_FIELDS = ("name", "type", "implementation", "args", "kwargs")
+NODE_FIELDS = ("name", "type", "implementation", "args", "kwargs", "when")
 EDGE_FIELDS = ("src", "sink")
 GRAPH_FIELDS = ("nodes", "edges")
 IMPLEMENTATION_FIELDS = (
@@ -84,6 +84,8 @@ def _node_to_dict(node: Node) -> dict[str, Any]:
         form["args"] = copied(node.args)
     if node.kwargs:
         form["kwargs"] = copied(node.kwargs)
+    if node.when is not None:
+        form["when"] = node.when
     form |= copied(node.data)
     return form
 
@@ -235,7 +237,22 @@ class _Reader:
                 place, self.mapping(place.at("kwargs"), entry.get("kwargs", {}), "arguments")
             ),
             data=self.copied(place, self.rest(place, entry, NODE_FIELDS)),
+            when=self.when(place, entry.get("when")),
         )
+
+    def when(self, place: Place, form: object) -> tuple[Ref, bool] | None:
+        if form is None:
+            return None
+        if isinstance(form, list | tuple) and [*map(type, form)] == [Ref, bool]:
+            return form[0], form[1]
+        self.problems.append(
+            Problem(
+                place,
+                f"its 'when' is {brief(form)}",
+                "write a condition and what it has to be, as in (Ref('truth'), True)",
+            )
+        )
+        return None
 
     def edge(self, place: Place, key: object, form: object) -> Edge:
         place = place.at("edge", key)

@@ -58,6 +58,9 @@ class Node:
             what it is where it is not given; ``fixed``, the one value that it may have; ``rank``
             and ``dtype``, which the graph was captured for.
         data: annotations of the user; layergraph keeps them.
+        when: the condition of the node, for a function or a call: ``(Ref("truth"), True)`` says
+            that it runs only if the value of ``truth`` is True. Else its value is None. None: it
+            always runs. A node with a condition states its ``args``.
     """
 
     name: str
@@ -66,11 +69,16 @@ class Node:
     args: tuple[Value, ...] | None = None
     kwargs: dict[str, Value] = field(default_factory=dict)
     data: dict[str, Value] = field(default_factory=dict)
+    when: tuple[Ref, bool] | None = None
 
     @property
     def is_call(self) -> bool:
         """Return whether the node calls an implementation."""
         return self.type not in CORE_NODE_TYPES
+
+    def sources(self) -> list[str]:
+        """Return the nodes that its arguments and its condition name, with repetitions."""
+        return refs(*(self.args or ()), *self.kwargs.values(), *(self.when or ()))
 
 
 @dataclass(slots=True, eq=False)
@@ -119,6 +127,8 @@ class Graph:
             given = () if before is None else (Ref(before),)
             fits = node.type == INPUT if before is None else node.is_call or node.type == OUTPUT
             if not fits or arguments[node.name] != given or (node.kwargs and node.type != INPUT):
+                return None
+            if node.when is not None:
                 return None
             if node.is_call:
                 called.append(node.implementation)
@@ -171,7 +181,7 @@ class Graph:
         """Return the positional arguments of every node; its predecessors where none are given."""
         spelt = {name: node.args or () for name, node in self.nodes.items()}
         unsaid: dict[str, list[Value]] = {
-            name: [] for name, node in self.nodes.items() if node.args is None and not node.kwargs
+            name: [] for name, node in self.nodes.items() if _reads_its_predecessor(node)
         }
         for src, sink in self.edges:
             if sink in unsaid:
@@ -291,14 +301,15 @@ def graph_from_nodes(nodes: Iterable[Node]) -> Graph:
     edges: dict[tuple[str, str], Edge] = {}
     for node in nodes:
         name, args = node.name, node.args or ()
-        sources = refs(*args, *node.kwargs.values())
-        for src in sources:
+        for src in node.sources():
             edges[src, name] = Edge(src, name)
         if node.type == OUTPUT and len(args) == 1 and type(args[0]) is tuple and len(args[0]) > 1:
             args = args[0] if reads_each_once(args[0]) else args
         is_said = len(args) < 2 and not node.kwargs and all(type(arg) is Ref for arg in args)
-        said = None if is_said else args
-        named[name] = Node(name, node.type, node.implementation, said, node.kwargs, node.data)
+        said = None if is_said and node.when is None else args
+        named[name] = Node(
+            name, node.type, node.implementation, said, node.kwargs, node.data, node.when
+        )
     return Graph(nodes=named, edges=edges)
 
 
@@ -324,9 +335,14 @@ def with_arguments(graph: Graph) -> Graph:
         reads.setdefault(edge.sink, []).append(edge.src)
     for name, sources in reads.items():
         node = graph.nodes.get(name)
-        if node is not None and node.args is None and not node.kwargs:
+        if node is not None and _reads_its_predecessor(node):
             node.args = as_arguments(sources)
     return graph
+
+
+def _reads_its_predecessor(node: Node) -> bool:
+    """Return whether the edges state what a node reads."""
+    return node.args is None and not node.kwargs and node.when is None
 
 
 def as_arguments(sources: Iterable[str]) -> tuple[Ref, ...] | None:

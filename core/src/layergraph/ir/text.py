@@ -65,6 +65,13 @@ def node_text(node: Node, args: tuple[Value, ...]) -> str:
     listed = [value_text(arg) for arg in args]
     listed += [f"{name}={value_text(value)}" for name, value in node.kwargs.items()]
     given = ", ".join(listed)
+    if node.when is not None:
+        condition, expected = node.when
+        return f"{_text(node, given)} if {'' if expected else 'not '}{condition.node}"
+    return _text(node, given)
+
+
+def _text(node: Node, given: str) -> str:
     if node.type == INPUT:
         return f"{node.name} = input({given})" if given else f"{node.name} = input"
     if node.type == OUTPUT:

@@ -20,6 +20,7 @@ import torch
 from torch import fx
 from torch.fx.graph import inplace_methods, magic_methods
 
+from layergraph.choices import called
 from layergraph.errors import BuildError
 from layergraph.ir.names import Namer
 from layergraph.literals import NAMED
@@ -76,7 +77,7 @@ class _Writer:
         ] or [("pass\n", None)]
         head = f"def forward({', '.join([self._module, *self._signature])}){self._returns}:\n"
         heads, indent = [head], _INDENT
-        if any(node.op == "call_function" and node.target in REGIONS for node in self._graph.nodes):
+        if any(node.op == "call_function" and called(node.target, node.args) in REGIONS for node in self._graph.nodes):
             self._attributes.add("_ending_regions")
             heads.append(f"{_INDENT}with {self._module}._ending_regions():\n")
             indent *= 2

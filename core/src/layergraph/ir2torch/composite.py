@@ -22,6 +22,7 @@ from torch.fx.graph import CodeGen, PythonCode
 from torch.package.package_exporter import PackageExporter
 from torch.package.package_importer import PackageImporter
 
+from layergraph.choices import called
 from layergraph.errors import BuildError
 from layergraph.ir2torch.code_check import compiled_forward
 from layergraph.ir2torch.codegen import generated_code
@@ -235,7 +236,7 @@ class Composite(Holder, fx.GraphModule):
     def _inside_regions(self) -> AbstractContextManager[Any]:
         """Return a context in which torch.fx writes code with regions inside a ``with`` block."""
         graph = self.graph
-        if not any(node.op == "call_function" and node.target in REGIONS for node in graph.nodes):
+        if not any(node.op == "call_function" and called(node.target, node.args) in REGIONS for node in graph.nodes):
             return nullcontext()
 
         def inside(body: list[str]) -> list[str]:

@@ -103,6 +103,7 @@ def _said(graph: Graph, targets: Mapping[str, str]) -> tuple[object, ...]:
                 # Their text tells 1 from True, and 0.0 from -0.0, which are equal.
                 repr(node.args) if node.args else node.args,
                 repr(node.kwargs) if node.kwargs else None,
+                node.when,
             )
             for name, node in graph.nodes.items()
         ],

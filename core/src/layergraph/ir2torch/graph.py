@@ -8,10 +8,12 @@ import operator
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
+import torch
 from torch import fx
 from torch.nn.utils.rnn import PackedSequence
 
 from layergraph.checked import packed_sequence
+from layergraph.choices import conditionally
 from layergraph.errors import BuildError, Place
 from layergraph.functions import Targets
 from layergraph.guards import assume, assume_tensor
@@ -107,6 +109,8 @@ class _GraphBuilder:
                 op, target, args = self._function(node, place, args, kwargs)
             else:
                 op, target = "call_module", self._targets[node.name]
+            if node.when is not None:
+                op, target, args = self._conditional(node, op, target, args, place)
             # torch.fx renames other names that code cannot have.
             name = "self_" if node.name == "self" else node.name
             created = self._graph.create_node(op, target, args, kwargs, name=name)
@@ -138,6 +142,22 @@ class _GraphBuilder:
         if target.op == "call_method" and not args:
             raise BuildError(f"{place}: {node.implementation} takes the tensor as first argument")
         return target.op, target.target, args
+
+    def _conditional(
+        self, node: Node, op: str, target: Any, args: tuple[Any, ...], place: Place
+    ) -> tuple[str, Any, tuple[Any, ...]]:
+        """Return the call that runs a node only if its condition holds.
+
+        It is one node with all that it reads among its arguments. So whatever reads or edits the
+        graph sees the condition, and an interpreter of torch.fx runs it as the module does.
+        """
+        condition, expected = self._value(node.when, place)
+        called = target
+        if op == "call_module":
+            called = self._graph.create_node("get_attr", target, name=f"{node.name}_module")
+        elif op == "call_method":
+            called = getattr(torch.Tensor, target)
+        return "call_function", conditionally, (condition, expected, called, *args)
 
     def _value(self, plain: Value, place: Place, *, in_signature: bool = False) -> Any:
         inside = parts(plain)

@@ -14,10 +14,11 @@ from typing import Any, Optional, TypeAlias
 import torch
 from torch import fx, nn
 
-from layergraph import guards
+from layergraph import choices, guards
 from layergraph.errors import BuildError
 from layergraph.regions import REGIONS
 
+_CHOICES = frozenset({choices.truth, choices.equals, choices.choose, choices.conditionally})
 _INSTEAD = "use torch.compile or torch.export"
 
 
@@ -35,6 +36,11 @@ def scriptable(graph: fx.Graph) -> fx.Graph:
             raise BuildError(
                 f"torch.jit.script cannot take {node.name!r}: TorchScript has no node that begins "
                 f"or ends a region; {_INSTEAD}"
+            )
+        if target in _CHOICES:
+            raise BuildError(
+                f"torch.jit.script cannot take {node.name!r}: TorchScript does not know the types "
+                f"of both ways of a choice; {_INSTEAD}, or capture with values='assume'"
             )
         write = _ASSERTED.get(target)
         if write is not None:

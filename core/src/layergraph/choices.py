@@ -1,0 +1,107 @@
+"""The choices of a graph: functions that decide, and that follow what was decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.overrides import handle_torch_function
+
+from layergraph.errors import AssumptionError
+from layergraph.guards import is_the_same
+
+
+def truth(value: object) -> bool:
+    """Return the truth of a value by which a graph decides, as ``if value:`` reads it.
+
+    Args:
+        value: a tensor of one number, or a plain value.
+
+    Raises:
+        RuntimeError: the value is a tensor of several numbers.
+    """
+    return bool(value)
+
+
+def equals(value: object, expected: object) -> bool:
+    """Return whether a value by which a graph decides is the one that a capture read.
+
+    Args:
+        value: a plain value, such as a size.
+        expected: the value at capture. 1, 1.0 and True are different.
+    """
+    return is_the_same(value, expected)
+
+
+def choose(condition: object, if_true: object, if_false: object) -> object:
+    """Return one of two values.
+
+    Args:
+        condition: True, False, or None for a decision that the graph has not come to.
+        if_true: the value for True.
+        if_false: the value for False.
+
+    Returns:
+        The value; None where the condition is None.
+
+    Raises:
+        AssumptionError: the condition is something else.
+    """
+    if _is_recorded(condition):
+        return handle_torch_function(choose, (condition,), condition, if_true, if_false)
+    if condition is None:
+        return None
+    return if_true if _holds(condition, True) else if_false
+
+
+def conditionally(
+    condition: object, expected: bool, function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    """Call a function if a condition is what is expected. A node with ``when`` runs this.
+
+    Args:
+        condition: True, False, or None for a decision that the graph has not come to.
+        expected: the condition under which the function is called.
+        function: the function, or a module.
+        args: its arguments.
+        kwargs: its arguments by name.
+
+    Returns:
+        The result of the function; None if it is not called.
+
+    Raises:
+        AssumptionError: the condition is something else.
+    """
+    if _is_recorded(condition):
+        given = condition, expected, function, *args
+        return handle_torch_function(conditionally, (condition,), *given, **kwargs)
+    return function(*args, **kwargs) if _holds(condition, expected) else None
+
+
+def _holds(condition: object, expected: bool) -> bool:
+    if condition is True or condition is False:
+        return condition is expected
+    if condition is not None:
+        raise AssumptionError(
+            f"the condition of a node is {condition!r}; give True or False, or None for a "
+            "decision that the graph has not come to"
+        )
+    return False
+
+
+def _is_recorded(condition: object) -> bool:
+    """Return whether a condition is a proxy, for example while a rebuilt model is traced."""
+    return hasattr(type(condition), "__torch_function__") and not isinstance(
+        condition, torch.Tensor
+    )
+
+
+def called(target: object, args: tuple[Any, ...]) -> Any:
+    """Return the function that a call runs, where it may run it conditionally.
+
+    Args:
+        target: the function that is called.
+        args: its arguments.
+    """
+    return args[2] if target is conditionally and len(args) > 2 else target
