@@ -22,7 +22,7 @@ def to_ir(
     args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
-    values: Values = "refuse",
+    values: Values = "both",
     modes: Modes = "both",
 ) -> Ir:
     """Turn a model into its IR, with the handlers of the installed plugins.

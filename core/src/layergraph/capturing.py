@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,10 +17,15 @@ from layergraph.state import Memory
 if TYPE_CHECKING:
     from layergraph.plugins import Hooks
     from layergraph.torch2ir.indexing.module_index import ModuleIndex
+    from layergraph.torch2ir.tracing.module_call import Trace
     from layergraph.torch2ir.tracing.tracer import Tracer
 
-Values = Literal["refuse", "assume"]
-"""The treatment of code that depends on a number in a tensor: refuse it, or add a guard."""
+Values = Literal["both", "assume", "refuse"]
+"""The treatment of code that depends on a number in a tensor.
+
+``both``: capture both ways of a decision, and guard other numbers. ``assume``: guard them all, so
+that the IR holds the way of the example. ``refuse``: refuse the model.
+"""
 
 Modes = Literal["both", "own"]
 """The modes to capture if code depends on the mode: both, or the one that the model is in."""
@@ -72,6 +77,15 @@ class Capturer(ABC):
     @abstractmethod
     def tracer(self) -> Tracer:
         """Return a new tracer, for one run of the model."""
+
+    def complete(self, trace: Trace, run: Callable[[Callable[[], Tracer]], Trace]) -> Trace:
+        """Return the record of all ways that the model takes; that of one run by default.
+
+        Args:
+            trace: the record of the first run.
+            run: runs a tracer, made by the function that it is given.
+        """
+        return trace
 
     def faults(self) -> list[Unsupported]:
         """Return the errors that the original model raises on the example inputs."""

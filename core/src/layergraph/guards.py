@@ -63,7 +63,9 @@ def is_the_same(value: object, expected: object) -> bool:
 _SIMPLE = frozenset({bool, int, str, type(None)})
 
 
-def assume_truth(value: torch.Tensor, expected: bool, where: str) -> None:
+def assume_truth(
+    value: torch.Tensor, expected: bool, where: str, otherwise: str = ""
+) -> None:
     """Raise if a tensor that decided a branch at capture has another truth value now.
 
     In a compiled model, torch makes the check asynchronously, which avoids a graph break.
@@ -72,15 +74,18 @@ def assume_truth(value: torch.Tensor, expected: bool, where: str) -> None:
         value: a tensor of one number.
         expected: its truth value at capture.
         where: the line of the model's code that read it.
+        otherwise: what is known of the other way: the error that the model raises there, or the
+            reason for which the graph does not hold it.
 
     Raises:
         AssumptionError: it differs. In a compiled model it is a RuntimeError with the same message.
     """
+    message = f"{where}: {otherwise}" if otherwise else broken(where, expected, repr(not expected))
     if torch.compiler.is_compiling():
         holds = (value != 0) if expected else (value == 0)
-        torch._assert_async(holds, broken(where, expected, repr(not expected)))
-        return
-    assume(bool(value), expected, where)
+        torch._assert_async(holds, message)
+    elif bool(value) is not expected:
+        raise AssumptionError(message)
 
 
 def assume_environment(name: str, expected: str | None, where: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from layergraph.capturing import Capturer, CaptureRequest
 from layergraph.errors import CaptureError, LayergraphError, PluginError, Unsupported, first_line
 from layergraph.plugins import HookFailure
 from layergraph.plugins.loading import way_to_get
+from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph.torch2ir.tracing.symbolic_tracer import SymbolicCapturer
 from layergraph.torch2ir.tracing.tracer import Tracer
 
@@ -66,6 +68,13 @@ class _Contained(Capturer):
         made = self._call("tracer", self._capturer.tracer)
         if not isinstance(made, Tracer):
             raise self._wrong("tracer", f"gave a {type(made).__name__}; it must give a Tracer")
+        return made
+
+    def complete(self, trace: Trace, run: Callable[[Callable[[], Tracer]], Trace]) -> Trace:
+        """See :class:`Capturer`."""
+        made = self._call("complete", partial(self._capturer.complete, trace, run))
+        if not isinstance(made, Trace):
+            raise self._wrong("complete", f"gave a {type(made).__name__}; it must give a Trace")
         return made
 
     def faults(self) -> list[Unsupported]:

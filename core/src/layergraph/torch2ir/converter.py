@@ -61,7 +61,7 @@ class Torch2Ir(Registry):
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         *,
-        values: Values = "refuse",
+        values: Values = "both",
         modes: Modes = "both",
     ) -> Ir:
         """Turn a model into its IR.

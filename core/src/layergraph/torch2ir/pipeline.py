@@ -35,6 +35,7 @@ from layergraph.torch2ir.state.global_state import REMEDY
 from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph.torch2ir.tracing.other_mode import mode_calls
 from layergraph.torch2ir.tracing.statelessness import check_stateless
+from layergraph.torch2ir.tracing.tracer import Tracer
 from layergraph.torch2ir.tracing.uncompiled import outside_fake_mode, uncompiled
 from layergraph.torch2ir.tracing.unsupported import unsupported
 
@@ -148,33 +149,39 @@ def _both(
     """The IR of both modes; None if no IR can hold both."""
     folded = Folded(module_index, trace, tensors)
     readers = {call.target for call in mode_calls(trace.scopes)}
-    other, twin = trace.other, None
-    if other is not None:
+    other, second, twin = trace.other, trace.in_other_mode, None
+    if second is None and other is not None:
         # The run has been replayed in the other mode.
         if not other.differs:
             return folded.ir
         readers |= other.readers
         twin = folded.with_other(other)
     if twin is None:
-        try:
-            with other_mode(module_index):
-                second = _run(capturer)
-        except CaptureError:
-            return None
+        if second is None:
+            try:
+                with other_mode(module_index):
+                    second = _run(capturer)
+            except CaptureError:
+                return None
         readers |= {call.target for call in mode_calls(second.scopes)}
         twin = Folded(module_index, second, tensors).ir
     return merged(module_index, folded.ir, twin, readers)
 
 
 def _run(capturer: Capturer) -> Trace:
+    """Run a model, and again for the other ways that it takes."""
+    return capturer.complete(_run_once(capturer.tracer), _run_once)
+
+
+def _run_once(make: Callable[[], Tracer]) -> Trace:
     """Run a model, and again where another thread may have changed the state of torch meanwhile."""
     try:
-        return check_stateless(capturer.tracer)
+        return check_stateless(make)
     except CaptureError as error:
         of_state = any(each.reason.endswith(REMEDY) for each in error.unsupported)
         if not of_state or threading.active_count() == 1:
             raise
-    return check_stateless(capturer.tracer)
+    return check_stateless(make)
 
 
 def _advise(module_index: ModuleIndex) -> None:

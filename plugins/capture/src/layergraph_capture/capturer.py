@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 from layergraph.capturing import Capturer, CaptureRequest
 from layergraph.errors import Unsupported
 from layergraph.torch2ir.code_owners import add_tracer_package
+from layergraph.torch2ir.tracing.module_call import Trace
+from layergraph.torch2ir.tracing.tracer import Tracer
 from layergraph_capture.arguments import Arguments
 from layergraph_capture.constants import Constants
 from layergraph_capture.kept_sizes import replace_kept_sizes
 from layergraph_capture.original import unfit
 from layergraph_capture.replaying.tracer import ReplayTracer
 from layergraph_capture.tracer import EagerTracer
+from layergraph_capture.ways.explore import Explorer
 
 add_tracer_package(__name__, __file__)
 
@@ -32,8 +38,12 @@ class EagerCapturer(Capturer):
         self._request = request
         self._kind = ReplayTracer if request.modes == "both" else EagerTracer
 
-    def tracer(self) -> EagerTracer:
-        """See :class:`Capturer`."""
+    def tracer(self, answers: Sequence[bool] = ()) -> EagerTracer:
+        """See :class:`Capturer`.
+
+        Args:
+            answers: the ways to go at the first decisions by numbers.
+        """
         request = self._request
         return self._kind(
             request.module_index,
@@ -43,7 +53,14 @@ class EagerCapturer(Capturer):
             self._constants,
             request.values,
             self._arguments,
+            answers,
         )
+
+    def complete(self, trace: Trace, run: Callable[[Callable[[], Tracer]], Trace]) -> Trace:
+        """See :class:`Capturer`."""
+        if not trace.decisions:
+            return trace
+        return Explorer(lambda answers: run(partial(self.tracer, answers))).explored(trace)
 
     def faults(self) -> list[Unsupported]:
         """See :class:`Capturer`."""

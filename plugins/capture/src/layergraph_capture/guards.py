@@ -40,10 +40,16 @@ class Guards:
         args = (value, result, code_place())
         self._recorder.call("function", "layergraph.assume", args, {})
 
-    def expect_truth(self, value: Value, truth: bool) -> None:
-        """Guard a tensor: it is true, or not, as it is now."""
+    def expect_truth(self, value: Value, truth: bool, *otherwise: str) -> None:
+        """Guard a tensor: it is true, or not, as it is now.
+
+        Args:
+            value: the tensor.
+            truth: whether it is true.
+            otherwise: what is known of the other way.
+        """
         if self.is_new(("truth", value)):
-            args = (value, truth, code_place())
+            args = (value, truth, code_place(), *otherwise)
             self._recorder.call("function", "layergraph.assume_truth", args, {})
 
     def expect_length(self, value: Value, length: int) -> None:

@@ -16,6 +16,7 @@ from layergraph.literals import to_plain_literal
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import Fact, StateRead, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
+from layergraph_capture.decisions import Decisions
 from layergraph_capture.devices import Devices
 from layergraph_capture.guards import Guards
 from layergraph_capture.sizes import Sizes
@@ -66,6 +67,7 @@ class Queries:
         refuse: notes that something cannot be carried over.
         to_literal: gives the plain form of what a function is given.
         values: what to do where code decides by a number that it reads out of a tensor.
+        decisions: answers the questions that have two ways.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Queries:
         refuse: Callable[[str], None],
         to_literal: Callable[[Any], Any],
         values: Values,
+        decisions: Decisions,
     ) -> None:
         self._recorder = recorder
         self._tensors = tensors
@@ -92,6 +95,7 @@ class Queries:
         self._refuse = refuse
         self._to_literal = to_literal
         self._values = values
+        self._decisions = decisions
         # The regions whose first call told what was before, by the ``id`` of their contexts.
         self._regions: dict[int, tuple[object, TracedValue]] = {}
 
@@ -252,6 +256,8 @@ class Queries:
     def number(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A number out of a tensor."""
         answer = self._answer(func, args, kwargs)
+        if type(answer) is bool and self._values == "both":
+            return self._decided(args[0], answer) if self._may_read(args[0]) else answer
         self._read_out(args[0], "torch.Tensor.item", self._answer(torch.Tensor.item, args[:1], {}))
         return answer
 
@@ -263,9 +269,14 @@ class Queries:
 
     def truth(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Whether a tensor is true."""
-        answer = self._answer(func, args, kwargs)
-        if self._may_read(args[0]):
-            self._guards.expect_truth(self._known(args[0]), answer)
+        answer: bool = self._answer(func, args, kwargs)
+        return self._decided(args[0], answer) if self._may_read(args[0]) else answer
+
+    def _decided(self, tensor: torch.Tensor, answer: bool) -> bool:
+        value = self._known(tensor)
+        if self._values == "both":
+            return self._decisions.truth(value, answer)
+        self._guards.expect_truth(value, answer)
         return answer
 
     def claim(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -277,8 +288,11 @@ class Queries:
 
     def contains(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Whether a number is in a tensor."""
-        answer = self._answer(func, args, kwargs)
-        self._read_out(args[0], "operator.contains", answer, self._to_literal(args[1]))
+        answer: bool = self._answer(func, args, kwargs)
+        name, given = "operator.contains", (self._known(args[0]), self._to_literal(args[1]))
+        if self._values == "both" and self._may_read(args[0]):
+            return self._decisions.result(name, given, {}, answer)
+        self._read_out(args[0], name, answer, given[1])
         return answer
 
     def _read_out(self, tensor: torch.Tensor, name: str, answer: object, *rest: Value) -> None:
@@ -289,10 +303,10 @@ class Queries:
         """Whether what is read out of a tensor is to be assumed; it is refused if it may not be."""
         if self._tensors.is_fixed(self._known(tensor)):
             return False
-        if self._values != "assume":
+        if self._values == "refuse":
             self._refuse(
-                "a number that is read out of a tensor: a graph would have the same one for all "
-                "inputs; convert with values='assume' if it is the same for all of yours"
+                "a number that is read out of a tensor, by which the model may decide; convert "
+                "with values='both', the default, to capture both ways"
             )
             return False
         return True

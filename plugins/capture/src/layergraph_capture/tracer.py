@@ -7,7 +7,7 @@ values of tensors, of sizes, of devices, and the guards. The trackers write to t
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -39,6 +39,7 @@ from layergraph.torch2ir.tracing.tracer import Tracer
 from layergraph.undo import Modes, undoing
 from layergraph_capture.arguments import Arguments, tensors_in
 from layergraph_capture.constants import Constants
+from layergraph_capture.decisions import Decisions
 from layergraph_capture.devices import Devices
 from layergraph_capture.guards import Guards
 from layergraph_capture.interceptors import unseen
@@ -74,10 +75,12 @@ class EagerTracer(Tracer):
         constants: the tensors that the model has besides.
         values: what to do where code decides by a number that it reads out of a tensor.
         arguments: what to call the model with.
+        answers: the ways to go at the first decisions by numbers.
 
     Attributes:
         switch: calls something without recording it.
         guards: writes down what the graph depends on.
+        decisions: answers the questions by which the model decides.
         sizes: knows which number was computed from which sizes.
         devices: knows which device is that of which tensor.
         tensors: knows which tensor is which value.
@@ -96,15 +99,18 @@ class EagerTracer(Tracer):
         constants: Constants,
         values: Values,
         arguments: Arguments,
+        answers: Sequence[bool] = (),
     ) -> None:
         super().__init__(module_index, keys, memory, functions, arguments.device)
         recorder, switch = self.recorder, RecordingSwitch()
         self._arguments = arguments
+        self._values = values
         self._snapshot = StateSnapshot(module_index, constants)
         self.switch = switch
         # Bound once: it is called for each function.
         self.unrecorded = switch.unrecorded  # type: ignore[method-assign]
         self.guards = Guards(recorder)
+        self.decisions = Decisions(recorder, self.guards, answers)
         self.sizes = Sizes(recorder, self.guards, self.is_recording)
         self.devices = Devices(recorder, arguments.device)
         self.tensors = Tensors(recorder, switch, self.state_tensors, constants, self.guards)
@@ -119,6 +125,7 @@ class EagerTracer(Tracer):
             self.refuse,
             self.to_literal,
             values,
+            self.decisions,
         ).table()
         self._unnamed = UnnamedCalls(
             recorder, self.tensors, switch, self._snapshot, self.refuse, self._attempt
@@ -131,7 +138,9 @@ class EagerTracer(Tracer):
     def run(self) -> Trace:
         """See :class:`Tracer`. It then keeps no size that it recorded."""
         try:
-            return super().run()
+            trace = super().run()
+            trace.decisions = self.decisions.made
+            return trace
         finally:
             self.tensors.clear()
             self.devices.clear()
@@ -208,8 +217,18 @@ class EagerTracer(Tracer):
                 self.state.drew()
             if not is_untouched(module_info):
                 self.unrecorded(note_left, (module_info,), {})
+            self._note_changes(args, before, is_known=bool(vars(module_info.module).get("inplace")))
             value = self.recorder.call("module", module_info.path, lowered, named)
             return self.tensors.bound(result, value, before)
+
+    def _note_changes(self, args: Any, before: dict[int, int], *, is_known: bool) -> None:
+        """Take note of whether a call has changed a tensor in place."""
+        if self.tensors.changes_in_place:
+            return
+        # Tensors of the inference mode do not count their changes.
+        self.tensors.changes_in_place = self.decisions.changes_in_place = is_known or any(
+            version(each) != before[id(each)] for each in args if id(each) in before
+        )
 
     def _attempt(
         self,
@@ -347,7 +366,8 @@ class EagerTracer(Tracer):
                     return opened_code(*args, **kwargs)
             problem, lowered, named = str(error), (), {}
         before = versions(args, kwargs)
-        if changes_its_first_argument(name) or name in _SHARING or kwargs.keys() & CHANGING:
+        is_changing = changes_its_first_argument(name) or kwargs.keys() & CHANGING
+        if is_changing or name in _SHARING:
             self._snapshot.save(*args, *kwargs.values())
         result = self._attempt(name, func, args, kwargs, problem)
         if result is NotImplemented:
@@ -362,10 +382,7 @@ class EagerTracer(Tracer):
         value = self.recorder.call("function", name, lowered, named)
         if type(result) in (list, tuple):
             self.guards.expect_length(value, len(result))
-        if not self.tensors.changes_in_place:
-            self.tensors.changes_in_place = any(
-                version(each) != before[id(each)] for each in args if id(each) in before
-            )
+        self._note_changes(args, before, is_known=bool(is_changing))
         return self.tensors.bound(result, value, before)
 
     def _plain_result(
@@ -387,6 +404,8 @@ class EagerTracer(Tracer):
         )
         if is_of_sizes:
             return self.sizes.of_call(name, given, args, result)
+        if type(result) is bool and self._values == "both":
+            return self.decisions.result(name, args, kwargs, result)
         self.guards.expect_call(name, args, self.to_literal(result), kwargs)
         return result
 

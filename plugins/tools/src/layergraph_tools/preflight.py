@@ -79,7 +79,7 @@ def preflight(
     args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
-    values: Values = "refuse",
+    values: Values = "both",
 ) -> Preflight:
     """List everything in a model that prevents its conversion.
 

@@ -81,7 +81,7 @@ def _check_arguments(
                 f"give it args, as in ({', '.join(f'Ref({name!r})' for name in named[:2])})",
             )
     else:
-        named = list(dict.fromkeys(refs(*(node.args or ()), *node.kwargs.values())))
+        named = list(dict.fromkeys(node.sources()))
     for name in named:
         if name not in graph.nodes and named is not predecessors:
             problems.add(

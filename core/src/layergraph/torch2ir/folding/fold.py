@@ -7,7 +7,7 @@ read of it are its outputs; so flags, dicts and output classes at its border nee
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -35,11 +35,13 @@ from layergraph.ir import (
 )
 from layergraph.ir.modes import own_mode
 from layergraph.state import describe_constant
+from layergraph.torch2ir.folding.conditions import CHOOSE, conditional
 from layergraph.torch2ir.folding.interfaces import Interface, interfaces
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.indexing.overrides import overridden
 from layergraph.torch2ir.tracing.module_call import (
     Call,
+    Condition,
     ModeRead,
     ModuleCall,
     StateRead,
@@ -171,13 +173,22 @@ class _Folding:
         """Return the items that a module call does in its own name."""
         if not self._dissolved:
             return scope.items
-        return [
-            part
-            for item in scope.items
-            for part in (
-                self._dissolved.get(item, [item]) if isinstance(item, ModuleCall) else [item]
-            )
-        ]
+        items: list[Call | ModuleCall] = []
+        for item in scope.items:
+            inside = self._dissolved.get(item) if isinstance(item, ModuleCall) else None
+            if inside is None:
+                items.append(item)
+            else:
+                items += inside if item.when is None else self._conditional(inside, item.when)
+        return items
+
+    def _conditional(
+        self, items: Sequence[Call | ModuleCall], when: Condition
+    ) -> Iterator[Call | ModuleCall]:
+        for item, copied in conditional(items, when):
+            if isinstance(item, ModuleCall) and isinstance(copied, ModuleCall):
+                self.interfaces[copied] = self.interfaces[item]
+            yield copied
 
     def _is_self_contained(self, module_info: ModuleInfo, graph: Graph) -> bool:
         """Return whether a module calls and reads only what is inside it."""
@@ -211,6 +222,7 @@ class _Folding:
             outputs = list(scope.args)
         return (
             not scope.kwargs
+            and all(item.when is None for item in scope.items)
             and list(scope.args) == list(interface.inputs)
             and [scope.result] == outputs
         )
@@ -287,7 +299,7 @@ class _GraphBuilder:
         self._namer = Namer()
         self._nodes: list[Node] = []
         self._values: dict[TracedValue, Ref] = {}
-        self._parts: dict[TracedValue, tuple[Ref, int]] = {}
+        self._parts: dict[TracedValue, tuple[Ref, int, Condition | None]] = {}
         self._states: dict[str, Ref] = {}
         self._tensors: dict[str, TensorSpec] = {}
 
@@ -318,38 +330,54 @@ class _GraphBuilder:
         implementation: str,
         args: tuple[Value, ...] = (),
         kwargs: dict[str, Value] | None = None,
+        when: Condition | None = None,
     ) -> Ref:
+        condition = None if when is None else (self._ref(when[0]), when[1])
         name = self._namer.name(wish)
-        self._nodes.append(Node(name, kind, implementation, args, kwargs or {}))
+        self._nodes.append(Node(name, kind, implementation, args, kwargs or {}, when=condition))
         return Ref(name)
+
+    def _ref(self, value: TracedValue) -> Ref:
+        read = self._read(value)
+        if type(read) is not Ref:
+            raise CaptureError(f"the condition {value.wish!r} is not a value of the graph")
+        return read
 
     def _call(self, call: Call) -> None:
         if call.kind == "mode":
             # It is there for the guard that it may become.
             return
-        if call.kind == "state":
-            self._values[call.value] = self._read(StateRead(call.target))
-            return
-        if call.kind == "same":
-            self._values[call.value] = self._read(call.args[0])
+        if call.kind in ("state", "same"):
+            same = StateRead(call.target) if call.kind == "state" else call.args[0]
+            self._values[call.value] = self._alias(self._read(same), call.when)
             return
         args = self._plain(call.args)
         kwargs = self._plain(call.kwargs) if call.kwargs else {}
         kind, wish = FUNCTION, call.value.wish
         if call.kind == "module":
             kind, wish = self._folding.leaf_type(call.target), self._relative(call.target)
-        self._values[call.value] = self._add(wish, kind, call.target, args, kwargs)
+        self._values[call.value] = self._add(wish, kind, call.target, args, kwargs, call.when)
+
+    def _alias(self, ref: Ref, when: Condition | None) -> Ref:
+        """The same value; under a condition, a value that is None where that does not hold."""
+        if when is None:
+            return ref
+        condition, expected = self._ref(when[0]), when[1]
+        args = (condition, ref, None) if expected else (condition, None, ref)
+        return self._add("choose", FUNCTION, CHOOSE, args)
 
     def _call_scope(self, scope: ModuleCall) -> None:
         interface = self._folding.interfaces[scope]
         args = tuple([self._plain(value) for value in interface.inputs])
         kind = self._folding.type_of(scope.path)
-        ref = self._add(self._relative(scope.path), kind, scope.path, args)
+        ref = self._add(self._relative(scope.path), kind, scope.path, args, when=scope.when)
         outputs = list(interface.outputs)
         if len(outputs) == 1:
             self._values[outputs[0]] = ref
         else:
-            self._parts |= {value: (ref, index) for index, value in enumerate(outputs)}
+            self._parts |= {
+                value: (ref, index, scope.when) for index, value in enumerate(outputs)
+            }
 
     def _relative(self, path: str) -> str:
         return path.removeprefix(f"{self._scope.path}.")
@@ -360,7 +388,10 @@ class _GraphBuilder:
     def _read(self, leaf: Value) -> Value:
         if isinstance(leaf, TracedValue):
             if leaf not in self._values:
-                self._values[leaf] = self._add("getitem", FUNCTION, GETITEM, self._parts[leaf])
+                whole, index, when = self._parts[leaf]
+                self._values[leaf] = self._add(
+                    "getitem", FUNCTION, GETITEM, (whole, index), when=when
+                )
             return self._values[leaf]
         if isinstance(leaf, StateRead):
             return self._state(leaf.key)

@@ -35,9 +35,9 @@ def interfaces(scopes: Iterable[ModuleCall]) -> dict[ModuleCall, Interface]:
     for scope in tracing.found:
         for item in scope.items:
             if isinstance(item, Call):
-                tracing.read(values_in(*item.args, *item.kwargs.values()), scope)
+                tracing.read(item.reads(), scope)
         if scope.parent is not None and scope.parent in tracing.found:
-            tracing.read(values_in(*scope.args, *scope.kwargs.values()), scope.parent)
+            tracing.read(scope.reads(), scope.parent)
         tracing.read(filter(scope.contains, values_in(scope.result)), scope)
     return tracing.found
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["function", "module", "state", "same", "mode"]
 Fact = Literal["rank", "dtype"]
+Condition = tuple["TracedValue", bool]
+"""A value by which a model decides, and the way on which something happens."""
 
 
 @dataclass(slots=True, eq=False)
@@ -80,6 +82,7 @@ class Call:
         kwargs: likewise.
         value: what it gives.
         where: the line of the model's code, for kind ``mode``.
+        when: the condition under which the call is made; None if it always is.
     """
 
     kind: Kind
@@ -88,6 +91,11 @@ class Call:
     kwargs: dict[str, Value]
     value: TracedValue
     where: str = ""
+    when: Condition | None = None
+
+    def reads(self) -> list[TracedValue]:
+        """Return the values that the call reads."""
+        return values_in(*self.args, *self.kwargs.values(), *(self.when or ()))
 
 
 @dataclass(slots=True, eq=False)
@@ -139,6 +147,7 @@ class ModuleCall:
         late: places that were kept, each with the number of the items before it.
         known: what the code inside asked of tensors that another input could answer otherwise:
             ``rank``, ``dtype``.
+        when: the condition under which the call is made; None if it always is.
     """
 
     path: str
@@ -153,6 +162,11 @@ class ModuleCall:
     items: list[Call | ModuleCall] = field(default_factory=list)
     late: list[tuple[int, DeferredCall]] = field(default_factory=list)
     known: set[Fact] = field(default_factory=set)
+    when: Condition | None = None
+
+    def reads(self) -> list[TracedValue]:
+        """Return the values that the caller reads for the call."""
+        return values_in(*self.args, *self.kwargs.values(), *(self.when or ()))
 
     def contains(self, value: TracedValue) -> bool:
         """Return whether the value came about inside."""
@@ -200,9 +214,24 @@ class Parameter:
         return {key: known[0] for key, known in said.items() if known}
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A question about numbers of the inputs, by which the model goes one way or another.
+
+    Attributes:
+        condition: the value of the question, True or False.
+        answer: the way that the run went.
+        where: the line of the model's code that asks.
+    """
+
+    condition: TracedValue
+    answer: bool
+    where: str
+
+
 @dataclass(slots=True)
 class Trace:
-    """The record of one run.
+    """The record of one run, or of several runs that went different ways.
 
     Attributes:
         root: the call of the model.
@@ -210,6 +239,8 @@ class Trace:
         parameters: the arguments of the model, in order.
         other: what the other mode does; None if that is not known.
         is_other_refused: whether it is known that the other mode cannot be captured.
+        decisions: the decisions of the run, in order.
+        in_other_mode: the record of the other mode where that is a record of its own; or None.
         scopes: every module call, those inside before those around them.
     """
 
@@ -218,6 +249,8 @@ class Trace:
     parameters: list[Parameter]
     other: OtherMode | None = None
     is_other_refused: bool = False
+    decisions: list[Decision] = field(default_factory=list)
+    in_other_mode: Trace | None = None
     scopes: list[ModuleCall] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -48,7 +48,7 @@ def verify(
     args: tuple[Any, ...] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
-    values: Values = "refuse",
+    values: Values = "both",
 ) -> Report:
     """Convert a model to an IR and back, and compare the two models.
 

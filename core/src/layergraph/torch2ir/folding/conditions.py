@@ -1,0 +1,56 @@
+"""Calls under a condition, where a call around them that has it is inlined or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from layergraph.choices import choose
+from layergraph.ir.values import Value
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    Condition,
+    ModuleCall,
+    TracedValue,
+)
+
+CHOOSE = f"layergraph.{choose.__name__}"
+
+
+def conditional(
+    items: Sequence[Call | ModuleCall], when: Condition
+) -> Iterator[tuple[Call | ModuleCall, Call | ModuleCall]]:
+    """Yield copies of calls that are made under one more condition.
+
+    A call with a condition of its own needs both. A ``choose`` node makes one of them: it is None
+    where the outer condition does not hold.
+
+    Yields:
+        Each call, and its copy. For a ``choose`` node, the node twice.
+    """
+    both: dict[TracedValue, TracedValue] = {}
+    for item in items:
+        if item.when is None:
+            yield item, replace(item, when=when)
+            continue
+        inner, expected = item.when
+        if inner not in both:
+            call = call_of_choose((inner, True, False), inner, when)
+            both[inner] = call.value
+            yield call, call
+        yield item, replace(item, when=(both[inner], expected))
+
+
+def call_of_choose(
+    args: tuple[Value, ...], like: TracedValue, when: Condition | None = None
+) -> Call:
+    """Return a call that chooses between two values.
+
+    Args:
+        args: its arguments: the condition and two values.
+        like: a value that comes about at the same place.
+        when: the condition under which the call is made.
+    """
+    value = TracedValue(like.position, like.scope, choose.__name__)
+    value.call = Call("function", CHOOSE, args, {}, value, when=when)
+    return value.call

@@ -1,0 +1,149 @@
+"""The decisions of a run: the questions about numbers by which the model goes its way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from layergraph.choices import truth
+from layergraph.errors import CaptureError
+from layergraph.ir import Value
+from layergraph.ir.values import leaves, map_leaves
+from layergraph.torch2ir.tracing.lines import code_place
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    Decision,
+    StateRead,
+    TracedValue,
+)
+from layergraph.torch2ir.tracing.recorder import Recorder
+from layergraph_capture.guards import Guards
+
+TRUTH = f"layergraph.{truth.__name__}"
+# A run makes up to so many decisions. Those after them are guards.
+MAX_DECISIONS = 16
+# A run whose answers were given may ask so many questions: it may never end.
+MAX_QUESTIONS = 10_000
+OVER = (
+    f"the model makes more than {MAX_DECISIONS} decisions by numbers, and this one has only the "
+    "way of the example; capture the model with this input"
+)
+
+_RESULTS_BY_SIZES = frozenset(
+    f"torch.{name}"
+    for name in (
+        "Tensor.dim Tensor.size Tensor.stride Tensor.numel Tensor.dtype Tensor.device "
+        "zeros_like ones_like empty_like full_like rand_like randn_like "
+        "Tensor.new_zeros Tensor.new_ones Tensor.new_full Tensor.new_empty"
+    ).split()
+)
+
+# What they give of the same arguments is the same.
+_PURE = frozenset(
+    f"{home}.{name}"
+    for home in ("torch", "torch.Tensor", "operator")
+    for name in (
+        "all any eq ne lt le gt ge equal allclose isnan isinf isfinite logical_not logical_and "
+        "logical_or logical_xor and_ or_ invert not_ sum prod min max amin amax mean abs to bool "
+        "long int float item getitem view reshape flatten squeeze unsqueeze detach"
+    ).split()
+)
+
+
+class Decisions:
+    """Answers the questions of a run: as the numbers say, or as it is told.
+
+    Args:
+        recorder: writes down the questions.
+        guards: writes down those that have one way only.
+        answers: the answers to the first questions; the numbers answer the others.
+
+    Attributes:
+        made: the decisions so far.
+        changes_in_place: whether the run has changed a tensor in place.
+    """
+
+    def __init__(self, recorder: Recorder, guards: Guards, answers: Sequence[bool]) -> None:
+        self._recorder = recorder
+        self._guards = guards
+        self._answers = answers
+        self._asked = 0
+        self._known: dict[str, bool] = {}
+        self._numbers: dict[TracedValue, str] = {}
+        self.made: list[Decision] = []
+        self.changes_in_place = False
+
+    def truth(self, value: Value, answer: bool) -> bool:
+        """Answer a question for the truth of a tensor of one number."""
+        if not self._follows_inputs(value):
+            self._guards.expect_truth(value, answer)
+            return answer
+        return self._decided(TRUTH, (value,), {}, answer)
+
+    def result(
+        self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value], answer: bool
+    ) -> bool:
+        """Answer a question that a function answers with a bool."""
+        if not self._follows_inputs((args, kwargs)):
+            self._guards.expect_call(name, args, answer, kwargs)
+            return answer
+        return self._decided(name, args, kwargs, answer)
+
+    def _decided(
+        self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value], answer: bool
+    ) -> bool:
+        self._asked += 1
+        if self._answers and self._asked > MAX_QUESTIONS:
+            raise CaptureError("the model does not end on the other way of a decision")
+        # After a change in place, an equal question may have another answer.
+        question = "" if self.changes_in_place else self._question(name, args, kwargs)
+        if question in self._known:
+            return self._known[question]
+        if len(self.made) == MAX_DECISIONS:
+            if name == TRUTH:
+                self._guards.expect_truth(args[0], answer, OVER)
+            else:
+                self._guards.expect_call(name, args, answer, kwargs)
+            return answer
+        if len(self.made) < len(self._answers):
+            answer = self._answers[len(self.made)]
+        condition = self._recorder.call("function", name, args, kwargs)
+        self.made.append(Decision(condition, answer, code_place()))
+        if question:
+            self._known[question] = answer
+        return answer
+
+    def _question(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> str:
+        return repr((name, map_leaves(self._number, (args, kwargs))))
+
+    def _follows_inputs(self, value: Value) -> bool:
+        """Return whether numbers of the inputs may reach a value."""
+        pending = leaves(value)
+        seen: set[TracedValue] = set()
+        while pending:
+            leaf = pending.pop()
+            if not isinstance(leaf, TracedValue) or leaf in seen:
+                continue
+            seen.add(leaf)
+            if leaf.call is None or self.changes_in_place:
+                return True
+            if leaf.call.target not in _RESULTS_BY_SIZES:
+                pending += leaves(leaf.call.args, leaf.call.kwargs)
+        return False
+
+    def _number(self, leaf: Value) -> Value:
+        """Return a text that is equal for values that are equal whatever the inputs are."""
+        if isinstance(leaf, StateRead):
+            return f"state {leaf.key}"
+        if not isinstance(leaf, TracedValue):
+            return leaf
+        if leaf not in self._numbers:
+            self._numbers[leaf] = self._numbered(leaf)
+        return self._numbers[leaf]
+
+    def _numbered(self, value: TracedValue) -> str:
+        call: Call | None = value.call
+        if call is not None and call.kind == "same":
+            return str(self._number(call.args[0]))
+        if call is None or call.target not in _PURE:
+            return f"value {value.position} {id(value)}"
+        return repr((call.target, map_leaves(self._number, (call.args, call.kwargs))))

@@ -1,0 +1,402 @@
+"""Merging the records of two runs that answer one decision differently.
+
+Both runs make the same calls up to the decision. Behind it, the calls that both make are made on
+both ways, with a ``choose`` where their arguments differ. A call that only one of them makes gets
+the condition of its way. Whatever is taken for the same call, each way keeps its calls, with its
+arguments, in its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from layergraph.ir import Symbol, Value, map_leaves
+from layergraph.ir.values import parts, rebuilt
+from layergraph.tensors import same_bits
+from layergraph.torch2ir.folding.conditions import call_of_choose
+from layergraph.torch2ir.folding.interfaces import Interface, interfaces
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    Condition,
+    Decision,
+    ModuleCall,
+    StateRead,
+    Trace,
+    TracedValue,
+    values_in,
+)
+from layergraph_capture.ways.alignment import Item, aligned
+
+
+class NotMergeableError(Exception):
+    """Two runs differ before the decision that they answer differently."""
+
+
+def merged(one: Trace, other: Trace, number: int) -> Trace:
+    """Return one record of two runs.
+
+    Args:
+        one: a run.
+        other: another run of the same model with the same arguments.
+        number: the number of the first decision that they answer differently.
+
+    Raises:
+        NotMergeableError: they differ before.
+    """
+    return _Merge(one, other, number).merged()
+
+
+@dataclass(slots=True, eq=False)
+class _Way:
+    """One of the two runs.
+
+    Attributes:
+        trace: its record.
+        answer: the answer that it gives.
+        decided: the value of the decision.
+        interfaces: the border of each of its module calls.
+        values: the values of the merged record, by its own.
+        constants: the keys of constants in the merged record, by its own.
+    """
+
+    trace: Trace
+    answer: bool
+    decided: TracedValue
+    interfaces: dict[ModuleCall, Interface]
+    values: dict[TracedValue, TracedValue] = field(default_factory=dict)
+    constants: dict[str, str] = field(default_factory=dict)
+
+    def read(self, value: Value) -> Value:
+        """Return what a value of the run is in the merged record."""
+        return map_leaves(self._leaf, value)
+
+    def _leaf(self, leaf: Value) -> Value:
+        if isinstance(leaf, TracedValue):
+            if leaf not in self.values:
+                raise NotMergeableError(f"{leaf.wish} came about in no call")
+            return self.values[leaf]
+        if isinstance(leaf, StateRead):
+            return StateRead(self.constants.get(leaf.key, leaf.key))
+        return leaf
+
+    def condition(self, when: Condition | None) -> Condition | None:
+        """Return what a condition of the run is in the merged record."""
+        return None if when is None else (self.read(when[0]), when[1])
+
+
+class _Merge:
+    def __init__(self, one: Trace, other: Trace, number: int) -> None:
+        self._ways = [self._way(each, number) for each in (one, other)]
+        self._number = number
+        self._position = 0
+        self._scope = self._root = ModuleCall("", None, 0)
+        # The value of the decision, once it has been merged.
+        self._decision: TracedValue | None = None
+        # The values that are None on the other way.
+        self._of_one_way: dict[TracedValue, bool] = {}
+        # Their ranks and dtypes. The values do not say them: None has neither.
+        self._facts: dict[TracedValue, tuple[int | None, Symbol | None]] = {}
+        self._chosen: dict[tuple[ModuleCall, object, object], TracedValue] = {}
+
+    @staticmethod
+    def _way(trace: Trace, number: int) -> _Way:
+        decision = trace.decisions[number]
+        return _Way(trace, decision.answer, decision.condition, interfaces(trace.scopes))
+
+    def merged(self) -> Trace:
+        one, other = self._ways
+        constants = self._constants()
+        parameters = []
+        for mine, theirs in zip(one.trace.parameters, other.trace.parameters, strict=True):
+            value = self._value(mine.value, theirs.value)
+            parameters.append(replace(mine, value=value))
+        root, twin = one.trace.root, other.trace.root
+        self._root.parameters = root.parameters
+        self._root.args = one.read(root.args)
+        self._both_bodies(self._root, root, twin)
+        decided = one.trace.decisions[: self._number]
+        return Trace(
+            self._root,
+            constants,
+            parameters,
+            decisions=[
+                Decision(one.values[each.condition], each.answer, each.where) for each in decided
+            ],
+        )
+
+    def _constants(self) -> dict[str, Any]:
+        one, other = self._ways
+        constants = dict(one.trace.constants)
+        for key, tensor in other.trace.constants.items():
+            known = constants.get(key)
+            if known is None:
+                constants[key] = tensor
+            elif known is not tensor and not same_bits(known, tensor):
+                other.constants[key] = f"{key}:{len(constants)}"
+                constants[other.constants[key]] = tensor
+        return constants
+
+    # --- module calls ---
+
+    def _both_bodies(self, scope: ModuleCall, one: ModuleCall, other: ModuleCall) -> None:
+        """Merge what two module calls do, and what they return."""
+        around, self._scope = self._scope, scope
+        scope.known = one.known | other.known
+        for way, side in zip(self._ways, (one, other), strict=True):
+            self._keep_facts(way, side, self._when(way))
+        self._items(one.items, other.items)
+        scope.result = self._selected(one.result, other.result)
+        if scope.parent is not None:
+            self._unite(one, other, scope.result)
+        scope.end = self._position
+        self._scope = around
+
+    def _unite(self, one: ModuleCall, other: ModuleCall, result: Value) -> None:
+        """Let the code around a module call read what it returns on the way that is gone."""
+        for way, side in zip(self._ways, (one, other), strict=True):
+            self._rename(way, side.result, result, side.contains)
+
+    def _rename(
+        self,
+        way: _Way,
+        own: Value,
+        united: Value,
+        is_renamed: Callable[[TracedValue], bool] = lambda _: True,
+    ) -> None:
+        inside, there = parts(own), parts(united)
+        if inside is not None:
+            if there is not None and type(own) is type(united) and len(inside) == len(there):
+                for mine, theirs in zip(inside, there, strict=True):
+                    self._rename(way, mine, theirs, is_renamed)
+        elif isinstance(own, TracedValue) and isinstance(united, TracedValue) and is_renamed(own):
+            way.values[own] = united
+
+    def _keep_facts(self, way: _Way, side: ModuleCall, when: Condition | None) -> None:
+        """Guard the rank and dtype of inputs that only one way knows."""
+        if not side.known:
+            return
+        for value, name in way.interfaces[side].inputs.items():
+            here = way.values.get(value)
+            if here is None or (here.rank, here.dtype) == (value.rank, value.dtype):
+                continue
+            rank = value.rank if "rank" in side.known else None
+            dtype = value.dtype if "dtype" in side.known else None
+            if rank is not None or dtype is not None:
+                args = (here, name, rank, dtype)
+                self._call("function", "layergraph.assume_tensor", args, when=when)
+
+    def _both(self, one: Item, other: Item) -> None:
+        """Merge two calls of the same."""
+        mine, theirs = self._ways
+        when = mine.condition(one.when)
+        if isinstance(one, ModuleCall) and isinstance(other, ModuleCall):
+            args = self._selected(one.args, other.args)
+            kwargs = self._selected(one.kwargs, other.kwargs)
+            are_alike = isinstance(args, tuple) and isinstance(kwargs, dict)
+            for way, side in ((mine, one), (theirs, other)):
+                if are_alike:
+                    self._rename(way, (side.args, side.kwargs), (args, kwargs))
+            scope = self._enter(one, when)
+            scope.args, scope.kwargs = (args, kwargs) if are_alike else ((), {})
+            self._both_bodies(scope, one, other)
+        elif isinstance(one, Call) and isinstance(other, Call):
+            args = self._selected(one.args, other.args)
+            kwargs = self._selected(one.kwargs, other.kwargs)
+            if not isinstance(args, tuple):
+                raise NotMergeableError("two calls have different numbers of arguments")
+            call = self._call(one.kind, one.target, args, kwargs, one.where, when)
+            call.value = self._value(one.value, other.value)
+            call.value.call = call
+            if one.value is mine.decided and other.value is theirs.decided:
+                self._decision = call.value
+
+    def _one(self, way: _Way, item: Item, when: Condition | None) -> None:
+        """Copy a call that only one way makes."""
+        own = way.condition(item.when)
+        if own is not None and when is not None and own[0] not in self._of_one_way:
+            # The condition is there on both ways.
+            both = call_of_choose((own[0], True, False), self._place(), when)
+            self._scope.items.append(both)
+            own = both.value, own[1]
+        own = own or when
+        if isinstance(item, ModuleCall):
+            args, kwargs = way.read(item.args), way.read(item.kwargs)
+            scope = self._enter(item, own)
+            scope.args, scope.kwargs, scope.known = args, kwargs, set(item.known)
+            around, self._scope = self._scope, scope
+            self._keep_facts(way, item, None)
+            for inner in item.items:
+                self._one(way, inner, None)
+            scope.result = way.read(item.result)
+            scope.end = self._position
+            self._scope = around
+            return
+        args, kwargs = way.read(item.args), way.read(item.kwargs)
+        call = self._call(item.kind, item.target, args, kwargs, item.where, own)
+        call.value.wish = item.value.wish
+        way.values[item.value] = call.value
+        self._of_one_way[call.value] = way.answer
+        self._facts[call.value] = item.value.rank, item.value.dtype
+
+    def _enter(self, like: ModuleCall, when: Condition | None) -> ModuleCall:
+        scope = ModuleCall(
+            like.path,
+            self._scope,
+            self._position,
+            depth=self._scope.depth + 1,
+            parameters=like.parameters,
+            when=when,
+        )
+        self._scope.items.append(scope)
+        return scope
+
+    # --- items ---
+
+    def _items(self, ones: list[Item], others: list[Item]) -> None:
+        done = self._shared(ones, others)
+        for one, other in aligned(ones[done:], others[done:]):
+            mine, theirs = self._ways
+            is_shared = one is not None and other is not None
+            if is_shared and mine.condition(one.when) == theirs.condition(other.when):
+                self._both(one, other)
+                continue
+            if one is not None:
+                self._one(mine, one, self._when(mine))
+            if other is not None:
+                self._one(theirs, other, self._when(theirs))
+
+    def _shared(self, ones: list[Item], others: list[Item]) -> int:
+        """Merge the calls up to the decision, which are the same; return their number."""
+        if self._decision is not None:
+            return 0
+        for number, (one, other) in enumerate(zip(ones, others, strict=False)):
+            if _called(one) != _called(other):
+                raise NotMergeableError(f"{_called(one)} and {_called(other)} come first")
+            self._both(one, other)
+            if self._decision is not None:
+                return number + 1
+        return min(len(ones), len(others))
+
+    def _when(self, way: _Way) -> Condition | None:
+        return None if self._decision is None else (self._decision, way.answer)
+
+    # --- values ---
+
+    def _selected(self, one: Value, other: Value) -> Value:
+        """Return the value that a call gets: the one or the other, by the decision."""
+        mine, theirs = self._ways
+        return self._select(mine.read(one), theirs.read(other))
+
+    def _select(self, one: Value, other: Value) -> Value:
+        if _are_same(one, other):
+            return one
+        if self._decision is None:
+            raise NotMergeableError("two calls get different arguments before the decision")
+        inside, there = parts(one), parts(other)
+        if inside is not None and there is not None and _are_alike(one, other):
+            return rebuilt(one, [*map(self._select, inside, there)])
+        for value, none, way in ((one, other, self._ways[0]), (other, one, self._ways[1])):
+            if none is None and isinstance(value, TracedValue):
+                if self._of_one_way.get(value) is way.answer:
+                    # It is None on the other way as it is.
+                    return value
+        if not self._ways[0].answer:
+            one, other = other, one
+        if one is True and other is False:
+            return self._decision
+        return self._choose(one, other)
+
+    def _choose(self, if_true: Value, if_false: Value) -> TracedValue:
+        scope: ModuleCall | None = self._scope
+        asked = _identity(if_true), _identity(if_false)
+        while scope is not None:
+            known = self._chosen.get((scope, *asked))
+            if known is not None:
+                return known
+            scope = scope.parent
+        call = call_of_choose((self._decision, if_true, if_false), self._place())
+        if isinstance(if_true, TracedValue) and isinstance(if_false, TracedValue):
+            self._take_facts(call.value, if_true, if_false)
+        self._scope.items.append(call)
+        self._chosen[self._scope, *asked] = call.value
+        return call.value
+
+    def _place(self) -> TracedValue:
+        """Return a value that comes about here."""
+        self._position += 1
+        return TracedValue(self._position - 1, self._scope, "")
+
+    def _value(self, one: TracedValue, other: TracedValue) -> TracedValue:
+        """Return a value that comes about here on both ways."""
+        value = self._place()
+        value.wish = one.wish
+        self._take_facts(value, one, other)
+        for way, own in zip(self._ways, (one, other), strict=True):
+            way.values[own] = value
+        return value
+
+    def _take_facts(self, value: TracedValue, *from_ways: TracedValue) -> None:
+        """Note the rank and dtype of a value where they are the same on both ways."""
+        (rank, dtype), other = [
+            self._facts.get(each, (each.rank, each.dtype)) for each in from_ways
+        ]
+        value.rank = rank if rank == other[0] else None
+        value.dtype = dtype if dtype == other[1] else None
+
+    def _call(
+        self,
+        kind: Any,
+        target: str,
+        args: tuple[Value, ...],
+        kwargs: dict[str, Value] | None = None,
+        where: str = "",
+        when: Condition | None = None,
+    ) -> Call:
+        value = self._place()
+        value.wish = target
+        value.call = Call(kind, target, args, kwargs or {}, value, where, when)
+        self._scope.items.append(value.call)
+        return value.call
+
+
+def _called(item: Item) -> tuple[str, ...]:
+    return ("module", item.path) if isinstance(item, ModuleCall) else (item.kind, item.target)
+
+
+def _are_same(one: Value, other: Value) -> bool:
+    """Return whether two values of the merged record are the same: 1 is not True, nan is nan."""
+    inside, there = parts(one), parts(other)
+    if inside is not None and there is not None:
+        return _are_alike(one, other) and all(map(_are_same, inside, there))
+    return one is other or (
+        not isinstance(one, TracedValue)
+        and not isinstance(other, TracedValue)
+        and type(one) is type(other)
+        and repr(one) == repr(other)
+    )
+
+
+def _are_alike(one: Value, other: Value) -> bool:
+    """Return whether two containers have the same form."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other)
+    inside, there = parts(one), parts(other)
+    is_same_record = repr(getattr(one, "fields", {}).keys()) == repr(
+        getattr(other, "fields", {}).keys()
+    ) and getattr(one, "type", None) == getattr(other, "type", None)
+    return inside is not None and there is not None and len(inside) == len(there) and is_same_record
+
+
+def _identity(value: Value) -> object:
+    """Return a key that is equal for the same values."""
+    return repr(map_leaves(_named, value))
+
+
+def _named(leaf: Value) -> Value:
+    return f"value {id(leaf)}" if isinstance(leaf, TracedValue) else leaf
+
+
