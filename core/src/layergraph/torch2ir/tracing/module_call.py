@@ -83,6 +83,7 @@ class Call:
         value: what it gives.
         where: the line of the model's code, for kind ``mode``.
         when: the condition under which the call is made; None if it always is.
+        is_late: whether it stands in a place that was kept: see :class:`DeferredCall`.
     """
 
     kind: Kind
@@ -92,6 +93,7 @@ class Call:
     value: TracedValue
     where: str = ""
     when: Condition | None = None
+    is_late: bool = False
 
     def reads(self) -> list[TracedValue]:
         """Return the values that the call reads."""
@@ -125,7 +127,8 @@ class DeferredCall:
         """The value of a call at this place; the call is made if it was not."""
         if key not in self.calls:
             value = TracedValue(self.position, self.scope, wish_of(target))
-            value.call = self.calls[key] = Call("function", target, args, kwargs or {}, value)
+            call = Call("function", target, args, kwargs or {}, value, is_late=True)
+            value.call = self.calls[key] = call
         return self.calls[key].value
 
 

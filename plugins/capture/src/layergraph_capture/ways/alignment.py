@@ -62,8 +62,8 @@ def _key(item: Item) -> Hashable:
     if isinstance(item, ModuleCall):
         return "module call", item.path, condition
     key = item.kind, item.target, len(item.args), tuple(item.kwargs), condition
-    if item.target.startswith("layergraph.") or item.kind == "mode":
-        # Guards and regions are what they are by their plain arguments.
+    if item.is_late or item.kind == "mode" or item.target.startswith("layergraph."):
+        # Guards, regions and reads of sizes are what they are by their plain arguments.
         return *key, *[_plain(leaf) for leaf in leaves(item.args, item.kwargs)]
     return key
 

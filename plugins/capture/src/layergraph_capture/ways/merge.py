@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from layergraph.ir import Symbol, Value, map_leaves
 from layergraph.ir.values import parts, rebuilt
@@ -208,7 +208,7 @@ class _Merge:
                 raise NotMergeableError("two calls have different numbers of arguments")
             call = self._call(one.kind, one.target, args, kwargs, one.where, when)
             call.value = self._value(one.value, other.value)
-            call.value.call = call
+            call.value.call, call.is_late = call, one.is_late
             if one.value is mine.decided and other.value is theirs.decided:
                 self._decision = call.value
 
@@ -235,7 +235,7 @@ class _Merge:
             return
         args, kwargs = way.read(item.args), way.read(item.kwargs)
         call = self._call(item.kind, item.target, args, kwargs, item.where, own)
-        call.value.wish = item.value.wish
+        call.value.wish, call.is_late = item.value.wish, item.is_late
         way.values[item.value] = call.value
         self._of_one_way[call.value] = way.answer
         self._facts[call.value] = item.value.rank, item.value.dtype
@@ -255,8 +255,8 @@ class _Merge:
     # --- items ---
 
     def _items(self, ones: list[Item], others: list[Item]) -> None:
-        done = self._shared(ones, others)
-        for one, other in aligned(ones[done:], others[done:]):
+        done, there = self._shared(ones, others)
+        for one, other in aligned(ones[done:], others[there:]):
             mine, theirs = self._ways
             is_shared = one is not None and other is not None
             if is_shared and mine.condition(one.when) == theirs.condition(other.when):
@@ -267,17 +267,38 @@ class _Merge:
             if other is not None:
                 self._one(theirs, other, self._when(theirs))
 
-    def _shared(self, ones: list[Item], others: list[Item]) -> int:
-        """Merge the calls up to the decision, which are the same; return their number."""
-        if self._decision is not None:
-            return 0
-        for number, (one, other) in enumerate(zip(ones, others, strict=False)):
+    def _shared(self, ones: list[Item], others: list[Item]) -> tuple[int, int]:
+        """Merge the calls up to the decision, which are the same; return the numbers of them.
+
+        Late calls, such as reads of sizes, are there only if a run needs what they give.
+        """
+        mine, theirs = self._ways
+        at = [0, 0]
+        late: dict[object, TracedValue] = {}
+        while self._decision is None and (at[0] < len(ones) or at[1] < len(others)):
+            for n, (way, items) in enumerate(((mine, ones), (theirs, others))):
+                while at[n] < len(items) and _is_late(item := items[at[n]]):
+                    self._late(way, item, late)
+                    at[n] += 1
+            if at[0] == len(ones) or at[1] == len(others):
+                break
+            one, other = ones[at[0]], others[at[1]]
             if _called(one) != _called(other):
                 raise NotMergeableError(f"{_called(one)} and {_called(other)} come first")
             self._both(one, other)
-            if self._decision is not None:
-                return number + 1
-        return min(len(ones), len(others))
+            at = [at[0] + 1, at[1] + 1]
+            late.clear()
+        return at[0], at[1]
+
+    def _late(self, way: _Way, item: Call, known: dict[object, TracedValue]) -> None:
+        """Merge a late call; if the other way has made it already, it is that one."""
+        key = item.target, _identity(way.read((item.args, item.kwargs)))
+        if key not in known:
+            self._one(way, item, None)
+            known[key] = way.values[item.value]
+            self._of_one_way.pop(known[key])
+            known[key].rank, known[key].dtype = self._facts.pop(known[key])
+        way.values[item.value] = known[key]
 
     def _when(self, way: _Way) -> Condition | None:
         return None if self._decision is None else (self._decision, way.answer)
@@ -359,6 +380,10 @@ class _Merge:
         value.call = Call(kind, target, args, kwargs or {}, value, where, when)
         self._scope.items.append(value.call)
         return value.call
+
+
+def _is_late(item: Item) -> TypeGuard[Call]:
+    return isinstance(item, Call) and item.is_late
 
 
 def _called(item: Item) -> tuple[str, ...]:
