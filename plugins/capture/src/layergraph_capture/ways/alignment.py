@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from difflib import SequenceMatcher
 
 from layergraph.ir.values import leaves
@@ -18,50 +18,67 @@ _MOST = 4_000_000
 def aligned(ones: Sequence[Item], others: Sequence[Item]) -> Iterator[Pair]:
     """Yield the calls of both runs in an order that keeps the order of each.
 
-    Two calls stand side by side if one call can do for both: they call the same. No alignment is
-    wrong, but a good one shares more calls.
+    Two calls stand side by side if one call can do for both: they call the same, with the same
+    plain arguments or, between such calls, with others. No alignment is wrong, but a good one
+    shares more calls.
 
     Yields:
         Two calls, or one call and None.
     """
-    one_keys, other_keys = [*map(_key, ones)], [*map(_key, others)]
-    end = 0
-    most = min(len(ones), len(others))
+    for one, other in _matched(ones, others, _exact):
+        if len(one) == len(other) == 1 and _exact(one[0]) == _exact(other[0]):
+            yield one[0], other[0]
+            continue
+        for mine, theirs in _matched(one, other, _similar):
+            if len(mine) == len(theirs) == 1 and _similar(mine[0]) == _similar(theirs[0]):
+                yield mine[0], theirs[0]
+            else:
+                yield from ((item, None) for item in mine)
+                yield from ((None, item) for item in theirs)
+
+
+def _matched(
+    ones: Sequence[Item], others: Sequence[Item], key: Callable[[Item], Hashable]
+) -> Iterator[tuple[Sequence[Item], Sequence[Item]]]:
+    """Yield matching calls, one of each run, and what stands between them."""
+    one_keys, other_keys = [*map(key, ones)], [*map(key, others)]
+    end, most = 0, min(len(ones), len(others))
     while end < most and one_keys[-1 - end] == other_keys[-1 - end]:
         end += 1
-    yield from _middle(
-        ones[: len(ones) - end],
-        others[: len(others) - end],
-        one_keys[: len(ones) - end],
-        other_keys[: len(others) - end],
-    )
-    yield from zip(ones[len(ones) - end :], others[len(others) - end :], strict=True)
-
-
-def _middle(
-    ones: Sequence[Item],
-    others: Sequence[Item],
-    one_keys: Sequence[Hashable],
-    other_keys: Sequence[Hashable],
-) -> Iterator[Pair]:
-    blocks = [(len(ones), len(others), 0)]
-    if len(ones) * len(others) <= _MOST:
-        matcher = SequenceMatcher(None, one_keys, other_keys, autojunk=False)
-        blocks = [tuple(block) for block in matcher.get_matching_blocks()]
     one = other = 0
-    for one_start, other_start, size in blocks:
-        yield from ((item, None) for item in ones[one:one_start])
-        yield from ((None, item) for item in others[other:other_start])
+    for one_start, other_start, size in _blocks(
+        one_keys[: len(ones) - end], other_keys[: len(others) - end], end
+    ):
+        if one < one_start or other < other_start:
+            yield ones[one:one_start], others[other:other_start]
         one, other = one_start + size, other_start + size
-        yield from zip(ones[one_start:one], others[other_start:other], strict=True)
+        for mine, theirs in zip(ones[one_start:one], others[other_start:other], strict=True):
+            yield [mine], [theirs]
 
 
-def _key(item: Item) -> Hashable:
-    """Return a key that is equal for calls that one call can do for."""
-    condition = None if item.when is None else item.when[1]
+def _blocks(
+    ones: Sequence[Hashable], others: Sequence[Hashable], end: int
+) -> list[tuple[int, int, int]]:
+    """Return where equal keys stand, and how many; the last block is the common end."""
+    blocks: list[tuple[int, int, int]] = []
+    if len(ones) * len(others) <= _MOST:
+        matcher = SequenceMatcher(None, ones, others, autojunk=False)
+        blocks = [(each.a, each.b, each.size) for each in matcher.get_matching_blocks()][:-1]
+    return [*blocks, (len(ones), len(others), end)]
+
+
+def _exact(item: Item) -> Hashable:
+    """Return a key that is equal for calls of the same with the same plain arguments."""
     if isinstance(item, ModuleCall):
-        return "module call", item.path, condition
-    key = item.kind, item.target, len(item.args), tuple(item.kwargs), condition
+        return _similar(item)
+    return _similar(item), *[_plain(leaf) for leaf in leaves(item.args, item.kwargs)]
+
+
+def _similar(item: Item) -> Hashable:
+    """Return a key that is equal for calls that one call can do for."""
+    if isinstance(item, ModuleCall):
+        return "module call", item.path
+    key = item.kind, item.target, len(item.args), *item.kwargs
     if item.is_late or item.kind == "mode" or item.target.startswith("layergraph."):
         # Guards, regions and reads of sizes are what they are by their plain arguments.
         return *key, *[_plain(leaf) for leaf in leaves(item.args, item.kwargs)]

@@ -190,7 +190,7 @@ class _Merge:
     def _both(self, one: Item, other: Item) -> None:
         """Merge two calls of the same."""
         mine, theirs = self._ways
-        when = mine.condition(one.when)
+        when = self._either(mine.condition(one.when), theirs.condition(other.when))
         if isinstance(one, ModuleCall) and isinstance(other, ModuleCall):
             args = self._selected(one.args, other.args)
             kwargs = self._selected(one.kwargs, other.kwargs)
@@ -211,6 +211,25 @@ class _Merge:
             call.value.call, call.is_late = call, one.is_late
             if one.value is mine.decided and other.value is theirs.decided:
                 self._decision = call.value
+
+    def _either(self, one: Condition | None, other: Condition | None) -> Condition | None:
+        """Return the condition of a call that each way makes under a condition of its own."""
+        expected = next((each[1] for each in (one, other) if each is not None), None)
+        if expected is None or one == other:
+            return one
+        value = self._select(self._asked(one, expected), self._asked(other, expected))
+        return value, expected
+
+    def _asked(self, when: Condition | None, expected: bool) -> Value:
+        """Return a value that is what is expected where a condition holds."""
+        if when is None:
+            return expected
+        value, own = when
+        if own is expected:
+            return value
+        inverse = call_of_choose((value, False, True), self._place())
+        self._scope.items.append(inverse)
+        return inverse.value
 
     def _one(self, way: _Way, item: Item, when: Condition | None) -> None:
         """Copy a call that only one way makes."""
@@ -258,13 +277,11 @@ class _Merge:
         done, there = self._shared(ones, others)
         for one, other in aligned(ones[done:], others[there:]):
             mine, theirs = self._ways
-            is_shared = one is not None and other is not None
-            if is_shared and mine.condition(one.when) == theirs.condition(other.when):
+            if one is not None and other is not None:
                 self._both(one, other)
-                continue
-            if one is not None:
+            elif one is not None:
                 self._one(mine, one, self._when(mine))
-            if other is not None:
+            elif other is not None:
                 self._one(theirs, other, self._when(theirs))
 
     def _shared(self, ones: list[Item], others: list[Item]) -> tuple[int, int]:
