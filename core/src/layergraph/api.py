@@ -14,7 +14,7 @@ from layergraph.ir2torch import Ir2Torch
 from layergraph.torch2ir import Torch2Ir
 
 if TYPE_CHECKING:
-    from layergraph.capturing import Modes, Values
+    from layergraph.capturing import Example, Modes, Values
 
 
 def to_ir(
@@ -22,6 +22,7 @@ def to_ir(
     args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
+    examples: Sequence[Example] | None = None,
     values: Values = "both",
     modes: Modes = "both",
 ) -> Ir:
@@ -39,9 +40,15 @@ def to_ir(
         args: the positional arguments of an example call, as a tuple; for one tensor, ``(x,)``.
         kwargs: the arguments of that call by name. An argument that is not a tensor is fixed at its
             value here; an argument that is left out is fixed at its default.
+        examples: several calls, each a pair of ``args`` and ``kwargs``, instead of these two. The
+            IR serves all of them: a mask that is given or None, inputs of another form, sizes by
+            which the code decides. The calls share what they have in common.
         values: the treatment of code that depends on a number in a tensor, such as
-            ``if x.sum() > 0``. ``"refuse"`` raises a CaptureError. ``"assume"`` adds a guard: the
-            rebuilt model raises if an input gives another answer.
+            ``if x.sum() > 0``. ``"both"`` captures both ways: the model runs again with the other
+            answer, at most seven times. A way that the model raises on, that a graph cannot hold,
+            or that is one too many becomes a guard, and so does a number that Python needs.
+            ``"assume"`` captures the way of the example alone, with a guard: the rebuilt model
+            raises if an input gives another answer. ``"refuse"`` raises a CaptureError.
         modes: the modes to capture if the code depends on ``self.training``: ``"both"``, or the
             model's ``"own"``. With ``"own"``, the capture is faster, and the rebuilt model raises
             in the other mode.
@@ -69,7 +76,9 @@ def to_ir(
         0: linear(in_features=2, out_features=3, bias=True)
         1: relu()
     """
-    return default_torch2ir().convert(model, args, kwargs, values=values, modes=modes)
+    return default_torch2ir().convert(
+        model, args, kwargs, examples=examples, values=values, modes=modes
+    )
 
 
 def to_torch(

@@ -6,11 +6,11 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from torch import nn
 
-from layergraph.errors import Unsupported
+from layergraph.errors import CaptureError, Unsupported, brief
 from layergraph.functions import Functions
 from layergraph.state import Memory
 
@@ -31,6 +31,13 @@ Modes = Literal["both", "own"]
 """The modes to capture if code depends on the mode: both, or the one that the model is in."""
 
 
+Example: TypeAlias = "tuple[Sequence[Any] | None, Mapping[str, Any] | None]"
+"""The positional arguments of a call, and its arguments by name."""
+
+Run: TypeAlias = "Callable[[Callable[[], Tracer]], Trace]"
+"""Runs a tracer, made by the function that it is given, and returns the record."""
+
+
 @dataclass(frozen=True, eq=False)
 class CaptureRequest:
     """A model to capture, with all that a tracer needs.
@@ -40,8 +47,7 @@ class CaptureRequest:
         keys: the state-dict key of each of its tensors, by ``id``.
         memory: the memory that these tensors occupy.
         hooks: the hooks of the converter.
-        args: the positional arguments of an example call; None if there is no example.
-        kwargs: its arguments by name; None if there is no example.
+        examples: the example calls; none if the model is traced on symbols.
         values: see :data:`Values`.
         modes: see :data:`Modes`.
     """
@@ -50,8 +56,7 @@ class CaptureRequest:
     keys: dict[int, str]
     memory: Memory
     hooks: Hooks
-    args: Sequence[Any] | None
-    kwargs: Mapping[str, Any] | None
+    examples: Sequence[Example]
     values: Values
     modes: Modes
 
@@ -63,12 +68,44 @@ class CaptureRequest:
     @property
     def has_example(self) -> bool:
         """Return whether there are example inputs."""
-        return self.args is not None or self.kwargs is not None
+        return bool(self.examples)
 
     @functools.cached_property
     def functions(self) -> Functions:
         """Return the functions that may become nodes."""
         return Functions(self.hooks.named_functions())
+
+
+def example_calls(
+    args: Sequence[Any] | None,
+    kwargs: Mapping[str, Any] | None,
+    examples: Sequence[Example] | None,
+) -> Sequence[Example]:
+    """Return the example calls that a conversion is given; none to trace on symbols.
+
+    Args:
+        args: the positional arguments of one call.
+        kwargs: its arguments by name.
+        examples: several calls instead.
+
+    Raises:
+        CaptureError: both forms are given, or ``examples`` are no pairs.
+    """
+    if examples is None:
+        return [] if args is None and kwargs is None else [(args, kwargs)]
+    if args is not None or kwargs is not None:
+        raise CaptureError("there are examples besides args and kwargs; give all calls as examples")
+    if not isinstance(examples, list | tuple) or not examples:
+        raise CaptureError(
+            f"examples is {brief(examples)}; give a list of calls, each as (args, kwargs)"
+        )
+    for index, each in enumerate(examples):
+        if not isinstance(each, list | tuple) or len(each) != 2:
+            raise CaptureError(
+                f"examples[{index}] is a {type(each).__name__}; give a pair of a tuple of "
+                "positional arguments and a dict of arguments by name, as in ((x,), {})"
+            )
+    return examples
 
 
 class Capturer(ABC):
@@ -78,7 +115,7 @@ class Capturer(ABC):
     def tracer(self) -> Tracer:
         """Return a new tracer, for one run of the model."""
 
-    def complete(self, trace: Trace, run: Callable[[Callable[[], Tracer]], Trace]) -> Trace:
+    def complete(self, trace: Trace, run: Run) -> Trace:
         """Return the record of all ways that the model takes; that of one run by default.
 
         Args:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.overrides import handle_torch_function
 
+from layergraph import guards
 from layergraph.errors import AssumptionError
-from layergraph.guards import is_the_same
 
 
 def truth(value: object) -> bool:
@@ -24,14 +24,38 @@ def truth(value: object) -> bool:
     return bool(value)
 
 
-def equals(value: object, expected: object) -> bool:
-    """Return whether a value by which a graph decides is the one that a capture read.
+def holds(guard: str, value: object, *given: Any) -> bool:
+    """Return whether a guard lets a value pass.
 
     Args:
-        value: a plain value, such as a size.
-        expected: the value at capture. 1, 1.0 and True are different.
+        guard: the name of a guard, such as ``"assume_tensor"``.
+        value: the value that it checks.
+        given: the other arguments of the guard.
+
+    Raises:
+        AssumptionError: there is no such guard.
     """
-    return is_the_same(value, expected)
+    check = _GUARDS.get(guard)
+    if check is None:
+        raise AssumptionError(f"{guard!r} is no guard; give one of {', '.join(_GUARDS)}")
+    try:
+        check(value, *given)
+    except AssumptionError:
+        return False
+    return True
+
+
+_GUARDS: dict[object, Callable[..., None]] = {
+    each.__name__: each
+    for each in (
+        guards.assume,
+        guards.assume_container,
+        guards.assume_environment,
+        guards.assume_length,
+        guards.assume_tensor,
+        guards.assume_truth,
+    )
+}
 
 
 def choose(condition: object, if_true: object, if_false: object) -> object:

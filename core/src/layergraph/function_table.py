@@ -112,7 +112,7 @@ _LISTED: tuple[_Listed, ...] = (
             "assume assume_container assume_environment assume_length assume_tensor assume_truth"
         ).split(),
     ),
-    _Listed("layergraph", choices, "choose equals truth".split()),
+    _Listed("layergraph", choices, "choose holds truth".split()),
     _Listed("layergraph", regions, "set_grad_enabled enter_autocast exit_autocast".split()),
 )
 

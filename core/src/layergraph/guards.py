@@ -25,7 +25,7 @@ def assume(value: object, expected: object, where: str) -> None:
     Raises:
         AssumptionError: the two differ.
     """
-    if not is_the_same(value, expected):
+    if not _is_the_same(value, expected):
         now = "a tensor" if isinstance(value, torch.Tensor) else repr(value)
         raise AssumptionError(broken(where, expected, now))
 
@@ -35,7 +35,7 @@ def broken(where: str, expected: object, now: str) -> str:
     return f"{where} was {expected!r} when this model was captured, and now it is {now}: {_REMEDY}"
 
 
-def is_the_same(value: object, expected: object) -> bool:
+def _is_the_same(value: object, expected: object) -> bool:
     """Return whether two plain values are equal and of one type: 1, 1.0 and True are different."""
     if value is expected:
         return True
@@ -52,7 +52,7 @@ def is_the_same(value: object, expected: object) -> bool:
     for kind in (list, tuple):
         if isinstance(value, kind) and type(expected) is kind and not hasattr(value, "_fields"):
             pairs = zip(value, expected, strict=True)
-            return len(value) == len(expected) and all(is_the_same(*each) for each in pairs)
+            return len(value) == len(expected) and all(_is_the_same(*each) for each in pairs)
     try:
         # As text, nan is nan, and -0.0 is not 0.0.
         return repr(to_plain_literal(value)) == repr(to_plain_literal(expected))

@@ -35,6 +35,9 @@ from layergraph.ir.values import parts, rebuilt
 from layergraph.literals import UnknownValueError, class_of_torch, torch_value
 
 
+_CHECKING = frozenset({"layergraph.assume_container", "layergraph.holds"})
+
+
 def fx_graph(
     source: Graph, where: Place, functions: Targets, targets: Mapping[str, str]
 ) -> fx.Graph:
@@ -61,13 +64,13 @@ class _GraphBuilder:
         self._where = where
         self._functions = functions
         self._targets = targets
-        # Inputs with a guard node assume_container need no check from their input node.
-        self._containers = {
-            node.args[0].node
+        # Inputs that a node of the graph checks need no check from their input node.
+        self._checked = {
+            arg.node
             for node in source.nodes.values()
-            if node.implementation == "layergraph.assume_container"
-            and node.args is not None
-            and type(node.args[0]) is Ref
+            if node.implementation in _CHECKING
+            for arg in (node.args or ())[:2]
+            if type(arg) is Ref
         }
         self._graph = fx.Graph()
         self._built: dict[str, fx.Node] = {}
@@ -122,7 +125,7 @@ class _GraphBuilder:
             value = self._built[node.name]
             if "fixed" in known:
                 self._graph.call_function(assume, (value, known["fixed"], f"the input {name!r}"))
-            elif node.name not in self._containers:
+            elif node.name not in self._checked:
                 facts = (known.get("rank"), known.get("dtype"))
                 self._graph.call_function(assume_tensor, (value, name, *facts))
 

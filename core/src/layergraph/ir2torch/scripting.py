@@ -18,7 +18,7 @@ from layergraph import choices, guards
 from layergraph.errors import BuildError
 from layergraph.regions import REGIONS
 
-_CHOICES = frozenset({choices.truth, choices.equals, choices.choose, choices.conditionally})
+_CHOICES = frozenset({choices.truth, choices.holds, choices.choose, choices.conditionally})
 _INSTEAD = "use torch.compile or torch.export"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from layergraph.capturing import Capturer, CaptureRequest
+from layergraph.capturing import Capturer, CaptureRequest, Run
 from layergraph.errors import CaptureError, LayergraphError, PluginError, Unsupported, first_line
 from layergraph.plugins import HookFailure
 from layergraph.plugins.loading import way_to_get
@@ -70,7 +70,7 @@ class _Contained(Capturer):
             raise self._wrong("tracer", f"gave a {type(made).__name__}; it must give a Tracer")
         return made
 
-    def complete(self, trace: Trace, run: Callable[[Callable[[], Tracer]], Trace]) -> Trace:
+    def complete(self, trace: Trace, run: Run) -> Trace:
         """See :class:`Capturer`."""
         made = self._call("complete", partial(self._capturer.complete, trace, run))
         if not isinstance(made, Trace):

@@ -61,6 +61,7 @@ class Torch2Ir(Registry):
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         *,
+        examples: Sequence[Example] | None = None,
         values: Values = "both",
         modes: Modes = "both",
     ) -> Ir:
@@ -74,8 +75,11 @@ class Torch2Ir(Registry):
             args: the positional arguments of an example call, as a tuple.
             kwargs: the arguments of that call by name. An argument that is not a tensor is fixed at
                 its value here; an argument that is left out is fixed at its default.
-            values: the treatment of code that depends on a number in a tensor: ``"refuse"`` raises,
-                ``"assume"`` adds a guard, which the rebuilt model checks.
+            examples: several calls, instead of ``args`` and ``kwargs``: see
+                :func:`layergraph.to_ir`.
+            values: the treatment of code that depends on a number in a tensor: ``"both"`` captures
+                both ways of a decision, ``"assume"`` adds a guard, which the rebuilt model checks,
+                ``"refuse"`` raises.
             modes: the modes to capture if the code depends on ``self.training``: ``"both"``, or the
                 model's ``"own"``, which is faster, and in which the rebuilt model must stay.
 
@@ -88,12 +92,14 @@ class Torch2Ir(Registry):
             PluginError: a handler failed, or broke its contract.
         """
         # Imported on first use, so that making a converter is quick.
+        from layergraph.capturing import example_calls
         from layergraph.torch2ir.one_at_a_time import one_at_a_time
         from layergraph.torch2ir.pipeline import convert
         from layergraph.undo import undone
 
         finishing: list[Callable[[], None]] = []
-        given = (self.hooks, model, args, kwargs, values, modes, finishing)
+        calls = example_calls(args, kwargs, examples)
+        given = (self.hooks, model, calls, values, modes, finishing)
 
         def capture() -> Ir:
             try:

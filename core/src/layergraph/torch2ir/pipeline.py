@@ -11,7 +11,7 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from layergraph.capturing import Capturer, CaptureRequest, Modes, Values
+from layergraph.capturing import Capturer, CaptureRequest, Example, Modes, Values
 from layergraph.errors import (
     CaptureError,
     LayergraphError,
@@ -43,8 +43,7 @@ from layergraph.torch2ir.tracing.unsupported import unsupported
 def convert(
     hooks: Hooks,
     model: nn.Module,
-    args: Sequence[Any] | None,
-    kwargs: Mapping[str, Any] | None,
+    examples: Sequence[Example],
     values: Values,
     modes: Modes,
     finishing: list[Callable[[], None]],
@@ -54,8 +53,7 @@ def convert(
     Args:
         hooks: who is asked about modules, and which functions may be nodes.
         model: the model.
-        args: the positional arguments of an example call.
-        kwargs: its arguments by name.
+        examples: example calls.
         values: what to do where the model decides by a number.
         modes: what the IR is to hold where the model asks for its mode.
         finishing: receives what has to be called when the capture is over.
@@ -69,7 +67,7 @@ def convert(
     try:
         with outside_fake_mode(), uncompiled(model):
             _refuse_fakes()
-            return _converted(hooks, model, args, kwargs, values, modes, finishing)
+            return _converted(hooks, model, examples, values, modes, finishing)
     except (LayergraphError, PluginWarning):  # a filter may turn a warning into an error
         raise
     except Exception as error:
@@ -82,8 +80,7 @@ def convert(
 def _converted(
     hooks: Hooks,
     model: nn.Module,
-    args: Sequence[Any] | None,
-    kwargs: Mapping[str, Any] | None,
+    examples: Sequence[Example],
     values: Values,
     modes: Modes,
     finishing: list[Callable[[], None]],
@@ -95,7 +92,7 @@ def _converted(
     keys, tensors = describe_tensors(module_index, memory, found)
     if not found.is_runnable:
         raise unsupported(found)
-    request = CaptureRequest(module_index, keys, memory, hooks, args, kwargs, values, modes)
+    request = CaptureRequest(module_index, keys, memory, hooks, examples, values, modes)
     capturer = capturer_for(request)
     finishing.append(capturer.finish)
     if module_index.root.is_leaf and module_index.root.answer is not None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
-from layergraph.capturing import Capturer, CaptureRequest
+from layergraph.capturing import Capturer, CaptureRequest, Run
 from layergraph.errors import Unsupported
 from layergraph.torch2ir.code_owners import add_tracer_package
 from layergraph.torch2ir.tracing.module_call import Trace
@@ -16,6 +16,7 @@ from layergraph_capture.kept_sizes import replace_kept_sizes
 from layergraph_capture.original import unfit
 from layergraph_capture.replaying.tracer import ReplayTracer
 from layergraph_capture.tracer import EagerTracer
+from layergraph_capture.ways.examples import merged_examples
 from layergraph_capture.ways.explore import Explorer
 
 add_tracer_package(__name__, __file__)
@@ -32,16 +33,21 @@ class EagerCapturer(Capturer):
     """
 
     def __init__(self, request: CaptureRequest) -> None:
-        args = () if request.args is None else request.args
-        self._arguments = Arguments(request.model, args, request.kwargs or {})
+        self._examples = [
+            Arguments(request.model, () if args is None else args, kwargs or {})
+            for args, kwargs in request.examples
+        ]
         self._constants = Constants(request.module_index)
         self._request = request
         self._kind = ReplayTracer if request.modes == "both" else EagerTracer
 
-    def tracer(self, answers: Sequence[bool] = ()) -> EagerTracer:
+    def tracer(
+        self, arguments: Arguments | None = None, answers: Sequence[bool] = ()
+    ) -> EagerTracer:
         """See :class:`Capturer`.
 
         Args:
+            arguments: an example; the first one by default.
             answers: the ways to go at the first decisions by numbers.
         """
         request = self._request
@@ -52,19 +58,32 @@ class EagerCapturer(Capturer):
             request.functions,
             self._constants,
             request.values,
-            self._arguments,
+            self._examples[0] if arguments is None else arguments,
             answers,
         )
 
-    def complete(self, trace: Trace, run: Callable[[Callable[[], Tracer]], Trace]) -> Trace:
+    def complete(self, trace: Trace, run: Run) -> Trace:
         """See :class:`Capturer`."""
-        if not trace.decisions:
-            return trace
-        return Explorer(lambda answers: run(partial(self.tracer, answers))).explored(trace)
+        first, *others = self._examples
+        traces = [self._explored(trace, first, run)]
+        for arguments in others:
+            traces.append(self._explored(run(partial(self.tracer, arguments)), arguments, run))
+        return merged_examples(traces) if others else traces[0]
+
+    def _explored(self, trace: Trace, arguments: Arguments, run: Run) -> Trace:
+        """Return the record of all ways that the model takes with an example."""
+
+        def run_with(answers: Sequence[bool]) -> Trace:
+            return run(partial(self.tracer, arguments, answers))
+
+        return Explorer(run_with).explored(trace) if trace.decisions else trace
 
     def faults(self) -> list[Unsupported]:
         """See :class:`Capturer`."""
-        return unfit(self._request.module_index, self._constants, self._arguments)
+        found = (
+            unfit(self._request.module_index, self._constants, each) for each in self._examples
+        )
+        return next(filter(None, found), [])
 
     def finish(self) -> None:
         """See :class:`Capturer`."""

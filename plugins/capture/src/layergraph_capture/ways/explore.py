@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from layergraph.choices import truth
 from layergraph.errors import CaptureError
 from layergraph.torch2ir.tracing.module_call import Call, Decision, Trace, TracedValue, wish_of
-from layergraph_capture.ways.merge import NotMergeableError, merged
+from layergraph_capture.ways.merge import merged
+from layergraph_capture.ways.way import NotMergeableError
 
 # A model is run so many times besides the first one.
 MAX_RUNS = 7

@@ -8,34 +8,33 @@ arguments, in its order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeGuard
 
+from layergraph.choices import holds
 from layergraph.ir import Symbol, Value, map_leaves
 from layergraph.ir.values import parts, rebuilt
 from layergraph.tensors import same_bits
 from layergraph.torch2ir.folding.conditions import call_of_choose
-from layergraph.torch2ir.folding.interfaces import Interface, interfaces
 from layergraph.torch2ir.tracing.module_call import (
     Call,
     Condition,
     Decision,
     ModuleCall,
-    StateRead,
+    Parameter,
     Trace,
     TracedValue,
-    values_in,
 )
 from layergraph_capture.ways.alignment import Item, aligned
+from layergraph_capture.ways.way import NotMergeableError, Way
 
-
-class NotMergeableError(Exception):
-    """Two runs differ before the decision that they answer differently."""
+HOLDS = f"layergraph.{holds.__name__}"
+GUARD = "layergraph.assume"
 
 
 def merged(one: Trace, other: Trace, number: int) -> Trace:
-    """Return one record of two runs.
+    """Return one record of two runs that answer a decision differently.
 
     Args:
         one: a run.
@@ -45,51 +44,51 @@ def merged(one: Trace, other: Trace, number: int) -> Trace:
     Raises:
         NotMergeableError: they differ before.
     """
-    return _Merge(one, other, number).merged()
+    mine, theirs = one.decisions[number], other.decisions[number]
+    ways = (
+        Way(one, mine.answer, mine.condition),
+        Way(other, theirs.answer, theirs.condition),
+    )
+    return _Merge(*ways).merged(number)
 
 
-@dataclass(slots=True, eq=False)
-class _Way:
-    """One of the two runs.
+def merged_by_guard(one: Trace, other: Trace) -> Trace:
+    """Return one record of two runs with other inputs.
 
-    Attributes:
-        trace: its record.
-        answer: the answer that it gives.
-        decided: the value of the decision.
-        interfaces: the border of each of its module calls.
-        values: the values of the merged record, by its own.
-        constants: the keys of constants in the merged record, by its own.
+    The first guard that they pass with other values is the decision. There is none if they do the
+    same.
+
+    Args:
+        one: a run.
+        other: another run of the same model, with arguments of the same form.
+
+    Raises:
+        NotMergeableError: they differ in something else than a guard.
     """
+    return _Merge(Way(one, True, None), Way(other, False, None)).merged()
 
-    trace: Trace
-    answer: bool
-    decided: TracedValue
-    interfaces: dict[ModuleCall, Interface]
-    values: dict[TracedValue, TracedValue] = field(default_factory=dict)
-    constants: dict[str, str] = field(default_factory=dict)
 
-    def read(self, value: Value) -> Value:
-        """Return what a value of the run is in the merged record."""
-        return map_leaves(self._leaf, value)
+def merged_by_form(one: Trace, other: Trace, forms: Mapping[str, tuple[Value, ...]]) -> Trace:
+    """Return one record of two runs whose arguments have other forms.
 
-    def _leaf(self, leaf: Value) -> Value:
-        if isinstance(leaf, TracedValue):
-            if leaf not in self.values:
-                raise NotMergeableError(f"{leaf.wish} came about in no call")
-            return self.values[leaf]
-        if isinstance(leaf, StateRead):
-            return StateRead(self.constants.get(leaf.key, leaf.key))
-        return leaf
+    Args:
+        one: a run.
+        other: another run of the same model.
+        forms: by name of an argument, the guard that it passes in the one run only, and the
+            arguments of this guard behind the value.
 
-    def condition(self, when: Condition | None) -> Condition | None:
-        """Return what a condition of the run is in the merged record."""
-        return None if when is None else (self.read(when[0]), when[1])
+    Raises:
+        NotMergeableError: they do not have the same arguments.
+    """
+    return _Merge(Way(one, True, None), Way(other, False, None), forms).merged()
 
 
 class _Merge:
-    def __init__(self, one: Trace, other: Trace, number: int) -> None:
-        self._ways = [self._way(each, number) for each in (one, other)]
-        self._number = number
+    def __init__(
+        self, one: Way, other: Way, forms: Mapping[str, tuple[Value, ...]] | None = None
+    ) -> None:
+        self._ways = one, other
+        self._forms = forms or {}
         self._position = 0
         self._scope = self._root = ModuleCall("", None, 0)
         # The value of the decision, once it has been merged.
@@ -100,31 +99,41 @@ class _Merge:
         self._facts: dict[TracedValue, tuple[int | None, Symbol | None]] = {}
         self._chosen: dict[tuple[ModuleCall, object, object], TracedValue] = {}
 
-    @staticmethod
-    def _way(trace: Trace, number: int) -> _Way:
-        decision = trace.decisions[number]
-        return _Way(trace, decision.answer, decision.condition, interfaces(trace.scopes))
+    def merged(self, decided: int = 0) -> Trace:
+        """Return one record.
 
-    def merged(self) -> Trace:
+        Args:
+            decided: how many decisions both runs answer alike.
+        """
         one, other = self._ways
         constants = self._constants()
-        parameters = []
-        for mine, theirs in zip(one.trace.parameters, other.trace.parameters, strict=True):
-            value = self._value(mine.value, theirs.value)
-            parameters.append(replace(mine, value=value))
+        parameters = [*map(self._parameter, *_by_name(one.trace, other.trace))]
         root, twin = one.trace.root, other.trace.root
         self._root.parameters = root.parameters
         self._root.args = one.read(root.args)
+        self._ask_form(parameters)
         self._both_bodies(self._root, root, twin)
-        decided = one.trace.decisions[: self._number]
-        return Trace(
-            self._root,
-            constants,
-            parameters,
-            decisions=[
-                Decision(one.values[each.condition], each.answer, each.where) for each in decided
-            ],
-        )
+        decisions = [
+            Decision(one.values[each.condition], each.answer, each.where)
+            for each in one.trace.decisions[:decided]
+        ]
+        return Trace(self._root, constants, parameters, decisions=decisions)
+
+    def _parameter(self, one: Parameter, other: Parameter) -> Parameter:
+        value = self._value(one.value, other.value)
+        is_fixed = repr(one.fixed) == repr(other.fixed)
+        return replace(one, value=value, fixed=one.fixed if is_fixed else ())
+
+    def _ask_form(self, parameters: Iterable[Parameter]) -> None:
+        """Let the forms of arguments be the decision."""
+        for each in parameters:
+            if each.name in self._forms:
+                guard, *given = self._forms[each.name]
+                holds = self._call("function", HOLDS, (guard, each.value, *given)).value
+                if self._decision is not None:
+                    both = self._decision, holds
+                    holds = self._call("function", "operator.and_", both).value
+                self._decision = holds
 
     def _constants(self) -> dict[str, Any]:
         one, other = self._ways
@@ -160,7 +169,7 @@ class _Merge:
 
     def _rename(
         self,
-        way: _Way,
+        way: Way,
         own: Value,
         united: Value,
         is_renamed: Callable[[TracedValue], bool] = lambda _: True,
@@ -173,7 +182,7 @@ class _Merge:
         elif isinstance(own, TracedValue) and isinstance(united, TracedValue) and is_renamed(own):
             way.values[own] = united
 
-    def _keep_facts(self, way: _Way, side: ModuleCall, when: Condition | None) -> None:
+    def _keep_facts(self, way: Way, side: ModuleCall, when: Condition | None) -> None:
         """Guard the rank and dtype of inputs that only one way knows."""
         if not side.known:
             return
@@ -209,7 +218,9 @@ class _Merge:
             call = self._call(one.kind, one.target, args, kwargs, one.where, when)
             call.value = self._value(one.value, other.value)
             call.value.call, call.is_late = call, one.is_late
-            if one.value is mine.decided and other.value is theirs.decided:
+            if mine.decided is not None and one.value is mine.decided:
+                if other.value is not theirs.decided:
+                    raise NotMergeableError("the runs come to the decision at different places")
                 self._decision = call.value
 
     def _either(self, one: Condition | None, other: Condition | None) -> Condition | None:
@@ -231,7 +242,7 @@ class _Merge:
         self._scope.items.append(inverse)
         return inverse.value
 
-    def _one(self, way: _Way, item: Item, when: Condition | None) -> None:
+    def _one(self, way: Way, item: Item, when: Condition | None) -> None:
         """Copy a call that only one way makes."""
         own = way.condition(item.when)
         if own is not None and when is not None and own[0] not in self._of_one_way:
@@ -300,14 +311,31 @@ class _Merge:
             if at[0] == len(ones) or at[1] == len(others):
                 break
             one, other = ones[at[0]], others[at[1]]
-            if _called(one) != _called(other):
-                raise NotMergeableError(f"{_called(one)} and {_called(other)} come first")
-            self._both(one, other)
+            if not self._is_question(one, other):
+                if _called(one) != _called(other):
+                    raise NotMergeableError(f"{_called(one)} and {_called(other)} come first")
+                self._both(one, other)
             at = [at[0] + 1, at[1] + 1]
             late.clear()
         return at[0], at[1]
 
-    def _late(self, way: _Way, item: Call, known: dict[object, TracedValue]) -> None:
+    def _is_question(self, one: Item, other: Item) -> bool:
+        """Return whether two calls are a guard that tells the ways apart; if so, decide by it."""
+        mine, theirs = self._ways
+        if mine.decided is not None or not (_is_guard(one) and _is_guard(other)):
+            return False
+        value, *said = mine.read(one.args)
+        there, *theirs_said = theirs.read(other.args)
+        if one.target != other.target or not _are_same(value, there):
+            return False
+        if _are_same(said, theirs_said):
+            return False
+        guard = one.target.removeprefix("layergraph.")
+        self._decision = self._call("function", HOLDS, (guard, value, *said)).value
+        self._one(theirs, other, self._when(theirs))
+        return True
+
+    def _late(self, way: Way, item: Call, known: dict[object, TracedValue]) -> None:
         """Merge a late call; if the other way has made it already, it is that one."""
         key = item.target, _identity(way.read((item.args, item.kwargs)))
         if key not in known:
@@ -317,7 +345,7 @@ class _Merge:
             known[key].rank, known[key].dtype = self._facts.pop(known[key])
         way.values[item.value] = known[key]
 
-    def _when(self, way: _Way) -> Condition | None:
+    def _when(self, way: Way) -> Condition | None:
         return None if self._decision is None else (self._decision, way.answer)
 
     # --- values ---
@@ -397,6 +425,19 @@ class _Merge:
         value.call = Call(kind, target, args, kwargs or {}, value, where, when)
         self._scope.items.append(value.call)
         return value.call
+
+
+def _by_name(one: Trace, other: Trace) -> tuple[list[Parameter], list[Parameter]]:
+    """Return the arguments of two runs, which have to have the same names."""
+    names = [[each.name for each in trace.parameters] for trace in (one, other)]
+    if names[0] != names[1]:
+        differing = ", ".join(sorted({*names[0]} ^ {*names[1]})) or "their order"
+        raise NotMergeableError(f"they do not have the same arguments: {differing}")
+    return one.parameters, other.parameters
+
+
+def _is_guard(item: Item) -> TypeGuard[Call]:
+    return isinstance(item, Call) and item.target.startswith(GUARD)
 
 
 def _is_late(item: Item) -> TypeGuard[Call]:
