@@ -19,8 +19,11 @@ from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.guards import Guards
 
 TRUTH = f"layergraph.{truth.__name__}"
+ITEM = "torch.Tensor.item"
 # A run makes up to so many decisions. Those after them are guards.
 MAX_DECISIONS = 16
+# Among them may be so many by sizes.
+MAX_BY_SIZES = 1
 # A run whose answers were given may ask so many questions: it may never end.
 MAX_QUESTIONS = 10_000
 OVER = (
@@ -60,6 +63,7 @@ class Decisions:
     Attributes:
         made: the decisions so far.
         changes_in_place: whether the run has changed a tensor in place.
+        is_size_forced: whether a question for a size has got another answer than the size gives.
     """
 
     def __init__(self, recorder: Recorder, guards: Guards, answers: Sequence[bool]) -> None:
@@ -69,6 +73,8 @@ class Decisions:
         self._asked = 0
         self._known: dict[str, bool] = {}
         self._numbers: dict[TracedValue, str] = {}
+        self._by_sizes = 0
+        self.is_size_forced = False
         self.made: list[Decision] = []
         self.changes_in_place = False
 
@@ -87,6 +93,24 @@ class Decisions:
             self._guards.expect_call(name, args, answer, kwargs)
             return answer
         return self._decided(name, args, kwargs, answer)
+
+    def mode(self, name: str, answer: bool) -> bool:
+        """Answer a question for a mode of torch."""
+        return self._decided(name, (), {}, answer)
+
+    def comparison(self, name: str, args: tuple[Value, ...], answer: bool) -> bool:
+        """Answer a comparison of numbers."""
+        if self._follows_inputs(args):
+            return self._decided(name, args, {}, answer)
+        question = "" if self.changes_in_place else self._question(name, args, {})
+        if question not in self._known:
+            if self._by_sizes == MAX_BY_SIZES:
+                self._guards.expect_call(name, args, answer)
+                return answer
+            self._by_sizes += 1
+            number = len(self.made)
+            self.is_size_forced |= number < len(self._answers) and self._answers[number] != answer
+        return self._decided(name, args, {}, answer)
 
     def _decided(
         self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value], answer: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from layergraph.ir import Value
 from layergraph.literals import UnknownValueError, to_graph_literal
 from layergraph.torch2ir.tracing.module_call import DeferredCall, ModuleCall, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
+from layergraph_capture.decisions import ITEM, Decisions
 from layergraph_capture.ended_sizes import end
 from layergraph_capture.guards import Guards
 from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, Origin, SymbolicNumber, symbolic
@@ -26,6 +27,7 @@ class Sizes:
         recorder: writes down how numbers are computed.
         guards: writes down what they decide.
         is_recording: returns whether what happens now is to be recorded.
+        decisions: answers the questions that have two ways; None if all have the one of the run.
 
     Attributes:
         is_over: see :class:`SizeListener`.
@@ -33,11 +35,16 @@ class Sizes:
     """
 
     def __init__(
-        self, recorder: Recorder, guards: Guards, is_recording: Callable[[], bool]
+        self,
+        recorder: Recorder,
+        guards: Guards,
+        is_recording: Callable[[], bool],
+        decisions: Decisions | None = None,
     ) -> None:
         self._recorder = recorder
         self._guards = guards
         self.is_recording = is_recording
+        self._decisions = decisions
         self.is_over = False
         self.born: list[weakref.ref[SymbolicNumber]] = []
         self._recorded: dict[int, tuple[SymbolicNumber, TracedValue]] = {}
@@ -61,6 +68,15 @@ class Sizes:
                 given: Any = to_graph_literal(tuple(args), self.read, SYMBOLIC_TYPES)
                 value = self._recorder.call("function", name, given, {})
             self._guards.expect(value, to_graph_literal(result, self.read, SYMBOLIC_TYPES))
+
+    def decide(self, origin: Origin, result: bool) -> bool:
+        """See :class:`SizeListener`."""
+        name, *args = origin
+        if self._decisions is None or not self.is_recording() or not _has_two_ways(name, args):
+            self.assume(origin, result)
+            return result
+        given: Any = to_graph_literal(tuple(args), self.read, SYMBOLIC_TYPES)
+        return self._decisions.comparison(name, given, result)
 
     def late(self, value: Any, late: DeferredCall, target: str, *args: Value) -> Any:
         """A number that a function gives at a place that was kept."""
@@ -126,3 +142,28 @@ class Sizes:
         while scope is not None and scope is not known[1].scope:
             scope = scope.parent
         return known[1] if scope is not None else None
+
+
+def _has_two_ways(name: str, args: Sequence[Any]) -> bool:
+    """Return whether both ways of a comparison are captured.
+
+    They are if numbers of tensors decide it. Of sizes, only a comparison with 1 is worth it: code
+    does something else for a batch of one, for a sequence of one token.
+    """
+    numbers = [each for each in args if isinstance(each, SymbolicNumber)]
+    if any(_is_of_tensor(each) for each in numbers):
+        return True
+    plain_values = [each.plain() if isinstance(each, SymbolicNumber) else each for each in args]
+    is_equality = name in ("operator.eq", "operator.ne")
+    return is_equality and plain_values.count(1) == 1
+
+
+def _is_of_tensor(number: SymbolicNumber) -> bool:
+    """Return whether numbers in a tensor reach a number."""
+    pending = [number]
+    while pending:
+        number = pending.pop()
+        if ITEM in number.origin[:2]:
+            return True
+        pending += [each for each in number.origin if isinstance(each, SymbolicNumber)]
+    return False

@@ -40,6 +40,9 @@ class SizeListener(Protocol):
     def assume(self, origin: Origin, result: object) -> None:
         """Note that a graph was decided by a number."""
 
+    def decide(self, origin: Origin, result: bool) -> bool:
+        """Note that code compares a number, and return the answer that it is to get."""
+
 
 class SymbolicNumber(StandIn):
     """A number with an origin.
@@ -248,7 +251,7 @@ def _comparison(name: str, function: Callable[[Any, Any], bool]) -> Callable[[An
             return NotImplemented
         result = function(self.plain(), plain(value))
         if not (isinstance(value, SymbolicNumber) and value.key() == self.key()):
-            self.listener.assume((f"operator.{name}", self, value), result)
+            return self.listener.decide((f"operator.{name}", self, value), result)
         return result
 
     return method

@@ -16,7 +16,7 @@ from layergraph.literals import to_plain_literal
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import Fact, StateRead, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
-from layergraph_capture.decisions import Decisions
+from layergraph_capture.decisions import ITEM, Decisions
 from layergraph_capture.devices import Devices
 from layergraph_capture.guards import Guards
 from layergraph_capture.sizes import Sizes
@@ -161,7 +161,7 @@ class Queries:
         if isinstance(answer, int):
             dim = int(args[1] if len(args) > 1 else kwargs["dim"])
             return self._sizes.late(answer, late, target, value, dim)
-        self._note("rank")
+        self._rank_of(args[0])
         known = [
             self._sizes.late(number, late, target, value, dim) for dim, number in enumerate(answer)
         ]
@@ -188,8 +188,16 @@ class Queries:
 
     def rank(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The number of dimensions: that of the inputs decides it."""
-        self._note("rank")
+        self._rank_of(args[0])
         return self._answer(func, args, kwargs)
+
+    def _rank_of(self, tensor: torch.Tensor) -> None:
+        """Note that code depends on the rank of a tensor."""
+        self._note("rank")
+        if self._decisions.is_size_forced:
+            # It may not be the rank that the tensor has for the size that was answered.
+            rank = self._answer(torch.Tensor.dim, (tensor,), {})
+            self._guards.expect_call("torch.Tensor.dim", (self._known(tensor),), rank)
 
     def dtype(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A dtype: that of the inputs decides it, or that of what a layer gives."""
@@ -256,9 +264,13 @@ class Queries:
     def number(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A number out of a tensor."""
         answer = self._answer(func, args, kwargs)
-        if type(answer) is bool and self._values == "both":
-            return self._decided(args[0], answer) if self._may_read(args[0]) else answer
-        self._read_out(args[0], "torch.Tensor.item", self._answer(torch.Tensor.item, args[:1], {}))
+        if self._values == "both" and self._may_read(args[0]):
+            if type(answer) is bool:
+                return self._decided(args[0], answer)
+            if func is torch.Tensor.item and type(answer) in (int, float):
+                late = self._recorder.late()
+                return self._sizes.late(answer, late, ITEM, self._known(args[0]))
+        self._read_out(args[0], ITEM, self._answer(torch.Tensor.item, args[:1], {}))
         return answer
 
     def numbers(self, func: Any, args: Any, kwargs: Any) -> Any:

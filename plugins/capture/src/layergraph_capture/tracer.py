@@ -59,6 +59,8 @@ from layergraph_capture.torch_modes import (
 )
 from layergraph_capture.unnamed import UnnamedCalls, takes_sizes
 
+# A region of the model's own tells the answer, too: only the mode of the caller is a question.
+GRAD_MODE = "torch.is_grad_enabled"
 _AS_OPERATORS = {
     f"torch.Tensor.__{name}__": f"operator.{name}" for name in "getitem setitem pow".split()
 }
@@ -105,13 +107,15 @@ class EagerTracer(Tracer):
         recorder, switch = self.recorder, RecordingSwitch()
         self._arguments = arguments
         self._values = values
+        self._takes_gradients = torch.is_grad_enabled()
         self._snapshot = StateSnapshot(module_index, constants)
         self.switch = switch
         # Bound once: it is called for each function.
         self.unrecorded = switch.unrecorded  # type: ignore[method-assign]
         self.guards = Guards(recorder)
         self.decisions = Decisions(recorder, self.guards, answers)
-        self.sizes = Sizes(recorder, self.guards, self.is_recording)
+        decisions = self.decisions if values == "both" else None
+        self.sizes = Sizes(recorder, self.guards, self.is_recording, decisions)
         self.devices = Devices(recorder, arguments.device)
         self.tensors = Tensors(recorder, switch, self.state_tensors, constants, self.guards)
         self._queries = Queries(
@@ -294,9 +298,13 @@ class EagerTracer(Tracer):
         """See :class:`Tracer`: the type of the device where the inputs are, if it is that."""
         return self.devices.read_type(kind)
 
-    def decided(self, name: str, args: tuple[Value, ...], result: object) -> None:
+    def decided(self, name: str, args: tuple[Value, ...], result: object) -> object:
         """See :class:`Tracer`."""
+        is_of_caller = result is self._takes_gradients
+        if name == GRAD_MODE and is_of_caller and self._values == "both":
+            return self.decisions.mode(name, self._takes_gradients)
         self.guards.expect_call(name, args, self.to_literal(result))
+        return result
 
     # --- functions ---
 

@@ -100,8 +100,8 @@ def _asked(original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         return result
     outer = _outermost()
     if outer is None:
-        _note(capture, original, args, kwargs, result)
-    elif isinstance(outer, FrameType) and _tells(outer.f_code):
+        return _note(capture, original, args, kwargs, result)
+    if isinstance(outer, FrameType) and _tells(outer.f_code):
         function: Any = vars(torch).get(outer.f_code.co_name)
         if getattr(function, "__code__", None) is outer.f_code and not outer.f_code.co_argcount:
             _note(capture, function, (), {}, capture.unrecorded(function, (), {}))
@@ -121,13 +121,16 @@ _GETTER = re.compile(r"_?(is|are|get|has)_\w+|\w+_enabled")
 
 def _note(
     capture: Observer, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
-) -> None:
+) -> Any:
     name = capture.functions.name_of(function)
     if name is None or kwargs:
         capture.refuse(_told(function.__name__))
-    else:
-        given = tuple([capture.device_type(each) for each in args])
-        capture.decided(name, given, str(result) if type(result) is torch.device else result)
+        return result
+    given = tuple([capture.device_type(each) for each in args])
+    if type(result) is torch.device:
+        capture.decided(name, given, str(result))
+        return result
+    return capture.decided(name, given, result)
 
 
 def _told(name: str) -> str:

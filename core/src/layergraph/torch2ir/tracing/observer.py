@@ -32,8 +32,8 @@ class Observer(Protocol):
     def refuse(self, reason: str) -> None:
         """Note that something cannot be carried over."""
 
-    def decided(self, name: str, args: tuple[Value, ...], result: object) -> None:
-        """Note that the model may decide by what a function gives."""
+    def decided(self, name: str, args: tuple[Value, ...], result: object) -> object:
+        """Note that the model may decide by a function's result; return what it is to get."""
 
     def environment(self, name: str, value: str | None) -> None:
         """Note that the model may decide by a variable of the environment."""

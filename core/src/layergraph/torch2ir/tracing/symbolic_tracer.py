@@ -102,9 +102,10 @@ class SymbolicTracer(Tracer, TracerBase):
         with without_draws(self.generators), _FunctionMode(self):
             yield
 
-    def decided(self, name: str, args: tuple[Value, ...], result: object) -> None:
+    def decided(self, name: str, args: tuple[Value, ...], result: object) -> object:
         """See :class:`Tracer`."""
         self.expect(self.recorder.call("function", name, args, {}), result)
+        return result
 
     def device_type(self, kind: str) -> Value:
         """See :class:`Tracer`."""

@@ -62,8 +62,8 @@ class WayOfTracing(ABC):
         """The plain form of what a module is given or returns."""
 
     @abstractmethod
-    def decided(self, name: str, args: tuple[Value, ...], result: object) -> None:
-        """Note that the model may decide by what a function gives."""
+    def decided(self, name: str, args: tuple[Value, ...], result: object) -> object:
+        """Note that the model may decide by a function's result; return what it is to get."""
 
     @abstractmethod
     def device_type(self, kind: str) -> Value:
