@@ -48,12 +48,9 @@ class Outcome:
 
 
 def there_and_back(model: nn.Module, inputs: Inputs) -> tuple[nn.Module, float]:
-    """The model that layergraph makes of a model, from plain data and tensors only.
-
-    Many models of transformers ask whether a mask masks anything; what they then do is assumed.
-    """
+    """The model that layergraph makes of a model, from plain data and tensors only."""
     start = time.perf_counter()
-    ir = lg.to_ir(model, *inputs, values="assume")
+    ir = lg.to_ir(model, *inputs)
     seconds = time.perf_counter() - start
     return lg.to_torch(lg.Ir.from_dict(ir.to_dict()), model.state_dict()), seconds
 

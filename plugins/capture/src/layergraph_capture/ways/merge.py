@@ -25,12 +25,16 @@ from layergraph.torch2ir.tracing.module_call import (
     Parameter,
     Trace,
     TracedValue,
+    inside_out,
+    values_in,
 )
 from layergraph_capture.ways.alignment import Item, aligned
 from layergraph_capture.ways.way import NotMergeableError, Way
 
 HOLDS = f"layergraph.{holds.__name__}"
 GUARD = "layergraph.assume"
+# The truth of a tensor is none of them: it raises for a tensor of several numbers.
+_PURE_QUESTIONS = (HOLDS, "operator.", "torch.is_grad_enabled")
 
 
 def merged(one: Trace, other: Trace, number: int) -> Trace:
@@ -113,11 +117,23 @@ class _Merge:
         self._root.args = one.read(root.args)
         self._ask_form(parameters)
         self._both_bodies(self._root, root, twin)
+        self._drop_unread_question()
         decisions = [
             Decision(one.values[each.condition], each.answer, each.where)
             for each in one.trace.decisions[:decided]
         ]
         return Trace(self._root, constants, parameters, decisions=decisions)
+
+    def _drop_unread_question(self) -> None:
+        """Leave out a question that both ways answer with the same calls."""
+        question = None if self._decision is None else self._decision.call
+        if question is None or not question.target.startswith(_PURE_QUESTIONS):
+            return
+        items = [item for scope in inside_out(self._root) for item in scope.items]
+        read = {value for item in items for value in item.reads()}
+        results = {value for scope in inside_out(self._root) for value in values_in(scope.result)}
+        if question.value not in read | results:
+            question.value.scope.items.remove(question)
 
     def _parameter(self, one: Parameter, other: Parameter) -> Parameter:
         value = self._value(one.value, other.value)
