@@ -12,16 +12,18 @@ from layergraph import guards
 from layergraph.errors import AssumptionError
 
 
-def truth(value: object) -> bool:
+def truth(value: object, where: str = "") -> bool:
     """Return the truth of a value by which a graph decides, as ``if value:`` reads it.
 
     Args:
         value: a tensor of one number, or a plain value.
+        where: the line of the model's code that decides.
 
     Raises:
         RuntimeError: the value is a tensor of several numbers.
     """
-    return bool(value)
+    # A branch, unlike bool(), breaks the graph of torch.compile here, so that it goes both ways.
+    return True if value else False  # noqa: SIM210
 
 
 def holds(guard: str, value: object, *given: Any) -> bool:

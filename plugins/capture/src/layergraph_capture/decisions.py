@@ -130,8 +130,10 @@ class Decisions:
             return answer
         if len(self.made) < len(self._answers):
             answer = self._answers[len(self.made)]
-        condition = self._recorder.call("function", name, args, kwargs)
-        self.made.append(Decision(condition, answer, code_place()))
+        where = code_place()
+        given = (*args, where) if name == TRUTH else args
+        condition = self._recorder.call("function", name, given, kwargs)
+        self.made.append(Decision(condition, answer, where))
         if question:
             self._known[question] = answer
         return answer
