@@ -147,12 +147,12 @@ def _both(
     folded = Folded(module_index, trace, tensors)
     readers = {call.target for call in mode_calls(trace.scopes)}
     other, second, twin = trace.other, trace.in_other_mode, None
-    if second is None and other is not None:
+    if other is not None:
         # The run has been replayed in the other mode.
         if not other.differs:
             return folded.ir
         readers |= other.readers
-        twin = folded.with_other(other)
+        twin = folded.with_other(other) if second is None else None
     if twin is None:
         if second is None:
             try:

@@ -17,7 +17,8 @@ from layergraph_capture.original import unfit
 from layergraph_capture.replaying.tracer import ReplayTracer
 from layergraph_capture.tracer import EagerTracer
 from layergraph_capture.ways.examples import merged_examples
-from layergraph_capture.ways.explore import Explorer
+from layergraph_capture.ways.explore import Explorer, Ways, whole
+from layergraph_capture.ways.modes import merged_modes
 
 add_tracer_package(__name__, __file__)
 
@@ -64,19 +65,22 @@ class EagerCapturer(Capturer):
 
     def complete(self, trace: Trace, run: Run) -> Trace:
         """See :class:`Capturer`."""
-        first, *others = self._examples
-        traces = [self._explored(trace, first, run)]
-        for arguments in others:
-            traces.append(self._explored(run(partial(self.tracer, arguments)), arguments, run))
-        return merged_examples(traces) if others else traces[0]
-
-    def _explored(self, trace: Trace, arguments: Arguments, run: Run) -> Trace:
-        """Return the record of all ways that the model takes with an example."""
-
-        def run_with(answers: Sequence[bool]) -> Trace:
-            return run(partial(self.tracer, arguments, answers))
-
-        return Explorer(run_with).explored(trace) if trace.decisions else trace
+        ways: list[Ways] = []
+        traces: list[Trace] = []
+        for number, arguments in enumerate(self._examples):
+            if number:
+                trace = run(partial(self.tracer, arguments))
+            explorer = Explorer(lambda answers, of=arguments: run(partial(self.tracer, of, answers)))
+            ways.append(explorer.explored(trace))
+            traces += explorer.traces
+        if len(traces) == 1:
+            return trace
+        complete = merged_examples([*map(whole, ways)])
+        complete.other = merged_modes([each.other for each in traces])
+        if complete.other is not None:
+            with complete.other.swapped():
+                complete.in_other_mode = merged_examples([*map(whole, ways)])
+        return complete
 
     def faults(self) -> list[Unsupported]:
         """See :class:`Capturer`."""

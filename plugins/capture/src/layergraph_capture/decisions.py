@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
 
 from layergraph.choices import truth
 from layergraph.errors import CaptureError
@@ -73,6 +75,11 @@ class Decisions:
         self._asked = 0
         self._known: dict[str, bool] = {}
         self._numbers: dict[TracedValue, str] = {}
+        self._names: dict[str, str] = {}
+        # The answers to each question, in order, for a replay of the run.
+        self._said: dict[tuple[str, str], list[bool]] = {}
+        self._replayed: dict[tuple[str, str], list[bool]] | None = None
+        self._diverge: Callable[[], NoReturn]
         self._by_sizes = 0
         self.is_size_forced = False
         self.made: list[Decision] = []
@@ -107,13 +114,50 @@ class Decisions:
             if self._by_sizes == MAX_BY_SIZES:
                 self._guards.expect_call(name, args, answer)
                 return answer
-            self._by_sizes += 1
+            if self._replayed is None:
+                self._by_sizes += 1
             number = len(self.made)
             self.is_size_forced |= number < len(self._answers) and self._answers[number] != answer
-        return self._decided(name, args, {}, answer)
+        return self._decided(name, args, {}, answer, is_by_size=True)
 
     def _decided(
-        self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value], answer: bool
+        self,
+        name: str,
+        args: tuple[Value, ...],
+        kwargs: dict[str, Value],
+        answer: bool,
+        *,
+        is_by_size: bool = False,
+    ) -> bool:
+        key = name, repr(map_leaves(_identity, (args, kwargs)))
+        if self._replayed is not None:
+            return self._answered_before(key)
+        answer = self._answer_to(name, args, kwargs, answer, is_by_size=is_by_size)
+        self._said.setdefault(key, []).append(answer)
+        return answer
+
+    @contextmanager
+    def replaying(self, diverge: Callable[[], NoReturn]) -> Iterator[None]:
+        """Give the answers of the run again; call something else for a question that is new."""
+        self._diverge = diverge
+        self._replayed = {key: list(reversed(said)) for key, said in self._said.items()}
+        try:
+            yield
+        finally:
+            self._replayed = None
+
+    def _answered_before(self, key: tuple[str, str]) -> bool:
+        said = (self._replayed or {}).get(key)
+        return said.pop() if said else self._diverge()
+
+    def _answer_to(
+        self,
+        name: str,
+        args: tuple[Value, ...],
+        kwargs: dict[str, Value],
+        answer: bool,
+        *,
+        is_by_size: bool,
     ) -> bool:
         self._asked += 1
         if self._answers and self._asked > MAX_QUESTIONS:
@@ -133,7 +177,7 @@ class Decisions:
         where = code_place()
         given = (*args, where) if name == TRUTH else args
         condition = self._recorder.call("function", name, given, kwargs)
-        self.made.append(Decision(condition, answer, where))
+        self.made.append(Decision(condition, answer, where, is_by_size))
         if question:
             self._known[question] = answer
         return answer
@@ -150,10 +194,11 @@ class Decisions:
             if not isinstance(leaf, TracedValue) or leaf in seen:
                 continue
             seen.add(leaf)
+            if leaf.call is not None and leaf.call.target in _RESULTS_BY_SIZES:
+                continue
             if leaf.call is None or self.changes_in_place:
                 return True
-            if leaf.call.target not in _RESULTS_BY_SIZES:
-                pending += leaves(leaf.call.args, leaf.call.kwargs)
+            pending += leaves(leaf.call.args, leaf.call.kwargs)
         return False
 
     def _number(self, leaf: Value) -> Value:
@@ -171,5 +216,10 @@ class Decisions:
         if call is not None and call.kind == "same":
             return str(self._number(call.args[0]))
         if call is None or call.target not in _PURE:
-            return f"value {value.position} {id(value)}"
-        return repr((call.target, map_leaves(self._number, (call.args, call.kwargs))))
+            return _identity(value)
+        said = self._question(call.target, call.args, call.kwargs)
+        return self._names.setdefault(said, f"result {len(self._names)}")
+
+
+def _identity(leaf: Value) -> Value:
+    return f"value {leaf.position} {id(leaf)}" if isinstance(leaf, TracedValue) else leaf

@@ -374,7 +374,9 @@ class EagerTracer(Tracer):
                     return opened_code(*args, **kwargs)
             problem, lowered, named = str(error), (), {}
         before = versions(args, kwargs)
-        is_changing = changes_its_first_argument(name) or kwargs.keys() & CHANGING
+        is_changing = changes_its_first_argument(name) or any(
+            kwargs.get(each) not in (None, False) for each in CHANGING & kwargs.keys()
+        )
         if is_changing or name in _SHARING:
             self._snapshot.save(*args, *kwargs.values())
         result = self._attempt(name, func, args, kwargs, problem)
@@ -390,7 +392,7 @@ class EagerTracer(Tracer):
         value = self.recorder.call("function", name, lowered, named)
         if type(result) in (list, tuple):
             self.guards.expect_length(value, len(result))
-        self._note_changes(args, before, is_known=bool(is_changing))
+        self._note_changes(args, before, is_known=is_changing)
         return self.tensors.bound(result, value, before)
 
     def _plain_result(

@@ -225,11 +225,13 @@ class Decision:
         condition: the value of the question, True or False.
         answer: the way that the run went.
         where: the line of the model's code that asks.
+        is_by_size: whether the question is for a size of a tensor instead.
     """
 
     condition: TracedValue
     answer: bool
     where: str
+    is_by_size: bool = False
 
 
 @dataclass(slots=True)

@@ -110,7 +110,11 @@ class ReplayTracer(EagerTracer):
         self.trains = {each: not training for each, training in trains.items()}
         try:
             # What the other mode does besides computing, is no fault of this one.
-            with without_draws(), other_mode(self.module_index):
+            with (
+                without_draws(),
+                other_mode(self.module_index),
+                self.decisions.replaying(replayer.diverge),
+            ):
                 model(*args, **kwargs)
         except Exception as error:
             raise_interrupt(error)

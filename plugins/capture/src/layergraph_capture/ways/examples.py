@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from layergraph.errors import CaptureError
 from layergraph.ir import Value
 from layergraph.torch2ir.tracing.module_call import Call, Parameter, Trace, TracedValue, wish_of
-from layergraph_capture.ways.merge import merged_by_form, merged_by_guard
+from layergraph_capture.ways.merge import copied, merged_by_form, merged_by_guard
 from layergraph_capture.ways.way import NotMergeableError
 
 _CONTAINER = "assume_container"
@@ -33,7 +33,7 @@ def merged_examples(traces: Sequence[Trace]) -> Trace:
             return groups[0]
         forms = [{each.name: _form(each, trace) for each in trace.parameters} for trace in groups]
         varying = [name for name in forms[0] if len({repr(each.get(name)) for each in forms}) > 1]
-        whole = groups[0]
+        whole = copied(groups[0])
         _add_guards(whole, {name: forms[0][name] for name in varying})
         for trace, form in zip(groups[1:], forms[1:], strict=True):
             whole = merged_by_form(trace, whole, {name: form[name] for name in varying})

@@ -3,51 +3,76 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from layergraph.choices import truth
 from layergraph.errors import CaptureError
 from layergraph.torch2ir.tracing.module_call import Call, Decision, Trace, TracedValue, wish_of
-from layergraph_capture.ways.merge import merged
+from layergraph_capture.ways.merge import copied, merged
 from layergraph_capture.ways.way import NotMergeableError
 
 # A model is run so many times besides the first one.
 MAX_RUNS = 7
 
-Run = Callable[[Sequence[bool]], Trace]
+RunWith = Callable[[Sequence[bool]], Trace]
 """Runs the model with answers to its first decisions."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Fork:
+    """The runs that begin alike, up to a decision.
+
+    Attributes:
+        number: the number of this decision.
+        own: the runs that answer it as the first of them does.
+        other: those that answer it differently; None if there is none.
+        reason: the reason for which there is none.
+    """
+
+    number: int
+    own: Ways
+    other: Ways | None
+    reason: str
+
+
+Ways = Fork | Trace
+
+
 class Explorer:
-    """Finds the ways of a model, and merges their records.
+    """Finds the ways of a model.
 
     Args:
         run: runs the model.
+
+    Attributes:
+        traces: the record of each way.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunWith) -> None:
         self._run = run
         self._runs = 0
+        self.traces: list[Trace] = []
 
-    def explored(self, trace: Trace, number: int = 0) -> Trace:
-        """Return the record of all ways that begin as a run does.
+    def explored(self, trace: Trace, number: int = 0) -> Ways:
+        """Return the ways that begin as a run does.
 
         Args:
             trace: the run.
             number: the number of its decisions to which it keeps.
         """
         if number == len(trace.decisions):
+            self.traces.append(trace)
             return trace
-        decision = trace.decisions[number]
         answers = [each.answer for each in trace.decisions[:number]]
-        other, reason = self._other([*answers, not decision.answer])
-        trace = self.explored(trace, number + 1)
-        if other is not None:
-            try:
-                return merged(trace, self.explored(other, number + 1), number)
-            except NotMergeableError as error:
-                reason = f"the model goes another way by something else, too: {error}"
-        _guard(decision, trace, reason)
-        return trace
+        other, reason = None, ""
+        # The numbers of the inputs come first: each way by a size has them all.
+        if not trace.decisions[number].is_by_size or all(
+            each.is_by_size for each in trace.decisions
+        ):
+            other, reason = self._other([*answers, not trace.decisions[number].answer])
+        own = self.explored(trace, number + 1)
+        there = None if other is None else self.explored(other, number + 1)
+        return Fork(number, own, there, reason)
 
     def _other(self, answers: list[bool]) -> tuple[Trace | None, str]:
         """Return the run with other answers, or the reason for which there is none."""
@@ -63,6 +88,22 @@ class Explorer:
         return trace, ""
 
 
+def whole(ways: Ways) -> Trace:
+    """Return one record of all ways."""
+    if isinstance(ways, Trace):
+        return ways
+    own, reason = whole(ways.own), ways.reason
+    if ways.other is not None:
+        try:
+            return merged(own, whole(ways.other), ways.number)
+        except NotMergeableError as error:
+            reason = f"the model goes another way by something else, too: {error}"
+    if isinstance(ways.own, Trace):
+        own = copied(own)
+    _guard(own.decisions[ways.number], own, reason)
+    return own
+
+
 def _reason(error: CaptureError) -> str:
     """Return the text of why a way cannot be captured; the model's own error, if it raises one."""
     own = error.__cause__
@@ -73,28 +114,23 @@ def _reason(error: CaptureError) -> str:
 
 def _guard(decision: Decision, trace: Trace, reason: str) -> None:
     """Let a decision have one way: the question becomes a guard."""
-    for scope in trace.scopes:
-        for index, item in enumerate(scope.items):
-            if isinstance(item, Call) and item.value is decision.condition:
-                scope.items[index : index + 1] = _guards(item, decision, reason)
-                return
+    call = decision.condition.call
+    if call is None:
+        raise CaptureError("a decision came about in no call")
+    items = decision.condition.scope.items
+    index = items.index(call)
+    items[index : index + 1] = _guards(call, decision, reason)
 
 
 def _guards(call: Call, decision: Decision, reason: str) -> list[Call]:
     where = decision.where
     if call.target == f"layergraph.{truth.__name__}":
         call.target, call.value.wish = "layergraph.assume_truth", "assume_truth"
-        call.args = (call.args[0], decision.answer, where, reason)
+        call.args = (call.args[0], decision.answer, where, *([reason] if reason else []))
         return [call]
-    place = call.value
-    value = TracedValue(place.position, place.scope, wish_of("assume"))
-    said = f"{where}: {reason}: the question"
-    value.call = Call(
-        "function",
-        "layergraph.assume",
-        (place, decision.answer, said),
-        {},
-        value,
-        when=call.when,
-    )
+    place, target = call.value, "layergraph.assume"
+    value = TracedValue(place.position, place.scope, wish_of(target))
+    said = f"{where}: {reason}: the question" if reason else where
+    args = (place, decision.answer, said)
+    value.call = Call("function", target, args, {}, value, when=call.when)
     return [call, value.call]

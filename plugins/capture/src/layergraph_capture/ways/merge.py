@@ -20,7 +20,6 @@ from layergraph.torch2ir.folding.conditions import call_of_choose
 from layergraph.torch2ir.tracing.module_call import (
     Call,
     Condition,
-    Decision,
     ModuleCall,
     Parameter,
     Trace,
@@ -54,6 +53,12 @@ def merged(one: Trace, other: Trace, number: int) -> Trace:
         Way(other, theirs.answer, theirs.condition),
     )
     return _Merge(*ways).merged(number)
+
+
+def copied(trace: Trace) -> Trace:
+    """Return a record with calls of its own, which may be changed."""
+    decisions = len(trace.decisions)
+    return _Merge(Way(trace, True, None), Way(trace, False, None)).merged(decisions)
 
 
 def merged_by_guard(one: Trace, other: Trace) -> Trace:
@@ -119,7 +124,7 @@ class _Merge:
         self._both_bodies(self._root, root, twin)
         self._drop_unread_question()
         decisions = [
-            Decision(one.values[each.condition], each.answer, each.where)
+            replace(each, condition=one.values[each.condition])
             for each in one.trace.decisions[:decided]
         ]
         return Trace(self._root, constants, parameters, decisions=decisions)

@@ -1,0 +1,23 @@
+"""The other mode of a model that goes several ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from layergraph.torch2ir.tracing.other_mode import OtherMode
+
+
+def merged_modes(others: Sequence[OtherMode | None]) -> OtherMode | None:
+    """Return the differences of the other mode on all ways; None if they are not known.
+
+    They are not if a module makes other calls in the other mode, because the border of its calls
+    has to be found anew on each way.
+
+    Args:
+        others: the differences on each way.
+    """
+    known = [each for each in others if each is not None and not each.replaced]
+    if len(known) < len(others):
+        return None
+    readers = {reader for each in known for reader in each.readers}
+    return OtherMode(readers, [changed for each in known for changed in each.changed], [])
