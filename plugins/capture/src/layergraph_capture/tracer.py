@@ -35,7 +35,7 @@ from layergraph.torch2ir.tracing.called_functions import (
 from layergraph.torch2ir.tracing.code_patches import named_functions, size_functions
 from layergraph.torch2ir.tracing.module_call import Trace, TracedValue
 from layergraph.torch2ir.tracing.patches import Patch
-from layergraph.torch2ir.tracing.tracer import Tracer
+from layergraph.torch2ir.tracing.tracer import Tracer, takes
 from layergraph.undo import Modes, undoing
 from layergraph_capture.arguments import Arguments, tensors_in
 from layergraph_capture.constants import Constants
@@ -215,7 +215,12 @@ class EagerTracer(Tracer):
             before = versions(args, kwargs)
             if _renorms(module_info.module):
                 self._snapshot.save(*module_info.module.parameters())
-        result = self._attempt(module_info.path, original, (module_info.module, *args), kwargs)
+        try:
+            result = self.unrecorded(original, (module_info.module, *args), kwargs)
+        except Exception as error:
+            if takes(module_info.module, args, kwargs):
+                self.failed(module_info.path, error)
+            raise
         with torch._C.DisableTorchFunction():
             if may_layer_draw(type(module_info.module)):
                 self.state.drew()

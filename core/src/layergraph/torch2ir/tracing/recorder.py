@@ -78,6 +78,12 @@ class Recorder:
         self.scope = scope
         return scope
 
+    def drop(self, scope: ModuleCall) -> None:
+        """Forget a module call that did not come to pass, and go on in the one around it."""
+        if scope.parent is not None and scope in scope.parent.items:
+            scope.parent.items.remove(scope)
+            self.scope = scope.parent
+
     def seal(self, diverge: Callable[[], NoReturn]) -> None:
         """Record nothing new: call something else where something new would be recorded."""
 

@@ -190,8 +190,11 @@ class Tracer(WayOfTracing):
         except Exception as error:
             # Where it came about is told if nobody catches it.
             within, self.recorder.scope = self.recorder.scope, around
-            self.failed(module_info.path, error)
-            self.recorder.scope = within
+            if takes(module_info.module, args, kwargs):
+                self.failed(module_info.path, error)
+                self.recorder.scope = within
+            else:
+                self.recorder.drop(within)
             raise
         return self.leave(module_info, result)
 
@@ -325,6 +328,20 @@ class Tracer(WayOfTracing):
         module_info = self.module_index.get(module) if self.is_recording() else None
         if module_info is not None and not module_info.is_leaf:
             self.recorder.call("mode", module_info.path, (training,), {}, code_place())
+
+
+def takes(module: nn.Module, args: Any, kwargs: Any) -> bool:
+    """Return whether the ``forward`` of a module has parameters for arguments.
+
+    A call without is an error for all inputs, so that code that catches it always goes on alike.
+    """
+    try:
+        inspect.signature(module.forward).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature
+        return True
+    return True
 
 
 @functools.cache
