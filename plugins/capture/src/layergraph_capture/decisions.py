@@ -10,6 +10,7 @@ from layergraph.choices import truth
 from layergraph.errors import CaptureError
 from layergraph.ir import Value
 from layergraph.ir.values import leaves, map_leaves
+from layergraph.torch2ir.state.global_state import may_draw
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import (
     Call,
@@ -40,6 +41,10 @@ _RESULTS_BY_SIZES = frozenset(
         "zeros_like ones_like empty_like full_like rand_like randn_like "
         "Tensor.new_zeros Tensor.new_ones Tensor.new_full Tensor.new_empty"
     ).split()
+)
+
+_PICKING = frozenset(
+    "argwhere masked_select nonzero unique unique_consecutive unique_dim bincount".split()
 )
 
 # What they give of the same arguments is the same.
@@ -186,7 +191,7 @@ class Decisions:
         return repr((name, map_leaves(self._number, (args, kwargs))))
 
     def _follows_inputs(self, value: Value) -> bool:
-        """Return whether numbers of the inputs may reach a value."""
+        """Return whether numbers of the inputs, or random ones, may reach a value."""
         pending = leaves(value)
         seen: set[TracedValue] = set()
         while pending:
@@ -194,11 +199,14 @@ class Decisions:
             if not isinstance(leaf, TracedValue) or leaf in seen:
                 continue
             seen.add(leaf)
-            if leaf.call is not None and leaf.call.target in _RESULTS_BY_SIZES:
+            call = leaf.call
+            if call is not None and call.target in _RESULTS_BY_SIZES:
+                # Sizes follow the numbers if a function before has picked some of them.
+                pending += [each for each in leaves(call.args) if _picks(each)]
                 continue
-            if leaf.call is None or self.changes_in_place:
+            if call is None or self.changes_in_place or may_draw(call.target, None):
                 return True
-            pending += leaves(leaf.call.args, leaf.call.kwargs)
+            pending += leaves(call.args, call.kwargs)
         return False
 
     def _number(self, leaf: Value) -> Value:
@@ -219,6 +227,12 @@ class Decisions:
             return _identity(value)
         said = self._question(call.target, call.args, call.kwargs)
         return self._names.setdefault(said, f"result {len(self._names)}")
+
+
+def _picks(leaf: Value) -> bool:
+    """Return whether a value has a size that numbers decide."""
+    call = leaf.call if isinstance(leaf, TracedValue) else None
+    return call is not None and call.target.rpartition(".")[2] in _PICKING
 
 
 def _identity(leaf: Value) -> Value:
