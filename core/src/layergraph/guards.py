@@ -81,7 +81,7 @@ def assume_truth(
         AssumptionError: it differs. In a compiled model it is a RuntimeError with the same message.
     """
     message = f"{where}: {otherwise}" if otherwise else broken(where, expected, repr(not expected))
-    if torch.compiler.is_compiling():
+    if isinstance(value, torch.Tensor) and torch.compiler.is_compiling():
         holds = (value != 0) if expected else (value == 0)
         torch._assert_async(holds, message)
     elif bool(value) is not expected:

@@ -16,8 +16,8 @@ from layergraph_capture.kept_sizes import replace_kept_sizes
 from layergraph_capture.original import unfit
 from layergraph_capture.replaying.tracer import ReplayTracer
 from layergraph_capture.tracer import EagerTracer
-from layergraph_capture.ways.examples import merged_examples
-from layergraph_capture.ways.explore import Explorer, Ways, whole
+from layergraph_capture.ways.examples import one_record
+from layergraph_capture.ways.explore import Explorer, Ways
 from layergraph_capture.ways.modes import merged_modes
 
 add_tracer_package(__name__, __file__)
@@ -75,11 +75,11 @@ class EagerCapturer(Capturer):
             traces += explorer.traces
         if len(traces) == 1:
             return trace
-        complete = merged_examples([*map(whole, ways)])
+        complete = one_record(ways)
         complete.other = merged_modes([each.other for each in traces])
         if complete.other is not None:
             with complete.other.swapped():
-                complete.in_other_mode = merged_examples([*map(whole, ways)])
+                complete.in_other_mode = one_record(ways)
         return complete
 
     def faults(self) -> list[Unsupported]:

@@ -202,7 +202,7 @@ class Decisions:
             call = leaf.call
             if call is not None and call.target in _RESULTS_BY_SIZES:
                 # Sizes follow the numbers if a function before has picked some of them.
-                pending += [each for each in leaves(call.args) if _picks(each)]
+                pending += [each for each in leaves(call.args) if picks(each)]
                 continue
             if call is None or self.changes_in_place or may_draw(call.target, None):
                 return True
@@ -229,7 +229,7 @@ class Decisions:
         return self._names.setdefault(said, f"result {len(self._names)}")
 
 
-def _picks(leaf: Value) -> bool:
+def picks(leaf: object) -> bool:
     """Return whether a value has a size that numbers decide."""
     call = leaf.call if isinstance(leaf, TracedValue) else None
     return call is not None and call.target.rpartition(".")[2] in _PICKING

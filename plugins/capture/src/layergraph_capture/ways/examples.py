@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from layergraph.errors import CaptureError
 from layergraph.ir import Value
-from layergraph.torch2ir.tracing.module_call import Call, Parameter, Trace, TracedValue, wish_of
-from layergraph_capture.ways.merge import copied, merged_by_form, merged_by_guard
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    Parameter,
+    Trace,
+    TracedValue,
+    wish_of,
+)
+from layergraph_capture.ways.explore import Ways, whole
+from layergraph_capture.ways.merge import HOLDS, copied, merged_by_form, merged_by_guard
 from layergraph_capture.ways.way import NotMergeableError
 
 _CONTAINER = "assume_container"
@@ -15,7 +23,26 @@ Form = tuple[Value, ...]
 """The guard that an argument passes, and the arguments of the guard behind the value."""
 
 
-def merged_examples(traces: Sequence[Trace]) -> Trace:
+def one_record(examples: Sequence[Ways]) -> Trace:
+    """Return one record of the ways of several examples.
+
+    Where the examples themselves tell the ways by sizes apart, these need no other answers.
+
+    Args:
+        examples: the ways of each example, in order.
+
+    Raises:
+        CaptureError: two runs differ in something that neither a guard nor the inputs tell.
+    """
+    if len(examples) == 1:
+        return whole(examples[0])
+    try:
+        return _merged([whole(each) for each in examples])
+    except CaptureError:
+        return _merged([whole(each, by_sizes=False) for each in examples])
+
+
+def _merged(traces: Sequence[Trace]) -> Trace:
     """Return one record of the runs of several examples.
 
     Examples whose arguments have the same form are merged first. Their runs differ at a guard.
@@ -33,11 +60,12 @@ def merged_examples(traces: Sequence[Trace]) -> Trace:
             return groups[0]
         forms = [{each.name: _form(each, trace) for each in trace.parameters} for trace in groups]
         varying = [name for name in forms[0] if len({repr(each.get(name)) for each in forms}) > 1]
-        whole = copied(groups[0])
-        _add_guards(whole, {name: forms[0][name] for name in varying})
-        for trace, form in zip(groups[1:], forms[1:], strict=True):
-            whole = merged_by_form(trace, whole, {name: form[name] for name in varying})
-        return whole
+        told = [{name: form[name] for name in varying} for form in forms]
+        record = copied(groups[0])
+        _add_guard(record, told)
+        for trace, form in zip(groups[1:], told[1:], strict=True):
+            record = merged_by_form(trace, record, form)
+        return record
     except NotMergeableError as error:
         raise CaptureError(
             f"the examples do not fit into one IR: {error}; convert the model once for each"
@@ -81,16 +109,45 @@ def _form(parameter: Parameter, trace: Trace) -> Form:
     return "assume_tensor", parameter.name
 
 
-def _add_guards(trace: Trace, forms: dict[str, Form]) -> None:
-    """Check the form of arguments in the graph, and no more at its inputs."""
-    added = []
+def _add_guard(trace: Trace, told: Sequence[Mapping[str, Form]]) -> None:
+    """Check the forms of arguments in the graph, and no more at its inputs.
+
+    Args:
+        trace: the record of the first group. It is the last one that a call is compared with.
+        told: the forms that tell the groups apart, for each group.
+    """
+    added: list[Call] = []
+    fits: TracedValue | None = None
     for index, each in enumerate(trace.parameters):
-        if each.name in forms:
-            guard, *given = forms[each.name]
-            trace.parameters[index] = Parameter(each.name, each.value, each.default)
-            if guard != _CONTAINER:  # its guards are there
-                target = f"layergraph.{guard}"
-                value = TracedValue(each.value.position, trace.root, wish_of(target))
-                value.call = Call("function", target, (each.value, *given), {}, value)
-                added.append(value.call)
+        if each.name in told[0]:
+            trace.parameters[index] = replace(each, fixed=())
+            guard, *given = told[0][each.name]
+            held = _add(added, HOLDS, (guard, each.value, *given), each.value)
+            both = "operator.and_", (fits, held), each.value
+            fits = held if fits is None else _add(added, *both)
+    if fits is not None:
+        listed = "; ".join(map(_said, told))
+        otherwise = f"it fits none of the examples: {listed}; capture it among the examples"
+        args = (fits, True, "the call", otherwise)
+        _add(added, "layergraph.assume_truth", args, fits)
     trace.root.items[:0] = added
+
+
+def _add(added: list[Call], target: str, args: tuple[Value, ...], at: TracedValue) -> TracedValue:
+    value = TracedValue(at.position, at.scope, wish_of(target))
+    value.call = Call("function", target, args, {}, value)
+    added.append(value.call)
+    return value
+
+
+def _said(forms: Mapping[str, Form]) -> str:
+    """Return the text of the forms of one example."""
+    texts = []
+    for name, (guard, *given) in forms.items():
+        kind = "a tensor"
+        if guard == "assume":
+            kind = repr(given[0])
+        elif guard == _CONTAINER:
+            kind = f"a {given[0]} of {given[1]!r}"
+        texts.append(f"{name}={kind}")
+    return " and ".join(texts)

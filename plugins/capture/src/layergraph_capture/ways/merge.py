@@ -26,6 +26,7 @@ from layergraph.torch2ir.tracing.module_call import (
     TracedValue,
     inside_out,
     values_in,
+    wish_of,
 )
 from layergraph_capture.ways.alignment import Item, aligned
 from layergraph_capture.ways.way import NotMergeableError, Way
@@ -214,6 +215,8 @@ class _Merge:
             rank = value.rank if "rank" in side.known else None
             dtype = value.dtype if "dtype" in side.known else None
             if rank is not None or dtype is not None:
+                if self._decision is None:
+                    raise NotMergeableError(f"their ranks or dtypes of {name!r} differ")
                 args = (here, name, rank, dtype)
                 self._call("function", "layergraph.assume_tensor", args, when=when)
 
@@ -343,7 +346,19 @@ class _Merge:
     def _is_question(self, one: Item, other: Item) -> bool:
         """Return whether two calls are a guard that tells the ways apart; if so, decide by it."""
         mine, theirs = self._ways
-        if mine.decided is not None or not (_is_guard(one) and _is_guard(other)):
+        if mine.decided is not None or not _is_guard(other):
+            return False
+        if isinstance(one, Call) and one.target == HOLDS:
+            # An example before has decided by this value.
+            value, *given = theirs.read(other.args)
+            if not _are_same(mine.read(one.args[1]), value):
+                return False
+            mine.answer, theirs.answer = False, True
+            guard = other.target.removeprefix("layergraph.")
+            self._decision = self._call("function", HOLDS, (guard, value, *given)).value
+            self._one(mine, one, self._when(mine))
+            return True
+        if not _is_guard(one):
             return False
         value, *said = mine.read(one.args)
         there, *theirs_said = theirs.read(other.args)
@@ -354,6 +369,13 @@ class _Merge:
         guard = one.target.removeprefix("layergraph.")
         self._decision = self._call("function", HOLDS, (guard, value, *said)).value
         self._one(theirs, other, self._when(theirs))
+        if guard == "assume":
+            # Its message names the other example, too.
+            last = theirs.values[other.value].call
+            expected, where = theirs_said
+            if last is not None:
+                text = f"{where} was {said[0]!r} in one example, and in another one it"
+                last.args = value, expected, text
         return True
 
     def _late(self, way: Way, item: Call, known: dict[object, TracedValue]) -> None:
@@ -442,7 +464,7 @@ class _Merge:
         when: Condition | None = None,
     ) -> Call:
         value = self._place()
-        value.wish = target
+        value.wish = wish_of(target)
         value.call = Call(kind, target, args, kwargs or {}, value, where, when)
         self._scope.items.append(value.call)
         return value.call
