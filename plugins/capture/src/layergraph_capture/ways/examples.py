@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from layergraph.errors import CaptureError
@@ -43,58 +43,66 @@ def one_record(examples: Sequence[Ways]) -> Trace:
 
 
 def _merged(traces: Sequence[Trace]) -> Trace:
-    """Return one record of the runs of several examples.
-
-    Examples whose arguments have the same form are merged first. Their runs differ at a guard.
-    The form of the arguments then tells the groups apart.
-
-    Args:
-        traces: the record of each example, in order.
-
-    Raises:
-        CaptureError: two runs differ in something that neither a guard nor the inputs tell.
-    """
+    """Return one record of the runs of several examples."""
     try:
-        groups = list(_grouped(traces))
-        if len(groups) == 1:
-            return groups[0]
-        forms = [{each.name: _form(each, trace) for each in trace.parameters} for trace in groups]
-        varying = [name for name in forms[0] if len({repr(each.get(name)) for each in forms}) > 1]
-        told = [{name: form[name] for name in varying} for form in forms]
-        record = copied(groups[0])
-        _add_guard(record, told)
-        for trace, form in zip(groups[1:], told[1:], strict=True):
-            record = merged_by_form(trace, record, form)
-        return record
+        return _by_form(traces, _form)
     except NotMergeableError as error:
         raise CaptureError(
             f"the examples do not fit into one IR: {error}; convert the model once for each"
         ) from None
 
 
-def _grouped(traces: Sequence[Trace]) -> Sequence[Trace]:
-    """Return one record for each form of the arguments."""
-    groups: dict[str, Trace] = {}
+def _by_form(traces: Sequence[Trace], form_of: Callable[[Parameter, Trace], Form]) -> Trace:
+    """Merge the runs whose arguments have the same form; the form then tells the groups apart."""
+    groups: dict[str, list[Trace]] = {}
+    forms: list[dict[str, Form]] = []
     for trace in traces:
-        key = repr([(each.name, _form(each, trace)) for each in trace.parameters])
-        groups[key] = _both(groups[key], trace) if key in groups else trace
-    return list(groups.values())
+        form = {each.name: form_of(each, trace) for each in trace.parameters}
+        if repr(form) not in groups:
+            forms.append(form)
+        groups.setdefault(repr(form), []).append(trace)
+    first, *others = [_by_facts(group, form_of) for group in groups.values()]
+    if not others:
+        return first
+    names = [name for name in forms[0] if len({repr(each.get(name)) for each in forms}) > 1]
+    if not all(each.keys() == forms[0].keys() for each in forms):
+        raise NotMergeableError("they do not have the same arguments by name")
+    told = [{name: form[name] for name in names} for form in forms]
+    record = copied(first)
+    _add_guard(record, told)
+    for trace, form in zip(others, told[1:], strict=True):
+        record = merged_by_form(trace, record, form)
+    return record
 
 
-def _both(one: Trace, other: Trace) -> Trace:
-    """Merge two runs whose arguments have the same form."""
+def _by_facts(traces: Sequence[Trace], form_of: Callable[[Parameter, Trace], Form]) -> Trace:
+    """Merge runs whose arguments have the same form, by guards, or else by ranks and dtypes."""
     try:
-        return merged_by_guard(one, other)
+        return _by_guard(traces)
     except NotMergeableError:
-        # Code may ask for ranks and dtypes, which no guard among the calls tells.
-        forms = {
-            each.name: ("assume_tensor", each.name, each.value.rank, each.value.dtype)
-            for each, twin in zip(one.parameters, other.parameters, strict=True)
-            if (each.value.rank, each.value.dtype) != (twin.value.rank, twin.value.dtype)
-        }
-        if not forms:
+        if form_of is _facts:
             raise
-        return merged_by_form(one, other, forms)
+    # Code may ask for ranks and dtypes, which no guard among the calls tells.
+    return _by_form(traces, _facts)
+
+
+def _by_guard(traces: Sequence[Trace]) -> Trace:
+    """Merge runs that differ at guards."""
+    first, *others = traces
+    asked = [(each, merged_by_guard(first, each)[1]) for each in others]
+    questions = [question for _, question in asked if question is not None]
+    if not questions:
+        return first
+    # The guard that comes first tells groups apart, which have to be merged before.
+    earliest = min(questions, key=lambda question: question.position)
+    groups: dict[str, list[Trace]] = {earliest.own: [first]}
+    for trace, question in asked:
+        is_here = question is not None and question.position == earliest.position
+        groups.setdefault(question.other if is_here else earliest.own, []).append(trace)
+    *before, record = [_by_guard(group) for group in groups.values()]
+    for trace in reversed(before):
+        record, _ = merged_by_guard(trace, record)
+    return record
 
 
 def _form(parameter: Parameter, trace: Trace) -> Form:
@@ -107,6 +115,12 @@ def _form(parameter: Parameter, trace: Trace) -> Form:
             if value is parameter.value:
                 return _CONTAINER, *said
     return "assume_tensor", parameter.name
+
+
+def _facts(parameter: Parameter, trace: Trace) -> Form:
+    """Return the form of an argument, with its rank and dtype."""
+    value, form = parameter.value, _form(parameter, trace)
+    return (*form, value.rank, value.dtype) if form[0] == "assume_tensor" else form
 
 
 def _add_guard(trace: Trace, told: Sequence[Mapping[str, Form]]) -> None:

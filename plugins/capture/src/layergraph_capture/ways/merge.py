@@ -9,7 +9,7 @@ arguments, in its order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 from layergraph.choices import holds
@@ -62,7 +62,22 @@ def copied(trace: Trace) -> Trace:
     return _Merge(Way(trace, True, None), Way(trace, False, None)).merged(decisions)
 
 
-def merged_by_guard(one: Trace, other: Trace) -> Trace:
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The guard that tells two runs apart.
+
+    Attributes:
+        position: when the one run comes to it.
+        own: the text of what this run passes it with.
+        other: likewise, of the other run.
+    """
+
+    position: int
+    own: str
+    other: str
+
+
+def merged_by_guard(one: Trace, other: Trace) -> tuple[Trace, Question | None]:
     """Return one record of two runs with other inputs.
 
     The first guard that they pass with other values is the decision. There is none if they do the
@@ -75,7 +90,8 @@ def merged_by_guard(one: Trace, other: Trace) -> Trace:
     Raises:
         NotMergeableError: they differ in something else than a guard.
     """
-    return _Merge(Way(one, True, None), Way(other, False, None)).merged()
+    merge = _Merge(Way(one, True, None), Way(other, False, None))
+    return merge.merged(), merge.question
 
 
 def merged_by_form(one: Trace, other: Trace, forms: Mapping[str, tuple[Value, ...]]) -> Trace:
@@ -101,6 +117,7 @@ class _Merge:
         self._forms = forms or {}
         self._position = 0
         self._scope = self._root = ModuleCall("", None, 0)
+        self.question: Question | None = None
         # The value of the decision, once it has been merged.
         self._decision: TracedValue | None = None
         # The values that are None on the other way.
@@ -344,38 +361,31 @@ class _Merge:
         return at[0], at[1]
 
     def _is_question(self, one: Item, other: Item) -> bool:
-        """Return whether two calls are a guard that tells the ways apart; if so, decide by it."""
+        """Return whether two calls are a guard that tells the ways apart; if so, decide by it.
+
+        The calls of the other way may have been merged from several examples, which differ at the
+        same guard. Then they ask a question there.
+        """
         mine, theirs = self._ways
-        if mine.decided is not None or not _is_guard(other):
-            return False
-        if isinstance(one, Call) and one.target == HOLDS:
-            # An example before has decided by this value.
-            value, *given = theirs.read(other.args)
-            if not _are_same(mine.read(one.args[1]), value):
-                return False
-            mine.answer, theirs.answer = False, True
-            guard = other.target.removeprefix("layergraph.")
-            self._decision = self._call("function", HOLDS, (guard, value, *given)).value
-            self._one(mine, one, self._when(mine))
-            return True
-        if not _is_guard(one):
+        if mine.decided is not None or not (_is_guard(one) and isinstance(other, Call)):
             return False
         value, *said = mine.read(one.args)
-        there, *theirs_said = theirs.read(other.args)
-        if one.target != other.target or not _are_same(value, there):
+        is_asked = other.target == HOLDS
+        if not (is_asked or other.target == one.target):
             return False
-        if _are_same(said, theirs_said):
+        there, *theirs_said = theirs.read(other.args[1:] if is_asked else other.args)
+        if not _are_same(value, there) or (not is_asked and _are_same(said, theirs_said)):
             return False
         guard = one.target.removeprefix("layergraph.")
         self._decision = self._call("function", HOLDS, (guard, value, *said)).value
         self._one(theirs, other, self._when(theirs))
-        if guard == "assume":
-            # Its message names the other example, too.
-            last = theirs.values[other.value].call
+        self.question = Question(one.value.position, repr(said), repr(theirs_said))
+        last = theirs.values[other.value].call
+        if guard == "assume" and not is_asked and last is not None:
+            # The message names the other example, too.
             expected, where = theirs_said
-            if last is not None:
-                text = f"{where} was {said[0]!r} in one example, and in another one it"
-                last.args = value, expected, text
+            text = f"{where} was {said[0]!r} in one example, and in another one it"
+            last.args = value, expected, text
         return True
 
     def _late(self, way: Way, item: Call, known: dict[object, TracedValue]) -> None:
