@@ -12,7 +12,7 @@ from layergraph.errors import AssumptionError
 from layergraph.guards import is_the_same
 
 
-def truth(value: object) -> bool:
+def truth(value: object) -> Any:
     """Return the truth of a value by which a graph decides, as ``if value:`` reads it.
 
     Args:
@@ -21,16 +21,20 @@ def truth(value: object) -> bool:
     Raises:
         RuntimeError: the value is a tensor of several numbers.
     """
+    if _is_recorded(value):
+        return handle_torch_function(truth, (value,), value)
     return bool(value)
 
 
-def equals(value: object, expected: object) -> bool:
+def equals(value: object, expected: object) -> Any:
     """Return whether a value by which a graph decides is the one that a capture read.
 
     Args:
         value: a plain value, such as a size.
         expected: the value at capture. 1, 1.0 and True are different.
     """
+    if _is_recorded(value):
+        return handle_torch_function(equals, (value,), value, expected)
     return is_the_same(value, expected)
 
 
@@ -56,7 +60,7 @@ def choose(condition: object, if_true: object, if_false: object) -> object:
 
 
 def conditionally(
-    condition: object, expected: bool, function: Callable[..., Any], *args: Any, **kwargs: Any
+    condition: object, expected: bool, function: Callable[..., Any], /, *args: Any, **kwargs: Any
 ) -> Any:
     """Call a function if a condition is what is expected. A node with ``when`` runs this.
 
@@ -90,11 +94,9 @@ def _holds(condition: object, expected: bool) -> bool:
     return False
 
 
-def _is_recorded(condition: object) -> bool:
-    """Return whether a condition is a proxy, for example while a rebuilt model is traced."""
-    return hasattr(type(condition), "__torch_function__") and not isinstance(
-        condition, torch.Tensor
-    )
+def _is_recorded(value: object) -> bool:
+    """Return whether a value is a proxy, for example while a rebuilt model is traced."""
+    return hasattr(type(value), "__torch_function__") and not isinstance(value, torch.Tensor)
 
 
 def called(target: object, args: tuple[Any, ...]) -> Any:
