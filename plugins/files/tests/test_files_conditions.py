@@ -100,6 +100,16 @@ def test_every_form_of_arguments(name, kwargs):
     assert "edges" in document["implementations"][0]
 
 
+def test_inputs_name_each_node_once():
+    document = to_document(two_ways(), {})
+    for node in document["implementations"][0]["nodes"]:
+        if "inputs" in node:
+            node["inputs"] *= 2
+    nodes = from_document(document)["root"].nodes
+    assert nodes["b"].args == (X,)
+    assert nodes["o"].args == (Ref("t"), Ref("a"), Ref("b"))
+
+
 def test_the_second_graph_has_conditions_too():
     one, other = two_ways(), ir_of(*given("x"), returns(X))["root"]
     graph = lg.ir.Graph(nodes=other.nodes, edges=other.edges)

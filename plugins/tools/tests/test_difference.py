@@ -405,7 +405,8 @@ def test_conditions_are_compared():
     other = two_ways()
     for name, form in (("nodes", "b"), ("edges", ("x", "b")), ("edges", ("t", "b"))):
         del getattr(other["root"], name)[form]
-    assert "- node b: b = torch.relu(x) if not t" in str(lg.diff(one, other))
+    for each in (one, _renamed(one, lambda number: f"z{number}")):
+        assert "= torch.relu(x) if not t" in str(lg.diff(each, other))
 
 
 def test_the_graph_in_evaluation_is_compared():
