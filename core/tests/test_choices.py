@@ -28,7 +28,7 @@ from core.tests.conditional import (
 from layergraph.choices import choose as chosen
 from layergraph.choices import conditionally, equals, truth
 from layergraph.errors import AssumptionError, BuildError
-from layergraph.ir import Node, Record, Ref, TensorSpec, check
+from layergraph.ir import Node, Record, Ref, Symbol, TensorSpec, check
 from layergraph.testing import bitwise_difference, bitwise_equal
 
 UP, DOWN = torch.tensor([[1.0, 2.0]]), torch.tensor([[-1.0, -2.0]])
@@ -128,6 +128,65 @@ def test_a_way_that_is_not_taken_draws_and_changes_nothing():
         assert noise.shape == (3,)
         assert changed is same is up
         assert bitwise_equal(up, torch.full((1, 2), 5.0))
+
+
+SOME_NODES = {
+    "an attribute": ("torch.Tensor.shape", (X,), {}),
+    "a method": ("torch.Tensor.view", (X, -1), {}),
+    "an operator": ("operator.add", (X, 1), {}),
+    "a cast": ("torch.Tensor.to", (X, Symbol("torch.float64")), {}),
+    "a list": ("torch.cat", ([X, X],), {"dim": 0}),
+    "an operation": ("torch.ops.aten.mul.Tensor", (X, X), {}),
+    "an index": ("operator.getitem", (X, (slice(None, 1), ...)), {}),
+    "a size": ("torch.Tensor.size", (X,), {"dim": 0}),
+}
+RECORDS = {
+    "a named tuple": Record("Pair", {"left": X, "right": Ref("s")}),
+    "one of torch": Record("torch.return_types.sort", {"values": X, "indices": Ref("s")}),
+    "a size": Record("torch.Size", {"0": Ref("d"), "1": 2}),
+}
+
+
+@pytest.mark.parametrize("name", SOME_NODES)
+def test_every_kind_of_function(name):
+    of, args, kwargs = SOME_NODES[name]
+    nodes = [*given("x"), *decision(), function("n", of, *args, when=IF, **kwargs)]
+    free = lg.to_torch(ir_of(*given("x"), function("n", of, *args, **kwargs), returns(Ref("n"))))
+    rebuilt = lg.to_torch(ir_of(*nodes, returns(Ref("n"))))
+    for make in RUNNERS.values():
+        run = make(rebuilt)
+        assert bitwise_equal(run(UP), free(UP))
+        assert run(DOWN) is None
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_named_tuple_is_made_on_its_way_alone(name):
+    record = RECORDS[name]
+    other = Record("torch.Size", {"0": Ref("e")})
+    nodes = [
+        *[*given("x"), *decision()],
+        function("s", "torch.argsort", X, when=IF),
+        function("d", "torch.Tensor.dim", X, when=IF),
+        function("e", "torch.Tensor.dim", X, when=UNLESS),
+        function("first", "operator.getitem", [record], 0, when=IF),
+        choose("o", "t", [record], other),
+        choose("p", "t", 1, (other,)),
+        choose("q", "t", record, 2, when=IF),
+    ]
+    names = [Ref(each) for each in ("first", "o", "p", "q")]
+    ir = ir_of(*nodes, returns(tuple(names)))
+    for each in (ir, ir.flatten()):
+        rebuilt = lg.to_torch(each)
+        for make in (RUNNERS["itself"], RUNNERS["interpreted"], copy.deepcopy):
+            first, chosen_, one, again = make(rebuilt)(UP)
+            assert type(first).__name__ == record.type.rpartition(".")[2]
+            assert _same(chosen_[0], first)
+            assert _same(again, first)
+            assert one == 1
+            assert make(rebuilt)(DOWN) == (None, (2,), ((2,),), None)
+        stored = pickle.loads(pickle.dumps(rebuilt))
+        assert _same(stored(UP)[0], first)
+        assert stored(DOWN) == (None, (2,), ((2,),), None)
 
 
 def test_a_region_on_one_way():
@@ -235,7 +294,13 @@ TAKES_ITEMS = composite(
     returns((Ref("both"), Ref("e"), Ref("n"), Ref("r"))),
 )
 INNER = composite("g", *given("x"), returns((X, 7)))
-RECORDS = composite("f", *given("x"), returns(Record("Pair", {"left": X, "right": 1})))
+A_PAIR = composite("f", *given("x"), returns(Record("Pair", {"left": X, "right": 1})))
+A_SIZE = composite(
+    "f",
+    *given("x"),
+    function("d", "torch.Tensor.dim", X),
+    returns(Record("torch.Size", {"0": Ref("d")})),
+)
 
 FLAT = {
     "hands through": ([HANDS_THROUGH], (X,), 1),
@@ -253,7 +318,8 @@ FLAT = {
     "is told None": ([IS_TOLD], (X, None), 2),
     "calls": ([CALLS, INNER], (X,), 2),
     "takes items": ([TAKES_ITEMS, INNER], (X,), 3),
-    "a named tuple": ([RECORDS], (X,), 1),
+    "a named tuple": ([A_PAIR], (X,), 1),
+    "a size": ([A_SIZE], (X,), 1),
 }
 
 
