@@ -189,6 +189,18 @@ def test_a_named_tuple_is_made_on_its_way_alone(name):
         assert stored(DOWN) == (None, (2,), ((2,),), None)
 
 
+def test_a_named_tuple_of_a_choice_that_is_not_made():
+    size = Record("torch.Size", {"0": Ref("d")})
+    nodes = [
+        *[*given("x"), *decision(), *_second_decision()],
+        function("d", "torch.Tensor.dim", X, when=IF),
+        choose("o", "t2", size, size, when=IF),
+    ]
+    rebuilt = lg.to_torch(ir_of(*nodes, returns(Ref("o"))))
+    assert rebuilt(UP) == (2,)
+    assert rebuilt(DOWN) is None
+
+
 def test_a_region_on_one_way():
     nodes = [
         *[*given("x"), *decision()],
