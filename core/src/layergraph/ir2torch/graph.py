@@ -172,7 +172,7 @@ class _GraphBuilder:
                     return cls(*given)
                 # A node of its own: inside a list or dict, fx prints the class by a name that is
                 # not among the globals of the code.
-                for condition, expected in reversed(ways):
+                for condition, expected in ways:
                     given = (self._built[condition.node], expected, cls, *given)
                     cls = conditionally
                 return self._graph.create_node("call_function", cls, given)
