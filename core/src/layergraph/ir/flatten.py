@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -108,6 +109,12 @@ class _Flattening:
             message = f"it comes to more than {self._most} nodes and values on one level"
             raise InvalidIrError([Problem(Place("the IR"), message, "keep its levels")])
 
+    def _spend_on(self, args: tuple[Value, ...], given: tuple[Value, ...]) -> None:
+        """Count the nested values that stand for references in the arguments of a node."""
+        if any(parts(arg) is not None for arg in args):
+            before = _count(given, sys.maxsize)
+            self._spend(_count(args, self._remaining + 1 + before) - before)
+
     def nodes(self) -> Iterator[Node]:
         """Yield the nodes of the flat graph, in execution order."""
         self._begin(self._ir[self._ir.root], {}, None, None)
@@ -183,6 +190,8 @@ class _Flattening:
         wish = node.implementation if node.is_call or node.type == STATE else node.name
         name = self._namer.name(wish)
         when = when if node.is_call or node.type == FUNCTION else None
+        given = (*call.arguments[node.name], *node.kwargs.values())
+        self._spend_on((*args, *kwargs.values()), given)
         yield Node(name, node.type, node.implementation, args, kwargs, node.data, when)
         ref = call.values[node.name] = Ref(name)
         self._conditions[name] = when
@@ -227,6 +236,7 @@ class _Flattening:
         self._spend(1)
         name = self._namer.name("choose")
         args = condition, if_true, if_false
+        self._spend_on(args, ())
         yield Node(name, FUNCTION, "layergraph.choose", args, when=call.when)
         self._conditions[name] = call.when
         return Ref(name)
