@@ -6,7 +6,7 @@ import copyreg
 import functools
 import operator
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import fx
@@ -85,9 +85,12 @@ class _GraphBuilder:
             if node.type != INPUT and checks:
                 self._check_inputs(checks)
                 checks = []
-            args = tuple([self._value(arg, place) for arg in arguments[node.name]])
+            args = tuple([self._value(*each, place) for each in _ways(node, arguments[node.name])])
+            own = (node.when,) if node.when is not None else ()
             kwargs = {
-                name: self._value(arg, place, in_signature=(node.type, name) == (INPUT, "default"))
+                name: self._value(
+                    arg, own, place, in_signature=(node.type, name) == (INPUT, "default")
+                )
                 for name, arg in node.kwargs.items()
             }
             if node.type == OUTPUT:
@@ -154,7 +157,7 @@ class _GraphBuilder:
         It is one node with all that it reads among its arguments. So whatever reads or edits the
         graph sees the condition, and an interpreter of torch.fx runs it as the module does.
         """
-        condition, expected = self._value(node.when, place)
+        condition, expected = self._value(node.when, (), place)
         called = target
         if op == "call_module":
             called = self._graph.create_node("get_attr", target, name=f"{node.name}_module")
@@ -162,16 +165,19 @@ class _GraphBuilder:
             called = getattr(torch.Tensor, target)
         return "call_function", conditionally, (condition, expected, called, *args)
 
-    def _value(self, plain: Value, place: Place, *, in_signature: bool = False) -> Any:
+    def _value(self, plain: Value, ways: _Ways, place: Place, *, in_signature: bool = False) -> Any:
         inside = parts(plain)
         if inside is not None:
-            values = [self._value(each, place, in_signature=in_signature) for each in inside]
+            values = [self._value(each, ways, place, in_signature=in_signature) for each in inside]
             if type(plain) is Record:
                 cls, given = _record_class(plain, tuple(values), place)
                 if in_signature:
                     return cls(*given)
                 # A node of its own: inside a list or dict, fx prints the class by a name that is
                 # not among the globals of the code.
+                for condition, expected in ways:
+                    given = (self._built[condition.node], expected, cls, *given)
+                    cls = conditionally
                 return self._graph.create_node("call_function", cls, given)
             return rebuilt(plain, values)
         if type(plain) is Ref:
@@ -182,6 +188,26 @@ class _GraphBuilder:
             except UnknownValueError as error:
                 raise BuildError(f"{place}: {error}; use a version of torch that has it") from None
         return plain
+
+
+_Ways: TypeAlias = tuple[tuple[Ref, bool], ...]
+
+
+def _ways(node: Node, args: tuple[Value, ...]) -> list[tuple[Value, _Ways]]:
+    """Return the arguments of a node, each with the conditions under which the node reads it.
+
+    A named tuple in it is made only then: the values in it may be None otherwise.
+    """
+    own = (node.when,) if node.when is not None else ()
+    is_choice = node.type == FUNCTION and node.implementation == "layergraph.choose"
+    if is_choice and len(args) == 3 and type(args[0]) is Ref:
+        condition, if_true, if_false = args
+        return [
+            (condition, own),
+            (if_true, (*own, (condition, True))),
+            (if_false, (*own, (condition, False))),
+        ]
+    return [(arg, own) for arg in args]
 
 
 class _RecordMeta(type):
