@@ -158,7 +158,7 @@ def _say_condition(form: Any, chance: random.Random) -> None:
         implementation, args = chance.choice(
             [
                 ("layergraph.truth", [of]),
-                ("layergraph.holds", [of, value(chance, 9)]),
+                ("layergraph.holds", ["assume", of, value(chance, 9), "here"]),
                 ("layergraph.choose", [chance.choice([of, True, None]), True, False]),
             ]
         )

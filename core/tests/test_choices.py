@@ -243,7 +243,12 @@ def test_the_functions():
     assert truth([]) is False
     with pytest.raises(RuntimeError, match="more than one value"):
         truth(torch.ones(2))
-    assert [holds("assume", each, 1, "") for each in (1, 1.0, True, 2)] == [True, False, False, False]
+    assert [holds("assume", each, 1, "") for each in (1, 1.0, True, 2)] == [
+        True,
+        False,
+        False,
+        False,
+    ]
     assert [chosen(each, "yes", "no") for each in (True, False, None)] == ["yes", "no", None]
     assert conditionally(True, True, max, 1, 2) == 2
     assert conditionally(None, True, max, 1, 2) is None

@@ -74,7 +74,15 @@ class _Program:
 
     def _decide(self):
         value, expected = self._any(), self._chance.choice([None, 1])
-        made = function(next(self._names), "layergraph.holds", "assume", value, expected, "here", when=self._when())
+        made = function(
+            next(self._names),
+            "layergraph.holds",
+            "assume",
+            value,
+            expected,
+            "here",
+            when=self._when(),
+        )
         self._add(made, self._values, self._conditions)
 
     def _choose(self):

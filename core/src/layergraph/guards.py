@@ -63,9 +63,7 @@ def _is_the_same(value: object, expected: object) -> bool:
 _SIMPLE = frozenset({bool, int, str, type(None)})
 
 
-def assume_truth(
-    value: torch.Tensor, expected: bool, where: str, otherwise: str = ""
-) -> None:
+def assume_truth(value: torch.Tensor, expected: bool, where: str, otherwise: str = "") -> None:
     """Raise if a tensor that decided a branch at capture has another truth value now.
 
     In a compiled model, torch makes the check asynchronously, which avoids a graph break.

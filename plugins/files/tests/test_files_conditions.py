@@ -274,7 +274,9 @@ def test_a_long_chain_of_conditions(tmp_path):
     nodes = [*given("x"), function("n0", "layergraph.holds", "assume", X, 1, "here")]
     for number in range(1, 3000):
         when = Ref(f"n{number - 1}"), False
-        nodes.append(function(f"n{number}", "layergraph.holds", "assume", X, number, "here", when=when))
+        nodes.append(
+            function(f"n{number}", "layergraph.holds", "assume", X, number, "here", when=when)
+        )
     ir = ir_of(*nodes, returns(Ref("n2999")))
     lg.save(ir, tmp_path / "m.safetensors", {})
     model = lg.load_model(tmp_path / "m.safetensors")

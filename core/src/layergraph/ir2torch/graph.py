@@ -34,7 +34,6 @@ from layergraph.ir.names import is_argument_name
 from layergraph.ir.values import parts, rebuilt
 from layergraph.literals import UnknownValueError, class_of_torch, torch_value
 
-
 _CHECKING = frozenset({"layergraph.assume_container", "layergraph.holds"})
 
 
@@ -109,19 +108,25 @@ class _GraphBuilder:
                 if kwargs:
                     checks.append((node, target, kwargs))
                 kwargs = {}
-            elif node.type == STATE:
-                op, target = "get_attr", self._targets[node.name]
-            elif node.type == FUNCTION:
-                op, target, args = self._function(node, place, args, kwargs)
             else:
-                op, target = "call_module", self._targets[node.name]
-            if node.when is not None:
-                op, target, args = self._conditional(node, op, target, args, place)
+                op, target, args = self._computing(node, place, args, kwargs)
             # torch.fx renames other names that code cannot have.
             name = "self_" if node.name == "self" else node.name
             created = self._graph.create_node(op, target, args, kwargs, name=name)
             self._built[node.name] = created
         return self._graph
+
+    def _computing(
+        self, node: Node, place: Place, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[str, Any, tuple[Any, ...]]:
+        if node.type == STATE:
+            return "get_attr", self._targets[node.name], args
+        op, target = "call_module", self._targets.get(node.name)
+        if node.type == FUNCTION:
+            op, target, args = self._function(node, place, args, kwargs)
+        if node.when is not None:
+            return self._conditional(node, op, target, args, place)
+        return op, target, args
 
     def _check_inputs(self, checks: list[tuple[Node, str, dict[str, Any]]]) -> None:
         for node, name, known in checks:

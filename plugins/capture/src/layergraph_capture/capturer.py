@@ -9,7 +9,6 @@ from layergraph.capturing import Capturer, CaptureRequest, Run
 from layergraph.errors import Unsupported
 from layergraph.torch2ir.code_owners import add_tracer_package
 from layergraph.torch2ir.tracing.module_call import Trace
-from layergraph.torch2ir.tracing.tracer import Tracer
 from layergraph_capture.arguments import Arguments
 from layergraph_capture.constants import Constants
 from layergraph_capture.kept_sizes import replace_kept_sizes
@@ -70,7 +69,7 @@ class EagerCapturer(Capturer):
         for number, arguments in enumerate(self._examples):
             if number:
                 trace = run(partial(self.tracer, arguments))
-            explorer = Explorer(lambda answers, of=arguments: run(partial(self.tracer, of, answers)))
+            explorer = Explorer(partial(self._run_with, run, arguments))
             ways.append(explorer.explored(trace))
             traces += explorer.traces
         if len(traces) == 1:
@@ -81,6 +80,9 @@ class EagerCapturer(Capturer):
             with complete.other.swapped():
                 complete.in_other_mode = one_record(ways)
         return complete
+
+    def _run_with(self, run: Run, arguments: Arguments, answers: Sequence[bool]) -> Trace:
+        return run(partial(self.tracer, arguments, answers))
 
     def faults(self) -> list[Unsupported]:
         """See :class:`Capturer`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from layergraph.choices import truth
 from layergraph.errors import CaptureError
@@ -224,7 +224,7 @@ class Decisions:
         if call is not None and call.kind == "same":
             return str(self._number(call.args[0]))
         if call is None or call.target not in _PURE:
-            return _identity(value)
+            return f"value {value.position} {id(value)}"
         said = self._question(call.target, call.args, call.kwargs)
         return self._names.setdefault(said, f"result {len(self._names)}")
 
@@ -235,5 +235,5 @@ def picks(leaf: object) -> bool:
     return call is not None and call.target.rpartition(".")[2] in _PICKING
 
 
-def _identity(leaf: Value) -> Value:
+def _identity(leaf: Value) -> Any:
     return f"value {leaf.position} {id(leaf)}" if isinstance(leaf, TracedValue) else leaf

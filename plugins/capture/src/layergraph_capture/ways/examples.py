@@ -97,8 +97,10 @@ def _by_guard(traces: Sequence[Trace]) -> Trace:
     earliest = min(questions, key=lambda question: question.position)
     groups: dict[str, list[Trace]] = {earliest.own: [first]}
     for trace, question in asked:
-        is_here = question is not None and question.position == earliest.position
-        groups.setdefault(question.other if is_here else earliest.own, []).append(trace)
+        own = earliest.own
+        if question is not None and question.position == earliest.position:
+            own = question.other
+        groups.setdefault(own, []).append(trace)
     *before, record = [_by_guard(group) for group in groups.values()]
     for trace in reversed(before):
         record, _ = merged_by_guard(trace, record)

@@ -106,7 +106,7 @@ def whole(ways: Ways, *, by_sizes: bool = True) -> Trace:
             reason = f"the model goes another way by something else, too: {error}"
     if isinstance(ways.own, Trace):
         own = copied(own)
-    _guard(own.decisions[ways.number], own, reason)
+    _guard(own.decisions[ways.number], reason)
     return own
 
 
@@ -118,7 +118,7 @@ def _reason(error: CaptureError) -> str:
     return f"this way of the model is not held, because it cannot be captured: {error}"
 
 
-def _guard(decision: Decision, trace: Trace, reason: str) -> None:
+def _guard(decision: Decision, reason: str) -> None:
     """Let a decision have one way: the question becomes a guard."""
     call = decision.condition.call
     if call is None:
