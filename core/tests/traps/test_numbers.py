@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -475,3 +476,36 @@ class TensorOfSizeDecides(Base):
 @pytest.mark.parametrize("name", TRAPS)
 def test_is_never_silently_wrong(name):
     check(TRAPS[name])
+
+
+# By default, a graph holds both ways of most of what is refused above. Python needs the value of
+# these numbers, or numbers of the state decide, not of the inputs.
+GUARDED = {
+    "ArangeOfSizeDecides",
+    "FormatsItem",
+    "InPlaceDecides",
+    "IndexByTensor",
+    "MathOfTensor",
+    "RangeOfTensor",
+    "Tolist",
+}
+FICKLE = {"RandintDecides", "StateDecides"}
+# These leave torch, which no option lets them do.
+REFUSED = {
+    "DataPointer": "data_ptr",
+    "Numpy": "numpy",
+    "NumpyAsarray": "__array__",
+    "NumpyAssumed": "numpy",
+    "NumpyOfTensor": "raises TypeError",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [each for each in TRAPS if TRAPS[each].expect == "refused"])
+def test_goes_both_ways_by_default(name):
+    trap = replace(TRAPS[name], values="both", expect="exact")
+    if name in GUARDED | FICKLE:
+        trap = replace(trap, expect="assumes", fickle=name in FICKLE)
+    elif name in REFUSED:
+        trap = replace(trap, expect="refused", reason=REFUSED[name])
+    check(trap)

@@ -380,7 +380,9 @@ class EagerTracer(Tracer):
             problem, lowered, named = str(error), (), {}
         before = versions(args, kwargs)
         is_changing = changes_its_first_argument(name) or any(
-            kwargs.get(each) not in (None, False) for each in CHANGING & kwargs.keys()
+            # By identity: a tensor that is compared would be read.
+            kwargs[each] is not None and kwargs[each] is not False
+            for each in CHANGING & kwargs.keys()
         )
         if is_changing or name in _SHARING:
             self._snapshot.save(*args, *kwargs.values())
