@@ -141,9 +141,18 @@ class EagerTracer(Tracer):
 
     def run(self) -> Trace:
         """See :class:`Tracer`. It then keeps no size that it recorded."""
+        self.tensors.carried = {
+            id(tensor) for change in self.carried for tensor in tensors_in(change.now)
+        }
         try:
             trace = super().run()
             trace.decisions = self.decisions.made
+            trace.kept = {
+                id(tensor): value
+                for change in self.changes
+                for tensor in tensors_in(change.now)
+                if (value := self.tensors.value_of(tensor)) is not None
+            }
             return trace
         finally:
             self.tensors.clear()

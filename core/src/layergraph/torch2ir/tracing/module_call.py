@@ -245,6 +245,7 @@ class Trace:
         other: what the other mode does; None if that is not known.
         is_other_refused: whether it is known that the other mode cannot be captured.
         decisions: the decisions of the run, in order.
+        kept: the values of the tensors that the model keeps for later calls, by ``id``.
         in_other_mode: the record of the other mode where that is a record of its own; or None.
         scopes: every module call, those inside before those around them.
     """
@@ -255,6 +256,7 @@ class Trace:
     other: OtherMode | None = None
     is_other_refused: bool = False
     decisions: list[Decision] = field(default_factory=list)
+    kept: dict[int, TracedValue] = field(default_factory=dict)
     in_other_mode: Trace | None = None
     scopes: list[ModuleCall] = field(init=False)
 
