@@ -67,6 +67,7 @@ FUNCTIONS = [
     *("torch.ops.aten.embedding_dense_backward", "torch.ops.aten._index_put_impl_", "torch.load"),
     *("layergraph.set_grad_enabled", "layergraph.enter_autocast", "layergraph.exit_autocast"),
     *("layergraph.assume", "layergraph.assume_tensor", "layergraph.assume_container", "math.sqrt"),
+    *("layergraph.truth", "layergraph.holds", "layergraph.choose", "layergraph.conditionally"),
     *(
         "torch.Tensor.grad",
         "torch.Tensor.data",
@@ -84,8 +85,8 @@ FUNCTIONS = [
 ]
 TYPES = "module function state input output linear lstm batchnorm2d relu conv2d embedding".split()
 FIELDS = (
-    "inputs args kwargs data edges tied value default fixed rank dtype children tensors".split()
-)
+    "inputs args kwargs when data edges tied value default fixed rank dtype children tensors"
+).split()
 PRIME = 2**61 - 1
 # Were one of these written as code, as a call, the process would do what the watch hears of.
 CALLS = [
@@ -107,7 +108,7 @@ def changed(form: Any, chance: random.Random) -> Any:
         return value(chance)
     holder, key = chance.choice(places)
     other, other_key = chance.choice(places)
-    how = chance.randrange(9)
+    how = chance.randrange(10)
     if how == 0:
         del holder[key]
     elif how == 1:
@@ -122,6 +123,8 @@ def changed(form: Any, chance: random.Random) -> Any:
         holder[chance.choice(FIELDS)] = value(chance)
     elif how in (6, 7):
         _say_default(form, chance)
+    elif how == 8:
+        _say_condition(form, chance)
     else:
         holder[key] = value(chance)
     return form
@@ -137,6 +140,40 @@ def _say_default(form: Any, chance: random.Random) -> None:
         if isinstance(kwargs, dict):
             name = "default" if node.get("type") == "input" else chance.choice(NAMES)
             kwargs[name] = nested(chance) if chance.random() < 0.5 else value(chance)
+
+
+def _say_condition(form: Any, chance: random.Random) -> None:
+    """Let a node run under a condition: another node, or a decision that is added for it."""
+    listed = [each for each in holders(form) if isinstance(each, list) and len(each) > 1]
+    graphs = [each for each in listed if all(map(_is_node, each))]
+    if not graphs:
+        return
+    nodes = chance.choice(graphs)
+    first, last = sorted(chance.sample(range(len(nodes)), 2))
+    name = nodes[first].get("name", "x")
+    if chance.random() < 0.7:
+        # Two graphs of one implementation get the same decision this way, now and then.
+        decided = f"decided_{first}"
+        of = {"ref": name}
+        implementation, args = chance.choice(
+            [
+                ("layergraph.truth", [of]),
+                ("layergraph.holds", ["assume", of, value(chance, 9), "here"]),
+                ("layergraph.choose", [chance.choice([of, True, None]), True, False]),
+            ]
+        )
+        node = {"name": decided, "type": "function", "implementation": implementation, "args": args}
+        if all(each.get("name") != decided for each in nodes):
+            nodes.insert(first + 1, node)
+            last += 1
+        name = decided
+    nodes[last]["when"] = [name, chance.random() < 0.5]
+    if isinstance(form, dict) and chance.random() < 0.95:
+        form["version"] = 2
+
+
+def _is_node(form: Any) -> bool:
+    return isinstance(form, dict) and "implementation" in form
 
 
 def _like(key: object, was: Any, chance: random.Random) -> Any:

@@ -84,7 +84,7 @@ ARGUMENTS = [
     for values in (VALUES, VALUES_AND_REFS)
 ]
 FIELDS = {"name", "type", "nodes", "edges", "evaluation", "children", "tensors", "training"}
-FIELDS |= {"implementation", "args", "kwargs", "src", "sink"}
+FIELDS |= {"implementation", "args", "kwargs", "when", "src", "sink"}
 DATA = st.dictionaries(NAMES, VALUES, max_size=3)
 SPECS = st.builds(
     TensorSpec,
@@ -111,12 +111,16 @@ def graphs(draw, callees):
 
         args, kwargs = (map_leaves(leaf, draw(each)) for each in ARGUMENTS[index > 0])
         sources = list(dict.fromkeys(refs(args or (), kwargs)))
+        when = None
         if args is None and index:
             sources += draw(st.lists(st.sampled_from(names[:index]), max_size=2))
+        elif index and draw(st.booleans()):
+            when = Ref(draw(st.sampled_from(names[:index]))), draw(st.booleans())
+            sources.append(when[0].node)
         kind, of = draw(
             st.sampled_from([("function", "torch.neg"), ("state", "w"), ("input", "x"), *callees])
         )
-        nodes[name] = Node(name, kind, of, args, kwargs, draw(DATA))
+        nodes[name] = Node(name, kind, of, args, kwargs, draw(DATA), when)
         pairs += [(source, name) for source in sources]
     pairs = draw(st.permutations(list(dict.fromkeys(pairs))))
     graph = Graph(
@@ -265,6 +269,10 @@ CHANGES = {
     "children": lambda each: setattr(each, "children", {**(each.children or {}), "more": "root"}),
     "nodes": lambda each: each.nodes.update(more=Node("more", "input", "more")),
     "edges": lambda each: each.edges.update({("a", "more"): Edge("a", "more")}),
+    "conditions": lambda each: [
+        setattr(node, "when", (Ref("a"), node.when is None or not node.when[1]))
+        for node in each.nodes.values()
+    ],
     "evaluation": lambda each: setattr(each, "evaluation", None if each.evaluation else Graph()),
     "order of nodes": lambda each: setattr(each, "nodes", _turned(each.nodes)),
     "order of edges": lambda each: setattr(each, "edges", _turned(each.edges)),
@@ -280,6 +288,7 @@ def test_equality_sees_every_change(ir):
         root = ir[ir.root]
         change(other[ir.root])
         palindrome = {"order of nodes": len(root.nodes) < 2, "order of edges": len(root.edges) < 2}
+        palindrome["conditions"] = not root.nodes
         assert palindrome.get(name, False) or other != ir, name
 
 

@@ -115,7 +115,7 @@ class Capturer(ABC):
     def tracer(self) -> Tracer:
         """Return a new tracer, for one run of the model."""
 
-    def complete(self, trace: Trace, run: Run) -> Trace:
+    def complete(self, trace: Trace, run: Run) -> Trace:  # noqa: ARG002 most need one run
         """Return the record of all ways that the model takes; that of one run by default.
 
         Args:

@@ -12,7 +12,7 @@ from layergraph import guards
 from layergraph.errors import AssumptionError
 
 
-def truth(value: object, where: str = "") -> bool:
+def truth(value: object, where: str = "") -> Any:
     """Return the truth of a value by which a graph decides, as ``if value:`` reads it.
 
     Args:
@@ -22,11 +22,13 @@ def truth(value: object, where: str = "") -> bool:
     Raises:
         RuntimeError: the value is a tensor of several numbers.
     """
+    if _is_recorded(value):
+        return handle_torch_function(truth, (value,), value, where)
     # A branch, unlike bool(), breaks the graph of torch.compile here, so that it goes both ways.
     return True if value else False  # noqa: SIM210
 
 
-def holds(guard: str, value: object, *given: Any) -> bool:
+def holds(guard: str, value: object, *given: Any) -> Any:
     """Return whether a guard lets a value pass.
 
     Args:
@@ -37,6 +39,8 @@ def holds(guard: str, value: object, *given: Any) -> bool:
     Raises:
         AssumptionError: there is no such guard.
     """
+    if _is_recorded(value):
+        return handle_torch_function(holds, (value,), guard, value, *given)
     check = _GUARDS.get(guard)
     if check is None:
         raise AssumptionError(f"{guard!r} is no guard; give one of {', '.join(_GUARDS)}")
@@ -47,7 +51,7 @@ def holds(guard: str, value: object, *given: Any) -> bool:
     return True
 
 
-_GUARDS: dict[object, Callable[..., None]] = {
+_GUARDS: dict[str, Callable[..., None]] = {
     each.__name__: each
     for each in (
         guards.assume,
@@ -82,7 +86,7 @@ def choose(condition: object, if_true: object, if_false: object) -> object:
 
 
 def conditionally(
-    condition: object, expected: bool, function: Callable[..., Any], *args: Any, **kwargs: Any
+    condition: object, expected: bool, function: Callable[..., Any], /, *args: Any, **kwargs: Any
 ) -> Any:
     """Call a function if a condition is what is expected. A node with ``when`` runs this.
 
@@ -116,11 +120,9 @@ def _holds(condition: object, expected: bool) -> bool:
     return False
 
 
-def _is_recorded(condition: object) -> bool:
-    """Return whether a condition is a proxy, for example while a rebuilt model is traced."""
-    return hasattr(type(condition), "__torch_function__") and not isinstance(
-        condition, torch.Tensor
-    )
+def _is_recorded(value: object) -> bool:
+    """Return whether a value is a proxy, for example while a rebuilt model is traced."""
+    return hasattr(type(value), "__torch_function__") and not isinstance(value, torch.Tensor)
 
 
 def called(target: object, args: tuple[Any, ...]) -> Any:

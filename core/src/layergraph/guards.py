@@ -63,9 +63,7 @@ def _is_the_same(value: object, expected: object) -> bool:
 _SIMPLE = frozenset({bool, int, str, type(None)})
 
 
-def assume_truth(
-    value: torch.Tensor, expected: bool, where: str, otherwise: str = ""
-) -> None:
+def assume_truth(value: torch.Tensor, expected: bool, where: str, otherwise: str = "") -> None:
     """Raise if a tensor that decided a branch at capture has another truth value now.
 
     In a compiled model, torch makes the check asynchronously, which avoids a graph break.
@@ -81,7 +79,7 @@ def assume_truth(
         AssumptionError: it differs. In a compiled model it is a RuntimeError with the same message.
     """
     message = f"{where}: {otherwise}" if otherwise else broken(where, expected, repr(not expected))
-    if torch.compiler.is_compiling():
+    if isinstance(value, torch.Tensor) and torch.compiler.is_compiling():
         holds = (value != 0) if expected else (value == 0)
         torch._assert_async(holds, message)
     elif bool(value) is not expected:

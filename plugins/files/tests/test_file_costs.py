@@ -286,6 +286,40 @@ def test_flat_values_that_double(monkeypatch):
         ir.flatten()
 
 
+@pytest.mark.parametrize("when", [None, (Ref("x"), True)], ids=["always", "under a condition"])
+def test_flat_arguments_that_double(when):
+    ir = _doubling(50)
+    for each in ir.values():
+        if each.nodes:
+            # Each level hands on a pair of what it is given.
+            nodes = list(each.nodes.values())
+            nodes[1] = Node("a", nodes[1].type, nodes[1].implementation, ((Ref("x"),) * 2,))
+            nodes[1].when = when
+            del nodes[2]
+            nodes[2].args = (Ref("a"),)
+            graph = graph_from_nodes(nodes)
+            each.nodes, each.edges = graph.nodes, graph.edges
+    check(ir)
+    with pytest.raises(InvalidIrError, match="nodes and values on one level"):
+        ir.flatten()
+
+
+def test_flat_arguments_that_many_nodes_read():
+    count = 2000
+    inner = graph_from_nodes([Node("output", "output", "output", ((1,) * count,))])
+    nodes = [Node("r", "module", "f", ())]
+    nodes += [Node(f"n{number}", "function", "torch.stack", (Ref("r"),)) for number in range(count)]
+    outer = graph_from_nodes([*nodes, Node("output", "output", "output", (None,))])
+    root, leaf = [
+        Implementation("module", name=name, nodes=graph.nodes, edges=graph.edges, children=children)
+        for name, graph, children in (("root", outer, {"f": "f"}), ("f", inner, {}))
+    ]
+    ir = Ir([root, leaf])
+    check(ir)
+    with pytest.raises(InvalidIrError, match="nodes and values on one level"):
+        ir.flatten()
+
+
 def test_owners_of_keys():
     ir = Ir([Implementation("module", name=name) for name in ("root", "a", "a.b")])
     wanted = {

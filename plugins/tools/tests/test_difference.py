@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import layergraph as lg
+from core.tests.conditional import IF, UNLESS, two_ways
 from core.tests.test_properties import ALWAYS, CHANGES, irs
 from layergraph.errors import InvalidIrError
 from layergraph.ir import Edge, Graph, Implementation, Ir, Node, Ref, TensorSpec, map_leaves
@@ -44,6 +45,7 @@ def _renamed(ir, rename):
                     name=names[node.name],
                     args=map_leaves(leaf, node.args),
                     kwargs=map_leaves(leaf, node.kwargs),
+                    when=map_leaves(leaf, node.when),
                 )
                 for key, node in graph.nodes.items()
             }
@@ -351,6 +353,10 @@ EDITS = {
         lambda ir: ir["root"].nodes["sub"].kwargs.update(alpha=2),
         [Change("root", ("nodes", "sub", "kwargs", "alpha"), ABSENT, 2)],
     ),
+    "a condition": (
+        lambda ir: setattr(ir["root"].nodes["sub"], "when", (Ref("relu"), True)),
+        [Change("root", ("nodes", "sub", "when"), ABSENT, (Ref("relu"), True))],
+    ),
     "a note on a node": (
         lambda ir: ir["root"].nodes["sub"].data.update(note="x"),
         [Change("root", ("nodes", "sub", "data", "note"), ABSENT, "x")],
@@ -386,6 +392,21 @@ def test_one_edit_is_one_change(name):
     turned = [(each.path, each.after, each.before) for each in expected]
     back = lg.diff(ir, _frozen()).changes
     assert [(each.path, each.before, each.after) for each in back] == turned
+
+
+def test_conditions_are_compared():
+    one, other = two_ways(), two_ways()
+    assert not lg.diff(one, _renamed(other, "n{}".format))
+    other["root"].nodes["a"].when = UNLESS
+    difference = lg.diff(one, other)
+    assert list(difference.changes) == [Change("root", ("nodes", "a", "when"), IF, UNLESS)]
+    assert str(difference) == "root:\n  ~ node a, when: (t, True) -> (t, False)"
+    assert lg.diff(one, _renamed(other, "n{}".format))
+    other = two_ways()
+    for name, form in (("nodes", "b"), ("edges", ("x", "b")), ("edges", ("t", "b"))):
+        del getattr(other["root"], name)[form]
+    for each in (one, _renamed(one, lambda number: f"z{number}")):
+        assert "= torch.relu(x) if not t" in str(lg.diff(each, other))
 
 
 def test_the_graph_in_evaluation_is_compared():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+import sys
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from layergraph.errors import InvalidIrError, Place, Problem
 from layergraph.ir.copying import copied_around
 from layergraph.ir.graph import (
+    FUNCTION,
     OUTPUT,
     STATE,
     Graph,
@@ -19,7 +21,7 @@ from layergraph.ir.graph import (
 )
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.names import Namer
-from layergraph.ir.values import Ref, Value, map_leaves, parts
+from layergraph.ir.values import Ref, Value, map_leaves, parts, refs
 
 # The limit of a flat graph: _NODES, and _NODES_EACH more for each node of the IR. Without a limit,
 # a short file of implementations that call each other twice would flatten to millions of nodes.
@@ -42,16 +44,49 @@ def flatten(ir: Implementations) -> list[Implementation]:
 _NO_GRAPH = Graph()
 
 
+_When: TypeAlias = tuple[Ref, bool] | None
+
+
 @dataclass(slots=True)
 class _Call:
-    """A call that is being inlined: its remaining nodes, and the values of those before."""
+    """A call that is being inlined.
+
+    Attributes:
+        name: the implementation.
+        nodes: the remaining nodes.
+        arguments: the arguments of all nodes.
+        values: the values of inputs and of the nodes before, in the flat graph.
+        caller: the node that makes the call; None for the root.
+        when: the condition of the call, in the flat graph.
+        result: the value that it returns.
+        partial: the nodes whose value holds only where their condition does. The value of the node
+            itself is None elsewhere, but that in ``values`` may be something else.
+        completed: the values of these nodes as they are in any case.
+        conditions: by node that is a condition here, the condition that is None without the call.
+    """
 
     name: str
     nodes: Iterator[Node]
     arguments: dict[str, tuple[Value, ...]]
     values: dict[str, Value]
-    caller: str
+    caller: Node | None
+    when: _When
     result: Value = None
+    partial: dict[str, _When] = field(default_factory=dict)
+    completed: dict[str, Value] = field(default_factory=dict)
+    conditions: dict[str, Ref] = field(default_factory=dict)
+
+    def substituted(self, node: Node, value: Any) -> Any:
+        """Return an argument of a node with the values of the flat graph."""
+
+        def leaf(each: Value) -> Value:
+            if type(each) is not Ref:
+                return each
+            if each.node in self.completed and self.partial[each.node] != node.when:
+                return self.completed[each.node]
+            return self.values[each.node]
+
+        return map_leaves(leaf, value)
 
 
 class _Flattening:
@@ -63,6 +98,7 @@ class _Flattening:
         self._namer = Namer()
         self._output = self._namer.name(OUTPUT)
         self._states: dict[str, Ref] = {}
+        self._conditions: dict[str, _When] = {}
         self._calls: list[_Call] = []
         nodes = sum(len(graph.nodes) for each in ir.values() for graph in each.graphs)
         self._most = self._remaining = _NODES + _NODES_EACH * nodes
@@ -73,19 +109,29 @@ class _Flattening:
             message = f"it comes to more than {self._most} nodes and values on one level"
             raise InvalidIrError([Problem(Place("the IR"), message, "keep its levels")])
 
+    def _spend_on(self, args: tuple[Value, ...], given: tuple[Value, ...]) -> None:
+        """Count the nested values that stand for references in the arguments of a node."""
+        if any(parts(arg) is not None for arg in args):
+            before = _count(given, sys.maxsize)
+            self._spend(_count(args, self._remaining + 1 + before) - before)
+
     def nodes(self) -> Iterator[Node]:
         """Yield the nodes of the flat graph, in execution order."""
-        self._begin(self._ir[self._ir.root], {}, "")
+        self._begin(self._ir[self._ir.root], {}, None, None)
         while self._calls:
             call = self._calls[-1]
             node = next(call.nodes, None)
             if node is None:
                 self._calls.pop()
-                if self._calls:
-                    self._calls[-1].values[call.caller] = call.result
+                if call.caller is not None:
+                    self._note(self._calls[-1], call.caller, call.result)
                 continue
-            args = _substituted(call, call.arguments[node.name])
-            kwargs = _substituted(call, node.kwargs) if node.kwargs else {}
+            given = call.arguments[node.name]
+            if call.partial:
+                yield from self._complete(call, node, refs(*given, *node.sources()))
+            when = yield from self._condition(call, node)
+            args = call.substituted(node, given)
+            kwargs = call.substituted(node, node.kwargs) if node.kwargs else {}
             if node.type == OUTPUT:
                 call.result = returned(args)
                 if parts(call.result) is not None:
@@ -94,44 +140,112 @@ class _Flattening:
                     name, args = self._output, (call.result,)
                     yield Node(name, OUTPUT, node.implementation, args, {}, node.data)
             elif node.is_call and self._ir[node.implementation].nodes:
-                self._call(call, node, args, kwargs)
+                self._call(call, node, args, kwargs, when)
             elif node.name not in call.values:
-                yield from self._node(call, node, args, kwargs)
+                yield from self._node(call, node, args, kwargs, when)
 
     def _graph(self, implementation: Implementation) -> Graph:
         return implementation if self._training else implementation.graphs[-1]
 
-    def _begin(self, implementation: Implementation, values: dict[str, Value], caller: str) -> None:
+    def _begin(
+        self,
+        implementation: Implementation,
+        values: dict[str, Value],
+        caller: Node | None,
+        when: _When,
+    ) -> None:
         graph = self._graph(implementation)
         self._spend(len(graph.nodes))
         nodes = iter(list(graph.in_execution_order()))
-        call = _Call(implementation.name, nodes, graph.arguments(), values, caller)
+        call = _Call(implementation.name, nodes, graph.arguments(), values, caller, when)
         self._calls.append(call)
 
     def _call(
-        self, call: _Call, node: Node, args: tuple[Value, ...], kwargs: dict[str, Value]
+        self,
+        call: _Call,
+        node: Node,
+        args: tuple[Value, ...],
+        kwargs: dict[str, Value],
+        when: _When,
     ) -> None:
         callee = self._ir[node.implementation]
         place = Place("implementation", call.name).at("node", node.name)
         values = _bound(self._graph(callee), callee.name, place, args, kwargs)
-        self._begin(callee, values, node.name)
+        self._begin(callee, values, node, when)
 
     def _node(
-        self, call: _Call, node: Node, args: tuple[Value, ...], kwargs: dict[str, Value]
+        self,
+        call: _Call,
+        node: Node,
+        args: tuple[Value, ...],
+        kwargs: dict[str, Value],
+        when: _When,
     ) -> Iterator[Node]:
         known = _element(node, args)
         if node.type == STATE:
             known = self._states.get(node.implementation, _UNKNOWN)
         if known is not _UNKNOWN:
-            call.values[node.name] = known
+            self._note(call, node, known)
             return
         wish = node.implementation if node.is_call or node.type == STATE else node.name
         name = self._namer.name(wish)
-        flat = Node(name, node.type, node.implementation, args, kwargs, node.data)
+        when = when if node.is_call or node.type == FUNCTION else None
+        given = (*call.arguments[node.name], *node.kwargs.values())
+        self._spend_on((*args, *kwargs.values()), given)
+        yield Node(name, node.type, node.implementation, args, kwargs, node.data, when)
         ref = call.values[node.name] = Ref(name)
+        self._conditions[name] = when
         if node.type == STATE:
             self._states[node.implementation] = ref
-        yield flat
+
+    def _note(self, call: _Call, node: Node, value: Value) -> None:
+        """Note the value of a node that is not in the flat graph."""
+        call.values[node.name] = value
+        if node.when is not None:
+            condition, expected = node.when
+            if not self._follows(value, (call.conditions[condition.node], expected)):
+                call.partial[node.name] = node.when
+
+    def _condition(self, call: _Call, node: Node) -> Generator[Node, None, _When]:
+        """Return the condition of a node in the flat graph: its own, and that of the call."""
+        if node.when is None:
+            return call.when
+        condition, expected = node.when
+        if condition.node not in call.conditions:
+            value = call.substituted(node, condition)
+            if type(value) is not Ref or not self._follows(value, call.when):
+                value = yield from self._choose(call, value, True, False)
+            call.conditions[condition.node] = value
+        return call.conditions[condition.node], expected
+
+    def _complete(self, call: _Call, node: Node, reads: list[str]) -> Iterator[Node]:
+        """Yield the nodes for values that a node reads also where they do not hold."""
+        for name in reads:
+            partial = call.partial.get(name)
+            if partial is None or partial == node.when or name in call.completed:
+                continue
+            condition, expected = partial
+            value = call.values[name]
+            ways = (value, None) if expected else (None, value)
+            completed = yield from self._choose(call, call.conditions[condition.node], *ways)
+            call.completed[name] = completed
+
+    def _choose(
+        self, call: _Call, condition: Value, if_true: Value, if_false: Value
+    ) -> Generator[Node, None, Ref]:
+        self._spend(1)
+        name = self._namer.name("choose")
+        args = condition, if_true, if_false
+        self._spend_on(args, ())
+        yield Node(name, FUNCTION, "layergraph.choose", args, when=call.when)
+        self._conditions[name] = call.when
+        return Ref(name)
+
+    def _follows(self, value: Value, when: _When) -> bool:
+        """Return whether a value is None where a condition does not hold."""
+        if when is None or value is None:
+            return True
+        return type(value) is Ref and self._conditions[value.node] == when
 
 
 _UNKNOWN: Any = object()
@@ -165,10 +279,6 @@ def _bound(
             ]
         )
     return values
-
-
-def _substituted(call: _Call, value: Any) -> Any:
-    return map_leaves(lambda leaf: call.values[leaf.node] if type(leaf) is Ref else leaf, value)
 
 
 def _element(node: Node, args: tuple[Value, ...]) -> Value:

@@ -41,14 +41,17 @@ def _is_other(
         return False
     # As text, 1 is not True and nan is nan.
     texts = [
-        repr((node.type, node.implementation, given, node.kwargs))
+        repr((node.type, node.implementation, given, node.kwargs, node.when))
         for node, given in ((one, args), (other, other_args))
     ]
     if texts[0] == texts[1]:
         return False
-    reads = [refs(*args, *one.kwargs.values()), refs(*other_args, *other.kwargs.values())]
+    reads = [
+        refs(*given, *node.kwargs.values(), *(node.when or ()))
+        for node, given in ((one, args), (other, other_args))
+    ]
     bare = [
-        repr((node.type, node.implementation, map_leaves(_unread, (given, node.kwargs))))
+        repr((node.type, node.implementation, map_leaves(_unread, (given, node.kwargs, node.when))))
         for node, given in ((one, args), (other, other_args))
     ]
     return bare[0] != bare[1] or any(
@@ -66,7 +69,8 @@ def _are_plainly_same(
         and list(map(type, given)) == list(map(type, other_given))
         and given == other_given
         and list(one.kwargs) == list(other.kwargs)
-        and (one.type, one.implementation) == (other.type, other.implementation)
+        and (one.type, one.implementation, one.when)
+        == (other.type, other.implementation, other.when)
     )
 
 

@@ -77,7 +77,10 @@ class _Writer:
         ] or [("pass\n", None)]
         head = f"def forward({', '.join([self._module, *self._signature])}){self._returns}:\n"
         heads, indent = [head], _INDENT
-        if any(node.op == "call_function" and called(node.target, node.args) in REGIONS for node in self._graph.nodes):
+        if any(
+            node.op == "call_function" and called(node.target, node.args) in REGIONS
+            for node in self._graph.nodes
+        ):
             self._attributes.add("_ending_regions")
             heads.append(f"{_INDENT}with {self._module}._ending_regions():\n")
             indent *= 2

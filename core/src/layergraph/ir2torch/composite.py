@@ -236,7 +236,10 @@ class Composite(Holder, fx.GraphModule):
     def _inside_regions(self) -> AbstractContextManager[Any]:
         """Return a context in which torch.fx writes code with regions inside a ``with`` block."""
         graph = self.graph
-        if not any(node.op == "call_function" and called(node.target, node.args) in REGIONS for node in graph.nodes):
+        if not any(
+            node.op == "call_function" and called(node.target, node.args) in REGIONS
+            for node in graph.nodes
+        ):
             return nullcontext()
 
         def inside(body: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ import copyreg
 import functools
 import operator
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import fx
@@ -33,7 +33,6 @@ from layergraph.ir import (
 from layergraph.ir.names import is_argument_name
 from layergraph.ir.values import parts, rebuilt
 from layergraph.literals import UnknownValueError, class_of_torch, torch_value
-
 
 _CHECKING = frozenset({"layergraph.assume_container", "layergraph.holds"})
 
@@ -85,9 +84,12 @@ class _GraphBuilder:
             if node.type != INPUT and checks:
                 self._check_inputs(checks)
                 checks = []
-            args = tuple([self._value(arg, place) for arg in arguments[node.name]])
+            args = tuple([self._value(*each, place) for each in _ways(node, arguments[node.name])])
+            own = (node.when,) if node.when is not None else ()
             kwargs = {
-                name: self._value(arg, place, in_signature=(node.type, name) == (INPUT, "default"))
+                name: self._value(
+                    arg, own, place, in_signature=(node.type, name) == (INPUT, "default")
+                )
                 for name, arg in node.kwargs.items()
             }
             if node.type == OUTPUT:
@@ -106,19 +108,25 @@ class _GraphBuilder:
                 if kwargs:
                     checks.append((node, target, kwargs))
                 kwargs = {}
-            elif node.type == STATE:
-                op, target = "get_attr", self._targets[node.name]
-            elif node.type == FUNCTION:
-                op, target, args = self._function(node, place, args, kwargs)
             else:
-                op, target = "call_module", self._targets[node.name]
-            if node.when is not None:
-                op, target, args = self._conditional(node, op, target, args, place)
+                op, target, args = self._computing(node, place, args, kwargs)
             # torch.fx renames other names that code cannot have.
             name = "self_" if node.name == "self" else node.name
             created = self._graph.create_node(op, target, args, kwargs, name=name)
             self._built[node.name] = created
         return self._graph
+
+    def _computing(
+        self, node: Node, place: Place, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[str, Any, tuple[Any, ...]]:
+        if node.type == STATE:
+            return "get_attr", self._targets[node.name], args
+        op, target = "call_module", self._targets.get(node.name)
+        if node.type == FUNCTION:
+            op, target, args = self._function(node, place, args, kwargs)
+        if node.when is not None:
+            return self._conditional(node, op, target, args, place)
+        return op, target, args
 
     def _check_inputs(self, checks: list[tuple[Node, str, dict[str, Any]]]) -> None:
         for node, name, known in checks:
@@ -154,7 +162,7 @@ class _GraphBuilder:
         It is one node with all that it reads among its arguments. So whatever reads or edits the
         graph sees the condition, and an interpreter of torch.fx runs it as the module does.
         """
-        condition, expected = self._value(node.when, place)
+        condition, expected = self._value(node.when, (), place)
         called = target
         if op == "call_module":
             called = self._graph.create_node("get_attr", target, name=f"{node.name}_module")
@@ -162,16 +170,19 @@ class _GraphBuilder:
             called = getattr(torch.Tensor, target)
         return "call_function", conditionally, (condition, expected, called, *args)
 
-    def _value(self, plain: Value, place: Place, *, in_signature: bool = False) -> Any:
+    def _value(self, plain: Value, ways: _Ways, place: Place, *, in_signature: bool = False) -> Any:
         inside = parts(plain)
         if inside is not None:
-            values = [self._value(each, place, in_signature=in_signature) for each in inside]
+            values = [self._value(each, ways, place, in_signature=in_signature) for each in inside]
             if type(plain) is Record:
                 cls, given = _record_class(plain, tuple(values), place)
                 if in_signature:
                     return cls(*given)
                 # A node of its own: inside a list or dict, fx prints the class by a name that is
                 # not among the globals of the code.
+                for condition, expected in ways:
+                    given = (self._built[condition.node], expected, cls, *given)
+                    cls = conditionally
                 return self._graph.create_node("call_function", cls, given)
             return rebuilt(plain, values)
         if type(plain) is Ref:
@@ -182,6 +193,26 @@ class _GraphBuilder:
             except UnknownValueError as error:
                 raise BuildError(f"{place}: {error}; use a version of torch that has it") from None
         return plain
+
+
+_Ways: TypeAlias = tuple[tuple[Ref, bool], ...]
+
+
+def _ways(node: Node, args: tuple[Value, ...]) -> list[tuple[Value, _Ways]]:
+    """Return the arguments of a node, each with the conditions under which the node reads it.
+
+    A named tuple in it is made only then: the values in it may be None otherwise.
+    """
+    own = (node.when,) if node.when is not None else ()
+    is_choice = node.type == FUNCTION and node.implementation == "layergraph.choose"
+    if is_choice and len(args) == 3 and type(args[0]) is Ref:
+        condition, if_true, if_false = args
+        return [
+            (condition, own),
+            (if_true, (*own, (condition, True))),
+            (if_false, (*own, (condition, False))),
+        ]
+    return [(arg, own) for arg in args]
 
 
 class _RecordMeta(type):

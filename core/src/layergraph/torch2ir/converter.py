@@ -16,7 +16,7 @@ from layergraph.registration import Registry
 from layergraph.torch2ir.local_handlers import LocalHandlers
 
 if TYPE_CHECKING:
-    from layergraph.capturing import Modes, Values
+    from layergraph.capturing import Example, Modes, Values
     from layergraph_tools.explain.chain import Explanation
 
 

@@ -9,15 +9,14 @@ from layergraph.capturing import Capturer, CaptureRequest, Run
 from layergraph.errors import Unsupported
 from layergraph.torch2ir.code_owners import add_tracer_package
 from layergraph.torch2ir.tracing.module_call import Trace
-from layergraph.torch2ir.tracing.tracer import Tracer
 from layergraph_capture.arguments import Arguments
 from layergraph_capture.constants import Constants
 from layergraph_capture.kept_sizes import replace_kept_sizes
 from layergraph_capture.original import unfit
 from layergraph_capture.replaying.tracer import ReplayTracer
 from layergraph_capture.tracer import EagerTracer
-from layergraph_capture.ways.examples import merged_examples
-from layergraph_capture.ways.explore import Explorer, Ways, whole
+from layergraph_capture.ways.examples import one_record
+from layergraph_capture.ways.explore import Explorer, Ways
 from layergraph_capture.ways.modes import merged_modes
 
 add_tracer_package(__name__, __file__)
@@ -70,17 +69,20 @@ class EagerCapturer(Capturer):
         for number, arguments in enumerate(self._examples):
             if number:
                 trace = run(partial(self.tracer, arguments))
-            explorer = Explorer(lambda answers, of=arguments: run(partial(self.tracer, of, answers)))
+            explorer = Explorer(partial(self._run_with, run, arguments))
             ways.append(explorer.explored(trace))
             traces += explorer.traces
         if len(traces) == 1:
             return trace
-        complete = merged_examples([*map(whole, ways)])
+        complete = one_record(ways)
         complete.other = merged_modes([each.other for each in traces])
         if complete.other is not None:
             with complete.other.swapped():
-                complete.in_other_mode = merged_examples([*map(whole, ways)])
+                complete.in_other_mode = one_record(ways)
         return complete
+
+    def _run_with(self, run: Run, arguments: Arguments, answers: Sequence[bool]) -> Trace:
+        return run(partial(self.tracer, arguments, answers))
 
     def faults(self) -> list[Unsupported]:
         """See :class:`Capturer`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from layergraph.choices import truth
 from layergraph.errors import CaptureError
@@ -202,7 +202,7 @@ class Decisions:
             call = leaf.call
             if call is not None and call.target in _RESULTS_BY_SIZES:
                 # Sizes follow the numbers if a function before has picked some of them.
-                pending += [each for each in leaves(call.args) if _picks(each)]
+                pending += [each for each in leaves(call.args) if picks(each)]
                 continue
             if call is None or self.changes_in_place or may_draw(call.target, None):
                 return True
@@ -224,16 +224,16 @@ class Decisions:
         if call is not None and call.kind == "same":
             return str(self._number(call.args[0]))
         if call is None or call.target not in _PURE:
-            return _identity(value)
+            return f"value {value.position} {id(value)}"
         said = self._question(call.target, call.args, call.kwargs)
         return self._names.setdefault(said, f"result {len(self._names)}")
 
 
-def _picks(leaf: Value) -> bool:
+def picks(leaf: object) -> bool:
     """Return whether a value has a size that numbers decide."""
     call = leaf.call if isinstance(leaf, TracedValue) else None
     return call is not None and call.target.rpartition(".")[2] in _PICKING
 
 
-def _identity(leaf: Value) -> Value:
+def _identity(leaf: Value) -> Any:
     return f"value {leaf.position} {id(leaf)}" if isinstance(leaf, TracedValue) else leaf

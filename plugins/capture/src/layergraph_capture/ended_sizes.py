@@ -33,6 +33,10 @@ class _NoListener:
     def assume(self, origin: Origin, result: object) -> None:
         """Take no note."""
 
+    def decide(self, origin: Origin, result: bool) -> bool:  # noqa: ARG002
+        """Return the result of the comparison."""
+        return result
+
 
 _NO_LISTENER = _NoListener()
 

@@ -12,7 +12,7 @@ from layergraph.ir import Value
 from layergraph.literals import UnknownValueError, to_graph_literal
 from layergraph.torch2ir.tracing.module_call import DeferredCall, ModuleCall, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
-from layergraph_capture.decisions import ITEM, Decisions
+from layergraph_capture.decisions import ITEM, Decisions, picks
 from layergraph_capture.ended_sizes import end
 from layergraph_capture.guards import Guards
 from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, Origin, SymbolicNumber, symbolic
@@ -163,7 +163,7 @@ def _is_of_tensor(number: SymbolicNumber) -> bool:
     pending = [number]
     while pending:
         number = pending.pop()
-        if ITEM in number.origin[:2]:
+        if ITEM in number.origin[:2] or any(map(picks, number.origin)):
             return True
         pending += [each for each in number.origin if isinstance(each, SymbolicNumber)]
     return False

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from layergraph.ir import Edge, Graph, Implementation, Ir, Node, TensorSpec, refs
+from layergraph.ir import Edge, Graph, Implementation, Ir, Node, Ref, TensorSpec, refs
 from layergraph.ir.graph import as_arguments, reads_each_once, with_arguments
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.modes import changes_of_mode
 from layergraph_files.parse_errors import JsonPath, ParseError, expect, expect_fields
 from layergraph_files.values import decode, decode_bytes, encode, encode_bytes, read_name
-from layergraph_files.versions import FORMAT, VERSION
+from layergraph_files.versions import FORMAT, version_for
 
 WriteValue = Callable[[TensorSpec], Any]
 ReadValue = Callable[[Any, JsonPath], bytes]
@@ -40,7 +40,7 @@ def to_document(
             distribution.
         write_value: a function that returns the JSON form of a tensor's value.
     """
-    document: dict[str, Any] = {"format": FORMAT, "version": VERSION, "root": ir.root}
+    document: dict[str, Any] = {"format": FORMAT, "version": version_for(ir), "root": ir.root}
     if functions:
         document["functions"] = dict(functions)
     training = changes_of_mode(ir, ir.root)
@@ -87,7 +87,7 @@ def _graph(graph: Graph) -> dict[str, Any]:
         name: [arg.node for arg in node.args or ()]
         for name, node in graph.nodes.items()
         if not node.kwargs
-        and (node.args is None or (len(node.args) > 1 and reads_each_once(node.args)))
+        and (node.args is None or (_has_inputs(node) and reads_each_once(node.args)))
     }
     for src, sink in graph.edges:
         if sink in inputs and graph.nodes[sink].args is None:
@@ -109,6 +109,14 @@ def _graph(graph: Graph) -> dict[str, Any]:
     return form
 
 
+def _has_inputs(node: Node) -> bool:
+    """Return whether the names of the nodes that a node reads may stand for its arguments.
+
+    A single one stands for no arguments, unless there is a condition.
+    """
+    return len(node.args or ()) > 1 or node.when is not None
+
+
 def _node(node: Node, inputs: list[str] | None) -> dict[str, Any]:
     form: dict[str, Any] = {
         "name": node.name,
@@ -121,6 +129,9 @@ def _node(node: Node, inputs: list[str] | None) -> dict[str, Any]:
         form["args"] = [encode(each) for each in node.args]
     if node.kwargs:
         form["kwargs"] = _encoded(node.kwargs)
+    if node.when is not None:
+        condition, expected = node.when
+        form["when"] = [condition.node, expected]
     if node.data:
         form["data"] = _encoded(node.data)
     return form
@@ -130,6 +141,7 @@ def _edges(nodes: Iterable[Node], inputs: Mapping[str, list[str]]) -> Iterable[t
     """Yield the edges that follow from the inputs and arguments of nodes, in their order."""
     for node in nodes:
         named = inputs.get(node.name) or refs(*(node.args or ()), *node.kwargs.values())
+        named = [*named, *refs(*(node.when or ()))]
         yield from ((src, node.name) for src in dict.fromkeys(named))
 
 
@@ -281,7 +293,9 @@ def _read_graph(fields: Mapping[str, Any], spot: JsonPath) -> Graph:
                     (here, "inputs"), "the graph has edges too", "write one of the two"
                 )
             inputs[node.name] = named
-            if len(named) > 1:
+            if node.when is not None:
+                node.args = tuple(map(Ref, dict.fromkeys(named)))
+            elif len(named) > 1:
                 node.args = as_arguments(named)
         return node
 
@@ -302,7 +316,7 @@ def _read_graph(fields: Mapping[str, Any], spot: JsonPath) -> Graph:
 
 
 def _read_node(form: Any, spot: JsonPath) -> tuple[Node, list[str] | None]:
-    fields = expect_fields(form, spot, "name type implementation", "inputs args kwargs data")
+    fields = expect_fields(form, spot, "name type implementation", "inputs args kwargs when data")
     args = fields.get("args")
     inputs = fields.get("inputs")
     if "args" in fields:
@@ -317,7 +331,17 @@ def _read_node(form: Any, spot: JsonPath) -> tuple[Node, list[str] | None]:
             read_name(each, (here, index), "the name of a node")
     name, kind, implementation = _texts(fields, spot, "name", "type", "implementation")
     kwargs, data = _values(fields, spot, "kwargs"), _values(fields, spot, "data")
-    return Node(name, kind, implementation, args, kwargs, data), inputs
+    when = _read_when(fields["when"], (spot, "when")) if "when" in fields else None
+    return Node(name, kind, implementation, args, kwargs, data, when), inputs
+
+
+def _read_when(form: Any, spot: JsonPath) -> tuple[Ref, bool]:
+    pair = expect(form, list, spot, "the name of a node, and true or false")
+    if len(pair) != 2:
+        raise ParseError(spot, f"there are {len(pair)} items", "write a name, and true or false")
+    name = read_name(pair[0], (spot, 0), "the name of a node")
+    expected: bool = expect(pair[1], bool, (spot, 1), "true or false")
+    return Ref(name), expected
 
 
 def _texts(fields: Mapping[str, Any], spot: JsonPath, *names: str) -> list[str]:

@@ -5,12 +5,51 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from layergraph.ir.mapping import Implementations
 from layergraph_files.parse_errors import JsonPath, ParseError, expect
 
 FORMAT = "layergraph"
-VERSION = 1
+VERSION = 2
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+def version_for(ir: Implementations) -> int:
+    """Return the lowest version that can hold an IR: older readers read it if it is theirs."""
+    graphs = (graph for each in ir.values() for graph in each.graphs)
+    has_conditions = any(node.when is not None for graph in graphs for node in graph.nodes.values())
+    return 2 if has_conditions else 1
+
+
+def _to_version_2(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document of version 1, which says the same in version 2.
+
+    Raises:
+        ParseError: a node has a condition, which version 1 does not know.
+    """
+    spot: JsonPath = (None, "implementations")
+    for index, each in enumerate(_listed(document, "implementations")):
+        here = (spot, index)
+        for graph, place in ((each, here), (_field(each, "evaluation"), (here, "evaluation"))):
+            for number, node in enumerate(_listed(graph, "nodes")):
+                if isinstance(node, dict) and "when" in node:
+                    raise ParseError(
+                        (((place, "nodes"), number), "when"),
+                        "version 1 of the format has no conditions",
+                        'write "version": 2',
+                    )
+    return document
+
+
+def _field(form: Any, name: str) -> Any:
+    return form.get(name) if isinstance(form, dict) else None
+
+
+def _listed(form: Any, name: str) -> list[Any]:
+    """Return an array of a document that is not checked yet; none if it is something else."""
+    found = _field(form, name)
+    return found if isinstance(found, list) else []
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_version_2}
 """By version: a function that turns a document of this version into one of the next version."""
 
 

@@ -12,7 +12,7 @@ from layergraph.ir.names import is_argument_name
 from layergraph.ir.rules.problems import FieldTypes, Problems, Where, place_of
 from layergraph.ir.rules.tensors import check_tensor
 from layergraph.ir.rules.values import check_value
-from layergraph.ir.values import Value
+from layergraph.ir.values import Ref, Value
 
 _WHOLE = Place("the IR")
 
@@ -36,6 +36,7 @@ _NODE = FieldTypes(
     args=(tuple, _NONE),
     kwargs=(dict,),
     data=(dict,),
+    when=(tuple, _NONE),
 )
 
 
@@ -125,6 +126,18 @@ def _check_node(problems: Problems, place: Where, key: object, node: Node) -> No
             check_value(problems, place, "argument", name, arg)
     if "data" not in wrong and node.data:
         _check_data(problems, place, node.data, NODE_FIELDS)
+    if "when" not in wrong and node.when is not None:
+        _check_when(problems, place, node.when)
+
+
+def _check_when(problems: Problems, place: Where, when: tuple[object, ...]) -> None:
+    kinds = [*map(type, when)]
+    if kinds != [Ref, bool] or type(when[0].node) is not str:  # type: ignore[attr-defined]
+        problems.add(
+            place,
+            f"its condition is {brief(when)}",
+            "give the node whose value decides, and what it has to be, as in (Ref('truth'), True)",
+        )
 
 
 def _check_edge(problems: Problems, place: Where, pair: object, edge: Edge) -> None:

@@ -17,6 +17,7 @@ from layergraph.ir.graph import (
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.node_differences import differing
 from layergraph.ir.regions import check_regions
+from layergraph.ir.rules.conditions import check_conditions
 from layergraph.ir.rules.problems import Problems, Where, graphs_of, place_of
 from layergraph.ir.values import Symbol, refs
 
@@ -71,7 +72,7 @@ def _check_regions(problems: Problems, place: Place, graph: Graph) -> None:
 def _check_arguments(
     problems: Problems, place: Where, graph: Graph, node: Node, predecessors: list[str]
 ) -> None:
-    if node.args is None and not node.kwargs:
+    if node.args is None and not node.kwargs and node.when is None:
         named = predecessors
         if len(named) > 1:
             listed = " and ".join(map(repr, named[:3])) + (" …" if len(named) > 3 else "")
@@ -86,7 +87,7 @@ def _check_arguments(
         if name not in graph.nodes and named is not predecessors:
             problems.add(
                 place,
-                f"its arguments name {name!r}, which is no node here",
+                f"its {_naming(node, name)} {name!r}, which is no node here",
                 "name one of the graph",
             )
         elif name in graph.nodes and graph.nodes[name].type == OUTPUT:
@@ -95,7 +96,7 @@ def _check_arguments(
         if name in named:
             problems.add(
                 place,
-                f"its arguments name {name!r}, but no edge comes from there",
+                f"its {_naming(node, name)} {name!r}, but no edge comes from there",
                 f"add the edge {(name, node.name)!r}",
             )
         else:
@@ -104,7 +105,17 @@ def _check_arguments(
                 f"an edge comes from {name!r}, but its arguments do not name it",
                 f"remove the edge {(name, node.name)!r} or name {name!r} in the arguments",
             )
-    _check_kind(problems, place, node, takes=bool(named))
+    _check_kind(problems, place, node, takes=named != _condition(node))
+
+
+def _condition(node: Node) -> list[str]:
+    return [] if node.when is None else [node.when[0].node]
+
+
+def _naming(node: Node, name: str) -> str:
+    """Return the part of a node that names another one, with its verb."""
+    is_argument = name in refs(*(node.args or ()), *node.kwargs.values())
+    return "arguments name" if is_argument else "condition names"
 
 
 def _check_kind(problems: Problems, place: Where, node: Node, *, takes: bool) -> None:
@@ -172,6 +183,7 @@ _GRAPH_RULES: tuple[Callable[[Problems, Place, Graph], None], ...] = (
     _check_edges,
     _check_outputs,
     _check_nodes,
+    check_conditions,
     _check_cycles,
     _check_regions,
 )

@@ -375,9 +375,7 @@ class _GraphBuilder:
         if len(outputs) == 1:
             self._values[outputs[0]] = ref
         else:
-            self._parts |= {
-                value: (ref, index, scope.when) for index, value in enumerate(outputs)
-            }
+            self._parts |= {value: (ref, index, scope.when) for index, value in enumerate(outputs)}
 
     def _relative(self, path: str) -> str:
         return path.removeprefix(f"{self._scope.path}.")

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from layergraph.errors import CaptureError
 from layergraph.ir import Value
-from layergraph.torch2ir.tracing.module_call import Call, Parameter, Trace, TracedValue, wish_of
-from layergraph_capture.ways.merge import copied, merged_by_form, merged_by_guard
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    Parameter,
+    Trace,
+    TracedValue,
+    wish_of,
+)
+from layergraph_capture.ways.explore import Ways, whole
+from layergraph_capture.ways.merge import HOLDS, copied, merged_by_form, merged_by_guard
 from layergraph_capture.ways.way import NotMergeableError
 
 _CONTAINER = "assume_container"
@@ -15,58 +23,88 @@ Form = tuple[Value, ...]
 """The guard that an argument passes, and the arguments of the guard behind the value."""
 
 
-def merged_examples(traces: Sequence[Trace]) -> Trace:
-    """Return one record of the runs of several examples.
+def one_record(examples: Sequence[Ways]) -> Trace:
+    """Return one record of the ways of several examples.
 
-    Examples whose arguments have the same form are merged first. Their runs differ at a guard.
-    The form of the arguments then tells the groups apart.
+    Where the examples themselves tell the ways by sizes apart, these need no other answers.
 
     Args:
-        traces: the record of each example, in order.
+        examples: the ways of each example, in order.
 
     Raises:
         CaptureError: two runs differ in something that neither a guard nor the inputs tell.
     """
+    if len(examples) == 1:
+        return whole(examples[0])
     try:
-        groups = list(_grouped(traces))
-        if len(groups) == 1:
-            return groups[0]
-        forms = [{each.name: _form(each, trace) for each in trace.parameters} for trace in groups]
-        varying = [name for name in forms[0] if len({repr(each.get(name)) for each in forms}) > 1]
-        whole = copied(groups[0])
-        _add_guards(whole, {name: forms[0][name] for name in varying})
-        for trace, form in zip(groups[1:], forms[1:], strict=True):
-            whole = merged_by_form(trace, whole, {name: form[name] for name in varying})
-        return whole
+        return _merged([whole(each) for each in examples])
+    except CaptureError:
+        return _merged([whole(each, by_sizes=False) for each in examples])
+
+
+def _merged(traces: Sequence[Trace]) -> Trace:
+    """Return one record of the runs of several examples."""
+    try:
+        return _by_form(traces, _form)
     except NotMergeableError as error:
         raise CaptureError(
             f"the examples do not fit into one IR: {error}; convert the model once for each"
         ) from None
 
 
-def _grouped(traces: Sequence[Trace]) -> Sequence[Trace]:
-    """Return one record for each form of the arguments."""
-    groups: dict[str, Trace] = {}
+def _by_form(traces: Sequence[Trace], form_of: Callable[[Parameter, Trace], Form]) -> Trace:
+    """Merge the runs whose arguments have the same form; the form then tells the groups apart."""
+    groups: dict[str, list[Trace]] = {}
+    forms: list[dict[str, Form]] = []
     for trace in traces:
-        key = repr([(each.name, _form(each, trace)) for each in trace.parameters])
-        groups[key] = _both(groups[key], trace) if key in groups else trace
-    return list(groups.values())
+        form = {each.name: form_of(each, trace) for each in trace.parameters}
+        if repr(form) not in groups:
+            forms.append(form)
+        groups.setdefault(repr(form), []).append(trace)
+    first, *others = [_by_facts(group, form_of) for group in groups.values()]
+    if not others:
+        return first
+    names = [name for name in forms[0] if len({repr(each.get(name)) for each in forms}) > 1]
+    if not all(each.keys() == forms[0].keys() for each in forms):
+        raise NotMergeableError("they do not have the same arguments by name")
+    told = [{name: form[name] for name in names} for form in forms]
+    record = copied(first)
+    _add_guard(record, told)
+    for trace, form in zip(others, told[1:], strict=True):
+        record = merged_by_form(trace, record, form)
+    return record
 
 
-def _both(one: Trace, other: Trace) -> Trace:
-    """Merge two runs whose arguments have the same form."""
+def _by_facts(traces: Sequence[Trace], form_of: Callable[[Parameter, Trace], Form]) -> Trace:
+    """Merge runs whose arguments have the same form, by guards, or else by ranks and dtypes."""
     try:
-        return merged_by_guard(one, other)
+        return _by_guard(traces)
     except NotMergeableError:
-        # Code may ask for ranks and dtypes, which no guard among the calls tells.
-        forms = {
-            each.name: ("assume_tensor", each.name, each.value.rank, each.value.dtype)
-            for each, twin in zip(one.parameters, other.parameters, strict=True)
-            if (each.value.rank, each.value.dtype) != (twin.value.rank, twin.value.dtype)
-        }
-        if not forms:
+        if form_of is _facts:
             raise
-        return merged_by_form(one, other, forms)
+    # Code may ask for ranks and dtypes, which no guard among the calls tells.
+    return _by_form(traces, _facts)
+
+
+def _by_guard(traces: Sequence[Trace]) -> Trace:
+    """Merge runs that differ at guards."""
+    first, *others = traces
+    asked = [(each, merged_by_guard(first, each)[1]) for each in others]
+    questions = [question for _, question in asked if question is not None]
+    if not questions:
+        return first
+    # The guard that comes first tells groups apart, which have to be merged before.
+    earliest = min(questions, key=lambda question: question.position)
+    groups: dict[str, list[Trace]] = {earliest.own: [first]}
+    for trace, question in asked:
+        own = earliest.own
+        if question is not None and question.position == earliest.position:
+            own = question.other
+        groups.setdefault(own, []).append(trace)
+    *before, record = [_by_guard(group) for group in groups.values()]
+    for trace in reversed(before):
+        record, _ = merged_by_guard(trace, record)
+    return record
 
 
 def _form(parameter: Parameter, trace: Trace) -> Form:
@@ -81,16 +119,51 @@ def _form(parameter: Parameter, trace: Trace) -> Form:
     return "assume_tensor", parameter.name
 
 
-def _add_guards(trace: Trace, forms: dict[str, Form]) -> None:
-    """Check the form of arguments in the graph, and no more at its inputs."""
-    added = []
+def _facts(parameter: Parameter, trace: Trace) -> Form:
+    """Return the form of an argument, with its rank and dtype."""
+    value, form = parameter.value, _form(parameter, trace)
+    return (*form, value.rank, value.dtype) if form[0] == "assume_tensor" else form
+
+
+def _add_guard(trace: Trace, told: Sequence[Mapping[str, Form]]) -> None:
+    """Check the forms of arguments in the graph, and no more at its inputs.
+
+    Args:
+        trace: the record of the first group. It is the last one that a call is compared with.
+        told: the forms that tell the groups apart, for each group.
+    """
+    added: list[Call] = []
+    fits: TracedValue | None = None
     for index, each in enumerate(trace.parameters):
-        if each.name in forms:
-            guard, *given = forms[each.name]
-            trace.parameters[index] = Parameter(each.name, each.value, each.default)
-            if guard != _CONTAINER:  # its guards are there
-                target = f"layergraph.{guard}"
-                value = TracedValue(each.value.position, trace.root, wish_of(target))
-                value.call = Call("function", target, (each.value, *given), {}, value)
-                added.append(value.call)
+        if each.name in told[0]:
+            trace.parameters[index] = replace(each, fixed=())
+            guard, *given = told[0][each.name]
+            held = _add(added, HOLDS, (guard, each.value, *given), each.value)
+            both = "operator.and_", (fits, held), each.value
+            fits = held if fits is None else _add(added, *both)
+    if fits is not None:
+        listed = "; ".join(map(_said, told))
+        otherwise = f"it fits none of the examples: {listed}; capture it among the examples"
+        args = (fits, True, "the call", otherwise)
+        _add(added, "layergraph.assume_truth", args, fits)
     trace.root.items[:0] = added
+
+
+def _add(added: list[Call], target: str, args: tuple[Value, ...], at: TracedValue) -> TracedValue:
+    value = TracedValue(at.position, at.scope, wish_of(target))
+    value.call = Call("function", target, args, {}, value)
+    added.append(value.call)
+    return value
+
+
+def _said(forms: Mapping[str, Form]) -> str:
+    """Return the text of the forms of one example."""
+    texts = []
+    for name, (guard, *given) in forms.items():
+        kind = "a tensor"
+        if guard == "assume":
+            kind = repr(given[0])
+        elif guard == _CONTAINER:
+            kind = f"a {given[0]} of {given[1]!r}"
+        texts.append(f"{name}={kind}")
+    return " and ".join(texts)

@@ -88,19 +88,25 @@ class Explorer:
         return trace, ""
 
 
-def whole(ways: Ways) -> Trace:
-    """Return one record of all ways."""
+def whole(ways: Ways, *, by_sizes: bool = True) -> Trace:
+    """Return one record of all ways.
+
+    Args:
+        ways: the ways.
+        by_sizes: False for a guard instead of each decision by a size.
+    """
     if isinstance(ways, Trace):
         return ways
-    own, reason = whole(ways.own), ways.reason
-    if ways.other is not None:
+    own, reason = whole(ways.own, by_sizes=by_sizes), ways.reason
+    other = ways.other if by_sizes or not own.decisions[ways.number].is_by_size else None
+    if other is not None:
         try:
-            return merged(own, whole(ways.other), ways.number)
+            return merged(own, whole(other, by_sizes=by_sizes), ways.number)
         except NotMergeableError as error:
             reason = f"the model goes another way by something else, too: {error}"
     if isinstance(ways.own, Trace):
         own = copied(own)
-    _guard(own.decisions[ways.number], own, reason)
+    _guard(own.decisions[ways.number], reason)
     return own
 
 
@@ -112,7 +118,7 @@ def _reason(error: CaptureError) -> str:
     return f"this way of the model is not held, because it cannot be captured: {error}"
 
 
-def _guard(decision: Decision, trace: Trace, reason: str) -> None:
+def _guard(decision: Decision, reason: str) -> None:
     """Let a decision have one way: the question becomes a guard."""
     call = decision.condition.call
     if call is None:

@@ -8,13 +8,12 @@ arguments, in its order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 from layergraph.choices import holds
-from layergraph.ir import Symbol, Value, map_leaves
-from layergraph.ir.values import parts, rebuilt
+from layergraph.ir import Value
 from layergraph.tensors import same_bits
 from layergraph.torch2ir.folding.conditions import call_of_choose
 from layergraph.torch2ir.tracing.module_call import (
@@ -28,6 +27,8 @@ from layergraph.torch2ir.tracing.module_call import (
     values_in,
 )
 from layergraph_capture.ways.alignment import Item, aligned
+from layergraph_capture.ways.record import Record
+from layergraph_capture.ways.selection import Selection, are_same, identity
 from layergraph_capture.ways.way import NotMergeableError, Way
 
 HOLDS = f"layergraph.{holds.__name__}"
@@ -61,7 +62,22 @@ def copied(trace: Trace) -> Trace:
     return _Merge(Way(trace, True, None), Way(trace, False, None)).merged(decisions)
 
 
-def merged_by_guard(one: Trace, other: Trace) -> Trace:
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The guard that tells two runs apart.
+
+    Attributes:
+        position: when the one run comes to it.
+        own: the text of what this run passes it with.
+        other: likewise, of the other run.
+    """
+
+    position: int
+    own: str
+    other: str
+
+
+def merged_by_guard(one: Trace, other: Trace) -> tuple[Trace, Question | None]:
     """Return one record of two runs with other inputs.
 
     The first guard that they pass with other values is the decision. There is none if they do the
@@ -74,7 +90,8 @@ def merged_by_guard(one: Trace, other: Trace) -> Trace:
     Raises:
         NotMergeableError: they differ in something else than a guard.
     """
-    return _Merge(Way(one, True, None), Way(other, False, None)).merged()
+    merge = _Merge(Way(one, True, None), Way(other, False, None))
+    return merge.merged(), merge.question
 
 
 def merged_by_form(one: Trace, other: Trace, forms: Mapping[str, tuple[Value, ...]]) -> Trace:
@@ -98,15 +115,9 @@ class _Merge:
     ) -> None:
         self._ways = one, other
         self._forms = forms or {}
-        self._position = 0
-        self._scope = self._root = ModuleCall("", None, 0)
-        # The value of the decision, once it has been merged.
-        self._decision: TracedValue | None = None
-        # The values that are None on the other way.
-        self._of_one_way: dict[TracedValue, bool] = {}
-        # Their ranks and dtypes. The values do not say them: None has neither.
-        self._facts: dict[TracedValue, tuple[int | None, Symbol | None]] = {}
-        self._chosen: dict[tuple[ModuleCall, object, object], TracedValue] = {}
+        self._record = Record()
+        self._selection = Selection(self._record, self._ways)
+        self.question: Question | None = None
 
     def merged(self, decided: int = 0) -> Trace:
         """Return one record.
@@ -118,25 +129,27 @@ class _Merge:
         constants = self._constants()
         parameters = [*map(self._parameter, *_by_name(one.trace, other.trace))]
         root, twin = one.trace.root, other.trace.root
-        self._root.parameters = root.parameters
-        self._root.args = one.read(root.args)
+        self._record.root.parameters = root.parameters
+        self._record.root.args = one.read(root.args)
         self._ask_form(parameters)
-        self._both_bodies(self._root, root, twin)
+        self._both_bodies(self._record.root, root, twin)
         self._drop_unread_question()
         decisions = [
             replace(each, condition=one.values[each.condition])
             for each in one.trace.decisions[:decided]
         ]
-        return Trace(self._root, constants, parameters, decisions=decisions)
+        return Trace(self._record.root, constants, parameters, decisions=decisions)
 
     def _drop_unread_question(self) -> None:
         """Leave out a question that both ways answer with the same calls."""
-        question = None if self._decision is None else self._decision.call
+        question = None if self._selection.decision is None else self._selection.decision.call
         if question is None or not question.target.startswith(_PURE_QUESTIONS):
             return
-        items = [item for scope in inside_out(self._root) for item in scope.items]
+        items = [item for scope in inside_out(self._record.root) for item in scope.items]
         read = {value for item in items for value in item.reads()}
-        results = {value for scope in inside_out(self._root) for value in values_in(scope.result)}
+        results = {
+            value for scope in inside_out(self._record.root) for value in values_in(scope.result)
+        }
         if question.value not in read | results:
             question.value.scope.items.remove(question)
 
@@ -150,11 +163,11 @@ class _Merge:
         for each in parameters:
             if each.name in self._forms:
                 guard, *given = self._forms[each.name]
-                holds = self._call("function", HOLDS, (guard, each.value, *given)).value
-                if self._decision is not None:
-                    both = self._decision, holds
-                    holds = self._call("function", "operator.and_", both).value
-                self._decision = holds
+                holds = self._record.call("function", HOLDS, (guard, each.value, *given)).value
+                if self._selection.decision is not None:
+                    both = self._selection.decision, holds
+                    holds = self._record.call("function", "operator.and_", both).value
+                self._selection.decision = holds
 
     def _constants(self) -> dict[str, Any]:
         one, other = self._ways
@@ -172,36 +185,19 @@ class _Merge:
 
     def _both_bodies(self, scope: ModuleCall, one: ModuleCall, other: ModuleCall) -> None:
         """Merge what two module calls do, and what they return."""
-        around, self._scope = self._scope, scope
         scope.known = one.known | other.known
         for way, side in zip(self._ways, (one, other), strict=True):
             self._keep_facts(way, side, self._when(way))
         self._items(one.items, other.items)
-        scope.result = self._selected(one.result, other.result)
+        scope.result = self._selection.selected(one.result, other.result)
         if scope.parent is not None:
             self._unite(one, other, scope.result)
-        scope.end = self._position
-        self._scope = around
+        self._record.leave()
 
     def _unite(self, one: ModuleCall, other: ModuleCall, result: Value) -> None:
         """Let the code around a module call read what it returns on the way that is gone."""
         for way, side in zip(self._ways, (one, other), strict=True):
-            self._rename(way, side.result, result, side.contains)
-
-    def _rename(
-        self,
-        way: Way,
-        own: Value,
-        united: Value,
-        is_renamed: Callable[[TracedValue], bool] = lambda _: True,
-    ) -> None:
-        inside, there = parts(own), parts(united)
-        if inside is not None:
-            if there is not None and type(own) is type(united) and len(inside) == len(there):
-                for mine, theirs in zip(inside, there, strict=True):
-                    self._rename(way, mine, theirs, is_renamed)
-        elif isinstance(own, TracedValue) and isinstance(united, TracedValue) and is_renamed(own):
-            way.values[own] = united
+            way.rename(side.result, result, side.contains)
 
     def _keep_facts(self, way: Way, side: ModuleCall, when: Condition | None) -> None:
         """Guard the rank and dtype of inputs that only one way knows."""
@@ -214,94 +210,63 @@ class _Merge:
             rank = value.rank if "rank" in side.known else None
             dtype = value.dtype if "dtype" in side.known else None
             if rank is not None or dtype is not None:
+                if self._selection.decision is None:
+                    raise NotMergeableError(f"their ranks or dtypes of {name!r} differ")
                 args = (here, name, rank, dtype)
-                self._call("function", "layergraph.assume_tensor", args, when=when)
+                self._record.call("function", "layergraph.assume_tensor", args, when=when)
 
     def _both(self, one: Item, other: Item) -> None:
         """Merge two calls of the same."""
         mine, theirs = self._ways
-        when = self._either(mine.condition(one.when), theirs.condition(other.when))
+        when = self._selection.either(mine.condition(one.when), theirs.condition(other.when))
         if isinstance(one, ModuleCall) and isinstance(other, ModuleCall):
-            args = self._selected(one.args, other.args)
-            kwargs = self._selected(one.kwargs, other.kwargs)
+            args = self._selection.selected(one.args, other.args)
+            kwargs = self._selection.selected(one.kwargs, other.kwargs)
             are_alike = isinstance(args, tuple) and isinstance(kwargs, dict)
             for way, side in ((mine, one), (theirs, other)):
                 if are_alike:
-                    self._rename(way, (side.args, side.kwargs), (args, kwargs))
-            scope = self._enter(one, when)
+                    way.rename((side.args, side.kwargs), (args, kwargs))
+            scope = self._record.enter(one, when)
             scope.args, scope.kwargs = (args, kwargs) if are_alike else ((), {})
             self._both_bodies(scope, one, other)
         elif isinstance(one, Call) and isinstance(other, Call):
-            args = self._selected(one.args, other.args)
-            kwargs = self._selected(one.kwargs, other.kwargs)
+            args = self._selection.selected(one.args, other.args)
+            kwargs = self._selection.selected(one.kwargs, other.kwargs)
             if not isinstance(args, tuple):
                 raise NotMergeableError("two calls have different numbers of arguments")
-            call = self._call(one.kind, one.target, args, kwargs, one.where, when)
+            call = self._record.call(one.kind, one.target, args, kwargs, one.where, when)
             call.value = self._value(one.value, other.value)
             call.value.call, call.is_late = call, one.is_late
-            if mine.decided is not None and one.value is mine.decided:
-                if other.value is not theirs.decided:
-                    raise NotMergeableError("the runs come to the decision at different places")
-                self._decision = call.value
-
-    def _either(self, one: Condition | None, other: Condition | None) -> Condition | None:
-        """Return the condition of a call that each way makes under a condition of its own."""
-        expected = next((each[1] for each in (one, other) if each is not None), None)
-        if expected is None or one == other:
-            return one
-        value = self._select(self._asked(one, expected), self._asked(other, expected))
-        return value, expected
-
-    def _asked(self, when: Condition | None, expected: bool) -> Value:
-        """Return a value that is what is expected where a condition holds."""
-        if when is None:
-            return expected
-        value, own = when
-        if own is expected:
-            return value
-        inverse = call_of_choose((value, False, True), self._place())
-        self._scope.items.append(inverse)
-        return inverse.value
+            are_decided = one.value is mine.decided, other.value is theirs.decided
+            if all(are_decided):
+                self._selection.decision = call.value
+            elif any(are_decided):
+                raise NotMergeableError("the runs come to the decision at different places")
 
     def _one(self, way: Way, item: Item, when: Condition | None) -> None:
         """Copy a call that only one way makes."""
         own = way.condition(item.when)
-        if own is not None and when is not None and own[0] not in self._of_one_way:
+        if own is not None and when is not None and own[0] not in self._selection.of_one_way:
             # The condition is there on both ways.
-            both = call_of_choose((own[0], True, False), self._place(), when)
-            self._scope.items.append(both)
+            both = call_of_choose((own[0], True, False), self._record.place(), when)
+            self._record.scope.items.append(both)
             own = both.value, own[1]
         own = own or when
         if isinstance(item, ModuleCall):
             args, kwargs = way.read(item.args), way.read(item.kwargs)
-            scope = self._enter(item, own)
+            scope = self._record.enter(item, own)
             scope.args, scope.kwargs, scope.known = args, kwargs, set(item.known)
-            around, self._scope = self._scope, scope
             self._keep_facts(way, item, None)
             for inner in item.items:
                 self._one(way, inner, None)
             scope.result = way.read(item.result)
-            scope.end = self._position
-            self._scope = around
+            self._record.leave()
             return
         args, kwargs = way.read(item.args), way.read(item.kwargs)
-        call = self._call(item.kind, item.target, args, kwargs, item.where, own)
+        call = self._record.call(item.kind, item.target, args, kwargs, item.where, own)
         call.value.wish, call.is_late = item.value.wish, item.is_late
         way.values[item.value] = call.value
-        self._of_one_way[call.value] = way.answer
-        self._facts[call.value] = item.value.rank, item.value.dtype
-
-    def _enter(self, like: ModuleCall, when: Condition | None) -> ModuleCall:
-        scope = ModuleCall(
-            like.path,
-            self._scope,
-            self._position,
-            depth=self._scope.depth + 1,
-            parameters=like.parameters,
-            when=when,
-        )
-        self._scope.items.append(scope)
-        return scope
+        self._selection.note_one_way(call.value, item.value, way.answer)
 
     # --- items ---
 
@@ -324,7 +289,7 @@ class _Merge:
         mine, theirs = self._ways
         at = [0, 0]
         late: dict[object, TracedValue] = {}
-        while self._decision is None and (at[0] < len(ones) or at[1] < len(others)):
+        while self._selection.decision is None and (at[0] < len(ones) or at[1] < len(others)):
             for n, (way, items) in enumerate(((mine, ones), (theirs, others))):
                 while at[n] < len(items) and _is_late(item := items[at[n]]):
                     self._late(way, item, late)
@@ -338,114 +303,60 @@ class _Merge:
                 self._both(one, other)
             at = [at[0] + 1, at[1] + 1]
             late.clear()
+        if self._selection.decision is None and at != [len(ones), len(others)]:
+            raise NotMergeableError("one run makes more calls")
         return at[0], at[1]
 
     def _is_question(self, one: Item, other: Item) -> bool:
-        """Return whether two calls are a guard that tells the ways apart; if so, decide by it."""
+        """Return whether two calls are a guard that tells the ways apart; if so, decide by it.
+
+        The calls of the other way may have been merged from several examples, which differ at the
+        same guard. Then they ask a question there.
+        """
         mine, theirs = self._ways
-        if mine.decided is not None or not (_is_guard(one) and _is_guard(other)):
+        if mine.decided is not None or not (_is_guard(one) and isinstance(other, Call)):
             return False
         value, *said = mine.read(one.args)
-        there, *theirs_said = theirs.read(other.args)
-        if one.target != other.target or not _are_same(value, there):
+        is_asked = other.target == HOLDS
+        if not (is_asked or other.target == one.target):
             return False
-        if _are_same(said, theirs_said):
+        there, *theirs_said = theirs.read(other.args[1:] if is_asked else other.args)
+        if not are_same(value, there) or (not is_asked and are_same(said, theirs_said)):
             return False
         guard = one.target.removeprefix("layergraph.")
-        self._decision = self._call("function", HOLDS, (guard, value, *said)).value
+        self._selection.decision = self._record.call("function", HOLDS, (guard, value, *said)).value
         self._one(theirs, other, self._when(theirs))
+        self.question = Question(one.value.position, repr(said), repr(theirs_said))
+        last = theirs.values[other.value].call
+        if guard == "assume" and not is_asked and last is not None:
+            # The message names the other example, too.
+            expected, where = theirs_said
+            text = f"{where} was {said[0]!r} in one example, and in another one it"
+            last.args = value, expected, text
         return True
 
     def _late(self, way: Way, item: Call, known: dict[object, TracedValue]) -> None:
         """Merge a late call; if the other way has made it already, it is that one."""
-        key = item.target, _identity(way.read((item.args, item.kwargs)))
+        key = item.target, identity((way.read((item.args, item.kwargs)), way.condition(item.when)))
         if key not in known:
             self._one(way, item, None)
             known[key] = way.values[item.value]
-            self._of_one_way.pop(known[key])
-            known[key].rank, known[key].dtype = self._facts.pop(known[key])
+            self._selection.note_both_ways(known[key])
         way.values[item.value] = known[key]
 
     def _when(self, way: Way) -> Condition | None:
-        return None if self._decision is None else (self._decision, way.answer)
+        return None if self._selection.decision is None else (self._selection.decision, way.answer)
 
     # --- values ---
 
-    def _selected(self, one: Value, other: Value) -> Value:
-        """Return the value that a call gets: the one or the other, by the decision."""
-        mine, theirs = self._ways
-        return self._select(mine.read(one), theirs.read(other))
-
-    def _select(self, one: Value, other: Value) -> Value:
-        if _are_same(one, other):
-            return one
-        if self._decision is None:
-            raise NotMergeableError("two calls get different arguments before the decision")
-        inside, there = parts(one), parts(other)
-        if inside is not None and there is not None and _are_alike(one, other):
-            return rebuilt(one, [*map(self._select, inside, there)])
-        for value, none, way in ((one, other, self._ways[0]), (other, one, self._ways[1])):
-            if none is None and isinstance(value, TracedValue):
-                if self._of_one_way.get(value) is way.answer:
-                    # It is None on the other way as it is.
-                    return value
-        if not self._ways[0].answer:
-            one, other = other, one
-        if one is True and other is False:
-            return self._decision
-        return self._choose(one, other)
-
-    def _choose(self, if_true: Value, if_false: Value) -> TracedValue:
-        scope: ModuleCall | None = self._scope
-        asked = _identity(if_true), _identity(if_false)
-        while scope is not None:
-            known = self._chosen.get((scope, *asked))
-            if known is not None:
-                return known
-            scope = scope.parent
-        call = call_of_choose((self._decision, if_true, if_false), self._place())
-        if isinstance(if_true, TracedValue) and isinstance(if_false, TracedValue):
-            self._take_facts(call.value, if_true, if_false)
-        self._scope.items.append(call)
-        self._chosen[self._scope, *asked] = call.value
-        return call.value
-
-    def _place(self) -> TracedValue:
-        """Return a value that comes about here."""
-        self._position += 1
-        return TracedValue(self._position - 1, self._scope, "")
-
     def _value(self, one: TracedValue, other: TracedValue) -> TracedValue:
         """Return a value that comes about here on both ways."""
-        value = self._place()
+        value = self._record.place()
         value.wish = one.wish
-        self._take_facts(value, one, other)
+        self._selection.take_facts(value, one, other)
         for way, own in zip(self._ways, (one, other), strict=True):
             way.values[own] = value
         return value
-
-    def _take_facts(self, value: TracedValue, *from_ways: TracedValue) -> None:
-        """Note the rank and dtype of a value where they are the same on both ways."""
-        (rank, dtype), other = [
-            self._facts.get(each, (each.rank, each.dtype)) for each in from_ways
-        ]
-        value.rank = rank if rank == other[0] else None
-        value.dtype = dtype if dtype == other[1] else None
-
-    def _call(
-        self,
-        kind: Any,
-        target: str,
-        args: tuple[Value, ...],
-        kwargs: dict[str, Value] | None = None,
-        where: str = "",
-        when: Condition | None = None,
-    ) -> Call:
-        value = self._place()
-        value.wish = target
-        value.call = Call(kind, target, args, kwargs or {}, value, where, when)
-        self._scope.items.append(value.call)
-        return value.call
 
 
 def _by_name(one: Trace, other: Trace) -> tuple[list[Parameter], list[Parameter]]:
@@ -467,40 +378,3 @@ def _is_late(item: Item) -> TypeGuard[Call]:
 
 def _called(item: Item) -> tuple[str, ...]:
     return ("module", item.path) if isinstance(item, ModuleCall) else (item.kind, item.target)
-
-
-def _are_same(one: Value, other: Value) -> bool:
-    """Return whether two values of the merged record are the same: 1 is not True, nan is nan."""
-    inside, there = parts(one), parts(other)
-    if inside is not None and there is not None:
-        return _are_alike(one, other) and all(map(_are_same, inside, there))
-    return one is other or (
-        not isinstance(one, TracedValue)
-        and not isinstance(other, TracedValue)
-        and type(one) is type(other)
-        and repr(one) == repr(other)
-    )
-
-
-def _are_alike(one: Value, other: Value) -> bool:
-    """Return whether two containers have the same form."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, dict):
-        return list(one) == list(other)
-    inside, there = parts(one), parts(other)
-    is_same_record = repr(getattr(one, "fields", {}).keys()) == repr(
-        getattr(other, "fields", {}).keys()
-    ) and getattr(one, "type", None) == getattr(other, "type", None)
-    return inside is not None and there is not None and len(inside) == len(there) and is_same_record
-
-
-def _identity(value: Value) -> object:
-    """Return a key that is equal for the same values."""
-    return repr(map_leaves(_named, value))
-
-
-def _named(leaf: Value) -> Value:
-    return f"value {id(leaf)}" if isinstance(leaf, TracedValue) else leaf
-
-

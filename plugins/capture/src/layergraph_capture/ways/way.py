@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from layergraph.ir import Value, map_leaves
+from layergraph.ir.values import parts
 from layergraph.torch2ir.folding.interfaces import Interface, interfaces
 from layergraph.torch2ir.tracing.module_call import (
     Condition,
@@ -58,3 +60,24 @@ class Way:
     def condition(self, when: Condition | None) -> Condition | None:
         """Return what a condition of the run is in the merged record."""
         return None if when is None else (self.read(when[0]), when[1])
+
+    def rename(
+        self,
+        own: Value,
+        united: Value,
+        is_renamed: Callable[[TracedValue], bool] = lambda _: True,
+    ) -> None:
+        """Let what follows read other values of the merged record.
+
+        Args:
+            own: values of the run, nested.
+            united: what they are from now on, in the merged record.
+            is_renamed: returns whether a value is to be renamed.
+        """
+        inside, there = parts(own), parts(united)
+        if inside is not None:
+            if there is not None and type(own) is type(united) and len(inside) == len(there):
+                for mine, theirs in zip(inside, there, strict=True):
+                    self.rename(mine, theirs, is_renamed)
+        elif isinstance(own, TracedValue) and isinstance(united, TracedValue) and is_renamed(own):
+            self.values[own] = united

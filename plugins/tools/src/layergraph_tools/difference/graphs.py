@@ -84,8 +84,8 @@ def _forms(graph: Graph) -> Iterator[tuple[Value, ...]]:
 
     for key, node in graph.nodes.items():
         kwargs = map_leaves(numbered, node.kwargs)
-        args = map_leaves(numbered, node.args)
-        yield (node.name == key, node.implementation, args, kwargs, node.data)
+        args, when = map_leaves(numbered, node.args), map_leaves(numbered, node.when)
+        yield (node.name == key, node.implementation, args, kwargs, node.data, when)
     for (src, sink), edge in graph.edges.items():
         yield (
             numbers.get(src, src),
@@ -133,7 +133,8 @@ class _Comparison:
         partners = dict(self._pairs)
         for index, node in enumerate(before):
             if index not in partners:
-                renamed = replace(node, kwargs=self._renamed(node.kwargs))
+                when = self._renamed(node.when)
+                renamed = replace(node, kwargs=self._renamed(node.kwargs), when=when)
                 args = self._renamed(self._arguments[0][node.name])
                 yield ("nodes", node.name), node_text(renamed, args), ABSENT
         kept = {there: index for index, there in self._pairs}
@@ -156,6 +157,9 @@ class _Comparison:
         after = self._arguments[1][other.name]
         if not same(before, after):
             yield (*where, "args"), list(before), list(after)
+        condition = self._renamed(one.when)
+        if not same(condition, other.when):
+            yield (*where, "when"), _said(condition), _said(other.when)
         yield from compare_mappings((*where, "kwargs"), self._renamed(one.kwargs), other.kwargs)
         yield from compare_mappings((*where, "data"), one.data, other.data)
 
@@ -180,6 +184,11 @@ class _Comparison:
             return Ref(self._names.get(leaf.node, f"removed {leaf.node}"))
 
         return map_leaves(renamed, value)
+
+
+def _said(when: Value) -> Value | Absent:
+    """The condition of a node; that there is none is no value."""
+    return ABSENT if when is None else when
 
 
 def _paired(one: Sequence[Node], other: Sequence[Node]) -> Pairs:

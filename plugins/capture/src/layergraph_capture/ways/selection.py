@@ -1,0 +1,149 @@
+"""The values that the calls of two merged runs get: those of the one or of the other run."""
+
+from __future__ import annotations
+
+from layergraph.ir import Symbol, Value, map_leaves
+from layergraph.ir.values import parts, rebuilt
+from layergraph.torch2ir.folding.conditions import call_of_choose
+from layergraph.torch2ir.tracing.module_call import Condition, ModuleCall, TracedValue
+from layergraph_capture.ways.record import Record
+from layergraph_capture.ways.way import NotMergeableError, Way
+
+
+class Selection:
+    """Selects values by the decision.
+
+    Args:
+        record: gets a call for each choice.
+        ways: the two runs.
+
+    Attributes:
+        decision: the value of the decision, once it has been merged.
+        of_one_way: the values that are None on the other way, with the answer of their way.
+    """
+
+    def __init__(self, record: Record, ways: tuple[Way, Way]) -> None:
+        self._record = record
+        self._ways = ways
+        self.decision: TracedValue | None = None
+        self.of_one_way: dict[TracedValue, bool] = {}
+        # Their ranks and dtypes. The values do not say them: None has neither.
+        self._facts: dict[TracedValue, tuple[int | None, Symbol | None]] = {}
+        self._chosen: dict[tuple[ModuleCall, object, object], TracedValue] = {}
+
+    def selected(self, one: Value, other: Value) -> Value:
+        """Return the value that a call gets, from the values of both runs."""
+        mine, theirs = self._ways
+        return self._select(mine.read(one), theirs.read(other))
+
+    def _select(self, one: Value, other: Value) -> Value:
+        if are_same(one, other):
+            return one
+        if self.decision is None:
+            raise NotMergeableError("two calls get different arguments before the decision")
+        inside, there = parts(one), parts(other)
+        if inside is not None and there is not None and _are_alike(one, other):
+            return rebuilt(one, [*map(self._select, inside, there)])
+        for value, none, way in ((one, other, self._ways[0]), (other, one, self._ways[1])):
+            # It is None on the other way as it is.
+            is_of_way = isinstance(value, TracedValue) and self.of_one_way.get(value) is way.answer
+            if none is None and is_of_way:
+                return value
+        if not self._ways[0].answer:
+            one, other = other, one
+        if one is True and other is False:
+            return self.decision
+        return self._choose(one, other)
+
+    def _choose(self, if_true: Value, if_false: Value) -> TracedValue:
+        scope: ModuleCall | None = self._record.scope
+        asked = identity(if_true), identity(if_false)
+        while scope is not None:
+            known = self._chosen.get((scope, *asked))
+            if known is not None:
+                return known
+            scope = scope.parent
+        call = call_of_choose((self.decision, if_true, if_false), self._record.place())
+        if isinstance(if_true, TracedValue) and isinstance(if_false, TracedValue):
+            self.take_facts(call.value, if_true, if_false)
+        self._record.scope.items.append(call)
+        self._chosen[self._record.scope, *asked] = call.value
+        return call.value
+
+    def either(self, one: Condition | None, other: Condition | None) -> Condition | None:
+        """Return the condition of a call that each way makes under a condition of its own."""
+        expected = next((each[1] for each in (one, other) if each is not None), None)
+        if expected is None or one == other:
+            return one
+        value = self._select(self._asked(one, expected), self._asked(other, expected))
+        return value, expected
+
+    def _asked(self, when: Condition | None, expected: bool) -> Value:
+        """Return a value that is what is expected where a condition holds."""
+        if when is None:
+            return expected
+        value, own = when
+        if own is expected:
+            return value
+        inverse = call_of_choose((value, False, True), self._record.place())
+        self._record.scope.items.append(inverse)
+        return inverse.value
+
+    def note_one_way(self, value: TracedValue, own: TracedValue, answer: bool) -> None:
+        """Note that a value is None on the other way.
+
+        Args:
+            value: the value.
+            own: the value in the record of its run.
+            answer: the answer of its way.
+        """
+        self.of_one_way[value] = answer
+        self._facts[value] = own.rank, own.dtype
+
+    def note_both_ways(self, value: TracedValue) -> None:
+        """Note that a value of one way comes about on both of them."""
+        self.of_one_way.pop(value)
+        value.rank, value.dtype = self._facts.pop(value)
+
+    def take_facts(self, value: TracedValue, *from_ways: TracedValue) -> None:
+        """Note the rank and dtype of a value where they are the same on both ways."""
+        (rank, dtype), other = [
+            self._facts.get(each, (each.rank, each.dtype)) for each in from_ways
+        ]
+        value.rank = rank if rank == other[0] else None
+        value.dtype = dtype if dtype == other[1] else None
+
+
+def are_same(one: Value, other: Value) -> bool:
+    """Return whether two values of the merged record are the same: 1 is not True, nan is nan."""
+    inside, there = parts(one), parts(other)
+    if inside is not None and there is not None:
+        return _are_alike(one, other) and all(map(are_same, inside, there))
+    return one is other or (
+        not isinstance(one, TracedValue)
+        and not isinstance(other, TracedValue)
+        and type(one) is type(other)
+        and repr(one) == repr(other)
+    )
+
+
+def _are_alike(one: Value, other: Value) -> bool:
+    """Return whether two containers have the same form."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return list(one) == list(other)
+    inside, there = parts(one), parts(other)
+    is_same_record = repr(getattr(one, "fields", {}).keys()) == repr(
+        getattr(other, "fields", {}).keys()
+    ) and getattr(one, "type", None) == getattr(other, "type", None)
+    return inside is not None and there is not None and len(inside) == len(there) and is_same_record
+
+
+def identity(value: Value) -> object:
+    """Return a key that is equal for the same values."""
+    return repr(map_leaves(_named, value))
+
+
+def _named(leaf: Value) -> Value:
+    return f"value {id(leaf)}" if isinstance(leaf, TracedValue) else leaf
