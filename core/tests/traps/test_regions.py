@@ -64,7 +64,7 @@ class SetGradByMode(Base):
             return self.lin(x)
 
 
-@assumes()
+@assumes(values="assume")
 class GradAsBefore(Base):
     def forward(self, x):
         before = torch.is_grad_enabled()
@@ -74,7 +74,7 @@ class GradAsBefore(Base):
         return y + self.lin(x)
 
 
-@assumes()
+@assumes(values="assume")
 class SetGradNested(Base):
     def forward(self, x):
         with torch.no_grad():
@@ -659,19 +659,19 @@ class GetsMode(Base):
         return self.lin(x) * 2 if self.training else self.lin(x)
 
 
-@assumes()
+@exact()
 class AsksGradMode(Base):
     def forward(self, x):
         return self.lin(x) * 2 if torch.is_grad_enabled() else self.lin(x)
 
 
-@assumes((torch.randn(3, 4),), [(torch.randn(3, 4).requires_grad_(),)])
+@exact((torch.randn(3, 4),), [(torch.randn(3, 4).requires_grad_(),)])
 class AsksRequiresGrad(Base):
     def forward(self, x):
         return self.lin(x) * 2 if x.requires_grad else self.lin(x)
 
 
-@assumes()
+@exact()
 class AsksRequiresGradOfResult(Base):
     def forward(self, x):
         y = self.lin(x)
