@@ -85,7 +85,7 @@ class SetGradNested(Base):
         return y + z + self.lin(x)
 
 
-@refused("does not end", placed=False)
+@refused("does not end|another condition", placed=False)
 class GradLeaks(Base):
     """Something in it leaves with gradients off."""
 

@@ -971,7 +971,7 @@ class RandomMask(Base):
         return self.lin(x) * mask.unsqueeze(1) + torch.bernoulli(torch.full((n, 1), 0.5))
 
 
-@refused("assigns self.cache|does not see|key", placed=False)
+@exact()
 class CachesPositions(Base):
     def __init__(self):
         super().__init__()
@@ -983,7 +983,7 @@ class CachesPositions(Base):
         return self.lin(x) * self.cache
 
 
-@refused("assigns self.cache", placed=False)
+@assumes()
 class CachesInDict(Base):
     def __init__(self):
         super().__init__()

@@ -79,8 +79,8 @@ def _similar(item: Item) -> Hashable:
     if isinstance(item, ModuleCall):
         return "module call", item.path
     key = item.kind, item.target, len(item.args), *item.kwargs
-    if item.is_late or item.kind == "mode" or item.target.startswith("layergraph."):
-        # Guards, regions and reads of sizes are what they are by their plain arguments.
+    if item.is_late or item.kind == "mode" or item.target.startswith("layergraph.assume"):
+        # Guards and reads of sizes are what they are by their plain arguments.
         return *key, *[_plain(leaf) for leaf in leaves(item.args, item.kwargs)]
     return key
 
