@@ -64,7 +64,7 @@ class SetGradByMode(Base):
             return self.lin(x)
 
 
-@assumes(values="assume")
+@assumes()
 class GradAsBefore(Base):
     def forward(self, x):
         before = torch.is_grad_enabled()
@@ -74,7 +74,7 @@ class GradAsBefore(Base):
         return y + self.lin(x)
 
 
-@assumes(values="assume")
+@assumes()
 class SetGradNested(Base):
     def forward(self, x):
         with torch.no_grad():
@@ -83,6 +83,28 @@ class SetGradNested(Base):
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.training):
             z = self.lin(x)
         return y + z + self.lin(x)
+
+
+@exact()
+class NoGradOnOneWay(Base):
+    def forward(self, x):
+        if x.sum() > 0:
+            with torch.no_grad():
+                y = self.lin(x)
+        else:
+            y = self.lin(x) * 2
+        return y + self.lin(x)
+
+
+@assumes()
+class NoGradByNumbers(Base):
+    def forward(self, x):
+        with torch.no_grad() if x.sum() > 0 else torch.enable_grad():
+            y = self.lin(x)
+            if x.max() > 1:
+                with torch.no_grad():
+                    y = y + self.lin(x)
+        return y + self.lin(x)
 
 
 @refused("does not end|another condition", placed=False)

@@ -9,6 +9,7 @@ from layergraph.choices import truth
 from layergraph.errors import CaptureError
 from layergraph.torch2ir.tracing.module_call import Call, Decision, Trace, TracedValue, wish_of
 from layergraph_capture.ways.merge import copied, merged
+from layergraph_capture.ways.regions import check_regions
 from layergraph_capture.ways.way import NotMergeableError
 
 # A model is run so many times besides the first one.
@@ -101,9 +102,12 @@ def whole(ways: Ways, *, by_sizes: bool = True) -> Trace:
     other = ways.other if by_sizes or not own.decisions[ways.number].is_by_size else None
     if other is not None:
         try:
-            return merged(own, whole(other, by_sizes=by_sizes), ways.number)
+            record = merged(own, whole(other, by_sizes=by_sizes), ways.number)
+            check_regions(record)
         except NotMergeableError as error:
             reason = f"the model goes another way by something else, too: {error}"
+        else:
+            return record
     if isinstance(ways.own, Trace):
         own = copied(own)
     _guard(own.decisions[ways.number], reason)
