@@ -12,6 +12,7 @@ from layergraph.ir import Symbol, Value
 from layergraph.ir.values import leaves
 
 if TYPE_CHECKING:
+    from layergraph.torch2ir.state.changes import Change
     from layergraph.torch2ir.tracing.other_mode import OtherMode
 
 Kind = Literal["function", "module", "state", "same", "mode"]
@@ -246,6 +247,7 @@ class Trace:
         is_other_refused: whether it is known that the other mode cannot be captured.
         decisions: the decisions of the run, in order.
         in_other_mode: the record of the other mode where that is a record of its own; or None.
+        changes: the changes that the model's code made to what outlives the run.
         scopes: every module call, those inside before those around them.
     """
 
@@ -256,6 +258,7 @@ class Trace:
     is_other_refused: bool = False
     decisions: list[Decision] = field(default_factory=list)
     in_other_mode: Trace | None = None
+    changes: list[Change] = field(default_factory=list)
     scopes: list[ModuleCall] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -27,19 +27,35 @@ def check_stateless(make: Callable[[], Tracer]) -> Trace:
     """
     running = make()
     trace = running.run()
-    if running.changes:
-        _check_changes(make, trace, running.changes)
+    trace.changes = running.changes
+    _check_changes(make, trace, running.changes)
     return trace
 
 
-def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Change]) -> None:
-    """Raise if it matters to later calls what a model's code assigned in this one."""
+def check_unaffected(make: Callable[[], Tracer], trace: Trace, changes: list[Change]) -> None:
+    """Raise if a run does something else after another run, by what that one assigned.
+
+    Args:
+        make: makes the run.
+        trace: its record.
+        changes: the changes that the model's code made in the other run.
+
+    Raises:
+        CaptureError: it does something else.
+    """
+    if not changes:
+        return
     try:
         other = _run_after(make(), changes)
     except CaptureError:
         raise changes[0].refusal() from None
     if not _are_alike(trace, other):
         raise changes[0].refusal()
+
+
+def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Change]) -> None:
+    """Raise if it matters to later calls what a model's code assigned in this one."""
+    check_unaffected(make, trace, changes)
     for calls in (0, 1):
         ahead = [(each, each.ahead(calls, _FAR)) for each in changes]
         counting = [each for each, later in ahead if later is not None]
