@@ -70,6 +70,7 @@ class Decisions:
     Attributes:
         made: the decisions so far.
         changes_in_place: whether the run has changed a tensor in place.
+        is_in_region: whether the model's own code has set whether to take gradients.
         is_size_forced: whether a question for a size has got another answer than the size gives.
     """
 
@@ -86,6 +87,7 @@ class Decisions:
         self._replayed: dict[tuple[str, str], list[bool]] | None = None
         self._diverge: Callable[[], NoReturn]
         self._by_sizes = 0
+        self.is_in_region = False
         self.is_size_forced = False
         self.made: list[Decision] = []
         self.changes_in_place = False
