@@ -18,19 +18,27 @@ _MOST = 4_000_000
 def aligned(ones: Sequence[Item], others: Sequence[Item]) -> Iterator[Pair]:
     """Yield the calls of both runs in an order that keeps the order of each.
 
-    Two calls stand side by side if one call can do for both: they call the same, with the same
-    plain arguments or, between such calls, with others. No alignment is wrong, but a good one
-    shares more calls.
+    Two calls stand side by side if one call can do for both: they call the same inside of the same
+    regions, with the same plain arguments or, between such calls, with others. No alignment is
+    wrong, but a good one shares more calls.
 
     Yields:
         Two calls, or one call and None.
     """
-    for one, other in _matched(ones, others, _exact):
-        if len(one) == len(other) == 1 and _exact(one[0]) == _exact(other[0]):
+    regions = {**_regions(ones), **_regions(others)}
+
+    def exact(item: Item) -> Hashable:
+        return regions[item], _exact(item)
+
+    def similar(item: Item) -> Hashable:
+        return regions[item], _similar(item)
+
+    for one, other in _matched(ones, others, exact):
+        if len(one) == len(other) == 1 and exact(one[0]) == exact(other[0]):
             yield one[0], other[0]
             continue
-        for mine, theirs in _matched(one, other, _similar):
-            if len(mine) == len(theirs) == 1 and _similar(mine[0]) == _similar(theirs[0]):
+        for mine, theirs in _matched(one, other, similar):
+            if len(mine) == len(theirs) == 1 and similar(mine[0]) == similar(theirs[0]):
                 yield mine[0], theirs[0]
             else:
                 yield from ((item, None) for item in mine)
@@ -65,6 +73,36 @@ def _blocks(
         matcher = SequenceMatcher(None, ones, others, autojunk=False)
         blocks = [(each.a, each.b, each.size) for each in matcher.get_matching_blocks()][:-1]
     return [*blocks, (len(ones), len(others), end)]
+
+
+def begins_region(call: Call) -> bool:
+    """Return whether a call begins a region, such as ``no_grad``."""
+    return call.target in _BEGINS and ended_region(call) is None
+
+
+def ended_region(item: Item) -> TracedValue | None:
+    """Return the value of the call that begins the region that a call ends; None if it does not."""
+    is_end = isinstance(item, Call) and item.target in _ENDS and len(item.args) == 1
+    return item.args[0] if is_end and isinstance(item.args[0], TracedValue) else None
+
+
+_BEGINS = frozenset({"layergraph.enter_autocast", "layergraph.set_grad_enabled"})
+_ENDS = frozenset({"layergraph.exit_autocast", "layergraph.set_grad_enabled"})
+
+
+def _regions(items: Sequence[Item]) -> dict[Item, Hashable]:
+    """Return the regions around each call, as far as they begin or end among the calls."""
+    begun = {item.value for item in items if isinstance(item, Call) and begins_region(item)}
+    ended = [value for item in items if (value := ended_region(item)) is not None]
+    # Regions that began before; the first to end is the innermost.
+    around = [(value, "") for value in reversed(ended) if value not in begun]
+    regions: dict[Item, Hashable] = {}
+    for item in items:
+        regions[item] = tuple([said for _, said in around])
+        if isinstance(item, Call) and item.value in begun:
+            around.append((item.value, repr(_similar(item))))
+        around = [each for each in around if each[0] is not ended_region(item)]
+    return regions
 
 
 def _exact(item: Item) -> Hashable:

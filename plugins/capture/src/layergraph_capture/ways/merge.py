@@ -26,7 +26,7 @@ from layergraph.torch2ir.tracing.module_call import (
     inside_out,
     values_in,
 )
-from layergraph_capture.ways.alignment import Item, aligned
+from layergraph_capture.ways.alignment import Item, aligned, begins_region, ended_region
 from layergraph_capture.ways.record import Record
 from layergraph_capture.ways.selection import Selection, are_same, identity
 from layergraph_capture.ways.way import NotMergeableError, Way
@@ -134,6 +134,7 @@ class _Merge:
         self._ask_form(parameters)
         self._both_bodies(self._record.root, root, twin)
         self._drop_unread_question()
+        self._check_regions()
         decisions = [
             replace(each, condition=one.values[each.condition])
             for each in one.trace.decisions[:decided]
@@ -152,6 +153,20 @@ class _Merge:
         }
         if question.value not in read | results:
             question.value.scope.items.remove(question)
+
+    def _check_regions(self) -> None:
+        """Refuse a region that is to end under another condition than it begins."""
+        for scope in inside_out(self._record.root):
+            for item in scope.items:
+                begun = ended_region(item)
+                if begun is None:
+                    continue
+                if (
+                    begun.call is None
+                    or not begins_region(begun.call)
+                    or begun.call.when != item.when
+                ):
+                    raise NotMergeableError("a region ends on another way than it begins")
 
     def _parameter(self, one: Parameter, other: Parameter) -> Parameter:
         value = self._value(one.value, other.value)
@@ -272,8 +287,8 @@ class _Merge:
 
     def _items(self, ones: list[Item], others: list[Item]) -> None:
         done, there = self._shared(ones, others)
+        mine, theirs = self._ways
         for one, other in aligned(ones[done:], others[there:]):
-            mine, theirs = self._ways
             if one is not None and other is not None:
                 self._both(one, other)
             elif one is not None:
