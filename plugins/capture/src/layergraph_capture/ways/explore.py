@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from layergraph.choices import truth
-from layergraph.errors import CaptureError
+from layergraph.errors import CaptureError, first_line
 from layergraph.torch2ir.tracing.module_call import Call, Decision, Trace, TracedValue, wish_of
 from layergraph_capture.ways.merge import copied, merged
 from layergraph_capture.ways.way import NotMergeableError
@@ -114,7 +114,7 @@ def _reason(error: CaptureError) -> str:
     """Return the text of why a way cannot be captured; the model's own error, if it raises one."""
     own = error.__cause__
     if own is not None and not isinstance(own, CaptureError):
-        return f"the model raises {type(own).__name__}: {own}"
+        return f"the model raises {type(own).__name__}: {first_line(own)}"
     return f"this way of the model is not held, because it cannot be captured: {error}"
 
 
