@@ -6,9 +6,9 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from difflib import SequenceMatcher
 
 from layergraph.ir.values import leaves
-from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, StateRead, TracedValue
+from layergraph.torch2ir.tracing.module_call import ModuleCall
+from layergraph_capture.ways.regions import Item, plain, surrounding
 
-Item = Call | ModuleCall
 Pair = tuple[Item | None, Item | None]
 
 # Comparing longer sequences takes too long: of these, only the ends are aligned.
@@ -25,7 +25,7 @@ def aligned(ones: Sequence[Item], others: Sequence[Item]) -> Iterator[Pair]:
     Yields:
         Two calls, or one call and None.
     """
-    regions = {**_regions(ones), **_regions(others)}
+    regions = {**surrounding(ones), **surrounding(others)}
 
     def exact(item: Item) -> Hashable:
         return regions[item], _exact(item)
@@ -75,41 +75,11 @@ def _blocks(
     return [*blocks, (len(ones), len(others), end)]
 
 
-def begins_region(call: Call) -> bool:
-    """Return whether a call begins a region, such as ``no_grad``."""
-    return call.target in _BEGINS and ended_region(call) is None
-
-
-def ended_region(item: Item) -> TracedValue | None:
-    """Return the value of the call that begins the region that a call ends; None if it does not."""
-    is_end = isinstance(item, Call) and item.target in _ENDS and len(item.args) == 1
-    return item.args[0] if is_end and isinstance(item.args[0], TracedValue) else None
-
-
-_BEGINS = frozenset({"layergraph.enter_autocast", "layergraph.set_grad_enabled"})
-_ENDS = frozenset({"layergraph.exit_autocast", "layergraph.set_grad_enabled"})
-
-
-def _regions(items: Sequence[Item]) -> dict[Item, Hashable]:
-    """Return the regions around each call, as far as they begin or end among the calls."""
-    begun = {item.value for item in items if isinstance(item, Call) and begins_region(item)}
-    ended = [value for item in items if (value := ended_region(item)) is not None]
-    # Regions that began before; the first to end is the innermost.
-    around = [(value, "") for value in reversed(ended) if value not in begun]
-    regions: dict[Item, Hashable] = {}
-    for item in items:
-        regions[item] = tuple([said for _, said in around])
-        if isinstance(item, Call) and item.value in begun:
-            around.append((item.value, repr(_similar(item))))
-        around = [each for each in around if each[0] is not ended_region(item)]
-    return regions
-
-
 def _exact(item: Item) -> Hashable:
     """Return a key that is equal for calls of the same with the same plain arguments."""
     if isinstance(item, ModuleCall):
         return _similar(item)
-    return _similar(item), *[_plain(leaf) for leaf in leaves(item.args, item.kwargs)]
+    return _similar(item), *[plain(leaf) for leaf in leaves(item.args, item.kwargs)]
 
 
 def _similar(item: Item) -> Hashable:
@@ -119,9 +89,5 @@ def _similar(item: Item) -> Hashable:
     key = item.kind, item.target, len(item.args), *item.kwargs
     if item.is_late or item.kind == "mode" or item.target.startswith("layergraph."):
         # Guards, regions and reads of sizes are what they are by their plain arguments.
-        return *key, *[_plain(leaf) for leaf in leaves(item.args, item.kwargs)]
+        return *key, *[plain(leaf) for leaf in leaves(item.args, item.kwargs)]
     return key
-
-
-def _plain(leaf: object) -> str:
-    return "a value" if isinstance(leaf, TracedValue | StateRead) else repr(leaf)

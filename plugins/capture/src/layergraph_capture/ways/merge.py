@@ -26,8 +26,9 @@ from layergraph.torch2ir.tracing.module_call import (
     inside_out,
     values_in,
 )
-from layergraph_capture.ways.alignment import Item, aligned, begins_region, ended_region
+from layergraph_capture.ways.alignment import aligned
 from layergraph_capture.ways.record import Record
+from layergraph_capture.ways.regions import Item, check_regions
 from layergraph_capture.ways.selection import Selection, are_same, identity
 from layergraph_capture.ways.way import NotMergeableError, Way
 
@@ -134,7 +135,8 @@ class _Merge:
         self._ask_form(parameters)
         self._both_bodies(self._record.root, root, twin)
         self._drop_unread_question()
-        self._check_regions()
+        if one.trace is not other.trace:
+            check_regions(inside_out(self._record.root))
         decisions = [
             replace(each, condition=one.values[each.condition])
             for each in one.trace.decisions[:decided]
@@ -153,20 +155,6 @@ class _Merge:
         }
         if question.value not in read | results:
             question.value.scope.items.remove(question)
-
-    def _check_regions(self) -> None:
-        """Refuse a region that is to end under another condition than it begins."""
-        for scope in inside_out(self._record.root):
-            for item in scope.items:
-                begun = ended_region(item)
-                if begun is None:
-                    continue
-                if (
-                    begun.call is None
-                    or not begins_region(begun.call)
-                    or begun.call.when != item.when
-                ):
-                    raise NotMergeableError("a region ends on another way than it begins")
 
     def _parameter(self, one: Parameter, other: Parameter) -> Parameter:
         value = self._value(one.value, other.value)
