@@ -281,7 +281,7 @@ class NonzeroNumel(Two):
         return self.other(x)
 
 
-@assumes()
+@exact()
 class MaskedLength(Two):
     def forward(self, x):
         picked = x[x > 0]
@@ -1242,6 +1242,519 @@ class LossOrNot(Two):
         if (x > 0).any():
             loss = F.mse_loss(logits, x)
         return {"loss": loss, "logits": logits} if loss is not None else {"logits": logits}
+
+
+# --- and more of all kinds ---
+
+
+@exact()
+class ViewOfBufferChanged(Two):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("b", torch.zeros(4))
+
+    def forward(self, x):
+        v = self.b[:2]
+        if x.sum() > 0:
+            v += 1
+        if self.b.sum() > 1:
+            return self.lin(x)
+        return self.other(x)
+
+
+@assumes()
+class BNStatsDecide(Two):
+    def forward(self, x):
+        y = self.norm(torch.cat([x, x + 1]))
+        if self.norm.running_mean.sum() > 0.1:
+            return self.lin(y)
+        return self.other(y)
+
+
+@exact()
+class LeafInplaceRelu(Two):
+    def __init__(self):
+        super().__init__()
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        y = x + 0
+        a = y.sum() > 0
+        z = self.lin(y) if a else y.exp()
+        self.act(y)
+        return self.other(z) if y.sum() > 0 else z
+
+
+@exact()
+class NoneCheckAfter(Two):
+    def forward(self, x):
+        extra = None
+        if x.sum() > 0:
+            extra = self.lin(x)
+        if extra is None:
+            return x
+        return extra + x
+
+
+@assumes()
+class WhileSubmodule(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Chooser()
+
+    def forward(self, x):
+        n = 0
+        while x.abs().max() > 0.5 and n < 3:
+            x = self.inner(x) * 0.5
+            n += 1
+        return x, n
+
+
+@assumes()
+class ItemAsSize(Two):
+    def forward(self, x):
+        n = int((x > 0).sum())
+        return x.flatten()[:n].sum() + self.lin(x)
+
+
+@assumes()
+class ItemRange(Two):
+    def forward(self, x):
+        n = int((x > 0).sum()) % 3
+        for _ in range(n):
+            x = self.lin(x)
+        return x
+
+
+@assumes()
+class ItemIndexesLayers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x):
+        return self.layers[int((x > 0).sum()) % 3](x)
+
+
+@exact()
+class ItemInDict(Two):
+    def forward(self, x):
+        k = (x.sum() > 0).item()
+        return {True: self.lin, False: self.other}[k](x)
+
+
+@exact()
+class MinMaxItems(Two):
+    def forward(self, x):
+        return self.lin(x) * max(x.max().item(), 0.3) + min(x.min().item(), 0.0)
+
+
+@assumes()
+class RoundItem(Two):
+    def forward(self, x):
+        return self.lin(x) * round(x.sum().item()) + int(x.max().item()) + float(int(x.min()))
+
+
+@assumes()
+class MaxIntItem(Two):
+    def forward(self, x):
+        return torch.arange(int(x.abs().max()) + 1, dtype=x.dtype).sum() * x
+
+
+@exact()
+class SortedItems(Two):
+    def forward(self, x):
+        a = sorted([x[0, 0].item(), x[0, 1].item(), 0.0])
+        return self.lin(x) * a[1]
+
+
+@assumes()
+class TolistDecides(Two):
+    def forward(self, x):
+        return self.lin(x) if x.sum(1).tolist()[0] > 0 else self.other(x)
+
+
+@exact()
+class CountTruth(Two):
+    def forward(self, x):
+        m = x > 0
+        if m.sum():
+            return self.lin(x)
+        return self.other(x)
+
+
+@assumes()
+class IntTruth(Two):
+    def forward(self, x):
+        n = (x > 0).sum()
+        if n:
+            x = self.lin(x)
+        if int(n):
+            x = self.other(x)
+        if n == 0:
+            x = x + 1
+        if n.item() != 0:
+            x = x * 2
+        return x
+
+
+@assumes()
+class FloatEqual(Two):
+    def forward(self, x):
+        if float(x.sum()) > 0:
+            return self.lin(x)
+        return self.other(x)
+
+
+@exact()
+class NotEqualsOne(Two):
+    def forward(self, x):
+        n = (x > 0).sum().item()
+        if n == 1:
+            return self.lin(x)
+        if n != 1 and n > 5:
+            return self.other(x)
+        return x
+
+
+@exact()
+class WhereSingle(Two):
+    def forward(self, x):
+        i = torch.where(x[:, 0] > 0)[0]
+        if i.numel() == 0:
+            return x
+        return self.lin(x[i])
+
+
+@assumes()
+class ForOverNonzero(Two):
+    def forward(self, x):
+        y = torch.zeros_like(x)
+        for i in range(4):
+            idx = (x[:, i] > 0).nonzero().flatten()
+            if idx.numel() == 0:
+                continue
+            y[idx] += self.lin(x[idx])
+        return y
+
+
+@exact()
+class MoE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Linear(4, 3)
+        self.experts = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x):
+        w, i = self.gate(x).softmax(-1).topk(2)
+        out = torch.zeros_like(x)
+        for e, expert in enumerate(self.experts):
+            tok, pos = torch.where(i == e)
+            if tok.numel() > 0:
+                out.index_add_(0, tok, expert(x[tok]) * w[tok, pos, None])
+        return out
+
+
+@exact()
+class AnyInComprehension(Two):
+    def forward(self, x):
+        return [self.lin(r[None]) for r in (x, x + 1)[0][:1] if r.sum() > 0]
+
+
+@exact()
+class TryFinally(Two):
+    def forward(self, x):
+        try:
+            if x.sum() > 0:
+                return self.lin(x)
+        finally:
+            y = 1
+        return self.other(x) * y
+
+
+@exact()
+class GeneratorDecides(Two):
+    def _each(self, x):
+        yield x
+        if x.sum() > 0:
+            yield self.lin(x)
+
+    def forward(self, x):
+        return torch.cat(list(self._each(x)))
+
+
+@exact()
+class NamedTuples(Two):
+    def forward(self, x):
+        from collections import namedtuple
+
+        P = namedtuple("P", "a b")
+        return P(self.lin(x), x) if x.sum() > 0 else P(x, None)
+
+
+@exact()
+class RequiresGradAsk(Two):
+    def forward(self, x):
+        y = self.lin(x)
+        if y.sum() > 0:
+            y = y.detach()
+        if y.requires_grad:
+            y = y * 2
+        return y + self.other(x)
+
+
+@exact()
+class DeviceDtypeAfter(Two):
+    def forward(self, x):
+        y = x.double() if x.sum() > 0 else x
+        z = torch.ones(4, dtype=y.dtype, device=y.device)
+        return z + y
+
+
+@exact()
+class ShapeAfter(Two):
+    def forward(self, x):
+        y = x[:, :2] if x.sum() > 0 else x
+        z = y.new_zeros(y.shape[1], 4)
+        return y @ z, z.shape[0], y.numel()
+
+
+@exact()
+class ContiguousAsk(Two):
+    def forward(self, x):
+        y = x.t() if x.sum() > 0 else x
+        if not y.is_contiguous():
+            y = y.contiguous()
+        return y.reshape(-1)
+
+
+@exact()
+class StrideAfter(Two):
+    def forward(self, x):
+        y = x.t() if x.sum() > 0 else x.clone()
+        return torch.as_strided(y, (2,), (y.stride(0),))
+
+
+@exact()
+class SplitLengths(Two):
+    def forward(self, x):
+        y = torch.cat([x, x], 1) if x.sum() > 0 else x
+        parts = y.split(2, 1)
+        return sum(p.sum() for p in parts) + self.lin(x)
+
+
+@exact()
+class UnbindLengths(Two):
+    def forward(self, x):
+        y = x if x.sum() > 0 else x[:, :2]
+        return torch.stack([self.lin(x) * c.sum() for c in y.unbind(1)])
+
+
+@exact()
+class SharedSubWithState(nn.Module):
+    class Inner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bn = nn.BatchNorm1d(4)
+            self.lin = nn.Linear(4, 4)
+
+        def forward(self, x):
+            x = torch.cat([x, x + 1])
+            return self.bn(x) if x.sum() > 0 else self.lin(x)
+
+    def __init__(self):
+        super().__init__()
+        self.a = self.Inner()
+        self.b = self.a
+
+    def forward(self, x):
+        y = self.a(x)
+        if y.sum() > 0:
+            y = self.b(y)
+        return self.a(y)
+
+
+@exact()
+class DropModule(Two):
+    def forward(self, x):
+        x = self.drop(x)
+        if x.sum() > 1:
+            x = self.drop(self.lin(x))
+        elif x.sum() > -1:
+            x = self.lin(x)
+        return self.drop(x)
+
+
+@assumes(fickle=True)
+class MultinomialPick(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+
+    def forward(self, x):
+        i = torch.randint(0, 2, (1,))
+        return self.layers[i](x) if self.training else self.layers[0](x)
+
+
+@exact()
+class EnableGradCtxOfFlag(Two):
+    def forward(self, x):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.training):
+            y = self.lin(x)
+            if torch.is_grad_enabled():
+                y = self.other(y)
+        return y
+
+
+@exact()
+class CheckpointLike(Two):
+    def forward(self, x):
+        if self.training and torch.is_grad_enabled():
+            x = x + 0
+            x = self.lin(x)
+        with torch.no_grad():
+            z = x * 2
+        if torch.is_grad_enabled():
+            return self.other(x) + z
+        return z
+
+
+@exact()
+class GradDecorator(Two):
+    @torch.no_grad()
+    def ask(self, x):
+        return x.sum() > 0 and torch.is_grad_enabled()
+
+    def forward(self, x):
+        if self.ask(x):
+            return self.lin(x)
+        if torch.is_grad_enabled():
+            return self.other(x)
+        return x
+
+
+@assumes()
+class BareSetGrad(Two):
+    def forward(self, x):
+        was = torch.is_grad_enabled()
+        torch.set_grad_enabled(False)
+        y = self.lin(x) if x.sum() > 0 else x
+        torch.set_grad_enabled(was)
+        if torch.is_grad_enabled():
+            y = self.other(y)
+        return y
+
+
+@exact()
+class ClampByDecision(Two):
+    def forward(self, x):
+        if torch.isinf(x).any() or torch.isnan(x).any():
+            c = torch.finfo(x.dtype).max - 1000
+            x = torch.clamp(x, -c, c)
+        return self.lin(x)
+
+
+@exact()
+class AssignsItems(Two):
+    def forward(self, x):
+        x = x.clone()
+        if x.sum() > 0:
+            x[0] = 0
+        else:
+            x[:, 0] = 1
+        if x[0].sum() == 0:
+            return self.lin(x)
+        return x
+
+
+@exact()
+class MaskedFillInplace(Two):
+    def forward(self, x):
+        y = self.lin(x)
+        m = y > 0
+        if m.any():
+            y[m] = 0.5
+        return y
+
+
+@exact()
+class NestedFunctionsState(Two):
+    def forward(self, x):
+        d = {}
+        if x.sum() > 0:
+            d["a"] = self.lin(x)
+        if x.max() > 5:
+            d["b"] = self.other(x)
+        out = x
+        for each in d.values():
+            out = out + each
+        return out, d
+
+
+@assumes()
+class RaisesNested(Two):
+    def forward(self, x):
+        if x.sum() > 0:
+            if x.max() > 5:
+                raise ValueError("too large")
+            return self.lin(x)
+        return self.other(x)
+
+
+@exact()
+class XorDecision(Two):
+    def forward(self, x):
+        a, b = bool(x.sum() > 0), bool(x.max() > 5)
+        if a != b:
+            return self.lin(x)
+        if a ^ b:
+            return x
+        return self.other(x)
+
+
+@exact()
+class CountAnswers(Two):
+    def forward(self, x):
+        n = sum(bool(r > 0) for r in (x.sum(), x.max(), x.min()))
+        return self.lin(x) * n
+
+
+@exact()
+class StrKey(Two):
+    def forward(self, x):
+        k = "pos" if x.sum() > 0 else "neg"
+        return {k: self.lin(x)}
+
+
+@exact()
+class ParamDecides(Two):
+    def forward(self, x):
+        if self.lin.weight.sum() > 0:
+            return self.lin(x)
+        return self.other(x)
+
+
+@exact()
+class CatOfDifferent(Two):
+    def forward(self, x):
+        kept = [x]
+        if x.sum() > 0:
+            kept += [self.lin(x)]
+        if x.max() > 5:
+            kept += [self.other(x)]
+        return torch.cat(kept, 1)
+
+
+@assumes()
+class EightChoosers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(Chooser() for _ in range(8))
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
 
 
 @pytest.mark.slow
