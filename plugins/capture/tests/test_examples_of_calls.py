@@ -555,5 +555,5 @@ def _all_of(given):
 def test_a_call_that_fits_none_says_what_fits():
     ir = lg.to_ir(_made(TRAPS["OptionalTuple"]), examples=TRAPS["OptionalTuple"].given)
     rebuilt = lg.to_torch(ir)
-    with pytest.raises(AssumptionError, match="fits none of the examples.*pair"):
+    with pytest.raises(AssumptionError, match=r"fits none of the examples.*pair"):
         rebuilt(X, X)
