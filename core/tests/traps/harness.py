@@ -223,7 +223,9 @@ def watched(model, args, kwargs, capture):
     """Capture, and say what else than the caller of it would notice."""
     members = _members(model)
     state = {key: each.clone() for key, each in model.state_dict().items()}
-    constants = {id(each): (each, each.clone()) for each in _constants(model)}
+    # A clone of a parameter is a plain tensor.
+    found = [each.detach() for each in _constants(model)]
+    constants = [(each, each.clone()) for each in found]
     inputs = [each for each in leaves([args, kwargs]) if isinstance(each, torch.Tensor)]
     before = [(each._version, each.detach().clone()) for each in inputs]
     modes = [each.training for each in model.modules()]
@@ -248,7 +250,7 @@ def watched(model, args, kwargs, capture):
     for key, each in model.state_dict().items():
         if not bitwise_equal(each, state[key]):
             touched.append(f"the state {key}")
-    touched += ["a constant" for each, was in constants.values() if not bitwise_equal(each, was)]
+    touched += ["a constant" for each, was in constants if not bitwise_equal(each, was)]
     if any(each.grad is not None for each in [*model.parameters(), *inputs]):
         touched.append("a gradient")
     for each, (version, value) in zip(inputs, before, strict=True):

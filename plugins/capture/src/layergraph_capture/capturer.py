@@ -18,6 +18,7 @@ from layergraph_capture.tracer import EagerTracer
 from layergraph_capture.ways.examples import one_record
 from layergraph_capture.ways.explore import Explorer, Ways
 from layergraph_capture.ways.modes import merged_modes
+from layergraph_capture.ways.runs import Runs
 
 add_tracer_package(__name__, __file__)
 
@@ -66,13 +67,16 @@ class EagerCapturer(Capturer):
         """See :class:`Capturer`."""
         ways: list[Ways] = []
         traces: list[Trace] = []
+        runs = Runs(run)
+        runs.add(self.tracer, trace)
         for number, arguments in enumerate(self._examples):
             if number:
-                trace = run(partial(self.tracer, arguments))
-            explorer = Explorer(partial(self._run_with, run, arguments))
+                trace = runs.run(partial(self.tracer, arguments))
+            explorer = Explorer(partial(self._run_with, runs, arguments))
             ways.append(explorer.explored(trace))
             traces += explorer.traces
-        if len(traces) == 1:
+        if ways == [trace]:
+            # It decides nothing: no question has to become a guard.
             return trace
         complete = one_record(ways)
         complete.other = merged_modes([each.other for each in traces])
@@ -81,8 +85,8 @@ class EagerCapturer(Capturer):
                 complete.in_other_mode = one_record(ways)
         return complete
 
-    def _run_with(self, run: Run, arguments: Arguments, answers: Sequence[bool]) -> Trace:
-        return run(partial(self.tracer, arguments, answers))
+    def _run_with(self, runs: Runs, arguments: Arguments, answers: Sequence[bool]) -> Trace:
+        return runs.run(partial(self.tracer, arguments, answers))
 
     def faults(self) -> list[Unsupported]:
         """See :class:`Capturer`."""

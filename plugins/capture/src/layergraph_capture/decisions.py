@@ -38,6 +38,16 @@ _PICKING = frozenset(
     "argwhere masked_select nonzero unique unique_consecutive unique_dim bincount".split()
 )
 
+# Their results have sizes that follow from those of their first argument.
+_RESHAPING = frozenset(
+    "getitem flatten squeeze unsqueeze view reshape unbind t to long int clone detach".split()
+)
+
+_MASKS = frozenset(
+    "eq ne lt le gt ge bool isnan isinf isfinite isin invert and_ or_ xor "
+    "logical_not logical_and logical_or logical_xor".split()
+)
+
 # What they give of the same arguments is the same.
 _PURE = frozenset(
     f"{home}.{name}"
@@ -61,6 +71,7 @@ class Decisions:
     Attributes:
         made: the decisions so far.
         changes_in_place: whether the run has changed a tensor in place.
+        is_in_region: whether the model's own code has set whether to take gradients.
         is_size_forced: whether a question for a size has got another answer than the size gives.
     """
 
@@ -77,6 +88,7 @@ class Decisions:
         self._replayed: dict[tuple[str, str], list[bool]] | None = None
         self._diverge: Callable[[], NoReturn]
         self._by_sizes = 0
+        self.is_in_region = False
         self.is_size_forced = False
         self.made: list[Decision] = []
         self.changes_in_place = False
@@ -222,8 +234,28 @@ class Decisions:
 
 def picks(leaf: object) -> bool:
     """Return whether a value has a size that numbers decide."""
+    pending = [leaf]
+    while pending:
+        leaf = pending.pop()
+        call = leaf.call if isinstance(leaf, TracedValue) else None
+        if call is None:
+            continue
+        name = call.target.rpartition(".")[2]
+        if name in _PICKING or (name == "where" and len(call.args) == 1):
+            return True
+        if name == "getitem":
+            indices = leaves(call.args[1:])
+            if any(map(_is_mask, indices)):
+                return True
+            pending += indices
+        if name in _RESHAPING:
+            pending += leaves(call.args[:1])
+    return False
+
+
+def _is_mask(leaf: object) -> bool:
     call = leaf.call if isinstance(leaf, TracedValue) else None
-    return call is not None and call.target.rpartition(".")[2] in _PICKING
+    return call is not None and call.target.rpartition(".")[2] in _MASKS
 
 
 def _identity(leaf: Value) -> Any:

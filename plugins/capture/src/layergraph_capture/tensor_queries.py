@@ -257,6 +257,7 @@ class Queries:
         if region is not None and not leaves:
             # Its first call tells what was before.
             self._regions.setdefault(id(region), (region, value))
+        self._decisions.is_in_region = region is None or bool(self._regions)
         return self._answer(func, args, kwargs)
 
     # --- numbers ---

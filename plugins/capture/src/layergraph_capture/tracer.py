@@ -107,7 +107,6 @@ class EagerTracer(Tracer):
         recorder, switch = self.recorder, RecordingSwitch()
         self._arguments = arguments
         self._values = values
-        self._takes_gradients = torch.is_grad_enabled()
         self._snapshot = StateSnapshot(module_index, constants)
         self.switch = switch
         # Bound once: it is called for each function.
@@ -314,9 +313,9 @@ class EagerTracer(Tracer):
 
     def decided(self, name: str, args: tuple[Value, ...], result: object) -> object:
         """See :class:`Tracer`."""
-        is_of_caller = result is self._takes_gradients
-        if name == GRAD_MODE and is_of_caller and self._values == "both":
-            return self.decisions.mode(name, self._takes_gradients)
+        is_of_caller = name == GRAD_MODE and not self.decisions.is_in_region
+        if is_of_caller and type(result) is bool and self._values == "both":
+            return self.decisions.mode(name, result)
         self.guards.expect_call(name, args, self.to_literal(result))
         return result
 

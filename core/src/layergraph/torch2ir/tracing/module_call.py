@@ -12,6 +12,7 @@ from layergraph.ir import Symbol, Value
 from layergraph.ir.values import leaves
 
 if TYPE_CHECKING:
+    from layergraph.torch2ir.state.changes import Change
     from layergraph.torch2ir.tracing.other_mode import OtherMode
 
 Kind = Literal["function", "module", "state", "same", "mode"]
@@ -247,6 +248,7 @@ class Trace:
         decisions: the decisions of the run, in order.
         kept: the values of the tensors that the model keeps for later calls, by ``id``.
         in_other_mode: the record of the other mode where that is a record of its own; or None.
+        changes: the changes that the model's code made to what outlives the run.
         scopes: every module call, those inside before those around them.
     """
 
@@ -258,6 +260,7 @@ class Trace:
     decisions: list[Decision] = field(default_factory=list)
     kept: dict[int, TracedValue] = field(default_factory=dict)
     in_other_mode: Trace | None = None
+    changes: list[Change] = field(default_factory=list)
     scopes: list[ModuleCall] = field(init=False)
 
     def __post_init__(self) -> None:

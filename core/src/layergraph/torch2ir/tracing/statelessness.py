@@ -28,13 +28,24 @@ def check_stateless(make: Callable[[], Tracer]) -> Trace:
     """
     running = make()
     trace = running.run()
-    if running.changes:
-        _check_changes(make, trace, running.changes)
+    trace.changes = running.changes
+    _check_changes(make, trace, running.changes)
     return trace
 
 
-def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Change]) -> None:
-    """Raise if it matters to later calls what a model's code assigned in this one."""
+def check_unaffected(make: Callable[[], Tracer], trace: Trace, changes: list[Change]) -> None:
+    """Raise if a run does something else after another run, by what that one assigned.
+
+    Args:
+        make: makes the run.
+        trace: its record.
+        changes: the changes that the model's code made in the other run.
+
+    Raises:
+        CaptureError: it does something else.
+    """
+    if not changes:
+        return
     again = make()
     try:
         other = _run_after(again, changes)
@@ -44,6 +55,11 @@ def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Chang
     kept = {keys[tensor]: value for tensor, value in trace.kept.items() if tensor in keys}
     if not _are_alike(trace, other) and not recomputes(trace, other, kept):
         raise changes[0].refusal()
+
+
+def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Change]) -> None:
+    """Raise if it matters to later calls what a model's code assigned in this one."""
+    check_unaffected(make, trace, changes)
     for calls in (0, 1):
         ahead = [(each, each.ahead(calls, _FAR)) for each in changes]
         counting = [each for each, later in ahead if later is not None]

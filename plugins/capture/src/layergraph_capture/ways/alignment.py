@@ -6,9 +6,9 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from difflib import SequenceMatcher
 
 from layergraph.ir.values import leaves
-from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, StateRead, TracedValue
+from layergraph.torch2ir.tracing.module_call import ModuleCall
+from layergraph_capture.ways.regions import Item, plain, surrounding
 
-Item = Call | ModuleCall
 Pair = tuple[Item | None, Item | None]
 
 # Comparing longer sequences takes too long: of these, only the ends are aligned.
@@ -18,19 +18,27 @@ _MOST = 4_000_000
 def aligned(ones: Sequence[Item], others: Sequence[Item]) -> Iterator[Pair]:
     """Yield the calls of both runs in an order that keeps the order of each.
 
-    Two calls stand side by side if one call can do for both: they call the same, with the same
-    plain arguments or, between such calls, with others. No alignment is wrong, but a good one
-    shares more calls.
+    Two calls stand side by side if one call can do for both: they call the same inside of the same
+    regions, with the same plain arguments or, between such calls, with others. No alignment is
+    wrong, but a good one shares more calls.
 
     Yields:
         Two calls, or one call and None.
     """
-    for one, other in _matched(ones, others, _exact):
-        if len(one) == len(other) == 1 and _exact(one[0]) == _exact(other[0]):
+    regions = {**surrounding(ones), **surrounding(others)}
+
+    def exact(item: Item) -> Hashable:
+        return regions[item], _exact(item)
+
+    def similar(item: Item) -> Hashable:
+        return regions[item], _similar(item)
+
+    for one, other in _matched(ones, others, exact):
+        if len(one) == len(other) == 1 and exact(one[0]) == exact(other[0]):
             yield one[0], other[0]
             continue
-        for mine, theirs in _matched(one, other, _similar):
-            if len(mine) == len(theirs) == 1 and _similar(mine[0]) == _similar(theirs[0]):
+        for mine, theirs in _matched(one, other, similar):
+            if len(mine) == len(theirs) == 1 and similar(mine[0]) == similar(theirs[0]):
                 yield mine[0], theirs[0]
             else:
                 yield from ((item, None) for item in mine)
@@ -71,7 +79,7 @@ def _exact(item: Item) -> Hashable:
     """Return a key that is equal for calls of the same with the same plain arguments."""
     if isinstance(item, ModuleCall):
         return _similar(item)
-    return _similar(item), *[_plain(leaf) for leaf in leaves(item.args, item.kwargs)]
+    return _similar(item), *[plain(leaf) for leaf in leaves(item.args, item.kwargs)]
 
 
 def _similar(item: Item) -> Hashable:
@@ -81,9 +89,5 @@ def _similar(item: Item) -> Hashable:
     key = item.kind, item.target, len(item.args), *item.kwargs
     if item.is_late or item.kind == "mode" or item.target.startswith("layergraph.assume"):
         # Guards and reads of sizes are what they are by their plain arguments.
-        return *key, *[_plain(leaf) for leaf in leaves(item.args, item.kwargs)]
+        return *key, *[plain(leaf) for leaf in leaves(item.args, item.kwargs)]
     return key
-
-
-def _plain(leaf: object) -> str:
-    return "a value" if isinstance(leaf, TracedValue | StateRead) else repr(leaf)

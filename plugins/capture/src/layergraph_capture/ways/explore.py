@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from layergraph.choices import truth
-from layergraph.errors import CaptureError
+from layergraph.errors import CaptureError, first_line
 from layergraph.torch2ir.tracing.module_call import Call, Decision, Trace, TracedValue, wish_of
 from layergraph_capture.ways.merge import copied, merged
-from layergraph_capture.ways.regions import check_regions
 from layergraph_capture.ways.way import NotMergeableError
 
 # A model is run so many times besides the first one.
@@ -102,12 +101,9 @@ def whole(ways: Ways, *, by_sizes: bool = True) -> Trace:
     other = ways.other if by_sizes or not own.decisions[ways.number].is_by_size else None
     if other is not None:
         try:
-            record = merged(own, whole(other, by_sizes=by_sizes), ways.number)
-            check_regions(record)
+            return merged(own, whole(other, by_sizes=by_sizes), ways.number)
         except NotMergeableError as error:
             reason = f"the model goes another way by something else, too: {error}"
-        else:
-            return record
     if isinstance(ways.own, Trace):
         own = copied(own)
     _guard(own.decisions[ways.number], reason)
@@ -118,7 +114,7 @@ def _reason(error: CaptureError) -> str:
     """Return the text of why a way cannot be captured; the model's own error, if it raises one."""
     own = error.__cause__
     if own is not None and not isinstance(own, CaptureError):
-        return f"the model raises {type(own).__name__}: {own}"
+        return f"the model raises {type(own).__name__}: {first_line(own)}"
     return f"this way of the model is not held, because it cannot be captured: {error}"
 
 

@@ -26,8 +26,9 @@ from layergraph.torch2ir.tracing.module_call import (
     inside_out,
     values_in,
 )
-from layergraph_capture.ways.alignment import Item, aligned
+from layergraph_capture.ways.alignment import aligned
 from layergraph_capture.ways.record import Record
+from layergraph_capture.ways.regions import Item, check_regions
 from layergraph_capture.ways.selection import Selection, are_same, identity
 from layergraph_capture.ways.way import NotMergeableError, Way
 
@@ -134,6 +135,8 @@ class _Merge:
         self._ask_form(parameters)
         self._both_bodies(self._record.root, root, twin)
         self._drop_unread_question()
+        if one.trace is not other.trace:
+            check_regions(inside_out(self._record.root))
         decisions = [
             replace(each, condition=one.values[each.condition])
             for each in one.trace.decisions[:decided]
@@ -272,8 +275,8 @@ class _Merge:
 
     def _items(self, ones: list[Item], others: list[Item]) -> None:
         done, there = self._shared(ones, others)
+        mine, theirs = self._ways
         for one, other in aligned(ones[done:], others[there:]):
-            mine, theirs = self._ways
             if one is not None and other is not None:
                 self._both(one, other)
             elif one is not None:

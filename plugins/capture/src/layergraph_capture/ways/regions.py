@@ -1,36 +1,89 @@
-"""Checking that each region of a merged record begins and ends on the same ways."""
+"""The regions of a record, such as ``no_grad``, in which two ways may differ."""
 
 from __future__ import annotations
 
-from layergraph.regions import REGIONS
-from layergraph.torch2ir.tracing.module_call import Call, Trace, TracedValue
+from collections.abc import Hashable, Iterable, Sequence
+
+from layergraph.ir.values import leaves
+from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, StateRead, TracedValue
 from layergraph_capture.ways.way import NotMergeableError
 
-_REGIONS = frozenset(f"layergraph.{each.__name__}" for each in REGIONS)
+Item = Call | ModuleCall
+
+_BOTH = frozenset({"layergraph.select_attention", "layergraph.set_grad_enabled"})
+_BEGINS = _BOTH | {"layergraph.enter_autocast"}
+_ENDS = _BOTH | {"layergraph.exit_autocast"}
 
 
-def check_regions(record: Trace) -> None:
-    """Raise unless each region begins and ends under the same condition.
+def surrounding(items: Sequence[Item]) -> dict[Item, Hashable]:
+    """Return the regions around each call, as far as they begin or end among the calls."""
+    begun = {item.value for item in items if isinstance(item, Call) and _begins(item)}
+    ended = [value for item in items if (value := _ended(item)) is not None]
+    # Regions that began before; the first to end is the innermost.
+    around: list[tuple[TracedValue, Hashable]] = [
+        (value, ()) for value in reversed(ended) if value not in begun
+    ]
+    regions: dict[Item, Hashable] = {}
+    for item in items:
+        regions[item] = tuple([said for _, said in around])
+        if isinstance(item, Call) and item.value in begun:
+            around.append((item.value, (item.target, *map(plain, leaves(item.args)))))
+        around = [each for each in around if each[0] is not _ended(item)]
+    return regions
 
-    Of the regions that only some ways have, one call has to name the other: a graph cannot tell
-    otherwise which of them belong together.
+
+def check_regions(scopes: Iterable[ModuleCall]) -> None:
+    """Refuse regions that cross, or that end under another condition than they begin.
 
     Raises:
-        NotMergeableError: a region does not.
+        NotMergeableError: there is such a region.
     """
-    calls = [
-        item
-        for scope in record.scopes
-        for item in scope.items
-        if isinstance(item, Call) and item.target in _REGIONS
-    ]
-    begins = {call.value: call for call in calls}
-    paired: set[TracedValue] = set()
+    for scope in scopes:
+        calls = [
+            item
+            for item in scope.items
+            if isinstance(item, Call) and item.target in _BEGINS | _ENDS
+        ]
+        if calls:
+            _check(calls)
+
+
+def _check(calls: Sequence[Call]) -> None:
+    named = {value for each in calls if (value := _ended(each)) is not None}
+    around: list[Call] = []
     for call in calls:
-        begun = call.args[0] if call.args else None
-        if isinstance(begun, TracedValue):
-            if begun not in begins or begins[begun].when != call.when:
-                raise NotMergeableError("a region begins or ends on one of the ways only")
-            paired |= {begun, call.value}
-    if any(call.when is not None and call.value not in paired for call in calls):
-        raise NotMergeableError("the mode of gradients changes on one of the ways only")
+        begun = _ended(call)
+        # A call of a function lasts until another one, or to the end of the block around it.
+        last = around[-1] if around and around[-1].value not in named else None
+        if begun is None and (last is None or call.value in named):
+            around.append(call)
+            continue
+        if last is not None:
+            if last.when != call.when and (begun is None or call.when is not None):
+                raise _crossing()
+            if begun is not None or last.args != call.args:
+                around.pop()
+        is_last = bool(around) and around[-1].value is begun
+        if begun is not None and not (is_last and around.pop().when == call.when):
+            raise _crossing()
+
+
+def plain(leaf: object) -> str:
+    """Return a text that is equal for values that may be those of two ways."""
+    return "a value" if isinstance(leaf, TracedValue | StateRead) else repr(leaf)
+
+
+def _crossing() -> NotMergeableError:
+    return NotMergeableError("a region ends on another way than it begins")
+
+
+def _begins(call: Call) -> bool:
+    return call.target in _BEGINS and _ended(call) is None
+
+
+def _ended(item: Item) -> TracedValue | None:
+    """Return the value of the call that begins the region that a call ends; None if it does not."""
+    if not isinstance(item, Call) or item.target not in _ENDS or len(item.args) != 1:
+        return None
+    value = item.args[0]
+    return value if isinstance(value, TracedValue) else None
