@@ -1,4 +1,4 @@
-"""What it costs to hold every way of a model that decides by numbers of its inputs.
+"""The cost of every way of a model that decides by numbers of its inputs.
 
 A model that does not decide has one way: the two captures do the same there.
 """
