@@ -805,3 +805,15 @@ def test_ctrl_c_ends_it(tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert (out, err, process.returncode) == ("", "layergraph: interrupted\n", 130)
+
+
+def test_show_lists_the_guards(cli, tmp_path):
+    class First(nn.Module):
+        def forward(self, x):
+            return x[0] if x.shape[0] > 2 else x
+
+    lg.save(lg.to_ir(First(), (torch.ones(3, 2),)), tmp_path / "first.json")
+    assert "operator.gt(size, 2) is True" in cli("show", "--guards", "first.json").out
+    listed = json.loads(cli("show", "--guards", "--json", "first.json").out)["guards"]
+    assert listed[-1]["says"] == "operator.gt(size, 2) is True"
+    assert "if x.shape[0] > 2" in listed[-1]["where"]
