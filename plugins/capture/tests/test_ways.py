@@ -1757,6 +1757,64 @@ class EightChoosers(nn.Module):
         return x
 
 
+# --- attributes that a way or a mode leaves behind ---
+
+
+@exact()
+class AssignsTheSameEachTime(Two):
+    def forward(self, x):
+        self.last = 5
+        if self.training:
+            x = x * 2
+        return self.lin(x) + self.last
+
+
+@exact()
+class AssignsTheSameOnEachWay(Two):
+    def forward(self, x):
+        self.last = 5
+        x = self.drop(self.lin(x)) if x.sum() > 0 else self.other(x)
+        if self.training:
+            x = x * self.last
+        return x
+
+
+@assumes()
+class TrainingAssigns(Two):
+    def __init__(self):
+        super().__init__()
+        self.last = 0
+
+    def forward(self, x):
+        if self.training:
+            self.last = 1
+        return self.lin(x) + self.last
+
+
+@assumes()
+class TrainingAssignsOnOneWay(Two):
+    def __init__(self):
+        super().__init__()
+        self.last = 0
+
+    def forward(self, x):
+        if self.training and x.sum() > 0:
+            self.last = 1
+        return self.lin(x) + self.last
+
+
+@assumes()
+class EvaluationAssigns(Two):
+    def __init__(self):
+        super().__init__()
+        self.last = 0
+
+    def forward(self, x):
+        if not self.training:
+            self.last = 1
+        return (self.lin(x) if x.sum() > 0 else self.other(x)) + self.last
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAPS)
 def test_goes_each_way(name):
