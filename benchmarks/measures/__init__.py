@@ -13,6 +13,7 @@ Measure = Callable[[Settings], Iterator[Row]]
 MEASURES = {
     "startup": "import, and a converter that is ready",
     "capture": "from a model to its IR",
+    "decisions": "all ways of a model that decides, against one",
     "steps": "the IR to a dict and to a file, and back",
     "rebuild": "from the IR to a model",
     "roundtrip": "through a file and back, against others",

@@ -171,9 +171,21 @@ def test_sizes_that_operations_give_are_traced(called):
         assert bitwise_equal(again(x), model(x))
 
 
-def test_numbers_that_operations_read_are_refused_as_those_of_methods_are():
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda x: x * torch.ops.aten.item(x.sum()),
+        lambda x: x if torch.ops.aten.item(x.sum()) > 0 else x * 2,
+    ],
+    ids=["scales", "decides"],
+)
+def test_numbers_that_operations_read_are_those_of_methods(compute):
+    model = Model(compute)
+    again = lg.to_torch(lg.to_ir(model, (X,)), model.state_dict())
+    for x in (X, X + 9, X - 9):
+        assert bitwise_equal(again(x), model(x))
     with pytest.raises(CaptureError, match="read out of a tensor"):
-        lg.to_ir(Model(lambda x: x * torch.ops.aten.item(x.sum())), (X,))
+        lg.to_ir(model, (X,), values="refuse")
 
 
 def measured(x: torch.Tensor) -> tuple[torch.Tensor, float]:

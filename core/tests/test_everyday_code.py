@@ -198,10 +198,17 @@ def test_what_is_made_in_older_ways_is_traced(made):
 
 
 def test_a_number_of_another_input_is_not_kept_in_such_a_tensor():
+    model = Model(lambda self, x: x * torch.FloatTensor([x.sum().item()]))
     with pytest.raises(CaptureError, match="read out of a tensor"):
-        lg.to_ir(Model(lambda self, x: x * torch.FloatTensor([x.sum().item()])), (X,))
-    with pytest.raises(CaptureError, match="cannot hold the size 3"):
+        lg.to_ir(model, (X,), values="refuse")
+    with pytest.raises(CaptureError, match=r"cannot hold the number -?\d"):
+        lg.to_ir(model, (X,))
+    with pytest.raises(CaptureError, match="cannot hold the number 3"):
         lg.to_ir(Model(lambda self, x: x * torch.FloatTensor([x.shape[0]])), (X,))
+
+
+def test_a_number_of_another_input_follows_it_into_a_tensor():
+    _comes_back(Model(lambda self, x: x * torch.tensor([x.sum().item()])), X, others=[(X + 1,)])
 
 
 def test_memory_of_numpy_is_not_taken_for_a_constant():

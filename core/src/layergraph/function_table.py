@@ -113,7 +113,11 @@ _LISTED: tuple[_Listed, ...] = (
         ).split(),
     ),
     _Listed("layergraph", choices, "choose holds truth".split()),
-    _Listed("layergraph", regions, "set_grad_enabled enter_autocast exit_autocast".split()),
+    _Listed(
+        "layergraph",
+        regions,
+        "set_grad_enabled enter_autocast exit_autocast select_attention".split(),
+    ),
 )
 
 # Torch does not check the arguments of these: a graph runs functions that do.

@@ -202,14 +202,16 @@ def capture(request: CaptureRequest) -> Capturer | None:
     A converter asks once for each model, after it has indexed the modules.
 
     Args:
-        request: the model, the answers of the handlers for its modules, and the example inputs, if
-            there are any. An implementation must leave the model as it was.
+        request: the model, the answers of the handlers for its modules, and the example calls, if
+            there are any (``request.examples``). An implementation must leave the model as it was.
 
     Returns:
         None: this plugin does not capture the model, and the next plugin is asked. If none answers,
         the core traces the model on symbols; with example inputs, it raises a CaptureError.
 
-        A :class:`~layergraph.capturing.Capturer`: its tracers record the calls.
+        A :class:`~layergraph.capturing.Capturer`: its ``tracer`` records the calls of one run. Its
+        ``complete`` may run further tracers, for the other ways that the model takes and for the
+        other examples, and returns one record of them all.
 
         The first answer that is not None counts.
 

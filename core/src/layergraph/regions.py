@@ -1,4 +1,4 @@
-"""Regions of a graph: ``no_grad`` and ``autocast`` blocks.
+"""Regions of a graph: ``no_grad``, ``autocast`` and ``sdpa_kernel`` blocks.
 
 A block becomes an enter node and an exit node. The exit node takes the result of the enter node.
 """
@@ -65,7 +65,39 @@ def exit_autocast(region: torch.autocast) -> None:
     torch.amp.autocast_mode._exit_autocast(region)  # type: ignore[no-untyped-call]
 
 
-REGIONS = frozenset({set_grad_enabled, enter_autocast, exit_autocast})
+_KERNELS = {
+    name: (getattr(torch.backends.cuda, f"{name}_sdp_enabled"), f"enable_{name}_sdp")
+    for name in ("flash", "mem_efficient", "math", "cudnn")
+}
+
+
+def attention_kernels() -> tuple[str, ...]:
+    """Return the kernels that attention may use, of ``flash``, ``mem_efficient`` and so on."""
+    return tuple([name for name, (is_enabled, _) in _KERNELS.items() if is_enabled()])
+
+
+def select_attention(kernels: tuple[str, ...]) -> tuple[str, ...]:
+    """Let attention use some kernels only, as ``with sdpa_kernel(…)`` does.
+
+    Args:
+        kernels: their names, such as ``("math",)``.
+
+    Returns:
+        The kernels before. To end the region, call this function with them.
+
+    Raises:
+        AssumptionError: ``kernels`` are no names of kernels.
+    """
+    if not isinstance(kernels, tuple | list) or not {*map(str, kernels)} <= _KERNELS.keys():
+        listed = ", ".join(_KERNELS)
+        raise AssumptionError(f"{kernels!r} are no kernels of attention; give some of {listed}")
+    before = attention_kernels()
+    for name, (_, setter) in _KERNELS.items():
+        getattr(torch.backends.cuda, setter)(name in kernels)
+    return before
+
+
+REGIONS = frozenset({set_grad_enabled, enter_autocast, exit_autocast, select_attention})
 """The functions that enter and exit regions."""
 
 
@@ -93,6 +125,7 @@ class _Ending(AbstractContextManager[None]):
         if (kind is None and _inside.depth) or _modes() == before:
             return
         torch._C._set_grad_enabled(before.gradients)
+        select_attention(before.kernels)
         while _nesting() > before.nesting:
             torch.autocast_decrement_nesting()
         while _nesting() < before.nesting:
@@ -109,6 +142,7 @@ class _Modes(NamedTuple):
     nesting: int
     cache: bool
     autocast: list[tuple[str, bool, torch.dtype]]
+    kernels: tuple[str, ...]
 
 
 def _modes() -> _Modes:
@@ -118,7 +152,7 @@ def _modes() -> _Modes:
         for device in _devices()
     ]
     cache = torch.is_autocast_cache_enabled()
-    return _Modes(torch.is_grad_enabled(), _nesting(), cache, autocast)
+    return _Modes(torch.is_grad_enabled(), _nesting(), cache, autocast, attention_kernels())
 
 
 def _nesting() -> int:

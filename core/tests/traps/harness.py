@@ -34,7 +34,7 @@ class Trap:
     given: tuple[Any, ...]
     others: list[tuple[Any, ...]]
     expect: str
-    values: str = "refuse"
+    values: str = "both"
     kwargs: dict[str, Any] = field(default_factory=dict)
     training: bool = True
     reason: str = ""

@@ -17,7 +17,7 @@ from torch import nn
 import layergraph as lg
 from core.tests.traps.harness import Base, leaves, watched
 from core.tests.traps.test_in_place import BufferInPlace
-from core.tests.traps.test_numbers import Item
+from core.tests.traps.test_numbers import Numpy
 from core.tests.traps.test_regions import Autocast, CheckpointedDropout, NoGrad
 from core.tests.traps.test_signatures import Outputs
 from core.tests.traps.test_sizes import LoopOverRange, SplitsByConstant
@@ -276,13 +276,13 @@ def test_sizes_of_an_earlier_capture():
     assert kept[0] + 1 == 4
 
 
-def test_values_has_two_policies():
+def test_values_has_three_policies():
     with pytest.raises((CaptureError, ValueError, TypeError), match="bogus"):
         lg.to_ir(Portable(), (X,), values="bogus")
 
 
 def test_refusals_are_sentences():
     with pytest.raises(CaptureError) as caught:
-        lg.to_ir(nn.Sequential(Item()), (X,))
+        lg.to_ir(nn.Sequential(Numpy()), (X,))
     assert "'0'" in str(caught.value)
     assert not str(caught.value).startswith("(")

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from torch import nn
 from core.tests.traps.harness import Base, Traps, check
 
 TRAPS = Traps()
-exact, assumes, refused = TRAPS.exact, TRAPS.assumes, TRAPS.refused
+exact, assumes = TRAPS.exact, TRAPS.assumes
+refused = partial(TRAPS.refused, values="refuse")
 
 
 @refused("read out")
@@ -97,19 +100,19 @@ class Contains(Base):
         return self.lin(x) if 0.0 in x else x
 
 
-@assumes(others=[(torch.ones(3, 4),)])
+@exact(others=[(torch.ones(3, 4),)])
 class TorchEqual(Base):
     def forward(self, x):
         return self.lin(x) if not torch.equal(x, torch.ones(3, 4)) else x
 
 
-@assumes(others=[(torch.ones(3, 4),)])
+@exact(others=[(torch.ones(3, 4),)])
 class Allclose(Base):
     def forward(self, x):
         return self.lin(x) if not torch.allclose(x, torch.ones(3, 4)) else x
 
 
-@assumes(others=[(torch.ones(3, 4),)])
+@exact(others=[(torch.ones(3, 4),)])
 class AllcloseByName(Base):
     def forward(self, x):
         return self.lin(x) if not torch.allclose(x, torch.ones(4), atol=1e-3) else x
@@ -475,3 +478,36 @@ class TensorOfSizeDecides(Base):
 @pytest.mark.parametrize("name", TRAPS)
 def test_is_never_silently_wrong(name):
     check(TRAPS[name])
+
+
+# By default, a graph holds both ways of most of what is refused above. Python needs the value of
+# these numbers, or numbers of the state decide, not of the inputs.
+GUARDED = {
+    "ArangeOfSizeDecides",
+    "FormatsItem",
+    "InPlaceDecides",
+    "IndexByTensor",
+    "MathOfTensor",
+    "RangeOfTensor",
+    "Tolist",
+}
+FICKLE = {"RandintDecides", "StateDecides"}
+# These leave torch, which no option lets them do.
+REFUSED = {
+    "DataPointer": "data_ptr",
+    "Numpy": "numpy",
+    "NumpyAsarray": "__array__",
+    "NumpyAssumed": "numpy",
+    "NumpyOfTensor": "raises TypeError",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [each for each in TRAPS if TRAPS[each].expect == "refused"])
+def test_goes_both_ways_by_default(name):
+    trap = replace(TRAPS[name], values="both", expect="exact")
+    if name in GUARDED | FICKLE:
+        trap = replace(trap, expect="assumes", fickle=name in FICKLE)
+    elif name in REFUSED:
+        trap = replace(trap, expect="refused", reason=REFUSED[name])
+    check(trap)

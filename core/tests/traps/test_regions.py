@@ -85,7 +85,29 @@ class SetGradNested(Base):
         return y + z + self.lin(x)
 
 
-@refused("does not end", placed=False)
+@exact()
+class NoGradOnOneWay(Base):
+    def forward(self, x):
+        if x.sum() > 0:
+            with torch.no_grad():
+                y = self.lin(x)
+        else:
+            y = self.lin(x) * 2
+        return y + self.lin(x)
+
+
+@assumes()
+class NoGradByNumbers(Base):
+    def forward(self, x):
+        with torch.no_grad() if x.sum() > 0 else torch.enable_grad():
+            y = self.lin(x)
+            if x.max() > 1:
+                with torch.no_grad():
+                    y = y + self.lin(x)
+        return y + self.lin(x)
+
+
+@refused("does not end|another condition", placed=False)
 class GradLeaks(Base):
     """Something in it leaves with gradients off."""
 
@@ -659,19 +681,19 @@ class GetsMode(Base):
         return self.lin(x) * 2 if self.training else self.lin(x)
 
 
-@assumes()
+@exact()
 class AsksGradMode(Base):
     def forward(self, x):
         return self.lin(x) * 2 if torch.is_grad_enabled() else self.lin(x)
 
 
-@assumes((torch.randn(3, 4),), [(torch.randn(3, 4).requires_grad_(),)])
+@exact((torch.randn(3, 4),), [(torch.randn(3, 4).requires_grad_(),)])
 class AsksRequiresGrad(Base):
     def forward(self, x):
         return self.lin(x) * 2 if x.requires_grad else self.lin(x)
 
 
-@assumes()
+@exact()
 class AsksRequiresGradOfResult(Base):
     def forward(self, x):
         y = self.lin(x)

@@ -183,7 +183,7 @@ class ChannelsLast(nn.Module):
         return self.conv(x), x * 2, x.flatten(1)
 
 
-@assumes(
+@exact(
     (torch.randn(2, 3, 5, 5).to(memory_format=torch.channels_last),),
     [(torch.randn(2, 3, 5, 5),)],
 )

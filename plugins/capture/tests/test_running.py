@@ -545,10 +545,31 @@ class Scales(nn.Module):
         return torch.full((2,), x.max().item())
 
 
+@pytest.mark.parametrize("example", [X + 1, -X], ids=["one way", "the other"])
+def test_both_ways_of_a_decision_are_captured(example):
+    model = Branches()
+    assert lg.to_ir(model, (example,)) == lg.to_ir(model, (example,), values="both")
+    rebuilt = _rebuilt(model, example, values="both")
+    for x in (X + 1, -X, X[:1], -X[:1], torch.full((1, 4), torch.nan)):
+        _same(rebuilt(x), model(x))
+
+
+def test_a_number_that_is_read_out_goes_where_it_is_used():
+    model = Scales()
+    rebuilt = _rebuilt(model, X, values="both")
+    for x in (X, -X, torch.full((1,), torch.nan), torch.tensor([1, 2])):
+        _same(rebuilt(x), model(x))
+
+
+def test_a_number_that_is_read_out_may_be_refused():
+    with pytest.raises(CaptureError, match=r"read out of a tensor.* values='both'"):
+        lg.to_ir(Branches(), (X,), values="refuse")
+    with pytest.raises(CaptureError, match=r"read out of a tensor.* values='both'"):
+        lg.to_ir(Scales(), (X,), values="refuse")
+
+
 def test_a_number_that_is_read_out_may_be_assumed():
     model = Branches()
-    with pytest.raises(CaptureError, match="values='assume'"):
-        lg.to_ir(model, (X,))
     rebuilt = _rebuilt(model, X, values="assume")
     _same(rebuilt(X + 1), model(X + 1))
     with pytest.raises(AssumptionError, match=r"if x\.sum"):
@@ -578,7 +599,7 @@ def test_nan_may_be_assumed():
         rebuilt(torch.ones(1))
 
 
-def test_values_is_one_of_two():
+def test_values_is_one_of_three():
     with pytest.raises(CaptureError, match="'guess'"):
         lg.to_ir(Branches(), (X,), values="guess")
 

@@ -526,20 +526,28 @@ _PYTHON_ONLY = ("values='", "to_ir(", "give args", "give Limits(")
 
 def test_errors_name_options_of_the_command(cli, tmp_path):
     (tmp_path / "decides_m.py").write_text(DECIDES)
-    for model, inputs, option in (
-        ("Decides", "one", "--values assume"),
-        ("Decides", "two", "--inputs"),
-        ("Loops", None, "--inputs"),
+    for model, inputs, values, option in (
+        ("Decides", "one", "refuse", "--values both"),
+        ("Decides", "two", "both", "--inputs"),
+        ("Loops", None, "both", "--inputs"),
     ):
         given = [] if inputs is None else ["--inputs", f"decides_m:{inputs}"]
-        done = cli("convert", f"decides_m:{model}", "m.json", *given)
+        done = cli("convert", f"decides_m:{model}", "m.json", *given, "--values", values)
         done.refused(option)
         assert not any(each in done.err for each in _PYTHON_ONLY)
-    done = cli(
-        "convert", "decides_m:Decides", "m.json", "--inputs", "decides_m:one", "--values", "assume"
-    )
-    assert done.code == 0
+
+
+def test_both_ways_of_a_model_are_converted_unless_one_is_assumed(cli, tmp_path):
+    (tmp_path / "decides_m.py").write_text(DECIDES)
+    call = ["convert", "decides_m:Decides", "m.json", "--inputs", "decides_m:one"]
+    for values in ([], ["--values", "both"]):
+        assert cli(*call, *values).code == 0
+        rebuilt = lg.to_torch(lg.load("m.json"))
+        for x in (torch.ones(3), -torch.ones(3)):
+            assert torch.equal(rebuilt(x), x if x.sum() > 0 else x * 2)
+    assert cli(*call, "--values", "assume").code == 0
     assert "assume_truth" in str(lg.load("m.json"))
+    cli(*call, "--values", "guess").refused("both", "assume", "refuse")
 
 
 def test_the_version_is_told(cli):

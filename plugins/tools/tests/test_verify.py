@@ -317,22 +317,32 @@ def test_numbers_that_are_none_are_equal():
     assert not difference(nan, torch.tensor([-torch.nan, 1]))
 
 
-def test_a_capture_that_is_refused_is_reported():
-    class Branching(nn.Module):
-        def forward(self, x):
-            return x if x.sum() == 1 else -x
+class Branching(nn.Module):
+    def forward(self, x):
+        return x if x.sum() == 1 else -x
 
+
+def test_a_capture_that_is_refused_is_reported():
     for args in (None, (torch.ones(2),)):
-        report = lg.verify(Branching(), args)
+        report = lg.verify(Branching(), args, values="refuse")
         assert not report.ok
         assert list(_failed(report)) == ["captured"]
         assert _failed(report)["captured"].startswith("CaptureError: ")
         assert set(list(_statuses(report).values())[1:]) == {"skipped"}
         assert report.ir is report.rebuilt is None
+
+
+def test_a_way_that_is_assumed_refuses_the_other():
     report = lg.verify(Branching(), (torch.tensor([-9.0, 10.0]),), values="assume")
     assert report.ok, str(report)
     assert _statuses(report)["given inputs"] == "passed"
     assert _statuses(report)["fresh inputs"] == "refused"
+
+
+def test_both_ways_are_verified():
+    report = lg.verify(Branching(), (torch.tensor([-9.0, 10.0]),))
+    assert report.ok, str(report)
+    assert _statuses(report)["given inputs"] == _statuses(report)["fresh inputs"] == "passed"
 
 
 @pytest.mark.parametrize("model", [3, None, "model"])

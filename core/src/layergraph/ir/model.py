@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layergraph.gc_pause import gc_paused
 from layergraph.ir.dictionary import from_dict, to_dict
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.text import render
 from layergraph.ir.validate import check
+
+if TYPE_CHECKING:
+    from layergraph.ir.guard_list import Guard
 
 
 class Ir(Implementations):
@@ -76,6 +79,29 @@ class Ir(Implementations):
             root: relu()
         """
         return cls(*from_dict(form))
+
+    @property
+    def guards(self) -> list[Guard]:
+        """Return the guards: what a rebuilt model checks, because the capture depends on it.
+
+        Raises:
+            InvalidIrError: the IR breaks a rule.
+
+        Example:
+            >>> import torch, layergraph as lg
+            >>> class First(torch.nn.Module):
+            ...     def forward(self, x):
+            ...         return x[0] if x.shape[0] > 1 else x
+            >>> for guard in lg.to_ir(First(), (torch.ones(2, 3),)).guards:
+            ...     print(guard.says)
+            the input 'x' has the rank 2
+            operator.gt(size, 1) is True
+        """
+        # Imported on first use, to keep start-up fast.
+        from layergraph.ir.guard_list import guards_of
+
+        check(self)
+        return guards_of(self)
 
     def in_mode(self, *, training: bool) -> Ir:
         """Return a copy of the IR with the graphs of one mode only.

@@ -14,7 +14,8 @@ from layergraph.ir.values import Ref
 _GRADIENTS = "layergraph.set_grad_enabled"
 _ENTER = "layergraph.enter_autocast"
 _EXIT = "layergraph.exit_autocast"
-_REGIONS = frozenset({_GRADIENTS, _ENTER, _EXIT})
+_ATTENTION = "layergraph.select_attention"
+_REGIONS = frozenset({_GRADIENTS, _ENTER, _EXIT, _ATTENTION})
 
 _Found = tuple[str, str, str]  # the name of a node, the problem, the remedy
 
@@ -87,9 +88,9 @@ class _Walk:
         if len(given) != 1 or type(given[0]) is not Ref:
             return None
         begins = self._nodes.get(given[0].node)
-        kind = _ENTER if self._nodes[name].implementation == _EXIT else _GRADIENTS
-        fits = begins is not None and begins.implementation == kind
-        return given[0].node if fits and self._nodes[name].implementation != _ENTER else None
+        own = self._nodes[name].implementation
+        fits = begins is not None and begins.implementation == (_ENTER if own == _EXIT else own)
+        return given[0].node if fits and own != _ENTER else None
 
     def _begin(self, name: str, node: Node) -> Iterator[_Found]:
         mode = next(iter(self._given(name)), None)

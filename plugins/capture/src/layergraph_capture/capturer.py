@@ -80,7 +80,7 @@ class EagerCapturer(Capturer):
             return trace
         complete = one_record(ways)
         complete.other = merged_modes([each.other for each in traces])
-        if complete.other is not None:
+        if complete.other is not None and complete.other.differs:
             with complete.other.swapped():
                 complete.in_other_mode = one_record(ways)
         return complete

@@ -10,7 +10,7 @@ from layergraph.choices import truth
 from layergraph.errors import CaptureError
 from layergraph.ir import Value
 from layergraph.ir.values import leaves, map_leaves
-from layergraph.torch2ir.state.global_state import may_draw
+from layergraph.torch2ir.tracing.caches import RESULTS_BY_SIZES, draws
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import (
     Call,
@@ -32,15 +32,6 @@ MAX_QUESTIONS = 10_000
 OVER = (
     f"the model makes more than {MAX_DECISIONS} decisions by numbers, and this one has only the "
     "way of the example; capture the model with this input"
-)
-
-_RESULTS_BY_SIZES = frozenset(
-    f"torch.{name}"
-    for name in (
-        "Tensor.dim Tensor.size Tensor.stride Tensor.numel Tensor.dtype Tensor.device "
-        "zeros_like ones_like empty_like full_like rand_like randn_like "
-        "Tensor.new_zeros Tensor.new_ones Tensor.new_full Tensor.new_empty"
-    ).split()
 )
 
 _PICKING = frozenset(
@@ -212,11 +203,11 @@ class Decisions:
                 continue
             seen.add(leaf)
             call = leaf.call
-            if call is not None and call.target in _RESULTS_BY_SIZES:
+            if call is not None and call.target in RESULTS_BY_SIZES:
                 # Sizes follow the numbers if a function before has picked some of them.
                 pending += [each for each in leaves(call.args) if picks(each)]
                 continue
-            if call is None or self.changes_in_place or may_draw(call.target, None):
+            if call is None or self.changes_in_place or draws(call):
                 return True
             pending += leaves(call.args, call.kwargs)
         return False

@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import attention
 from torch.utils import checkpoint
 
 from layergraph.ir import Symbol
+from layergraph.regions import attention_kernels
 from layergraph.tensors import storage_of
 from layergraph.torch2ir.code_owners import TORCH_FOLDER, is_capturing
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
@@ -47,6 +49,7 @@ def unseen(
     yield torch.autocast, "__init__", _without_dtype()
     yield torch.autocast, "__enter__", _enter_autocast(capture, region)
     yield torch.autocast, "__exit__", _exit_autocast(capture, region)
+    yield from _attention_kernels(capture, region)
     for holder, name, what in _UNHOLDABLE:
         yield holder, name, _refused(capture, getattr(holder, name), what)
 
@@ -222,6 +225,36 @@ def _exit_autocast(capture: Observer, record: Region) -> Callable[..., Any]:
             capture.state.refresh()
 
     return call
+
+
+def _attention_kernels(capture: Observer, record: Region) -> Iterator[Patch]:
+    """The patch of the function that ``sdpa_kernel`` calls when it is entered, and when it is left.
+
+    A release of torch without this function has its regions refused: the setting changes.
+    """
+    name = "_sdpa_kernel"
+    select: Any = getattr(attention, name, None)
+    open_regions: dict[FrameType, TracedValue] = {}
+
+    def call(backends: Any, *args: Any, **kwargs: Any) -> None:
+        frame = sys._getframe(1)
+        is_recorded = capture.is_recording() and frame.f_code is _SDPA_KERNEL.__code__
+        begun = open_regions.pop(frame, None)
+        if is_recorded and any((*args, *kwargs.values())):
+            capture.refuse("an order of attention's kernels; leave set_priority out")
+        select(backends, *args, **kwargs)
+        if is_recorded and begun is not None:
+            record("layergraph.select_attention", begun)
+        elif is_recorded:
+            kernels = capture.unrecorded(attention_kernels, (), {})
+            open_regions[frame] = record("layergraph.select_attention", kernels)
+        capture.state.refresh()
+
+    if select is not None:
+        yield attention, name, call
+
+
+_SDPA_KERNEL: Any = inspect.unwrap(attention.sdpa_kernel)
 
 
 def _refused(capture: Observer, original: Callable[..., Any], what: str) -> Callable[..., Any]:

@@ -115,7 +115,7 @@ class SymbolicNumber(StandIn):
         if self.listener.is_over:
             return _Known(self.value)
         raise CaptureError(
-            f"a graph cannot hold the size {self.value} as it is given here; use a function that "
+            f"a graph cannot hold the number {self.value} as it is given here; use a function that "
             "makes tensors, such as torch.tensor or torch.zeros"
         )
 

@@ -44,6 +44,7 @@ class Tensors:
 
     Attributes:
         changes_in_place: whether the run has changed a tensor in place.
+        carried: the tensors that the model has kept from an earlier run, by ``id``.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Tensors:
         # A tensor is known as long as it lives: afterwards another one may get its id.
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], TracedValue | LazyElement]] = {}
         self.changes_in_place = False
+        self.carried: set[int] = set()
 
     def clear(self) -> None:
         """Forget all tensors."""
@@ -108,7 +110,7 @@ class Tensors:
         if key is not None:
             return StateRead(key)
         self._state.refuse_unregistered(tensor)
-        if not self._constants.holds(tensor):
+        if not (self._constants.holds(tensor) or id(tensor) in self.carried):
             raise UnknownValueError(
                 "a tensor that came about where capture does not see it; make it with a function "
                 "of torch, or register it with register_buffer"

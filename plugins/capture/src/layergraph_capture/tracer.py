@@ -140,9 +140,18 @@ class EagerTracer(Tracer):
 
     def run(self) -> Trace:
         """See :class:`Tracer`. It then keeps no size that it recorded."""
+        self.tensors.carried = {
+            id(tensor) for change in self.carried for tensor in tensors_in(change.now)
+        }
         try:
             trace = super().run()
             trace.decisions = self.decisions.made
+            trace.kept = {
+                id(tensor): value
+                for change in self.changes
+                for tensor in tensors_in(change.now)
+                if (value := self.tensors.value_of(tensor)) is not None
+            }
             return trace
         finally:
             self.tensors.clear()
@@ -379,7 +388,9 @@ class EagerTracer(Tracer):
             problem, lowered, named = str(error), (), {}
         before = versions(args, kwargs)
         is_changing = changes_its_first_argument(name) or any(
-            kwargs.get(each) not in (None, False) for each in CHANGING & kwargs.keys()
+            # By identity: a tensor that is compared would be read.
+            kwargs[each] is not None and kwargs[each] is not False
+            for each in CHANGING & kwargs.keys()
         )
         if is_changing or name in _SHARING:
             self._snapshot.save(*args, *kwargs.values())

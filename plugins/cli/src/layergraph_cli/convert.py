@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Values(StrEnum):
     """The values of the option ``--values``: see :func:`layergraph.to_ir`."""
 
-    refuse = "refuse"
+    both = "both"
     assume = "assume"
+    refuse = "refuse"
 
 
 _TORCH_FILES = frozenset({".bin", ".ckpt", ".pkl", ".pt", ".pth", ".safetensors"})
@@ -46,12 +47,15 @@ def convert(
     ] = None,
     values: Annotated[
         Values,
-        typer.Option(help="If the model branches on tensor values: refuse or assume them."),
-    ] = Values.refuse,
+        typer.Option(
+            help="If the model branches on tensor values: capture both ways, "
+            "assume the way of the inputs, or refuse."
+        ),
+    ] = Values.both,
 ) -> None:
     """Convert the model that a Python function returns.
 
-    The model runs once on the inputs. Without --inputs, layergraph asks the plugins for some; if no
+    The model runs on the inputs. Without --inputs, layergraph asks the plugins for some; if no
     plugin knows any, it traces the model. Modules are also imported from the current folder.
     """
     _check_usage(source, out, weights)

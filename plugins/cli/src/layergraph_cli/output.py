@@ -33,7 +33,7 @@ def one_line(text: str) -> str:
 _IN_PYTHON = {
     "capture it with example inputs: to_ir(model, args)": "name a function that gives inputs by "
     "--inputs package.module:function",
-    "convert with values='assume'": "convert with --values assume",
+    "convert with values='both'": "convert with --values both",
     "give args and kwargs as in a call": "let --inputs give a tuple of arguments",
     "give Limits(": "load it in Python and give limits=layergraph.Limits(",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +31,9 @@ def show(
     graph: Annotated[
         bool, typer.Option("--graph", help="Show how layers are connected, without sizes.")
     ] = False,
+    guards: Annotated[
+        bool, typer.Option("--guards", help="Show what a rebuilt model checks of its calls.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the layers of a model, with attributes and sizes.
@@ -42,6 +45,11 @@ def show(
         if graph:
             wiring = list(lines(model.ir))
             as_json({"file": str(file), "graph": wiring}) if json else _show_lines(wiring)
+            return
+        if guards:
+            found = [asdict(each) for each in model.ir.guards]
+            listed = [str(each) for each in model.ir.guards]
+            as_json({"file": str(file), "guards": found}) if json else _show_lines(listed)
             return
         sizes = sizes_of(model, DEFAULT_LIMITS)
         as_json(_form(file, model, sizes, depth)) if json else _show(model.ir, sizes, depth)

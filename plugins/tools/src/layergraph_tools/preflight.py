@@ -90,7 +90,8 @@ def preflight(
         model: as for :func:`layergraph.to_ir`.
         args: as for :func:`layergraph.to_ir`.
         kwargs: as for :func:`layergraph.to_ir`.
-        values: as for :func:`layergraph.to_ir`.
+        values: as for :func:`layergraph.to_ir`. With ``"refuse"``, each number that code reads from
+            a tensor is a problem; otherwise none is.
 
     Returns:
         The problems. ``print`` shows them, with remedies.

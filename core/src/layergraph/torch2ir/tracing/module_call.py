@@ -246,6 +246,7 @@ class Trace:
         other: what the other mode does; None if that is not known.
         is_other_refused: whether it is known that the other mode cannot be captured.
         decisions: the decisions of the run, in order.
+        kept: the values of the tensors that the model keeps for later calls, by ``id``.
         in_other_mode: the record of the other mode where that is a record of its own; or None.
         changes: the changes that the model's code made to what outlives the run.
         scopes: every module call, those inside before those around them.
@@ -257,6 +258,7 @@ class Trace:
     other: OtherMode | None = None
     is_other_refused: bool = False
     decisions: list[Decision] = field(default_factory=list)
+    kept: dict[int, TracedValue] = field(default_factory=dict)
     in_other_mode: Trace | None = None
     changes: list[Change] = field(default_factory=list)
     scopes: list[ModuleCall] = field(init=False)

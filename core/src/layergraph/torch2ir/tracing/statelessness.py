@@ -12,6 +12,7 @@ from layergraph.errors import CaptureError
 from layergraph.ir import Value, map_leaves
 from layergraph.tensors import same_bits
 from layergraph.torch2ir.state.changes import Change
+from layergraph.torch2ir.tracing.caches import recomputes
 from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, Trace, TracedValue
 from layergraph.torch2ir.tracing.tracer import Tracer
 
@@ -45,11 +46,14 @@ def check_unaffected(make: Callable[[], Tracer], trace: Trace, changes: list[Cha
     """
     if not changes:
         return
+    again = make()
     try:
-        other = _run_after(make(), changes)
+        other = _run_after(again, changes)
     except CaptureError:
         raise changes[0].refusal() from None
-    if not _are_alike(trace, other):
+    keys = again.state_tensors.keys
+    kept = {keys[tensor]: value for tensor, value in trace.kept.items() if tensor in keys}
+    if not _are_alike(trace, other) and not recomputes(trace, other, kept):
         raise changes[0].refusal()
 
 

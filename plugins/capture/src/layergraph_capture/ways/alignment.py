@@ -33,12 +33,12 @@ def aligned(ones: Sequence[Item], others: Sequence[Item]) -> Iterator[Pair]:
     def similar(item: Item) -> Hashable:
         return regions[item], _similar(item)
 
-    for one, other in _matched(ones, others, exact):
-        if len(one) == len(other) == 1 and exact(one[0]) == exact(other[0]):
+    for one, other, is_match in _matched(ones, others, exact):
+        if is_match:
             yield one[0], other[0]
             continue
-        for mine, theirs in _matched(one, other, similar):
-            if len(mine) == len(theirs) == 1 and similar(mine[0]) == similar(theirs[0]):
+        for mine, theirs, is_similar in _matched(one, other, similar):
+            if is_similar:
                 yield mine[0], theirs[0]
             else:
                 yield from ((item, None) for item in mine)
@@ -47,8 +47,12 @@ def aligned(ones: Sequence[Item], others: Sequence[Item]) -> Iterator[Pair]:
 
 def _matched(
     ones: Sequence[Item], others: Sequence[Item], key: Callable[[Item], Hashable]
-) -> Iterator[tuple[Sequence[Item], Sequence[Item]]]:
-    """Yield matching calls, one of each run, and what stands between them."""
+) -> Iterator[tuple[Sequence[Item], Sequence[Item], bool]]:
+    """Yield matching calls, one of each run, and those that stand between them.
+
+    Yields:
+        Calls of the one run, calls of the other, and True if they match.
+    """
     one_keys, other_keys = [*map(key, ones)], [*map(key, others)]
     end, most = 0, min(len(ones), len(others))
     while end < most and one_keys[-1 - end] == other_keys[-1 - end]:
@@ -58,10 +62,10 @@ def _matched(
         one_keys[: len(ones) - end], other_keys[: len(others) - end], end
     ):
         if one < one_start or other < other_start:
-            yield ones[one:one_start], others[other:other_start]
+            yield ones[one:one_start], others[other:other_start], False
         one, other = one_start + size, other_start + size
         for mine, theirs in zip(ones[one_start:one], others[other_start:other], strict=True):
-            yield [mine], [theirs]
+            yield [mine], [theirs], True
 
 
 def _blocks(
@@ -69,7 +73,7 @@ def _blocks(
 ) -> list[tuple[int, int, int]]:
     """Return where equal keys stand, and how many; the last block is the common end."""
     blocks: list[tuple[int, int, int]] = []
-    if len(ones) * len(others) <= _MOST:
+    if ones and others and len(ones) * len(others) <= _MOST:
         matcher = SequenceMatcher(None, ones, others, autojunk=False)
         blocks = [(each.a, each.b, each.size) for each in matcher.get_matching_blocks()][:-1]
     return [*blocks, (len(ones), len(others), end)]
@@ -87,7 +91,7 @@ def _similar(item: Item) -> Hashable:
     if isinstance(item, ModuleCall):
         return "module call", item.path
     key = item.kind, item.target, len(item.args), *item.kwargs
-    if item.is_late or item.kind == "mode" or item.target.startswith("layergraph."):
-        # Guards, regions and reads of sizes are what they are by their plain arguments.
+    if item.is_late or item.kind == "mode" or item.target.startswith("layergraph.assume"):
+        # Guards and reads of sizes are what they are by their plain arguments.
         return *key, *[plain(leaf) for leaf in leaves(item.args, item.kwargs)]
     return key

@@ -10,8 +10,9 @@ from layergraph_capture.ways.way import NotMergeableError
 
 Item = Call | ModuleCall
 
-_BEGINS = frozenset({"layergraph.enter_autocast", "layergraph.set_grad_enabled"})
-_ENDS = frozenset({"layergraph.exit_autocast", "layergraph.set_grad_enabled"})
+_BOTH = frozenset({"layergraph.select_attention", "layergraph.set_grad_enabled"})
+_BEGINS = _BOTH | {"layergraph.enter_autocast"}
+_ENDS = _BOTH | {"layergraph.exit_autocast"}
 
 
 def surrounding(items: Sequence[Item]) -> dict[Item, Hashable]:

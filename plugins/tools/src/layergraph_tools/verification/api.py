@@ -63,6 +63,7 @@ def verify(
         kwargs: the named arguments of that call. If both are None, the model is captured without
             inputs and never runs.
         values: as for :func:`layergraph.to_ir`, how to capture a branch on a number in a tensor.
+            With ``"assume"``, inputs that take the other branch are refused, which is no failure.
 
     Returns:
         A report. It lists the failures; the function raises nothing for them.

@@ -1,0 +1,191 @@
+"""Tensors that a model keeps for later calls, as a table of positions for a length.
+
+A second call reads such a table where the first call has computed it. If the table follows from
+sizes alone, and the model compares a size before it reads the table, then a graph may compute it in
+each call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from layergraph.ir import Value, map_leaves
+from layergraph.ir.values import leaves
+from layergraph.tensors import same_bits
+from layergraph.torch2ir.state.global_state import may_draw
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    ModuleCall,
+    StateRead,
+    Trace,
+    TracedValue,
+)
+
+_SIZE = "torch.Tensor.size"
+# What they give follows from the sizes, the dtype and the device of a tensor.
+RESULTS_BY_SIZES = frozenset(
+    f"torch.{name}"
+    for name in (
+        "Tensor.dim Tensor.size Tensor.stride Tensor.numel Tensor.dtype Tensor.device "
+        "zeros_like ones_like empty_like full_like rand_like randn_like "
+        "Tensor.new_zeros Tensor.new_ones Tensor.new_full Tensor.new_empty"
+    ).split()
+)
+# Of their second argument they take the shape or the dtype.
+_LIKE_ANOTHER = frozenset(
+    f"torch.Tensor.{name}" for name in "expand_as reshape_as to type_as view_as".split()
+)
+_GUARD = "layergraph.assume"
+
+
+def recomputes(trace: Trace, other: Trace, kept: Mapping[str, TracedValue]) -> bool:
+    """Return whether a run computes what a later run only reads, and nothing else differs.
+
+    Args:
+        trace: the first run.
+        other: the run after it.
+        kept: by the key of each constant of the later run, the value that the first run computed.
+    """
+    feeding = _feeding(kept.values())
+    return feeding is not None and _Comparison(trace, other, kept, feeding).holds()
+
+
+def draws(call: Call) -> bool:
+    """Return whether a call may draw random numbers."""
+    is_cast = call.target.rpartition(".")[2] in _CASTS
+    return call.kind == "function" and not is_cast and may_draw(call.target, None)
+
+
+_CASTS = frozenset("bfloat16 bool byte char double float half int long short".split())
+
+
+def _feeding(kept: Iterable[TracedValue]) -> set[TracedValue] | None:
+    """Return the values that others are computed from; None if they follow from more than sizes."""
+    found: set[TracedValue] = set()
+    pending: list[Value] = list(kept)
+    while pending:
+        leaf = pending.pop()
+        if isinstance(leaf, StateRead) and not leaf.key.startswith(":"):
+            return None
+        if not isinstance(leaf, TracedValue) or leaf in found:
+            continue
+        call = leaf.call
+        if call is None or call.kind not in ("function", "same") or draws(call):
+            return None
+        found.add(leaf)
+        if call.target in _LIKE_ANOTHER:
+            pending.append(call.args[0])
+        elif call.target not in RESULTS_BY_SIZES:
+            pending += leaves(call.args, call.kwargs)
+    return found
+
+
+class _Comparison:
+    """The comparison of two runs, call by call."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        other: Trace,
+        kept: Mapping[str, TracedValue],
+        feeding: set[TracedValue],
+    ) -> None:
+        self._trace, self._other = trace, other
+        self._kept = kept
+        self._feeding = feeding
+        pairs = zip(other.parameters, trace.parameters, strict=False)
+        # The values of the first run, by those of the other one.
+        self._known = {theirs.value: mine.value for theirs, mine in pairs}
+        # Each run numbers its constants.
+        self._constants = {
+            key: next(
+                (
+                    StateRead(own)
+                    for own, each in trace.constants.items()
+                    if same_bits(each, tensor)
+                ),
+                None,
+            )
+            for key, tensor in other.constants.items()
+        }
+
+    def holds(self) -> bool:
+        """Return whether the runs differ in nothing else."""
+        mine = list(_calls(self._trace.root))
+        done, compares = 0, False
+        for call in _calls(self._other.root):
+            place = self._place(mine, done, self._text(call, self._theirs))
+            if place is not None:
+                self._known[call.value] = mine[place].value
+                done = place + 1
+            elif not _is_question(call):
+                return False
+            compares |= _compares_a_size(call)
+        follows_sizes = any(
+            each.call is not None and each.call.target == _SIZE for each in self._feeding
+        )
+        result = repr(map_leaves(self._theirs, self._other.root.result))
+        return (
+            all(map(self._is_left_out, mine[done:]))
+            and result == repr(map_leaves(_mine, self._trace.root.result))
+            and (compares or not follows_sizes)
+        )
+
+    def _place(self, calls: list[Call], start: int, text: str) -> int | None:
+        """Return where the call with a text stands, behind calls that may be left out."""
+        for place in range(start, len(calls)):
+            if self._text(calls[place], _mine) == text:
+                return place
+            if not self._is_left_out(calls[place]):
+                return None
+        return None
+
+    def _is_left_out(self, call: Call) -> bool:
+        return call.value in self._feeding or _is_question(call)
+
+    def _theirs(self, leaf: Value) -> Value:
+        """Return what a value of the other run is in the first one."""
+        if isinstance(leaf, StateRead) and leaf.key in self._kept:
+            return _mine(self._kept[leaf.key])
+        if isinstance(leaf, StateRead) and leaf.key.startswith(":"):
+            return self._constants[leaf.key]
+        if isinstance(leaf, TracedValue):
+            return _mine(self._known.get(leaf, leaf))
+        return leaf
+
+    def _text(self, call: Call, leaf: object) -> str:
+        said = map_leaves(leaf, (call.args, call.kwargs))  # type: ignore[arg-type]
+        return repr((call.kind, call.target, call.value.scope.path, said))
+
+
+def _mine(leaf: Value) -> Value:
+    return f"value {id(leaf)}" if isinstance(leaf, TracedValue) else leaf
+
+
+def _is_question(call: Call) -> bool:
+    """Return whether a call only serves guards: it reads or computes sizes, or is a guard."""
+    return call.is_late or call.target.startswith(("operator.", _GUARD))
+
+
+def _compares_a_size(call: Call) -> bool:
+    """Return whether a call is a guard that a size is what it was."""
+    if call.target != _GUARD:
+        return False
+    value, expected = call.args[:2]
+    asked = value.call if isinstance(value, TracedValue) else None
+    if asked is None:
+        return False
+    is_equal = {"operator.eq": True, "operator.ne": False}.get(asked.target)
+    return asked.target == _SIZE or (is_equal is not None and expected is is_equal)
+
+
+def _calls(scope: ModuleCall) -> Iterator[Call]:
+    stack: list[Iterator[object]] = [iter(scope.items)]
+    while stack:
+        item = next(stack[-1], None)
+        if item is None:
+            stack.pop()
+        elif isinstance(item, ModuleCall):
+            stack.append(iter(item.items))
+        elif isinstance(item, Call):
+            yield item
