@@ -1757,6 +1757,90 @@ class EightChoosers(nn.Module):
         return x
 
 
+# --- equal questions with other answers ---
+
+
+class AsksStatistics(Two):
+    def is_asked(self, x):
+        return (self.norm.running_mean > x.mean()).any()
+
+    def forward(self, x):
+        y = self.lin(x) if self.is_asked(x) else x
+        self.change(torch.cat([x * 90, x + 5]))
+        return self.other(y) if self.is_asked(x) else y
+
+
+@exact()
+class LayerChangesStatistics(AsksStatistics):
+    def change(self, x):
+        self.norm(x)
+
+
+@exact()
+class FunctionChangesStatistics(AsksStatistics):
+    def change(self, x):
+        F.batch_norm(x, self.norm.running_mean, self.norm.running_var, training=True)
+
+
+@exact()
+class ViewOfStatistics(AsksStatistics):
+    def forward(self, x):
+        mean = self.norm.running_mean.narrow(0, 0, 2)
+        y = self.lin(x) if mean.sum() > x.mean() else x
+        self.norm(torch.cat([x * 90, x + 5]))
+        return self.other(y) if mean.sum() > x.mean() else y
+
+
+@exact()
+class AskedBeforeTheChange(AsksStatistics):
+    def forward(self, x):
+        before = self.is_asked(x)
+        self.norm(torch.cat([x * 90, x + 5]))
+        after = self.is_asked(x)
+        y = self.lin(x) if before else x
+        return self.other(y) if after else y
+
+
+@exact(others=[(_draw(1, 4),), (-_draw(5, 4),)])
+class AsksForOneTwice(Two):
+    def ask(self, x):
+        return self.lin(x) if x.shape[0] != 1 else self.other(x)
+
+    def forward(self, x):
+        return self.ask(x), self.drop(self.ask(x * 2 if x.shape[0] != 1 else x))
+
+
+@exact()
+class EqualQuestionsOfOtherDtypes(Two):
+    def forward(self, x):
+        whole = x.to(torch.int64).float()
+        if x.sum() > 0:
+            x = self.lin(x)
+        if whole.sum() > 0:
+            x = self.other(x)
+        if whole.sum() > 0.0:
+            x = x + 1
+        return x
+
+
+@exact()
+class EqualNamesOfOtherQuestions(Two):
+    def forward(self, x):
+        if x.max() > 0.5:
+            x = self.lin(x)
+        if x.max(0)[0][0] > 0.5:
+            x = self.other(x)
+        return x + 1 if x.max(1)[0][0] > 0.5 else x
+
+
+@exact()
+class RandomQuestionTwice(Two):
+    def forward(self, x):
+        y = self.lin(x) if F.dropout(x, 0.5, True).sum() > 4 else x
+        y = y + 1 if self.drop(x).sum() > 4 else y
+        return self.other(y) if F.dropout(x, 0.5, True).sum() > 4 else y
+
+
 # --- attributes that a way or a mode leaves behind ---
 
 
