@@ -1841,6 +1841,243 @@ class RandomQuestionTwice(Two):
         return self.other(y) if F.dropout(x, 0.5, True).sum() > 4 else y
 
 
+@TRAPS.assumes((UP,), CALLS, values="assume")
+class GuardOfViewTwice(Two):
+    def forward(self, x):
+        mask = x.flatten() == x.flatten()
+        v = mask[0]
+        y = self.lin(x) if v else x
+        mask.copy_(x.flatten() > 0)
+        return self.other(y) if v else y
+
+
+@exact()
+class GuardOfViewTwiceBoth(GuardOfViewTwice):
+    pass
+
+
+@TRAPS.assumes((UP,), CALLS, values="assume")
+class ItemOfViewTwice(Two):
+    def forward(self, x):
+        t = x.flatten() * 0
+        v = t[0]
+        a = v.item()
+        t.copy_(x.flatten())
+        b = v.item()
+        return self.lin(x) * b + a
+
+
+@exact()
+class ItemOfViewTwiceBoth(ItemOfViewTwice):
+    pass
+
+
+@assumes()
+class TolistTwiceBoth(Two):
+    def forward(self, x):
+        t = x.flatten() * 0
+        a = t.tolist()
+        t.copy_((x > 0).flatten().float())
+        return self.lin(x) * t.tolist()[0] + a[0]
+
+
+@assumes()
+class IntTwiceBoth(Two):
+    def forward(self, x):
+        t = x.flatten() * 0
+        v = t[0]
+        a = int(v)
+        t.copy_((x > 0).flatten().float())
+        return self.lin(x) * int(v) + a
+
+
+# --- values that flow from the ways ---
+
+
+@assumes()
+class StatsViewItem(Two):
+    def forward(self, x):
+        m = self.norm.running_mean[0]
+        a = m.item()
+        self.norm(torch.cat([x * 90, x + 5]))
+        b = m.item()
+        return (self.lin(x) if a > 0 else x) * (2 if b > 0 else 3) * b
+
+
+@exact()
+class ItemTwiceInPlace(Two):
+    def forward(self, x):
+        t = x.sum()
+        a = t.item()
+        t.neg_()
+        b = t.item()
+        return self.lin(x) * a + b, a > 0, b > 0
+
+
+@exact()
+class ItemKeptOnWays(Two):
+    def forward(self, x):
+        a = x.sum().item()
+        if a > 0:
+            a = a * 2
+        else:
+            a = a - 1
+        return self.lin(x) * a, a
+
+
+@exact()
+class ItemOfConditional(Two):
+    def forward(self, x):
+        if x.sum() > 0:
+            n = self.lin(x).sum().item()
+        else:
+            n = 3.0
+        return x * n, n > 3
+
+
+@exact()
+class SizeOfConditional(Two):
+    def forward(self, x):
+        y = x[:, :2] if x.sum() > 0 else torch.cat([x, x], 1)
+        n = y.shape[1]
+        if n * 2 > 4:
+            z = self.lin(x)
+        else:
+            z = self.other(x)
+        return z * n, list(y.shape), torch.arange(n)
+
+
+@exact()
+class SplitSizes(Two):
+    def forward(self, x):
+        n = 1 if x.sum() > 0 else 3
+        a, b = x.split([n, 4 - n], 1)
+        return F.pad(a, (0, 4 - n)), b, self.lin(x)
+
+
+@exact()
+class IndexByWay(Two):
+    def forward(self, x):
+        s = slice(0, 2) if x.sum() > 0 else slice(None, None, 3)
+        return self.lin(x)[:, s], x[..., None] if x.sum() > 0 else x[None, ...]
+
+
+@exact()
+class DtypeArg(Two):
+    def forward(self, x):
+        return self.lin(x).to(torch.float64 if x.sum() > 0 else torch.bfloat16)
+
+
+@exact()
+class KwargOrNot(Two):
+    def forward(self, x):
+        y = self.lin(x)
+        return y.sum(dim=0) if x.sum() > 0 else y.sum(dim=0, keepdim=True)
+
+
+@exact()
+class InfinitiesAndZeros(Two):
+    def forward(self, x):
+        c = float("-inf") if x.sum() > 0 else float("inf")
+        d = -0.0 if x.sum() > 0 else 0.0
+        return self.lin(x) * c, x * 0 + d, x * d, d
+
+
+@exact()
+class OneOrTrue(Two):
+    def forward(self, x):
+        v = 1 if x.sum() > 0 else True
+        w = 1 if x.sum() > 0 else 1.0
+        return {"v": v, "w": w, "y": x.to(torch.int64) * w}
+
+
+@exact()
+class SameTupleOtherKind(Two):
+    def forward(self, x):
+        return (x, self.lin(x)) if x.sum() > 0 else [x, self.lin(x)]
+
+
+@exact()
+class FlagsOfSubmodule(nn.Module):
+    class Inner(Two):
+        def forward(self, x, flag=False, pair=(None, None)):
+            if flag:
+                x = self.lin(x)
+            if pair[0] is not None:
+                x = x + pair[0]
+            if pair[1] is not None:
+                x = self.other(x) + pair[1]
+            return x
+
+    def __init__(self):
+        super().__init__()
+        self.i = self.Inner()
+
+    def forward(self, x):
+        if x.sum() > 0:
+            return self.i(x, True, (x, None))
+        if x.max() > -0.2:
+            return self.i(x, pair=(None, x))
+        return self.i(x)
+
+
+@exact()
+class GradThroughChoose(Two):
+    def forward(self, x):
+        y = self.lin(x)
+        z = y if x.sum() > 0 else y.detach()
+        w = x if x.sum() > 0 else x.detach()
+        return z * w
+
+
+@exact()
+class ParamChoice(Two):
+    def forward(self, x):
+        w = self.lin.weight if x.sum() > 0 else self.other.weight
+        b = self.lin.bias if x.max() > 5 else None
+        return F.linear(x, w, b)
+
+
+@exact()
+class BufferOrConst(Two):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("b", torch.arange(4.0))
+        self.c = torch.ones(4)
+
+    def forward(self, x):
+        w = self.b if x.sum() > 0 else self.c
+        w2 = w + 1
+        if x.sum() > 0:
+            self.b += 1
+        return self.lin(x) * w2 + w
+
+
+@assumes()
+class ModulesInlined(nn.Module):
+    class Outer(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x, k=1):
+            return self.inner(x) * k
+
+    def __init__(self):
+        super().__init__()
+        self.shared = Chooser()
+        self.a = self.Outer(self.shared)
+        self.b = self.Outer(self.shared)
+
+    def forward(self, x):
+        if x.sum() > 0:
+            x = self.a(x)
+        x = self.b(x, 2)
+        if x.max() > 1:
+            x = self.a(x, 3)
+        return x
+
+
 # --- attributes that a way or a mode leaves behind ---
 
 
