@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import layergraph as lg
 from core.tests.traps.harness import Base, Traps, check
 
 TRAPS = Traps()
@@ -885,7 +886,7 @@ class RankThroughModule(Base):
         return self.lin(y).sum(tuple(range(y.dim())))
 
 
-@exact()
+@assumes(others=[*CALLS, (UP[None],), (DOWN[None],)])
 class RankInsideModule(nn.Module):
     class Inner(Base):
         def forward(self, x):
@@ -899,7 +900,7 @@ class RankInsideModule(nn.Module):
         return self.inner(x[0] if x.sum() > 0 else x)
 
 
-@exact()
+@assumes(others=[*CALLS, (UP.bfloat16(),), (DOWN.bfloat16(),)])
 class DtypeInsideModule(nn.Module):
     class Inner(Base):
         def forward(self, x):
@@ -1757,6 +1758,43 @@ class EightChoosers(nn.Module):
         return x
 
 
+@exact()
+class BareSetGradOnOneWay(Two):
+    def forward(self, x):
+        torch.set_grad_enabled(False)
+        y = self.lin(x)
+        if x.sum() > 0:
+            torch.set_grad_enabled(True)
+            y = self.other(y)
+            torch.set_grad_enabled(False)
+        y = y * 2
+        torch.set_grad_enabled(True)
+        return y
+
+
+@assumes(others=[*CALLS, (UP[None],), (DOWN[None],), (UP.double(),)])
+class AsksRankOnOneWay(Two):
+    def forward(self, x):
+        if x.sum() > 0:
+            return self.lin(x) * x.dim()
+        return self.other(x)
+
+
+@assumes(others=[*CALLS, (UP[None],), (DOWN[None],)])
+class SubmoduleAsksRankOnOneWay(nn.Module):
+    class Inner(Base):
+        def forward(self, x, asks):
+            y = self.lin(x)
+            return y * x.dim() if asks else y
+
+    def __init__(self):
+        super().__init__()
+        self.inner = self.Inner()
+
+    def forward(self, x):
+        return self.inner(x + 1, bool(x.sum() > 0))
+
+
 # --- equal questions with other answers ---
 
 
@@ -2140,3 +2178,14 @@ class EvaluationAssigns(Two):
 @pytest.mark.parametrize("name", TRAPS)
 def test_goes_each_way(name):
     check(TRAPS[name])
+
+
+def test_a_choice_inside_of_a_module_stays_there():
+    trap = TRAPS["SequentialItself"]
+    ir = lg.to_ir(trap.make(), trap.given)
+    chosen = [each.name for each in ir.values() for graph in each.graphs if _chooses(graph)]
+    assert chosen == ["1"]
+
+
+def _chooses(graph):
+    return any(node.implementation == "layergraph.choose" for node in graph.nodes.values())
