@@ -1795,6 +1795,13 @@ class SubmoduleAsksRankOnOneWay(nn.Module):
         return self.inner(x + 1, bool(x.sum() > 0))
 
 
+@exact()
+class SizeOfPickedRows(Two):
+    def forward(self, x):
+        rows = x[(x[:, 0] > 0).nonzero().flatten()]
+        return self.lin(rows) if len(rows) > 1 else self.other(x)
+
+
 # --- equal questions with other answers ---
 
 
