@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import layergraph as lg
 from core.tests.traps.harness import Base, Traps, check
 
 TRAPS = Traps()
@@ -885,7 +886,7 @@ class RankThroughModule(Base):
         return self.lin(y).sum(tuple(range(y.dim())))
 
 
-@exact()
+@assumes(others=[*CALLS, (UP[None],), (DOWN[None],)])
 class RankInsideModule(nn.Module):
     class Inner(Base):
         def forward(self, x):
@@ -899,7 +900,7 @@ class RankInsideModule(nn.Module):
         return self.inner(x[0] if x.sum() > 0 else x)
 
 
-@exact()
+@assumes(others=[*CALLS, (UP.bfloat16(),), (DOWN.bfloat16(),)])
 class DtypeInsideModule(nn.Module):
     class Inner(Base):
         def forward(self, x):
@@ -1633,7 +1634,7 @@ class GradDecorator(Two):
         return x
 
 
-@assumes()
+@exact()
 class BareSetGrad(Two):
     def forward(self, x):
         was = torch.is_grad_enabled()
@@ -1757,7 +1758,441 @@ class EightChoosers(nn.Module):
         return x
 
 
+@exact()
+class BareSetGradOnOneWay(Two):
+    def forward(self, x):
+        torch.set_grad_enabled(False)
+        y = self.lin(x)
+        if x.sum() > 0:
+            torch.set_grad_enabled(True)
+            y = self.other(y)
+            torch.set_grad_enabled(False)
+        y = y * 2
+        torch.set_grad_enabled(True)
+        return y
+
+
+@assumes(others=[*CALLS, (UP[None],), (DOWN[None],), (UP.double(),)])
+class AsksRankOnOneWay(Two):
+    def forward(self, x):
+        if x.sum() > 0:
+            return self.lin(x) * x.dim()
+        return self.other(x)
+
+
+@assumes(others=[*CALLS, (UP[None],), (DOWN[None],)])
+class SubmoduleAsksRankOnOneWay(nn.Module):
+    class Inner(Base):
+        def forward(self, x, asks):
+            y = self.lin(x)
+            return y * x.dim() if asks else y
+
+    def __init__(self):
+        super().__init__()
+        self.inner = self.Inner()
+
+    def forward(self, x):
+        return self.inner(x + 1, bool(x.sum() > 0))
+
+
+@exact()
+class SizeOfPickedRows(Two):
+    def forward(self, x):
+        rows = x[(x[:, 0] > 0).nonzero().flatten()]
+        return self.lin(rows) if len(rows) > 1 else self.other(x)
+
+
+# --- equal questions with other answers ---
+
+
+class AsksStatistics(Two):
+    def is_asked(self, x):
+        return (self.norm.running_mean > x.mean()).any()
+
+    def forward(self, x):
+        y = self.lin(x) if self.is_asked(x) else x
+        self.change(torch.cat([x * 90, x + 5]))
+        return self.other(y) if self.is_asked(x) else y
+
+
+@exact()
+class LayerChangesStatistics(AsksStatistics):
+    def change(self, x):
+        self.norm(x)
+
+
+@exact()
+class FunctionChangesStatistics(AsksStatistics):
+    def change(self, x):
+        F.batch_norm(x, self.norm.running_mean, self.norm.running_var, training=True)
+
+
+@exact()
+class ViewOfStatistics(AsksStatistics):
+    def forward(self, x):
+        mean = self.norm.running_mean.narrow(0, 0, 2)
+        y = self.lin(x) if mean.sum() > x.mean() else x
+        self.norm(torch.cat([x * 90, x + 5]))
+        return self.other(y) if mean.sum() > x.mean() else y
+
+
+@exact()
+class AskedBeforeTheChange(AsksStatistics):
+    def forward(self, x):
+        before = self.is_asked(x)
+        self.norm(torch.cat([x * 90, x + 5]))
+        after = self.is_asked(x)
+        y = self.lin(x) if before else x
+        return self.other(y) if after else y
+
+
+@exact(others=[(_draw(1, 4),), (-_draw(5, 4),)])
+class AsksForOneTwice(Two):
+    def ask(self, x):
+        return self.lin(x) if x.shape[0] != 1 else self.other(x)
+
+    def forward(self, x):
+        return self.ask(x), self.drop(self.ask(x * 2 if x.shape[0] != 1 else x))
+
+
+@exact()
+class EqualQuestionsOfOtherDtypes(Two):
+    def forward(self, x):
+        whole = x.to(torch.int64).float()
+        if x.sum() > 0:
+            x = self.lin(x)
+        if whole.sum() > 0:
+            x = self.other(x)
+        if whole.sum() > 0.0:
+            x = x + 1
+        return x
+
+
+@exact()
+class EqualNamesOfOtherQuestions(Two):
+    def forward(self, x):
+        if x.max() > 0.5:
+            x = self.lin(x)
+        if x.max(0)[0][0] > 0.5:
+            x = self.other(x)
+        return x + 1 if x.max(1)[0][0] > 0.5 else x
+
+
+@exact()
+class RandomQuestionTwice(Two):
+    def forward(self, x):
+        y = self.lin(x) if F.dropout(x, 0.5, True).sum() > 4 else x
+        y = y + 1 if self.drop(x).sum() > 4 else y
+        return self.other(y) if F.dropout(x, 0.5, True).sum() > 4 else y
+
+
+@TRAPS.assumes((UP,), CALLS, values="assume")
+class GuardOfViewTwice(Two):
+    def forward(self, x):
+        mask = x.flatten() == x.flatten()
+        v = mask[0]
+        y = self.lin(x) if v else x
+        mask.copy_(x.flatten() > 0)
+        return self.other(y) if v else y
+
+
+@exact()
+class GuardOfViewTwiceBoth(GuardOfViewTwice):
+    pass
+
+
+@TRAPS.assumes((UP,), CALLS, values="assume")
+class ItemOfViewTwice(Two):
+    def forward(self, x):
+        t = x.flatten() * 0
+        v = t[0]
+        a = v.item()
+        t.copy_(x.flatten())
+        b = v.item()
+        return self.lin(x) * b + a
+
+
+@exact()
+class ItemOfViewTwiceBoth(ItemOfViewTwice):
+    pass
+
+
+@assumes()
+class TolistTwiceBoth(Two):
+    def forward(self, x):
+        t = x.flatten() * 0
+        a = t.tolist()
+        t.copy_((x > 0).flatten().float())
+        return self.lin(x) * t.tolist()[0] + a[0]
+
+
+@assumes()
+class IntTwiceBoth(Two):
+    def forward(self, x):
+        t = x.flatten() * 0
+        v = t[0]
+        a = int(v)
+        t.copy_((x > 0).flatten().float())
+        return self.lin(x) * int(v) + a
+
+
+# --- values that flow from the ways ---
+
+
+@assumes()
+class StatsViewItem(Two):
+    def forward(self, x):
+        m = self.norm.running_mean[0]
+        a = m.item()
+        self.norm(torch.cat([x * 90, x + 5]))
+        b = m.item()
+        return (self.lin(x) if a > 0 else x) * (2 if b > 0 else 3) * b
+
+
+@exact()
+class ItemTwiceInPlace(Two):
+    def forward(self, x):
+        t = x.sum()
+        a = t.item()
+        t.neg_()
+        b = t.item()
+        return self.lin(x) * a + b, a > 0, b > 0
+
+
+@exact()
+class ItemKeptOnWays(Two):
+    def forward(self, x):
+        a = x.sum().item()
+        if a > 0:
+            a = a * 2
+        else:
+            a = a - 1
+        return self.lin(x) * a, a
+
+
+@exact()
+class ItemOfConditional(Two):
+    def forward(self, x):
+        if x.sum() > 0:
+            n = self.lin(x).sum().item()
+        else:
+            n = 3.0
+        return x * n, n > 3
+
+
+@exact()
+class SizeOfConditional(Two):
+    def forward(self, x):
+        y = x[:, :2] if x.sum() > 0 else torch.cat([x, x], 1)
+        n = y.shape[1]
+        if n * 2 > 4:
+            z = self.lin(x)
+        else:
+            z = self.other(x)
+        return z * n, list(y.shape), torch.arange(n)
+
+
+@exact()
+class SplitSizes(Two):
+    def forward(self, x):
+        n = 1 if x.sum() > 0 else 3
+        a, b = x.split([n, 4 - n], 1)
+        return F.pad(a, (0, 4 - n)), b, self.lin(x)
+
+
+@exact()
+class IndexByWay(Two):
+    def forward(self, x):
+        s = slice(0, 2) if x.sum() > 0 else slice(None, None, 3)
+        return self.lin(x)[:, s], x[..., None] if x.sum() > 0 else x[None, ...]
+
+
+@exact()
+class DtypeArg(Two):
+    def forward(self, x):
+        return self.lin(x).to(torch.float64 if x.sum() > 0 else torch.bfloat16)
+
+
+@exact()
+class KwargOrNot(Two):
+    def forward(self, x):
+        y = self.lin(x)
+        return y.sum(dim=0) if x.sum() > 0 else y.sum(dim=0, keepdim=True)
+
+
+@exact()
+class InfinitiesAndZeros(Two):
+    def forward(self, x):
+        c = float("-inf") if x.sum() > 0 else float("inf")
+        d = -0.0 if x.sum() > 0 else 0.0
+        return self.lin(x) * c, x * 0 + d, x * d, d
+
+
+@exact()
+class OneOrTrue(Two):
+    def forward(self, x):
+        v = 1 if x.sum() > 0 else True
+        w = 1 if x.sum() > 0 else 1.0
+        return {"v": v, "w": w, "y": x.to(torch.int64) * w}
+
+
+@exact()
+class SameTupleOtherKind(Two):
+    def forward(self, x):
+        return (x, self.lin(x)) if x.sum() > 0 else [x, self.lin(x)]
+
+
+@exact()
+class FlagsOfSubmodule(nn.Module):
+    class Inner(Two):
+        def forward(self, x, flag=False, pair=(None, None)):
+            if flag:
+                x = self.lin(x)
+            if pair[0] is not None:
+                x = x + pair[0]
+            if pair[1] is not None:
+                x = self.other(x) + pair[1]
+            return x
+
+    def __init__(self):
+        super().__init__()
+        self.i = self.Inner()
+
+    def forward(self, x):
+        if x.sum() > 0:
+            return self.i(x, True, (x, None))
+        if x.max() > -0.2:
+            return self.i(x, pair=(None, x))
+        return self.i(x)
+
+
+@exact()
+class GradThroughChoose(Two):
+    def forward(self, x):
+        y = self.lin(x)
+        z = y if x.sum() > 0 else y.detach()
+        w = x if x.sum() > 0 else x.detach()
+        return z * w
+
+
+@exact()
+class ParamChoice(Two):
+    def forward(self, x):
+        w = self.lin.weight if x.sum() > 0 else self.other.weight
+        b = self.lin.bias if x.max() > 5 else None
+        return F.linear(x, w, b)
+
+
+@exact()
+class BufferOrConst(Two):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("b", torch.arange(4.0))
+        self.c = torch.ones(4)
+
+    def forward(self, x):
+        w = self.b if x.sum() > 0 else self.c
+        w2 = w + 1
+        if x.sum() > 0:
+            self.b += 1
+        return self.lin(x) * w2 + w
+
+
+@assumes()
+class ModulesInlined(nn.Module):
+    class Outer(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x, k=1):
+            return self.inner(x) * k
+
+    def __init__(self):
+        super().__init__()
+        self.shared = Chooser()
+        self.a = self.Outer(self.shared)
+        self.b = self.Outer(self.shared)
+
+    def forward(self, x):
+        if x.sum() > 0:
+            x = self.a(x)
+        x = self.b(x, 2)
+        if x.max() > 1:
+            x = self.a(x, 3)
+        return x
+
+
+# --- attributes that a way or a mode leaves behind ---
+
+
+@exact()
+class AssignsTheSameEachTime(Two):
+    def forward(self, x):
+        self.last = 5
+        if self.training:
+            x = x * 2
+        return self.lin(x) + self.last
+
+
+@exact()
+class AssignsTheSameOnEachWay(Two):
+    def forward(self, x):
+        self.last = 5
+        x = self.drop(self.lin(x)) if x.sum() > 0 else self.other(x)
+        if self.training:
+            x = x * self.last
+        return x
+
+
+@assumes()
+class TrainingAssigns(Two):
+    def __init__(self):
+        super().__init__()
+        self.last = 0
+
+    def forward(self, x):
+        if self.training:
+            self.last = 1
+        return self.lin(x) + self.last
+
+
+@assumes()
+class TrainingAssignsOnOneWay(Two):
+    def __init__(self):
+        super().__init__()
+        self.last = 0
+
+    def forward(self, x):
+        if self.training and x.sum() > 0:
+            self.last = 1
+        return self.lin(x) + self.last
+
+
+@assumes()
+class EvaluationAssigns(Two):
+    def __init__(self):
+        super().__init__()
+        self.last = 0
+
+    def forward(self, x):
+        if not self.training:
+            self.last = 1
+        return (self.lin(x) if x.sum() > 0 else self.other(x)) + self.last
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAPS)
 def test_goes_each_way(name):
     check(TRAPS[name])
+
+
+def test_a_choice_inside_of_a_module_stays_there():
+    trap = TRAPS["SequentialItself"]
+    ir = lg.to_ir(trap.make(), trap.given)
+    chosen = [each.name for each in ir.values() for graph in each.graphs if _chooses(graph)]
+    assert chosen == ["1"]
+
+
+def _chooses(graph):
+    return any(node.implementation == "layergraph.choose" for node in graph.nodes.values())

@@ -39,6 +39,7 @@ class EagerCapturer(Capturer):
             for args, kwargs in request.examples
         ]
         self._constants = Constants(request.module_index)
+        self._runs = Runs(request.module_index)
         self._request = request
         self._kind = ReplayTracer if request.modes == "both" else EagerTracer
 
@@ -67,12 +68,11 @@ class EagerCapturer(Capturer):
         """See :class:`Capturer`."""
         ways: list[Ways] = []
         traces: list[Trace] = []
-        runs = Runs(run)
-        runs.add(self.tracer, trace)
+        self._runs.add(self.tracer, trace)
         for number, arguments in enumerate(self._examples):
             if number:
-                trace = runs.run(partial(self.tracer, arguments))
-            explorer = Explorer(partial(self._run_with, runs, arguments))
+                trace = self._run_with(run, arguments)
+            explorer = Explorer(partial(self._run_with, run, arguments))
             ways.append(explorer.explored(trace))
             traces += explorer.traces
         if ways == [trace]:
@@ -85,8 +85,8 @@ class EagerCapturer(Capturer):
                 complete.in_other_mode = one_record(ways)
         return complete
 
-    def _run_with(self, runs: Runs, arguments: Arguments, answers: Sequence[bool]) -> Trace:
-        return runs.run(partial(self.tracer, arguments, answers))
+    def _run_with(self, run: Run, arguments: Arguments, answers: Sequence[bool] = ()) -> Trace:
+        return self._runs.run(run, partial(self.tracer, arguments, answers))
 
     def faults(self) -> list[Unsupported]:
         """See :class:`Capturer`."""

@@ -55,7 +55,8 @@ _PURE = frozenset(
     for name in (
         "all any eq ne lt le gt ge equal allclose isnan isinf isfinite logical_not logical_and "
         "logical_or logical_xor and_ or_ invert not_ sum prod min max amin amax mean abs to bool "
-        "long int float item getitem view reshape flatten squeeze unsqueeze detach"
+        "long int float item getitem view reshape flatten squeeze unsqueeze detach size dim numel "
+        "add sub mul floordiv mod neg"
     ).split()
 )
 
@@ -71,6 +72,7 @@ class Decisions:
     Attributes:
         made: the decisions so far.
         changes_in_place: whether the run has changed a tensor in place.
+        changes_state: whether a layer may have changed its buffers, in either mode.
         is_in_region: whether the model's own code has set whether to take gradients.
         is_size_forced: whether a question for a size has got another answer than the size gives.
     """
@@ -92,6 +94,7 @@ class Decisions:
         self.is_size_forced = False
         self.made: list[Decision] = []
         self.changes_in_place = False
+        self.changes_state = False
 
     def truth(self, value: Value, answer: bool) -> bool:
         """Answer a question for the truth of a tensor of one number."""
@@ -117,7 +120,7 @@ class Decisions:
         """Answer a comparison of numbers."""
         if self._follows_inputs(args):
             return self._decided(name, args, {}, answer)
-        question = "" if self.changes_in_place else self._question(name, args, {})
+        question = self._question(name, args, {})
         if question not in self._known:
             if self._by_sizes == MAX_BY_SIZES:
                 self._guards.expect_call(name, args, answer)
@@ -170,8 +173,7 @@ class Decisions:
         self._asked += 1
         if self._answers and self._asked > MAX_QUESTIONS:
             raise CaptureError("the model does not end on the other way of a decision")
-        # After a change in place, an equal question may have another answer.
-        question = "" if self.changes_in_place else self._question(name, args, kwargs)
+        question = self._question(name, args, kwargs)
         if question in self._known:
             return self._known[question]
         if len(self.made) == MAX_DECISIONS:
@@ -191,6 +193,11 @@ class Decisions:
         return answer
 
     def _question(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> str:
+        """Return a text that is equal for equal questions; empty if the answer may have changed."""
+        is_open = self.changes_in_place or (self.changes_state and _reads_state((args, kwargs)))
+        return "" if is_open else self._text_of(name, args, kwargs)
+
+    def _text_of(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> str:
         return repr((name, map_leaves(self._number, (args, kwargs))))
 
     def _follows_inputs(self, value: Value) -> bool:
@@ -228,8 +235,24 @@ class Decisions:
             return str(self._number(call.args[0]))
         if call is None or call.target not in _PURE:
             return f"value {value.position} {id(value)}"
-        said = self._question(call.target, call.args, call.kwargs)
+        said = self._text_of(call.target, call.args, call.kwargs)
         return self._names.setdefault(said, f"result {len(self._names)}")
+
+
+def _reads_state(value: Value) -> bool:
+    """Return whether tensors of the model may reach a value."""
+    pending = leaves(value)
+    seen: set[TracedValue] = set()
+    while pending:
+        leaf = pending.pop()
+        if isinstance(leaf, StateRead):
+            return True
+        if isinstance(leaf, TracedValue) and leaf.call is not None and leaf not in seen:
+            if leaf.call.kind == "state":
+                return True
+            seen.add(leaf)
+            pending += leaves(leaf.call.args, leaf.call.kwargs)
+    return False
 
 
 def picks(leaf: object) -> bool:

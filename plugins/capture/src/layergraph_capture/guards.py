@@ -9,17 +9,25 @@ from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import ModuleCall
 from layergraph.torch2ir.tracing.recorder import Recorder
 
+# Functions whose results change with the numbers in a tensor.
+_NUMBERS = frozenset("allclose contains equal is_nonzero item tolist".split())
+
 
 class Guards:
     """Records guards.
 
     Args:
         recorder: writes them down.
+
+    Attributes:
+        changes_numbers: whether the run has changed numbers in place. A guard of numbers is then
+            recorded each time, because views of what was changed are the same values.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._known: dict[ModuleCall, set[Any]] = {}
+        self.changes_numbers = False
 
     def is_new(self, key: Any) -> bool:
         """Return whether a module call and those around it have no such guard yet."""
@@ -48,7 +56,7 @@ class Guards:
             truth: whether it is true.
             otherwise: what is known of the other way.
         """
-        if self.is_new(("truth", value)):
+        if self.changes_numbers or self.is_new(("truth", value)):
             args = (value, truth, code_place(), *otherwise)
             self._recorder.call("function", "layergraph.assume_truth", args, {})
 
@@ -66,7 +74,8 @@ class Guards:
     ) -> None:
         """Guard the result of a function, by which the model may decide."""
         named = kwargs or {}
-        if self._is_new_call(name, args, named):
+        is_again = self.changes_numbers and name.rpartition(".")[2] in _NUMBERS
+        if is_again or self._is_new_call(name, args, named):
             self.expect(self._recorder.call("function", name, args, named), result)
 
     def _is_new_call(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> bool:

@@ -235,6 +235,8 @@ class EagerTracer(Tracer):
             if not is_untouched(module_info):
                 self.unrecorded(note_left, (module_info,), {})
             self._note_changes(args, before, is_known=bool(vars(module_info.module).get("inplace")))
+            if not self.decisions.changes_state:
+                self._note_state(is_changed=_changes_own_state(module_info.module))
             value = self.recorder.call("module", module_info.path, lowered, named)
             return self.tensors.bound(result, value, before)
 
@@ -246,6 +248,12 @@ class EagerTracer(Tracer):
         self.tensors.changes_in_place = self.decisions.changes_in_place = is_known or any(
             version(each) != before[id(each)] for each in args if id(each) in before
         )
+        self.guards.changes_numbers |= self.tensors.changes_in_place
+
+    def _note_state(self, *, is_changed: bool) -> None:
+        """Take note of whether a call may have changed tensors that it is not given."""
+        self.decisions.changes_state |= is_changed
+        self.guards.changes_numbers |= is_changed
 
     def _attempt(
         self,
@@ -405,6 +413,8 @@ class EagerTracer(Tracer):
         if result is not None and holds_no_tensor(result):
             return self._plain_result(name, args, lowered, named, result)
         value = self.recorder.call("function", name, lowered, named)
+        # Tensors do not count what these write into running statistics.
+        self._note_state(is_changed=name.endswith(("batch_norm", "instance_norm")))
         if type(result) in (list, tuple):
             self.guards.expect_length(value, len(result))
         self._note_changes(args, before, is_known=is_changing)
@@ -445,6 +455,11 @@ _SET_REQUIRES_GRAD = torch.Tensor.requires_grad.__set__  # type: ignore[attr-def
 # By it torch makes tensors of numbers that Python has, and of what these were computed from all is
 # known: sizes and tensors were asked.
 _LIFT_FRESH = torch.ops.aten.lift_fresh.default
+
+
+def _changes_own_state(module: nn.Module) -> bool:
+    """Return whether a layer may change its tensors, for example in the other mode."""
+    return _renorms(module) or next(module.buffers(), None) is not None
 
 
 def _renorms(module: nn.Module) -> bool:

@@ -24,6 +24,8 @@ from layergraph.torch2ir.tracing.lines import line
 from layergraph.torch2ir.tracing.stand_ins import settled
 from layergraph.undo import undoing
 
+_MODE = "training"
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -52,9 +54,14 @@ class Change:
 
     def carry(self) -> None:
         """Make the state what it was when the model had run."""
-        keeper = keeper_of(type(self.reached.state))
-        if keeper is not None:
-            keeper.write(self.reached.state, self.now)
+        state, now = self.reached.state, self.now
+        keeper = keeper_of(type(state))
+        if keeper is None:
+            return
+        if isinstance(now, dict) and now.get(_MODE) is self.was.get(_MODE) is not None:
+            # The mode is no change. The run that gets the changes may be one in the other mode.
+            now = now | {_MODE: state.get(_MODE)}
+        keeper.write(state, now)
 
     def ahead(self, calls: int, number: int) -> Change | None:
         """The same change, with what counts calls far ahead; None if nothing does.

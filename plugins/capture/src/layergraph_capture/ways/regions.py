@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 
-from layergraph.ir.values import leaves
 from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, StateRead, TracedValue
 from layergraph_capture.ways.way import NotMergeableError
 
@@ -27,7 +26,7 @@ def surrounding(items: Sequence[Item]) -> dict[Item, Hashable]:
     for item in items:
         regions[item] = tuple([said for _, said in around])
         if isinstance(item, Call) and item.value in begun:
-            around.append((item.value, (item.target, *map(plain, leaves(item.args)))))
+            around.append((item.value, item.target))
         around = [each for each in around if each[0] is not _ended(item)]
     return regions
 
@@ -86,4 +85,6 @@ def _ended(item: Item) -> TracedValue | None:
     if not isinstance(item, Call) or item.target not in _ENDS or len(item.args) != 1:
         return None
     value = item.args[0]
-    return value if isinstance(value, TracedValue) else None
+    begun = value.call if isinstance(value, TracedValue) else None
+    # The mode that a region begins with may be a value, too: a choice.
+    return begun.value if begun is not None and begun.target in _BEGINS else None

@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 from layergraph.capturing import Run
+from layergraph.torch2ir.indexing.module_index import ModuleIndex, other_mode
+from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph.torch2ir.tracing.statelessness import check_unaffected
 from layergraph.torch2ir.tracing.tracer import Tracer
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Made:
+    make: Callable[[], Tracer]
+    trace: Trace
+    # That of the model; its modules may differ.
+    training: bool
+
+
 class Runs:
-    """Runs a model on its ways, each as if it were the first.
+    """The runs on all ways of a model, of all its examples, and in both modes.
 
     Args:
-        run: runs a tracer, made by the function that it is given.
+        module_index: the modules of the model.
     """
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._made: list[tuple[Callable[[], Tracer], Trace]] = []
+    def __init__(self, module_index: ModuleIndex) -> None:
+        self._module_index = module_index
+        self._made: list[_Made] = []
 
-    def run(self, make: Callable[[], Tracer]) -> Trace:
+    def run(self, run: Run, make: Callable[[], Tracer]) -> Trace:
         """Return the record of one more run.
+
+        Args:
+            run: runs a tracer, made by the function that it is given.
+            make: makes the tracer.
 
         Raises:
             CaptureError: it failed, or a run does something else after another one.
         """
-        trace = self._run(make)
+        trace = run(make)
         self.add(make, trace)
         return trace
 
@@ -37,7 +53,17 @@ class Runs:
         Raises:
             CaptureError: one of them does something else after the other.
         """
-        for other_make, other in self._made:
-            check_unaffected(make, trace, other.changes)
-            check_unaffected(other_make, other, trace.changes)
-        self._made.append((make, trace))
+        new = _Made(make, trace, self._module_index.root.module.training)
+        for known in self._made:
+            self._check(new, known.trace.changes)
+            self._check(known, trace.changes)
+        self._made.append(new)
+
+    def _check(self, made: _Made, changes: list[Change]) -> None:
+        if changes:
+            with self._mode_of(made):
+                check_unaffected(made.make, made.trace, changes)
+
+    def _mode_of(self, made: _Made) -> AbstractContextManager[object]:
+        is_own = made.training == self._module_index.root.module.training
+        return nullcontext() if is_own else other_mode(self._module_index)
