@@ -27,8 +27,7 @@ _REASONS: dict[str, str] = {
         transformers/MobileViTModel
     """,
     "its code decides by numbers in its inputs, which are others then": """
-        transformers/CanineModel transformers/FlaubertModel
-        transformers/SwitchTransformersForConditionalGeneration transformers/XLMModel
+        transformers/SwitchTransformersForConditionalGeneration
     """,
     "its code loops over the batch": """
         transformers/LlavaForConditionalGeneration transformers/ViltModel
