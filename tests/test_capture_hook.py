@@ -54,7 +54,7 @@ def test_a_plugin_captures_in_the_place_of_the_built_in() -> None:
     (request,) = seen
     assert request.model is model
     assert request.has_example
-    assert request.args == X
+    assert request.examples == [(X, None)]
     assert (request.values, request.modes) == ("assume", "own")
     assert finished == [True]
 

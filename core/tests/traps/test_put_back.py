@@ -71,7 +71,7 @@ class SwapsWeightForAWhile(Base):
         return y
 
 
-@refused("attention's kernel")
+@exact()
 class ChoosesKernel(Base):
     def forward(self, x):
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
