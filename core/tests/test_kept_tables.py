@@ -84,6 +84,29 @@ class Growing(Table):
         return super().forward(x)
 
 
+class ComparesAnother(Table):
+    """Keeps the factor of its first length, and compares a size besides."""
+
+    def is_stale(self, x):
+        return self.table is None
+
+    def compute(self, x):
+        return torch.full((1,), 1.0) / x.shape[1]
+
+    def forward(self, x):
+        if x.shape[0] == 2:
+            x = x + 1
+        return super().forward(x)
+
+
+class ComparesOneOfTwo(Table):
+    def compute(self, x):
+        return torch.full((x.shape[1],), 1.0) / x.shape[0]
+
+    def is_stale(self, x):
+        return self.table is None or len(self.table) != x.shape[1]
+
+
 class OfNumbers(Table):
     def compute(self, x):
         return x.sum((0, 2))
@@ -118,7 +141,11 @@ class Swapping(Table):
 
 
 @pytest.mark.parametrize(
-    "cls", [Forever, Growing, OfNumbers, OfWeights, Random, Counting, Swapping]
+    "cls",
+    [
+        *(Forever, Growing, ComparesAnother, ComparesOneOfTwo),
+        *(OfNumbers, OfWeights, Random, Counting, Swapping),
+    ],
 )
 def test_what_another_call_would_not_compute_is_refused(cls):
     with pytest.raises(CaptureError, match="keeps from one call to the next"):

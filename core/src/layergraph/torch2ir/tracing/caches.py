@@ -1,8 +1,8 @@
 """Tensors that a model keeps for later calls, as a table of positions for a length.
 
 A second call reads such a table where the first call has computed it. If the table follows from
-sizes alone, and the model compares a size before it reads the table, then a graph may compute it in
-each call.
+sizes alone, and the model compares these before it reads the table, then a graph may compute it in
+each call. Of the sizes of inputs it has to compare all; those of other tensors follow from them.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ class _Comparison:
     def holds(self) -> bool:
         """Return whether the runs differ in nothing else."""
         mine = list(_calls(self._trace.root))
-        done, compares = 0, False
+        done = 0
+        compared: set[str] = set()
         for call in _calls(self._other.root):
             place = self._place(mine, done, self._text(call, self._theirs))
             if place is not None:
@@ -120,16 +121,29 @@ class _Comparison:
                 done = place + 1
             elif not _is_question(call):
                 return False
-            compares |= _compares_a_size(call)
-        follows_sizes = any(
-            each.call is not None and each.call.target == _SIZE for each in self._feeding
-        )
+            else:
+                compared |= {self._size_text(each, self._theirs) for each in _compared_sizes(call)}
         result = repr(map_leaves(self._theirs, self._other.root.result))
         return (
             all(map(self._is_left_out, mine[done:]))
             and result == repr(map_leaves(_mine, self._trace.root.result))
-            and (compares or not follows_sizes)
+            and self._are_enough(compared)
         )
+
+    def _are_enough(self, compared: set[str]) -> bool:
+        """Return whether the model compares the sizes that its tables follow from.
+
+        Args:
+            compared: the texts of the sizes that only the later run compares.
+        """
+        sizes = [call for each in self._feeding if (call := each.call) and call.target == _SIZE]
+        inputs = {each.value for each in self._trace.parameters}
+        texts = {self._size_text(call, _mine) for call in sizes}
+        of_inputs = {self._size_text(call, _mine) for call in sizes if call.args[0] in inputs}
+        return not texts or (of_inputs <= compared and not texts.isdisjoint(compared))
+
+    def _size_text(self, call: Call, leaf: object) -> str:
+        return repr(map_leaves(leaf, call.args))  # type: ignore[arg-type]
 
     def _place(self, calls: list[Call], start: int, text: str) -> int | None:
         """Return where the call with a text stands, behind calls that may be left out."""
@@ -167,16 +181,18 @@ def _is_question(call: Call) -> bool:
     return call.is_late or call.target.startswith(("operator.", _GUARD))
 
 
-def _compares_a_size(call: Call) -> bool:
-    """Return whether a call is a guard that a size is what it was."""
+def _compared_sizes(call: Call) -> list[Call]:
+    """Return the reads of the sizes that a guard holds to what they were."""
     if call.target != _GUARD:
-        return False
+        return []
     value, expected = call.args[:2]
     asked = value.call if isinstance(value, TracedValue) else None
-    if asked is None:
-        return False
-    is_equal = {"operator.eq": True, "operator.ne": False}.get(asked.target)
-    return asked.target == _SIZE or (is_equal is not None and expected is is_equal)
+    if asked is None or asked.target == _SIZE:
+        return [] if asked is None else [asked]
+    if {"operator.eq": True, "operator.ne": False}.get(asked.target) is not expected:
+        return []
+    read = [each.call for each in leaves(asked.args) if isinstance(each, TracedValue)]
+    return [each for each in read if each is not None and each.target == _SIZE]
 
 
 def _calls(scope: ModuleCall) -> Iterator[Call]:
