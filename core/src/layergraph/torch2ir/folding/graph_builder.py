@@ -1,0 +1,194 @@
+"""The nodes of one module call."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from layergraph.errors import CaptureError
+from layergraph.ir import (
+    FUNCTION,
+    INPUT,
+    MODULE,
+    OUTPUT,
+    STATE,
+    Implementation,
+    Namer,
+    Node,
+    Ref,
+    TensorSpec,
+    Value,
+    graph_from_nodes,
+    map_leaves,
+)
+from layergraph.state import describe_constant
+from layergraph.torch2ir.folding.conditions import CHOOSE
+from layergraph.torch2ir.folding.interfaces import Interface
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    Condition,
+    ModeRead,
+    ModuleCall,
+    StateRead,
+    TracedValue,
+)
+
+GETITEM = "operator.getitem"
+
+
+class Folding(Protocol):
+    """Knows the graphs of the calls inside of a module call.
+
+    Attributes:
+        interfaces: the border of each module call.
+    """
+
+    interfaces: dict[ModuleCall, Interface]
+
+    def said_of(self, value: TracedValue, scope: ModuleCall) -> dict[str, Value]:
+        """Return the attributes of an input node."""
+
+    def type_of(self, path: str) -> str:
+        """Return the type of the implementation of a module that is traced through."""
+
+    def leaf_type(self, path: str) -> str:
+        """Return the type of a leaf."""
+
+    def constant(self, key: str) -> torch.Tensor:
+        """Return a tensor that the model has not registered."""
+
+
+class GraphBuilder:
+    """Writes the nodes of one module call.
+
+    Args:
+        folding: knows the graphs of the calls inside.
+        scope: the module call.
+        interface: its border.
+    """
+
+    def __init__(self, folding: Folding, scope: ModuleCall, interface: Interface) -> None:
+        self._folding = folding
+        self._scope = scope
+        self._interface = interface
+        self._namer = Namer()
+        self._nodes: list[Node] = []
+        self._values: dict[TracedValue, Ref] = {}
+        self._parts: dict[TracedValue, tuple[Ref, int, Condition | None]] = {}
+        self._states: dict[str, Ref] = {}
+        self._tensors: dict[str, TensorSpec] = {}
+
+    def build(self, items: list[Call | ModuleCall]) -> Implementation:
+        """Return the implementation with the graph of calls."""
+        output = self._namer.name(OUTPUT)
+        for value, parameter in self._interface.inputs.items():
+            said = self._folding.said_of(value, self._scope)
+            self._values[value] = self._add(parameter, INPUT, parameter, kwargs=said)
+        for item in items:
+            if isinstance(item, ModuleCall):
+                self._call_scope(item)
+            else:
+                self._call(item)
+        if self._scope.parent is None:
+            returned = self._plain(self._scope.result)
+        else:
+            returned = self._plain(_one_or_tuple(list(self._interface.outputs)))
+        self._nodes.append(Node(output, OUTPUT, OUTPUT, args=(returned,)))
+        graph = graph_from_nodes(self._nodes)
+        return Implementation(
+            type=MODULE, nodes=graph.nodes, edges=graph.edges, tensors=self._tensors
+        )
+
+    def _add(
+        self,
+        wish: str,
+        kind: str,
+        implementation: str,
+        args: tuple[Value, ...] = (),
+        kwargs: dict[str, Value] | None = None,
+        when: Condition | None = None,
+    ) -> Ref:
+        condition = None if when is None else (self._ref(when[0]), when[1])
+        name = self._namer.name(wish)
+        self._nodes.append(Node(name, kind, implementation, args, kwargs or {}, when=condition))
+        return Ref(name)
+
+    def _ref(self, value: TracedValue) -> Ref:
+        read = self._read(value)
+        if type(read) is not Ref:
+            raise CaptureError(f"the condition {value.wish!r} is not a value of the graph")
+        return read
+
+    def _call(self, call: Call) -> None:
+        if call.kind == "mode":
+            # It is there for the guard that it may become.
+            return
+        if call.kind in ("state", "same"):
+            same = StateRead(call.target) if call.kind == "state" else call.args[0]
+            self._values[call.value] = self._alias(self._read(same), call.when)
+            return
+        args = self._plain(call.args)
+        kwargs = self._plain(call.kwargs) if call.kwargs else {}
+        kind, wish = FUNCTION, call.value.wish
+        if call.kind == "module":
+            kind, wish = self._folding.leaf_type(call.target), self._relative(call.target)
+        self._values[call.value] = self._add(wish, kind, call.target, args, kwargs, call.when)
+
+    def _alias(self, ref: Ref, when: Condition | None) -> Ref:
+        """The same value; under a condition, a value that is None where that does not hold."""
+        if when is None:
+            return ref
+        condition, expected = self._ref(when[0]), when[1]
+        args = (condition, ref, None) if expected else (condition, None, ref)
+        return self._add("choose", FUNCTION, CHOOSE, args)
+
+    def _call_scope(self, scope: ModuleCall) -> None:
+        interface = self._folding.interfaces[scope]
+        args = tuple([self._plain(value) for value in interface.inputs])
+        kind = self._folding.type_of(scope.path)
+        ref = self._add(self._relative(scope.path), kind, scope.path, args, when=scope.when)
+        outputs = list(interface.outputs)
+        if len(outputs) == 1:
+            self._values[outputs[0]] = ref
+        else:
+            self._parts |= {value: (ref, index, scope.when) for index, value in enumerate(outputs)}
+
+    def _relative(self, path: str) -> str:
+        return path.removeprefix(f"{self._scope.path}.")
+
+    def _plain(self, value: Value) -> Value:
+        return map_leaves(self._read, value)
+
+    def _read(self, leaf: Value) -> Value:
+        if isinstance(leaf, TracedValue):
+            if leaf not in self._values:
+                whole, index, when = self._parts[leaf]
+                self._values[leaf] = self._add(
+                    "getitem", FUNCTION, GETITEM, (whole, index), when=when
+                )
+            return self._values[leaf]
+        if isinstance(leaf, StateRead):
+            return self._state(leaf.key)
+        if isinstance(leaf, ModeRead):
+            return self._state(f"{leaf.path}.training" if leaf.path else "training")
+        return leaf
+
+    def _state(self, read: str) -> Ref:
+        if read not in self._states:
+            key = self._constant(read) if read.startswith(":") else read
+            self._states[read] = self._add(key.rpartition(".")[2], STATE, key)
+        return self._states[read]
+
+    def _constant(self, read: str) -> str:
+        """The key of a constant, which belongs to whoever reads it."""
+        name = f"_constant_{len(self._tensors)}"
+        place = f"a constant in {self._scope.path or 'the model'!r}"
+        self._tensors[name] = describe_constant(self._folding.constant(read), place)
+        return f"{self._scope.path}.{name}" if self._scope.path else name
+
+
+def _one_or_tuple(values: list[TracedValue]) -> Value:
+    if len(values) == 1:
+        return values[0]
+    return tuple(values) or None
