@@ -62,7 +62,7 @@ _PURE = frozenset(
 
 
 class Decisions:
-    """Answers the questions of a run: as the numbers say, or as it is told.
+    """Answers the questions of a run: as the numbers say, or with a given answer.
 
     Args:
         recorder: writes down the questions.

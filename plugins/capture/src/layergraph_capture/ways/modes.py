@@ -11,7 +11,7 @@ def merged_modes(others: Sequence[OtherMode | None]) -> OtherMode | None:
     """Return the differences of the other mode on all ways; None if they are not known.
 
     They are not if a module makes other calls in the other mode, because the border of its calls
-    has to be found anew on each way.
+    differs from way to way.
 
     Args:
         others: the differences on each way.
