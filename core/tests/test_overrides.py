@@ -359,3 +359,41 @@ def test_a_mode_of_what_is_not_there_is_refused():
     ir["root"].kept_modes = {"body.0": 3}
     with pytest.raises(InvalidIrError, match=r"body\.0"):
         lg.to_torch(ir, model.state_dict())
+
+
+class Held(nn.Module):
+    """A metric that a model holds and does not call: its casts do nothing."""
+
+    def __init__(self, *buffers):
+        super().__init__()
+        self.counts = torch.zeros(2)
+        for index, buffer in enumerate(buffers):
+            self.register_buffer(f"state_{index}", buffer)
+
+    def double(self):
+        return self
+
+    float = half = double
+
+
+class WithMetric(nn.Module):
+    def __init__(self, *buffers):
+        super().__init__()
+        self.metric = Held(*buffers)
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("buffers", [(), (torch.zeros(2, dtype=torch.int64),)])
+def test_a_cast_of_no_numbers_is_no_obstacle(buffers):
+    model = WithMetric(*buffers)
+    rebuilt = lg.to_torch(lg.to_ir(model, (X,)), model.state_dict())
+    assert list(rebuilt.state_dict()) == list(model.state_dict())
+    assert bitwise_equal(rebuilt.double()(X.double()), model.double()(X.double()))
+
+
+def test_a_cast_that_leaves_numbers_as_they_are_is_refused():
+    with pytest.raises(CaptureError, match=r"double\(\), which casts otherwise"):
+        lg.to_ir(WithMetric(torch.zeros(2)), (X,))

@@ -110,7 +110,8 @@ def kept_modes(module: nn.Module, *, is_root: bool) -> Modes:
         raise refusal("__call__", "runs code around forward; put that code into forward")
     inside = modules_in(module)
     casts = sorted(names & _CASTS.keys())
-    if casts:
+    # Without numbers to cast, a cast leaves nothing behind, whatever it does.
+    if casts and any(_is_cast(tensor) for _, tensor, _ in all_tensors(module)):
         _try_casts(module, casts, inside)
     for name in sorted(names & _ON_COPY.keys()):
         for args in _ON_COPY[name]:
@@ -125,6 +126,10 @@ def kept_modes(module: nn.Module, *, is_root: bool) -> Modes:
 
 
 # --- casts and gradients ---
+
+
+def _is_cast(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def _try_casts(module: nn.Module, names: Collection[str], inside: list[nn.Module]) -> None:
