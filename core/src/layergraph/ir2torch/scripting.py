@@ -103,7 +103,8 @@ def _equal(graph: fx.Graph, value: Any, expected: Any, where: str) -> None:
     _assert(graph, graph.call_function(operator.eq, (value, plain)), where, expected)
 
 
-def _truth(graph: fx.Graph, value: Any, expected: bool, where: str) -> None:
+def _truth(graph: fx.Graph, value: Any, expected: bool, where: str, otherwise: str = "") -> None:
+    where = f"{where}: {otherwise}" if otherwise else where
     _equal(graph, graph.call_function(bool, (value,)), expected, where)
 
 

@@ -129,14 +129,14 @@ def _guard(decision: Decision, reason: str) -> None:
 
 
 def _guards(call: Call, decision: Decision, reason: str) -> list[Call]:
-    where = decision.where
+    target, said = "layergraph.assume_truth", [reason] if reason else []
+    given = (decision.answer, decision.where, *said)
     if call.target == f"layergraph.{truth.__name__}":
-        call.target, call.value.wish = "layergraph.assume_truth", "assume_truth"
-        call.args = (call.args[0], decision.answer, where, *([reason] if reason else []))
+        call.target, call.value.wish = target, wish_of(target)
+        call.args = (call.args[0], *given)
         return [call]
-    place, target = call.value, "layergraph.assume"
+    place = call.value
+    target = target if reason else "layergraph.assume"
     value = TracedValue(place.position, place.scope, wish_of(target))
-    said = f"{where}: {reason}: the question" if reason else where
-    args = (place, decision.answer, said)
-    value.call = Call("function", target, args, {}, value, when=call.when)
+    value.call = Call("function", target, (place, *given), {}, value, when=call.when)
     return [call, value.call]
