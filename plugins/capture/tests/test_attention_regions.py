@@ -80,7 +80,8 @@ def test_an_order_of_kernels_is_refused():
             with sdpa_kernel([SDPBackend.MATH], set_priority=True):
                 return F.scaled_dot_product_attention(x, x, x)
 
-    with pytest.raises(CaptureError, match="set_priority"):
+    # In torch 2.6, the comparison of the settings finds it.
+    with pytest.raises(CaptureError, match=r"set_priority|choice of attention's kernel"):
         lg.to_ir(Ordered(), (X,))
 
 
