@@ -30,7 +30,7 @@ def returns(value):
 
 
 def decision(of=X, suffix="", when=None):
-    """Whether the sum of a tensor is positive, as the node ``t``."""
+    """Return the nodes that ask if the sum of a tensor is positive; ``t`` is the answer."""
     total, positive = f"sum{suffix}", f"positive{suffix}"
     return [
         function(total, "torch.sum", of, when=when),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from layergraph.choices import truth
 from layergraph.errors import CaptureError
@@ -17,6 +17,7 @@ from layergraph.torch2ir.tracing.module_call import (
     Decision,
     StateRead,
     TracedValue,
+    named_value,
 )
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.guards import Guards
@@ -71,8 +72,6 @@ class Decisions:
 
     Attributes:
         made: the decisions so far.
-        changes_in_place: whether the run has changed a tensor in place.
-        changes_state: whether a layer may have changed its buffers, in either mode.
         is_in_region: whether the model's own code has set whether to take gradients.
         is_size_forced: whether a question for a size has got another answer than the size gives.
     """
@@ -93,8 +92,6 @@ class Decisions:
         self.is_in_region = False
         self.is_size_forced = False
         self.made: list[Decision] = []
-        self.changes_in_place = False
-        self.changes_state = False
 
     def truth(self, value: Value, answer: bool) -> bool:
         """Answer a question for the truth of a tensor of one number."""
@@ -140,7 +137,7 @@ class Decisions:
         *,
         is_by_size: bool = False,
     ) -> bool:
-        key = name, repr(map_leaves(_identity, (args, kwargs)))
+        key = name, repr(map_leaves(named_value, (args, kwargs)))
         if self._replayed is not None:
             return self._answered_before(key)
         answer = self._answer_to(name, args, kwargs, answer, is_by_size=is_by_size)
@@ -194,7 +191,9 @@ class Decisions:
 
     def _question(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> str:
         """Return a text that is equal for equal questions; empty if the answer may have changed."""
-        is_open = self.changes_in_place or (self.changes_state and _reads_state((args, kwargs)))
+        is_open = self._guards.changes_in_place or (
+            self._guards.changes_state and _reads_state((args, kwargs))
+        )
         return "" if is_open else self._text_of(name, args, kwargs)
 
     def _text_of(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> str:
@@ -214,7 +213,7 @@ class Decisions:
                 # Sizes follow the numbers if a function before has picked some of them.
                 pending += [each for each in leaves(call.args) if picks(each)]
                 continue
-            if call is None or self.changes_in_place or draws(call):
+            if call is None or self._guards.changes_in_place or draws(call):
                 return True
             pending += leaves(call.args, call.kwargs)
         return False
@@ -234,7 +233,7 @@ class Decisions:
         if call is not None and call.kind == "same":
             return str(self._number(call.args[0]))
         if call is None or call.target not in _PURE:
-            return f"value {value.position} {id(value)}"
+            return str(named_value(value))
         said = self._text_of(call.target, call.args, call.kwargs)
         return self._names.setdefault(said, f"result {len(self._names)}")
 
@@ -279,7 +278,3 @@ def picks(leaf: object) -> bool:
 def _is_mask(leaf: object) -> bool:
     call = leaf.call if isinstance(leaf, TracedValue) else None
     return call is not None and call.target.rpartition(".")[2] in _MASKS
-
-
-def _identity(leaf: Value) -> Any:
-    return f"value {leaf.position} {id(leaf)}" if isinstance(leaf, TracedValue) else leaf

@@ -20,14 +20,20 @@ class Guards:
         recorder: writes them down.
 
     Attributes:
-        changes_numbers: whether the run has changed numbers in place. A guard of numbers is then
-            recorded each time, because views of what was changed are the same values.
+        changes_in_place: whether the run has changed a tensor in place.
+        changes_state: whether a layer may have changed its buffers, in either mode.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self._known: dict[ModuleCall, set[Any]] = {}
-        self.changes_numbers = False
+        self.changes_in_place = False
+        self.changes_state = False
+
+    @property
+    def _changes_numbers(self) -> bool:
+        """Whether to record a guard of numbers again: views of changed tensors are one value."""
+        return self.changes_in_place or self.changes_state
 
     def is_new(self, key: Any) -> bool:
         """Return whether a module call and those around it have no such guard yet."""
@@ -56,7 +62,7 @@ class Guards:
             truth: whether it is true.
             otherwise: what is known of the other way.
         """
-        if self.changes_numbers or self.is_new(("truth", value)):
+        if self._changes_numbers or self.is_new(("truth", value)):
             args = (value, truth, code_place(), *otherwise)
             self._recorder.call("function", "layergraph.assume_truth", args, {})
 
@@ -74,7 +80,7 @@ class Guards:
     ) -> None:
         """Guard the result of a function, by which the model may decide."""
         named = kwargs or {}
-        is_again = self.changes_numbers and name.rpartition(".")[2] in _NUMBERS
+        is_again = self._changes_numbers and name.rpartition(".")[2] in _NUMBERS
         if is_again or self._is_new_call(name, args, named):
             self.expect(self._recorder.call("function", name, args, named), result)
 

@@ -43,7 +43,6 @@ class Tensors:
         guards: writes down what the graph depends on.
 
     Attributes:
-        changes_in_place: whether the run has changed a tensor in place.
         carried: the tensors that the model has kept from an earlier run, by ``id``.
     """
 
@@ -63,7 +62,6 @@ class Tensors:
         self._guards = guards
         # A tensor is known as long as it lives: afterwards another one may get its id.
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], TracedValue | LazyElement]] = {}
-        self.changes_in_place = False
         self.carried: set[int] = set()
 
     def clear(self) -> None:
@@ -234,7 +232,7 @@ class Tensors:
         """Whether a value is the same for all inputs and all states of the model."""
         pending = [value]
         seen: set[TracedValue] = set()
-        while pending and not self.changes_in_place:
+        while pending and not self._guards.changes_in_place:
             leaf = pending.pop()
             if isinstance(leaf, StateRead) and not leaf.key.startswith(":"):
                 return False

@@ -235,25 +235,19 @@ class EagerTracer(Tracer):
             if not is_untouched(module_info):
                 self.unrecorded(note_left, (module_info,), {})
             self._note_changes(args, before, is_known=bool(vars(module_info.module).get("inplace")))
-            if not self.decisions.changes_state:
-                self._note_state(is_changed=_changes_own_state(module_info.module))
+            if not self.guards.changes_state:
+                self.guards.changes_state = _changes_own_state(module_info.module)
             value = self.recorder.call("module", module_info.path, lowered, named)
             return self.tensors.bound(result, value, before)
 
     def _note_changes(self, args: Any, before: dict[int, int], *, is_known: bool) -> None:
         """Take note of whether a call has changed a tensor in place."""
-        if self.tensors.changes_in_place:
+        if self.guards.changes_in_place:
             return
         # Tensors of the inference mode do not count their changes.
-        self.tensors.changes_in_place = self.decisions.changes_in_place = is_known or any(
+        self.guards.changes_in_place = is_known or any(
             version(each) != before[id(each)] for each in args if id(each) in before
         )
-        self.guards.changes_numbers |= self.tensors.changes_in_place
-
-    def _note_state(self, *, is_changed: bool) -> None:
-        """Take note of whether a call may have changed tensors that it is not given."""
-        self.decisions.changes_state |= is_changed
-        self.guards.changes_numbers |= is_changed
 
     def _attempt(
         self,
@@ -414,7 +408,7 @@ class EagerTracer(Tracer):
             return self._plain_result(name, args, lowered, named, result)
         value = self.recorder.call("function", name, lowered, named)
         # Tensors do not count what these write into running statistics.
-        self._note_state(is_changed=name.endswith(("batch_norm", "instance_norm")))
+        self.guards.changes_state |= name.endswith(("batch_norm", "instance_norm"))
         if type(result) in (list, tuple):
             self.guards.expect_length(value, len(result))
         self._note_changes(args, before, is_known=is_changing)

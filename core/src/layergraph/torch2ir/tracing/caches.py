@@ -7,7 +7,7 @@ each call. Of the sizes of inputs it has to compare all; those of other tensors 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from layergraph.ir import Value, map_leaves
 from layergraph.ir.values import leaves
@@ -15,10 +15,11 @@ from layergraph.tensors import same_bits
 from layergraph.torch2ir.state.global_state import may_draw
 from layergraph.torch2ir.tracing.module_call import (
     Call,
-    ModuleCall,
     StateRead,
     Trace,
     TracedValue,
+    calls_in,
+    named_value,
 )
 
 _SIZE = "torch.Tensor.size"
@@ -111,10 +112,10 @@ class _Comparison:
 
     def holds(self) -> bool:
         """Return whether the runs differ in nothing else."""
-        mine = list(_calls(self._trace.root))
+        mine = list(calls_in(self._trace.root))
         done = 0
         compared: set[str] = set()
-        for call in _calls(self._other.root):
+        for call in calls_in(self._other.root):
             place = self._place(mine, done, self._text(call, self._theirs))
             if place is not None:
                 self._known[call.value] = mine[place].value
@@ -126,7 +127,7 @@ class _Comparison:
         result = repr(map_leaves(self._theirs, self._other.root.result))
         return (
             all(map(self._is_left_out, mine[done:]))
-            and result == repr(map_leaves(_mine, self._trace.root.result))
+            and result == repr(map_leaves(named_value, self._trace.root.result))
             and self._are_enough(compared)
         )
 
@@ -138,8 +139,8 @@ class _Comparison:
         """
         sizes = [call for each in self._feeding if (call := each.call) and call.target == _SIZE]
         inputs = {each.value for each in self._trace.parameters}
-        texts = {self._size_text(call, _mine) for call in sizes}
-        of_inputs = {self._size_text(call, _mine) for call in sizes if call.args[0] in inputs}
+        texts = {self._size_text(call, named_value) for call in sizes}
+        of_inputs = {self._size_text(call, named_value) for call in sizes if call.args[0] in inputs}
         return not texts or (of_inputs <= compared and not texts.isdisjoint(compared))
 
     def _size_text(self, call: Call, leaf: object) -> str:
@@ -148,7 +149,7 @@ class _Comparison:
     def _place(self, calls: list[Call], start: int, text: str) -> int | None:
         """Return where the call with a text stands, behind calls that may be left out."""
         for place in range(start, len(calls)):
-            if self._text(calls[place], _mine) == text:
+            if self._text(calls[place], named_value) == text:
                 return place
             if not self._is_left_out(calls[place]):
                 return None
@@ -160,20 +161,16 @@ class _Comparison:
     def _theirs(self, leaf: Value) -> Value:
         """Return what a value of the other run is in the first one."""
         if isinstance(leaf, StateRead) and leaf.key in self._kept:
-            return _mine(self._kept[leaf.key])
+            return named_value(self._kept[leaf.key])
         if isinstance(leaf, StateRead) and leaf.key.startswith(":"):
             return self._constants[leaf.key]
         if isinstance(leaf, TracedValue):
-            return _mine(self._known.get(leaf, leaf))
+            return named_value(self._known.get(leaf, leaf))
         return leaf
 
     def _text(self, call: Call, leaf: object) -> str:
         said = map_leaves(leaf, (call.args, call.kwargs))  # type: ignore[arg-type]
         return repr((call.kind, call.target, call.value.scope.path, said))
-
-
-def _mine(leaf: Value) -> Value:
-    return f"value {id(leaf)}" if isinstance(leaf, TracedValue) else leaf
 
 
 def _is_question(call: Call) -> bool:
@@ -193,15 +190,3 @@ def _compared_sizes(call: Call) -> list[Call]:
         return []
     read = [each.call for each in leaves(asked.args) if isinstance(each, TracedValue)]
     return [each for each in read if each is not None and each.target == _SIZE]
-
-
-def _calls(scope: ModuleCall) -> Iterator[Call]:
-    stack: list[Iterator[object]] = [iter(scope.items)]
-    while stack:
-        item = next(stack[-1], None)
-        if item is None:
-            stack.pop()
-        elif isinstance(item, ModuleCall):
-            stack.append(iter(item.items))
-        elif isinstance(item, Call):
-            yield item

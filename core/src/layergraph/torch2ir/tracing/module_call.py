@@ -285,3 +285,21 @@ def inside_out(root: ModuleCall) -> Iterator[ModuleCall]:
         else:
             stack.pop()
             yield scope
+
+
+def calls_in(root: ModuleCall) -> Iterator[Call]:
+    """The calls in a module call and in all that are inside it, in order."""
+    stack = [iter(root.items)]
+    while stack:
+        item = next(stack[-1], None)
+        if item is None:
+            stack.pop()
+        elif isinstance(item, ModuleCall):
+            stack.append(iter(item.items))
+        else:
+            yield item
+
+
+def named_value(leaf: Value) -> Value:
+    """A name for a value of a run, which no other value has; any other leaf as it is."""
+    return f"value {leaf.position} {id(leaf)}" if isinstance(leaf, TracedValue) else leaf

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 from layergraph.ir import Value
 from layergraph.torch2ir.tracing.module_call import (
     Call,
+    Condition,
     DeferredCall,
     Kind,
     ModuleCall,
@@ -42,10 +43,13 @@ class Recorder:
         args: tuple[Value, ...],
         kwargs: dict[str, Value],
         where: str = "",
+        when: Condition | None = None,
+        *,
+        is_late: bool = False,
     ) -> TracedValue:
         """Add a call to the current module call."""
         value = self.value(wish_of(target))
-        value.call = Call(kind, target, args, kwargs, value, where)
+        value.call = Call(kind, target, args, kwargs, value, where, when, is_late)
         self.scope.items.append(value.call)
         return value
 
@@ -71,9 +75,10 @@ class Recorder:
             for before, late in scope.late
         ]
 
-    def enter(self, path: str) -> ModuleCall:
+    def enter(self, path: str, when: Condition | None = None) -> ModuleCall:
         """Begin a module call."""
-        scope = ModuleCall(path, self.scope, self._position, depth=self.scope.depth + 1)
+        depth = self.scope.depth + 1
+        scope = ModuleCall(path, self.scope, self._position, depth=depth, when=when)
         self.scope.items.append(scope)
         self.scope = scope
         return scope

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 
@@ -13,7 +13,7 @@ from layergraph.ir import Value, map_leaves
 from layergraph.tensors import same_bits
 from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.tracing.caches import recomputes
-from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, Trace, TracedValue
+from layergraph.torch2ir.tracing.module_call import Call, Trace, TracedValue, calls_in
 from layergraph.torch2ir.tracing.tracer import Tracer
 
 
@@ -85,7 +85,7 @@ def _run_after(again: Tracer, changes: list[Change]) -> Trace:
 def _are_alike(trace: Trace, other: Trace) -> bool:
     """Return whether two runs did and returned the same."""
     ours, theirs = _Numbering(trace), _Numbering(other)
-    calls = itertools.zip_longest(_calls(trace.root), _calls(other.root))
+    calls = itertools.zip_longest(calls_in(trace.root), calls_in(other.root))
     for mine, yours in calls:
         if mine is None or yours is None or ours.of(mine) != theirs.of(yours):
             return False
@@ -96,18 +96,6 @@ def _hold_the_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor
     return ours.keys() == theirs.keys() and all(
         ours[key] is theirs[key] or same_bits(ours[key], theirs[key]) for key in ours
     )
-
-
-def _calls(scope: ModuleCall) -> Iterator[Call]:
-    stack: list[Iterator[object]] = [iter(scope.items)]
-    while stack:
-        item = next(stack[-1], None)
-        if item is None:
-            stack.pop()
-        elif isinstance(item, ModuleCall):
-            stack.append(iter(item.items))
-        elif isinstance(item, Call):
-            yield item
 
 
 class _Numbering:

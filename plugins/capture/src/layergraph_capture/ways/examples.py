@@ -89,6 +89,9 @@ def _by_facts(traces: Sequence[Trace], form_of: Callable[[Parameter, Trace], For
 def _by_guard(traces: Sequence[Trace]) -> Trace:
     """Merge runs that differ at guards."""
     first, *others = traces
+    if len(others) == 1:
+        record, question = merged_by_guard(*traces)
+        return first if question is None else record
     asked = [(each, merged_by_guard(first, each)[1]) for each in others]
     questions = [question for _, question in asked if question is not None]
     if not questions:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from layergraph.choices import truth
 from layergraph.errors import CaptureError, first_line
 from layergraph.torch2ir.tracing.module_call import Call, Decision, Trace, TracedValue, wish_of
+from layergraph_capture.decisions import TRUTH
 from layergraph_capture.ways.merge import copied, merged
 from layergraph_capture.ways.way import NotMergeableError
 
@@ -131,7 +131,7 @@ def _guard(decision: Decision, reason: str) -> None:
 def _guards(call: Call, decision: Decision, reason: str) -> list[Call]:
     target, said = "layergraph.assume_truth", [reason] if reason else []
     given = (decision.answer, decision.where, *said)
-    if call.target == f"layergraph.{truth.__name__}":
+    if call.target == TRUTH:
         call.target, call.value.wish = target, wish_of(target)
         call.args = (call.args[0], *given)
         return [call]

@@ -8,6 +8,7 @@ arguments, in its order.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
@@ -26,8 +27,8 @@ from layergraph.torch2ir.tracing.module_call import (
     inside_out,
     values_in,
 )
+from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.ways.alignment import aligned
-from layergraph_capture.ways.record import Record
 from layergraph_capture.ways.regions import Item, check_regions
 from layergraph_capture.ways.selection import Selection, are_same, identity
 from layergraph_capture.ways.way import NotMergeableError, Way
@@ -116,8 +117,8 @@ class _Merge:
     ) -> None:
         self._ways = one, other
         self._forms = forms or {}
-        self._record = Record()
-        self._selection = Selection(self._record, self._ways)
+        self._recorder = Recorder()
+        self._selection = Selection(self._recorder, self._ways)
         self.question: Question | None = None
 
     def merged(self, decided: int = 0) -> Trace:
@@ -130,34 +131,33 @@ class _Merge:
         constants = self._constants()
         parameters = [*map(self._parameter, *_by_name(one.trace, other.trace))]
         root, twin = one.trace.root, other.trace.root
-        self._record.root.parameters = root.parameters
-        self._record.root.args = one.read(root.args)
+        self._recorder.root.parameters = root.parameters
+        self._recorder.root.args = one.read(root.args)
         self._ask_form(parameters)
-        self._both_bodies(self._record.root, root, twin)
+        self._both_bodies(self._recorder.root, root, twin)
         self._drop_unread_question()
         if one.trace is not other.trace:
-            check_regions(inside_out(self._record.root))
+            check_regions(inside_out(self._recorder.root))
         decisions = [
             replace(each, condition=one.values[each.condition])
             for each in one.trace.decisions[:decided]
         ]
-        return Trace(self._record.root, constants, parameters, decisions=decisions)
+        return Trace(self._recorder.root, constants, parameters, decisions=decisions)
 
     def _drop_unread_question(self) -> None:
         """Leave out a question that both ways answer with the same calls."""
         question = None if self._selection.decision is None else self._selection.decision.call
         if question is None or not question.target.startswith(_PURE_QUESTIONS):
             return
-        items = [item for scope in inside_out(self._record.root) for item in scope.items]
-        read = {value for item in items for value in item.reads()}
-        results = {
-            value for scope in inside_out(self._record.root) for value in values_in(scope.result)
-        }
-        if question.value not in read | results:
-            question.value.scope.items.remove(question)
+        for scope in inside_out(self._recorder.root):
+            reads = (value for item in scope.items for value in item.reads())
+            if question.value in itertools.chain(reads, values_in(scope.result)):
+                return
+        question.value.scope.items.remove(question)
 
     def _parameter(self, one: Parameter, other: Parameter) -> Parameter:
-        value = self._value(one.value, other.value)
+        value = self._recorder.value(one.value.wish)
+        self._bind(value, one.value, other.value)
         is_fixed = repr(one.fixed) == repr(other.fixed)
         return replace(one, value=value, fixed=one.fixed if is_fixed else ())
 
@@ -166,10 +166,10 @@ class _Merge:
         for each in parameters:
             if each.name in self._forms:
                 guard, *given = self._forms[each.name]
-                holds = self._record.call("function", HOLDS, (guard, each.value, *given)).value
+                holds = self._recorder.call("function", HOLDS, (guard, each.value, *given), {})
                 if self._selection.decision is not None:
                     both = self._selection.decision, holds
-                    holds = self._record.call("function", "operator.and_", both).value
+                    holds = self._recorder.call("function", "operator.and_", both, {})
                 self._selection.decision = holds
 
     def _constants(self) -> dict[str, Any]:
@@ -192,10 +192,10 @@ class _Merge:
         for way, side in zip(self._ways, (one, other), strict=True):
             self._keep_facts(way, side, self._when(way))
         self._items(one.items, other.items)
-        scope.result = self._selection.selected(one.result, other.result)
+        result = self._selection.selected(one.result, other.result)
         if scope.parent is not None:
-            self._unite(one, other, scope.result)
-        self._record.leave()
+            self._unite(one, other, result)
+        self._recorder.leave(result)
 
     def _unite(self, one: ModuleCall, other: ModuleCall, result: Value) -> None:
         """Let the code around a module call read what it returns on the way that is gone."""
@@ -216,7 +216,7 @@ class _Merge:
                 if self._selection.decision is None:
                     raise NotMergeableError(f"their ranks or dtypes of {name!r} differ")
                 args = (here, name, rank, dtype)
-                self._record.call("function", "layergraph.assume_tensor", args, when=when)
+                self._recorder.call("function", "layergraph.assume_tensor", args, {}, "", when)
 
     def _both(self, one: Item, other: Item) -> None:
         """Merge two calls of the same."""
@@ -229,7 +229,7 @@ class _Merge:
             for way, side in ((mine, one), (theirs, other)):
                 if are_alike:
                     way.rename((side.args, side.kwargs), (args, kwargs))
-            scope = self._record.enter(one, when)
+            scope = self._enter(one, when)
             scope.args, scope.kwargs = (args, kwargs) if are_alike else ((), {})
             self._both_bodies(scope, one, other)
         elif isinstance(one, Call) and isinstance(other, Call):
@@ -237,12 +237,13 @@ class _Merge:
             kwargs = self._selection.selected(one.kwargs, other.kwargs)
             if not isinstance(args, tuple):
                 raise NotMergeableError("two calls have different numbers of arguments")
-            call = self._record.call(one.kind, one.target, args, kwargs, one.where, when)
-            call.value = self._value(one.value, other.value)
-            call.value.call, call.is_late = call, one.is_late
+            value = self._recorder.call(
+                one.kind, one.target, args, kwargs, one.where, when, is_late=one.is_late
+            )
+            self._bind(value, one.value, other.value)
             are_decided = one.value is mine.decided, other.value is theirs.decided
             if all(are_decided):
-                self._selection.decision = call.value
+                self._selection.decision = value
             elif any(are_decided):
                 raise NotMergeableError("the runs come to the decision at different places")
 
@@ -251,25 +252,31 @@ class _Merge:
         own = way.condition(item.when)
         if own is not None and when is not None and own[0] not in self._selection.of_one_way:
             # The condition is there on both ways.
-            both = call_of_choose((own[0], True, False), self._record.place(), when)
-            self._record.scope.items.append(both)
+            both = call_of_choose((own[0], True, False), self._recorder.value(""), when)
+            self._recorder.scope.items.append(both)
             own = both.value, own[1]
         own = own or when
         if isinstance(item, ModuleCall):
             args, kwargs = way.read(item.args), way.read(item.kwargs)
-            scope = self._record.enter(item, own)
+            scope = self._enter(item, own)
             scope.args, scope.kwargs, scope.known = args, kwargs, set(item.known)
             self._keep_facts(way, item, None)
             for inner in item.items:
                 self._one(way, inner, None)
-            scope.result = way.read(item.result)
-            self._record.leave()
+            self._recorder.leave(way.read(item.result))
             return
         args, kwargs = way.read(item.args), way.read(item.kwargs)
-        call = self._record.call(item.kind, item.target, args, kwargs, item.where, own)
-        call.value.wish, call.is_late = item.value.wish, item.is_late
-        way.values[item.value] = call.value
-        self._selection.note_one_way(call.value, item.value, way.answer)
+        value = way.values[item.value] = self._recorder.call(
+            item.kind, item.target, args, kwargs, item.where, own, is_late=item.is_late
+        )
+        value.wish = item.value.wish
+        self._selection.note_one_way(value, item.value, way.answer)
+
+    def _enter(self, like: ModuleCall, when: Condition | None) -> ModuleCall:
+        """Begin a call of the module of another module call."""
+        scope = self._recorder.enter(like.path, when)
+        scope.parameters = like.parameters
+        return scope
 
     # --- items ---
 
@@ -327,7 +334,7 @@ class _Merge:
         if not are_same(value, there) or (not is_asked and are_same(said, theirs_said)):
             return False
         guard = one.target.removeprefix("layergraph.")
-        self._selection.decision = self._record.call("function", HOLDS, (guard, value, *said)).value
+        self._selection.decision = self._recorder.call("function", HOLDS, (guard, value, *said), {})
         self._one(theirs, other, self._when(theirs))
         self.question = Question(one.value.position, repr(said), repr(theirs_said))
         last = theirs.values[other.value].call
@@ -352,14 +359,12 @@ class _Merge:
 
     # --- values ---
 
-    def _value(self, one: TracedValue, other: TracedValue) -> TracedValue:
-        """Return a value that comes about here on both ways."""
-        value = self._record.place()
+    def _bind(self, value: TracedValue, one: TracedValue, other: TracedValue) -> None:
+        """Let a value be those of both ways."""
         value.wish = one.wish
         self._selection.take_facts(value, one, other)
         for way, own in zip(self._ways, (one, other), strict=True):
             way.values[own] = value
-        return value
 
 
 def _by_name(one: Trace, other: Trace) -> tuple[list[Parameter], list[Parameter]]:

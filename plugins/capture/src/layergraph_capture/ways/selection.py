@@ -5,8 +5,8 @@ from __future__ import annotations
 from layergraph.ir import Symbol, Value, map_leaves
 from layergraph.ir.values import parts, rebuilt
 from layergraph.torch2ir.folding.conditions import call_of_choose
-from layergraph.torch2ir.tracing.module_call import Condition, ModuleCall, TracedValue
-from layergraph_capture.ways.record import Record
+from layergraph.torch2ir.tracing.module_call import Condition, ModuleCall, TracedValue, named_value
+from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.ways.way import NotMergeableError, Way
 
 
@@ -14,7 +14,7 @@ class Selection:
     """Selects values by the decision.
 
     Args:
-        record: gets a call for each choice.
+        recorder: gets a call for each choice.
         ways: the two runs.
 
     Attributes:
@@ -22,8 +22,8 @@ class Selection:
         of_one_way: the values that are None on the other way, with the answer of their way.
     """
 
-    def __init__(self, record: Record, ways: tuple[Way, Way]) -> None:
-        self._record = record
+    def __init__(self, recorder: Recorder, ways: tuple[Way, Way]) -> None:
+        self._recorder = recorder
         self._ways = ways
         self.decision: TracedValue | None = None
         self.of_one_way: dict[TracedValue, bool] = {}
@@ -56,18 +56,18 @@ class Selection:
         return self._choose(one, other)
 
     def _choose(self, if_true: Value, if_false: Value) -> TracedValue:
-        scope: ModuleCall | None = self._record.scope
+        scope: ModuleCall | None = self._recorder.scope
         asked = identity(if_true), identity(if_false)
         while scope is not None:
             known = self._chosen.get((scope, *asked))
             if known is not None:
                 return known
             scope = scope.parent
-        call = call_of_choose((self.decision, if_true, if_false), self._record.place())
+        call = call_of_choose((self.decision, if_true, if_false), self._recorder.value(""))
         if isinstance(if_true, TracedValue) and isinstance(if_false, TracedValue):
             self.take_facts(call.value, if_true, if_false)
-        self._record.scope.items.append(call)
-        self._chosen[self._record.scope, *asked] = call.value
+        self._recorder.scope.items.append(call)
+        self._chosen[self._recorder.scope, *asked] = call.value
         return call.value
 
     def either(self, one: Condition | None, other: Condition | None) -> Condition | None:
@@ -85,8 +85,8 @@ class Selection:
         value, own = when
         if own is expected:
             return value
-        inverse = call_of_choose((value, False, True), self._record.place())
-        self._record.scope.items.append(inverse)
+        inverse = call_of_choose((value, False, True), self._recorder.value(""))
+        self._recorder.scope.items.append(inverse)
         return inverse.value
 
     def note_one_way(self, value: TracedValue, own: TracedValue, answer: bool) -> None:
@@ -142,8 +142,4 @@ def _are_alike(one: Value, other: Value) -> bool:
 
 def identity(value: Value) -> object:
     """Return a key that is equal for the same values."""
-    return repr(map_leaves(_named, value))
-
-
-def _named(leaf: Value) -> Value:
-    return f"value {id(leaf)}" if isinstance(leaf, TracedValue) else leaf
+    return repr(map_leaves(named_value, value))
