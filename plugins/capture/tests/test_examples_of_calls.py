@@ -215,13 +215,8 @@ class TwoOptional(Two):
     like=[call(Y, None, Y), call(Y, Y, None)],
     unlike=[call(X, X, X), call(X, None, None)],
 )
-class NotEachOfBoth(Two):
-    def forward(self, x, y, z):
-        if y is not None:
-            x = self.lin(x) + y
-        if z is not None:
-            x = self.other(x) * z
-        return x
+class NotEachOfBoth(TwoOptional):
+    """Each of the two is given in an example, but never both, and never none."""
 
 
 # --- sizes ---
