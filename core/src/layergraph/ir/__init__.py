@@ -1,5 +1,6 @@
 """The intermediate representation: plain data that knows nothing of PyTorch."""
 
+from layergraph.ir.edges import Edge
 from layergraph.ir.graph import (
     CORE_NODE_TYPES,
     FUNCTION,
@@ -7,7 +8,6 @@ from layergraph.ir.graph import (
     MODULE,
     OUTPUT,
     STATE,
-    Edge,
     Graph,
     Implementation,
     Node,

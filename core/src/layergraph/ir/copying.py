@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layergraph.ir.graph import Edge, Graph, Implementation, Node
+from layergraph.ir.edges import Edge
+from layergraph.ir.graph import Graph, Implementation, Node
 from layergraph.ir.values import copied
 
 

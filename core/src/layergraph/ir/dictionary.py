@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from layergraph.errors import InvalidIrError, Place, Problem, brief
+from layergraph.ir.edges import Edge
 from layergraph.ir.graph import (
-    Edge,
     Graph,
     Implementation,
     Node,

@@ -1,4 +1,4 @@
-"""Nodes, edges and the implementations that they form."""
+"""Nodes, graphs of nodes, and the implementations that they form."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from layergraph.ir.edges import Edge, Edges, neighbours
 from layergraph.ir.names import Namer, is_argument_name
 from layergraph.ir.tensor_spec import TensorSpec
 from layergraph.ir.values import Ref, Value, refs
@@ -21,21 +22,6 @@ MODULE = "module"
 
 CORE_NODE_TYPES = frozenset({INPUT, OUTPUT, FUNCTION, STATE})
 """The node types with a meaning of their own; every other node calls an implementation."""
-
-
-@dataclass(slots=True)
-class Edge:
-    """The value of one node flows into another node.
-
-    Attributes:
-        src: the node whose value it is.
-        sink: the node that reads it.
-        data: annotations of the user; layergraph keeps them.
-    """
-
-    src: str
-    sink: str
-    data: dict[str, Value] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -96,6 +82,10 @@ class Graph:
     nodes: dict[str, Node] = field(default_factory=dict, kw_only=True)
     edges: dict[tuple[str, str], Edge] = field(default_factory=dict, kw_only=True)
 
+    def __post_init__(self) -> None:
+        if type(self.edges) is dict:
+            self.edges = Edges(self.edges)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Graph) or type(other) is not type(self):
             return NotImplemented
@@ -107,12 +97,12 @@ class Graph:
         return list(self.nodes.items()), list(self.edges.items())
 
     def predecessors(self, name: str) -> tuple[str, ...]:
-        """Return the nodes whose values the node reads, in edge order. Looks at every edge."""
-        return tuple([src for src, sink in self.edges if sink == name])
+        """Return the nodes whose values the node reads, in edge order."""
+        return tuple(neighbours(self.edges).sources.get(name, ()))
 
     def successors(self, name: str) -> tuple[str, ...]:
-        """Return the nodes that read the node's value, in edge order. Looks at every edge."""
-        return tuple([sink for src, sink in self.edges if src == name])
+        """Return the nodes that read the node's value, in edge order."""
+        return tuple(neighbours(self.edges).sinks.get(name, ()))
 
     def chain(self) -> list[str] | None:
         """Return the implementations that the graph calls in a chain; None if it is no chain.
@@ -298,7 +288,7 @@ def graph_from_nodes(nodes: Iterable[Node]) -> Graph:
         [('x', 'double'), ('double', 'output')]
     """
     named: dict[str, Node] = {}
-    edges: dict[tuple[str, str], Edge] = {}
+    edges = Edges()
     for node in nodes:
         name, args = node.name, node.args or ()
         for src in node.sources():

@@ -103,6 +103,25 @@ class Ir(Implementations):
         check(self)
         return guards_of(self)
 
+    def copy(self) -> Ir:
+        """Return a copy that shares nothing that can be changed.
+
+        Example:
+            >>> import torch, layergraph as lg
+            >>> ir = lg.to_ir(torch.nn.ReLU())
+            >>> other = ir.copy()
+            >>> other["root"].type = "gelu"
+            >>> ir["root"].type
+            'relu'
+        """
+        # Imported on first use, to keep start-up fast.
+        from layergraph.ir.copying import copied_around
+
+        copies = [copied_around(each, each, each.evaluation) for each in self.values()]
+        for copy, each in zip(copies, self.values(), strict=True):
+            copy.differs = None if each.differs is None else set(each.differs)
+        return Ir(copies, self.root)
+
     def in_mode(self, *, training: bool) -> Ir:
         """Return a copy of the IR with the graphs of one mode only.
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from layergraph.errors import Place, brief
 from layergraph.ir.dictionary import EDGE_FIELDS, IMPLEMENTATION_FIELDS, NODE_FIELDS
-from layergraph.ir.graph import Edge, Graph, Implementation, Node
+from layergraph.ir.edges import Edge, Edges
+from layergraph.ir.graph import Graph, Implementation, Node
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.names import is_argument_name
 from layergraph.ir.rules.problems import FieldTypes, Problems, Where, place_of
@@ -105,7 +106,7 @@ def _check_graph(problems: Problems, place: Place, graph: Graph) -> None:
     if problems.expect(place, "nodes", graph.nodes, dict):
         for key, node in graph.nodes.items():
             _check_node(problems, (place, "node", key), key, node)
-    if problems.expect(place, "edges", graph.edges, dict):
+    if problems.expect(place, "edges", graph.edges, (Edges, dict)):
         for pair, edge in graph.edges.items():
             _check_edge(problems, (place, "edge", pair), pair, edge)
 
