@@ -13,6 +13,10 @@ from layergraph.ir import Edge, Implementation, Ir, Node, Ref, Symbol
 
 if TYPE_CHECKING:
     __version__: str
+    from layergraph_rewrite.extract import extract
+    from layergraph_rewrite.passes import run_passes
+    from layergraph_rewrite.rewrite import rewrite
+
     from layergraph.api import to_ir, to_torch
     from layergraph.declining import decline
     from layergraph.formats import Format
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from layergraph.io import load, load_model, save
     from layergraph.layers import layer
     from layergraph_files.limits import Limits
+    from layergraph_rewrite.edit import edit
     from layergraph_tools.difference import diff
     from layergraph_tools.explain import explain
     from layergraph_tools.preflight import preflight
@@ -37,13 +42,17 @@ __all__ = [
     "Symbol",
     "decline",
     "diff",
+    "edit",
     "example_inputs",
     "explain",
+    "extract",
     "hookimpl",
     "layer",
     "load",
     "load_model",
     "preflight",
+    "rewrite",
+    "run_passes",
     "save",
     "to_ir",
     "to_torch",
@@ -56,13 +65,17 @@ _HOMES = {
     "Limits": "layergraph_files.limits",
     "decline": "layergraph.declining",
     "diff": "layergraph_tools.difference",
+    "edit": "layergraph_rewrite.edit",
     "example_inputs": "layergraph.inputs",
     "explain": "layergraph_tools.explain",
+    "extract": "layergraph_rewrite.extract",
     "hookimpl": "layergraph.hookspecs",
     "layer": "layergraph.layers",
     "load": "layergraph.io",
     "load_model": "layergraph.io",
     "preflight": "layergraph_tools.preflight",
+    "rewrite": "layergraph_rewrite.rewrite",
+    "run_passes": "layergraph_rewrite.passes",
     "save": "layergraph.io",
     "to_ir": "layergraph.api",
     "to_torch": "layergraph.api",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from layergraph.elsewhere import imported
 from layergraph.gc_pause import gc_paused
 from layergraph.ir.dictionary import from_dict, to_dict
 from layergraph.ir.mapping import Implementations
@@ -13,6 +14,7 @@ from layergraph.ir.validate import check
 
 if TYPE_CHECKING:
     from layergraph.ir.guard_list import Guard
+    from layergraph_rewrite.select import Selection
 
 
 class Ir(Implementations):
@@ -121,6 +123,35 @@ class Ir(Implementations):
         for copy, each in zip(copies, self.values(), strict=True):
             copy.differs = None if each.differs is None else set(each.differs)
         return Ir(copies, self.root)
+
+    def select(self, text: str = "", **options: Any) -> Selection:
+        """Return the nodes that match, in execution order.
+
+        Args:
+            text: a path, a type with comparisons of attributes, or both: ``"layer*.* conv2d"``,
+                ``"conv2d[groups>1, bias=True]"``. A single word is a type, the name of a function,
+                or a path. ``*`` stands for any characters.
+            options: more conditions, all of which hold: ``type``, ``path`` and ``function``, each a
+                text in which ``*`` stands for any characters; ``where``, a function of a
+                :class:`layergraph_rewrite.Call`; and attributes by name, each with its value.
+
+        Returns:
+            A list of :class:`layergraph_rewrite.Call`, with methods to narrow it down by relation:
+            ``inside``, ``before``, ``after``, ``between``, ``feeding``, ``fed_by``.
+
+        Raises:
+            EditError: the text has another form.
+            InvalidIrError: the IR breaks a rule.
+            MissingDistributionError: ``layergraph-rewrite`` is not installed.
+
+        Example:
+            >>> import torch, layergraph as lg
+            >>> ir = lg.to_ir(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()))
+            >>> ir.select("linear")
+            Selection(root:_0)
+        """
+        found: Selection = imported("layergraph_rewrite.select", "select_in")(self, text, **options)
+        return found
 
     def in_mode(self, *, training: bool) -> Ir:
         """Return a copy of the IR with the graphs of one mode only.

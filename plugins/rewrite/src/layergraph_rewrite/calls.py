@@ -1,0 +1,136 @@
+"""The handle of a node: what it calls, with its arguments, attributes and tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from layergraph.ir import FUNCTION, Node, Value
+from layergraph_rewrite.sources import Tensors
+
+if TYPE_CHECKING:
+    from layergraph_rewrite.working import WorkingGraph, WorkingLayer
+
+
+class Site(NamedTuple):
+    """The place of a node: the name of the composite whose graph it is in, and its own name."""
+
+    graph: str
+    node: str
+
+    def __str__(self) -> str:
+        return f"{self.graph}:{self.node}"
+
+
+class Call:
+    """A node of a graph under edit, as it is now.
+
+    A condition of a pattern gets one; so do replacements and :meth:`layergraph.Ir.select`.
+
+    Example:
+        >>> import torch, layergraph as lg
+        >>> ir = lg.to_ir(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()))
+        >>> call = ir.select("linear")[0]
+        >>> call.layer, call.type, call.attributes["out_features"]
+        ('0', 'linear', 3)
+    """
+
+    __slots__ = ("_graph", "_name")
+
+    def __init__(self, graph: WorkingGraph, name: str) -> None:
+        self._graph = graph
+        self._name = name
+
+    @property
+    def site(self) -> Site:
+        """The place of the node."""
+        return Site(self._graph.owner.name, self._name)
+
+    @property
+    def node(self) -> Node:
+        """The node; its arguments are given."""
+        return self._graph.nodes[self._name]
+
+    @property
+    def type(self) -> str:
+        """The type of the layer that it calls; of another node, the type of the node."""
+        layer = self._layer
+        return self.node.type if layer is None else layer.type
+
+    @property
+    def layer(self) -> str | None:
+        """The name of the layer that it calls; None for another node."""
+        return self.node.implementation if self.node.is_call else None
+
+    @property
+    def function(self) -> str | None:
+        """The name of the function that it calls; None for another node."""
+        return self.node.implementation if self.node.type == FUNCTION else None
+
+    @property
+    def args(self) -> tuple[Value, ...]:
+        """The arguments by position."""
+        return self.node.args or ()
+
+    @property
+    def kwargs(self) -> dict[str, Value]:
+        """The arguments by name."""
+        return dict(self.node.kwargs)
+
+    @property
+    def attributes(self) -> dict[str, Value]:
+        """The attributes of the layer, without annotations; empty for another node."""
+        return {} if self._layer is None else self._layer.attributes
+
+    @property
+    def data(self) -> dict[str, Value]:
+        """The annotations of the node, and the attributes and annotations of its layer."""
+        return {**(self._layer.data if self._layer is not None else {}), **self.node.data}
+
+    @property
+    def tensors(self) -> Tensors:
+        """The tensors of the layer by name, each of which is read when it is asked for."""
+        return Tensors({} if self._layer is None else self._layer.sources)
+
+    @property
+    def training(self) -> bool:
+        """Whether the layer is in training mode."""
+        layer = self._layer
+        while layer is not None:
+            if layer.training is not None:
+                return layer.training
+            layer = next((parent for parent, _ in layer.parents), None)
+        return True
+
+    @property
+    def users(self) -> list[Call]:
+        """The nodes that read its value."""
+        return [Call(self._graph, name) for name in self._graph.users[self._name]]
+
+    @property
+    def is_in_root(self) -> bool:
+        """Whether the node is in the graph of the model itself."""
+        return not self._graph.owner.parents
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether another node calls the same layer."""
+        layer = self._layer
+        return layer is not None and len({(g.owner, n) for g, n in layer.calls}) > 1
+
+    @property
+    def _layer(self) -> WorkingLayer | None:
+        node = self.node
+        return self._graph.layer_of(node) if node.is_call else None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Call) and self.site == other.site
+
+    def __hash__(self) -> int:
+        return hash(self.site)
+
+    def __repr__(self) -> str:
+        return f"Call({str(self.site)!r}: {self.type})"
+
+    def __getitem__(self, name: str) -> Any:
+        """Return an attribute or annotation."""
+        return self.data[name]

@@ -1,0 +1,142 @@
+"""The nodes that do more than compute a value, and so may not change places freely."""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from layergraph.ir import FUNCTION, Node
+
+if TYPE_CHECKING:
+    from layergraph_rewrite.working import WorkingLayer
+
+
+class Effect(enum.Flag):
+    """An effect of a node besides its value.
+
+    WRITES: it changes a tensor in place. DRAWS: it draws random numbers. CHECKS: it raises an error
+    if a value is not as expected. REGION: it begins or ends a region, such as ``no_grad``.
+    """
+
+    NONE = 0
+    WRITES = enum.auto()
+    DRAWS = enum.auto()
+    CHECKS = enum.auto()
+    REGION = enum.auto()
+
+
+def effect_of(node: Node, layers: Mapping[str, WorkingLayer]) -> Effect:
+    """Return the effects of a node.
+
+    Args:
+        node: the node.
+        layers: all layers by name.
+    """
+    if node.type == FUNCTION:
+        effect = _of_function(node.implementation)
+        if node.kwargs and (node.kwargs.get("out") is not None or node.kwargs.get("inplace")):
+            effect |= Effect.WRITES
+        if node.implementation.startswith("torch.nn.functional.") and True in (node.args or ()):
+            # An in-place flag or a training flag may be given by position.
+            effect |= _flags(node.implementation, node.args or ())
+        return effect
+    return _of_layer(layers[node.implementation]) if node.is_call else Effect.NONE
+
+
+def _of_layer(layer: WorkingLayer) -> Effect:
+    effect = Effect.NONE
+    for each in layer.inside():
+        if not each.graphs:
+            effect |= _of_leaf(each)
+        for graph in each.graphs:
+            for node in graph:
+                if node.type == FUNCTION:
+                    effect |= effect_of(node, {})
+    return effect & ~Effect.REGION  # each region of a graph ends in it
+
+
+def _of_leaf(layer: WorkingLayer) -> Effect:
+    data = layer.data
+    effect = Effect.WRITES if data.get("inplace") else Effect.NONE
+    rate = data.get("p", data.get("dropout", 0))
+    if layer.type in _DRAWING or ("dropout" in layer.type) or (type(rate) is float and rate > 0):
+        effect |= Effect.DRAWS
+    if data.get("track_running_stats") or data.get("momentum") is not None:
+        effect |= Effect.WRITES  # batch norm updates its statistics in training mode
+    return effect
+
+
+_DRAWING = frozenset({"rrelu", "fractionalmaxpool2d", "fractionalmaxpool3d"})
+
+
+@functools.cache
+def _of_function(name: str) -> Effect:
+    if name.startswith("layergraph."):
+        if ".assume" in name:
+            return Effect.CHECKS
+        return Effect.NONE if name in _CHOICES else Effect.REGION
+    last = name.rpartition(".")[2]
+    if name.startswith("operator."):
+        return Effect.WRITES if last in _WRITING_OPERATORS else Effect.NONE
+    if name.startswith("torch.ops."):
+        last = name.split(".")[3]
+    effect = Effect.CHECKS if last in ("_assert", "_assert_async") else Effect.NONE
+    operation = getattr(torch.ops.aten, last, None)
+    schemas: list[Any] = []
+    if operation is not None and hasattr(operation, "overloads"):
+        overloads = [getattr(operation, each) for each in operation.overloads()]
+        schemas = [each._schema for each in overloads]
+        if any(torch.Tag.nondeterministic_seeded in each.tags for each in overloads):
+            effect |= Effect.DRAWS
+    is_dunder = last.startswith("__") and last.endswith("__")
+    if is_dunder:
+        return effect | (Effect.WRITES if last in _WRITING_DUNDERS else Effect.NONE)
+    writes = bool(schemas) and all(each.is_mutable for each in schemas)
+    if last.endswith("_") or writes:
+        effect |= Effect.WRITES
+    if "dropout" in last or last in _DRAWING_FUNCTIONS:
+        effect |= Effect.DRAWS
+    return effect
+
+
+_CHOICES = frozenset({"layergraph.truth", "layergraph.holds", "layergraph.choose"})
+_WRITING_OPERATORS = frozenset(
+    "delitem iadd iand ifloordiv ilshift imatmul imod imul ior ipow irshift isub itruediv ixor "
+    "setitem".split()
+)
+_WRITING_DUNDERS = frozenset(
+    f"__{name}__" for name in {*_WRITING_OPERATORS, "idiv"} if name not in ("",)
+)
+_DRAWING_FUNCTIONS = frozenset(
+    "gumbel_softmax rrelu multi_head_attention_forward scaled_dot_product_attention "
+    "fractional_max_pool2d fractional_max_pool3d".split()
+)
+
+
+def _flags(name: str, args: tuple[Any, ...]) -> Effect:
+    """Return the effects that flags given by position switch on."""
+    import inspect
+
+    function = getattr(torch.nn.functional, name.rpartition(".")[2], None)
+    try:
+        parameters = list(inspect.signature(function).parameters)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return Effect.WRITES
+    on = {each for each, value in zip(parameters, args, strict=False) if value is True}
+    return Effect.WRITES if on & {"inplace", "training"} else Effect.NONE
+
+
+def may_pass(one: Effect, other: Effect) -> bool:
+    """Return whether two nodes, of which neither reads the other, may change places.
+
+    A write may change a tensor that the other node reads. Two draws would give each other's
+    numbers. A region changes how others compute.
+    """
+    both = one & other
+    if (one | other) & (Effect.WRITES | Effect.REGION):
+        return not (one | other) & ~Effect.CHECKS
+    return not both & Effect.DRAWS

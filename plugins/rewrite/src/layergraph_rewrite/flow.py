@@ -1,0 +1,82 @@
+"""The flow of values between nodes, also across the borders of composites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from layergraph.ir import INPUT
+from layergraph_rewrite.calls import Site
+
+if TYPE_CHECKING:
+    from layergraph_rewrite.edit import Edit
+
+_Point = tuple[Site, bool]
+"""A node; of a call of a composite, True for its result and False for its arguments."""
+
+
+def reaching(edit: Edit, targets: Iterable[Site], *, direct: bool = False) -> set[Site]:
+    """Return the nodes whose values reach some others.
+
+    Args:
+        edit: the edit that has the nodes.
+        targets: the others.
+        direct: whether only arguments count.
+    """
+    return _walked(_edges(edit, is_backward=True), targets, direct=direct, starts_at=False)
+
+
+def reached(edit: Edit, sources: Iterable[Site], *, direct: bool = False) -> set[Site]:
+    """Return the nodes that the values of some others reach.
+
+    Args:
+        edit: the edit that has the nodes.
+        sources: the others.
+        direct: whether only arguments count.
+    """
+    return _walked(_edges(edit, is_backward=False), sources, direct=direct, starts_at=True)
+
+
+def _walked(
+    edges: Mapping[_Point, list[_Point]], starts: Iterable[Site], *, direct: bool, starts_at: bool
+) -> set[Site]:
+    first = list(starts)
+    stack: list[_Point] = [(site, starts_at) for site in first]
+    seen = set(stack)
+    found: set[Site] = set()
+    while stack:
+        point = stack.pop()
+        for following in edges.get(point, ()):
+            if following in seen:
+                continue
+            seen.add(following)
+            found.add(following[0])
+            if not direct or following[0] == point[0]:
+                stack.append(following)
+    return found - set(first) if direct else found
+
+
+def _edges(edit: Edit, *, is_backward: bool) -> dict[_Point, list[_Point]]:
+    edges: dict[_Point, list[_Point]] = {}
+
+    def connect(src: _Point, sink: _Point) -> None:
+        if is_backward:
+            src, sink = sink, src
+        edges.setdefault(src, []).append(sink)
+
+    for graph in edit.working_graphs():
+        owner = graph.owner.name
+        for node in graph:
+            site = Site(owner, node.name)
+            for source in dict.fromkeys(node.sources()):
+                connect((Site(owner, source), True), (site, False))
+            inner = graph.layer_of(node).graphs if node.is_call else []
+            if not inner:
+                connect((site, False), (site, True))
+            for each in inner:
+                for item in each:
+                    if item.type == INPUT:
+                        connect((site, False), (Site(each.owner.name, item.name), False))
+                output = Site(each.owner.name, each.output().name)
+                connect((output, True), (site, True))
+    return edges

@@ -1,0 +1,96 @@
+"""The tensors of layers whose type or attributes are new."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from layergraph.errors import ArgumentError, BuildError
+from layergraph.ir import Implementation, Ir
+from layergraph_rewrite.sources import Source
+
+if TYPE_CHECKING:
+    import torch
+
+    from layergraph.ir2torch import Ir2Torch
+    from layergraph_rewrite.working import WorkingLayer
+
+
+def set_tensors(
+    layer: WorkingLayer,
+    given: Mapping[str, torch.Tensor | Callable[[], torch.Tensor] | Source] | None,
+    *,
+    has_state: bool,
+) -> None:
+    """Give a leaf the tensors that its type and attributes ask for.
+
+    A tensor is the given one, else the one that it had, if that has the right shape, else one that
+    the constructor of the layer makes when it is read.
+
+    Args:
+        layer: the leaf, as it is now.
+        given: tensors by name.
+        has_state: whether the edit follows the tensors.
+
+    Raises:
+        ArgumentError: the layer has no tensor of a given name, or of its shape.
+        BuildError: the attributes do not fit the type.
+    """
+    leaf = Implementation(layer.type, dict(layer.data), name="root")
+    try:
+        shapes = _shapes(leaf)
+    except BuildError as error:
+        if layer.type not in str(error) or "no handler" not in str(error).lower():
+            raise
+        shapes = None  # only a format or a back end knows the type
+    given = dict(given or {})
+    if shapes is None:
+        layer.sources |= {name: Source.of(each) for name, each in given.items()}
+        return
+    for name in given:
+        if name not in shapes:
+            listed = ", ".join(shapes) or "none"
+            raise ArgumentError(
+                f"{layer.name!r}, a {layer.type}, has no tensor {name!r}; it has {listed}"
+            )
+    fresh = functools.cache(functools.partial(_fresh, leaf))
+    before, layer.sources = layer.sources, {}
+    layer.tensors = {name: spec for name, spec in layer.tensors.items() if name in shapes}
+    if not has_state:
+        return
+    for name, shape in shapes.items():
+        source = None
+        if name in given:
+            source = Source.of(given[name])
+            if hasattr(given[name], "shape") and tuple(given[name].shape) != shape:  # type: ignore[union-attr]
+                raise ArgumentError(
+                    f"{name!r} of {layer.name!r} has the shape {shape}; the given one has "
+                    f"{tuple(given[name].shape)}"  # type: ignore[union-attr]
+                )
+        elif name in before and tuple(before[name].read().shape) == shape:
+            source = before[name]
+        layer.sources[name] = source or Source(functools.partial(_initial, fresh, name))
+
+
+def _initial(fresh: Callable[[], dict[str, torch.Tensor]], name: str) -> torch.Tensor:
+    return fresh()[name]
+
+
+@functools.cache
+def _converter() -> Ir2Torch:
+    # Imported on first use, because it needs torch.
+    from layergraph.ir2torch import get_default_converter
+
+    return get_default_converter()
+
+
+def _shapes(leaf: Implementation) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of a leaf that state dicts hold."""
+    listed = _converter().tensors(Ir([leaf]))
+    return {name: tuple(tensor.shape) for name, tensor, persists in listed if persists}
+
+
+def _fresh(leaf: Implementation) -> dict[str, torch.Tensor]:
+    """Return the state dict of a new layer."""
+    return dict(_converter().convert(Ir([leaf])).state_dict())

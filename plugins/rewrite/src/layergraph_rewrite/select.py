@@ -1,0 +1,212 @@
+"""Selecting nodes: by type, path, attributes, a condition, and by their relation to others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Self, overload
+
+from layergraph.ir import INPUT, OUTPUT
+from layergraph_rewrite import flow
+from layergraph_rewrite.calls import Call, Site
+from layergraph_rewrite.conditions import AttributeTest, attribute_tests, parsed
+from layergraph_rewrite.errors import EditError
+
+if TYPE_CHECKING:
+    from layergraph.ir import Ir
+    from layergraph_rewrite.edit import Edit
+
+Target = "Call | Site | str | Selection"
+
+
+class Selection(Sequence[Call]):
+    """Nodes of an IR, in execution order. A composite's own nodes follow the call of it.
+
+    A selection is a list of :class:`Call`, and can be narrowed down. ``|``, ``&`` and ``-`` combine
+    two of them.
+
+    Example:
+        >>> import torch, layergraph as lg
+        >>> ir = lg.to_ir(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 3)))
+        >>> [call.layer for call in ir.select("linear[in_features>2]")]
+        ['1']
+        >>> [call.layer for call in ir.select("linear").before("1")]
+        ['0']
+    """
+
+    def __init__(self, edit: Edit, calls: Iterable[Call]) -> None:
+        self._edit = edit
+        self._calls = list(calls)
+
+    @overload
+    def __getitem__(self, index: int) -> Call: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Selection: ...
+
+    def __getitem__(self, index: int | slice) -> Call | Selection:
+        if isinstance(index, slice):
+            return self._with(self._calls[index])
+        return self._calls[index]
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(self._calls)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __repr__(self) -> str:
+        return f"Selection({', '.join(str(call.site) for call in self)})"
+
+    def __or__(self, other: Selection) -> Self:
+        sites = {call.site for call in (*self, *other)}
+        return self._with(call for call in self._edit if call.site in sites)
+
+    def __and__(self, other: Selection) -> Self:
+        sites = {call.site for call in other}
+        return self._with(call for call in self if call.site in sites)
+
+    def __sub__(self, other: Selection) -> Self:
+        sites = {call.site for call in other}
+        return self._with(call for call in self if call.site not in sites)
+
+    def _with(self, calls: Iterable[Call]) -> Self:
+        return type(self)(self._edit, calls)
+
+    def select(self, text: str = "", **options: Any) -> Self:
+        """Return those that match: see :meth:`layergraph.Ir.select`."""
+        return self._with(filter(matcher(text, **options), self))
+
+    def where(self, condition: Callable[[Call], bool]) -> Self:
+        """Return those for which a condition is true."""
+        return self._with(filter(condition, self))
+
+    @property
+    def layers(self) -> list[str]:
+        """The names of the layers that these nodes call, each once."""
+        return list(dict.fromkeys(call.layer for call in self if call.layer is not None))
+
+    def inside(self, composite: str) -> Self:
+        """Return those in the graph of a composite, or of a composite in it.
+
+        Raises:
+            EditError: there is no such composite.
+        """
+        graphs = self._edit.names_inside(composite)
+        return self._with(call for call in self if call.site.graph in graphs)
+
+    def before(self, target: Any) -> Self:
+        """Return those that run before the first of some others."""
+        first = min(self._positions(target))
+        order = self._order()
+        return self._with(call for call in self if order[call.site] < first)
+
+    def after(self, target: Any) -> Self:
+        """Return those that run after the last of some others."""
+        last = max(self._positions(target))
+        order = self._order()
+        return self._with(call for call in self if order[call.site] > last)
+
+    def between(self, start: Any, end: Any) -> Self:
+        """Return those that run after some nodes and before others."""
+        return self.after(start).before(end)
+
+    def feeding(self, target: Any, *, direct: bool = False) -> Self:
+        """Return those whose values reach others: as arguments, or through more nodes.
+
+        Args:
+            target: the others.
+            direct: whether only arguments count.
+        """
+        sites = flow.reaching(self._edit, self._sites(target), direct=direct)
+        return self._with(call for call in self if call.site in sites)
+
+    def fed_by(self, target: Any, *, direct: bool = False) -> Self:
+        """Return those that the values of others reach: as arguments, or through more nodes.
+
+        Args:
+            target: the others.
+            direct: whether only arguments count.
+        """
+        sites = flow.reached(self._edit, self._sites(target), direct=direct)
+        return self._with(call for call in self if call.site in sites)
+
+    def _sites(self, target: Any) -> list[Site]:
+        if isinstance(target, Selection):
+            found = [call.site for call in target]
+        else:
+            found = [self._edit.call(target).site]
+        if not found:
+            raise EditError("the other selection is empty, so that it has no place")
+        return found
+
+    def _order(self) -> dict[Site, int]:
+        return {call.site: index for index, call in enumerate(self._edit)}
+
+    def _positions(self, target: Any) -> list[int]:
+        order = self._order()
+        return [order[site] for site in self._sites(target)]
+
+
+def select(edit: Edit, text: str = "", **options: Any) -> Selection:
+    """Return the nodes of an edit that match: see :meth:`layergraph.Ir.select`."""
+    matches = matcher(text, **options)
+    return Selection(edit, filter(matches, edit))
+
+
+def select_in(ir: Ir, text: str = "", **options: Any) -> Selection:
+    """Return the nodes of an IR that match: see :meth:`layergraph.Ir.select`."""
+    from layergraph_rewrite.edit import Edit
+
+    return select(Edit(ir), text, **options)
+
+
+def matcher(
+    text: str = "",
+    *,
+    type: str | None = None,  # noqa: A002 the word of the IR
+    path: str | None = None,
+    function: str | None = None,
+    where: Callable[[Call], bool] | None = None,
+    **attributes: Any,
+) -> Callable[[Call], bool]:
+    """Return the condition of a selection: see :meth:`layergraph.Ir.select`."""
+    word, tests = "", []
+    if text:
+        path_of_text, word, tests = parsed(text)
+        path = path or path_of_text or None
+    tests = [*tests, *attribute_tests(attributes)]
+
+    def matches(call: Call) -> bool:
+        return (
+            (not word or _has_word(call, word, is_type=bool(path or tests)))
+            and (type is None or (call.layer is not None and fnmatchcase(call.type, type)))
+            and (path is None or fnmatchcase(path_of(call), path))
+            and (function is None or fnmatchcase(call.function or "", function))
+            and _passes(call, tests)
+            and (where is None or where(call))
+        )
+
+    return matches
+
+
+def path_of(call: Call) -> str:
+    """Return the path by which a selection knows a node: that of its layer, or its own."""
+    if call.layer is not None:
+        return call.layer
+    graph = call.site.graph
+    return call.site.node if call.is_in_root else f"{graph}.{call.site.node}"
+
+
+def _has_word(call: Call, word: str, *, is_type: bool) -> bool:
+    names = [call.type if call.function is None else call.function]
+    if not is_type and call.type not in (INPUT, OUTPUT):
+        names.append(path_of(call))
+    return any(fnmatchcase(name, word) for name in names)
+
+
+def _passes(call: Call, tests: Sequence[AttributeTest]) -> bool:
+    if not tests:
+        return True
+    data = call.data if call.layer is not None else {**call.kwargs, **call.data}
+    return all(test.holds(data) for test in tests)

@@ -1,0 +1,195 @@
+"""Terms: calls of layers and functions, written as code.
+
+In a pattern, a term says which calls match. In an edit or a replacement, it says which call to
+make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from layergraph.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import torch
+
+    from layergraph_rewrite.calls import Call
+
+Condition: TypeAlias = "Callable[[Call], bool]"
+Tensors: TypeAlias = "Mapping[str, torch.Tensor | Callable[[], torch.Tensor]]"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """A wildcard of a pattern: any value. The same one matches the same value everywhere.
+
+    In an edit, :data:`VALUE` stands for the value at the place of the edit.
+
+    Attributes:
+        name: the name under which a match has the value; empty: a match does not have it.
+    """
+
+    name: str = ""
+
+
+VALUE = Value("value")
+"""The value at the place of an edit: ``function("torch.flatten")(VALUE, 1)``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layer:
+    """A layer: in a pattern one that exists, else a new one. See :func:`layer`."""
+
+    types: tuple[str, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    tensors: Tensors | None = None
+    where: Condition | None = None
+    uses: int | None = 1
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Applied:
+        """Return a call of the layer with these arguments."""
+        return Applied(self, args, kwargs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Function:
+    """A function by its name, or by one of several names. See :func:`function`."""
+
+    names: tuple[str, ...]
+    name: str | None = None
+    where: Condition | None = None
+    uses: int | None = 1
+    is_commutative: bool = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Applied:
+        """Return a call of the function with these arguments."""
+        return Applied(self, args, kwargs)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Applied:
+    """A call of a layer or function with its arguments."""
+
+    operation: Layer | Function
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OneOf:
+    """Alternatives of a pattern, of which the first one that matches counts. See :func:`one_of`."""
+
+    terms: tuple[Any, ...]
+
+
+Operation: TypeAlias = Layer | Function
+Term: TypeAlias = Applied | OneOf | Value
+
+
+def layer(
+    *types: str,
+    name: str | None = None,
+    tensors: Tensors | None = None,
+    where: Condition | None = None,
+    uses: int | None = 1,
+    **attributes: Any,
+) -> Layer:
+    """Return a layer, to call it in a pattern, a replacement or an edit.
+
+    Args:
+        types: its type, such as ``"linear"``. A pattern may give several, of which one has to
+            match, and ``*`` in them stands for any characters.
+        name: in a pattern, the name under which the match has this call. Else the wanted name of
+            the new layer; None: its type.
+        tensors: the tensors of a new layer by name, or functions that compute them when they are
+            read. The constructor of the layer makes those that are missing.
+        where: in a pattern, a condition on the :class:`Call` that would match.
+        uses: in a pattern, how many nodes read the result; None: any number. The last call of a
+            pattern may have any number of uses.
+        attributes: the attributes. In a pattern, the layer has these, and may have more.
+
+    Example:
+        >>> from layergraph_rewrite import layer
+        >>> layer("conv2d", groups=1).attributes
+        {'groups': 1}
+    """
+    for each in types:
+        if type(each) is not str or not each:
+            raise ArgumentError(f'{each!r} is no type of a layer; name one, as in layer("linear")')
+    return Layer(types or ("*",), attributes, name, tensors, where, uses)
+
+
+def function(
+    *names: str,
+    name: str | None = None,
+    where: Condition | None = None,
+    uses: int | None = 1,
+    commutative: bool = False,
+) -> Function:
+    """Return a function, to call it in a pattern, a replacement or an edit.
+
+    Args:
+        names: its name in the IR, such as ``"torch.flatten"``. A pattern may give several, of which
+            one has to match, and ``*`` in them stands for any characters.
+        name: in a pattern, the name under which the match has this call. Else the wanted name of
+            the new node.
+        where: in a pattern, a condition on the :class:`Call` that would match.
+        uses: in a pattern, how many nodes read the result; None: any number. The last call of a
+            pattern may have any number of uses.
+        commutative: in a pattern, whether the first two arguments may change places.
+
+    Example:
+        >>> from layergraph_rewrite import VALUE, function
+        >>> function("torch.flatten")(VALUE, 1).args[1]
+        1
+    """
+    for each in names:
+        if type(each) is not str or not each:
+            raise ArgumentError(
+                f'{each!r} is no name of a function; name one, as in function("torch.relu")'
+            )
+    return Function(names or ("*",), name, where, uses, commutative)
+
+
+def anything(name: str = "") -> Value:
+    """Return a wildcard of a pattern: any value.
+
+    The parameters of a pattern are such wildcards, under their own names.
+
+    Args:
+        name: the name under which the match has the value.
+    """
+    return Value(name)
+
+
+def one_of(*terms: Any) -> OneOf:
+    """Return alternatives of a pattern. The first one that matches counts.
+
+    Args:
+        terms: calls of layers or functions, wildcards or plain values.
+    """
+    return OneOf(terms)
+
+
+def applied(term: Any) -> Applied:
+    """Return a term of an edit as a call: a layer or function that is not called takes VALUE.
+
+    Raises:
+        ArgumentError: the term is no call of a layer or function.
+    """
+    if isinstance(term, Layer | Function):
+        return term(VALUE)
+    if isinstance(term, Applied):
+        return term
+    raise ArgumentError(
+        f'{term!r:.80} is no call to insert; write it as layer("relu") or '
+        'function("torch.flatten")(VALUE, 1)'
+    )
+
+
+def renamed(operation: Operation, name: str) -> Operation:
+    """Return a layer or function under another name."""
+    return replace(operation, name=name)

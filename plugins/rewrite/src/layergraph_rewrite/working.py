@@ -1,0 +1,233 @@
+"""The layers and graphs of an edit: an IR in a form in which an edit takes constant time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from layergraph.ir import (
+    Graph,
+    Implementation,
+    Namer,
+    Node,
+    Ref,
+    TensorSpec,
+    Value,
+    graph_from_nodes,
+    map_leaves,
+)
+from layergraph_rewrite.order import Order
+from layergraph_rewrite.sources import Source
+
+
+class WorkingGraph:
+    """A graph under edit: its nodes in execution order, and the users of each.
+
+    The arguments of every node are given. A node is never changed, but replaced by another one.
+
+    Args:
+        owner: the layer that the graph belongs to.
+        graph: the graph to start from.
+        layers: all layers by name.
+    """
+
+    def __init__(
+        self, owner: WorkingLayer, graph: Graph, layers: Mapping[str, WorkingLayer]
+    ) -> None:
+        self.owner = owner
+        self.nodes: dict[str, Node] = {}
+        self.users: dict[str, dict[str, None]] = {}
+        self.order = Order()
+        self._layers = layers
+        self._edge_data = {pair: edge.data for pair, edge in graph.edges.items() if edge.data}
+        arguments = graph.arguments()
+        for node in graph.in_execution_order():
+            self.add(changed(node, args=arguments[node.name]))
+
+    def __iter__(self) -> Iterator[Node]:
+        return (self.nodes[name] for name in self.order)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.nodes
+
+    def add(self, node: Node, *, before: str | None = None) -> None:
+        """Add a node before another one, or at the end."""
+        self.order.insert(node.name, before=before)
+        self.users.setdefault(node.name, {})
+        self._connect(node)
+
+    def remove(self, name: str) -> Node:
+        """Remove a node that no other node reads, and return it."""
+        node = self.nodes[name]
+        self._disconnect(node)
+        del self.nodes[name], self.users[name]
+        self.order.remove(name)
+        return node
+
+    def change(self, node: Node) -> None:
+        """Put a node in the place of the one of the same name."""
+        self._disconnect(self.nodes[node.name])
+        self._connect(node)
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a node another name; the nodes that read it follow."""
+        node = self.nodes[name]
+        self.add(changed(node, name=new), before=name)
+        self.replace_uses(name, Ref(new))
+        self.remove(name)
+
+    def replace_uses(self, name: str, value: Value, *, only: Iterable[str] | None = None) -> None:
+        """Let the users of a node read another value."""
+        users = list(self.users[name]) if only is None else only
+
+        def leaf(each: Value) -> Value:
+            return value if type(each) is Ref and each.node == name else each
+
+        for user in users:
+            node = self.nodes[user]
+            when = node.when
+            if when is not None and when[0].node == name:
+                when = (value, when[1])
+            args, kwargs = map_leaves(leaf, node.args), map_leaves(leaf, node.kwargs)
+            data = self._edge_data.pop((name, user), None)
+            self.change(changed(node, args=args, kwargs=kwargs, when=when))
+            if data is not None and type(value) is Ref:
+                self._edge_data[value.node, user] = data
+
+    def annotate_edge(self, src: str, sink: str, data: dict[str, Value]) -> None:
+        """Add annotations to an edge."""
+        self._edge_data[src, sink] = {**self._edge_data.get((src, sink), {}), **data}
+
+    def layer_of(self, node: Node) -> WorkingLayer:
+        """Return the layer that a node calls."""
+        return self._layers[node.implementation]
+
+    def output(self) -> Node:
+        """Return the output node."""
+        for name in reversed(self.nodes):
+            if self.nodes[name].type == "output":
+                return self.nodes[name]
+        raise AssertionError  # unreachable: every graph has one
+
+    def finished(self, named: Callable[[Node], Node]) -> Graph:
+        """Return the graph as plain data.
+
+        Args:
+            named: gives a node with the final name of what it stands for.
+        """
+        graph = graph_from_nodes(map(named, self))
+        for pair, data in self._edge_data.items():
+            if pair in graph.edges:
+                graph.edges[pair].data = data
+        return graph
+
+    def _connect(self, node: Node) -> None:
+        self.nodes[node.name] = node
+        for source in node.sources():
+            self.users.setdefault(source, {})[node.name] = None
+        if node.is_call:
+            self._layers[node.implementation].calls[self, node.name] = None
+
+    def _disconnect(self, node: Node) -> None:
+        for source in node.sources():
+            self.users[source].pop(node.name, None)
+        if node.is_call:
+            self._layers[node.implementation].calls.pop((self, node.name), None)
+
+
+class WorkingLayer:
+    """A layer or composite under edit.
+
+    Attributes:
+        name: the name of the implementation.
+        type: its type.
+        data: attributes and annotations.
+        children: the layers inside, by name; None for a leaf.
+        graphs: its graph; a second one if that for evaluation differs.
+        tensors: what the IR says of its tensors. What ties them are keys of the original.
+        sources: where its tensors come from, by name; empty without a state dict.
+        training: its mode.
+        kept_modes: the layers inside that keep a mode of their own; itself, too.
+        calls: the nodes that call it, each with its graph.
+        parents: the layers that it is a child of, each with the name of the child.
+        position: its place among the implementations of the IR.
+        is_edited: whether its graph differs from the one that its type stands for.
+    """
+
+    def __init__(self, each: Implementation) -> None:
+        self.name = each.name
+        self.type = each.type
+        self.data = each.data
+        self.children: dict[str, WorkingLayer] | None = None if each.children is None else {}
+        self.graphs: list[WorkingGraph] = []
+        self.tensors: dict[str, TensorSpec] = each.tensors
+        self.sources: dict[str, Source] = {}
+        self.training = each.training
+        self.kept_modes: dict[WorkingLayer, bool | None] = {}
+        self.calls: dict[tuple[WorkingGraph, str], None] = {}
+        self.parents: dict[tuple[WorkingLayer, str], None] = {}
+        self.position = 0
+        self.is_edited = False
+        self.namer = Namer(name for graph in each.graphs for name in graph.nodes)
+
+    def namer_copy(self) -> Namer:
+        """Return a namer that knows the names of the nodes."""
+        return Namer(name for graph in self.graphs for name in graph.nodes)
+
+    @property
+    def attributes(self) -> dict[str, Value]:
+        """Return the data without annotations."""
+        return {name: value for name, value in self.data.items() if "." not in name}
+
+    @property
+    def inner(self) -> dict[str, WorkingLayer]:
+        """The children, which a composite has; a leaf becomes one."""
+        if self.children is None:
+            self.children = {}
+        return self.children
+
+    def add(self, child: str, layer: WorkingLayer) -> None:
+        """Add a child."""
+        self.inner[child] = layer
+        layer.parents[self, child] = None
+
+    def drop(self, child: str) -> WorkingLayer:
+        """Remove a child and return it."""
+        layer = self.inner.pop(child)
+        del layer.parents[self, child]
+        return layer
+
+    def graphs_with(self, name: str) -> list[WorkingGraph]:
+        """Return its graphs that have a node of this name."""
+        return [graph for graph in self.graphs if name in graph]
+
+    def inside(self) -> Iterator[WorkingLayer]:
+        """Yield itself and all layers inside, each once, parents first."""
+        seen: dict[int, None] = {}
+        stack = [self]
+        while stack:
+            layer = stack.pop()
+            if id(layer) in seen:
+                continue
+            seen[id(layer)] = None
+            yield layer
+            stack += reversed((layer.children or {}).values())
+
+
+def changed(node: Node, **fields: Any) -> Node:
+    """Return a copy of a node with other fields."""
+    given = {
+        "name": node.name,
+        "type": node.type,
+        "implementation": node.implementation,
+        "args": node.args,
+        "kwargs": node.kwargs,
+        "data": node.data,
+        "when": node.when,
+    }
+    return Node(**given | fields)
+
+
+def reads(node: Node) -> list[str]:
+    """Return the nodes that a node reads, each once, in order."""
+    return list(dict.fromkeys(node.sources()))

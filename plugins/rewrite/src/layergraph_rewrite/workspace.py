@@ -1,0 +1,310 @@
+"""All layers of an IR under edit, and the way from an IR and back to one."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from layergraph.errors import InvalidIrError, Place, Problem, StateError
+from layergraph.gc_pause import gc_paused
+from layergraph.ir import MODULE, STATE, Graph, Implementation, Ir, Node, TensorSpec, check
+from layergraph_rewrite.sources import Source, Tensors
+from layergraph_rewrite.working import WorkingGraph, WorkingLayer, changed
+
+if TYPE_CHECKING:
+    import torch
+
+_MOST_PATHS = 1_000_000
+
+
+class Workspace:
+    """The layers of an IR under edit, by name, and their tensors.
+
+    Args:
+        ir: the IR, which stays as it is.
+        state: its state dict; None: the tensors are not followed.
+
+    Raises:
+        InvalidIrError: the IR breaks a rule.
+        StateError: the state dict has a key that no layer of the IR has.
+    """
+
+    @gc_paused()
+    def __init__(self, ir: Ir, state: Mapping[str, torch.Tensor] | None) -> None:
+        check(ir)
+        self.has_state = state is not None
+        copy = ir.copy()
+        self.layers = {name: WorkingLayer(each) for name, each in copy.items()}
+        self.root = self.layers[ir.root]
+        for name, each in copy.items():
+            layer = self.layers[name]
+            for child, target in (each.children or {}).items():
+                layer.add(child, self.layers[target])
+        for position, layer in enumerate(self.layers.values()):
+            layer.position = position
+        self._positions = itertools.count(len(self.layers))
+        for name, each in copy.items():
+            if each.nodes:
+                layer = self.layers[name]
+                layer.graphs = [WorkingGraph(layer, graph, self.layers) for graph in each.graphs]
+        self._homes: dict[str, tuple[WorkingLayer, str]] = {}
+        paths = dict(self.paths())
+        self._note_modes(copy, paths)
+        for key in self._named_keys(copy):
+            self._homes[key] = _home(paths, key)
+        if state is not None:
+            self._note_state(paths, state)
+
+    def paths(self) -> Iterator[tuple[str, WorkingLayer]]:
+        """Yield the path of each layer, in the order of a state dict. A shared layer has several.
+
+        Raises:
+            InvalidIrError: there are too many paths.
+        """
+        stack: list[tuple[str, WorkingLayer]] = [("", self.root)]
+        count = 0
+        while stack:
+            path, layer = stack.pop()
+            yield path, layer
+            count += 1
+            if count > _MOST_PATHS:
+                message = "layers share so many others that they have too many paths"
+                raise InvalidIrError([Problem(Place("the IR"), message, "share less")])
+            prefix = f"{path}." if path else ""
+            stack += [
+                (prefix + child, inner) for child, inner in reversed((layer.children or {}).items())
+            ]
+
+    def _named_keys(self, ir: Ir) -> Iterator[str]:
+        for each in ir.values():
+            for graph in each.graphs:
+                for node in graph.nodes.values():
+                    if node.type == STATE:
+                        yield node.implementation
+            for spec in each.tensors.values():
+                if spec.tied is not None:
+                    yield spec.tied
+
+    def _note_modes(self, ir: Ir, paths: Mapping[str, WorkingLayer]) -> None:
+        if not any(each.kept_modes for each in ir.values()):
+            return
+        first = {id(layer): path for path, layer in reversed([*paths.items()])}
+        for name, each in ir.items():
+            layer = self.layers[name]
+            for path, mode in each.kept_modes.items():
+                whole = ".".join(filter(None, (first.get(id(layer), ""), path)))
+                if whole in paths:
+                    layer.kept_modes[paths[whole]] = mode
+
+    def _note_state(
+        self, paths: Mapping[str, WorkingLayer], state: Mapping[str, torch.Tensor]
+    ) -> None:
+        try:
+            keys = list(state)
+        except TypeError:
+            raise StateError(f"{state!r:.60} is no state dict; give a mapping of tensors") from None
+        for key in keys:
+            layer, name = _home(paths, key)
+            if layer.children is not None and name not in layer.tensors:
+                raise StateError(
+                    f"the state dict does not fit the IR: {key!r} is not one of the model; give "
+                    "the state dict of the model that the IR describes"
+                )
+            layer.sources.setdefault(name, Source.at(state, key))
+
+    def key(self, layer: WorkingLayer, tensor: str) -> str:
+        """Return a text that stands for the key of a tensor, wherever its layer moves."""
+        text = f"{layer.name}\0{tensor}\0{id(layer)}"
+        self._homes[text] = layer, tensor
+        return text
+
+    def home(self, key: str) -> tuple[WorkingLayer, str]:
+        """Return the layer and the name of the tensor that a key, as nodes state it, stands for."""
+        return self._homes[key]
+
+    def next_position(self) -> int:
+        """Return the place of a new implementation, after all others."""
+        return next(self._positions)
+
+    def named(self, path: str) -> WorkingLayer | None:
+        """Return a layer by its name, or by another of its paths; the root by an empty one."""
+        layer = self.layers.get(path)
+        if layer is not None or not path:
+            return layer or self.root
+        stack: list[tuple[WorkingLayer, str]] = [(self.root, path)]
+        while stack:
+            layer, rest = stack.pop()
+            for child, inner in (layer.children or {}).items():
+                if rest == child:
+                    return inner
+                if rest.startswith(f"{child}."):
+                    stack.append((inner, rest[len(child) + 1 :]))
+        return None
+
+    def read_homes(self, without: Collection[int]) -> list[WorkingLayer]:
+        """Return the layers of which a node of another layer reads a tensor.
+
+        Args:
+            without: the ids of layers whose nodes do not count.
+        """
+        if not self._homes:
+            return []
+        return [
+            self._homes[node.implementation][0]
+            for layer in self.layers.values()
+            if id(layer) not in without
+            for graph in layer.graphs
+            for node in graph
+            if node.type == STATE
+        ]
+
+    # Back to an IR.
+
+    @gc_paused()
+    def ir(self) -> Ir:
+        """Return the IR as it is now, checked; it shares nothing with the workspace.
+
+        Raises:
+            InvalidIrError: it breaks a rule.
+        """
+        first: dict[int, str] = {}
+        for path, layer in self.paths():
+            first.setdefault(id(layer), path)
+        ties = self._ties(first)
+        ir = Ir(
+            [
+                self._implementation(layer, first, ties)
+                for layer in sorted(self.layers.values(), key=_position)
+                if id(layer) in first
+            ],
+            self.root.name,
+        ).copy()
+        check(ir)
+        return ir
+
+    def state(self) -> Tensors | None:
+        """Return the state dict as it is now, whose tensors are read when they are asked for."""
+        if not self.has_state:
+            return None
+        sources: dict[str, Source] = {}
+        for path, layer in self.paths():
+            prefix = f"{path}." if path else ""
+            for name, source in layer.sources.items():
+                sources[prefix + name] = source
+        return Tensors(sources)
+
+    def _ties(self, first: Mapping[int, str]) -> dict[tuple[int, str], str | None]:
+        """Return what each tied tensor is tied to now: the first one that is left, by its key."""
+        ties: dict[tuple[int, str], str | None] = {}
+        anchors: dict[str, str] = {}
+        for layer in sorted(self.layers.values(), key=_position):
+            for name, spec in layer.tensors.items():
+                if spec.tied is None or id(layer) not in first:
+                    continue
+                home, tensor = self._homes[spec.tied]
+                if id(home) in first:
+                    ties[id(layer), name] = _joined(first[id(home)], tensor)
+                elif spec.tied in anchors:
+                    ties[id(layer), name] = anchors[spec.tied]
+                else:
+                    ties[id(layer), name] = None
+                    anchors[spec.tied] = _joined(first[id(layer)], name)
+        return ties
+
+    def _implementation(
+        self,
+        layer: WorkingLayer,
+        first: Mapping[int, str],
+        ties: Mapping[tuple[int, str], str | None],
+    ) -> Implementation:
+        def named(node: Node) -> Node:
+            if node.type != STATE:
+                return node
+            home, tensor = self._homes[node.implementation]
+            return changed(node, implementation=_joined(first[id(home)], tensor))
+
+        graphs = [graph.finished(named) for graph in layer.graphs]
+        kind, data = layer.type, layer.data
+        children = None if layer.children is None else _named(layer.children)
+        if layer.is_edited and kind != MODULE and graphs:
+            children, is_chain = _in_order_of_calls(graphs, children or {})
+            if not is_chain:
+                kind, data = MODULE, {name: each for name, each in data.items() if "." in name}
+        tensors = {
+            name: _tied(spec, ties.get((id(layer), name))) for name, spec in layer.tensors.items()
+        }
+        main = graphs[0] if graphs else Graph()
+        return Implementation(
+            type=kind,
+            data=data,
+            name=layer.name,
+            nodes=main.nodes,
+            edges=main.edges,
+            evaluation=graphs[1] if len(graphs) > 1 else None,
+            children=children,
+            tensors=tensors,
+            training=layer.training,
+            kept_modes=_kept_modes(layer),
+        )
+
+
+def _home(paths: Mapping[str, WorkingLayer], key: str) -> tuple[WorkingLayer, str]:
+    """Return the layer that a key of a state dict belongs to, and the name of the tensor there."""
+    path = key
+    while path:
+        path = path.rpartition(".")[0]
+        layer = paths.get(path)
+        if layer is not None:
+            return layer, key[len(path) + 1 :] if path else key
+    return paths[""], key
+
+
+_position = operator.attrgetter("position")
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _named(children: Mapping[str, WorkingLayer]) -> dict[str, str]:
+    return {child: layer.name for child, layer in children.items()}
+
+
+def _tied(spec: TensorSpec, tied: str | None) -> TensorSpec:
+    return spec if spec.tied == tied else replace(spec, tied=tied)
+
+
+def _kept_modes(layer: WorkingLayer) -> dict[str, bool | None]:
+    """Return the modes that a layer keeps, by paths from there."""
+    if not layer.kept_modes:
+        return {}
+    found: dict[str, bool | None] = {}
+    stack: list[tuple[str, WorkingLayer]] = [("", layer)]
+    while stack:
+        path, each = stack.pop()
+        if each in layer.kept_modes:
+            found[path] = layer.kept_modes[each]
+        stack += [
+            (_joined(path, child), inner)
+            for child, inner in reversed((each.children or {}).items())
+        ]
+    return found
+
+
+def _in_order_of_calls(
+    graphs: list[Graph], children: dict[str, str]
+) -> tuple[dict[str, str], bool]:
+    """Return the children of a container in the order of its calls, and whether they are a chain.
+
+    A container whose graph calls each child once, one after another, keeps its type.
+    """
+    chain = graphs[0].chain()
+    if len(graphs) > 1 or chain is None or sorted(chain) != sorted(children.values()):
+        return children, False
+    names = {target: child for child, target in children.items()}
+    if len(names) != len(children):
+        return children, False
+    return {names[target]: target for target in chain}, True
