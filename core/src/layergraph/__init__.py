@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     __version__: str
     from layergraph_rewrite.extract import extract
     from layergraph_rewrite.passes import run_passes
-    from layergraph_rewrite.rewrite import rewrite
 
     from layergraph.api import to_ir, to_torch
     from layergraph.declining import decline
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from layergraph.layers import layer
     from layergraph_files.limits import Limits
     from layergraph_rewrite.edit import edit
+    from layergraph_rewrite.rewrite import Rule, find_matches, rewrite, rule
     from layergraph_tools.difference import diff
     from layergraph_tools.explain import explain
     from layergraph_tools.preflight import preflight
@@ -39,6 +39,7 @@ __all__ = [
     "Limits",
     "Node",
     "Ref",
+    "Rule",
     "Symbol",
     "decline",
     "diff",
@@ -46,12 +47,14 @@ __all__ = [
     "example_inputs",
     "explain",
     "extract",
+    "find_matches",
     "hookimpl",
     "layer",
     "load",
     "load_model",
     "preflight",
     "rewrite",
+    "rule",
     "run_passes",
     "save",
     "to_ir",
@@ -62,6 +65,9 @@ __all__ = [
 # The module of each name that is imported on first use. Some belong to other distributions.
 _HOMES = {
     "Format": "layergraph.formats",
+    "Rule": "layergraph_rewrite.rewrite",
+    "find_matches": "layergraph_rewrite.rewrite",
+    "rule": "layergraph_rewrite.rewrite",
     "Limits": "layergraph_files.limits",
     "decline": "layergraph.declining",
     "diff": "layergraph_tools.difference",

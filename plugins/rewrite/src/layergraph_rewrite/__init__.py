@@ -2,7 +2,30 @@
 
 from layergraph_rewrite.calls import Call, Site
 from layergraph_rewrite.edit import Edit
-from layergraph_rewrite.errors import EditError
+from layergraph_rewrite.errors import EditError, Refused
+from layergraph_rewrite.match import Match
+from layergraph_rewrite.report import Report
+from layergraph_rewrite.rewrite import Rule, apply_rules, find_matches, rewrite, rule
+from layergraph_rewrite.select import Selection
 from layergraph_rewrite.terms import VALUE, anything, function, layer, one_of
 
-__all__ = ["VALUE", "Call", "Edit", "EditError", "Site", "anything", "function", "layer", "one_of"]
+__all__ = [
+    "VALUE",
+    "Call",
+    "Edit",
+    "EditError",
+    "Match",
+    "Refused",
+    "Report",
+    "Rule",
+    "Selection",
+    "Site",
+    "anything",
+    "apply_rules",
+    "find_matches",
+    "function",
+    "layer",
+    "one_of",
+    "rewrite",
+    "rule",
+]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layergraph.ir import FUNCTION, Node, Value
+from layergraph.ir import FUNCTION, Value
+from layergraph_rewrite.new_layers import has_tensors
 from layergraph_rewrite.sources import Tensors
 
 if TYPE_CHECKING:
-    from layergraph_rewrite.working import WorkingGraph, WorkingLayer
+    from layergraph_rewrite.working import WorkingGraph
 
 
 class Site(NamedTuple):
@@ -22,9 +23,12 @@ class Site(NamedTuple):
 
 
 class Call:
-    """A node of a graph under edit, as it is now.
+    """A node of a graph under edit, as it was when the handle was made.
 
     A condition of a pattern gets one; so do replacements and :meth:`layergraph.Ir.select`.
+
+    Attributes:
+        node: the node; its arguments are given.
 
     Example:
         >>> import torch, layergraph as lg
@@ -34,11 +38,28 @@ class Call:
         ('0', 'linear', 3)
     """
 
-    __slots__ = ("_graph", "_name")
+    __slots__ = ("_graph", "_layer", "_layer_data", "_layer_type", "_name", "_sources", "node")
 
     def __init__(self, graph: WorkingGraph, name: str) -> None:
         self._graph = graph
         self._name = name
+        self.node = node = graph.nodes[name]
+        # An edit replaces the node and these dicts, and changes none of them.
+        layer = self._layer = graph.layer_of(node) if node.is_call else None
+        self._layer_type = "" if layer is None else layer.type
+        self._layer_data = {} if layer is None else layer.data
+        self._sources = {} if layer is None else layer.sources
+
+    @property
+    def spot(self) -> tuple[WorkingGraph, str]:
+        """The graph under edit and the name of the node in it."""
+        return self._graph, self._name
+
+    @property
+    def has_tensors(self) -> bool:
+        """Whether the layer, or one inside it, has tensors in the state dict."""
+        layer = self._layer
+        return layer is not None and any(map(has_tensors, layer.inside()))
 
     @property
     def site(self) -> Site:
@@ -46,15 +67,9 @@ class Call:
         return Site(self._graph.owner.name, self._name)
 
     @property
-    def node(self) -> Node:
-        """The node; its arguments are given."""
-        return self._graph.nodes[self._name]
-
-    @property
     def type(self) -> str:
         """The type of the layer that it calls; of another node, the type of the node."""
-        layer = self._layer
-        return self.node.type if layer is None else layer.type
+        return self._layer_type or self.node.type
 
     @property
     def layer(self) -> str | None:
@@ -79,17 +94,17 @@ class Call:
     @property
     def attributes(self) -> dict[str, Value]:
         """The attributes of the layer, without annotations; empty for another node."""
-        return {} if self._layer is None else self._layer.attributes
+        return {name: value for name, value in self._layer_data.items() if "." not in name}
 
     @property
     def data(self) -> dict[str, Value]:
         """The annotations of the node, and the attributes and annotations of its layer."""
-        return {**(self._layer.data if self._layer is not None else {}), **self.node.data}
+        return {**self._layer_data, **self.node.data}
 
     @property
     def tensors(self) -> Tensors:
         """The tensors of the layer by name, each of which is read when it is asked for."""
-        return Tensors({} if self._layer is None else self._layer.sources)
+        return Tensors(self._sources)
 
     @property
     def training(self) -> bool:
@@ -116,11 +131,6 @@ class Call:
         """Whether another node calls the same layer."""
         layer = self._layer
         return layer is not None and len({(g.owner, n) for g, n in layer.calls}) > 1
-
-    @property
-    def _layer(self) -> WorkingLayer | None:
-        node = self.node
-        return self._graph.layer_of(node) if node.is_call else None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Call) and self.site == other.site

@@ -37,6 +37,8 @@ from layergraph_rewrite.workspace import Workspace
 if TYPE_CHECKING:
     import torch
 
+    from layergraph_rewrite.match import Match
+
 Where: TypeAlias = str | Site | Call
 
 _Places: TypeAlias = list[tuple[WorkingGraph, str | None, tuple[Ref, bool] | None]]
@@ -136,6 +138,11 @@ class Edit:
         """Return the nodes that match: see :meth:`layergraph.Ir.select`."""
         return select(self, text, **options)
 
+    @property
+    def layers(self) -> Mapping[str, WorkingLayer]:
+        """All layers under edit, by name."""
+        return self._space.layers
+
     def names_inside(self, layer: str) -> set[str]:
         """Return the names of a layer and of all layers inside it.
 
@@ -226,7 +233,7 @@ class Edit:
                 f"{name!r} of {layer.name!r} is tied to {tensor!r} of {other.name!r}, and would "
                 "change its shape; untie it first"
             )
-        other.sources[tensor] = source
+        other.sources = {**other.sources, tensor: source}
 
     def _ties_of(self, layer: WorkingLayer) -> dict[str, list[tuple[WorkingLayer, str]]]:
         """Return the tensors that each tensor of a layer is tied to."""
@@ -266,7 +273,7 @@ class Edit:
                 each.tensors[name] = _tied(each.tensors[name], key)
         if tensor in found.sources:
             source = found.sources[tensor]
-            found.sources[tensor] = Source(lambda: source.read().clone())
+            found.sources = {**found.sources, tensor: Source(lambda: source.read().clone())}
 
     def annotate(self, where: Where, annotations: Mapping[str, Value]) -> None:
         """Add annotations to a layer, or to a node that calls none.
@@ -568,6 +575,34 @@ class Edit:
         graph.order.remove(name)
         graph.order.insert(name, before=before)
 
+    def replace_match(self, match: Match, result: Any) -> None:
+        """Replace the calls of a match by a call or a value: see :class:`Rule`.
+
+        Raises:
+            EditError: a value is not in the graph of the last call.
+        """
+        owner, name = self._find(match.root)
+        spots = [call.spot for call in match.calls]
+        layers = [graph.layer_of(graph.nodes[n]) for graph, n in spots if graph.nodes[n].is_call]
+        if isinstance(result, Applied):
+            term, old = _renamed_like(result, match, layers)
+            value: Value = Ref(self._make(owner, name, term, None, after=False, replaces=old))
+        else:
+            value = self._value(owner, result)
+        owner.is_edited = True
+        for graph in owner.graphs_with(name):
+            self._check_order(graph, name, value, graph.users[name])
+            graph.replace_uses(name, value)
+            graph.remove(name)
+        for call in sorted(match.calls[1:], key=_last_first):
+            for graph in call.spot[0].owner.graphs_with(call.spot[1]):
+                if not graph.users[call.spot[1]]:
+                    graph.remove(call.spot[1])
+                    graph.owner.is_edited = True
+        for layer in layers:
+            if not layer.calls:
+                nesting.drop_unused(self._space, layer)
+
     # Inputs, outputs and nesting.
 
     def add_input(self, name: str, *, graph: str = "", value: Where | Value = None) -> Call:
@@ -867,6 +902,39 @@ def _named_after(term: Any, child: str) -> Any:
     if isinstance(term, Applied) and term.operation.name is None:
         return Applied(renamed(term.operation, child), term.args, term.kwargs)
     return term
+
+
+def _renamed_like(
+    term: Applied, match: Match, layers: list[WorkingLayer]
+) -> tuple[Applied, WorkingLayer | None]:
+    """Return a term that takes the name of the layer that it stands for, and that layer.
+
+    That is the only layer of the match, or the only one of its type, if nothing else calls it.
+    """
+    operation = term.operation
+    if not isinstance(operation, Layer) or operation.name is not None:
+        return term, None
+    alike = (
+        layers if len(layers) == 1 else [each for each in layers if each.type == operation.types[0]]
+    )
+    spots = {call.spot[1] for call in match.calls}
+    if len(alike) != 1 or any(name not in spots for _, name in alike[0].calls):
+        return term, None
+    owner = match.root.spot[0].owner
+    child = _child_name(owner, alike[0])
+    if child is None or any(
+        user not in spots
+        for graph, name in alike[0].calls
+        if name != match.root.site.node
+        for user in graph.users[name]
+    ):
+        return term, None
+    return Applied(renamed(operation, child), term.args, term.kwargs), alike[0]
+
+
+def _last_first(call: Call) -> int:
+    graph, name = call.spot
+    return -graph.order.label(name)
 
 
 def _argument(owner: WorkingLayer, node: Node, argument: int | str) -> Value:

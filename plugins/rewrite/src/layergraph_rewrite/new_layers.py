@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from layergraph.errors import ArgumentError, BuildError
+from layergraph.errors import ArgumentError, BuildError, LayergraphError
 from layergraph.ir import Implementation, Ir
 from layergraph_rewrite.sources import Source
 
@@ -46,7 +46,8 @@ def set_tensors(
         shapes = None  # only a format or a back end knows the type
     given = dict(given or {})
     if shapes is None:
-        layer.sources |= {name: Source.of(each) for name, each in given.items()}
+        given_sources = {name: Source.of(each) for name, each in given.items()}
+        layer.sources = {**layer.sources, **given_sources}
         return
     for name in given:
         if name not in shapes:
@@ -71,6 +72,18 @@ def set_tensors(
         elif name in before and tuple(before[name].read().shape) == shape:
             source = before[name]
         layer.sources[name] = source or Source(functools.partial(_initial, fresh, name))
+
+
+def has_tensors(layer: WorkingLayer) -> bool:
+    """Return whether a layer itself has tensors that state dicts hold."""
+    if layer.sources or layer.tensors:
+        return True
+    if layer.children is not None:
+        return False
+    try:
+        return bool(_shapes(Implementation(layer.type, dict(layer.data), name="root")))
+    except LayergraphError:
+        return True  # only a format or a back end knows the type
 
 
 def _initial(fresh: Callable[[], dict[str, torch.Tensor]], name: str) -> torch.Tensor:

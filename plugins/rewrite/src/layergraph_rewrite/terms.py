@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from layergraph.errors import ArgumentError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from layergraph_rewrite.calls import Call
 
 Condition: TypeAlias = "Callable[[Call], bool]"
+Uses: TypeAlias = Literal["inside", "any"] | int
 Tensors: TypeAlias = "Mapping[str, torch.Tensor | Callable[[], torch.Tensor]]"
 
 
@@ -47,7 +48,7 @@ class Layer:
     name: str | None = None
     tensors: Tensors | None = None
     where: Condition | None = None
-    uses: int | None = 1
+    uses: Uses = "inside"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Applied:
         """Return a call of the layer with these arguments."""
@@ -61,7 +62,7 @@ class Function:
     names: tuple[str, ...]
     name: str | None = None
     where: Condition | None = None
-    uses: int | None = 1
+    uses: Uses = "inside"
     is_commutative: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Applied:
@@ -94,7 +95,7 @@ def layer(
     name: str | None = None,
     tensors: Tensors | None = None,
     where: Condition | None = None,
-    uses: int | None = 1,
+    uses: Uses = "inside",
     **attributes: Any,
 ) -> Layer:
     """Return a layer, to call it in a pattern, a replacement or an edit.
@@ -107,8 +108,8 @@ def layer(
         tensors: the tensors of a new layer by name, or functions that compute them when they are
             read. The constructor of the layer makes those that are missing.
         where: in a pattern, a condition on the :class:`Call` that would match.
-        uses: in a pattern, how many nodes read the result; None: any number. The last call of a
-            pattern may have any number of uses.
+        uses: in a pattern, which nodes may read the result: ``"inside"``, only calls of the match;
+            ``"any"``; or a number of nodes. Any node may read the last call of a pattern.
         attributes: the attributes. In a pattern, the layer has these, and may have more.
 
     Example:
@@ -126,7 +127,7 @@ def function(
     *names: str,
     name: str | None = None,
     where: Condition | None = None,
-    uses: int | None = 1,
+    uses: Uses = "inside",
     commutative: bool = False,
 ) -> Function:
     """Return a function, to call it in a pattern, a replacement or an edit.
@@ -137,8 +138,8 @@ def function(
         name: in a pattern, the name under which the match has this call. Else the wanted name of
             the new node.
         where: in a pattern, a condition on the :class:`Call` that would match.
-        uses: in a pattern, how many nodes read the result; None: any number. The last call of a
-            pattern may have any number of uses.
+        uses: in a pattern, which nodes may read the result: ``"inside"``, only calls of the match;
+            ``"any"``; or a number of nodes. Any node may read the last call of a pattern.
         commutative: in a pattern, whether the first two arguments may change places.
 
     Example:

@@ -1,0 +1,314 @@
+"""Matching: the calls of a graph that a pattern stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from layergraph.ir import FUNCTION, INPUT, Node, Ref, Value
+from layergraph.ir.values import parts
+from layergraph_rewrite.calls import Call, Site
+from layergraph_rewrite.errors import EditError
+from layergraph_rewrite.pattern import Pattern, is_named
+from layergraph_rewrite.terms import Applied, Layer, OneOf
+from layergraph_rewrite.terms import Value as Wildcard
+from layergraph_rewrite.working import WorkingGraph
+
+if TYPE_CHECKING:
+    from layergraph_rewrite.edit import Edit
+
+Spot = tuple[WorkingGraph, str]
+"""A node: its graph and its name."""
+
+
+class Match(Mapping[str, Any]):
+    """The calls and values that a pattern stands for, by the names that the pattern gives them.
+
+    A call is a :class:`Call`. A value of a node is a :class:`Call` too; another value is plain.
+
+    Attributes:
+        edit: the edit in which the match was found.
+        calls: all calls, the last one first.
+
+    Example:
+        >>> import torch, layergraph as lg
+        >>> from layergraph_rewrite import layer
+        >>> ir = lg.to_ir(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()))
+        >>> match, = lg.find_matches(ir, lambda x: layer("relu")(layer("linear", name="fc")(x)))
+        >>> match["fc"].layer, match["x"].type
+        ('0', 'input')
+    """
+
+    def __init__(self, edit: Edit, spots: list[Spot], named: dict[str, Any]) -> None:
+        self.edit = edit
+        self.calls = [Call(*spot) for spot in spots]
+        self._named = named
+
+    @property
+    def root(self) -> Call:
+        """The last call."""
+        return self.calls[0]
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self._named[name]
+        except KeyError:
+            listed = ", ".join(self._named) or "nothing"
+            raise EditError(f"the pattern names nothing {name!r}; it names {listed}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._named)
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._named
+
+    def __repr__(self) -> str:
+        return f"Match({', '.join(str(call.site) for call in self.calls)})"
+
+
+@dataclass(slots=True)
+class Miss:
+    """The reason why a pattern almost matched: the calls do, and a condition on them does not."""
+
+    site: Site
+    reason: str
+
+
+_Goal = tuple[Any, Value, WorkingGraph]
+
+
+class Matcher:
+    """A search for one pattern at one node after another.
+
+    Args:
+        edit: the edit that has the graphs.
+        pattern: the pattern.
+        across: whether values are followed across the borders of composites that one node calls.
+    """
+
+    def __init__(self, edit: Edit, pattern: Pattern, *, across: bool) -> None:
+        self._edit = edit
+        self._pattern = pattern
+        self._across = across
+        self._may_start = pattern.may_start_at()
+        self._calls: dict[int, Spot] = {}
+        self._values: dict[int, tuple[Value, WorkingGraph]] = {}
+        self._terms: dict[int, Any] = {}
+        self._trail: list[tuple[dict[int, Any], int]] = []
+        self._miss: Miss | None = None
+
+    def at(self, graph: WorkingGraph, name: str) -> Match | Miss | None:
+        """Return the match whose last call is a node; a miss if it almost matched."""
+        node = graph.nodes[name]
+        if node.type == FUNCTION:
+            if not self._may_start("function", node.implementation):
+                return None
+        elif not node.is_call or not self._may_start("layer", graph.layer_of(node).type):
+            return None
+        self._calls, self._values, self._terms, self._trail = {}, {}, {}, []
+        self._miss = None
+        if not self._solve([(self._pattern.root, Ref(name), graph)]):
+            return self._miss
+        return Match(self._edit, list(self._calls.values()), self._named())
+
+    def _named(self) -> dict[str, Any]:
+        named: dict[str, Any] = {}
+        for key, spot in self._calls.items():
+            name = self._terms[key].operation.name
+            if name:
+                named[name] = Call(*spot)
+        for key, (value, graph) in self._values.items():
+            name = self._terms[key].name
+            if name:
+                named[name] = Call(graph, value.node) if type(value) is Ref else value
+        return named
+
+    def _solve(self, goals: list[_Goal]) -> bool:
+        while goals:
+            term, value, graph = goals.pop()
+            kind = type(term)
+            if kind is Wildcard:
+                if not self._bind(term, value, graph):
+                    return False
+            elif kind is Applied:
+                ways = self._apply(term, value, graph)
+                if len(ways) == 1:
+                    goals += ways[0]
+                else:
+                    return self._first(goals, ways)
+            elif kind is OneOf:
+                return self._first(goals, [[(each, value, graph)] for each in term.terms])
+            else:
+                more = _inside(term, value, graph)
+                if more is None:
+                    return False
+                goals += more
+        return self._holds()
+
+    def _first(self, goals: list[_Goal], ways: list[list[_Goal]]) -> bool:
+        """Return whether the goals can be reached by one of several ways, the first that can."""
+        for way in ways:
+            mark = len(self._trail)
+            if self._solve([*goals, *way]):
+                return True
+            while len(self._trail) > mark:
+                known, key = self._trail.pop()
+                del known[key]
+        return False
+
+    def _bind(self, term: Wildcard, value: Value, graph: WorkingGraph) -> bool:
+        value, graph = self._followed(value, graph)
+        known = self._values.get(id(term))
+        if known is not None:
+            return known[1] is graph and _is_same(known[0], value)
+        self._note(self._values, term, (value, graph))
+        return True
+
+    def _note(self, known: dict[int, Any], term: Any, fact: Any) -> None:
+        known[id(term)] = fact
+        self._terms[id(term)] = term
+        self._trail.append((known, id(term)))
+
+    def _apply(self, term: Applied, value: Value, graph: WorkingGraph) -> list[list[_Goal]]:
+        """Return the ways in which the arguments of a node may match; none if it does not."""
+        value, graph = self._followed(value, graph)
+        if type(value) is not Ref:
+            return []
+        known = self._calls.get(id(term))
+        if known is not None:
+            return [[]] if known == (graph, value.node) else []
+        node = graph.nodes[value.node]
+        if (graph, node.name) in self._calls.values() or not self._is_operation(term, node, graph):
+            return []
+        self._note(self._calls, term, (graph, node.name))
+        pairings = _paired(term, node)
+        if not pairings:
+            self._missed(graph, node.name, "it has other arguments")
+        return [[(*pair, graph) for pair in reversed(each)] for each in pairings]
+
+    def _is_operation(self, term: Applied, node: Node, graph: WorkingGraph) -> bool:
+        operation = term.operation
+        if isinstance(operation, Layer):
+            if not node.is_call:
+                return False
+            layer = graph.layer_of(node)
+            if not is_named(operation, layer.type):
+                return False
+            for name, value in operation.attributes.items():
+                if name not in layer.data or not _is_same(layer.data[name], value):
+                    given = layer.data.get(name)
+                    self._missed(graph, node.name, f"its {name} is {given!r}, not {value!r}")
+                    return False
+        elif node.type != FUNCTION or not is_named(operation, node.implementation):
+            return False
+        if operation.where is not None and not operation.where(Call(graph, node.name)):
+            self._missed(graph, node.name, "it does not meet the condition of the pattern")
+            return False
+        return True
+
+    def _missed(self, graph: WorkingGraph, name: str, reason: str) -> None:
+        if self._calls and self._miss is None:  # the last call matched, at least
+            self._miss = Miss(Site(graph.owner.name, name), reason)
+
+    def _holds(self) -> bool:
+        """Return whether the uses of all calls are those that the pattern allows."""
+        spots = set(self._calls.values())
+        for key, (graph, name) in list(self._calls.items())[1:]:
+            uses = self._terms[key].operation.uses
+            if uses == "any":
+                continue
+            users = self._users(graph, name)
+            if uses == "inside":
+                outer = [spot for spot in users if spot not in spots]
+                if outer:
+                    self._missed(graph, name, f"{outer[0][1]!r} reads it too")
+                    return False
+            elif len(users) != uses:
+                self._missed(graph, name, f"{len(users)} nodes read it, not {uses}")
+                return False
+        return True
+
+    # Across the borders of composites.
+
+    def _followed(self, value: Value, graph: WorkingGraph) -> tuple[Value, WorkingGraph]:
+        """Return the value behind calls of composites and behind their inputs."""
+        while self._across and type(value) is Ref:
+            node = graph.nodes[value.node]
+            if node.is_call:
+                inner = graph.layer_of(node).graphs
+                if len(inner) != 1 or len(graph.layer_of(node).calls) != 1:
+                    break
+                args = inner[0].output().args or ()
+                if len(args) != 1:
+                    break
+                value, graph = args[0], inner[0]
+            elif node.type == INPUT and len(graph.owner.calls) == 1:
+                ((outer, name),) = graph.owner.calls
+                inputs = [each.name for each in graph if each.type == INPUT]
+                args = outer.nodes[name].args or ()
+                index = inputs.index(node.name)
+                if len(graph.owner.graphs) != 1 or index >= len(args):
+                    break
+                value, graph = args[index], outer
+            else:
+                break
+        return value, graph
+
+    def _users(self, graph: WorkingGraph, name: str) -> list[Spot]:
+        """Return the nodes that read a value, behind the borders that are followed."""
+        found: list[Spot] = []
+        stack = [(graph, name)]
+        while stack:
+            here, each = stack.pop()
+            for user in here.users[each]:
+                node = here.nodes[user]
+                owner = here.owner
+                if not self._across:
+                    found.append((here, user))
+                elif node.type == "output" and len(owner.calls) == 1:
+                    stack += owner.calls
+                elif node.is_call and len(inner := here.layer_of(node).graphs) == 1:
+                    inputs = [item.name for item in inner[0] if item.type == INPUT]
+                    stack += [
+                        (inner[0], item)
+                        for item, arg in zip(inputs, node.args or (), strict=False)
+                        if arg == Ref(each)
+                    ]
+                else:
+                    found.append((here, user))
+        return found
+
+
+def _paired(term: Applied, node: Node) -> list[list[tuple[Any, Value]]]:
+    """Return the ways to pair the arguments of a term with those of a node."""
+    args, kwargs = node.args or (), node.kwargs
+    if len(args) != len(term.args) or kwargs.keys() != term.kwargs.keys():
+        return []
+    named = [(term.kwargs[name], kwargs[name]) for name in term.kwargs]
+    pairs = [*zip(term.args, args, strict=True), *named]
+    is_commutative = getattr(term.operation, "is_commutative", False)
+    if is_commutative and len(args) > 1:
+        swapped = (args[1], args[0], *args[2:])
+        return [pairs, [*zip(term.args, swapped, strict=True), *named]]
+    return [pairs]
+
+
+def _inside(term: Any, value: Value, graph: WorkingGraph) -> list[_Goal] | None:
+    """Return the goals for the parts of a plain value; None if it is another value."""
+    inner, given = parts(term), parts(value)
+    if inner is not None:
+        if type(term) is not type(value) or given is None or len(inner) != len(given):
+            return None
+        if type(term) is dict and term.keys() != value.keys():
+            return None
+        return [(one, other, graph) for one, other in zip(inner, given, strict=True)]
+    return [] if _is_same(term, value) else None
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Return whether two plain values are the same: 1 is not True."""
+    return type(one) is type(other) and bool(one == other)
