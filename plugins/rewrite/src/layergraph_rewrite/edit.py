@@ -684,6 +684,18 @@ class Edit:
         """
         nesting.inline(self._space, *self._find(where))
 
+    def inline_named(self, where: Where) -> dict[str, str]:
+        """Inline a composite, and return the new names of its nodes by their old ones.
+
+        Raises:
+            EditError: as for :meth:`inline`.
+        """
+        return nesting.inline(self._space, *self._find(where))
+
+    def drop_unused_layers(self) -> None:
+        """Remove the layers that no node calls and that hold nothing that is used."""
+        nesting.drop_all_unused(self._space)
+
     def outline(self, nodes: Collection[Where], name: str) -> Call:
         """Move nodes of one graph, with the layers that they call, into a new composite.
 

@@ -213,8 +213,40 @@ def _forget(space: Workspace, layer: WorkingLayer) -> None:
     space.layers.pop(layer.name, None)
 
 
-def inline(space: Workspace, owner: WorkingLayer, name: str) -> None:
-    """Replace the call of a composite by the calls inside it."""
+def drop_all_unused(space: Workspace) -> None:
+    """Remove the layers that no run of the model reaches, and that hold none that is reached."""
+    used: set[int] = set()
+    pending = [space.root]
+    while pending:
+        layer = pending.pop()
+        if id(layer) in used:
+            continue
+        used.add(id(layer))
+        for graph in layer.graphs:
+            pending += [graph.layer_of(node) for node in graph if node.is_call]
+            pending += [space.home(node.implementation)[0] for node in graph if node.type == STATE]
+    # What contains a used layer stays; the deepest come last.
+    for layer in reversed(list(space.root.inside())):
+        if any(id(inner) in used for inner in (layer.children or {}).values()):
+            used.add(id(layer))
+    used.add(id(space.root))
+    for layer in list(space.root.inside()):
+        if id(layer) in used:
+            for child, inner in list((layer.children or {}).items()):
+                if id(inner) not in used:
+                    layer.drop(child)
+    kept = {id(layer) for layer in space.root.inside()}
+    for layer in list(space.layers.values()):
+        if id(layer) not in kept:
+            _forget(space, layer)
+
+
+def inline(space: Workspace, owner: WorkingLayer, name: str) -> dict[str, str]:
+    """Replace the call of a composite by the calls inside it.
+
+    Returns:
+        The new names of its nodes by their old ones.
+    """
     node = owner.graphs_with(name)[0].nodes[name]
     if not node.is_call:
         raise EditError(f"{owner.name}:{name} calls no composite")
@@ -238,6 +270,7 @@ def inline(space: Workspace, owner: WorkingLayer, name: str) -> None:
         callee.graphs = []
         callee.type = MODULE
         callee.data = {key: each for key, each in callee.data.items() if "." in key}
+    return names
 
 
 def _split_modes(space: Workspace, owner: WorkingLayer) -> None:

@@ -1,0 +1,265 @@
+"""Extraction: the part of a model between two cuts, as a model of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from layergraph.errors import ArgumentError
+from layergraph.gc_pause import gc_paused
+from layergraph.ir import INPUT, OUTPUT, STATE, Ir, Node, Ref
+from layergraph_rewrite.calls import Call, Site
+from layergraph_rewrite.edit import Edit
+from layergraph_rewrite.effects import Effect, effect_of
+from layergraph_rewrite.errors import EditError
+from layergraph_rewrite.sources import Tensors
+from layergraph_rewrite.working import WorkingGraph, WorkingLayer
+
+if TYPE_CHECKING:
+    import torch
+
+Cut: TypeAlias = str | Site | Call
+
+
+def extract(
+    ir: Ir,
+    state: Mapping[str, torch.Tensor] | None = None,
+    *,
+    inputs: Cut | Sequence[Cut] | None = None,
+    outputs: Cut | Sequence[Cut] | None = None,
+) -> tuple[Ir, Tensors | None]:
+    """Cut a part out of a model, as a model of its own, with the same paths and keys.
+
+    The part computes the activations that the whole model has there, bit for bit, in both modes. A
+    composite with a cut inside it is inlined; its layers keep their paths.
+
+    Args:
+        ir: the IR, which stays as it is.
+        state: its state dict.
+        inputs: where the part begins: layers or nodes, whose first arguments become the inputs, in
+            this order; or inputs of the model, by name. None: the inputs of the model that the
+            outputs need.
+        outputs: where the part ends: layers or nodes, whose values it returns; several as a tuple.
+            None: the output of the model.
+
+    Returns:
+        The IR of the part, and its state dict; None without ``state``.
+
+    Raises:
+        EditError: there is no such layer or node, the part needs a value from before the inputs, or
+            an in-place operation outside of the part changes a value in it.
+        InvalidIrError, StateError: as for :func:`layergraph.edit`.
+
+    Example:
+        >>> import torch, layergraph as lg
+        >>> layers = [torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 4)]
+        >>> model = torch.nn.Sequential(*layers)
+        >>> ir, state = lg.extract(lg.to_ir(model), model.state_dict(), inputs="1", outputs="2")
+        >>> x = torch.randn(5, 3)
+        >>> torch.equal(lg.to_torch(ir, state)(x), model[1:](x))
+        True
+    """
+    edit = Edit(ir, state)
+    starts = [_site(edit, each) for each in _listed(inputs)]
+    ends = [_site(edit, each) for each in _listed(outputs)]
+    for site in [*starts, *ends]:
+        _check_called_once(edit, site)
+    part = _Part(edit, starts, ends)
+    part.cut()
+    return edit.ir, edit.state
+
+
+def _listed(cuts: Any) -> list[Cut]:
+    if cuts is None:
+        return []
+    if isinstance(cuts, str | Call | Site):
+        return [cuts]
+    try:
+        return list(cuts)
+    except TypeError:
+        raise ArgumentError(f"{cuts!r:.60} is no place to cut; give the path of a layer") from None
+
+
+def _site(edit: Edit, cut: Cut) -> Site:
+    return edit.call(cut).site
+
+
+def _check_called_once(edit: Edit, site: Site) -> None:
+    layer = edit.layers[site.graph]
+    while layer.parents:
+        places = {(graph.owner.name, name) for graph, name in layer.calls}
+        if len(places) != 1:
+            raise EditError(
+                f"{site} is in {layer.name!r}, which {len(places)} nodes call; a cut there is no "
+                "single value"
+            )
+        layer = next(iter(layer.calls))[0].owner
+
+
+class _Part:
+    def __init__(self, edit: Edit, starts: list[Site], ends: list[Site]) -> None:
+        self._edit = edit
+        self._root = next(layer for layer in edit.layers.values() if not layer.parents)
+        self._starts = starts
+        self._ends = ends
+
+    @gc_paused()
+    def cut(self) -> None:
+        """Bring all cuts into the graph of the root, and remove what is outside of them."""
+        self._begin()
+        while True:
+            deep = next((site for site in self._marks() if site.graph != self._root.name), None)
+            if deep is None:
+                break
+            self._surface(deep)
+        graphs = list(self._root.graphs)
+        if self._ends:
+            values = [Ref(site.node) for site in self._ends]
+            returned: Any = values[0] if len(values) == 1 else tuple(values)
+            for graph in graphs:
+                self._check_ends(graph)
+                output = graph.output()
+                graph.change(_with_args(output, (returned,)))
+        kept = [self._kept(graph) for graph in graphs]
+        for graph, names in zip(graphs, kept, strict=True):
+            for name in reversed([node.name for node in graph]):
+                if name not in names:
+                    graph.remove(name)
+        self._root.is_edited = True
+        self._edit.drop_unused_layers()
+
+    def _marks(self) -> list[Site]:
+        return [*self._starts, *self._ends]
+
+    def _begin(self) -> None:
+        """Put an input node in the place of the first argument of each start."""
+        begun: list[Site] = []
+        for site in self._starts:
+            owner = self._edit.layers[site.graph]
+            node = owner.graphs_with(site.node)[0].nodes[site.node]
+            begun.append(site if node.type == INPUT else self._begin_at(owner, node))
+        self._starts = begun
+
+    def _begin_at(self, owner: WorkingLayer, node: Node) -> Site:
+        args = node.args or ()
+        if not args or type(args[0]) is not Ref:
+            raise EditError(
+                f"the first argument of {owner.name}:{node.name} is no value; begin at another node"
+            )
+        source = args[0].node
+        mark = owner.namer.name(f"{node.name}_input")
+        for graph in owner.graphs_with(node.name):
+            # What reads the value from here on belongs to the part.
+            first = graph.nodes[node.name].args or ()
+            if first[:1] != (Ref(source),):
+                raise EditError(
+                    f"{owner.name}:{node.name} reads another value in the other mode; begin "
+                    "elsewhere"
+                )
+            graph.add(Node(mark, STATE, _MARK, ()), before=node.name)
+            users = [
+                user
+                for user in graph.users[source]
+                if user == node.name or graph.order.is_before(node.name, user)
+            ]
+            graph.replace_uses(source, Ref(mark), only=users)
+        return Site(owner.name, mark)
+
+    def _surface(self, site: Site) -> None:
+        """Inline the composite of a cut into its caller."""
+        layer = self._edit.layers[site.graph]
+        graph, name = next(iter(layer.calls))
+        owner = graph.owner
+        names = self._edit.inline_named(Site(owner.name, name))
+
+        def moved(each: Site) -> Site:
+            return Site(owner.name, names[each.node]) if each.graph == site.graph else each
+
+        self._starts = [moved(each) for each in self._starts]
+        self._ends = [moved(each) for each in self._ends]
+
+    def _check_ends(self, graph: WorkingGraph) -> None:
+        for site in self._ends:
+            if site.node not in graph:
+                raise EditError(f"{site} is there in one mode only; end elsewhere")
+            if graph.nodes[site.node].type == OUTPUT:
+                raise EditError(f"{site} is the output; name the layer that gives its value")
+
+    def _kept(self, graph: WorkingGraph) -> set[str]:
+        """Return the nodes of the part, after the marks became inputs."""
+        inputs = self._inputs(graph)
+        kept: set[str] = set()
+        stack = [graph.output().name]
+        while stack:
+            name = stack.pop()
+            if name in kept:
+                continue
+            kept.add(name)
+            node = graph.nodes[name]
+            if node.type == INPUT and inputs is not None and name not in inputs:
+                raise EditError(
+                    f"the part reads the input {name!r} of the model too; add it to the inputs, or "
+                    "cut elsewhere"
+                )
+            stack += node.sources()
+        kept |= set(inputs or ())
+        self._keep_effects(graph, kept)
+        return kept
+
+    def _inputs(self, graph: WorkingGraph) -> list[str] | None:
+        """Turn the marks into inputs, in order; return the names of all inputs; None for any."""
+        if not self._starts:
+            return None
+        names = []
+        first = next(iter(graph.order))
+        for site in self._starts:
+            node = graph.nodes[site.node]
+            names.append(site.node)
+            users = list(graph.users[site.node])
+            fixed = node.kwargs if node.type == INPUT else {}
+            parameter = node.implementation if node.type == INPUT else site.node
+            temporary = self._root.namer.name("moved")
+            graph.add(Node(temporary, INPUT, parameter, (), dict(fixed)), before=first)
+            graph.replace_uses(site.node, Ref(temporary), only=users)
+            graph.remove(site.node)
+            graph.rename(temporary, site.node)
+            if first == site.node:
+                first = next(iter(graph.order))
+        # The inputs were put before what was the first node, so that they are in order.
+        return names
+
+    def _keep_effects(self, graph: WorkingGraph, kept: set[str]) -> None:
+        """Add the nodes that the values of the part depend on besides their arguments.
+
+        Raises:
+            EditError: a node outside of the part changes a value of it in place.
+        """
+        layers = self._edit.layers
+        if len(kept) == 1:
+            return
+        last = max(graph.order.label(name) for name in kept if name != graph.output().name)
+        for node in list(graph):
+            if node.name in kept or node.type in (INPUT, STATE):
+                continue
+            effect = effect_of(node, layers)
+            if not effect & ~Effect.DRAWS:
+                continue
+            sources = node.sources()
+            is_known = all(source in kept for source in sources)
+            if effect & Effect.REGION and is_known:
+                kept.add(node.name)
+            elif graph.order.label(node.name) < last:
+                if is_known and sources:
+                    kept.add(node.name)
+                elif effect & Effect.WRITES and any(source in kept for source in sources[:1]):
+                    raise EditError(
+                        f"{node.name!r}, which the part leaves out, changes {sources[0]!r} in "
+                        "place; cut elsewhere"
+                    )
+
+
+_MARK = "\0mark"
+
+
+def _with_args(node: Node, args: tuple[Any, ...]) -> Node:
+    return Node(node.name, node.type, node.implementation, args, node.kwargs, node.data, node.when)
