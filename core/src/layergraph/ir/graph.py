@@ -31,15 +31,16 @@ class Node:
     Attributes:
         name: unique in the graph.
         type: ``input``, ``output``, ``function`` (of torch), ``state`` (a tensor that the graph
-            reads directly), else the type of the implementation that the node calls.
+            reads directly), else the type of the implementation that the node calls. In an IR, the
+            type of a call is that of its implementation, and follows it.
         implementation: what the node stands for. Of an input: the name of the parameter, where no
             other input has the same (else the node's own name is used). Of a function: its name
             (``"torch.flatten"``). Of a state: its key in the state dict of the whole model. Of a
             call: the name of the implementation.
         args: positional arguments: nested plain values in which a :class:`Ref` stands for the value
-            of another node. None says that the node reads its one predecessor, or nothing; with
-            arguments by name, that there are none. A node that reads several has to say which is
-            which: the order of edges decides nothing.
+            of another node. None, in a node that you make, says that the node reads its one
+            predecessor, or nothing; with arguments by name, that there are none. A node that reads
+            several has to say which is which: the order of edges decides nothing.
         kwargs: arguments by name, likewise. Of an input, instead, what is known of it: ``default``,
             what it is where it is not given; ``fixed``, the one value that it may have; ``rank``
             and ``dtype``, which the graph was captured for.
@@ -56,6 +57,19 @@ class Node:
     kwargs: dict[str, Value] = field(default_factory=dict)
     data: dict[str, Value] = field(default_factory=dict)
     when: tuple[Ref, bool] | None = None
+    _callee: Implementation | None = field(default=None, init=False, repr=False, compare=False)
+
+    def is_of(self, callee: Implementation | None) -> bool:
+        """Return whether the node is free to be a call of an implementation, or is one."""
+        return self._callee is None or self._callee is callee
+
+    def bind(self, callee: Implementation) -> None:
+        """Let the node be a call of an implementation, and have its type from now on.
+
+        A node that states another type is left alone; :func:`layergraph.ir.check` reports it.
+        """
+        if self._callee is None and self.type == callee.type:
+            self._callee = callee
 
     @property
     def is_call(self) -> bool:
@@ -65,6 +79,23 @@ class Node:
     def sources(self) -> list[str]:
         """Return the nodes that its arguments and its condition name, with repetitions."""
         return refs(*(self.args or ()), *self.kwargs.values(), *(self.when or ()))
+
+
+_stated_type: Any = Node.type
+
+
+def _type(node: Node) -> Any:
+    callee = node._callee
+    return _stated_type.__get__(node) if callee is None else callee.type
+
+
+def _state_type(node: Node, value: object) -> None:
+    _stated_type.__set__(node, value)
+    node._callee = None
+
+
+# A dataclass with slots has no other place for a field that is computed.
+Node.type = property(_type, _state_type)  # type: ignore[assignment,method-assign]
 
 
 @dataclass(slots=True, eq=False)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from layergraph.errors import InvalidIrError, Place, Problem
-from layergraph.ir.graph import Implementation
+from layergraph.ir.graph import Graph, Implementation, Node
 from layergraph.ir.modes import modes, own_mode
 from layergraph.ir.node_differences import differing
 from layergraph.ir.submodules import derive_children
@@ -57,6 +58,30 @@ class Implementations(Mapping[str, Implementation]):
                 self._implementations[name] = implementation.changed(children=children)
         self._state_modes()
         self._note_differences()
+        self._bind_calls()
+
+    def _bind_calls(self) -> None:
+        """Let each call have the type of what it calls.
+
+        An implementation whose graph calls those of another IR is copied first.
+        """
+        known = self._implementations
+        while shared := [each for each in known.values() if self._calls_others(each)]:
+            for each in shared:
+                graphs = [Graph(nodes=_copies(graph), edges=graph.edges) for graph in each.graphs]
+                known[each.name] = each.changed(
+                    nodes=graphs[0].nodes, evaluation=None if len(graphs) == 1 else graphs[1]
+                )
+        for each in known.values():
+            for node in _calls(each):
+                if node.implementation in known:
+                    node.bind(known[node.implementation])
+
+    def _calls_others(self, implementation: Implementation) -> bool:
+        known = self._implementations
+        return not all(
+            node.is_of(known.get(node.implementation)) for node in _calls(implementation)
+        )
 
     def _state_modes(self) -> None:
         """State the mode of each implementation that does not train, so that it can be moved."""
@@ -96,6 +121,17 @@ class Implementations(Mapping[str, Implementation]):
         return self.root == other.root and list(self.values()) == list(other.values())
 
     __hash__ = None  # type: ignore[assignment]  # implementations can be edited
+
+
+def _calls(implementation: Implementation) -> Iterator[Node]:
+    for graph in implementation.graphs:
+        nodes = graph.nodes
+        if type(nodes) is dict:  # check() reports another one
+            yield from (node for node in nodes.values() if type(node) is Node and node.is_call)
+
+
+def _copies(graph: Graph) -> dict[str, Node]:
+    return {name: replace(node) for name, node in graph.nodes.items()}
 
 
 def _are_names(children: object) -> bool:

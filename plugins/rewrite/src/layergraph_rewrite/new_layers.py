@@ -98,10 +98,23 @@ def _converter() -> Ir2Torch:
     return get_default_converter()
 
 
+# To make a layer, even on meta, takes a thousand times as long as to look it up; a rule asks for
+# many alike.
+_known: dict[str, dict[str, tuple[int, ...]]] = {}
+_MOST = 10_000
+
+
 def _shapes(leaf: Implementation) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the tensors of a leaf that state dicts hold."""
-    listed = _converter().tensors(Ir([leaf]))
-    return {name: tuple(tensor.shape) for name, tensor, persists in listed if persists}
+    key = repr((leaf.type, leaf.data))
+    known = _known.get(key)
+    if known is None:
+        listed = _converter().tensors(Ir([leaf]))
+        known = {name: tuple(tensor.shape) for name, tensor, persists in listed if persists}
+        if len(_known) >= _MOST:
+            _known.clear()
+        _known[key] = known
+    return known
 
 
 def _fresh(leaf: Implementation) -> dict[str, torch.Tensor]:
