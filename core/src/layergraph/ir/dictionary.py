@@ -11,6 +11,7 @@ from layergraph.ir.graph import (
     Graph,
     Implementation,
     Node,
+    stated_arguments,
     with_arguments,
 )
 from layergraph.ir.mapping import ROOT, Implementations
@@ -80,8 +81,9 @@ def _node_to_dict(node: Node) -> dict[str, Any]:
         "type": node.type,
         "implementation": node.implementation,
     }
-    if node.args is not None:
-        form["args"] = copied(node.args)
+    args = stated_arguments(node)
+    if args is not None:
+        form["args"] = copied(args)
     if node.kwargs:
         form["kwargs"] = copied(node.kwargs)
     if node.when is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
-from layergraph.ir.values import Value
+from layergraph.ir.values import Ref, Value
 
 
 @dataclass(slots=True)
@@ -53,6 +53,9 @@ class Edges(dict[tuple[str, str], Edge]):
 
     The first question for a neighbour makes an index, and later changes of the dict update it.
 
+    The arguments of a node follow where only one change of them is possible: if an edge into the
+    node is exchanged for another one, or if a node without arguments gets an edge.
+
     Example:
         >>> from layergraph.ir.edges import Edge, Edges
         >>> from layergraph.ir.graph import Graph
@@ -62,11 +65,20 @@ class Edges(dict[tuple[str, str], Edge]):
         (('b',), ('b',))
     """
 
-    __slots__ = ("_index",)
+    __slots__ = ("_index", "_nodes")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._index: Neighbours | None = None
+        self._nodes: dict[str, Any] | None = None
+
+    def of(self, nodes: dict[str, Any]) -> Edges:
+        """Return the edges as those of some nodes; a copy if they are those of others."""
+        if self._nodes is nodes:
+            return self
+        edges = self if self._nodes is None else Edges(self)
+        edges._nodes = nodes
+        return edges
 
     def neighbours(self) -> Neighbours:
         """Return the index of the neighbours."""
@@ -78,11 +90,28 @@ class Edges(dict[tuple[str, str], Edge]):
         if self._index is not None and pair not in self:
             self._index.add(pair)
         super().__setitem__(pair, edge)
+        self._follow(pair)
 
     def __delitem__(self, pair: tuple[str, str]) -> None:
         super().__delitem__(pair)
         if self._index is not None:
             self._index.remove(pair)
+        self._follow(pair)
+
+    def _follow(self, pair: tuple[str, str]) -> None:
+        """Let the arguments of a node follow a change of the edges into it, if one way is open."""
+        sink = pair[1]
+        node = None if self._nodes is None else self._nodes.get(sink)
+        if node is None or node.args is None:
+            return
+        named = dict.fromkeys(node.sources())
+        present = self.neighbours().sources.get(sink, {})
+        missing = [src for src in named if src not in present]
+        added = [src for src in present if src not in named]
+        if len(added) == 1 and not named and not node.args:
+            node.args = (Ref(added[0]),)
+        elif len(added) == len(missing) == 1:
+            node.read_instead(missing[0], added[0])
 
     # The other methods that change a dict pass by the two above.
 

@@ -12,7 +12,7 @@ from typing import Any
 from layergraph.ir.edges import Edge, Edges, neighbours
 from layergraph.ir.names import Namer, is_argument_name
 from layergraph.ir.tensor_spec import TensorSpec
-from layergraph.ir.values import Ref, Value, refs
+from layergraph.ir.values import Ref, Value, map_leaves, refs
 
 INPUT = "input"
 OUTPUT = "output"
@@ -76,6 +76,17 @@ class Node:
         """Return whether the node calls an implementation."""
         return self.type not in CORE_NODE_TYPES
 
+    def read_instead(self, src: str, other: str) -> None:
+        """Let the node read another node where it reads one."""
+
+        def leaf(value: Value) -> Value:
+            return Ref(other) if type(value) is Ref and value.node == src else value
+
+        self.args = map_leaves(leaf, self.args)
+        self.kwargs = map_leaves(leaf, self.kwargs)
+        if self.when is not None:
+            self.when = map_leaves(leaf, self.when)
+
     def sources(self) -> list[str]:
         """Return the nodes that its arguments and its condition name, with repetitions."""
         return refs(*(self.args or ()), *self.kwargs.values(), *(self.when or ()))
@@ -95,7 +106,7 @@ def _state_type(node: Node, value: object) -> None:
 
 
 # A dataclass with slots has no other place for a field that is computed.
-Node.type = property(_type, _state_type)  # type: ignore[assignment,method-assign]
+Node.type = property(_type, _state_type)  # type: ignore[assignment,misc]
 
 
 @dataclass(slots=True, eq=False)
@@ -116,6 +127,8 @@ class Graph:
     def __post_init__(self) -> None:
         if type(self.edges) is dict:
             self.edges = Edges(self.edges)
+        if type(self.edges) is Edges and type(self.nodes) is dict:
+            self.edges = self.edges.of(self.nodes)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Graph) or type(other) is not type(self):
@@ -202,7 +215,7 @@ class Graph:
         """Return the positional arguments of every node; its predecessors where none are given."""
         spelt = {name: node.args or () for name, node in self.nodes.items()}
         unsaid: dict[str, list[Value]] = {
-            name: [] for name, node in self.nodes.items() if _reads_its_predecessor(node)
+            name: [] for name, node in self.nodes.items() if reads_its_predecessor(node)
         }
         for src, sink in self.edges:
             if sink in unsaid:
@@ -306,8 +319,6 @@ def returned(args: tuple[Value, ...]) -> Value:
 def graph_from_nodes(nodes: Iterable[Node]) -> Graph:
     """Return a graph of nodes, with the edges that their arguments name.
 
-    If a node has one argument and that is the value of its one predecessor, ``args`` becomes None.
-
     Args:
         nodes: in execution order, each with its arguments given.
 
@@ -319,17 +330,15 @@ def graph_from_nodes(nodes: Iterable[Node]) -> Graph:
         [('x', 'double'), ('double', 'output')]
     """
     named: dict[str, Node] = {}
-    edges = Edges()
+    edges: dict[tuple[str, str], Edge] = {}
     for node in nodes:
         name, args = node.name, node.args or ()
         for src in node.sources():
             edges[src, name] = Edge(src, name)
         if node.type == OUTPUT and len(args) == 1 and type(args[0]) is tuple and len(args[0]) > 1:
             args = args[0] if reads_each_once(args[0]) else args
-        is_said = len(args) < 2 and not node.kwargs and all(type(arg) is Ref for arg in args)
-        said = None if is_said and node.when is None else args
         named[name] = Node(
-            name, node.type, node.implementation, said, node.kwargs, node.data, node.when
+            name, node.type, node.implementation, args, node.kwargs, node.data, node.when
         )
     return Graph(nodes=named, edges=edges)
 
@@ -343,30 +352,33 @@ def reads_each_once(args: tuple[Value, ...]) -> bool:
 
 
 def with_arguments(graph: Graph) -> Graph:
-    """Return the graph after each node that reads several others got arguments for them.
+    """Return the graph after each node without arguments got those that its edges state.
 
     In the dict form and in files, the order of the edges may state the arguments; in memory, it
     does not.
     """
-    sinks = [edge.sink for edge in graph.edges.values()]
-    if len(set(sinks)) == len(sinks):
-        return graph
-    reads: dict[str, list[str]] = {}
+    unsaid: dict[str, dict[str, None]] = {
+        name: {} for name, node in graph.nodes.items() if reads_its_predecessor(node)
+    }
     for edge in graph.edges.values():
-        reads.setdefault(edge.sink, []).append(edge.src)
-    for name, sources in reads.items():
-        node = graph.nodes.get(name)
-        if node is not None and _reads_its_predecessor(node):
-            node.args = as_arguments(sources)
+        if edge.sink in unsaid:
+            unsaid[edge.sink][edge.src] = None
+    for name, sources in unsaid.items():
+        graph.nodes[name].args = tuple(map(Ref, sources))
     return graph
 
 
-def _reads_its_predecessor(node: Node) -> bool:
+def reads_its_predecessor(node: Node) -> bool:
     """Return whether the edges state what a node reads."""
     return node.args is None and not node.kwargs and node.when is None
 
 
-def as_arguments(sources: Iterable[str]) -> tuple[Ref, ...] | None:
-    """Return the arguments of a node that reads others, given by name; None if it reads one."""
-    once = dict.fromkeys(sources)
-    return tuple(map(Ref, once)) if len(once) > 1 else None
+def stated_arguments(node: Node) -> tuple[Value, ...] | None:
+    """Return the arguments that the dict form and files state; None if an edge says the same.
+
+    That is so for a node whose one argument is the value of another node, and for one without.
+    """
+    args = node.args
+    if args is None or len(args) > 1 or node.kwargs or node.when is not None:
+        return args
+    return None if _REFS.issuperset(map(type, args)) else args

@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from layergraph.ir import Edge, Graph, Implementation, Ir, Node, Ref, TensorSpec, refs
-from layergraph.ir.graph import as_arguments, reads_each_once, with_arguments
+from layergraph.ir.graph import (
+    reads_each_once,
+    reads_its_predecessor,
+    stated_arguments,
+    with_arguments,
+)
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.modes import changes_of_mode
 from layergraph_files.parse_errors import JsonPath, ParseError, expect, expect_fields
@@ -87,7 +92,7 @@ def _graph(graph: Graph) -> dict[str, Any]:
         name: [arg.node for arg in node.args or ()]
         for name, node in graph.nodes.items()
         if not node.kwargs
-        and (node.args is None or (_has_inputs(node) and reads_each_once(node.args)))
+        and (reads_its_predecessor(node) or (node.args is not None and reads_each_once(node.args)))
     }
     for src, sink in graph.edges:
         if sink in inputs and graph.nodes[sink].args is None:
@@ -109,14 +114,6 @@ def _graph(graph: Graph) -> dict[str, Any]:
     return form
 
 
-def _has_inputs(node: Node) -> bool:
-    """Return whether the names of the nodes that a node reads may stand for its arguments.
-
-    A single one stands for no arguments, unless there is a condition.
-    """
-    return len(node.args or ()) > 1 or node.when is not None
-
-
 def _node(node: Node, inputs: list[str] | None) -> dict[str, Any]:
     form: dict[str, Any] = {
         "name": node.name,
@@ -125,8 +122,8 @@ def _node(node: Node, inputs: list[str] | None) -> dict[str, Any]:
     }
     if inputs:
         form["inputs"] = inputs
-    elif node.args is not None:
-        form["args"] = [encode(each) for each in node.args]
+    elif (args := stated_arguments(node)) is not None:
+        form["args"] = [encode(each) for each in args]
     if node.kwargs:
         form["kwargs"] = _encoded(node.kwargs)
     if node.when is not None:
@@ -293,16 +290,13 @@ def _read_graph(fields: Mapping[str, Any], spot: JsonPath) -> Graph:
                     (here, "inputs"), "the graph has edges too", "write one of the two"
                 )
             inputs[node.name] = named
-            if node.when is not None:
-                node.args = tuple(map(Ref, dict.fromkeys(named)))
-            elif len(named) > 1:
-                node.args = as_arguments(named)
+            node.args = tuple(map(Ref, dict.fromkeys(named)))
         return node
 
     nodes = _named(fields.get("nodes", []), (spot, "nodes"), read_node)
     if "edges" not in fields:
         pairs = _edges(nodes.values(), inputs)
-        return Graph(nodes=nodes, edges={pair: Edge(*pair) for pair in pairs})
+        return with_arguments(Graph(nodes=nodes, edges={pair: Edge(*pair) for pair in pairs}))
     edges = {}
     spot = (spot, "edges")
     for index, form in enumerate(expect(fields["edges"], list, spot, "an array of edges")):
