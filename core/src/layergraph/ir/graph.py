@@ -92,7 +92,7 @@ class Node:
         return refs(*(self.args or ()), *self.kwargs.values(), *(self.when or ()))
 
 
-_stated_type: Any = Node.type
+_stated_type: Any = vars(Node)["type"]
 
 
 def _type(node: Node) -> Any:
@@ -106,7 +106,7 @@ def _state_type(node: Node, value: object) -> None:
 
 
 # A dataclass with slots has no other place for a field that is computed.
-Node.type = property(_type, _state_type)  # type: ignore[assignment,misc]
+setattr(Node, "type", property(_type, _state_type))  # noqa: B010 type checkers see a field
 
 
 @dataclass(slots=True, eq=False)
