@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from layergraph.ir import FUNCTION, Value
 from layergraph_rewrite.new_layers import has_tensors
 from layergraph_rewrite.sources import Tensors
+from layergraph_rewrite.terms import Applied, Existing
 
 if TYPE_CHECKING:
     from layergraph_rewrite.working import WorkingGraph
@@ -131,6 +132,19 @@ class Call:
         """Whether another node calls the same layer."""
         layer = self._layer
         return layer is not None and len({(g.owner, n) for g, n in layer.calls}) > 1
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Applied:
+        """Return a call of the same layer or function, for a replacement or an edit.
+
+        Example:
+            >>> import torch, layergraph as lg
+            >>> from layergraph_rewrite import layer
+            >>> pattern = lambda x: layer("relu", name="relu")(layer("maxpool1d", name="pool")(x))
+            >>> @lg.rule(pattern)
+            ... def swap(match):
+            ...     return match["pool"](match["relu"](match["x"]))
+        """
+        return Applied(Existing(self), args, kwargs)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Call) and self.site == other.site

@@ -28,7 +28,7 @@ from layergraph_rewrite.new_layers import set_tensors
 from layergraph_rewrite.report import Report
 from layergraph_rewrite.select import Selection, select
 from layergraph_rewrite.sources import Source, Tensors
-from layergraph_rewrite.terms import Applied, Layer, applied, renamed
+from layergraph_rewrite.terms import Applied, Existing, Layer, applied, renamed
 from layergraph_rewrite.terms import Tensors as Given
 from layergraph_rewrite.terms import Value as Wildcard
 from layergraph_rewrite.working import WorkingGraph, WorkingLayer, changed
@@ -757,7 +757,7 @@ class Edit:
             (graph, graph.order.after(at) if after else at, graph.nodes[at].when)
             for graph in owner.graphs_with(at)
         ]
-        return self._build(owner, places, term, value, replaces)
+        return self._build(owner, places, term, value, {}, replaces)
 
     def _build(
         self,
@@ -765,6 +765,7 @@ class Edit:
         places: _Places,
         term: Any,
         value: Value,
+        made: dict[int, WorkingLayer],
         replaces: WorkingLayer | None = None,
     ) -> str:
         if isinstance(term, str):
@@ -776,17 +777,21 @@ class Edit:
             if isinstance(each, Wildcard):
                 return value
             if isinstance(each, Applied):
-                return Ref(self._build(owner, places, each, value))
+                return Ref(self._build(owner, places, each, value, made))
             return self._value(owner, each) if isinstance(each, Call | Site) else each
 
         args = tuple(map_leaves(given, each) for each in call.args)
         kwargs = {name: map_leaves(given, each) for name, each in call.kwargs.items()}
         operation = call.operation
+        if isinstance(operation, Existing):
+            node = operation.call.node
+            return _put(owner, places, node.type, node.implementation, args, kwargs, node.name)
         if not isinstance(operation, Layer):
             function = operation.names[0]
             wish = operation.name or _last(function)
             return _put(owner, places, FUNCTION, function, args, kwargs, wish)
-        layer = self._new_layer(owner, operation, replaces)
+        layer = made.get(id(operation)) or self._new_layer(owner, operation, replaces)
+        made[id(operation)] = layer
         return _put(owner, places, layer.type, layer.name, args, kwargs, _last(layer.name))
 
     def _new_layer(

@@ -11,7 +11,7 @@ from layergraph.ir.values import parts
 from layergraph_rewrite.calls import Call, Site
 from layergraph_rewrite.errors import EditError
 from layergraph_rewrite.pattern import Pattern, is_named
-from layergraph_rewrite.terms import Applied, Layer, OneOf
+from layergraph_rewrite.terms import Applied, Existing, Layer, OneOf
 from layergraph_rewrite.terms import Value as Wildcard
 from layergraph_rewrite.working import WorkingGraph
 
@@ -192,6 +192,8 @@ class Matcher:
 
     def _is_operation(self, term: Applied, node: Node, graph: WorkingGraph) -> bool:
         operation = term.operation
+        if isinstance(operation, Existing):
+            return False
         if isinstance(operation, Layer):
             if not node.is_call:
                 return False

@@ -17,6 +17,7 @@ from layergraph_rewrite.match import Match, Matcher, Miss
 from layergraph_rewrite.pattern import Pattern
 from layergraph_rewrite.report import Report
 from layergraph_rewrite.sources import Tensors
+from layergraph_rewrite.terms import Existing
 
 if TYPE_CHECKING:
     import torch
@@ -283,4 +284,6 @@ def _described(sites: list[Any], result: Any) -> str:
     operation = getattr(result, "operation", None)
     if operation is None:
         return f"removed {nodes}"
+    if isinstance(operation, Existing):
+        return f"replaced {nodes} by a call of {operation.call.site.node}"
     return f"replaced {nodes} by {(getattr(operation, 'types', None) or operation.names)[0]}"

@@ -71,10 +71,18 @@ class Function:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Existing:
+    """The layer or function that a node calls, to call it again."""
+
+    call: Call
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Applied:
     """A call of a layer or function with its arguments."""
 
-    operation: Layer | Function
+    operation: Layer | Function | Existing
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
@@ -86,7 +94,7 @@ class OneOf:
     terms: tuple[Any, ...]
 
 
-Operation: TypeAlias = Layer | Function
+Operation: TypeAlias = Layer | Function | Existing
 Term: TypeAlias = Applied | OneOf | Value
 
 
@@ -99,6 +107,8 @@ def layer(
     **attributes: Any,
 ) -> Layer:
     """Return a layer, to call it in a pattern, a replacement or an edit.
+
+    To call one new layer several times, call the returned object several times.
 
     Args:
         types: its type, such as ``"linear"``. A pattern may give several, of which one has to
