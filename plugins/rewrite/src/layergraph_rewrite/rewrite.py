@@ -152,6 +152,13 @@ def find_matches(
     Raises:
         InvalidIrError: the IR breaks a rule.
         ArgumentError: the pattern is no pattern.
+
+    Example:
+        >>> import torch, layergraph as lg
+        >>> from layergraph_rewrite import layer
+        >>> ir = lg.to_ir(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()))
+        >>> lg.find_matches(ir, lambda x: layer("relu")(x))
+        [Match(root:_1)]
     """
     edit = ir if isinstance(ir, Edit) else Edit(ir)
     matcher = Matcher(edit, Pattern(pattern), across=across)

@@ -172,6 +172,18 @@ def anything(name: str = "") -> Value:
 
     Args:
         name: the name under which the match has the value.
+
+    Example:
+        >>> import torch, layergraph as lg
+        >>> from layergraph_rewrite import anything, function
+        >>> class Shift(torch.nn.Module):
+        ...     def forward(self, x):
+        ...         return x + 2
+        >>> match, = lg.find_matches(
+        ...     lg.to_ir(Shift()), lambda x: function("operator.add")(x, anything("by"))
+        ... )
+        >>> match["by"]
+        2
     """
     return Value(name)
 
@@ -181,6 +193,14 @@ def one_of(*terms: Any) -> OneOf:
 
     Args:
         terms: calls of layers or functions, wildcards or plain values.
+
+    Example:
+        >>> import torch, layergraph as lg
+        >>> from layergraph_rewrite import function, layer, one_of
+        >>> def relu(x):
+        ...     return one_of(layer("relu")(x), function("torch.relu")(x))
+        >>> len(lg.find_matches(lg.to_ir(torch.nn.Sequential(torch.nn.ReLU())), relu))
+        1
     """
     return OneOf(terms)
 
