@@ -69,7 +69,7 @@ class Edit:
         >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Dropout())
         >>> edit = lg.edit(lg.to_ir(model), model.state_dict())
         >>> edit.replace("1", layer("gelu"))
-        Call('root:gelu': gelu)
+        Call('root:_1': gelu)
         >>> edit.remove("2")
         >>> lg.to_torch(edit.ir, edit.state)
         Sequential(
@@ -431,7 +431,7 @@ class Edit:
         return self.call(Site(owner.name, new))
 
     def replace(self, where: Where, term: Any) -> Call:
-        """Replace a node by another call.
+        """Replace a node by another call. The node keeps its name.
 
         Args:
             where: the node.
@@ -456,9 +456,10 @@ class Edit:
         for graph in owner.graphs_with(name):
             graph.replace_uses(name, Ref(new))
             graph.remove(name)
+            graph.rename(new, name)
         if old is not None:
             nesting.drop_unused(self._space, old)
-        return self.call(Site(owner.name, new))
+        return self.call(Site(owner.name, name))
 
     def remove(self, where: Where, *, by: Where | Value = None) -> None:
         """Remove a node, and its layer if nothing else uses it. Its users read its argument.
