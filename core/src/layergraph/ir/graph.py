@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -59,18 +59,6 @@ class Node:
     when: tuple[Ref, bool] | None = None
     _callee: Implementation | None = field(default=None, init=False, repr=False, compare=False)
 
-    def is_of(self, callee: Implementation | None) -> bool:
-        """Return whether the node is free to be a call of an implementation, or is one."""
-        return self._callee is None or self._callee is callee
-
-    def bind(self, callee: Implementation) -> None:
-        """Let the node be a call of an implementation, and have its type from now on.
-
-        A node that states another type is left alone; :func:`layergraph.ir.check` reports it.
-        """
-        if self._callee is None and self.type == callee.type:
-            self._callee = callee
-
     @property
     def is_call(self) -> bool:
         """Return whether the node calls an implementation."""
@@ -107,6 +95,31 @@ def _state_type(node: Node, value: object) -> None:
 
 # A dataclass with slots has no other place for a field that is computed.
 setattr(Node, "type", property(_type, _state_type))  # noqa: B010 type checkers see a field
+
+
+def bind_calls(graph: Graph, implementations: Mapping[str, Implementation]) -> bool:
+    """Let each call of a graph have the type of what it calls, from now on.
+
+    A node that states another type is left alone; :func:`layergraph.ir.check` reports it.
+
+    Args:
+        graph: the graph.
+        implementations: the implementations of an IR, by name.
+
+    Returns:
+        False if a node is a call of an implementation of another IR: the graph has to be copied.
+    """
+    for node in graph.nodes.values():
+        callee = implementations.get(node.implementation)
+        bound = node._callee
+        if bound is callee or (callee is None and bound is None):
+            continue
+        if bound is not None:
+            return False
+        stated = _stated_type.__get__(node)
+        if callee is not None and stated == callee.type and stated not in CORE_NODE_TYPES:
+            node._callee = callee
+    return True
 
 
 @dataclass(slots=True, eq=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from layergraph.errors import InvalidIrError, Place, Problem
-from layergraph.ir.graph import Graph, Implementation, Node
+from layergraph.ir.graph import Graph, Implementation, Node, bind_calls
 from layergraph.ir.modes import modes, own_mode
 from layergraph.ir.node_differences import differing
 from layergraph.ir.submodules import derive_children
@@ -66,22 +66,12 @@ class Implementations(Mapping[str, Implementation]):
         An implementation whose graph calls those of another IR is copied first.
         """
         known = self._implementations
-        while shared := [each for each in known.values() if self._calls_others(each)]:
+        while shared := [each for each in known.values() if not _is_bound(each, known)]:
             for each in shared:
                 graphs = [Graph(nodes=_copies(graph), edges=graph.edges) for graph in each.graphs]
                 known[each.name] = each.changed(
                     nodes=graphs[0].nodes, evaluation=None if len(graphs) == 1 else graphs[1]
                 )
-        for each in known.values():
-            for node in _calls(each):
-                if node.implementation in known:
-                    node.bind(known[node.implementation])
-
-    def _calls_others(self, implementation: Implementation) -> bool:
-        known = self._implementations
-        return not all(
-            node.is_of(known.get(node.implementation)) for node in _calls(implementation)
-        )
 
     def _state_modes(self) -> None:
         """State the mode of each implementation that does not train, so that it can be moved."""
@@ -123,11 +113,14 @@ class Implementations(Mapping[str, Implementation]):
     __hash__ = None  # type: ignore[assignment]  # implementations can be edited
 
 
-def _calls(implementation: Implementation) -> Iterator[Node]:
-    for graph in implementation.graphs:
-        nodes = graph.nodes
-        if type(nodes) is dict:  # check() reports another one
-            yield from (node for node in nodes.values() if type(node) is Node and node.is_call)
+def _is_bound(implementation: Implementation, known: Mapping[str, Implementation]) -> bool:
+    """Bind the calls of an implementation; return False if another IR has bound them."""
+    if not implementation.nodes:
+        return True
+    try:
+        return all(bind_calls(graph, known) for graph in implementation.graphs)
+    except (AttributeError, TypeError):
+        return True  # check() reports what is wrong with the graph
 
 
 def _copies(graph: Graph) -> dict[str, Node]:
