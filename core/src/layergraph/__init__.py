@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from layergraph.io import load, load_model, save
     from layergraph.layers import layer
     from layergraph_files.limits import Limits
+    from layergraph_shapes import annotate_shapes, cost, shapes
     from layergraph_tools.difference import diff
     from layergraph_tools.explain import explain
     from layergraph_tools.preflight import preflight
@@ -35,6 +36,8 @@ __all__ = [
     "Node",
     "Ref",
     "Symbol",
+    "annotate_shapes",
+    "cost",
     "decline",
     "diff",
     "example_inputs",
@@ -45,6 +48,7 @@ __all__ = [
     "load_model",
     "preflight",
     "save",
+    "shapes",
     "to_ir",
     "to_torch",
     "verify",
@@ -54,6 +58,8 @@ __all__ = [
 _HOMES = {
     "Format": "layergraph.formats",
     "Limits": "layergraph_files.limits",
+    "annotate_shapes": "layergraph_shapes",
+    "cost": "layergraph_shapes",
     "decline": "layergraph.declining",
     "diff": "layergraph_tools.difference",
     "example_inputs": "layergraph.inputs",
@@ -64,6 +70,7 @@ _HOMES = {
     "load_model": "layergraph.io",
     "preflight": "layergraph_tools.preflight",
     "save": "layergraph.io",
+    "shapes": "layergraph_shapes",
     "to_ir": "layergraph.api",
     "to_torch": "layergraph.api",
     "verify": "layergraph_tools.verification",

@@ -1,0 +1,205 @@
+"""The cost of operators: two FLOPs for each multiply-add of a matrix product, none for the rest.
+
+``docs/explanation/cost.md`` tells the definition for layers.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from layergraph.ir import Implementation
+from layergraph_shapes.described import tensors_in
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCall:
+    """One call of a layer or function, for a formula of its FLOPs.
+
+    Attributes:
+        layer: the layer; None for a function.
+        args: the positional arguments. Tensors have a shape and a dtype, and no numbers.
+        kwargs: the arguments by name.
+        result: the result.
+    """
+
+    layer: Implementation | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
+
+
+Formula = Callable[[LayerCall], int]
+"""Returns the FLOPs of a call."""
+
+
+def _product(of: int, by: int) -> Callable[..., Any]:
+    """Return the formula of a product of two arguments: the last axis of the first is summed over.
+
+    Args:
+        of: the position of the first one.
+        by: that of the second one.
+    """
+
+    def flops(_: Any, args: tuple[Any, ...]) -> Any:
+        columns = args[by].shape[-1] if args[by].dim() > 1 else 1
+        return 2 * args[of].numel() * columns
+
+    return flops
+
+
+def _convolution(result: Any, args: tuple[Any, ...]) -> Any:
+    inputs, weight, *_, is_transposed = args[:7]
+    over = inputs if is_transposed else result
+    return 2 * over.shape[0] * math.prod(over.shape[2:]) * weight.numel()
+
+
+def _attention(_: Any, args: tuple[Any, ...]) -> Any:
+    query, key, value = args[:3]
+    *outer, width = query.shape
+    return 2 * math.prod(outer) * key.shape[-2] * (width + value.shape[-1])
+
+
+def _trilinear(_: Any, args: tuple[Any, ...]) -> Any:
+    """Return the cost of a bilinear layer: x1 times the weight, and that times x2."""
+    one, weight, other = args[:3]
+    samples = one.numel() // one.shape[-1]
+    return 2 * samples * weight.numel() + 2 * samples * weight.shape[0] * other.shape[-1]
+
+
+def _deformable(result: Any, args: tuple[Any, ...]) -> Any:
+    return 2 * result.shape[0] * math.prod(result.shape[2:]) * args[1].numel()
+
+
+def _grouped_product(_: Any, args: tuple[Any, ...]) -> Any:
+    of, by = args[:2]
+    each = of[0] if of.dim() == 3 and by.dim() == 2 else of
+    return 2 * each.numel() * by.shape[-1]
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(("aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot"), _product(0, 1)),
+    **dict.fromkeys(("aten.addmm", "aten.baddbmm", "aten.addbmm", "aten.addmv"), _product(1, 2)),
+    **dict.fromkeys(("aten._int_mm", "aten._scaled_mm"), _product(0, 1)),
+    **dict.fromkeys(
+        ("aten.convolution", "aten._convolution", "aten.convolution_overrideable"), _convolution
+    ),
+    **dict.fromkeys(
+        (
+            "aten._scaled_dot_product_flash_attention",
+            "aten._scaled_dot_product_flash_attention_for_cpu",
+            "aten._scaled_dot_product_efficient_attention",
+            "aten._scaled_dot_product_cudnn_attention",
+            "aten._scaled_dot_product_fused_attention_overrideable",
+        ),
+        _attention,
+    ),
+    "aten._grouped_mm": _grouped_product,
+    "aten._trilinear": _trilinear,
+    "torchvision.deform_conv2d": _deformable,
+}
+"""The FLOPs of operators that multiply matrices, from the result and the positional arguments."""
+
+# Operators without a matrix product, besides those that torch tags as pointwise or as a view, and
+# those of its core set, of which OPERATORS lists all with products.
+_FREE = frozenset(
+    (
+        "_adaptive_avg_pool2d _adaptive_avg_pool3d _assert_async _assert_scalar "
+        "_assert_tensor_metadata _batch_norm_no_update _batch_norm_with_update _cdist_forward "
+        "_ctc_loss _embedding_bag _fft_c2c _fft_c2r _fft_r2c _fused_rms_norm _log_softmax "
+        "_native_batch_norm_legit _native_batch_norm_legit_no_training _pack_padded_sequence "
+        "_pad_packed_sequence _pdist_forward _safe_softmax _softmax _to_copy _unique _unique2 "
+        "_unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa "
+        "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d "
+        "_use_cudnn_ctc_loss _weight_norm_interface adaptive_max_pool2d adaptive_max_pool3d "
+        "all amax amin aminmax any arange argsort avg_pool1d avg_pool2d avg_pool3d "
+        "batch_norm_elemt bernoulli bincount block_diag bucketize cat channel_shuffle clone "
+        "col2im complex constant_pad_nd copy count_nonzero cudnn_batch_norm cummax cummin "
+        "cumprod cumsum diag_embed diagonal_scatter dropout embedding embedding_renorm "
+        "empty_strided exponential eye fill flip floor_divide fractional_max_pool2d "
+        "fractional_max_pool3d full gather geometric glu grid_sampler_3d histc im2col "
+        "index_add index_copy index_fill index_put index_reduce is_same_size isclose isin "
+        "kthvalue lift linalg_vector_norm linspace log_normal logcumsumexp logspace logsumexp "
+        "masked_fill masked_scatter masked_select max max_pool2d_with_indices "
+        "max_pool3d_with_indices max_unpool2d max_unpool3d mean median min mode "
+        "multi_margin_loss multilabel_margin_loss_forward multinomial nanmedian "
+        "native_batch_norm native_channel_shuffle native_dropout native_group_norm "
+        "native_layer_norm native_norm new_empty new_empty_strided new_full new_ones "
+        "new_zeros nll_loss2d_forward nll_loss_forward nonzero nonzero_static normal "
+        "normal_functional ones pixel_shuffle pixel_unshuffle polar prod put rand randint "
+        "random randperm range reflection_pad1d reflection_pad2d reflection_pad3d renorm "
+        "repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d "
+        "resize rms_norm roll rot90 rrelu_with_noise scatter scatter_add scatter_reduce "
+        "searchsorted segment_reduce select_scatter set_ slice_scatter sort split stack std "
+        "std_mean sum take topk trace tril tril_indices triu triu_indices unfold_copy uniform "
+        "unique_consecutive unique_dim upsample_bicubic2d upsample_bilinear2d "
+        "upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d "
+        "upsample_trilinear3d var var_mean where zero zeros "
+    ).split()
+)
+_FREE_ELSEWHERE = frozenset(
+    f"torchvision.{name}" for name in "nms roi_align roi_pool ps_roi_align ps_roi_pool".split()
+)
+
+
+@functools.cache
+def is_free(operator: Any) -> bool:
+    """Return whether an operator is known to contain no matrix product."""
+    tags = operator.tags
+    name = operator._schema.name.partition("::")[2]
+    if operator.namespace in ("prim", "prims", "profiler"):
+        return True
+    if operator.namespace != "aten":
+        return f"{operator.namespace}.{name}" in _FREE_ELSEWHERE
+    if torch.Tag.pointwise in tags or torch.Tag.core in tags or operator.is_view:
+        return True
+    base = name.removesuffix("_")
+    return base in _FREE or name in _FREE or base.endswith("_like")
+
+
+def _grouped(of: Any, by: Any, offsets: Any = None, *_: Any, out_dtype: Any = None) -> Any:
+    """Stand for products of groups, which torch has without memory for some dtypes only."""
+    sizes = [of.shape[-2], by.shape[-1]]
+    if of.dim() == by.dim():
+        sizes.insert(0, of.shape[0] if of.dim() == 3 else offsets.shape[0])
+    return of.new_empty(sizes, dtype=out_dtype or of.dtype)
+
+
+_STAND_INS: dict[str, Callable[..., Any]] = {"aten._grouped_mm": _grouped}
+
+
+class Operators(TorchDispatchMode):
+    """Sees all operators that run without memory, and counts their FLOPs.
+
+    Attributes:
+        flops: the sum so far.
+        uncounted: the operators so far whose cost is not known.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin at 0."""
+        self.flops: Any = 0
+        self.uncounted: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = f"{func.namespace}.{func._schema.name.partition('::')[2]}"
+        kwargs = kwargs or {}
+        result = _STAND_INS.get(name, func)(*args, **kwargs)
+        formula = OPERATORS.get(name)
+        if formula is not None:
+            self.flops += formula(result, args)
+        elif not is_free(func) and tensors_in(result):
+            self.uncounted.append(name)
+        return result
