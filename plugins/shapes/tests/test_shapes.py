@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 
 import pytest
@@ -21,6 +22,10 @@ from layergraph_shapes import Either, TensorMeta
 from layergraph_shapes.described import described, tensors_in
 from plugins.shapes.tests.models import MODELS, Attention, Containers, Residual, Tagger, Twice
 
+GRAPHS = "residual attention unet tagger containers twice".split() + [
+    "fused attention",
+    "nested inputs",
+]
 EVERY = pytest.mark.parametrize("name", MODELS)
 
 
@@ -68,13 +73,11 @@ def test_each_layer_returns_what_hooks_see(name):
         assert found.of(path) == outputs, path
 
 
-@EVERY
+@pytest.mark.parametrize("name", GRAPHS)
 def test_each_function_returns_what_an_interpreter_sees(name):
     model, ir, args, kwargs = made(name)
     flat = ir.flatten()
     rebuilt = lg.to_torch(flat, model.state_dict())
-    if not isinstance(rebuilt, fx.GraphModule):
-        pytest.skip("a layer, or a container whose handler makes the module")
     interpreter = Noting(rebuilt)
     values = [kwargs.get(each.target, None) for each in rebuilt.graph.find_nodes(op="placeholder")]
     values[: len(args)] = args
@@ -126,7 +129,7 @@ def test_a_composite_that_is_called_twice_has_its_values_twice():
     assert found["block_1", "_0"].shape == (1, 2, 5)
     assert [each.shape for each in found.of("block.0")] == [(1, 2, 7), (1, 2, 5)]
     assert found["block_1"] == found.output
-    assert list(found)[0] == ("x",)
+    assert next(iter(found)) == ("x",)
     assert found.calls["block_1", "_1"] == "block.1"
     with pytest.raises(KeyError):
         found["nothing"]
@@ -176,12 +179,15 @@ SYMBOLIC = {
 }
 
 
+FUNCTIONS = {"Max": max, "Min": min}
+
+
 def put_in(value, numbers):
     """Replace names by numbers in a description."""
     if isinstance(value, TensorMeta):
         return TensorMeta(tuple([put_in(each, numbers) for each in value.shape]), value.dtype)
     if isinstance(value, str):
-        return eval(value, {"Max": max, "Min": min}, dict(numbers))
+        return eval(value, FUNCTIONS, numbers)
     if type(value) is Record:
         return Record(value.type, put_in(value.fields, numbers))
     if isinstance(value, dict):
@@ -198,7 +204,7 @@ def test_expressions_give_the_sizes_of_all_inputs_that_fit(name):
     symbolic = lg.shapes(ir, [TensorMeta(shape, args[0].dtype)])
     assert not symbolic.decisions
     for condition in symbolic.conditions:
-        assert eval(condition, {}, numbers), condition
+        assert eval(condition, FUNCTIONS, numbers), condition
     sized = tuple([numbers.get(each, each) for each in shape])
     concrete = lg.shapes(ir, [TensorMeta(sized, args[0].dtype)])
     assert {path: put_in(value, numbers) for path, value in symbolic.items()} == dict(concrete)
@@ -219,7 +225,7 @@ def test_a_size_that_decides_is_told():
     assert found.output.shape == ("batch", "length")
     assert found.conditions == ("length <= 10",)
     assert "if length <= 10" in str(found)
-    with pytest.raises(AssumptionError, match="gt|length|10"):
+    with pytest.raises(AssumptionError, match=r"x\.shape\[1\] > 10"):
         lg.shapes(short, [("batch", "length")])
 
 
@@ -463,11 +469,6 @@ def test_an_ir_that_breaks_a_rule_is_refused():
         lg.shapes(lg.Ir.from_dict(form), [(2,)])
 
 
-class ByTheNumbers(nn.Module):
-    def forward(self, x):
-        return x.unbind(0), [each * 2 for each in x[x > 0].tolist()]
-
-
 def test_numbers_that_python_needs_are_refused_by_name():
     nodes = [
         Node("x", "input", "x"),
@@ -536,9 +537,12 @@ def test_the_process_stays_as_it_was():
 
 def test_no_memory_is_taken():
     with torch.device("meta"):
-        model = nn.Sequential(nn.Linear(10**6, 10**6), nn.Linear(10**6, 4))
+        model = nn.Sequential(nn.Linear(2**14, 2**14), nn.Linear(2**14, 4))
     ir = lg.to_ir(model)
-    assert lg.shapes(ir, [(10**6, 10**6)]).output == TensorMeta((10**6, 4))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert lg.shapes(ir, [(10**6, 2**14)]).output == TensorMeta((10**6, 4))
+    # The weights of the first layer have 2**20 KiB.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**18
 
 
 def test_a_deep_model():

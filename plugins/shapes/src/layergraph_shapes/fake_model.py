@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from layergraph.api import default_ir2torch
@@ -54,7 +55,9 @@ class FakeModel:
     def __init__(self, ir: Ir, sizes: Sizes, *, training: bool | None) -> None:
         check(ir)
         converter = default_ir2torch()
-        built = converter.meta_model(ir)
+        # Constructors draw numbers.
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+            built = converter.meta_model(ir)
         if training is not None:
             built.model.train(training)
         self.ir = ir
@@ -65,12 +68,17 @@ class FakeModel:
         self._functions = Targets(converter.hooks.named_functions())
         self._graphs: dict[str, fx.Graph] = {}
         self.tensors: dict[str, torch.Tensor] = {}
+        self._to_fakes(built.model)
+
+    @torch.inference_mode(False)
+    def _to_fakes(self, model: nn.Module) -> None:
+        """Put fake tensors in the place of the tensors of a model."""
         fakes: dict[int, torch.Tensor] = {}
-        for key, tensor, _ in built.listed:
+        for key, tensor, _ in self.weights:
             if id(tensor) not in fakes:
                 fakes[id(tensor)] = _fake(self.mode, tensor)
             self.tensors[key] = fakes[id(tensor)]
-        for module in built.model.modules():
+        for module in model.modules():
             for registered in (module._parameters, module._buffers):
                 for name, own in list(registered.items()):
                     if own is not None and id(own) in fakes:
@@ -87,6 +95,8 @@ class FakeModel:
             # torch logs each error of an operator, and we raise it.
             stack.callback(setattr, _LOG, "disabled", _LOG.disabled)
             _LOG.disabled = True
+            # Functions in C++ take symbolic sizes for numbers; these are in Python.
+            stack.enter_context(enable_python_dispatcher())
             stack.enter_context(self.mode)
             stack.enter_context(self.operators)
             yield

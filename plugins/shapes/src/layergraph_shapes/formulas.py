@@ -48,6 +48,9 @@ def _product(of: int, by: int) -> Callable[..., Any]:
     """
 
     def flops(_: Any, args: tuple[Any, ...]) -> Any:
+        if args[of].dtype != args[by].dtype:
+            # torch checks this with memory alone.
+            raise TypeError(f"a product of {args[of].dtype} and {args[by].dtype}")
         columns = args[by].shape[-1] if args[by].dim() > 1 else 1
         return 2 * args[of].numel() * columns
 
@@ -73,6 +76,11 @@ def _trilinear(_: Any, args: tuple[Any, ...]) -> Any:
     return 2 * samples * weight.numel() + 2 * samples * weight.shape[0] * other.shape[-1]
 
 
+def _of_each_place(result: Any, args: tuple[Any, ...]) -> Any:
+    """Return the cost of a convolution of time, batch and channels."""
+    return 2 * math.prod(result.shape[:2]) * args[1].numel()
+
+
 def _deformable(result: Any, args: tuple[Any, ...]) -> Any:
     return 2 * result.shape[0] * math.prod(result.shape[2:]) * args[1].numel()
 
@@ -85,7 +93,10 @@ def _grouped_product(_: Any, args: tuple[Any, ...]) -> Any:
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot"), _product(0, 1)),
-    **dict.fromkeys(("aten.addmm", "aten.baddbmm", "aten.addbmm", "aten.addmv"), _product(1, 2)),
+    **dict.fromkeys(
+        ("aten.addmm", "aten.baddbmm", "aten.addbmm", "aten.addmv", "aten._addmm_activation"),
+        _product(1, 2),
+    ),
     **dict.fromkeys(("aten._int_mm", "aten._scaled_mm"), _product(0, 1)),
     **dict.fromkeys(
         ("aten.convolution", "aten._convolution", "aten.convolution_overrideable"), _convolution
@@ -101,6 +112,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
         _attention,
     ),
     "aten._grouped_mm": _grouped_product,
+    "aten.conv_tbc": _of_each_place,
     "aten._trilinear": _trilinear,
     "torchvision.deform_conv2d": _deformable,
 }
@@ -110,37 +122,55 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 # those of its core set, of which OPERATORS lists all with products.
 _FREE = frozenset(
     (
-        "_adaptive_avg_pool2d _adaptive_avg_pool3d _assert_async _assert_scalar "
-        "_assert_tensor_metadata _batch_norm_no_update _batch_norm_with_update _cdist_forward "
-        "_ctc_loss _embedding_bag _fft_c2c _fft_c2r _fft_r2c _fused_rms_norm _log_softmax "
-        "_native_batch_norm_legit _native_batch_norm_legit_no_training _pack_padded_sequence "
-        "_pad_packed_sequence _pdist_forward _safe_softmax _softmax _to_copy _unique _unique2 "
-        "_unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa "
-        "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d "
-        "_use_cudnn_ctc_loss _weight_norm_interface adaptive_max_pool2d adaptive_max_pool3d "
-        "all amax amin aminmax any arange argsort avg_pool1d avg_pool2d avg_pool3d "
-        "batch_norm_elemt bernoulli bincount block_diag bucketize cat channel_shuffle clone "
-        "col2im complex constant_pad_nd copy count_nonzero cudnn_batch_norm cummax cummin "
-        "cumprod cumsum diag_embed diagonal_scatter dropout embedding embedding_renorm "
-        "empty_strided exponential eye fill flip floor_divide fractional_max_pool2d "
-        "fractional_max_pool3d full gather geometric glu grid_sampler_3d histc im2col "
+        "_adaptive_avg_pool2d _adaptive_avg_pool3d _add_relu _aminmax _assert_async "
+        "_assert_scalar _assert_tensor_metadata _batch_norm_no_update _batch_norm_with_update "
+        "_batch_norm_with_update_functional _cdist_forward _conj_physical _ctc_loss "
+        "_efficientzerotensor _embedding_bag _embedding_bag_forward_only _euclidean_dist "
+        "_fft_c2c _fft_c2r _fft_r2c _functional_assert_async _functional_assert_scalar "
+        "_fused_rms_norm _grid_sampler_2d_cpu_fallback _histogramdd_bin_edges "
+        "_histogramdd_from_bin_cts _histogramdd_from_bin_tensors _index_put_impl _is_all_true "
+        "_is_any_true _jagged_to_padded_dense_forward _log_softmax _logcumsumexp "
+        "_masked_scale _masked_softmax _native_batch_norm_legit "
+        "_native_batch_norm_legit_no_training _new_zeros_with_same_feature_meta "
+        "_pack_padded_sequence _pad_packed_sequence _padded_dense_to_jagged_forward "
+        "_pdist_forward _pin_memory _prelu_kernel _resize_output _safe_softmax "
+        "_sample_dirichlet _softmax _stack _standard_gamma _to_copy _unique _unique2 "
+        "_unsafe_index _unsafe_index_put _unsafe_masked_index "
+        "_unsafe_masked_index_put_accumulate _unsafe_view _upsample_bicubic2d_aa "
+        "_upsample_bilinear2d_aa _upsample_lanczos2d_aa _upsample_nearest_exact1d "
+        "_upsample_nearest_exact2d _upsample_nearest_exact3d _use_cudnn_ctc_loss "
+        "_weight_norm_interface adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d "
+        "adaptive_max_pool3d affine_grid_generator all amax amin aminmax any arange argsort "
+        "as_strided_scatter avg_pool1d avg_pool2d avg_pool3d bartlett_window batch_norm_elemt "
+        "batch_norm_gather_stats batch_norm_stats batch_norm_update_stats bernoulli "
+        "binary_cross_entropy binary_cross_entropy_with_logits bincount binomial "
+        "blackman_window block_diag bucketize cat cauchy channel_shuffle clone col2im complex "
+        "constant_pad_nd copy count_nonzero cudnn_batch_norm cummax cummin cumprod cumsum "
+        "dequantize diag_embed diagonal_scatter dist dropout embedding embedding_renorm "
+        "empty_permuted empty_strided exponential eye fill flip floor_divide "
+        "fractional_max_pool2d fractional_max_pool3d full gather geometric glu "
+        "grid_sampler_3d hamming_window hann_window histc histogram huber_loss im2col "
         "index_add index_copy index_fill index_put index_reduce is_same_size isclose isin "
-        "kthvalue lift linalg_vector_norm linspace log_normal logcumsumexp logspace logsumexp "
-        "masked_fill masked_scatter masked_select max max_pool2d_with_indices "
-        "max_pool3d_with_indices max_unpool2d max_unpool3d mean median min mode "
-        "multi_margin_loss multilabel_margin_loss_forward multinomial nanmedian "
-        "native_batch_norm native_channel_shuffle native_dropout native_group_norm "
-        "native_layer_norm native_norm new_empty new_empty_strided new_full new_ones "
-        "new_zeros nll_loss2d_forward nll_loss_forward nonzero nonzero_static normal "
-        "normal_functional ones pixel_shuffle pixel_unshuffle polar prod put rand randint "
-        "random randperm range reflection_pad1d reflection_pad2d reflection_pad3d renorm "
-        "repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d "
-        "resize rms_norm roll rot90 rrelu_with_noise scatter scatter_add scatter_reduce "
-        "searchsorted segment_reduce select_scatter set_ slice_scatter sort split stack std "
-        "std_mean sum take topk trace tril tril_indices triu triu_indices unfold_copy uniform "
-        "unique_consecutive unique_dim upsample_bicubic2d upsample_bilinear2d "
-        "upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d "
-        "upsample_trilinear3d var var_mean where zero zeros "
+        "kaiser_window kthvalue lift linalg_vector_norm linspace log_normal "
+        "log_sigmoid_forward logcumsumexp logspace logsumexp lu_unpack masked_fill "
+        "masked_scatter masked_select max max_pool2d_with_indices max_pool3d_with_indices "
+        "max_unpool2d max_unpool3d mean median min mode mse_loss multi_margin_loss "
+        "multilabel_margin_loss_forward multinomial nanmedian nansum native_batch_norm "
+        "native_channel_shuffle native_dropout native_group_norm native_layer_norm "
+        "native_norm new_empty new_empty_strided new_full new_ones new_zeros "
+        "nll_loss2d_forward nll_loss_forward nonzero nonzero_static norm normal "
+        "normal_functional ones pixel_shuffle pixel_unshuffle poisson polar prod put rand "
+        "randint randn random randperm range reflection_pad1d reflection_pad2d "
+        "reflection_pad3d renorm repeat repeat_interleave replication_pad1d replication_pad2d "
+        "replication_pad3d resize rms_norm roll rot90 rrelu_with_noise "
+        "rrelu_with_noise_functional scalar_tensor scatter scatter_add scatter_reduce "
+        "searchsorted segment_reduce select_scatter set_ slice_scatter smooth_l1_loss "
+        "soft_margin_loss sort split stack std std_mean sum take to_padded_tensor topk trace "
+        "tril tril_indices triu triu_indices unfold_copy uniform unique_consecutive "
+        "unique_dim unique_dim_consecutive unsafe_split unsafe_split_with_sizes "
+        "upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d "
+        "upsample_nearest2d upsample_nearest3d upsample_trilinear3d var var_mean where zero "
+        "zeros "
     ).split()
 )
 _FREE_ELSEWHERE = frozenset(
@@ -151,16 +181,25 @@ _FREE_ELSEWHERE = frozenset(
 @functools.cache
 def is_free(operator: Any) -> bool:
     """Return whether an operator is known to contain no matrix product."""
-    tags = operator.tags
-    name = operator._schema.name.partition("::")[2]
-    if operator.namespace in ("prim", "prims", "profiler"):
+    namespace, name = _named(operator)
+    if namespace in ("prim", "prims", "profiler"):
         return True
-    if operator.namespace != "aten":
-        return f"{operator.namespace}.{name}" in _FREE_ELSEWHERE
-    if torch.Tag.pointwise in tags or torch.Tag.core in tags or operator.is_view:
+    if namespace != "aten":
+        return f"{namespace}.{name}" in _FREE_ELSEWHERE
+    if name in _FREE or name.endswith("_like") or operator.is_view:
         return True
+    # Variants in place, and those of scalars, lack some tags.
+    packet = getattr(torch.ops.aten, name)
+    overloads = [operator, *[getattr(packet, each) for each in packet.overloads()]]
+    return any({torch.Tag.pointwise, torch.Tag.core} & {*each.tags} for each in overloads)
+
+
+@functools.cache
+def _named(operator: Any) -> tuple[str, str]:
+    """Return the namespace of an operator, and its name without what says that it is in place."""
+    namespace, _, name = operator._schema.name.partition("::")
     base = name.removesuffix("_")
-    return base in _FREE or name in _FREE or base.endswith("_like")
+    return namespace, base if hasattr(getattr(torch.ops, namespace), base) else name
 
 
 def _grouped(of: Any, by: Any, offsets: Any = None, *_: Any, out_dtype: Any = None) -> Any:
@@ -194,7 +233,7 @@ class Operators(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        name = f"{func.namespace}.{func._schema.name.partition('::')[2]}"
+        name = ".".join(_named(func))
         kwargs = kwargs or {}
         result = _STAND_INS.get(name, func)(*args, **kwargs)
         formula = OPERATORS.get(name)

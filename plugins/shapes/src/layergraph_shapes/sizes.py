@@ -105,6 +105,13 @@ class _Printer(StrPrinter):  # type: ignore[misc]
 
     _print_PythonMod = _print_Mod  # noqa: N815
 
+    def _print_ToFloat(self, expression: Any) -> str:  # noqa: N802
+        said: str = self._print(expression.args[0])
+        return said
+
+    def _print_TruncToInt(self, expression: Any) -> str:  # noqa: N802
+        return f"int({self._print(expression.args[0])})"
+
     def _infix(self, sign: str, expression: Any) -> str:
         sides = [self.parenthesize(each, PRECEDENCE["Pow"]) for each in expression.args]
         return f"({sign.join(sides)})" if sign == "%" else sign.join(sides)
