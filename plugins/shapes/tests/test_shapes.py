@@ -22,9 +22,15 @@ from layergraph_shapes import Either, TensorMeta
 from layergraph_shapes.described import described, tensors_in
 from plugins.shapes.tests.models import MODELS, Attention, Containers, Residual, Tagger, Twice
 
-GRAPHS = "residual attention unet tagger containers twice".split() + [
+GRAPHS = [
+    "residual",
+    "attention",
     "fused attention",
+    "tagger",
+    "unet",
+    "containers",
     "nested inputs",
+    "twice",
 ]
 EVERY = pytest.mark.parametrize("name", MODELS)
 
