@@ -106,6 +106,19 @@ class Twice(nn.Module):
         return self.block(self.block(x))
 
 
+class Regions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.out = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = self.fc(x)
+            with torch.no_grad():
+                z = y @ x.T
+        return self.out(y.float()), y, z
+
+
 def transformer(**kwargs: Any) -> nn.Module:
     layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, **kwargs)
     return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
@@ -149,5 +162,6 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], dict[str, Any]
         {},
     ),
     "bilinear": (lambda: nn.Bilinear(3, 4, 5), (torch.randn(2, 3), torch.randn(2, 4)), {}),
+    "regions": (Regions, (torch.randn(3, 4),), {}),
     "half": (lambda: nn.Linear(4, 5).to(torch.bfloat16), (torch.randn(2, 4).bfloat16(),), {}),
 }

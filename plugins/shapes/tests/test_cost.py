@@ -343,6 +343,41 @@ def test_the_peak_is_the_same_each_time():
     assert len({lg.cost(tagger, [ids]).peak_activation_bytes for _ in range(3)}) == 1
 
 
+def test_a_way_that_fails_leaves_no_memory():
+    def graph(*nodes):
+        made = graph_from_nodes(nodes)
+        return {"nodes": made.nodes, "edges": made.edges}
+
+    inner = Implementation(
+        "module",
+        name="inner",
+        **graph(
+            Node("x", "input", "x"),
+            Node("big", "function", "torch.mul", (Ref("x"), 2)),
+            Node("fails", "function", "torch.mm", (Ref("big"), Ref("big"))),
+            Node("output", "output", "output", (Ref("fails"),)),
+        ),
+    )
+    root = Implementation(
+        "module",
+        name="root",
+        children={"inner": "inner"},
+        **graph(
+            Node("x", "input", "x"),
+            Node("sum", "function", "torch.sum", (Ref("x"),)),
+            Node("ask", "function", "layergraph.truth", (Ref("sum"),)),
+            Node("in", "module", "inner", (Ref("x"),), when=(Ref("ask"), True)),
+            Node("by", "function", "layergraph.choose", (Ref("ask"), Ref("in"), Ref("x"))),
+            Node("two", "function", "torch.mul", (Ref("by"), 2)),
+            Node("output", "output", "output", (Ref("two"),)),
+        ),
+    )
+    found = lg.cost(lg.Ir([root, inner]), [(2, 3)])
+    # The input, and either the first value on the way that fails or the last value.
+    assert found.peak_activation_bytes == 24 + 4 + 24 or found.peak_activation_bytes == 48
+    assert found["inner"].calls == 0
+
+
 # Decisions and modes
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from layergraph.ir import Ir, Symbol, Value
 from layergraph.ir.values import map_leaves
 from layergraph_shapes.described import Either, TensorMeta
+from layergraph_shapes.observer import Path
 from layergraph_shapes.propagation import Shapes, shapes
-from layergraph_shapes.walk import Path
 
 SHAPE = "layergraph.shape"
 DTYPE = "layergraph.dtype"

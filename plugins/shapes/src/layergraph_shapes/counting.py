@@ -204,6 +204,9 @@ class _Counting(Describing):
         self.memory.hold([value])
         self.memory.release(released)
 
+    def failed(self, kept: Sequence[Any], /) -> None:
+        self.memory.release(kept)
+
     def leave(self, implementation: Implementation, result: Any, kept: Sequence[Any], /) -> None:
         self.memory.release(kept)
         self._called(self._costs[implementation.name], result)

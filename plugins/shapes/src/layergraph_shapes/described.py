@@ -102,7 +102,14 @@ def described(value: Any, size: Callable[[Any], Any]) -> Any:
         return tuple(inside) if isinstance(value, tuple) else inside
     if isinstance(value, slice):
         return slice(*[described(each, size) for each in (value.start, value.stop, value.step)])
-    return size(value)
+    number = size(value)
+    return number if isinstance(number, _PLAIN) else f"<{type(number).__name__}>"
+
+
+_PLAIN = (
+    *(type(None), bool, int, float, complex, str, bytes, type(...), Either),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format),
+)
 
 
 def tensors_in(value: Any) -> list[torch.Tensor]:

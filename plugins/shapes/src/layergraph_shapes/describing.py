@@ -6,8 +6,8 @@ from typing import Any
 
 from layergraph_shapes.alternatives import Branch
 from layergraph_shapes.described import Either, described
+from layergraph_shapes.observer import Observer
 from layergraph_shapes.sizes import Sizes
-from layergraph_shapes.walk import Observer
 
 
 class Describing(Observer):

@@ -16,7 +16,7 @@ from layergraph.api import default_ir2torch
 from layergraph.errors import Place
 from layergraph.functions import Targets
 from layergraph.ir import STATE, Graph, Implementation, Ir, Node, check
-from layergraph.ir2torch.graph import fx_graph
+from layergraph.ir2torch.graph import fx_graph_and_nodes
 from layergraph.ir2torch.submodules import owner_of
 from layergraph.state import replace
 from layergraph_shapes.formulas import Operators
@@ -63,20 +63,25 @@ class FakeModel:
         self.ir = ir
         self.modules = built.modules
         self.weights = built.listed
-        self.mode = FakeTensorMode(shape_env=sizes.env)
+        self.mode = FakeTensorMode(shape_env=sizes.env, allow_non_fake_inputs=True)
         self.operators = Operators()
         self._functions = Targets(converter.hooks.named_functions())
-        self._graphs: dict[str, fx.Graph] = {}
+        self._graphs: dict[str, tuple[fx.Graph, dict[fx.Node, Node]]] = {}
         self.tensors: dict[str, torch.Tensor] = {}
-        self._to_fakes(built.model)
+        self._to_fakes(built.model, {id(tensor): value for tensor, value in built.values})
 
     @torch.inference_mode(False)
-    def _to_fakes(self, model: nn.Module) -> None:
-        """Put fake tensors in the place of the tensors of a model."""
+    def _to_fakes(self, model: nn.Module, known: Mapping[int, torch.Tensor]) -> None:
+        """Put fake tensors in the place of the tensors of a model.
+
+        Args:
+            model: the model on the meta device.
+            known: by the id of a tensor, its numbers, if the IR says them.
+        """
         fakes: dict[int, torch.Tensor] = {}
         for key, tensor, _ in self.weights:
             if id(tensor) not in fakes:
-                fakes[id(tensor)] = _fake(self.mode, tensor)
+                fakes[id(tensor)] = _fake(self.mode, tensor, known.get(id(tensor)))
             self.tensors[key] = fakes[id(tensor)]
         for module in model.modules():
             for registered in (module._parameters, module._buffers):
@@ -106,10 +111,11 @@ class FakeModel:
         is_training = self.modules[implementation.name].training
         return implementation if is_training else implementation.graphs[-1]
 
-    def fx_graph_of(self, implementation: Implementation) -> fx.Graph:
-        """Return this graph in the terms of torch.fx.
+    def fx_graph_of(self, implementation: Implementation) -> tuple[fx.Graph, dict[fx.Node, Node]]:
+        """Return this graph in the terms of torch.fx, and the node that each of its nodes is.
 
-        The target of a call is the name of the implementation, and that of a state node the key.
+        Those that only check or make an argument are no node of the IR. The target of a call is the
+        name of the implementation, and that of a state node the key.
         """
         name = implementation.name
         if name not in self._graphs:
@@ -120,7 +126,8 @@ class FakeModel:
                 if each.type == STATE or each.is_call
             }
             place = Place("implementation", name)
-            self._graphs[name] = fx_graph(graph, place, self._functions, targets)
+            made, built = fx_graph_and_nodes(graph, place, self._functions, targets)
+            self._graphs[name] = made, {each: graph.nodes[own] for own, each in built.items()}
         return self._graphs[name]
 
     def state(self, key: str) -> Any:
@@ -131,14 +138,17 @@ class FakeModel:
         return self.modules[owner].training
 
 
-def names_in(graph: Graph) -> Mapping[str, Node]:
-    """Return the nodes of a graph by the name that they have in its graph of torch.fx."""
-    return {"self_" if name == "self" else name: node for name, node in graph.nodes.items()}
+def _fake(mode: FakeTensorMode, tensor: torch.Tensor, known: torch.Tensor | None) -> torch.Tensor:
+    """Return a tensor without memory that behaves as one on the CPU.
 
-
-def _fake(mode: FakeTensorMode, tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor without memory that behaves as one on the CPU."""
-    fake: torch.Tensor = FakeTensor(mode, tensor.detach(), torch.device("cpu"))
+    Args:
+        mode: the mode of the fake tensors.
+        tensor: the tensor on the meta device.
+        known: the same tensor on the CPU, if its numbers are known: they may decide.
+    """
+    cpu = torch.device("cpu")
+    constant = known if known is not None and known.numel() == 1 else None
+    fake: torch.Tensor = FakeTensor(mode, tensor.detach(), cpu, constant=constant)
     if not isinstance(tensor, nn.Parameter):
         return fake
     # Nothing is differentiated, so that no value waits for a backward pass.

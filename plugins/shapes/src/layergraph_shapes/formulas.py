@@ -60,6 +60,9 @@ def _product(of: int, by: int) -> Callable[..., Any]:
 def _convolution(result: Any, args: tuple[Any, ...]) -> Any:
     inputs, weight, *_, is_transposed = args[:7]
     over = inputs if is_transposed else result
+    if any(isinstance(size, int) and size < 1 for size in result.shape[2:]):
+        # Some releases of torch check this with memory alone.
+        raise ValueError(f"a kernel of {tuple(weight.shape[2:])} is larger than the input")
     return 2 * over.shape[0] * math.prod(over.shape[2:]) * weight.numel()
 
 

@@ -12,8 +12,9 @@ from layergraph_shapes.arguments import Arguments
 from layergraph_shapes.described import Either, text
 from layergraph_shapes.describing import Describing
 from layergraph_shapes.fake_model import FakeModel
+from layergraph_shapes.observer import Path
 from layergraph_shapes.sizes import Sizes, check_name
-from layergraph_shapes.walk import Path, Walk
+from layergraph_shapes.walk import Walk
 
 
 class Shapes(Mapping[Path, Any]):

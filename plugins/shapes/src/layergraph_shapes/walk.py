@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-from layergraph import choices, guards
+from layergraph import choices, guards, regions
 from layergraph.errors import ArgumentError, LayergraphError, ShapeError, first_line
 from layergraph.ir import Implementation, Node
 from layergraph_shapes.alternatives import (
@@ -26,12 +26,10 @@ from layergraph_shapes.alternatives import (
     chosen,
     on_each_way,
 )
-from layergraph_shapes.fake_model import FakeModel, names_in
+from layergraph_shapes.fake_model import FakeModel
+from layergraph_shapes.observer import Observer, Path
 from layergraph_shapes.recurrent import Recurrent, is_recurrent
 from layergraph_shapes.sizes import Sizes
-
-Path = tuple[str, ...]
-"""The names of the nodes that make a call, from the root on."""
 
 _GUARDS = frozenset(
     {
@@ -45,44 +43,13 @@ _GUARDS = frozenset(
 )
 # If their arguments have no numbers, each of these is a decision.
 _QUESTIONS = frozenset(
-    {choices.truth, choices.holds, torch.equal, torch.allclose, torch.Tensor.equal}
+    {choices.truth, choices.holds, torch.equal, torch.allclose, torch.is_nonzero}
 )
 _QUESTION_METHODS = frozenset({"equal", "allclose", "is_nonzero", "__bool__"})
 _NO_NUMBERS = (DataDependentOutputException, GuardOnDataDependentSymNode)
 # The limit of a walk, as for Ir.flatten: a short file can call itself a great many times.
 _NODES, _NODES_EACH = 100_000, 100
 _FRAMES_A_LEVEL = 12
-
-
-class Observer:
-    """Sees what a walk computes. This one looks away."""
-
-    def value(self, _path: Path, _node: Node, _value: Any, _answers: Answers, /) -> None:
-        """See the value of a node."""
-
-    def run(
-        self,
-        _owner: Implementation,
-        _called: Implementation | str,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        _answers: Answers,
-        /,
-    ) -> Any:
-        """Run a leaf, or a function in the graph of its owner, and return its result."""
-        return function(*args, **kwargs)
-
-    def enter(
-        self, _implementation: Implementation, _values: Sequence[Any], _training: bool, /
-    ) -> None:
-        """See a call of a composite, with the values that it takes, and its mode."""
-
-    def computed(self, _value: Any, _released: Sequence[Any], /) -> None:
-        """See the value of a node, and those that no later node reads."""
-
-    def leave(self, _implementation: Implementation, _result: Any, _kept: Sequence[Any], /) -> None:
-        """See the end of a call, with the values that were kept up to here."""
 
 
 class Walk:
@@ -109,6 +76,7 @@ class Walk:
         self._sizes = sizes
         self._observer = observer
         self._answered = dict(decisions or {})
+        self._asked: set[str] = set()
         self.decisions: dict[str, Decision] = {}
         nodes = sum(len(graph.nodes) for each in model.ir.values() for graph in each.graphs)
         self._remaining = _NODES + _NODES_EACH * nodes
@@ -124,15 +92,17 @@ class Walk:
         root = self._model.ir[self._model.ir.root]
         with _deep(len(self._model.ir)):
             if root.nodes:
-                bound = self._bound(root, args, kwargs)
-                return self._composite(root, (), bound, {})
-            given = [*args, *kwargs.values()]
-            training = self._model.modules[root.name].training
-            self._observer.enter(root, given, training)
-            result = self._leaf((), root, args, kwargs, {})
-            self._observer.computed(result, [])
-            self._observer.leave(root, result, [*given, result])
-            return result
+                result = self._composite(root, (), self._bound(root, args, kwargs), {})
+            else:
+                given = [*args, *kwargs.values()]
+                self._observer.enter(root, given, self._model.modules[root.name].training)
+                result = self._leaf((), root, args, kwargs, {})
+                self._observer.computed(result, [])
+                self._observer.leave(root, result, [*given, result])
+        for name in self._answered.keys() - self._asked:
+            known = ", ".join(sorted({*self._asked, *self.decisions})) or "none"
+            raise ArgumentError(f"there is no decision {name!r}; the decisions are: {known}")
+        return result
 
     def _bound(
         self, implementation: Implementation, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -165,22 +135,47 @@ class Walk:
     def _composite(
         self, implementation: Implementation, path: Path, bound: dict[str, Any], answers: Answers
     ) -> Any:
-        graph = self._model.fx_graph_of(implementation)
-        nodes = names_in(self._model.graph_of(implementation))
-        values: dict[fx.Node, Any] = {}
-        unread = _unread(graph)
         training = self._model.modules[implementation.name].training
         self._observer.enter(implementation, list(bound.values()), training)
-        result = None
+        alive: dict[fx.Node, Any] = {}
+        try:
+            # A graph that fails leaves no region open.
+            with regions.ending():
+                result = self._graph(implementation, path, bound, answers, alive)
+        except (UndecidedError, LayergraphError):
+            self._observer.failed([*alive.values(), *bound.values()])
+            raise
+        self._observer.leave(implementation, result, [*alive.values(), *bound.values()])
+        return result
+
+    def _graph(
+        self,
+        implementation: Implementation,
+        path: Path,
+        bound: dict[str, Any],
+        answers: Answers,
+        alive: dict[fx.Node, Any],
+    ) -> Any:
+        """Run the nodes of a graph.
+
+        Args:
+            implementation: the owner of the graph.
+            path: the path of the call.
+            bound: the values of the parameters.
+            answers: the answers to decisions.
+            alive: is filled with the values that nodes still read, besides the parameters.
+        """
+        graph, nodes = self._model.fx_graph_of(implementation)
+        last_read = _last_read(graph)
+        values: dict[fx.Node, Any] = {}
         for each in graph.nodes:
             self._remaining -= 1
             if self._remaining < 0:
                 raise ShapeError("the model makes too many calls; give a part of it")
-            node = nodes.get(each.name)
+            node = nodes.get(each)
             here = (*path, node.name if node else each.name)
             if each.op == "output":
-                result = fx.map_arg(each.args[0], values.__getitem__)
-                break
+                return _filled(each.args[0], values)
             if each.op == "placeholder":
                 value = bound[each.target] if each.target in bound else each.args[0]
             elif each.op == "get_attr":
@@ -193,11 +188,11 @@ class Walk:
                 self._observer.value(here, node, value, answers)
             values[each] = value
             if each.op != "placeholder":
-                self._observer.computed(value, [values[last] for last in unread.get(each, ())])
+                alive[each] = value
+                released = [alive.pop(read) for read in last_read.get(each, ())]
+                self._observer.computed(value, released)
             self._check_sizes(here)
-        kept = [values[each] for each in unread[None] if each in values]
-        self._observer.leave(implementation, result, [*kept, *bound.values()])
-        return result
+        return None
 
     def _check_sizes(self, path: Path) -> None:
         name = self._sizes.fixed()
@@ -219,8 +214,8 @@ class Walk:
         """Return the value of a call, on all ways that its arguments and its condition have."""
         op: str = each.op
         target: Any = each.target
-        args = fx.map_arg(tuple(each.args), values.__getitem__)
-        kwargs = fx.map_arg(dict(each.kwargs), values.__getitem__)
+        args = _filled(each.args, values)
+        kwargs = _filled(each.kwargs, values)
         condition: Any = True
         expected: Any = True
         if target is choices.conditionally:
@@ -292,6 +287,7 @@ class Walk:
 
     def _answer(self, path: Path, args: tuple[Any, ...], answers: Answers) -> bool:
         name = "/".join(path)
+        self._asked.add(name)
         if name in self._answered:
             return self._answered[name]
         where = next((each for each in args[1:] if isinstance(each, str)), "")
@@ -333,6 +329,22 @@ class _WithoutNumbersError(Exception):
     """A function needs the numbers in a tensor."""
 
 
+def _filled(value: Any, values: Mapping[fx.Node, Any]) -> Any:
+    """Return an argument with values in the place of nodes, in plain containers."""
+    if isinstance(value, fx.Node):
+        return values[value]
+    if isinstance(value, dict):
+        return {key: _filled(each, values) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_filled(each, values) for each in value]
+    if isinstance(value, tuple):
+        inside = [_filled(each, values) for each in value]
+        return type(value)(*inside) if hasattr(value, "_fields") else tuple(inside)
+    if isinstance(value, slice):
+        return slice(*[_filled(each, values) for each in (value.start, value.stop, value.step)])
+    return value
+
+
 def _undetermined(path: Path, called: Implementation | str, error: Exception) -> ShapeError:
     return ShapeError(
         f"{_place(path)}: the numbers in a tensor decide what {_text(called)} returns, and shapes "
@@ -357,17 +369,17 @@ def _text(called: Implementation | str) -> str:
     return called or "a function"
 
 
-def _unread(graph: fx.Graph) -> dict[fx.Node | None, list[fx.Node]]:
-    """Return, for each node, those that it is the last to read; under None, those kept to the end.
+def _last_read(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
+    """Return, for each node, those that it is the last to read.
 
-    The inputs stay: the caller holds them.
+    The inputs are not among them, because the caller holds them, nor is what the output reads.
     """
-    last: dict[fx.Node, fx.Node | None] = {}
+    last: dict[fx.Node, fx.Node] = {}
     for each in graph.nodes:
         last[each] = each
         for read in each.all_input_nodes:
-            last[read] = None if each.op == "output" else each
-    found: dict[fx.Node | None, list[fx.Node]] = {None: []}
+            last[read] = each
+    found: dict[fx.Node, list[fx.Node]] = {}
     for each, reader in last.items():
         if each.op != "placeholder":
             found.setdefault(reader, []).append(each)
