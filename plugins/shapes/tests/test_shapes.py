@@ -486,6 +486,7 @@ def test_wrong_arguments_are_refused_by_name():
     for wrong in (
         {"sizes": {"n": 0}},
         {"sizes": {"n": "3"}},
+        {"sizes": {"n": 3}},
         {"decisions": {"truth": 1}},
     ):
         with pytest.raises(ArgumentError):

@@ -18,13 +18,14 @@ class Arguments:
     """Turns what the caller gives into the arguments of a call.
 
     Args:
-        sizes: the symbolic sizes.
-        fixed: the numbers that names stand for instead; None: names stand for symbolic sizes.
+        sizes: the symbolic sizes; None: a name stands for its number.
+        numbers: the number, or the example, for each name.
     """
 
-    def __init__(self, sizes: Sizes, fixed: Mapping[str, int] | None = None) -> None:
+    def __init__(self, sizes: Sizes | None, numbers: Mapping[str, int]) -> None:
         self._sizes = sizes
-        self._fixed = fixed
+        self._numbers = numbers
+        self._named: set[str] = set()
 
     def of(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None) -> tuple[Any, Any]:
         """Return the positional arguments, and those by name.
@@ -38,8 +39,11 @@ class Arguments:
             raise ArgumentError(f"the arguments of the call are {brief(args)}; {_FORM}")
         if not isinstance(kwargs, Mapping | None):
             raise ArgumentError(f"the arguments by name are {brief(kwargs)}; give a dict")
-        by_name = kwargs or {}
-        return tuple(map(self._top, args)), {key: self._top(each) for key, each in by_name.items()}
+        by_position = tuple(map(self._top, args))
+        by_name = {name: self._top(each) for name, each in (kwargs or {}).items()}
+        for name in self._numbers.keys() - self._named:
+            raise ArgumentError(f"no input has a size {name!r}; leave it out of sizes")
+        return by_position, by_name
 
     def _top(self, value: Any) -> Any:
         """Return an argument; a tuple of sizes is the shape of a tensor."""
@@ -71,13 +75,14 @@ class Arguments:
         if not isinstance(size, str):
             return size
         check_name(size)
-        if self._fixed is None:
+        self._named.add(size)
+        if self._sizes is not None:
             return self._sizes.named(size)
-        if size not in self._fixed:
+        if size not in self._numbers:
             raise ArgumentError(
                 f"a cost is a number: say how large {size!r} is, as in sizes={{{size!r}: 8}}"
             )
-        return self._fixed[size]
+        return self._numbers[size]
 
 
 def _is_size(value: object) -> bool:

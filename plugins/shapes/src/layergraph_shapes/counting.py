@@ -154,7 +154,7 @@ def cost(
     counting = _Counting(model, symbols, costs, formulas or {})
     walk = Walk(model, symbols, counting, decisions)
     with model.running():
-        walk.call(*Arguments(symbols, sizes or {}).of(args, kwargs))
+        walk.call(*Arguments(None, sizes or {}).of(args, kwargs))
     answers = counting.dearest(walk.decisions.values())
     counting.add_up(answers)
     return Cost(

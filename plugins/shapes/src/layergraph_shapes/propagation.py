@@ -133,7 +133,7 @@ def shapes(
     seen = _Described(symbols)
     walk = Walk(model, symbols, seen, decisions)
     with model.running():
-        result = walk.call(*Arguments(symbols).of(args, kwargs))
+        result = walk.call(*Arguments(symbols, sizes or {}).of(args, kwargs))
     values = {path: seen.of(path) for path in seen.found}
     lines = {name: each.where for name, each in walk.decisions.items()}
     return Shapes(
