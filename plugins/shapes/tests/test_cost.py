@@ -343,6 +343,19 @@ def test_the_peak_is_the_same_each_time():
     assert len({lg.cost(tagger, [ids]).peak_activation_bytes for _ in range(3)}) == 1
 
 
+def test_weights_that_a_graph_reads_take_no_memory():
+    class Reading(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 1000))
+
+        def forward(self, x):
+            return (x @ self.weight).sum(1)
+
+    found = lg.cost(lg.to_ir(Reading(), (torch.randn(3, 4),)), [(3, 4)])
+    assert found.peak_activation_bytes == 4 * (3 * 4 + 3 * 1000 + 3)
+
+
 def test_a_way_that_fails_leaves_no_memory():
     def graph(*nodes):
         made = graph_from_nodes(nodes)

@@ -428,6 +428,17 @@ def test_values_of_one_way_only():
     assert found.decisions == {"ask": "here"}
 
 
+def test_ways_of_two_dtypes_are_two():
+    ir = condition_on(
+        "layergraph.truth",
+        Node("double", "function", "torch.Tensor.double", (Ref("x"),), when=(Ref("ask"), True)),
+        Node("both", "function", "layergraph.choose", (Ref("ask"), Ref("double"), Ref("x"))),
+        Node("output", "output", "output", (Ref("both"),)),
+    )
+    ways = TensorMeta((4, 3), torch.float64), TensorMeta((4, 3))
+    assert lg.shapes(ir, [(4, 3)]).output == Either("ask", *ways)
+
+
 def test_a_way_on_which_a_call_fails_is_left_out():
     ir = condition_on(
         "layergraph.truth",
