@@ -13,7 +13,6 @@ from layergraph.ir import Edge, Implementation, Ir, Node, Ref, Symbol
 
 if TYPE_CHECKING:
     __version__: str
-    from layergraph_rewrite.extract import extract
     from layergraph_rewrite.passes import run_passes
 
     from layergraph.api import to_ir, to_torch
@@ -25,7 +24,9 @@ if TYPE_CHECKING:
     from layergraph.layers import layer
     from layergraph_files.limits import Limits
     from layergraph_rewrite.edit import edit
+    from layergraph_rewrite.extract import extract
     from layergraph_rewrite.rewrite import Rule, find_matches, rewrite, rule
+    from layergraph_shapes import annotate_shapes, cost, shapes
     from layergraph_tools.difference import diff
     from layergraph_tools.explain import explain
     from layergraph_tools.preflight import preflight
@@ -41,6 +42,8 @@ __all__ = [
     "Ref",
     "Rule",
     "Symbol",
+    "annotate_shapes",
+    "cost",
     "decline",
     "diff",
     "edit",
@@ -57,6 +60,7 @@ __all__ = [
     "rule",
     "run_passes",
     "save",
+    "shapes",
     "to_ir",
     "to_torch",
     "verify",
@@ -69,6 +73,8 @@ _HOMES = {
     "find_matches": "layergraph_rewrite.rewrite",
     "rule": "layergraph_rewrite.rewrite",
     "Limits": "layergraph_files.limits",
+    "annotate_shapes": "layergraph_shapes",
+    "cost": "layergraph_shapes",
     "decline": "layergraph.declining",
     "diff": "layergraph_tools.difference",
     "edit": "layergraph_rewrite.edit",
@@ -83,6 +89,7 @@ _HOMES = {
     "rewrite": "layergraph_rewrite.rewrite",
     "run_passes": "layergraph_rewrite.passes",
     "save": "layergraph.io",
+    "shapes": "layergraph_shapes",
     "to_ir": "layergraph.api",
     "to_torch": "layergraph.api",
     "verify": "layergraph_tools.verification",

@@ -94,6 +94,14 @@ class AssumptionError(LayergraphError):
     """A failed guard: an input or a state of a rebuilt model for which its graph does not hold."""
 
 
+class ShapeError(LayergraphError):
+    """A call whose shapes or costs cannot be computed.
+
+    A layer or function refuses what it gets, or the numbers in a tensor decide what it returns. The
+    message names the node.
+    """
+
+
 class RegistrationError(LayergraphError):
     """A handler that a converter cannot register."""
 

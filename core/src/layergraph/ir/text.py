@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from layergraph.ir.graph import FUNCTION, INPUT, OUTPUT, STATE, Implementation, Node
+from layergraph.ir.graph import FUNCTION, INPUT, OUTPUT, STATE, Graph, Implementation, Node
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.modes import changes_of_mode
 from layergraph.ir.values import Record, Ref, Symbol, Value, map_leaves
@@ -43,8 +43,28 @@ def _implementation(implementation: Implementation, training: bool | None) -> It
         if implementation.evaluation is not None:
             yield "  evaluating:" if graph is implementation.evaluation else "  training:"
         arguments = graph.arguments()
+        notes = _notes(graph)
         for node in graph.in_execution_order():
-            yield f"    {node_text(node, arguments[node.name])}"
+            yield f"    {node_text(node, arguments[node.name])}{notes.get(node.name, '')}"
+
+
+def _notes(graph: Graph) -> dict[str, str]:
+    """Return the annotations that all edges from a node share, as comments, by node."""
+    shared: dict[str, dict[str, Value]] = {}
+    for (source, _), edge in graph.edges.items():
+        common = shared.setdefault(source, edge.data)
+        if common is not edge.data and common != edge.data:
+            shared[source] = {
+                name: value for name, value in common.items() if edge.data.get(name, _NONE) == value
+            }
+    return {
+        source: f"  # {', '.join(f'{name}={value_text(each)}' for name, each in data.items())}"
+        for source, data in shared.items()
+        if data
+    }
+
+
+_NONE = object()
 
 
 def layer_text(implementation: Implementation, training: bool | None = None) -> str:

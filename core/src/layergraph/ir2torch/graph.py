@@ -52,7 +52,21 @@ def fx_graph(
     Raises:
         BuildError: torch and the plugins have no function or symbol of a name.
     """
-    return _GraphBuilder(source, where, functions, targets).build()
+    return fx_graph_and_nodes(source, where, functions, targets)[0]
+
+
+def fx_graph_and_nodes(
+    source: Graph, where: Place, functions: Targets, targets: Mapping[str, str]
+) -> tuple[fx.Graph, dict[str, fx.Node]]:
+    """Return the graph of :func:`fx_graph`, and its nodes by the names of those of the source.
+
+    torch.fx may give a node another name. Nodes that only check or make an argument are left out.
+
+    Raises:
+        BuildError: as for :func:`fx_graph`.
+    """
+    builder = _GraphBuilder(source, where, functions, targets)
+    return builder.build(), builder.built
 
 
 class _GraphBuilder:
@@ -72,7 +86,7 @@ class _GraphBuilder:
             if type(arg) is Ref
         }
         self._graph = fx.Graph()
-        self._built: dict[str, fx.Node] = {}
+        self.built: dict[str, fx.Node] = {}
 
     def build(self) -> fx.Graph:
         arguments = self._source.arguments()
@@ -113,7 +127,7 @@ class _GraphBuilder:
             # torch.fx renames other names that code cannot have.
             name = "self_" if node.name == "self" else node.name
             created = self._graph.create_node(op, target, args, kwargs, name=name)
-            self._built[node.name] = created
+            self.built[node.name] = created
         return self._graph
 
     def _computing(
@@ -130,7 +144,7 @@ class _GraphBuilder:
 
     def _check_inputs(self, checks: list[tuple[Node, str, dict[str, Any]]]) -> None:
         for node, name, known in checks:
-            value = self._built[node.name]
+            value = self.built[node.name]
             if "fixed" in known:
                 self._graph.call_function(assume, (value, known["fixed"], f"the input {name!r}"))
             elif node.name not in self._checked:
@@ -181,12 +195,12 @@ class _GraphBuilder:
                 # A node of its own: inside a list or dict, fx prints the class by a name that is
                 # not among the globals of the code.
                 for condition, expected in ways:
-                    given = (self._built[condition.node], expected, cls, *given)
+                    given = (self.built[condition.node], expected, cls, *given)
                     cls = conditionally
                 return self._graph.create_node("call_function", cls, given)
             return rebuilt(plain, values)
         if type(plain) is Ref:
-            return self._built[plain.node]
+            return self.built[plain.node]
         if type(plain) is Symbol:
             try:
                 return torch_value(plain)

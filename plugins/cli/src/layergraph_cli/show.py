@@ -13,6 +13,7 @@ from layergraph.ir import Implementation, Ir
 from layergraph.ir.modes import changes_of_mode
 from layergraph.ir.text import layer_text, lines
 from layergraph_cli.output import as_json, counted, line
+from layergraph_cli.shapes import show_shapes
 from layergraph_cli.sizes import Size, Sizes, sizes_of
 from layergraph_files.limits import DEFAULT_LIMITS
 from layergraph_files.reader import Opened, opened
@@ -34,6 +35,14 @@ def show(
     guards: Annotated[
         bool, typer.Option("--guards", help="Show what a rebuilt model checks of its calls.")
     ] = False,
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT",
+            help="Show the shape of every value for these inputs: 2,3,32,32 or "
+            "mask=bool[batch,length]. Once for each input.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the layers of a model, with attributes and sizes.
@@ -50,6 +59,9 @@ def show(
             found = [asdict(each) for each in model.ir.guards]
             listed = [str(each) for each in model.ir.guards]
             as_json({"file": str(file), "guards": found}) if json else _show_lines(listed)
+            return
+        if shapes:
+            show_shapes(file, model.ir, shapes, json=json)
             return
         sizes = sizes_of(model, DEFAULT_LIMITS)
         as_json(_form(file, model, sizes, depth)) if json else _show(model.ir, sizes, depth)

@@ -1,0 +1,19 @@
+"""Shapes and cost: the shape of every value of an IR, and what one call of the model costs."""
+
+from layergraph_shapes.annotate import annotate_shapes
+from layergraph_shapes.counting import Cost, LayerCost, cost
+from layergraph_shapes.described import Either, TensorMeta
+from layergraph_shapes.formulas import LayerCall
+from layergraph_shapes.propagation import Shapes, shapes
+
+__all__ = [
+    "Cost",
+    "Either",
+    "LayerCall",
+    "LayerCost",
+    "Shapes",
+    "TensorMeta",
+    "annotate_shapes",
+    "cost",
+    "shapes",
+]

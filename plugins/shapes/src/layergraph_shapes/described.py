@@ -1,0 +1,123 @@
+"""The description of values: tensors by shape and dtype, in the containers that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+
+from layergraph.ir import Record
+from layergraph.ir.values import map_leaves
+
+Size: TypeAlias = int | str
+"""A size: a number, or an expression of the names of sizes, such as ``"2*batch"``."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorMeta:
+    """The shape and dtype of a tensor.
+
+    It describes a value in the result of :func:`layergraph.shapes`, and stands for an input in its
+    arguments.
+
+    Attributes:
+        shape: the sizes: numbers, or expressions of the names that the caller gave to sizes. A size
+            that the numbers in a tensor decide is ``"u0"``, ``"u1"`` and so on.
+        dtype: the dtype.
+
+    Example:
+        >>> import torch
+        >>> from layergraph_shapes import TensorMeta
+        >>> print(TensorMeta(("batch", 3), torch.float32))
+        float32[batch, 3]
+    """
+
+    shape: tuple[Size, ...]
+    dtype: torch.dtype = torch.float32
+
+    def __str__(self) -> str:
+        sizes = ", ".join(map(str, self.shape))
+        return f"{str(self.dtype).removeprefix('torch.')}[{sizes}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """A value with another description on each of the two ways that a decision may go.
+
+    Attributes:
+        decision: the name of the decision, in :attr:`layergraph_shapes.Shapes.decisions`.
+        if_true: the description if the decision is True.
+        if_false: the description if it is False.
+    """
+
+    decision: str
+    if_true: Any
+    if_false: Any
+
+    def __str__(self) -> str:
+        return f"{text(self.if_true)} if {self.decision} else {text(self.if_false)}"
+
+
+class _Bare:
+    def __init__(self, said: str) -> None:
+        self._said = said
+
+    def __repr__(self) -> str:
+        return self._said
+
+
+def text(value: Any) -> str:
+    """Return the text of a description: ``(float32[2, 3], None)``."""
+    if type(value) is Record:
+        fields = ", ".join(f"{name}={text(each)}" for name, each in value.fields.items())
+        return f"{value.type}({fields})"
+    return repr(map_leaves(_leaf, value))
+
+
+def _leaf(leaf: Any) -> Any:
+    if isinstance(leaf, TensorMeta | Either | Record):
+        return _Bare(text(leaf) if type(leaf) is Record else str(leaf))
+    return leaf
+
+
+def described(value: Any, size: Callable[[Any], Any]) -> Any:
+    """Return the description of a value that a walk has computed.
+
+    Args:
+        value: the value.
+        size: returns the description of a number, which may be symbolic.
+    """
+    if isinstance(value, torch.Tensor):
+        return TensorMeta(tuple([size(each) for each in value.shape]), value.dtype)
+    if isinstance(value, dict):
+        return {key: described(each, size) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        inside = [described(each, size) for each in value]
+        names = getattr(value, "_fields", None)
+        if names is not None:
+            return Record(type(value).__name__, dict(zip(names, inside, strict=True)))
+        # Classes of torch, such as torch.Size and torch.return_types, are tuples too.
+        return tuple(inside) if isinstance(value, tuple) else inside
+    if isinstance(value, slice):
+        return slice(*[described(each, size) for each in (value.start, value.stop, value.step)])
+    number = size(value)
+    return number if isinstance(number, _PLAIN) else f"<{type(number).__name__}>"
+
+
+_PLAIN = (
+    *(type(None), bool, int, float, complex, str, bytes, type(...), Either),
+    *(torch.dtype, torch.device, torch.layout, torch.memory_format),
+)
+
+
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    """Return the tensors in nested containers, in order."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, tuple | list):
+        return []
+    return [tensor for each in value for tensor in tensors_in(each)]

@@ -1,0 +1,156 @@
+"""A model without memory: its modules, on fake tensors of torch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from layergraph.api import default_ir2torch
+from layergraph.errors import Place
+from layergraph.functions import Targets
+from layergraph.ir import STATE, Graph, Implementation, Ir, Node, check
+from layergraph.ir2torch.graph import fx_graph_and_nodes
+from layergraph.ir2torch.submodules import owner_of
+from layergraph.state import replace
+from layergraph_shapes.formulas import Operators
+from layergraph_shapes.sizes import Sizes
+
+_FUSED: list[tuple[Callable[[], bool], Callable[[bool], object]]] = [
+    (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
+    # The public context manager of the next one warns on some machines.
+    (torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled),
+    (torch._C._get_nnpack_enabled, torch._C._set_nnpack_enabled),
+]
+
+_LOG = logging.getLogger("torch._subclasses.fake_tensor")
+
+
+class FakeModel:
+    """The modules of an IR on fake tensors, and its graphs in the terms of torch.fx.
+
+    Args:
+        ir: the IR.
+        sizes: the symbolic sizes.
+        training: the mode; None: the mode of the IR.
+
+    Attributes:
+        modules: the modules, by the name of their implementation.
+        weights: the original tensors on the meta device: the key, the tensor, and True if state
+            dicts hold it.
+        tensors: the tensors, by their key.
+        mode: the mode of torch under which the modules run.
+        operators: sees the operators that run.
+
+    Raises:
+        InvalidIrError, BuildError, PluginError: as for :func:`layergraph.to_torch`.
+    """
+
+    def __init__(self, ir: Ir, sizes: Sizes, *, training: bool | None) -> None:
+        check(ir)
+        converter = default_ir2torch()
+        # Constructors draw numbers.
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+            built = converter.meta_model(ir)
+        if training is not None:
+            built.model.train(training)
+        self.ir = ir
+        self.modules = built.modules
+        self.weights = built.listed
+        self.mode = FakeTensorMode(shape_env=sizes.env, allow_non_fake_inputs=True)
+        self.operators = Operators()
+        self._functions = Targets(converter.hooks.named_functions())
+        self._graphs: dict[str, tuple[fx.Graph, dict[fx.Node, Node]]] = {}
+        self.tensors: dict[str, torch.Tensor] = {}
+        self._to_fakes(built.model, {id(tensor): value for tensor, value in built.values})
+
+    @torch.inference_mode(False)
+    def _to_fakes(self, model: nn.Module, known: Mapping[int, torch.Tensor]) -> None:
+        """Put fake tensors in the place of the tensors of a model.
+
+        Args:
+            model: the model on the meta device.
+            known: by the id of a tensor, its numbers, if the IR says them.
+        """
+        fakes: dict[int, torch.Tensor] = {}
+        for key, tensor, _ in self.weights:
+            if id(tensor) not in fakes:
+                fakes[id(tensor)] = _fake(self.mode, tensor, known.get(id(tensor)))
+            self.tensors[key] = fakes[id(tensor)]
+        for module in model.modules():
+            for registered in (module._parameters, module._buffers):
+                for name, own in list(registered.items()):
+                    if own is not None and id(own) in fakes:
+                        replace(module, name, fakes[id(own)])
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run modules without memory and without fused kernels, which hide operators."""
+        with ExitStack() as stack:
+            for get, set_to in _FUSED:
+                stack.callback(set_to, get())
+                set_to(False)
+            stack.enter_context(torch.inference_mode(False))
+            # torch logs each error of an operator, and we raise it.
+            stack.callback(setattr, _LOG, "disabled", _LOG.disabled)
+            _LOG.disabled = True
+            # Functions in C++ take symbolic sizes for numbers; these are in Python.
+            stack.enter_context(enable_python_dispatcher())
+            stack.enter_context(self.mode)
+            stack.enter_context(self.operators)
+            yield
+
+    def graph_of(self, implementation: Implementation) -> Graph:
+        """Return the graph of an implementation in the mode of its module."""
+        is_training = self.modules[implementation.name].training
+        return implementation if is_training else implementation.graphs[-1]
+
+    def fx_graph_of(self, implementation: Implementation) -> tuple[fx.Graph, dict[fx.Node, Node]]:
+        """Return this graph in the terms of torch.fx, and the node that each of its nodes is.
+
+        Those that only check or make an argument are no node of the IR. The target of a call is the
+        name of the implementation, and that of a state node the key.
+        """
+        name = implementation.name
+        if name not in self._graphs:
+            graph = self.graph_of(implementation)
+            targets = {
+                each.name: each.implementation
+                for each in graph.nodes.values()
+                if each.type == STATE or each.is_call
+            }
+            place = Place("implementation", name)
+            made, built = fx_graph_and_nodes(graph, place, self._functions, targets)
+            self._graphs[name] = made, {each: graph.nodes[own] for own, each in built.items()}
+        return self._graphs[name]
+
+    def state(self, key: str) -> Any:
+        """Return the value of a state node: a tensor, or the mode of a module."""
+        if key in self.tensors:
+            return self.tensors[key]
+        owner, _ = owner_of(self.ir, key)
+        return self.modules[owner].training
+
+
+def _fake(mode: FakeTensorMode, tensor: torch.Tensor, known: torch.Tensor | None) -> torch.Tensor:
+    """Return a tensor without memory that behaves as one on the CPU.
+
+    Args:
+        mode: the mode of the fake tensors.
+        tensor: the tensor on the meta device.
+        known: the same tensor on the CPU, if its numbers are known: they may decide.
+    """
+    cpu = torch.device("cpu")
+    constant = known if known is not None and known.numel() == 1 else None
+    fake: torch.Tensor = FakeTensor(mode, tensor.detach(), cpu, constant=constant)
+    if not isinstance(tensor, nn.Parameter):
+        return fake
+    # Nothing is differentiated, so that no value waits for a backward pass.
+    with mode:
+        return nn.Parameter(fake, requires_grad=False)

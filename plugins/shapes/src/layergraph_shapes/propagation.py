@@ -1,0 +1,196 @@
+"""``layergraph.shapes``: the shape and dtype of every value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from layergraph.errors import ArgumentError
+from layergraph.ir import Implementation, Ir, Node
+from layergraph_shapes.alternatives import Answers
+from layergraph_shapes.arguments import Arguments
+from layergraph_shapes.described import Either, text
+from layergraph_shapes.describing import Describing
+from layergraph_shapes.fake_model import FakeModel
+from layergraph_shapes.observer import Path
+from layergraph_shapes.sizes import Sizes, check_name
+from layergraph_shapes.walk import Walk
+
+
+class Shapes(Mapping[Path, Any]):
+    """The description of every value that one call of a model computes.
+
+    A key is the path of a value: the names of the nodes that make the call, from the root of the IR
+    on, then the name of the node. A composite that is called twice has its nodes twice. A single
+    name is a node of the root. The order is that of execution.
+
+    A tensor is described by a :class:`~layergraph_shapes.TensorMeta`, in the containers that hold
+    it. A named tuple is a :class:`layergraph.ir.Record`. Other values are as they are; symbolic
+    numbers are texts.
+
+    Attributes:
+        calls: for each path of a call, the name of the layer that it calls.
+        modes: for each layer that has run a graph, whether that is the one for training.
+        output: the description of what the model returns.
+        decisions: the decisions that the numbers in the inputs make: name to the line of the
+            model's code. The values after them are described on both ways; where these differ, the
+            description is an :class:`~layergraph_shapes.Either`. A value that is computed on one
+            way only is described for this way.
+        conditions: the conditions on symbolic sizes under which the descriptions hold.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[Path, Any],
+        calls: Mapping[Path, str],
+        modes: Mapping[str, bool],
+        output: Any,
+        decisions: Mapping[str, str],
+        conditions: tuple[str, ...],
+    ) -> None:
+        self._values = dict(values)
+        self.calls = dict(calls)
+        self.modes = dict(modes)
+        self.output = output
+        self.decisions = dict(decisions)
+        self.conditions = conditions
+
+    def __getitem__(self, path: Path | str) -> Any:
+        return self._values[(path,) if isinstance(path, str) else path]
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def of(self, layer: str) -> list[Any]:
+        """Return the descriptions of what a layer returns, one for each call.
+
+        Args:
+            layer: the name of its implementation, such as ``"layer1.0.conv1"``.
+        """
+        return [self[path] for path in self if self.calls.get(path) == layer]
+
+    def __repr__(self) -> str:
+        return f"Shapes({len(self)} values)"
+
+    def __str__(self) -> str:
+        lines = [f"{'/'.join(path)}: {text(value)}" for path, value in self.items()]
+        lines.append(f"return {text(self.output)}")
+        lines += [f"both ways of {name}: {where}" for name, where in self.decisions.items()]
+        lines += [f"if {condition}" for condition in self.conditions]
+        return "\n".join(lines)
+
+
+def shapes(
+    ir: Ir,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    training: bool | None = None,
+    decisions: Mapping[str, bool] | None = None,
+) -> Shapes:
+    """Return the shape and dtype of every value that a call of a model computes.
+
+    Nothing is computed, and no tensor takes memory: layers and functions run on fake tensors of
+    torch. No weights are needed.
+
+    Args:
+        ir: the IR of the model.
+        args: the positional arguments of a call, as a tuple. Of a tensor, also inside containers,
+            only shape and dtype count. A tuple of sizes stands for a float32 tensor of this shape,
+            and a :class:`~layergraph_shapes.TensorMeta` for a tensor of any dtype. A size may be a
+            name, such as ``"batch"``: then the sizes in the result are expressions of it. Give a
+            tuple of numbers that is no shape as a list.
+        kwargs: the arguments by name, likewise.
+        sizes: an example for the size of a name. Code may decide by a size: the result describes
+            the way of the example, and ``.conditions`` says which sizes take it.
+        training: the mode; None: the mode of the IR.
+        decisions: the answers to decisions by numbers, by name: see :attr:`Shapes.decisions`.
+
+    Raises:
+        ArgumentError: the arguments are not those that the model takes.
+        AssumptionError: an input does not pass a guard, such as that for its rank.
+        ShapeError: a layer or function refuses its inputs, a size with a name can have only one
+            value, or numbers in tensors decide something that shapes do not tell. The message
+            names the node.
+        InvalidIrError, BuildError, PluginError: as for :func:`layergraph.to_torch`.
+
+    Example:
+        >>> import torch, layergraph as lg
+        >>> ir = lg.to_ir(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()))
+        >>> print(lg.shapes(ir, [("batch", 2)]))
+        input_1: float32[batch, 2]
+        _0: float32[batch, 3]
+        _1: float32[batch, 3]
+        return float32[batch, 3]
+    """
+    check_options(ir, sizes, decisions)
+    symbols = Sizes(sizes or {})
+    model = FakeModel(ir, symbols, training=training)
+    seen = _Described(symbols)
+    walk = Walk(model, symbols, seen, decisions)
+    with model.running():
+        result = walk.call(*Arguments(symbols, sizes or {}).of(args, kwargs))
+    values = {path: seen.of(path) for path in seen.found}
+    lines = {name: each.where for name, each in walk.decisions.items()}
+    return Shapes(
+        values, seen.calls, seen.modes, seen.describe(result), lines, symbols.conditions()
+    )
+
+
+def check_options(
+    ir: object, sizes: Mapping[str, int] | None, decisions: Mapping[str, bool] | None
+) -> None:
+    """Raise if arguments of :func:`shapes` have wrong types.
+
+    Raises:
+        ArgumentError: they have.
+    """
+    if not isinstance(ir, Ir):
+        raise ArgumentError(f"{type(ir).__name__} is no IR; give what to_ir or load returned")
+    for name, size in (sizes or {}).items():
+        check_name(name)
+        if type(size) is not int or size < 1:
+            raise ArgumentError(f"the size {name!r} is {size!r}; give a number of 1 or more")
+    for name, answer in (decisions or {}).items():
+        if type(answer) is not bool:
+            raise ArgumentError(f"the decision {name!r} is {answer!r}; give True or False")
+
+
+class _Described(Describing):
+    """Keeps the descriptions of values, for each answer of decisions."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__(sizes)
+        self.found: dict[Path, list[tuple[Answers, Any]]] = {}
+        self.calls: dict[Path, str] = {}
+        self.modes: dict[str, bool] = {}
+
+    def enter(self, implementation: Implementation, _: Sequence[Any], training: bool, /) -> None:
+        self.modes[implementation.name] = training
+
+    def value(self, path: Path, node: Node, value: Any, answers: Answers, /) -> None:
+        if node.is_call:
+            self.calls[path] = node.implementation
+        self.found.setdefault(path, []).append((answers, self.describe(value)))
+
+    def of(self, path: Path) -> Any:
+        return _folded(self.found[path])
+
+
+def _folded(ways: list[tuple[Answers, Any]]) -> Any:
+    """Return one description of a value that was computed on several ways."""
+    first = ways[0][1]
+    if all(value == first for _, value in ways):
+        return first
+    for decision in ways[0][0]:
+        sides = [
+            [way for way in ways if way[0].get(decision) is not side] for side in (False, True)
+        ]
+        if all(len(side) < len(ways) for side in sides):
+            answers = tuple(_folded(side) for side in sides)
+            return answers[0] if answers[0] == answers[1] else Either(decision.name, *answers)
+    return ways[-1][1]
