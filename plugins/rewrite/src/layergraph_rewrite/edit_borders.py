@@ -8,12 +8,13 @@ from layergraph.ir import (
     INPUT,
     Node,
     Value,
+    refs,
 )
-from layergraph_rewrite import nesting
+from layergraph_rewrite import inlining, outlining
 from layergraph_rewrite.calls import Call, Site
 from layergraph_rewrite.errors import EditError
 from layergraph_rewrite.places import Places, Where
-from layergraph_rewrite.working import changed
+from layergraph_rewrite.working import WorkingLayer, changed
 
 
 class BorderEdits(Places):
@@ -33,13 +34,19 @@ class BorderEdits(Places):
         owner = self._layer(graph)
         if any(name in each for each in owner.graphs) or owner.namer.name(name) != name:
             raise EditError(f"{name!r} is taken in {owner.name!r}, or no name for an argument")
+        self._refuse_leaf(owner)
+        callers = [(caller, site, self._value(caller.owner, value)) for caller, site in owner.calls]
+        for caller, site, given in callers:
+            for source in refs(given):
+                if source not in caller or not caller.order.is_before(source, site):
+                    raise EditError(f"{caller.owner.name}:{source} does not run before {site!r}")
         for each in owner.graphs:
             inputs = [node.name for node in each if node.type == INPUT]
             before = each.order.after(inputs[-1]) if inputs else next(iter(each.order), None)
             each.add(Node(name, INPUT, name, ()), before=before)
-        for caller, site in list(owner.calls):
+        for caller, site, given in callers:
             node = caller.nodes[site]
-            given = self._value(caller.owner, value)
+            caller.owner.is_edited = True
             caller.change(changed(node, kwargs={**node.kwargs, name: given}))
         owner.is_edited = True
         return self.call(Site(owner.name, name))
@@ -72,6 +79,7 @@ class BorderEdits(Places):
             }
             if index < len(args):
                 del args[index]
+            caller.owner.is_edited = True
             caller.change(changed(node, args=tuple(args), kwargs=kwargs))
         for each in owner.graphs:
             each.remove(name)
@@ -85,10 +93,18 @@ class BorderEdits(Places):
         """
         owner = self._layer(graph)
         given = tuple(self._value(owner, each) for each in values)
+        self._refuse_leaf(owner)
+        for source in refs(*given):
+            if not all(source in each for each in owner.graphs):
+                raise EditError(f"{owner.name}:{source} runs in one mode only")
         returned = given[0] if len(given) == 1 else given
         for each in owner.graphs:
             each.change(changed(each.output(), args=(returned,)))
         owner.is_edited = True
+
+    def _refuse_leaf(self, owner: WorkingLayer) -> None:
+        if not owner.graphs:
+            raise EditError(f"{owner.name!r} is a {owner.type}, and has no graph")
 
     def inline(self, where: Where) -> None:
         """Replace the call of a composite by the calls inside it. Paths and keys stay.
@@ -96,7 +112,7 @@ class BorderEdits(Places):
         Raises:
             EditError: the node calls no composite, or has a condition.
         """
-        nesting.inline(self._space, *self._find(where))
+        inlining.inline(self._space, *self._find(where))
 
     def outline(self, nodes: Collection[Where], name: str) -> Call:
         """Move nodes of one graph, with the layers that they call, into a new composite.
@@ -111,5 +127,5 @@ class BorderEdits(Places):
             EditError: the nodes cannot be a composite.
         """
         found = [self._find(each) for each in nodes]
-        new = nesting.outline(self._space, found, name)
+        new = outlining.outline(self._space, found, name)
         return self.call(new)

@@ -54,6 +54,8 @@ class LayerEdits(Places):
             root: linear(in_features=2, out_features=3, bias=False)
         """
         found = self._layer(layer)
+        if found.children is not None and type not in (None, found.type):
+            raise EditError(f"{found.name!r} is a composite; replace the call of it instead")
         before = found.type, found.data, found.tensors, found.sources
         if type is not None:
             found.data = {name: each for name, each in found.data.items() if "." in name}
@@ -61,39 +63,34 @@ class LayerEdits(Places):
         found.data = {**found.data, **attributes}
         if found.children is not None:
             if tensors:
+                found.data = before[1]
                 raise EditError(f"{found.name!r} is a composite; set the tensors of a layer in it")
             return
         tied = self._ties_of(found)
         try:
             set_tensors(found, tensors, has_state=self._space.has_state)
             for name, others in tied.items():
-                if name not in found.sources and self._space.has_state:
-                    raise EditError(
-                        f"{name!r} of {found.name!r} is tied to a tensor of {others[0][0].name!r}; "
-                        "untie it first"
-                    )
-                for other, tensor in others:
-                    if found.sources.get(name) is not before[3].get(name):
-                        self._set_tied(found, name, other, tensor, before[3])
+                self._check_tied(found, name, others[0][0].name, before[3])
+            for name, others in tied.items():
+                if found.sources.get(name) is not before[3].get(name):
+                    for other, tensor in others:
+                        other.sources[tensor] = found.sources[name]
         except Exception:
             found.type, found.data, found.tensors, found.sources = before
             raise
 
-    def _set_tied(
-        self,
-        layer: WorkingLayer,
-        name: str,
-        other: WorkingLayer,
-        tensor: str,
-        before: Mapping[str, Source],
+    def _check_tied(
+        self, layer: WorkingLayer, name: str, other: str, before: Mapping[str, Source]
     ) -> None:
-        source = layer.sources[name]
-        if name in before and source.read().shape != before[name].read().shape:
+        if not self._space.has_state:
+            return
+        source, old = layer.sources.get(name), before.get(name)
+        changes = source is not old and source is not None and old is not None
+        if source is None or (changes and source.read().shape != old.read().shape):  # type: ignore[union-attr]
             raise EditError(
-                f"{name!r} of {layer.name!r} is tied to {tensor!r} of {other.name!r}, and would "
-                "change its shape; untie it first"
+                f"{name!r} of {layer.name!r} is tied to a tensor of {other!r}, and would change "
+                "its shape or go; untie it first"
             )
-        other.sources[tensor] = source
 
     def _ties_of(self, layer: WorkingLayer) -> dict[str, list[tuple[WorkingLayer, str]]]:
         """Return the tensors that each tensor of a layer is tied to."""
@@ -131,8 +128,13 @@ class LayerEdits(Places):
             key = self._space.key(*first)
             for each, name in rest:
                 each.tensors[name] = _tied(each.tensors[name], key)
+        given = [each.sources[name] for each, name in others if name in each.sources]
+        if tensor not in found.sources and given:
+            found.sources[tensor] = given[0]
         if tensor in found.sources:
             source = found.sources[tensor]
+            for other, name in others:  # a state dict may have only one key of a tied tensor
+                other.sources.setdefault(name, source)
             found.sources[tensor] = Source(lambda: source.read().clone())
 
     def annotate(self, where: Where, annotations: Mapping[str, Value]) -> None:
@@ -198,6 +200,10 @@ class LayerEdits(Places):
         one, other = self._layer(layer), self._layer(with_)
         if one is other:
             return
+        if one is self._space.root or one.children is not None or other.children is not None:
+            raise EditError(
+                f"{one.name!r} or {other.name!r} is a composite; share the layers inside it"
+            )
         if (one.type, one.attributes) != (other.type, other.attributes):
             raise EditError(
                 f"{one.name!r} and {other.name!r} have other types or attributes; only like layers "

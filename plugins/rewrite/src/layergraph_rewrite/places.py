@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any, TypeAlias
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from layergraph.errors import ArgumentError, near
 from layergraph.ir import (
@@ -20,14 +20,33 @@ from layergraph_rewrite import nesting
 from layergraph_rewrite.calls import Call, Site
 from layergraph_rewrite.errors import EditError
 from layergraph_rewrite.new_layers import set_tensors
-from layergraph_rewrite.terms import Applied, Layer, applied
+from layergraph_rewrite.terms import Applied, Function, Layer, applied
 from layergraph_rewrite.terms import Value as Wildcard
 from layergraph_rewrite.working import WorkingGraph, WorkingLayer
 from layergraph_rewrite.workspace import Workspace
 
 Where: TypeAlias = str | Site | Call
 
-_Places: TypeAlias = list[tuple[WorkingGraph, str | None, tuple[Ref, bool] | None]]
+
+_Arguments: TypeAlias = tuple[tuple[Value, ...], Mapping[str, Value]]
+
+
+class Place(NamedTuple):
+    """The place of a new node in one graph: before another node, or at the end.
+
+    Attributes:
+        graph: the graph.
+        before: the node that follows; None at the end.
+        when: the condition of the new node.
+        value: the value that VALUE stands for there.
+        node: the node at the place; a new call that states no arguments may take its own.
+    """
+
+    graph: WorkingGraph
+    before: str | None
+    when: tuple[Ref, bool] | None
+    value: Value
+    node: Node
 
 
 class Places:
@@ -110,7 +129,7 @@ class Places:
     ) -> None:
         for source in refs(value):
             if source not in graph:
-                raise EditError(f"there is no node {source!r} in {graph.owner.name!r}")
+                raise EditError(f"there is no node {source!r} in a graph of {graph.owner.name!r}")
             if graph.order.is_before(source, name):
                 continue
             for user in users:
@@ -118,6 +137,11 @@ class Places:
                     raise EditError(
                         f"{user!r} reads {name!r}, and cannot read {source!r}, which runs later"
                     )
+        if type(value) is not Ref and any(
+            when is not None and when[0].node == name
+            for when in (graph.nodes[user].when for user in users)
+        ):
+            raise EditError(f"{name!r} is a condition of a node; only a node can take its place")
 
     def _refuse_output(self, owner: WorkingLayer, name: str) -> None:
         if owner.graphs_with(name)[0].nodes[name].type == OUTPUT:
@@ -126,50 +150,52 @@ class Places:
     def _make(
         self,
         owner: WorkingLayer,
-        at: str,
+        places: Sequence[Place],
         term: Any,
-        value: Value,
         *,
-        after: bool,
         replaces: WorkingLayer | None = None,
     ) -> str:
-        """Make the nodes of a term at a node, in each graph that has it; return the last one."""
-        owner.is_edited = True
-        places = [
-            (graph, graph.order.after(at) if after else at, graph.nodes[at].when)
-            for graph in owner.graphs_with(at)
-        ]
-        return self._build(owner, places, term, value, replaces)
+        """Make the nodes of a term at a place in each graph; return the name of the last one.
 
-    def _build(
-        self,
-        owner: WorkingLayer,
-        places: _Places,
-        term: Any,
-        value: Value,
-        replaces: WorkingLayer | None = None,
-    ) -> str:
+        A layer or function that is not called takes the arguments of the node there.
+        """
+        owner.is_edited = True
         if isinstance(term, str):
             layer = self._layer(term)
-            return _put(owner, places, layer.type, layer.name, (value,), {}, last_part(layer.name))
-        call = applied(term)
+            return _put(owner, places, layer.type, layer.name, _only_value, last_part(layer.name))
+        call = term if isinstance(term, Layer | Function) else applied(term)
+        operation = call.operation if isinstance(call, Applied) else call
+        args: tuple[Value, ...] = ()
+        kwargs: dict[str, Value] = {}
 
-        def given(each: Any) -> Value:
-            if isinstance(each, Wildcard):
-                return value
+        def made(each: Any) -> Any:
             if isinstance(each, Applied):
-                return Ref(self._build(owner, places, each, value))
-            return self._value(owner, each) if isinstance(each, Call | Site) else each
+                return Ref(self._make(owner, places, each))
+            each = self._value(owner, each) if isinstance(each, Call | Site) else each
+            if type(each) is Ref:
+                _check_runs_before(each.node, places)
+            return each
 
-        args = tuple(map_leaves(given, each) for each in call.args)
-        kwargs = {name: map_leaves(given, each) for name, each in call.kwargs.items()}
-        operation = call.operation
+        if isinstance(call, Applied):
+            args = tuple(map_leaves(made, each) for each in call.args)
+            kwargs = {name: map_leaves(made, each) for name, each in call.kwargs.items()}
+
+        def arguments(place: Place) -> _Arguments:
+            if not isinstance(call, Applied):
+                return place.node.args or (), place.node.kwargs
+
+            def given(each: Any) -> Any:
+                return place.value if isinstance(each, Wildcard) else each
+
+            named = {name: map_leaves(given, each) for name, each in kwargs.items()}
+            return tuple(map_leaves(given, each) for each in args), named
+
         if not isinstance(operation, Layer):
             function = operation.names[0]
             wish = operation.name or last_part(function)
-            return _put(owner, places, FUNCTION, function, args, kwargs, wish)
+            return _put(owner, places, FUNCTION, function, arguments, wish)
         layer = self._new_layer(owner, operation, replaces)
-        return _put(owner, places, layer.type, layer.name, args, kwargs, last_part(layer.name))
+        return _put(owner, places, layer.type, layer.name, arguments, last_part(layer.name))
 
     def _new_layer(
         self, owner: WorkingLayer, operation: Layer, replaces: WorkingLayer | None
@@ -188,22 +214,35 @@ class Places:
 
 def _put(
     owner: WorkingLayer,
-    places: _Places,
+    places: Sequence[Place],
     kind: str,
     implementation: str,
-    args: tuple[Value, ...],
-    kwargs: dict[str, Value],
+    arguments: Callable[[Place], _Arguments],
     wish: str,
 ) -> str:
     """Add a node at a place in each graph, under one name."""
     name = owner.namer.name(wish)
-    for graph, before, when in places:
-        node = Node(name, kind, implementation, args, kwargs, when=when)
-        graph.add(node, before=before)
+    for place in places:
+        args, kwargs = arguments(place)
+        node = Node(name, kind, implementation, args, dict(kwargs), when=place.when)
+        place.graph.add(node, before=place.before)
     return name
 
 
+def _check_runs_before(source: str, places: Sequence[Place]) -> None:
+    for graph, before, *_ in places:
+        if source not in graph or (
+            before is not None and not graph.order.is_before(source, before)
+        ):
+            raise EditError(f"{graph.owner.name}:{source} does not run before the new node")
+
+
+def _only_value(place: Place) -> _Arguments:
+    return (place.value,), {}
+
+
 def last_part(name: str) -> str:
+    """Return the last part of a path."""
     return name.rpartition(".")[2]
 
 

@@ -171,7 +171,8 @@ def matcher(
     **attributes: Any,
 ) -> Callable[[Call], bool]:
     """Return the condition of a selection: see :meth:`layergraph.Ir.select`."""
-    word, tests = "", []
+    word = ""
+    tests: list[AttributeTest] = []
     if text:
         path_of_text, word, tests = parsed(text)
         path = path or path_of_text or None
