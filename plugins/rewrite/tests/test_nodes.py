@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import layergraph as lg
-from layergraph_rewrite import VALUE, EditError, function, layer
+from layergraph_rewrite import VALUE, Edit, EditError, function, layer
 
 
 class Modes(nn.Module):
@@ -39,7 +39,7 @@ class NestedDropout(nn.Module):
         return self.block(x)
 
 
-def edited(model: nn.Module, *args: torch.Tensor) -> lg.Edit:
+def edited(model: nn.Module, *args: torch.Tensor) -> Edit:
     ir, state = lg.to_ir(model, args), model.state_dict()
     before = copy.deepcopy(ir)
     edit = lg.edit(ir, state)
