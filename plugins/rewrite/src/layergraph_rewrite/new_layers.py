@@ -61,17 +61,21 @@ def set_tensors(
     if not has_state:
         return
     for name, shape in shapes.items():
-        source = None
         if name in given:
-            source = Source.of(given[name])
-            if hasattr(given[name], "shape") and tuple(given[name].shape) != shape:  # type: ignore[union-attr]
-                raise ArgumentError(
-                    f"{name!r} of {layer.name!r} has the shape {shape}; the given one has "
-                    f"{tuple(given[name].shape)}"  # type: ignore[union-attr]
-                )
+            _check_shape(layer, name, given[name], shape)
+            layer.sources[name] = Source.of(given[name])
         elif name in before and tuple(before[name].read().shape) == shape:
-            source = before[name]
-        layer.sources[name] = source or Source(functools.partial(_initial, fresh, name))
+            layer.sources[name] = before[name]
+        else:
+            layer.sources[name] = Source(functools.partial(_initial, fresh, name))
+
+
+def _check_shape(layer: WorkingLayer, name: str, given: object, shape: tuple[int, ...]) -> None:
+    found = getattr(given, "shape", None)  # a function computes the tensor later
+    if found is not None and tuple(found) != shape:
+        raise ArgumentError(
+            f"{name!r} of {layer.name!r} has the shape {shape}; the given one has {tuple(found)}"
+        )
 
 
 def has_tensors(layer: WorkingLayer) -> bool:

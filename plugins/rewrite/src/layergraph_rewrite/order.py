@@ -74,8 +74,8 @@ class Order:
         """Return a number that grows along the row, valid until the next insertion."""
         return self._labels[name]
 
-    def between(self, first: str, last: str) -> Iterator[str]:
-        """Yield the names after the first and before the last."""
+    def between(self, first: str, last: str | None) -> Iterator[str]:
+        """Yield the names after the first and before the last; None: all after the first."""
         name = self._next[first]
         while name is not None and name != last:
             yield name

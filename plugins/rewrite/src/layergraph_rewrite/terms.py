@@ -221,6 +221,6 @@ def applied(term: Any) -> Applied:
     )
 
 
-def renamed(operation: Operation, name: str) -> Operation:
+def renamed(operation: Operation, name: str | None) -> Operation:
     """Return a layer or function under another name."""
     return replace(operation, name=name)

@@ -74,6 +74,9 @@ class WorkingGraph:
         node = self.nodes[name]
         self.add(changed(node, name=new), before=name)
         self.replace_uses(name, Ref(new))
+        for source in node.sources():
+            if (source, name) in self._edge_data:
+                self._edge_data[source, new] = self._edge_data.pop((source, name))
         self.remove(name)
 
     def replace_uses(self, name: str, value: Value, *, only: Iterable[str] | None = None) -> None:
@@ -93,6 +96,19 @@ class WorkingGraph:
             self.change(changed(node, args=args, kwargs=kwargs, when=when))
             if data is not None and type(value) is Ref:
                 self._edge_data[value.node, user] = data
+
+    def copy_edge_data(self, graph: WorkingGraph, names: Mapping[str, str] | None = None) -> None:
+        """Take over the annotations of the edges of another graph.
+
+        Args:
+            graph: the other graph.
+            names: the names here of its nodes; None: the same ones.
+        """
+        for (src, sink), data in graph._edge_data.items():
+            if names is None:
+                self.annotate_edge(src, sink, data)
+            elif src in names and sink in names:
+                self.annotate_edge(names[src], names[sink], data)
 
     def annotate_edge(self, src: str, sink: str, data: dict[str, Value]) -> None:
         """Add annotations to an edge."""

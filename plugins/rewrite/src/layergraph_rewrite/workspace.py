@@ -182,6 +182,12 @@ class Workspace:
             ],
             self.root.name,
         ).copy()
+        # A composite whose graph is no chain any more has another type, and so have its calls.
+        for each in ir.values():
+            for graph in each.graphs:
+                for node in graph.nodes.values():
+                    if node.is_call:
+                        node.type = ir[node.implementation].type
         check(ir)
         return ir
 

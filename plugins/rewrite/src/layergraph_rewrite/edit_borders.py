@@ -1,0 +1,143 @@
+"""The edits of the borders of graphs: inputs, outputs and composites."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from layergraph.ir import (
+    INPUT,
+    Node,
+    Value,
+    refs,
+)
+from layergraph_rewrite import inlining, nesting, outlining
+from layergraph_rewrite.calls import Call, Site
+from layergraph_rewrite.errors import EditError
+from layergraph_rewrite.places import Places, Where
+from layergraph_rewrite.working import WorkingLayer, changed
+
+
+class BorderEdits(Places):
+    """The edits of borders; see :class:`~layergraph_rewrite.Edit`."""
+
+    def add_input(self, name: str, *, graph: str = "", value: Where | Value = None) -> Call:
+        """Add an input at the end of the inputs of the model, or of a composite.
+
+        Args:
+            name: the name of the parameter.
+            graph: the composite; the root if it is empty.
+            value: for a composite, the value that every call of it passes.
+
+        Raises:
+            EditError: the name is taken.
+        """
+        owner = self._layer(graph)
+        if any(name in each for each in owner.graphs) or owner.namer.name(name) != name:
+            raise EditError(f"{name!r} is taken in {owner.name!r}, or no name for an argument")
+        self._refuse_leaf(owner)
+        callers = [(caller, site, self._value(caller.owner, value)) for caller, site in owner.calls]
+        for caller, site, given in callers:
+            for source in refs(given):
+                if source not in caller or not caller.order.is_before(source, site):
+                    raise EditError(f"{caller.owner.name}:{source} does not run before {site!r}")
+        for each in owner.graphs:
+            inputs = [node.name for node in each if node.type == INPUT]
+            before = each.order.after(inputs[-1]) if inputs else next(iter(each.order), None)
+            each.add(Node(name, INPUT, name, ()), before=before)
+        for caller, site, given in callers:
+            node = caller.nodes[site]
+            caller.owner.is_edited = True
+            caller.change(changed(node, kwargs={**node.kwargs, name: given}))
+        owner.is_edited = True
+        return self.call(Site(owner.name, name))
+
+    def remove_input(self, name: str, *, graph: str = "") -> None:
+        """Remove an input that no node reads.
+
+        Args:
+            name: the name of the input's node.
+            graph: the composite; the root if it is empty.
+
+        Raises:
+            EditError: there is no such input, or a node reads it.
+        """
+        owner = self._layer(graph)
+        inputs = [node.name for each in owner.graphs[:1] for node in each if node.type == INPUT]
+        if name not in inputs:
+            raise EditError(f"{owner.name!r} has no input {name!r}; it has {', '.join(inputs)}")
+        for each in owner.graphs:
+            if each.users[name]:
+                user = next(iter(each.users[name]))
+                raise EditError(f"{user!r} reads the input {name!r}; change it first")
+        index = inputs.index(name)
+        parameter = owner.graphs[0].nodes[name].implementation
+        for caller, site in list(owner.calls):
+            node = caller.nodes[site]
+            args = list(node.args or ())
+            kwargs = {
+                key: each for key, each in node.kwargs.items() if key not in (name, parameter)
+            }
+            if index < len(args):
+                del args[index]
+            caller.owner.is_edited = True
+            caller.change(changed(node, args=tuple(args), kwargs=kwargs))
+        for each in owner.graphs:
+            each.remove(name)
+        owner.is_edited = True
+
+    def set_outputs(self, *values: Where | Value, graph: str = "") -> None:
+        """Let the model, or a composite, return other values: one value as it is, several a tuple.
+
+        Raises:
+            EditError: there is no such node.
+        """
+        owner = self._layer(graph)
+        given = tuple(self._value(owner, each) for each in values)
+        self._refuse_leaf(owner)
+        for source in refs(*given):
+            if not all(source in each for each in owner.graphs):
+                raise EditError(f"{owner.name}:{source} runs in one mode only")
+        returned = given[0] if len(given) == 1 else given
+        for each in owner.graphs:
+            each.change(changed(each.output(), args=(returned,)))
+        owner.is_edited = True
+
+    def _refuse_leaf(self, owner: WorkingLayer) -> None:
+        if not owner.graphs:
+            raise EditError(f"{owner.name!r} is a {owner.type}, and has no graph")
+
+    def inline(self, where: Where) -> None:
+        """Replace the call of a composite by the calls inside it. Paths and keys stay.
+
+        Raises:
+            EditError: the node calls no composite, or has a condition.
+        """
+        inlining.inline(self._space, *self._find(where))
+
+    def inline_named(self, where: Where) -> dict[str, str]:
+        """Inline a composite, and return the new names of its nodes by their old ones.
+
+        Raises:
+            EditError: as for :meth:`inline`.
+        """
+        return inlining.inline(self._space, *self._find(where))
+
+    def drop_unused_layers(self) -> None:
+        """Remove the layers that no run reaches and that hold nothing that is reached."""
+        nesting.drop_all_unused(self._space)
+
+    def outline(self, nodes: Collection[Where], name: str) -> Call:
+        """Move nodes of one graph, with the layers that they call, into a new composite.
+
+        The keys of these layers get the name of the composite in front.
+
+        Args:
+            nodes: the nodes. No other node may run between them.
+            name: the name of the new composite.
+
+        Raises:
+            EditError: the nodes cannot be a composite.
+        """
+        found = [self._find(each) for each in nodes]
+        new = outlining.outline(self._space, found, name)
+        return self.call(new)

@@ -1,0 +1,240 @@
+"""The edits of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from layergraph.ir import (
+    TensorSpec,
+    Value,
+)
+from layergraph_rewrite import nesting
+from layergraph_rewrite.errors import EditError
+from layergraph_rewrite.new_layers import set_tensors
+from layergraph_rewrite.places import Places, Where
+from layergraph_rewrite.sources import Source
+from layergraph_rewrite.terms import Tensors as Given
+from layergraph_rewrite.working import WorkingLayer, changed
+
+
+class LayerEdits(Places):
+    """The edits of layers; see :class:`~layergraph_rewrite.Edit`."""
+
+    def set(
+        self,
+        layer: Where,
+        type: str | None = None,  # noqa: A002 the word of the IR
+        *,
+        tensors: Given | None = None,
+        **attributes: Any,
+    ) -> None:
+        """Change the type or attributes of a layer, and so of all calls of it.
+
+        Args:
+            layer: the layer.
+            type: its new type. Its attributes are only the given ones then; annotations stay.
+            tensors: new tensors by name, or functions that compute them when they are read. A
+                tensor that is not given stays if it has the right shape; else the constructor of
+                the layer makes it. A tied tensor changes under all its names.
+            attributes: new values of attributes. An attribute cannot be named ``layer``, ``type``
+                or ``tensors``.
+
+        Raises:
+            EditError: there is no such layer, or a tied tensor would change its shape.
+            ArgumentError: the layer has no such tensor, or none of that shape.
+            BuildError: the attributes do not fit the type.
+
+        Example:
+            >>> import torch, layergraph as lg
+            >>> edit = lg.edit(lg.to_ir(torch.nn.Linear(2, 3)))
+            >>> edit.set("root", bias=False)
+            >>> print(edit.ir)
+            root: linear(in_features=2, out_features=3, bias=False)
+        """
+        found = self._layer(layer)
+        if found.children is not None and type not in (None, found.type):
+            raise EditError(f"{found.name!r} is a composite; replace the call of it instead")
+        before = found.type, found.data, found.tensors, found.sources
+        if type is not None:
+            found.data = {name: each for name, each in found.data.items() if "." in name}
+            found.type = type
+        found.data = {**found.data, **attributes}
+        if found.children is not None:
+            if tensors:
+                found.data = before[1]
+                raise EditError(f"{found.name!r} is a composite; set the tensors of a layer in it")
+            return
+        tied = self._ties_of(found)
+        try:
+            set_tensors(found, tensors, has_state=self._space.has_state)
+            for name, others in tied.items():
+                self._check_tied(found, name, others[0][0].name, before[3])
+            for name, others in tied.items():
+                if found.sources.get(name) is not before[3].get(name):
+                    for other, tensor in others:
+                        other.sources = {**other.sources, tensor: found.sources[name]}
+        except Exception:
+            found.type, found.data, found.tensors, found.sources = before
+            raise
+
+    def _check_tied(
+        self, layer: WorkingLayer, name: str, other: str, before: Mapping[str, Source]
+    ) -> None:
+        if not self._space.has_state:
+            return
+        source, old = layer.sources.get(name), before.get(name)
+        changes = source is not old and source is not None and old is not None
+        if source is None or (changes and source.read().shape != old.read().shape):  # type: ignore[union-attr]
+            raise EditError(
+                f"{name!r} of {layer.name!r} is tied to a tensor of {other!r}, and would change "
+                "its shape or go; untie it first"
+            )
+
+    def _ties_of(self, layer: WorkingLayer) -> dict[str, list[tuple[WorkingLayer, str]]]:
+        """Return the tensors that each tensor of a layer is tied to."""
+        groups: dict[tuple[int, str], list[tuple[WorkingLayer, str]]] = {}
+        mine: dict[str, tuple[int, str]] = {}
+        for each in self._space.layers.values():
+            for name, spec in each.tensors.items():
+                if spec.tied is not None:
+                    home, tensor = self._space.home(spec.tied)
+                    group = groups.setdefault((id(home), tensor), [(home, tensor)])
+                    group.append((each, name))
+        for anchor, members in groups.items():
+            mine |= {name: anchor for each, name in members if each is layer}
+        return {
+            name: [pair for pair in groups[anchor] if pair != (layer, name)]
+            for name, anchor in mine.items()
+        }
+
+    def untie(self, layer: Where, tensor: str) -> None:
+        """Cut a tensor of a layer off from those that it is tied to. It keeps its values.
+
+        Raises:
+            EditError: there is no such layer, or the tensor is not tied.
+        """
+        found = self._layer(layer)
+        spec = found.tensors.get(tensor)
+        others = self._ties_of(found).get(tensor)
+        if others is None:
+            raise EditError(f"{tensor!r} of {found.name!r} is tied to no other tensor")
+        if spec is not None and spec.tied is not None:
+            found.tensors[tensor] = _untied(spec)
+        else:  # the others are tied to this one: the next of them becomes the one to tie to
+            first, *rest = others
+            first[0].tensors[first[1]] = _untied(first[0].tensors[first[1]])
+            key = self._space.key(*first)
+            for each, name in rest:
+                each.tensors[name] = _tied(each.tensors[name], key)
+        given = [each.sources[name] for each, name in others if name in each.sources]
+        if tensor not in found.sources and given:
+            found.sources = {**found.sources, tensor: given[0]}
+        if tensor in found.sources:
+            source = found.sources[tensor]
+            for other, name in others:  # a state dict may have only one key of a tied tensor
+                other.sources.setdefault(name, source)
+            found.sources = {**found.sources, tensor: Source(lambda: source.read().clone())}
+
+    def annotate(self, where: Where, annotations: Mapping[str, Value]) -> None:
+        """Add annotations to a layer, or to a node that calls none.
+
+        Args:
+            where: the layer or node.
+            annotations: values by name; each name has a dot in it: ``{"acme.bits": 4}``.
+
+        Raises:
+            EditError: there is no such layer or node, or a name has no dot.
+        """
+        for name in annotations:
+            if "." not in name:
+                raise EditError(f"an annotation needs a dot in its name, as 'acme.{name}'")
+        layer = self._layer_or_none(where)
+        if layer is not None:
+            layer.data = {**layer.data, **annotations}
+            return
+        owner, name = self._find(where)
+        for graph in owner.graphs_with(name):
+            node = graph.nodes[name]
+            graph.change(changed(node, data={**node.data, **annotations}))
+
+    def rename(self, where: Where, new: str, *, parent: str | None = None) -> None:
+        """Give a layer another name, or move it into another composite; its keys follow.
+
+        Args:
+            where: the layer; or a node that calls none, as ``":add"``.
+            new: the new last part of its path.
+            parent: the path of the composite to move it to; ``""`` is the root. What calls the
+                layer has to contain it.
+
+        Raises:
+            EditError: there is no such layer or node, or the name is taken.
+        """
+        if not new or "." in new:
+            raise EditError(f"{new!r} is no name for a layer; give one without a dot")
+        layer = self._layer_or_none(where)
+        if layer is None:
+            self._rename_node(*self._find(where), new)
+        else:
+            nesting.rename(self._space, layer, new, None if parent is None else self._layer(parent))
+
+    def _rename_node(self, owner: WorkingLayer, name: str, new: str) -> None:
+        if new == name:
+            return
+        if any(new in graph for graph in owner.graphs):
+            raise EditError(f"{owner.name!r} has a node {new!r}; choose another name")
+        if owner.namer.name(new) != new:
+            raise EditError(f"{new!r} is no name for a node; choose an identifier of Python")
+        for graph in owner.graphs_with(name):
+            graph.rename(name, new)
+
+    def share(self, layer: Where, with_: Where) -> None:
+        """Let all calls of a layer call another one, whose tensors they then share.
+
+        The keys of the layer stay, as those of a tied module.
+
+        Raises:
+            EditError: the layers have other types or attributes.
+        """
+        one, other = self._layer(layer), self._layer(with_)
+        if one is other:
+            return
+        if one is self._space.root or one.children is not None or other.children is not None:
+            raise EditError(
+                f"{one.name!r} or {other.name!r} is a composite; share the layers inside it"
+            )
+        if (one.type, one.attributes) != (other.type, other.attributes):
+            raise EditError(
+                f"{one.name!r} and {other.name!r} have other types or attributes; only like layers "
+                "can be shared"
+            )
+        nesting.share(self._space, one, other)
+
+    def unshare(self, where: Where) -> str:
+        """Give a call of a shared layer a copy of the layer, with copies of its tensors.
+
+        Returns:
+            The name of the copy.
+
+        Raises:
+            EditError: the node calls no layer.
+        """
+        owner, name = self._find(where)
+        graph = owner.graphs_with(name)[0]
+        node = graph.nodes[name]
+        if not node.is_call:
+            raise EditError(f"{owner.name}:{name} calls no layer, so that it shares none")
+        copy = nesting.copy(self._space, owner, graph.layer_of(node))
+        for each in owner.graphs_with(name):
+            each.change(changed(each.nodes[name], implementation=copy.name))
+        owner.is_edited = True
+        return copy.name
+
+
+def _untied(spec: TensorSpec) -> TensorSpec:
+    return replace(spec, tied=None)
+
+
+def _tied(spec: TensorSpec, key: str) -> TensorSpec:
+    return replace(spec, tied=key)

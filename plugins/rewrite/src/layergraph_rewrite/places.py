@@ -1,0 +1,270 @@
+"""The places of an edit: layers and nodes by name, and the calls that go there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from layergraph.errors import ArgumentError, near
+from layergraph.ir import (
+    FUNCTION,
+    OUTPUT,
+    Implementation,
+    Node,
+    Ref,
+    Value,
+    map_leaves,
+    refs,
+)
+from layergraph_rewrite import nesting
+from layergraph_rewrite.calls import Call, Site
+from layergraph_rewrite.errors import EditError
+from layergraph_rewrite.new_layers import set_tensors
+from layergraph_rewrite.terms import Applied, Existing, Function, Layer, Operation, applied
+from layergraph_rewrite.terms import Value as Wildcard
+from layergraph_rewrite.working import WorkingGraph, WorkingLayer
+from layergraph_rewrite.workspace import Workspace
+
+Where: TypeAlias = str | Site | Call
+
+
+_Arguments: TypeAlias = tuple[tuple[Value, ...], Mapping[str, Value]]
+
+
+class Place(NamedTuple):
+    """The place of a new node in one graph: before another node, or at the end.
+
+    Attributes:
+        graph: the graph.
+        before: the node that follows; None at the end.
+        when: the condition of the new node.
+        value: the value that VALUE stands for there.
+        node: the node at the place; a new call that states no arguments may take its own.
+    """
+
+    graph: WorkingGraph
+    before: str | None
+    when: tuple[Ref, bool] | None
+    value: Value
+    node: Node
+
+
+class Places:
+    """Finds layers and nodes, and makes new calls."""
+
+    _space: Workspace
+
+    def call(self, where: Where) -> Call:
+        """Return the handle of a node.
+
+        Raises:
+            EditError: there is no such node, or several nodes call the layer.
+        """
+        owner, name = self._find(where)
+        return Call(owner.graphs_with(name)[0], name)
+
+    def _layer_or_none(self, where: Where) -> WorkingLayer | None:
+        if isinstance(where, Call):
+            return None if where.layer is None else self._layer(where.layer)
+        if isinstance(where, Site) or ":" in where:
+            owner, name = self._find(where)
+            graph = owner.graphs_with(name)[0]
+            node = graph.nodes[name]
+            return graph.layer_of(node) if node.is_call else None
+        return self._space.named(where)
+
+    def _layer(self, where: Where) -> WorkingLayer:
+        layer = self._layer_or_none(where)
+        if layer is None:
+            text = str(where.site) if isinstance(where, Call) else str(where)
+            alike = near(text, self._space.layers)
+            hint = f"; did you mean {' or '.join(map(repr, alike))}?" if alike else ""
+            raise EditError(f"there is no layer {text!r}{hint}")
+        return layer
+
+    def _find(self, where: Where) -> tuple[WorkingLayer, str]:
+        """Return a node: the layer that its graph belongs to, and its name."""
+        if isinstance(where, Call):
+            where = where.site
+        if isinstance(where, str) and ":" in where:
+            graph, _, node = where.rpartition(":")
+            where = Site(graph, node)
+        if isinstance(where, Site):
+            owner = self._layer(where.graph)
+            if not owner.graphs_with(where.node):
+                names = [name for graph in owner.graphs for name in graph.nodes]
+                alike = near(where.node, names)
+                hint = f"; did you mean {' or '.join(map(repr, alike))}?" if alike else ""
+                raise EditError(f"{owner.name!r} has no node {where.node!r}{hint}")
+            return owner, where.node
+        if not isinstance(where, str):
+            raise ArgumentError(f"{where!r:.60} is no node; give the path of a layer, or a Call")
+        layer = self._space.named(where)
+        if layer is None or layer is self._space.root:
+            if self._space.root.graphs_with(where):
+                return self._space.root, where
+            self._layer(where)
+            raise EditError("the root is the model itself; no node calls it")
+        sites = list(dict.fromkeys((graph.owner, name) for graph, name in layer.calls))
+        if len(sites) != 1:
+            listed = ", ".join(f"'{owner.name}:{name}'" for owner, name in sites[:5])
+            raise EditError(
+                f"{len(sites)} nodes call {where!r}; say which: {listed}"
+                if sites
+                else f"no node calls {where!r}"
+            )
+        return sites[0]
+
+    def _value(self, owner: WorkingLayer, value: Any) -> Value:
+        """Return a value of a node of a graph, or a plain value."""
+        if isinstance(value, Call | Site | str):
+            other, name = self._find(value)
+            if other is not owner:
+                raise EditError(f"{other.name}:{name} is not in the graph of {owner.name!r}")
+            return Ref(name)
+        return value
+
+    def _check_order(
+        self, graph: WorkingGraph, name: str, value: Value, users: Collection[str]
+    ) -> None:
+        for source in refs(value):
+            if source not in graph:
+                raise EditError(f"there is no node {source!r} in a graph of {graph.owner.name!r}")
+            if graph.order.is_before(source, name):
+                continue
+            for user in users:
+                if not graph.order.is_before(source, user):
+                    raise EditError(
+                        f"{user!r} reads {name!r}, and cannot read {source!r}, which runs later"
+                    )
+        if type(value) is not Ref and any(
+            when is not None and when[0].node == name
+            for when in (graph.nodes[user].when for user in users)
+        ):
+            raise EditError(f"{name!r} is a condition of a node; only a node can take its place")
+
+    def _refuse_output(self, owner: WorkingLayer, name: str) -> None:
+        if owner.graphs_with(name)[0].nodes[name].type == OUTPUT:
+            raise EditError(f"nothing runs after {owner.name}:{name}; insert before it")
+
+    def _make(
+        self,
+        owner: WorkingLayer,
+        places: Sequence[Place],
+        term: Any,
+        *,
+        replaces: WorkingLayer | None = None,
+        known: dict[int, WorkingLayer] | None = None,
+    ) -> str:
+        """Make the nodes of a term at a place in each graph; return the name of the last one.
+
+        A layer or function that is not called takes the arguments of the node there.
+        """
+        known = {} if known is None else known
+        owner.is_edited = True
+        if isinstance(term, str):
+            layer = self._layer(term)
+            return _put(owner, places, layer.type, layer.name, _only_value, last_part(layer.name))
+        call = term if isinstance(term, Layer | Function) else applied(term)
+        operation = call.operation if isinstance(call, Applied) else call
+        args: tuple[Value, ...] = ()
+        kwargs: dict[str, Value] = {}
+
+        def made(each: Any) -> Any:
+            if isinstance(each, Applied):
+                return Ref(self._make(owner, places, each, known=known))
+            each = self._value(owner, each) if isinstance(each, Call | Site) else each
+            if type(each) is Ref:
+                _check_runs_before(each.node, places)
+            return each
+
+        if isinstance(call, Applied):
+            args = tuple(map_leaves(made, each) for each in call.args)
+            kwargs = {name: map_leaves(made, each) for name, each in call.kwargs.items()}
+
+        def arguments(place: Place) -> _Arguments:
+            if not isinstance(call, Applied):
+                return place.node.args or (), place.node.kwargs
+
+            def given(each: Any) -> Any:
+                return place.value if isinstance(each, Wildcard) else each
+
+            named = {name: map_leaves(given, each) for name, each in kwargs.items()}
+            return tuple(map_leaves(given, each) for each in args), named
+
+        return self._run(owner, places, operation, arguments, known, replaces)
+
+    def _run(
+        self,
+        owner: WorkingLayer,
+        places: Sequence[Place],
+        operation: Operation,
+        arguments: Callable[[Place], _Arguments],
+        known: dict[int, WorkingLayer],
+        replaces: WorkingLayer | None,
+    ) -> str:
+        """Make the nodes that call a layer or function at a place in each graph."""
+        if isinstance(operation, Existing):
+            node = operation.call.node
+            return _put(owner, places, node.type, node.implementation, arguments, node.name)
+        if not isinstance(operation, Layer):
+            function = operation.names[0]
+            wish = operation.name or last_part(function)
+            return _put(owner, places, FUNCTION, function, arguments, wish)
+        layer = known.get(id(operation)) or self._new_layer(owner, operation, replaces)
+        known[id(operation)] = layer
+        return _put(owner, places, layer.type, layer.name, arguments, last_part(layer.name))
+
+    def _new_layer(
+        self, owner: WorkingLayer, operation: Layer, replaces: WorkingLayer | None
+    ) -> WorkingLayer:
+        kind = operation.types[0]
+        layer = WorkingLayer(Implementation(kind, dict(operation.attributes)))
+        layer.training = owner.training if replaces is None else replaces.training
+        child = None if replaces is None else child_name(owner, replaces)
+        if child is not None and child == operation.name:
+            nesting.replace_child(self._space, owner, child, layer)
+        else:
+            nesting.adopt(self._space, owner, operation.name or kind, layer)
+        set_tensors(layer, operation.tensors, has_state=self._space.has_state)
+        return layer
+
+
+def _put(
+    owner: WorkingLayer,
+    places: Sequence[Place],
+    kind: str,
+    implementation: str,
+    arguments: Callable[[Place], _Arguments],
+    wish: str,
+) -> str:
+    """Add a node at a place in each graph, under one name."""
+    name = owner.namer.name(wish)
+    for place in places:
+        args, kwargs = arguments(place)
+        node = Node(name, kind, implementation, args, dict(kwargs), when=place.when)
+        place.graph.add(node, before=place.before)
+    return name
+
+
+def _check_runs_before(source: str, places: Sequence[Place]) -> None:
+    for graph, before, *_ in places:
+        if source not in graph or (
+            before is not None and not graph.order.is_before(source, before)
+        ):
+            raise EditError(f"{graph.owner.name}:{source} does not run before the new node")
+
+
+def _only_value(place: Place) -> _Arguments:
+    return (place.value,), {}
+
+
+def last_part(name: str) -> str:
+    """Return the last part of a path."""
+    return name.rpartition(".")[2]
+
+
+def child_name(owner: WorkingLayer, layer: WorkingLayer) -> str | None:
+    """Return the name of a layer as the only child of a parent; None if it has other parents."""
+    names = [child for parent, child in layer.parents if parent is owner]
+    return names[0] if len(layer.parents) == 1 and names else None
