@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from layergraph.inputs import example_inputs
     from layergraph.io import load, load_model, save
     from layergraph.layers import layer
+    from layergraph.structures import Structure
     from layergraph_files.limits import Limits
     from layergraph_tools.difference import diff
     from layergraph_tools.explain import explain
@@ -34,6 +35,7 @@ __all__ = [
     "Limits",
     "Node",
     "Ref",
+    "Structure",
     "Symbol",
     "decline",
     "diff",
@@ -54,6 +56,7 @@ __all__ = [
 _HOMES = {
     "Format": "layergraph.formats",
     "Limits": "layergraph_files.limits",
+    "Structure": "layergraph.structures",
     "decline": "layergraph.declining",
     "diff": "layergraph_tools.difference",
     "example_inputs": "layergraph.inputs",
