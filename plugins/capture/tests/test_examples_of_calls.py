@@ -340,13 +340,24 @@ class RankOfOptional(nn.Module):
 # --- signatures ---
 
 
-@examples(call(X), call(X, X), call(X, X, X), refused="not have the same arguments by name")
+@examples(
+    call(X),
+    call(X, X),
+    call(X, X, X),
+    like=[call(Y), call(Y, Y), call(Y, Y, Y)],
+    unlike=[call(X, None), call(X, X, None)],
+)
 class AnyNumber(Two):
     def forward(self, *xs):
         return self.lin(sum(xs)), len(xs)
 
 
-@examples(call(x=X), call(x=X, bias=X), refused="not have the same arguments by name")
+@examples(
+    call(x=X),
+    call(x=X, bias=X),
+    like=[call(x=Y), call(x=Y, bias=Y)],
+    unlike=[call(x=X, bias=None)],
+)
 class AnyNames(Two):
     def forward(self, **named):
         x = self.lin(named["x"])

@@ -20,11 +20,17 @@ class Objects:
     Args:
         rows: how, by class.
         functions: the functions that may become nodes.
+
+    Raises:
+        PluginError: a function of a row is none of them.
     """
 
     def __init__(self, rows: Mapping[type, Structure], functions: Functions) -> None:
         self._rows = rows
         self._functions = functions
+        for row in rows.values():
+            self.name(row.flatten)
+            self.name(row.unflatten)
 
     def row(self, value: object) -> Structure | None:
         """Return how an object is taken apart; None if it is not of such a class."""
