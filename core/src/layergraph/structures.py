@@ -20,7 +20,7 @@ class Structure:
         flatten: ``flatten(object)`` returns the parts: tensors, plain values, objects of other
             structures, and dicts, lists and tuples of these. The parts determine the object. A
             number is fixed at its value in the example. A number in a ``torch.Size`` is not: it
-            flows through the graph, and code may decide by it.
+            flows through the graph, and a guard notes how code decides by it.
         unflatten: ``unflatten(parts)`` returns a new object of these parts.
             ``unflatten(parts, into)`` gives these parts to an object of the caller, as the model
             changed them, and returns that object. The numbers of a ``torch.Size`` are in a tuple.

@@ -89,6 +89,15 @@ def draw(n: int) -> torch.Tensor:
     return torch.randn(n, 3, generator=torch.Generator().manual_seed(n))
 
 
+# With a new memory and a given one, each on both sides of the number by which the model decides.
+EXAMPLES: list[Any] = [
+    ((draw(4),), {}),
+    ((draw(7),), {}),
+    ((draw(1), Memory(draw(2), 2)), {}),
+    ((draw(2), Memory(draw(2), 7)), {}),
+]
+
+
 def same(one: Memory, other: Memory) -> bool:
     assert type(one) is type(other) is Memory
     assert (one.step, one.scale) == (other.step, other.scale)
@@ -99,7 +108,7 @@ def same(one: Memory, other: Memory) -> bool:
 @pytest.mark.parametrize("training", [True, False])
 def test_an_object_comes_and_goes(training: bool) -> None:
     model = Remembering().train(training)
-    again = rebuilt(model, ((draw(4),), {}), ((draw(1), Memory(draw(2), 2)), {}))
+    again = rebuilt(model, *EXAMPLES)
     for size in (1, 3, 5):
         expected, got = model(draw(size)), again(draw(size))
         for step in range(5):
@@ -122,7 +131,7 @@ def test_an_example_is_left_as_it_was() -> None:
 
 def test_gradients_flow_through_it() -> None:
     model = Remembering()
-    again = rebuilt(model, ((draw(4), Memory(draw(2), 2)), {}))
+    again = rebuilt(model, EXAMPLES[3])
     grads = []
     for each in (model, again):
         kept = draw(3).requires_grad_()
@@ -134,7 +143,7 @@ def test_gradients_flow_through_it() -> None:
 
 def test_plain_values_are_fixed_and_numbers_of_a_size_are_not() -> None:
     model = Remembering()
-    again = rebuilt(model, ((draw(4), Memory(draw(2), 2)), {}))
+    again = rebuilt(model, *EXAMPLES[2:])
     for step in (0, 1, 100):
         mine, theirs = Memory(draw(2), step), Memory(draw(2), step)
         assert torch.equal(model(draw(2), mine)["x"], again(draw(2), theirs)["x"])
@@ -205,7 +214,7 @@ def test_an_object_that_changes_differently_in_the_other_mode() -> None:
 
 def test_through_a_file(tmp_path: Path) -> None:
     model = Remembering()
-    ir = to_ir(model, ((draw(4),), {}), ((draw(1), Memory(draw(2), 2)), {}))
+    ir = to_ir(model, *EXAMPLES)
     lg.save(ir, tmp_path / "m.json")
     read = lg.load(tmp_path / "m.json")
     assert read == ir

@@ -51,8 +51,8 @@ DECODERS: dict[str, dict[str, Any]] = {
     "Phi": COMMON,
     "Mistral": {**SHARED, "sliding_window": 6},
 }
-# A prompt as long as the window of the model goes another way.
-PROMPTS = {"Mistral": (4, 9)}
+# Where the prompt, or what is cached, fills the window, the model goes another way.
+PROMPTS = {"Mistral": (4, 5, 9), "Gemma2": (4, 5, 9)}
 TEXT = torch.randint(1, 64, (2, 9), generator=torch.Generator().manual_seed(0))
 
 
@@ -79,11 +79,13 @@ def decoder(name: str) -> Any:
 def captured(name: str) -> lg.Ir:
     model = decoder(name)
     prompts = [TEXT[:, :length] for length in PROMPTS.get(name, (5,))]
-    with torch.no_grad():
-        cache = model(prompts[0], use_cache=True).cache
-    further = (TEXT[:, :1],), {"past_key_values": cache, "use_cache": True}
-    examples = [((each,), {"use_cache": True}) for each in prompts]
-    return lg.to_ir(model, examples=[*examples, further])
+    examples: list[Any] = []
+    for prompt in prompts:
+        with torch.no_grad():
+            cache = model(prompt, use_cache=True).cache
+        examples.append(((prompt,), {"use_cache": True}))
+        examples.append(((TEXT[:, :1],), {"past_key_values": cache, "use_cache": True}))
+    return lg.to_ir(model, examples=examples)
 
 
 def assert_same(one: Any, other: Any) -> None:
@@ -231,9 +233,11 @@ def test_generate(name: str) -> None:
         ),
         inner.register_forward_hook(lambda _module, _args, out: results.append(type(out))),
     ):
-        for mask in (padded(5), None):
-            generated(model, 5, mask)
-    calls = [calls[0], calls[1], calls[5], calls[6]]
+        for length in PROMPTS.get(name, (5,)):
+            for mask in (padded(length), None):
+                generated(model, length, mask)
+    # Of each text, the prompt and the first token behind it.
+    calls = [each for n, each in enumerate(calls) if n % 5 < 2]
     rebuilt = lg.to_torch(lg.to_ir(inner, examples=calls), inner.state_dict())
     for length in (5, 8):
         for mask in (padded(length), None):

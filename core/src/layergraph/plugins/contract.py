@@ -203,7 +203,9 @@ def _formats(answer: Any) -> list[Any]:
 def _structures(answer: Any) -> list[Any]:
     from layergraph.structures import Structure
 
-    found = _many(answer, "rows, each a layergraph.Structure", lambda each: isinstance(each, Structure))
+    found = _many(
+        answer, "rows, each a layergraph.Structure", lambda each: isinstance(each, Structure)
+    )
     for row in found:
         if not isinstance(row.cls, type):
             raise _WrongError(f"gave a structure of {_shown(row.cls)}; give a class")

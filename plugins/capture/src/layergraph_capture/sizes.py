@@ -47,7 +47,6 @@ class Sizes:
         self._decisions = decisions
         self.is_over = False
         self.born: list[weakref.ref[SymbolicNumber]] = []
-        self._of_caller: set[TracedValue] = set()
         self._recorded: dict[int, tuple[SymbolicNumber, TracedValue]] = {}
 
     def end(self) -> None:
@@ -73,7 +72,7 @@ class Sizes:
     def decide(self, origin: Origin, result: bool) -> bool:
         """See :class:`SizeListener`."""
         name, *args = origin
-        if self._decisions is None or not self.is_recording() or not self._has_two_ways(name, args):
+        if self._decisions is None or not self.is_recording() or not _has_two_ways(name, args):
             self.assume(origin, result)
             return result
         given: Any = to_graph_literal(tuple(args), self.read, SYMBOLIC_TYPES)
@@ -84,8 +83,7 @@ class Sizes:
         return symbolic(value, (late, target, *args), self)
 
     def of_caller(self, number: Any, value: TracedValue, index: int) -> Any:
-        """A number in an object of the caller, by which code may decide."""
-        self._of_caller.add(value)
+        """A number in an object of the caller."""
         return self.late(number, self._recorder.late(), GETITEM, value, index)
 
     def of_call(self, name: str, given: tuple[Any, ...], args: tuple[Value, ...], gave: Any) -> Any:
@@ -149,27 +147,27 @@ class Sizes:
             scope = scope.parent
         return known[1] if scope is not None else None
 
-    def _has_two_ways(self, name: str, args: Sequence[Any]) -> bool:
-        """Return whether both ways of a comparison are captured.
 
-        They are if numbers of tensors or of objects decide it. Of sizes, only a comparison with 1
-        is worth it: code does something else for a batch of one, for a sequence of one token.
-        """
-        numbers = [each for each in args if isinstance(each, SymbolicNumber)]
-        if any(map(self._is_read, numbers)):
+def _has_two_ways(name: str, args: Sequence[Any]) -> bool:
+    """Return whether both ways of a comparison are captured.
+
+    They are if numbers of tensors decide it. Of sizes, only a comparison with 1 is worth it: code
+    does something else for a batch of one, for a sequence of one token.
+    """
+    numbers = [each for each in args if isinstance(each, SymbolicNumber)]
+    if any(_is_of_tensor(each) for each in numbers):
+        return True
+    plain_values = [each.plain() if isinstance(each, SymbolicNumber) else each for each in args]
+    is_equality = name in ("operator.eq", "operator.ne")
+    return is_equality and plain_values.count(1) == 1
+
+
+def _is_of_tensor(number: SymbolicNumber) -> bool:
+    """Return whether numbers in a tensor reach a number."""
+    pending = [number]
+    while pending:
+        number = pending.pop()
+        if ITEM in number.origin[:2] or any(map(picks, number.origin)):
             return True
-        plain_values = [each.plain() if isinstance(each, SymbolicNumber) else each for each in args]
-        is_equality = name in ("operator.eq", "operator.ne")
-        return is_equality and plain_values.count(1) == 1
-
-    def _is_read(self, number: SymbolicNumber) -> bool:
-        """Return whether numbers in a tensor or an object reach a number."""
-        pending = [number]
-        while pending:
-            number = pending.pop()
-            if ITEM in number.origin[:2] or any(map(picks, number.origin)):
-                return True
-            if any(isinstance(each, TracedValue) and each in self._of_caller for each in number.origin):
-                return True
-            pending += [each for each in number.origin if isinstance(each, SymbolicNumber)]
-        return False
+        pending += [each for each in number.origin if isinstance(each, SymbolicNumber)]
+    return False

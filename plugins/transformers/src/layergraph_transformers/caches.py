@@ -109,7 +109,7 @@ def _part(cache: Any, name: str, value: Any) -> Any:
 
 def _attribute(name: str, part: Any, before: Any) -> Any:
     """Return the value of an attribute; caches that it held before get the new parts."""
-    if name in _COUNTS and type(part) is tuple:
+    if name in _COUNTS and isinstance(part, tuple):
         return part[0]
     if name in _CLASSES:
         return None if part is None else _class(part)
