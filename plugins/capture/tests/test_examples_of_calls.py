@@ -99,6 +99,18 @@ class OptionalKey(Two):
 
 
 @examples(
+    call(X, {"double": True, "y": X}),
+    call(X, {"double": False, "y": X}),
+    like=[call(Y, {"double": True, "y": Y}), call(Y, {"double": False, "y": Y})],
+    unlike=[call(X, {"double": 1, "y": X}), call(X, {"double": True, "y": None})],
+)
+class FlagInADict(Two):
+    def forward(self, x, options):
+        x = self.lin(x)
+        return x * 2 if options["double"] else self.other(x) + options["y"]
+
+
+@examples(
     call(X, (X, X)),
     call(X, [X]),
     call(X, {"y": X}),

@@ -148,7 +148,7 @@ def test_plain_values_are_fixed_and_numbers_of_a_size_are_not() -> None:
         mine, theirs = Memory(draw(2), step), Memory(draw(2), step)
         assert torch.equal(model(draw(2), mine)["x"], again(draw(2), theirs)["x"])
         assert same(mine, theirs)
-    with pytest.raises(AssumptionError, match="a part of the input 'memory' was 2.0"):
+    with pytest.raises(AssumptionError, match=r"a part of the input 'memory' was 2.0"):
         again(draw(4), Memory(draw(2), 2, scale=3.0))
     with pytest.raises(AssumptionError, match="a part of the input 'memory' was False"):
         again(draw(4), Memory())
@@ -230,7 +230,7 @@ def test_through_a_file(tmp_path: Path) -> None:
 
 
 def test_an_object_that_no_plugin_knows_is_refused_by_name() -> None:
-    with pytest.raises(CaptureError, match="the argument 'memory' holds .*Memory"):
+    with pytest.raises(CaptureError, match=r"the argument 'memory' holds .*Memory"):
         lg.to_ir(Remembering(), (draw(2), Memory(draw(2))))
 
 
@@ -239,7 +239,7 @@ class Sub(Memory):
 
 
 def test_a_subclass_is_another_class() -> None:
-    with pytest.raises(CaptureError, match="the argument 'memory' holds .*Sub"):
+    with pytest.raises(CaptureError, match=r"the argument 'memory' holds .*Sub"):
         to_ir(Remembering(), ((draw(2), Sub(draw(2))), {}))
 
 
@@ -251,7 +251,7 @@ def test_a_part_that_a_graph_cannot_hold() -> None:
 
 def test_functions_have_to_be_named() -> None:
     plugins = (*installed_plugins(), plugin(names=("memory_parts",)))
-    with pytest.raises(PluginError, match="memory_of_parts .* does not name it"):
+    with pytest.raises(PluginError, match=r"memory_of_parts .* does not name it"):
         to_ir(Remembering(), ((draw(2),), {}), plugins=plugins)
 
 

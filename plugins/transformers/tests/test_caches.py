@@ -11,11 +11,11 @@ import pytest
 import torch
 import transformers
 from torch import nn
+from transformers import DynamicCache, StaticCache
 
 import layergraph as lg
 from layergraph.errors import AssumptionError, CaptureError
 from layergraph_transformers.caches import flatten_cache, unflatten_cache
-from transformers import DynamicCache, StaticCache
 
 COMMON = {
     "vocab_size": 64,
@@ -285,7 +285,7 @@ def test_a_cache_keeps_its_layers_and_what_the_caller_noted() -> None:
     ],
 )
 def test_parts_make_caches_only(parts: dict[str, Any]) -> None:
-    with pytest.raises(AssumptionError, match="has no cache|is a method"):
+    with pytest.raises(AssumptionError, match=r"has no cache|is a method"):
         unflatten_cache(parts)
 
 

@@ -51,6 +51,11 @@ def opened(
     if isinstance(result, tuple | list):
         kind = tuple if isinstance(result, tuple) else list
         return kind(map(inside, result))
+    return _attributes(result, inside)
+
+
+def _attributes(result: Any, inside: Callable[[Any], Any]) -> Any:
+    """An object as a dict of what it holds; what holds nothing, as it is."""
     if dataclasses.is_dataclass(result):
         fields = [field.name for field in dataclasses.fields(result)]
         return {name: inside(getattr(result, name)) for name in fields}

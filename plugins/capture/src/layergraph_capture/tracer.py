@@ -302,7 +302,7 @@ class EagerTracer(Tracer):
         return self.sizes.read(value) if self.sizes.is_own(value) else None
 
     def returned(self, result: Any) -> Value:
-        """See :class:`Tracer`. What it did to the caller's objects, dicts and lists comes before."""
+        """See :class:`Tracer`. Changes of the caller's objects, dicts and lists come before."""
         self._results.change(self._arguments.given_objects)
         for name, (part, key, item) in self._arguments.changes():
             rest = () if name == "operator.delitem" else (self._results.literal(item),)
