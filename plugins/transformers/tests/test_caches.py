@@ -310,3 +310,56 @@ def test_a_cache_of_another_class_fits_no_example() -> None:
     cache = StaticCache(config=model.config, max_cache_len=16)
     with pytest.raises(AssumptionError, match="past_key_values=not given; past_key_values=a Dyn"):
         again(TEXT, past_key_values=cache, use_cache=True)
+
+
+def test_a_cache_of_fixed_length() -> None:
+    model = decoder("Llama")
+
+    def cache() -> Any:
+        return StaticCache(config=model.config, max_cache_len=16)
+
+    filled = cache()
+    model(TEXT, cache=filled)
+    calls = [((), {"input_ids": TEXT, "cache": each}) for each in (cache(), filled)]
+    calls[1][1]["input_ids"] = TEXT[:, :1]
+    again = lg.to_torch(lg.to_ir(model, examples=calls), model.state_dict())
+    mine, theirs = cache(), cache()
+    for tokens in (TEXT[:, :4], TEXT[:, :1], TEXT[:, 1:2]):
+        expected, got = model(tokens, cache=mine), again(tokens, cache=theirs)
+        assert torch.equal(expected.logits, got["logits"])
+        assert_same(mine, theirs)
+
+
+def test_verify_compares_caches() -> None:
+    model = decoder("Llama")
+    cache = model(TEXT, use_cache=True).cache
+    report = lg.verify(model, (TEXT[:, :1],), {"cache": cache, "use_cache": True})
+    assert not [each for each in report.checks if each.status == "failed"]
+    assert cache.get_seq_length() == TEXT.shape[1]
+
+
+def test_an_encoder_and_a_decoder() -> None:
+    torch.manual_seed(0)
+    config = transformers.T5Config(
+        vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2
+    )
+    config.decoder_start_token_id = 0
+    model = transformers.T5ForConditionalGeneration(config).eval()
+
+    def call(text: torch.Tensor, tokens: torch.Tensor, cache: Any = None) -> dict[str, Any]:
+        states = (model.encoder(text)[0],)
+        given = {} if cache is None else {"cache": cache}
+        return {"encoder_outputs": states, "decoder_input_ids": tokens, "use_cache": True, **given}
+
+    first = call(TEXT, TEXT[:, :3])
+    further = call(TEXT, TEXT[:, :1], model(**first).cache)
+    ir = lg.to_ir(model, examples=[((), first), ((), further)])
+    again = lg.to_torch(ir, model.state_dict())
+    text = TEXT[:1, :7]
+    expected, got = (each(**call(text, text[:, :4])) for each in (model, again))
+    for step in range(3):
+        assert torch.equal(expected.logits, got["logits"])
+        token = text[:, step : step + 1]
+        expected = model(**call(text, token, expected.cache))
+        got = again(**call(text, token, got["cache"]))
+    assert type(got["cache"]) is type(expected.cache)

@@ -6,6 +6,7 @@ the cache classes of transformers only, and never call what the parts name.
 
 from __future__ import annotations
 
+import numbers
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -22,7 +23,7 @@ _COUNTS = frozenset({"cumulative_length", "batch_size", "max_batch_size", "_seen
 _CLASSES = frozenset({"layer_class_to_replicate"})
 # What only the code around a model sets and reads.
 _OF_CALLERS = frozenset({"_is_user_defined"})
-_PLAIN = (type(None), bool, int, float, str, torch.dtype)
+_PLAIN = (type(None), str, torch.dtype)
 
 
 def flatten_cache(cache: Any) -> dict[str, Any]:
@@ -42,9 +43,12 @@ def flatten_cache(cache: Any) -> dict[str, Any]:
         for name, value in vars(cache).items()
         if name not in _OF_CALLERS
     }
-    # Plain values come first: they tell whether there are tensors.
-    by_kind = sorted(attributes.items(), key=lambda each: isinstance(each[1], torch.Tensor))
-    return {"class": type(cache).__name__, **dict(by_kind)}
+    # Plain values come first: they tell whether there are tensors. The code of a cache sets
+    # attributes in any order.
+    in_order = sorted(
+        attributes, key=lambda name: (isinstance(attributes[name], torch.Tensor), name)
+    )
+    return {"class": type(cache).__name__, **{name: attributes[name] for name in in_order}}
 
 
 def unflatten_cache(parts: dict[str, Any], into: Any = None) -> Any:
@@ -93,7 +97,7 @@ def _part(cache: Any, name: str, value: Any) -> Any:
     if name == "device":
         # It is that of the tensors, wherever the model runs.
         return value is not None
-    if isinstance(value, torch.Tensor) or type(value) in _PLAIN:
+    if isinstance(value, torch.Tensor | numbers.Number) or type(value) in _PLAIN:
         return value
     if type(value) in (list, tuple):
         return type(value)(_part(cache, "", each) for each in value)
