@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from layergraph.inputs import example_inputs
     from layergraph.io import load, load_model, save
     from layergraph.layers import layer
+    from layergraph.structures import Structure
     from layergraph_files.limits import Limits
     from layergraph_rewrite.edit import edit
     from layergraph_rewrite.extract import extract
@@ -41,6 +42,7 @@ __all__ = [
     "Node",
     "Ref",
     "Rule",
+    "Structure",
     "Symbol",
     "annotate_shapes",
     "cost",
@@ -69,10 +71,9 @@ __all__ = [
 # The module of each name that is imported on first use. Some belong to other distributions.
 _HOMES = {
     "Format": "layergraph.formats",
-    "Rule": "layergraph_rewrite.rewrite",
-    "find_matches": "layergraph_rewrite.rewrite",
-    "rule": "layergraph_rewrite.rewrite",
     "Limits": "layergraph_files.limits",
+    "Rule": "layergraph_rewrite.rewrite",
+    "Structure": "layergraph.structures",
     "annotate_shapes": "layergraph_shapes",
     "cost": "layergraph_shapes",
     "decline": "layergraph.declining",
@@ -81,12 +82,14 @@ _HOMES = {
     "example_inputs": "layergraph.inputs",
     "explain": "layergraph_tools.explain",
     "extract": "layergraph_rewrite.extract",
+    "find_matches": "layergraph_rewrite.rewrite",
     "hookimpl": "layergraph.hookspecs",
     "layer": "layergraph.layers",
     "load": "layergraph.io",
     "load_model": "layergraph.io",
     "preflight": "layergraph_tools.preflight",
     "rewrite": "layergraph_rewrite.rewrite",
+    "rule": "layergraph_rewrite.rewrite",
     "run_passes": "layergraph_rewrite.passes",
     "save": "layergraph.io",
     "shapes": "layergraph_shapes",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from layergraph.capturing import Capturer, CaptureRequest
     from layergraph.formats import Format
     from layergraph.layers import Layer
+    from layergraph.structures import Structure
 
 PROJECT = "layergraph"
 VERSION = 1
@@ -192,6 +193,27 @@ def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] |
         ...     return None
         >>> example_inputs(torch.nn.Linear(2, 3))
         ((tensor([[0., 0.]]),), {})
+    """
+
+
+@hookspec
+def structures() -> Iterable[Structure]:  # type: ignore[empty-body]
+    """List classes of objects that models take and return, such as a cache: one row for each class.
+
+    A converter asks when it captures a model on example inputs. Without a row, such an object among
+    the arguments is refused, and one in a result becomes a dict of its attributes.
+
+    Returns:
+        Rows, :class:`layergraph.Structure`, no two for one class. The hook ``functions`` of the
+        plugin names the functions of each row, also where the library of the class is missing. If
+        two plugins list one class, the plugin that is asked first wins.
+
+    Example:
+        >>> from layergraph import Structure, hookimpl
+        >>> @hookimpl
+        ... def structures():
+        ...     from acme import Memory, memory_parts, memory_of_parts
+        ...     return [Structure(Memory, memory_parts, memory_of_parts)]
     """
 
 

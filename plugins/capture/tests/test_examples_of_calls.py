@@ -99,6 +99,18 @@ class OptionalKey(Two):
 
 
 @examples(
+    call(X, {"double": True, "y": X}),
+    call(X, {"double": False, "y": X}),
+    like=[call(Y, {"double": True, "y": Y}), call(Y, {"double": False, "y": Y})],
+    unlike=[call(X, {"double": 1, "y": X}), call(X, {"double": True, "y": None})],
+)
+class FlagInADict(Two):
+    def forward(self, x, options):
+        x = self.lin(x)
+        return x * 2 if options["double"] else self.other(x) + options["y"]
+
+
+@examples(
     call(X, (X, X)),
     call(X, [X]),
     call(X, {"y": X}),
@@ -340,13 +352,24 @@ class RankOfOptional(nn.Module):
 # --- signatures ---
 
 
-@examples(call(X), call(X, X), call(X, X, X), refused="not have the same arguments by name")
+@examples(
+    call(X),
+    call(X, X),
+    call(X, X, X),
+    like=[call(Y), call(Y, Y), call(Y, Y, Y)],
+    unlike=[call(X, None), call(X, X, None)],
+)
 class AnyNumber(Two):
     def forward(self, *xs):
         return self.lin(sum(xs)), len(xs)
 
 
-@examples(call(x=X), call(x=X, bias=X), refused="not have the same arguments by name")
+@examples(
+    call(x=X),
+    call(x=X, bias=X),
+    like=[call(x=Y), call(x=Y, bias=Y)],
+    unlike=[call(x=X, bias=None)],
+)
 class AnyNames(Two):
     def forward(self, **named):
         x = self.lin(named["x"])

@@ -200,6 +200,28 @@ def _formats(answer: Any) -> list[Any]:
     return found
 
 
+def _structures(answer: Any) -> list[Any]:
+    from layergraph.structures import Structure
+
+    found = _many(
+        answer, "rows, each a layergraph.Structure", lambda each: isinstance(each, Structure)
+    )
+    for row in found:
+        if not isinstance(row.cls, type):
+            raise _WrongError(f"gave a structure of {_shown(row.cls)}; give a class")
+        for role in ("flatten", "unflatten"):
+            if not inspect.isfunction(getattr(row, role)):
+                raise _WrongError(
+                    f"gave a structure of {row.cls.__name__} whose {role} is "
+                    f"{_shown(getattr(row, role))}; give a function"
+                )
+    classes = [row.cls for row in found]
+    twice = next((each for each in classes if classes.count(each) > 1), None)
+    if twice is not None:
+        raise _WrongError(f"gave two structures of {twice.__name__}; it must give one")
+    return found
+
+
 def _inputs(answer: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     match answer:
         case (tuple() as args, dict() as kwargs):
@@ -217,4 +239,5 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "example_inputs": _inputs,
     "commands": _commands,
     "formats": _formats,
+    "structures": _structures,
 }

@@ -21,6 +21,7 @@ from layergraph.plugins.plugin import (
 
 if TYPE_CHECKING:
     from layergraph.layers import Layer, LayerTable
+    from layergraph.structures import Structure
 
 
 class Hooks:
@@ -58,6 +59,20 @@ class Hooks:
             return frozenset(itertools.chain.from_iterable(self.ask.functions()))
         except HookFailure as failure:
             raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
+
+    def structures(self) -> dict[type, Structure]:
+        """Return the rows of the hook ``structures``, by their classes.
+
+        Raises:
+            PluginError: a plugin gave something other than such rows.
+        """
+        found: dict[type, Structure] = {}
+        try:
+            for row in itertools.chain.from_iterable(self.ask.structures()):
+                found.setdefault(row.cls, row)
+        except HookFailure as failure:
+            raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
+        return found
 
     def idle_mark(self, cls: type) -> str:
         """Return why the decorator of a class has no effect.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from layergraph.capturing import Example
 from layergraph.errors import CaptureError, first_line
 from layergraph.ir import Value
 from layergraph.ir.names import is_argument_name
@@ -18,12 +19,21 @@ from layergraph.literals import UnknownValueError, to_plain_literal
 from layergraph.tensors import PLAIN_CLASSES, copy_of, unsuitable
 from layergraph.torch2ir.tracing.module_call import DeferredCall, Parameter, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
+from layergraph_capture.objects import GivenObject, Objects
 
 LazyElement = Callable[[], TracedValue]
 """Gives a part of a value, which is taken out of it only if it is asked for."""
 
+NOT_GIVEN: tuple[Value, ...] = (...,)
+"""The default of an argument that a model takes by ``*args`` or ``**kwargs`` in some calls only.
+
+None would be an argument."""
+
 Bind = Callable[[torch.Tensor, TracedValue | LazyElement], None]
 """Notes that a tensor is a value, or a part of one."""
+
+Size = Callable[[Any, TracedValue, int], Any]
+"""Makes the number of the model's object that is an item of a value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,48 +55,65 @@ class Arguments:
         model: the model.
         args: positional arguments.
         kwargs: arguments by name.
+        objects: the classes of objects that may be among them.
+        calls: all calls of the model, this one among them. Arguments that only some of them give
+            have names in each.
 
     Attributes:
         device: where the first tensor among them is; None if there is none.
+        given_objects: the objects among them, as the model got them in the last run.
 
     Raises:
         CaptureError: the model does not take them, or a graph cannot.
     """
 
-    def __init__(self, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        objects: Objects,
+        calls: Iterable[Example] = (),
+    ) -> None:
         if not isinstance(args, tuple | list):
             raise CaptureError(
                 f"args is a {type(args).__name__}; give a tuple of the positional arguments"
             )
         if not isinstance(kwargs, Mapping):
             raise CaptureError(f"kwargs is a {type(kwargs).__name__}; give a dict of arguments")
-        self._arguments = list(_arguments(model, tuple(args), dict(kwargs)))
-        tensors = [tensor for each in self._arguments for tensor in tensors_in(each.value)]
-        self.device = tensors[0].device if tensors else None
+        given = tuple(args), dict(kwargs)
+        self._arguments = list(_arguments(model, *given, list(calls) or [given]))
+        self._objects = objects
+        values = [each.value for each in self._arguments]
+        self.device = next((each.device for each in objects.tensors_in(values)), None)
+        self.given_objects: list[GivenObject] = []
         self._containers: list[_Container] = []
 
     def bind(
-        self, recorder: Recorder, bind: Bind
+        self, recorder: Recorder, bind: Bind, size: Size = lambda number, *_: number
     ) -> tuple[list[Any], dict[str, Any], list[Parameter]]:
         """Copies of what is given, by position and by name, and what is known of all parameters.
 
         Args:
             recorder: makes their values.
             bind: notes that a tensor is a value.
+            size: makes the numbers in objects that are not fixed.
         """
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         parameters: list[Parameter] = []
         self._containers.clear()
+        self.given_objects.clear()
         for each in self._arguments:
             value = recorder.value(each.name)
             if not each.is_given:
                 # The model takes its own default.
                 parameters.append(Parameter(each.name, value, each.default, each.default))
                 continue
-            binding = _Binding(recorder, bind, each.name, self._containers)
+            noted = self._containers, self.given_objects
+            binding = _Binding(recorder, bind, size, each.name, self._objects, *noted)
             copied = binding.root(each.value, value)
-            fixed = () if binding.holds_tensors else (binding.plain(each.value),)
+            fixed = () if binding.is_open else (binding.plain(each.value),)
             parameters.append(Parameter(each.name, value, each.default, fixed))
             if each.by_name:
                 kwargs[each.name] = copied
@@ -94,7 +121,7 @@ class Arguments:
                 args.append(copied)
         return args, kwargs, parameters
 
-    def changes(self) -> Iterator[tuple[str, tuple[LazyElement, object, object]]]:
+    def changes(self) -> Iterator[tuple[str, tuple[TracedValue, object, object]]]:
         """The calls that make the model's changes to the dicts and lists that it was given.
 
         Yields:
@@ -105,12 +132,13 @@ class Arguments:
 
 
 def _arguments(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], calls: Iterable[Example]
 ) -> Iterator[_Argument]:
     """All arguments in the order of the signature, the given ones and those left at a default."""
     try:
         signature = inspect.signature(model.forward)
         bound = signature.bind(*args, **kwargs).arguments
+        all_bound = [signature.bind(*(one or ()), **(more or {})).arguments for one, more in calls]
     except TypeError as error:
         raise CaptureError(
             f"the model does not take these arguments: {error}; give args and kwargs as in a call"
@@ -119,16 +147,25 @@ def _arguments(
     for name, parameter in signature.parameters.items():
         given = bound.get(name, {})
         if parameter.kind is parameter.VAR_POSITIONAL:
-            for index, value in enumerate(given):
-                yield _Argument(f"{name}_{index}", value, False, True, ())
+            lengths = [len(each.get(name, ())) for each in all_bound]
+            for index in range(max(lengths)):
+                is_given = index < len(given)
+                value = given[index] if is_given else None
+                own = NOT_GIVEN if index >= min(lengths) else ()
+                default = default or own
+                yield _Argument(f"{name}_{index}", value, False, is_given, own)
         elif parameter.kind is parameter.VAR_KEYWORD:
-            for key, value in given.items():
+            named = [each.get(name, {}) for each in all_bound]
+            for key in dict.fromkeys(key for each in named for key in each):
                 if not is_argument_name(key):
                     raise CaptureError(
                         f"the argument {key!r} has a name that no parameter of Python can have; "
                         "give it another one, or give a dict with it"
                     )
-                yield _Argument(key, value, True, True, default and (None,))
+                own = default and (None,)
+                if not all(key in each for each in named):
+                    own = default = NOT_GIVEN
+                yield _Argument(key, given.get(key), True, key in given, own)
         else:
             by_name = parameter.kind is parameter.KEYWORD_ONLY or name in kwargs
             default = _default(parameter, default)
@@ -190,9 +227,9 @@ class _Container:
 
     value: Any
     before: list[tuple[Any, Any]]
-    part: LazyElement
+    part: TracedValue
 
-    def changes(self) -> Iterator[tuple[str, tuple[LazyElement, object, object]]]:
+    def changes(self) -> Iterator[tuple[str, tuple[TracedValue, object, object]]]:
         """See :meth:`Arguments.changes`: behind the first change all is set again, in order."""
         now = _items(self.value)
         pairs = zip(now, self.before, strict=False)
@@ -232,30 +269,43 @@ class _Binding:
     Args:
         recorder: writes down how parts are taken out of it.
         bind: notes that a tensor is a value.
+        size: makes the numbers in objects that are not fixed.
         name: the name of the argument.
+        objects: the classes of objects that may be in it.
         containers: gets the dicts and lists in it.
+        given_objects: gets the objects in it.
 
     Attributes:
-        holds_tensors: whether there were any.
+        is_open: whether the graph looks into it.
     """
 
     def __init__(
-        self, recorder: Recorder, bind: Bind, name: str, containers: list[_Container]
+        self,
+        recorder: Recorder,
+        bind: Bind,
+        size: Size,
+        name: str,
+        objects: Objects,
+        containers: list[_Container],
+        given_objects: list[GivenObject],
     ) -> None:
         self._recorder = recorder
         self._bind = bind
+        self._size = size
         self._name = name
+        self._objects = objects
         self._containers = containers
-        self.holds_tensors = False
+        self._given_objects = given_objects
+        self.is_open = False
 
     def root(self, given: Any, value: TracedValue) -> Any:
         """A copy of the argument."""
-        if not any(True for _ in tensors_in(given)):
-            return self._noted(_copied(given), lambda: value)
-        self.holds_tensors = True
+        self.is_open = self._objects.is_open(given)
+        if not self.is_open:
+            return self._noted(_copied(given), value)
         if isinstance(given, torch.Tensor):
             return self._tensor(given, value)
-        return self._inside(given, self._recorder.late(), lambda: value)
+        return self._inside(given, value)
 
     def plain(self, given: Any) -> Value:
         """The plain form of an argument without tensors.
@@ -281,21 +331,26 @@ class _Binding:
         self._bind(copied, value)
         return copied
 
-    def _inside(self, given: Any, late: DeferredCall, part: LazyElement) -> Any:
-        """A copy of what is inside a container, or of a plain value in one."""
+    def _inside(self, given: Any, part: TracedValue, *, is_of_object: bool = False) -> Any:
+        """A copy of what is inside a container or an object, or of a plain value in one."""
         if isinstance(given, torch.Tensor):
-            late.call(("tensor", part), "layergraph.assume_tensor", (part(), self._name))
+            self._call("layergraph.assume_tensor", part, self._name)
             return self._tensor(given, part)
+        if self._objects.row(given) is not None:
+            return self._object(given, part)
         if not isinstance(given, tuple | list | dict):
-            expected = self.plain(given)
             where = f"a part of the input {self._name!r}"
-            late.call(("fixed", part), "layergraph.assume", (part(), expected, where))
+            self._call("layergraph.assume", part, self.plain(given), where)
             return given
-        keys = list(given) if isinstance(given, dict) else len(given)
-        said = (type(given).__name__, keys, f"the input {self._name!r}")
-        late.call(("container", part), "layergraph.assume_container", (part(), *said))
-        items = given.items() if isinstance(given, dict) else enumerate(given)
-        copies = {key: self._inside(item, late, element(late, part, key)) for key, item in items}
+        self._expect_class(given, part, list(given) if isinstance(given, dict) else len(given))
+        if is_of_object and type(given) is torch.Size:
+            return tuple([self._size(number, part, n) for n, number in enumerate(given)])
+        copies = {
+            key: self._inside(
+                item, self._call("operator.getitem", part, key), is_of_object=is_of_object
+            )
+            for key, item in (given.items() if isinstance(given, dict) else enumerate(given))
+        }
         try:
             like = _like(given, copies)
         except Exception as error:
@@ -305,7 +360,25 @@ class _Binding:
             ) from error
         return self._noted(like, part)
 
-    def _noted(self, value: Any, part: LazyElement) -> Any:
+    def _object(self, given: Any, part: TracedValue) -> Any:
+        """A copy of an object of another library."""
+        row, parts = self._objects.row(given), self._objects.parts(given)
+        if row is None:
+            raise CaptureError(f"the argument {self._name!r} holds a {type(given).__name__}")
+        self._expect_class(given, part, len(given) if isinstance(given, Sized) else None)
+        flat = self._call(self._objects.name(row.flatten), part)
+        copied = self._objects.copy(given, self._inside(parts, flat, is_of_object=True))
+        self._given_objects.append(GivenObject(copied, self._objects.parts(copied), part))
+        return copied
+
+    def _expect_class(self, given: Any, part: TracedValue, keys: Value) -> None:
+        said = type(given).__name__, keys, f"the input {self._name!r}"
+        self._call("layergraph.assume_container", part, *said)
+
+    def _call(self, target: str, *args: Value) -> TracedValue:
+        return self._recorder.call("function", target, args, {})
+
+    def _noted(self, value: Any, part: TracedValue) -> Any:
         if isinstance(value, dict | list):
             self._containers.append(_Container(value, _items(value), part))
         return value

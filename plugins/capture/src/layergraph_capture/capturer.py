@@ -12,6 +12,7 @@ from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph_capture.arguments import Arguments
 from layergraph_capture.constants import Constants
 from layergraph_capture.kept_sizes import replace_kept_sizes
+from layergraph_capture.objects import Objects
 from layergraph_capture.original import unfit
 from layergraph_capture.replaying.tracer import ReplayTracer
 from layergraph_capture.tracer import EagerTracer
@@ -34,8 +35,15 @@ class EagerCapturer(Capturer):
     """
 
     def __init__(self, request: CaptureRequest) -> None:
+        self._objects = Objects(request.hooks.structures(), request.functions)
         self._examples = [
-            Arguments(request.model, () if args is None else args, kwargs or {})
+            Arguments(
+                request.model,
+                () if args is None else args,
+                kwargs or {},
+                self._objects,
+                request.examples,
+            )
             for args, kwargs in request.examples
         ]
         self._constants = Constants(request.module_index)
@@ -61,6 +69,7 @@ class EagerCapturer(Capturer):
             self._constants,
             request.values,
             self._examples[0] if arguments is None else arguments,
+            self._objects,
             answers,
         )
 

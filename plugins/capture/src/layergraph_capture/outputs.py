@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from numbers import Number
 from typing import Any
 
@@ -16,8 +17,15 @@ _ATOMS = (
 )
 
 
-def opened(result: Any, around: tuple[int, ...] = ()) -> Any:
+def opened(
+    result: Any, value_of: Callable[[Any], Any] = lambda _: None, around: tuple[int, ...] = ()
+) -> Any:
     """The result with the objects of other libraries in it as dicts of what they hold.
+
+    Args:
+        result: what the model returns.
+        value_of: returns what an object is instead; None for a dict.
+        around: the ids of the containers and objects that it is in.
 
     Raises:
         CaptureError: one of them holds itself.
@@ -26,23 +34,35 @@ def opened(result: Any, around: tuple[int, ...] = ()) -> Any:
         return result
     if id(result) in around:
         raise CaptureError(f"the model returns a {type(result).__name__} that holds itself")
+    known = value_of(result)
+    if known is not None:
+        return known
     inner = (*around, id(result))
+
+    def inside(value: Any) -> Any:
+        return opened(value, value_of, inner)
+
     if isinstance(result, dict):
-        return {key: opened(value, inner) for key, value in result.items()}
+        return {key: inside(value) for key, value in result.items()}
     if isinstance(result, tuple) and hasattr(result, "_fields"):
-        return type(result)(*[opened(value, inner) for value in result])
+        return type(result)(*map(inside, result))
     if type(result) is torch.Size or type(result).__module__ == torch.return_types.__name__:
-        return type(result)([opened(value, inner) for value in result])
+        return type(result)(list(map(inside, result)))
     if isinstance(result, tuple | list):
         kind = tuple if isinstance(result, tuple) else list
-        return kind([opened(value, inner) for value in result])
+        return kind(map(inside, result))
+    return _attributes(result, inside)
+
+
+def _attributes(result: Any, inside: Callable[[Any], Any]) -> Any:
+    """An object as a dict of what it holds; what holds nothing, as it is."""
     if dataclasses.is_dataclass(result):
         fields = [field.name for field in dataclasses.fields(result)]
-        return {name: opened(getattr(result, name), inner) for name in fields}
+        return {name: inside(getattr(result, name)) for name in fields}
     if callable(result) or not hasattr(result, "__dict__"):
         return result
     return {
-        name: opened(value, inner)
+        name: inside(value)
         for name, value in vars(result).items()
         if not isinstance(value, type) and not callable(value)
     }

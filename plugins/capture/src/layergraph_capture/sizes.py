@@ -82,6 +82,10 @@ class Sizes:
         """A number that a function gives at a place that was kept."""
         return symbolic(value, (late, target, *args), self)
 
+    def of_caller(self, number: Any, value: TracedValue, index: int) -> Any:
+        """A number in an object of the caller."""
+        return self.late(number, self._recorder.late(), GETITEM, value, index)
+
     def of_call(self, name: str, given: tuple[Any, ...], args: tuple[Value, ...], gave: Any) -> Any:
         """The numbers that a function of numbers gives, as symbolic ones."""
         if not isinstance(gave, tuple):

@@ -44,7 +44,9 @@ from layergraph_capture.devices import Devices
 from layergraph_capture.guards import Guards
 from layergraph_capture.interceptors import unseen
 from layergraph_capture.math_patches import MathPatches
+from layergraph_capture.objects import Objects
 from layergraph_capture.outputs import opened
+from layergraph_capture.results import Results
 from layergraph_capture.sizes import Sizes
 from layergraph_capture.snapshot import StateSnapshot
 from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, SymbolicNumber
@@ -77,6 +79,7 @@ class EagerTracer(Tracer):
         constants: the tensors that the model has besides.
         values: what to do where code decides by a number that it reads out of a tensor.
         arguments: what to call the model with.
+        objects: the classes of objects that it takes and returns.
         answers: the ways to go at the first decisions by numbers.
 
     Attributes:
@@ -90,7 +93,9 @@ class EagerTracer(Tracer):
     """
 
     hint = "a handler for the module can keep it whole"
-    readable = frozenset({torch.Tensor, nn.Parameter, nn.Buffer, torch.device, *SYMBOLIC_TYPES})
+    readable = frozenset(
+        {torch.Tensor, nn.Parameter, nn.Buffer, torch.device, TracedValue, *SYMBOLIC_TYPES}
+    )
 
     def __init__(
         self,
@@ -101,12 +106,14 @@ class EagerTracer(Tracer):
         constants: Constants,
         values: Values,
         arguments: Arguments,
+        objects: Objects,
         answers: Sequence[bool] = (),
     ) -> None:
         super().__init__(module_index, keys, memory, functions, arguments.device)
         recorder, switch = self.recorder, RecordingSwitch()
         self._arguments = arguments
         self._values = values
+        self._results = Results(self, objects)
         self._snapshot = StateSnapshot(module_index, constants)
         self.switch = switch
         # Bound once: it is called for each function.
@@ -160,7 +167,9 @@ class EagerTracer(Tracer):
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """See :class:`Tracer`."""
-        args, kwargs, self.parameters = self._arguments.bind(self.recorder, self.tensors.bind)
+        args, kwargs, self.parameters = self._arguments.bind(
+            self.recorder, self.tensors.bind, self.sizes.of_caller
+        )
         return args, kwargs
 
     def watching(self) -> AbstractContextManager[object]:
@@ -293,11 +302,12 @@ class EagerTracer(Tracer):
         return self.sizes.read(value) if self.sizes.is_own(value) else None
 
     def returned(self, result: Any) -> Value:
-        """See :class:`Tracer`. What it did to the caller's dicts and lists comes before."""
+        """See :class:`Tracer`. Changes of the caller's objects, dicts and lists come before."""
+        self._results.change(self._arguments.given_objects)
         for name, (part, key, item) in self._arguments.changes():
-            rest = () if name == "operator.delitem" else (self.to_literal(item),)
-            self.recorder.call("function", name, (part(), self.to_literal(key), *rest), {})
-        return super().returned(opened(result))
+            rest = () if name == "operator.delitem" else (self._results.literal(item),)
+            self.recorder.call("function", name, (part, self.to_literal(key), *rest), {})
+        return super().returned(opened(result, self._results.value_of))
 
     def read(self, value: Any) -> Value:
         """See :class:`Tracer`."""
@@ -307,6 +317,8 @@ class EagerTracer(Tracer):
             return self.sizes.read(value)
         if isinstance(value, torch.device):
             return self.devices.read(value)
+        if isinstance(value, TracedValue):
+            return value
         raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
 
     def device_type(self, kind: str) -> Value:

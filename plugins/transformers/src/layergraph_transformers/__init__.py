@@ -1,13 +1,17 @@
-"""Example inputs for the models of transformers. This plugin does not import transformers."""
+"""Example inputs and caches for the models of transformers.
+
+This plugin does not import transformers, but for a cache that a rebuilt model makes.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from torch import nn
 
-from layergraph import hookimpl
+from layergraph import Structure, hookimpl
 
 
 @hookimpl(trylast=True)
@@ -20,3 +24,24 @@ def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] |
 
     kwargs = inputs_of(model)
     return None if kwargs is None else ((), kwargs)
+
+
+@hookimpl
+def functions() -> Collection[str]:
+    """Name the functions that take caches apart and make them."""
+    return [f"{__name__}.caches.{name}" for name in ("flatten_cache", "unflatten_cache")]
+
+
+@hookimpl
+def structures() -> Iterable[Structure]:
+    """List the caches of transformers, if the program has imported them."""
+    library = sys.modules.get("transformers.cache_utils")
+    if library is None:
+        return []
+    from .caches import flatten_cache, unflatten_cache
+
+    return [
+        Structure(each, flatten_cache, unflatten_cache)
+        for each in {each for each in vars(library).values() if isinstance(each, type)}
+        if issubclass(each, library.Cache) and each.__module__ == library.__name__
+    ]

@@ -87,6 +87,9 @@ class ReplayTracer(EagerTracer):
     def call(self, model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:
         """See :class:`Tracer`."""
         given = freeze((tuple(args), kwargs))
+        if self._arguments.given_objects:
+            # The run changes them, and another one would find them so.
+            self._log.give_up()
         super().call(model, args, kwargs)
         if self._log.is_complete and self._asked_mode and not self.refused and not self.caught:
             log = self._log

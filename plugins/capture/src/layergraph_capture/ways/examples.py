@@ -165,7 +165,7 @@ def _said(forms: Mapping[str, Form]) -> str:
     for name, (guard, *given) in forms.items():
         kind = "a tensor"
         if guard == "assume":
-            kind = repr(given[0])
+            kind = "not given" if given[0] is ... else repr(given[0])
         elif guard == _CONTAINER:
             kind = f"a {given[0]} of {given[1]!r}"
         texts.append(f"{name}={kind}")

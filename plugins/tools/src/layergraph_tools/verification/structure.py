@@ -38,7 +38,7 @@ def captured(trip: RoundTrip) -> str:
         raise DifferenceError(
             f"only a copy is run, but there can be none: {described(error)}"
         ) from error
-    trip.original = Subject(original, model, trip.devices, opens=True)
+    trip.original = Subject(original, model, trip.devices)
     trip.ir = trip.capture(trip.original)
     trip.original.reset()
     return f"{len(trip.ir)} implementations"

@@ -25,15 +25,11 @@ class Subject:
         module: the model.
         source: a model with the same state-dict keys, which is not changed.
         devices: the numbers of the CUDA devices that it may draw random numbers on.
-        opens: whether it returns objects of libraries, which are compared by what they hold.
     """
 
-    def __init__(
-        self, module: nn.Module, source: nn.Module, devices: Collection[int], *, opens: bool = False
-    ) -> None:
+    def __init__(self, module: nn.Module, source: nn.Module, devices: Collection[int]) -> None:
         self.module = module
         self._devices = devices
-        self._opens = opens
         values = source.state_dict()
         starts = {
             id(tensor): (tensor, values[key])
@@ -94,7 +90,8 @@ class Subject:
                 args, kwargs = copied(inputs)
                 outputs = self.module(*args, **kwargs)
             # Objects of libraries come back in plain containers.
-            outputs = opened(outputs) if self._opens else outputs
+            # Objects of libraries are compared by what they hold.
+            outputs = opened(outputs)
             seen = dict(told("output", outputs))
             if training:
                 _backward(seen)

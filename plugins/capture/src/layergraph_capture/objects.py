@@ -1,0 +1,129 @@
+"""The objects of other libraries that a model takes and returns: the rows of ``structures``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from layergraph.errors import LayergraphError, PluginError, first_line
+from layergraph.functions import Functions
+from layergraph.structures import Structure
+from layergraph.torch2ir.tracing.module_call import TracedValue
+
+
+class Objects:
+    """The classes of objects that a graph can take apart and put together.
+
+    Args:
+        rows: how, by class.
+        functions: the functions that may become nodes.
+
+    Raises:
+        PluginError: a function of a row is none of them.
+    """
+
+    def __init__(self, rows: Mapping[type, Structure], functions: Functions) -> None:
+        self._rows = rows
+        self._functions = functions
+        for row in rows.values():
+            self.name(row.flatten)
+            self.name(row.unflatten)
+
+    def row(self, value: object) -> Structure | None:
+        """Return how an object is taken apart; None if it is not of such a class."""
+        return self._rows.get(type(value))
+
+    def parts(self, value: object) -> Any:
+        """Return the parts of an object.
+
+        Raises:
+            CaptureError: this object has none.
+            PluginError: the plugin fails.
+        """
+        row = self._rows[type(value)]
+        return _called(row, row.flatten, value)
+
+    def copy(self, value: object, parts: Any) -> Any:
+        """Return a new object of the class of another one.
+
+        Args:
+            value: the other one.
+            parts: its parts.
+
+        Raises:
+            PluginError: the plugin fails, or makes something else.
+        """
+        row = self._rows[type(value)]
+        made = _called(row, row.unflatten, parts)
+        if type(made) is not row.cls:
+            raise PluginError(
+                f"{_name(row.unflatten)} gives a {type(made).__name__}; it must give a "
+                f"{row.cls.__name__}"
+            )
+        return made
+
+    def name(self, function: Callable[..., Any]) -> str:
+        """Return the name by which a graph calls a function of a row.
+
+        Raises:
+            PluginError: it has none.
+        """
+        name = self._functions.name_of(function)
+        if name is None:
+            raise PluginError(
+                f"{_name(function)} takes objects apart or makes them, and the hook 'functions' "
+                "does not name it; let it name this function"
+            )
+        return name
+
+    def is_open(self, value: Any) -> bool:
+        """Return whether a graph looks into a value: there are tensors in it, or such objects."""
+        if isinstance(value, torch.Tensor) or self.row(value) is not None:
+            return True
+        if isinstance(value, tuple | list | dict):
+            return any(map(self.is_open, value.values() if isinstance(value, dict) else value))
+        return False
+
+    def tensors_in(self, value: Any) -> Iterator[torch.Tensor]:
+        """Yield the tensors in a value, also those in such objects."""
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif self.row(value) is not None:
+            yield from self.tensors_in(self.parts(value))
+        elif isinstance(value, tuple | list | dict):
+            for item in value.values() if isinstance(value, dict) else value:
+                yield from self.tensors_in(item)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenObject:
+    """An object that the model is given.
+
+    Attributes:
+        value: the copy that it gets.
+        before: the parts that this had.
+        node: which value of the graph it is.
+    """
+
+    value: Any
+    before: Any
+    node: TracedValue
+
+
+def _called(row: Structure, function: Callable[..., Any], value: Any) -> Any:
+    try:
+        return function(value)
+    except LayergraphError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"{_name(function)}, which speaks for {row.cls.__name__}, raised "
+            f"{type(error).__name__}: {first_line(error)}; mend it, or disable its plugin"
+        ) from error
+
+
+def _name(function: Any) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
