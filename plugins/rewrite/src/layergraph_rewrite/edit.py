@@ -31,7 +31,7 @@ from layergraph_rewrite.sources import Source, Tensors
 from layergraph_rewrite.terms import Applied, Layer, applied, renamed
 from layergraph_rewrite.terms import Tensors as Given
 from layergraph_rewrite.terms import Value as Wildcard
-from layergraph_rewrite.working import WorkingGraph, WorkingLayer, changed
+from layergraph_rewrite.working import Layers, WorkingGraph, WorkingLayer, changed
 from layergraph_rewrite.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Edit:
         return select(self, text, **options)
 
     @property
-    def layers(self) -> Mapping[str, WorkingLayer]:
+    def layers(self) -> Layers:
         """All layers under edit, by name."""
         return self._space.layers
 
@@ -364,6 +364,19 @@ class Edit:
             each.change(changed(each.nodes[name], implementation=copy.name))
         owner.is_edited = True
         return copy.name
+
+    def reshare(self, where: Where, layer: Where) -> None:
+        """Let a node that calls a copy, which :meth:`unshare` made, call the original again.
+
+        Raises:
+            EditError: there is no such node or layer.
+        """
+        owner, name = self._find(where)
+        original, copy = self._layer(layer), self._layer(self.call(where))
+        for graph in owner.graphs_with(name):
+            graph.change(changed(graph.nodes[name], implementation=original.name))
+        if not copy.calls:
+            nesting.drop_unused(self._space, copy)
 
     # Nodes.
 

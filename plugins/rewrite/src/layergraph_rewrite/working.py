@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from layergraph.ir import (
@@ -20,6 +20,16 @@ from layergraph_rewrite.order import Order
 from layergraph_rewrite.sources import Source
 
 
+class Layers(dict[str, "WorkingLayer"]):
+    """All layers under edit, by name.
+
+    Attributes:
+        changed: the nodes that are new or changed since it was emptied; None: they are not noted.
+    """
+
+    changed: dict[tuple[WorkingGraph, str], None] | None = None
+
+
 class WorkingGraph:
     """A graph under edit: its nodes in execution order, and the users of each.
 
@@ -31,9 +41,7 @@ class WorkingGraph:
         layers: all layers by name.
     """
 
-    def __init__(
-        self, owner: WorkingLayer, graph: Graph, layers: Mapping[str, WorkingLayer]
-    ) -> None:
+    def __init__(self, owner: WorkingLayer, graph: Graph, layers: Layers) -> None:
         self.owner = owner
         self.nodes: dict[str, Node] = {}
         self.users: dict[str, dict[str, None]] = {}
@@ -127,6 +135,8 @@ class WorkingGraph:
             self.users.setdefault(source, {})[node.name] = None
         if node.is_call:
             self._layers[node.implementation].calls[self, node.name] = None
+        if self._layers.changed is not None:
+            self._layers.changed[self, node.name] = None
 
     def _disconnect(self, node: Node) -> None:
         for source in node.sources():

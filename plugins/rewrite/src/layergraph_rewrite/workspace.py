@@ -12,7 +12,7 @@ from layergraph.errors import InvalidIrError, Place, Problem, StateError
 from layergraph.gc_pause import gc_paused
 from layergraph.ir import MODULE, STATE, Graph, Implementation, Ir, Node, TensorSpec, check
 from layergraph_rewrite.sources import Source, Tensors
-from layergraph_rewrite.working import WorkingGraph, WorkingLayer, changed
+from layergraph_rewrite.working import Layers, WorkingGraph, WorkingLayer, changed
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ class Workspace:
         check(ir)
         self.has_state = state is not None
         copy = ir.copy()
-        self.layers = {name: WorkingLayer(each) for name, each in copy.items()}
+        self.layers = Layers((name, WorkingLayer(each)) for name, each in copy.items())
         self.root = self.layers[ir.root]
         for name, each in copy.items():
             layer = self.layers[name]
