@@ -1,5 +1,6 @@
 """What a pattern matches, and what it does not."""
 
+# ruff: noqa: PLW0108 - a pattern is a function whose parameters have names
 from __future__ import annotations
 
 import pytest
@@ -57,8 +58,14 @@ def test_types_and_attributes(term, count):
     assert len(lg.find_matches(lg.to_ir(CONVS), lambda x: term(x))) == count
 
 
+def test_an_attribute_that_is_not_stated_has_its_default():
+    ir = lg.to_ir(nn.Sequential(nn.LeakyReLU(), nn.LeakyReLU(0.5), nn.ReLU(inplace=True)))
+    assert roots(ir, lambda x: layer("leakyrelu", negative_slope=0.01)(x)) == ["_0"]
+    assert roots(ir, lambda x: layer("*relu", inplace=False)(x)) == ["_0", "_1"]
+    assert roots(ir, lambda x: layer("*relu", inplace=0)(x)) == []
+
+
 def test_attributes_in_a_list_have_their_types():
-    ir = lg.to_ir(nn.Conv2d(2, 2, (1, 3)))
     model = nn.Sequential(nn.Conv2d(2, 2, (1, 3)))
     ir = lg.to_ir(model)
     assert lg.find_matches(ir, lambda x: layer("conv2d", kernel_size=(1, 3))(x))

@@ -1,5 +1,6 @@
 """What rules make of models: compared with models that are edited by hand, bit for bit."""
 
+# ruff: noqa: PLW0108 - a pattern is a function whose parameters have names
 from __future__ import annotations
 
 import copy
@@ -79,8 +80,9 @@ def fold(match):
         bias=True,
         tensors={
             "weight": lambda: fc.tensors["weight"] * scale()[:, None],
-            "bias": lambda: (fc.tensors["bias"] - norm.tensors["running_mean"]) * scale()
-            + norm.tensors["bias"],
+            "bias": lambda: (
+                (fc.tensors["bias"] - norm.tensors["running_mean"]) * scale() + norm.tensors["bias"]
+            ),
         },
     )(match["x"])
 
@@ -437,7 +439,7 @@ def test_random_numbers_inside_a_crossed_composite_keep_their_order():
 def test_values_of_another_graph_are_named():
     with pytest.raises(EditError, match=r"the rule 'relu' fails at root:norm: .*another graph"):
         rewritten(
-            Outer(nn.Linear(4, 4)),
+            Outer(nn.ReLU(), nn.Linear(4, 4)),
             lg.Rule(norm_of_linear, lambda m: layer("relu")(m["x"]), "relu", across=True),
         )
 
@@ -572,10 +574,12 @@ def test_matched_changes_in_place(code, count):
     assert_same(new, wanted)
 
 
-@pytest.mark.parametrize("code", [lambda self, x: torch.relu_(x) + 1, lambda self, x: x.relu_() * 2])
+@pytest.mark.parametrize(
+    "code", [lambda self, x: torch.relu_(x) + 1, lambda self, x: x.relu_() * 2]
+)
 def test_an_input_that_changes_in_place_is_refused(code):
     rule = lg.Rule(
-        lambda x: function("torch.relu_", "torch.Tensor.relu_")(x),
+        lambda x: function("*.relu_")(x),
         lambda match: function("torch.relu")(match["x"]),
     )
     _, report = rewritten(Of(code), rule)
@@ -724,10 +728,9 @@ def test_near_misses_of_what_is_gone_are_not_told():
         (lambda m: m["y"], "names nothing 'y'"),
         (lambda m: 1 / 0, "ZeroDivisionError"),
         (lambda m: layer("tanh"), "fails at root:_1"),
-        (lambda m: "0", "fails at root:_1"),
         (lambda m: layer("linear", nonsense=3)(m["x"]), "fails at root:_1"),
         (lambda m: torch.zeros(3), "fails at root:_1"),
-        (lambda m: (lambda x: x), "fails at root:_1"),
+        (lambda m: lambda x: x, "fails at root:_1"),
     ],
 )
 def test_replacements_that_cannot_be_made_are_named(replacement, message):

@@ -11,6 +11,7 @@ from layergraph.ir import FUNCTION, INPUT, OUTPUT, Node, Ref, Value
 from layergraph.ir.values import Record, parts
 from layergraph_rewrite.calls import Call, Site
 from layergraph_rewrite.errors import EditError
+from layergraph_rewrite.new_layers import default
 from layergraph_rewrite.pattern import Pattern, is_named
 from layergraph_rewrite.terms import Applied, Layer, OneOf
 from layergraph_rewrite.terms import Value as Wildcard
@@ -209,8 +210,8 @@ class Matcher:
             if not is_named(operation, layer.type):
                 return False
             for name, value in operation.attributes.items():
-                if name not in layer.data or not _is_same(layer.data[name], value):
-                    given = layer.data.get(name)
+                given = layer.data[name] if name in layer.data else default(layer, name)
+                if not _is_same(given, value):
                     self._missed(graph, node.name, f"its {name} is {given!r}, not {value!r}")
                     return False
         elif node.type != FUNCTION or not is_named(operation, node.implementation):

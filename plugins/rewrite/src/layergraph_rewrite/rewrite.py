@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from layergraph.errors import ArgumentError, LayergraphError, first_line
 from layergraph.gc_pause import gc_paused
 from layergraph.ir import Ir
-from layergraph.ir.values import parts
+from layergraph.ir.values import ATOMS, parts
 from layergraph_rewrite import safety
 from layergraph_rewrite.calls import Call, Site
 from layergraph_rewrite.edit import Edit
@@ -20,6 +20,7 @@ from layergraph_rewrite.pattern import Pattern
 from layergraph_rewrite.report import Report
 from layergraph_rewrite.sources import Tensors
 from layergraph_rewrite.terms import Applied
+from layergraph_rewrite.terms import Value as Wildcard
 
 if TYPE_CHECKING:
     import torch
@@ -326,6 +327,11 @@ def _check_result(match: Match, result: Any) -> None:
     """Refuse a replacement that reads what it replaces, or what runs later."""
     graph, name = match.root.spot
     for call in _calls_in(result):
+        if not isinstance(call, Call):
+            raise EditError(
+                f"it makes {call!r:.60}, which is no value of an IR; return a call such as "
+                'layer("relu")(match["x"])'
+            )
         other, source = call.spot
         if other.owner is not graph.owner:
             raise EditError(f"it reads {call.site}, which is in another graph")
@@ -336,16 +342,17 @@ def _check_result(match: Match, result: Any) -> None:
                 raise EditError(f"it reads {call.site}, which does not run before {name!r}")
 
 
-def _calls_in(value: Any) -> Iterator[Call]:
+def _calls_in(value: Any) -> Iterator[Any]:
+    """Yield the nodes that a replacement reads, and what cannot be in one."""
     stack = [value]
     while stack:
         each = stack.pop()
-        if isinstance(each, Call):
-            yield each
-        elif isinstance(each, Applied):
+        if isinstance(each, Applied):
             stack += [*each.args, *each.kwargs.values()]
-        else:
-            stack += parts(each) or ()
+        elif (inner := parts(each)) is not None:
+            stack += inner
+        elif type(each) not in ATOMS and not isinstance(each, Wildcard | Site):
+            yield each
 
 
 def _described(sites: list[Any], result: Any) -> str:
