@@ -13,7 +13,7 @@ from layergraph_rewrite.calls import Call, Site
 from layergraph_rewrite.errors import EditError
 from layergraph_rewrite.new_layers import default
 from layergraph_rewrite.pattern import Pattern, is_named
-from layergraph_rewrite.terms import Applied, Layer, OneOf
+from layergraph_rewrite.terms import Applied, Function, Layer, OneOf
 from layergraph_rewrite.terms import Value as Wildcard
 from layergraph_rewrite.working import WorkingGraph
 
@@ -312,10 +312,10 @@ def _paired(term: Applied, node: Node) -> list[list[tuple[Any, Value]]]:
     args, kwargs = node.args or (), node.kwargs
     if len(args) != len(term.args) or kwargs.keys() != term.kwargs.keys():
         return []
-    named = [(term.kwargs[name], kwargs[name]) for name in term.kwargs]
+    named = [(each, kwargs[name]) for name, each in term.kwargs.items()]
     pairs = [*zip(term.args, args, strict=True), *named]
-    is_commutative = getattr(term.operation, "is_commutative", False)
-    if is_commutative and len(args) > 1:
+    operation = term.operation
+    if isinstance(operation, Function) and operation.is_commutative and len(args) > 1:
         swapped = (args[1], args[0], *args[2:])
         return [pairs, [*zip(term.args, swapped, strict=True), *named]]
     return [pairs]

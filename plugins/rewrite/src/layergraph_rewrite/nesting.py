@@ -33,10 +33,11 @@ Place = tuple[WorkingLayer, str]
 def adopt(space: Workspace, owner: WorkingLayer, wish: str, layer: WorkingLayer) -> str:
     """Make a new layer a child, under a free name like the wanted one, and return that name."""
     children = owner.children if owner.children is not None else {}
-    child, number = wish, 0
+    child, number = wish, owner.numbers.get(wish, 0)
     while child in children or _path_name(space, owner, child) in space.layers:
         number += 1
         child = f"{wish}_{number}"
+    owner.numbers[wish] = number
     layer.name = _path_name(space, owner, child)
     layer.position = space.next_position()
     space.layers[layer.name] = layer

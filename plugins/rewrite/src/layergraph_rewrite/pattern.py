@@ -155,7 +155,7 @@ def _check_operation(operation: Layer | Function) -> None:
 def is_named(operation: Any, name: str) -> bool:
     """Return whether a layer or function of a pattern is for a type or name."""
     wanted = operation.types if isinstance(operation, Layer) else operation.names
-    return any(each == name or ("*" in each and fnmatchcase(name, each)) for each in wanted)
+    return name in wanted or any("*" in each and fnmatchcase(name, each) for each in wanted)
 
 
 def _roots(term: Any) -> Iterator[Applied]:

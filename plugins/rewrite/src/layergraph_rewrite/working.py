@@ -162,6 +162,7 @@ class WorkingLayer:
         parents: the layers that it is a child of, each with the name of the child.
         position: its place among the implementations of the IR.
         is_edited: whether its graph differs from the one that its type stands for.
+        numbers: the last number that a new child got, by the name that was wanted.
     """
 
     def __init__(self, each: Implementation) -> None:
@@ -178,6 +179,7 @@ class WorkingLayer:
         self.parents: dict[tuple[WorkingLayer, str], None] = {}
         self.position = 0
         self.is_edited = False
+        self.numbers: dict[str, int] = {}
         self.namer = Namer(name for graph in each.graphs for name in graph.nodes)
 
     def namer_copy(self) -> Namer:
