@@ -21,6 +21,7 @@ MEASURES = {
     "forward": "the rebuilt model against the original",
     "compiled": "the same under torch.compile",
     "scaling": "up to 100,000 layers, in four shapes",
+    "rewriting": "matches found, and seconds against nodes, beside other matchers",
     "depth": "how deep modules may be nested",
     "large": "1.3 B parameters with weights, 70 B on the meta device",
     "gpu": "on a GPU, if there is one",

@@ -14,7 +14,7 @@ from layergraph_rewrite.edit_nodes import NodeEdits
 from layergraph_rewrite.report import Report
 from layergraph_rewrite.select import Selection, select
 from layergraph_rewrite.sources import Tensors
-from layergraph_rewrite.working import WorkingGraph, WorkingLayer
+from layergraph_rewrite.working import Layers, WorkingGraph, WorkingLayer
 from layergraph_rewrite.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Edit(LayerEdits, NodeEdits, BorderEdits, MatchEdits):
         return select(self, text, **options)
 
     @property
-    def layers(self) -> Mapping[str, WorkingLayer]:
+    def layers(self) -> Layers:
         """All layers under edit, by name."""
         return self._space.layers
 

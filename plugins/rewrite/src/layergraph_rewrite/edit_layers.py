@@ -231,6 +231,19 @@ class LayerEdits(Places):
         owner.is_edited = True
         return copy.name
 
+    def reshare(self, where: Where, layer: Where) -> None:
+        """Let a node that calls a copy, which :meth:`unshare` made, call the original again.
+
+        Raises:
+            EditError: there is no such node or layer.
+        """
+        owner, name = self._find(where)
+        original, copy = self._layer(layer), self._layer(self.call(where))
+        for graph in owner.graphs_with(name):
+            graph.change(changed(graph.nodes[name], implementation=original.name))
+        if not copy.calls:
+            nesting.drop_unused(self._space, copy)
+
 
 def _untied(spec: TensorSpec) -> TensorSpec:
     return replace(spec, tied=None)

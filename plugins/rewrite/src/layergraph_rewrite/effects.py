@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 class Effect(enum.Flag):
     """An effect of a node besides its value.
 
-    WRITES: it changes a tensor in place. DRAWS: it draws random numbers. CHECKS: it raises an error
-    if a value is not as expected. REGION: it begins or ends a region, such as ``no_grad``.
+    WRITES: it changes a tensor in place. UPDATES: it changes tensors of its own layer. DRAWS: it
+    draws random numbers. CHECKS: it raises an error if a value is not as expected. REGION: it
+    begins or ends a region, such as ``no_grad``.
     """
 
     NONE = 0
     WRITES = enum.auto()
+    UPDATES = enum.auto()
     DRAWS = enum.auto()
     CHECKS = enum.auto()
     REGION = enum.auto()
@@ -48,6 +50,8 @@ def effect_of(node: Node, layers: Mapping[str, WorkingLayer]) -> Effect:
 
 
 def _of_layer(layer: WorkingLayer) -> Effect:
+    if not layer.children and not layer.graphs:
+        return _of_leaf(layer)
     effect = Effect.NONE
     for each in layer.inside():
         if not each.graphs:
@@ -66,7 +70,7 @@ def _of_leaf(layer: WorkingLayer) -> Effect:
     if layer.type in _DRAWING or ("dropout" in layer.type) or (type(rate) is float and rate > 0):
         effect |= Effect.DRAWS
     if data.get("track_running_stats") or data.get("momentum") is not None:
-        effect |= Effect.WRITES  # batch norm updates its statistics in training mode
+        effect |= Effect.UPDATES  # batch norm updates its statistics in training mode
     return effect
 
 
@@ -139,4 +143,4 @@ def may_pass(one: Effect, other: Effect) -> bool:
     both = one & other
     if (one | other) & (Effect.WRITES | Effect.REGION):
         return not (one | other) & ~Effect.CHECKS
-    return not both & Effect.DRAWS
+    return not both & (Effect.DRAWS | Effect.UPDATES)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from layergraph.errors import ArgumentError
 from layergraph.gc_pause import gc_paused
-from layergraph.ir import INPUT, OUTPUT, STATE, Ir, Node, Ref
+from layergraph.ir import FUNCTION, INPUT, OUTPUT, STATE, Ir, Node, Ref
+from layergraph_rewrite.aliases import aliases, written
 from layergraph_rewrite.calls import Call, Site
 from layergraph_rewrite.edit import Edit
 from layergraph_rewrite.effects import Effect, effect_of
@@ -156,7 +157,7 @@ class _Part:
                     f"{owner.name}:{node.name} reads another value in the other mode; begin "
                     "elsewhere"
                 )
-            graph.add(Node(mark, STATE, _MARK, ()), before=node.name)
+            graph.add(Node(mark, FUNCTION, _MARK, (Ref(source),)), before=node.name)
             users = [
                 user
                 for user in graph.users[source]
@@ -187,24 +188,48 @@ class _Part:
 
     def _kept(self, graph: WorkingGraph) -> set[str]:
         """Return the nodes of the part, after the marks became inputs."""
+        late = self._late_writes(graph)
         inputs = self._inputs(graph)
-        kept: set[str] = set()
-        stack = [graph.output().name]
+        kept = set(inputs or ())
+        unknown = self._read(graph, [graph.output().name], kept, inputs)
+        if unknown is not None:
+            raise EditError(
+                f"the part reads the input {unknown!r} of the model too; add it to the inputs, or "
+                "cut elsewhere"
+            )
+        self._keep_effects(graph, kept, inputs, late)
+        return kept
+
+    def _late_writes(self, graph: WorkingGraph) -> set[str]:
+        """Return the nodes that change the value of a mark in place after it."""
+        layers = self._edit.layers
+        found: set[str] = set()
+        for site in self._starts:
+            shared = aliases(graph, [site.node], layers)
+            found |= {
+                user
+                for each in shared
+                for user in graph.users[each]
+                if graph.order.is_before(site.node, user)
+                and each in written(graph.nodes[user], layers)
+            }
+        return found
+
+    def _read(
+        self, graph: WorkingGraph, names: list[str], kept: set[str], inputs: list[str] | None
+    ) -> str | None:
+        """Add nodes and all that they read; return an input that is none of the part."""
+        stack = list(names)
         while stack:
             name = stack.pop()
             if name in kept:
                 continue
-            kept.add(name)
             node = graph.nodes[name]
-            if node.type == INPUT and inputs is not None and name not in inputs:
-                raise EditError(
-                    f"the part reads the input {name!r} of the model too; add it to the inputs, or "
-                    "cut elsewhere"
-                )
+            if node.type == INPUT and inputs is not None:
+                return name
+            kept.add(name)
             stack += node.sources()
-        kept |= set(inputs or ())
-        self._keep_effects(graph, kept)
-        return kept
+        return None
 
     def _inputs(self, graph: WorkingGraph) -> list[str] | None:
         """Turn the marks into inputs, in order; return the names of all inputs; None for any."""
@@ -228,7 +253,9 @@ class _Part:
         # The inputs were put before what was the first node, so that they are in order.
         return names
 
-    def _keep_effects(self, graph: WorkingGraph, kept: set[str]) -> None:
+    def _keep_effects(
+        self, graph: WorkingGraph, kept: set[str], inputs: list[str] | None, late: set[str]
+    ) -> None:
         """Add the nodes that the values of the part depend on besides their arguments.
 
         Raises:
@@ -244,21 +271,36 @@ class _Part:
             effect = effect_of(node, layers)
             if not effect & ~Effect.DRAWS:
                 continue
-            sources = node.sources()
-            is_known = all(source in kept for source in sources)
-            if effect & Effect.REGION and is_known:
+            is_known = all(source in kept for source in node.sources())
+            label = graph.order.label(node.name)
+            if is_known and (effect & Effect.REGION or (node.sources() and label < last)):
                 kept.add(node.name)
-            elif graph.order.label(node.name) < last:
-                if is_known and sources:
-                    kept.add(node.name)
-                elif effect & Effect.WRITES and any(source in kept for source in sources[:1]):
-                    raise EditError(
-                        f"{node.name!r}, which the part leaves out, changes {sources[0]!r} in "
-                        "place; cut elsewhere"
-                    )
+            elif effect & Effect.WRITES and label < last:
+                self._keep_write(graph, node, kept, inputs, late)
+
+    def _keep_write(
+        self,
+        graph: WorkingGraph,
+        node: Node,
+        kept: set[str],
+        inputs: list[str] | None,
+        late: set[str],
+    ) -> None:
+        """Add a node that changes a value of the part in place, with all that it reads."""
+        changed = written(node, self._edit.layers)
+        is_seen = not aliases(graph, changed, self._edit.layers).isdisjoint(kept)
+        if not is_seen and node.name not in late:
+            return
+        more = set(kept)
+        if self._read(graph, [node.name], more, inputs) is not None:
+            raise EditError(
+                f"{node.name!r}, which the part leaves out, changes {changed[0]!r} in place; cut "
+                "elsewhere"
+            )
+        kept |= more
 
 
-_MARK = "\0mark"
+_MARK = "layergraph.mark"
 
 
 def _with_args(node: Node, args: tuple[Any, ...]) -> Node:

@@ -6,17 +6,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from layergraph.ir import FUNCTION, INPUT, Node, Ref, Value
-from layergraph.ir.values import parts
+from layergraph.errors import first_line
+from layergraph.ir import FUNCTION, INPUT, OUTPUT, Node, Ref, Value
+from layergraph.ir.values import Record, parts
 from layergraph_rewrite.calls import Call, Site
 from layergraph_rewrite.errors import EditError
+from layergraph_rewrite.new_layers import default
 from layergraph_rewrite.pattern import Pattern, is_named
-from layergraph_rewrite.terms import Applied, Existing, Layer, OneOf
+from layergraph_rewrite.terms import Applied, Existing, Function, Layer, OneOf
 from layergraph_rewrite.terms import Value as Wildcard
 from layergraph_rewrite.working import WorkingGraph
 
 if TYPE_CHECKING:
     from layergraph_rewrite.edit import Edit
+    from layergraph_rewrite.terms import Condition
 
 Spot = tuple[WorkingGraph, str]
 """A node: its graph and its name."""
@@ -65,6 +68,14 @@ class Match(Mapping[str, Any]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._named
+
+    def refreshed(self) -> Match:
+        """Return the match with the handles of its nodes as they are now."""
+        named = {
+            name: Call(*each.spot) if isinstance(each, Call) else each
+            for name, each in self._named.items()
+        }
+        return Match(self.edit, [call.spot for call in self.calls], named)
 
     def __repr__(self) -> str:
         return f"Match({', '.join(str(call.site) for call in self.calls)})"
@@ -201,13 +212,13 @@ class Matcher:
             if not is_named(operation, layer.type):
                 return False
             for name, value in operation.attributes.items():
-                if name not in layer.data or not _is_same(layer.data[name], value):
-                    given = layer.data.get(name)
+                given = layer.data[name] if name in layer.data else default(layer, name)
+                if not _is_same(given, value):
                     self._missed(graph, node.name, f"its {name} is {given!r}, not {value!r}")
                     return False
         elif node.type != FUNCTION or not is_named(operation, node.implementation):
             return False
-        if operation.where is not None and not operation.where(Call(graph, node.name)):
+        if operation.where is not None and not _meets(operation.where, Call(graph, node.name)):
             self._missed(graph, node.name, "it does not meet the condition of the pattern")
             return False
         return True
@@ -240,7 +251,7 @@ class Matcher:
         """Return the value behind calls of composites and behind their inputs."""
         while self._across and type(value) is Ref:
             node = graph.nodes[value.node]
-            if node.is_call:
+            if node.is_call and node.when is None:
                 inner = graph.layer_of(node).graphs
                 if len(inner) != 1 or len(graph.layer_of(node).calls) != 1:
                     break
@@ -253,7 +264,8 @@ class Matcher:
                 inputs = [each.name for each in graph if each.type == INPUT]
                 args = outer.nodes[name].args or ()
                 index = inputs.index(node.name)
-                if len(graph.owner.graphs) != 1 or index >= len(args):
+                is_alone = len(graph.owner.graphs) == 1 and outer.nodes[name].when is None
+                if not is_alone or index >= len(args):
                     break
                 value, graph = args[index], outer
             else:
@@ -267,22 +279,34 @@ class Matcher:
         while stack:
             here, each = stack.pop()
             for user in here.users[each]:
-                node = here.nodes[user]
-                owner = here.owner
-                if not self._across:
+                behind = self._behind(here, here.nodes[user], Ref(each))
+                if behind is None:
                     found.append((here, user))
-                elif node.type == "output" and len(owner.calls) == 1:
-                    stack += owner.calls
-                elif node.is_call and len(inner := here.layer_of(node).graphs) == 1:
-                    inputs = [item.name for item in inner[0] if item.type == INPUT]
-                    stack += [
-                        (inner[0], item)
-                        for item, arg in zip(inputs, node.args or (), strict=False)
-                        if arg == Ref(each)
-                    ]
-                else:
-                    found.append((here, user))
+                stack += behind or ()
         return found
+
+    def _behind(self, graph: WorkingGraph, node: Node, value: Ref) -> list[Spot] | None:
+        """Return where a value goes on behind a node; None if the node itself reads it."""
+        if not self._across:
+            return None
+        if node.type == OUTPUT and len(graph.owner.calls) == 1:
+            return list(graph.owner.calls)
+        inner = graph.layer_of(node).graphs if node.is_call else []
+        args = node.args or ()
+        if len(inner) != 1 or node.sources().count(value.node) != args.count(value):
+            return None
+        inputs = [each.name for each in inner[0] if each.type == INPUT]
+        return [(inner[0], each) for each, arg in zip(inputs, args, strict=False) if arg == value]
+
+
+def _meets(condition: Condition, call: Call) -> bool:
+    try:
+        return bool(condition(call))
+    except Exception as error:
+        raise EditError(
+            f"the condition of a pattern raised {type(error).__name__} at {call.site}: "
+            f"{first_line(error)}"
+        ) from error
 
 
 def _paired(term: Applied, node: Node) -> list[list[tuple[Any, Value]]]:
@@ -290,10 +314,10 @@ def _paired(term: Applied, node: Node) -> list[list[tuple[Any, Value]]]:
     args, kwargs = node.args or (), node.kwargs
     if len(args) != len(term.args) or kwargs.keys() != term.kwargs.keys():
         return []
-    named = [(term.kwargs[name], kwargs[name]) for name in term.kwargs]
+    named = [(each, kwargs[name]) for name, each in term.kwargs.items()]
     pairs = [*zip(term.args, args, strict=True), *named]
-    is_commutative = getattr(term.operation, "is_commutative", False)
-    if is_commutative and len(args) > 1:
+    operation = term.operation
+    if isinstance(operation, Function) and operation.is_commutative and len(args) > 1:
         swapped = (args[1], args[0], *args[2:])
         return [pairs, [*zip(term.args, swapped, strict=True), *named]]
     return [pairs]
@@ -301,16 +325,35 @@ def _paired(term: Applied, node: Node) -> list[list[tuple[Any, Value]]]:
 
 def _inside(term: Any, value: Value, graph: WorkingGraph) -> list[_Goal] | None:
     """Return the goals for the parts of a plain value; None if it is another value."""
-    inner, given = parts(term), parts(value)
+    if not _is_alike(term, value):
+        return None
+    if type(term) is dict:
+        return [(each, value[name], graph) for name, each in term.items()]
+    inner, given = parts(term) or (), parts(value) or ()
+    return [(one, other, graph) for one, other in zip(inner, given, strict=True)]
+
+
+def _is_alike(one: Any, other: Any) -> bool:
+    """Return whether two values are the same, not counting the values inside containers."""
+    if type(one) is not type(other):
+        return False
+    if type(one) is dict:
+        return bool(one.keys() == other.keys())
+    if isinstance(one, Record):
+        return one.type == other.type and [*one.fields] == [*other.fields]
+    inner = parts(one)
     if inner is not None:
-        if type(term) is not type(value) or given is None or len(inner) != len(given):
-            return None
-        if type(term) is dict and term.keys() != value.keys():
-            return None
-        return [(one, other, graph) for one, other in zip(inner, given, strict=True)]
-    return [] if _is_same(term, value) else None
+        return len(inner) == len(parts(other) or ())
+    if isinstance(one, float | complex):
+        return repr(one) == repr(other)  # -0.0 is not 0.0, and one NaN is like another
+    return bool(one == other)
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Return whether two plain values are the same: 1 is not True."""
-    return type(one) is type(other) and bool(one == other)
+    """Return whether two plain values are the same: 1 is not True, also in a list."""
+    if not _is_alike(one, other):
+        return False
+    if type(one) is dict:
+        return all(_is_same(each, other[name]) for name, each in one.items())
+    pairs = zip(parts(one) or (), parts(other) or (), strict=True)
+    return all(_is_same(each, like) for each, like in pairs)

@@ -19,7 +19,7 @@ from layergraph_rewrite.workspace import Workspace
 def adopt(space: Workspace, owner: WorkingLayer, wish: str, layer: WorkingLayer) -> str:
     """Make a new layer a child, under a free name like the wanted one, and return that name."""
     children = owner.children if owner.children is not None else {}
-    child, number = wish, 0
+    child, number = wish, owner.numbers.get(wish, 0)
     while (
         child in children
         or child in owner.tensors
@@ -27,6 +27,7 @@ def adopt(space: Workspace, owner: WorkingLayer, wish: str, layer: WorkingLayer)
     ):
         number += 1
         child = f"{wish}_{number}"
+    owner.numbers[wish] = number
     layer.name = _path_name(space, owner, child)
     layer.position = space.next_position()
     space.layers[layer.name] = layer
@@ -144,6 +145,7 @@ def share(space: Workspace, layer: WorkingLayer, other: WorkingLayer) -> None:
     for parent, child in list(layer.parents):
         parent.add(child, other)
     layer.parents.clear()
+    space.redirect(layer, other)
     _forget(space, layer)
 
 
@@ -236,6 +238,7 @@ def drop_unused(space: Workspace, layer: WorkingLayer) -> bool:
         return False
     for parent, child in list(layer.parents):
         parent.drop(child)
+    space.keep_ties(ids)
     for each in inside:
         _forget(space, each)
     return True
@@ -254,6 +257,7 @@ def drop_all_unused(space: Workspace) -> None:
                 if id(inner) not in used:
                     layer.drop(child)
     kept = {id(layer) for layer in space.root.inside()}
+    space.keep_ties({id(layer) for layer in space.layers.values()} - kept)
     for layer in list(space.layers.values()):
         if id(layer) not in kept:
             _forget(space, layer)
@@ -279,4 +283,5 @@ def _forget(space: Workspace, layer: WorkingLayer) -> None:
         for node in list(graph):
             if node.is_call:
                 graph.layer_of(node).calls.pop((graph, node.name), None)
+            space.layers.states.pop((graph, node.name), None)
     space.layers.pop(layer.name, None)

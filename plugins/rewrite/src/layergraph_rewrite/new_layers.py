@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from layergraph.errors import ArgumentError, BuildError, LayergraphError
-from layergraph.ir import Implementation, Ir
+from layergraph.ir import Implementation, Ir, Value
 from layergraph_rewrite.sources import Source
 
 if TYPE_CHECKING:
@@ -88,6 +89,28 @@ def has_tensors(layer: WorkingLayer) -> bool:
         return bool(_shapes(Implementation(layer.type, dict(layer.data), name="root")))
     except LayergraphError:
         return True  # only a format or a back end knows the type
+
+
+def default(layer: WorkingLayer, name: str) -> Value:
+    """Return the default of an attribute that a leaf does not state; None if there is none."""
+    if layer.children is not None:
+        return None
+    defaults = _defaults.get(layer.type)
+    if defaults is None:
+        try:
+            leaf = Implementation(layer.type, dict(layer.data), name="root")
+            made = _converter().convert(Ir([leaf]), device="meta")
+            parameters = inspect.signature(type(made)).parameters.values()
+        except (LayergraphError, TypeError, ValueError):
+            parameters = {}.values()  # only a format or a back end knows the type
+        defaults = {
+            each.name: each.default for each in parameters if each.default is not each.empty
+        }
+        _defaults[layer.type] = defaults
+    return defaults.get(name)
+
+
+_defaults: dict[str, dict[str, Value]] = {}
 
 
 def _initial(fresh: Callable[[], dict[str, torch.Tensor]], name: str) -> torch.Tensor:

@@ -7,17 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from layergraph.errors import ArgumentError
+from layergraph.errors import ArgumentError, LayergraphError, first_line
 from layergraph.gc_pause import gc_paused
 from layergraph.ir import Ir
+from layergraph.ir.values import ATOMS, parts
 from layergraph_rewrite import safety
+from layergraph_rewrite.calls import Call, Site
 from layergraph_rewrite.edit import Edit
 from layergraph_rewrite.errors import EditError, Refused
-from layergraph_rewrite.match import Match, Matcher, Miss
+from layergraph_rewrite.match import Match, Matcher, Spot
 from layergraph_rewrite.pattern import Pattern
 from layergraph_rewrite.report import Report
 from layergraph_rewrite.sources import Tensors
-from layergraph_rewrite.terms import Existing
+from layergraph_rewrite.terms import Applied, Existing
+from layergraph_rewrite.terms import Value as Wildcard
 
 if TYPE_CHECKING:
     import torch
@@ -174,8 +177,7 @@ def find_matches(
 class _Rewriting:
     def __init__(self, edit: Edit, rules: list[Rule]) -> None:
         for each in rules:
-            if not isinstance(each, Rule):
-                raise ArgumentError(f"{each!r:.60} is no rule; give lg.Rule(pattern, replacement)")
+            _check_rule(each)
         patterns = [Pattern(each.pattern) for each in rules]
         self._edit = edit
         self._rules = [
@@ -184,66 +186,96 @@ class _Rewriting:
         ]
         self._depth = max((each.depth for each in patterns), default=0)
         self._across = any(each.across for each in rules)
-        self._queue: deque[tuple[WorkingGraph, str]] = deque()
-        self._waiting: set[tuple[int, str]] = set()
-        self._done: set[tuple[int, int]] = set()
-        self._kept: list[Any] = []  # what has an id in _done stays
-        self._misses: dict[tuple[str, Any], str] = {}
+        self._queue: deque[Spot] = deque()
+        self._waiting: set[Spot] = set()
+        self._edited: set[tuple[int, ...]] = set()
+        self._kept: list[Any] = []  # what has an id in _edited stays
+        self._misses: dict[Spot, dict[int, tuple[Site, str]]] = {}
         self._counts = [0] * len(rules)
         self._most = 0
 
     def run(self) -> None:
-        for graph in self._edit.working_graphs():
-            for node in graph:
-                self._enqueue(graph, node.name)
-        self._most = 1000 + 10 * len(self._queue)
-        while self._queue:
-            graph, name = self._queue.popleft()
-            self._waiting.discard((id(graph), name))
-            if name in graph:
-                self._visit(graph, name)
-        for (title, site), reason in self._misses.items():
-            with self._edit.report.by(title):
-                self._edit.report.refuse(site, reason)
+        self._edit.layers.changed = {}
+        try:
+            self._run()
+        finally:
+            self._edit.layers.changed = None
 
-    def _enqueue(self, graph: WorkingGraph, name: str) -> None:
-        key = id(graph), name
-        if key not in self._waiting:
-            self._waiting.add(key)
-            self._queue.append((graph, name))
+    def _run(self) -> None:
+        for graph in self._edit.working_graphs():
+            self._queue += [(graph, node.name) for node in graph]
+        self._waiting = set(self._queue)
+        self._most = 1000 + 10 * len(self._queue)
+        applied = -1
+        while applied < sum(self._counts):
+            # What was refused may match after what others changed.
+            applied = sum(self._counts)
+            for spot in self._misses:
+                self._enqueue(spot)
+            while self._queue:
+                spot = self._queue.popleft()
+                self._waiting.discard(spot)
+                if self._is_there(spot):
+                    self._visit(*spot)
+        for spot, reasons in self._misses.items():
+            for index, (site, reason) in reasons.items():
+                if self._is_there(spot):
+                    with self._edit.report.by(self._rules[index][0].title):
+                        self._edit.report.refuse(site, reason)
+
+    def _is_there(self, spot: Spot) -> bool:
+        graph, name = spot
+        return name in graph and self._edit.layers.get(graph.owner.name) is graph.owner
+
+    def _enqueue(self, spot: Spot) -> None:
+        if spot not in self._waiting:
+            self._waiting.add(spot)
+            self._queue.append(spot)
 
     def _visit(self, graph: WorkingGraph, name: str) -> None:
-        node = graph.nodes[name]
+        reasons = self._misses.pop((graph, name), {})
+        reasons.clear()
         for index, (each, matcher) in enumerate(self._rules):
-            if (index, id(node)) in self._done:
-                continue
             match = matcher.at(graph, name)
-            if match is None:
-                continue
-            key = each.title, (match if isinstance(match, Miss) else match.root).site
-            if isinstance(match, Miss):
-                self._misses[key] = match.reason
-                continue
-            reason = self._try(index, each, matcher, match)
-            if reason is None:
-                self._misses.pop(key, None)
-                return
-            self._misses[key] = reason
+            if isinstance(match, Match):
+                if self._was_edited(index, match):
+                    continue
+                site = match.root.site
+                reason = self._try(index, each, matcher, match)
+                if reason is None:
+                    return
+                reasons[index] = site, reason
+            elif match is not None:
+                reasons[index] = match.site, match.reason
+        if reasons:
+            self._misses[graph, name] = reasons
+
+    def _was_edited(self, index: int, match: Match) -> bool:
+        """Return whether a rule made edits for these nodes, none of which changed since."""
+        return bool(self._edited) and (index, *(id(each.node) for each in match.calls)) in (
+            self._edited
+        )
 
     def _try(self, index: int, each: Rule, matcher: Matcher, match: Match) -> str | None:
         """Apply a rule to a match; return the reason if that is refused."""
         reason = safety.problem(self._edit, match, matcher, shared=each.shared)
         if reason is not None:
             return reason
-        around = list(self._around(match))
-        node = match.root.node
         sites = [call.site for call in match.calls]
+        copied = safety.unshare(self._edit, match) if each.shared == "copy" else []
+        if copied:
+            match = match.refreshed()
         try:
-            if each.shared == "copy":
-                safety.unshare(self._edit, match)
             result = each.replacement(match)
+            reason = safety.result_problem(self._edit, match, result)
         except Refused as error:
-            return str(error)
+            reason = str(error) or "the replacement refuses it"
+        except Exception as error:
+            raise self._failed(each, sites[0], error) from error
+        if reason is not None:
+            for (graph, name), layer in copied:
+                self._edit.reshare(Site(graph.owner.name, name), layer)
+            return reason
         self._counts[index] += 1
         if self._counts[index] > self._most:
             raise EditError(
@@ -253,35 +285,81 @@ class _Rewriting:
         with self._edit.report.by(each.title):
             self._edit.report.add(sites[0], _described(sites, result))
         if result is None:
-            self._done.add((index, id(node)))
-            self._kept.append(node)
+            self._note_edited(index, match)
         else:
-            self._edit.replace_match(match, result)
-        for where, name in around:
-            self._follow(where, name)
+            try:
+                _check_result(match, result)
+                self._edit.replace_match(match, result)
+            except LayergraphError as error:
+                raise self._failed(each, sites[0], error) from error
+        self._follow(match)
         return None
 
-    def _around(self, match: Match) -> Iterator[tuple[WorkingGraph, str]]:
-        """Yield the nodes that a match reads, and its calls: what they feed may match now."""
-        for call in match.calls:
-            graph, name = call.spot
-            for source in graph.nodes[name].sources():
-                yield graph, source
-            yield graph, name
+    def _failed(self, each: Rule, site: Site, error: Exception) -> EditError:
+        kind = "" if isinstance(error, LayergraphError) else f"{type(error).__name__}: "
+        return EditError(f"the rule {each.title!r} fails at {site}: {kind}{first_line(error)}")
 
-    def _follow(self, graph: WorkingGraph, name: str) -> None:
-        """Visit again what a node feeds, as far as a pattern reaches."""
-        level = [(graph, name)]
+    def _note_edited(self, index: int, match: Match) -> None:
+        nodes = [graph.nodes.get(name) for graph, name in (call.spot for call in match.calls)]
+        self._kept.append(nodes)
+        self._edited.add((index, *map(id, nodes)))
+
+    def _follow(self, match: Match) -> None:
+        """Visit again what changed, and what that feeds, as far as a pattern reaches."""
+        layers = self._edit.layers
+        level = [call.spot for call in match.calls] + [*(layers.changed or ())]
+        layers.changed = {}
         for _ in range(self._depth + 1):
-            following = []
-            for here, each in level:
-                if each not in here:
+            following: list[Spot] = []
+            for graph, name in dict.fromkeys(level):
+                if name not in graph:
                     continue
-                self._enqueue(here, each)
-                following += [(here, user) for user in here.users[each]]
+                self._enqueue((graph, name))
+                following += [(graph, user) for user in graph.users[name]]
                 if self._across:
-                    following += list(here.owner.calls)
+                    following += graph.owner.calls
             level = following
+
+
+def _check_rule(each: Any) -> None:
+    if not isinstance(each, Rule):
+        raise ArgumentError(f"{each!r:.60} is no rule; give lg.Rule(pattern, replacement)")
+    if each.shared not in ("refuse", "copy"):
+        raise ArgumentError(f'shared={each.shared!r:.60} of a rule is neither "refuse" nor "copy"')
+    if not callable(each.replacement):
+        raise ArgumentError(f"{each.replacement!r:.60} is no function of a match")
+
+
+def _check_result(match: Match, result: Any) -> None:
+    """Refuse a replacement that reads what it replaces, or what runs later."""
+    graph, name = match.root.spot
+    for call in _calls_in(result):
+        if not isinstance(call, Call):
+            raise EditError(
+                f"it makes {call!r:.60}, which is no value of an IR; return a call such as "
+                'layer("relu")(match["x"])'
+            )
+        other, source = call.spot
+        if other.owner is not graph.owner:
+            raise EditError(f"it reads {call.site}, which is in another graph")
+        if source == name:
+            raise EditError(f"it reads {call.site}, which it replaces; use match.edit instead")
+        for each in graph.owner.graphs_with(name):
+            if source not in each or not each.order.is_before(source, name):
+                raise EditError(f"it reads {call.site}, which does not run before {name!r}")
+
+
+def _calls_in(value: Any) -> Iterator[Any]:
+    """Yield the nodes that a replacement reads, and what cannot be in one."""
+    stack = [value]
+    while stack:
+        each = stack.pop()
+        if isinstance(each, Applied):
+            stack += [*each.args, *each.kwargs.values()]
+        elif (inner := parts(each)) is not None:
+            stack += inner
+        elif type(each) not in ATOMS and not isinstance(each, Wildcard | Site):
+            yield each
 
 
 def _described(sites: list[Any], result: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from layergraph.ir import (
+    STATE,
     Graph,
     Implementation,
     Namer,
@@ -20,6 +21,20 @@ from layergraph_rewrite.order import Order
 from layergraph_rewrite.sources import Source
 
 
+class Layers(dict[str, "WorkingLayer"]):
+    """All layers under edit, by name.
+
+    Attributes:
+        changed: the nodes that are new or changed since it was emptied; None: they are not noted.
+        states: the nodes that read a tensor of a layer, or its mode.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.changed: dict[tuple[WorkingGraph, str], None] | None = None
+        self.states: dict[tuple[WorkingGraph, str], None] = {}
+
+
 class WorkingGraph:
     """A graph under edit: its nodes in execution order, and the users of each.
 
@@ -31,14 +46,12 @@ class WorkingGraph:
         layers: all layers by name.
     """
 
-    def __init__(
-        self, owner: WorkingLayer, graph: Graph, layers: Mapping[str, WorkingLayer]
-    ) -> None:
+    def __init__(self, owner: WorkingLayer, graph: Graph, layers: Layers) -> None:
         self.owner = owner
         self.nodes: dict[str, Node] = {}
         self.users: dict[str, dict[str, None]] = {}
         self.order = Order()
-        self._layers = layers
+        self.layers = layers
         self._edge_data = {pair: edge.data for pair, edge in graph.edges.items() if edge.data}
         arguments = graph.arguments()
         for node in graph.in_execution_order():
@@ -116,7 +129,7 @@ class WorkingGraph:
 
     def layer_of(self, node: Node) -> WorkingLayer:
         """Return the layer that a node calls."""
-        return self._layers[node.implementation]
+        return self.layers[node.implementation]
 
     def output(self) -> Node:
         """Return the output node."""
@@ -142,13 +155,19 @@ class WorkingGraph:
         for source in node.sources():
             self.users.setdefault(source, {})[node.name] = None
         if node.is_call:
-            self._layers[node.implementation].calls[self, node.name] = None
+            self.layers[node.implementation].calls[self, node.name] = None
+        elif node.type == STATE:
+            self.layers.states[self, node.name] = None
+        if self.layers.changed is not None:
+            self.layers.changed[self, node.name] = None
 
     def _disconnect(self, node: Node) -> None:
         for source in node.sources():
             self.users[source].pop(node.name, None)
         if node.is_call:
-            self._layers[node.implementation].calls.pop((self, node.name), None)
+            self.layers[node.implementation].calls.pop((self, node.name), None)
+        elif node.type == STATE:
+            self.layers.states.pop((self, node.name), None)
 
 
 class WorkingLayer:
@@ -168,6 +187,7 @@ class WorkingLayer:
         parents: the layers that it is a child of, each with the name of the child.
         position: its place among the implementations of the IR.
         is_edited: whether its graph differs from the one that its type stands for.
+        numbers: the last number that a new child got, by the name that was wanted.
     """
 
     def __init__(self, each: Implementation) -> None:
@@ -184,6 +204,7 @@ class WorkingLayer:
         self.parents: dict[tuple[WorkingLayer, str], None] = {}
         self.position = 0
         self.is_edited = False
+        self.numbers: dict[str, int] = {}
         self.namer = Namer(name for graph in each.graphs for name in graph.nodes)
 
     def namer_copy(self) -> Namer:

@@ -12,7 +12,7 @@ from layergraph.errors import InvalidIrError, Place, Problem, StateError
 from layergraph.gc_pause import gc_paused
 from layergraph.ir import MODULE, STATE, Graph, Implementation, Ir, Node, TensorSpec, check
 from layergraph_rewrite.sources import Source, Tensors
-from layergraph_rewrite.working import WorkingGraph, WorkingLayer, changed
+from layergraph_rewrite.working import Layers, WorkingGraph, WorkingLayer, changed
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ class Workspace:
         check(ir)
         self.has_state = state is not None
         copy = ir.copy()
-        self.layers = {name: WorkingLayer(each) for name, each in copy.items()}
+        self.layers = Layers((name, WorkingLayer(each)) for name, each in copy.items())
         self.root = self.layers[ir.root]
         for name, each in copy.items():
             layer = self.layers[name]
@@ -150,16 +150,36 @@ class Workspace:
         Args:
             without: the ids of layers whose nodes do not count.
         """
-        if not self._homes:
-            return []
         return [
-            self._homes[node.implementation][0]
-            for layer in self.layers.values()
-            if id(layer) not in without
-            for graph in layer.graphs
-            for node in graph
-            if node.type == STATE
+            self._homes[graph.nodes[name].implementation][0]
+            for graph, name in self.layers.states
+            if id(graph.owner) not in without
         ]
+
+    def redirect(self, layer: WorkingLayer, other: WorkingLayer) -> None:
+        """Let what reads a tensor of a layer, or is tied to one, go to another layer instead."""
+        self._homes = {
+            key: (other if home is layer else home, tensor)
+            for key, (home, tensor) in self._homes.items()
+        }
+
+    def keep_ties(self, dropped: Collection[int]) -> None:
+        """Give tensors that are tied to one of a dropped layer its source, if they have none.
+
+        Args:
+            dropped: the ids of the layers.
+        """
+        if not self._homes:
+            return
+        for layer in self.layers.values():
+            if id(layer) in dropped:
+                continue
+            for name, spec in layer.tensors.items():
+                if spec.tied is None or name in layer.sources:
+                    continue
+                home, tensor = self._homes[spec.tied]
+                if id(home) in dropped and tensor in home.sources:
+                    layer.sources = {**layer.sources, name: home.sources[tensor]}
 
     # Back to an IR.
 

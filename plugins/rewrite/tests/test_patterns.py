@@ -1,0 +1,366 @@
+"""What a pattern matches, and what it does not."""
+
+# ruff: noqa: PLW0108 - a pattern is a function whose parameters have names
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import layergraph as lg
+from layergraph.errors import ArgumentError
+from layergraph_rewrite import EditError, anything, function, layer, one_of
+
+
+class Of(nn.Module):
+    """A model of a function of its layers and inputs."""
+
+    def __init__(self, code, **layers):
+        super().__init__()
+        for name, each in layers.items():
+            setattr(self, name, each)
+        self.code = code
+
+    def forward(self, x):
+        return self.code(self, x)
+
+
+def ir_of(code, **layers):
+    return lg.to_ir(Of(code, **layers))
+
+
+def roots(ir, pattern, **options):
+    return [match.root.site.node for match in lg.find_matches(ir, pattern, **options)]
+
+
+CONVS = nn.Sequential(nn.Conv1d(2, 2, 1), nn.Conv2d(2, 2, 1, groups=2), nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("term", "count"),
+    [
+        (layer("conv2d"), 1),
+        (layer("conv*"), 2),
+        (layer("conv1d", "linear"), 2),
+        (layer(), 3),
+        (layer("conv*", groups=2), 1),
+        (layer("conv*", groups=True), 0),
+        (layer("conv*", groups=1), 1),
+        (layer("linear", bias=1), 0),
+        (layer("linear", bias=True), 1),
+        (layer("linear", nothing=True), 0),
+        (layer("Linear"), 0),
+        (layer(where=lambda call: call.attributes.get("groups") == 2), 1),
+        (function("*"), 0),
+    ],
+)
+def test_types_and_attributes(term, count):
+    assert len(lg.find_matches(lg.to_ir(CONVS), lambda x: term(x))) == count
+
+
+def test_an_attribute_that_is_not_stated_has_its_default():
+    ir = lg.to_ir(nn.Sequential(nn.LeakyReLU(), nn.LeakyReLU(0.5), nn.ReLU(inplace=True)))
+    assert roots(ir, lambda x: layer("leakyrelu", negative_slope=0.01)(x)) == ["_0"]
+    assert roots(ir, lambda x: layer("*relu", inplace=False)(x)) == ["_0", "_1"]
+    assert roots(ir, lambda x: layer("*relu", inplace=0)(x)) == []
+
+
+def test_attributes_in_a_list_have_their_types():
+    model = nn.Sequential(nn.Conv2d(2, 2, (1, 3)))
+    ir = lg.to_ir(model)
+    assert lg.find_matches(ir, lambda x: layer("conv2d", kernel_size=(1, 3))(x))
+    assert not lg.find_matches(ir, lambda x: layer("conv2d", kernel_size=(True, 3))(x))
+    assert not lg.find_matches(ir, lambda x: layer("conv2d", kernel_size=[1, 3])(x))
+
+
+@pytest.mark.parametrize(
+    ("uses", "count"), [("inside", 0), ("any", 1), (2, 1), (1, 0), (3, 0), (0, 0)]
+)
+def test_uses(uses, count):
+    def run(self, x):
+        y = self.fc(x)
+        return self.act(y) - y
+
+    ir = ir_of(run, fc=nn.Linear(4, 4), act=nn.ReLU())
+    found = lg.find_matches(ir, lambda x: layer("relu")(layer("linear", uses=uses)(x)))
+    assert len(found) == count
+
+
+def test_two_reads_by_the_match_are_inside():
+    def run(self, x):
+        y = self.fc(x)
+        return y * torch.sigmoid(y)
+
+    ir = ir_of(run, fc=nn.Linear(4, 4))
+
+    def swish(x):
+        y = layer("linear")(x)
+        return function("operator.mul")(y, function("torch.sigmoid")(y))
+
+    assert len(lg.find_matches(ir, swish)) == 1
+    # Two calls that are written apart are two calls.
+    assert not lg.find_matches(
+        ir,
+        lambda x: function("operator.mul")(
+            layer("linear")(x), function("torch.sigmoid")(layer("linear")(x))
+        ),
+    )
+
+
+def test_the_order_of_arguments_counts():
+    ir = ir_of(lambda self, x: self.fc(x) - self.act(x), fc=nn.Linear(4, 4), act=nn.ReLU())
+    sub = function("operator.sub")
+    assert lg.find_matches(ir, lambda x, y: sub(layer("linear")(x), layer("relu")(y)))
+    assert not lg.find_matches(ir, lambda x, y: sub(layer("relu")(y), layer("linear")(x)))
+
+
+def test_commutative_operands_and_alternatives_are_all_tried():
+    """The first choice fits by itself, and fails only by a later part."""
+
+    def run(self, x):
+        return (self.a(x) + torch.relu(self.b(x))) * 2 + torch.relu(self.b2(x))
+
+    ir = ir_of(run, a=nn.Linear(4, 4), b=nn.Linear(4, 4, bias=False), b2=nn.Linear(4, 4))
+    add = function("operator.add", commutative=True)
+    relu = function("torch.relu")
+
+    def pattern(x):
+        return add(one_of(layer("gelu")(x), relu(layer("linear")(x))), anything("rest"))
+
+    found = lg.find_matches(ir, pattern)
+    assert [len(match.calls) for match in found] == [3, 3]
+
+    def deep(x):
+        inner = add(relu(layer("linear", bias=False)(x)), layer("linear", bias=True)(x))
+        return add(relu(layer("linear", bias=True)(x)), function("operator.mul")(inner, 2))
+
+    (match,) = lg.find_matches(ir, deep)
+    assert len(match.calls) == 8
+
+
+def test_backtracking_forgets_what_a_failed_way_bound():
+    def run(self, x):
+        a, b = self.a(x), self.b(x)
+        return (a + b) * b
+
+    ir = ir_of(run, a=nn.Linear(4, 4), b=nn.Linear(4, 4))
+    add = function("operator.add", commutative=True)
+    (match,) = lg.find_matches(ir, lambda x, y: function("operator.mul")(add(x, y), x))
+    assert match["x"].layer == "b"
+    assert match["y"].layer == "a"
+
+
+def test_one_wildcard_is_one_value():
+    ir = ir_of(lambda self, x: torch.add(x, x) + torch.add(x, torch.relu(x)))
+    add = function("torch.add")
+    assert len(lg.find_matches(ir, lambda x: add(x, x))) == 1
+    assert len(lg.find_matches(ir, lambda x, y: add(x, y))) == 2
+
+
+def test_wildcards_for_plain_values_tell_1_from_true_and_from_one_point():
+    def run(self, x):
+        y = torch.flatten(x, 1, 1)
+        return torch.clamp(y, 0, 0.0)
+
+    ir = ir_of(run)
+    assert len(lg.find_matches(ir, lambda x, d: function("torch.flatten")(x, d, d))) == 1
+    assert not lg.find_matches(ir, lambda x, d: function("torch.clamp")(x, d, d))
+    (match,) = lg.find_matches(ir, lambda x, a, b: function("torch.clamp")(x, a, b))
+    assert (match["a"], match["b"]) == (0, 0.0)
+    assert type(match["a"]) is int
+
+
+@pytest.mark.parametrize(("value", "count"), [(0.0, 1), (-0.0, 0), (0, 0), (False, 0)])
+def test_a_plain_value_is_itself(value, count):
+    ir = ir_of(lambda self, x: x + 0.0)
+    assert len(lg.find_matches(ir, lambda x: function("operator.add")(x, value))) == count
+
+
+def test_lists_of_values():
+    def run(self, x):
+        return torch.cat([self.a(x), torch.relu(x)], 1)
+
+    ir = ir_of(run, a=nn.Linear(4, 4))
+    cat, relu = function("torch.cat"), function("torch.relu")
+    assert lg.find_matches(ir, lambda x: cat([layer("linear")(x), relu(x)], 1))
+    assert lg.find_matches(ir, lambda xs, d: cat(xs, d))
+    assert not lg.find_matches(ir, lambda x: cat((layer("linear")(x), relu(x)), 1))
+    assert not lg.find_matches(ir, lambda x, y, z: cat([x, y, z], 1))
+    assert not lg.find_matches(ir, lambda x: cat([relu(x), layer("linear")(x)], 1))
+
+
+def test_keyword_arguments_go_by_name():
+    ir = ir_of(lambda self, x: torch.clamp(x, min=-1, max=1))
+    clamp = function("torch.clamp")
+    assert lg.find_matches(ir, lambda x: clamp(x, max=1, min=-1))
+    assert not lg.find_matches(ir, lambda x: clamp(x, max=-1, min=1))
+    assert not lg.find_matches(ir, lambda x: clamp(x, min=-1))
+    (match,) = lg.find_matches(ir, lambda x, low: clamp(x, min=low, max=1))
+    assert match["low"] == -1
+
+
+def test_dicts_go_by_key():
+    form = ir_of(lambda self, x: torch.relu(x)).to_dict()
+    ir = lg.Ir.from_dict(form)
+    node = next(each for each in ir["root"].nodes.values() if each.type == "function")
+    node.args = ({"a": 1, "b": 2}, *node.args)
+    relu = function("torch.relu")
+    assert lg.find_matches(ir, lambda x: relu({"b": 2, "a": 1}, x))
+    assert not lg.find_matches(ir, lambda x: relu({"b": 1, "a": 2}, x))
+    assert not lg.find_matches(ir, lambda x: relu({"b": 2}, x))
+
+
+def test_several_calls_of_one_layer():
+    ir = ir_of(lambda self, x: self.act(self.fc(self.act(self.fc(x)))), fc=nn.Linear(4, 4),
+               act=nn.ReLU())  # fmt: skip
+    assert len(lg.find_matches(ir, lambda x: layer("relu")(layer("linear")(x)))) == 2
+
+
+def test_a_root_with_alternatives():
+    ir = lg.to_ir(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.GELU(), nn.ReLU()))
+
+    def pattern(x):
+        return one_of(
+            layer("relu", name="act")(layer("linear", name="fc")(x)), layer("gelu", name="act")(x)
+        )
+
+    assert [match["act"].type for match in lg.find_matches(ir, pattern)] == ["relu", "gelu"]
+
+
+def test_defaults_are_not_wildcards():
+    ir = lg.to_ir(CONVS)
+    patterns = [lambda x, kind=kind: layer(kind)(x) for kind in ("conv1d", "linear")]
+    assert [roots(ir, each) for each in patterns] == [["_0"], ["_2"]]
+
+
+def test_a_pattern_that_shares_much_is_read_once():
+    def pattern(x):
+        y = x
+        for _ in range(60):
+            y = function("operator.add")(y, y)
+        return y
+
+    def run(self, x):
+        for _ in range(60):
+            x = x + x
+        return x
+
+    (match,) = lg.find_matches(ir_of(run), pattern)
+    assert len(match.calls) == 60
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        (lambda x: x, "returns"),
+        (lambda x: None, "returns"),
+        (lambda x: layer("relu"), "returns"),
+        (lambda x: layer("relu")(layer("linear")), "is not called"),
+        (lambda x: layer("relu")(torch.zeros(2)), "no value of an IR"),
+        (lambda x: function("torch.Tensor.to")(x, torch.float32), "Symbol"),
+        (lambda x: 1 / 0, "ZeroDivisionError"),
+        (lambda x: one_of(), "no alternatives"),
+        (lambda x: layer("relu")(one_of()), "no alternatives"),
+        (lambda *xs: layer("relu")(*xs), "parameter"),
+        (lambda x: layer("relu", name="x")(x), "the name 'x'"),
+        (lambda x: layer("relu", name="a")(layer("relu", name="a")(x)), "the name 'a'"),
+        (lambda x: layer("relu", uses="many")(x), "uses="),
+        (lambda x: layer("relu", uses=True)(x), "uses="),
+        (lambda x: layer("relu", where=3)(x), "where="),
+        (lambda x: layer(3)(x), "no type"),
+        (3, "no function"),
+    ],
+)
+def test_nonsense_is_refused(pattern, message):
+    ir = lg.to_ir(nn.Sequential(nn.ReLU()))
+    with pytest.raises(ArgumentError, match=message):
+        lg.find_matches(ir, pattern)
+
+
+def test_a_condition_that_raises_is_named():
+    ir = lg.to_ir(CONVS)
+    term = layer("*", where=lambda call: call.attributes["groups"] == 2)
+    with pytest.raises(EditError, match=r"condition .* KeyError at root:_2.*groups"):
+        lg.find_matches(ir, lambda x: term(x))
+
+
+def test_names_of_a_match():
+    (match,) = lg.find_matches(lg.to_ir(CONVS), lambda x: layer("linear", name="fc")(x))
+    assert list(match) == ["fc", "x"]
+    assert len(match) == 2
+    assert "fc" in match
+    assert "no" not in match
+    assert match.root is not None
+    with pytest.raises(EditError, match="names nothing 'conv'; it names fc, x"):
+        match["conv"]
+
+
+class Nested(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.ReLU(), nn.Conv1d(4, 4, 1))
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.norm(self.body(x))
+
+
+def _norm_of_conv(x):
+    return layer("batchnorm1d")(layer("conv1d")(x))
+
+
+def test_across_borders_where_asked():
+    ir = lg.to_ir(Nested())
+    assert not lg.find_matches(ir, _norm_of_conv)
+    (match,) = lg.find_matches(ir, _norm_of_conv, across=True)
+    assert [call.layer for call in match.calls] == ["norm", "body.1"]
+
+
+def test_a_composite_that_two_nodes_call_is_not_entered():
+    class Twice(Nested):
+        def forward(self, x):
+            return self.norm(self.body(x)) + self.body(x)
+
+    assert not lg.find_matches(lg.to_ir(Twice()), _norm_of_conv, across=True)
+
+
+def test_readers_behind_borders_count():
+    class Tail(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = nn.ReLU()
+
+        def forward(self, x, *, other):
+            return self.act(x) + other
+
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.tail = nn.Linear(4, 4), Tail()
+
+        def forward(self, x):
+            y = self.fc(x)
+            return self.tail(y, other=y)
+
+    ir = lg.to_ir(Reads())
+
+    def pattern(uses):
+        return lambda x: layer("relu")(layer("linear", uses=uses)(x))
+
+    assert not lg.find_matches(ir, pattern("inside"), across=True)
+    assert len(lg.find_matches(ir, pattern("any"), across=True)) == 1
+
+
+def test_each_last_call_counts_once_in_execution_order():
+    class Modes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.act = nn.Linear(4, 4), nn.ReLU()
+
+        def forward(self, x):
+            y = self.act(self.fc(x))
+            return y * 2 if self.training else y
+
+    assert roots(lg.to_ir(Modes()), lambda x: layer("relu")(layer("linear")(x))) == ["act"]
+    chain = lg.to_ir(nn.Sequential(*[nn.ReLU() for _ in range(12)]))
+    assert roots(chain, lambda x: layer("relu")(x)) == [f"_{index}" for index in range(12)]

@@ -1,0 +1,135 @@
+"""Random models and rules that keep what a model computes: it computes the same, bit for bit."""
+
+from __future__ import annotations
+
+import copy
+import random
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import layergraph as lg
+from layergraph.ir import check
+from layergraph_rewrite import function, layer
+
+LAYERS = {
+    "fc": lambda: nn.Linear(4, 4),
+    "fc2": lambda: nn.Linear(4, 4, bias=False),
+    "act": nn.ReLU,
+    "act_": lambda: nn.ReLU(inplace=True),
+    "drop": nn.Dropout,
+    "norm": lambda: nn.BatchNorm1d(4),
+    "same": nn.Identity,
+}
+FUNCTIONS = {
+    "add": lambda a, b: a + b,
+    "zero": lambda a, b: a + 0,
+    "neg": lambda a, b: torch.neg(a),
+    "relu": lambda a, b: torch.relu(a),
+    "clone": lambda a, b: a.clone(),
+    "view": lambda a, b: a.view(-1, 4),
+    "mul_": lambda a, b: a.mul_(0.5),
+    "add_": lambda a, b: a.add_(b),
+}
+
+
+class Random(nn.Module):
+    """A model of a random program, maybe with another one for evaluation."""
+
+    def __init__(self, seed, depth=1):
+        super().__init__()
+        choose = random.Random(seed)
+        self.layers = nn.ModuleDict({name: make() for name, make in LAYERS.items()})
+        if choose.random() < 0.3:
+            self.layers["fc2"].weight = self.layers["fc"].weight
+        if depth:
+            self.layers["inner"] = Random(choose.random(), depth - 1)
+        self.start = choose.random() < 0.5
+        first = self.program(choose)
+        self.programs = first, self.program(choose) if choose.random() < 0.3 else first
+
+    def program(self, choose):
+        names = [*self.layers, *FUNCTIONS, *FUNCTIONS]
+        return [
+            (choose.choice(names), choose.randrange(9), choose.randrange(9))
+            for _ in range(choose.randint(2, 9))
+        ]
+
+    def forward(self, x):
+        values = [x * 2 if self.start else x]
+        for name, one, other in self.programs[0] if self.training else self.programs[1]:
+            a, b = values[-1 - one % min(3, len(values))], values[other % len(values)]
+            values.append(self.layers[name](a) if name in self.layers else FUNCTIONS[name](a, b))
+        return values[-1] + values[len(values) // 2]
+
+
+def _copied(match):
+    fc = match["fc"]
+    return layer("linear", **fc.attributes, tensors=dict(fc.tensors))(match["x"])
+
+
+def _noted(match):
+    match.edit.insert_after(match["fc"], layer("identity"))
+
+
+def _named(*ends):
+    return function(*(f"*.{end}" for end in ends))
+
+
+RULES = [
+    lg.Rule(lambda x: layer("relu", inplace=True)(x), lambda m: layer("relu")(m["x"]), "copy"),
+    lg.Rule(lambda x: layer("relu", inplace=False)(x),
+            lambda m: function("torch.relu")(m["x"]), "to-function"),
+    lg.Rule(lambda x: _named("add", "__add__")(x, 0), lambda m: m["x"], "no-zero"),
+    lg.Rule(lambda x: _named("neg")(_named("neg")(x)), lambda m: m["x"], "no-negs"),
+    lg.Rule(lambda x: _named("clone")(x), lambda m: m["x"], "no-clone"),
+    lg.Rule(lambda x: layer("identity")(x), lambda m: m["x"], "no-identity"),
+    lg.Rule(lambda x, n: _named("view")(_named("view")(x, -1, 4), -1, n),
+            lambda m: function("torch.Tensor.view")(m["x"], -1, m["n"]), "one-view"),
+    lg.Rule(lambda x, n: _named("mul_")(x, n),
+            lambda m: function("operator.mul")(m["x"], m["n"]), "no-mul_"),
+    lg.Rule(lambda x, y: _named("add_")(x, y),
+            lambda m: function("operator.add")(m["x"], m["y"]), "no-add_"),
+    lg.Rule(lambda x: _named("relu")(layer("linear", name="fc", uses="any")(x)),
+            lambda m: layer("relu")(_copied(m)), "fresh"),
+    lg.Rule(lambda x: _named("relu")(layer("linear", name="fc", uses="any")(x)),
+            lambda m: layer("relu")(_copied(m)), "fresh-copy", shared="copy"),
+    lg.Rule(lambda x: layer("dropout", name="d")(layer("batchnorm1d", name="n")(x)),
+            lambda m: m.edit.replace(m["d"], layer("dropout")) and None, "edited"),
+    lg.Rule(lambda x: _named("relu")(layer("linear", name="fc")(x)), _noted, "noted", across=True),
+]  # fmt: skip
+
+
+def outcome(model, x):
+    torch.manual_seed(1)
+    x = x.clone()
+    try:
+        value = model(x)
+    except RuntimeError as error:  # a leaf that requires grad changes in place
+        return str(error)[:20]
+    return value, x, *(each for _, each in model.named_buffers())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**9), st.data())
+def test_the_same_is_computed(seed, data):
+    torch.manual_seed(seed)
+    model = Random(seed)
+    ir, state = lg.to_ir(model), model.state_dict()
+    rules = data.draw(st.lists(st.sampled_from(RULES), unique=True, min_size=1, max_size=5))
+    if {"copy", "to-function"} <= {each.name for each in rules}:
+        rules.sort(key=RULES.index)
+    new, tensors, report = lg.rewrite(ir, rules, state)
+    check(new)
+    for training in (True, False):
+        one = copy.deepcopy(model).train(training)
+        other = lg.to_torch(new, tensors).train(training)
+        for _ in range(2):
+            x = torch.randn(3, 4)
+            with torch.no_grad():
+                wanted, got = outcome(one, x), outcome(other, x)
+            assert len(wanted) == len(got)
+            for a, b in zip(wanted, got, strict=True):
+                assert torch.equal(a, b), f"{ir}\n{report}\n{new}"
