@@ -198,7 +198,7 @@ def test_all_of_a_nested_replacement_is_visited():
 
 def test_what_was_refused_is_tried_again():
     """The layer is read twice, until another rule removes the second reader."""
-    code = lambda self, x: self.act(y := self.fc(x)) + (self.tanh(y) * 0.0)  # noqa: E731
+    code = lambda self, x: self.act(y := self.fc(x)) + (self.tanh(y) * 0.0)
     model = Of(code, fc=nn.Linear(4, 4), act=nn.ReLU(), tanh=nn.Tanh())
     rules = [
         lg.Rule(lambda x: layer("relu")(layer("linear")(x)), lambda m: layer("sigmoid")(m["x"])),
@@ -524,7 +524,7 @@ def test_a_match_in_one_mode_only():
         assert_same(new, model)
 
 
-RELU_FC = lambda x: layer("relu")(layer("linear", name="fc")(x))  # noqa: E731
+RELU_FC = lambda x: layer("relu")(layer("linear", name="fc")(x))
 TO_TANH = lg.Rule(RELU_FC, lambda match: layer("tanh")(match["fc"]), "tanh")
 
 
@@ -698,6 +698,51 @@ def test_regions(inside):
         assert "begins or ends a region" in str(report)
     assert_same(new, model)
     assert new(torch.randn(3, 4)).requires_grad == model(torch.randn(3, 4)).requires_grad
+
+
+class Decides(nn.Module):
+    """A model that goes one of two ways, with the first layer before or inside of them."""
+
+    def __init__(self, inside, act):
+        super().__init__()
+        self.fc, self.act, self.tanh, self.inside = nn.Linear(4, 4), act, nn.Tanh(), inside
+
+    def forward(self, x):
+        if self.inside:
+            if x.sum() > 0:
+                return self.act(self.fc(x))
+            return self.tanh(x)
+        y = self.fc(x)
+        if x.sum() > 0:
+            return self.act(y)
+        return self.tanh(x)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("uses", ["inside", "any"])
+def test_conditions(inside, uses):
+    model = Decides(inside, nn.ReLU())
+    rule = lg.Rule(
+        lambda x: layer("relu")(layer("linear", name="fc", uses=uses)(x)),
+        lambda match: layer("gelu")(match["fc"]),
+    )
+    new, report = rewritten(model, rule, (torch.ones(2, 4),))
+    by_hand = Decides(inside, nn.GELU() if inside else nn.ReLU())
+    by_hand.fc = model.fc
+    assert len(report.applied) == inside
+    if not inside:
+        assert "its calls run under different conditions" in str(report)
+    for x in (torch.ones(2, 4), -torch.ones(2, 4)):
+        assert torch.equal(new(x), by_hand(x))
+
+
+def test_a_layer_under_a_condition_is_removed():
+    model = Decides(False, nn.ReLU())
+    rule = lg.Rule(lambda x: layer("relu")(x), lambda match: match["x"])
+    new, report = rewritten(model, rule, (torch.ones(2, 4),))
+    assert len(report.applied) == 1
+    for x in (torch.ones(2, 4), -torch.ones(2, 4)):
+        assert torch.equal(new(x), model.fc(x) if x.sum() > 0 else torch.tanh(x))
 
 
 def test_near_misses_say_which_where_and_why():

@@ -12,7 +12,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.ir import check
-from layergraph_rewrite import function, layer
+from layergraph_rewrite import EditError, function, layer
 
 LAYERS = {
     "fc": lambda: nn.Linear(4, 4),
@@ -119,9 +119,12 @@ def test_the_same_is_computed(seed, data):
     model = Random(seed)
     ir, state = lg.to_ir(model), model.state_dict()
     rules = data.draw(st.lists(st.sampled_from(RULES), unique=True, min_size=1, max_size=5))
-    if {"copy", "to-function"} <= {each.name for each in rules}:
-        rules.sort(key=RULES.index)
-    new, tensors, report = lg.rewrite(ir, rules, state)
+    try:
+        new, tensors, report = lg.rewrite(ir, rules, state)
+    except EditError as error:
+        assert "does not end" in str(error)  # noqa: PT017 some rules undo each other
+        assert {"to-function"} < {each.name for each in rules}
+        return
     check(new)
     for training in (True, False):
         one = copy.deepcopy(model).train(training)
