@@ -1,5 +1,6 @@
 """Random models and rules that keep what a model computes: it computes the same, bit for bit."""
 
+# ruff: noqa: PLW0108 - a pattern is a function whose parameters have names
 from __future__ import annotations
 
 import copy
