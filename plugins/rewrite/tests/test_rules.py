@@ -197,6 +197,20 @@ def test_all_of_a_nested_replacement_is_visited():
     assert_same(new, Of(lambda self, x: self.chain(x) + 7, chain=chain))
 
 
+def test_a_change_far_before_the_last_call_is_seen():
+    """When the first call becomes the one of the pattern, the last one was visited long ago."""
+    rules = [
+        lg.Rule(
+            lambda x: layer("tanh")(layer("sigmoid")(layer("silu")(x))), lambda match: match["x"]
+        ),
+        lg.Rule(lambda x: layer("relu")(x), lambda match: layer("elu")(match["x"])),
+        lg.Rule(lambda x: layer("elu")(x), lambda match: layer("silu")(match["x"])),
+    ]
+    new, report = rewritten(nn.Sequential(nn.ReLU(), nn.Sigmoid(), nn.Tanh(), nn.GELU()), rules)
+    assert len(report.applied) == 3
+    assert_same(new, nn.GELU())
+
+
 def test_what_was_refused_is_tried_again():
     """The layer is read twice, until another rule removes the second reader."""
     code = lambda self, x: self.act(y := self.fc(x)) + (self.tanh(y) * 0.0)

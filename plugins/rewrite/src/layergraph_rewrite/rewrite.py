@@ -38,8 +38,8 @@ class Rule:
         pattern: a function of the values that flow in, which returns a call of a layer or function.
         replacement: a function of the :class:`Match`. It returns the call that replaces the last
             one of the match, a :class:`Call` whose value or a plain value that is read instead, or
-            None if it made edits with ``match.edit``; these are made once for the nodes of the match.
-            It raises :class:`Refused` if it cannot; then it made no edit.
+            None if it made edits with ``match.edit``, once for the nodes of the match. It raises
+            :class:`Refused` if it cannot; then it made no edit.
         name: the name for reports; None: that of the replacement.
         shared: the treatment of a layer with tensors that a node outside of the match calls too:
             ``"refuse"`` the match, or ``"copy"`` the layer for the match.
