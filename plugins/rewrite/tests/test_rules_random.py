@@ -103,6 +103,13 @@ RULES = [
 ]  # fmt: skip
 
 
+UNDONE = [
+    {"to-function", "fresh"},
+    {"to-function", "fresh-copy"},
+    {"no-identity", "noted"},
+]
+
+
 def outcome(model, x):
     torch.manual_seed(1)
     x = x.clone()
@@ -124,7 +131,8 @@ def test_the_same_is_computed(seed, data):
         new, tensors, report = lg.rewrite(ir, rules, state)
     except EditError as error:
         assert "does not end" in str(error)  # noqa: PT017 some rules undo each other
-        assert {"to-function"} < {each.name for each in rules}
+        names = {each.name for each in rules}
+        assert any(names >= each for each in UNDONE)
         return
     check(new)
     for training in (True, False):
