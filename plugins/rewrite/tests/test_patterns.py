@@ -98,6 +98,9 @@ def test_two_reads_by_the_match_are_inside():
         return function("operator.mul")(y, function("torch.sigmoid")(y))
 
     assert len(lg.find_matches(ir, swish)) == 1
+    other = ir_of(lambda self, x: self.a(x) * torch.sigmoid(self.b(x)), a=nn.Linear(4, 4),
+                  b=nn.Linear(4, 4))  # fmt: skip
+    assert not lg.find_matches(other, swish)
     # Two calls that are written apart are two calls.
     assert not lg.find_matches(
         ir,
@@ -321,7 +324,11 @@ def test_a_composite_that_two_nodes_call_is_not_entered():
         def forward(self, x):
             return self.norm(self.body(x)) + self.body(x)
 
-    assert not lg.find_matches(lg.to_ir(Twice()), _norm_of_conv, across=True)
+    def of_any(x):
+        return layer("batchnorm1d")(layer("conv1d", uses="any")(x))
+
+    assert len(lg.find_matches(lg.to_ir(Nested()), of_any, across=True)) == 1
+    assert not lg.find_matches(lg.to_ir(Twice()), of_any, across=True)
 
 
 def test_readers_behind_borders_count():
@@ -330,8 +337,8 @@ def test_readers_behind_borders_count():
             super().__init__()
             self.act = nn.ReLU()
 
-        def forward(self, x, *, other):
-            return self.act(x) + other
+        def forward(self, x, other):
+            return self.act(x) + other[0]
 
     class Reads(nn.Module):
         def __init__(self):
@@ -340,7 +347,7 @@ def test_readers_behind_borders_count():
 
         def forward(self, x):
             y = self.fc(x)
-            return self.tail(y, other=y)
+            return self.tail(y, [y])
 
     ir = lg.to_ir(Reads())
 

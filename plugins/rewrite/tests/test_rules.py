@@ -189,11 +189,26 @@ def test_all_of_a_nested_replacement_is_visited():
         lg.Rule(lambda x: layer("relu")(x), deep),
         lg.Rule(lambda x: layer("elu")(x), lambda match: layer("gelu")(match["x"])),
         lg.Rule(lambda x: function("torch.zeros_like")(x), lambda m: function("torch.ones")(3, 4)),
-        lg.Rule(lambda n, m: function("torch.ones")(n, m), lambda m: function("torch.full")((3, 4), 7)),
+        lg.Rule(lambda a, b: function("torch.ones")(a, b),
+                lambda m: function("torch.full")((3, 4), 7)),
     ]  # fmt: skip
     new, _ = rewritten(Of(lambda self, x: self.act(x) + torch.zeros_like(x), act=nn.ReLU()), rules)
     chain = nn.Sequential(*[each for _ in range(6) for each in (nn.GELU(), nn.Tanh())])
     assert_same(new, Of(lambda self, x: self.chain(x) + 7, chain=chain))
+
+
+def test_a_change_far_before_the_last_call_is_seen():
+    """When the first call becomes the one of the pattern, the last one was visited long ago."""
+    rules = [
+        lg.Rule(
+            lambda x: layer("tanh")(layer("sigmoid")(layer("silu")(x))), lambda match: match["x"]
+        ),
+        lg.Rule(lambda x: layer("relu")(x), lambda match: layer("elu")(match["x"])),
+        lg.Rule(lambda x: layer("elu")(x), lambda match: layer("silu")(match["x"])),
+    ]
+    new, report = rewritten(nn.Sequential(nn.ReLU(), nn.Sigmoid(), nn.Tanh(), nn.GELU()), rules)
+    assert len(report.applied) == 3
+    assert_same(new, nn.GELU())
 
 
 def test_what_was_refused_is_tried_again():
@@ -278,7 +293,7 @@ def test_refused_changes_nothing(shared):
     ],
 )  # fmt: skip
 def test_rules_without_end_are_stopped_by_name(rules):
-    with pytest.raises(EditError, match="the rule '(again|back)' does not end"):
+    with pytest.raises(EditError, match=r"the rule '(again|back)' does not end"):
         lg.rewrite(lg.to_ir(nn.Sequential(nn.ReLU())), rules)
 
 
@@ -535,7 +550,7 @@ TO_TANH = lg.Rule(RELU_FC, lambda match: layer("tanh")(match["fc"]), "tanh")
         (lambda self, x: (y := self.fc(x), y.add_(1), self.act(y))[2], 0),
         (lambda self, x: (z := x * 2, y := self.fc(z), z.add_(1), self.act(y) + z)[3], 0),
         (lambda self, x: (z := x * 2, y := self.fc(x), z.add_(1), self.act(y) + z)[3], 1),
-        (lambda self, x: (v := x.clone().view(3, 4), y := self.fc(x), v.add_(1), self.act(y))[3], 1),
+        (lambda self, x: (v := x.clone().view(-1), y := self.fc(x), v.add_(1), self.act(y))[3], 1),
         (lambda self, x: (v := x.view(-1), y := self.fc(x), v.add_(1), self.act(y))[3], 0),
         # After the match, its value changes in place.
         (lambda self, x: self.act(self.fc(x)).add_(1), 1),
@@ -698,6 +713,51 @@ def test_regions(inside):
         assert "begins or ends a region" in str(report)
     assert_same(new, model)
     assert new(torch.randn(3, 4)).requires_grad == model(torch.randn(3, 4)).requires_grad
+
+
+class Decides(nn.Module):
+    """A model that goes one of two ways, with the first layer before or inside of them."""
+
+    def __init__(self, inside, act):
+        super().__init__()
+        self.fc, self.act, self.tanh, self.inside = nn.Linear(4, 4), act, nn.Tanh(), inside
+
+    def forward(self, x):
+        if self.inside:
+            if x.sum() > 0:
+                return self.act(self.fc(x))
+            return self.tanh(x)
+        y = self.fc(x)
+        if x.sum() > 0:
+            return self.act(y)
+        return self.tanh(x)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("uses", ["inside", "any"])
+def test_conditions(inside, uses):
+    model = Decides(inside, nn.ReLU())
+    rule = lg.Rule(
+        lambda x: layer("relu")(layer("linear", name="fc", uses=uses)(x)),
+        lambda match: layer("gelu")(match["fc"]),
+    )
+    new, report = rewritten(model, rule, (torch.ones(2, 4),))
+    by_hand = Decides(inside, nn.GELU() if inside else nn.ReLU())
+    by_hand.fc = model.fc
+    assert len(report.applied) == inside
+    if not inside:
+        assert "its calls run under different conditions" in str(report)
+    for x in (torch.ones(2, 4), -torch.ones(2, 4)):
+        assert torch.equal(new(x), by_hand(x))
+
+
+def test_a_layer_under_a_condition_is_removed():
+    model = Decides(False, nn.ReLU())
+    rule = lg.Rule(lambda x: layer("relu")(x), lambda match: match["x"])
+    new, report = rewritten(model, rule, (torch.ones(2, 4),))
+    assert len(report.applied) == 1
+    for x in (torch.ones(2, 4), -torch.ones(2, 4)):
+        assert torch.equal(new(x), model.fc(x) if x.sum() > 0 else torch.tanh(x))
 
 
 def test_near_misses_say_which_where_and_why():

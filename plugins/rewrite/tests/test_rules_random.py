@@ -1,5 +1,6 @@
 """Random models and rules that keep what a model computes: it computes the same, bit for bit."""
 
+# ruff: noqa: PLW0108 - a pattern is a function whose parameters have names
 from __future__ import annotations
 
 import copy
@@ -12,7 +13,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.ir import check
-from layergraph_rewrite import function, layer
+from layergraph_rewrite import EditError, function, layer
 
 LAYERS = {
     "fc": lambda: nn.Linear(4, 4),
@@ -102,6 +103,13 @@ RULES = [
 ]  # fmt: skip
 
 
+UNDONE = [
+    {"to-function", "fresh"},
+    {"to-function", "fresh-copy"},
+    {"no-identity", "noted"},
+]
+
+
 def outcome(model, x):
     torch.manual_seed(1)
     x = x.clone()
@@ -119,9 +127,13 @@ def test_the_same_is_computed(seed, data):
     model = Random(seed)
     ir, state = lg.to_ir(model), model.state_dict()
     rules = data.draw(st.lists(st.sampled_from(RULES), unique=True, min_size=1, max_size=5))
-    if {"copy", "to-function"} <= {each.name for each in rules}:
-        rules.sort(key=RULES.index)
-    new, tensors, report = lg.rewrite(ir, rules, state)
+    try:
+        new, tensors, report = lg.rewrite(ir, rules, state)
+    except EditError as error:
+        assert "does not end" in str(error)  # noqa: PT017 some rules undo each other
+        names = {each.name for each in rules}
+        assert any(names >= each for each in UNDONE)
+        return
     check(new)
     for training in (True, False):
         one = copy.deepcopy(model).train(training)

@@ -38,8 +38,8 @@ class Rule:
         pattern: a function of the values that flow in, which returns a call of a layer or function.
         replacement: a function of the :class:`Match`. It returns the call that replaces the last
             one of the match, a :class:`Call` whose value or a plain value that is read instead, or
-            None if it made edits with ``match.edit``. It raises :class:`Refused` if it cannot; then
-            it made no edit.
+            None if it made edits with ``match.edit``, once for the nodes of the match. It raises
+            :class:`Refused` if it cannot; then it made no edit.
         name: the name for reports; None: that of the replacement.
         shared: the treatment of a layer with tensors that a node outside of the match calls too:
             ``"refuse"`` the match, or ``"copy"`` the layer for the match.
@@ -96,9 +96,11 @@ def rewrite(
 
     The nodes are visited in execution order, and at each node the rules in their order. After a
     replacement, the nodes that it may concern are visited again. A match is refused, with the
-    reason in the report, if a node between its calls changes a tensor in place, draws random
-    numbers as they do, or begins or ends a region; if its calls have different conditions; or if
-    the graphs for training and evaluation differ in it.
+    reason in the report, if a node between its calls changes a value of the match in place, draws
+    random numbers as they do, or begins or ends a region; if a call of it changes a value in place
+    that other nodes read; if a later change in place would tell the new value from the old one; if
+    its calls have different conditions; or if the graphs for training and evaluation differ in it.
+    What was refused is tried again after other changes.
 
     Args:
         ir: the IR, which stays as it is.

@@ -120,7 +120,8 @@ def layer(
         where: in a pattern, a condition on the :class:`Call` that would match.
         uses: in a pattern, which nodes may read the result: ``"inside"``, only calls of the match;
             ``"any"``; or a number of nodes. Any node may read the last call of a pattern.
-        attributes: the attributes. In a pattern, the layer has these, and may have more.
+        attributes: the attributes. In a pattern, the layer has these, or leaves them to these
+            defaults, and may have more.
 
     Example:
         >>> from layergraph_rewrite import layer
