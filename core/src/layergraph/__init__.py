@@ -13,9 +13,6 @@ from layergraph.ir import Edge, Implementation, Ir, Node, Ref, Symbol
 
 if TYPE_CHECKING:
     __version__: str
-    from layergraph_rewrite.extract import extract
-    from layergraph_rewrite.passes import run_passes
-
     from layergraph.api import to_ir, to_torch
     from layergraph.declining import decline
     from layergraph.formats import Format
@@ -23,8 +20,11 @@ if TYPE_CHECKING:
     from layergraph.inputs import example_inputs
     from layergraph.io import load, load_model, save
     from layergraph.layers import layer
+    from layergraph.passes import Pass
     from layergraph_files.limits import Limits
     from layergraph_rewrite.edit import edit
+    from layergraph_rewrite.extract import extract
+    from layergraph_rewrite.passes import run_passes
     from layergraph_rewrite.rewrite import Rule, find_matches, rewrite, rule
     from layergraph_tools.difference import diff
     from layergraph_tools.explain import explain
@@ -38,6 +38,7 @@ __all__ = [
     "Ir",
     "Limits",
     "Node",
+    "Pass",
     "Ref",
     "Rule",
     "Symbol",
@@ -69,6 +70,7 @@ _HOMES = {
     "find_matches": "layergraph_rewrite.rewrite",
     "rule": "layergraph_rewrite.rewrite",
     "Limits": "layergraph_files.limits",
+    "Pass": "layergraph.passes",
     "decline": "layergraph.declining",
     "diff": "layergraph_tools.difference",
     "edit": "layergraph_rewrite.edit",

@@ -143,6 +143,10 @@ class Edit:
         """All layers under edit, by name."""
         return self._space.layers
 
+    def home(self, key: str) -> tuple[WorkingLayer, str]:
+        """Return the layer and the name of the tensor that a key stands for in this edit."""
+        return self._space.home(key)
+
     def names_inside(self, layer: str) -> set[str]:
         """Return the names of a layer and of all layers inside it.
 
