@@ -222,6 +222,8 @@ class Edit:
         except Exception:
             found.type, found.data, found.tensors, found.sources = before
             raise
+        for graph, name in list(found.calls):
+            graph.change(changed(graph.nodes[name], type=found.type))
 
     def _set_tied(
         self,
