@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layergraph.ir import INPUT, Node, Ref, Value
 from layergraph_passes.modes import nodes_of
@@ -180,7 +180,7 @@ def _functional(name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) ->
     import torch
 
     last = name.removeprefix(F)
-    target = getattr(torch.nn.functional, last, None)
+    target: Any = getattr(torch.nn.functional, last, None)
     try:
         signature = inspect.signature(target)
         bound = signature.bind(*args, **kwargs).arguments

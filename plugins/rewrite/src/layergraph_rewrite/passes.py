@@ -96,14 +96,8 @@ def run_passes(
         fold-batchnorm: root:_1: folded into '0'
         >>> report.differences["fold-batchnorm"] < 1e-5
         True
-        >>> print(ir)
-        root: sequential()
-            input_1 = input
-            _0 = conv2d 0(input_1)
-            _2 = relu 2(_0)
-            return _2
-        0: conv2d(in_channels=3, out_channels=4, kernel_size=(3, 3), stride=(1, 1), ...)
-        2: relu()
+        >>> list(ir), list(state)
+        (['root', '0', '2'], ['0.weight', '0.bias'])
     """
     chosen = _chosen(passes, options or {})
     if verify is not None and state is None:
