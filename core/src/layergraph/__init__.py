@@ -13,8 +13,6 @@ from layergraph.ir import Edge, Implementation, Ir, Node, Ref, Symbol
 
 if TYPE_CHECKING:
     __version__: str
-    from layergraph_rewrite.passes import run_passes
-
     from layergraph.api import to_ir, to_torch
     from layergraph.declining import decline
     from layergraph.formats import Format
@@ -22,10 +20,12 @@ if TYPE_CHECKING:
     from layergraph.inputs import example_inputs
     from layergraph.io import load, load_model, save
     from layergraph.layers import layer
+    from layergraph.passes import Pass
     from layergraph.structures import Structure
     from layergraph_files.limits import Limits
     from layergraph_rewrite.edit import edit
     from layergraph_rewrite.extract import extract
+    from layergraph_rewrite.passes import run_passes
     from layergraph_rewrite.rewrite import Rule, find_matches, rewrite, rule
     from layergraph_shapes import annotate_shapes, cost, shapes
     from layergraph_tools.difference import diff
@@ -40,6 +40,7 @@ __all__ = [
     "Ir",
     "Limits",
     "Node",
+    "Pass",
     "Ref",
     "Rule",
     "Structure",
@@ -72,6 +73,7 @@ __all__ = [
 _HOMES = {
     "Format": "layergraph.formats",
     "Limits": "layergraph_files.limits",
+    "Pass": "layergraph.passes",
     "Rule": "layergraph_rewrite.rewrite",
     "Structure": "layergraph.structures",
     "annotate_shapes": "layergraph_shapes",

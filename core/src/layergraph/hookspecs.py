@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from layergraph.capturing import Capturer, CaptureRequest
     from layergraph.formats import Format
     from layergraph.layers import Layer
+    from layergraph.passes import Pass
     from layergraph.structures import Structure
 
 PROJECT = "layergraph"
@@ -306,4 +307,33 @@ def formats() -> Iterable[Format]:  # type: ignore[empty-body]
         >>> @hookimpl
         ... def formats():
         ...     return [Format(".txt", "the printed IR", write=write)]
+    """
+
+
+@hookspec
+def passes() -> Iterable[Pass]:  # type: ignore[empty-body]
+    """List passes: named functions that edit an IR, one row for each.
+
+    :func:`layergraph.run_passes` and ``layergraph run`` ask each time. They load only those plugins
+    whose source, in the module that the entry point names, contains the word ``passes``. If a
+    plugin fails here, a warning names it, and its passes are skipped.
+
+    Returns:
+        Rows, :class:`layergraph.Pass`, no two of one name. None and an empty list add no passes.
+
+        If two plugins give one name, the plugin that is asked first wins.
+
+        A function gets a :class:`layergraph_rewrite.Edit`, edits it, and returns None. It tells
+        ``edit.report`` of each change and of each place that it refuses. It raises an error of
+        :mod:`layergraph.errors` if it cannot go on.
+
+    Example:
+        >>> from layergraph import Pass, hookimpl
+        >>> def remove_identities(edit):
+        ...     "Remove all identities."
+        ...     for call in edit.select("identity"):
+        ...         edit.remove(call)
+        >>> @hookimpl
+        ... def passes():
+        ...     return [Pass("acme-remove-identities", remove_identities)]
     """

@@ -157,3 +157,13 @@ def test_the_header_is_a_file_format(tmp_path):
         lg.save(ir, path, observed.state_dict())
     with pytest.raises(FileError, match=r"no installed package reads files of that suffix"):
         lg.load(path)
+
+
+def test_its_pass_runs_by_its_name():
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.ReLU())
+    ir, state, report = lg.run_passes(
+        lg.to_ir(model), [("acme-round-weights", {"frac_bits": 2})], model.state_dict()
+    )
+    assert torch.equal(state["0.weight"] * 4, (model[0].weight * 4).round())
+    assert [each.type for each in ir.values()].count("relu") == 1
+    assert [entry.by for entry in report.applied] == ["acme-round-weights", "one-relu"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -222,6 +223,30 @@ def _structures(answer: Any) -> list[Any]:
     return found
 
 
+_PASS_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+def _passes(answer: Any) -> list[Any]:
+    from layergraph.passes import Pass
+
+    found = _many(answer, "rows, each a layergraph.Pass", lambda each: isinstance(each, Pass))
+    for row in found:
+        if not isinstance(row.name, str) or not _PASS_NAME.fullmatch(row.name):
+            raise _WrongError(
+                f"gave a pass named {_shown(row.name)}; give words in lower case with hyphens"
+            )
+        if not callable(row.function):
+            raise _WrongError(
+                f"gave a pass {row.name!r} whose function is {_shown(row.function)}; give a "
+                "function"
+            )
+    names = [row.name for row in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise _WrongError(f"gave two passes named {twice!r}; it must give one")
+    return found
+
+
 def _inputs(answer: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     match answer:
         case (tuple() as args, dict() as kwargs):
@@ -240,4 +265,5 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "commands": _commands,
     "formats": _formats,
     "structures": _structures,
+    "passes": _passes,
 }

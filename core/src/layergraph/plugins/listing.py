@@ -1,4 +1,4 @@
-"""The answers of the installed plugins to the hooks that list: ``commands`` and ``formats``."""
+"""The answers of the installed plugins to the hooks that list, such as ``formats``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def installed_answers(hook: str) -> Iterator[tuple[Plugin, Any]]:
     if such a plugin imports it.
 
     Args:
-        hook: the name of a hook that gives a list: ``"commands"`` or ``"formats"``.
+        hook: the name of a hook that gives a list: ``"commands"``, ``"formats"`` or ``"passes"``.
 
     Yields:
         Pairs of plugin and item, in the order in which plugins are asked.

@@ -131,6 +131,7 @@ _UNWRAPPED = {
     "layers": "wrap torch_to_ir or ir_to_torch",
     "commands": "give a command of the same name",
     "formats": "give a format for the same suffix",
+    "passes": "give a pass of the same name",
 }
 
 

@@ -7,6 +7,7 @@ the file format.
 from acme_fixed_point.command_line import commands
 from acme_fixed_point.header import UnknownUnitError, c_header, formats
 from acme_fixed_point.layers import FixedPointLinear, ObservedLinear
+from acme_fixed_point.passes import passes
 from acme_fixed_point.rewriting import to_fixed_point
 from acme_fixed_point.widths import choose_widths, ir_to_torch, torch_to_ir
 
@@ -21,6 +22,7 @@ __all__ = [
     "commands",
     "formats",
     "ir_to_torch",
+    "passes",
     "to_fixed_point",
     "torch_to_ir",
 ]

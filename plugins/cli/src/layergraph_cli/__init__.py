@@ -23,10 +23,11 @@ def commands() -> list[Callable[..., Any]]:
     from layergraph_cli.diff import diff
     from layergraph_cli.explain import explain
     from layergraph_cli.new import new_plugin
+    from layergraph_cli.passes import passes, run
     from layergraph_cli.plugins import plugins
     from layergraph_cli.show import show
 
-    return [show, check, diff, convert, explain, plugins, new_plugin]
+    return [show, check, diff, convert, explain, passes, run, plugins, new_plugin]
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from layergraph.plugins import (
     Hooks,
     command_name,
     discovered,
+    installed_answers,
     installed_commands,
 )
 from layergraph_cli.output import as_json, line
@@ -37,7 +38,10 @@ def plugins(
     owners: dict[str, str] = {}
     for command in installed_commands():
         owners.setdefault(command.name, command.plugin.distribution)
-    forms = [_form(plugin, first, owners) for plugin in asked]
+    passes: dict[str, str] = {}
+    for plugin, row in installed_answers("passes"):
+        passes.setdefault(row.name, plugin.distribution)
+    forms = [_form(plugin, first, owners, passes) for plugin in asked]
     broken = [each for each in found.left_out if not each.is_disabled]
     if json:
         as_json({"plugins": forms, "left_out": [each._asdict() for each in found.left_out]})
@@ -49,7 +53,12 @@ def plugins(
     return 1 if broken else 0
 
 
-def _form(plugin: Plugin, first: Mapping[object, str], owners: Mapping[str, str]) -> dict[str, Any]:
+def _form(
+    plugin: Plugin,
+    first: Mapping[object, str],
+    owners: Mapping[str, str],
+    passes: Mapping[str, str],
+) -> dict[str, Any]:
     return {
         "distribution": plugin.distribution,
         "version": plugin.version,
@@ -76,6 +85,10 @@ def _form(plugin: Plugin, first: Mapping[object, str], owners: Mapping[str, str]
         "commands": [
             {"name": name, "shadowed_by": _other(plugin.distribution, owners.get(name))}
             for name in _given(plugin, "commands", command_name)
+        ],
+        "passes": [
+            {"name": name, "shadowed_by": _other(plugin.distribution, passes.get(name))}
+            for name in _given(plugin, "passes", lambda row: str(row.name))
         ],
     }
 
@@ -127,6 +140,7 @@ def _show(form: dict[str, Any]) -> None:
     )
     layers, shadowed = _split(form["layers"], "type")
     commands, shadowed_commands = _split(form["commands"], "name")
+    passes, shadowed_passes = _split(form["passes"], "name")
     shown = {
         "layers": layers,
         "shadowed": shadowed,
@@ -134,6 +148,8 @@ def _show(form: dict[str, Any]) -> None:
         "functions": form["functions"],
         "commands": commands,
         "shadowed commands": shadowed_commands,
+        "passes": passes,
+        "shadowed passes": shadowed_passes,
     }
     for what, listed in shown.items():
         if listed:

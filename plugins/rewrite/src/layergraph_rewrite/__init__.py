@@ -3,6 +3,7 @@
 from layergraph_rewrite.calls import Call, Site
 from layergraph_rewrite.edit import Edit
 from layergraph_rewrite.errors import EditError, Refused
+from layergraph_rewrite.holders import bound_layers
 from layergraph_rewrite.match import Match
 from layergraph_rewrite.report import Report
 from layergraph_rewrite.rewrite import Rule, apply_rules, find_matches, rewrite, rule
@@ -22,6 +23,7 @@ __all__ = [
     "Site",
     "anything",
     "apply_rules",
+    "bound_layers",
     "find_matches",
     "function",
     "layer",

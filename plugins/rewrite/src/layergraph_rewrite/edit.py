@@ -109,6 +109,15 @@ class Edit(LayerEdits, NodeEdits, BorderEdits, MatchEdits):
         """All layers under edit, by name."""
         return self._space.layers
 
+    @property
+    def has_state(self) -> bool:
+        """Whether the edit follows a state dict."""
+        return self._space.has_state
+
+    def home(self, key: str) -> tuple[WorkingLayer, str]:
+        """Return the layer and the name of the tensor that a key stands for in this edit."""
+        return self._space.home(key)
+
     def names_inside(self, layer: str) -> set[str]:
         """Return the names of a layer and of all layers inside it.
 

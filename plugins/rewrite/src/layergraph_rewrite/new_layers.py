@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from layergraph.errors import ArgumentError, BuildError, LayergraphError
-from layergraph.ir import Implementation, Ir, Value
+from layergraph.ir import Implementation, Ir, TensorSpec, Value
 from layergraph_rewrite.sources import Source
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def set_tensors(
             )
     fresh = functools.cache(functools.partial(_fresh, leaf))
     before, layer.sources = layer.sources, {}
-    layer.tensors = {name: spec for name, spec in layer.tensors.items() if name in shapes}
+    layer.tensors = _specs(layer.tensors, shapes, before)
     if not has_state:
         return
     for name, shape in shapes.items():
@@ -77,6 +77,20 @@ def _check_shape(layer: WorkingLayer, name: str, given: object, shape: tuple[int
         raise ArgumentError(
             f"{name!r} of {layer.name!r} has the shape {shape}; the given one has {tuple(found)}"
         )
+
+
+def _specs(
+    specs: Mapping[str, TensorSpec], shapes: Collection[str], before: Collection[str]
+) -> dict[str, TensorSpec]:
+    """Return the specs of the tensors of a layer, from those of the tensors that it had before."""
+    kept = {name: spec for name, spec in specs.items() if name in shapes}
+    first = next((spec for spec in specs.values() if spec.kind is None), None)
+    if before and first is not None and (first.dtype or first.requires_grad is False):
+        # A tensor that the layer did not have has the dtype of the others, and is frozen with them.
+        for name in shapes:
+            if name not in before:
+                kept[name] = TensorSpec(dtype=first.dtype, requires_grad=first.requires_grad)
+    return kept
 
 
 def has_tensors(layer: WorkingLayer) -> bool:

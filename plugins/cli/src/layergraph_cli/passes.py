@@ -1,0 +1,99 @@
+"""``layergraph passes`` and ``layergraph run``: list passes, and run some on a file."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import layergraph as lg
+from layergraph.errors import ArgumentError, FileError
+from layergraph_cli.output import as_json, line
+
+if TYPE_CHECKING:
+    import torch
+
+
+def passes(
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the installed passes, with their options."""
+    from layergraph_rewrite.passes import installed_passes
+
+    found = sorted(installed_passes().values(), key=lambda each: each.row.name)
+    owners = {each.row.name: each.plugin.distribution for each in found if each.plugin}
+    if json:
+        as_json(
+            [
+                {
+                    "name": each.row.name,
+                    "distribution": owners[each.row.name],
+                    "help": each.row.help,
+                    "options": [
+                        {"name": name, "type": kind, "required": is_required}
+                        | ({} if is_required else {"default": repr(default)})
+                        for name, kind, default, is_required in each.row.options
+                    ],
+                }
+                for each in found
+            ]
+        )
+        return
+    for each in found:
+        line((each.row.name, "bold"), f" ({owners[each.row.name]})")
+        line(f"  {each.row.help.partition(chr(10))[0] or 'no description'}")
+        for option in each.row.options:
+            line(f"  {option}")
+
+
+def run(
+    names: Annotated[list[str], typer.Argument(metavar="PASS...", help="The passes, in order.")],
+    file: Annotated[Path, typer.Argument(help="The file of a model.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PASS.OPTION=VALUE", help="An option of a pass."),
+    ] = None,
+) -> None:
+    """Run passes on the model in a file, and write the new one to another file.
+
+    It prints a line for each change, and for each place that a pass refused.
+    """
+    ir, weights = lg.load(file), _weights(file)
+    ir, state, report = lg.run_passes(ir, names, weights, options=_options(settings or []))
+    lg.save(ir, out, state)
+    for entry in report.entries:
+        line((str(entry), "" if entry.is_applied else "yellow"))
+    line(f"{len(report.applied)} changes, {len(report.refused)} refused: {out}")
+
+
+def _weights(file: Path) -> dict[str, torch.Tensor] | None:
+    """Return the weights in a file, which are read when they are used; None if it has none."""
+    from layergraph_cli.weights import read_weights
+
+    try:
+        return read_weights(file)
+    except FileError:
+        if file.suffix == ".json":
+            return None
+        raise
+
+
+def _options(settings: list[str]) -> dict[str, dict[str, Any]]:
+    """Return options by pass from ``PASS.OPTION=VALUE``. A value that is no literal is a text."""
+    found: dict[str, dict[str, Any]] = {}
+    for each in settings:
+        place, equals, text = each.partition("=")
+        name, dot, option = place.partition(".")
+        if not (equals and dot and name and option):
+            raise ArgumentError(f"{each!r} is no option of a pass; write it as PASS.OPTION=VALUE")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        found.setdefault(name, {})[option.replace("-", "_")] = value
+    return found
