@@ -68,7 +68,7 @@ def deduplicate(edit: Edit) -> None:
     The keys stay; one tensor stands behind them. A layer in training mode, or whose tensors are
     tied or read elsewhere, stays alone. It reads the tensors of layers that could be equal.
     """
-    if edit.state is None:
+    if not edit.has_state:
         return
     bound = bound_layers(edit)
     alike: dict[str, list[WorkingLayer]] = {}

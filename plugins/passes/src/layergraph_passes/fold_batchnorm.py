@@ -26,14 +26,18 @@ _NORMS = {
     "linear": "batchnorm1d",
 }
 
+# With three dimensions, batch norm takes the second of them for the channels, and linear the last.
+_VECTORS = 2
+
 
 def fold_batchnorm(edit: Edit) -> None:
     """Fold batch norm into the convolution, transposed convolution or linear layer beside it.
 
     It folds a batch norm in evaluation mode into the layer before it, or, if there is none, into
     the layer after it. The weights are computed in float64 when they are read, and cast to the
-    dtype of the layer. A batch norm after a linear layer has to get an input of two dimensions.
-    In training mode the new model computes something else.
+    dtype of the layer. A batch norm beside a linear layer has to get an input of two dimensions:
+    the report says so, and one with shapes that say otherwise stays. In training mode the new
+    model computes something else.
 
     A batch norm stays, with the reason in the report, if it is in training mode, has no statistics,
     or if something else uses it, the layer, its value or its tensors.
@@ -67,9 +71,10 @@ def _apply(
     edit: Edit, norm: Call, layer: Call, tensors: dict[str, Callable[[], torch.Tensor]]
 ) -> None:
     assert layer.layer is not None  # noqa: S101 for type checkers
-    given = tensors if edit.state is not None else None
+    given = tensors if edit.has_state else None
     edit.set(layer.layer, tensors=given, bias=True)
-    edit.report.add(norm, f"folded into {layer.layer!r}")
+    assumed = ", for inputs of two dimensions" if layer.type == "linear" else ""
+    edit.report.add(norm, f"folded into {layer.layer!r}{assumed}")
     edit.remove(norm)
 
 
@@ -97,6 +102,8 @@ def _problem(edit: Edit, norm: Call, layer: Call, bound: dict[str, str]) -> str:
 def _after_problem(norm: Call, layer: Call) -> str:
     if not is_only_read_by(layer, norm):
         return f"other nodes read the value of {layer.layer!r}"
+    if layer.type == "linear" and layer.shape is not None and len(layer.shape) != _VECTORS:
+        return f"{layer.layer!r} gives values of {len(layer.shape)} dimensions"
     channels = layer.attributes.get("out_channels", layer.attributes.get("out_features"))
     return _size_problem(norm, channels)
 

@@ -123,6 +123,15 @@ class Call:
         return [Call(self._graph, name) for name in self._graph.users[self._name]]
 
     @property
+    def shape(self) -> tuple[Value, ...] | None:
+        """The shape of its value, if :func:`layergraph.annotate_shapes` noted it; else None."""
+        for user in self._graph.users[self._name]:
+            shape = self._graph.edge_data(self._name, user).get("layergraph.shape")
+            if type(shape) is tuple:
+                return shape
+        return None
+
+    @property
     def is_in_root(self) -> bool:
         """Whether the node is in the graph of the model itself."""
         return not self._graph.owner.parents

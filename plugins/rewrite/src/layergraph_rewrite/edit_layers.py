@@ -12,7 +12,7 @@ from layergraph.ir import (
 )
 from layergraph_rewrite import nesting
 from layergraph_rewrite.errors import EditError
-from layergraph_rewrite.new_layers import set_tensors
+from layergraph_rewrite.new_layers import known_shapes, set_tensors
 from layergraph_rewrite.places import Places, Where
 from layergraph_rewrite.sources import Source
 from layergraph_rewrite.terms import Tensors as Given
@@ -57,6 +57,7 @@ class LayerEdits(Places):
         if found.children is not None and type not in (None, found.type):
             raise EditError(f"{found.name!r} is a composite; replace the call of it instead")
         before = found.type, found.data, found.tensors, found.sources
+        shapes = None if found.children is not None else known_shapes(found)
         if type is not None:
             found.data = {name: each for name, each in found.data.items() if "." in name}
             found.type = type
@@ -68,7 +69,7 @@ class LayerEdits(Places):
             return
         tied = self._ties_of(found)
         try:
-            set_tensors(found, tensors, has_state=self._space.has_state)
+            set_tensors(found, tensors, has_state=self._space.has_state, before=shapes)
             for name, others in tied.items():
                 self._check_tied(found, name, others[0][0].name, before[3])
             for name, others in tied.items():

@@ -23,6 +23,7 @@ def set_tensors(
     given: Mapping[str, torch.Tensor | Callable[[], torch.Tensor] | Source] | None,
     *,
     has_state: bool,
+    before: Mapping[str, tuple[int, ...]] | None = None,
 ) -> None:
     """Give a leaf the tensors that its type and attributes ask for.
 
@@ -33,6 +34,7 @@ def set_tensors(
         layer: the leaf, as it is now.
         given: tensors by name.
         has_state: whether the edit follows the tensors.
+        before: the shapes of the tensors that it had; None: they are read.
 
     Raises:
         ArgumentError: the layer has no tensor of a given name, or of its shape.
@@ -57,18 +59,25 @@ def set_tensors(
                 f"{layer.name!r}, a {layer.type}, has no tensor {name!r}; it has {listed}"
             )
     fresh = functools.cache(functools.partial(_fresh, leaf))
-    before, layer.sources = layer.sources, {}
-    layer.tensors = _specs(layer.tensors, shapes, before)
+    held, layer.sources = layer.sources, {}
+    layer.tensors = _specs(layer.tensors, shapes, held)
     if not has_state:
         return
     for name, shape in shapes.items():
         if name in given:
             _check_shape(layer, name, given[name], shape)
             layer.sources[name] = Source.of(given[name])
-        elif name in before and tuple(before[name].read().shape) == shape:
-            layer.sources[name] = before[name]
+        elif name in held and _shape(before, name, held[name]) == shape:
+            layer.sources[name] = held[name]
         else:
             layer.sources[name] = Source(functools.partial(_initial, fresh, name))
+
+
+def _shape(
+    known: Mapping[str, tuple[int, ...]] | None, name: str, source: Source
+) -> tuple[int, ...]:
+    """Return the shape of a tensor, which is read only if nothing else says its shape."""
+    return known[name] if known and name in known else tuple(source.read().shape)
 
 
 def _check_shape(layer: WorkingLayer, name: str, given: object, shape: tuple[int, ...]) -> None:
@@ -93,16 +102,22 @@ def _specs(
     return kept
 
 
+def known_shapes(layer: WorkingLayer) -> dict[str, tuple[int, ...]] | None:
+    """Return the shapes of the tensors that a leaf has; None if no installed package knows it."""
+    try:
+        return _shapes(Implementation(layer.type, dict(layer.data), name="root"))
+    except LayergraphError:
+        return None
+
+
 def has_tensors(layer: WorkingLayer) -> bool:
     """Return whether a layer itself has tensors that state dicts hold."""
     if layer.sources or layer.tensors:
         return True
     if layer.children is not None:
         return False
-    try:
-        return bool(_shapes(Implementation(layer.type, dict(layer.data), name="root")))
-    except LayergraphError:
-        return True  # only a format or a back end knows the type
+    shapes = known_shapes(layer)
+    return shapes is None or bool(shapes)
 
 
 def default(layer: WorkingLayer, name: str) -> Value:

@@ -77,9 +77,8 @@ class Places:
         layer = self._layer_or_none(where)
         if layer is None:
             text = str(where.site) if isinstance(where, Call) else str(where)
-            alike = near(text, self._space.layers)
-            hint = f"; did you mean {' or '.join(map(repr, alike))}?" if alike else ""
-            raise EditError(f"there is no layer {text!r}{hint}")
+            notes = near(text, self._space.layers)
+            raise EditError("; ".join([f"there is no layer {text!r}", *notes]))
         return layer
 
     def _find(self, where: Where) -> tuple[WorkingLayer, str]:
@@ -93,9 +92,8 @@ class Places:
             owner = self._layer(where.graph)
             if not owner.graphs_with(where.node):
                 names = [name for graph in owner.graphs for name in graph.nodes]
-                alike = near(where.node, names)
-                hint = f"; did you mean {' or '.join(map(repr, alike))}?" if alike else ""
-                raise EditError(f"{owner.name!r} has no node {where.node!r}{hint}")
+                notes = near(where.node, names)
+                raise EditError("; ".join([f"{owner.name!r} has no node {where.node!r}", *notes]))
             return owner, where.node
         if not isinstance(where, str):
             raise ArgumentError(f"{where!r:.60} is no node; give the path of a layer, or a Call")

@@ -123,6 +123,10 @@ class WorkingGraph:
             elif src in names and sink in names:
                 self.annotate_edge(names[src], names[sink], data)
 
+    def edge_data(self, src: str, sink: str) -> dict[str, Value]:
+        """Return the annotations of an edge."""
+        return self._edge_data.get((src, sink), {})
+
     def annotate_edge(self, src: str, sink: str, data: dict[str, Value]) -> None:
         """Add annotations to an edge."""
         self._edge_data[src, sink] = {**self._edge_data.get((src, sink), {}), **data}
