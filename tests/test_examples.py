@@ -100,6 +100,40 @@ def test_the_readme_prints_what_it_says(installed: Environment) -> None:
     assert succeed(installed.layergraph, *arguments.split(), cwd=installed.cwd) == shown
 
 
+PASSES = """
+import json
+import torch
+from torch import nn
+import layergraph as lg
+torch.manual_seed(0)
+linear = nn.Linear(2, 3)
+linear.fixed_point = (8, 4)
+model = nn.Sequential(linear, nn.ReLU(), nn.ReLU())
+ir, state, report = lg.run_passes(
+    lg.to_ir(model), ["acme-round-weights", "remove-identity"], model.state_dict()
+)
+weight = state["0.weight"] * 16
+print(json.dumps({
+    "types": [node.type for node in ir["root"].nodes.values()],
+    "by": sorted({entry.by for entry in report.applied}),
+    "on the grid": torch.equal(weight, weight.round()),
+    "changed": not torch.equal(state["0.weight"], linear.weight),
+}))
+"""
+
+
+def test_its_pass_and_its_rule_run_by_name(installed: Environment) -> None:
+    assert installed.report(PASSES) == {
+        "types": ["input", "linear", "relu", "output"],
+        "by": ["acme-round-weights", "one-relu"],
+        "on the grid": True,
+        "changed": True,
+    }
+    listed = succeed(installed.layergraph, "passes", cwd=installed.cwd)
+    assert "acme-round-weights" in listed
+    assert "fold-batchnorm" in listed
+
+
 def test_its_subcommand_is_there_beside_the_others(installed: Environment) -> None:
     found = subcommands(installed)
     assert {"bits", "show", "new-plugin"} <= set(found)

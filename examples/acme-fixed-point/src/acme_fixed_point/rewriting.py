@@ -16,9 +16,4 @@ def to_fixed_point(ir: Ir) -> Ir:
         if each.type == "linear" and TOTAL in each.data:
             widths = {"total_bits": each.data[TOTAL], "frac_bits": each.data[FRAC]}
             each.type, each.data = "fixedpointlinear", {**each.attributes, **widths}
-    for each in changed.values():
-        for graph in each.graphs:
-            for node in graph.nodes.values():
-                if node.is_call:  # it says the type of what it calls
-                    node.type = changed[node.implementation].type
     return changed

@@ -76,6 +76,8 @@ class Order:
 
     def between(self, first: str, last: str | None) -> Iterator[str]:
         """Yield the names after the first and before the last; None: all after the first."""
+        if first == last:
+            return
         name = self._next[first]
         while name is not None and name != last:
             yield name

@@ -84,7 +84,7 @@ def _check_arguments(
     else:
         named = list(dict.fromkeys(node.sources()))
     for name in named:
-        if name not in graph.nodes and named is not predecessors:
+        if name not in graph.nodes and name not in predecessors:
             problems.add(
                 place,
                 f"its {_naming(node, name)} {name!r}, which is no node here",
