@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def test_examples_of_the_page(command, tmp_path):
             _, *steps = re.split(r"^\$ layergraph ", example, flags=re.MULTILINE)
             for step in steps:
                 arguments, _, shown = step.partition("\n")
-                _, printed = command(*arguments.split())
+                _, printed = command(*shlex.split(arguments))
                 assert _matches(shown, printed), printed
     finally:
         del sys.modules["models"]

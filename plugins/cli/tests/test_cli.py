@@ -625,6 +625,7 @@ def test_plugins_says_what_is_shadowed_broken_and_disabled(tmp_path):
         ],
         "functions": ["acme.double"],
         "commands": [],
+        "passes": [],
     }
     hooks = [(each["hook"], each["level"], each["wrapper"]) for each in acme["hooks"]]
     assert ("torch_to_ir", "third party", True) in hooks

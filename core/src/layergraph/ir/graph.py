@@ -62,7 +62,7 @@ class Node:
     @property
     def is_call(self) -> bool:
         """Return whether the node calls an implementation."""
-        return self.type not in CORE_NODE_TYPES
+        return self._callee is not None or self.type not in CORE_NODE_TYPES
 
     def read_instead(self, src: str, other: str) -> None:
         """Let the node read another node where it reads one."""

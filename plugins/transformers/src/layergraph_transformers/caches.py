@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numbers
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -74,6 +74,7 @@ def unflatten_cache(parts: dict[str, Any], into: Any = None) -> Any:
     elif type(into) is not cls:
         raise AssumptionError(f"a {type(into).__name__} gets the parts of a {cls.__name__}")
     held = vars(into)
+    given = list(held)
     attributes = {name: part for name, part in parts.items() if name != "class"}
     for name in held.keys() - attributes.keys() - _OF_CALLERS:
         del held[name]
@@ -86,7 +87,19 @@ def unflatten_cache(parts: dict[str, Any], into: Any = None) -> Any:
         tensors = (each for each in _inside(attributes.values()) if isinstance(each, torch.Tensor))
         device = next((each.device for each in tensors), None)
         held["device"] = device if attributes["device"] else None
+    _put_in_order(held, given)
     return into
+
+
+def _put_in_order(held: dict[str, Any], given: Collection[str]) -> None:
+    """Put new attributes of a cache of caches in the order in which its class makes them."""
+    for name in _IN_ORDER:
+        if name in held and name not in given:
+            held[name] = held.pop(name)
+
+
+# The parts are sorted; what walks along the attributes of a cache finds those of the original.
+_IN_ORDER = ("self_attention_cache", "cross_attention_cache", "is_updated")
 
 
 def _part(cache: Any, name: str, value: Any) -> Any:

@@ -13,6 +13,7 @@ from layergraph.ir.graph import (
     Graph,
     Implementation,
     Node,
+    stated_arguments,
 )
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.node_differences import differing
@@ -84,7 +85,9 @@ def _check_arguments(
     else:
         named = list(dict.fromkeys(node.sources()))
     for name in named:
-        if name not in graph.nodes and name not in predecessors:
+        # Where an edge says the same as the arguments, the rule of edges reports it.
+        is_said_twice = stated_arguments(node) is None and name in predecessors
+        if name not in graph.nodes and not is_said_twice:
             problems.add(
                 place,
                 f"its {_naming(node, name)} {name!r}, which is no node here",
