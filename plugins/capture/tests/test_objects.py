@@ -20,7 +20,7 @@ from layergraph.torch2ir import Torch2Ir
 
 
 class Memory:
-    """What a third party's model remembers."""
+    """A state that the model of a third party remembers."""
 
     def __init__(self, kept: torch.Tensor | None = None, step: int = 0, scale: float = 2.0) -> None:
         self.kept = kept

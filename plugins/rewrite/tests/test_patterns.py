@@ -1,4 +1,4 @@
-"""What a pattern matches, and what it does not."""
+"""Patterns match some calls, and not others."""
 
 # ruff: noqa: PLW0108 - a pattern is a function whose parameters have names
 from __future__ import annotations

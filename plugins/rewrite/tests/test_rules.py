@@ -1,4 +1,4 @@
-"""What rules make of models: compared with models that are edited by hand, bit for bit."""
+"""Rules give the models that edits by hand give, bit for bit."""
 
 # ruff: noqa: PLW0108 - a pattern is a function whose parameters have names
 from __future__ import annotations
@@ -577,7 +577,7 @@ def test_changes_in_place_between_the_calls(code, count):
     ],
 )
 def test_matched_changes_in_place(code, count):
-    """What else reads the value that a call of the match changes, would see another one."""
+    """Another reader of the value that a call of the match changes would see another value."""
     model = Of(code, fc=nn.Linear(4, 4), act=nn.ReLU(inplace=True))
     rule = lg.Rule(
         lambda x: layer("relu")(layer("linear", name="fc", uses="any")(x)),

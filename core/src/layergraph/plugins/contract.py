@@ -194,11 +194,20 @@ def _formats(answer: Any) -> list[Any]:
                     f"gave a format for {row.suffix!r} whose {role} is {_shown(given)}; give a "
                     "function or None"
                 )
-    suffixes = [row.suffix for row in found]
-    twice = next((each for each in suffixes if suffixes.count(each) > 1), None)
-    if twice is not None:
-        raise _WrongError(f"gave two formats for {twice!r}; it must give one")
+    _refuse_twice([row.suffix for row in found], "formats for {!r}")
     return found
+
+
+def _refuse_twice(given: list[Any], named: str) -> None:
+    """Refuse a list in which something is there twice.
+
+    Args:
+        given: the names of what a plugin gave.
+        named: a format that names one of them in the plural.
+    """
+    twice = next((each for each in given if given.count(each) > 1), None)
+    if twice is not None:
+        raise _WrongError(f"gave two {named.format(twice)}; it must give one")
 
 
 def _structures(answer: Any) -> list[Any]:
@@ -216,10 +225,7 @@ def _structures(answer: Any) -> list[Any]:
                     f"gave a structure of {row.cls.__name__} whose {role} is "
                     f"{_shown(getattr(row, role))}; give a function"
                 )
-    classes = [row.cls for row in found]
-    twice = next((each for each in classes if classes.count(each) > 1), None)
-    if twice is not None:
-        raise _WrongError(f"gave two structures of {twice.__name__}; it must give one")
+    _refuse_twice([row.cls for row in found], "structures of {.__name__}")
     return found
 
 
@@ -240,10 +246,7 @@ def _passes(answer: Any) -> list[Any]:
                 f"gave a pass {row.name!r} whose function is {_shown(row.function)}; give a "
                 "function"
             )
-    names = [row.name for row in found]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise _WrongError(f"gave two passes named {twice!r}; it must give one")
+    _refuse_twice([row.name for row in found], "passes named {!r}")
     return found
 
 

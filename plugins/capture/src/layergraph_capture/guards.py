@@ -32,7 +32,7 @@ class Guards:
 
     @property
     def _changes_numbers(self) -> bool:
-        """Whether to record a guard of numbers again: views of changed tensors are one value."""
+        """Return True to note guards of numbers again: views of changed tensors are one value."""
         return self.changes_in_place or self.changes_state
 
     def is_new(self, key: Any) -> bool:

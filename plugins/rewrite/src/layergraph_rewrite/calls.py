@@ -58,7 +58,7 @@ class Call:
 
     @property
     def has_tensors(self) -> bool:
-        """Whether the layer, or one inside it, has tensors in the state dict."""
+        """True if the layer, or one inside it, has tensors in the state dict."""
         layer = self._layer
         return layer is not None and any(map(has_tensors, layer.inside()))
 
@@ -109,7 +109,7 @@ class Call:
 
     @property
     def training(self) -> bool:
-        """Whether the layer is in training mode."""
+        """True if the layer is in training mode."""
         layer = self._layer
         while layer is not None:
             if layer.training is not None:
@@ -133,12 +133,12 @@ class Call:
 
     @property
     def is_in_root(self) -> bool:
-        """Whether the node is in the graph of the model itself."""
+        """True if the node is in the graph of the model itself."""
         return not self._graph.owner.parents
 
     @property
     def is_shared(self) -> bool:
-        """Whether another node calls the same layer."""
+        """True if another node calls the same layer."""
         layer = self._layer
         return layer is not None and len({(g.owner, n) for g, n in layer.calls}) > 1
 

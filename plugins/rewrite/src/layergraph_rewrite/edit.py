@@ -111,7 +111,7 @@ class Edit(LayerEdits, NodeEdits, BorderEdits, MatchEdits):
 
     @property
     def has_state(self) -> bool:
-        """Whether the edit follows a state dict."""
+        """True if the edit follows a state dict."""
         return self._space.has_state
 
     def home(self, key: str) -> tuple[WorkingLayer, str]:

@@ -106,19 +106,14 @@ class BorderEdits(Places):
         if not owner.graphs:
             raise EditError(f"{owner.name!r} is a {owner.type}, and has no graph")
 
-    def inline(self, where: Where) -> None:
+    def inline(self, where: Where) -> dict[str, str]:
         """Replace the call of a composite by the calls inside it. Paths and keys stay.
+
+        Returns:
+            The new names of the nodes inside, by their old ones.
 
         Raises:
             EditError: the node calls no composite, or has a condition.
-        """
-        inlining.inline(self._space, *self._find(where))
-
-    def inline_named(self, where: Where) -> dict[str, str]:
-        """Inline a composite, and return the new names of its nodes by their old ones.
-
-        Raises:
-            EditError: as for :meth:`inline`.
         """
         return inlining.inline(self._space, *self._find(where))
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from layergraph.ir import (
-    TensorSpec,
     Value,
 )
 from layergraph_rewrite import nesting
@@ -122,13 +121,13 @@ class LayerEdits(Places):
         if others is None:
             raise EditError(f"{tensor!r} of {found.name!r} is tied to no other tensor")
         if spec is not None and spec.tied is not None:
-            found.tensors[tensor] = _untied(spec)
+            found.tensors[tensor] = replace(spec, tied=None)
         else:  # the others are tied to this one: the next of them becomes the one to tie to
             first, *rest = others
-            first[0].tensors[first[1]] = _untied(first[0].tensors[first[1]])
+            first[0].tensors[first[1]] = replace(first[0].tensors[first[1]], tied=None)
             key = self._space.key(*first)
             for each, name in rest:
-                each.tensors[name] = _tied(each.tensors[name], key)
+                each.tensors[name] = replace(each.tensors[name], tied=key)
         given = [each.sources[name] for each, name in others if name in each.sources]
         if tensor not in found.sources and given:
             found.sources = {**found.sources, tensor: given[0]}
@@ -244,11 +243,3 @@ class LayerEdits(Places):
             graph.change(changed(graph.nodes[name], implementation=original.name))
         if not copy.calls:
             nesting.drop_unused(self._space, copy)
-
-
-def _untied(spec: TensorSpec) -> TensorSpec:
-    return replace(spec, tied=None)
-
-
-def _tied(spec: TensorSpec, key: str) -> TensorSpec:
-    return replace(spec, tied=key)

@@ -14,7 +14,7 @@ from layergraph_rewrite.edit import Edit
 from layergraph_rewrite.effects import Effect, effect_of
 from layergraph_rewrite.errors import EditError
 from layergraph_rewrite.sources import Tensors
-from layergraph_rewrite.working import WorkingGraph, WorkingLayer
+from layergraph_rewrite.working import WorkingGraph, WorkingLayer, changed
 
 if TYPE_CHECKING:
     import torch
@@ -120,7 +120,7 @@ class _Part:
             for graph in graphs:
                 self._check_ends(graph)
                 output = graph.output()
-                graph.change(_with_args(output, (returned,)))
+                graph.change(changed(output, args=(returned,)))
         kept = [self._kept(graph) for graph in graphs]
         for graph, names in zip(graphs, kept, strict=True):
             for name in reversed([node.name for node in graph]):
@@ -171,7 +171,7 @@ class _Part:
         layer = self._edit.layers[site.graph]
         graph, name = next(iter(layer.calls))
         owner = graph.owner
-        names = self._edit.inline_named(Site(owner.name, name))
+        names = self._edit.inline(Site(owner.name, name))
 
         def moved(each: Site) -> Site:
             return Site(owner.name, names[each.node]) if each.graph == site.graph else each
@@ -301,7 +301,3 @@ class _Part:
 
 
 _MARK = "layergraph.mark"
-
-
-def _with_args(node: Node, args: tuple[Any, ...]) -> Node:
-    return Node(node.name, node.type, node.implementation, args, node.kwargs, node.data, node.when)

@@ -267,8 +267,3 @@ def changed(node: Node, **fields: Any) -> Node:
         "when": node.when,
     }
     return Node(**given | fields)
-
-
-def reads(node: Node) -> list[str]:
-    """Return the nodes that a node reads, each once, in order."""
-    return list(dict.fromkeys(node.sources()))

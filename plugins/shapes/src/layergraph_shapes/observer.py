@@ -1,4 +1,4 @@
-"""What an observer of a walk sees."""
+"""The interface of an observer of a walk."""
 
 from __future__ import annotations
 
