@@ -22,7 +22,7 @@ def truth(value: object, where: str = "") -> Any:
     Raises:
         RuntimeError: the value is a tensor of several numbers.
     """
-    if _is_recorded(value):
+    if is_recorded(value):
         return handle_torch_function(truth, (value,), value, where)
     # A branch, unlike bool(), breaks the graph of torch.compile here, so that it goes both ways.
     return True if value else False  # noqa: SIM210
@@ -39,7 +39,7 @@ def holds(guard: str, value: object, *given: Any) -> Any:
     Raises:
         AssumptionError: there is no such guard.
     """
-    if _is_recorded(value):
+    if is_recorded(value):
         return handle_torch_function(holds, (value,), guard, value, *given)
     check = _GUARDS.get(guard)
     if check is None:
@@ -78,7 +78,7 @@ def choose(condition: object, if_true: object, if_false: object) -> object:
     Raises:
         AssumptionError: the condition is something else.
     """
-    if _is_recorded(condition):
+    if is_recorded(condition):
         return handle_torch_function(choose, (condition,), condition, if_true, if_false)
     if condition is None:
         return None
@@ -103,7 +103,7 @@ def conditionally(
     Raises:
         AssumptionError: the condition is something else.
     """
-    if _is_recorded(condition):
+    if is_recorded(condition):
         given = condition, expected, function, *args
         return handle_torch_function(conditionally, (condition,), *given, **kwargs)
     return function(*args, **kwargs) if _holds(condition, expected) else None
@@ -120,7 +120,7 @@ def _holds(condition: object, expected: bool) -> bool:
     return False
 
 
-def _is_recorded(value: object) -> bool:
+def is_recorded(value: object) -> bool:
     """Return whether a value is a proxy, for example while a rebuilt model is traced."""
     return hasattr(type(value), "__torch_function__") and not isinstance(value, torch.Tensor)
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch.overrides import get_overridable_functions
 
-from layergraph import checked, choices, guards, regions
+from layergraph import checked, choices, guards, loops, regions
 from layergraph.operations import give_tensors, is_refused
 
 Function = Callable[..., Any]
@@ -49,6 +49,9 @@ class _Listed(NamedTuple):
 
 # The namespaces of the rule. Of several names for one function, the last one here counts.
 NAMESPACES = (torch.special, torch.fft, torch.linalg, torch, torch.nn.functional)
+
+TAKES_BODIES = frozenset({"layergraph.loop"})
+"""Torch's functions and ours that take functions: nodes of these may run bodies."""
 
 FACTORIES = (
     "arange as_tensor asarray bartlett_window blackman_window empty empty_strided eye full "
@@ -113,6 +116,7 @@ _LISTED: tuple[_Listed, ...] = (
         ).split(),
     ),
     _Listed("layergraph", choices, "choose holds truth".split()),
+    _Listed("layergraph", loops, ("loop",)),
     _Listed(
         "layergraph",
         regions,

@@ -2,6 +2,7 @@
 
 from layergraph.ir.edges import Edge
 from layergraph.ir.graph import (
+    BODY,
     CORE_NODE_TYPES,
     FUNCTION,
     INPUT,
@@ -19,9 +20,20 @@ from layergraph.ir.model import Ir
 from layergraph.ir.names import Namer
 from layergraph.ir.tensor_spec import TensorSpec
 from layergraph.ir.validate import check, check_attributes, find_problems
-from layergraph.ir.values import Record, Ref, Symbol, Value, leaves, map_leaves, refs
+from layergraph.ir.values import (
+    Body,
+    Record,
+    Ref,
+    Symbol,
+    Value,
+    bodies,
+    leaves,
+    map_leaves,
+    refs,
+)
 
 __all__ = [
+    "BODY",
     "CORE_NODE_TYPES",
     "FUNCTION",
     "INPUT",
@@ -29,6 +41,7 @@ __all__ = [
     "OUTPUT",
     "ROOT",
     "STATE",
+    "Body",
     "Edge",
     "Graph",
     "Implementation",
@@ -40,6 +53,7 @@ __all__ = [
     "Symbol",
     "TensorSpec",
     "Value",
+    "bodies",
     "check",
     "check_attributes",
     "find_problems",

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from layergraph.errors import InvalidIrError, Place, Problem
 from layergraph.ir.copying import copied_around
 from layergraph.ir.graph import (
+    BODY,
     FUNCTION,
     OUTPUT,
     STATE,
@@ -29,19 +30,17 @@ _NODES_EACH, _NODES = 100, 100_000
 
 
 def flatten(ir: Implementations) -> list[Implementation]:
-    """Return copies of the implementations of a checked IR, of which only the root has a graph."""
-    root = ir[ir.root]
-    graph = graph_from_nodes(_Flattening(ir, training=True).nodes()) if root.nodes else Graph()
-    evaluation = None
-    if any(implementation.evaluation is not None for implementation in ir.values()):
-        evaluation = graph_from_nodes(_Flattening(ir, training=False).nodes())
-    return [
-        copied_around(each, graph, evaluation) if each is root else copied_around(each, _NO_GRAPH)
-        for each in ir.values()
-    ]
-
-
-_NO_GRAPH = Graph()
+    """Return copies of the implementations of a checked IR; only root and bodies have a graph."""
+    differs = any(implementation.evaluation is not None for implementation in ir.values())
+    copies = []
+    for each in ir.values():
+        graph, evaluation = Graph(), None
+        if each.nodes and (each.name == ir.root or each.type == BODY):
+            graph = graph_from_nodes(_Flattening(ir, each.name, training=True).nodes())
+            if differs:
+                evaluation = graph_from_nodes(_Flattening(ir, each.name, training=False).nodes())
+        copies.append(copied_around(each, graph, evaluation))
+    return copies
 
 
 _When: TypeAlias = tuple[Ref, bool] | None
@@ -92,8 +91,9 @@ class _Call:
 class _Flattening:
     """The inlining of all calls into one graph, in one mode."""
 
-    def __init__(self, ir: Implementations, *, training: bool) -> None:
+    def __init__(self, ir: Implementations, top: str, *, training: bool) -> None:
         self._ir = ir
+        self._top = top
         self._training = training
         self._namer = Namer()
         self._output = self._namer.name(OUTPUT)
@@ -117,7 +117,7 @@ class _Flattening:
 
     def nodes(self) -> Iterator[Node]:
         """Yield the nodes of the flat graph, in execution order."""
-        self._begin(self._ir[self._ir.root], {}, None, None)
+        self._begin(self._ir[self._top], {}, None, None)
         while self._calls:
             call = self._calls[-1]
             node = next(call.nodes, None)

@@ -19,6 +19,7 @@ OUTPUT = "output"
 FUNCTION = "function"
 STATE = "state"
 MODULE = "module"
+BODY = "body"
 
 CORE_NODE_TYPES = frozenset({INPUT, OUTPUT, FUNCTION, STATE})
 """The node types with a meaning of their own; every other node calls an implementation."""
@@ -248,8 +249,9 @@ class Implementation(Graph):
     A handler gives ``type`` and ``data``; the core fills in the rest.
 
     Attributes:
-        type: the kind of layer (``"linear"``), or ``module`` for a composition that only its graph
-            describes.
+        type: the kind of layer (``"linear"``), ``module`` for a composition that only its graph
+            describes, or ``body`` for a graph that a function node runs: see
+            :class:`layergraph.ir.Body`.
         data: the attributes, by name: what the layer's constructor needs, and annotations, whose
             names have a dot in them (``"acme.bits"``): they say more of the layer, for whoever
             comes first in the name, and change nothing of what it computes.

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from layergraph.errors import InvalidIrError, Place, Problem
-from layergraph.ir.graph import Implementation
+from layergraph.ir.bodies import owners
+from layergraph.ir.graph import BODY, Implementation
 
 Children = dict[str, dict[str, str] | None]
 
@@ -40,7 +41,7 @@ def derive_children(implementations: Mapping[str, Implementation], root: str) ->
     calls_matter = root in derived or any(graph.nodes for graph in graphs)
     callers = _callers(implementations, root) if calls_matter else {}
     for name in implementations:
-        if name == root:
+        if name == root or implementations[name].type == BODY:
             continue
         parent = _prefix(name, implementations)
         child = name if parent is None else name[len(parent) + 1 :]
@@ -53,7 +54,8 @@ def derive_children(implementations: Mapping[str, Implementation], root: str) ->
             name, [caller for caller in calling if implementations[caller].children is None]
         )
     for name in derived:
-        if implementations[name].nodes and family.children[name] is None:
+        each = implementations[name]
+        if each.nodes and each.type != BODY and family.children[name] is None:
             family.children[name] = {}
     return family.children
 
@@ -257,11 +259,14 @@ def _same(one: Mapping[str, str] | None, other: Mapping[str, str] | None) -> boo
 
 def _callers(implementations: Mapping[str, Implementation], root: str) -> dict[str, list[str]]:
     callers: dict[str, list[str]] = {}
+    owned = owners(implementations)
     order = [root, *(name for name in implementations if name != root)]
     for caller in order:
         if caller not in implementations:
             continue
-        for graph in implementations[caller].graphs:
+        graphs = implementations[caller].graphs
+        caller = owned.get(caller, caller)  # noqa: PLW2901 a body calls for its owner
+        for graph in graphs:
             for node in graph.nodes.values():
                 if node.is_call and node.implementation in implementations:
                     calling = callers.setdefault(node.implementation, [])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from layergraph.ir.graph import FUNCTION, INPUT, OUTPUT, STATE, Graph, Implementation, Node
+from layergraph.ir.graph import BODY, FUNCTION, INPUT, OUTPUT, STATE, Graph, Implementation, Node
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.modes import changes_of_mode
-from layergraph.ir.values import Record, Ref, Symbol, Value, map_leaves
+from layergraph.ir.values import Body, Record, Ref, Symbol, Value, map_leaves
 
 
 class _Bare:
@@ -114,4 +114,6 @@ def value_text(value: Value) -> str:
 def _leaf(leaf: Value) -> Value:
     if type(leaf) is Ref:
         return _Bare(leaf.node)
+    if type(leaf) is Body:
+        return _Bare(f"{BODY} {leaf.implementation}")
     return _Bare(leaf.name) if type(leaf) is Symbol else leaf

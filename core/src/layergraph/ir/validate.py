@@ -23,11 +23,11 @@ def _stages() -> _Stages:
     A stage runs if the stages before it found nothing: its rules may assume what those check.
     """
     # These modules load at the first check, because start-up does without them.
-    from layergraph.ir.rules import calls, fields, graphs, hierarchy
+    from layergraph.ir.rules import bodies, calls, fields, graphs, hierarchy
 
     return (
         (fields.check_parts,),
-        (graphs.check_graphs, hierarchy.check_hierarchy),
+        (graphs.check_graphs, hierarchy.check_hierarchy, bodies.check_bodies),
         (calls.check_calls,),
     )
 

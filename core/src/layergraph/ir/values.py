@@ -24,6 +24,26 @@ class Ref:
 
 
 @dataclass(frozen=True, slots=True)
+class Body:
+    """A reference in the arguments of a function node to an implementation that the function runs.
+
+    A loop, for example, runs its body once in each turn. The function of a rebuilt model takes a
+    callable in this place.
+
+    Attributes:
+        implementation: the name of an implementation of type ``body``: a graph without a module of
+            its own. Its calls and reads are those of the module whose graph holds the node.
+
+    Example:
+        >>> from layergraph.ir.values import Body, bodies
+        >>> bodies([Body("root/loop"), 3])
+        ['root/loop']
+    """
+
+    implementation: str
+
+
+@dataclass(frozen=True, slots=True)
 class Symbol:
     """A dtype, layout or memory format of torch, by name.
 
@@ -58,13 +78,13 @@ class Record:
 
 
 # Nested lists, tuples, dicts, slices and records of None, bool, int, float, complex, str, bytes,
-# Ellipsis, Symbol and (in arguments) Ref. This is not a recursive alias, because type checkers
-# would refuse to pass a dict[str, int] as a dict[str, Value].
+# Ellipsis, Symbol and (in arguments) Ref and Body. This is not a recursive alias, because type
+# checkers would refuse to pass a dict[str, int] as a dict[str, Value].
 Value: TypeAlias = Any
 
-ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), Symbol, Ref})
+ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), Symbol, Ref, Body})
 
-_KEYS = ATOMS - {Symbol, Ref}
+_KEYS = ATOMS - {Symbol, Ref, Body}
 
 
 def is_key(value: object) -> bool:
@@ -167,6 +187,17 @@ def refs(*values: Value) -> list[str]:
         ['x', 'y', 'x']
     """
     return [leaf.node for leaf in leaves(*values) if type(leaf) is Ref]
+
+
+def bodies(*values: Value) -> list[str]:
+    """Return the names of the implementations that the values refer to, in order.
+
+    Example:
+        >>> from layergraph.ir.values import Body, Ref, bodies
+        >>> bodies(Body("root/true"), Ref("x"), Body("root/false"))
+        ['root/true', 'root/false']
+    """
+    return [leaf.implementation for leaf in leaves(*values) if type(leaf) is Body]
 
 
 def map_leaves(function: Callable[[Value], Any], value: Value) -> Any:

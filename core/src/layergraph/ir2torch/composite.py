@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import textwrap
 import weakref
 from collections.abc import Callable, Mapping
@@ -35,7 +36,7 @@ from layergraph.torch_versions import python_code
 # graph names: a child that no node calls would lose its state-dict keys.
 _REGISTERED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
 _COMPILED = ("_code", "_lineno_map", "_prologue_start")
-_NOT_COPIED = ("_graph", *_COMPILED, "evaluation")
+_NOT_COPIED = ("_graph", *_COMPILED, "evaluation", "_bodies")
 
 
 def descend(module: nn.Module, way: list[str]) -> nn.Module | None:
@@ -117,6 +118,7 @@ class Composite(Holder, fx.GraphModule):
             to path.
         graph: the graph. Its targets are paths in ``members``, or aliases.
         evaluation: the graph in evaluation mode, if it is another one.
+        bodies: by the name of a method, a graph that functions in these graphs run.
 
     Attributes:
         evaluation: a Composite with the graph in evaluation mode, or None. It is not a child, and
@@ -127,6 +129,7 @@ class Composite(Holder, fx.GraphModule):
     if TYPE_CHECKING:
         evaluation: Composite | None
         _aliases: dict[str, str]
+        _bodies: dict[str, fx.Graph]
     # The graph from which the code of the class was made; None if an instance has the graph.
     _source = cast("fx.Graph | None", None)
 
@@ -136,8 +139,12 @@ class Composite(Holder, fx.GraphModule):
         aliases: Mapping[str, str],
         graph: fx.Graph,
         evaluation: fx.Graph | None = None,
+        *,
+        bodies: Mapping[str, fx.Graph] = MappingProxyType({}),
     ) -> None:
-        second = None if evaluation is None else Composite(members, aliases, evaluation)
+        second = None
+        if evaluation is not None:
+            second = Composite(members, aliases, evaluation, bodies=bodies)
         nn.Module.__init__(self)
         self.__dict__["evaluation"] = second
         # The constructor of GraphModule reads each target of the graph from this module. After
@@ -145,11 +152,12 @@ class Composite(Holder, fx.GraphModule):
         findable = nn.Module()
         vars(findable).update(vars(members))
         vars(findable).update({alias: find(members, path) for alias, path in aliases.items()})
+        vars(findable).update(dict.fromkeys(bodies))
         super().__init__(findable, graph, "Composite")
-        for alias in aliases:
-            self.__dict__.pop(alias, None)
+        for found in (*aliases, *bodies):
+            self.__dict__.pop(found, None)
         self._hold(members)
-        self.__dict__.update(evaluation=second, _aliases=dict(aliases))
+        self.__dict__.update(evaluation=second, _aliases=dict(aliases), _bodies=dict(bodies))
         self._make_findable()
         type(self)._source = self.__dict__.pop("_graph")
         graph.owning_module = None
@@ -178,11 +186,18 @@ class Composite(Holder, fx.GraphModule):
                 self.__dict__[name] = members.__dict__[name]
 
     def _make_findable(self) -> None:
-        """Add a descriptor to the class for each alias and for each child that the code calls."""
+        """Add a descriptor to the class for each alias and for each child that the code calls.
+
+        Bodies are methods: their code reads the children and tensors of the module.
+        """
         cls = type(self)
+        for name, graph in self._bodies.items():
+            setattr(cls, name, compiled_forward(generated_code(graph), graph._co_fields))
         for alias, path in self._aliases.items():
             setattr(cls, alias, property(functools.partial(find, path=path)))
-        for node in self.graph.nodes:
+        for node in itertools.chain(
+            self.graph.nodes, *[each.nodes for each in self._bodies.values()]
+        ):
             if node.op == "call_module":
                 name = str(node.target).partition(".")[0]
                 if name in self._modules:
@@ -260,12 +275,15 @@ class Composite(Holder, fx.GraphModule):
         result: Composite = type(self).__new__(type(self))
         memo[id(self)] = result
         graphs = [copy.deepcopy(graph, memo) for graph in self._graphs()]
-        return _made(copy.deepcopy(self._own(), memo), graphs, self._aliases, result)
+        bodies = {name: copy.deepcopy(each, memo) for name, each in self._bodies.items()}
+        return _made(copy.deepcopy(self._own(), memo), graphs, self._aliases, bodies, result)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # GraphModule.__reduce__ traces the code again, and loses children that the code does not
         # name.
-        return _unpickled, (self._own(), [stored(each) for each in self._graphs()], self._aliases)
+        bodies = {name: stored(each) for name, each in self._bodies.items()}
+        graphs = [stored(each) for each in self._graphs()]
+        return _unpickled, (self._own(), graphs, self._aliases, bodies)
 
     def __reduce_package__(self, _: PackageExporter) -> tuple[Any, ...]:
         # GraphModule.__reduce_package__ writes the source text, and the globals would be missing.
@@ -337,22 +355,35 @@ class _ForwardByMode:
 
 
 def _made(
-    own: dict[str, Any], graphs: list[fx.Graph], aliases: dict[str, str], blank: Composite
+    own: dict[str, Any],
+    graphs: list[fx.Graph],
+    aliases: dict[str, str],
+    bodies: dict[str, fx.Graph],
+    blank: Composite,
 ) -> Composite:
     members = nn.Module()
     vars(members).update(own)
-    Composite.__init__(blank, members, aliases, *graphs)
+    Composite.__init__(blank, members, aliases, *graphs, bodies=bodies)
     vars(blank).update(own)
     return blank
 
 
 def _unpackaged(
-    _: PackageImporter, own: dict[str, Any], graphs: list[StoredGraph], aliases: dict[str, str]
+    _: PackageImporter,
+    own: dict[str, Any],
+    graphs: list[StoredGraph],
+    aliases: dict[str, str],
+    bodies: Mapping[str, StoredGraph] = MappingProxyType({}),
 ) -> Composite:
-    return _unpickled(own, graphs, aliases)
+    return _unpickled(own, graphs, aliases, bodies)
 
 
 def _unpickled(
-    own: dict[str, Any], graphs: list[StoredGraph], aliases: dict[str, str]
+    own: dict[str, Any],
+    graphs: list[StoredGraph],
+    aliases: dict[str, str],
+    bodies: Mapping[str, StoredGraph] = MappingProxyType({}),
 ) -> Composite:
-    return _made(own, [restored(each) for each in graphs], aliases, Composite.__new__(Composite))
+    run = {name: restored(each) for name, each in bodies.items()}
+    made = [restored(each) for each in graphs]
+    return _made(own, made, aliases, run, Composite.__new__(Composite))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from layergraph.errors import BuildError, Place
 from layergraph.functions import Targets
-from layergraph.ir import STATE, Graph, Implementation, Ir, Node
+from layergraph.ir import STATE, Body, Graph, Implementation, Ir, Namer, Node, Value, map_leaves
+from layergraph.ir.bodies import bodies_of
 from layergraph.ir.names import is_attribute_path
 from layergraph.ir.submodules import Ancestry
 from layergraph.ir2torch.build_context import refusals
@@ -30,6 +32,7 @@ class CompositeBuilder:
         self._ir = ir
         self._functions = functions
         self._ancestry = Ancestry.of(ir)
+        self._bodies = {name: bodies_of(ir, name) for name in ir}
         self._compiled: dict[tuple[object, ...], Composite] = {}
 
     def build(self, implementation: Implementation, members: nn.Module) -> nn.Module:
@@ -38,30 +41,65 @@ class CompositeBuilder:
         Raises:
             BuildError: a node names something that does not exist.
         """
-        where = Place("implementation", implementation.name)
-        graphs = implementation.graphs
         aliases: dict[str, str] = {}
-        targets = [
-            {
-                name: self._target(node, implementation, members, aliases)
-                for name, node in graph.nodes.items()
-                if node.type == STATE or node.is_call
-            }
-            for graph in graphs
+        graphs, methods = self._graphs(implementation, members)
+        written = [
+            _Written(graph, name, self._targets(graph, implementation, members, aliases), named)
+            for graph, name, named in graphs
         ]
         # Most models repeat a few blocks many times.
-        key = (*map(_said, graphs, targets), *aliases.items())
+        key = (*[each.key() for each in written], *methods, *aliases.items())
         compiled = self._compiled.get(key)
         if compiled is None:
-            with refusals(where):
-                made = [
-                    fx_graph(graph, where, self._functions, located)
-                    for graph, located in zip(graphs, targets, strict=True)
-                ]
-                by_alias = {alias: path for path, alias in aliases.items()}
-                compiled = self._compiled[key] = Composite(members, by_alias, *made)
+            made = [self._made(each) for each in written]
+            count = len(made) - len(methods)
+            by_alias = {alias: path for path, alias in aliases.items()}
+            run = dict(zip(methods, made[count:], strict=True))
+            compiled = self._compiled[key] = Composite(members, by_alias, *made[:count], bodies=run)
         # Return a copy: callers may edit it, and the cached template must stay intact.
         return compiled.alike(members)
+
+    def _graphs(
+        self, implementation: Implementation, members: nn.Module
+    ) -> tuple[list[tuple[Graph, str, dict[str, str]]], list[str]]:
+        """Return the graphs of an implementation and of its bodies, and the names of methods.
+
+        Each graph comes with the name of its implementation, and the methods of the bodies that it
+        runs. First are those of the implementation, for one mode or for both.
+        """
+        owned = [self._ir[name] for name in self._bodies[implementation.name]]
+        modes = 2 if any(len(each.graphs) > 1 for each in (implementation, *owned)) else 1
+        if not owned:
+            return [(graph, implementation.name, {}) for graph in implementation.graphs], []
+        namer = Namer(taken_names() | {*vars(members)} | {*_names(members)})
+        named = [
+            {each.name: namer.name(each.name.rpartition("/")[2]) for each in owned}
+            for _ in range(modes)
+        ]
+        pairs = [
+            (each.graphs[0 if mode == 0 else -1], each.name, named[mode])
+            for each in (implementation, *owned)
+            for mode in range(modes)
+        ]
+        return pairs, [named[mode][each.name] for each in owned for mode in range(modes)]
+
+    def _targets(
+        self,
+        graph: Graph,
+        implementation: Implementation,
+        members: nn.Module,
+        aliases: dict[str, str],
+    ) -> dict[str, str]:
+        return {
+            name: self._target(node, implementation, members, aliases)
+            for name, node in graph.nodes.items()
+            if node.type == STATE or node.is_call
+        }
+
+    def _made(self, written: _Written) -> fx.Graph:
+        where = Place("implementation", written.name)
+        with refusals(where):
+            return fx_graph(written.graph, where, self._functions, written.targets, written.methods)
 
     def _target(
         self,
@@ -91,23 +129,50 @@ class CompositeBuilder:
         return aliases[full]
 
 
-def _said(graph: Graph, targets: Mapping[str, str]) -> tuple[object, ...]:
-    """Return a key on which the code of a graph depends: equal keys, equal code."""
-    return (
-        *graph.edges,
-        *[
-            (
-                name,
-                node.type,
-                targets.get(name, node.implementation),
-                # Their text tells 1 from True, and 0.0 from -0.0, which are equal.
-                repr(node.args) if node.args else node.args,
-                repr(node.kwargs) if node.kwargs else None,
-                node.when,
-            )
-            for name, node in graph.nodes.items()
-        ],
-    )
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A graph to compile.
+
+    Attributes:
+        graph: the graph.
+        name: the name of its implementation.
+        targets: for each call and state node, the attribute path of the module or tensor.
+        methods: for each body that it runs, the name of the method.
+    """
+
+    graph: Graph
+    name: str
+    targets: Mapping[str, str]
+    methods: Mapping[str, str]
+
+    def key(self) -> tuple[object, ...]:
+        """Return what the code of the graph depends on: equal keys, equal code."""
+        return (
+            *self.graph.edges,
+            *[
+                (
+                    name,
+                    node.type,
+                    self.targets.get(name, node.implementation),
+                    # Their text tells 1 from True, and 0.0 from -0.0, which are equal.
+                    repr(self._named(node.args)) if node.args else node.args,
+                    repr(self._named(node.kwargs)) if node.kwargs else None,
+                    node.when,
+                )
+                for name, node in self.graph.nodes.items()
+            ],
+        )
+
+    def _named(self, value: Value) -> Value:
+        return map_leaves(self._by_method, value) if self.methods else value
+
+    def _by_method(self, leaf: Value) -> Value:
+        return Body(self.methods[leaf.implementation]) if type(leaf) is Body else leaf
+
+
+def _names(members: nn.Module) -> list[str]:
+    """Return the names of the children and tensors of a module."""
+    return [*members._modules, *members._parameters, *members._buffers]
 
 
 def _is_of_kind(found: object, node: Node) -> bool:

@@ -6,6 +6,7 @@ import copyreg
 import functools
 import operator
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Self, TypeAlias
 
 import torch
@@ -15,19 +16,22 @@ from torch.nn.utils.rnn import PackedSequence
 from layergraph.checked import packed_sequence
 from layergraph.choices import conditionally
 from layergraph.errors import BuildError, Place
-from layergraph.functions import Targets
+from layergraph.function_table import TAKES_BODIES
+from layergraph.functions import Targets, is_own
 from layergraph.guards import assume, assume_tensor
 from layergraph.ir import (
     FUNCTION,
     INPUT,
     OUTPUT,
     STATE,
+    Body,
     Graph,
     Node,
     Record,
     Ref,
     Symbol,
     Value,
+    bodies,
     returned,
 )
 from layergraph.ir.names import is_argument_name
@@ -38,7 +42,11 @@ _CHECKING = frozenset({"layergraph.assume_container", "layergraph.holds"})
 
 
 def fx_graph(
-    source: Graph, where: Place, functions: Targets, targets: Mapping[str, str]
+    source: Graph,
+    where: Place,
+    functions: Targets,
+    targets: Mapping[str, str],
+    methods: Mapping[str, str] = MappingProxyType({}),
 ) -> fx.Graph:
     """Return the graph of torch.fx for the graph of an implementation.
 
@@ -48,15 +56,20 @@ def fx_graph(
         functions: the functions that nodes may call.
         targets: for each call and state node, the attribute path of the module or tensor, from the
             module that gets the graph.
+        methods: for each body that a node runs, the name of the method that runs it.
 
     Raises:
         BuildError: torch and the plugins have no function or symbol of a name.
     """
-    return fx_graph_and_nodes(source, where, functions, targets)[0]
+    return fx_graph_and_nodes(source, where, functions, targets, methods)[0]
 
 
 def fx_graph_and_nodes(
-    source: Graph, where: Place, functions: Targets, targets: Mapping[str, str]
+    source: Graph,
+    where: Place,
+    functions: Targets,
+    targets: Mapping[str, str],
+    methods: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[fx.Graph, dict[str, fx.Node]]:
     """Return the graph of :func:`fx_graph`, and its nodes by the names of those of the source.
 
@@ -65,18 +78,24 @@ def fx_graph_and_nodes(
     Raises:
         BuildError: as for :func:`fx_graph`.
     """
-    builder = _GraphBuilder(source, where, functions, targets)
+    builder = _GraphBuilder(source, where, functions, targets, methods)
     return builder.build(), builder.built
 
 
 class _GraphBuilder:
     def __init__(
-        self, source: Graph, where: Place, functions: Targets, targets: Mapping[str, str]
+        self,
+        source: Graph,
+        where: Place,
+        functions: Targets,
+        targets: Mapping[str, str],
+        methods: Mapping[str, str],
     ) -> None:
         self._source = source
         self._where = where
         self._functions = functions
         self._targets = targets
+        self._methods = methods
         # Inputs that a node of the graph checks need no check from their input node.
         self._checked = {
             arg.node
@@ -160,6 +179,11 @@ class _GraphBuilder:
                 f"{place}: no function is named {node.implementation!r}; install the plugin that "
                 "names it, or a version of torch that has it"
             )
+        taken = bodies(*(node.args or ()), *node.kwargs.values())
+        if taken and is_own(node.implementation) and node.implementation not in TAKES_BODIES:
+            raise BuildError(
+                f"{place}: {node.implementation} takes no function, but gets the body {taken[0]!r}"
+            )
         if target.op == "attribute":
             if len(args) != 1 or kwargs:
                 raise BuildError(f"{place}: {node.implementation} takes one argument, the value")
@@ -201,6 +225,9 @@ class _GraphBuilder:
             return rebuilt(plain, values)
         if type(plain) is Ref:
             return self.built[plain.node]
+        if type(plain) is Body:
+            method = self._methods[plain.implementation]
+            return self._graph.create_node("get_attr", method, name=method)
         if type(plain) is Symbol:
             try:
                 return torch_value(plain)

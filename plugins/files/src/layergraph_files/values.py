@@ -11,7 +11,7 @@ from types import EllipsisType
 from typing import Any
 
 from layergraph.errors import brief
-from layergraph.ir import Record, Ref, Symbol, Value
+from layergraph.ir import Body, Record, Ref, Symbol, Value
 from layergraph.ir.values import MAX_INTEGER_BITS, MAX_NESTING, MAX_NUMBER_KEYS, is_key
 from layergraph_files.parse_errors import JsonPath, ParseError, expect, refuse_unreadable
 
@@ -201,6 +201,10 @@ def _ref(form: Any, spot: JsonPath, _depth: int) -> Ref:
     return Ref(read_name(form, spot, "the name of a node"))
 
 
+def _body(form: Any, spot: JsonPath, _depth: int) -> Body:
+    return Body(read_name(form, spot, "the name of an implementation"))
+
+
 _Reader = Callable[[Any, JsonPath, int], Value]
 
 # By type: the key of its object, the writer of its payload, and the reader.
@@ -226,6 +230,7 @@ _OBJECTS: dict[type, tuple[str, Callable[[Any], Any], _Reader]] = {
         _record,
     ),
     Ref: ("ref", lambda value: value.node, _ref),
+    Body: ("body", lambda value: value.implementation, _body),
     Symbol: ("symbol", lambda value: value.name, _symbol),
     complex: ("complex", lambda value: [encode(value.real), encode(value.imag)], _complex),
     bytes: ("bytes", encode_bytes, lambda form, spot, _depth: decode_bytes(form, spot)),

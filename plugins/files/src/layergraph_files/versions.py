@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from layergraph.ir import BODY
 from layergraph.ir.mapping import Implementations
 from layergraph_files.parse_errors import JsonPath, ParseError, expect
 
 FORMAT = "layergraph"
-VERSION = 2
+VERSION = 3
 
 
 def version_for(ir: Implementations) -> int:
     """Return the lowest version that can hold an IR: older readers read it if it is theirs."""
+    if any(each.type == BODY for each in ir.values()):
+        return 3
     graphs = (graph for each in ir.values() for graph in each.graphs)
     has_conditions = any(node.when is not None for graph in graphs for node in graph.nodes.values())
     return 2 if has_conditions else 1
@@ -39,6 +42,20 @@ def _to_version_2(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+def _to_version_3(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document of version 2, which says the same in version 3.
+
+    Raises:
+        ParseError: an implementation is a body, which version 2 does not know.
+    """
+    for index, each in enumerate(_listed(document, "implementations")):
+        if _field(each, "type") == BODY:
+            spot: JsonPath = (((None, "implementations"), index), "type")
+            message = "versions 1 and 2 of the format have no bodies"
+            raise ParseError(spot, message, 'write "version": 3')
+    return document
+
+
 def _field(form: Any, name: str) -> Any:
     return form.get(name) if isinstance(form, dict) else None
 
@@ -49,7 +66,10 @@ def _listed(form: Any, name: str) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_version_2}
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: _to_version_2,
+    2: _to_version_3,
+}
 """By version: a function that turns a document of this version into one of the next version."""
 
 

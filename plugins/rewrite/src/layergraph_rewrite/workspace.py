@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING
 
 from layergraph.errors import InvalidIrError, Place, Problem, StateError
 from layergraph.gc_pause import gc_paused
-from layergraph.ir import MODULE, STATE, Graph, Implementation, Ir, Node, TensorSpec, check
+from layergraph.ir import (
+    BODY,
+    MODULE,
+    STATE,
+    Graph,
+    Implementation,
+    Ir,
+    Node,
+    TensorSpec,
+    bodies,
+    check,
+)
 from layergraph_rewrite.sources import Source, Tensors
 from layergraph_rewrite.working import Layers, WorkingGraph, WorkingLayer, changed
 
@@ -193,6 +204,8 @@ class Workspace:
         first: dict[int, str] = {}
         for path, layer in self.paths():
             first.setdefault(id(layer), path)
+        for body in self._bodies(first):
+            first[id(body)] = body.name
         ties = self._ties(first)
         ir = Ir(
             [
@@ -210,6 +223,21 @@ class Workspace:
                         node.type = ir[node.implementation].type
         check(ir)
         return ir
+
+    def _bodies(self, known: Collection[int]) -> list[WorkingLayer]:
+        """Return the bodies that the graphs of the known layers run."""
+        if all(layer.type != BODY for layer in self.layers.values()):
+            return []
+        found: dict[str, None] = {}
+        stack = [layer for layer in self.layers.values() if id(layer) in known]
+        while stack:
+            for graph in stack.pop().graphs:
+                for node in graph:
+                    for name in bodies(*(node.args or ()), *node.kwargs.values()):
+                        if name not in found:
+                            found[name] = None
+                            stack.append(self.layers[name])
+        return [self.layers[name] for name in found]
 
     def state(self) -> Tensors | None:
         """Return the state dict as it is now, whose tensors are read when they are asked for."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from layergraph.ir.graph import Implementation, Node
+from layergraph.ir.bodies import owners
+from layergraph.ir.graph import BODY, Implementation, Node
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.rules.problems import Problems, Where, graphs_of
 from layergraph.ir.submodules import Ancestry
@@ -11,12 +12,14 @@ from layergraph.ir.submodules import Ancestry
 def check_calls(problems: Problems, ir: Implementations) -> None:
     """Check each node that calls an implementation."""
     ancestry = Ancestry.of(ir)
+    owned = owners(ir)
     parameters = {
         name: [list(graph.parameters().values()) for graph in each.graphs]
         for name, each in ir.items()
         if each.nodes
     }
     for implementation in ir.values():
+        owner = owned.get(implementation.name, implementation.name)
         for around, graph in graphs_of(implementation):
             arguments = graph.arguments()
             for node in graph.nodes.values():
@@ -31,7 +34,7 @@ def check_calls(problems: Problems, ir: Implementations) -> None:
                     )
                     continue
                 callee = ir[node.implementation]
-                _check_callee(problems, place, ancestry, implementation, node, callee)
+                _check_callee(problems, place, ancestry, ir[owner], node, callee)
                 taken = parameters.get(callee.name, [])
                 count = len(arguments[node.name])
                 if taken and not any(_fits(node, count, each) for each in taken):
@@ -55,7 +58,9 @@ def _check_callee(
             f"its type is {node.type!r}, but {callee.name!r} is of type {callee.type!r}",
             "give both the same type",
         )
-    if not ancestry.contains(implementation.name, callee.name):
+    if callee.type == BODY:
+        problems.add(place, f"it calls {callee.name!r}, a body", "let a function node run it")
+    elif not ancestry.contains(implementation.name, callee.name):
         problems.add(
             place,
             f"it calls {callee.name!r}, which is not among what {implementation.name!r} contains",

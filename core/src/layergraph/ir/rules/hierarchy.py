@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from layergraph.ir.graph import BODY
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.rules.problems import Problems, place_of
 
@@ -12,7 +13,7 @@ def check_hierarchy(problems: Problems, ir: Implementations) -> None:
     """Check the children of all implementations."""
     for implementation in ir.values():
         for child, target in (implementation.children or {}).items():
-            if target in ir and target != ir.root:
+            if target in ir and target != ir.root and ir[target].type != BODY:
                 continue
             place = (place_of(implementation), "child", child)
             if target not in ir:
@@ -21,11 +22,13 @@ def check_hierarchy(problems: Problems, ir: Implementations) -> None:
                     f"it is {target!r}, which is no implementation",
                     "add the implementation or remove the child",
                 )
-            else:
+            elif target == ir.root:
                 problems.add(place, "it is the root", "remove the child")
+            else:
+                problems.add(place, f"it is {target!r}, a body, no module", "remove the child")
     reached = _check_circles(problems, ir)
     for name, implementation in ir.items():
-        if name not in reached:
+        if name not in reached and implementation.type != BODY:
             problems.add(
                 place_of(implementation),
                 "no implementation has it as a child",

@@ -9,6 +9,7 @@ from layergraph.ir.values import (
     MAX_INTEGER_BITS,
     MAX_NESTING,
     MAX_NUMBER_KEYS,
+    Body,
     Record,
     Ref,
     Symbol,
@@ -18,7 +19,8 @@ from layergraph.ir.values import (
 )
 
 # Types of which every value is allowed.
-_SOUND = ATOMS - {Ref, Symbol, int}
+_SOUND = ATOMS - {Ref, Body, Symbol, int}
+_ONLY_IN_ARGUMENTS = frozenset({Ref, Body})
 
 
 # Most numbers are small, and a comparison takes less time than a call.
@@ -52,7 +54,7 @@ def check_value(problems: Problems, place: Where, what: str, which: object, valu
                 )
             continue
         inside = parts(item)
-        if not _is_sound(item) or (type(item) is Ref and what != "argument"):
+        if not _is_sound(item) or (type(item) in _ONLY_IN_ARGUMENTS and what != "argument"):
             problems.add(
                 place,
                 f"its {what} {which!r} holds {brief(item)}, a {type(item).__name__}",
@@ -89,6 +91,8 @@ def _is_sound(item: Value) -> bool:
         return type(item.node) is str
     if kind is Symbol:
         return type(item.name) is str
+    if kind is Body:
+        return type(item.implementation) is str
     if kind is Record:
         named = type(item.type) is str and type(item.fields) is dict
         return named and all(type(name) is str for name in item.fields)

@@ -1,0 +1,63 @@
+"""The loop of a graph: a function that runs a body once in each turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.overrides import handle_torch_function
+
+from layergraph.choices import is_recorded
+from layergraph.errors import AssumptionError
+
+
+def loop(
+    body: Callable[..., Any],
+    turns: int,
+    carried: tuple[Any, ...] = (),
+    given: tuple[Any, ...] = (),
+    collected: int = 0,
+) -> tuple[Any, ...]:
+    """Run a body a number of times, each time on the values that the turn before gave.
+
+    Args:
+        body: a function. It takes the number of the turn, the carried values, and the given ones.
+            It returns the next carried values, and the values that are collected, as one tuple.
+        turns: the number of turns; from 0 on.
+        carried: the values that the first turn takes.
+        given: values that are the same in each turn.
+        collected: how many values of each turn are collected.
+
+    Returns:
+        The carried values after the last turn, and for each value that is collected a list with
+        that of each turn.
+
+    Raises:
+        AssumptionError: the number of turns is negative, or the body returns another number of
+            values.
+
+    Example:
+        >>> from layergraph.loops import loop
+        >>> loop(lambda turn, total, step: (total + step, turn), 3, (0,), (10,), 1)
+        (30, [0, 1, 2])
+    """
+    if is_recorded(turns):
+        return handle_torch_function(loop, (turns,), body, turns, carried, given, collected)
+    if turns < 0:
+        raise AssumptionError(
+            f"a loop of the graph has {turns} turns; the model was captured with more: capture it "
+            "with an example like this input"
+        )
+    lists: list[list[Any]] = [[] for _ in range(collected)]
+    kept = len(carried)
+    for turn in range(turns):
+        values = body(turn, *carried, *given)
+        if len(values) != kept + collected:
+            raise AssumptionError(
+                f"the body of a loop returns {len(values)} values; return {kept} carried ones and "
+                f"{collected} to collect"
+            )
+        carried = values[:kept]
+        for each, value in zip(lists, values[kept:], strict=True):
+            each.append(value)
+    return (*carried, *lists)
