@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from layergraph.capturing import Capturer, CaptureRequest, Run
+from layergraph.capturing import Capturer, CaptureRequest, Example, Run
 from layergraph.errors import Unsupported
 from layergraph.torch2ir.code_owners import add_tracer_package
 from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph_capture.arguments import Arguments
 from layergraph_capture.constants import Constants
 from layergraph_capture.kept_sizes import replace_kept_sizes
+from layergraph_capture.loops.find import looped
 from layergraph_capture.objects import Objects
 from layergraph_capture.original import unfit
 from layergraph_capture.replaying.tracer import ReplayTracer
@@ -86,7 +87,7 @@ class EagerCapturer(Capturer):
             traces += explorer.traces
         if ways == [trace]:
             # It decides nothing: no question has to become a guard.
-            return trace
+            return looped(trace, self._request.examples[0], partial(self._run_on, run))
         complete = one_record(ways)
         complete.other = merged_modes([each.other for each in traces])
         if complete.other is not None and complete.other.differs:
@@ -96,6 +97,15 @@ class EagerCapturer(Capturer):
 
     def _run_with(self, run: Run, arguments: Arguments, answers: Sequence[bool] = ()) -> Trace:
         return self._runs.run(run, partial(self.tracer, arguments, answers))
+
+    def _run_on(self, run: Run, example: Example) -> Trace:
+        """Run the model on an example that the user did not give."""
+        request = self._request
+        args, kwargs = example
+        arguments = Arguments(
+            request.model, args or (), kwargs or {}, self._objects, [*request.examples, example]
+        )
+        return self._run_with(run, arguments)
 
     def faults(self) -> list[Unsupported]:
         """See :class:`Capturer`."""

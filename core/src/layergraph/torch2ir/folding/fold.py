@@ -49,6 +49,7 @@ class _Graph:
 
     implementation: Implementation
     keeps_type: bool
+    bodies: list[Implementation]
 
 
 class Folded:
@@ -141,10 +142,12 @@ class _Folding:
     # --- module calls ---
 
     def _fold(self, scope: ModuleCall) -> None:
-        items = self._items(scope)
+        items = self.inlined(scope.items)
         module_info = self._module_index.at(scope.path)
-        graph = GraphBuilder(self, scope, self.interfaces[scope]).build(items)
-        if scope.parent is not None and not self._is_self_contained(module_info, graph):
+        builder = GraphBuilder(self, scope, self.interfaces[scope])
+        graph = builder.build(items)
+        bodies = builder.bodies
+        if scope.parent is not None and not self._is_self_contained(module_info, graph, *bodies):
             self._dissolved[scope] = items
             return
         keeps_type = self._keeps_type(module_info, scope)
@@ -152,17 +155,21 @@ class _Folding:
             graph = replace(graph, type=module_info.answer.type, data=module_info.answer.data)
         known = self._graphs.get(scope.path)
         if known is None:
-            self._graphs[scope.path] = _Graph(graph, keeps_type)
-        elif known.keeps_type != keeps_type or known.implementation != graph:
+            self._graphs[scope.path] = _Graph(graph, keeps_type, bodies)
+        elif (known.keeps_type, known.implementation, known.bodies) != (keeps_type, graph, bodies):
             # The same module does something else this time: the caller does it in its own name.
             self._dissolved[scope] = items
 
-    def _items(self, scope: ModuleCall) -> list[Call | ModuleCall]:
-        """Return the items that a module call does in its own name."""
+    def inlined(self, own: list[Call | ModuleCall]) -> list[Call | ModuleCall]:
+        """Return the items that a module call does in its own name.
+
+        Args:
+            own: its items, or those of a body.
+        """
         if not self._dissolved:
-            return scope.items
+            return own
         items: list[Call | ModuleCall] = []
-        for item in scope.items:
+        for item in own:
             inside = self._dissolved.get(item) if isinstance(item, ModuleCall) else None
             if inside is None:
                 items.append(item)
@@ -178,10 +185,11 @@ class _Folding:
                 self.interfaces[copied] = self.interfaces[item]
             yield copied
 
-    def _is_self_contained(self, module_info: ModuleInfo, graph: Graph) -> bool:
+    def _is_self_contained(self, module_info: ModuleInfo, *graphs: Graph) -> bool:
         """Return whether a module calls and reads only what is inside it."""
         return all(
             self._module_index.at(node.implementation).is_within(module_info)
+            for graph in graphs
             for node in graph.nodes.values()
             if node.is_call or node.type == STATE
         )
@@ -240,6 +248,9 @@ class _Folding:
 
     # --- the whole ---
 
+    def name_at(self, path: str) -> str:
+        return path or self._root_name
+
     def name_of(self, module_info: ModuleInfo) -> str:
         return module_info.path or self._root_name
 
@@ -266,6 +277,8 @@ class _Folding:
                     training=own_mode(training=training, around=around),
                 )
             )
+            if module_info.path in self._graphs:
+                implementations += self._graphs[module_info.path].bodies
         return Ir(implementations, self._root_name)
 
     def _implementation(self, module_info: ModuleInfo) -> Implementation:

@@ -8,11 +8,14 @@ import torch
 
 from layergraph.errors import CaptureError
 from layergraph.ir import (
+    BODY,
     FUNCTION,
     INPUT,
     MODULE,
     OUTPUT,
     STATE,
+    Body,
+    Graph,
     Implementation,
     Namer,
     Node,
@@ -31,6 +34,7 @@ from layergraph.torch2ir.tracing.module_call import (
     ModeRead,
     ModuleCall,
     StateRead,
+    TracedBody,
     TracedValue,
 )
 
@@ -55,6 +59,12 @@ class Folding(Protocol):
     def leaf_type(self, path: str) -> str:
         """Return the type of a leaf."""
 
+    def inlined(self, items: list[Call | ModuleCall]) -> list[Call | ModuleCall]:
+        """Return items, with the calls of modules whose caller does them in its own name."""
+
+    def name_at(self, path: str) -> str:
+        """Return the name of the implementation of a module."""
+
     def constant(self, key: str) -> torch.Tensor:
         """Return a tensor that the model has not registered."""
 
@@ -66,9 +76,19 @@ class GraphBuilder:
         folding: knows the graphs of the calls inside.
         scope: the module call.
         interface: its border.
+        around: the builder of the graph around it, for a body.
+
+    Attributes:
+        bodies: the bodies that the graph runs.
     """
 
-    def __init__(self, folding: Folding, scope: ModuleCall, interface: Interface) -> None:
+    def __init__(
+        self,
+        folding: Folding,
+        scope: ModuleCall,
+        interface: Interface,
+        around: GraphBuilder | None = None,
+    ) -> None:
         self._folding = folding
         self._scope = scope
         self._interface = interface
@@ -77,7 +97,9 @@ class GraphBuilder:
         self._values: dict[TracedValue, Ref] = {}
         self._parts: dict[TracedValue, tuple[Ref, int, Condition | None]] = {}
         self._states: dict[str, Ref] = {}
-        self._tensors: dict[str, TensorSpec] = {}
+        self._tensors: dict[str, TensorSpec] = {} if around is None else around._tensors
+        self.bodies: list[Implementation] = [] if around is None else around.bodies
+        self._body_namer: Namer = Namer() if around is None else around._body_namer
 
     def build(self, items: list[Call | ModuleCall]) -> Implementation:
         """Return the implementation with the graph of calls."""
@@ -85,20 +107,34 @@ class GraphBuilder:
         for value, parameter in self._interface.inputs.items():
             said = self._folding.said_of(value, self._scope)
             self._values[value] = self._add(parameter, INPUT, parameter, kwargs=said)
+        result = self._scope.result
+        if self._scope.parent is not None:
+            result = _one_or_tuple(list(self._interface.outputs))
+        graph = self._graph(items, result, output)
+        return Implementation(
+            type=MODULE, nodes=graph.nodes, edges=graph.edges, tensors=self._tensors
+        )
+
+    def _graph(self, items: list[Call | ModuleCall], result: Value, output: str) -> Graph:
         for item in items:
             if isinstance(item, ModuleCall):
                 self._call_scope(item)
             else:
                 self._call(item)
-        if self._scope.parent is None:
-            returned = self._plain(self._scope.result)
-        else:
-            returned = self._plain(_one_or_tuple(list(self._interface.outputs)))
-        self._nodes.append(Node(output, OUTPUT, OUTPUT, args=(returned,)))
-        graph = graph_from_nodes(self._nodes)
-        return Implementation(
-            type=MODULE, nodes=graph.nodes, edges=graph.edges, tensors=self._tensors
-        )
+        self._nodes.append(Node(output, OUTPUT, OUTPUT, args=(self._plain(result),)))
+        return graph_from_nodes(self._nodes)
+
+    def _body(self, body: TracedBody) -> Body:
+        """Return the reference to a body, whose implementation is added."""
+        owner = self._folding.name_at(self._scope.path)
+        name = f"{owner}/{self._body_namer.name(body.wish)}"
+        inside = GraphBuilder(self._folding, self._scope, self._interface, self)
+        output = inside._namer.name(OUTPUT)
+        for value in body.inputs:
+            inside._values[value] = inside._add(value.wish, INPUT, value.wish)
+        graph = inside._graph(self._folding.inlined(body.items), body.result, output)
+        self.bodies.append(Implementation(BODY, name=name, nodes=graph.nodes, edges=graph.edges))
+        return Body(name)
 
     def _add(
         self,
@@ -170,6 +206,8 @@ class GraphBuilder:
             return self._values[leaf]
         if isinstance(leaf, StateRead):
             return self._state(leaf.key)
+        if isinstance(leaf, TracedBody):
+            return self._body(leaf)
         if isinstance(leaf, ModeRead):
             return self._state(f"{leaf.path}.training" if leaf.path else "training")
         return leaf

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, TracedValue, values_in
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    ModuleCall,
+    TracedValue,
+    values_in,
+    with_bodies,
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -33,9 +39,11 @@ def interfaces(scopes: Iterable[ModuleCall]) -> dict[ModuleCall, Interface]:
     """
     tracing = _Dataflow({scope: _declared(scope) for scope in scopes})
     for scope in tracing.found:
-        for item in scope.items:
+        for item in with_bodies(scope.items):
             if isinstance(item, Call):
                 tracing.read(item.reads(), scope)
+                for body in item.bodies:
+                    tracing.read(values_in(body.result), scope)
         if scope.parent is not None and scope.parent in tracing.found:
             tracing.read(scope.reads(), scope.parent)
         tracing.read(filter(scope.contains, values_in(scope.result)), scope)

@@ -20,6 +20,7 @@ from layergraph.ir import (
     graph_from_nodes,
     returned,
 )
+from layergraph.ir.bodies import owners
 from layergraph.ir.values import parts, rebuilt
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.tracing.module_call import ModeRead, Trace
@@ -70,6 +71,8 @@ class _Merger:
         self._root = one.root
         self._one, self._other = one, other
         self._paths = {one.root if not each.path else each.path: each.path for each in module_index}
+        self._owners = owners(one)
+        self._paths |= {body: self._paths[owner] for body, owner in self._owners.items()}
         self._trains = {
             name: module_index.at(path).module.training for name, path in self._paths.items()
         }
@@ -81,6 +84,8 @@ class _Merger:
         Raises:
             _NotMergeableError: it cannot hold both.
         """
+        if self._one.keys() != self._other.keys():
+            raise _NotMergeableError  # a body is in one mode only
         self._types = {name: self._type(name) for name in self._one}
         self._are_types_equal = all(
             self._types[name] == each.type
@@ -154,7 +159,7 @@ class _Merger:
             for graph in implementation.graphs:
                 for node in graph.nodes.values():
                     if node.is_call:
-                        callers[node.implementation].add(name)
+                        callers[node.implementation].add(self._owners.get(name, name))
                         if node.implementation in changing | reading:
                             unexplained.discard(name)
         led: set[str] = set()
@@ -165,7 +170,8 @@ class _Merger:
                 raise _NotMergeableError
             if name not in led:
                 led.add(name)
-                stack.extend(callers[name] - reading)
+                around = {self._owners[name]} if name in self._owners else callers[name]
+                stack.extend(around - reading)
         return led
 
     def _guarded(self, implementation: Implementation, guarded: set[str]) -> Implementation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -70,6 +70,25 @@ class ModeRead:
 
 
 @dataclass(slots=True, eq=False)
+class TracedBody:
+    """Calls that a function makes any number of times: an argument of the call of this function.
+
+    They read the inputs of the body, and what they give themselves, but nothing else.
+
+    Attributes:
+        wish: what the body would be called.
+        inputs: the values that it takes.
+        items: the calls and module calls in it, in order.
+        result: what it returns, lowered.
+    """
+
+    wish: str
+    inputs: list[TracedValue]
+    items: list[Call | ModuleCall]
+    result: Value
+
+
+@dataclass(slots=True, eq=False)
 class Call:
     """One call of a function or of a leaf.
 
@@ -78,13 +97,14 @@ class Call:
             ``same``: its argument, given back by a module call that it was given to; ``mode``: a
             module's mode that Python code reads, with the value as its argument.
         target: the name of the function, the path of the module, the key of the tensor.
-        args: lowered: plain values in which :class:`TracedValue`, :class:`StateRead` and
-            :class:`ModeRead` may stand.
+        args: lowered: plain values in which :class:`TracedValue`, :class:`StateRead`,
+            :class:`ModeRead` and :class:`TracedBody` may stand.
         kwargs: likewise.
         value: what it gives.
         where: the line of the model's code, for kind ``mode``.
         when: the condition under which the call is made; None if it always is.
         is_late: whether it stands in a place that was kept: see :class:`DeferredCall`.
+        bodies: the bodies among its arguments.
     """
 
     kind: Kind
@@ -95,6 +115,7 @@ class Call:
     where: str = ""
     when: Condition | None = None
     is_late: bool = False
+    bodies: tuple[TracedBody, ...] = ()
 
     def reads(self) -> list[TracedValue]:
         """Return the values that the call reads."""
@@ -273,14 +294,23 @@ class Trace:
         return self
 
 
+def with_bodies(items: Iterable[Call | ModuleCall]) -> Iterator[Call | ModuleCall]:
+    """Yield items, and before each call the items in its bodies."""
+    for item in items:
+        if isinstance(item, Call) and item.bodies:
+            for body in item.bodies:
+                yield from with_bodies(body.items)
+        yield item
+
+
 def inside_out(root: ModuleCall) -> Iterator[ModuleCall]:
     """A module call and all that are inside it, these before those around them."""
-    stack = [(root, iter(root.items))]
+    stack = [(root, with_bodies(root.items))]
     while stack:
         scope, items = stack[-1]
         for item in items:
             if isinstance(item, ModuleCall):
-                stack.append((item, iter(item.items)))
+                stack.append((item, with_bodies(item.items)))
                 break
         else:
             stack.pop()
@@ -289,13 +319,13 @@ def inside_out(root: ModuleCall) -> Iterator[ModuleCall]:
 
 def calls_in(root: ModuleCall) -> Iterator[Call]:
     """The calls in a module call and in all that are inside it, in order."""
-    stack = [iter(root.items)]
+    stack = [with_bodies(root.items)]
     while stack:
         item = next(stack[-1], None)
         if item is None:
             stack.pop()
         elif isinstance(item, ModuleCall):
-            stack.append(iter(item.items))
+            stack.append(with_bodies(item.items))
         else:
             yield item
 

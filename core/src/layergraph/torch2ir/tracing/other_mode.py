@@ -14,6 +14,7 @@ from layergraph.torch2ir.tracing.module_call import (
     Fact,
     ModuleCall,
     inside_out,
+    with_bodies,
 )
 
 
@@ -24,7 +25,7 @@ def is_mode_call(item: Call | ModuleCall) -> TypeGuard[Call]:
 
 def mode_calls(scopes: Iterable[ModuleCall]) -> list[Call]:
     """The calls in module calls that read a module's mode."""
-    return [item for scope in scopes for item in scope.items if is_mode_call(item)]
+    return [item for scope in scopes for item in with_bodies(scope.items) if is_mode_call(item)]
 
 
 def take_mode_calls(scopes: Iterable[ModuleCall]) -> list[Call]:

@@ -27,7 +27,8 @@ class Recorder:
     """
 
     def __init__(self) -> None:
-        self._position = 0
+        # The first position of a module call is before that of all values in it.
+        self._position = 1
         self.root = self.scope = ModuleCall("", None, 0)
 
     def value(self, wish: str) -> TracedValue:
@@ -79,6 +80,7 @@ class Recorder:
         """Begin a module call."""
         depth = self.scope.depth + 1
         scope = ModuleCall(path, self.scope, self._position, depth=depth, when=when)
+        self._position += 1
         self.scope.items.append(scope)
         self.scope = scope
         return scope
@@ -105,6 +107,7 @@ class Recorder:
     def begin_anew(self, scope: ModuleCall) -> Replaced:
         """Begin a module call that was recorded before, as it is in the other mode."""
         replaced = Replaced(scope, self._position)
+        self._position += 1
         replaced.swap()
         self.scope = scope
         return replaced

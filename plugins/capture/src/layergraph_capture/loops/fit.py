@@ -1,0 +1,258 @@
+"""Integers that differ from run to run: each becomes an expression of a size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from layergraph.ir import Value
+from layergraph.ir.values import parts, rebuilt
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    ModuleCall,
+    TracedBody,
+    TracedValue,
+    wish_of,
+)
+from layergraph_capture.loops.repeats import Item
+from layergraph_capture.loops.roll import LOOP, Rolled
+from layergraph_capture.loops.verify import ASSUME
+
+LENGTH = "layergraph.assume_length"
+_UNBIND = frozenset({"torch.unbind", "torch.Tensor.unbind"})
+
+
+class NotFittedError(Exception):
+    """Runs differ in an integer that no size explains."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Size:
+    """A size on which loops depend.
+
+    Attributes:
+        value: its value in the record with loops.
+        numbers: what it is in each run.
+    """
+
+    value: TracedValue
+    numbers: tuple[int, ...]
+
+
+def fitted(runs: Sequence[Rolled]) -> list[Size]:
+    """Write, into the first of several records, sizes instead of integers that differ.
+
+    Args:
+        runs: the records, which have the same loops.
+
+    Returns:
+        The sizes on which the record depends now. It does not guard them any more.
+
+    Raises:
+        NotFittedError: no size explains an integer, or the runs differ in something else.
+    """
+    return _Fit(runs).fit()
+
+
+class _Level:
+    """The values that can be read where items stand: all of them, or the inputs of a body.
+
+    Args:
+        around: the level around a body; None for what is in no body.
+        body: the body.
+    """
+
+    def __init__(self, around: _Level | None = None, body: TracedBody | None = None) -> None:
+        self._around = around
+        self._body = body
+        self._inputs: dict[TracedValue, TracedValue] = {}
+
+    def read(self, value: TracedValue) -> TracedValue:
+        """Return a value from outside as it can be read here."""
+        if self._around is None or self._body is None:
+            return value
+        outside = self._around.read(value)
+        if outside not in self._inputs:
+            like = self._body.inputs[0]
+            new = TracedValue(like.position, like.scope, value.wish)
+            self._inputs[outside] = new
+            self._body.inputs.append(new)
+        return self._inputs[outside]
+
+    @property
+    def given(self) -> tuple[TracedValue, ...]:
+        """The values that the body has to be given besides."""
+        return tuple(self._inputs)
+
+
+class _Fit:
+    def __init__(self, runs: Sequence[Rolled]) -> None:
+        self._runs = runs
+        self._sizes: list[Size] = []
+        # The values of each other run, by those of the first.
+        self._values: list[dict[TracedValue, TracedValue]] = [{} for _ in runs[1:]]
+
+    def fit(self) -> list[Size]:
+        for parameters in zip(*[each.trace.parameters for each in self._runs], strict=True):
+            self._bind([each.value for each in parameters])
+        self._scope([each.trace.root for each in self._runs], _Level())
+        return self._sizes
+
+    def _bind(self, values: Sequence[TracedValue]) -> None:
+        for known, other in zip(self._values, values[1:], strict=True):
+            known[values[0]] = other
+
+    # --- items, those of all runs side by side ---
+
+    def _scope(self, scopes: Sequence[ModuleCall], level: _Level) -> None:
+        first = scopes[0]
+        first.items = self._items([each.items for each in scopes], level, first)
+        first.result = self._value([each.result for each in scopes], level, first, first.items)
+
+    def _items(self, columns: Sequence[list[Item]], level: _Level, scope: ModuleCall) -> list[Item]:
+        if len({len(each) for each in columns}) > 1:
+            raise NotFittedError("they make another number of calls")
+        written: list[Item] = []
+        for items in zip(*columns, strict=True):
+            first = items[0]
+            if len({_called(item) for item in items}) > 1:
+                raise NotFittedError("they make other calls")
+            if isinstance(first, Call) and self._is_size(items, level):
+                continue
+            glued: list[Item] = []
+            if isinstance(first, Call):
+                self._note_parts(items, level, glued)
+            bodies = [self._body(each, level) for each in self._bodies(items)]
+            args = self._value([item.args for item in items], level, scope, glued)
+            first.kwargs = self._value([item.kwargs for item in items], level, scope, glued)
+            if bodies and isinstance(first, Call) and first.target == LOOP:
+                args = (*args[:3], (*args[3], *bodies[0].given), *args[4:])
+            first.args = args
+            written += [*glued, first]
+            if isinstance(first, Call):
+                self._bind([item.value for item in items if isinstance(item, Call)])
+            else:
+                self._scope([item for item in items if isinstance(item, ModuleCall)], level)
+        return written
+
+    def _is_size(self, items: Sequence[Item], level: _Level) -> bool:
+        """Return whether calls are a guard of a size that differs; if so, note the size."""
+        first = items[0]
+        if not isinstance(first, Call) or first.target != ASSUME:
+            return False
+        value = first.args[0]
+        numbers = [item.args[1] for item in items]
+        if not isinstance(value, TracedValue) or any(type(each) is not int for each in numbers):
+            return False
+        if len(set(numbers)) == 1 or self._explained(numbers) is not None:
+            return False
+        if level.read(value) is not value:
+            raise NotFittedError("a size differs inside of a loop")
+        self._value([item.args[0] for item in items], level, value.scope, [])
+        self._sizes.append(Size(value, tuple(numbers)))
+        return True
+
+    def _note_parts(self, items: Sequence[Item], level: _Level, glued: list[Item]) -> None:
+        """Note the size that the number of parts of a tensor is."""
+        if not isinstance(items[0], Call) or items[0].target != LENGTH:
+            return
+        value = items[0].args[0]
+        numbers = [item.args[1] for item in items]
+        call = value.call if isinstance(value, TracedValue) else None
+        if len(set(numbers)) == 1 or self._explained(numbers) or call is None:
+            return
+        if call.target in _UNBIND and level.read(value) is value:
+            given = (*call.args[1:], *call.kwargs.values(), 0)
+            size = self._glued("torch.Tensor.size", call.args[0], given[0], value.scope, glued)
+            self._sizes.append(Size(size, tuple(numbers)))
+
+    def _bodies(self, items: Sequence[Item]) -> list[tuple[TracedBody, ...]]:
+        of = [item.bodies if isinstance(item, Call) else () for item in items]
+        return list(zip(*of, strict=True))
+
+    def _body(self, bodies: tuple[TracedBody, ...], around: _Level) -> _Level:
+        first = bodies[0]
+        level = _Level(around, first)
+        for values in zip(*[each.inputs for each in bodies], strict=True):
+            self._bind(values)
+        scope = first.inputs[0].scope
+        first.items = self._items([each.items for each in bodies], level, scope)
+        first.result = self._value([each.result for each in bodies], level, scope, first.items)
+        return level
+
+    # --- values, those of all runs side by side ---
+
+    def _value(
+        self, values: Sequence[Value], level: _Level, scope: ModuleCall, glued: list[Item]
+    ) -> Value:
+        first = values[0]
+        if isinstance(first, TracedBody):
+            return first
+        if any(type(each) is not type(first) for each in values):
+            raise NotFittedError("an argument is of another type")
+        columns = [parts(each) for each in values]
+        if columns[0] is None:
+            return self._leaf(values, level, scope, glued)
+        if len({len(each or ()) for each in columns}) > 1:
+            raise NotFittedError("an argument has another length")
+        if type(first) is dict and any(list(each) != list(first) for each in values):
+            raise NotFittedError("an argument has other keys")
+        inside = [self._value(each, level, scope, glued) for each in zip(*columns, strict=True)]
+        return rebuilt(first, inside)
+
+    def _leaf(
+        self, values: Sequence[Value], level: _Level, scope: ModuleCall, glued: list[Item]
+    ) -> Value:
+        first = values[0]
+        if isinstance(first, TracedValue):
+            for known, other in zip(self._values, values[1:], strict=True):
+                if known.get(first) is not other:
+                    raise NotFittedError("an argument is another value")
+            return first
+        if all(repr(each) == repr(first) for each in values):
+            return first
+        found = self._explained(values) if type(first) is int else None
+        if found is None:
+            raise NotFittedError(f"{first!r:.60} and {values[-1]!r:.60} are no sizes")
+        size, factor, offset = found
+        value = level.read(size.value)
+        for name, number, neutral in (("mul", factor, 1), ("add", offset, 0)):
+            if number != neutral:
+                value = self._glued(f"operator.{name}", value, number, scope, glued)
+        return value
+
+    def _explained(self, numbers: Sequence[int]) -> tuple[Size, int, int] | None:
+        """Return the size, the factor and the offset that give a number in each run."""
+        for size in self._sizes:
+            found = _line(size.numbers, numbers)
+            if found is not None:
+                return size, *found
+        return None
+
+    def _glued(
+        self, target: str, value: TracedValue, number: int, scope: ModuleCall, glued: list[Item]
+    ) -> TracedValue:
+        result = TracedValue(scope.start, scope, wish_of(target))
+        result.call = Call("function", target, (value, number), {}, result)
+        self._runs[0].glue.add(result.call)
+        glued.append(result.call)
+        return result
+
+
+def _line(sizes: Sequence[int], numbers: Sequence[int]) -> tuple[int, int] | None:
+    """Return the factor and the offset by which sizes give numbers; None if there are none."""
+    for size, number in zip(sizes[1:], numbers[1:], strict=True):
+        if size != sizes[0]:
+            factor, rest = divmod(number - numbers[0], size - sizes[0])
+            offset = numbers[0] - factor * sizes[0]
+            if rest or factor == 0:
+                return None
+            fits = all(
+                factor * one + offset == other for one, other in zip(sizes, numbers, strict=True)
+            )
+            return (factor, offset) if fits else None
+    return None
+
+
+def _called(item: Item) -> tuple[str, ...]:
+    return ("module", item.path) if isinstance(item, ModuleCall) else (item.kind, item.target)

@@ -1,0 +1,107 @@
+"""Example calls of other lengths, made from one that the user gave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from layergraph.capturing import Example
+from layergraph.tensors import PLAIN_CLASSES
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """A size that inputs share.
+
+    Attributes:
+        size: the size.
+        step: by how much it grows for one turn more.
+        inputs: the numbers of the tensors that have it, and the dimension; None: all of them.
+    """
+
+    size: int
+    step: int
+    inputs: tuple[tuple[int, int], ...] | None = None
+
+    def call(self, example: Example, turns: int) -> Example:
+        """Return a call that is longer by a number of turns, or shorter.
+
+        Args:
+            example: the call of the user.
+            turns: the number of turns.
+        """
+        resized = _Resized(self, self.size + turns * self.step)
+        args, kwargs = example
+        return tuple(resized.of(each) for each in args or ()), {
+            name: resized.of(each) for name, each in (kwargs or {}).items()
+        }
+
+
+class _Resized:
+    def __init__(self, length: Length, size: int) -> None:
+        self._length = length
+        self._size = size
+        self._count = 0
+
+    def of(self, value: Any) -> Any:
+        """Return a value with resized copies of the tensors in it."""
+        if isinstance(value, torch.Tensor):
+            self._count += 1
+            return self._tensor(value, self._count - 1)
+        kind = type(value)
+        if kind is dict:
+            return {key: self.of(each) for key, each in value.items()}
+        return kind([self.of(each) for each in value]) if kind in (list, tuple) else value
+
+    def _tensor(self, tensor: torch.Tensor, number: int) -> torch.Tensor:
+        if type(tensor) not in PLAIN_CLASSES:
+            return tensor
+        inputs = self._length.inputs
+        result = tensor.detach()
+        for dim, size in enumerate(tensor.shape):
+            if size == self._length.size and (inputs is None or (number, dim) in inputs):
+                index = torch.arange(self._size, device=tensor.device) % size
+                result = result.index_select(dim, index)
+        return result.requires_grad_(tensor.requires_grad) if result is not tensor else tensor
+
+
+def lengths(example: Example, turns: int) -> Iterator[Length]:
+    """Yield sizes of the inputs that a number of turns may follow from, the likely ones first.
+
+    Args:
+        example: the call of the user.
+        turns: the number of turns.
+    """
+    shapes = [
+        tensor.shape for tensor in _tensors((*(example[0] or ()), *(example[1] or {}).values()))
+    ]
+    sizes = dict.fromkeys(size for shape in shapes for size in shape)
+    of_turns = [size for size in sizes if size >= turns and size % turns == 0]
+    for size in sorted(of_turns, key=lambda each: (each != turns, each)):
+        step = size // turns
+        yield Length(size, step)
+        places = [
+            (number, dim)
+            for number, shape in enumerate(shapes)
+            for dim, each in enumerate(shape)
+            if each == size
+        ]
+        dims = dict.fromkeys(dim for _, dim in places)
+        groups = [tuple(each for each in places if each[1] == dim) for dim in dims]
+        groups += [(each,) for each in places]
+        for group in dict.fromkeys(groups):
+            if len(group) < len(places):
+                yield Length(size, step, group)
+
+
+def _tensors(values: Sequence[Any]) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif type(value) in (list, tuple):
+            yield from _tensors(value)
+        elif type(value) is dict:
+            yield from _tensors([*value.values()])

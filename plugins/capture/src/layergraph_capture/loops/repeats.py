@@ -1,0 +1,135 @@
+"""Repetitions in a sequence of calls, found by their form alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from layergraph.ir import Value
+from layergraph.ir.values import parts
+from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, TracedBody, TracedValue
+
+Item = Call | ModuleCall
+
+# The most comparisons of a search, so that a long record without repetitions costs little.
+_MOST = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A part of a sequence that repeats another one, turn after turn.
+
+    Attributes:
+        start: the index of the first item of the first turn.
+        period: the number of items of a turn.
+        turns: the number of turns.
+        inside: the repetitions inside of the first turn.
+    """
+
+    start: int
+    period: int
+    turns: int
+    inside: tuple[Repeat, ...] = ()
+
+    @property
+    def end(self) -> int:
+        """The index behind the last item."""
+        return self.start + self.period * self.turns
+
+
+@dataclass(slots=True)
+class Forms:
+    """Gives calls that have the same form one number.
+
+    Two calls have the same form if they call the same with arguments that differ in nothing but
+    values and integers.
+    """
+
+    _numbers: dict[object, int] = field(default_factory=dict)
+
+    def of(self, items: Sequence[Item]) -> list[int]:
+        """Return the number of each item."""
+        return [self._number(self._form(item)) for item in items]
+
+    def _number(self, form: object) -> int:
+        return self._numbers.setdefault(form, len(self._numbers))
+
+    def _form(self, item: Item) -> object:
+        given = (
+            form_of(item.args),
+            form_of(item.kwargs),
+            None if item.when is None else item.when[1],
+        )
+        if isinstance(item, Call):
+            inside = [self._body(body) for body in item.bodies]
+            return item.kind, item.target, *given, *inside
+        facts = [
+            (value.rank, value.dtype)
+            for value in (*item.reads(),)
+            if isinstance(value, TracedValue)
+        ]
+        known = (*sorted(item.known), *facts) if item.known else ()
+        return item.path, *given, form_of(item.result), known, *self.of(item.items)
+
+    def _body(self, body: TracedBody) -> object:
+        return len(body.inputs), form_of(body.result), *self.of(body.items)
+
+
+def form_of(value: Value) -> object:
+    """Return the form of a value: what is left of it without values and integers."""
+    inside = parts(value)
+    kind = type(value)
+    if inside is None:
+        if isinstance(value, TracedValue):
+            return TracedValue
+        return int if kind is int else None if kind is TracedBody else repr(value)
+    if kind in (list, tuple) and inside and all(isinstance(each, TracedValue) for each in inside):
+        # A list may grow from turn to turn.
+        return kind
+    keys = tuple(value) if kind is dict else ()
+    return (kind.__name__, keys, *map(form_of, inside))
+
+
+def repeats(forms: Sequence[int], longest: int | None = None) -> tuple[Repeat, ...]:
+    """Return the repetitions in a sequence, from left to right; they do not overlap.
+
+    Args:
+        forms: the sequence.
+        longest: the most items of a turn.
+    """
+    return tuple(_repeats(torch.tensor(forms, dtype=torch.int64), 0, longest or len(forms)))
+
+
+def _repeats(forms: torch.Tensor, offset: int, longest: int) -> Iterator[Repeat]:
+    best = _best(forms, longest)
+    if best is None:
+        return
+    inside = repeats(forms[best.start : best.start + best.period].tolist(), longest)
+    yield from _repeats(forms[: best.start], offset, longest)
+    yield Repeat(best.start + offset, best.period, best.turns, inside)
+    yield from _repeats(forms[best.end :], offset + best.end, longest)
+
+
+def _best(forms: torch.Tensor, longest: int) -> Repeat | None:
+    """Return the repetition of the most items, of the shortest period; the first one of these."""
+    count = len(forms)
+    best: Repeat | None = None
+    covered = 0
+    for period in range(1, min(count // 2, longest, _MOST // max(count, 1)) + 1):
+        same = forms[:-period] == forms[period:]
+        start, length = _longest_run(same)
+        turns = (length + period) // period
+        if turns > 1 and turns * period > covered:
+            covered, best = turns * period, Repeat(start, period, turns)
+    return best
+
+
+def _longest_run(same: torch.Tensor) -> tuple[int, int]:
+    """Return the start and the length of the longest run of True."""
+    ends = torch.nonzero(~same).flatten()
+    bounds = torch.cat([ends.new_tensor([-1]), ends, ends.new_tensor([len(same)])])
+    gaps = bounds[1:] - bounds[:-1] - 1
+    longest = int(gaps.argmax())
+    return int(bounds[longest]) + 1, int(gaps[longest])

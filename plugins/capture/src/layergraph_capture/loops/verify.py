@@ -1,0 +1,253 @@
+"""Comparing a record with loops to the record of a run: turn by turn, call by call.
+
+Nothing is believed of a loop that this comparison has not seen: for each run, it unrolls the loops
+for the sizes of the run, and finds the very calls of the run, with the same arguments.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from layergraph.ir import Value
+from layergraph.ir.values import parts
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    ModuleCall,
+    Trace,
+    TracedBody,
+    TracedValue,
+)
+from layergraph_capture.loops.repeats import Item
+from layergraph_capture.loops.roll import LOOP, Rolled
+
+ASSUME = "layergraph.assume"
+
+_GLUE: dict[str, Callable[..., Any]] = {
+    f"operator.{each.__name__}": each
+    for each in (operator.add, operator.mul, operator.sub, operator.getitem)
+}
+
+
+class OtherRunError(Exception):
+    """The record with loops does something else than the run."""
+
+
+def check_run(rolled: Rolled, trace: Trace, sizes: Mapping[TracedValue, int]) -> None:
+    """Raise if a record with loops, for the sizes of a run, does something else than the run.
+
+    Args:
+        rolled: the record with loops.
+        trace: the record of the run.
+        sizes: for each value on which a loop depends, what it is in the run.
+
+    Raises:
+        OtherRunError: they differ.
+    """
+    _Comparison(rolled, sizes).compare(trace)
+
+
+class _Calls:
+    """The calls of a run in one module call, one after another."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = iter(items)
+        self._next: Item | None = next(self._items, None)
+
+    @property
+    def next(self) -> Item | None:
+        """The next call."""
+        return self._next
+
+    def take(self) -> Item | None:
+        """Return the next call, and go on."""
+        taken, self._next = self._next, next(self._items, None)
+        return taken
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """A size on which loops depend: its value in the run, if it has one there, and its number."""
+
+    value: TracedValue | None
+    number: int
+
+
+class _Comparison:
+    def __init__(self, rolled: Rolled, sizes: Mapping[TracedValue, int]) -> None:
+        self._rolled = rolled
+        self._sizes = sizes
+        # What each value of the record with loops is in the run: a value, a number, or, of a list
+        # that collects values, a list of them.
+        self._values: dict[TracedValue, Any] = {}
+
+    def compare(self, trace: Trace) -> None:
+        own = self._rolled.trace
+        if [each.name for each in own.parameters] != [each.name for each in trace.parameters]:
+            raise OtherRunError("other parameters")
+        for mine, theirs in zip(own.parameters, trace.parameters, strict=True):
+            if (mine.default, mine.fixed) != (theirs.default, theirs.fixed):
+                raise OtherRunError(f"other values of {mine.name}")
+            self._values[mine.value] = theirs.value
+        self._same_scope(own.root, trace.root)
+        if own.constants.keys() != trace.constants.keys():
+            raise OtherRunError("other constants")
+
+    def _same_scope(self, own: ModuleCall, other: ModuleCall) -> None:
+        if own.known != other.known:
+            raise OtherRunError("code asks for other facts")
+        calls = _Calls(other.items)
+        self._items(own.items, calls)
+        self._skip(calls)
+        if calls.next is not None:
+            raise OtherRunError(f"one more call of {_called(calls.next)}")
+        self._same(own.result, other.result)
+
+    def _items(self, items: Sequence[Item], calls: _Calls) -> None:
+        for item in items:
+            if isinstance(item, ModuleCall):
+                other = self._take(calls, item)
+                self._same_given(item, other)
+                if isinstance(other, ModuleCall):
+                    self._same_scope(item, other)
+            elif item.target == LOOP:
+                self._loop(item, calls)
+            elif item in self._rolled.glue:
+                self._values[item.value] = self._glue(item)
+                self._note_size(item.value, None)
+            else:
+                other = self._take(calls, item)
+                self._same_given(item, other)
+                if isinstance(other, Call):
+                    self._values[item.value] = other.value
+                    self._note_size(item.value, other.value)
+
+    def _note_size(self, own: TracedValue, other: TracedValue | None) -> None:
+        if own in self._sizes:
+            self._values[own] = _Size(other, self._sizes[own])
+
+    def _take(self, calls: _Calls, item: Item) -> Item:
+        if not _calls_the_same(item, calls.next) or self._is_dropped(calls.next):
+            self._skip(calls)
+        other = calls.take()
+        if other is None or not _calls_the_same(item, other):
+            raise OtherRunError(f"{_called(other)} instead of {_called(item)}")
+        return other
+
+    def _skip(self, calls: _Calls) -> None:
+        """Leave out the guards of the sizes on which loops depend."""
+        while self._is_dropped(calls.next):
+            calls.take()
+
+    def _is_dropped(self, item: Item | None) -> bool:
+        if not isinstance(item, Call) or item.target != ASSUME:
+            return False
+        value, expected, *_ = item.args
+        sizes = [self._values.get(each) for each in self._sizes]
+        return any(
+            isinstance(each, _Size) and each.value is value and each.number == expected
+            for each in sizes
+        )
+
+    def _loop(self, call: Call, calls: _Calls) -> None:
+        body, turns, carried, given, _ = call.args
+        count = self._number(turns)
+        if count < 0:
+            raise OtherRunError("the loop has fewer than no turns")
+        values = [self._of(value) for value in carried]
+        given = [self._of(value) for value in given]
+        lists: list[list[Any]] = [[] for _ in body.result[len(values) :]]
+        for turn in range(count):
+            self._values |= dict(zip(body.inputs, [turn, *values, *given], strict=True))
+            self._items(body.items, calls)
+            gives = [self._of(value) for value in body.result]
+            values = gives[: len(values)]
+            for each, value in zip(lists, gives[len(values) :], strict=True):
+                each.append(value)
+        self._values[call.value] = (*values, *lists)
+
+    def _glue(self, call: Call) -> Any:
+        target = _GLUE.get(call.target)
+        args = [self._of(value, to_compute=True) for value in call.args]
+        try:
+            return None if target is None else target(*args)
+        except (IndexError, TypeError) as error:
+            raise OtherRunError(f"{call.target} of a loop: {error}") from None
+
+    def _number(self, value: Value) -> int:
+        found = self._of(value, to_compute=True)
+        if type(found) is not int:
+            raise OtherRunError("the number of turns is none")
+        return found
+
+    def _of(self, value: Value, *, to_compute: bool = False) -> Any:
+        """Return what a value, or a list of values, is in the run."""
+        if isinstance(value, TracedValue):
+            found = self._values.get(value, _MISSING)
+            return found.number if to_compute and isinstance(found, _Size) else found
+        if type(value) is list:
+            return [self._of(each) for each in value]
+        if type(value) is slice:
+            of = [self._of(each, to_compute=True) for each in (value.start, value.stop, value.step)]
+            return slice(*of)
+        return value
+
+    # --- arguments ---
+
+    def _same_given(self, item: Item, other: Item) -> None:
+        self._same(item.args, other.args)
+        self._same(item.kwargs, other.kwargs)
+        if other.when is not None:
+            raise OtherRunError("a call has a condition")
+
+    def _same(self, own: Value, other: Value) -> None:
+        if isinstance(own, TracedValue):
+            self._same_value(own, other)
+            return
+        inside, others = parts(own), parts(other)
+        if type(own) is not type(other):
+            raise OtherRunError(f"{own!r:.60} and {other!r:.60}")
+        if isinstance(own, TracedBody):
+            raise OtherRunError("a body is an argument")
+        if inside is None or others is None:
+            if repr(own) != repr(other):
+                raise OtherRunError(f"{own!r:.60} and {other!r:.60}")
+            return
+        if len(inside) != len(others) or (type(own) is dict and list(own) != list(other)):
+            raise OtherRunError("other numbers of arguments")
+        for mine, theirs in zip(inside, others, strict=True):
+            self._same(mine, theirs)
+
+    def _same_value(self, own: TracedValue, other: Value) -> None:
+        found = self._values.get(own, _MISSING)
+        if isinstance(other, TracedValue):
+            is_same = (found.value if isinstance(found, _Size) else found) is other
+        elif type(other) is int:
+            is_same = self._of(own, to_compute=True) == other
+        else:
+            is_same = type(found) is list and type(other) is list and _are_identical(found, other)
+        if not is_same:
+            raise OtherRunError(f"{own.wish} is another value")
+
+
+_MISSING = object()
+
+
+def _are_identical(ones: Sequence[Any], others: Sequence[Any]) -> bool:
+    return len(ones) == len(others) and all(
+        one is other for one, other in zip(ones, others, strict=True)
+    )
+
+
+def _calls_the_same(item: Item, other: Item | None) -> bool:
+    if isinstance(item, ModuleCall):
+        return isinstance(other, ModuleCall) and item.path == other.path
+    return isinstance(other, Call) and (item.kind, item.target) == (other.kind, other.target)
+
+
+def _called(item: Item | None) -> str:
+    if item is None:
+        return "nothing"
+    return item.path if isinstance(item, ModuleCall) else item.target
