@@ -53,13 +53,18 @@ class EagerCapturer(Capturer):
         self._kind = ReplayTracer if request.modes == "both" else EagerTracer
 
     def tracer(
-        self, arguments: Arguments | None = None, answers: Sequence[bool] = ()
+        self,
+        arguments: Arguments | None = None,
+        answers: Sequence[bool] = (),
+        *,
+        numbers_turns: bool = False,
     ) -> EagerTracer:
         """See :class:`Capturer`.
 
         Args:
             arguments: an example; the first one by default.
             answers: the ways to go at the first decisions by numbers.
+            numbers_turns: whether the numbers of the turns of loops are symbolic.
         """
         request = self._request
         return self._kind(
@@ -72,6 +77,7 @@ class EagerCapturer(Capturer):
             self._examples[0] if arguments is None else arguments,
             self._objects,
             answers,
+            numbers_turns=numbers_turns,
         )
 
     def complete(self, trace: Trace, run: Run) -> Trace:
@@ -99,13 +105,13 @@ class EagerCapturer(Capturer):
         return self._runs.run(run, partial(self.tracer, arguments, answers))
 
     def _run_on(self, run: Run, example: Example) -> Trace:
-        """Run the model on an example that the user did not give."""
+        """Run the model on an example to find its loops."""
         request = self._request
         args, kwargs = example
         arguments = Arguments(
             request.model, args or (), kwargs or {}, self._objects, [*request.examples, example]
         )
-        return self._run_with(run, arguments)
+        return self._runs.run(run, partial(self.tracer, arguments, numbers_turns=True))
 
     def faults(self) -> list[Unsupported]:
         """See :class:`Capturer`."""

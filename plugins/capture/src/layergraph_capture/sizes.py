@@ -16,6 +16,7 @@ from layergraph_capture.decisions import ITEM, Decisions, picks
 from layergraph_capture.ended_sizes import end
 from layergraph_capture.guards import Guards
 from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, Origin, SymbolicNumber, symbolic
+from layergraph_capture.turns import is_of_turn
 
 GETITEM = "operator.getitem"
 
@@ -155,6 +156,8 @@ def _has_two_ways(name: str, args: Sequence[Any]) -> bool:
     does something else for a batch of one, for a sequence of one token.
     """
     numbers = [each for each in args if isinstance(each, SymbolicNumber)]
+    if any(map(is_of_turn, numbers)):
+        return False
     if any(_is_of_tensor(each) for each in numbers):
         return True
     plain_values = [each.plain() if isinstance(each, SymbolicNumber) else each for each in args]

@@ -59,6 +59,7 @@ from layergraph_capture.torch_modes import (
     WithoutFunctionMode,
     without_dispatch,
 )
+from layergraph_capture.turns import TurnPatches
 from layergraph_capture.unnamed import UnnamedCalls, takes_sizes
 
 # A region of the model's own tells the answer, too: only the mode of the caller is a question.
@@ -81,6 +82,7 @@ class EagerTracer(Tracer):
         arguments: what to call the model with.
         objects: the classes of objects that it takes and returns.
         answers: the ways to go at the first decisions by numbers.
+        numbers_turns: whether the numbers of the turns of loops are symbolic.
 
     Attributes:
         switch: calls something without recording it.
@@ -108,6 +110,8 @@ class EagerTracer(Tracer):
         arguments: Arguments,
         objects: Objects,
         answers: Sequence[bool] = (),
+        *,
+        numbers_turns: bool = False,
     ) -> None:
         super().__init__(module_index, keys, memory, functions, arguments.device)
         recorder, switch = self.recorder, RecordingSwitch()
@@ -141,6 +145,7 @@ class EagerTracer(Tracer):
             recorder, self.tensors, switch, self._snapshot, self.refuse, self._attempt
         )
         self._math = MathPatches(self.sizes)
+        self._turns = TurnPatches(self.sizes) if numbers_turns else None
         self.trains = note_leaves(module_index)
 
     # --- running ---
@@ -205,6 +210,8 @@ class EagerTracer(Tracer):
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
         """See :class:`Tracer`."""
         yield from self._math.of(members)
+        if self._turns is not None:
+            yield from self._turns.of(members)
 
     def region(self, name: str, *args: Value) -> TracedValue:
         """Record the begin or the end of a region."""

@@ -101,16 +101,20 @@ class _Finder:
         self._example = example
         self._run = run
         self._runs = 0
+        # The same run, with the numbers of the turns.
+        self._base: Trace | None = None
         self._varied: list[_Varied] = []
 
     def vary(self, turns: int) -> None:
         """Run the model with one turn more, if the inputs can be made so."""
         for length in lengths(self._example, turns):
+            if self._base is None:
+                self._base = self._run_with(length, 0)
             trace = self._run_with(length, 1)
-            if trace is None:
+            if trace is None or self._base is None:
                 continue
             try:
-                if any(loops_of([self._trace, trace])):
+                if any(loops_of([self._base, trace])):
                     self._varied.append(_Varied(length, turns, trace))
                     return
             except NotAlikeError:
@@ -128,9 +132,9 @@ class _Finder:
 
     def found(self) -> Trace:
         """Return the record with loops, or that of the run."""
-        if not self._varied:
+        if not self._varied or self._base is None:
             return self._trace
-        traces = [self._trace, *[each.trace for each in self._varied]]
+        traces = [self._base, *[each.trace for each in self._varied]]
         try:
             result = self._checked(traces)
             if result is None:
@@ -159,9 +163,12 @@ class _Finder:
             if not any(chosen):
                 break
             written = [rolled(each, loops) for each, loops in zip(written, chosen, strict=True)]
-        result = written[0]
-        if result.trace is self._trace:
+        else:
             return None
+        if written[0].trace is traces[0]:
+            return None
+        written = [rolled(each, {}, folds=True) for each in written]
+        result = written[0]
         sizes = fitted(written)
         for number, trace in enumerate(traces):
             check_run(result, trace, {each.value: each.numbers[number] for each in sizes})

@@ -20,8 +20,11 @@ from layergraph.torch2ir.tracing.module_call import (
 )
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.loops.choice import Chosen
+from layergraph_capture.loops.numbers import is_of_turns, number_of_turn
 from layergraph_capture.loops.repeats import Item, Repeat
+from layergraph_capture.turns import TURN
 
+ASSUME = "layergraph.assume"
 LOOP = f"layergraph.{loop.__name__}"
 GETITEM = "operator.getitem"
 
@@ -75,7 +78,7 @@ class _Loop:
     level: _Level
     call: Call
     body: TracedBody
-    slots: list[TracedValue]
+    slots: list[Any]
     finals: dict[int, int]
     carried: int
     lists: dict[int, TracedValue] = field(default_factory=dict)
@@ -85,22 +88,24 @@ Place = tuple[_Loop, int, int]
 """The loop, the turn and the slot in which a value of the old record came about."""
 
 
-def rolled(before: Rolled, chosen: Chosen) -> Rolled:
+def rolled(before: Rolled, chosen: Chosen, *, folds: bool = False) -> Rolled:
     """Return the record in which the chosen repetitions are loops.
 
     Args:
         before: the record of a run, perhaps with other loops.
         chosen: the repetitions; none is inside of another one.
+        folds: whether integers take the places of the numbers of turns that are in no loop.
 
     Raises:
         NotRollableError: the values of a repetition are not those of a loop.
     """
-    return _Writer(before, chosen).write()
+    return _Writer(before, chosen, folds=folds).write()
 
 
 class _Writer:
-    def __init__(self, before: Rolled, chosen: Chosen) -> None:
+    def __init__(self, before: Rolled, chosen: Chosen, *, folds: bool) -> None:
         self._trace = before.trace
+        self._folds = folds
         self._glue_before = before.glue
         self._chosen = chosen
         self._recorder = Recorder()
@@ -171,6 +176,8 @@ class _Writer:
 
     def _items(self, items: Sequence[Item]) -> None:
         for item in items:
+            if self._folds and is_of_turns(item):
+                continue
             if isinstance(item, Call):
                 value = self.call(item, self.read(item.args), self.read(item.kwargs))
                 self.bind(item.value, value)
@@ -236,9 +243,12 @@ class _Writer:
                 return self._joined(segments)
         return rebuilt(value, [self.read(each) for each in inside])
 
-    def _leaf(self, own: TracedValue) -> TracedValue:
+    def _leaf(self, own: TracedValue) -> TracedValue | int:
         if own in self._values:
             return self._values[own]
+        number = number_of_turn(own)
+        if number is not None:
+            return number
         found = self._places.get(own)
         if found is None:
             raise NotRollableError(f"{own.wish} came about in no call")
@@ -390,7 +400,8 @@ class _Region:
         for number, turn in enumerate(self._turns):
             for slot, call in enumerate(_calls(turn)):
                 self._own[call.value] = number, slot
-        self._slots: list[TracedValue] = []
+        # The values of a turn in the body; integers for the numbers of turns.
+        self._slots: list[Any] = []
         scope = self._around.scope
         self._turn = writer.new_value(scope, "turn")
         # By slot and first value: the input of the body. Likewise for lists that grow.
@@ -434,6 +445,12 @@ class _Region:
     def _items(self, turns: Sequence[Sequence[Item]]) -> None:
         for items in zip(*turns, strict=True):
             first = items[0]
+            if isinstance(first, Call) and first.target == TURN:
+                self._slots.append(self._index([item.args[0] for item in items]))
+                continue
+            if all(map(_is_trivial, items)):
+                self._slots.append(None)
+                continue
             args = self._merged([item.args for item in items])
             kwargs = self._merged([item.kwargs for item in items])
             if isinstance(first, Call):
@@ -486,10 +503,11 @@ class _Region:
             number = self._writer.glued(level, "operator.mul", number, step)
         return self._writer.glued(level, "operator.add", number, start) if start else number
 
-    def _traced(self, values: Sequence[TracedValue]) -> TracedValue:
+    def _traced(self, values: Sequence[TracedValue]) -> Any:
         first = values[0]
         if first not in self._own and all(each is first for each in values):
-            return self._outside(self._writer.read(first))
+            outside = self._writer.read(first)
+            return self._outside(outside) if isinstance(outside, TracedValue) else outside
         places = [self._own.get(each) for each in values]
         later = places[1:]
         slots = {place[1] for place in places if place is not None}
@@ -550,6 +568,17 @@ class _Region:
         if head:
             whole = self._writer.glued(level, "operator.add", head, whole)
         return self._writer.glued(level, "operator.add", whole, tail) if tail else whole
+
+
+def _is_trivial(item: Item) -> bool:
+    """Return whether a call is a guard that the number of a turn is what it is."""
+    return (
+        is_of_turns(item)
+        and isinstance(item, Call)
+        and item.target == ASSUME
+        and item.args[1:2] == (number_of_turn(item.args[0]),)
+        and type(item.args[1]) is int
+    )
 
 
 def _calls(items: Sequence[Item]) -> Iterator[Call]:

@@ -20,6 +20,7 @@ from layergraph.torch2ir.tracing.module_call import (
     TracedBody,
     TracedValue,
 )
+from layergraph_capture.loops.numbers import is_of_turns, number_of_turn
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.roll import LOOP, Rolled
 
@@ -129,16 +130,30 @@ class _Comparison:
             self._values[own] = _Size(other, self._sizes[own])
 
     def _take(self, calls: _Calls, item: Item) -> Item:
-        if not _calls_the_same(item, calls.next) or self._is_dropped(calls.next):
-            self._skip(calls)
+        while calls.next is not None and not self._is_alike(item, calls.next):
+            if not (self._is_dropped(calls.next) or is_of_turns(calls.next)):
+                break
+            calls.take()
         other = calls.take()
         if other is None or not _calls_the_same(item, other):
             raise OtherRunError(f"{_called(other)} instead of {_called(item)}")
         return other
 
+    def _is_alike(self, item: Item, other: Item) -> bool:
+        """Return whether a call is the next one, and not one that the record leaves out."""
+        if not _calls_the_same(item, other) or self._is_dropped(other):
+            return False
+        if not is_of_turns(other):
+            return True
+        try:
+            self._same(item.args, other.args)
+        except OtherRunError:
+            return False
+        return True
+
     def _skip(self, calls: _Calls) -> None:
         """Leave out the guards of the sizes on which loops depend."""
-        while self._is_dropped(calls.next):
+        while self._is_dropped(calls.next) or is_of_turns(calls.next):
             calls.take()
 
     def _is_dropped(self, item: Item | None) -> bool:
@@ -206,6 +221,8 @@ class _Comparison:
         if isinstance(own, TracedValue):
             self._same_value(own, other)
             return
+        if isinstance(other, TracedValue) and number_of_turn(other) is not None:
+            other = number_of_turn(other)
         inside, others = parts(own), parts(other)
         if type(own) is not type(other):
             raise OtherRunError(f"{own!r:.60} and {other!r:.60}")
@@ -222,10 +239,14 @@ class _Comparison:
 
     def _same_value(self, own: TracedValue, other: Value) -> None:
         found = self._values.get(own, _MISSING)
-        if isinstance(other, TracedValue):
+        number = number_of_turn(other)
+        if number is not None:
+            own_number = self._of(own, to_compute=True)
+            if isinstance(own_number, TracedValue):
+                own_number = number_of_turn(own_number)
+            is_same = type(own_number) is type(number) and own_number == number
+        elif isinstance(other, TracedValue):
             is_same = (found.value if isinstance(found, _Size) else found) is other
-        elif type(other) is int:
-            is_same = self._of(own, to_compute=True) == other
         else:
             is_same = type(found) is list and type(other) is list and _are_identical(found, other)
         if not is_same:

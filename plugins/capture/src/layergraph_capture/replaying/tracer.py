@@ -63,8 +63,8 @@ class _Log:
 class ReplayTracer(EagerTracer):
     """A run of a model on tensors that also tells what the other mode does, if it can."""
 
-    def __init__(self, *known: Any) -> None:
-        super().__init__(*known)
+    def __init__(self, *known: Any, **options: Any) -> None:
+        super().__init__(*known, **options)
         self._log = _Log()
         self._replayer: Replayer | None = None
         self._asked_mode = False

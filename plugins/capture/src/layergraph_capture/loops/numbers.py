@@ -1,0 +1,51 @@
+"""Integers that are known in each turn: the numbers of turns, and what is computed from them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from layergraph.ir import Value
+from layergraph.torch2ir.tracing.module_call import Call, TracedValue
+from layergraph_capture.loops.repeats import Item
+from layergraph_capture.turns import TURN
+
+ASSUME = "layergraph.assume"
+
+_COMPUTED: dict[str, Callable[..., Any]] = {
+    f"operator.{each.__name__}": each
+    for each in (
+        *(operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg),
+        *(operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne),
+        *(operator.pos, operator.abs, operator.truediv, operator.pow),
+    )
+}
+
+
+def number_of_turn(value: Value) -> Any:
+    """Return the number that follows from the numbers of turns; None for any other value."""
+    if not isinstance(value, TracedValue):
+        return value if type(value) in (int, float, bool) else None
+    call = value.call
+    if call is None or call.kwargs:
+        return None
+    if call.target == TURN:
+        return call.args[0]
+    computed = _COMPUTED.get(call.target)
+    if computed is None:
+        return None
+    args = [number_of_turn(each) for each in call.args]
+    try:
+        return None if None in args else computed(*args)
+    except (ArithmeticError, TypeError):
+        return None
+
+
+def is_of_turns(item: Item | None) -> bool:
+    """Return whether a call only computes, or guards, what follows from the numbers of turns."""
+    if not isinstance(item, Call):
+        return False
+    if item.target == ASSUME:
+        return isinstance(item.args[0], TracedValue) and number_of_turn(item.args[0]) is not None
+    return number_of_turn(item.value) is not None
