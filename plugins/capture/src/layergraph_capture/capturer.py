@@ -85,6 +85,10 @@ class EagerCapturer(Capturer):
         ways: list[Ways] = []
         traces: list[Trace] = []
         self._runs.add(self.tracer, trace)
+        if len(self._examples) == 1 and all(each.is_by_size for each in trace.decisions):
+            with_loops = looped(trace, self._request.examples[0], partial(self._run_on, run))
+            if with_loops is not None:
+                return with_loops
         for number, arguments in enumerate(self._examples):
             if number:
                 trace = self._run_with(run, arguments)
@@ -93,7 +97,7 @@ class EagerCapturer(Capturer):
             traces += explorer.traces
         if ways == [trace]:
             # It decides nothing: no question has to become a guard.
-            return looped(trace, self._request.examples[0], partial(self._run_on, run))
+            return trace
         complete = one_record(ways)
         complete.other = merged_modes([each.other for each in traces])
         if complete.other is not None and complete.other.differs:

@@ -29,9 +29,9 @@ from layergraph_capture.loops.roll import NotRollableError, Rolled, rolled
 from layergraph_capture.loops.verify import ASSUME, OtherRunError, check_run
 
 _LENGTH = "layergraph.assume_length"
-# A loop is believed from so many turns on. Its first and last turn may differ from the others.
+# A loop is believed from so many turns on. So many of them may differ from the others.
 _LEAST_TURNS = 3
-_MOST_SPECIAL_TURNS = 2
+_MOST_SPECIAL_TURNS = 3
 # The most runs on inputs of other lengths.
 _MOST_RUNS = 8
 _MOST_LEVELS = 8
@@ -42,20 +42,20 @@ RunOn = Callable[[Example], Trace]
 _Refused = (NotAlikeError, NotRollableError, NotFittedError, OtherRunError)
 
 
-def looped(trace: Trace, example: Example, run: RunOn) -> Trace:
+def looped(trace: Trace, example: Example, run: RunOn) -> Trace | None:
     """Return a record in which the repetitions that follow a size are loops.
 
     Args:
-        trace: the record of a run without decisions.
+        trace: the record of a run. It decides nothing by the numbers of its inputs.
         example: the call that gave it.
         run: runs the model on another call.
 
     Returns:
-        The record with loops; the given one if there are none.
+        The record with loops; None if there are none.
     """
     counts = _counts(trace)
     if not counts:
-        return trace
+        return None
     finder = _Finder(trace, example, run)
     for turns in counts:
         finder.vary(turns)
@@ -77,7 +77,7 @@ def _counts(trace: Trace) -> list[int]:
     for scope in inside_out(trace.root):
         for each in repeats(forms.of(scope.items), _longest(scope.items, named)):
             turns |= {each.turns, *[inner.turns for inner in each.inside]}
-    found = {each + special for each in turns for special in range(_MOST_SPECIAL_TURNS + 1)}
+    found = {each + special for each in turns for special in range(-1, _MOST_SPECIAL_TURNS + 1)}
     return sorted(named & found, reverse=True)
 
 
@@ -130,15 +130,15 @@ class _Finder:
             return None
         return None if trace.decisions else trace
 
-    def found(self) -> Trace:
-        """Return the record with loops, or that of the run."""
+    def found(self) -> Trace | None:
+        """Return the record with loops, or None."""
         if not self._varied or self._base is None:
-            return self._trace
+            return None
         traces = [self._base, *[each.trace for each in self._varied]]
         try:
             result = self._checked(traces)
             if result is None:
-                return self._trace
+                return None
             others = [each.other for each in traces]
             first = others[0]
             result.other, result.is_other_refused = first, self._trace.is_other_refused
@@ -146,13 +146,13 @@ class _Finder:
                 with ExitStack() as stack:
                     for each in others:
                         if each is None:
-                            return self._trace
+                            return None
                         stack.enter_context(each.swapped())
                     result.in_other_mode = self._checked(traces, in_other_mode=True)
                 if result.in_other_mode is None:
-                    return self._trace
+                    return None
         except _Refused:
-            return self._trace
+            return None
         return result
 
     def _checked(self, traces: Sequence[Trace], *, in_other_mode: bool = False) -> Trace | None:

@@ -33,10 +33,12 @@ class Size:
     Attributes:
         value: its value in the record with loops.
         numbers: what it is in each run.
+        level: where it can be read.
     """
 
     value: TracedValue
     numbers: tuple[int, ...]
+    level: _Level
 
 
 def fitted(runs: Sequence[Rolled]) -> list[Size]:
@@ -67,11 +69,16 @@ class _Level:
         self._body = body
         self._inputs: dict[TracedValue, TracedValue] = {}
 
-    def read(self, value: TracedValue) -> TracedValue:
-        """Return a value from outside as it can be read here."""
-        if self._around is None or self._body is None:
+    def is_inside(self, other: _Level) -> bool:
+        """Return whether this is another level, or in a body inside of it."""
+        return self is other or (self._around is not None and self._around.is_inside(other))
+
+    def read(self, size: Size) -> TracedValue:
+        """Return a size from here or from outside as it can be read here."""
+        value = size.value
+        if self is size.level or self._around is None or self._body is None:
             return value
-        outside = self._around.read(value)
+        outside = self._around.read(size)
         if outside not in self._inputs:
             like = self._body.inputs[0]
             new = TracedValue(like.position, like.scope, value.wish)
@@ -144,12 +151,10 @@ class _Fit:
         numbers = [item.args[1] for item in items]
         if not isinstance(value, TracedValue) or any(type(each) is not int for each in numbers):
             return False
-        if len(set(numbers)) == 1 or self._explained(numbers) is not None:
+        if len(set(numbers)) == 1 or self._explained(numbers, level) is not None:
             return False
-        if level.read(value) is not value:
-            raise NotFittedError("a size differs inside of a loop")
         self._value([item.args[0] for item in items], level, value.scope, [])
-        self._sizes.append(Size(value, tuple(numbers)))
+        self._sizes.append(Size(value, tuple(numbers), level))
         return True
 
     def _note_parts(self, items: Sequence[Item], level: _Level, glued: list[Item]) -> None:
@@ -159,12 +164,12 @@ class _Fit:
         value = items[0].args[0]
         numbers = [item.args[1] for item in items]
         call = value.call if isinstance(value, TracedValue) else None
-        if len(set(numbers)) == 1 or self._explained(numbers) or call is None:
+        if len(set(numbers)) == 1 or self._explained(numbers, level) or call is None:
             return
-        if call.target in _UNBIND and level.read(value) is value:
+        if call.target in _UNBIND:
             given = (*call.args[1:], *call.kwargs.values(), 0)
             size = self._glued("torch.Tensor.size", call.args[0], given[0], value.scope, glued)
-            self._sizes.append(Size(size, tuple(numbers)))
+            self._sizes.append(Size(size, tuple(numbers), level))
 
     def _bodies(self, items: Sequence[Item]) -> list[tuple[TracedBody, ...]]:
         of = [item.bodies if isinstance(item, Call) else () for item in items]
@@ -211,20 +216,20 @@ class _Fit:
             return first
         if all(repr(each) == repr(first) for each in values):
             return first
-        found = self._explained(values) if type(first) is int else None
+        found = self._explained(values, level) if type(first) is int else None
         if found is None:
             raise NotFittedError(f"{first!r:.60} and {values[-1]!r:.60} are no sizes")
         size, factor, offset = found
-        value = level.read(size.value)
+        value = level.read(size)
         for name, number, neutral in (("mul", factor, 1), ("add", offset, 0)):
             if number != neutral:
                 value = self._glued(f"operator.{name}", value, number, scope, glued)
         return value
 
-    def _explained(self, numbers: Sequence[int]) -> tuple[Size, int, int] | None:
+    def _explained(self, numbers: Sequence[int], level: _Level) -> tuple[Size, int, int] | None:
         """Return the size, the factor and the offset that give a number in each run."""
         for size in self._sizes:
-            found = _line(size.numbers, numbers)
+            found = _line(size.numbers, numbers) if level.is_inside(size.level) else None
             if found is not None:
                 return size, *found
         return None

@@ -79,9 +79,9 @@ def lengths(example: Example, turns: int) -> Iterator[Length]:
         tensor.shape for tensor in _tensors((*(example[0] or ()), *(example[1] or {}).values()))
     ]
     sizes = dict.fromkeys(size for shape in shapes for size in shape)
-    of_turns = [size for size in sizes if size >= turns and size % turns == 0]
-    for size in sorted(of_turns, key=lambda each: (each != turns, each)):
-        step = size // turns
+    steps = [(size, max(size // turns, 1)) for size in sizes if size % turns == 0 or size > 2]
+    steps += [(size, 1) for size, step in steps if step > 1]
+    for size, step in sorted(steps, key=lambda each: _unlikeliness(each[0], each[1], turns)):
         yield Length(size, step)
         places = [
             (number, dim)
@@ -95,6 +95,15 @@ def lengths(example: Example, turns: int) -> Iterator[Length]:
         for group in dict.fromkeys(groups):
             if len(group) < len(places):
                 yield Length(size, step, group)
+
+
+def _unlikeliness(size: int, step: int, turns: int) -> tuple[int, int]:
+    """Return how unlikely it is that a number of turns follows from a size."""
+    if size == turns:
+        return 0, 0
+    if step > 1 and size % turns == 0:
+        return 1, size
+    return (2 if step == 1 else 3), abs(size - turns)
 
 
 def _tensors(values: Sequence[Any]) -> Iterator[torch.Tensor]:

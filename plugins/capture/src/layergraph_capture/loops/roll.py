@@ -235,18 +235,16 @@ class _Writer:
             if isinstance(value, TracedBody):
                 return self._body(value)
             return self._leaf(value) if isinstance(value, TracedValue) else value
-        if type(value) in (list, tuple) and len(inside) > 1:
+        if type(value) is list and len(inside) > 1:
             segments = [*self._segments(inside)]
             if any(isinstance(each, _Part) for each in segments):
-                if type(value) is tuple:
-                    raise NotRollableError("a tuple holds a value of each turn")
                 return self._joined(segments)
         return rebuilt(value, [self.read(each) for each in inside])
 
     def _leaf(self, own: TracedValue) -> TracedValue | int:
         if own in self._values:
             return self._values[own]
-        number = number_of_turn(own)
+        number: int | None = number_of_turn(own)
         if number is not None:
             return number
         found = self._places.get(own)
@@ -318,6 +316,8 @@ class _Writer:
             if self._places.get(each) != (first[0], first[1] + count * step, first[2]):
                 break
             count += 1
+        if count == 2 and abs(step) > 1:
+            return None
         return _Part(first[0], first[2], first[1], step, count)
 
     def _joined(self, segments: Sequence[Value | _Part]) -> TracedValue:
@@ -572,13 +572,10 @@ class _Region:
 
 def _is_trivial(item: Item) -> bool:
     """Return whether a call is a guard that the number of a turn is what it is."""
-    return (
-        is_of_turns(item)
-        and isinstance(item, Call)
-        and item.target == ASSUME
-        and item.args[1:2] == (number_of_turn(item.args[0]),)
-        and type(item.args[1]) is int
-    )
+    if not isinstance(item, Call) or item.target != ASSUME or not is_of_turns(item):
+        return False
+    number = item.args[1]
+    return type(number) is int and number == number_of_turn(item.args[0])
 
 
 def _calls(items: Sequence[Item]) -> Iterator[Call]:
