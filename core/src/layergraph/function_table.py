@@ -106,7 +106,7 @@ _LISTED: tuple[_Listed, ...] = (
     ),
     _Listed("operator", operator, _OPERATORS),
     _Listed("math", math, MATH),
-    _Listed("builtins", builtins, ("divmod", "round")),
+    _Listed("builtins", builtins, ("divmod", "len", "round", "tuple")),
     # Guards and regions: what a graph does besides computing.
     _Listed(
         "layergraph",

@@ -128,6 +128,7 @@ class Sizes:
                 self._known(arg) if isinstance(arg, SymbolicNumber) else arg for arg in args
             ]
             value = self._recorder.call("function", name, tuple(plain_args), {})
+            _note_number(value, number)
             self._recorded[id(number)] = number, value
             pending.pop()
         result = self._known(number)
@@ -139,7 +140,7 @@ class Sizes:
         if isinstance(number.origin[0], DeferredCall):
             late: DeferredCall = number.origin[0]
             target, *args = number.origin[1:]
-            return late.call((target, *args), target, tuple(args))
+            return _note_number(late.call((target, *args), target, tuple(args)), number)
         known = self._recorded.get(id(number))
         if known is None or known[0] is not number:
             return None
@@ -147,6 +148,12 @@ class Sizes:
         while scope is not None and scope is not known[1].scope:
             scope = scope.parent
         return known[1] if scope is not None else None
+
+
+def _note_number(value: TracedValue, number: SymbolicNumber) -> TracedValue:
+    if type(number.value) is int:
+        value.number = number.value
+    return value
 
 
 def _has_two_ways(name: str, args: Sequence[Any]) -> bool:

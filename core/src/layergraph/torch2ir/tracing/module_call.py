@@ -32,6 +32,7 @@ class TracedValue:
         rank: the number of its dimensions; None if it is no tensor, or the capture cannot know.
         dtype: its dtype, likewise.
         call: what gave it; None if it was given to the model.
+        number: the integer that it is in this run, if it is one and known.
     """
 
     position: int
@@ -40,6 +41,7 @@ class TracedValue:
     rank: int | None = None
     dtype: Symbol | None = None
     call: Call | None = None
+    number: int | None = None
 
 
 def values_in(*plain: Value) -> list[TracedValue]:

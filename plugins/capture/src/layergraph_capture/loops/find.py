@@ -7,8 +7,8 @@ be, and the other two, are compared call by call with the record in which these 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 
 from layergraph.capturing import Example
@@ -26,18 +26,32 @@ from layergraph_capture.loops.fit import NotFittedError, Size, fitted
 from layergraph_capture.loops.lengths import Length, lengths
 from layergraph_capture.loops.repeats import Forms, repeats
 from layergraph_capture.loops.roll import NotRollableError, Rolled, rolled
-from layergraph_capture.loops.verify import ASSUME, OtherRunError, check_run
+from layergraph_capture.loops.verify import ASSUME, LENGTH, OtherRunError, check_run
 
-_LENGTH = "layergraph.assume_length"
 # A loop is believed from so many turns on. So many of them may differ from the others.
 _LEAST_TURNS = 3
+_BASE_TURNS = 5
 _MOST_SPECIAL_TURNS = 3
 # The most runs on inputs of other lengths.
-_MOST_RUNS = 8
+_MOST_RUNS = 12
 _MOST_LEVELS = 8
 
 RunOn = Callable[[Example], Trace]
 """Runs the model on another example."""
+
+InMode = Callable[[Trace], AbstractContextManager[None]]
+"""Makes the calls of a record those of the mode that is wanted, for a while."""
+
+
+def _as_it_is(_: Trace) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def _in_other_mode(trace: Trace) -> AbstractContextManager[None]:
+    if trace.other is None:
+        raise OtherRunError("a run does not tell what the other mode does")
+    return trace.other.swapped()
+
 
 _Refused = (NotAlikeError, NotRollableError, NotFittedError, OtherRunError)
 
@@ -57,42 +71,81 @@ def looped(trace: Trace, example: Example, run: RunOn) -> Trace | None:
     if not counts:
         return None
     finder = _Finder(trace, example, run)
-    for turns in counts:
-        finder.vary(turns)
+    for count in counts:
+        finder.vary(count)
     return finder.found()
 
 
-def _counts(trace: Trace) -> list[int]:
-    """Return the numbers that guards name, and that are about the turns of a repetition."""
-    named = {
-        call.args[1]
-        for call in calls_in(trace.root)
-        if call.target in (ASSUME, _LENGTH) and type(call.args[1]) is int
-    }
-    named = {number for number in named if number >= _LEAST_TURNS}
+@dataclass(frozen=True, slots=True, order=True)
+class _Count:
+    """A number in the record of a run that may be about turns.
+
+    Attributes:
+        number: the number.
+        turns: the turns that there are.
+    """
+
+    number: int
+    turns: int
+
+    @property
+    def each(self) -> int:
+        """How much of the number one turn takes."""
+        return self.number // self.turns if self.number % self.turns == 0 else 1
+
+
+def _counts(trace: Trace) -> list[_Count]:
+    """Return the numbers that guards and comparisons name, and that may be about turns."""
+    named = {number for number in _named(trace) if number >= _LEAST_TURNS}
     if not named:
         return []
     forms = Forms()
     turns: set[int] = set()
     for scope in inside_out(trace.root):
-        for each in repeats(forms.of(scope.items), _longest(scope.items, named)):
+        for each in repeats(forms.of(scope.items), _longest(scope.items)):
             turns |= {each.turns, *[inner.turns for inner in each.inside]}
-    found = {each + special for each in turns for special in range(-1, _MOST_SPECIAL_TURNS + 1)}
-    return sorted(named & found, reverse=True)
+    found: dict[int, _Count] = {}
+    for number in sorted(named, reverse=True):
+        for count in sorted(turns, reverse=True):
+            special = number - count
+            if -1 <= special <= _MOST_SPECIAL_TURNS or number % count == 0:
+                found.setdefault(number, _Count(number, count))
+    return list(found.values())
 
 
-def _longest(items: Sequence[object], counts: set[int]) -> int:
-    """Return the most calls of a turn, given the numbers of turns that there may be."""
-    return len(items) // max(min(counts) - _MOST_SPECIAL_TURNS, 1) + 1
+def _named(trace: Trace) -> Iterator[int]:
+    for call in calls_in(trace.root):
+        if call.target in (ASSUME, LENGTH) and type(call.args[1]) is int:
+            yield call.args[1]
+        elif call.target in _COMPARISONS:
+            for each in call.args:
+                if isinstance(each, TracedValue) and each.number is not None:
+                    yield each.number
+
+
+_COMPARISONS = frozenset(f"operator.{name}" for name in "lt le gt ge ne".split())
+
+
+def _longest(items: Sequence[object]) -> int:
+    """Return the most calls of a turn, of which there are at least two."""
+    return len(items) // 2 + 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Varied:
-    """A run on inputs of another length."""
+    """Two runs on inputs of other lengths.
 
+    Attributes:
+        count: the number of turns of the user's example.
+        length: the size that is varied.
+        base: the run with a few turns.
+        longer: the run with one more.
+    """
+
+    count: _Count
     length: Length
-    turns: int
-    trace: Trace
+    base: Trace
+    longer: Trace
 
 
 class _Finder:
@@ -101,124 +154,175 @@ class _Finder:
         self._example = example
         self._run = run
         self._runs = 0
-        # The same run, with the numbers of the turns.
-        self._base: Trace | None = None
         self._varied: list[_Varied] = []
 
-    def vary(self, turns: int) -> None:
-        """Run the model with one turn more, if the inputs can be made so."""
-        for length in lengths(self._example, turns):
-            if self._base is None:
-                self._base = self._run_with(length, 0)
-            trace = self._run_with(length, 1)
-            if trace is None or self._base is None:
+    def vary(self, count: _Count) -> None:
+        """Run the model with more turns, if inputs can be made so."""
+        ahead = max(0, _BASE_TURNS - count.turns)
+        for length in lengths(self._example, count.number, count.each):
+            base, longer = (self._run_with(length, ahead + turns) for turns in (0, 1))
+            if base is None or longer is None:
                 continue
             try:
-                if any(loops_of([self._base, trace])):
-                    self._varied.append(_Varied(length, turns, trace))
+                if any(loops_of([base, longer])):
+                    self._varied.append(_Varied(count, length, base, longer))
                     return
             except NotAlikeError:
                 continue
 
-    def _run_with(self, length: Length, turns: int) -> Trace | None:
+    def _run_with(self, length: Length, turns: int, more: int = 0) -> Trace | None:
+        """Return the record of a run of another length, with the numbers of the turns."""
         if self._runs == _MOST_RUNS:
             return None
         self._runs += 1
         try:
-            trace = self._run(length.call(self._example, turns))
+            trace = self._run(length.call(self._example, turns, more))
         except (CaptureError, RuntimeError):
             return None
         return None if trace.decisions else trace
 
     def found(self) -> Trace | None:
         """Return the record with loops, or None."""
-        if not self._varied or self._base is None:
+        if not self._varied:
             return None
-        traces = [self._base, *[each.trace for each in self._varied]]
+        traces = [trace for each in self._varied for trace in (each.base, each.longer)]
         try:
-            result = self._checked(traces)
+            result = self._generalized(traces, _as_it_is)
             if result is None:
                 return None
-            others = [each.other for each in traces]
-            first = others[0]
+            first = traces[0].other
             result.other, result.is_other_refused = first, self._trace.is_other_refused
             if first is not None and first.differs:
-                with ExitStack() as stack:
-                    for each in others:
-                        if each is None:
-                            return None
-                        stack.enter_context(each.swapped())
-                    result.in_other_mode = self._checked(traces, in_other_mode=True)
+                result.in_other_mode = self._generalized(traces, _in_other_mode)
                 if result.in_other_mode is None:
                     return None
         except _Refused:
             return None
         return result
 
-    def _checked(self, traces: Sequence[Trace], *, in_other_mode: bool = False) -> Trace | None:
+    def _generalized(self, traces: Sequence[Trace], mode: InMode) -> Trace | None:
         """Return the record with loops, compared with all runs; None if there are no loops."""
-        written = [Rolled(each, set()) for each in traces]
-        for _ in range(_MOST_LEVELS):
-            chosen = loops_of([each.trace for each in written])
-            if not any(chosen):
-                break
-            written = [rolled(each, loops) for each, loops in zip(written, chosen, strict=True)]
-        else:
-            return None
-        if written[0].trace is traces[0]:
-            return None
-        written = [rolled(each, {}, folds=True) for each in written]
-        result = written[0]
-        sizes = fitted(written)
-        for number, trace in enumerate(traces):
-            check_run(result, trace, {each.value: each.numbers[number] for each in sizes})
-        for varied in self._varied:
-            self._check_short(result, sizes, varied, in_other_mode=in_other_mode)
+        with ExitStack() as stack:
+            for trace in traces:
+                stack.enter_context(mode(trace))
+            written = _with_loops(traces)
+            if written is None:
+                return None
+            error: Exception | None = None
+            for rounds_up in (True, False):
+                try:
+                    return self._fitted(written, traces, mode, rounds_up=rounds_up)
+                except (NotFittedError, OtherRunError) as refused:
+                    error = error or refused
+        raise error or NotFittedError
+
+    def _fitted(
+        self, written: Sequence[Rolled], traces: Sequence[Trace], mode: InMode, *, rounds_up: bool
+    ) -> Trace:
+        records = [rolled(each, {}, folds=True) for each in written]
+        result = records[0]
+        sizes = fitted(records, rounds_up=rounds_up)
+        values = [each.value for each in sizes]
+        for trace in traces:
+            check_run(result, trace, values)
+        for index, varied in enumerate(self._varied):
+            of = [each for each in sizes if len(set(each.numbers[2 * index :][:2])) > 1]
+            self._check_example(result, values, varied, mode)
+            self._check_short(result, values, of, varied, mode)
+            self._check_part(result, values, of, varied, mode)
         root = result.trace.root
         return Trace(root, result.trace.constants, result.trace.parameters)
 
+    def _check_example(
+        self, result: Rolled, values: Sequence[TracedValue], varied: _Varied, mode: InMode
+    ) -> None:
+        """Compare the record with a run on the example of the user."""
+        if varied.count.turns >= _BASE_TURNS:
+            return
+        trace = self._run_with(varied.length, 0)
+        if trace is None:
+            raise OtherRunError("the example cannot be run again")
+        with mode(trace):
+            check_run(result, trace, values)
+
     def _check_short(
-        self, result: Rolled, sizes: Sequence[Size], varied: _Varied, *, in_other_mode: bool
+        self,
+        result: Rolled,
+        values: Sequence[TracedValue],
+        sizes: Sequence[Size],
+        varied: _Varied,
+        mode: InMode,
     ) -> None:
         """Compare the record with a run of few turns, and guard that there are not less."""
-        index = self._varied.index(varied) + 1
-        of = [each for each in sizes if each.numbers[index] != each.numbers[0]]
-        for turns in range(1, _LEAST_TURNS + 1):
-            if turns >= varied.turns:
-                return
-            trace = self._run_with(varied.length, turns - varied.turns)
-            if trace is None or (in_other_mode and trace.other is None):
+        for turns in range(1, varied.count.turns):
+            trace = self._run_with(varied.length, turns - varied.count.turns)
+            if trace is None:
                 continue
-            numbers = {each.value: each.numbers[0] for each in sizes}
-            for each in of:
-                step = each.numbers[index] - each.numbers[0]
-                numbers[each.value] = each.numbers[0] + step * (turns - varied.turns)
-            with ExitStack() as stack:
-                if in_other_mode and trace.other is not None:
-                    stack.enter_context(trace.other.swapped())
-                try:
-                    check_run(result, trace, numbers)
-                except OtherRunError:
-                    continue
+            try:
+                with mode(trace):
+                    check_run(result, trace, values)
+            except OtherRunError:
+                continue
             if turns > 1:
-                for each in of:
-                    _guard_least(each.value, numbers[each.value])
+                behind = turns - varied.count.turns - max(0, _BASE_TURNS - varied.count.turns)
+                for each in sizes:
+                    _guard(
+                        each.value, "ge", _extrapolated(each, varied, self._varied, behind), True
+                    )
             return
-        raise OtherRunError("no short run is like the others")
+
+    def _check_part(
+        self,
+        result: Rolled,
+        values: Sequence[TracedValue],
+        sizes: Sequence[Size],
+        varied: _Varied,
+        mode: InMode,
+    ) -> None:
+        """Compare the record with a run whose last turn is a part of one, or guard that it is not."""
+        step = varied.length.step
+        if step == 1:
+            return
+        trace = self._run_with(varied.length, 0, 1)
+        if trace is not None:
+            with mode(trace):
+                check_run(result, trace, values)
+            return
+        for each in sizes:
+            index = 2 * self._varied.index(varied)
+            one, other = each.numbers[index : index + 2]
+            if abs(other - one) > 1:
+                _guard(each.value, "mod", abs(other - one), one % abs(other - one))
 
 
-def _guard_least(value: TracedValue, least: int) -> None:
-    """Guard that a size is not smaller than in the shortest run."""
+def _with_loops(traces: Sequence[Trace]) -> list[Rolled] | None:
+    """Return the records with loops; None if there are none."""
+    written = [Rolled(each, set()) for each in traces]
+    for level in range(_MOST_LEVELS):
+        chosen = loops_of([each.trace for each in written])
+        if not any(chosen):
+            return written if level else None
+        written = [rolled(each, loops) for each, loops in zip(written, chosen, strict=True)]
+    return None
+
+
+def _extrapolated(size: Size, varied: _Varied, all_varied: Sequence[_Varied], turns: int) -> int:
+    """Return what a size is in a run with more or fewer turns than the base."""
+    index = 2 * all_varied.index(varied)
+    base, longer = size.numbers[index : index + 2]
+    return base + (longer - base) * turns
+
+
+def _guard(value: TracedValue, target: str, operand: int, expected: object) -> None:
+    """Guard a size on which loops depend."""
     scope = value.scope
-    at = next(
-        (n for n, item in enumerate(scope.items) if isinstance(item, Call) and item.value is value),
-        None,
-    )
+    made = (isinstance(item, Call) and item.value is value for item in scope.items)
+    at = next((index for index, is_made in enumerate(made) if is_made), None)
     if at is None:
         raise OtherRunError("the size of a loop is inside of a loop")
-    compared = TracedValue(scope.start, scope, "ge")
-    compared.call = Call("function", "operator.ge", (value, least), {}, compared)
+    asked = TracedValue(scope.start, scope, target)
+    asked.call = Call("function", f"operator.{target}", (value, operand), {}, asked)
     guard = TracedValue(scope.start, scope, wish_of(ASSUME))
-    where = "a loop, which was not captured with less turns"
-    guard.call = Call("function", ASSUME, (compared, True, where), {}, guard)
-    scope.items[at + 1 : at + 1] = [compared.call, guard.call]
+    where = "a loop that capture has seen with such sizes only"
+    guard.call = Call("function", ASSUME, (asked, expected, where), {}, guard)
+    scope.items[at + 1 : at + 1] = [asked.call, guard.call]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from layergraph.ir import Value
 from layergraph.ir.values import parts, rebuilt
@@ -16,10 +16,7 @@ from layergraph.torch2ir.tracing.module_call import (
 )
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.roll import LOOP, Rolled
-from layergraph_capture.loops.verify import ASSUME
-
-LENGTH = "layergraph.assume_length"
-_UNBIND = frozenset({"torch.unbind", "torch.Tensor.unbind"})
+from layergraph_capture.loops.verify import ASSUME, LEN, LENGTH
 
 
 class NotFittedError(Exception):
@@ -41,11 +38,12 @@ class Size:
     level: _Level
 
 
-def fitted(runs: Sequence[Rolled]) -> list[Size]:
+def fitted(runs: Sequence[Rolled], *, rounds_up: bool = True) -> list[Size]:
     """Write, into the first of several records, sizes instead of integers that differ.
 
     Args:
         runs: the records, which have the same loops.
+        rounds_up: whether a part of a turn is one turn more.
 
     Returns:
         The sizes on which the record depends now. It does not guard them any more.
@@ -53,7 +51,7 @@ def fitted(runs: Sequence[Rolled]) -> list[Size]:
     Raises:
         NotFittedError: no size explains an integer, or the runs differ in something else.
     """
-    return _Fit(runs).fit()
+    return _Fit(runs, rounds_up=rounds_up).fit()
 
 
 class _Level:
@@ -93,8 +91,9 @@ class _Level:
 
 
 class _Fit:
-    def __init__(self, runs: Sequence[Rolled]) -> None:
+    def __init__(self, runs: Sequence[Rolled], *, rounds_up: bool) -> None:
         self._runs = runs
+        self._rounds_up = rounds_up
         self._sizes: list[Size] = []
         # The values of each other run, by those of the first.
         self._values: list[dict[TracedValue, TracedValue]] = [{} for _ in runs[1:]]
@@ -127,8 +126,11 @@ class _Fit:
             if isinstance(first, Call) and self._is_size(items, level):
                 continue
             glued: list[Item] = []
-            if isinstance(first, Call):
-                self._note_parts(items, level, glued)
+            if self._is_length(items, level, glued):
+                written += glued
+                continue
+            if first.args[1:] and isinstance(first, Call) and first.target == LOOP:
+                self._note_sizes_inside(items, level, glued)
             bodies = [self._body(each, level) for each in self._bodies(items)]
             args = self._value([item.args for item in items], level, scope, glued)
             first.kwargs = self._value([item.kwargs for item in items], level, scope, glued)
@@ -157,19 +159,49 @@ class _Fit:
         self._sizes.append(Size(value, tuple(numbers), level))
         return True
 
-    def _note_parts(self, items: Sequence[Item], level: _Level, glued: list[Item]) -> None:
-        """Note the size that the number of parts of a tensor is."""
-        if not isinstance(items[0], Call) or items[0].target != LENGTH:
-            return
-        value = items[0].args[0]
+    def _is_length(self, items: Sequence[Item], level: _Level, glued: list[Item]) -> bool:
+        """Return whether calls are a guard of a length that differs; if so, note the length."""
+        first = items[0]
+        if not isinstance(first, Call) or first.target != LENGTH:
+            return False
         numbers = [item.args[1] for item in items]
-        call = value.call if isinstance(value, TracedValue) else None
-        if len(set(numbers)) == 1 or self._explained(numbers, level) or call is None:
+        value = self._value([item.args[0] for item in items], level, first.value.scope, glued)
+        if len(set(numbers)) == 1 or not isinstance(value, TracedValue):
+            return False
+        size = self._glued(LEN, (value,), first.value.scope, glued)
+        self._sizes.append(Size(size, tuple(numbers), level))
+        return True
+
+    def _note_sizes_inside(self, items: Sequence[Item], level: _Level, glued: list[Item]) -> None:
+        """Note sizes that the body of a loop asks for, of values that are given to it.
+
+        A loop that goes on while something is smaller than a size asks for it in each turn.
+        """
+        turns = [item.args[1] for item in items]
+        if len(set(turns)) == 1 or self._explained(turns, level):
             return
-        if call.target in _UNBIND:
-            given = (*call.args[1:], *call.kwargs.values(), 0)
-            size = self._glued("torch.Tensor.size", call.args[0], given[0], value.scope, glued)
-            self._sizes.append(Size(size, tuple(numbers), level))
+        bodies = [item.bodies[0] for item in items if isinstance(item, Call)]
+        call = items[0]
+        if not isinstance(call, Call):
+            return
+        given = dict(zip(bodies[0].inputs[1 + len(call.args[2]) :], call.args[3], strict=True))
+        for inner in zip(*[body.items for body in bodies], strict=True):
+            first = inner[0]
+            if not isinstance(first, Call) or first.value.number is None or first.kwargs:
+                continue
+            numbers = [each.value.number for each in inner if isinstance(each, Call)]
+            args = [
+                given.get(each, each) if isinstance(each, TracedValue) else each
+                for each in first.args
+            ]
+            inside = [
+                each for each in args if isinstance(each, TracedValue) and each in bodies[0].inputs
+            ]
+            known = [number for number in numbers if number is not None]
+            if len(set(known)) > 1 and len(known) == len(items) and not inside:
+                if all(each in given.values() for each in args if isinstance(each, TracedValue)):
+                    size = self._glued(first.target, tuple(args), first.value.scope, glued)
+                    self._sizes.append(Size(size, tuple(known), level))
 
     def _bodies(self, items: Sequence[Item]) -> list[tuple[TracedBody, ...]]:
         of = [item.bodies if isinstance(item, Call) else () for item in items]
@@ -219,44 +251,71 @@ class _Fit:
         found = self._explained(values, level) if type(first) is int else None
         if found is None:
             raise NotFittedError(f"{first!r:.60} and {values[-1]!r:.60} are no sizes")
-        size, factor, offset = found
+        size, line = found
         value = level.read(size)
-        for name, number, neutral in (("mul", factor, 1), ("add", offset, 0)):
+        for name, number, neutral in line.steps():
             if number != neutral:
-                value = self._glued(f"operator.{name}", value, number, scope, glued)
+                value = self._glued(f"operator.{name}", (value, number), scope, glued)
         return value
 
-    def _explained(self, numbers: Sequence[int], level: _Level) -> tuple[Size, int, int] | None:
-        """Return the size, the factor and the offset that give a number in each run."""
+    def _explained(self, numbers: Sequence[int], level: _Level) -> tuple[Size, _Line] | None:
+        """Return the size that gives a number in each run, and how."""
         for size in self._sizes:
-            found = _line(size.numbers, numbers) if level.is_inside(size.level) else None
-            if found is not None:
-                return size, *found
+            if level.is_inside(size.level):
+                line = _line(size.numbers, numbers, rounds_up=self._rounds_up)
+                if line is not None:
+                    return size, line
         return None
 
     def _glued(
-        self, target: str, value: TracedValue, number: int, scope: ModuleCall, glued: list[Item]
+        self, target: str, args: tuple[Value, ...], scope: ModuleCall, glued: list[Item]
     ) -> TracedValue:
         result = TracedValue(scope.start, scope, wish_of(target))
-        result.call = Call("function", target, (value, number), {}, result)
+        result.call = Call("function", target, args, {}, result)
         self._runs[0].glue.add(result.call)
         glued.append(result.call)
         return result
 
 
-def _line(sizes: Sequence[int], numbers: Sequence[int]) -> tuple[int, int] | None:
-    """Return the factor and the offset by which sizes give numbers; None if there are none."""
-    for size, number in zip(sizes[1:], numbers[1:], strict=True):
-        if size != sizes[0]:
-            factor, rest = divmod(number - numbers[0], size - sizes[0])
-            offset = numbers[0] - factor * sizes[0]
-            if rest or factor == 0:
-                return None
-            fits = all(
-                factor * one + offset == other for one, other in zip(sizes, numbers, strict=True)
-            )
-            return (factor, offset) if fits else None
-    return None
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A number as an expression of a size: ``(factor * size + before) // divisor + after``."""
+
+    factor: int = 1
+    before: int = 0
+    divisor: int = 1
+    after: int = 0
+
+    def of(self, size: int) -> int:
+        """Return the number for a size."""
+        return (self.factor * size + self.before) // self.divisor + self.after
+
+    def steps(self) -> Iterator[tuple[str, int, int]]:
+        """Yield each operation, its operand, and the operand for which it is left out."""
+        yield "mul", self.factor, 1
+        yield "add", self.before, 0
+        yield "floordiv", self.divisor, 1
+        yield "add", self.after, 0
+
+
+def _line(sizes: Sequence[int], numbers: Sequence[int], *, rounds_up: bool) -> _Line | None:
+    """Return the expression by which sizes give numbers; None if there is none."""
+    pairs = zip(sizes[1:], numbers[1:], strict=True)
+    steps = [(size - sizes[0], number - numbers[0]) for size, number in pairs if size != sizes[0]]
+    if not steps or 0 in steps[0]:
+        return None
+    of_size, of_number = steps[0]
+    if of_number % of_size == 0:
+        factor = of_number // of_size
+        line = _Line(factor, after=numbers[0] - factor * sizes[0])
+    elif of_size % of_number == 0 and of_size // of_number > 0:
+        divisor = of_size // of_number
+        line = _Line(before=divisor - 1 if rounds_up else 0, divisor=divisor)
+        line = replace(line, after=numbers[0] - line.of(sizes[0]))
+    else:
+        return None
+    fits = all(line.of(one) == other for one, other in zip(sizes, numbers, strict=True))
+    return line if fits else None
 
 
 def _called(item: Item) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ class Length:
 
     Attributes:
         size: the size.
-        step: by how much it grows for one turn more.
+        step: by how much it grows for one turn more; of a turn that takes several, all of them.
         inputs: the numbers of the tensors that have it, and the dimension; None: all of them.
     """
 
@@ -26,14 +26,15 @@ class Length:
     step: int
     inputs: tuple[tuple[int, int], ...] | None = None
 
-    def call(self, example: Example, turns: int) -> Example:
+    def call(self, example: Example, turns: int, more: int = 0) -> Example:
         """Return a call that is longer by a number of turns, or shorter.
 
         Args:
             example: the call of the user.
             turns: the number of turns.
+            more: by how much it is longer besides.
         """
-        resized = _Resized(self, self.size + turns * self.step)
+        resized = _Resized(self, max(self.size + turns * self.step + more, 0))
         args, kwargs = example
         return tuple(resized.of(each) for each in args or ()), {
             name: resized.of(each) for name, each in (kwargs or {}).items()
@@ -68,12 +69,13 @@ class _Resized:
         return result.requires_grad_(tensor.requires_grad) if result is not tensor else tensor
 
 
-def lengths(example: Example, turns: int) -> Iterator[Length]:
-    """Yield sizes of the inputs that a number of turns may follow from, the likely ones first.
+def lengths(example: Example, turns: int, each: int = 1) -> Iterator[Length]:
+    """Yield sizes of the inputs that a number may follow from, the likely ones first.
 
     Args:
         example: the call of the user.
-        turns: the number of turns.
+        turns: the number.
+        each: by how much the number grows for one turn more.
     """
     shapes = [
         tensor.shape for tensor in _tensors((*(example[0] or ()), *(example[1] or {}).values()))
@@ -81,17 +83,19 @@ def lengths(example: Example, turns: int) -> Iterator[Length]:
     sizes = dict.fromkeys(size for shape in shapes for size in shape)
     steps = [(size, max(size // turns, 1)) for size in sizes if size % turns == 0 or size > 2]
     steps += [(size, 1) for size, step in steps if step > 1]
-    for size, step in sorted(steps, key=lambda each: _unlikeliness(each[0], each[1], turns)):
+    steps.sort(key=lambda known: _unlikeliness(known[0], known[1], turns))
+    for size, one in steps:
+        step = one * each
         yield Length(size, step)
         places = [
             (number, dim)
             for number, shape in enumerate(shapes)
-            for dim, each in enumerate(shape)
-            if each == size
+            for dim, own in enumerate(shape)
+            if own == size
         ]
         dims = dict.fromkeys(dim for _, dim in places)
-        groups = [tuple(each for each in places if each[1] == dim) for dim in dims]
-        groups += [(each,) for each in places]
+        groups = [tuple(place for place in places if place[1] == dim) for dim in dims]
+        groups += [(place,) for place in places]
         for group in dict.fromkeys(groups):
             if len(group) < len(places):
                 yield Length(size, step, group)

@@ -27,6 +27,7 @@ from layergraph_capture.turns import TURN
 ASSUME = "layergraph.assume"
 LOOP = f"layergraph.{loop.__name__}"
 GETITEM = "operator.getitem"
+TUPLE = "builtins.tuple"
 
 
 class NotRollableError(Exception):
@@ -69,7 +70,8 @@ class _Loop:
         call: the call of the loop.
         body: its body.
         slots: the values of a turn, in the new record.
-        finals: for each slot that is carried, the index of its last value in the result.
+        finals: for each slot that is carried, and a number of turns before the last one, the index
+            of that value in the result.
         carried: how many values are carried.
         lists: for each slot that is collected, the list.
     """
@@ -79,7 +81,7 @@ class _Loop:
     call: Call
     body: TracedBody
     slots: list[Any]
-    finals: dict[int, int]
+    finals: dict[tuple[int, int], int]
     carried: int
     lists: dict[int, TracedValue] = field(default_factory=dict)
 
@@ -235,10 +237,11 @@ class _Writer:
             if isinstance(value, TracedBody):
                 return self._body(value)
             return self._leaf(value) if isinstance(value, TracedValue) else value
-        if type(value) is list and len(inside) > 1:
+        if type(value) in (list, tuple) and len(inside) > 1:
             segments = [*self._segments(inside)]
             if any(isinstance(each, _Part) for each in segments):
-                return self._joined(segments)
+                whole = self._joined(segments)
+                return whole if type(value) is list else self.glued(self.level, TUPLE, whole)
         return rebuilt(value, [self.read(each) for each in inside])
 
     def _leaf(self, own: TracedValue) -> TracedValue | int:
@@ -254,8 +257,9 @@ class _Writer:
 
     def _element(self, found: _Loop, turn: int, slot: int) -> TracedValue:
         """Return the value of one turn of a loop, after the loop."""
-        if turn == found.turns - 1 and slot in found.finals:
-            return self._result(found, found.finals[slot])
+        place = slot, found.turns - 1 - turn
+        if place in found.finals:
+            return self._result(found, found.finals[place])
         whole = self.list_of(found, slot)
         return self.glued(found.level, GETITEM, whole, turn, behind=whole.call)
 
@@ -374,6 +378,7 @@ class _Part:
 def take_facts(value: TracedValue, like: TracedValue) -> None:
     """Take over what is known of a value."""
     value.wish, value.rank, value.dtype = like.wish, like.rank, like.dtype
+    value.number = like.number
 
 
 class _Region:
@@ -404,8 +409,9 @@ class _Region:
         self._slots: list[Any] = []
         scope = self._around.scope
         self._turn = writer.new_value(scope, "turn")
-        # By slot and first value: the input of the body. Likewise for lists that grow.
-        self._carried: dict[tuple[int, TracedValue], TracedValue] = {}
+        # By slot and the values that the first turns read instead: the inputs of the body, that of
+        # the last turn first. Likewise for lists that grow.
+        self._carried: dict[tuple[int, tuple[TracedValue, ...]], list[TracedValue]] = {}
         self._growing: dict[int, TracedValue] = {}
         # By value outside, in the new record: the input of the body.
         self._given: dict[TracedValue, TracedValue] = {}
@@ -419,24 +425,26 @@ class _Region:
                 writer.glued(level, "operator.add", value, [self._slots[slot]])
                 for slot, value in self._growing.items()
             ]
-        carried = [*self._carried]
-        result = (*[self._slots[slot] for slot, _ in carried], *grown)
-        inputs = [
-            self._turn,
-            *self._carried.values(),
-            *self._growing.values(),
-            *self._given.values(),
-        ]
-        body = TracedBody(loop.__name__, inputs, level.items, result)
-        first = (*[writer.read(value) for _, value in carried], *[[] for _ in grown])
+        # Each carried value is that of the turn before, and those before move on by one.
+        result: list[Value] = []
+        first: list[Value] = []
+        finals: dict[tuple[int, int], int] = {}
+        for (slot, values), inputs in self._carried.items():
+            for back, value in enumerate(reversed(values)):
+                finals.setdefault((slot, back), len(result))
+                result.append(self._slots[slot] if back == 0 else inputs[back - 1])
+                first.append(writer.read(value))
+        result += grown
+        first += [[] for _ in grown]
+        carried = [value for inputs in self._carried.values() for value in inputs]
+        inputs = [self._turn, *carried, *self._growing.values(), *self._given.values()]
+        body = TracedBody(loop.__name__, inputs, level.items, tuple(result))
         value = TracedValue(scope.start, scope, loop.__name__)
-        args = body, len(self._turns), first, tuple(self._given), 0
+        args = body, len(self._turns), tuple(first), tuple(self._given), 0
         call = value.call = Call("function", LOOP, args, {}, value, bodies=(body,))
         self._around.items.append(call)
-        finals = {slot: index for index, (slot, _) in reversed([*enumerate(carried)])}
-        written = _Loop(
-            len(self._turns), self._around, call, body, self._slots, finals, len(result)
-        )
+        turns = len(self._turns)
+        written = _Loop(turns, self._around, call, body, self._slots, finals, len(result))
         for own, (turn, slot) in self._own.items():
             writer.note(own, (written, turn, slot))
 
@@ -509,22 +517,27 @@ class _Region:
             outside = self._writer.read(first)
             return self._outside(outside) if isinstance(outside, TracedValue) else outside
         places = [self._own.get(each) for each in values]
-        later = places[1:]
-        slots = {place[1] for place in places if place is not None}
-        if None not in later and len(slots) == 1:
+        lag = next((turn for turn, place in enumerate(places) if place is not None), len(places))
+        later = places[lag:]
+        slots = {place[1] for place in later if place is not None}
+        if len(slots) == 1 and None not in later:
             slot = slots.pop()
-            if places == [(turn, slot) for turn in range(len(values))]:
+            if lag == 0 and later == [(turn, slot) for turn in range(len(later))]:
                 return self._slots[slot]
-            if first not in self._own and later == [(turn, slot) for turn in range(len(later))]:
-                return self._carry(slot, first)
+            if lag and later == [(turn, slot) for turn in range(len(later))]:
+                return self._carry(slot, tuple(values[:lag]))
         return self._of_other_loop(values)
 
-    def _carry(self, slot: int, first: TracedValue) -> TracedValue:
+    def _carry(self, slot: int, first: tuple[TracedValue, ...]) -> TracedValue:
+        """Return the value that came about some turns before; the first turns read others."""
         if (slot, first) not in self._carried:
-            value = self._writer.new_value(self._around.scope, first.wish)
-            take_facts(value, first)
-            self._carried[slot, first] = value
-        return self._carried[slot, first]
+            inputs = []
+            for each in reversed(first):
+                value = self._writer.new_value(self._around.scope, each.wish)
+                take_facts(value, each)
+                inputs.append(value)
+            self._carried[slot, first] = inputs
+        return self._carried[slot, first][-1]
 
     def _outside(self, value: TracedValue) -> TracedValue:
         """Return a value from outside as one of the body."""

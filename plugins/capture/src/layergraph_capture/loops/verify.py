@@ -7,7 +7,7 @@ for the sizes of the run, and finds the very calls of the run, with the same arg
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,30 +19,33 @@ from layergraph.torch2ir.tracing.module_call import (
     Trace,
     TracedBody,
     TracedValue,
+    calls_in,
 )
 from layergraph_capture.loops.numbers import is_of_turns, number_of_turn
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.roll import LOOP, Rolled
 
 ASSUME = "layergraph.assume"
+LENGTH = "layergraph.assume_length"
+LEN = "builtins.len"
 
 _GLUE: dict[str, Callable[..., Any]] = {
     f"operator.{each.__name__}": each
-    for each in (operator.add, operator.mul, operator.sub, operator.getitem)
-}
+    for each in (operator.add, operator.mul, operator.floordiv, operator.getitem)
+} | {"builtins.tuple": tuple}
 
 
 class OtherRunError(Exception):
     """The record with loops does something else than the run."""
 
 
-def check_run(rolled: Rolled, trace: Trace, sizes: Mapping[TracedValue, int]) -> None:
+def check_run(rolled: Rolled, trace: Trace, sizes: Collection[TracedValue]) -> None:
     """Raise if a record with loops, for the sizes of a run, does something else than the run.
 
     Args:
         rolled: the record with loops.
         trace: the record of the run.
-        sizes: for each value on which a loop depends, what it is in the run.
+        sizes: the values of sizes on which loops depend.
 
     Raises:
         OtherRunError: they differ.
@@ -77,14 +80,18 @@ class _Size:
 
 
 class _Comparison:
-    def __init__(self, rolled: Rolled, sizes: Mapping[TracedValue, int]) -> None:
+    def __init__(self, rolled: Rolled, sizes: Collection[TracedValue]) -> None:
         self._rolled = rolled
         self._sizes = sizes
+        # The integers that calls of the run give, by function and arguments.
+        self._numbers: dict[tuple[object, ...], int] = {}
         # What each value of the record with loops is in the run: a value, a number, or, of a list
         # that collects values, a list of them.
         self._values: dict[TracedValue, Any] = {}
 
     def compare(self, trace: Trace) -> None:
+        for call in calls_in(trace.root):
+            self._note_numbers(call)
         own = self._rolled.trace
         if [each.name for each in own.parameters] != [each.name for each in trace.parameters]:
             raise OtherRunError("other parameters")
@@ -125,9 +132,24 @@ class _Comparison:
                     self._values[item.value] = other.value
                     self._note_size(item.value, other.value)
 
+    def _note_numbers(self, call: Call) -> None:
+        """Note the integers that calls of the run give."""
+        if call.value.number is not None:
+            self._numbers[call.target, *map(_identity, call.args)] = call.value.number
+        elif call.target == LENGTH:
+            self._numbers[LEN, _identity(call.args[0])] = call.args[1]
+
     def _note_size(self, own: TracedValue, other: TracedValue | None) -> None:
-        if own in self._sizes:
-            self._values[own] = _Size(other, self._sizes[own])
+        if own not in self._sizes:
+            return
+        call = own.call
+        number = None if other is None else other.number
+        if other is None and call is not None:
+            args = [_identity(self._of(each)) for each in call.args]
+            number = self._numbers.get((call.target, *args))
+        if number is None:
+            raise OtherRunError(f"the size {own.wish} is not known")
+        self._values[own] = _Size(other, number)
 
     def _take(self, calls: _Calls, item: Item) -> Item:
         while calls.next is not None and not self._is_alike(item, calls.next):
@@ -157,9 +179,14 @@ class _Comparison:
             calls.take()
 
     def _is_dropped(self, item: Item | None) -> bool:
-        if not isinstance(item, Call) or item.target != ASSUME:
+        if not isinstance(item, Call) or item.target not in (ASSUME, LENGTH):
             return False
         value, expected, *_ = item.args
+        if item.target == LENGTH:
+            measured = [each.call for each in self._sizes if each.call is not None]
+            return any(
+                call.target == LEN and self._values.get(call.args[0]) is value for call in measured
+            )
         sizes = [self._values.get(each) for each in self._sizes]
         return any(
             isinstance(each, _Size) and each.value is value and each.number == expected
@@ -248,7 +275,8 @@ class _Comparison:
         elif isinstance(other, TracedValue):
             is_same = (found.value if isinstance(found, _Size) else found) is other
         else:
-            is_same = type(found) is list and type(other) is list and _are_identical(found, other)
+            are_alike = type(found) is type(other) and type(found) in (list, tuple)
+            is_same = are_alike and _are_identical(found, other)
         if not is_same:
             raise OtherRunError(f"{own.wish} is another value")
 
@@ -260,6 +288,10 @@ def _are_identical(ones: Sequence[Any], others: Sequence[Any]) -> bool:
     return len(ones) == len(others) and all(
         one is other for one, other in zip(ones, others, strict=True)
     )
+
+
+def _identity(value: Value) -> object:
+    return id(value) if isinstance(value, TracedValue) else repr(value)
 
 
 def _calls_the_same(item: Item, other: Item | None) -> bool:
