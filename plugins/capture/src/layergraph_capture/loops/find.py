@@ -25,8 +25,9 @@ from layergraph_capture.loops.choice import NotAlikeError, loops_of
 from layergraph_capture.loops.fit import NotFittedError, Size, fitted
 from layergraph_capture.loops.lengths import Length, lengths
 from layergraph_capture.loops.repeats import Forms, repeats
-from layergraph_capture.loops.roll import NotRollableError, Rolled, rolled
+from layergraph_capture.loops.roll import rolled
 from layergraph_capture.loops.verify import ASSUME, LENGTH, OtherRunError, check_run
+from layergraph_capture.loops.written import NotRollableError, Rolled
 
 # A loop is believed from so many turns on. So many of them may differ from the others.
 _LEAST_TURNS = 3
@@ -279,7 +280,7 @@ class _Finder:
         varied: _Varied,
         mode: InMode,
     ) -> None:
-        """Compare the record with a run whose last turn is a part of one, or guard that it is not."""
+        """Compare the record with a run whose last turn is a part of one, or guard the size."""
         step = varied.length.step
         if step == 1:
             return

@@ -15,8 +15,8 @@ from layergraph.torch2ir.tracing.module_call import (
     wish_of,
 )
 from layergraph_capture.loops.repeats import Item
-from layergraph_capture.loops.roll import LOOP, Rolled
 from layergraph_capture.loops.verify import ASSUME, LEN, LENGTH
+from layergraph_capture.loops.written import LOOP, Rolled
 
 
 class NotFittedError(Exception):
@@ -185,23 +185,20 @@ class _Fit:
         if not isinstance(call, Call):
             return
         given = dict(zip(bodies[0].inputs[1 + len(call.args[2]) :], call.args[3], strict=True))
+        outside = {*given.values()}
         for inner in zip(*[body.items for body in bodies], strict=True):
             first = inner[0]
             if not isinstance(first, Call) or first.value.number is None or first.kwargs:
                 continue
             numbers = [each.value.number for each in inner if isinstance(each, Call)]
-            args = [
-                given.get(each, each) if isinstance(each, TracedValue) else each
-                for each in first.args
-            ]
-            inside = [
-                each for each in args if isinstance(each, TracedValue) and each in bodies[0].inputs
-            ]
             known = [number for number in numbers if number is not None]
-            if len(set(known)) > 1 and len(known) == len(items) and not inside:
-                if all(each in given.values() for each in args if isinstance(each, TracedValue)):
-                    size = self._glued(first.target, tuple(args), first.value.scope, glued)
-                    self._sizes.append(Size(size, tuple(known), level))
+            args = [
+                given.get(arg, arg) if isinstance(arg, TracedValue) else arg for arg in first.args
+            ]
+            is_outside = all(arg in outside for arg in args if isinstance(arg, TracedValue))
+            if is_outside and len(known) == len(items) and len(set(known)) > 1:
+                size = self._glued(first.target, tuple(args), first.value.scope, glued)
+                self._sizes.append(Size(size, tuple(known), level))
 
     def _bodies(self, items: Sequence[Item]) -> list[tuple[TracedBody, ...]]:
         of = [item.bodies if isinstance(item, Call) else () for item in items]

@@ -1,93 +1,27 @@
-"""Writing a record in which repetitions are loops."""
+"""Repetitions become loops: all turns are read side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from layergraph.ir import Value
 from layergraph.ir.values import parts, rebuilt
 from layergraph.loops import loop
-from layergraph.torch2ir.tracing.module_call import (
-    Call,
-    ModuleCall,
-    Trace,
-    TracedBody,
-    TracedValue,
-    wish_of,
-)
-from layergraph.torch2ir.tracing.recorder import Recorder
+from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, TracedBody, TracedValue
 from layergraph_capture.loops.choice import Chosen
-from layergraph_capture.loops.numbers import is_of_turns, number_of_turn
+from layergraph_capture.loops.numbers import ASSUME, is_of_turns, number_of_turn
 from layergraph_capture.loops.repeats import Item, Repeat
+from layergraph_capture.loops.writer import Writer
+from layergraph_capture.loops.written import (
+    GETITEM,
+    LOOP,
+    NotRollableError,
+    Rolled,
+    WrittenLoop,
+    take_facts,
+)
 from layergraph_capture.turns import TURN
-
-ASSUME = "layergraph.assume"
-LOOP = f"layergraph.{loop.__name__}"
-GETITEM = "operator.getitem"
-TUPLE = "builtins.tuple"
-
-
-class NotRollableError(Exception):
-    """The values of a repetition do not go from turn to turn as those of a loop do."""
-
-
-@dataclass(slots=True, eq=False)
-class Rolled:
-    """A record with loops.
-
-    Attributes:
-        trace: the record.
-        glue: the calls that no run makes: they lead values into loops and out of them.
-    """
-
-    trace: Trace
-    glue: set[Call]
-
-
-@dataclass(slots=True, eq=False)
-class _Level:
-    """A list of items that is being written.
-
-    Attributes:
-        scope: the module call of the values that come about in it.
-        items: the items.
-    """
-
-    scope: ModuleCall
-    items: list[Item]
-
-
-@dataclass(slots=True, eq=False)
-class _Loop:
-    """A loop that has been written.
-
-    Attributes:
-        turns: the number of its turns in this run.
-        level: where it stands.
-        call: the call of the loop.
-        body: its body.
-        slots: the values of a turn, in the new record.
-        finals: for each slot that is carried, and a number of turns before the last one, the index
-            of that value in the result.
-        carried: how many values are carried.
-        lists: for each slot that is collected, the list.
-    """
-
-    turns: int
-    level: _Level
-    call: Call
-    body: TracedBody
-    slots: list[Any]
-    finals: dict[tuple[int, int], int]
-    carried: int
-    lists: dict[int, TracedValue] = field(default_factory=dict)
-
-
-Place = tuple[_Loop, int, int]
-"""The loop, the turn and the slot in which a value of the old record came about."""
 
 
 def rolled(before: Rolled, chosen: Chosen, *, folds: bool = False) -> Rolled:
@@ -101,284 +35,11 @@ def rolled(before: Rolled, chosen: Chosen, *, folds: bool = False) -> Rolled:
     Raises:
         NotRollableError: the values of a repetition are not those of a loop.
     """
-    return _Writer(before, chosen, folds=folds).write()
+    return Writer(before, chosen, _write_loop, folds=folds).write()
 
 
-class _Writer:
-    def __init__(self, before: Rolled, chosen: Chosen, *, folds: bool) -> None:
-        self._trace = before.trace
-        self._folds = folds
-        self._glue_before = before.glue
-        self._chosen = chosen
-        self._recorder = Recorder()
-        self.glue: set[Call] = set()
-        self._values: dict[TracedValue, TracedValue] = {}
-        self._places: dict[TracedValue, Place] = {}
-
-    def write(self) -> Rolled:
-        root, own = self._recorder.root, self._trace.root
-        parameters = []
-        for each in self._trace.parameters:
-            value = self._recorder.value(each.value.wish)
-            self.bind(each.value, value)
-            parameters.append(replace(each, value=value))
-        root.parameters, root.known = own.parameters, set(own.known)
-        root.args, root.kwargs = self.read(own.args), self.read(own.kwargs)
-        self._scope(own)
-        return Rolled(Trace(root, self._trace.constants, parameters), self.glue)
-
-    # --- levels ---
-
-    @property
-    def level(self) -> _Level:
-        """Where items are written now."""
-        return _Level(self._recorder.scope, self._recorder.scope.items)
-
-    @contextmanager
-    def into(self, items: list[Item]) -> Iterator[_Level]:
-        """Write items of the current module call elsewhere."""
-        scope = self._recorder.scope
-        before, scope.items = scope.items, items
-        try:
-            yield self.level
-        finally:
-            scope.items = before
-
-    def glued(
-        self, level: _Level, target: str, *args: Value, behind: Call | None = None
-    ) -> TracedValue:
-        """Return the value of a call that no run makes.
-
-        Args:
-            level: where it stands.
-            target: the name of the function.
-            args: its arguments, in the new record.
-            behind: the call that it follows; None: it comes last.
-        """
-        value = TracedValue(level.scope.start, level.scope, wish_of(target))
-        value.call = Call("function", target, args, {}, value)
-        self.glue.add(value.call)
-        if behind is None:
-            level.items.append(value.call)
-        else:
-            level.items.insert(level.items.index(behind) + 1, value.call)
-        return value
-
-    # --- items ---
-
-    def _scope(self, own: ModuleCall) -> None:
-        """Write the items and the result of a module call that has been entered."""
-        at = 0
-        for repeat in self._chosen.get(own, ()):
-            self._items(own.items[at : repeat.start])
-            _Region(self, own.items, repeat).write()
-            at = repeat.end
-        self._items(own.items[at:])
-        self._recorder.leave(self.read(own.result))
-
-    def _items(self, items: Sequence[Item]) -> None:
-        for item in items:
-            if self._folds and is_of_turns(item):
-                continue
-            if isinstance(item, Call):
-                value = self.call(item, self.read(item.args), self.read(item.kwargs))
-                self.bind(item.value, value)
-            else:
-                self.enter(item, self.read(item.args), self.read(item.kwargs))
-                self._scope(item)
-
-    def call(self, like: Call, args: Value, kwargs: Value) -> TracedValue:
-        """Write a call with other arguments."""
-        if like.when is not None:
-            raise NotRollableError("a call has a condition")
-        value = self._recorder.call(
-            like.kind, like.target, args, kwargs, like.where, is_late=like.is_late
-        )
-        if like.bodies and value.call is not None:
-            given = (*args, *kwargs.values())
-            value.call.bodies = tuple([each for each in given if isinstance(each, TracedBody)])
-        if like in self._glue_before and value.call is not None:
-            self.glue.add(value.call)
-        take_facts(value, like.value)
-        return value
-
-    def enter(self, like: ModuleCall, args: Value, kwargs: Value) -> ModuleCall:
-        """Begin a module call with other arguments."""
-        if like.when is not None:
-            raise NotRollableError("a call has a condition")
-        scope = self._recorder.enter(like.path)
-        scope.parameters, scope.known = like.parameters, set(like.known)
-        scope.args, scope.kwargs = args, kwargs
-        return scope
-
-    def leave(self, result: Value) -> None:
-        """End a module call."""
-        self._recorder.leave(result)
-
-    # --- values ---
-
-    def bind(self, own: TracedValue, value: TracedValue) -> None:
-        """Note which value of the new record is one of the old record."""
-        self._values[own] = value
-        take_facts(value, own)
-
-    def note(self, own: TracedValue, place: Place) -> None:
-        """Note in which turn of a loop a value of the old record came about."""
-        self._places[own] = place
-
-    def place_of(self, own: TracedValue) -> Place | None:
-        """Return in which turn of a loop a value came about; None if in no loop."""
-        return self._places.get(own)
-
-    def read(self, value: Value) -> Any:
-        """Return a value of the old record as one of the new record."""
-        inside = parts(value)
-        if inside is None:
-            if isinstance(value, TracedBody):
-                return self._body(value)
-            return self._leaf(value) if isinstance(value, TracedValue) else value
-        if type(value) in (list, tuple) and len(inside) > 1:
-            segments = [*self._segments(inside)]
-            if any(isinstance(each, _Part) for each in segments):
-                whole = self._joined(segments)
-                return whole if type(value) is list else self.glued(self.level, TUPLE, whole)
-        return rebuilt(value, [self.read(each) for each in inside])
-
-    def _leaf(self, own: TracedValue) -> TracedValue | int:
-        if own in self._values:
-            return self._values[own]
-        number: int | None = number_of_turn(own)
-        if number is not None:
-            return number
-        found = self._places.get(own)
-        if found is None:
-            raise NotRollableError(f"{own.wish} came about in no call")
-        return self._element(*found)
-
-    def _element(self, found: _Loop, turn: int, slot: int) -> TracedValue:
-        """Return the value of one turn of a loop, after the loop."""
-        place = slot, found.turns - 1 - turn
-        if place in found.finals:
-            return self._result(found, found.finals[place])
-        whole = self.list_of(found, slot)
-        return self.glued(found.level, GETITEM, whole, turn, behind=whole.call)
-
-    def _result(self, found: _Loop, index: int) -> TracedValue:
-        return self.glued(found.level, GETITEM, found.call.value, index, behind=found.call)
-
-    def list_of(self, found: _Loop, slot: int) -> TracedValue:
-        """Return the list of the values of all turns of a loop."""
-        if slot not in found.lists:
-            body, turns, carried, given, count = found.call.args
-            found.call.args = body, turns, carried, given, count + 1
-            found.body.result = (*found.body.result, found.slots[slot])
-            found.lists[slot] = self._result(found, found.carried + count)
-        return found.lists[slot]
-
-    def _body(self, body: TracedBody) -> TracedBody:
-        """Return a copy of a body, which reads nothing from outside."""
-        inputs = []
-        for each in body.inputs:
-            value = self.new_value(self._recorder.scope, each.wish)
-            self.bind(each, value)
-            inputs.append(value)
-        with self.into([]) as level:
-            self._items(body.items)
-            result = self.read(body.result)
-        return TracedBody(body.wish, inputs, level.items, result)
-
-    def new_value(self, scope: ModuleCall, wish: str) -> TracedValue:
-        """Return a value that is there when a module call begins."""
-        return TracedValue(scope.start, scope, wish)
-
-    # --- lists with a value of each turn ---
-
-    def _segments(self, inside: Sequence[Value]) -> Iterator[Value | _Part]:
-        """Yield the items of a list, and parts that are values of turns one after another."""
-        at = 0
-        while at < len(inside):
-            part = self._part(inside, at)
-            if part is None:
-                yield inside[at]
-                at += 1
-            else:
-                yield part
-                at += part.count
-
-    def _part(self, inside: Sequence[Value], at: int) -> _Part | None:
-        first, second = (
-            self._places.get(each) if isinstance(each, TracedValue) else None
-            for each in (inside[at], inside[at + 1] if at + 1 < len(inside) else None)
-        )
-        if first is None or second is None or (first[0], first[2]) != (second[0], second[2]):
-            return None
-        step = second[1] - first[1]
-        if step == 0:
-            return None
-        count = 2
-        while at + count < len(inside) and isinstance(each := inside[at + count], TracedValue):
-            if self._places.get(each) != (first[0], first[1] + count * step, first[2]):
-                break
-            count += 1
-        if count == 2 and abs(step) > 1:
-            return None
-        return _Part(first[0], first[2], first[1], step, count)
-
-    def _joined(self, segments: Sequence[Value | _Part]) -> TracedValue:
-        """Return the list that is made of items and parts."""
-        lists: list[Value] = []
-        for each in segments:
-            if isinstance(each, _Part):
-                lists.append(self._slice(each))
-            elif lists and type(lists[-1]) is list:
-                lists[-1].append(self.read(each))
-            else:
-                lists.append([self.read(each)])
-        whole = lists[0]
-        for each in lists[1:]:
-            whole = self.glued(self.level, "operator.add", whole, each)
-        return whole  # type: ignore[no-any-return]  # there is a part, which is a value
-
-    def _slice(self, part: _Part) -> TracedValue:
-        whole = self.list_of(part.loop, part.slot)
-        last = part.first + part.step * (part.count - 1)
-        if part.step == 1 and part.first == 0 and part.count == part.loop.turns:
-            return whole
-        end: int | None = last + (1 if part.step > 0 else -1)
-        begin: int | None = part.first
-        if part.step < 0 and last == 0:
-            end = None
-        if part.step > 0 and last + part.step >= part.loop.turns:
-            end = None
-        if part.step < 0 and part.first == part.loop.turns - 1:
-            begin = None
-        taken = slice(begin, end, part.step)
-        return self.glued(part.loop.level, GETITEM, whole, taken, behind=whole.call)
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Values of turns of a loop, one after another in a list.
-
-    Attributes:
-        loop: the loop.
-        slot: the slot.
-        first: the turn of the first value.
-        step: how many turns the next value is ahead.
-        count: the number of values.
-    """
-
-    loop: _Loop
-    slot: int
-    first: int
-    step: int
-    count: int
-
-
-def take_facts(value: TracedValue, like: TracedValue) -> None:
-    """Take over what is known of a value."""
-    value.wish, value.rank, value.dtype = like.wish, like.rank, like.dtype
-    value.number = like.number
+def _write_loop(writer: Writer, items: Sequence[Item], repeat: Repeat) -> None:
+    _Region(writer, items, repeat).write()
 
 
 class _Region:
@@ -394,7 +55,7 @@ class _Region:
         repeat: the repetition.
     """
 
-    def __init__(self, writer: _Writer, items: Sequence[Item], repeat: Repeat) -> None:
+    def __init__(self, writer: Writer, items: Sequence[Item], repeat: Repeat) -> None:
         self._writer = writer
         self._around = writer.level
         self._turns = [
@@ -444,7 +105,7 @@ class _Region:
         call = value.call = Call("function", LOOP, args, {}, value, bodies=(body,))
         self._around.items.append(call)
         turns = len(self._turns)
-        written = _Loop(turns, self._around, call, body, self._slots, finals, len(result))
+        written = WrittenLoop(turns, self._around, call, body, self._slots, finals, len(result))
         for own, (turn, slot) in self._own.items():
             writer.note(own, (written, turn, slot))
 

@@ -23,7 +23,7 @@ from layergraph.torch2ir.tracing.module_call import (
 )
 from layergraph_capture.loops.numbers import is_of_turns, number_of_turn
 from layergraph_capture.loops.repeats import Item
-from layergraph_capture.loops.roll import LOOP, Rolled
+from layergraph_capture.loops.written import LOOP, Rolled
 
 ASSUME = "layergraph.assume"
 LENGTH = "layergraph.assume_length"

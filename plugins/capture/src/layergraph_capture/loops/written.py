@@ -1,0 +1,105 @@
+"""The parts of a record that is written with loops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from layergraph.loops import loop
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    ModuleCall,
+    Trace,
+    TracedBody,
+    TracedValue,
+)
+from layergraph_capture.loops.repeats import Item
+
+LOOP = f"layergraph.{loop.__name__}"
+GETITEM = "operator.getitem"
+TUPLE = "builtins.tuple"
+
+
+class NotRollableError(Exception):
+    """The values of a repetition do not go from turn to turn as those of a loop do."""
+
+
+@dataclass(slots=True, eq=False)
+class Rolled:
+    """A record with loops.
+
+    Attributes:
+        trace: the record.
+        glue: the calls that no run makes: they lead values into loops and out of them.
+    """
+
+    trace: Trace
+    glue: set[Call]
+
+
+@dataclass(slots=True, eq=False)
+class Level:
+    """A list of items that is being written.
+
+    Attributes:
+        scope: the module call of the values that come about in it.
+        items: the items.
+    """
+
+    scope: ModuleCall
+    items: list[Item]
+
+
+@dataclass(slots=True, eq=False)
+class WrittenLoop:
+    """A loop that has been written.
+
+    Attributes:
+        turns: the number of its turns in this run.
+        level: where it stands.
+        call: the call of the loop.
+        body: its body.
+        slots: the values of a turn, in the new record.
+        finals: for each slot that is carried, and a number of turns before the last one, the index
+            of that value in the result.
+        carried: how many values are carried.
+        lists: for each slot that is collected, the list.
+    """
+
+    turns: int
+    level: Level
+    call: Call
+    body: TracedBody
+    slots: list[Any]
+    finals: dict[tuple[int, int], int]
+    carried: int
+    lists: dict[int, TracedValue] = field(default_factory=dict)
+
+
+Place = tuple[WrittenLoop, int, int]
+"""The loop, the turn and the slot in which a value of the old record came about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Values of turns of a loop, one after another in a list.
+
+    Attributes:
+        loop: the loop.
+        slot: the slot.
+        first: the turn of the first value.
+        step: how many turns the next value is ahead.
+        count: the number of values.
+    """
+
+    loop: WrittenLoop
+    slot: int
+    first: int
+    step: int
+    count: int
+
+
+def take_facts(value: TracedValue, like: TracedValue) -> None:
+    """Take over what is known of a value."""
+    value.wish, value.rank, value.dtype = like.wish, like.rank, like.dtype
+    value.number = like.number
