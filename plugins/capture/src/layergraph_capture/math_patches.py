@@ -15,10 +15,19 @@ from layergraph_capture.symbolic_int import SizeListener, SymbolicNumber, plain,
 
 
 class MathPatches:
-    """Replaces ``len``, and what is of math, in the globals of code that runs."""
+    """Replaces ``len``, and what is of math, in the globals of code that runs.
 
-    def __init__(self, listener: SizeListener) -> None:
+    Args:
+        listener: gets to know what becomes of sizes.
+        length: returns the length that code gets for something else than a tensor; None if it is
+            the usual one.
+    """
+
+    def __init__(
+        self, listener: SizeListener, length: Callable[[object], Any] = lambda _: None
+    ) -> None:
         self._listener = listener
+        self._length = length
         wrapped = {name: _math(name, getattr(math, name), listener) for name in MATH}
         self._functions = {getattr(math, name): wrapped[name] for name in MATH}
         self._ids = frozenset(map(id, [math, *self._functions]))
@@ -26,7 +35,7 @@ class MathPatches:
 
     def of(self, scope: dict[str, Any]) -> Iterator[Patch]:
         """The patches of the globals of a module."""
-        yield scope, "len", _len(scope.get("len", len), self._listener)
+        yield scope, "len", self._len(scope.get("len", len))
         if self._ids.isdisjoint(map(id, scope.values())):
             return
         for name, value in scope.items():
@@ -35,20 +44,22 @@ class MathPatches:
             elif type(value) is BuiltinFunctionType and value in self._functions:
                 yield scope, name, self._functions[value]
 
+    def _len(self, original: Callable[[Any], int]) -> Callable[[Any], int]:
+        listener, length = self._listener, self._length
+
+        def call(value: Any, /) -> int:
+            if type(value) is torch.Tensor and listener.is_recording() and value.dim():
+                return value.size(0)
+            known: int | None = length(value)
+            return original(value) if known is None else known
+
+        return call
+
 
 def _math(name: str, function: Callable[..., Any], listener: SizeListener) -> Callable[..., Any]:
     def call(*args: Any) -> Any:
         if not any(isinstance(arg, SymbolicNumber) for arg in args) or not listener.is_recording():
             return function(*args)
         return symbolic(function(*map(plain, args)), (f"math.{name}", *args), listener)
-
-    return call
-
-
-def _len(original: Callable[[Any], int], listener: SizeListener) -> Callable[[Any], int]:
-    def call(value: Any, /) -> int:
-        if type(value) is torch.Tensor and listener.is_recording() and value.dim():
-            return value.size(0)
-        return original(value)
 
     return call

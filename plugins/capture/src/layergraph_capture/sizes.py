@@ -16,7 +16,7 @@ from layergraph_capture.decisions import ITEM, Decisions, picks
 from layergraph_capture.ended_sizes import end
 from layergraph_capture.guards import Guards
 from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, Origin, SymbolicNumber, symbolic
-from layergraph_capture.turns import is_of_turn
+from layergraph_capture.turns import BEGIN, is_of_turn
 
 GETITEM = "operator.getitem"
 
@@ -33,6 +33,7 @@ class Sizes:
     Attributes:
         is_over: see :class:`SizeListener`.
         born: likewise.
+        loops: the number of loops whose turns have been numbered.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Sizes:
         self.is_recording = is_recording
         self._decisions = decisions
         self.is_over = False
+        self.loops = 0
         self.born: list[weakref.ref[SymbolicNumber]] = []
         self._recorded: dict[int, tuple[SymbolicNumber, TracedValue]] = {}
 
@@ -69,6 +71,16 @@ class Sizes:
                 given: Any = to_graph_literal(tuple(args), self.read, SYMBOLIC_TYPES)
                 value = self._recorder.call("function", name, given, {})
             self._guards.expect(value, to_graph_literal(result, self.read, SYMBOLIC_TYPES))
+
+    def next_loop(self) -> int:
+        """See :class:`TurnListener`."""
+        self.loops += 1
+        return self.loops
+
+    def begin_turn(self, turn: int, loop: int, state: str) -> None:
+        """See :class:`TurnListener`."""
+        if not self._recorder.is_sealed:
+            self._recorder.call("function", BEGIN, (turn, loop), {}, state)
 
     def decide(self, origin: Origin, result: bool) -> bool:
         """See :class:`SizeListener`."""

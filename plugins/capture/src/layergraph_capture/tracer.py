@@ -144,8 +144,9 @@ class EagerTracer(Tracer):
         self._unnamed = UnnamedCalls(
             recorder, self.tensors, switch, self._snapshot, self.refuse, self._attempt
         )
-        self._math = MathPatches(self.sizes)
         self._turns = TurnPatches(self.sizes) if numbers_turns else None
+        lengths = () if self._turns is None else (self._turns.length,)
+        self._math = MathPatches(self.sizes, *lengths)
         self.trains = note_leaves(module_index)
 
     # --- running ---
@@ -431,7 +432,8 @@ class EagerTracer(Tracer):
         if type(result) in (list, tuple):
             self.guards.expect_length(value, len(result))
         self._note_changes(args, before, is_known=is_changing)
-        return self.tensors.bound(result, value, before)
+        bound = self.tensors.bound(result, value, before)
+        return bound if self._turns is None else self._turns.parts(bound)
 
     def _plain_result(
         self,

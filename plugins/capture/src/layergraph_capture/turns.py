@@ -1,35 +1,54 @@
-"""The numbers of the turns of loops: ``range`` and ``enumerate`` give symbolic ones.
+"""The numbers and the begins of the turns of loops, while capture looks for loops.
 
-Code may do something else from some turn on. A comparison of a symbolic number is seen, so that a
-loop of the graph has a guard for it in each turn.
+Code may do something else from some turn on. So ``range`` and ``enumerate`` give symbolic numbers:
+a comparison of one is seen, and a loop of the graph has a guard for it in each turn. And where a
+``for`` statement itself goes through all of a range or of the parts of a tensor, each turn is
+marked with the plain state of the code: if that stays the same, all turns do the same.
 """
 
 from __future__ import annotations
 
 import builtins
-import itertools
+import dis
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, Self, SupportsIndex
 
 import torch
 
 from layergraph.torch2ir.tracing.patches import Patch
-from layergraph_capture.symbolic_int import SizeListener, SymbolicNumber, lost, symbolic
+from layergraph.torch2ir.tracing.stand_ins import StandIn
+from layergraph_capture.frame_state import plain_state, user_frame
+from layergraph_capture.symbolic_int import SizeListener, SymbolicNumber, lost, plain, symbolic
 
 TURN = "layergraph.turn"
 """The function, in the record of a run, that gives the number of a turn. No graph has it."""
 
+BEGIN = "layergraph.begin_turn"
+"""The function, in the record of a run, that stands where a turn begins. No graph has it."""
+
+_GET_ITER = dis.opmap["GET_ITER"]
+
+
+class TurnListener(SizeListener, Protocol):
+    """Who gets to know of turns."""
+
+    def next_loop(self) -> int:
+        """Return the number of a new loop."""
+
+    def begin_turn(self, turn: int, loop: int, state: str) -> None:
+        """Note that a turn begins, and the plain state of the code."""
+
 
 class TurnPatches:
-    """Replaces ``range`` and ``enumerate`` in the globals of code that runs.
+    """Replaces ``range``, ``enumerate``, ``zip`` and ``len`` in the globals of code that runs.
 
     Args:
         listener: gets to know what becomes of the numbers.
     """
 
-    def __init__(self, listener: SizeListener) -> None:
+    def __init__(self, listener: TurnListener) -> None:
         self._listener = listener
-        self._loops = itertools.count()
         self._range = type("range", (_Range,), {"made_by": self._range_of})
 
     def of(self, scope: dict[str, Any]) -> Iterator[Patch]:
@@ -37,34 +56,117 @@ class TurnPatches:
         for name, original, new in (
             ("range", builtins.range, self._range),
             ("enumerate", builtins.enumerate, self._enumerate),
+            ("zip", builtins.zip, self._zip),
         ):
             if scope.get(name, original) is original:
                 yield scope, name, new
 
-    def _range_of(self, *args: Any) -> Any:
-        if not self._listener.is_recording() or not _has_size(args):
-            return builtins.range(*args)
-        return _Turns(builtins.range(*map(lost, args)), self._numbering())
+    def length(self, value: object) -> Any:
+        """Return the length of a list that code asks for; None for anything else."""
+        if type(value) not in (list, deque) or not self._listener.is_recording():
+            return None
+        return symbolic(len(value), (TURN, len(value), -1), self._listener)  # type: ignore[arg-type]
 
-    def _enumerate(self, items: Iterable[Any], start: int = 0) -> Iterator[tuple[int, Any]]:
+    def parts(self, result: Any) -> Any:
+        """Return the parts of a tensor, as a tuple that shows whether code goes through it."""
+        if type(result) is not tuple or not all(isinstance(each, torch.Tensor) for each in result):
+            return result
+        return _Parts(result, self._listener)
+
+    def _range_of(self, *args: Any) -> Any:
+        if not self._listener.is_recording() or not any(
+            isinstance(arg, SymbolicNumber) for arg in args
+        ):
+            return builtins.range(*args)
+        numbers = builtins.range(*map(lost, args))
+        return _Turns(numbers, self._listener, self._listener.next_loop())
+
+    def _enumerate(self, items: Iterable[Any], start: int = 0) -> Any:
         if not self._listener.is_recording() or isinstance(items, torch.nn.Module | dict | str):
             return builtins.enumerate(items, start)
-        number = self._numbering()
-        return ((number(index), item) for index, item in builtins.enumerate(items, start))
+        loop = self._listener.next_loop()
+        pairs = (
+            (symbolic(index, (TURN, index, loop), self._listener), item)
+            for index, item in builtins.enumerate(_plainly(items), start)
+        )
+        return _Iteration(pairs, self._listener, loop, is_whole=_is_whole(items))
 
-    def _numbering(self) -> Callable[[int], int]:
-        """Return what makes the numbers of a loop: no other loop has the same ones."""
-        loop = next(self._loops)
-
-        def number(value: int) -> int:
-            known: int = symbolic(value, (TURN, value, loop), self._listener)
-            return known
-
-        return number
+    def _zip(self, *items: Iterable[Any], **options: Any) -> Any:
+        if not self._listener.is_recording() or not all(map(_is_whole, items)) or not items:
+            return builtins.zip(*items, **options)  # noqa: B905 as the caller says
+        rows = builtins.zip(*map(_plainly, items), **options)  # noqa: B905 likewise
+        is_whole = len({_count(each) for each in items}) == 1
+        return _Iteration(rows, self._listener, self._listener.next_loop(), is_whole=is_whole)
 
 
-def _has_size(args: Sequence[Any]) -> bool:
-    return any(isinstance(arg, SymbolicNumber) for arg in args)
+class _Iteration:
+    """An iterator that marks each turn, if a ``for`` statement goes through it itself.
+
+    Args:
+        items: what it gives.
+        listener: gets to know of the turns.
+        loop: the number of the loop.
+        is_whole: whether its length follows from a size alone.
+    """
+
+    def __init__(
+        self, items: Iterator[Any], listener: TurnListener, loop: int, *, is_whole: bool
+    ) -> None:
+        self._items = items
+        self._listener = listener
+        self._loop = loop
+        self._turn = -1
+        self.is_whole = is_whole
+        self._is_direct = False
+
+    def __iter__(self) -> _Iteration:
+        self._is_direct = self.is_whole and _is_for_statement()
+        return self
+
+    def __next__(self) -> Any:
+        item = next(self._items)
+        self._turn += 1
+        if self._is_direct and self._listener.is_recording():
+            frame = user_frame()
+            if frame is not None:
+                self._listener.begin_turn(self._turn, self._loop, plain_state(frame))
+        return item
+
+    def __length_hint__(self) -> int:
+        return 0
+
+
+class _Parts(StandIn, tuple[Any, ...]):
+    """The parts of a tensor."""
+
+    _listener: TurnListener
+
+    def __new__(cls, parts: tuple[Any, ...], listener: TurnListener) -> Self:
+        made = tuple.__new__(cls, parts)
+        made._listener = listener
+        return made
+
+    def plain(self) -> tuple[Any, ...]:
+        """The parts alone."""
+        return tuple(tuple.__iter__(self))
+
+    def __iter__(self) -> Iterator[Any]:
+        items = tuple.__iter__(self)
+        if not self._listener.is_recording() or not _is_for_statement():
+            return items
+        return iter_of(_Iteration(items, self._listener, self._listener.next_loop(), is_whole=True))
+
+    def __getitem__(self, index: Any) -> Any:
+        return tuple.__getitem__(self, plain(index))
+
+    def __reduce_ex__(self, _protocol: SupportsIndex) -> tuple[Any, ...]:
+        return tuple, (list(tuple.__iter__(self)),)
+
+
+def iter_of(iteration: _Iteration) -> Iterator[Any]:
+    """Return an iteration that a ``for`` statement has begun."""
+    iteration._is_direct = True
+    return iteration
 
 
 class _RangeType(type):
@@ -86,29 +188,67 @@ class _Range(metaclass=_RangeType):
 class _Turns(Sequence[int]):
     """A range with symbolic numbers."""
 
-    def __init__(self, numbers: range, number: Callable[[int], int]) -> None:
-        self._numbers = numbers
-        self._number = number
+    def __init__(self, numbers: range, listener: TurnListener, loop: int) -> None:
+        self.numbers = numbers
+        self._listener = listener
+        self._loop = loop
         self.start, self.stop, self.step = numbers.start, numbers.stop, numbers.step
 
+    def _number(self, value: int) -> int:
+        known: int = symbolic(value, (TURN, value, self._loop), self._listener)
+        return known
+
+    def _iteration(self, numbers: Iterator[int]) -> _Iteration:
+        return _Iteration(map(self._number, numbers), self._listener, self._loop, is_whole=True)
+
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self.numbers)
 
     def __getitem__(self, index: Any) -> Any:
-        found = self._numbers[index]
-        return self._number(found) if isinstance(found, int) else _Turns(found, self._number)
+        found = self.numbers[index]
+        if isinstance(found, int):
+            return self._number(found)
+        return _Turns(found, self._listener, self._loop)
 
     def __iter__(self) -> Iterator[int]:
-        return map(self._number, self._numbers)
+        return iter(self._iteration(iter(self.numbers)))
 
     def __reversed__(self) -> Iterator[int]:
-        return map(self._number, reversed(self._numbers))
+        return self._iteration(reversed(self.numbers))
 
     def __eq__(self, other: object) -> bool:
-        return self._numbers == (other._numbers if isinstance(other, _Turns) else other)
+        return self.numbers == (other.numbers if isinstance(other, _Turns) else other)
 
     def __hash__(self) -> int:
-        return hash(self._numbers)
+        return hash(self.numbers)
+
+
+def _is_for_statement() -> bool:
+    """Return whether code that is running asks for an iterator by a ``for`` statement."""
+    frame = user_frame()
+    if frame is None or frame.f_lasti < 0:
+        return False
+    return frame.f_code.co_code[frame.f_lasti] == _GET_ITER
+
+
+def _is_whole(items: object) -> bool:
+    """Return whether the number of items follows from a size alone."""
+    if isinstance(items, _Iteration):
+        return items.is_whole
+    return isinstance(items, _Parts | _Turns | torch.Tensor)
+
+
+def _count(items: Any) -> object:
+    if isinstance(items, _Iteration):
+        return items
+    return items.shape[:1] if isinstance(items, torch.Tensor) else len(items)
+
+
+def _plainly(items: Iterable[Any]) -> Iterable[Any]:
+    """Return items for a loop that marks its turns itself."""
+    if isinstance(items, _Parts):
+        return tuple.__iter__(items)
+    return map(items._number, items.numbers) if isinstance(items, _Turns) else items
 
 
 def is_of_turn(number: SymbolicNumber) -> bool:

@@ -99,6 +99,11 @@ class Recorder:
 
         vars(self).update(dict.fromkeys(("value", "call", "late"), refuse))
 
+    @property
+    def is_sealed(self) -> bool:
+        """Return whether nothing new is recorded."""
+        return "call" in vars(self)
+
     def unseal(self) -> None:
         """Record what is new again."""
         for name in ("value", "call", "late"):

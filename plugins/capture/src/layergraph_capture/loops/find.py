@@ -8,7 +8,7 @@ be, and the other two, are compared call by call with the record in which these 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 
 from layergraph.capturing import Example
@@ -32,6 +32,7 @@ from layergraph_capture.loops.written import NotRollableError, Rolled
 # A loop is believed from so many turns on. So many of them may differ from the others.
 _LEAST_TURNS = 3
 _BASE_TURNS = 5
+_MANY_TURNS = 16
 _MOST_SPECIAL_TURNS = 3
 # The most runs on inputs of other lengths.
 _MOST_RUNS = 12
@@ -231,6 +232,8 @@ class _Finder:
             self._check_example(result, values, varied, mode)
             self._check_short(result, values, of, varied, mode)
             self._check_part(result, values, of, varied, mode)
+            if result.uncertain:
+                self._check_long(result, values, of, varied, mode)
         root = result.trace.root
         return Trace(root, result.trace.constants, result.trace.parameters)
 
@@ -272,6 +275,28 @@ class _Finder:
                     )
             return
 
+    def _check_long(
+        self,
+        result: Rolled,
+        values: Sequence[TracedValue],
+        sizes: Sequence[Size],
+        varied: _Varied,
+        mode: InMode,
+    ) -> None:
+        """Compare the record with a run of many turns, and guard that there are not more."""
+        # The run with one turn more than the base has been compared.
+        ahead = max(0, _BASE_TURNS - varied.count.turns) + 1
+        many = max(varied.count.turns, _MANY_TURNS)
+        trace = self._run_with(varied.length, many)
+        if trace is not None:
+            with suppress(OtherRunError), mode(trace):
+                check_run(result, trace, values)
+                ahead = many
+        behind = ahead - max(0, _BASE_TURNS - varied.count.turns)
+        for each in sizes:
+            most = _extrapolated(each, varied, self._varied, behind)
+            _guard(each.value, "le", most, True)
+
     def _check_part(
         self,
         result: Rolled,
@@ -298,7 +323,7 @@ class _Finder:
 
 def _with_loops(traces: Sequence[Trace]) -> list[Rolled] | None:
     """Return the records with loops; None if there are none."""
-    written = [Rolled(each, set()) for each in traces]
+    written = [Rolled(each) for each in traces]
     for level in range(_MOST_LEVELS):
         chosen = loops_of([each.trace for each in written])
         if not any(chosen):

@@ -9,7 +9,7 @@ from typing import Any
 from layergraph.ir import Value
 from layergraph.torch2ir.tracing.module_call import Call, TracedValue
 from layergraph_capture.loops.repeats import Item
-from layergraph_capture.turns import TURN
+from layergraph_capture.turns import BEGIN, TURN
 
 ASSUME = "layergraph.assume"
 
@@ -30,7 +30,7 @@ def number_of_turn(value: Value) -> Any:
     call = value.call
     if call is None or call.kwargs:
         return None
-    if call.target == TURN:
+    if call.target in (TURN, BEGIN):
         return call.args[0]
     computed = _COMPUTED.get(call.target)
     if computed is None:

@@ -21,7 +21,7 @@ from layergraph_capture.loops.written import (
     WrittenLoop,
     take_facts,
 )
-from layergraph_capture.turns import TURN
+from layergraph_capture.turns import BEGIN, TURN
 
 
 def rolled(before: Rolled, chosen: Chosen, *, folds: bool = False) -> Rolled:
@@ -68,6 +68,7 @@ class _Region:
                 self._own[call.value] = number, slot
         # The values of a turn in the body; integers for the numbers of turns.
         self._slots: list[Any] = []
+        self._is_certain = self._is_marked()
         scope = self._around.scope
         self._turn = writer.new_value(scope, "turn")
         # By slot and the values that the first turns read instead: the inputs of the body, that of
@@ -104,20 +105,42 @@ class _Region:
         args = body, len(self._turns), tuple(first), tuple(self._given), 0
         call = value.call = Call("function", LOOP, args, {}, value, bodies=(body,))
         self._around.items.append(call)
+        if not self._is_certain or self._growing:
+            writer.uncertain.add(call)
         turns = len(self._turns)
         written = WrittenLoop(turns, self._around, call, body, self._slots, finals, len(result))
         for own, (turn, slot) in self._own.items():
             writer.note(own, (written, turn, slot))
+
+    def _is_marked(self) -> bool:
+        """Return whether each turn is one of a ``for`` statement, and begins in the same state.
+
+        If one turn ends in the plain state in which it began, so does any other turn after it.
+        """
+        marks = [
+            [item for item in turn if isinstance(item, Call) and item.target == BEGIN]
+            for turn in self._turns
+        ]
+        if {len(each) for each in marks} != {1}:
+            return False
+        begins = [begin for (begin,) in marks]
+        first, loop = begins[0].args
+        # The first turn makes variables that the others find.
+        return len({begin.where for begin in begins[1:]}) == 1 and all(
+            begin.args == (first + turn, loop) for turn, begin in enumerate(begins)
+        )
 
     # --- items, those of all turns side by side ---
 
     def _items(self, turns: Sequence[Sequence[Item]]) -> None:
         for items in zip(*turns, strict=True):
             first = items[0]
-            if isinstance(first, Call) and first.target == TURN:
+            if isinstance(first, Call) and first.target in (TURN, BEGIN):
                 self._slots.append(self._index([item.args[0] for item in items]))
                 continue
             if all(map(_is_trivial, items)):
+                # Code has the number itself, and may do anything by it.
+                self._is_certain = False
                 self._slots.append(None)
                 continue
             args = self._merged([item.args for item in items])

@@ -45,6 +45,7 @@ class Writer:
 
     Attributes:
         glue: the calls that no run makes.
+        uncertain: the loops of which other turns may do something else.
     """
 
     def __init__(
@@ -54,9 +55,11 @@ class Writer:
         self._trace = before.trace
         self._folds = folds
         self._glue_before = before.glue
+        self._uncertain_before = before.uncertain
         self._chosen = chosen
         self._recorder = Recorder()
         self.glue: set[Call] = set()
+        self.uncertain: set[Call] = set()
         self._values: dict[TracedValue, TracedValue] = {}
         self._places: dict[TracedValue, Place] = {}
 
@@ -75,7 +78,8 @@ class Writer:
         root.parameters, root.known = own.parameters, set(own.known)
         root.args, root.kwargs = self.read(own.args), self.read(own.kwargs)
         self._scope(own)
-        return Rolled(Trace(root, self._trace.constants, parameters), self.glue)
+        trace = Trace(root, self._trace.constants, parameters)
+        return Rolled(trace, self.glue, self.uncertain)
 
     # --- levels ---
 
@@ -149,6 +153,8 @@ class Writer:
             value.call.bodies = tuple([each for each in given if isinstance(each, TracedBody)])
         if like in self._glue_before and value.call is not None:
             self.glue.add(value.call)
+        if like in self._uncertain_before and value.call is not None:
+            self.uncertain.add(value.call)
         take_facts(value, like.value)
         return value
 

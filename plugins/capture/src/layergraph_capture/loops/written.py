@@ -31,10 +31,12 @@ class Rolled:
     Attributes:
         trace: the record.
         glue: the calls that no run makes: they lead values into loops and out of them.
+        uncertain: the loops of which turns that no run had may do something else.
     """
 
     trace: Trace
-    glue: set[Call]
+    glue: set[Call] = field(default_factory=set)
+    uncertain: set[Call] = field(default_factory=set)
 
 
 @dataclass(slots=True, eq=False)

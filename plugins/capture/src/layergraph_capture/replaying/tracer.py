@@ -108,6 +108,7 @@ class ReplayTracer(EagerTracer):
         if self.outside.differs():
             return None
         settings = snapshot()
+        self.sizes.loops = 0
         self._replayer = replayer = Replayer(self, self._log.steps)
         self._log = _Log(is_complete=False)
         self.trains = {each: not training for each, training in trains.items()}
