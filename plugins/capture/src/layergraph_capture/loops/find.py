@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 from layergraph.capturing import Example
 from layergraph.errors import CaptureError
+from layergraph.ir.values import leaves
 from layergraph.torch2ir.tracing.module_call import (
     Call,
+    ModuleCall,
     Trace,
     TracedValue,
     calls_in,
@@ -101,18 +103,42 @@ def _counts(trace: Trace) -> list[_Count]:
     named = {number for number in _named(trace) if number >= _LEAST_TURNS}
     if not named:
         return []
-    forms = Forms()
-    turns: set[int] = set()
-    for scope in inside_out(trace.root):
-        for each in repeats(forms.of(scope.items), _longest(scope.items)):
-            turns |= {each.turns, *[inner.turns for inner in each.inside]}
     found: dict[int, _Count] = {}
-    for number in sorted(named, reverse=True):
-        for count in sorted(turns, reverse=True):
-            special = number - count
-            if -1 <= special <= _MOST_SPECIAL_TURNS or number % count == 0:
-                found.setdefault(number, _Count(number, count))
-    return list(found.values())
+    for turns, steps in sorted(set(_repeated(trace)), reverse=True, key=lambda each: each[0]):
+        for number in named:
+            is_near = -1 <= number - turns <= _MOST_SPECIAL_TURNS
+            if is_near or (number % turns == 0 and number // turns in steps):
+                found.setdefault(number, _Count(number, turns))
+    return sorted(found.values(), reverse=True)
+
+
+def _repeated(trace: Trace) -> Iterator[tuple[int, frozenset[int]]]:
+    """Yield, for each repetition that computes, its turns, and by how much integers grow in it."""
+    forms = Forms()
+    for scope in inside_out(trace.root):
+        items = scope.items
+        for each in repeats(forms.of(items), _longest(items)):
+            starts = [(each.start, each)]
+            starts += [(each.start + inner.start, inner) for inner in each.inside]
+            for start, repeat in starts:
+                turn = items[start : start + repeat.period]
+                if any(map(_computes, turn)):
+                    after = items[start + repeat.period :][: repeat.period]
+                    yield repeat.turns, frozenset(_steps(turn, after))
+
+
+def _computes(item: Call | ModuleCall) -> bool:
+    """Return whether an item is more than a read of a size or of a part."""
+    if isinstance(item, ModuleCall):
+        return True
+    return item.value.number is None and not item.target.startswith(("operator.", "layergraph."))
+
+
+def _steps(turn: Sequence[Call | ModuleCall], after: Sequence[Call | ModuleCall]) -> Iterator[int]:
+    for one, other in zip(turn, after, strict=False):
+        for number, next_number in zip(leaves(*one.args), leaves(*other.args), strict=False):
+            if type(number) is int and type(next_number) is int:
+                yield next_number - number
 
 
 def _named(trace: Trace) -> Iterator[int]:
@@ -271,7 +297,11 @@ class _Finder:
                 behind = turns - varied.count.turns - max(0, _BASE_TURNS - varied.count.turns)
                 for each in sizes:
                     _guard(
-                        each.value, "ge", _extrapolated(each, varied, self._varied, behind), True
+                        result,
+                        each.value,
+                        "ge",
+                        _extrapolated(each, varied, self._varied, behind),
+                        True,
                     )
             return
 
@@ -295,7 +325,7 @@ class _Finder:
         behind = ahead - max(0, _BASE_TURNS - varied.count.turns)
         for each in sizes:
             most = _extrapolated(each, varied, self._varied, behind)
-            _guard(each.value, "le", most, True)
+            _guard(result, each.value, "le", most, True)
 
     def _check_part(
         self,
@@ -318,7 +348,7 @@ class _Finder:
             index = 2 * self._varied.index(varied)
             one, other = each.numbers[index : index + 2]
             if abs(other - one) > 1:
-                _guard(each.value, "mod", abs(other - one), one % abs(other - one))
+                _guard(result, each.value, "mod", abs(other - one), one % abs(other - one))
 
 
 def _with_loops(traces: Sequence[Trace]) -> list[Rolled] | None:
@@ -339,7 +369,7 @@ def _extrapolated(size: Size, varied: _Varied, all_varied: Sequence[_Varied], tu
     return base + (longer - base) * turns
 
 
-def _guard(value: TracedValue, target: str, operand: int, expected: object) -> None:
+def _guard(result: Rolled, value: TracedValue, target: str, operand: int, expected: object) -> None:
     """Guard a size on which loops depend."""
     scope = value.scope
     made = (isinstance(item, Call) and item.value is value for item in scope.items)
@@ -351,4 +381,5 @@ def _guard(value: TracedValue, target: str, operand: int, expected: object) -> N
     guard = TracedValue(scope.start, scope, wish_of(ASSUME))
     where = "a loop that capture has seen with such sizes only"
     guard.call = Call("function", ASSUME, (asked, expected, where), {}, guard)
+    result.glue |= {asked.call, guard.call}
     scope.items[at + 1 : at + 1] = [asked.call, guard.call]

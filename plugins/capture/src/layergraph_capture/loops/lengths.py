@@ -81,7 +81,7 @@ def lengths(example: Example, turns: int, each: int = 1) -> Iterator[Length]:
         tensor.shape for tensor in _tensors((*(example[0] or ()), *(example[1] or {}).values()))
     ]
     sizes = dict.fromkeys(size for shape in shapes for size in shape)
-    steps = [(size, max(size // turns, 1)) for size in sizes if size % turns == 0 or size > 2]
+    steps = [(size, max(size // turns, 1)) for size in sizes if _is_likely(size, turns)]
     steps += [(size, 1) for size, step in steps if step > 1]
     steps.sort(key=lambda known: _unlikeliness(known[0], known[1], turns))
     for size, one in steps:
@@ -99,6 +99,16 @@ def lengths(example: Example, turns: int, each: int = 1) -> Iterator[Length]:
         for group in dict.fromkeys(groups):
             if len(group) < len(places):
                 yield Length(size, step, group)
+
+
+def _is_likely(size: int, turns: int) -> bool:
+    """Return whether a number of turns may follow from a size: it is near it, or a part of it."""
+    if size > 1 and (size % turns == 0 or abs(size - turns) <= _NEAR):
+        return True
+    return turns > 2 * _NEAR and size > turns and size % turns <= _NEAR
+
+
+_NEAR = 3
 
 
 def _unlikeliness(size: int, step: int, turns: int) -> tuple[int, int]:

@@ -121,14 +121,9 @@ class _Region:
             [item for item in turn if isinstance(item, Call) and item.target == BEGIN]
             for turn in self._turns
         ]
-        if {len(each) for each in marks} != {1}:
+        if len({len(each) for each in marks}) > 1:
             return False
-        begins = [begin for (begin,) in marks]
-        first, loop = begins[0].args
-        # The first turn makes variables that the others find.
-        return len({begin.where for begin in begins[1:]}) == 1 and all(
-            begin.args == (first + turn, loop) for turn, begin in enumerate(begins)
-        )
+        return any(_marks_turns(begins) for begins in zip(*marks, strict=True))
 
     # --- items, those of all turns side by side ---
 
@@ -265,6 +260,16 @@ class _Region:
         if head:
             whole = self._writer.glued(level, "operator.add", head, whole)
         return self._writer.glued(level, "operator.add", whole, tail) if tail else whole
+
+
+def _marks_turns(begins: Sequence[Call]) -> bool:
+    """Return whether calls mark turns one after another, all but the first in the same state."""
+    first, loop = begins[0].args
+    if any(begin.args != (first + turn, loop) for turn, begin in enumerate(begins)):
+        return False
+    # The first turn makes variables that the others find.
+    states = [begin.where for begin in begins if begin.args[0] > 0]
+    return len(states) > 1 and len({*states}) == 1
 
 
 def _is_trivial(item: Item) -> bool:
