@@ -26,7 +26,7 @@ from layergraph.torch2ir.tracing.module_call import (
 from layergraph_capture.loops.choice import NotAlikeError, loops_of
 from layergraph_capture.loops.fit import NotFittedError, Size, fitted
 from layergraph_capture.loops.lengths import Length, lengths
-from layergraph_capture.loops.repeats import Forms, repeats
+from layergraph_capture.loops.repeats import Forms, Item, repeats
 from layergraph_capture.loops.roll import rolled
 from layergraph_capture.loops.verify import ASSUME, LENGTH, OtherRunError, check_run
 from layergraph_capture.loops.written import NotRollableError, Rolled
@@ -127,14 +127,14 @@ def _repeated(trace: Trace) -> Iterator[tuple[int, frozenset[int]]]:
                     yield repeat.turns, frozenset(_steps(turn, after))
 
 
-def _computes(item: Call | ModuleCall) -> bool:
+def _computes(item: Item) -> bool:
     """Return whether an item is more than a read of a size or of a part."""
     if isinstance(item, ModuleCall):
         return True
     return item.value.number is None and not item.target.startswith(("operator.", "layergraph."))
 
 
-def _steps(turn: Sequence[Call | ModuleCall], after: Sequence[Call | ModuleCall]) -> Iterator[int]:
+def _steps(turn: Sequence[Item], after: Sequence[Item]) -> Iterator[int]:
     for one, other in zip(turn, after, strict=False):
         for number, next_number in zip(leaves(*one.args), leaves(*other.args), strict=False):
             if type(number) is int and type(next_number) is int:
@@ -237,7 +237,8 @@ class _Finder:
             if written is None:
                 return None
             error: Exception | None = None
-            for rounds_up in (True, False):
+            takes_parts = any(each.length.step > 1 for each in self._varied)
+            for rounds_up in (True, False) if takes_parts else (True,):
                 try:
                     return self._fitted(written, traces, mode, rounds_up=rounds_up)
                 except (NotFittedError, OtherRunError) as refused:
@@ -284,26 +285,26 @@ class _Finder:
         mode: InMode,
     ) -> None:
         """Compare the record with a run of few turns, and guard that there are not less."""
+        least = varied.count.turns
         for turns in range(1, varied.count.turns):
             trace = self._run_with(varied.length, turns - varied.count.turns)
-            if trace is None:
-                continue
-            try:
-                with mode(trace):
+            if trace is not None:
+                with suppress(OtherRunError), mode(trace):
                     check_run(result, trace, values)
-            except OtherRunError:
-                continue
-            if turns > 1:
-                behind = turns - varied.count.turns - max(0, _BASE_TURNS - varied.count.turns)
-                for each in sizes:
-                    _guard(
-                        result,
-                        each.value,
-                        "ge",
-                        _extrapolated(each, varied, self._varied, behind),
-                        True,
-                    )
-            return
+                    least = turns
+                    break
+        if least > 1:
+            for each in sizes:
+                self._guard_turns(result, each, "ge", varied, least)
+
+    def _guard_turns(
+        self, result: Rolled, size: Size, comparison: str, varied: _Varied, turns: int
+    ) -> None:
+        """Guard that a size is that of a number of turns at least, or at most."""
+        index = 2 * self._varied.index(varied)
+        base, longer = size.numbers[index : index + 2]
+        number = base + (longer - base) * (turns - max(varied.count.turns, _BASE_TURNS))
+        _guard(result, size.value, comparison, number, True)
 
     def _check_long(
         self,
@@ -315,17 +316,15 @@ class _Finder:
     ) -> None:
         """Compare the record with a run of many turns, and guard that there are not more."""
         # The run with one turn more than the base has been compared.
-        ahead = max(0, _BASE_TURNS - varied.count.turns) + 1
-        many = max(varied.count.turns, _MANY_TURNS)
-        trace = self._run_with(varied.length, many)
+        most = max(varied.count.turns, _BASE_TURNS) + 1
+        many = varied.count.turns + max(varied.count.turns, _MANY_TURNS)
+        trace = self._run_with(varied.length, many - varied.count.turns)
         if trace is not None:
             with suppress(OtherRunError), mode(trace):
                 check_run(result, trace, values)
-                ahead = many
-        behind = ahead - max(0, _BASE_TURNS - varied.count.turns)
+                most = many
         for each in sizes:
-            most = _extrapolated(each, varied, self._varied, behind)
-            _guard(result, each.value, "le", most, True)
+            self._guard_turns(result, each, "le", varied, most)
 
     def _check_part(
         self,
@@ -362,24 +361,30 @@ def _with_loops(traces: Sequence[Trace]) -> list[Rolled] | None:
     return None
 
 
-def _extrapolated(size: Size, varied: _Varied, all_varied: Sequence[_Varied], turns: int) -> int:
-    """Return what a size is in a run with more or fewer turns than the base."""
-    index = 2 * all_varied.index(varied)
-    base, longer = size.numbers[index : index + 2]
-    return base + (longer - base) * turns
-
-
 def _guard(result: Rolled, value: TracedValue, target: str, operand: int, expected: object) -> None:
     """Guard a size on which loops depend."""
     scope = value.scope
-    made = (isinstance(item, Call) and item.value is value for item in scope.items)
-    at = next((index for index, is_made in enumerate(made) if is_made), None)
-    if at is None:
-        raise OtherRunError("the size of a loop is inside of a loop")
+    found = _place(scope.items, value)
+    if found is None:
+        raise OtherRunError("the size of a loop is not in the module call where it came about")
+    items, at = found
     asked = TracedValue(scope.start, scope, target)
     asked.call = Call("function", f"operator.{target}", (value, operand), {}, asked)
     guard = TracedValue(scope.start, scope, wish_of(ASSUME))
     where = "a loop that capture has seen with such sizes only"
     guard.call = Call("function", ASSUME, (asked, expected, where), {}, guard)
     result.glue |= {asked.call, guard.call}
-    scope.items[at + 1 : at + 1] = [asked.call, guard.call]
+    items[at + 1 : at + 1] = [asked.call, guard.call]
+
+
+def _place(items: list[Item], value: TracedValue) -> tuple[list[Item], int] | None:
+    """Return the items, perhaps of a body, and the index of the call that gives a value."""
+    for index, item in enumerate(items):
+        if isinstance(item, Call):
+            if item.value is value:
+                return items, index
+            inside = (_place(body.items, value) for body in item.bodies)
+            found = next(filter(None, inside), None)
+            if found is not None:
+                return found
+    return None
