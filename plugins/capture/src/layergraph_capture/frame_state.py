@@ -31,7 +31,9 @@ def plain_state(frame: FrameType) -> str:
     of tensors, only its being empty counts, because code that asks for its length is seen.
     """
     state = _State()
-    return repr([(name, state.of(value)) for name, value in frame.f_locals.items()])
+    # A comprehension keeps its iterator under a name that code cannot spell.
+    named = [(name, each) for name, each in frame.f_locals.items() if name.isidentifier()]
+    return repr([(name, state.of(value)) for name, value in named])
 
 
 class _State:

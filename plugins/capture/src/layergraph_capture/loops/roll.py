@@ -71,6 +71,8 @@ class _Region:
         self._is_certain = self._is_marked()
         scope = self._around.scope
         self._turn = writer.new_value(scope, "turn")
+        value = TracedValue(scope.start, scope, loop.__name__)
+        self._call = value.call = Call("function", LOOP, (), {}, value)
         # By slot and the values that the first turns read instead: the inputs of the body, that of
         # the last turn first. Likewise for lists that grow.
         self._carried: dict[tuple[int, tuple[TracedValue, ...]], list[TracedValue]] = {}
@@ -79,7 +81,7 @@ class _Region:
         self._given: dict[TracedValue, TracedValue] = {}
 
     def write(self) -> None:
-        writer, scope = self._writer, self._around.scope
+        writer = self._writer
         with writer.into([]) as level:
             self._level = level
             self._items(self._turns)
@@ -101,14 +103,18 @@ class _Region:
         carried = [value for inputs in self._carried.values() for value in inputs]
         inputs = [self._turn, *carried, *self._growing.values(), *self._given.values()]
         body = TracedBody(loop.__name__, inputs, level.items, tuple(result))
-        value = TracedValue(scope.start, scope, loop.__name__)
         args = body, len(self._turns), tuple(first), tuple(self._given), 0
-        call = value.call = Call("function", LOOP, args, {}, value, bodies=(body,))
-        self._around.items.append(call)
-        if not self._is_certain or self._growing:
-            writer.uncertain.add(call)
+        self._call.args, self._call.bodies = args, (body,)
+        self._around.items.append(self._call)
         turns = len(self._turns)
-        written = WrittenLoop(turns, self._around, call, body, self._slots, finals, len(result))
+        written = WrittenLoop(
+            turns, self._around, self._call, body, self._slots, finals, len(result)
+        )
+        written.only_parts = all(_is_part(item) for item in self._turns[0])
+        if written.only_parts:
+            writer.note_parts(written)
+        elif not self._is_certain or self._growing:
+            writer.uncertain.add(self._call)
         for own, (turn, slot) in self._own.items():
             writer.note(own, (written, turn, slot))
 
@@ -231,8 +237,11 @@ class _Region:
         known = [each for each in places if each is not None]
         if len(known) < len(places) or len({(each[0], each[2]) for each in known}) > 1:
             raise NotRollableError("a value comes from elsewhere in another turn")
-        whole = self._writer.list_of(known[0][0], known[0][2])
-        index = self._index([turn for _, turn, _ in known]) if len(known) > 1 else known[0][1]
+        found, _, slot = known[0]
+        turns = [turn for _, turn, _ in known]
+        reads_all = {*turns} == {*range(found.turns)}
+        whole = self._writer.list_of(found, slot, self._call if reads_all else None)
+        index = self._index(turns)
         given = self._outside(whole)
         return self._writer.glued(self._writer.level, GETITEM, given, index)
 
@@ -260,6 +269,11 @@ class _Region:
         if head:
             whole = self._writer.glued(level, "operator.add", head, whole)
         return self._writer.glued(level, "operator.add", whole, tail) if tail else whole
+
+
+def _is_part(item: Item) -> bool:
+    """Return whether an item is a read of a part that a run makes only where it is used."""
+    return isinstance(item, Call) and item.is_late and item.target == GETITEM
 
 
 def _marks_turns(begins: Sequence[Call]) -> bool:

@@ -59,7 +59,8 @@ class Writer:
         self._chosen = chosen
         self._recorder = Recorder()
         self.glue: set[Call] = set()
-        self.uncertain: set[Call] = set()
+        self.uncertain: set[Call | None] = {None}
+        self._only_parts: list[WrittenLoop] = []
         self._values: dict[TracedValue, TracedValue] = {}
         self._places: dict[TracedValue, Place] = {}
 
@@ -78,8 +79,12 @@ class Writer:
         root.parameters, root.known = own.parameters, set(own.known)
         root.args, root.kwargs = self.read(own.args), self.read(own.kwargs)
         self._scope(own)
+        # Reads of parts are certain where loops that are certain read all of these.
+        for loop in self._only_parts:
+            if not loop.readers or not self.uncertain.isdisjoint({loop.call, *loop.readers}):
+                self.uncertain.add(loop.call)
         trace = Trace(root, self._trace.constants, parameters)
-        return Rolled(trace, self.glue, self.uncertain)
+        return Rolled(trace, self.glue, {each for each in self.uncertain if each is not None})
 
     # --- levels ---
 
@@ -178,6 +183,10 @@ class Writer:
         self._values[own] = value
         take_facts(value, own)
 
+    def note_parts(self, written: WrittenLoop) -> None:
+        """Note a loop that only takes parts out of values."""
+        self._only_parts.append(written)
+
     def note(self, own: TracedValue, place: Place) -> None:
         """Note in which turn of a loop a value of the old record came about."""
         self._places[own] = place
@@ -222,8 +231,15 @@ class Writer:
     def _result(self, found: WrittenLoop, index: int) -> TracedValue:
         return self.glued(found.level, GETITEM, found.call.value, index, behind=found.call)
 
-    def list_of(self, found: WrittenLoop, slot: int) -> TracedValue:
-        """Return the list of the values of all turns of a loop."""
+    def list_of(self, found: WrittenLoop, slot: int, reader: Call | None = None) -> TracedValue:
+        """Return the list of the values of all turns of a loop.
+
+        Args:
+            found: the loop.
+            slot: the slot.
+            reader: the loop that reads one value in each turn; None for any other use.
+        """
+        found.readers.append(reader)
         if slot not in found.lists:
             body, turns, carried, given, count = found.call.args
             found.call.args = body, turns, carried, given, count + 1

@@ -65,7 +65,9 @@ class WrittenLoop:
         finals: for each slot that is carried, and a number of turns before the last one, the index
             of that value in the result.
         carried: how many values are carried.
+        only_parts: whether its turns only take parts out of values.
         lists: for each slot that is collected, the list.
+        readers: who reads a list: a loop that reads one value of it in each turn, or None.
     """
 
     turns: int
@@ -75,7 +77,9 @@ class WrittenLoop:
     slots: list[Any]
     finals: dict[tuple[int, int], int]
     carried: int
+    only_parts: bool = False
     lists: dict[int, TracedValue] = field(default_factory=dict)
+    readers: list[Call | None] = field(default_factory=list)
 
 
 Place = tuple[WrittenLoop, int, int]
