@@ -304,15 +304,22 @@ TRANSFORMS = {
     "vmap": lambda self, x: torch.vmap(torch.sin)(x),
     "torch.func.vmap": lambda self, x: torch.func.vmap(self.linear)(x),
     "grad": lambda self, x: torch.func.grad(lambda y: y.sin().sum())(x),
-    "vjp": lambda self, x: torch.func.vjp(torch.sin, x)[0],
     "jvp": lambda self, x: torch.func.jvp(torch.sin, (x,), (x,))[1],
+}
+REFUSED_TRANSFORMS = {
+    "vjp": lambda self, x: torch.func.vjp(torch.sin, x)[0],
     "jacrev": lambda self, x: torch.func.jacrev(torch.sin)(x),
 }
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
+def test_function_transforms_come_back(name):
+    _comes_back(Model(TRANSFORMS[name], linear=nn.Linear(X.shape[-1], 3)), X)
+
+
+@pytest.mark.parametrize("name", REFUSED_TRANSFORMS)
 def test_function_transforms_are_refused_by_name(name):
-    model = Model(TRANSFORMS[name])
+    model = Model(REFUSED_TRANSFORMS[name])
     with pytest.raises(CaptureError, match=r"function transform of torch\.func") as raised:
         lg.to_ir(model, (X,))
     assert "INTERNAL ASSERT" not in str(raised.value)

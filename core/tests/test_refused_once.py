@@ -42,33 +42,29 @@ class Model(nn.Module):
         return self.compute(self.lin(x)) + 1
 
 
-def grads(x):
-    return torch.func.grad(lambda each: each.sum())(x)
-
-
 ONCE = {
     "a custom operator": (tripled, "tripled"),
     "by its packet": (torch.ops.layergraph_tests.tripled, "tripled"),
     "by its overload": (torch.ops.layergraph_tests.tripled.default, "tripled"),
     "of two results": (lambda x: both(x)[0] * both(x)[1], "both"),
-    "cond": (
-        lambda x: torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (x,)),
+    "the operator of cond": (
+        lambda x: torch.ops.higher_order.cond(x.sum() > 0, torch.sin, torch.cos, (x,)),
         r"higher_order\.cond",
     ),
-    "vmap": (torch.vmap(lambda row: row * 2), r"torch\.vmap"),
-    "vmap of a product": (lambda x: torch.func.vmap(torch.dot)(x, x)[:, None], r"torch\.vmap"),
-    "grad": (grads, r"torch\.func\.grad"),
     "vjp": (lambda x: torch.func.vjp(torch.sin, x)[0], r"torch\.func\.grad, vjp"),
-    "jvp": (lambda x: torch.func.jvp(torch.sin, (x,), (x,))[0], r"torch\.func\.jvp"),
+    "linearize": (lambda x: torch.func.linearize(torch.sin, x)[0], r"torch\.func\.linearize"),
     "jacobian": (torch.func.jacrev(torch.sum), r"torch\.(vmap|func\.grad)"),
+    "forward jacobian": (torch.func.jacfwd(torch.sum), r"torch\.(vmap|func\.jvp)"),
+    "hessian": (torch.func.hessian(torch.sum), r"torch\.(vmap|func\.(jvp|grad))"),
     "functionalize": (torch.func.functionalize(torch.sin), "functionalize"),
 }
 
 
-COND = pytest.param("cond", marks=pytest.mark.needs("cond_under_modes"))
+COND = "the operator of cond"
+COND_UNDER_MODES = pytest.param(COND, marks=pytest.mark.needs("cond_under_modes"))
 
 
-@pytest.mark.parametrize("name", [COND if name == "cond" else name for name in ONCE])
+@pytest.mark.parametrize("name", [COND_UNDER_MODES if name == COND else name for name in ONCE])
 @pytest.mark.parametrize("inner", [lambda m: m, nn.Sequential], ids=["alone", "inside"])
 def test_one_thing_is_one_problem_that_names_it(name, inner):
     compute, named = ONCE[name]
@@ -87,8 +83,8 @@ def test_what_is_refused_does_not_hide_the_rest():
 
 def test_the_transform_is_free_again_afterwards():
     with pytest.raises(CaptureError):
-        lg.to_ir(Model(grads), (X,))
-    assert bitwise_equal(grads(X), torch.ones_like(X), strides=False)
+        lg.to_ir(Model(ONCE["jacobian"][0]), (X,))
+    assert bitwise_equal(torch.func.grad(torch.sum)(X), torch.ones_like(X), strides=False)
     assert bitwise_equal(torch.vmap(lambda row: row * 2)(X), X * 2)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch.overrides import get_overridable_functions
 
-from layergraph import checked, choices, guards, loops, regions
+from layergraph import checked, choices, guards, loops, regions, transforms
 from layergraph.operations import give_tensors, is_refused
 
 Function = Callable[..., Any]
@@ -50,7 +50,13 @@ class _Listed(NamedTuple):
 # The namespaces of the rule. Of several names for one function, the last one here counts.
 NAMESPACES = (torch.special, torch.fft, torch.linalg, torch, torch.nn.functional)
 
-TAKES_BODIES = frozenset({"layergraph.loop"})
+TAKES_BODIES = frozenset(
+    {
+        "layergraph.loop",
+        *(f"layergraph.{name}" for name in transforms.NAMES),
+        *(name for name, _ in transforms.higher_order()),
+    }
+)
 """Torch's functions and ours that take functions: nodes of these may run bodies."""
 
 FACTORIES = (
@@ -117,6 +123,7 @@ _LISTED: tuple[_Listed, ...] = (
     ),
     _Listed("layergraph", choices, "choose holds truth".split()),
     _Listed("layergraph", loops, ("loop",)),
+    _Listed("layergraph", transforms, transforms.NAMES),
     _Listed(
         "layergraph",
         regions,
@@ -198,6 +205,7 @@ def by_name() -> dict[str, Target]:
             function = getattr(listed_names.home, name)
             full = f"{listed_names.prefix}.{name}"
             table[full] = Target("call_function", _CHECKED.get(full, function))
+    table |= {full: Target("call_function", each) for full, each in transforms.higher_order()}
     return table
 
 

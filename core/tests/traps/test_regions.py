@@ -470,14 +470,14 @@ class Pruned(nn.Module):
         return self.a(x)
 
 
-@refused("lasts for a call")
+@exact()
 class FunctionalCall(Base):
     def forward(self, x):
         state = {name: each * 2 for name, each in self.lin.named_parameters()}
         return torch.func.functional_call(self.lin, state, (x,)) + self.lin(x)
 
 
-@refused("lasts for a call")
+@exact()
 class FunctionalCallOfComposite(nn.Module):
     def __init__(self):
         super().__init__()
@@ -488,25 +488,25 @@ class FunctionalCallOfComposite(nn.Module):
         return torch.func.functional_call(self.inner, state, (x,)) + self.inner(x)
 
 
-@refused("operation torch.ops.higher_order.cond, which calls functions")
+@exact()
 class Cond(Base):
     def forward(self, x):
         return torch.cond(x.sum() > 0, lambda y: y + 1, lambda y: y - 1, (self.lin(x),))
 
 
-@refused("vmap|batch|level|see|name")
+@exact()
 class Vmap(Base):
     def forward(self, x):
         return torch.vmap(lambda row: row * 2 + row.sum())(self.lin(x))
 
 
-@refused("vmap|batch|level|see|name")
+@exact()
 class VmapOfLayer(Base):
     def forward(self, x):
         return torch.vmap(self.lin)(x)
 
 
-@refused("vmap|batch|level|see|name")
+@exact()
 class VmapOfModuleCode(nn.Module):
     def __init__(self):
         super().__init__()
@@ -516,13 +516,13 @@ class VmapOfModuleCode(nn.Module):
         return torch.func.vmap(self.inner, randomness="same")(x)
 
 
-@refused("grad|level|see|name")
+@exact()
 class FuncGrad(Base):
     def forward(self, x):
         return torch.func.grad(lambda y: (y**2).sum())(self.lin(x))
 
 
-@refused("function transform")
+@exact()
 class FuncJvp(Base):
     def forward(self, x):
         return torch.func.jvp(torch.sin, (self.lin(x),), (x,))[1]

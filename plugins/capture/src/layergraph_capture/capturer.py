@@ -85,7 +85,10 @@ class EagerCapturer(Capturer):
         ways: list[Ways] = []
         traces: list[Trace] = []
         self._runs.add(self.tracer, trace)
-        if len(self._examples) == 1 and all(each.is_by_size for each in trace.decisions):
+        is_rollable = all(each.is_by_size for each in trace.decisions) and not any(
+            scope.function for scope in trace.scopes
+        )
+        if len(self._examples) == 1 and is_rollable:
             with_loops = looped(trace, self._request.examples[0], partial(self._run_on, run))
             if with_loops is not None:
                 return with_loops

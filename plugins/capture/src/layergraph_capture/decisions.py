@@ -72,6 +72,7 @@ class Decisions:
 
     Attributes:
         made: the decisions so far.
+        bodies: how many functions are running that torch is given. In these, all are guards.
         is_in_region: whether the model's own code has set whether to take gradients.
         is_size_forced: whether a question for a size has got another answer than the size gives.
     """
@@ -89,6 +90,7 @@ class Decisions:
         self._replayed: dict[tuple[str, str], list[bool]] | None = None
         self._diverge: Callable[[], NoReturn]
         self._by_sizes = 0
+        self.bodies = 0
         self.is_in_region = False
         self.is_size_forced = False
         self.made: list[Decision] = []
@@ -111,10 +113,16 @@ class Decisions:
 
     def mode(self, name: str, answer: bool) -> bool:
         """Answer a question for a mode of torch."""
+        if self.bodies:
+            self._guards.expect_call(name, (), answer)
+            return answer
         return self._decided(name, (), {}, answer)
 
     def comparison(self, name: str, args: tuple[Value, ...], answer: bool) -> bool:
         """Answer a comparison of numbers."""
+        if self.bodies:
+            self._guards.expect_call(name, args, answer)
+            return answer
         if self._follows_inputs(args):
             return self._decided(name, args, {}, answer)
         question = self._question(name, args, {})
@@ -201,6 +209,8 @@ class Decisions:
 
     def _follows_inputs(self, value: Value) -> bool:
         """Return whether numbers of the inputs, or random ones, may reach a value."""
+        if self.bodies:
+            return False
         pending = leaves(value)
         seen: set[TracedValue] = set()
         while pending:

@@ -90,6 +90,11 @@ class Tensors:
             self.bind(tensor, value)
         return value
 
+    def living(self) -> list[torch.Tensor]:
+        """Return the tensors that are values of the graph."""
+        known = [reference() for reference, _ in self._known.values()]
+        return [each for each in known if each is not None]
+
     def call_of(self, result: Any) -> Call | None:
         """The call that gave a tensor."""
         value = self.value_of(result) if isinstance(result, torch.Tensor) else None

@@ -23,7 +23,13 @@ from layergraph.literals import UnknownValueError, to_graph_literal
 from layergraph.operations import OPERATIONS, computes
 from layergraph.state import Memory
 from layergraph.tensors import version
-from layergraph.torch2ir.indexing.leaves import is_changed, is_untouched, note_leaves, note_left
+from layergraph.torch2ir.indexing.leaves import (
+    has_other_tensors,
+    is_changed,
+    is_untouched,
+    note_leaves,
+    note_left,
+)
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.torch2ir.state.global_state import may_draw, may_layer_draw
@@ -42,6 +48,7 @@ from layergraph_capture.constants import Constants
 from layergraph_capture.decisions import Decisions
 from layergraph_capture.devices import Devices
 from layergraph_capture.guards import Guards
+from layergraph_capture.higher_order import HigherOrderCalls
 from layergraph_capture.interceptors import unseen
 from layergraph_capture.math_patches import MathPatches
 from layergraph_capture.objects import Objects
@@ -142,8 +149,9 @@ class EagerTracer(Tracer):
             self.decisions,
         ).table()
         self._unnamed = UnnamedCalls(
-            recorder, self.tensors, switch, self._snapshot, self.refuse, self._attempt
+            recorder, self.tensors, switch, self._snapshot, self.refuse, self.attempt
         )
+        self._higher_order = HigherOrderCalls(self)
         self._turns = TurnPatches(self.sizes) if numbers_turns else None
         lengths = () if self._turns is None else (self._turns.length,)
         self._math = MathPatches(self.sizes, *lengths)
@@ -234,8 +242,11 @@ class EagerTracer(Tracer):
         # What is asked here of tensors, the model does not ask.
         with torch._C.DisableTorchFunction(), without_dispatch(with_wrappers=False):
             self.compare_state()
-            if is_changed(module_info, self.trains):
-                self.refuse(f"a change of {module_info.path!r} that lasts for a call")
+            is_swapped = self._is_swapped(module_info)
+        if is_swapped:
+            # It computes with values of the graph: what its code calls is recorded.
+            return self.watch.on(original)(module_info.module, *args, **kwargs)
+        with torch._C.DisableTorchFunction(), without_dispatch(with_wrappers=False):
             lowered, named = self.to_literal(args), self.to_literal(kwargs) if kwargs else {}
             before = versions(args, kwargs)
             if _renorms(module_info.module):
@@ -257,6 +268,15 @@ class EagerTracer(Tracer):
             value = self.recorder.call("module", module_info.path, lowered, named)
             return self.tensors.bound(result, value, before)
 
+    def _is_swapped(self, module_info: ModuleInfo) -> bool:
+        """Return whether code has given a leaf other tensors for a call; refuse other changes."""
+        if not is_changed(module_info, self.trains):
+            return False
+        is_swapped = has_other_tensors(module_info, self.trains)
+        if not is_swapped:
+            self.refuse(f"a change of {module_info.path!r} that lasts for a call")
+        return is_swapped
+
     def _note_changes(self, args: Any, before: dict[int, int], *, is_known: bool) -> None:
         """Take note of whether a call has changed a tensor in place."""
         if self.guards.changes_in_place:
@@ -266,7 +286,7 @@ class EagerTracer(Tracer):
             version(each) != before[id(each)] for each in args if id(each) in before
         )
 
-    def _attempt(
+    def attempt(
         self,
         name: str,
         function: Callable[..., Any],
@@ -274,6 +294,7 @@ class EagerTracer(Tracer):
         kwargs: dict[str, Any],
         problem: str = "",
     ) -> Any:
+        """Call a function without recording it, and take note of an error."""
         try:
             return self.unrecorded(function, args, kwargs)
         except Exception as error:
@@ -365,6 +386,12 @@ class EagerTracer(Tracer):
             return self.torch_function(torch.Tensor.requires_grad_, args, kwargs)
         return self._unnamed.call(func, args, kwargs)
 
+    def higher_order(
+        self, name: str, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """See :class:`Tracer`."""
+        return self._higher_order.call(name, original, args, kwargs)
+
     def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of something in :data:`torch.ops`, and make it."""
         if not computes(func):
@@ -416,7 +443,7 @@ class EagerTracer(Tracer):
         )
         if is_changing or name in _SHARING:
             self._snapshot.save(*args, *kwargs.values())
-        result = self._attempt(name, func, args, kwargs, problem)
+        result = self.attempt(name, func, args, kwargs, problem)
         if result is NotImplemented:
             # Python asks the other operand then: the types decide, and not the tensors.
             return result

@@ -30,15 +30,18 @@ def conditional(
     """
     both: dict[TracedValue, TracedValue] = {}
     for item in items:
-        if item.when is None:
+        if isinstance(item, ModuleCall) and item.function:
+            # The condition is that of the call that runs it.
+            yield item, item
+        elif item.when is None:
             yield item, replace(item, when=when)
-            continue
-        inner, expected = item.when
-        if inner not in both:
-            call = call_of_choose((inner, True, False), inner, when)
-            both[inner] = call.value
-            yield call, call
-        yield item, replace(item, when=(both[inner], expected))
+        else:
+            inner, expected = item.when
+            if inner not in both:
+                call = call_of_choose((inner, True, False), inner, when)
+                both[inner] = call.value
+                yield call, call
+            yield item, replace(item, when=(both[inner], expected))
 
 
 def call_of_choose(

@@ -122,7 +122,7 @@ class _Folding:
         """Make the graph of each module but those that are known."""
         self._graphs |= known
         for scope in self._scopes:
-            if scope.path not in known:
+            if scope.path not in known and not scope.function:
                 self._fold(scope)
         return self
 
@@ -202,6 +202,8 @@ class _Folding:
         if module_info.answer is None:
             return False
         called = [item for item in scope.items if isinstance(item, ModuleCall)]
+        if any(item.function for item in called):
+            return False
         return self._is_plain(scope) and all(
             item not in self._dissolved and self._is_plain(item) and not self._calls_itself(item)
             for item in called
@@ -251,11 +253,8 @@ class _Folding:
     def name_at(self, path: str) -> str:
         return path or self._root_name
 
-    def name_of(self, module_info: ModuleInfo) -> str:
-        return module_info.path or self._root_name
-
     def ir(self, tensors: dict[str, dict[str, TensorSpec]]) -> Ir:
-        implementations = []
+        implementations: list[Implementation] = []
         for module_info in self._module_index:
             implementation = self._implementation(module_info)
             around = module_info.parents[0].module.training if module_info.parents else True
@@ -264,13 +263,14 @@ class _Folding:
                 Implementation(
                     type=implementation.type,
                     data=implementation.data,
-                    name=self.name_of(module_info),
+                    name=self.name_at(module_info.path),
                     nodes=implementation.nodes,
                     edges=implementation.edges,
                     children=None
                     if module_info.is_leaf
                     else {
-                        name: self.name_of(child) for name, child in module_info.children.items()
+                        name: self.name_at(child.path)
+                        for name, child in module_info.children.items()
                     },
                     tensors=tensors[module_info.path] | implementation.tensors,
                     kept_modes=module_info.kept_modes,

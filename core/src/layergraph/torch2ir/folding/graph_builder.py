@@ -31,13 +31,17 @@ from layergraph.torch2ir.folding.interfaces import Interface
 from layergraph.torch2ir.tracing.module_call import (
     Call,
     Condition,
+    FunctionRead,
     ModeRead,
     ModuleCall,
     StateRead,
     TracedBody,
     TracedValue,
+    values_in,
 )
+from layergraph.transforms import bound
 
+BOUND = f"layergraph.{bound.__name__}"
 GETITEM = "operator.getitem"
 
 
@@ -97,6 +101,9 @@ class GraphBuilder:
         self._values: dict[TracedValue, Ref] = {}
         self._parts: dict[TracedValue, tuple[Ref, int, Condition | None]] = {}
         self._states: dict[str, Ref] = {}
+        self._bound: dict[ModuleCall, Value] = {}
+        # Constants and bodies belong to the module.
+        self._path: str = scope.path if around is None else around._path
         self._tensors: dict[str, TensorSpec] = {} if around is None else around._tensors
         self.bodies: list[Implementation] = [] if around is None else around.bodies
         self._body_namer: Namer = Namer() if around is None else around._body_namer
@@ -108,7 +115,7 @@ class GraphBuilder:
             said = self._folding.said_of(value, self._scope)
             self._values[value] = self._add(parameter, INPUT, parameter, kwargs=said)
         result = self._scope.result
-        if self._scope.parent is not None:
+        if self._scope.parent is not None and not self._scope.function:
             result = _one_or_tuple(list(self._interface.outputs))
         graph = self._graph(items, result, output)
         return Implementation(
@@ -117,24 +124,40 @@ class GraphBuilder:
 
     def _graph(self, items: list[Call | ModuleCall], result: Value, output: str) -> Graph:
         for item in items:
-            if isinstance(item, ModuleCall):
-                self._call_scope(item)
-            else:
+            if not isinstance(item, ModuleCall):
                 self._call(item)
+            elif item.function:
+                self._bind(item)
+            else:
+                self._call_scope(item)
         self._nodes.append(Node(output, OUTPUT, OUTPUT, args=(self._plain(result),)))
         return graph_from_nodes(self._nodes)
 
     def _body(self, body: TracedBody) -> Body:
         """Return the reference to a body, whose implementation is added."""
-        owner = self._folding.name_at(self._scope.path)
-        name = f"{owner}/{self._body_namer.name(body.wish)}"
         inside = GraphBuilder(self._folding, self._scope, self._interface, self)
         output = inside._namer.name(OUTPUT)
         for value in body.inputs:
             inside._values[value] = inside._add(value.wish, INPUT, value.wish)
         graph = inside._graph(self._folding.inlined(body.items), body.result, output)
+        return self._named(body.wish, graph)
+
+    def _named(self, wish: str, graph: Graph) -> Body:
+        """Add the implementation of a body."""
+        name = f"{self._folding.name_at(self._path)}/{self._body_namer.name(wish)}"
         self.bodies.append(Implementation(BODY, name=name, nodes=graph.nodes, edges=graph.edges))
         return Body(name)
+
+    def _bind(self, scope: ModuleCall) -> None:
+        """Build the graph of a function. What it reads from outside is bound to its last inputs."""
+        interface = self._folding.interfaces[scope]
+        inside = GraphBuilder(self._folding, scope, interface, self)
+        body = self._named(scope.function, inside.build(self._folding.inlined(scope.items)))
+        outside = [*interface.inputs][len(values_in(*scope.args)) :]
+        self._bound[scope] = body
+        if outside:
+            args = (body, *map(self._plain, outside))
+            self._bound[scope] = self._add(bound.__name__, FUNCTION, BOUND, args)
 
     def _add(
         self,
@@ -208,6 +231,8 @@ class GraphBuilder:
             return self._state(leaf.key)
         if isinstance(leaf, TracedBody):
             return self._body(leaf)
+        if isinstance(leaf, FunctionRead):
+            return self._bound[leaf.scope]
         if isinstance(leaf, ModeRead):
             return self._state(f"{leaf.path}.training" if leaf.path else "training")
         return leaf
@@ -221,9 +246,9 @@ class GraphBuilder:
     def _constant(self, read: str) -> str:
         """The key of a constant, which belongs to whoever reads it."""
         name = f"_constant_{len(self._tensors)}"
-        place = f"a constant in {self._scope.path or 'the model'!r}"
+        place = f"a constant in {self._path or 'the model'!r}"
         self._tensors[name] = describe_constant(self._folding.constant(read), place)
-        return f"{self._scope.path}.{name}" if self._scope.path else name
+        return f"{self._path}.{name}" if self._path else name
 
 
 def _one_or_tuple(values: list[TracedValue]) -> Value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from layergraph.errors import CaptureError
 from layergraph.torch2ir.tracing.module_call import (
     Call,
     ModuleCall,
@@ -44,8 +45,11 @@ def interfaces(scopes: Iterable[ModuleCall]) -> dict[ModuleCall, Interface]:
                 tracing.read(item.reads(), scope)
                 for body in item.bodies:
                     tracing.read(values_in(body.result), scope)
-        if scope.parent is not None and scope.parent in tracing.found:
+        if scope.parent is not None and scope.parent in tracing.found and not scope.function:
             tracing.read(scope.reads(), scope.parent)
+        if scope.function:
+            # A function may return what it reads from outside.
+            tracing.read(values_in(scope.result), scope)
         tracing.read(filter(scope.contains, values_in(scope.result)), scope)
     return tracing.found
 
@@ -77,6 +81,11 @@ class _Dataflow:
     def _escape(self, value: TracedValue, to: ModuleCall) -> None:
         inside = self._escaped.get(value, value.scope)
         while inside.depth > to.depth and inside.parent is not None:
+            if inside.function:
+                raise CaptureError(
+                    "a value that a function computed leaves it by another way than by its "
+                    f"result: {value.wish!r}; let the function return it"
+                )
             self.found[inside].outputs.setdefault(value)
             inside = inside.parent
         self._escaped[value] = inside

@@ -32,6 +32,19 @@ def is_as_found(module_info: ModuleInfo) -> bool:
     return are_one(now, module_info.as_found) or are_one(now, module_info.as_left)
 
 
+def has_other_tensors(module_info: ModuleInfo, trains: dict[ModuleInfo, bool]) -> bool:
+    """Return whether a leaf is changed in nothing but its tensors, as ``functional_call`` does."""
+    if vars(module_info.module)["training"] != trains[module_info]:
+        return False
+    step = len(_REGISTERED) + 1
+    return all(
+        now.keys() == was.keys() if 0 < place % step <= _OF_TENSORS else are_one(now, was)
+        for place, (now, was) in enumerate(
+            zip(_members(module_info), module_info.as_found, strict=True)
+        )
+    )
+
+
 def is_untouched(module_info: ModuleInfo) -> bool:
     """Return whether a leaf holds the same objects as when it was found: nearly all do."""
     return all(map(are_the_same, _members(module_info), module_info.as_found))
@@ -71,5 +84,7 @@ def _members(module_info: ModuleInfo) -> tuple[dict[str, Any], ...]:
 
 _ANY_MODE = {"training": None}
 _REGISTERED = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
+# The first of these hold tensors.
+_OF_TENSORS = 2
 _registries = operator.itemgetter(*_REGISTERED)
 _copied = operator.methodcaller("copy")

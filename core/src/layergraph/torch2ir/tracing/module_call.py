@@ -71,6 +71,26 @@ class ModeRead:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class FunctionRead:
+    """A function of the model's code that a function of torch is given, and runs.
+
+    Attributes:
+        scope: what it did on a sample of its arguments.
+    """
+
+    scope: ModuleCall
+
+    def __repr__(self) -> str:
+        """Return a text that no other function has."""
+        return f"function {self.scope.function} {self.scope.start} {id(self.scope)}"
+
+
+def functions_in(*plain: Value) -> list[ModuleCall]:
+    """The functions in nested plain values, in order."""
+    return [leaf.scope for leaf in leaves(*plain) if isinstance(leaf, FunctionRead)]
+
+
 @dataclass(slots=True, eq=False)
 class TracedBody:
     """Calls that a function makes any number of times: an argument of the call of this function.
@@ -100,7 +120,7 @@ class Call:
             module's mode that Python code reads, with the value as its argument.
         target: the name of the function, the path of the module, the key of the tensor.
         args: lowered: plain values in which :class:`TracedValue`, :class:`StateRead`,
-            :class:`ModeRead` and :class:`TracedBody` may stand.
+            :class:`ModeRead`, :class:`TracedBody` and :class:`FunctionRead` may stand.
         kwargs: likewise.
         value: what it gives.
         where: the line of the model's code, for kind ``mode``.
@@ -158,7 +178,9 @@ class DeferredCall:
 
 @dataclass(slots=True, eq=False)
 class ModuleCall:
-    """One call of a module that is traced through.
+    """One call of a module that is traced through, or a function that a call is given.
+
+    A function stands before the call. It belongs to the module call around it.
 
     Attributes:
         path: the path of the module.
@@ -175,6 +197,7 @@ class ModuleCall:
         known: what the code inside asked of tensors that another input could answer otherwise:
             ``rank``, ``dtype``.
         when: the condition under which the call is made; None if it always is.
+        function: what a function is called; empty for a module call.
     """
 
     path: str
@@ -190,6 +213,7 @@ class ModuleCall:
     late: list[tuple[int, DeferredCall]] = field(default_factory=list)
     known: set[Fact] = field(default_factory=set)
     when: Condition | None = None
+    function: str = ""
 
     def reads(self) -> list[TracedValue]:
         """Return the values that the caller reads for the call."""

@@ -76,10 +76,11 @@ class Recorder:
             for before, late in scope.late
         ]
 
-    def enter(self, path: str, when: Condition | None = None) -> ModuleCall:
-        """Begin a module call."""
+    def enter(self, path: str, when: Condition | None = None, *, function: str = "") -> ModuleCall:
+        """Begin a module call, or a function in the current one."""
         depth = self.scope.depth + 1
-        scope = ModuleCall(path, self.scope, self._position, depth=depth, when=when)
+        start = self._position
+        scope = ModuleCall(path, self.scope, start, depth=depth, when=when, function=function)
         self._position += 1
         self.scope.items.append(scope)
         self.scope = scope

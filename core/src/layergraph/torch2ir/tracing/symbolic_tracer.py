@@ -255,6 +255,16 @@ class SymbolicTracer(Tracer, TracerBase):
         with _FunctionMode(self):
             return code(*args, **kwargs)
 
+    def higher_order(
+        self,
+        name: str,
+        original: Callable[..., Any],  # noqa: ARG002 nothing is computed
+        args: tuple[Any, ...],  # noqa: ARG002
+        kwargs: dict[str, Any],  # noqa: ARG002
+    ) -> Any:
+        """See :class:`Tracer`."""
+        raise CaptureError(f"{name}, which runs functions on tensors")
+
     def function(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], func: object = None
     ) -> Any:

@@ -80,5 +80,18 @@ class WayOfTracing(ABC):
         """The patches of the globals of code that is about to run."""
 
     @abstractmethod
+    def higher_order(
+        self, name: str, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Record a call of a function of torch that takes functions, and give its result.
+
+        Args:
+            name: the name of a node for it.
+            original: the function.
+            args: its arguments.
+            kwargs: those by name.
+        """
+
+    @abstractmethod
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function of torch, or of a plugin."""

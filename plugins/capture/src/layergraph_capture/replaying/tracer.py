@@ -217,6 +217,15 @@ class ReplayTracer(EagerTracer):
             return replayer.step(name, args).gave
         return self._kept_step(name, args, super().region(name, *args))
 
+    def higher_order(
+        self, name: str, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """See :class:`Tracer`. The model runs as a whole in the other mode then."""
+        if self._replayer is not None:
+            self._replayer.diverge()
+        self._log.give_up()
+        return super().higher_order(name, original, args, kwargs)
+
     def aten(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """See :class:`EagerTracer`."""
         if self._following is not None:

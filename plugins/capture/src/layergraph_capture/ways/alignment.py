@@ -89,7 +89,7 @@ def _exact(item: Item) -> Hashable:
 def _similar(item: Item) -> Hashable:
     """Return a key that is equal for calls that one call can do for."""
     if isinstance(item, ModuleCall):
-        return "module call", item.path
+        return "module call", item.path, item.function, len(item.args) if item.function else 0
     key = item.kind, item.target, len(item.args), *item.kwargs
     if item.is_late or item.kind == "mode" or item.target.startswith("layergraph.assume"):
         # Guards and reads of sizes are what they are by their plain arguments.

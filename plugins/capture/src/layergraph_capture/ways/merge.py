@@ -9,7 +9,7 @@ arguments, in its order.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
@@ -20,10 +20,12 @@ from layergraph.torch2ir.folding.conditions import call_of_choose
 from layergraph.torch2ir.tracing.module_call import (
     Call,
     Condition,
+    FunctionRead,
     ModuleCall,
     Parameter,
     Trace,
     TracedValue,
+    functions_in,
     inside_out,
     values_in,
 )
@@ -193,7 +195,7 @@ class _Merge:
             self._keep_facts(way, side, self._when(way))
         self._items(one.items, other.items)
         result = self._selection.selected(one.result, other.result)
-        if scope.parent is not None:
+        if scope.parent is not None and not scope.function:
             self._unite(one, other, result)
         self._recorder.leave(result)
 
@@ -223,6 +225,9 @@ class _Merge:
         mine, theirs = self._ways
         when = self._selection.either(mine.condition(one.when), theirs.condition(other.when))
         if isinstance(one, ModuleCall) and isinstance(other, ModuleCall):
+            if one.function:
+                self._both_bodies(self._enter_function(((mine, one), (theirs, other))), one, other)
+                return
             args = self._selection.selected(one.args, other.args)
             kwargs = self._selection.selected(one.kwargs, other.kwargs)
             are_alike = isinstance(args, tuple) and isinstance(kwargs, dict)
@@ -233,6 +238,10 @@ class _Merge:
             scope.args, scope.kwargs = (args, kwargs) if are_alike else ((), {})
             self._both_bodies(scope, one, other)
         elif isinstance(one, Call) and isinstance(other, Call):
+            if self._run_other_functions(one, other):
+                self._one(mine, one, self._when(mine))
+                self._one(theirs, other, self._when(theirs))
+                return
             args = self._selection.selected(one.args, other.args)
             kwargs = self._selection.selected(one.kwargs, other.kwargs)
             if not isinstance(args, tuple):
@@ -257,9 +266,13 @@ class _Merge:
             own = both.value, own[1]
         own = own or when
         if isinstance(item, ModuleCall):
-            args, kwargs = way.read(item.args), way.read(item.kwargs)
-            scope = self._enter(item, own)
-            scope.args, scope.kwargs, scope.known = args, kwargs, set(item.known)
+            if item.function:
+                scope = self._enter_function(((way, item),))
+            else:
+                args, kwargs = way.read(item.args), way.read(item.kwargs)
+                scope = self._enter(item, own)
+                scope.args, scope.kwargs = args, kwargs
+            scope.known = set(item.known)
             self._keep_facts(way, item, None)
             for inner in item.items:
                 self._one(way, inner, None)
@@ -277,6 +290,31 @@ class _Merge:
         scope = self._recorder.enter(like.path, when)
         scope.parameters = like.parameters
         return scope
+
+    def _enter_function(self, sides: Sequence[tuple[Way, ModuleCall]]) -> ModuleCall:
+        """Begin a function that is that of each side, and bind its inputs."""
+        _, like = sides[0]
+        scope = self._recorder.enter(like.path, function=like.function)
+        scope.parameters = like.parameters
+        scope.args = tuple([self._recorder.value(each) for each in like.parameters])
+        read = FunctionRead(scope)
+        for way, side in sides:
+            way.functions[side] = read
+            way.values.update(zip(side.args, scope.args, strict=True))
+        for value, *own in zip(scope.args, *[side.args for _, side in sides], strict=True):
+            value.rank, value.dtype = own[0].rank, own[0].dtype
+            if len(own) > 1:
+                self._selection.take_facts(value, *own)
+        return scope
+
+    def _run_other_functions(self, one: Call, other: Call) -> bool:
+        """Return whether two calls are given functions that have not been merged."""
+        mine, theirs = self._ways
+        given = [
+            [way.functions[scope] for scope in functions_in(item.args, item.kwargs)]
+            for way, item in ((mine, one), (theirs, other))
+        ]
+        return given[0] != given[1]
 
     # --- items ---
 
@@ -385,4 +423,6 @@ def _is_late(item: Item) -> TypeGuard[Call]:
 
 
 def _called(item: Item) -> tuple[str, ...]:
-    return ("module", item.path) if isinstance(item, ModuleCall) else (item.kind, item.target)
+    if isinstance(item, ModuleCall):
+        return "module", item.path, item.function
+    return item.kind, item.target

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 
-from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, StateRead, TracedValue
+from layergraph.torch2ir.tracing.module_call import (
+    Call,
+    FunctionRead,
+    ModuleCall,
+    StateRead,
+    TracedValue,
+)
 from layergraph_capture.ways.way import NotMergeableError
 
 Item = Call | ModuleCall
@@ -69,6 +75,8 @@ def _check(calls: Sequence[Call]) -> None:
 
 def plain(leaf: object) -> str:
     """Return a text that is equal for values that may be those of two ways."""
+    if isinstance(leaf, FunctionRead):
+        return f"a function {leaf.scope.function}"
     return "a value" if isinstance(leaf, TracedValue | StateRead) else repr(leaf)
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from layergraph.ir import Symbol, Value, map_leaves
 from layergraph.ir.values import parts, rebuilt
 from layergraph.torch2ir.folding.conditions import call_of_choose
-from layergraph.torch2ir.tracing.module_call import Condition, ModuleCall, TracedValue, named_value
+from layergraph.torch2ir.tracing.module_call import (
+    Condition,
+    FunctionRead,
+    ModuleCall,
+    TracedValue,
+    named_value,
+)
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.ways.way import NotMergeableError, Way
 
@@ -49,6 +55,8 @@ class Selection:
             is_of_way = isinstance(value, TracedValue) and self.of_one_way.get(value) is way.answer
             if none is None and is_of_way:
                 return value
+        if isinstance(one, FunctionRead) or isinstance(other, FunctionRead):
+            raise NotMergeableError("two calls run different functions")
         if not self._ways[0].answer:
             one, other = other, one
         if one is True and other is False:

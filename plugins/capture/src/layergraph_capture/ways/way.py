@@ -10,6 +10,7 @@ from layergraph.ir.values import parts
 from layergraph.torch2ir.folding.interfaces import Interface, interfaces
 from layergraph.torch2ir.tracing.module_call import (
     Condition,
+    FunctionRead,
     ModuleCall,
     StateRead,
     Trace,
@@ -32,6 +33,7 @@ class Way:
         interfaces: the border of each of its module calls.
         values: the values of the merged record, by its own.
         constants: the keys of constants in the merged record, by its own.
+        functions: the functions of the merged record, by its own.
     """
 
     trace: Trace
@@ -40,6 +42,7 @@ class Way:
     interfaces: dict[ModuleCall, Interface] = field(init=False)
     values: dict[TracedValue, TracedValue] = field(default_factory=dict)
     constants: dict[str, str] = field(default_factory=dict)
+    functions: dict[ModuleCall, FunctionRead] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.interfaces = interfaces(self.trace.scopes)
@@ -53,6 +56,8 @@ class Way:
             if leaf not in self.values:
                 raise NotMergeableError(f"{leaf.wish} came about in no call")
             return self.values[leaf]
+        if isinstance(leaf, FunctionRead):
+            return self.functions[leaf.scope]
         if isinstance(leaf, StateRead):
             return StateRead(self.constants.get(leaf.key, leaf.key))
         return leaf

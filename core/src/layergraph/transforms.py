@@ -1,0 +1,145 @@
+"""Functions of a graph that run bodies: what binds values to a body, and torch's transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
+import torch
+
+Function = Callable[..., Any]
+
+NAMES = ("bound", "grad", "grad_and_value", "jvp", "vmap")
+"""The functions here that may be nodes."""
+
+
+def bound(body: Function, *values: Any) -> Function:
+    """Return a function that calls a body with more arguments: the values that its code captured.
+
+    Args:
+        body: a function.
+        values: what it is given after its arguments.
+
+    Example:
+        >>> from layergraph.transforms import bound
+        >>> bound(pow, 2)(3)
+        9
+    """
+
+    def function(*args: Any) -> Any:
+        return body(*args, *values)
+
+    return function
+
+
+def vmap(
+    body: Function,
+    in_dims: Any,
+    out_dims: Any,
+    randomness: str,
+    chunk_size: int | None,
+    args: tuple[Any, ...],
+) -> Any:
+    """Call ``torch.vmap`` of a body.
+
+    Args:
+        body: a function of one item of the batch.
+        in_dims: see ``torch.vmap``.
+        out_dims: likewise.
+        randomness: likewise.
+        chunk_size: likewise.
+        args: the arguments.
+
+    Example:
+        >>> import torch
+        >>> from layergraph.transforms import vmap
+        >>> vmap(torch.sum, 0, 0, "error", None, (torch.ones(2, 3),))
+        tensor([3., 3.])
+    """
+    mapped = torch.vmap(body, in_dims, out_dims, randomness, chunk_size=chunk_size)
+    return mapped(*args)
+
+
+def grad(body: Function, argnums: Any, has_aux: bool, args: tuple[Any, ...]) -> Any:
+    """Call ``torch.func.grad`` of a body.
+
+    Args:
+        body: a function that returns a loss.
+        argnums: see ``torch.func.grad``.
+        has_aux: likewise.
+        args: the arguments.
+
+    Example:
+        >>> import torch
+        >>> from layergraph.transforms import grad
+        >>> grad(torch.sum, 0, False, (torch.ones(2),))
+        tensor([1., 1.])
+    """
+    return torch.func.grad(body, argnums, has_aux)(*args)
+
+
+def grad_and_value(body: Function, argnums: Any, has_aux: bool, args: tuple[Any, ...]) -> Any:
+    """Call ``torch.func.grad_and_value`` of a body: see :func:`grad`.
+
+    Args:
+        body: a function that returns a loss.
+        argnums: see ``torch.func.grad_and_value``.
+        has_aux: likewise.
+        args: the arguments.
+
+    Example:
+        >>> import torch
+        >>> from layergraph.transforms import grad_and_value
+        >>> grad_and_value(torch.sum, 0, False, (torch.ones(2),))
+        (tensor([1., 1.]), tensor(2.))
+    """
+    return torch.func.grad_and_value(body, argnums, has_aux)(*args)
+
+
+def jvp(
+    body: Function,
+    primals: tuple[Any, ...],
+    tangents: tuple[Any, ...],
+    strict: bool = False,
+    has_aux: bool = False,
+) -> Any:
+    """Call ``torch.func.jvp`` of a body.
+
+    Args:
+        body: a function.
+        primals: see ``torch.func.jvp``.
+        tangents: likewise.
+        strict: likewise.
+        has_aux: likewise.
+
+    Example:
+        >>> import torch
+        >>> from layergraph.transforms import jvp
+        >>> jvp(torch.square, (torch.tensor(3.0),), (torch.tensor(1.0),))
+        (tensor(9.), tensor(6.))
+    """
+    return torch.func.jvp(body, primals, tangents, strict=strict, has_aux=has_aux)
+
+
+# Torch's own functions that take functions, by the name of a node: where each is defined.
+_HIGHER_ORDER = {
+    "torch.cond": "torch._higher_order_ops.cond.cond",
+    "torch.while_loop": "torch._higher_order_ops.while_loop.while_loop",
+    "torch._higher_order_ops.associative_scan": (
+        "torch._higher_order_ops.associative_scan.associative_scan"
+    ),
+    "torch._higher_order_ops.map": "torch._higher_order_ops.map.map",
+    "torch._higher_order_ops.scan": "torch._higher_order_ops.scan.scan",
+    "torch._higher_order_ops.switch": "torch._higher_order_ops.switch.switch",
+}
+
+
+def higher_order() -> Iterator[tuple[str, Function]]:
+    """Yield the functions that take functions, each with its name; a release may have fewer."""
+    for name, place in _HIGHER_ORDER.items():
+        home, _, last = place.rpartition(".")
+        try:
+            yield name, getattr(import_module(home), last)
+        except (ImportError, AttributeError):
+            continue

@@ -1,0 +1,309 @@
+"""Calls of torch's functions that take functions: each function becomes a body of the graph.
+
+The functions run on a sample of what torch would give them: both branches of ``torch.cond`` on its
+operands, the function of ``vmap`` on one item of the batch. That run is recorded. Then torch makes
+the call itself, unrecorded, and its result is a value of the graph.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch._functorch import vmap
+from torch._ops import HigherOrderOperator
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import _disable_current_modes
+
+from layergraph.errors import CaptureError
+from layergraph.torch2ir.tracing.module_call import FunctionRead
+from layergraph.torch2ir.tracing.patches import Patch, Patcher
+from layergraph_capture.arguments import tensors_in
+from layergraph_capture.tensors import holds_no_tensor, versions
+
+if TYPE_CHECKING:
+    from layergraph_capture.tracer import EagerTracer
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """A function that torch is given, and what it is recorded on.
+
+    Attributes:
+        name: what the body is called.
+        function: the function.
+        args: its arguments.
+    """
+
+    name: str
+    function: Function
+    args: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A call, in the form of a node.
+
+    Attributes:
+        args: the arguments of the node. A sample stands in the place of its body.
+        kwargs: those by name.
+        run: the arguments of the function for this call, if they are others than it is given.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    run: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+
+
+class HigherOrderCalls:
+    """Records these calls.
+
+    Args:
+        tracer: the run.
+    """
+
+    def __init__(self, tracer: EagerTracer) -> None:
+        self._tracer = tracer
+
+    def call(
+        self, name: str, original: Function, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """See :meth:`EagerTracer.higher_order`."""
+        tracer = self._tracer
+        if name not in _PLANS:
+            raise CaptureError(f"{name}, which {_UNHELD[name.rpartition('.')[2]]}")
+        if name == "torch.cond" and not isinstance(_argument(original, args, kwargs), torch.Tensor):
+            # Torch calls one of the functions then.
+            return original(*args, **kwargs)
+        tracer.compare_state()
+        plan: _Plan = tracer.unrecorded(_PLANS[name], args, kwargs)
+        lowered = tuple([self._literal(each) for each in plan.args])
+        named = {key: self._literal(each) for key, each in plan.kwargs.items()}
+        with torch._C.DisableTorchFunction():
+            before = versions(args, kwargs)
+        result = tracer.attempt(name, _eagerly, (original, plan.run or (args, kwargs)), {})
+        tracer.state.drew()
+        value = tracer.recorder.call("function", name, lowered, named)
+        if holds_no_tensor(result):
+            return result
+        with torch._C.DisableTorchFunction():
+            if type(result) in (list, tuple):
+                tracer.guards.expect_length(value, len(result))
+            return tracer.tensors.bound(result, value, before)
+
+    def _literal(self, value: Any) -> Any:
+        if isinstance(value, _Sample):
+            return self._body(value)
+        if isinstance(value, list | tuple) and any(isinstance(each, _Sample) for each in value):
+            return tuple([self._literal(each) for each in value])
+        return self._tracer.to_literal(value)
+
+    def _body(self, sample: _Sample) -> FunctionRead:
+        """Run a function on its sample, and record what it does."""
+        tracer, recorder = self._tracer, self._tracer.recorder
+        scope = recorder.enter(recorder.scope.path, function=sample.name)
+        scope.parameters = _parameters(sample)
+        scope.args = tuple([recorder.value(each) for each in scope.parameters])
+        copies = tracer.unrecorded(_copied, (sample.args,), {})
+        model = tracer.module_index.root.module
+        with torch._C.DisableTorchFunction():
+            given = [
+                tracer.tensors.bound(each, value, {})
+                for each, value in zip(copies, scope.args, strict=True)
+            ]
+            outside = [*tracer.tensors.living(), *model.parameters(), *model.buffers()]
+            before = versions((*tensors_in(given), *outside), {})
+        tracer.decisions.bodies += 1
+        try:
+            result = tracer.to_literal(sample.function(*given))
+        finally:
+            tracer.decisions.bodies -= 1
+        with torch._C.DisableTorchFunction():
+            after = versions((*tensors_in(given), *outside), {})
+        if after != before:
+            tracer.refuse(
+                f"a function that changes in place a tensor from outside of it ({sample.name} of "
+                "a function of torch); let it change a clone of the tensor"
+            )
+        recorder.leave(result)
+        return FunctionRead(scope)
+
+
+def _eagerly(function: Function, given: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
+    """Call a function of torch without the compilation of what it is given.
+
+    A compiler would see the patches of the capture.
+    """
+    args, kwargs = given
+    patches: list[Patch] = [
+        (torch, "compile", lambda function, **_: function),
+        (HigherOrderOperator, "__call__", _in_python),
+    ]
+    with Patcher(patches), _disable_current_modes():
+        return function(*args, **kwargs)
+
+
+_call_operator: Any = HigherOrderOperator.__call__
+
+
+def _in_python(operator: HigherOrderOperator, /, *args: Any, **kwargs: Any) -> Any:
+    """Call an operator by torch's code for no compiler in particular."""
+    kernel = operator.py_kernels.get(torch._C.DispatchKey.CompositeExplicitAutograd)
+    if kernel is None or torch._C._functorch.peek_interpreter_stack() is not None:
+        return _call_operator(operator, *args, **kwargs)
+    return kernel(*args, **kwargs)
+
+
+def _argument(original: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The first argument of a call."""
+    return args[0] if args else kwargs.get(next(iter(inspect.signature(original).parameters)))
+
+
+def _parameters(sample: _Sample) -> tuple[str, ...]:
+    try:
+        names = list(inspect.signature(sample.function).parameters)
+    except (TypeError, ValueError):
+        names = []
+    count = len(sample.args)
+    return (*names[:count], *["input"] * (count - len(names)))
+
+
+def _copied(values: Sequence[Any]) -> list[Any]:
+    """Copies of the tensors in nested values: what is done to them in place has no effect."""
+    return [pytree.tree_map(_cloned, each) for each in values]
+
+
+def _cloned(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
+
+
+# --- plans ---
+
+
+def _first(values: Any, dim: int = 0, index: int = 0) -> Any:
+    """A slice of each tensor in nested values."""
+    for tensor in pytree.tree_leaves(values):
+        if not isinstance(tensor, torch.Tensor) or tensor.shape[dim] == 0:
+            raise CaptureError(
+                "a function of torch that runs over no slices, or over something else than "
+                "tensors; capture it with at least one slice"
+            )
+    return pytree.tree_map(lambda each: each.select(dim, index), values)
+
+
+def _cond(pred: Any, true_fn: Function, false_fn: Function, operands: Any = ()) -> _Plan:
+    branches = (_Sample("true", true_fn, operands), _Sample("false", false_fn, operands))
+    flat, spec = pytree.tree_flatten(operands)
+    run = pred, _flat(true_fn, spec), _flat(false_fn, spec), tuple(flat)
+    return _Plan((pred, *branches, operands), run=(run, {}))
+
+
+def _switch(index: Any, branches: Sequence[Function], operands: Any = ()) -> _Plan:
+    samples = [_Sample(f"branch_{n}", each, operands) for n, each in enumerate(branches)]
+    flat, spec = pytree.tree_flatten(operands)
+    run = index, tuple([_flat(each, spec) for each in branches]), tuple(flat)
+    return _Plan((index, samples, operands), run=(run, {}))
+
+
+def _while_loop(cond_fn: Function, body_fn: Function, carried_inputs: Any) -> _Plan:
+    samples = _Sample("cond", cond_fn, carried_inputs), _Sample("body", body_fn, carried_inputs)
+    return _Plan((*samples, carried_inputs))
+
+
+def _map(f: Function, xs: Any, *args: Any) -> _Plan:
+    return _Plan((_Sample("map", f, (_first(xs), *args)), xs, *args))
+
+
+def _scan(combine_fn: Function, init: Any, xs: Any, **kwargs: Any) -> _Plan:
+    first = _first(xs, kwargs.get("dim", 0))
+    return _Plan((_Sample("combine", combine_fn, (init, first)), init, xs), kwargs)
+
+
+def _associative_scan(combine_fn: Function, xs: Any, dim: int, *args: Any, **kwargs: Any) -> _Plan:
+    first = _first(xs, dim)
+    return _Plan((_Sample("combine", combine_fn, (first, first)), xs, dim, *args), kwargs)
+
+
+def _vmap(
+    func: Function,
+    in_dims: Any,
+    out_dims: Any,
+    randomness: str,
+    chunk_size: int | None,
+    *args: Any,
+    **kwargs: Any,
+) -> _Plan:
+    if kwargs:
+        # Torch passes them whole to each call.
+        of_args = in_dims if isinstance(in_dims, tuple) else (in_dims,) * len(args)
+        in_dims = (*of_args, *[None] * len(kwargs))
+        func, args = _by_position(func, [*kwargs]), (*args, *kwargs.values())
+    size, dims, flat, spec = vmap._process_batched_inputs(in_dims, args, func)
+    if not size:
+        raise CaptureError("vmap over an empty batch; capture it with at least one item")
+    item = [
+        each if dim is None else each.select(dim, 0) for each, dim in zip(flat, dims, strict=True)
+    ]
+    sample = _Sample("vmap", func, pytree.tree_unflatten(item, spec))
+    return _Plan((sample, in_dims, out_dims, randomness, chunk_size, args))
+
+
+def _grad(
+    func: Function, argnums: Any, has_aux: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> _Plan:
+    count = len(args)
+    numbers = pytree.tree_map(lambda number: number % count if count else number, argnums)
+    if kwargs:
+        func, args = _by_position(func, [*kwargs]), (*args, *kwargs.values())
+    return _Plan((_Sample("grad", func, args), numbers, has_aux, tuple(args)))
+
+
+def _jvp(
+    func: Function, primals: Any, tangents: Any, *, strict: bool = False, has_aux: bool = False
+) -> _Plan:
+    return _Plan((_Sample("jvp", func, primals), primals, tangents, strict, has_aux))
+
+
+def _flat(function: Function, spec: pytree.TreeSpec) -> Function:
+    """The function, which takes the parts of its arguments one by one."""
+    return lambda *parts: function(*pytree.tree_unflatten(parts, spec))
+
+
+def _by_position(function: Function, names: Sequence[str]) -> Function:
+    """The function, which takes its last arguments, those by name, by position."""
+
+    def call(*args: Any) -> Any:
+        split = len(args) - len(names)
+        return function(*args[:split], **dict(zip(names, args[split:], strict=True)))
+
+    return call
+
+
+_ATTENTION = (
+    "runs functions on single numbers of tensors; call "
+    "torch.nn.functional.scaled_dot_product_attention with a mask instead"
+)
+_UNHELD = {
+    "create_block_mask": _ATTENTION,
+    "create_mask": _ATTENTION,
+    "flex_attention": _ATTENTION,
+    "linearize": "gives a function; call torch.func.jvp instead",
+}
+
+_PLANS: dict[str, Callable[..., _Plan]] = {
+    "layergraph.grad": _grad,
+    "layergraph.grad_and_value": _grad,
+    "layergraph.jvp": _jvp,
+    "layergraph.vmap": _vmap,
+    "torch._higher_order_ops.associative_scan": _associative_scan,
+    "torch._higher_order_ops.map": _map,
+    "torch._higher_order_ops.scan": _scan,
+    "torch._higher_order_ops.switch": _switch,
+    "torch.cond": _cond,
+    "torch.while_loop": _while_loop,
+}
