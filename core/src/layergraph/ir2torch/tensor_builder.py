@@ -47,6 +47,12 @@ class TensorBuilder:
         owner = descend(module, way)
         made = None if owner is None else getattr(owner, last, None)
         if isinstance(made, torch.Tensor):
+            if spec.persistent is False and None not in (spec.shape, spec.value, owner):
+                # A hidden state has the shape of the last inputs.
+                dtype = dtype_of(spec, where) or usual_dtype(made.dtype)
+                shape = spec.shape or ()
+                made = torch.empty(shape, dtype=dtype, device=self._device)
+                replace(owner, last, made)
             self._change(made, spec, where)
         elif spec.kind is None or owner is None:
             raise BuildError(f"{where}: the layer has no such tensor; correct the name")

@@ -125,9 +125,13 @@ class Tensors:
         """Return whether it is a tensor of the model."""
         return id(tensor) in self._state.keys
 
-    def _is_known(self, tensor: torch.Tensor) -> bool:
+    def is_value(self, tensor: torch.Tensor) -> bool:
+        """Return whether a tensor is a value, or a part of one."""
         known = self._known.get(id(tensor))
-        return id(tensor) in self._state.keys or (known is not None and known[0]() is tensor)
+        return known is not None and known[0]() is tensor
+
+    def _is_known(self, tensor: torch.Tensor) -> bool:
+        return id(tensor) in self._state.keys or self.is_value(tensor)
 
     def alias(self, tensor: torch.Tensor, value: TracedValue) -> torch.Tensor:
         """The same tensor as another object, so that the two can be told apart.

@@ -42,6 +42,7 @@ from layergraph_capture.constants import Constants
 from layergraph_capture.decisions import Decisions
 from layergraph_capture.devices import Devices
 from layergraph_capture.guards import Guards
+from layergraph_capture.hidden_states import HiddenStates
 from layergraph_capture.interceptors import unseen
 from layergraph_capture.math_patches import MathPatches
 from layergraph_capture.objects import Objects
@@ -124,6 +125,7 @@ class EagerTracer(Tracer):
         self.sizes = Sizes(recorder, self.guards, self.is_recording, decisions)
         self.devices = Devices(recorder, arguments.device)
         self.tensors = Tensors(recorder, switch, self.state_tensors, constants, self.guards)
+        self._hidden = HiddenStates(recorder, self.tensors, self.to_literal)
         self._queries = Queries(
             recorder,
             self.tensors,
@@ -228,7 +230,7 @@ class EagerTracer(Tracer):
             self.compare_state()
             if is_changed(module_info, self.trains):
                 self.refuse(f"a change of {module_info.path!r} that lasts for a call")
-            lowered, named = self.to_literal(args), self.to_literal(kwargs) if kwargs else {}
+            lowered, named = self._hidden.enter(module_info, args, kwargs)
             before = versions(args, kwargs)
             if _renorms(module_info.module):
                 self._snapshot.save(*module_info.module.parameters())
@@ -247,7 +249,9 @@ class EagerTracer(Tracer):
             if not self.guards.changes_state:
                 self.guards.changes_state = _changes_own_state(module_info.module)
             value = self.recorder.call("module", module_info.path, lowered, named)
-            return self.tensors.bound(result, value, before)
+            result = self.tensors.bound(result, value, before)
+            self._hidden.leave(module_info)
+            return result
 
     def _note_changes(self, args: Any, before: dict[int, int], *, is_known: bool) -> None:
         """Take note of whether a call has changed a tensor in place."""

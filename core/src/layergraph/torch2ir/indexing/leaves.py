@@ -5,6 +5,9 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import torch
+
+from layergraph.hidden_states import hidden_states
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.state.changes import are_one, are_the_same
 
@@ -50,6 +53,24 @@ def note_left(module_info: ModuleInfo) -> None:
         module_info.as_left = _noted(now)
 
 
+def note_hidden(module_info: ModuleInfo) -> None:
+    """Note the hidden state of a leaf, as the model finds it or as the leaf leaves it."""
+    module_info.hidden = _hidden(module_info)
+
+
+def assigned_states(module_info: ModuleInfo) -> dict[str, torch.Tensor | None]:
+    """Return the hidden state that code has assigned since the leaf left it."""
+    found = module_info.hidden
+    return {name: each for name, each in _hidden(module_info).items() if each is not found[name]}
+
+
+def _hidden(module_info: ModuleInfo) -> dict[str, torch.Tensor | None]:
+    if not module_info.is_leaf:
+        return {}
+    buffers = module_info.module._buffers
+    return {name: buffers.get(name) for name in hidden_states(module_info.module)}
+
+
 def _noted(members: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
     return tuple(map(_copied, members))
 
@@ -66,10 +87,16 @@ def _members(module_info: ModuleInfo) -> tuple[dict[str, Any], ...]:
     for each in module_info.inside:
         members = vars(each)
         found += [members | _ANY_MODE, *_registries(members)]
+    hidden = hidden_states(module_info.module)
+    if hidden:
+        # The first are those of the leaf itself.
+        found[_BUFFERS] = found[_BUFFERS] | dict.fromkeys(hidden)
+        found[0] = found[0] | {"_buffers": None}
     return tuple(found)
 
 
 _ANY_MODE = {"training": None}
 _REGISTERED = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
+_BUFFERS = 1 + _REGISTERED.index("_buffers")
 _registries = operator.itemgetter(*_REGISTERED)
 _copied = operator.methodcaller("copy")

@@ -19,7 +19,7 @@ from layergraph.functions import method_of, places
 from layergraph.ir import Value, leaves
 from layergraph.literals import UnknownValueError, to_plain_literal
 from layergraph.operations import OPERATIONS, computes
-from layergraph.torch2ir.indexing.leaves import is_changed, note_leaves
+from layergraph.torch2ir.indexing.leaves import assigned_states, is_changed, note_leaves
 from layergraph.torch2ir.indexing.module_index import ModuleInfo
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.torch2ir.state.global_state import may_draw, may_layer_draw
@@ -183,7 +183,7 @@ class SymbolicTracer(Tracer, TracerBase):
     ) -> object:
         """See :class:`Tracer`."""
         self.compare_state()
-        if is_changed(module_info, self._trains):
+        if is_changed(module_info, self._trains) or assigned_states(module_info):
             self.refuse(f"a change of {module_info.path!r} that lasts for a call")
         value = self.recorder.call(
             "module", module_info.path, self.to_literal(args), self.to_literal(kwargs)

@@ -19,6 +19,7 @@ from layergraph.functions import Functions
 from layergraph.ir import Value
 from layergraph.literals import size_record, to_graph_literal
 from layergraph.state import Memory
+from layergraph.torch2ir.indexing.leaves import assigned_states, note_hidden
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.indexing.reach import Place, Reached
 from layergraph.torch2ir.state.changes import Change, Unchanged
@@ -139,9 +140,11 @@ class Tracer(WayOfTracing):
             ):
                 for change in self.carried:
                     change.carry()
+                self._note_hidden()
                 try:
                     self.call(model, args, kwargs)
                     self.compare_state(type(model), of_all=True)
+                    self._refuse_assigned()
                     self.refused += self.caught
                 except CaptureError as error:
                     raise_interrupt(error)
@@ -158,6 +161,23 @@ class Tracer(WayOfTracing):
         finally:
             self._thread = 0
             self._error = None
+
+    def _note_hidden(self) -> None:
+        for each in self.module_index:
+            if each.is_leaf:
+                note_hidden(each)
+                for name, tensor in each.hidden.items():
+                    if tensor is not None:
+                        self.state_tensors.keys.setdefault(id(tensor), each.key(name))
+
+    def _refuse_assigned(self) -> None:
+        for each in self.module_index:
+            for name in assigned_states(each):
+                self._refuse(
+                    f"it assigns {each.key(name)}, a hidden state, after the last call of "
+                    f"{each.path or 'the model'!r}; assign it before a call",
+                    "",
+                )
 
     @property
     def changes(self) -> list[Change]:
