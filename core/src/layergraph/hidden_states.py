@@ -15,7 +15,8 @@ def hidden_states(module: nn.Module) -> tuple[str, ...]:
     No state dict holds such a buffer, and ``forward`` takes its value as an argument of its name.
     """
     passing = vars(module).get("_non_persistent_buffers_set")
-    return tuple(each for each in _parameters(type(module)) if each in passing) if passing else ()
+    cls: Any = type(module)
+    return tuple(each for each in _parameters(cls) if each in passing) if passing else ()
 
 
 @functools.cache

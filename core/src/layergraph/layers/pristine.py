@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from types import MethodType
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,10 +28,10 @@ NOT_COMPARED = frozenset(
 
 
 class PristineLayer:
-    """A new layer, on the meta device if it can be, with which to compare other layers of its class.
+    """A new layer with which to compare other layers of its class.
 
     Args:
-        made: the new layer.
+        made: the new layer, on the meta device if its constructor reads no numbers.
         not_compared: names of attributes to ignore.
     """
 
@@ -64,10 +64,9 @@ class PristineLayer:
                 are_empty = type(mine) is OrderedDict is type(value) and not (mine or value)
                 if mine is value or are_empty:
                     continue
-                if isinstance(value, MethodType) and value.__self__ is new:
-                    mine = mine.__func__ if _is_method_of(mine, part) else None
-                    value = value.__func__
-                if not _same(mine, value):
+                is_method = _is_method_of(value, new) and _is_method_of(mine, part)
+                is_same = mine.__func__ is value.__func__ if is_method else _same(mine, value)
+                if not is_same:
                     return False
         # The core records ties that the user made. It cannot undo a tie that the constructor makes.
         return self._ties <= _ties(module) if self._ties else True
@@ -97,7 +96,7 @@ def _walk(module: nn.Module) -> Iterator[tuple[nn.Module, Children]]:
         yield part, children
 
 
-def _is_method_of(value: object, part: nn.Module) -> TypeGuard[MethodType]:
+def _is_method_of(value: object, part: nn.Module) -> bool:
     return isinstance(value, MethodType) and value.__self__ is part
 
 

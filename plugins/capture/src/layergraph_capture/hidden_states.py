@@ -10,8 +10,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from layergraph.ir import Value
 from layergraph.torch2ir.indexing.leaves import assigned_states, note_hidden
 from layergraph.torch2ir.indexing.module_index import ModuleInfo

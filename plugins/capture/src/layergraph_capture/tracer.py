@@ -36,11 +36,13 @@ from layergraph.torch2ir.tracing.code_patches import named_functions, size_funct
 from layergraph.torch2ir.tracing.module_call import Trace, TracedValue
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.tracer import Tracer, takes
+from layergraph.torch2ir.tracing.unsupported import unsupported
 from layergraph.undo import Modes, undoing
 from layergraph_capture.arguments import Arguments, tensors_in
 from layergraph_capture.constants import Constants
 from layergraph_capture.decisions import Decisions
 from layergraph_capture.devices import Devices
+from layergraph_capture.foreign_states import ForeignStates
 from layergraph_capture.guards import Guards
 from layergraph_capture.hidden_states import HiddenStates
 from layergraph_capture.interceptors import unseen
@@ -124,7 +126,10 @@ class EagerTracer(Tracer):
         decisions = self.decisions if values == "both" else None
         self.sizes = Sizes(recorder, self.guards, self.is_recording, decisions)
         self.devices = Devices(recorder, arguments.device)
-        self.tensors = Tensors(recorder, switch, self.state_tensors, constants, self.guards)
+        self._foreign = ForeignStates(module_index)
+        self.tensors = Tensors(
+            recorder, switch, self.state_tensors, constants, self.guards, self._foreign
+        )
         self._hidden = HiddenStates(recorder, self.tensors, self.to_literal)
         self._queries = Queries(
             recorder,
@@ -154,6 +159,9 @@ class EagerTracer(Tracer):
         }
         try:
             trace = super().run()
+            if self._foreign.drop(trace):
+                self.refuse("a hidden state of a layer that is not part of the model")
+                raise unsupported(self.refused, self.hint)
             trace.decisions = self.decisions.made
             trace.kept = {
                 id(tensor): value

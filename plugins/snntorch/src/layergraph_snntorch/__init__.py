@@ -6,9 +6,7 @@ from torch import nn
 
 from layergraph import Implementation, hookimpl
 
-NEURONS = frozenset(
-    "Alpha Lapicque Leaky RLeaky RSynaptic SConv2dLSTM SLSTM Synaptic".split()
-)
+NEURONS = frozenset("Alpha Lapicque Leaky RLeaky RSynaptic SConv2dLSTM SLSTM Synaptic".split())
 _TYPES = frozenset(map(str.lower, NEURONS))
 _HOMES = ("snntorch._neurons.", f"{__name__}.stateful")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import CellType, FunctionType
-from typing import Any
+from types import CellType, FunctionType, ModuleType
+from typing import Any, TypeGuard
 
 import torch
 from snntorch import surrogate  # type: ignore[import-untyped]
@@ -24,7 +24,7 @@ def name_surrogate(function: Any) -> dict[str, Value] | None:
     Raises:
         AttributeError: no function of ``snntorch.surrogate`` makes it of numbers.
     """
-    name = _maker_of(function, surrogate.__name__)
+    name = _maker_of(function, surrogate)
     parameters = _enclosed(function) if name else {}
     if name is None or not all(type(each) in (int, float) for each in parameters.values()):
         raise _unnamed("surrogate gradient", function, "snntorch.surrogate", "numbers")
@@ -37,7 +37,7 @@ def make_surrogate(said: dict[str, Any]) -> Function:
     parameters = dict(said)
     name = parameters.pop("name")
     maker = vars(surrogate).get(name)
-    if not _is_maker(maker, surrogate.__name__):
+    if not _is_maker(maker, surrogate):
         raise ValueError(f"snntorch.surrogate has no function {name!r}")
     function: Function = maker(**parameters)
     return function
@@ -51,7 +51,7 @@ def levels_of(function: Any) -> list[float] | bool:
     """
     if function is False:
         return False
-    if _maker_of(function, quant.__name__) != "state_quant":
+    if _maker_of(function, quant) != "state_quant":
         raise _unnamed("state_quant", function, "snntorch.functional.quant", "its arguments")
     levels: list[float] = _enclosed(function)["levels"].tolist()
     return levels
@@ -67,18 +67,18 @@ def make_quantizer(levels: list[float] | bool) -> Function | bool:
     return FunctionType(made.__code__, made.__globals__, made.__name__, None, (cell,))
 
 
-def _maker_of(function: Any, home: str) -> str | None:
+def _maker_of(function: Any, home: ModuleType) -> str | None:
     """Return the name of the function of a module that has made a function; None if none has."""
-    if type(function) is not FunctionType or function.__globals__.get("__name__") != home:
+    if type(function) is not FunctionType or function.__globals__ is not vars(home):
         return None
     name = function.__code__.co_qualname.partition(".")[0]
-    maker = function.__globals__.get(name)
+    maker = vars(home).get(name)
     is_made = _is_maker(maker, home) and function.__code__ in maker.__code__.co_consts
     return name if is_made and not (function.__defaults__ or function.__kwdefaults__) else None
 
 
-def _is_maker(maker: object, home: str) -> bool:
-    return type(maker) is FunctionType and maker.__module__ == home
+def _is_maker(maker: object, home: ModuleType) -> TypeGuard[FunctionType]:
+    return type(maker) is FunctionType and maker.__globals__ is vars(home)
 
 
 def _enclosed(function: FunctionType) -> dict[str, Any]:
