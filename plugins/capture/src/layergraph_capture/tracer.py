@@ -160,7 +160,11 @@ class EagerTracer(Tracer):
         try:
             trace = super().run()
             if self._foreign.drop(trace):
-                self.refuse("a hidden state of a layer that is not part of the model")
+                self._refuse(
+                    "it reads a hidden state of a layer that is not part of the model; register "
+                    "the layer in the model",
+                    "",
+                )
                 raise unsupported(self.refused, self.hint)
             trace.decisions = self.decisions.made
             trace.kept = {

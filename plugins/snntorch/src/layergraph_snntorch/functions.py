@@ -26,7 +26,7 @@ def name_surrogate(function: Any) -> dict[str, Value] | None:
     """
     name = _maker_of(function, surrogate)
     parameters = _enclosed(function) if name else {}
-    if name is None or not all(type(each) in (int, float) for each in parameters.values()):
+    if name is None or not all(map(_is_number, parameters.values())):
         raise _unnamed("surrogate gradient", function, "snntorch.surrogate", "numbers")
     said: dict[str, Value] = {"name": name, **parameters}
     return None if repr(said) == repr(_DEFAULT) else said
@@ -37,8 +37,8 @@ def make_surrogate(said: dict[str, Any]) -> Function:
     parameters = dict(said)
     name = parameters.pop("name")
     maker = vars(surrogate).get(name)
-    if not _is_maker(maker, surrogate):
-        raise ValueError(f"snntorch.surrogate has no function {name!r}")
+    if not _is_maker(maker, surrogate) or not all(map(_is_number, parameters.values())):
+        raise ValueError(f"snntorch.surrogate makes no gradient {name!r} of {parameters}")
     function: Function = maker(**parameters)
     return function
 
@@ -65,6 +65,10 @@ def make_quantizer(levels: list[float] | bool) -> Function | bool:
     made = quant.state_quant()
     cell = CellType(torch.tensor(levels, dtype=torch.float32, device="cpu"))
     return FunctionType(made.__code__, made.__globals__, made.__name__, None, (cell,))
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float)
 
 
 def _maker_of(function: Any, home: ModuleType) -> str | None:

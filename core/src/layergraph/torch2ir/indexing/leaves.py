@@ -32,7 +32,8 @@ def is_as_found(module_info: ModuleInfo) -> bool:
     if is_untouched(module_info):
         return True
     now = _members(module_info)
-    return are_one(now, module_info.as_found) or are_one(now, module_info.as_left)
+    left = module_info.as_left, *module_info.left_before
+    return are_one(now, module_info.as_found) or any(are_one(now, each) for each in left)
 
 
 def is_untouched(module_info: ModuleInfo) -> bool:
@@ -51,6 +52,14 @@ def note_left(module_info: ModuleInfo) -> None:
         return
     if are_one(_registered(now), _registered(before)) and module_info.is_still_answered():
         module_info.as_left = _noted(now)
+
+
+def begin_run(module_info: ModuleInfo) -> None:
+    """Note of a leaf what it keeps as a run of the model begins, and how the last run left it."""
+    if module_info.as_left:
+        # A later run may begin with what any of the earlier ones has left.
+        module_info.left_before.append(module_info.as_left)
+    note_hidden(module_info)
 
 
 def note_hidden(module_info: ModuleInfo) -> None:

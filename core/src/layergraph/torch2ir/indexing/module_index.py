@@ -37,6 +37,7 @@ class ModuleInfo:
         kept_modes: see :class:`layergraph.Implementation`.
         as_found: what makes it behave as it does, noted before the model runs on inputs.
         as_left: the same, as the last call of it left it, where that differs.
+        left_before: likewise, as the last calls of it in earlier runs left it.
         hidden: of a leaf, the tensors in which it keeps its state from one call to the next, as the
             model found them or as the last call left them, by name.
     """
@@ -52,6 +53,7 @@ class ModuleInfo:
     kept_modes: dict[str, bool | None] = field(default_factory=dict)
     as_found: tuple[dict[str, Any], ...] = ()
     as_left: tuple[dict[str, Any], ...] = ()
+    left_before: list[tuple[dict[str, Any], ...]] = field(default_factory=list)
     hidden: dict[str, torch.Tensor | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -55,6 +55,7 @@ class _FunctionMode(TorchFunctionMode):
     def __init__(self, tracer: SymbolicTracer) -> None:
         super().__init__()
         self._record = tracer.watch.off(tracer.seen)
+        self._tracer = tracer
 
     def __torch_function__(
         self,
@@ -64,6 +65,7 @@ class _FunctionMode(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if func in _KNOWN_OF_STATE and isinstance(args[0], torch.Tensor):
+            self._tracer.refuse_hidden(args[0])
             return func(*args, **(kwargs or {}))
         return self._record(func, args, kwargs or {})
 
@@ -282,9 +284,18 @@ class SymbolicTracer(Tracer, TracerBase):
         if isinstance(value, Proxy):
             return value.node
         if isinstance(value, torch.Tensor):
+            self.refuse_hidden(value)
             key = self.state_tensors.keys.get(id(value))
             return self.state_tensors.constant(value) if key is None else StateRead(key)
         raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
+
+    def refuse_hidden(self, tensor: torch.Tensor) -> None:
+        """Refuse to read a hidden state, which each call replaces by another tensor."""
+        key = self.hidden.get(id(tensor))
+        if key is not None:
+            raise CaptureError(
+                f"the model reads {key}, a hidden state, which depends on inputs of earlier calls"
+            )
 
 
 def _holds_proxies(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

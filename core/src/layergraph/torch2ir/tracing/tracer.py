@@ -19,7 +19,7 @@ from layergraph.functions import Functions
 from layergraph.ir import Value
 from layergraph.literals import size_record, to_graph_literal
 from layergraph.state import Memory
-from layergraph.torch2ir.indexing.leaves import assigned_states, note_hidden
+from layergraph.torch2ir.indexing.leaves import assigned_states, begin_run
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.indexing.reach import Place, Reached
 from layergraph.torch2ir.state.changes import Change, Unchanged
@@ -61,6 +61,7 @@ class Tracer(WayOfTracing):
         caught: likewise, if the model goes on in spite of the errors that came up.
         outside: puts back what the model's code changes besides tensors.
         carried: what it had changed in an earlier run, to be there in this one.
+        hidden: the keys of the hidden states that the leaves have as a run begins, by ``id``.
         generators: the states of the generators of Python and numpy, before the model runs.
     """
 
@@ -83,6 +84,7 @@ class Tracer(WayOfTracing):
         self.outside = Unchanged(module_index)
         self.carried: list[Change] = []
         self.generators: tuple[Any, ...] = ()
+        self.hidden: dict[int, str] = {}
         self.watch = Watch(module_index.reach.enter, module_index.reach.codes)
         self._thread = 0
         self._error: Exception | None = None
@@ -140,7 +142,7 @@ class Tracer(WayOfTracing):
             ):
                 for change in self.carried:
                     change.carry()
-                self._note_hidden()
+                self._begin_leaves()
                 try:
                     self.call(model, args, kwargs)
                     self.compare_state(type(model), of_all=True)
@@ -162,12 +164,13 @@ class Tracer(WayOfTracing):
             self._thread = 0
             self._error = None
 
-    def _note_hidden(self) -> None:
+    def _begin_leaves(self) -> None:
         for each in self.module_index:
             if each.is_leaf:
-                note_hidden(each)
+                begin_run(each)
                 for name, tensor in each.hidden.items():
                     if tensor is not None:
+                        self.hidden[id(tensor)] = each.key(name)
                         self.state_tensors.keys.setdefault(id(tensor), each.key(name))
 
     def _refuse_assigned(self) -> None:
