@@ -255,7 +255,9 @@ class EagerTracer(Tracer):
         with torch._C.DisableTorchFunction():
             if may_layer_draw(type(module_info.module)):
                 self.state.drew()
-            if not is_untouched(module_info):
+            if is_untouched(module_info):
+                module_info.as_left = module_info.as_found
+            else:
                 self.unrecorded(note_left, (module_info,), {})
             self._note_changes(args, before, is_known=bool(vars(module_info.module).get("inplace")))
             if not self.guards.changes_state:

@@ -17,6 +17,7 @@ def note_leaves(module_index: ModuleIndex) -> dict[ModuleInfo, bool]:
     for each in module_index:
         if each.is_leaf:
             each.as_found = each.as_found or _noted(_members(each))
+            each.as_left = each.as_left or each.as_found
     return {each: each.module.training for each in module_index}
 
 
@@ -29,11 +30,9 @@ def is_changed(module_info: ModuleInfo, trains: dict[ModuleInfo, bool]) -> bool:
 
 def is_as_found(module_info: ModuleInfo) -> bool:
     """Return whether the state of a leaf, without its mode, is as the leaf itself left it."""
-    if is_untouched(module_info):
+    if is_untouched(module_info) and module_info.as_left is module_info.as_found:
         return True
-    now = _members(module_info)
-    left = module_info.as_left, *module_info.left_before
-    return are_one(now, module_info.as_found) or any(are_one(now, each) for each in left)
+    return are_one(_members(module_info), module_info.as_left)
 
 
 def is_untouched(module_info: ModuleInfo) -> bool:
@@ -49,16 +48,18 @@ def note_left(module_info: ModuleInfo) -> None:
     """
     now, before = _members(module_info), module_info.as_found
     if are_one(now, before):
-        return
-    if are_one(_registered(now), _registered(before)) and module_info.is_still_answered():
+        module_info.as_left = before
+    elif are_one(_registered(now), _registered(before)) and module_info.is_still_answered():
         module_info.as_left = _noted(now)
 
 
 def begin_run(module_info: ModuleInfo) -> None:
-    """Note of a leaf what it keeps as a run of the model begins, and how the last run left it."""
-    if module_info.as_left:
-        # A later run may begin with what any of the earlier ones has left.
+    """Note what a leaf keeps as a run of the model begins: what an earlier run left, or nothing."""
+    if module_info.as_left is not module_info.as_found:
         module_info.left_before.append(module_info.as_left)
+    now = _members(module_info)
+    left = (each for each in module_info.left_before if are_one(now, each))
+    module_info.as_left = next(left, module_info.as_found)
     note_hidden(module_info)
 
 

@@ -36,8 +36,9 @@ class ModuleInfo:
         parents: the modules that have it as a child.
         kept_modes: see :class:`layergraph.Implementation`.
         as_found: what makes it behave as it does, noted before the model runs on inputs.
-        as_left: the same, as the last call of it left it, where that differs.
-        left_before: likewise, as the last calls of it in earlier runs left it.
+        as_left: the same, as the last call of it left it; before the first call of a run, as an
+            earlier run left it, or as it was found.
+        left_before: what earlier runs left.
         hidden: of a leaf, the tensors in which it keeps its state from one call to the next, as the
             model found them or as the last call left them, by name.
     """
