@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from elasticai.creator import nn as creator
@@ -134,12 +135,13 @@ def _has_bias(module: Any) -> Value:
 
 
 def _row(place: str, kind: str) -> Layer:
-    cls: Any = operator.attrgetter(place)(creator)
-    readers: dict[str, Callable[[nn.Module], Value]] = {}
-    for name in signature_of(cls).parameters:
-        reader = _reader(cls, name)
+    home, _, name = f"{creator.__name__}.{place}".rpartition(".")
+    cls: Any = getattr(importlib.import_module(home), name)
+    readers: dict[str, Reader] = {}
+    for argument in signature_of(cls).parameters:
+        reader = _reader(cls, argument)
         if reader is not None:
-            readers[name] = reader
+            readers[argument] = reader
     return Layer(cls, type=kind, readers=readers, derived=_FORMATS)
 
 
