@@ -38,10 +38,11 @@ class HiddenStates:
         self, module_info: ModuleInfo, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the lowered arguments of a call, with the states that code has assigned before."""
-        if module_info.hidden:
-            # The call replaces these: a later use of the tensors has to read them before it.
-            self._bind(module_info)
         lowered, named = self._to_literal(args), self._to_literal(kwargs) if kwargs else {}
+        if not module_info.hidden:
+            return lowered, named
+        # The call replaces these: a later use of the tensors has to read them before it.
+        self._bind(module_info)
         for name, tensor in assigned_states(module_info).items():
             value = self._to_literal(tensor)
             parameters = [*inspect.signature(module_info.module.forward).parameters]

@@ -57,9 +57,11 @@ def begin_run(module_info: ModuleInfo) -> None:
     """Note what a leaf keeps as a run of the model begins: what an earlier run left, or nothing."""
     if module_info.as_left is not module_info.as_found:
         module_info.left_before.append(module_info.as_left)
-    now = _members(module_info)
-    left = (each for each in module_info.left_before if are_one(now, each))
-    module_info.as_left = next(left, module_info.as_found)
+    module_info.as_left = module_info.as_found
+    if module_info.left_before:
+        now = _members(module_info)
+        left = (each for each in module_info.left_before if are_one(now, each))
+        module_info.as_left = next(left, module_info.as_found)
     note_hidden(module_info)
 
 
