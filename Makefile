@@ -56,8 +56,9 @@ fuzz: $(VENV)/.ready ## look for files that layergraph mishandles, for 60 second
 # takes about 6 GB: these builds come with the libraries of CUDA.
 VERSIONS := 2.6.0 2.9.1
 VERSION_VENVS := $(VERSIONS:%=.venv-%)
-# torchvision and transformers have releases for one torch each: their tests run in .venv alone.
-VERSION_TESTS := core/tests $(sort $(filter-out %/torchvision/tests %/transformers/tests, $(wildcard plugins/*/tests)))
+# Some libraries have releases for one torch each: their tests run in .venv alone.
+LIBRARIES := creator snntorch torchvision transformers
+VERSION_TESTS := core/tests $(sort $(filter-out $(LIBRARIES:%=plugins/%/tests), $(wildcard plugins/*/tests)))
 
 .venv-%/.ready: requirements-versions.txt $(PACKAGES:%=%/pyproject.toml)
 	$(PYTHON) -m venv .venv-$*

@@ -61,6 +61,11 @@ def torch_to_ir(module: nn.Module) -> Implementation | None:
         this type, whatever is inside it. ``data`` holds plain values. Answer so for exactly the
         classes that you know, because a subclass may compute something else.
 
+        Such a leaf may keep hidden state from one call to the next, in buffers that no state dict
+        holds and whose values ``forward`` takes as arguments of the same names. An IR holds the
+        numbers. If code of the model assigns such a buffer, the graph passes the value by its name
+        in the next call, so the module that ``ir_to_torch`` makes has to take it.
+
         An :class:`~layergraph.Implementation` whose ``children`` are ``{}``: the module is a
         container. The converter traces the calls inside it and captures its children. It keeps
         ``type`` and ``data`` if the container and its children take tensors by position and return

@@ -120,7 +120,9 @@ class Memory:
         taken.append((start, end, id(tensor), key))
 
 
-def describe(tensor: torch.Tensor, key: str, *, persistent: bool, whole: bool) -> TensorSpec:
+def describe(
+    tensor: torch.Tensor, key: str, *, persistent: bool, whole: bool, hidden: bool = False
+) -> TensorSpec:
     """Return the description of a parameter or buffer. It leaves out what is usual.
 
     Args:
@@ -128,6 +130,8 @@ def describe(tensor: torch.Tensor, key: str, *, persistent: bool, whole: bool) -
         key: its state-dict key, for errors.
         persistent: True if state dicts hold it.
         whole: True to include kind and shape, because no constructor makes the tensor.
+        hidden: True for a hidden state of a layer, whose shape is that of the last inputs, and
+            which may be part of a graph of gradients.
 
     Raises:
         UnrunnableError: an IR cannot describe tensors of this kind.
@@ -135,13 +139,15 @@ def describe(tensor: torch.Tensor, key: str, *, persistent: bool, whole: bool) -
     """
     _refuse_unsuitable(tensor, repr(key))
     is_parameter = isinstance(tensor, nn.Parameter)
-    if tensor.requires_grad and not is_parameter:
+    if tensor.requires_grad and not (is_parameter or hidden):
         raise CaptureError(
             f"{key} wants gradients, but is a buffer; register it as a parameter, or detach it"
         )
     spec = TensorSpec()
     if whole:
         spec.kind = "parameter" if is_parameter else "buffer"
+        spec.shape = tuple(tensor.shape)
+    elif hidden:
         spec.shape = tuple(tensor.shape)
     is_explicit = whole or tensor.dtype.is_complex
     usual = _USUAL_FLOAT if is_explicit else usual_dtype(tensor.dtype)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from layergraph.errors import BuildError, Place, PluginError
+from layergraph.hidden_states import hidden_states
 from layergraph.ir import Implementation, Ir, TensorSpec
 from layergraph.ir2torch.build_context import refusals
 from layergraph.ir2torch.composite import Holder, descend, find
@@ -47,6 +48,10 @@ class TensorBuilder:
         owner = descend(module, way)
         made = None if owner is None else getattr(owner, last, None)
         if isinstance(made, torch.Tensor):
+            if spec.value is not None and owner is not None and last in hidden_states(owner):
+                # It has the shape of the last inputs. We check the number of bytes first.
+                kept = from_spec(_with_shape(spec, made), where, self._device)
+                made.data = made.new_zeros(kept.shape)
             self._change(made, spec, where)
         elif spec.kind is None or owner is None:
             raise BuildError(f"{where}: the layer has no such tensor; correct the name")
@@ -75,10 +80,7 @@ class TensorBuilder:
             self.fills.run([tensor])
             tensor.data = restrided(tensor.data, spec, where)
         if spec.value is not None:
-            said = TensorSpec(
-                kind="buffer", shape=tuple(tensor.shape), dtype=spec.dtype, value=spec.value
-            )
-            value = from_spec(said, where, self._device)
+            value = from_spec(_with_shape(spec, tensor), where, self._device)
             self.fills.run([tensor])
             with torch.no_grad():
                 tensor.copy_(value)
@@ -164,3 +166,8 @@ class TensorBuilder:
                     self.fills.forget([mine])
                     # Some modules keep their parameters in a list besides, and see to it here.
                     setattr(holder, last, target)
+
+
+def _with_shape(spec: TensorSpec, tensor: torch.Tensor) -> TensorSpec:
+    shape = tuple(tensor.shape) if spec.shape is None else spec.shape
+    return TensorSpec(kind="buffer", shape=shape, dtype=spec.dtype, value=spec.value)

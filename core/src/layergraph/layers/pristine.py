@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import nn
+
+from layergraph.hidden_states import hidden_states
 
 # We compare tensors and submodules separately, and the mode with the mode of the outer module. The
 # builder registers hooks on loading. `_is_full_backward_hook` says nothing if there are no hooks.
@@ -25,10 +28,10 @@ NOT_COMPARED = frozenset(
 
 
 class PristineLayer:
-    """A new layer on the meta device, with which to compare other layers of its class.
+    """A new layer with which to compare other layers of its class.
 
     Args:
-        made: the new layer.
+        made: the new layer, on the meta device if its constructor reads no numbers.
         not_compared: names of attributes to ignore.
     """
 
@@ -59,7 +62,11 @@ class PristineLayer:
                 mine = own.get(name, _ABSENT)
                 # The common case of two objects: the empty dicts of hooks that each module has.
                 are_empty = type(mine) is OrderedDict is type(value) and not (mine or value)
-                if mine is not value and not are_empty and not _same(mine, value):
+                if mine is value or are_empty:
+                    continue
+                is_method = _is_method_of(value, new) and _is_method_of(mine, part)
+                is_same = mine.__func__ is value.__func__ if is_method else _same(mine, value)
+                if not is_same:
                     return False
         # The core records ties that the user made. It cannot undo a tie that the constructor makes.
         return self._ties <= _ties(module) if self._ties else True
@@ -89,13 +96,22 @@ def _walk(module: nn.Module) -> Iterator[tuple[nn.Module, Children]]:
         yield part, children
 
 
+def _is_method_of(value: object, part: nn.Module) -> bool:
+    return isinstance(value, MethodType) and value.__self__ is part
+
+
 def _outline(part: nn.Module, children: Children) -> tuple[object, ...]:
     """Return the structure of a module: its class, submodules, and the shapes of its tensors."""
+    hidden = hidden_states(part)
     return (
         type(part),
         children,
         [(name, _kind(tensor)) for name, tensor in part._parameters.items()],
-        [(name, _kind(tensor)) for name, tensor in part._buffers.items()],
+        [
+            # The shape of a hidden state is that of the last inputs.
+            (name, None if name in hidden else _kind(tensor))
+            for name, tensor in part._buffers.items()
+        ],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -200,11 +200,16 @@ class Layer:
         return value
 
     def _reference(self, data: Mapping[str, Value]) -> PristineLayer | None:
-        try:
-            with _quiet(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+        # Some constructors read numbers, which tensors on the meta device do not have.
+        for device in ("meta", "cpu"):
+            with (
+                suppress(Exception),  # the constructor does not take the values of the attributes
+                _quiet(),
+                torch.random.fork_rng(devices=[]),
+                torch.device(device),
+            ):
                 return PristineLayer(self._make(data), self._not_compared)
-        except Exception:  # the constructor does not take the values of the attributes
-            return None
+        return None
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph.torch2ir.tracing.state_tensors import StateTensors
 from layergraph_capture.arguments import LazyElement, element, tensors_in
 from layergraph_capture.constants import Constants
+from layergraph_capture.foreign_states import ForeignStates
 from layergraph_capture.guards import Guards
 from layergraph_capture.sizes import GETITEM
 from layergraph_capture.torch_modes import RecordingSwitch
@@ -41,6 +42,7 @@ class Tensors:
         state: the tensors of the model.
         constants: those that it has not registered.
         guards: writes down what the graph depends on.
+        foreign: knows the hidden states of other models.
 
     Attributes:
         carried: the tensors that the model has kept from an earlier run, by ``id``.
@@ -53,6 +55,7 @@ class Tensors:
         state: StateTensors,
         constants: Constants,
         guards: Guards,
+        foreign: ForeignStates,
     ) -> None:
         self._recorder = recorder
         self._switch = switch
@@ -60,6 +63,7 @@ class Tensors:
         self._state = state
         self._constants = constants
         self._guards = guards
+        self._foreign = foreign
         # A tensor is known as long as it lives: afterwards another one may get its id.
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], TracedValue | LazyElement]] = {}
         self.carried: set[int] = set()
@@ -113,7 +117,9 @@ class Tensors:
         if key is not None:
             return StateRead(key)
         self._state.refuse_unregistered(tensor)
-        if not (self._constants.holds(tensor) or id(tensor) in self.carried):
+        is_foreign = tensor in self._foreign
+        is_there = is_foreign or self._constants.holds(tensor) or id(tensor) in self.carried
+        if not is_there:
             raise UnknownValueError(
                 "a tensor that came about where capture does not see it; make it with a function "
                 "of torch, or register it with register_buffer"
@@ -122,6 +128,8 @@ class Tensors:
         if reason is not None:
             raise UnknownValueError(f"{self._constants.place(tensor)}: it {reason}")
         read = self._state.constant(tensor)
+        if is_foreign:
+            self._foreign.note(read)
         # It may be changed before it is described.
         self._state.constants[read.key] = self._unrecorded(torch.clone, (tensor,), {})
         return read
@@ -130,9 +138,13 @@ class Tensors:
         """Return whether it is a tensor of the model."""
         return id(tensor) in self._state.keys
 
-    def _is_known(self, tensor: torch.Tensor) -> bool:
+    def is_value(self, tensor: torch.Tensor) -> bool:
+        """Return whether a tensor is a value, or a part of one."""
         known = self._known.get(id(tensor))
-        return id(tensor) in self._state.keys or (known is not None and known[0]() is tensor)
+        return known is not None and known[0]() is tensor
+
+    def _is_known(self, tensor: torch.Tensor) -> bool:
+        return id(tensor) in self._state.keys or self.is_value(tensor)
 
     def alias(self, tensor: torch.Tensor, value: TracedValue) -> torch.Tensor:
         """The same tensor as another object, so that the two can be told apart.

@@ -42,12 +42,15 @@ from layergraph.torch2ir.tracing.code_patches import named_functions, size_funct
 from layergraph.torch2ir.tracing.module_call import Trace, TracedValue
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.tracer import Tracer, takes
+from layergraph.torch2ir.tracing.unsupported import unsupported
 from layergraph.undo import Modes, undoing
 from layergraph_capture.arguments import Arguments, tensors_in
 from layergraph_capture.constants import Constants
 from layergraph_capture.decisions import Decisions
 from layergraph_capture.devices import Devices
+from layergraph_capture.foreign_states import ForeignStates
 from layergraph_capture.guards import Guards
+from layergraph_capture.hidden_states import HiddenStates
 from layergraph_capture.higher_order import HigherOrderCalls
 from layergraph_capture.interceptors import unseen
 from layergraph_capture.math_patches import MathPatches
@@ -134,7 +137,11 @@ class EagerTracer(Tracer):
         decisions = self.decisions if values == "both" else None
         self.sizes = Sizes(recorder, self.guards, self.is_recording, decisions)
         self.devices = Devices(recorder, arguments.device)
-        self.tensors = Tensors(recorder, switch, self.state_tensors, constants, self.guards)
+        self._foreign = ForeignStates(module_index)
+        self.tensors = Tensors(
+            recorder, switch, self.state_tensors, constants, self.guards, self._foreign
+        )
+        self._hidden = HiddenStates(recorder, self.tensors, self.to_literal)
         self._queries = Queries(
             recorder,
             self.tensors,
@@ -166,6 +173,13 @@ class EagerTracer(Tracer):
         }
         try:
             trace = super().run()
+            if self._foreign.drop(trace):
+                self._refuse(
+                    "it reads a hidden state of a layer that is not part of the model; register "
+                    "the layer in the model",
+                    "",
+                )
+                raise unsupported(self.refused, self.hint)
             trace.decisions = self.decisions.made
             trace.kept = {
                 id(tensor): value
@@ -247,7 +261,7 @@ class EagerTracer(Tracer):
             # It computes with values of the graph: what its code calls is recorded.
             return self.watch.on(original)(module_info.module, *args, **kwargs)
         with torch._C.DisableTorchFunction(), without_dispatch(with_wrappers=False):
-            lowered, named = self.to_literal(args), self.to_literal(kwargs) if kwargs else {}
+            lowered, named = self._hidden.enter(module_info, args, kwargs)
             before = versions(args, kwargs)
             if _renorms(module_info.module):
                 self._snapshot.save(*module_info.module.parameters())
@@ -260,13 +274,17 @@ class EagerTracer(Tracer):
         with torch._C.DisableTorchFunction():
             if may_layer_draw(type(module_info.module)):
                 self.state.drew()
-            if not is_untouched(module_info):
+            if is_untouched(module_info):
+                module_info.as_left = module_info.as_found
+            else:
                 self.unrecorded(note_left, (module_info,), {})
             self._note_changes(args, before, is_known=bool(vars(module_info.module).get("inplace")))
             if not self.guards.changes_state:
                 self.guards.changes_state = _changes_own_state(module_info.module)
             value = self.recorder.call("module", module_info.path, lowered, named)
-            return self.tensors.bound(result, value, before)
+            result = self.tensors.bound(result, value, before)
+            self._hidden.leave(module_info)
+            return result
 
     def _is_swapped(self, module_info: ModuleInfo) -> bool:
         """Return whether code has given a leaf other tensors for a call; refuse other changes."""

@@ -183,6 +183,10 @@ class GraphBuilder:
         if call.kind == "mode":
             # It is there for the guard that it may become.
             return
+        if call.kind == "state" and call.is_late:
+            # A hidden state of a leaf: each of its calls leaves another tensor.
+            self._values[call.value] = self._add(call.value.wish, STATE, call.target)
+            return
         if call.kind in ("state", "same"):
             same = StateRead(call.target) if call.kind == "state" else call.args[0]
             self._values[call.value] = self._alias(self._read(same), call.when)

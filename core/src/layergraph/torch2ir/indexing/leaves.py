@@ -5,6 +5,9 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import torch
+
+from layergraph.hidden_states import hidden_states
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.state.changes import are_one, are_the_same
 
@@ -14,6 +17,7 @@ def note_leaves(module_index: ModuleIndex) -> dict[ModuleInfo, bool]:
     for each in module_index:
         if each.is_leaf:
             each.as_found = each.as_found or _noted(_members(each))
+            each.as_left = each.as_left or each.as_found
     return {each: each.module.training for each in module_index}
 
 
@@ -26,10 +30,9 @@ def is_changed(module_info: ModuleInfo, trains: dict[ModuleInfo, bool]) -> bool:
 
 def is_as_found(module_info: ModuleInfo) -> bool:
     """Return whether the state of a leaf, without its mode, is as the leaf itself left it."""
-    if is_untouched(module_info):
+    if is_untouched(module_info) and module_info.as_left is module_info.as_found:
         return True
-    now = _members(module_info)
-    return are_one(now, module_info.as_found) or are_one(now, module_info.as_left)
+    return are_one(_members(module_info), module_info.as_left)
 
 
 def has_other_tensors(module_info: ModuleInfo, trains: dict[ModuleInfo, bool]) -> bool:
@@ -58,9 +61,39 @@ def note_left(module_info: ModuleInfo) -> None:
     """
     now, before = _members(module_info), module_info.as_found
     if are_one(now, before):
-        return
-    if are_one(_registered(now), _registered(before)) and module_info.is_still_answered():
+        module_info.as_left = before
+    elif are_one(_registered(now), _registered(before)) and module_info.is_still_answered():
         module_info.as_left = _noted(now)
+
+
+def begin_run(module_info: ModuleInfo) -> None:
+    """Note what a leaf keeps as a run of the model begins: what an earlier run left, or nothing."""
+    if module_info.as_left is not module_info.as_found:
+        module_info.left_before.append(module_info.as_left)
+    module_info.as_left = module_info.as_found
+    if module_info.left_before:
+        now = _members(module_info)
+        left = (each for each in module_info.left_before if are_one(now, each))
+        module_info.as_left = next(left, module_info.as_found)
+    note_hidden(module_info)
+
+
+def note_hidden(module_info: ModuleInfo) -> None:
+    """Note the hidden state of a leaf, as the model finds it or as the leaf leaves it."""
+    module_info.hidden = _hidden(module_info)
+
+
+def assigned_states(module_info: ModuleInfo) -> dict[str, torch.Tensor | None]:
+    """Return the hidden state that code has assigned since the leaf left it."""
+    found = module_info.hidden
+    return {name: each for name, each in _hidden(module_info).items() if each is not found[name]}
+
+
+def _hidden(module_info: ModuleInfo) -> dict[str, torch.Tensor | None]:
+    if not module_info.is_leaf:
+        return {}
+    buffers = module_info.module._buffers
+    return {name: buffers.get(name) for name in hidden_states(module_info.module)}
 
 
 def _noted(members: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
@@ -79,6 +112,11 @@ def _members(module_info: ModuleInfo) -> tuple[dict[str, Any], ...]:
     for each in module_info.inside:
         members = vars(each)
         found += [members | _ANY_MODE, *_registries(members)]
+    hidden = hidden_states(module_info.module)
+    if hidden:
+        # The first are those of the leaf itself.
+        found[_BUFFERS] = found[_BUFFERS] | dict.fromkeys(hidden)
+        found[0] = found[0] | {"_buffers": None}
     return tuple(found)
 
 
@@ -86,5 +124,6 @@ _ANY_MODE = {"training": None}
 _REGISTERED = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
 # The first of these hold tensors.
 _OF_TENSORS = 2
+_BUFFERS = 1 + _REGISTERED.index("_buffers")
 _registries = operator.itemgetter(*_REGISTERED)
 _copied = operator.methodcaller("copy")

@@ -36,7 +36,11 @@ class ModuleInfo:
         parents: the modules that have it as a child.
         kept_modes: see :class:`layergraph.Implementation`.
         as_found: what makes it behave as it does, noted before the model runs on inputs.
-        as_left: the same, as the last call of it left it, where that differs.
+        as_left: the same, as the last call of it left it; before the first call of a run, as an
+            earlier run left it, or as it was found.
+        left_before: what earlier runs left.
+        hidden: of a leaf, the tensors in which it keeps its state from one call to the next, as the
+            model found them or as the last call left them, by name.
     """
 
     module: nn.Module
@@ -50,6 +54,8 @@ class ModuleInfo:
     kept_modes: dict[str, bool | None] = field(default_factory=dict)
     as_found: tuple[dict[str, Any], ...] = ()
     as_left: tuple[dict[str, Any], ...] = ()
+    left_before: list[tuple[dict[str, Any], ...]] = field(default_factory=list)
+    hidden: dict[str, torch.Tensor | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.answer = self._ask(self.module, self.path)

@@ -12,7 +12,7 @@ import functools
 import sys
 import types
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -169,6 +169,10 @@ class Reach(ReachedState):
         is_plain = type(value) is tuple and PLAIN.issuperset(map(type, value))
         if not is_plain and not self._is_known(value):
             self._pending.append((value, label, code, place, path))
+
+    def seen(self) -> Collection[Any]:
+        """Return all objects that were reached so far."""
+        return self._seen.values()
 
     def walk(self) -> None:
         """Follow all that was noted."""

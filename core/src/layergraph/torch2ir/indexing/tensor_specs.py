@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from layergraph.errors import CaptureError
+from layergraph.hidden_states import hidden_states
 from layergraph.ir import TensorSpec
 from layergraph.state import Memory, describe
 from layergraph.torch2ir.indexing.found import Found, Noted, place_of
@@ -46,7 +47,14 @@ def _describe(
         first = keys.setdefault(id(tensor), key)
         if tensor._backward_hooks or tensor._post_accumulate_grad_hooks:
             raise CaptureError(f"{key!r} has hooks on its gradient, which a graph cannot hold")
-        spec = describe(tensor, key, persistent=persistent, whole=not module_info.is_leaf)
+        is_leaf = module_info.is_leaf
+        spec = describe(
+            tensor,
+            key,
+            persistent=persistent,
+            whole=not is_leaf,
+            hidden=is_leaf and name in hidden_states(module_info.module),
+        )
         if spec.kind == "buffer" and name in getattr(module_info.module, "_uncast", ()):
             # A constant of a rebuilt model: casting leaves it as it is.
             spec.kind, spec.persistent = "constant", None

@@ -167,11 +167,12 @@ class DeferredCall:
         target: str,
         args: tuple[Value, ...],
         kwargs: dict[str, Value] | None = None,
+        kind: Kind = "function",
     ) -> TracedValue:
         """The value of a call at this place; the call is made if it was not."""
         if key not in self.calls:
             value = TracedValue(self.position, self.scope, wish_of(target))
-            call = Call("function", target, args, kwargs or {}, value, is_late=True)
+            call = Call(kind, target, args, kwargs or {}, value, is_late=True)
             value.call = self.calls[key] = call
         return self.calls[key].value
 

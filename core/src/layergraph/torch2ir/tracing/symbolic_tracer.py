@@ -19,7 +19,7 @@ from layergraph.functions import method_of, places
 from layergraph.ir import Value, leaves
 from layergraph.literals import UnknownValueError, to_plain_literal
 from layergraph.operations import OPERATIONS, computes
-from layergraph.torch2ir.indexing.leaves import is_changed, note_leaves
+from layergraph.torch2ir.indexing.leaves import assigned_states, is_changed, note_leaves
 from layergraph.torch2ir.indexing.module_index import ModuleInfo
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.torch2ir.state.global_state import may_draw, may_layer_draw
@@ -55,6 +55,7 @@ class _FunctionMode(TorchFunctionMode):
     def __init__(self, tracer: SymbolicTracer) -> None:
         super().__init__()
         self._record = tracer.watch.off(tracer.seen)
+        self._tracer = tracer
 
     def __torch_function__(
         self,
@@ -64,6 +65,7 @@ class _FunctionMode(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if func in _KNOWN_OF_STATE and isinstance(args[0], torch.Tensor):
+            self._tracer.refuse_hidden(args[0])
             return func(*args, **(kwargs or {}))
         return self._record(func, args, kwargs or {})
 
@@ -183,7 +185,7 @@ class SymbolicTracer(Tracer, TracerBase):
     ) -> object:
         """See :class:`Tracer`."""
         self.compare_state()
-        if is_changed(module_info, self._trains):
+        if is_changed(module_info, self._trains) or assigned_states(module_info):
             self.refuse(f"a change of {module_info.path!r} that lasts for a call")
         value = self.recorder.call(
             "module", module_info.path, self.to_literal(args), self.to_literal(kwargs)
@@ -292,9 +294,18 @@ class SymbolicTracer(Tracer, TracerBase):
         if isinstance(value, Proxy):
             return value.node
         if isinstance(value, torch.Tensor):
+            self.refuse_hidden(value)
             key = self.state_tensors.keys.get(id(value))
             return self.state_tensors.constant(value) if key is None else StateRead(key)
         raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
+
+    def refuse_hidden(self, tensor: torch.Tensor) -> None:
+        """Refuse to read a hidden state, which each call replaces by another tensor."""
+        key = self.hidden.get(id(tensor))
+        if key is not None:
+            raise CaptureError(
+                f"the model reads {key}, a hidden state, which depends on inputs of earlier calls"
+            )
 
 
 def _holds_proxies(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

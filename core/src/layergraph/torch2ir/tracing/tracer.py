@@ -19,6 +19,7 @@ from layergraph.functions import Functions
 from layergraph.ir import Value
 from layergraph.literals import size_record, to_graph_literal
 from layergraph.state import Memory
+from layergraph.torch2ir.indexing.leaves import assigned_states, begin_run
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.indexing.reach import Place, Reached
 from layergraph.torch2ir.state.changes import Change, Unchanged
@@ -61,6 +62,7 @@ class Tracer(WayOfTracing):
         caught: likewise, if the model goes on in spite of the errors that came up.
         outside: puts back what the model's code changes besides tensors.
         carried: what it had changed in an earlier run, to be there in this one.
+        hidden: the keys of the hidden states that the leaves have as a run begins, by ``id``.
         generators: the states of the generators of Python and numpy, before the model runs.
     """
 
@@ -83,6 +85,7 @@ class Tracer(WayOfTracing):
         self.outside = Unchanged(module_index)
         self.carried: list[Change] = []
         self.generators: tuple[Any, ...] = ()
+        self.hidden: dict[int, str] = {}
         self.watch = Watch(module_index.reach.enter, module_index.reach.codes)
         self._thread = 0
         self._error: Exception | None = None
@@ -140,9 +143,11 @@ class Tracer(WayOfTracing):
             ):
                 for change in self.carried:
                     change.carry()
+                self._begin_leaves()
                 try:
                     self.call(model, args, kwargs)
                     self.compare_state(type(model), of_all=True)
+                    self._refuse_assigned()
                     self.refused += self.caught
                 except CaptureError as error:
                     raise_interrupt(error)
@@ -159,6 +164,24 @@ class Tracer(WayOfTracing):
         finally:
             self._thread = 0
             self._error = None
+
+    def _begin_leaves(self) -> None:
+        for each in self.module_index:
+            if each.is_leaf:
+                begin_run(each)
+                for name, tensor in each.hidden.items():
+                    if tensor is not None:
+                        self.hidden[id(tensor)] = each.key(name)
+                        self.state_tensors.keys.setdefault(id(tensor), each.key(name))
+
+    def _refuse_assigned(self) -> None:
+        for each in self.module_index:
+            for name in assigned_states(each):
+                self._refuse(
+                    f"it assigns {each.key(name)}, a hidden state, after the last call of "
+                    f"{each.path or 'the model'!r}; assign it before a call",
+                    "",
+                )
 
     @property
     def changes(self) -> list[Change]:

@@ -1,0 +1,56 @@
+"""Fixed-point layers of elasticai-creator, which is imported on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from layergraph import Implementation, hookimpl
+
+# The types of the layers, by the place of their class in `elasticai.creator.nn`.
+TYPES = {
+    "fixed_point.BatchNormedConv1d": "fixed_point_batchnormed_conv1d",
+    "fixed_point.BatchNormedLinear": "fixed_point_batchnormed_linear",
+    "fixed_point.Conv1d": "fixed_point_conv1d",
+    "fixed_point.Linear": "fixed_point_linear",
+    "fixed_point.lstm.layer.FixedPointLSTMWithHardActivations": "fixed_point_lstm",
+    "fixed_point.AdaptableSiLU": "fixed_point_adaptable_silu",
+    "fixed_point.HardSigmoid": "fixed_point_hardsigmoid",
+    "fixed_point.HardTanh": "fixed_point_hardtanh",
+    "fixed_point.PReLU": "fixed_point_prelu",
+    "fixed_point.ReLU": "fixed_point_relu",
+    "fixed_point.Sigmoid": "fixed_point_sigmoid",
+    "fixed_point.SiLU": "fixed_point_silu",
+    "fixed_point.Tanh": "fixed_point_tanh",
+    "BufferedIdentity": "buffered_identity",
+    "BufferlessIdentity": "bufferless_identity",
+}
+SEQUENTIAL = "creator_sequential"
+_TYPES = frozenset(TYPES.values())
+_HOME = "elasticai.creator.nn."
+
+# Not the hook `layers`: to list the classes, it would import elasticai-creator at the first
+# conversion.
+
+
+@hookimpl(trylast=True)
+def torch_to_ir(module: nn.Module) -> Implementation | None:
+    """Answer for the layers of elasticai.creator.nn, with their bit widths, and for Sequential."""
+    if not type(module).__module__.startswith(_HOME):
+        return None
+    from . import layers
+
+    return layers.to_ir(module)
+
+
+@hookimpl(trylast=True)
+def ir_to_torch(
+    implementation: Implementation, children: Mapping[str, nn.Module]
+) -> nn.Module | None:
+    """Answer for the types of these layers."""
+    if implementation.type not in _TYPES and implementation.type != SEQUENTIAL:
+        return None
+    from . import layers
+
+    return layers.to_torch(implementation, children)
