@@ -15,7 +15,9 @@ from typing import Any
 import torch
 
 from layergraph.errors import BuildError, first_line
+from layergraph.foreign import applied_class, callable_of, foreign_name, identity_of
 from layergraph.function_table import Function, Target, attributes, by_name, names
+from layergraph.ir.function_name import FunctionName
 from layergraph.operations import (
     OPERATIONS,
     OPS,
@@ -42,11 +44,14 @@ class Targets:
     def target(self, name: str) -> Target | None:
         """Return the target of a name; None if the name stands for nothing.
 
-        Only a name that a plugin added leads to an import.
+        A name that came with its function stands for that one. Of all others, only a name that a
+        plugin added leads to an import.
 
         Raises:
             BuildError: a plugin added the name, but the function cannot be had.
         """
+        if type(name) is FunctionName:
+            return Target("call_function", callable_of(name.function))
         if name not in self._added:
             return by_name().get(name) or _own_operation(name)
         function = _imported(name)
@@ -74,15 +79,22 @@ class Functions(Targets):
     @property
     def places(self) -> list[tuple[dict[str, Any], str]]:
         """Return the globals of Python modules, and the names in them, of the loaded functions."""
-        return places(tuple(self.loaded.values()))
+        called = map(callable_of, self.loaded.values())
+        return places(tuple(each for each in called if applied_class(each) is None))
 
     def name_of(self, function: Function) -> str | None:
-        """Return the name of a function; None if it has none and cannot be a node."""
-        name = names().get(function) or self._names.get(function)
+        """Return the name of a function; None if it has none and cannot be a node.
+
+        A function that neither torch nor a plugin names has a :class:`FunctionName`, if it is a
+        class of :class:`torch.autograd.Function` or an operation.
+        """
+        name = names().get(function) or self._names.get(identity_of(function))
         if name is None and isinstance(function, OPERATIONS):
             name = f"torch.ops.{function}"
-            return name if own_operation(name) is not None else None
-        return name
+            if own_operation(name) is not None:
+                return name
+            name = None
+        return name or foreign_name(function)
 
 
 def places(functions: tuple[Function, ...]) -> list[tuple[dict[str, Any], str]]:
@@ -162,7 +174,8 @@ def _imported(name: str) -> Function | None:
             f"the function {name!r} cannot be had: {type(error).__name__}: "
             f"{first_line(error)}; install what defines {home}"
         ) from error
-    function = _found(name)
+    found = _found(name)
+    function = None if found is None else callable_of(found)
     if function is not None and not isinstance(function, OPERATIONS):
         _imports[function] = name
     return function
@@ -185,7 +198,7 @@ def _found(name: str) -> Function | None:
 def _forms(function: Function) -> list[Function]:
     """Return the objects by which code may call a function: an operation, or its packet."""
     if not isinstance(function, OPERATIONS):
-        return [function]
+        return [identity_of(function)]
     packet = getattr(function, "overloadpacket", function)
     forms = dict.fromkeys([function, *overloads(function), packet])
     return [each for each in forms if not changes_arguments(each)]

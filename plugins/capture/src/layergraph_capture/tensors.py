@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -124,6 +125,17 @@ class Tensors:
     def is_state(self, tensor: object) -> bool:
         """Return whether it is a tensor of the model."""
         return id(tensor) in self._state.keys
+
+    @property
+    def keys(self) -> Mapping[int, str]:
+        """The state-dict key of each tensor of the model, by ``id``."""
+        return self._state.keys
+
+    def place_of(self, tensor: torch.Tensor) -> str | None:
+        """What a tensor is in the model or in the graph; None if it is neither."""
+        if id(tensor) in self._state.keys:
+            return repr(self._state.keys[id(tensor)])
+        return "a value of forward" if self._is_known(tensor) else None
 
     def _is_known(self, tensor: torch.Tensor) -> bool:
         known = self._known.get(id(tensor))

@@ -16,6 +16,7 @@ from torch import nn
 
 from layergraph.capturing import Values
 from layergraph.errors import CaptureError
+from layergraph.foreign import applied_class
 from layergraph.functions import Functions, method_of
 from layergraph.ir import Value
 from layergraph.ir.values import leaves
@@ -27,6 +28,7 @@ from layergraph.torch2ir.indexing.leaves import is_changed, is_untouched, note_l
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.torch2ir.state.global_state import may_draw, may_layer_draw
+from layergraph.torch2ir.tracing.applied_functions import reads_of
 from layergraph.torch2ir.tracing.called_functions import (
     changes_its_first_argument,
     open_code,
@@ -198,7 +200,7 @@ class EagerTracer(Tracer):
         """See :class:`Tracer`."""
         # Some functions of torch import it, and it would take the patched ones for torch's own.
         importlib.import_module("torch._dynamo")
-        yield from unseen(self, self.region, self.tensors, self.module_index)
+        yield from unseen(self, self.applied, self.region, self.tensors, self.module_index)
         yield from named_functions(self)
         yield from size_functions(self)
 
@@ -266,8 +268,9 @@ class EagerTracer(Tracer):
         kwargs: dict[str, Any],
         problem: str = "",
     ) -> Any:
+        call = self.unrecorded if applied_class(function) is None else self._applied
         try:
-            return self.unrecorded(function, args, kwargs)
+            return call(function, args, kwargs)
         except Exception as error:
             if problem and not isinstance(error, CaptureError):
                 # It may be why the function fails.
@@ -344,6 +347,27 @@ class EagerTracer(Tracer):
                 return super().named_function(func, args, kwargs)
         finally:
             self.switch.calls_foreign = before
+
+    def applied(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call of an autograd.Function, and make it."""
+        self.unrecorded(self._snapshot.save, args, {})
+        return self.named_function(func, args, kwargs)
+
+    def _applied(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call an autograd.Function: of the model, it may read only what it is given."""
+        given = {id(each) for each in tensors_in((args, kwargs))}
+        read: dict[str, None] = {}
+
+        def see(*given_to_operation: Any) -> None:
+            for each in tensors_in(given_to_operation):
+                place = None if id(each) in given else self.tensors.place_of(each)
+                if place is not None:
+                    read[place] = None
+
+        result = self.switch.seen(see, func, args, kwargs)
+        for place in read:
+            self.refuse(f"{func.__self__.__qualname__}, an autograd.Function: {reads_of(place)}")
+        return result
 
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function of torch, and make it."""
