@@ -8,7 +8,7 @@ import operator
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import BuiltinMethodType, FrameType, MethodType, SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,12 +20,7 @@ from layergraph.ir import Symbol
 from layergraph.regions import attention_kernels
 from layergraph.tensors import storage_of
 from layergraph.torch2ir.code_owners import TORCH_FOLDER, is_capturing
-from layergraph.torch2ir.indexing.module_index import ModuleIndex
-from layergraph.torch2ir.tracing.applied_functions import (
-    Record,
-    applied_functions,
-    seen_again,
-)
+from layergraph.torch2ir.tracing.applied_functions import Record, applied_functions
 from layergraph.torch2ir.tracing.module_call import TracedValue
 from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import Patch
@@ -41,7 +36,6 @@ def unseen(
     record: Record,
     region: Region,
     tensors: Tensors,
-    module_index: ModuleIndex,
 ) -> Iterator[Patch]:
     """The patches that show it.
 
@@ -50,10 +44,8 @@ def unseen(
         record: records the call of an autograd.Function.
         region: records the begin or the end of a region.
         tensors: knows which tensor is which value.
-        module_index: the model.
     """
     yield from applied_functions(capture, tensors.keys, _checkpointed(capture, record))
-    yield from module_index.once(_kept_functions)
     yield nn.Module, "_apply", _applied(capture)
     yield torch.jit.ScriptFunction, "__call__", _scripted(capture, tensors)
     yield torch.autocast, "__init__", _without_dtype()
@@ -106,22 +98,6 @@ def _are_lost(given: list[Any]) -> bool:
     """Whether gradients are wanted, but none of the tensors has any."""
     tensors = [each for each in given if isinstance(each, torch.Tensor)]
     return torch.is_grad_enabled() and not any(each.requires_grad for each in tensors)
-
-
-def _kept_functions(module_index: ModuleIndex) -> Iterator[Patch]:
-    """The ways to call an autograd.Function that code has kept: they look it up again."""
-    # What a leaf does inside is not recorded.
-    modules = [vars(each.module) for each in module_index if not each.is_leaf]
-    holders = [*module_index.code_globals, *modules]
-    for holder in holders:
-        methods = [item for item in holder.items() if type(item[1]) in _METHODS]
-        for name, value in methods:
-            stand_in = seen_again(value)
-            if stand_in is not None:
-                yield holder, name, stand_in
-
-
-_METHODS = (BuiltinMethodType, MethodType)
 
 
 def _applied(capture: Observer) -> Callable[..., Any]:

@@ -217,7 +217,7 @@ class Tensors:
                 return self.alias(result, whole())
             return result
         if not isinstance(result, tuple | list | dict):
-            if type(result) in (bool, int, float):
+            if type(result) in _GUARDED:
                 self._guards.expect(whole(), result)
             return result
         items = list(result.items() if isinstance(result, dict) else enumerate(result))
@@ -304,3 +304,5 @@ def holds_no_tensor(result: Any) -> bool:
 
 
 _SEQUENCES = (tuple, list)
+# Beside tensors in a result, these are what they were.
+_GUARDED = frozenset({bool, int, float, complex, str, bytes})

@@ -200,7 +200,7 @@ class EagerTracer(Tracer):
         """See :class:`Tracer`."""
         # Some functions of torch import it, and it would take the patched ones for torch's own.
         importlib.import_module("torch._dynamo")
-        yield from unseen(self, self.applied, self.region, self.tensors, self.module_index)
+        yield from unseen(self, self.applied, self.region, self.tensors)
         yield from named_functions(self)
         yield from size_functions(self)
 

@@ -26,6 +26,7 @@ from layergraph.torch2ir.state.generators import foreign_generators
 from layergraph.torch2ir.state.global_state import GlobalState
 from layergraph.torch2ir.state.state_queries import queries_of, state_queries
 from layergraph.torch2ir.state.watching import Watch
+from layergraph.torch2ir.tracing.applied_functions import seen_again
 from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument
 from layergraph.torch2ir.tracing.code_patches import import_patches, module_patches
 from layergraph.torch2ir.tracing.environment import environment
@@ -263,9 +264,9 @@ class Tracer(WayOfTracing):
             self._patcher.put(*patch)
             self.outside.patched(*patch)
 
-    def cached(self, place: Place, function: Any) -> None:
+    def found_callable(self, place: Place, function: Any) -> None:
         """See :class:`reach.Listener`."""
-        new = uncached(self, function)
+        new = seen_again(function) or uncached(self, function)
         self._patcher.put(*place, new)
         self.outside.patched(*place, new)
 
