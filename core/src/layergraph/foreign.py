@@ -48,6 +48,11 @@ def callable_of(function: Any) -> Function:
     return function  # type: ignore[no-any-return]
 
 
+def full_name(cls: type) -> str:
+    """Return the module and the qualified name of a class."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 def foreign_name(function: Any) -> FunctionName | None:
     """Return a name for a function that has none otherwise; None if a graph cannot call it.
 
@@ -64,7 +69,7 @@ def foreign_name(function: Any) -> FunctionName | None:
     with _lock:
         name = _names.get(function)
         if name is None:
-            home = f"{function.__module__}.{function.__qualname__}"
+            home = full_name(function)
             name, number = home, 1
             while name in _named:
                 number += 1
@@ -75,5 +80,14 @@ def foreign_name(function: Any) -> FunctionName | None:
 
 
 def listing(name: str) -> str:
-    """Return the lines by which a plugin lists a function."""
-    return f"@hookimpl def functions(): return [{name.partition('#')[0]!r}]"
+    """Return the remedy for a name that no plugin lists, with the line that lists it."""
+    name, _, again = name.partition("#")
+    if "<locals>" in name or again:
+        row = f"lg.Factory(made={name!r}, call=…, arguments=…)"
+        return (
+            "a function makes the class: define it at the top level of a module, or list its "
+            f"factory by the hook 'functions' of a plugin: return [{row}]"
+        )
+    if name.startswith("__main__."):
+        return f"move it to a module that a plugin can name, and {listing('acme' + name[8:])}"
+    return f"list it by the hook 'functions' of a plugin: return [{name!r}]"

@@ -9,14 +9,16 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 
-from layergraph.errors import BuildError, first_line
-from layergraph.foreign import applied_class, callable_of, foreign_name, identity_of
+from layergraph.errors import BuildError, Place, PluginError, first_line
+from layergraph.factories import Factory
+from layergraph.foreign import applied_class, callable_of, foreign_name, full_name, identity_of
 from layergraph.function_table import Function, Target, attributes, by_name, names
+from layergraph.ir import FUNCTION, Ir
 from layergraph.ir.function_name import FunctionName
 from layergraph.operations import (
     OPERATIONS,
@@ -61,16 +63,23 @@ class Targets:
 class Functions(Targets):
     """Map functions to names and back, with the functions that plugins added.
 
+    Args:
+        added: as for :class:`Targets`.
+        factories: the rows of plugins, by the names of the classes that the factories make.
+
     Attributes:
         loaded: the added functions whose modules have been imported, by name. A model cannot call
             a function that it has not imported.
     """
 
-    def __init__(self, added: Collection[str]) -> None:
+    def __init__(
+        self, added: Collection[str], factories: Mapping[str, Factory] | None = None
+    ) -> None:
         # A capture patches some of torch's functions, so the names are read before.
         names()
         super().__init__(added)
         found = {name: _found(name) for name in sorted(self._added)}
+        self._factories = {} if factories is None else factories
         self.loaded = {name: each for name, each in found.items() if each is not None}
         self._names = {
             each: name for name, function in self.loaded.items() for each in _forms(function)
@@ -95,6 +104,31 @@ class Functions(Targets):
                 return name
             name = None
         return name or foreign_name(function)
+
+    def remade(self, function: Function) -> tuple[Function, dict[str, Any]] | None:
+        """Return what a graph calls for a class that a factory made, and with what besides.
+
+        None if no plugin says it.
+
+        Raises:
+            PluginError: the row of the factory fails, or names no function.
+        """
+        cls = applied_class(function)
+        row = None if cls is None else self._factories.get(full_name(cls))
+        if cls is None or row is None:
+            return None
+        try:
+            arguments = dict(row.arguments(cls))
+        except Exception as error:
+            raise PluginError(
+                f"the arguments of the factory of {row.made!r} fail with {type(error).__name__}: "
+                f"{first_line(error)}; mend the row of the hook 'functions'"
+            ) from error
+        # Whoever made the class has imported what it needs; a capture patches the global meanwhile.
+        called = self.loaded.get(row.call)
+        if called is None:
+            raise PluginError(f"no function is named {row.call!r}; mend the row of its factory")
+        return called, arguments
 
 
 def places(functions: tuple[Function, ...]) -> list[tuple[dict[str, Any], str]]:
@@ -123,6 +157,27 @@ def _own_operation(name: str) -> Target | None:
 def is_own(name: str) -> bool:
     """Return whether a name stands for a function without any plugin."""
     return (by_name().get(name) or own_operation(name)) is not None
+
+
+def unlisted(ir: Ir, known: Targets) -> Iterator[tuple[Place, str]]:
+    """Yield each call of a function that a graph can hold in memory, but a file cannot.
+
+    Args:
+        ir: the IR.
+        known: the functions that plugins name.
+
+    Yields:
+        The place of the node, and the name.
+    """
+    for each in ir.values():
+        for graph in each.graphs:
+            for node in graph.nodes.values():
+                name = node.implementation
+                if node.type == FUNCTION and type(name) is FunctionName:
+                    # A plugin may have come since the capture.
+                    listed = known.target(str(name))
+                    if listed is None or listed.target != callable_of(name.function):
+                        yield Place("implementation", each.name).at("node", node.name), name
 
 
 def stable_name(function: Function) -> str | None:

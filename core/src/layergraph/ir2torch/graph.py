@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 from layergraph.checked import packed_sequence
 from layergraph.choices import conditionally
 from layergraph.errors import BuildError, Place
+from layergraph.foreign import listing
 from layergraph.functions import Targets
 from layergraph.guards import assume, assume_tensor
 from layergraph.ir import (
@@ -156,9 +157,11 @@ class _GraphBuilder:
     ) -> tuple[str, Any, tuple[Any, ...]]:
         target = self._functions.target(node.implementation)
         if target is None:
+            name = node.implementation
+            other = "a version of torch that has it" if name.startswith("torch.") else listing(name)
             raise BuildError(
-                f"{place}: no function is named {node.implementation!r}; install the plugin that "
-                "names it, or a version of torch that has it"
+                f"{place}: no function is named {name!r}; install the plugin that names it, or "
+                f"{other}"
             )
         if target.op == "attribute":
             if len(args) != 1 or kwargs:

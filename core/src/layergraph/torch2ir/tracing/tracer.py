@@ -274,6 +274,9 @@ class Tracer(WayOfTracing):
 
     def named_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function that a plugin names."""
+        remade = self.functions.remade(func)
+        if remade is not None:
+            func, kwargs = remade[0], kwargs | remade[1]
         return self.torch_function(func, args, kwargs)
 
     def refuse(self, reason: str, line: str = "") -> None:
