@@ -425,7 +425,7 @@ class EagerTracer(Tracer):
                     return opened_code(*args, **kwargs)
             problem, lowered, named = str(error), (), {}
         before = versions(args, kwargs)
-        is_changing = changes_its_first_argument(name) or any(
+        is_changing = changes_its_first_argument(str(name)) or any(
             # By identity: a tensor that is compared would be read.
             kwargs[each] is not None and kwargs[each] is not False
             for each in CHANGING & kwargs.keys()

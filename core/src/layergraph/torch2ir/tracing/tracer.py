@@ -321,7 +321,7 @@ class Tracer(WayOfTracing):
 
     def refuse_change_of_constant(self, name: str, args: tuple[Value, ...]) -> None:
         """Raise if a function changes a tensor that the model has not registered."""
-        if args and changes_its_first_argument(name) and _is_constant(args[0]):
+        if args and changes_its_first_argument(str(name)) and _is_constant(args[0]):
             raise CaptureError(
                 f"{name} changes a tensor that the model has not registered; "
                 "register it with register_buffer"
