@@ -304,7 +304,7 @@ def test_a_factory_makes_the_class_again(args):
 )
 def test_a_wrong_row_is_a_fault_of_the_plugin(row):
     scaled = _scaled(2.5)
-    with pytest.raises((CaptureError, PluginError), match="factory|two full names"):
+    with pytest.raises((CaptureError, PluginError), match=r"factory|two full names"):
         Torch2Ir(_plugins(row)).convert(Model(scaled.apply), (X,))
 
 

@@ -12,7 +12,14 @@ import torch
 from torch.autograd.function import FunctionMeta
 
 from layergraph.ir.function_name import FunctionName
-from layergraph.operations import OPERATIONS, OPS, changes_arguments, is_composite, is_of_torch
+from layergraph.operations import (
+    OPERATIONS,
+    OPS,
+    changes_arguments,
+    computes,
+    is_composite,
+    is_of_torch,
+)
 
 Function = Callable[..., Any]
 
@@ -61,7 +68,8 @@ def foreign_name(function: Any) -> FunctionName | None:
     """
     function = identity_of(function)
     if isinstance(function, OPERATIONS):
-        if is_of_torch(function) or is_composite(function) or changes_arguments(function):
+        is_plain = computes(function) and not changes_arguments(function)
+        if is_of_torch(function) or is_composite(function) or not is_plain:
             return None
         return FunctionName(f"{OPS}{function}", function)
     if not isinstance(function, FunctionMeta):
