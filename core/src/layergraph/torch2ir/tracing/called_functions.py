@@ -30,11 +30,6 @@ def unnamed(function: Any) -> str:
     if isinstance(function, OPERATIONS):
         if changes_arguments(function):
             return f"the operation torch.ops.{function} changes its arguments"
-        if "_nested_" in str(function):
-            return (
-                f"the operation torch.ops.{function}, which works on nested tensors; pad the "
-                "sequences with torch.nn.utils.rnn.pad_sequence"
-            )
         return (
             f"the operation torch.ops.{function} has no name in an IR; a plugin can give it one "
             "through the hook 'functions'"

@@ -30,6 +30,7 @@ from layergraph.torch2ir.tracing.applied_functions import seen_again
 from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument
 from layergraph.torch2ir.tracing.code_patches import import_patches, module_patches
 from layergraph.torch2ir.tracing.environment import environment
+from layergraph.torch2ir.tracing.jagged import jagged_tensors
 from layergraph.torch2ir.tracing.lines import code_place, first_line_of, line_of
 from layergraph.torch2ir.tracing.module_call import Parameter, StateRead, Trace
 from layergraph.torch2ir.tracing.patches import Patch, Patcher, with_room_for
@@ -175,6 +176,7 @@ class Tracer(WayOfTracing):
     def _patches(self) -> Iterator[Patch]:
         yield from module_patches(self)
         yield from transforms(self.is_recording)
+        yield from jagged_tensors(self.is_recording)
         yield from state_queries(self, self.module_index)
         yield from environment(self)
         yield from import_patches(self)
