@@ -206,6 +206,6 @@ def test_nested_tensors_inside_are_kept_and_jagged_ones_refused_by_name():
     other = torch.randn(6, 4), torch.randn(1, 4)
     for args in (given, other):
         assert bitwise_equal(rebuilt(*args), model(*args))
-    with pytest.raises(CaptureError, match="a jagged tensor.*pad the sequences") as it:
+    with pytest.raises(CaptureError, match=r"a jagged tensor.*pad the sequences") as it:
         lg.to_ir(Nests(torch.jagged), given)
     assert len(it.value.unsupported) == 1
