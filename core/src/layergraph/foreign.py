@@ -87,15 +87,22 @@ def foreign_name(function: Any) -> FunctionName | None:
     return FunctionName(name, function)
 
 
+def listed_as(name: str) -> str:
+    """Return the name by which a plugin lists a function: for an overload, that of the packet."""
+    if name.startswith(OPS):
+        return ".".join(name.split(".")[:4])
+    return name.partition("#")[0]
+
+
 def listing(name: str) -> str:
     """Return the remedy for a name that no plugin lists, with the line that lists it."""
-    name, _, again = name.partition("#")
-    if "<locals>" in name or again:
-        row = f"lg.Factory(made={name!r}, call=…, arguments=…)"
+    listed = listed_as(name)
+    if "<locals>" in name or "#" in name:
+        row = f"lg.Factory(made={listed!r}, call=…, arguments=…)"
         return (
             "a function makes the class: define it at the top level of a module, or list its "
             f"factory by the hook 'functions' of a plugin: return [{row}]"
         )
-    if name.startswith("__main__."):
-        return f"move it to a module that a plugin can name, and {listing('acme' + name[8:])}"
-    return f"list it by the hook 'functions' of a plugin: return [{name!r}]"
+    if listed.startswith("__main__."):
+        return f"move it to a module that a plugin can name, and {listing('acme' + listed[8:])}"
+    return f"list it by the hook 'functions' of a plugin: return [{listed!r}]"

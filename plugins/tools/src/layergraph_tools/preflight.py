@@ -15,7 +15,7 @@ from torch import nn
 
 from layergraph.capturing import Values
 from layergraph.errors import CaptureError, PluginWarning, Unsupported
-from layergraph.foreign import listing
+from layergraph.foreign import listed_as, listing
 from layergraph.functions import Targets, unlisted
 from layergraph.torch2ir import Torch2Ir
 from layergraph.torch2ir.indexing.answers import answer_of
@@ -121,7 +121,7 @@ def preflight(
             _missing(converter, model),
         )
     known = Targets(converter.hooks.named_functions())
-    remedies = {str(name): listing(name) for _, name in unlisted(ir, known)}
+    remedies = {listed_as(name): listing(name) for _, name in unlisted(ir, known)}
     return Preflight(missing=_missing(converter, model), unlisted=remedies)
 
 
