@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import typing  # torch 2.6 does not know the names of collections.abc
 
 import pytest
 import torch
@@ -836,7 +837,7 @@ class ModuleAsArgument(Base):
 
 
 @torch.library.custom_op("layergraph_traps::gain", mutates_args=())
-def gain(x: torch.Tensor, by: float, sizes: list[int]) -> torch.Tensor:
+def gain(x: torch.Tensor, by: float, sizes: typing.Sequence[int]) -> torch.Tensor:
     return x.round() * by + len(sizes)
 
 
