@@ -256,11 +256,15 @@ def test_verify_skips_the_file():
 # --- plugins ---
 
 
-def test_a_listed_class_is_a_plain_name():
-    plugins = _plugins(f"{__name__}.Sign")
+sign = Sign.apply
+
+
+@pytest.mark.parametrize("listed", ["Sign", "sign"])
+def test_a_listed_class_is_a_plain_name(listed):
+    plugins = _plugins(f"{__name__}.{listed}")
     model = Model(_signs)
     ir = Torch2Ir(plugins).convert(model, (X,))
-    assert type(ir["root"].nodes["Sign"].implementation) is str
+    assert type(ir["root"].nodes[listed].implementation) is str
     rebuilt = Ir2Torch(plugins).convert(ir, model.state_dict())
     for each in (rebuilt, copy.deepcopy(rebuilt), pickle.loads(pickle.dumps(rebuilt))):
         model.zero_grad()

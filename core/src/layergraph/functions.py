@@ -230,7 +230,7 @@ def _imported(name: str) -> Function | None:
             f"{first_line(error)}; install what defines {home}"
         ) from error
     found = _found(name)
-    function = None if found is None else callable_of(found)
+    function = None if found is None else callable_of(identity_of(found))
     if function is not None and not isinstance(function, OPERATIONS):
         _imports[function] = name
     return function

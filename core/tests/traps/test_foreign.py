@@ -811,6 +811,49 @@ class ObjectAsArgument(Base):
         return Configured.apply(self.lin(x), Config())
 
 
+class GivesObject(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2, Config()
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        return grad
+
+
+@refused("it gives a Config")
+class ObjectAsOutput(Base):
+    def forward(self, x):
+        y, config = GivesObject.apply(self.lin(x))
+        return y * config.bits
+
+
+lin = nn.Linear(4, 4)
+
+
+class NamesAnAttribute(torch.autograd.Function):
+    """Its code says ``lin``, and does not mean the global."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.lin = 3
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * ctx.lin
+
+
+@exact()
+class AttributeNamedAsAGlobal(Base):
+    def __init__(self):
+        super().__init__()
+        self.lin = lin
+
+    def forward(self, x):
+        return NamesAnAttribute.apply(self.lin(x))
+
+
 class Called(torch.autograd.Function):
     @staticmethod
     def forward(ctx, run, x):

@@ -28,7 +28,6 @@ from layergraph.torch2ir.indexing.leaves import is_changed, is_untouched, note_l
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.torch2ir.state.global_state import may_draw, may_layer_draw
-from layergraph.torch2ir.tracing.applied_functions import reads_of
 from layergraph.torch2ir.tracing.called_functions import (
     changes_its_first_argument,
     open_code,
@@ -39,6 +38,7 @@ from layergraph.torch2ir.tracing.module_call import Trace, TracedValue
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.tracer import Tracer, takes
 from layergraph.undo import Modes, undoing
+from layergraph_capture.applied import AppliedFunctions
 from layergraph_capture.arguments import Arguments, tensors_in
 from layergraph_capture.constants import Constants
 from layergraph_capture.decisions import Decisions
@@ -142,6 +142,7 @@ class EagerTracer(Tracer):
         self._unnamed = UnnamedCalls(
             recorder, self.tensors, switch, self._snapshot, self.refuse, self._attempt
         )
+        self._applied = AppliedFunctions(self.tensors, switch, self.refuse)
         self._math = MathPatches(self.sizes)
         self.trains = note_leaves(module_index)
 
@@ -268,7 +269,7 @@ class EagerTracer(Tracer):
         kwargs: dict[str, Any],
         problem: str = "",
     ) -> Any:
-        call = self.unrecorded if applied_class(function) is None else self._applied
+        call = self.unrecorded if applied_class(function) is None else self._applied.call
         try:
             return call(function, args, kwargs)
         except Exception as error:
@@ -352,22 +353,6 @@ class EagerTracer(Tracer):
         """Record a call of an autograd.Function, and make it."""
         self.unrecorded(self._snapshot.save, args, {})
         return self.named_function(func, args, kwargs)
-
-    def _applied(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call an autograd.Function: of the model, it may read only what it is given."""
-        given = {id(each) for each in tensors_in((args, kwargs))}
-        read: dict[str, None] = {}
-
-        def see(*given_to_operation: Any) -> None:
-            for each in tensors_in(given_to_operation):
-                place = None if id(each) in given else self.tensors.place_of(each)
-                if place is not None:
-                    read[place] = None
-
-        result = self.switch.seen(see, func, args, kwargs)
-        for place in read:
-            self.refuse(f"{func.__self__.__qualname__}, an autograd.Function: {reads_of(place)}")
-        return result
 
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function of torch, and make it."""

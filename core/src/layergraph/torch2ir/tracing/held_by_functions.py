@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import types
 from collections.abc import Iterator, Mapping
@@ -77,5 +78,10 @@ def _of_function(function: types.FunctionType) -> list[Any]:
 
 @functools.lru_cache(maxsize=1024)
 def _names(code: types.CodeType) -> frozenset[str]:
+    """Return the names of the globals that code reads, with those of functions inside it."""
     inner = [_names(each) for each in code.co_consts if isinstance(each, types.CodeType)]
-    return frozenset(code.co_names).union(*inner)
+    own = [each.argval for each in dis.get_instructions(code) if each.opname in _READING]
+    return frozenset(own).union(*inner)
+
+
+_READING = ("LOAD_GLOBAL", "LOAD_NAME")
