@@ -152,7 +152,7 @@ class PadsSequences(Base):
 
 @assumes()
 class PadsAround(Base):
-    """A function without a name, which decides by sizes; what it does fails with other sizes, and what is assumed of them comes before."""
+    """A function without a name fails with other sizes; the guard of these comes before."""
 
     def forward(self, x):
         y = x * 2
