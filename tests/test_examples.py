@@ -134,6 +134,49 @@ def test_its_pass_and_its_rule_run_by_name(installed: Environment) -> None:
     assert "fold-batchnorm" in listed
 
 
+QUANTIZED = """
+import json
+import torch
+from torch import nn
+import layergraph as lg
+from acme_fixed_point import Binarize, RoundToFixedPoint, Ternarize
+from layergraph.testing import bitwise_equal
+torch.manual_seed(0)
+x = torch.randn(3, 4)
+class Quantized(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lin = nn.Linear(4, 4)
+    def forward(self, x):
+        y = self.lin(RoundToFixedPoint.apply(x, 8, 4))
+        return Ternarize.apply(y, 0.1) + Binarize.apply(y)
+model = Quantized()
+lg.save(lg.to_ir(model, (x,)), "quantized.safetensors", model.state_dict())
+loaded = lg.load_model("quantized.safetensors")
+for each in (model, loaded):
+    each(x).sum().backward()
+grads = [each.get_submodule("lin").weight.grad for each in (model, loaded)]
+print(json.dumps({"same": bitwise_equal(loaded(x), model(x)), "gradients": bitwise_equal(*grads)}))
+"""
+WITHOUT = """
+import json
+import os
+os.environ["LAYERGRAPH_DISABLE"] = "acme-fixed-point"
+import layergraph as lg
+try:
+    lg.load_model("quantized.safetensors")
+except lg.errors.FileError as error:
+    print(json.dumps(str(error)))
+"""
+
+
+def test_its_quantizers_are_names_in_a_file(installed: Environment) -> None:
+    assert installed.report(QUANTIZED) == {"same": True, "gradients": True}
+    error = installed.report(WITHOUT)
+    assert "'acme_fixed_point.quantizers.RoundToFixedPoint'" in error
+    assert f"{NAME}: install it if you trust it" in error
+
+
 def test_its_subcommand_is_there_beside_the_others(installed: Environment) -> None:
     found = subcommands(installed)
     assert {"bits", "show", "new-plugin"} <= set(found)

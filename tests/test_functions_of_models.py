@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import layergraph as lg
+from layergraph.testing import bitwise_equal
 
 
 def _vision(name, size=64):
@@ -29,6 +30,7 @@ MODELS = {
     "swin_t": lambda: _vision("swin_t"),
     "convnext_tiny": lambda: _vision("convnext_tiny"),
     "Bert": lambda: _text("Bert", intermediate_size=16),
+    "Bloom": lambda: _text("Bloom"),
     "GPT2": lambda: _text("GPT2"),
     "DistilBert": lambda: _text("DistilBert", dim=16, hidden_dim=16, n_heads=2),
 }
@@ -42,3 +44,26 @@ def test_it_is_saved_and_loaded(tmp_path, name):
     path = tmp_path / "m.json"
     lg.save(ir, path)
     assert lg.load(path) == ir
+
+
+def test_the_functions_with_own_gradients_are_there():
+    pytest.importorskip("transformers")
+    from layergraph.functions import Targets
+    from layergraph_transformers import functions
+
+    names = [name for name in functions() if name.startswith("transformers.")]
+    known = Targets(names)
+    assert names
+    assert all(known.target(name) is not None for name in names)
+
+
+def test_a_model_with_own_gradients_computes_them_from_a_file(tmp_path):
+    model, _, kwargs = _text("Bloom")
+    path = tmp_path / "m.safetensors"
+    lg.save(lg.to_ir(model, None, kwargs), path, model.state_dict())
+    loaded = lg.load_model(path)
+    found = []
+    for each in (model, loaded):
+        each(**kwargs)["last_hidden_state"].pow(2).sum().backward()
+        found.append([one.grad for one in each.parameters()])
+    assert bitwise_equal(*found)

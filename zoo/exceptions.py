@@ -10,14 +10,14 @@ _REASONS: dict[str, str] = {
     "its code loops over the sequence, and the graph has as many steps as were captured": """
         transformers/FalconMambaForCausalLM transformers/FunnelBaseModel
         transformers/FunnelForMaskedLM transformers/FunnelModel transformers/JambaForCausalLM
-        transformers/MambaForCausalLM transformers/MambaModel transformers/RwkvForCausalLM
-        transformers/RwkvModel
+        transformers/MambaForCausalLM transformers/MambaModel
+        transformers/RecurrentGemmaForCausalLM transformers/RwkvForCausalLM transformers/RwkvModel
     """,
     "its code asks whether a size is that of its weights, or divisible, and else does more": """
         transformers/Dinov2ForImageClassification transformers/Dinov2Model
         transformers/Dinov2WithRegistersModel transformers/LEDModel
         transformers/LongformerForMaskedLM transformers/LongformerModel transformers/PegasusXModel
-        transformers/SEWModel
+        transformers/SEWDModel transformers/SEWModel
         transformers/TimesformerModel
     """,
     "its code makes a plain int of a size": """
@@ -31,10 +31,6 @@ _REASONS: dict[str, str] = {
     """,
     "its code loops over the batch": """
         transformers/LlavaForConditionalGeneration transformers/ViltModel
-    """,
-    "its autograd.Function has a gradient of its own, which a graph cannot hold": """
-        transformers/BloomForCausalLM transformers/BloomModel
-        transformers/RecurrentGemmaForCausalLM transformers/SEWDModel transformers/YosoModel
     """,
     "its code takes a list of pictures apart, and decides by how many boxes it finds": """
         torchvision/fasterrcnn_mobilenet_v3_large_320_fpn

@@ -749,7 +749,6 @@ REFUSED = {
     Scripted: "ScriptModule",
     NoGrad: "region without gradients",
     Autocast: "autocast",
-    OwnGradient: "Straight",
     BackwardHook: "backward hooks",
     UnregisteredParameter: "not registered",
     UnregisteredModule: "not registered",

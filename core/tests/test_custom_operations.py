@@ -94,12 +94,15 @@ def test_a_named_operation_that_is_not_registered_is_told_by_its_name():
 
 @pytest.mark.parametrize("inputs", [None, (X,)], ids=["traced", "run"])
 @pytest.mark.parametrize("called", CALLS)
-def test_an_unnamed_operation_is_one_problem_that_names_it(called, inputs):
-    report = lg.preflight(Model(CALLS[called]), inputs)
-    (found,) = report.unsupported
-    assert "torch.ops.layergraph_tests.shifted" in found.reason
-    assert "hook 'functions'" in found.reason
-    assert found.line
+def test_in_memory_an_operation_needs_no_plugin(called, inputs):
+    model = Model(CALLS[called])
+    assert lg.preflight(model, inputs).ok
+    ir = lg.to_ir(model, inputs)
+    assert "torch.ops.layergraph_tests.shifted" in str(ir)
+    for each in (ir, ir.copy(), lg.Ir.from_dict(ir.to_dict()), ir.flatten()):
+        again = lg.to_torch(each, model.state_dict())
+        for rebuilt in (again, copy.deepcopy(again), pickle.loads(pickle.dumps(again))):
+            assert bitwise_equal(rebuilt(X), model(X))
 
 
 @pytest.mark.parametrize("plugins", [None, _plugins(f"{__name__}.bump")], ids=["no", "a plugin"])

@@ -65,7 +65,7 @@ SPECIAL = {
     ),
     "onednn": (lambda: torch.randn(4, 4).to_mkldnn(), "oneDNN", "to_dense"),
     "nested": (nested, "nested", "to_padded_tensor"),
-    "jagged": (lambda: nested(torch.jagged), "NestedTensor", "plain torch.Tensor"),
+    "jagged": (lambda: nested(torch.jagged), "NestedTensor", "to_padded_tensor"),
     "zeros": (lambda: torch._efficientzerotensor((4, 4)), "zeros", "torch.zeros"),
     "functional": (lambda: torch._to_functional_tensor(torch.ones(4, 4)), "functional", "wraps"),
     "fake": (faked, "FakeTensor", "outside of the FakeTensorMode"),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     __version__: str
     from layergraph.api import to_ir, to_torch
     from layergraph.declining import decline
+    from layergraph.factories import Factory
     from layergraph.formats import Format
     from layergraph.hookspecs import hookimpl
     from layergraph.inputs import example_inputs
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Edge",
+    "Factory",
     "Format",
     "Implementation",
     "Ir",
@@ -71,6 +73,7 @@ __all__ = [
 
 # The module of each name that is imported on first use. Some belong to other distributions.
 _HOMES = {
+    "Factory": "layergraph.factories",
     "Format": "layergraph.formats",
     "Limits": "layergraph_files.limits",
     "Pass": "layergraph.passes",

@@ -73,7 +73,7 @@ class CaptureRequest:
     @functools.cached_property
     def functions(self) -> Functions:
         """Return the functions that may become nodes."""
-        return Functions(self.hooks.named_functions())
+        return Functions(self.hooks.named_functions(), self.hooks.factories())
 
 
 def example_calls(

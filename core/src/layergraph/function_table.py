@@ -105,6 +105,7 @@ _LISTED: tuple[_Listed, ...] = (
         ).split(),
     ),
     _Listed("torch", torch, ("_pad_packed_sequence", "_weight_norm")),
+    _Listed("torch._C._nn", torch._C._nn, ("pad_sequence",)),
     _Listed(
         "torch.sparse",
         torch.sparse,

@@ -9,13 +9,17 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 
-from layergraph.errors import BuildError, first_line
+from layergraph.errors import BuildError, Place, PluginError, first_line
+from layergraph.factories import Factory
+from layergraph.foreign import applied_class, callable_of, foreign_name, full_name, identity_of
 from layergraph.function_table import Function, Target, attributes, by_name, names
+from layergraph.ir import FUNCTION, Ir
+from layergraph.ir.function_name import FunctionName
 from layergraph.operations import (
     OPERATIONS,
     OPS,
@@ -42,11 +46,14 @@ class Targets:
     def target(self, name: str) -> Target | None:
         """Return the target of a name; None if the name stands for nothing.
 
-        Only a name that a plugin added leads to an import.
+        A name that came with its function stands for that one. Of all others, only a name that a
+        plugin added leads to an import.
 
         Raises:
             BuildError: a plugin added the name, but the function cannot be had.
         """
+        if type(name) is FunctionName:
+            return Target("call_function", callable_of(name.function))
         if name not in self._added:
             return by_name().get(name) or _own_operation(name)
         function = _imported(name)
@@ -56,16 +63,23 @@ class Targets:
 class Functions(Targets):
     """Map functions to names and back, with the functions that plugins added.
 
+    Args:
+        added: as for :class:`Targets`.
+        factories: the rows of plugins, by the names of the classes that the factories make.
+
     Attributes:
         loaded: the added functions whose modules have been imported, by name. A model cannot call
             a function that it has not imported.
     """
 
-    def __init__(self, added: Collection[str]) -> None:
+    def __init__(
+        self, added: Collection[str], factories: Mapping[str, Factory] | None = None
+    ) -> None:
         # A capture patches some of torch's functions, so the names are read before.
         names()
         super().__init__(added)
         found = {name: _found(name) for name in sorted(self._added)}
+        self._factories = {} if factories is None else factories
         self.loaded = {name: each for name, each in found.items() if each is not None}
         self._names = {
             each: name for name, function in self.loaded.items() for each in _forms(function)
@@ -74,15 +88,47 @@ class Functions(Targets):
     @property
     def places(self) -> list[tuple[dict[str, Any], str]]:
         """Return the globals of Python modules, and the names in them, of the loaded functions."""
-        return places(tuple(self.loaded.values()))
+        called = map(callable_of, self.loaded.values())
+        return places(tuple(each for each in called if applied_class(each) is None))
 
     def name_of(self, function: Function) -> str | None:
-        """Return the name of a function; None if it has none and cannot be a node."""
-        name = names().get(function) or self._names.get(function)
+        """Return the name of a function; None if it has none and cannot be a node.
+
+        A function that neither torch nor a plugin names has a :class:`FunctionName`, if it is a
+        class of :class:`torch.autograd.Function` or an operation.
+        """
+        name = names().get(function) or self._names.get(identity_of(function))
         if name is None and isinstance(function, OPERATIONS):
             name = f"torch.ops.{function}"
-            return name if own_operation(name) is not None else None
-        return name
+            if own_operation(name) is not None:
+                return name
+            name = None
+        return name or foreign_name(function)
+
+    def remade(self, function: Function) -> tuple[Function, dict[str, Any]] | None:
+        """Return what a graph calls for a class that a factory made, and with what besides.
+
+        None if no plugin says it.
+
+        Raises:
+            PluginError: the row of the factory fails, or names no function.
+        """
+        cls = applied_class(function)
+        row = None if cls is None else self._factories.get(full_name(cls))
+        if cls is None or row is None:
+            return None
+        try:
+            arguments = dict(row.arguments(cls))
+        except Exception as error:
+            raise PluginError(
+                f"the arguments of the factory of {row.made!r} fail with {type(error).__name__}: "
+                f"{first_line(error)}; mend the row of the hook 'functions'"
+            ) from error
+        # Whoever made the class has imported what it needs; a capture patches the global meanwhile.
+        called = self.loaded.get(row.call)
+        if called is None:
+            raise PluginError(f"no function is named {row.call!r}; mend the row of its factory")
+        return called, arguments
 
 
 def places(functions: tuple[Function, ...]) -> list[tuple[dict[str, Any], str]]:
@@ -111,6 +157,27 @@ def _own_operation(name: str) -> Target | None:
 def is_own(name: str) -> bool:
     """Return whether a name stands for a function without any plugin."""
     return (by_name().get(name) or own_operation(name)) is not None
+
+
+def unlisted(ir: Ir, known: Targets) -> Iterator[tuple[Place, str]]:
+    """Yield each call of a function that a graph can hold in memory, but a file cannot.
+
+    Args:
+        ir: the IR.
+        known: the functions that plugins name.
+
+    Yields:
+        The place of the node, and the name.
+    """
+    for each in ir.values():
+        for graph in each.graphs:
+            for node in graph.nodes.values():
+                name = node.implementation
+                if node.type == FUNCTION and type(name) is FunctionName:
+                    # A plugin may have come since the capture.
+                    listed = known.target(str(name))
+                    if listed is None or listed.target != callable_of(name.function):
+                        yield Place("implementation", each.name).at("node", node.name), name
 
 
 def stable_name(function: Function) -> str | None:
@@ -162,7 +229,8 @@ def _imported(name: str) -> Function | None:
             f"the function {name!r} cannot be had: {type(error).__name__}: "
             f"{first_line(error)}; install what defines {home}"
         ) from error
-    function = _found(name)
+    found = _found(name)
+    function = None if found is None else callable_of(identity_of(found))
     if function is not None and not isinstance(function, OPERATIONS):
         _imports[function] = name
     return function
@@ -185,7 +253,7 @@ def _found(name: str) -> Function | None:
 def _forms(function: Function) -> list[Function]:
     """Return the objects by which code may call a function: an operation, or its packet."""
     if not isinstance(function, OPERATIONS):
-        return [function]
+        return [identity_of(function)]
     packet = getattr(function, "overloadpacket", function)
     forms = dict.fromkeys([function, *overloads(function), packet])
     return [each for each in forms if not changes_arguments(each)]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from layergraph.capturing import Capturer, CaptureRequest
+    from layergraph.factories import Factory
     from layergraph.formats import Format
     from layergraph.layers import Layer
     from layergraph.passes import Pass
@@ -124,12 +125,16 @@ def ir_to_torch(
 
 
 @hookspec
-def functions() -> Collection[str]:  # type: ignore[empty-body]
+def functions() -> Collection[str | Factory]:  # type: ignore[empty-body]
     """Name functions of other libraries that may be nodes of a graph.
 
     Each converter asks once. A call of a named function becomes one node, and the converter does
     not trace the calls inside it. So the function must be pure, and to rebuild the model the plugin
     must be installed. The core imports the function's module when it builds such a model.
+
+    A call of an ``autograd.Function`` and of an operation of ``torch.library`` is one node in
+    memory without this hook. To be in a file, it has to be named: a class by its own name,
+    ``"acme.ops.Sign"``.
 
     Returns:
         Full names: the Python module that defines the function, and its global there
@@ -139,6 +144,9 @@ def functions() -> Collection[str]:  # type: ignore[empty-body]
         of these ways. For the last two, your plugin has to import the module that registers the
         operation. Do not name an operation that changes its arguments. A name of one of torch's own
         functions has no effect.
+
+        For classes of ``autograd.Function`` that a function makes, a row,
+        :class:`layergraph.Factory`, says how to make one again.
 
     Example:
         >>> from layergraph import hookimpl

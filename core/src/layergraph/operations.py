@@ -58,6 +58,11 @@ def own_operation(name: str) -> Callable[..., Any] | None:
     return operation
 
 
+def is_of_torch(operation: Any) -> bool:
+    """Return whether an operation is in one of the namespaces of torch's own operations."""
+    return str(operation).partition(".")[0] in _HOMES
+
+
 def is_refused(name: str) -> bool:
     """Return whether operations of this name access files or memory out of bounds."""
     return name in REFUSED or name.startswith(REFUSED_FAMILY)

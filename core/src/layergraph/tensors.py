@@ -43,6 +43,7 @@ _BY_CLASS = {
     "DTensor": "its full_tensor()",
     "FakeTensor": "a tensor made outside of the FakeTensorMode",
     "FunctionalTensor": "the tensor that it wraps",
+    "NestedTensor": "torch.nested.to_padded_tensor",
 }
 
 

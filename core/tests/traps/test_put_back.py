@@ -142,9 +142,9 @@ class CatchesErrorOfChild(Base):
             return y + 1
 
 
-@assumes()
+@exact()
 class PadsSequences(Base):
-    """A function without a name, which decides by the sizes of tensors in a list."""
+    """The sizes of the tensors in a list are those of the inputs."""
 
     def forward(self, x):
         return nn.utils.rnn.pad_sequence([self.lin(x), x[:1]], batch_first=True)
@@ -152,7 +152,7 @@ class PadsSequences(Base):
 
 @assumes()
 class PadsAround(Base):
-    """Likewise; what it does fails with other sizes, and what is assumed of them comes before."""
+    """A function without a name fails with other sizes; the guard of these comes before."""
 
     def forward(self, x):
         y = x * 2

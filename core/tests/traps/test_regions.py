@@ -214,7 +214,7 @@ class Straight(torch.autograd.Function):
         return grad
 
 
-@refused("Straight")
+@exact()
 class OwnGradient(Base):
     def forward(self, x):
         return Straight.apply(self.lin(x))
@@ -223,7 +223,7 @@ class OwnGradient(Base):
 _straight = Straight.apply
 
 
-@refused("Straight|gradient")
+@exact()
 class OwnGradientAliased(Base):
     def forward(self, x):
         return _straight(self.lin(x))
@@ -246,7 +246,7 @@ class Scaled(torch.autograd.Function):
 _scaled = Scaled.apply
 
 
-@refused("Scaled|gradient")
+@exact()
 class OwnGradientNewStyle(Base):
     def forward(self, x):
         return _scaled(self.lin(x))
@@ -608,13 +608,13 @@ def _twice(x: torch.Tensor) -> torch.Tensor:
     return x * 2
 
 
-@refused("adversarial|does not see")
+@exact()
 class CustomOp(Base):
     def forward(self, x):
         return _twice(self.lin(x).detach())
 
 
-@refused("adversarial|does not see")
+@exact()
 class CustomOpByName(Base):
     def forward(self, x):
         return torch.ops.adversarial.twice(self.lin(x).detach())

@@ -5,8 +5,11 @@ from functools import partial
 import pytest
 import torch
 from acme_fixed_point import (
+    Binarize,
     FixedPointLinear,
     ObservedLinear,
+    RoundToFixedPoint,
+    Ternarize,
     UnknownUnitError,
     c_header,
     choose_widths,
@@ -167,3 +170,64 @@ def test_its_pass_runs_by_its_name():
     assert torch.equal(state["0.weight"] * 4, (model[0].weight * 4).round())
     assert [each.type for each in ir.values()].count("relu") == 1
     assert [entry.by for entry in report.applied] == ["acme-round-weights", "one-relu"]
+
+
+class Quantized(nn.Module):
+    """Fixed-point inputs, binary weights, ternary activations."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(4, 8) / 2)
+        self.second = nn.Parameter(torch.randn(8, 2) / 2)
+
+    def forward(self, x):
+        x = RoundToFixedPoint.apply(x, 8, 4)
+        hidden = Ternarize.apply(x @ Binarize.apply(self.first), 0.1)
+        return hidden @ Binarize.apply(self.second)
+
+
+def trained(model, inputs):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(20):
+        optimizer.zero_grad()
+        (model(inputs) - inputs[:, :2]).pow(2).mean().backward()
+        optimizer.step()
+    return [each.detach().clone() for each in model.parameters()]
+
+
+def test_gradients_pass_the_quantizers_where_numbers_are_in_range():
+    given = [-9.0, -0.5, 0.03, 0.5, 9.0]
+    for quantize, wanted, passed in [
+        (Binarize.apply, [-1, -1, 1, 1, 1], [0, 1, 1, 1, 0]),
+        (lambda x: Ternarize.apply(x, 0.1), [-1, -1, 0, 1, 1], [0, 1, 1, 1, 0]),
+        (lambda x: RoundToFixedPoint.apply(x, 8, 4), [-8, -0.5, 0, 0.5, 7.9375], [0, 1, 1, 1, 0]),
+    ]:
+        x = torch.tensor(given, requires_grad=True)
+        y = quantize(x)
+        y.sum().backward()
+        assert y.tolist() == wanted
+        assert x.grad.tolist() == passed
+
+
+@pytest.mark.parametrize("example", [(torch.randn(3, 4),), None], ids=["run", "traced"])
+def test_a_quantized_model_trains_alike_through_a_file(tmp_path, example):
+    torch.manual_seed(0)
+    model, inputs = Quantized(), torch.randn(16, 4)
+    before = [each.detach().clone() for each in model.parameters()]
+    ir = lg.to_ir(model, example)
+    assert [each.implementation for each in ir["root"].nodes.values()].count(
+        "acme_fixed_point.quantizers.Binarize"
+    ) == 2
+    path = tmp_path / "model.safetensors"
+    lg.save(ir, path, model.state_dict())
+    loaded = lg.load_model(path)
+    assert bitwise_equal(loaded(inputs), model(inputs))
+    wanted = trained(model, inputs)
+    assert bitwise_equal(trained(loaded, inputs), wanted)
+    assert not any(map(torch.equal, wanted, before))
+
+
+def test_a_fixed_point_layer_can_be_trained():
+    layer = FixedPointLinear(3, 2, 16, 8)
+    layer(torch.randn(5, 3)).sum().backward()
+    assert layer.weight.grad.abs().sum() > 0

@@ -12,10 +12,12 @@ from torch.nn.utils.rnn import (
     pack_padded_sequence,
     pack_sequence,
     pad_packed_sequence,
+    pad_sequence,
+    unpad_sequence,
 )
 
 import layergraph as lg
-from layergraph.errors import AssumptionError
+from layergraph.errors import AssumptionError, CaptureError
 from layergraph.testing import bitwise_equal
 
 
@@ -129,3 +131,81 @@ def test_an_input_that_is_sorted_otherwise_is_refused():
 def test_a_named_tuple_of_the_same_name_stays_what_it_is():
     record = lg.Ir.from_dict(lg.to_ir(Packs(), (pack_sequence([torch.tensor([1])]),)).to_dict())
     assert "PackedSequence" in str(record)
+
+
+class PacksItself(nn.Module):
+    """Packs and pads sequences that it gets one by one."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(4, 3)
+
+    def forward(self, one, other):
+        output, (last, _) = self.rnn(pack_sequence([one, other], enforce_sorted=False))
+        padded, lengths = pad_packed_sequence(output)
+        return unpad_sequence(padded, lengths), last, pad_sequence([one, other], padding_value=1.5)
+
+
+class InDict(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(4, 3)
+
+    def forward(self, batch):
+        output, _ = self.rnn(batch["words"])
+        return {"output": output, "data": output.data * 2, "sizes": batch["words"].batch_sizes}
+
+
+class Replaces(nn.Module):
+    def forward(self, words):
+        return words._replace(data=words.data * 2), words.data.sum()
+
+
+def _words(*lengths):
+    return pack_sequence([torch.randn(each, 4) for each in lengths])
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "other"),
+    [
+        (
+            PacksItself,
+            (torch.randn(2, 4), torch.randn(3, 4)),
+            (torch.randn(7, 4), torch.randn(5, 4)),
+        ),
+        (InDict, ({"words": _words(3, 2)},), ({"words": _words(5, 4, 1)},)),
+        (Replaces, (_words(3, 2),), (_words(5, 4, 1),)),
+        (lambda: nn.LSTM(4, 3), (_words(3, 2),), (_words(5, 4, 1),)),
+    ],
+    ids=["packs itself", "in a dict", "replaces", "a layer alone"],
+)
+def test_packed_sequences_at_other_lengths_and_through_a_file(make, given, other, tmp_path):
+    model = make()
+    ir = lg.to_ir(model, given)
+    lg.save(ir, tmp_path / "m.safetensors", model.state_dict())
+    for each in (lg.to_torch(ir, model.state_dict()), lg.load_model(tmp_path / "m.safetensors")):
+        for args in (given, other):
+            assert alike(each(*args), model(*args))
+
+
+class Nests(nn.Module):
+    def __init__(self, layout):
+        super().__init__()
+        self.lin = nn.Linear(4, 4)
+        self.layout = layout
+
+    def forward(self, one, other):
+        nested = torch.nested.nested_tensor([one, other], layout=self.layout)
+        return torch.nested.to_padded_tensor(self.lin(nested), 0.0)
+
+
+def test_nested_tensors_inside_are_kept_and_jagged_ones_refused_by_name():
+    given = torch.randn(2, 4), torch.randn(3, 4)
+    model = Nests(torch.strided)
+    rebuilt = lg.to_torch(lg.to_ir(model, given), model.state_dict())
+    other = torch.randn(6, 4), torch.randn(1, 4)
+    for args in (given, other):
+        assert bitwise_equal(rebuilt(*args), model(*args))
+    with pytest.raises(CaptureError, match=r"a jagged tensor.*pad the sequences") as it:
+        lg.to_ir(Nests(torch.jagged), given)
+    assert len(it.value.unsupported) == 1

@@ -22,6 +22,7 @@ from torch.fx.graph import inplace_methods, magic_methods
 
 from layergraph.choices import called
 from layergraph.errors import BuildError
+from layergraph.foreign import applied_class
 from layergraph.ir.names import Namer
 from layergraph.literals import NAMED
 from layergraph.regions import REGIONS
@@ -317,6 +318,9 @@ def _resolved(value: object, paths: Iterable[str]) -> str | None:
 
 def _hint(value: Any) -> str:
     """Return a readable name for an object."""
+    applied = applied_class(value)
+    if applied is not None:
+        return f"{applied.__name__}_apply"
     name = getattr(value, "__name__", None)
     if not isinstance(name, str):
         return f"_{type(value).__name__}"

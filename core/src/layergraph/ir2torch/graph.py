@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 from layergraph.checked import packed_sequence
 from layergraph.choices import conditionally
 from layergraph.errors import BuildError, Place
+from layergraph.foreign import listing
 from layergraph.function_table import TAKES_BODIES
 from layergraph.functions import Targets, is_own
 from layergraph.guards import assume, assume_tensor
@@ -175,9 +176,11 @@ class _GraphBuilder:
     ) -> tuple[str, Any, tuple[Any, ...]]:
         target = self._functions.target(node.implementation)
         if target is None:
+            name = node.implementation
+            other = "a version of torch that has it" if name.startswith("torch.") else listing(name)
             raise BuildError(
-                f"{place}: no function is named {node.implementation!r}; install the plugin that "
-                "names it, or a version of torch that has it"
+                f"{place}: no function is named {name!r}; install the plugin that names it, or "
+                f"{other}"
             )
         taken = bodies(*(node.args or ()), *node.kwargs.values())
         if taken and is_own(node.implementation) and node.implementation not in TAKES_BODIES:

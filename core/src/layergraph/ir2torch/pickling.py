@@ -14,6 +14,7 @@ from torch import fx
 from torch.fx.graph import CodeGen
 from torch.fx.node import map_aggregate
 
+from layergraph.foreign import applied_class, callable_of
 from layergraph.functions import function_of, stable_name
 from layergraph.ir import Symbol
 from layergraph.literals import NAMED, torch_value
@@ -29,6 +30,13 @@ class _Result:
 @dataclass(frozen=True, slots=True)
 class _Function:
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """A class of :class:`torch.autograd.Function`, which may have an ``apply`` of its own."""
+
+    cls: type
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,10 @@ def stored(graph: fx.Graph) -> StoredGraph:
         if isinstance(value, NAMED):  # pickle refuses some of them
             return Symbol(str(value))
         name = stable_name(value) if callable(value) else None
-        return value if name is None else _Function(name)
+        if name is not None:
+            return _Function(name)
+        cls = applied_class(value)
+        return value if cls is None else _Applied(cls)
 
     nodes = []
     for node in graph.nodes:
@@ -79,6 +90,8 @@ def restored(data: StoredGraph) -> fx.Graph:
             return nodes[value.number]
         if isinstance(value, Symbol):
             return torch_value(value)
+        if isinstance(value, _Applied):
+            return callable_of(value.cls)
         return function_of(value.name) if isinstance(value, _Function) else value
 
     for (op, target, args, kwargs, name, type_expr), meta in data.nodes:

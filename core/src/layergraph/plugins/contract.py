@@ -158,8 +158,16 @@ def _many(answer: Any, what: str, is_right: Callable[[Any], bool]) -> list[Any]:
     return items
 
 
-def _names(answer: Any) -> list[str]:
-    return _many(answer, "full names of functions", lambda each: isinstance(each, str))
+def _functions(answer: Any) -> list[Any]:
+    from layergraph.factories import Factory
+
+    found = _many(answer, "full names of functions", lambda each: isinstance(each, str | Factory))
+    for row in found:
+        if isinstance(row, Factory) and not (
+            isinstance(row.made, str) and isinstance(row.call, str) and callable(row.arguments)
+        ):
+            raise _WrongError(f"gave {_shown(row)}; give two full names and a function")
+    return found
 
 
 def command_name(function: Callable[..., Any]) -> str:
@@ -263,7 +271,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "torch_to_ir": _implementation,
     "ir_to_torch": _module,
     "capture": _capturer,
-    "functions": _names,
+    "functions": _functions,
     "example_inputs": _inputs,
     "commands": _commands,
     "formats": _formats,

@@ -20,6 +20,7 @@ from layergraph.plugins.plugin import (
 )
 
 if TYPE_CHECKING:
+    from layergraph.factories import Factory
     from layergraph.layers import Layer, LayerTable
     from layergraph.structures import Structure
 
@@ -55,8 +56,23 @@ class Hooks:
         Raises:
             PluginError: a plugin gave something other than names.
         """
+        return frozenset(map(_name_of, self._listed_functions()))
+
+    def factories(self) -> dict[str, Factory]:
+        """Return the rows of the hook ``functions``, by the names of what the factories make.
+
+        Raises:
+            PluginError: a plugin gave something other than names and rows.
+        """
+        found: dict[str, Factory] = {}
+        for row in self._listed_functions():
+            if not isinstance(row, str):
+                found.setdefault(row.made, row)
+        return found
+
+    def _listed_functions(self) -> list[str | Factory]:
         try:
-            return frozenset(itertools.chain.from_iterable(self.ask.functions()))
+            return [*itertools.chain.from_iterable(self.ask.functions())]
         except HookFailure as failure:
             raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
 
@@ -158,6 +174,11 @@ def _answering(tables: Iterable[LayerTable], hook: str) -> Callable[..., Any]:
     return hookspecs.hookimpl(torch_to_ir if hook == "torch_to_ir" else ir_to_torch)
 
 
+def _name_of(row: str | Factory) -> str:
+    """Return the name of the function that a graph calls."""
+    return row if isinstance(row, str) else row.call
+
+
 def function_homes() -> dict[str, str]:
     """Return the distribution of each function that the installed plugins name.
 
@@ -169,11 +190,11 @@ def function_homes() -> dict[str, str]:
     """
     try:
         return {
-            name: plugin.distribution
+            _name_of(row): plugin.distribution
             for plugin in installed_plugins()
             for each in plugin.hooks
             if each.hook == "functions" and not each.is_wrapper
-            for name in each.ask()
+            for row in each.ask()
         }
     except HookFailure as failure:
         raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error

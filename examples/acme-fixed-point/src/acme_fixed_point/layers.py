@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from acme_fixed_point.quantizers import RoundToFixedPoint
 from layergraph import layer
 
 
@@ -12,7 +13,8 @@ from layergraph import layer
 class FixedPointLinear(nn.Linear):
     """A linear layer of which inputs, weights and outputs are fixed-point numbers.
 
-    Half-way cases go to the even neighbour, as in the hardware, and what is too large saturates.
+    Half-way cases go to the even neighbour, as in the hardware, and what is too large saturates. So
+    that the layer can be trained, gradients pass the rounding.
 
     Args:
         in_features: the size of the last dimension of what it is given.
@@ -43,9 +45,8 @@ class FixedPointLinear(nn.Linear):
         return self._rounded(exact)
 
     def _rounded(self, x: torch.Tensor) -> torch.Tensor:
-        scale = 2.0**self.frac_bits
-        largest = 2 ** (self.total_bits - 1)
-        return (x * scale).round().clamp(-largest, largest - 1) / scale
+        rounded: torch.Tensor = RoundToFixedPoint.apply(x, self.total_bits, self.frac_bits)
+        return rounded
 
     def extra_repr(self) -> str:
         """Tell the widths too."""

@@ -8,7 +8,7 @@ import operator
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from types import BuiltinMethodType, FrameType, MethodType, SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from layergraph.ir import Symbol
 from layergraph.regions import attention_kernels
 from layergraph.tensors import storage_of
 from layergraph.torch2ir.code_owners import TORCH_FOLDER, is_capturing
-from layergraph.torch2ir.indexing.module_index import ModuleIndex
+from layergraph.torch2ir.tracing.applied_functions import Record, applied_functions
 from layergraph.torch2ir.tracing.module_call import TracedValue
 from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import Patch
@@ -32,18 +32,20 @@ Region = Callable[..., TracedValue]
 
 
 def unseen(
-    capture: Observer, region: Region, tensors: Tensors, module_index: ModuleIndex
+    capture: Observer,
+    record: Record,
+    region: Region,
+    tensors: Tensors,
 ) -> Iterator[Patch]:
     """The patches that show it.
 
     Args:
         capture: takes note of it.
+        record: records the call of an autograd.Function.
         region: records the begin or the end of a region.
         tensors: knows which tensor is which value.
-        module_index: the model.
     """
-    yield torch.autograd.Function, "apply", _autograd_function(capture)
-    yield from module_index.once(_kept_functions)
+    yield from applied_functions(capture, tensors.keys, _checkpointed(capture, record))
     yield nn.Module, "_apply", _applied(capture)
     yield torch.jit.ScriptFunction, "__call__", _scripted(capture, tensors)
     yield torch.autocast, "__init__", _without_dtype()
@@ -70,57 +72,32 @@ def _is_ours(frame: FrameType) -> bool:
     return filename.startswith(TORCH_FOLDER) or is_capturing(filename)
 
 
-def _autograd_function(capture: Observer) -> Any:
-    apply = inspect.getattr_static(torch.autograd.Function, "apply")
+def _checkpointed(capture: Observer, record: Record) -> Record:
+    """Record calls of autograd.Functions, except those by which torch's checkpoints work."""
 
-    def call(cls: type, *args: Any, **kwargs: Any) -> Any:
-        if not capture.is_recording():
-            return apply.__get__(None, cls)(*args, **kwargs)
-        if cls.__module__ == checkpoint.__name__ and cls is not checkpoint.CheckpointFunction:
+    def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        cls = function.__self__
+        if cls.__module__ != checkpoint.__name__:
+            return record(function, args, kwargs)
+        if cls is not checkpoint.CheckpointFunction:
             # Up to torch 2.9, a checkpoint asks what this gives for its grad_fn, and nothing else.
-            saver = capture.unrecorded(apply.__get__(None, cls), args, kwargs)
+            saver = capture.unrecorded(function, args, kwargs)
             asked = operator.attrgetter("grad_fn")
             return SimpleNamespace(grad_fn=capture.unrecorded(asked, (saver,), {}))
-        if cls is not checkpoint.CheckpointFunction:
-            capture.refuse(
-                f"{cls.__name__}, an autograd.Function, whose gradient a graph cannot hold"
-            )
-            return apply.__get__(None, cls)(*args, **kwargs)
         # It computes what its function does, and again for the gradients: the graph's are the same.
         # The second argument is about random numbers.
-        function, _, *given = args
+        checkpointed, _, *given = args
         if capture.unrecorded(_are_lost, (given,), {}):
             capture.refuse("a reentrant checkpoint of what needs no gradients; set use_reentrant")
-        return function(*given)
+        return checkpointed(*given)
 
-    return classmethod(call)
+    return call
 
 
 def _are_lost(given: list[Any]) -> bool:
     """Whether gradients are wanted, but none of the tensors has any."""
     tensors = [each for each in given if isinstance(each, torch.Tensor)]
     return torch.is_grad_enabled() and not any(each.requires_grad for each in tensors)
-
-
-def _kept_functions(module_index: ModuleIndex) -> Iterator[Patch]:
-    """The ways to call an autograd.Function that code has kept: they look it up again."""
-    # What a leaf does inside is not recorded.
-    modules = [vars(each.module) for each in module_index if not each.is_leaf]
-    holders = [*module_index.code_globals, *modules]
-    for holder in holders:
-        methods = [item for item in holder.items() if type(item[1]) in _METHODS]
-        for name, value in methods:
-            # A method may be made of a partial function, which has no name.
-            cls = value.__self__ if getattr(value, "__name__", "") == "apply" else None
-            if isinstance(cls, type) and issubclass(cls, torch.autograd.Function):
-                yield holder, name, functools.partial(_apply, cls)
-
-
-_METHODS = (BuiltinMethodType, MethodType)
-
-
-def _apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-    return cls.apply(*args, **kwargs)
 
 
 def _applied(capture: Observer) -> Callable[..., Any]:

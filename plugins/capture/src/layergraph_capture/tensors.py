@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -138,6 +139,17 @@ class Tensors:
         """Return whether it is a tensor of the model."""
         return id(tensor) in self._state.keys
 
+    @property
+    def keys(self) -> Mapping[int, str]:
+        """The state-dict key of each tensor of the model, by ``id``."""
+        return self._state.keys
+
+    def place_of(self, tensor: torch.Tensor) -> str | None:
+        """What a tensor is in the model or in the graph; None if it is neither."""
+        if id(tensor) in self._state.keys:
+            return repr(self._state.keys[id(tensor)])
+        return "a value of forward" if self.is_value(tensor) else None
+
     def is_value(self, tensor: torch.Tensor) -> bool:
         """Return whether a tensor is a value, or a part of one."""
         known = self._known.get(id(tensor))
@@ -222,7 +234,7 @@ class Tensors:
                 return self.alias(result, whole())
             return result
         if not isinstance(result, tuple | list | dict):
-            if type(result) in (bool, int, float):
+            if type(result) in _GUARDED:
                 self._guards.expect(whole(), result)
             return result
         items = list(result.items() if isinstance(result, dict) else enumerate(result))
@@ -309,3 +321,5 @@ def holds_no_tensor(result: Any) -> bool:
 
 
 _SEQUENCES = (tuple, list)
+# Beside tensors in a result, these are what they were.
+_GUARDED = frozenset({bool, int, float, complex, str, bytes})

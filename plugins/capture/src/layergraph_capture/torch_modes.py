@@ -27,11 +27,13 @@ class RecordingSwitch:
         depth: how many calls are running of which nothing is recorded.
         calls_foreign: whether a function is being called that a plugin names: it may make any
             tensor.
+        see: gets the arguments of each operation that is not recorded; None if they do not matter.
     """
 
     def __init__(self) -> None:
         self.depth = 0
         self.calls_foreign = False
+        self.see: Callable[..., None] | None = None
 
     def unrecorded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -44,6 +46,23 @@ class RecordingSwitch:
                 given = with_numbers(args, plain)
                 return function(*given, **(with_numbers(kwargs, plain) if kwargs else {}))
         finally:
+            self.depth -= 1
+
+    def seen(
+        self,
+        see: Callable[..., None],
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Likewise, and look at the arguments of the operations that it calls."""
+        self.depth += 1
+        self.see, before = see, self.see
+        try:
+            with WithoutFunctionMode():
+                return function(*with_numbers(args, plain), **with_numbers(kwargs, plain))
+        finally:
+            self.see = before
             self.depth -= 1
 
     def inside_modes(
@@ -108,6 +127,8 @@ class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        if self._switch.depth and self._switch.see is not None:
+            self._switch.see(args, kwargs)
         if self._switch.depth or not computes(func):
             return func(*args, **(kwargs or {}))
         return self._record(func, args, kwargs or {})

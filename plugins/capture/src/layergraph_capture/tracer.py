@@ -16,6 +16,7 @@ from torch import nn
 
 from layergraph.capturing import Values
 from layergraph.errors import CaptureError
+from layergraph.foreign import applied_class
 from layergraph.functions import Functions, method_of
 from layergraph.ir import Value
 from layergraph.ir.values import leaves
@@ -44,6 +45,7 @@ from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.tracer import Tracer, takes
 from layergraph.torch2ir.tracing.unsupported import unsupported
 from layergraph.undo import Modes, undoing
+from layergraph_capture.applied import AppliedFunctions
 from layergraph_capture.arguments import Arguments, tensors_in
 from layergraph_capture.constants import Constants
 from layergraph_capture.decisions import Decisions
@@ -158,6 +160,7 @@ class EagerTracer(Tracer):
         self._unnamed = UnnamedCalls(
             recorder, self.tensors, switch, self._snapshot, self.refuse, self.attempt
         )
+        self._applied = AppliedFunctions(self.tensors, switch, self.refuse)
         self._higher_order = HigherOrderCalls(self)
         self._turns = TurnPatches(self.sizes) if numbers_turns else None
         lengths = () if self._turns is None else (self._turns.length,)
@@ -226,7 +229,7 @@ class EagerTracer(Tracer):
         """See :class:`Tracer`."""
         # Some functions of torch import it, and it would take the patched ones for torch's own.
         importlib.import_module("torch._dynamo")
-        yield from unseen(self, self.region, self.tensors, self.module_index)
+        yield from unseen(self, self.applied, self.region, self.tensors)
         yield from named_functions(self)
         yield from size_functions(self)
 
@@ -313,8 +316,9 @@ class EagerTracer(Tracer):
         problem: str = "",
     ) -> Any:
         """Call a function without recording it, and take note of an error."""
+        call = self.unrecorded if applied_class(function) is None else self._applied.call
         try:
-            return self.unrecorded(function, args, kwargs)
+            return call(function, args, kwargs)
         except Exception as error:
             if problem and not isinstance(error, CaptureError):
                 # It may be why the function fails.
@@ -392,6 +396,11 @@ class EagerTracer(Tracer):
         finally:
             self.switch.calls_foreign = before
 
+    def applied(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call of an autograd.Function, and make it."""
+        self.unrecorded(self._snapshot.save, args, {})
+        return self.named_function(func, args, kwargs)
+
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function of torch, and make it."""
         query = self._queries.get(func)
@@ -454,7 +463,7 @@ class EagerTracer(Tracer):
                     return opened_code(*args, **kwargs)
             problem, lowered, named = str(error), (), {}
         before = versions(args, kwargs)
-        is_changing = changes_its_first_argument(name) or any(
+        is_changing = changes_its_first_argument(str(name)) or any(
             # By identity: a tensor that is compared would be read.
             kwargs[each] is not None and kwargs[each] is not False
             for each in CHANGING & kwargs.keys()

@@ -60,7 +60,7 @@ _ARGUMENTS = frozenset({"cdata", "check_invariants", "unsafe"})
 
 def may_call(node: Node) -> bool:
     """Return whether a file may contain a function node."""
-    may, is_recurrent = _by_name(node.implementation)
+    may, is_recurrent = _by_name(str(node.implementation))
     if may is not None:
         return may
     return _ARGUMENTS.isdisjoint(node.kwargs) and (not is_recurrent or _is_padded(node))

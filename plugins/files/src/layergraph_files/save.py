@@ -15,7 +15,8 @@ import torch
 
 from layergraph.api import default_ir2torch
 from layergraph.errors import FileError, StateError
-from layergraph.functions import is_own
+from layergraph.foreign import listing
+from layergraph.functions import Targets, is_own, unlisted
 from layergraph.ir import FUNCTION, Ir, TensorSpec, check
 from layergraph.ir2torch.load import fitting, names_of
 from layergraph.plugins import function_homes
@@ -98,6 +99,7 @@ def save(
     check(ir)
     with reading(target):
         check_writable(ir)
+    _refuse_unlisted(ir, target)
     homes = _homes(ir)
     if target.suffix == ".json" and not target.name.endswith(INDEX_SUFFIX):
         if state_dict is not None:
@@ -124,6 +126,16 @@ def save(
     # Values of the structure come first, so that they are in the file with the structure.
     with reading(target), writing(target, partial(obsolete, target)) as written:
         _write(written, target, values | weights, structure, most)
+
+
+def _refuse_unlisted(ir: Ir, path: Path) -> None:
+    """Refuse calls of functions that only this process knows: a file could not name them."""
+    found = list(unlisted(ir, Targets(default_ir2torch().hooks.named_functions())))
+    if found:
+        calls = [f"{place}: {name!r}; {listing(name)}" for place, name in found]
+        raise FileError(
+            "\n  ".join([f"{shown(path)}: no installed plugin lists these functions:", *calls])
+        )
 
 
 def _homes(ir: Ir) -> dict[str, str]:

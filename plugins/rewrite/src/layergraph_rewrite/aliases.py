@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layergraph.ir import FUNCTION, INPUT, Node, refs
-from layergraph_rewrite.effects import Effect, effect_of
+from layergraph_rewrite.effects import Effect, effect_of, is_unlisted
 
 if TYPE_CHECKING:
     from layergraph_rewrite.working import WorkingGraph, WorkingLayer
@@ -45,6 +45,8 @@ def written(node: Node, layers: _Layers) -> list[str]:
     """Return the nodes whose values a node may change in place."""
     if not effect_of(node, layers) & Effect.WRITES:
         return []
+    if is_unlisted(node):
+        return node.sources()
     return _first(node) if node.type == FUNCTION or _is_leaf(node, layers) else node.sources()
 
 
@@ -57,7 +59,7 @@ def _first(node: Node) -> list[str]:
 def _shared(node: Node, layers: _Layers) -> list[str]:
     """Return the nodes with whose values the value of a node may share memory."""
     if node.type == FUNCTION:
-        if node.implementation.startswith("layergraph."):
+        if node.implementation.startswith("layergraph.") or is_unlisted(node):
             return node.sources()
         is_shared = shares(node.implementation) or effect_of(node, layers) & Effect.WRITES
         return _first(node) if is_shared else []

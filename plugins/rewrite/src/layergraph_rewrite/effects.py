@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from layergraph.ir import FUNCTION, Node
+from layergraph.ir.function_name import FunctionName
 
 if TYPE_CHECKING:
     from layergraph_rewrite.working import WorkingLayer
@@ -38,6 +39,8 @@ def effect_of(node: Node, layers: Mapping[str, WorkingLayer]) -> Effect:
         node: the node.
         layers: all layers by name.
     """
+    if is_unlisted(node):
+        return Effect.WRITES | Effect.DRAWS
     if node.type == FUNCTION:
         effect = _of_function(node.implementation)
         if node.kwargs and (node.kwargs.get("out") is not None or node.kwargs.get("inplace")):
@@ -47,6 +50,11 @@ def effect_of(node: Node, layers: Mapping[str, WorkingLayer]) -> Effect:
             effect |= _flags(node.implementation, node.args or ())
         return effect
     return _of_layer(layers[node.implementation]) if node.is_call else Effect.NONE
+
+
+def is_unlisted(node: Node) -> bool:
+    """Return whether a node calls a function that no plugin lists: it may do anything."""
+    return type(node.implementation) is FunctionName
 
 
 def _of_layer(layer: WorkingLayer) -> Effect:

@@ -231,7 +231,7 @@ def _may_share(node: Node, layers: Any) -> bool:
     if node.is_call:
         layer = layers[node.implementation]
         return bool(layer.graphs) or leaf_shares(layer.type, layer.data)
-    return shares(node.implementation) or bool(effect_of(node, layers) & Effect.WRITES)
+    return bool(effect_of(node, layers) & Effect.WRITES) or shares(node.implementation)
 
 
 def _term_shares(term: Applied) -> bool:

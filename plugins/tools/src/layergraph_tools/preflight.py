@@ -15,6 +15,8 @@ from torch import nn
 
 from layergraph.capturing import Values
 from layergraph.errors import CaptureError, PluginWarning, Unsupported
+from layergraph.foreign import listed_as, listing
+from layergraph.functions import Targets, unlisted
 from layergraph.torch2ir import Torch2Ir
 from layergraph.torch2ir.indexing.answers import answer_of
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
@@ -31,11 +33,14 @@ class Preflight:
         error: what else is wrong, such as arguments that the model does not take; None if nothing.
         missing: by name of a distribution that is not installed, the layers that it would handle.
             They convert all the same, as the functions that they call.
+        unlisted: functions that no plugin lists, each with the remedy. The model converts all the
+            same, and a file cannot hold it.
     """
 
     unsupported: tuple[Unsupported, ...] = ()
     error: str | None = None
     missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    unlisted: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -70,6 +75,8 @@ class Preflight:
             yield "a handler would keep it whole:"
             yield ""
             yield from (f"    {line}".rstrip() for line in stub.splitlines())
+        for name, remedy in self.unlisted.items():
+            yield f"a file cannot hold {name!r}; {remedy}"
         if self.missing:
             yield advice(self.missing)
 
@@ -106,14 +113,16 @@ def preflight(
         with warnings.catch_warnings():
             # The result says it.
             warnings.filterwarnings("ignore", "no installed package handles", PluginWarning)
-            converter.convert(model, args, kwargs, values=values)
+            ir = converter.convert(model, args, kwargs, values=values)
     except CaptureError as error:
         return Preflight(
             error.unsupported,
             None if error.unsupported else str(error),
             _missing(converter, model),
         )
-    return Preflight(missing=_missing(converter, model))
+    known = Targets(converter.hooks.named_functions())
+    remedies = {listed_as(name): listing(name) for _, name in unlisted(ir, known)}
+    return Preflight(missing=_missing(converter, model), unlisted=remedies)
 
 
 def _missing(converter: Torch2Ir, model: object) -> dict[str, list[str]]:

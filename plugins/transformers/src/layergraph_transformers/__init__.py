@@ -28,8 +28,18 @@ def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] |
 
 @hookimpl
 def functions() -> Collection[str]:
-    """Name the functions that take caches apart and make them."""
-    return [f"{__name__}.caches.{name}" for name in ("flatten_cache", "unflatten_cache")]
+    """Name the functions that take caches apart and make them, and those with own gradients."""
+    caches = [f"{__name__}.caches.{name}" for name in ("flatten_cache", "unflatten_cache")]
+    return [*caches, *[f"transformers.models.{name}" for name in _OWN_GRADIENTS]]
+
+
+_OWN_GRADIENTS = (
+    "bloom.modeling_bloom.GeLUFunction",
+    "phimoe.modeling_phimoe.PhimoeMultiplier",
+    "recurrent_gemma.modeling_recurrent_gemma.SqrtBoundDerivative",
+    "sew_d.modeling_sew_d.XSoftmax",
+    "yoso.modeling_yoso.YosoCumulation",
+)
 
 
 @hookimpl

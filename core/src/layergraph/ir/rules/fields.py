@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from layergraph.errors import Place, brief
 from layergraph.ir.dictionary import EDGE_FIELDS, IMPLEMENTATION_FIELDS, NODE_FIELDS
 from layergraph.ir.edges import Edge, Edges
+from layergraph.ir.function_name import FunctionName
 from layergraph.ir.graph import Graph, Implementation, Node
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.names import is_argument_name
@@ -33,7 +34,7 @@ _IMPLEMENTATION = FieldTypes(
 _NODE = FieldTypes(
     name=(str,),
     type=(str,),
-    implementation=(str,),
+    implementation=(str, FunctionName),
     args=(tuple, _NONE),
     kwargs=(dict,),
     data=(dict,),

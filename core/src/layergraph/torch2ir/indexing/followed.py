@@ -26,7 +26,7 @@ PLAIN: frozenset[type] = frozenset(
     {
         *(bool, int, float, complex, str, bytes, type(None), type(...), type(NotImplemented)),
         *(torch.Tensor, nn.Parameter, torch.dtype, torch.device, torch.Size),
-        *(types.BuiltinFunctionType, types.GetSetDescriptorType, types.MemberDescriptorType),
+        *(types.GetSetDescriptorType, types.MemberDescriptorType),
         *(types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType),
     }
 )

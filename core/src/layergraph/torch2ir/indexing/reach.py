@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import nn
 
+from layergraph.foreign import applied_class
 from layergraph.torch2ir.indexing.followed import (
     OPEN,
     PLAIN,
@@ -63,8 +64,8 @@ class Listener(Protocol):
     def entered(self, members: dict[str, Any]) -> None:
         """Note globals, before the code that they belong to runs."""
 
-    def cached(self, place: Place, function: Any) -> None:
-        """Note a function that keeps what it gave."""
+    def found_callable(self, place: Place, function: Any) -> None:
+        """Note a function that keeps what it gave, or the ``apply`` of an autograd.Function."""
 
 
 class ReachedState:
@@ -73,14 +74,14 @@ class ReachedState:
     Attributes:
         found: the objects that keep state.
         scopes: the globals of the code that has run, by ``id``.
-        caches: the functions that cache their results, each with its place.
+        callables: the functions that are replaced for a run, each with its place.
         listeners: the listeners.
     """
 
     def __init__(self) -> None:
         self.found: list[Reached] = []
         self.scopes: dict[int, dict[str, Any]] = {}
-        self.caches: list[tuple[Place, Any]] = []
+        self.callables: list[tuple[Place, Any]] = []
         self.listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
@@ -89,8 +90,8 @@ class ReachedState:
             listener.reached(reached)
         for members in self.scopes.values():
             listener.entered(members)
-        for place, function in self.caches:
-            listener.cached(place, function)
+        for place, function in self.callables:
+            listener.found_callable(place, function)
         self.listeners.append(listener)
 
     def keep(self, state: Any, label: Label, code: Code, path: str = "") -> None:
@@ -107,14 +108,14 @@ class ReachedState:
             for listener in self.listeners:
                 listener.entered(members)
 
-    def keep_cache(self, place: Place, function: Any) -> None:
-        """Add a function that caches its results."""
+    def keep_callable(self, place: Place, function: Any) -> None:
+        """Add a function that is replaced for a run."""
         holder, name = place
-        if any(each[0] is holder and each[1] == name for each, _ in self.caches):
+        if any(each[0] is holder and each[1] == name for each, _ in self.callables):
             return
-        self.caches.append((place, function))
+        self.callables.append((place, function))
         for listener in self.listeners:
-            listener.cached(place, function)
+            listener.found_callable(place, function)
 
 
 class Reach(ReachedState):
@@ -217,6 +218,8 @@ class Reach(ReachedState):
     def _is_known(self, value: Any) -> bool:
         """Return whether there is nothing to note of a value: nearly all were noted before."""
         kind = type(value)
+        if kind in _METHODS and applied_class(value) is not None:
+            return False
         return kind in PLAIN or (id(value) in self._seen and kind not in _CACHES)
 
     def _member(self, owner: Any, names: frozenset[str], code: types.CodeType) -> None:
@@ -268,8 +271,8 @@ class Reach(ReachedState):
 
     def _visit(self, value: Any, label: Label, code: Code, place: Place | None, path: str) -> None:
         kind = type(value)
-        if kind in _CACHES and place is not None and is_cached(value):
-            self.keep_cache(place, value)
+        if place is not None and _is_replaceable(kind, value):
+            self.keep_callable(place, value)
         if id(value) in self._seen:
             return
         self._seen[id(value)] = value
@@ -333,7 +336,11 @@ class Reach(ReachedState):
 
     def _inside(self, base: Any, value: Any, label: Label, code: Code, path: str) -> None:
         # A subclass may do something else when it is read.
-        if base is not dict:
+        if base is list:
+            for index, each in enumerate(list.__iter__(value)):
+                place = None if applied_class(each) is None else (value, index)
+                self.add(each, label, code, place, path)
+        elif base is not dict:
             self._items(base.__iter__(value), label, code, path)
         elif not PLAIN.issuperset(map(type, dict.values(value))):
             for key, each in dict.items(value):
@@ -358,7 +365,15 @@ _HOLDING: dict[type, tuple[str, ...]] = {
 
 _NAMESPACES = (types.ModuleType, type)
 
+_METHODS = (types.BuiltinMethodType, types.MethodType)
+
 _CACHES = frozenset({functools._lru_cache_wrapper, staticmethod, classmethod})
+
+
+def _is_replaceable(kind: type, value: Any) -> bool:
+    if kind in _CACHES:
+        return is_cached(value)
+    return kind in _METHODS and applied_class(value) is not None
 
 
 def is_cached(member: Any) -> bool:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported
+from layergraph.foreign import applied_class
 from layergraph.tensors import lie_alike
 from layergraph.torch2ir.indexing.followed import OF_TORCH, PLAIN
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
@@ -176,7 +177,7 @@ class Unchanged:
     def entered(self, members: dict[str, Any]) -> None:
         """See :class:`reach.Listener`."""
 
-    def cached(self, place: Place, function: Any) -> None:
+    def found_callable(self, place: Place, function: Any) -> None:
         """See :class:`reach.Listener`."""
 
     def patched(self, holder: Any, name: Any, new: Any) -> None:
@@ -293,7 +294,8 @@ def _followed(module_index: ModuleIndex) -> Iterator[Reach]:
                 reach.add(hook, (None, name), None, None, each.path)
         own = members.keys() - OF_TORCH
         for name in sorted([name for name in own if type(members[name]) not in PLAIN]):
-            reach.add(members[name], (None, name), None, (members, name), each.path)
+            if not each.is_leaf or applied_class(members[name]) is None:
+                reach.add(members[name], (None, name), None, (members, name), each.path)
     reach.walk()
     yield reach
 

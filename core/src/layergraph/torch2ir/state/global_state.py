@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils import _device
 
+from layergraph.foreign import applied_class
+from layergraph.ir.function_name import FunctionName
 from layergraph.torch_versions import has
 from layergraph.undo import undoing
 
@@ -320,7 +322,8 @@ def _draws(name: str) -> bool:
 
 def may_draw(name: str, function: object) -> bool:
     """Return whether a function, by its name, may draw random numbers."""
-    return _may_draw(name, type(function) is FunctionType)
+    is_python = type(function) is FunctionType or applied_class(function) is not None
+    return _may_draw(str(name), is_python or type(name) is FunctionName)
 
 
 @functools.cache

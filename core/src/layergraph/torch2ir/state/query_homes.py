@@ -92,7 +92,7 @@ def kept_homes(module_index: ModuleIndex) -> Iterator[Home]:
         if not module_info.is_leaf:
             members = vars(module_info.module)
             names = members.keys() - OF_TORCH
-            own = {name: members[name] for name in names if type(members[name]) not in _PLAINEST}
+            own = {name: members[name] for name in names if type(members[name]) not in PLAIN}
             if own:
                 yield from _within(members, own, seen)
     bases = {
@@ -178,9 +178,8 @@ def _within(
                 yield from _within(inside, inside, seen, depth - 1)
 
 
-_PLAINEST = PLAIN - {BuiltinFunctionType}
 # There is nothing to look into here: nearly all are of these.
-_CLOSED = PLAIN | {FunctionType, ModuleType, type}
+_CLOSED = PLAIN | {BuiltinFunctionType, FunctionType, ModuleType, type}
 
 
 @functools.lru_cache(maxsize=4096)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,22 +18,13 @@ def guards(is_here: Callable[[], bool]) -> Iterator[Patch]:
     Args:
         is_here: whether the current thread is the one that captures; others see no change.
     """
-    apply = inspect.getattr_static(torch.autograd.Function, "apply")
     enter: Any = torch.autocast.__enter__
-
-    def refuse_autograd_function(cls: type, *args: Any, **kwargs: Any) -> Any:
-        if is_here():
-            raise CaptureError(
-                f"the model calls {cls.__name__}, whose gradient a graph cannot hold"
-            )
-        return apply.__get__(None, cls)(*args, **kwargs)
 
     def refuse_autocast(region: Any) -> Any:
         if is_here():
             raise CaptureError("a graph cannot hold an autocast region")
         return enter(region)
 
-    yield torch.autograd.Function, "apply", classmethod(refuse_autograd_function)
     yield torch.autocast, "__enter__", refuse_autocast
 
 

@@ -23,6 +23,7 @@ from layergraph.torch2ir.indexing.leaves import assigned_states, is_changed, not
 from layergraph.torch2ir.indexing.module_index import ModuleInfo
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.torch2ir.state.global_state import may_draw, may_layer_draw
+from layergraph.torch2ir.tracing.applied_functions import applied_functions
 from layergraph.torch2ir.tracing.called_functions import open_code, unnamed
 from layergraph.torch2ir.tracing.code_patches import named_functions
 from layergraph.torch2ir.tracing.module_call import Parameter, StateRead, Trace
@@ -165,6 +166,7 @@ class SymbolicTracer(Tracer, TracerBase):
     def patches(self) -> Iterator[Patch]:
         """See :class:`Tracer`."""
         yield from guards(self.is_recording)
+        yield from applied_functions(self, self.state_tensors.keys, self.named_function)
         # These look at the types of their arguments before they tell anybody of the call.
         for holder, names in ((torch, FACTORIES), (torch.Tensor, SIZED_METHODS)):
             yield holder, ENTRIES, {n: self._given_proxies(getattr(holder, n)) for n in names}

@@ -27,10 +27,12 @@ from layergraph.torch2ir.state.generators import foreign_generators
 from layergraph.torch2ir.state.global_state import GlobalState
 from layergraph.torch2ir.state.state_queries import queries_of, state_queries
 from layergraph.torch2ir.state.watching import Watch
+from layergraph.torch2ir.tracing.applied_functions import seen_again
 from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument
 from layergraph.torch2ir.tracing.code_patches import import_patches, module_patches
 from layergraph.torch2ir.tracing.environment import environment
 from layergraph.torch2ir.tracing.higher_order import higher_order_calls
+from layergraph.torch2ir.tracing.jagged import jagged_tensors
 from layergraph.torch2ir.tracing.lines import code_place, first_line_of, line_of
 from layergraph.torch2ir.tracing.module_call import Parameter, StateRead, Trace
 from layergraph.torch2ir.tracing.patches import Patch, Patcher, with_room_for
@@ -199,6 +201,7 @@ class Tracer(WayOfTracing):
         yield from module_patches(self)
         yield from transforms(self.is_recording)
         yield from higher_order_calls(self.is_recording, self.higher_order)
+        yield from jagged_tensors(self.is_recording)
         yield from state_queries(self, self.module_index)
         yield from environment(self)
         yield from import_patches(self)
@@ -288,9 +291,9 @@ class Tracer(WayOfTracing):
             self._patcher.put(*patch)
             self.outside.patched(*patch)
 
-    def cached(self, place: Place, function: Any) -> None:
+    def found_callable(self, place: Place, function: Any) -> None:
         """See :class:`reach.Listener`."""
-        new = uncached(self, function)
+        new = seen_again(function) or uncached(self, function)
         self._patcher.put(*place, new)
         self.outside.patched(*place, new)
 
@@ -298,6 +301,9 @@ class Tracer(WayOfTracing):
 
     def named_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function that a plugin names."""
+        remade = self.functions.remade(func)
+        if remade is not None:
+            func, kwargs = remade[0], kwargs | remade[1]
         return self.torch_function(func, args, kwargs)
 
     def refuse(self, reason: str, line: str = "") -> None:
@@ -342,7 +348,7 @@ class Tracer(WayOfTracing):
 
     def refuse_change_of_constant(self, name: str, args: tuple[Value, ...]) -> None:
         """Raise if a function changes a tensor that the model has not registered."""
-        if args and changes_its_first_argument(name) and _is_constant(args[0]):
+        if args and changes_its_first_argument(str(name)) and _is_constant(args[0]):
             raise CaptureError(
                 f"{name} changes a tensor that the model has not registered; "
                 "register it with register_buffer"

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from layergraph.ir.function_name import FunctionName
 from layergraph.torch2ir.indexing.leaves import is_as_found
 from layergraph.torch2ir.indexing.module_index import ModuleInfo
 from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument
@@ -300,7 +301,9 @@ VALUE_DEPENDENT_OPS = DATA_DEPENDENT_OPS | {
 
 def _changes(name: str, kwargs: dict[str, Any]) -> bool:
     """Whether a function changes what it is given."""
+    if type(name) is FunctionName:
+        return True  # it may
     changing = [kwargs[key] for key in CHANGING & kwargs.keys()]
-    return changes_its_first_argument(name) or any(
+    return changes_its_first_argument(str(name)) or any(
         each is not None and each is not False for each in changing
     )

@@ -1,0 +1,61 @@
+"""Calls of ``torch.autograd.Function``, whose code runs as it is in the rebuilt model too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from layergraph.torch2ir.tracing.applied_functions import reads_of
+from layergraph_capture.arguments import tensors_in
+from layergraph_capture.tensors import Tensors
+from layergraph_capture.torch_modes import RecordingSwitch
+
+
+class AppliedFunctions:
+    """Makes these calls: of the model, a function may read only what it is given.
+
+    Args:
+        tensors: knows which tensor is which value.
+        switch: calls something without recording it.
+        refuse: notes that something cannot be carried over.
+    """
+
+    def __init__(
+        self, tensors: Tensors, switch: RecordingSwitch, refuse: Callable[[str], None]
+    ) -> None:
+        self._tensors = tensors
+        self._switch = switch
+        self._refuse = refuse
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Make a call, and look at the arguments of the operations that it makes."""
+        given = {id(each) for each in tensors_in((args, kwargs))}
+        read: dict[str, None] = {}
+
+        def see(*arguments: Any) -> None:
+            for each in tensors_in(arguments):
+                place = None if id(each) in given else self._tensors.place_of(each)
+                if place is not None:
+                    read[place] = None
+
+        result = self._switch.seen(see, func, args, kwargs)
+        odd = {type(each).__qualname__ for each in _parts(result) if type(each) not in _PLAIN}
+        problems = [*map(reads_of, read), *(f"it gives a {each}; give tensors" for each in odd)]
+        for problem in problems:
+            self._refuse(f"{func.__self__.__qualname__}, an autograd.Function: {problem}")
+        return result
+
+
+_PLAIN = frozenset({torch.Tensor, nn.Parameter, bool, int, float, complex, str, bytes, type(None)})
+
+
+def _parts(result: Any) -> list[Any]:
+    """Return what is in a result, however nested."""
+    if isinstance(result, dict):
+        result = [*result.values()]
+    if isinstance(result, tuple | list):
+        return [part for each in result for part in _parts(each)]
+    return [result]
