@@ -159,7 +159,7 @@ def is_own(name: str) -> bool:
     return (by_name().get(name) or own_operation(name)) is not None
 
 
-def unlisted(ir: Ir, known: Targets) -> Iterator[tuple[Place, str]]:
+def unlisted(ir: Ir, known: Targets) -> Iterator[tuple[Place, FunctionName]]:
     """Yield each call of a function that a graph can hold in memory, but a file cannot.
 
     Args:

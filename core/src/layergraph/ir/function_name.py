@@ -17,16 +17,21 @@ class FunctionName(str):
         name: the name. One name never stands for two functions of a process.
         function: the function: a class of :class:`torch.autograd.Function`, or an operation of
             :data:`torch.ops`.
+
+    Attributes:
+        where: the line of code that calls it, for messages; empty if it is not known.
     """
 
-    __slots__ = ("function",)
+    __slots__ = ("function", "where")
 
     function: Callable[..., Any]
+    where: str
 
     def __new__(cls, name: str, function: Callable[..., Any]) -> Self:
         """Make the name."""
         self = super().__new__(cls, name)
         self.function = function
+        self.where = ""
         return self
 
     def __copy__(self) -> Self:

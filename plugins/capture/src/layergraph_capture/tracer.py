@@ -19,6 +19,7 @@ from layergraph.errors import CaptureError
 from layergraph.foreign import applied_class
 from layergraph.functions import Functions, method_of
 from layergraph.ir import Value
+from layergraph.ir.function_name import FunctionName
 from layergraph.ir.values import leaves
 from layergraph.literals import UnknownValueError, to_graph_literal
 from layergraph.operations import OPERATIONS, computes
@@ -40,6 +41,7 @@ from layergraph.torch2ir.tracing.called_functions import (
     unnamed,
 )
 from layergraph.torch2ir.tracing.code_patches import named_functions, size_functions
+from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import Trace, TracedValue
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.tracer import Tracer, takes
@@ -452,6 +454,8 @@ class EagerTracer(Tracer):
     def function(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function by its name, and make it."""
         self.compare_state()
+        if type(name) is FunctionName:
+            name.where = code_place()
         problem = ""
         try:
             lowered, named = self.to_literal(args), self.to_literal(kwargs) if kwargs else {}

@@ -33,8 +33,8 @@ class Preflight:
         error: what else is wrong, such as arguments that the model does not take; None if nothing.
         missing: by name of a distribution that is not installed, the layers that it would handle.
             They convert all the same, as the functions that they call.
-        unlisted: functions that no plugin lists, each with the remedy. The model converts all the
-            same, and a file cannot hold it.
+        unlisted: functions that no plugin lists, each with the remedy and the line of code that
+            calls it. The model converts all the same, and a file cannot hold it.
     """
 
     unsupported: tuple[Unsupported, ...] = ()
@@ -121,7 +121,10 @@ def preflight(
             _missing(converter, model),
         )
     known = Targets(converter.hooks.named_functions())
-    remedies = {listed_as(name): listing(name) for _, name in unlisted(ir, known)}
+    remedies: dict[str, str] = {}
+    for _, name in unlisted(ir, known):
+        place = f" ({name.where})" if name.where else ""
+        remedies.setdefault(listed_as(name), f"{listing(name)}{place}")
     return Preflight(missing=_missing(converter, model), unlisted=remedies)
 
 
