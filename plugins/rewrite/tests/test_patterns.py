@@ -10,19 +10,7 @@ from torch import nn
 import layergraph as lg
 from layergraph.errors import ArgumentError
 from layergraph_rewrite import EditError, anything, function, layer, one_of
-
-
-class Of(nn.Module):
-    """A model of a function of its layers and inputs."""
-
-    def __init__(self, code, **layers):
-        super().__init__()
-        for name, each in layers.items():
-            setattr(self, name, each)
-        self.code = code
-
-    def forward(self, x):
-        return self.code(self, x)
+from plugins.rewrite.tests.models import Of
 
 
 def ir_of(code, **layers):
