@@ -209,6 +209,8 @@ class LayerEdits(Places):
                 f"{one.name!r} and {other.name!r} have other types or attributes; only like layers "
                 "can be shared"
             )
+        for name in self._ties_of(one):
+            self.untie(one.name, name)  # what is tied to the layer that goes keeps its own values
         nesting.share(self._space, one, other)
 
     def unshare(self, where: Where) -> str:

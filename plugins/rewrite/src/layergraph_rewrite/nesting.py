@@ -103,7 +103,7 @@ def _only_parent(space: Workspace, layer: WorkingLayer) -> tuple[WorkingLayer, s
 
 def _check_callers(layer: WorkingLayer, target: WorkingLayer) -> None:
     """Refuse a new parent that a caller of the layer does not contain."""
-    above = [target, *_above(target)]
+    above = [target, *composites_around(target)]
     for graph, node in layer.calls:
         if graph.owner not in above:
             raise EditError(
@@ -112,7 +112,7 @@ def _check_callers(layer: WorkingLayer, target: WorkingLayer) -> None:
             )
 
 
-def _above(layer: WorkingLayer) -> list[WorkingLayer]:
+def composites_around(layer: WorkingLayer) -> list[WorkingLayer]:
     """Return the composites that contain a layer."""
     found: dict[WorkingLayer, None] = {}
     stack = [layer]

@@ -162,6 +162,7 @@ class Places:
         owner.is_edited = True
         if isinstance(term, str):
             layer = self._layer(term)
+            _check_inside(owner, layer)
             return _put(owner, places, layer.type, layer.name, _only_value, last_part(layer.name))
         call = term if isinstance(term, Layer | Function) else applied(term)
         operation = call.operation if isinstance(call, Applied) else call
@@ -204,6 +205,8 @@ class Places:
         """Make the nodes that call a layer or function at a place in each graph."""
         if isinstance(operation, Existing):
             node = operation.call.node
+            if node.is_call:
+                _check_inside(owner, self._layer(node.implementation))
             return _put(owner, places, node.type, node.implementation, arguments, node.name)
         if not isinstance(operation, Layer):
             function = operation.names[0]
@@ -243,6 +246,15 @@ def _put(
         node = Node(name, kind, implementation, args, dict(kwargs), when=place.when)
         place.graph.add(node, before=place.before)
     return name
+
+
+def _check_inside(owner: WorkingLayer, layer: WorkingLayer) -> None:
+    """Refuse a call of a layer that the composite does not contain."""
+    if owner.parents and owner not in nesting.composites_around(layer):
+        raise EditError(
+            f"{owner.name!r} does not contain {layer.name!r}, and cannot call it; rename it into "
+            f"{owner.name!r} first, or insert a new layer"
+        )
 
 
 def _check_runs_before(source: str, places: Sequence[Place]) -> None:
