@@ -8,7 +8,7 @@ import operator
 import torch
 
 import layergraph as lg
-from layergraph.ir import FUNCTION, INPUT, OUTPUT, STATE, Node, Ref, map_leaves, returned
+from layergraph.ir import FUNCTION, INPUT, OUTPUT, STATE, Ref, map_leaves, returned
 
 
 class Interpreter:

@@ -159,8 +159,8 @@ def replace_uses(edit, mirror, choose):
     call = picked(edit, choose)
     by = picked(edit, choose, graph=call.site.graph)
     edit.replace_uses(call, by)
+    new = by.site.node
     for graph, _ in mirror.with_node(*call.site):
-        new = by.site.node
         mirror.substitute(graph, call.site.node, Ref(new), only=lambda each: each.name != new)
 
 
