@@ -68,7 +68,15 @@ class LayerEdits(Places):
             return
         tied = self._ties_of(found)
         try:
-            set_tensors(found, tensors, has_state=self._space.has_state, before=shapes)
+            set_tensors(
+                found,
+                tensors,
+                has_state=self._space.has_state,
+                near=(
+                    each for around in nesting.composites_around(found) for each in around.inside()
+                ),
+                before=shapes,
+            )
             for name, others in tied.items():
                 self._check_tied(found, name, others[0][0].name, before[3])
             for name, others in tied.items():

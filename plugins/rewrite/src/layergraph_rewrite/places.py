@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from layergraph.errors import ArgumentError, near
@@ -212,23 +212,42 @@ class Places:
             function = operation.names[0]
             wish = operation.name or last_part(function)
             return _put(owner, places, FUNCTION, function, arguments, wish)
-        layer = known.get(id(operation)) or self._new_layer(owner, operation, replaces)
+        layer = known.get(id(operation)) or self._new_layer(owner, places, operation, replaces)
         known[id(operation)] = layer
         return _put(owner, places, layer.type, layer.name, arguments, last_part(layer.name))
 
     def _new_layer(
-        self, owner: WorkingLayer, operation: Layer, replaces: WorkingLayer | None
+        self,
+        owner: WorkingLayer,
+        places: Sequence[Place],
+        operation: Layer,
+        replaces: WorkingLayer | None,
     ) -> WorkingLayer:
         kind = operation.types[0]
         layer = WorkingLayer(Implementation(kind, dict(operation.attributes)))
         layer.training = owner.training if replaces is None else replaces.training
+        near = _near(owner, places, replaces)
         child = None if replaces is None else child_name(owner, replaces)
         if child is not None and child == operation.name:
             nesting.replace_child(self._space, owner, child, layer)
         else:
             nesting.adopt(self._space, owner, operation.name or kind, layer)
-        set_tensors(layer, operation.tensors, has_state=self._space.has_state)
+        set_tensors(layer, operation.tensors, has_state=self._space.has_state, near=near)
         return layer
+
+
+def _near(
+    owner: WorkingLayer, places: Sequence[Place], replaces: WorkingLayer | None
+) -> Iterator[WorkingLayer]:
+    """Yield the layers around a new one, the nearest ones first."""
+    if replaces is not None:
+        yield from replaces.inside()
+    for graph, _, _, value, node in places:
+        for source in [*refs(value), *node.sources()]:
+            if source in graph and graph.nodes[source].is_call:
+                yield from graph.layer_of(graph.nodes[source]).inside()
+    for each in [owner, *nesting.composites_around(owner)]:
+        yield from each.inside()
 
 
 def _put(
