@@ -31,7 +31,7 @@ def open_leaf(space: Workspace, leaf: WorkingLayer, other: Workspace) -> None:
     leaf.children = {}
     leaf.tensors, leaf.sources = dict(root.tensors), dict(root.sources)
     copies = _Copies(space, other, {id(root): leaf}, _itself)
-    for child, inner in (root.children or {}).items():
+    for child, inner in root.in_order().items():
         copies.add(leaf, child, inner)
     copies.connect(root)
     leaf.is_edited = True
@@ -77,7 +77,7 @@ class _Copies(NamedTuple):
         new.sources = {name: self.source(each) for name, each in layer.sources.items()}
         self.made[id(layer)] = new
         adopt(self.space, owner, wish, new)
-        for child, inner in (layer.children or {}).items():
+        for child, inner in layer.in_order().items():
             self.add(new, child, inner)
         new.kept_modes = {self.made[id(each)]: mode for each, mode in layer.kept_modes.items()}
 
@@ -95,6 +95,7 @@ class _Copies(NamedTuple):
                 home, tensor = self.origin.home(spec.tied)
                 anchor = self.made.get(id(home))
                 tied = None if anchor is None else self.space.key(anchor, tensor)
+                self.space.tied[id(new)] = new
                 new.tensors[name] = replace(spec, tied=tied)
                 if anchor is not None and tensor in anchor.sources and name in new.sources:
                     new.sources[name] = anchor.sources[tensor]

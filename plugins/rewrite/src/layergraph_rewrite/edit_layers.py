@@ -106,7 +106,7 @@ class LayerEdits(Places):
         """Return the tensors that each tensor of a layer is tied to."""
         groups: dict[tuple[int, str], list[tuple[WorkingLayer, str]]] = {}
         mine: dict[str, tuple[int, str]] = {}
-        for each in self._space.layers.values():
+        for each in self._space.tied_layers():
             for name, spec in each.tensors.items():
                 if spec.tied is not None:
                     home, tensor = self._space.home(spec.tied)

@@ -74,10 +74,7 @@ def rename(space: Workspace, layer: WorkingLayer, new: str, parent: WorkingLayer
     if new in target.children:
         raise EditError(f"{target.name!r} has a child {new!r}; choose another name")
     if target is owner:
-        children = owner.children or {}
-        owner.children = {new if key == child else key: each for key, each in children.items()}
-        del layer.parents[owner, child]
-        layer.parents[owner, new] = None
+        owner.rename_child(child, new)
     else:
         owner.drop(child)
         target.add(new, layer)
