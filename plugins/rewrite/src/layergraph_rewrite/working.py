@@ -273,7 +273,8 @@ class WorkingLayer:
             elif id(layer) not in seen:
                 seen[id(layer)] = None
                 yield layer
-                stack.append(iter((layer.children or {}).values()))
+                if layer.children:
+                    stack.append(iter(layer.children.values()))
 
 
 _rank = itertools.count()
