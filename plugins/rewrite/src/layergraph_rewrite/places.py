@@ -49,6 +49,13 @@ class Place(NamedTuple):
     node: Node
 
 
+class _Made(NamedTuple):
+    """The layers that a term made, by its operations, and the nodes that its arguments made."""
+
+    layers: dict[int, WorkingLayer]
+    nodes: list[str]
+
+
 class Places:
     """Finds layers and nodes, and makes new calls."""
 
@@ -152,14 +159,33 @@ class Places:
         term: Any,
         *,
         replaces: WorkingLayer | None = None,
-        known: dict[int, WorkingLayer] | None = None,
     ) -> str:
         """Make the nodes of a term at a place in each graph; return the name of the last one.
 
-        A layer or function that is not called takes the arguments of the node there.
+        A layer or function that is not called takes the arguments of the node there. If a part of
+        the term is refused, nothing of it stays.
         """
-        known = {} if known is None else known
+        made = _Made({}, [])
+        try:
+            name = self._made(owner, places, term, replaces, made)
+        except Exception:
+            for graph, *_ in places:
+                for each in reversed(made.nodes):
+                    graph.remove(each)
+            for layer in made.layers.values():
+                nesting.drop_unused(self._space, layer)
+            raise
         owner.is_edited = True
+        return name
+
+    def _made(
+        self,
+        owner: WorkingLayer,
+        places: Sequence[Place],
+        term: Any,
+        replaces: WorkingLayer | None,
+        done: _Made,
+    ) -> str:
         if isinstance(term, str):
             layer = self._layer(term)
             _check_inside(owner, layer)
@@ -171,7 +197,9 @@ class Places:
 
         def made(each: Any) -> Any:
             if isinstance(each, Applied):
-                return Ref(self._make(owner, places, each, known=known))
+                name = self._made(owner, places, each, None, done)
+                done.nodes.append(name)
+                return Ref(name)
             each = self._value(owner, each) if isinstance(each, Call | Site) else each
             if type(each) is Ref:
                 _check_runs_before(each.node, places)
@@ -191,7 +219,7 @@ class Places:
             named = {name: map_leaves(given, each) for name, each in kwargs.items()}
             return tuple(map_leaves(given, each) for each in args), named
 
-        return self._run(owner, places, operation, arguments, known, replaces)
+        return self._run(owner, places, operation, arguments, done, replaces)
 
     def _run(
         self,
@@ -199,7 +227,7 @@ class Places:
         places: Sequence[Place],
         operation: Operation,
         arguments: Callable[[Place], _Arguments],
-        known: dict[int, WorkingLayer],
+        done: _Made,
         replaces: WorkingLayer | None,
     ) -> str:
         """Make the nodes that call a layer or function at a place in each graph."""
@@ -212,8 +240,10 @@ class Places:
             function = operation.names[0]
             wish = operation.name or last_part(function)
             return _put(owner, places, FUNCTION, function, arguments, wish)
-        layer = known.get(id(operation)) or self._new_layer(owner, places, operation, replaces)
-        known[id(operation)] = layer
+        layer = done.layers.get(id(operation))
+        if layer is None:
+            layer = self._new_layer(owner, places, operation, replaces)
+            done.layers[id(operation)] = layer
         return _put(owner, places, layer.type, layer.name, arguments, last_part(layer.name))
 
     def _new_layer(
@@ -226,13 +256,14 @@ class Places:
         kind = operation.types[0]
         layer = WorkingLayer(Implementation(kind, dict(operation.attributes)))
         layer.training = owner.training if replaces is None else replaces.training
+        layer.name = operation.name or kind  # for errors
         near = _near(owner, places, replaces)
+        set_tensors(layer, operation.tensors, has_state=self._space.has_state, near=near)
         child = None if replaces is None else child_name(owner, replaces)
         if child is not None and child == operation.name:
             nesting.replace_child(self._space, owner, child, layer)
         else:
             nesting.adopt(self._space, owner, operation.name or kind, layer)
-        set_tensors(layer, operation.tensors, has_state=self._space.has_state, near=near)
         return layer
 
 
