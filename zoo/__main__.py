@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from zoo import Entry, all_entries, matching
-from zoo.compare import Outcome
+from zoo.compare import Outcome, RoundTrip, there_and_back, through_passes
 from zoo.exceptions import EXPECTED
 from zoo.report import by_family, failures, unexpected
 from zoo.run import outcomes
@@ -23,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="PATTERN", default="*", help="such as '*/bert*'")
     parser.add_argument("--jobs", metavar="N", type=int, default=1, help="processes (1)")
     parser.add_argument("--list", action="store_true", help="list the models, make none")
+    parser.add_argument(
+        "--pass", dest="passes", metavar="PASS", action="append", help="run a pass on each, too"
+    )
     options = parser.parse_args(arguments)
     entries = matching(all_entries(), options.only)
     if not entries:
@@ -34,10 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     if not console.is_terminal:
         console.width = 140
-    return _report(_watched(entries, options.jobs, console), console)
+    way: RoundTrip = there_and_back
+    if options.passes:
+        way = functools.partial(through_passes, passes=options.passes)
+    return _report(_watched(entries, options.jobs, way, console), console)
 
 
-def _watched(entries: Sequence[Entry], jobs: int, console: Console) -> list[Outcome]:
+def _watched(
+    entries: Sequence[Entry], jobs: int, way: RoundTrip, console: Console
+) -> list[Outcome]:
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
@@ -47,7 +56,7 @@ def _watched(entries: Sequence[Entry], jobs: int, console: Console) -> list[Outc
     found = {}
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=len(entries))
-        for outcome in outcomes(entries, jobs):
+        for outcome in outcomes(entries, jobs, way):
             found[outcome.name] = outcome
             verdict = "" if outcome.passed else " failed"
             progress.update(task, advance=1, description=f"{outcome.name}{verdict}")

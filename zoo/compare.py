@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,17 @@ def there_and_back(model: nn.Module, inputs: Inputs) -> tuple[nn.Module, float]:
     ir = lg.to_ir(model, *inputs)
     seconds = time.perf_counter() - start
     return lg.to_torch(lg.Ir.from_dict(ir.to_dict()), model.state_dict()), seconds
+
+
+def through_passes(
+    model: nn.Module, inputs: Inputs, *, passes: Sequence[str]
+) -> tuple[nn.Module, float]:
+    """The model that layergraph makes of a model after passes, which should change no bit."""
+    start = time.perf_counter()
+    ir = lg.to_ir(model, *inputs)
+    seconds = time.perf_counter() - start
+    changed, state, _ = lg.run_passes(ir, passes, model.state_dict())
+    return lg.to_torch(lg.Ir.from_dict(changed.to_dict()), state), seconds
 
 
 def compare(entry: Entry, round_trip: RoundTrip = there_and_back) -> Outcome:

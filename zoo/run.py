@@ -11,17 +11,19 @@ from multiprocessing import get_context
 
 import torch
 
-from zoo.compare import Outcome, compare
+from zoo.compare import Outcome, RoundTrip, compare, there_and_back
 from zoo.entry import Entry
 
 
-def outcomes(entries: Sequence[Entry], jobs: int) -> Iterator[Outcome]:
+def outcomes(
+    entries: Sequence[Entry], jobs: int, round_trip: RoundTrip = there_and_back
+) -> Iterator[Outcome]:
     """The outcome of each, in the order in which they come."""
     if jobs == 1:
         prepare()
-        yield from map(_freed, entries)
+        yield from (_freed(each, round_trip) for each in entries)
     else:
-        yield from _side_by_side(entries, jobs)
+        yield from _side_by_side(entries, jobs, round_trip)
 
 
 def prepare() -> None:
@@ -34,16 +36,16 @@ def prepare() -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
 
 
-def _freed(entry: Entry) -> Outcome:
-    outcome = compare(entry)
+def _freed(entry: Entry, round_trip: RoundTrip) -> Outcome:
+    outcome = compare(entry, round_trip)
     # Models have cycles, and the next one may need the memory.
     gc.collect()
     return outcome
 
 
-def _side_by_side(entries: Sequence[Entry], jobs: int) -> Iterator[Outcome]:
+def _side_by_side(entries: Sequence[Entry], jobs: int, round_trip: RoundTrip) -> Iterator[Outcome]:
     with ProcessPoolExecutor(jobs, get_context("spawn"), prepare) as pool:
-        running = {pool.submit(_freed, each): each for each in entries}
+        running = {pool.submit(_freed, each, round_trip): each for each in entries}
         for future in as_completed(running):
             entry = running[future]
             try:

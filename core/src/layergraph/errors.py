@@ -79,6 +79,10 @@ class BuildError(LayergraphError):
     """An IR that cannot be turned into a model: a handler is missing, or it refuses."""
 
 
+class UnknownTypeError(BuildError):
+    """A layer of a type that no installed handler makes."""
+
+
 class StateError(LayergraphError):
     """A state dict that does not fit the model that an IR describes."""
 

@@ -10,19 +10,7 @@ from torch import nn
 import layergraph as lg
 from layergraph.errors import ArgumentError
 from layergraph_rewrite import EditError, anything, function, layer, one_of
-
-
-class Of(nn.Module):
-    """A model of a function of its layers and inputs."""
-
-    def __init__(self, code, **layers):
-        super().__init__()
-        for name, each in layers.items():
-            setattr(self, name, each)
-        self.code = code
-
-    def forward(self, x):
-        return self.code(self, x)
+from plugins.rewrite.tests.models import Of
 
 
 def ir_of(code, **layers):
@@ -331,30 +319,36 @@ def test_a_composite_that_two_nodes_call_is_not_entered():
     assert not lg.find_matches(lg.to_ir(Twice()), of_any, across=True)
 
 
-def test_readers_behind_borders_count():
-    class Tail(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.act = nn.ReLU()
+class Tail(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.act = nn.ReLU()
 
-        def forward(self, x, other):
-            return self.act(x) + other[0]
+    def forward(self, x, others=(), other=None):
+        y = self.act(x)
+        for each in others:
+            y = y + each
+        return y if other is None else y + other
 
-    class Reads(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.fc, self.tail = nn.Linear(4, 4), Tail()
 
-        def forward(self, x):
-            y = self.fc(x)
-            return self.tail(y, [y])
-
-    ir = lg.to_ir(Reads())
+@pytest.mark.parametrize(
+    ("read", "count"),
+    [
+        (lambda m, y: m.tail(y), 1),
+        (lambda m, y: m.tail(y, [y]), 0),
+        (lambda m, y: m.tail(y, other=y), 0),
+        (lambda m, y: m.tail(y, (), y), 0),
+        (lambda m, y: m.tail(y) + y, 0),
+    ],
+    ids=["alone", "list", "keyword", "twice", "outside"],
+)
+def test_readers_behind_borders_count(read, count):
+    ir = lg.to_ir(Of(lambda m, x: read(m, m.fc(x)), fc=nn.Linear(4, 4), tail=Tail()))
 
     def pattern(uses):
         return lambda x: layer("relu")(layer("linear", uses=uses)(x))
 
-    assert not lg.find_matches(ir, pattern("inside"), across=True)
+    assert len(lg.find_matches(ir, pattern("inside"), across=True)) == count
     assert len(lg.find_matches(ir, pattern("any"), across=True)) == 1
 
 

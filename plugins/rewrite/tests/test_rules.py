@@ -17,21 +17,9 @@ import layergraph as lg
 from layergraph.errors import ArgumentError
 from layergraph.ir import check
 from layergraph_rewrite import EditError, Refused, Site, function, layer, one_of
+from plugins.rewrite.tests.models import Of
 
 RELU_TO_GELU = lg.Rule(lambda x: layer("relu")(x), lambda match: layer("gelu")(match["x"]), "gelu")
-
-
-class Of(nn.Module):
-    """A model of a function of its layers and inputs."""
-
-    def __init__(self, code, **layers):
-        super().__init__()
-        for name, each in layers.items():
-            setattr(self, name, each)
-        self.code = code
-
-    def forward(self, x):
-        return self.code(self, x)
 
 
 def run(model, x):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from layergraph.errors import BuildError, Place, PluginError
+from layergraph.errors import BuildError, Place, PluginError, UnknownTypeError
 from layergraph.functions import Targets
 from layergraph.ir import MODULE, Implementation, Ir
 from layergraph.ir.submodules import post_order, pre_order
@@ -98,7 +98,7 @@ class Builder:
             for child, built in children.items():
                 place(module, child, built, where)
         else:
-            raise BuildError(self._layers.unhandled(implementation))
+            raise UnknownTypeError(self._layers.unhandled(implementation))
         for name, spec in implementation.tensors.items():
             with refusals(where.at("tensor", name)):
                 self._tensors.apply(module, name, spec, where.at("tensor", name))

@@ -25,9 +25,10 @@ def commands() -> list[Callable[..., Any]]:
     from layergraph_cli.new import new_plugin
     from layergraph_cli.passes import passes, run
     from layergraph_cli.plugins import plugins
+    from layergraph_cli.select import select
     from layergraph_cli.show import show
 
-    return [show, check, diff, convert, explain, passes, run, plugins, new_plugin]
+    return [show, select, check, diff, convert, explain, passes, run, plugins, new_plugin]
 
 
 def main() -> None:

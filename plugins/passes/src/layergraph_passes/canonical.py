@@ -39,7 +39,7 @@ unsqueeze: dim
 transpose: dim0 dim1
 permute: *dims
 reshape: *shape
-matmul bmm: other; mm: mat2
+matmul: other; mm bmm: mat2
 clamp: min=None max=None
 cat stack: dim=0
 chunk: chunks dim=0

@@ -11,6 +11,7 @@ from layergraph_passes.duplicates import common_subexpressions, deduplicate
 from layergraph_passes.fold_batchnorm import fold_batchnorm
 from layergraph_passes.functional import functional_to_layers, layers_to_functional
 from layergraph_passes.identities import remove_dropout, remove_identity
+from layergraph_passes.open_leaves import open_leaves
 from layergraph_passes.replacing import replace_type
 
 _NAMES = {"replace-layers": replace_type}
@@ -23,6 +24,7 @@ _FUNCTIONS = (
     canonicalize,
     functional_to_layers,
     layers_to_functional,
+    open_leaves,
     fuse_chain,
     split,
     deduplicate,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from layergraph.ir import (
-    Value,
-)
-from layergraph_rewrite import nesting
+from layergraph.ir import Ir, Value
+from layergraph_rewrite import copying, nesting
 from layergraph_rewrite.errors import EditError
 from layergraph_rewrite.new_layers import known_shapes, set_tensors
 from layergraph_rewrite.places import Places, Where
 from layergraph_rewrite.sources import Source
 from layergraph_rewrite.terms import Tensors as Given
 from layergraph_rewrite.working import WorkingLayer, changed
+from layergraph_rewrite.workspace import Workspace
+
+if TYPE_CHECKING:
+    import torch
 
 
 class LayerEdits(Places):
@@ -68,7 +70,15 @@ class LayerEdits(Places):
             return
         tied = self._ties_of(found)
         try:
-            set_tensors(found, tensors, has_state=self._space.has_state, before=shapes)
+            set_tensors(
+                found,
+                tensors,
+                has_state=self._space.has_state,
+                near=(
+                    each for around in nesting.composites_around(found) for each in around.inside()
+                ),
+                before=shapes,
+            )
             for name, others in tied.items():
                 self._check_tied(found, name, others[0][0].name, before[3])
             for name, others in tied.items():
@@ -96,7 +106,7 @@ class LayerEdits(Places):
         """Return the tensors that each tensor of a layer is tied to."""
         groups: dict[tuple[int, str], list[tuple[WorkingLayer, str]]] = {}
         mine: dict[str, tuple[int, str]] = {}
-        for each in self._space.layers.values():
+        for each in self._space.tied_layers():
             for name, spec in each.tensors.items():
                 if spec.tied is not None:
                     home, tensor = self._space.home(spec.tied)
@@ -108,6 +118,48 @@ class LayerEdits(Places):
             name: [pair for pair in groups[anchor] if pair != (layer, name)]
             for name, anchor in mine.items()
         }
+
+    def open(self, layer: Where, ir: Ir, tensors: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Let a leaf be the composite that another IR describes. Its name and its calls stay.
+
+        The keys of the layers inside get the path of the leaf in front. The mode of the leaf is
+        that of all of them.
+
+        Args:
+            layer: the leaf.
+            ir: the IR of a model with the same inputs.
+            tensors: the state dict of that model. Its tensors are read when they are asked for.
+
+        Raises:
+            EditError: there is no such layer, it is a composite, or a tensor of it is tied or read
+                by a node.
+            InvalidIrError: the IR breaks a rule.
+            StateError: the tensors are not those of that IR.
+
+        Example:
+            >>> import torch, layergraph as lg
+            >>> edit = lg.edit(lg.to_ir(torch.nn.Sequential(torch.nn.SiLU())))
+            >>> class Open(torch.nn.Module):
+            ...     def forward(self, x):
+            ...         return x * torch.sigmoid(x)
+            >>> edit.open("0", lg.to_ir(Open()))
+            >>> edit.ir["0"].type
+            'module'
+        """
+        found = self._layer(layer)
+        if found.children is not None:
+            raise EditError(f"{found.name!r} is a composite already")
+        if self._ties_of(found) or found in self._space.read_homes(()):
+            raise EditError(
+                f"a tensor of {found.name!r} is tied to another one, or read by a node; the layers "
+                "inside would have others"
+            )
+        copying.open_leaf(self._space, found, Workspace(ir, self._given(tensors)))
+
+    def _given(
+        self, tensors: Mapping[str, torch.Tensor] | None
+    ) -> Mapping[str, torch.Tensor] | None:
+        return (tensors or {}) if self._space.has_state else None
 
     def untie(self, layer: Where, tensor: str) -> None:
         """Cut a tensor of a layer off from those that it is tied to. It keeps its values.
@@ -209,6 +261,8 @@ class LayerEdits(Places):
                 f"{one.name!r} and {other.name!r} have other types or attributes; only like layers "
                 "can be shared"
             )
+        for name in self._ties_of(one):
+            self.untie(one.name, name)  # what is tied to the layer that goes keeps its own values
         nesting.share(self._space, one, other)
 
     def unshare(self, where: Where) -> str:
@@ -225,7 +279,7 @@ class LayerEdits(Places):
         node = graph.nodes[name]
         if not node.is_call:
             raise EditError(f"{owner.name}:{name} calls no layer, so that it shares none")
-        copy = nesting.copy(self._space, owner, graph.layer_of(node))
+        copy = copying.copy(self._space, owner, graph.layer_of(node))
         for each in owner.graphs_with(name):
             each.change(changed(each.nodes[name], implementation=copy.name))
         owner.is_edited = True

@@ -176,6 +176,8 @@ class NodeEdits(Places):
             for _, each in _nodes(owner, name)
         ]
         for graph, value in zip(owner.graphs_with(name), values, strict=True):
+            if name in refs(value):
+                raise EditError(f"{owner.name}:{name} goes, and cannot be read; say another by=")
             self._check_order(graph, name, value, graph.users[name])
         old = owner.graphs_with(name)[0].layer_of(node) if node.is_call else None
         owner.is_edited = True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layergraph.errors import first_line
-from layergraph.ir import FUNCTION, INPUT, OUTPUT, Node, Ref, Value
+from layergraph.ir import CORE_NODE_TYPES, FUNCTION, INPUT, OUTPUT, Node, Ref, Value
 from layergraph.ir.values import Record, parts
 from layergraph_rewrite.calls import Call, Site
 from layergraph_rewrite.errors import EditError
@@ -43,9 +43,9 @@ class Match(Mapping[str, Any]):
         ('0', 'input')
     """
 
-    def __init__(self, edit: Edit, spots: list[Spot], named: dict[str, Any]) -> None:
+    def __init__(self, edit: Edit, calls: list[Call], named: dict[str, Any]) -> None:
         self.edit = edit
-        self.calls = [Call(*spot) for spot in spots]
+        self.calls = calls
         self._named = named
 
     @property
@@ -75,7 +75,7 @@ class Match(Mapping[str, Any]):
             name: Call(*each.spot) if isinstance(each, Call) else each
             for name, each in self._named.items()
         }
-        return Match(self.edit, [call.spot for call in self.calls], named)
+        return Match(self.edit, [Call(*call.spot) for call in self.calls], named)
 
     def __repr__(self) -> str:
         return f"Match({', '.join(str(call.site) for call in self.calls)})"
@@ -115,23 +115,25 @@ class Matcher:
     def at(self, graph: WorkingGraph, name: str) -> Match | Miss | None:
         """Return the match whose last call is a node; a miss if it almost matched."""
         node = graph.nodes[name]
-        if node.type == FUNCTION:
+        kind = node.type
+        if kind == FUNCTION:
             if not self._may_start("function", node.implementation):
                 return None
-        elif not node.is_call or not self._may_start("layer", graph.layer_of(node).type):
+        elif kind in CORE_NODE_TYPES or not self._may_start("layer", graph.layer_of(node).type):
             return None
         self._calls, self._values, self._terms, self._trail = {}, {}, {}, []
         self._miss = None
         if not self._solve([(self._pattern.root, Ref(name), graph)]):
             return self._miss
-        return Match(self._edit, list(self._calls.values()), self._named())
+        calls = [Call(*spot) for spot in self._calls.values()]
+        return Match(self._edit, calls, self._named(calls))
 
-    def _named(self) -> dict[str, Any]:
+    def _named(self, calls: list[Call]) -> dict[str, Any]:
         named: dict[str, Any] = {}
-        for key, spot in self._calls.items():
+        for key, call in zip(self._calls, calls, strict=True):
             name = self._terms[key].operation.name
             if name:
-                named[name] = Call(*spot)
+                named[name] = call
         for key, (value, graph) in self._values.items():
             name = self._terms[key].name
             if name:
@@ -234,7 +236,11 @@ class Matcher:
             uses = self._terms[key].operation.uses
             if uses == "any":
                 continue
-            users = self._users(graph, name)
+            users = (
+                self._users(graph, name)
+                if self._across
+                else [(graph, user) for user in graph.users[name]]
+            )
             if uses == "inside":
                 outer = [spot for spot in users if spot not in spots]
                 if outer:
@@ -287,8 +293,6 @@ class Matcher:
 
     def _behind(self, graph: WorkingGraph, node: Node, value: Ref) -> list[Spot] | None:
         """Return where a value goes on behind a node; None if the node itself reads it."""
-        if not self._across:
-            return None
         if node.type == OUTPUT and len(graph.owner.calls) == 1:
             return list(graph.owner.calls)
         inner = graph.layer_of(node).graphs if node.is_call else []

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from layergraph.ir import (
-    STATE,
-    Graph,
-    Implementation,
-)
-from layergraph.ir.values import copied
+from layergraph.ir import STATE
 from layergraph_rewrite.errors import EditError
-from layergraph_rewrite.sources import Source
-from layergraph_rewrite.working import WorkingGraph, WorkingLayer, changed
+from layergraph_rewrite.working import WorkingLayer, changed
 from layergraph_rewrite.workspace import Workspace
 
 
@@ -82,10 +74,7 @@ def rename(space: Workspace, layer: WorkingLayer, new: str, parent: WorkingLayer
     if new in target.children:
         raise EditError(f"{target.name!r} has a child {new!r}; choose another name")
     if target is owner:
-        children = owner.children or {}
-        owner.children = {new if key == child else key: each for key, each in children.items()}
-        del layer.parents[owner, child]
-        layer.parents[owner, new] = None
+        owner.rename_child(child, new)
     else:
         owner.drop(child)
         target.add(new, layer)
@@ -103,7 +92,7 @@ def _only_parent(space: Workspace, layer: WorkingLayer) -> tuple[WorkingLayer, s
 
 def _check_callers(layer: WorkingLayer, target: WorkingLayer) -> None:
     """Refuse a new parent that a caller of the layer does not contain."""
-    above = [target, *_above(target)]
+    above = [target, *composites_around(target)]
     for graph, node in layer.calls:
         if graph.owner not in above:
             raise EditError(
@@ -112,7 +101,7 @@ def _check_callers(layer: WorkingLayer, target: WorkingLayer) -> None:
             )
 
 
-def _above(layer: WorkingLayer) -> list[WorkingLayer]:
+def composites_around(layer: WorkingLayer) -> list[WorkingLayer]:
     """Return the composites that contain a layer."""
     found: dict[WorkingLayer, None] = {}
     stack = [layer]
@@ -147,77 +136,6 @@ def share(space: Workspace, layer: WorkingLayer, other: WorkingLayer) -> None:
     layer.parents.clear()
     space.redirect(layer, other)
     _forget(space, layer)
-
-
-def copy(space: Workspace, owner: WorkingLayer, layer: WorkingLayer) -> WorkingLayer:
-    """Return a copy of a layer with copies of its tensors, as a new child."""
-    made: dict[int, WorkingLayer] = {}
-    wish = next((child for _, child in layer.parents), layer.type)
-    _copy(space, owner, wish, layer, made)
-    for old in list(layer.inside()):
-        _copy_ties(space, old, made)
-        _copy_graphs(space, old, made)
-    return made[id(layer)]
-
-
-def _copy(
-    space: Workspace,
-    owner: WorkingLayer,
-    wish: str,
-    layer: WorkingLayer,
-    made: dict[int, WorkingLayer],
-) -> None:
-    if id(layer) in made:
-        owner.add(wish, made[id(layer)])
-        return
-    is_leaf = layer.children is None
-    new = WorkingLayer(
-        Implementation(layer.type, copied(layer.data), children=None if is_leaf else {})
-    )
-    new.training = layer.training
-    new.is_edited = layer.is_edited
-    new.tensors = dict(layer.tensors)
-    new.sources = {name: _cloned(source) for name, source in layer.sources.items()}
-    made[id(layer)] = new
-    adopt(space, owner, wish, new)
-    for child, inner in (layer.children or {}).items():
-        _copy(space, new, child, inner, made)
-    new.kept_modes = {made[id(each)]: mode for each, mode in layer.kept_modes.items()}
-
-
-def _copy_ties(space: Workspace, old: WorkingLayer, made: dict[int, WorkingLayer]) -> None:
-    """Tie the tensors of a copy to each other, as those of the original are."""
-    new = made[id(old)]
-    for name, spec in old.tensors.items():
-        if spec.tied is not None:
-            home, tensor = space.home(spec.tied)
-            anchor = made.get(id(home))
-            tied = None if anchor is None else space.key(anchor, tensor)
-            new.tensors[name] = replace(spec, tied=tied)
-            if anchor is not None and tensor in anchor.sources and name in new.sources:
-                new.sources[name] = anchor.sources[tensor]
-
-
-def _cloned(source: Source) -> Source:
-    return Source(lambda: source.read().clone())
-
-
-def _copy_graphs(space: Workspace, old: WorkingLayer, made: dict[int, WorkingLayer]) -> None:
-    new = made[id(old)]
-    for graph in old.graphs:
-        fresh = WorkingGraph(new, Graph(), space.layers)
-        for node in graph:
-            implementation = node.implementation
-            if node.is_call:
-                inner = graph.layer_of(node)
-                implementation = made.get(id(inner), inner).name
-            elif node.type == STATE:
-                home, tensor = space.home(implementation)
-                implementation = space.key(made.get(id(home), home), tensor)
-            fresh.add(changed(node, implementation=implementation))
-        fresh.copy_edge_data(graph)
-        new.graphs.append(fresh)
-    new.namer = old.namer_copy()
 
 
 def drop_unused(space: Workspace, layer: WorkingLayer) -> bool:

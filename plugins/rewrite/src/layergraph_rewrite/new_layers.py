@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
-from layergraph.errors import ArgumentError, BuildError, LayergraphError
+from layergraph.errors import ArgumentError, LayergraphError, UnknownTypeError
 from layergraph.ir import Implementation, Ir, TensorSpec, Value
 from layergraph_rewrite.sources import Source
 
@@ -23,54 +24,81 @@ def set_tensors(
     given: Mapping[str, torch.Tensor | Callable[[], torch.Tensor] | Source] | None,
     *,
     has_state: bool,
+    near: Iterable[WorkingLayer],
     before: Mapping[str, tuple[int, ...]] | None = None,
 ) -> None:
     """Give a leaf the tensors that its type and attributes ask for.
 
     A tensor is the given one, else the one that it had, if that has the right shape, else one that
-    the constructor of the layer makes when it is read.
+    the constructor of the layer makes when it is read, with the dtype and device of the layer's
+    other tensors or of its neighbours.
 
     Args:
         layer: the leaf, as it is now.
         given: tensors by name.
         has_state: whether the edit follows the tensors.
+        near: the layers around it, the nearest ones first.
         before: the shapes of the tensors that it had; None: they are read.
 
     Raises:
         ArgumentError: the layer has no tensor of a given name, or of its shape.
         BuildError: the attributes do not fit the type.
     """
-    leaf = Implementation(layer.type, dict(layer.data), name="root")
     try:
-        shapes = _shapes(leaf)
-    except BuildError as error:
-        if layer.type not in str(error) or "no handler" not in str(error).lower():
-            raise
-        shapes = None  # only a format or a back end knows the type
-    given = dict(given or {})
-    if shapes is None:
-        given_sources = {name: Source.of(each) for name, each in given.items()}
+        made = _made(layer)
+    except UnknownTypeError:  # only a format or a back end knows the type
+        given_sources = {name: Source.of(each) for name, each in (given or {}).items()}
         layer.sources = {**layer.sources, **given_sources}
         return
+    given = dict(given or {})
     for name in given:
-        if name not in shapes:
-            listed = ", ".join(shapes) or "none"
+        if name not in made:
+            listed = ", ".join(made) or "none"
             raise ArgumentError(
                 f"{layer.name!r}, a {layer.type}, has no tensor {name!r}; it has {listed}"
             )
-    fresh = functools.cache(functools.partial(_fresh, leaf))
+        _check_shape(layer, name, given[name], tuple(made[name].shape))
     held, layer.sources = layer.sources, {}
-    layer.tensors = _specs(layer.tensors, shapes, held)
+    had = {*held, *(before or ())}
+    is_bare = not had and any(each.is_floating_point() for each in made.values())
+    like = _floating(near) if is_bare else None
+    layer.tensors = _specs(layer.tensors, made, given, had, like)
     if not has_state:
         return
-    for name, shape in shapes.items():
+    if like is None and held:
+        like = _Like(None, next(iter(held.values())))
+    fresh = functools.cache(functools.partial(_fresh, layer.type, layer.data, layer.tensors, like))
+    for name, tensor in made.items():
         if name in given:
-            _check_shape(layer, name, given[name], shape)
             layer.sources[name] = Source.of(given[name])
-        elif name in held and _shape(before, name, held[name]) == shape:
+        elif name in held and _shape(before, name, held[name]) == tuple(tensor.shape):
             layer.sources[name] = held[name]
         else:
             layer.sources[name] = Source(functools.partial(_initial, fresh, name))
+
+
+class _Like(NamedTuple):
+    """A tensor of a neighbour: its dtype as a spec states it, and its source."""
+
+    dtype: str | None
+    source: Source | None
+
+
+def _floating(layers: Iterable[WorkingLayer]) -> _Like | None:
+    """Return the first floating-point tensor of some layers; None if they have none."""
+    for layer in layers:
+        try:
+            made = _made(layer) if layer.children is None else {}
+        except LayergraphError:
+            continue
+        usual = TensorSpec()
+        for name, tensor in made.items():
+            if tensor.is_floating_point():
+                return _Like(layer.tensors.get(name, usual).dtype, layer.sources.get(name))
+        for name, spec in layer.tensors.items():
+            if name not in made and (spec.dtype is None or "float" in spec.dtype):
+                return _Like(spec.dtype, layer.sources.get(name))
+    return None
 
 
 def _shape(
@@ -89,23 +117,37 @@ def _check_shape(layer: WorkingLayer, name: str, given: object, shape: tuple[int
 
 
 def _specs(
-    specs: Mapping[str, TensorSpec], shapes: Collection[str], before: Collection[str]
+    specs: Mapping[str, TensorSpec],
+    made: Mapping[str, torch.Tensor],
+    given: Mapping[str, object],
+    had: Collection[str],
+    like: _Like | None,
 ) -> dict[str, TensorSpec]:
-    """Return the specs of the tensors of a layer, from those of the tensors that it had before."""
-    kept = {name: spec for name, spec in specs.items() if name in shapes}
-    first = next((spec for spec in specs.values() if spec.kind is None), None)
-    if before and first is not None and (first.dtype or first.requires_grad is False):
-        # A tensor that the layer did not have has the dtype of the others, and is frozen with them.
-        for name in shapes:
-            if name not in before:
-                kept[name] = TensorSpec(dtype=first.dtype, requires_grad=first.requires_grad)
-    return kept
+    """Return the specs of the tensors of a layer, from those of the tensors that it had before.
+
+    A tensor that the layer did not have has the dtype of the others, or else of a neighbour, and is
+    frozen with the others.
+    """
+    kept = {name: spec for name, spec in specs.items() if name in made}
+    first = next((spec for spec in specs.values() if spec.kind is None), None) if had else None
+    for name, tensor in made.items():
+        if name in had or not tensor.is_floating_point():
+            continue
+        if first is not None:
+            kept[name] = TensorSpec(dtype=first.dtype, requires_grad=first.requires_grad)
+        elif like is not None:
+            kept[name] = TensorSpec(dtype=like.dtype)
+        dtype = getattr(given.get(name), "dtype", None)
+        if dtype is not None:
+            stated = None if dtype == tensor.dtype else str(dtype).removeprefix("torch.")
+            kept[name] = replace(kept.get(name, TensorSpec()), dtype=stated)
+    return {name: spec for name, spec in kept.items() if spec.said()}
 
 
 def known_shapes(layer: WorkingLayer) -> dict[str, tuple[int, ...]] | None:
     """Return the shapes of the tensors that a leaf has; None if no installed package knows it."""
     try:
-        return _shapes(Implementation(layer.type, dict(layer.data), name="root"))
+        return {name: tuple(each.shape) for name, each in _made(layer).items()}
     except LayergraphError:
         return None
 
@@ -156,23 +198,30 @@ def _converter() -> Ir2Torch:
 
 # To make a layer, even on meta, takes a thousand times as long as to look it up; a rule asks for
 # many alike.
-_known: dict[str, dict[str, tuple[int, ...]]] = {}
+_known: dict[str, dict[str, torch.Tensor]] = {}
 _MOST = 10_000
 
 
-def _shapes(leaf: Implementation) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the tensors of a leaf that state dicts hold."""
-    key = repr((leaf.type, leaf.data))
+def _made(layer: WorkingLayer) -> dict[str, torch.Tensor]:
+    """Return the tensors of a leaf that state dicts hold, on the meta device."""
+    key = repr((layer.type, layer.data))
     known = _known.get(key)
     if known is None:
+        leaf = Implementation(layer.type, dict(layer.data), name="root")
         listed = _converter().tensors(Ir([leaf]))
-        known = {name: tuple(tensor.shape) for name, tensor, persists in listed if persists}
+        known = {name: tensor for name, tensor, persists in listed if persists}
         if len(_known) >= _MOST:
             _known.clear()
         _known[key] = known
     return known
 
 
-def _fresh(leaf: Implementation) -> dict[str, torch.Tensor]:
-    """Return the state dict of a new layer."""
-    return dict(_converter().convert(Ir([leaf])).state_dict())
+def _fresh(
+    kind: str, data: Mapping[str, Value], specs: Mapping[str, TensorSpec], like: _Like | None
+) -> dict[str, torch.Tensor]:
+    """Return the state dict of a new layer, on the device of a neighbour."""
+    dtypes = {name: TensorSpec(dtype=spec.dtype) for name, spec in specs.items()}
+    leaf = Implementation(kind, dict(data), name="root", tensors=dtypes)
+    source = None if like is None else like.source
+    device = None if source is None else source.read().device
+    return dict(_converter().convert(Ir([leaf]), device=device).state_dict())

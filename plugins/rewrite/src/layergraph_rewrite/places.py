@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from layergraph.errors import ArgumentError, near
@@ -47,6 +47,13 @@ class Place(NamedTuple):
     when: tuple[Ref, bool] | None
     value: Value
     node: Node
+
+
+class _Made(NamedTuple):
+    """The layers that a term made, by its operations, and the nodes that its arguments made."""
+
+    layers: dict[int, WorkingLayer]
+    nodes: list[str]
 
 
 class Places:
@@ -152,16 +159,36 @@ class Places:
         term: Any,
         *,
         replaces: WorkingLayer | None = None,
-        known: dict[int, WorkingLayer] | None = None,
     ) -> str:
         """Make the nodes of a term at a place in each graph; return the name of the last one.
 
-        A layer or function that is not called takes the arguments of the node there.
+        A layer or function that is not called takes the arguments of the node there. If a part of
+        the term is refused, nothing of it stays.
         """
-        known = {} if known is None else known
+        made = _Made({}, [])
+        try:
+            name = self._made(owner, places, term, replaces, made)
+        except Exception:
+            for graph, *_ in places:
+                for each in reversed(made.nodes):
+                    graph.remove(each)
+            for layer in made.layers.values():
+                nesting.drop_unused(self._space, layer)
+            raise
         owner.is_edited = True
+        return name
+
+    def _made(
+        self,
+        owner: WorkingLayer,
+        places: Sequence[Place],
+        term: Any,
+        replaces: WorkingLayer | None,
+        done: _Made,
+    ) -> str:
         if isinstance(term, str):
             layer = self._layer(term)
+            _check_inside(owner, layer)
             return _put(owner, places, layer.type, layer.name, _only_value, last_part(layer.name))
         call = term if isinstance(term, Layer | Function) else applied(term)
         operation = call.operation if isinstance(call, Applied) else call
@@ -170,7 +197,9 @@ class Places:
 
         def made(each: Any) -> Any:
             if isinstance(each, Applied):
-                return Ref(self._make(owner, places, each, known=known))
+                name = self._made(owner, places, each, None, done)
+                done.nodes.append(name)
+                return Ref(name)
             each = self._value(owner, each) if isinstance(each, Call | Site) else each
             if type(each) is Ref:
                 _check_runs_before(each.node, places)
@@ -190,7 +219,7 @@ class Places:
             named = {name: map_leaves(given, each) for name, each in kwargs.items()}
             return tuple(map_leaves(given, each) for each in args), named
 
-        return self._run(owner, places, operation, arguments, known, replaces)
+        return self._run(owner, places, operation, arguments, done, replaces)
 
     def _run(
         self,
@@ -198,34 +227,58 @@ class Places:
         places: Sequence[Place],
         operation: Operation,
         arguments: Callable[[Place], _Arguments],
-        known: dict[int, WorkingLayer],
+        done: _Made,
         replaces: WorkingLayer | None,
     ) -> str:
         """Make the nodes that call a layer or function at a place in each graph."""
         if isinstance(operation, Existing):
             node = operation.call.node
+            if node.is_call:
+                _check_inside(owner, self._layer(node.implementation))
             return _put(owner, places, node.type, node.implementation, arguments, node.name)
         if not isinstance(operation, Layer):
             function = operation.names[0]
             wish = operation.name or last_part(function)
             return _put(owner, places, FUNCTION, function, arguments, wish)
-        layer = known.get(id(operation)) or self._new_layer(owner, operation, replaces)
-        known[id(operation)] = layer
+        layer = done.layers.get(id(operation))
+        if layer is None:
+            layer = self._new_layer(owner, places, operation, replaces)
+            done.layers[id(operation)] = layer
         return _put(owner, places, layer.type, layer.name, arguments, last_part(layer.name))
 
     def _new_layer(
-        self, owner: WorkingLayer, operation: Layer, replaces: WorkingLayer | None
+        self,
+        owner: WorkingLayer,
+        places: Sequence[Place],
+        operation: Layer,
+        replaces: WorkingLayer | None,
     ) -> WorkingLayer:
         kind = operation.types[0]
         layer = WorkingLayer(Implementation(kind, dict(operation.attributes)))
         layer.training = owner.training if replaces is None else replaces.training
+        layer.name = operation.name or kind  # for errors
+        near = _near(owner, places, replaces)
+        set_tensors(layer, operation.tensors, has_state=self._space.has_state, near=near)
         child = None if replaces is None else child_name(owner, replaces)
         if child is not None and child == operation.name:
             nesting.replace_child(self._space, owner, child, layer)
         else:
             nesting.adopt(self._space, owner, operation.name or kind, layer)
-        set_tensors(layer, operation.tensors, has_state=self._space.has_state)
         return layer
+
+
+def _near(
+    owner: WorkingLayer, places: Sequence[Place], replaces: WorkingLayer | None
+) -> Iterator[WorkingLayer]:
+    """Yield the layers around a new one, the nearest ones first."""
+    if replaces is not None:
+        yield from replaces.inside()
+    for graph, _, _, value, node in places:
+        for source in [*refs(value), *node.sources()]:
+            if source in graph and graph.nodes[source].is_call:
+                yield from graph.layer_of(graph.nodes[source]).inside()
+    for each in [owner, *nesting.composites_around(owner)]:
+        yield from each.inside()
 
 
 def _put(
@@ -243,6 +296,15 @@ def _put(
         node = Node(name, kind, implementation, args, dict(kwargs), when=place.when)
         place.graph.add(node, before=place.before)
     return name
+
+
+def _check_inside(owner: WorkingLayer, layer: WorkingLayer) -> None:
+    """Refuse a call of a layer that the composite does not contain."""
+    if owner.parents and owner not in nesting.composites_around(layer):
+        raise EditError(
+            f"{owner.name!r} does not contain {layer.name!r}, and cannot call it; rename it into "
+            f"{owner.name!r} first, or insert a new layer"
+        )
 
 
 def _check_runs_before(source: str, places: Sequence[Place]) -> None:

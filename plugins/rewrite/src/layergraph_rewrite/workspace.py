@@ -38,6 +38,9 @@ class Workspace:
         ir: the IR, which stays as it is.
         state: its state dict; None: the tensors are not followed.
 
+    Attributes:
+        tied: the layers of which a tensor is, or was, tied to another one, by their ids.
+
     Raises:
         InvalidIrError: the IR breaks a rule.
         StateError: the state dict has a key that no layer of the IR has.
@@ -62,6 +65,11 @@ class Workspace:
                 layer = self.layers[name]
                 layer.graphs = [WorkingGraph(layer, graph, self.layers) for graph in each.graphs]
         self._homes: dict[str, tuple[WorkingLayer, str]] = {}
+        self.tied = {
+            id(layer): layer
+            for layer in self.layers.values()
+            if any(spec.tied is not None for spec in layer.tensors.values())
+        }
         paths = dict(self.paths())
         self._note_modes(copy, paths)
         for key in self._named_keys(copy):
@@ -86,7 +94,7 @@ class Workspace:
                 raise InvalidIrError([Problem(Place("the IR"), message, "share less")])
             prefix = f"{path}." if path else ""
             stack += [
-                (prefix + child, inner) for child, inner in reversed((layer.children or {}).items())
+                (prefix + child, inner) for child, inner in reversed([*layer.in_order().items()])
             ]
 
     def _named_keys(self, ir: Ir) -> Iterator[str]:
@@ -174,6 +182,12 @@ class Workspace:
             for key, (home, tensor) in self._homes.items()
         }
 
+    def tied_layers(self) -> Iterator[WorkingLayer]:
+        """Yield the layers that are left, of which a tensor is, or was, tied to another one."""
+        for layer in self.tied.values():
+            if self.layers.get(layer.name) is layer:
+                yield layer
+
     def keep_ties(self, dropped: Collection[int]) -> None:
         """Give tensors that are tied to one of a dropped layer its source, if they have none.
 
@@ -182,7 +196,7 @@ class Workspace:
         """
         if not self._homes:
             return
-        for layer in self.layers.values():
+        for layer in self.tied_layers():
             if id(layer) in dropped:
                 continue
             for name, spec in layer.tensors.items():
@@ -254,7 +268,7 @@ class Workspace:
         """Return what each tied tensor is tied to now: the first one that is left, by its key."""
         ties: dict[tuple[int, str], str | None] = {}
         anchors: dict[str, str] = {}
-        for layer in sorted(self.layers.values(), key=_position):
+        for layer in sorted(self.tied_layers(), key=_position):
             for name, spec in layer.tensors.items():
                 if spec.tied is None or id(layer) not in first:
                     continue
@@ -282,7 +296,7 @@ class Workspace:
 
         graphs = [graph.finished(named) for graph in layer.graphs]
         kind, data = layer.type, layer.data
-        children = None if layer.children is None else _named(layer.children)
+        children = None if layer.children is None else _named(layer.in_order())
         if layer.is_edited and kind != MODULE and graphs:
             children, is_chain = _in_order_of_calls(graphs, children or {})
             if not is_chain:
@@ -342,8 +356,7 @@ def _kept_modes(layer: WorkingLayer) -> dict[str, bool | None]:
         if each in layer.kept_modes:
             found[path] = layer.kept_modes[each]
         stack += [
-            (_joined(path, child), inner)
-            for child, inner in reversed((each.children or {}).items())
+            (_joined(path, child), inner) for child, inner in reversed([*each.in_order().items()])
         ]
     return found
 
