@@ -9,8 +9,8 @@ from __future__ import annotations
 _REASONS: dict[str, str] = {
     "its code loops over the sequence, and the graph has as many steps as were captured": """
         transformers/FunnelBaseModel
-        transformers/FunnelForMaskedLM transformers/FunnelModel transformers/JambaForCausalLM
-        transformers/RecurrentGemmaForCausalLM transformers/RwkvForCausalLM transformers/RwkvModel
+        transformers/FunnelForMaskedLM transformers/FunnelModel
+        transformers/RwkvForCausalLM transformers/RwkvModel
     """,
     "its code asks whether a size is that of its weights, or divisible, and else does more": """
         transformers/Dinov2ForImageClassification transformers/Dinov2Model

@@ -29,6 +29,7 @@ class Sizes:
         guards: writes down what they decide.
         is_recording: returns whether what happens now is to be recorded.
         decisions: answers the questions that have two ways; None if all have the one of the run.
+        decides_by_sizes: whether a comparison of a size with 1 has two ways.
 
     Attributes:
         is_over: see :class:`SizeListener`.
@@ -42,11 +43,14 @@ class Sizes:
         guards: Guards,
         is_recording: Callable[[], bool],
         decisions: Decisions | None = None,
+        *,
+        decides_by_sizes: bool = True,
     ) -> None:
         self._recorder = recorder
         self._guards = guards
         self.is_recording = is_recording
         self._decisions = decisions
+        self._decides_by_sizes = decides_by_sizes
         self.is_over = False
         self.loops = 0
         self.born: list[weakref.ref[SymbolicNumber]] = []
@@ -85,7 +89,8 @@ class Sizes:
     def decide(self, origin: Origin, result: bool) -> bool:
         """See :class:`SizeListener`."""
         name, *args = origin
-        if self._decisions is None or not self.is_recording() or not _has_two_ways(name, args):
+        has_two_ways = _has_two_ways(name, args, by_sizes=self._decides_by_sizes)
+        if self._decisions is None or not self.is_recording() or not has_two_ways:
             self.assume(origin, result)
             return result
         given: Any = to_graph_literal(tuple(args), self.read, SYMBOLIC_TYPES)
@@ -168,7 +173,7 @@ def _note_number(value: TracedValue, number: SymbolicNumber) -> TracedValue:
     return value
 
 
-def _has_two_ways(name: str, args: Sequence[Any]) -> bool:
+def _has_two_ways(name: str, args: Sequence[Any], *, by_sizes: bool) -> bool:
     """Return whether both ways of a comparison are captured.
 
     They are if numbers of tensors decide it. Of sizes, only a comparison with 1 is worth it: code
@@ -180,7 +185,7 @@ def _has_two_ways(name: str, args: Sequence[Any]) -> bool:
     if any(_is_of_tensor(each) for each in numbers):
         return True
     plain_values = [each.plain() if isinstance(each, SymbolicNumber) else each for each in args]
-    is_equality = name in ("operator.eq", "operator.ne")
+    is_equality = by_sizes and name in ("operator.eq", "operator.ne")
     return is_equality and plain_values.count(1) == 1
 
 

@@ -139,7 +139,13 @@ class EagerTracer(Tracer):
         self.guards = Guards(recorder)
         self.decisions = Decisions(recorder, self.guards, answers)
         decisions = self.decisions if values == "both" else None
-        self.sizes = Sizes(recorder, self.guards, self.is_recording, decisions)
+        self.sizes = Sizes(
+            recorder,
+            self.guards,
+            self.is_recording,
+            decisions,
+            decides_by_sizes=not numbers_turns,
+        )
         self.devices = Devices(recorder, arguments.device)
         self._foreign = ForeignStates(module_index)
         self.tensors = Tensors(

@@ -188,6 +188,8 @@ class _Finder:
         """Run the model with more turns, if inputs can be made so."""
         ahead = max(0, _BASE_TURNS - count.turns)
         for length in lengths(self._example, count.number, count.each):
+            if any(each.length.is_same_size(length) for each in self._varied):
+                return
             base, longer = (self._run_with(length, ahead + turns) for turns in (0, 1))
             if base is None or longer is None:
                 continue

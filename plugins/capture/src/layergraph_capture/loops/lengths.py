@@ -26,6 +26,10 @@ class Length:
     step: int
     inputs: tuple[tuple[int, int], ...] | None = None
 
+    def is_same_size(self, other: Length) -> bool:
+        """Return whether another one varies the same inputs."""
+        return (self.size, self.inputs) == (other.size, other.inputs)
+
     def call(self, example: Example, turns: int, more: int = 0) -> Example:
         """Return a call that is longer by a number of turns, or shorter.
 
