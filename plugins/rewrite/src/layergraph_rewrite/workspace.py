@@ -93,9 +93,7 @@ class Workspace:
                 message = "layers share so many others that they have too many paths"
                 raise InvalidIrError([Problem(Place("the IR"), message, "share less")])
             prefix = f"{path}." if path else ""
-            stack += [
-                (prefix + child, inner) for child, inner in reversed([*layer.in_order().items()])
-            ]
+            stack += [(prefix + child, layer.inner[child]) for child in reversed(_ordered(layer))]
 
     def _named_keys(self, ir: Ir) -> Iterator[str]:
         for each in ir.values():
@@ -355,10 +353,17 @@ def _kept_modes(layer: WorkingLayer) -> dict[str, bool | None]:
         path, each = stack.pop()
         if each in layer.kept_modes:
             found[path] = layer.kept_modes[each]
-        stack += [
-            (_joined(path, child), inner) for child, inner in reversed([*each.in_order().items()])
-        ]
+        stack += [(_joined(path, child), each.inner[child]) for child in reversed(_ordered(each))]
     return found
+
+
+def _ordered(layer: WorkingLayer) -> list[str]:
+    """Return the names of the children in the order that they have in the IR."""
+    children = layer.in_order()
+    if layer.is_edited and layer.type != MODULE and layer.graphs:
+        graphs = [graph.finished(lambda node: node) for graph in layer.graphs]
+        return [*_in_order_of_calls(graphs, _named(children))[0]]
+    return [*children]
 
 
 def _in_order_of_calls(
