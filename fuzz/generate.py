@@ -68,6 +68,7 @@ FUNCTIONS = [
     *("layergraph.set_grad_enabled", "layergraph.enter_autocast", "layergraph.exit_autocast"),
     *("layergraph.assume", "layergraph.assume_tensor", "layergraph.assume_container", "math.sqrt"),
     *("layergraph.truth", "layergraph.holds", "layergraph.choose", "layergraph.conditionally"),
+    *("layergraph.loop", "layergraph.bound"),
     *(
         "torch.Tensor.grad",
         "torch.Tensor.data",
@@ -83,7 +84,9 @@ FUNCTIONS = [
         "torch.segment_reduce",
     ),
 ]
-TYPES = "module function state input output linear lstm batchnorm2d relu conv2d embedding".split()
+TYPES = (
+    "module body function state input output linear lstm batchnorm2d relu conv2d embedding".split()
+)
 FIELDS = (
     "inputs args kwargs when data edges tied value default fixed rank dtype children tensors"
 ).split()
@@ -169,7 +172,7 @@ def _say_condition(form: Any, chance: random.Random) -> None:
         name = decided
     nodes[last]["when"] = [name, chance.random() < 0.5]
     if isinstance(form, dict) and chance.random() < 0.95:
-        form["version"] = 2
+        form["version"] = chance.choice([2, 3])
 
 
 def _is_node(form: Any) -> bool:
@@ -208,6 +211,7 @@ def value(chance: random.Random, depth: int = 0) -> Any:
         lambda: chance.choice([None, True, False, 0.5, -0.0, 1e308, {"float": "nan"}]),
         lambda: chance.choice(NAMES),
         lambda: {"ref": chance.choice(["x", "lin", "mul", "output", "getitem", "scale"])},
+        lambda: {"body": chance.choice(["root/loop", "root", "lin", *NAMES])},
         lambda: {"symbol": chance.choice([*SYMBOLS, *NAMES])},
         lambda: chance.choice([{"ellipsis": None}, {"bytes": "AAAA"}, {"complex": [0.0, 1.0]}]),
     ]
