@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import builtins
 import dis
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, Self, SupportsIndex
 
@@ -62,10 +61,12 @@ class TurnPatches:
                 yield scope, name, new
 
     def length(self, value: object) -> Any:
-        """Return the length of a list that code asks for; None for anything else."""
-        if type(value) not in (list, deque) or not self._listener.is_recording():
+        """Return the length of a list of tensors that code asks for; None for anything else."""
+        if type(value) is not list or not self._listener.is_recording():
             return None
-        return symbolic(len(value), (TURN, len(value), -1), self._listener)  # type: ignore[arg-type]
+        if not all(isinstance(each, torch.Tensor) for each in value):
+            return None
+        return symbolic(len(value), (TURN, len(value), -1), self._listener)
 
     def parts(self, result: Any) -> Any:
         """Return the parts of a tensor, as a tuple that shows whether code goes through it."""
