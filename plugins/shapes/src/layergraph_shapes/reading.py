@@ -54,3 +54,12 @@ def deep(levels: int) -> Iterator[None]:
         yield
     finally:
         sys.setrecursionlimit(limit)
+
+
+def method_of(name: Any) -> Callable[..., Any]:
+    """Return a function that calls a method of its first argument."""
+
+    def method(value: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(value, name)(*args, **kwargs)
+
+    return method

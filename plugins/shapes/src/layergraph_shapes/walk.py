@@ -392,18 +392,3 @@ def _is_body(value: Any) -> bool:
 
 class _WithoutNumbersError(Exception):
     """A function needs the numbers in a tensor."""
-
-
-def _is_body(value: Any) -> bool:
-    return isinstance(value, Implementation) and value.type == BODY
-
-
-class _WithoutNumbersError(Exception):
-    """A function needs the numbers in a tensor."""
-
-
-def _method(name: Any) -> Callable[..., Any]:
-    def method(value: Any, *args: Any, **kwargs: Any) -> Any:
-        return getattr(value, name)(*args, **kwargs)
-
-    return method
