@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from layergraph.errors import ShapeError
-from layergraph.ir import Implementation, Ir
+from layergraph.ir import BODY, Implementation, Ir
 from layergraph.ir2torch.submodules import owner_of
 from layergraph_shapes.alternatives import Answers, Decision
 from layergraph_shapes.arguments import Arguments
@@ -167,7 +167,9 @@ def cost(
 
 def _owned(model: FakeModel) -> dict[str, LayerCost]:
     """Return the costs of layers, with their parameters and bytes."""
-    costs = {name: LayerCost(name, each.type) for name, each in model.ir.items()}
+    costs = {
+        name: LayerCost(name, each.type) for name, each in model.ir.items() if each.type != BODY
+    }
     seen: set[int] = set()
     for key, tensor, persists in model.weights:
         if id(tensor) in seen:

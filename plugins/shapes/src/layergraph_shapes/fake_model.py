@@ -16,6 +16,7 @@ from layergraph.api import default_ir2torch
 from layergraph.errors import Place
 from layergraph.functions import Targets
 from layergraph.ir import STATE, Graph, Implementation, Ir, Node, check
+from layergraph.ir.bodies import owners
 from layergraph.ir2torch.graph import fx_graph_and_nodes
 from layergraph.ir2torch.submodules import owner_of
 from layergraph.state import replace
@@ -61,6 +62,7 @@ class FakeModel:
         if training is not None:
             built.model.train(training)
         self.ir = ir
+        self._owners = owners(ir)
         self.modules = built.modules
         self.weights = built.listed
         self.mode = FakeTensorMode(shape_env=sizes.env, allow_non_fake_inputs=True)
@@ -106,9 +108,13 @@ class FakeModel:
             stack.enter_context(self.operators)
             yield
 
+    def owner_of(self, implementation: Implementation) -> Implementation:
+        """Return the implementation whose module a graph runs in: for a body, another one."""
+        return self.ir[self._owners.get(implementation.name, implementation.name)]
+
     def graph_of(self, implementation: Implementation) -> Graph:
         """Return the graph of an implementation in the mode of its module."""
-        is_training = self.modules[implementation.name].training
+        is_training = self.modules[self.owner_of(implementation).name].training
         return implementation if is_training else implementation.graphs[-1]
 
     def fx_graph_of(self, implementation: Implementation) -> tuple[fx.Graph, dict[fx.Node, Node]]:
@@ -126,7 +132,9 @@ class FakeModel:
                 if each.type == STATE or each.is_call
             }
             place = Place("implementation", name)
-            made, built = fx_graph_and_nodes(graph, place, self._functions, targets)
+            made, built = fx_graph_and_nodes(
+                graph, place, self._functions, targets, {body: body for body in self._owners}
+            )
             self._graphs[name] = made, {each: graph.nodes[own] for own, each in built.items()}
         return self._graphs[name]
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +16,8 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from layergraph import choices, guards, regions
 from layergraph.errors import ArgumentError, LayergraphError, ShapeError, first_line
-from layergraph.ir import Implementation, Node
+from layergraph.ir import BODY, Implementation, Node
+from layergraph.loops import loop
 from layergraph_shapes.alternatives import (
     Answers,
     Decision,
@@ -27,7 +26,9 @@ from layergraph_shapes.alternatives import (
     on_each_way,
 )
 from layergraph_shapes.fake_model import FakeModel
+from layergraph_shapes.messages import place, text_of, undetermined
 from layergraph_shapes.observer import Observer, Path
+from layergraph_shapes.reading import deep, filled, last_read, method_of
 from layergraph_shapes.recurrent import Recurrent, is_recurrent
 from layergraph_shapes.sizes import Sizes
 
@@ -49,7 +50,6 @@ _QUESTION_METHODS = frozenset({"equal", "allclose", "is_nonzero", "__bool__"})
 _NO_NUMBERS = (DataDependentOutputException, GuardOnDataDependentSymNode)
 # The limit of a walk, as for Ir.flatten: a short file can call itself a great many times.
 _NODES, _NODES_EACH = 100_000, 100
-_FRAMES_A_LEVEL = 12
 
 
 class Walk:
@@ -78,6 +78,7 @@ class Walk:
         self._answered = dict(decisions or {})
         self._asked: set[str] = set()
         self.decisions: dict[str, Decision] = {}
+        self._bodies = 0
         nodes = sum(len(graph.nodes) for each in model.ir.values() for graph in each.graphs)
         self._remaining = _NODES + _NODES_EACH * nodes
 
@@ -90,7 +91,7 @@ class Walk:
             ShapeError: a node cannot be run.
         """
         root = self._model.ir[self._model.ir.root]
-        with _deep(len(self._model.ir)):
+        with deep(len(self._model.ir)):
             if root.nodes:
                 result = self._composite(root, (), self._bound(root, args, kwargs), {})
             else:
@@ -166,7 +167,7 @@ class Walk:
             alive: is filled with the values that nodes still read, besides the parameters.
         """
         graph, nodes = self._model.fx_graph_of(implementation)
-        last_read = _last_read(graph)
+        last = last_read(graph)
         values: dict[fx.Node, Any] = {}
         for each in graph.nodes:
             self._remaining -= 1
@@ -175,7 +176,7 @@ class Walk:
             node = nodes.get(each)
             here = (*path, node.name if node else each.name)
             if each.op == "output":
-                return _filled(each.args[0], values)
+                return filled(each.args[0], values)
             if each.op == "placeholder":
                 value = bound[each.target] if each.target in bound else each.args[0]
             elif each.op == "get_attr":
@@ -185,20 +186,25 @@ class Walk:
             else:
                 value = self._node(implementation, each, node, here, values, answers)
             if node is not None and each.op in ("placeholder", "get_attr"):
-                self._observer.value(here, node, value, answers)
+                self._show(here, node, value, answers)
             values[each] = value
             if each.op != "placeholder":
                 alive[each] = value
-                released = [alive.pop(read) for read in last_read.get(each, ())]
+                released = [alive.pop(read) for read in last.get(each, ())]
                 self._observer.computed(value, released)
             self._check_sizes(here)
         return None
+
+    def _show(self, path: Path, node: Node, value: Any, answers: Answers) -> None:
+        # The turns of a loop give different values at one path.
+        if not self._bodies:
+            self._observer.value(path, node, value, answers)
 
     def _check_sizes(self, path: Path) -> None:
         name = self._sizes.fixed()
         if name is not None:
             raise ShapeError(
-                f"{_place(path)}: the size {name!r} cannot vary: it has to be "
+                f"{place(path)}: the size {name!r} cannot vary: it has to be "
                 f"{self._sizes.value_of(name)}; give a number for it"
             )
 
@@ -214,8 +220,8 @@ class Walk:
         """Return the value of a call, on all ways that its arguments and its condition have."""
         op: str = each.op
         target: Any = each.target
-        args = _filled(each.args, values)
-        kwargs = _filled(each.kwargs, values)
+        args = filled(each.args, values)
+        kwargs = filled(each.kwargs, values)
         condition: Any = True
         expected: Any = True
         if target is choices.conditionally:
@@ -239,7 +245,7 @@ class Walk:
                     name = node.implementation if node else ""
                     value = self._function(path, owner, name, op, target, *given, known)
             if node is not None:
-                self._observer.value(path, node, value, known)
+                self._show(path, node, value, known)
             return value
 
         return on_each_way(compute, answers)
@@ -257,7 +263,7 @@ class Walk:
         try:
             return self._run(path, leaf, leaf, run, args, kwargs, answers)
         except _WithoutNumbersError as error:
-            raise _undetermined(path, leaf, error) from error
+            raise undetermined(path, leaf, error) from error
 
     def _function(
         self,
@@ -270,7 +276,9 @@ class Walk:
         kwargs: dict[str, Any],
         answers: Answers,
     ) -> Any:
-        function = target if op == "call_function" else _method(target)
+        if any(map(_is_body, (*args, *kwargs.values()))):
+            return self._with_bodies(path, owner, name, target, args, kwargs, answers)
+        function = target if op == "call_function" else method_of(target)
         is_question = function in _QUESTIONS or target in _QUESTION_METHODS
         try:
             value = self._run(path, owner, name, function, args, kwargs, answers)
@@ -282,8 +290,60 @@ class Walk:
                 return None  # numbers may pass it, and what comes after holds for these
             if is_question:
                 return self._answer(path, args, answers)
-            raise _undetermined(path, name or str(target), error) from error
+            raise undetermined(path, name or str(target), error) from error
         return value
+
+    def _with_bodies(
+        self,
+        path: Path,
+        owner: Implementation,
+        name: str,
+        target: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        answers: Answers,
+    ) -> Any:
+        """Run a function that runs bodies.
+
+        Raises:
+            ShapeError: it is one of which the walk does not know how often it runs them.
+        """
+        if target is loop and not kwargs:
+            body, turns, carried, given, collected = args
+            kept: list[Any] = []
+
+            def turn(*values: Any) -> Any:
+                result = self._body(body, path, values, answers)
+                collects = list(result[len(carried) :])
+                self._observer.computed(collects, [])
+                kept.extend(collects)
+                return result
+
+            try:
+                return loop(turn, turns, carried, given, collected)
+            finally:
+                self._observer.computed(None, kept)
+        if target is torch.cond and not kwargs:
+            condition, if_true, if_false, operands = args
+            is_true = self._function(
+                path, owner, name, "call_function", choices.truth, (condition,), {}, answers
+            )
+            return self._body(if_true if is_true else if_false, path, operands, answers)
+        raise ShapeError(
+            f"{place(path)}: {name} runs functions of the model, and shapes do not tell how often"
+        )
+
+    def _body(self, body: Implementation, path: Path, values: Sequence[Any], known: Answers) -> Any:
+        """Run a body on values, which stay alive until its end."""
+        bound = dict(zip(self._model.graph_of(body).parameters().values(), values, strict=True))
+        alive: dict[fx.Node, Any] = {}
+        self._observer.computed(list(values), [])
+        self._bodies += 1
+        try:
+            return self._graph(body, path, bound, known, alive)
+        finally:
+            self._bodies -= 1
+            self._observer.failed([*alive.values(), *values])
 
     def _answer(self, path: Path, args: tuple[Any, ...], answers: Answers) -> bool:
         name = "/".join(path)
@@ -308,6 +368,7 @@ class Walk:
     ) -> Any:
         """Run a function or a layer, and turn the errors of torch into ours."""
         try:
+            owner = self._model.owner_of(owner)
             return self._observer.run(owner, called, function, args, kwargs, answers)
         except LayergraphError:
             raise
@@ -315,83 +376,19 @@ class Walk:
             raise _WithoutNumbersError(first_line(error)) from error
         except (DynamicOutputShapeException, UnsupportedFakeTensorException) as error:
             raise ShapeError(
-                f"{_place(path)}: torch cannot tell the shapes of {_text(called)} without numbers: "
-                f"{first_line(error)}"
+                f"{place(path)}: torch cannot tell the shapes of {text_of(called)} without "
+                f"numbers: {first_line(error)}"
             ) from error
         except Exception as error:
             raise ShapeError(
-                f"{_place(path)}: {_text(called)} does not take these inputs: "
+                f"{place(path)}: {text_of(called)} does not take these inputs: "
                 f"{type(error).__name__}: {first_line(error)}"
             ) from error
 
 
+def _is_body(value: Any) -> bool:
+    return isinstance(value, Implementation) and value.type == BODY
+
+
 class _WithoutNumbersError(Exception):
     """A function needs the numbers in a tensor."""
-
-
-def _filled(value: Any, values: Mapping[fx.Node, Any]) -> Any:
-    """Return an argument with values in the place of nodes, in plain containers."""
-    if isinstance(value, fx.Node):
-        return values[value]
-    if isinstance(value, dict):
-        return {key: _filled(each, values) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_filled(each, values) for each in value]
-    if isinstance(value, tuple):
-        inside = [_filled(each, values) for each in value]
-        return type(value)(*inside) if hasattr(value, "_fields") else tuple(inside)
-    if isinstance(value, slice):
-        return slice(*[_filled(each, values) for each in (value.start, value.stop, value.step)])
-    return value
-
-
-def _undetermined(path: Path, called: Implementation | str, error: Exception) -> ShapeError:
-    return ShapeError(
-        f"{_place(path)}: the numbers in a tensor decide what {_text(called)} returns, and shapes "
-        f"do not tell it ({error})"
-    )
-
-
-def _method(name: Any) -> Callable[..., Any]:
-    def method(value: Any, *args: Any, **kwargs: Any) -> Any:
-        return getattr(value, name)(*args, **kwargs)
-
-    return method
-
-
-def _place(path: Path) -> str:
-    return f"node {'/'.join(path)!r}" if path else "the model"
-
-
-def _text(called: Implementation | str) -> str:
-    if isinstance(called, Implementation):
-        return f"the {called.type} {called.name!r}"
-    return called or "a function"
-
-
-def _last_read(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
-    """Return, for each node, those that it is the last to read.
-
-    The inputs are not among them, because the caller holds them, nor is what the output reads.
-    """
-    last: dict[fx.Node, fx.Node] = {}
-    for each in graph.nodes:
-        last[each] = each
-        for read in each.all_input_nodes:
-            last[read] = each
-    found: dict[fx.Node, list[fx.Node]] = {}
-    for each, reader in last.items():
-        if each.op != "placeholder":
-            found.setdefault(reader, []).append(each)
-    return found
-
-
-@contextmanager
-def _deep(levels: int) -> Iterator[None]:
-    """Let Python recurse as deep as a model may be."""
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(limit + _FRAMES_A_LEVEL * min(levels, 2000))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(limit)
