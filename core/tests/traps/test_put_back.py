@@ -185,7 +185,7 @@ class AtenFull(Base):
         return torch.ops.aten.full([x.shape[0], 4], 1.0) * self.lin(x).sum()
 
 
-@assumes()
+@exact()
 class UnbindsCopies(Base):
     def forward(self, x):
         return sum((i + 1) * each for i, each in enumerate(torch.unbind_copy(self.lin(x))))
@@ -203,7 +203,7 @@ class SplitsByOperation(Base):
         return sum((i + 1) * each.sum() for i, each in enumerate(torch.ops.aten.split.Tensor(x, 2)))
 
 
-@assumes()
+@exact()
 class HSplitsBySize(Base):
     def forward(self, x):
         return sum((i + 1) * each.sum() for i, each in enumerate(x.t().hsplit(x.shape[0])))

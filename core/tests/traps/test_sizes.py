@@ -24,7 +24,7 @@ TRAPS = Traps()
 exact, assumes, refused = TRAPS.exact, TRAPS.assumes, TRAPS.refused
 
 
-@assumes()
+@exact()
 class LoopOverRange(Base):
     def forward(self, x):
         for _ in range(x.shape[0]):
@@ -32,7 +32,7 @@ class LoopOverRange(Base):
         return x
 
 
-@assumes()
+@exact()
 class LoopOverLen(Base):
     def forward(self, x):
         for i in range(len(x)):
@@ -40,13 +40,13 @@ class LoopOverLen(Base):
         return x
 
 
-@assumes()
+@exact()
 class LoopOverTensor(Base):
     def forward(self, x):
         return torch.stack([self.lin(row) for row in x])
 
 
-@assumes()
+@exact()
 class LoopOverEnumerate(Base):
     def forward(self, x):
         out = 0
@@ -55,7 +55,7 @@ class LoopOverEnumerate(Base):
         return out
 
 
-@assumes()
+@exact()
 class LoopOverZip(Base):
     def forward(self, x):
         return sum(a * b for a, b in zip(x, self.lin(x), strict=True))
@@ -721,7 +721,7 @@ class UnbindLast(Base):
         return self.lin(x).unbind(0)[-1]
 
 
-@assumes()
+@exact()
 class MapsOverTensor(Base):
     def forward(self, x):
         return reduce(torch.add, map(self.lin, x))
@@ -1172,7 +1172,7 @@ class Itertools(Base):
         return self.lin(x) * sum(items)
 
 
-@assumes()
+@exact()
 class ItertoolsRepeat(Base):
     def forward(self, x):
         import itertools
@@ -1259,7 +1259,7 @@ class DoublesRange(Base):
 _range = range
 
 
-@assumes()
+@exact()
 class AliasedRange(Base):
     def forward(self, x):
         for _ in _range(x.shape[0]):

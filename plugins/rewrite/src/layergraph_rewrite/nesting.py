@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layergraph.ir import STATE
+from layergraph.ir import BODY, STATE
 from layergraph_rewrite.errors import EditError
 from layergraph_rewrite.working import WorkingLayer, changed
 from layergraph_rewrite.workspace import Workspace
@@ -174,7 +174,8 @@ def drop_all_unused(space: Workspace) -> None:
             for child, inner in list((layer.children or {}).items()):
                 if id(inner) not in used:
                     layer.drop(child)
-    kept = {id(layer) for layer in space.root.inside()}
+    bodies = {id(layer) for layer in space.layers.values() if layer.type == BODY}
+    kept = {id(layer) for layer in space.root.inside()} | (bodies & used)
     space.keep_ties({id(layer) for layer in space.layers.values()} - kept)
     for layer in list(space.layers.values()):
         if id(layer) not in kept:
@@ -193,6 +194,7 @@ def _reached(space: Workspace) -> set[int]:
         for graph in layer.graphs:
             pending += [graph.layer_of(node) for node in graph if node.is_call]
             pending += [space.home(node.implementation)[0] for node in graph if node.type == STATE]
+            pending += space.bodies_in(graph)
     return reached
 
 

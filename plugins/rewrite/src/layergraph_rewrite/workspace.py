@@ -236,20 +236,24 @@ class Workspace:
         check(ir)
         return ir
 
+    def bodies_in(self, graph: WorkingGraph) -> list[WorkingLayer]:
+        """Return the bodies that the nodes of a graph run."""
+        named = [bodies(*(node.args or ()), *node.kwargs.values()) for node in graph]
+        return [self.layers[name] for names in named for name in names]
+
     def _bodies(self, known: Collection[int]) -> list[WorkingLayer]:
         """Return the bodies that the graphs of the known layers run."""
         if all(layer.type != BODY for layer in self.layers.values()):
             return []
-        found: dict[str, None] = {}
+        found: dict[int, WorkingLayer] = {}
         stack = [layer for layer in self.layers.values() if id(layer) in known]
         while stack:
             for graph in stack.pop().graphs:
-                for node in graph:
-                    for name in bodies(*(node.args or ()), *node.kwargs.values()):
-                        if name not in found:
-                            found[name] = None
-                            stack.append(self.layers[name])
-        return [self.layers[name] for name in found]
+                for body in self.bodies_in(graph):
+                    if id(body) not in found:
+                        found[id(body)] = body
+                        stack.append(body)
+        return list(found.values())
 
     def state(self) -> Tensors | None:
         """Return the state dict as it is now, whose tensors are read when they are asked for."""
