@@ -156,7 +156,7 @@ class NoGradWithReturn(Base):
         return self.lin(x)
 
 
-@assumes()
+@exact()
 class BreaksInsideRegion(Base):
     def forward(self, x):
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
