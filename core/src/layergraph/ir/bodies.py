@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from layergraph.ir.graph import BODY, Graph, Implementation
-from layergraph.ir.values import bodies
 
 
 def named_in(*graphs: Graph) -> list[str]:
@@ -13,7 +12,7 @@ def named_in(*graphs: Graph) -> list[str]:
     found: dict[str, None] = {}
     for graph in graphs:
         for node in graph.nodes.values():
-            found |= dict.fromkeys(bodies(*(node.args or ()), *node.kwargs.values()))
+            found |= dict.fromkeys(node.bodies())
     return list(found)
 
 
@@ -34,19 +33,26 @@ def bodies_of(implementations: Mapping[str, Implementation], name: str) -> list[
     return list(found)
 
 
+def owned(implementations: Mapping[str, Implementation]) -> dict[str, list[str]]:
+    """Return, for each implementation that runs bodies and is none, their names."""
+    if all(each.type != BODY for each in implementations.values()):
+        return {}
+    found = {
+        name: bodies_of(implementations, name)
+        for name, each in implementations.items()
+        if each.type != BODY
+    }
+    return {name: inside for name, inside in found.items() if inside}
+
+
 def owners(implementations: Mapping[str, Implementation]) -> dict[str, str]:
     """Return the owner of each body: the implementation whose module its graph runs in.
 
     A body inside of another one has the owner of that one. If several implementations run a body,
     which no valid IR has, the first one counts.
     """
-    return dict(reversed([*_owned(implementations)]))
-
-
-def _owned(implementations: Mapping[str, Implementation]) -> Iterator[tuple[str, str]]:
-    if all(each.type != BODY for each in implementations.values()):
-        return
-    for name, implementation in implementations.items():
-        if implementation.type != BODY:
-            for body in bodies_of(implementations, name):
-                yield body, name
+    found: dict[str, str] = {}
+    for owner, inside in owned(implementations).items():
+        for body in inside:
+            found.setdefault(body, owner)
+    return found

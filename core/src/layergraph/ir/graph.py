@@ -12,7 +12,7 @@ from typing import Any
 from layergraph.ir.edges import Edge, Edges, neighbours
 from layergraph.ir.names import Namer, is_argument_name
 from layergraph.ir.tensor_spec import TensorSpec
-from layergraph.ir.values import Ref, Value, map_leaves, refs
+from layergraph.ir.values import Ref, Symbol, Value, bodies, map_leaves, refs
 
 INPUT = "input"
 OUTPUT = "output"
@@ -23,6 +23,9 @@ BODY = "body"
 
 CORE_NODE_TYPES = frozenset({INPUT, OUTPUT, FUNCTION, STATE})
 """The node types with a meaning of their own; every other node calls an implementation."""
+
+
+_HOLDS_NO_BODY = frozenset({Ref, Symbol, type(None), bool, int, float, str})
 
 
 @dataclass(slots=True)
@@ -79,6 +82,13 @@ class Node:
     def sources(self) -> list[str]:
         """Return the nodes that its arguments and its condition name, with repetitions."""
         return refs(*(self.args or ()), *self.kwargs.values(), *(self.when or ()))
+
+    def bodies(self) -> list[str]:
+        """Return the bodies that its arguments name, with repetitions."""
+        given = self.args or ()
+        if not self.kwargs and _HOLDS_NO_BODY.issuperset(map(type, given)):
+            return []  # as nearly all nodes
+        return bodies(*given, *self.kwargs.values())
 
 
 _stated_type: Any = vars(Node)["type"]

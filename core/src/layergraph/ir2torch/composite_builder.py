@@ -11,7 +11,7 @@ from torch import fx, nn
 from layergraph.errors import BuildError, Place
 from layergraph.functions import Targets
 from layergraph.ir import STATE, Body, Graph, Implementation, Ir, Namer, Node, Value, map_leaves
-from layergraph.ir.bodies import bodies_of
+from layergraph.ir.bodies import owned
 from layergraph.ir.names import is_attribute_path
 from layergraph.ir.submodules import Ancestry
 from layergraph.ir2torch.build_context import refusals
@@ -32,7 +32,7 @@ class CompositeBuilder:
         self._ir = ir
         self._functions = functions
         self._ancestry = Ancestry.of(ir)
-        self._bodies = {name: bodies_of(ir, name) for name in ir}
+        self._bodies = owned(ir)
         self._compiled: dict[tuple[object, ...], Composite] = {}
 
     def build(self, implementation: Implementation, members: nn.Module) -> nn.Module:
@@ -67,7 +67,7 @@ class CompositeBuilder:
         Each graph comes with the name of its implementation, and the methods of the bodies that it
         runs. First are those of the implementation, for one mode or for both.
         """
-        owned = [self._ir[name] for name in self._bodies[implementation.name]]
+        owned = [self._ir[name] for name in self._bodies.get(implementation.name, ())]
         modes = 2 if any(len(each.graphs) > 1 for each in (implementation, *owned)) else 1
         if not owned:
             return [(graph, implementation.name, {}) for graph in implementation.graphs], []

@@ -32,7 +32,6 @@ from layergraph.ir import (
     Ref,
     Symbol,
     Value,
-    bodies,
     returned,
 )
 from layergraph.ir.names import is_argument_name
@@ -182,7 +181,7 @@ class _GraphBuilder:
                 f"{place}: no function is named {name!r}; install the plugin that names it, or "
                 f"{other}"
             )
-        taken = bodies(*(node.args or ()), *node.kwargs.values())
+        taken = node.bodies()
         if taken and is_own(node.implementation) and node.implementation not in TAKES_BODIES:
             raise BuildError(
                 f"{place}: {node.implementation} takes no function, but gets the body {taken[0]!r}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layergraph.ir import FUNCTION, Node, bodies
+from layergraph.ir import FUNCTION, Node
 from layergraph.ir.function_name import FunctionName
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def effect_of(node: Node, layers: Mapping[str, WorkingLayer]) -> Effect:
     """
     if is_unlisted(node):
         return Effect.WRITES | Effect.DRAWS
-    if bodies(*(node.args or ()), *node.kwargs.values()):
+    if node.bodies():
         # The graph that the function runs may do any of this.
         return Effect.WRITES | Effect.DRAWS | Effect.CHECKS
     if node.type == FUNCTION:

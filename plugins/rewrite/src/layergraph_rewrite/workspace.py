@@ -19,7 +19,6 @@ from layergraph.ir import (
     Ir,
     Node,
     TensorSpec,
-    bodies,
     check,
 )
 from layergraph_rewrite.sources import Source, Tensors
@@ -238,8 +237,7 @@ class Workspace:
 
     def bodies_in(self, graph: WorkingGraph) -> list[WorkingLayer]:
         """Return the bodies that the nodes of a graph run."""
-        named = [bodies(*(node.args or ()), *node.kwargs.values()) for node in graph]
-        return [self.layers[name] for names in named for name in names]
+        return [self.layers[name] for node in graph for name in node.bodies()]
 
     def _bodies(self, known: Collection[int]) -> list[WorkingLayer]:
         """Return the bodies that the graphs of the known layers run."""

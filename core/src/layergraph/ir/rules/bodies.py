@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from layergraph.ir.bodies import bodies_of
+from layergraph.ir.bodies import bodies_of, owned
 from layergraph.ir.graph import BODY, FUNCTION, Node
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.rules.problems import Problems, Where, graphs_of, place_of
-from layergraph.ir.values import bodies
 
 
 def check_bodies(problems: Problems, ir: Implementations) -> None:
@@ -14,7 +13,7 @@ def check_bodies(problems: Problems, ir: Implementations) -> None:
     for implementation in ir.values():
         for around, graph in graphs_of(implementation):
             for node in graph.nodes.values():
-                for body in bodies(*(node.args or ()), *node.kwargs.values()):
+                for body in node.bodies():
                     _check_body(problems, (around, "node", node.name), ir, node, body)
     named = [each for each in ir.values() if each.type == BODY]
     if named:
@@ -45,16 +44,14 @@ def _check_body(
 
 def _check_owners(problems: Problems, ir: Implementations) -> None:
     owners: dict[str, list[str]] = {}
-    for implementation in ir.values():
-        inside = bodies_of(ir, implementation.name)
-        if implementation.type != BODY:
-            for body in inside:
-                owners.setdefault(body, []).append(implementation.name)
-        elif implementation.name in inside:
-            problems.add(place_of(implementation), "it runs itself", "break the circle")
+    for name, inside in owned(ir).items():
+        for body in inside:
+            owners.setdefault(body, []).append(name)
     for implementation in ir.values():
         if implementation.type != BODY:
             continue
+        if implementation.name in bodies_of(ir, implementation.name):
+            problems.add(place_of(implementation), "it runs itself", "break the circle")
         found = owners.get(implementation.name, [])
         if len(found) != 1:
             says = f"{' and '.join(map(repr, found))} run it" if found else "no node runs it"
