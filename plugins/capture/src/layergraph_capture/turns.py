@@ -108,6 +108,9 @@ class _Iteration:
         listener: gets to know of the turns.
         loop: the number of the loop.
         is_whole: whether its length follows from a size alone.
+
+    Attributes:
+        is_direct: whether a ``for`` statement goes through it itself.
     """
 
     def __init__(
@@ -118,16 +121,16 @@ class _Iteration:
         self._loop = loop
         self._turn = -1
         self.is_whole = is_whole
-        self._is_direct = False
+        self.is_direct = False
 
     def __iter__(self) -> _Iteration:
-        self._is_direct = self.is_whole and _is_for_statement()
+        self.is_direct = self.is_whole and _is_for_statement()
         return self
 
     def __next__(self) -> Any:
         item = next(self._items)
         self._turn += 1
-        if self._is_direct and self._listener.is_recording():
+        if self.is_direct and self._listener.is_recording():
             frame = user_frame()
             if frame is not None:
                 self._listener.begin_turn(self._turn, self._loop, plain_state(frame))
@@ -155,19 +158,16 @@ class _Parts(StandIn, tuple[Any, ...]):
         items = tuple.__iter__(self)
         if not self._listener.is_recording() or not _is_for_statement():
             return items
-        return iter_of(_Iteration(items, self._listener, self._listener.next_loop(), is_whole=True))
+        loop = self._listener.next_loop()
+        iteration = _Iteration(items, self._listener, loop, is_whole=True)
+        iteration.is_direct = True
+        return iteration
 
     def __getitem__(self, index: Any) -> Any:
         return tuple.__getitem__(self, plain(index))
 
     def __reduce_ex__(self, _protocol: SupportsIndex) -> tuple[Any, ...]:
         return tuple, (list(tuple.__iter__(self)),)
-
-
-def iter_of(iteration: _Iteration) -> Iterator[Any]:
-    """Return an iteration that a ``for`` statement has begun."""
-    iteration._is_direct = True
-    return iteration
 
 
 class _RangeType(type):

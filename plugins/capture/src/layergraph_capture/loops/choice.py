@@ -26,14 +26,13 @@ class _Run:
     """
 
     forms: Forms
-    longest: int | None
     found: dict[ModuleCall, tuple[Repeat, ...]] = field(default_factory=dict)
     chosen: dict[ModuleCall, list[Repeat]] = field(default_factory=dict)
 
     def repeats(self, scope: ModuleCall) -> tuple[Repeat, ...]:
         """Return the repetitions of a module call."""
         if scope not in self.found:
-            self.found[scope] = repeats(self.forms.of(scope.items), self.longest)
+            self.found[scope] = repeats(self.forms.of(scope.items))
         return self.found[scope]
 
     def choose(self, scope: ModuleCall, repeat: Repeat) -> None:
@@ -49,18 +48,17 @@ class _Run:
                 self.copy(own, other)
 
 
-def loops_of(traces: Sequence[Trace], longest: int | None = None) -> list[Chosen]:
+def loops_of(traces: Sequence[Trace]) -> list[Chosen]:
     """Return, for each run, the innermost loops.
 
     Args:
         traces: runs of one model that differ in the sizes of their inputs.
-        longest: the most items of a turn.
 
     Raises:
         NotAlikeError: the runs differ in something else, too.
     """
     forms = Forms()
-    runs = [_Run(forms, longest) for _ in traces]
+    runs = [_Run(forms) for _ in traces]
     _choose_in_scopes(runs, [trace.root for trace in traces])
     return [run.chosen for run in runs]
 

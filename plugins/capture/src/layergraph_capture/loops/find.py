@@ -7,35 +7,29 @@ be, and the other two, are compared call by call with the record in which these 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 
 from layergraph.capturing import Example
 from layergraph.errors import CaptureError
-from layergraph.ir.values import leaves
 from layergraph.torch2ir.tracing.module_call import (
     Call,
-    ModuleCall,
     Trace,
     TracedValue,
-    calls_in,
-    inside_out,
     wish_of,
 )
 from layergraph_capture.loops.choice import NotAlikeError, loops_of
+from layergraph_capture.loops.counts import Count, counts_of
 from layergraph_capture.loops.fit import NotFittedError, Size, fitted
 from layergraph_capture.loops.lengths import Length, lengths
-from layergraph_capture.loops.repeats import Forms, Item, repeats
+from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.roll import rolled
-from layergraph_capture.loops.verify import ASSUME, LENGTH, OtherRunError, check_run
-from layergraph_capture.loops.written import NotRollableError, Rolled
+from layergraph_capture.loops.verify import OtherRunError, check_run
+from layergraph_capture.loops.written import ASSUME, NotRollableError, Rolled
 
-# A loop is believed from so many turns on. So many of them may differ from the others.
-_LEAST_TURNS = 3
-_BASE_TURNS = 5
+# A loop of which later turns may do something else is compared with a run of so many more.
 _MANY_TURNS = 16
-_MOST_SPECIAL_TURNS = 3
 # The most runs on inputs of other lengths.
 _MOST_RUNS = 12
 _MOST_LEVELS = 8
@@ -71,92 +65,13 @@ def looped(trace: Trace, example: Example, run: RunOn) -> Trace | None:
     Returns:
         The record with loops; None if there are none.
     """
-    counts = _counts(trace)
+    counts = counts_of(trace)
     if not counts:
         return None
     finder = _Finder(trace, example, run)
     for count in counts:
         finder.vary(count)
     return finder.found()
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class _Count:
-    """A number in the record of a run that may be about turns.
-
-    Attributes:
-        number: the number.
-        turns: the turns that there are.
-    """
-
-    number: int
-    turns: int
-
-    @property
-    def each(self) -> int:
-        """How much of the number one turn takes."""
-        return self.number // self.turns if self.number % self.turns == 0 else 1
-
-
-def _counts(trace: Trace) -> list[_Count]:
-    """Return the numbers that guards and comparisons name, and that may be about turns."""
-    named = {number for number in _named(trace) if number >= _LEAST_TURNS}
-    if not named:
-        return []
-    found: dict[int, _Count] = {}
-    for turns, steps in sorted(set(_repeated(trace)), reverse=True, key=lambda each: each[0]):
-        for number in named:
-            is_near = -1 <= number - turns <= _MOST_SPECIAL_TURNS
-            if is_near or (number % turns == 0 and number // turns in steps):
-                found.setdefault(number, _Count(number, turns))
-    return sorted(found.values(), reverse=True)
-
-
-def _repeated(trace: Trace) -> Iterator[tuple[int, frozenset[int]]]:
-    """Yield, for each repetition that computes, its turns, and by how much integers grow in it."""
-    forms = Forms()
-    for scope in inside_out(trace.root):
-        items = scope.items
-        for each in repeats(forms.of(items), _longest(items)):
-            starts = [(each.start, each)]
-            starts += [(each.start + inner.start, inner) for inner in each.inside]
-            for start, repeat in starts:
-                turn = items[start : start + repeat.period]
-                if any(map(_computes, turn)):
-                    after = items[start + repeat.period :][: repeat.period]
-                    yield repeat.turns, frozenset(_steps(turn, after))
-
-
-def _computes(item: Item) -> bool:
-    """Return whether an item is more than a read of a size or of a part."""
-    if isinstance(item, ModuleCall):
-        return True
-    return item.value.number is None and not item.target.startswith(("operator.", "layergraph."))
-
-
-def _steps(turn: Sequence[Item], after: Sequence[Item]) -> Iterator[int]:
-    for one, other in zip(turn, after, strict=False):
-        for number, next_number in zip(leaves(*one.args), leaves(*other.args), strict=False):
-            if type(number) is int and type(next_number) is int:
-                yield next_number - number
-
-
-def _named(trace: Trace) -> Iterator[int]:
-    for call in calls_in(trace.root):
-        if call.target in (ASSUME, LENGTH) and type(call.args[1]) is int:
-            yield call.args[1]
-        elif call.target in _COMPARISONS:
-            for each in call.args:
-                if isinstance(each, TracedValue) and each.number is not None:
-                    yield each.number
-
-
-_COMPARISONS = frozenset(f"operator.{name}" for name in "lt le gt ge ne".split())
-
-
-def _longest(items: Sequence[object]) -> int:
-    """Return the most calls of a turn, of which there are at least two."""
-    return len(items) // 2 + 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,7 +85,7 @@ class _Varied:
         longer: the run with one more.
     """
 
-    count: _Count
+    count: Count
     length: Length
     base: Trace
     longer: Trace
@@ -184,9 +99,9 @@ class _Finder:
         self._runs = 0
         self._varied: list[_Varied] = []
 
-    def vary(self, count: _Count) -> None:
+    def vary(self, count: Count) -> None:
         """Run the model with more turns, if inputs can be made so."""
-        ahead = max(0, _BASE_TURNS - count.turns)
+        ahead = count.base - count.turns
         for length in lengths(self._example, count.number, count.each):
             if any(each.length.is_same_size(length) for each in self._varied):
                 return
@@ -251,105 +166,127 @@ class _Finder:
         self, written: Sequence[Rolled], traces: Sequence[Trace], mode: InMode, *, rounds_up: bool
     ) -> Trace:
         records = [rolled(each, {}, folds=True) for each in written]
-        result = records[0]
-        sizes = fitted(records, rounds_up=rounds_up)
-        values = [each.value for each in sizes]
+        candidate = _Candidate(records[0], fitted(records, rounds_up=rounds_up), mode)
         for trace in traces:
-            check_run(result, trace, values)
+            # Their calls are those of the mode already.
+            check_run(candidate.record, trace, candidate.values)
         for index, varied in enumerate(self._varied):
-            of = [each for each in sizes if len(set(each.numbers[2 * index :][:2])) > 1]
-            self._check_example(result, values, varied, mode)
-            self._check_short(result, values, of, varied, mode)
-            self._check_part(result, values, of, varied, mode)
-            if result.uncertain:
-                self._check_long(result, values, of, varied, mode)
-        root = result.trace.root
-        return Trace(root, result.trace.constants, result.trace.parameters)
+            loop = _SizesOf(varied, candidate, index)
+            self._check_example(candidate, varied)
+            self._check_short(candidate, loop)
+            self._check_part(candidate, loop)
+            if candidate.record.uncertain:
+                self._check_long(candidate, loop)
+        trace = candidate.record.trace
+        return Trace(trace.root, trace.constants, trace.parameters)
 
-    def _check_example(
-        self, result: Rolled, values: Sequence[TracedValue], varied: _Varied, mode: InMode
-    ) -> None:
+    def _check_example(self, candidate: _Candidate, varied: _Varied) -> None:
         """Compare the record with a run on the example of the user."""
-        if varied.count.turns >= _BASE_TURNS:
+        if varied.count.turns == varied.count.base:
             return
         trace = self._run_with(varied.length, 0)
         if trace is None:
             raise OtherRunError("the example cannot be run again")
-        with mode(trace):
-            check_run(result, trace, values)
+        candidate.compare(trace)
 
-    def _check_short(
-        self,
-        result: Rolled,
-        values: Sequence[TracedValue],
-        sizes: Sequence[Size],
-        varied: _Varied,
-        mode: InMode,
-    ) -> None:
+    def _check_short(self, candidate: _Candidate, loop: _SizesOf) -> None:
         """Compare the record with a run of few turns, and guard that there are not less."""
-        least = varied.count.turns
-        for turns in range(1, varied.count.turns):
-            trace = self._run_with(varied.length, turns - varied.count.turns)
-            if trace is not None:
-                with suppress(OtherRunError), mode(trace):
-                    check_run(result, trace, values)
-                    least = turns
-                    break
+        own = loop.varied.count.turns
+        for turns in range(1, own):
+            trace = self._run_with(loop.varied.length, turns - own)
+            if trace is not None and candidate.is_like(trace):
+                least = turns
+                break
+        else:
+            least = own
         if least > 1:
-            for each in sizes:
-                self._guard_turns(result, each, "ge", varied, least)
+            loop.guard_turns("ge", least)
 
-    def _guard_turns(
-        self, result: Rolled, size: Size, comparison: str, varied: _Varied, turns: int
-    ) -> None:
-        """Guard that a size is that of a number of turns at least, or at most."""
-        index = 2 * self._varied.index(varied)
-        base, longer = size.numbers[index : index + 2]
-        number = base + (longer - base) * (turns - max(varied.count.turns, _BASE_TURNS))
-        _guard(result, size.value, comparison, number, True)
-
-    def _check_long(
-        self,
-        result: Rolled,
-        values: Sequence[TracedValue],
-        sizes: Sequence[Size],
-        varied: _Varied,
-        mode: InMode,
-    ) -> None:
+    def _check_long(self, candidate: _Candidate, loop: _SizesOf) -> None:
         """Compare the record with a run of many turns, and guard that there are not more."""
+        count = loop.varied.count
+        ahead = max(count.turns, _MANY_TURNS)
+        trace = self._run_with(loop.varied.length, ahead)
+        is_like = trace is not None and candidate.is_like(trace)
         # The run with one turn more than the base has been compared.
-        most = max(varied.count.turns, _BASE_TURNS) + 1
-        many = varied.count.turns + max(varied.count.turns, _MANY_TURNS)
-        trace = self._run_with(varied.length, many - varied.count.turns)
-        if trace is not None:
-            with suppress(OtherRunError), mode(trace):
-                check_run(result, trace, values)
-                most = many
-        for each in sizes:
-            self._guard_turns(result, each, "le", varied, most)
+        loop.guard_turns("le", count.turns + ahead if is_like else count.base + 1)
 
-    def _check_part(
-        self,
-        result: Rolled,
-        values: Sequence[TracedValue],
-        sizes: Sequence[Size],
-        varied: _Varied,
-        mode: InMode,
-    ) -> None:
+    def _check_part(self, candidate: _Candidate, loop: _SizesOf) -> None:
         """Compare the record with a run whose last turn is a part of one, or guard the size."""
-        step = varied.length.step
-        if step == 1:
+        if loop.varied.length.step == 1:
             return
-        trace = self._run_with(varied.length, 0, 1)
-        if trace is not None:
-            with mode(trace):
-                check_run(result, trace, values)
-            return
-        for each in sizes:
-            index = 2 * self._varied.index(varied)
-            one, other = each.numbers[index : index + 2]
-            if abs(other - one) > 1:
-                _guard(result, each.value, "mod", abs(other - one), one % abs(other - one))
+        trace = self._run_with(loop.varied.length, 0, 1)
+        if trace is None:
+            loop.guard_whole_turns()
+        else:
+            candidate.compare(trace)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Candidate:
+    """A record with loops that is compared with runs.
+
+    Attributes:
+        record: the record.
+        sizes: the sizes on which its loops depend.
+        mode: makes the calls of a run those of the mode that is wanted.
+    """
+
+    record: Rolled
+    sizes: Sequence[Size]
+    mode: InMode
+
+    @property
+    def values(self) -> list[TracedValue]:
+        """The values of the sizes."""
+        return [each.value for each in self.sizes]
+
+    def compare(self, trace: Trace) -> None:
+        """Raise if the record does something else than a run.
+
+        Raises:
+            OtherRunError: it does.
+        """
+        with self.mode(trace):
+            check_run(self.record, trace, self.values)
+
+    def is_like(self, trace: Trace) -> bool:
+        """Return whether the record does what a run does."""
+        try:
+            self.compare(trace)
+        except OtherRunError:
+            return False
+        return True
+
+
+class _SizesOf:
+    """The sizes that follow one size of the inputs.
+
+    Args:
+        varied: the two runs in which that one differs.
+        candidate: the record with loops.
+        index: the number of these runs among all that are varied.
+    """
+
+    def __init__(self, varied: _Varied, candidate: _Candidate, index: int) -> None:
+        self.varied = varied
+        self._record = candidate.record
+        # By size: what it is in the base, and with one turn more.
+        pairs = {each: each.numbers[2 * index :][:2] for each in candidate.sizes}
+        self._sizes = {each: pair for each, pair in pairs.items() if pair[0] != pair[1]}
+
+    def guard_turns(self, comparison: str, turns: int) -> None:
+        """Guard that the sizes are those of a number of turns at least, or at most."""
+        for size, (base, longer) in self._sizes.items():
+            number = base + (longer - base) * (turns - self.varied.count.base)
+            _guard(self._record, size.value, comparison, number, True)
+
+    def guard_whole_turns(self) -> None:
+        """Guard that no turn is a part of one."""
+        for size, (base, longer) in self._sizes.items():
+            step = abs(longer - base)
+            if step > 1:
+                _guard(self._record, size.value, "mod", step, base % step)
 
 
 def _with_loops(traces: Sequence[Trace]) -> list[Rolled] | None:

@@ -15,8 +15,7 @@ from layergraph.torch2ir.tracing.module_call import (
     wish_of,
 )
 from layergraph_capture.loops.repeats import Item
-from layergraph_capture.loops.verify import ASSUME, LEN, LENGTH
-from layergraph_capture.loops.written import LOOP, Rolled
+from layergraph_capture.loops.written import ASSUME, LEN, LENGTH, LOOP, Rolled
 
 
 class NotFittedError(Exception):

@@ -92,32 +92,31 @@ def form_of(value: Value) -> object:
     return (kind.__name__, keys, *map(form_of, inside))
 
 
-def repeats(forms: Sequence[int], longest: int | None = None) -> tuple[Repeat, ...]:
+def repeats(forms: Sequence[int]) -> tuple[Repeat, ...]:
     """Return the repetitions in a sequence, from left to right; they do not overlap.
 
     Args:
         forms: the sequence.
-        longest: the most items of a turn.
     """
-    return tuple(_repeats(torch.tensor(forms, dtype=torch.int64), 0, longest or len(forms)))
+    return tuple(_repeats(torch.tensor(forms, dtype=torch.int64), 0))
 
 
-def _repeats(forms: torch.Tensor, offset: int, longest: int) -> Iterator[Repeat]:
-    best = _best(forms, longest)
+def _repeats(forms: torch.Tensor, offset: int) -> Iterator[Repeat]:
+    best = _best(forms)
     if best is None:
         return
-    inside = repeats(forms[best.start : best.start + best.period].tolist(), longest)
-    yield from _repeats(forms[: best.start], offset, longest)
+    inside = repeats(forms[best.start : best.start + best.period].tolist())
+    yield from _repeats(forms[: best.start], offset)
     yield Repeat(best.start + offset, best.period, best.turns, inside)
-    yield from _repeats(forms[best.end :], offset + best.end, longest)
+    yield from _repeats(forms[best.end :], offset + best.end)
 
 
-def _best(forms: torch.Tensor, longest: int) -> Repeat | None:
+def _best(forms: torch.Tensor) -> Repeat | None:
     """Return the repetition of the most items, of the shortest period; the first one of these."""
     count = len(forms)
     best: Repeat | None = None
     covered = 0
-    for period in range(1, min(count // 2, longest, _MOST // max(count, 1)) + 1):
+    for period in range(1, min(count // 2, _MOST // max(count, 1)) + 1):
         same = forms[:-period] == forms[period:]
         start, length = _longest_run(same)
         turns = (length + period) // period

@@ -10,10 +10,11 @@ from layergraph.ir.values import parts, rebuilt
 from layergraph.loops import loop
 from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, TracedBody, TracedValue
 from layergraph_capture.loops.choice import Chosen
-from layergraph_capture.loops.numbers import ASSUME, is_of_turns, number_of_turn
+from layergraph_capture.loops.numbers import is_of_turns, number_of_turn
 from layergraph_capture.loops.repeats import Item, Repeat
 from layergraph_capture.loops.writer import Writer
 from layergraph_capture.loops.written import (
+    ASSUME,
     GETITEM,
     LOOP,
     NotRollableError,
@@ -83,7 +84,6 @@ class _Region:
     def write(self) -> None:
         writer = self._writer
         with writer.into([]) as level:
-            self._level = level
             self._items(self._turns)
             grown = [
                 writer.glued(level, "operator.add", value, [self._slots[slot]])
@@ -207,10 +207,8 @@ class _Region:
         slots = {place[1] for place in later if place is not None}
         if len(slots) == 1 and None not in later:
             slot = slots.pop()
-            if lag == 0 and later == [(turn, slot) for turn in range(len(later))]:
-                return self._slots[slot]
-            if lag and later == [(turn, slot) for turn in range(len(later))]:
-                return self._carry(slot, tuple(values[:lag]))
+            if later == [(turn, slot) for turn in range(len(later))]:
+                return self._carry(slot, tuple(values[:lag])) if lag else self._slots[slot]
         return self._of_other_loop(values)
 
     def _carry(self, slot: int, first: tuple[TracedValue, ...]) -> TracedValue:

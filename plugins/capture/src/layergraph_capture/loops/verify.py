@@ -23,11 +23,7 @@ from layergraph.torch2ir.tracing.module_call import (
 )
 from layergraph_capture.loops.numbers import is_of_turns, number_of_turn
 from layergraph_capture.loops.repeats import Item
-from layergraph_capture.loops.written import LOOP, Rolled
-
-ASSUME = "layergraph.assume"
-LENGTH = "layergraph.assume_length"
-LEN = "builtins.len"
+from layergraph_capture.loops.written import ASSUME, LEN, LENGTH, LOOP, Rolled
 
 _GLUE: dict[str, Callable[..., Any]] = {
     f"operator.{each.__name__}": each

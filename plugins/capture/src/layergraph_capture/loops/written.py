@@ -16,7 +16,10 @@ from layergraph.torch2ir.tracing.module_call import (
 from layergraph_capture.loops.repeats import Item
 
 LOOP = f"layergraph.{loop.__name__}"
+ASSUME = "layergraph.assume"
+LENGTH = "layergraph.assume_length"
 GETITEM = "operator.getitem"
+LEN = "builtins.len"
 TUPLE = "builtins.tuple"
 
 

@@ -1,0 +1,106 @@
+"""The numbers in the record of a run that may be numbers of turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from layergraph.ir.values import leaves
+from layergraph.torch2ir.tracing.module_call import (
+    ModuleCall,
+    Trace,
+    TracedValue,
+    calls_in,
+    inside_out,
+)
+from layergraph_capture.loops.repeats import Forms, Item, repeats
+from layergraph_capture.loops.written import ASSUME, LENGTH
+
+# A loop is believed from so many turns on, and so many of them may differ from the others.
+_LEAST_TURNS = 3
+_MOST_SPECIAL_TURNS = 3
+# The turns of the runs that show which repetitions are loops.
+_BASE_TURNS = 5
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Count:
+    """A number in the record of a run that may be about turns.
+
+    Attributes:
+        number: the number.
+        turns: the turns that there are.
+    """
+
+    number: int
+    turns: int
+
+    @property
+    def each(self) -> int:
+        """The part of the number that one turn takes."""
+        return self.number // self.turns if self.number % self.turns == 0 else 1
+
+    @property
+    def base(self) -> int:
+        """The turns of the shorter of the two runs that show which repetitions are loops."""
+        return max(self.turns, _BASE_TURNS)
+
+
+def counts_of(trace: Trace) -> list[Count]:
+    """Return the numbers that guards and comparisons name, and that may be about turns.
+
+    Args:
+        trace: the record of a run.
+    """
+    named = {number for number in _named(trace) if number >= _LEAST_TURNS}
+    if not named:
+        return []
+    found: dict[int, Count] = {}
+    for turns, steps in sorted(set(_repeated(trace)), reverse=True, key=lambda each: each[0]):
+        for number in named:
+            is_near = -1 <= number - turns <= _MOST_SPECIAL_TURNS
+            if is_near or (number % turns == 0 and number // turns in steps):
+                found.setdefault(number, Count(number, turns))
+    return sorted(found.values(), reverse=True)
+
+
+def _repeated(trace: Trace) -> Iterator[tuple[int, frozenset[int]]]:
+    """Yield, for each repetition that computes, its turns, and by how much integers grow in it."""
+    forms = Forms()
+    for scope in inside_out(trace.root):
+        items = scope.items
+        for each in repeats(forms.of(items)):
+            starts = [(each.start, each)]
+            starts += [(each.start + inner.start, inner) for inner in each.inside]
+            for start, repeat in starts:
+                turn = items[start : start + repeat.period]
+                if any(map(_computes, turn)):
+                    after = items[start + repeat.period :][: repeat.period]
+                    yield repeat.turns, frozenset(_steps(turn, after))
+
+
+def _computes(item: Item) -> bool:
+    """Return whether an item is more than a read of a size or of a part."""
+    if isinstance(item, ModuleCall):
+        return True
+    return item.value.number is None and not item.target.startswith(("operator.", "layergraph."))
+
+
+def _steps(turn: Sequence[Item], after: Sequence[Item]) -> Iterator[int]:
+    for one, other in zip(turn, after, strict=False):
+        for number, next_number in zip(leaves(*one.args), leaves(*other.args), strict=False):
+            if type(number) is int and type(next_number) is int:
+                yield next_number - number
+
+
+def _named(trace: Trace) -> Iterator[int]:
+    for call in calls_in(trace.root):
+        if call.target in (ASSUME, LENGTH) and type(call.args[1]) is int:
+            yield call.args[1]
+        elif call.target in _COMPARISONS:
+            for each in call.args:
+                if isinstance(each, TracedValue) and each.number is not None:
+                    yield each.number
+
+
+_COMPARISONS = frozenset(f"operator.{name}" for name in "lt le gt ge ne".split())
