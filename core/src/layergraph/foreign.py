@@ -24,7 +24,7 @@ from layergraph.operations import (
 Function = Callable[..., Any]
 
 APPLY: Any = vars(torch.autograd.Function)["apply"]
-"""What all classes of :class:`torch.autograd.Function` are called by, as a capture found it."""
+"""The function by which code calls each class of :class:`torch.autograd.Function`."""
 
 _names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 _named: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()

@@ -184,7 +184,7 @@ class WhileLoop(Base):
 
 @exact()
 class WhileLoopOfNumbers(Base):
-    """How often it turns follows from the numbers, and it may not turn at all."""
+    """The numbers decide the number of turns, and it may be zero."""
 
     def forward(self, x):
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What the code of a model does with the hidden states of its neurons."""
+"""The code of a model reads and assigns the hidden states of its neurons."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections import deque
 from collections.abc import Iterable
 from types import FrameType, FunctionType, ModuleType
@@ -12,16 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layergraph.torch2ir.code_owners import is_of_user
 from layergraph.torch2ir.tracing.stand_ins import StandIn
-
-
-def user_frame() -> FrameType | None:
-    """Return the frame of the model's code that is running; None if there is none."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and not is_of_user(frame.f_code.co_filename):
-        frame = frame.f_back
-    return frame
 
 
 def plain_state(frame: FrameType) -> str:

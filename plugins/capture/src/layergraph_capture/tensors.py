@@ -145,7 +145,7 @@ class Tensors:
         return self._state.keys
 
     def place_of(self, tensor: torch.Tensor) -> str | None:
-        """What a tensor is in the model or in the graph; None if it is neither."""
+        """Return the place of a tensor in the model or in the graph; None if it has none."""
         if id(tensor) in self._state.keys:
             return repr(self._state.keys[id(tensor)])
         return "a value of forward" if self.is_value(tensor) else None

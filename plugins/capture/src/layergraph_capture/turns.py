@@ -15,9 +15,10 @@ from typing import Any, Protocol, Self, SupportsIndex
 
 import torch
 
+from layergraph.torch2ir.tracing.lines import user_frame
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.stand_ins import StandIn
-from layergraph_capture.frame_state import plain_state, user_frame
+from layergraph_capture.frame_state import plain_state
 from layergraph_capture.symbolic_int import SizeListener, SymbolicNumber, lost, plain, symbolic
 
 TURN = "layergraph.turn"
@@ -30,7 +31,7 @@ _GET_ITER = dis.opmap["GET_ITER"]
 
 
 class TurnListener(SizeListener, Protocol):
-    """Who gets to know of turns."""
+    """The object that notes turns."""
 
     def next_loop(self) -> int:
         """Return the number of a new loop."""

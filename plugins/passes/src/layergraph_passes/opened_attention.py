@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -195,21 +196,22 @@ _BOTH = {
 }
 
 
-def encoder_layer(
-    attributes: Mapping[str, Any], kinds: Mapping[str, str], constants: Mapping[str, Any]
+def _transformer_layer(
+    cls: type[nn.Module],
+    masks: Mapping[str, tuple[str, ...]],
+    attributes: Mapping[str, Any],
+    kinds: Mapping[str, str],
+    constants: Mapping[str, Any],
 ) -> Opened:
-    """Make the model of a ``nn.TransformerEncoderLayer``."""
     only(constants)
-    layer = stated(nn.TransformerEncoderLayer, attributes)
-    made: Opened = with_inputs(TransformerLayer, tuple(kinds))(layer, kinds, _SELF)
+    layer = stated(cls, attributes)
+    made: Opened = with_inputs(TransformerLayer, tuple(kinds))(layer, kinds, masks)
     return made
 
 
-def decoder_layer(
-    attributes: Mapping[str, Any], kinds: Mapping[str, str], constants: Mapping[str, Any]
-) -> Opened:
-    """Make the model of a ``nn.TransformerDecoderLayer``."""
-    only(constants)
-    layer = stated(nn.TransformerDecoderLayer, attributes)
-    made: Opened = with_inputs(TransformerLayer, tuple(kinds))(layer, kinds, _BOTH)
-    return made
+encoder_layer: Callable[..., Opened] = partial(
+    _transformer_layer, nn.TransformerEncoderLayer, _SELF
+)
+decoder_layer: Callable[..., Opened] = partial(
+    _transformer_layer, nn.TransformerDecoderLayer, _BOTH
+)

@@ -8,7 +8,7 @@ import linecache
 import os
 import sys
 import traceback
-from collections.abc import Container
+from collections.abc import Callable, Container
 from types import FrameType
 from typing import Any
 
@@ -45,18 +45,22 @@ def first_line_of(cls: Any) -> str:
     return "" if code is None else line(code.co_filename, code.co_firstlineno, code.co_name)
 
 
+def user_frame() -> FrameType | None:
+    """Return the frame of the model's code that is running; None if there is none."""
+    return _frame(is_of_user)
+
+
+def _frame(is_wanted: Callable[[str], bool]) -> FrameType | None:
+    """Return the innermost frame whose file is wanted."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and not is_wanted(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
 def code_place() -> str:
     """The line of the model's code that is running, or else of torch's."""
-    of_torch: FrameType | None = None
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        filename = frame.f_code.co_filename
-        if is_of_user(filename):
-            break
-        if of_torch is None and filename.startswith(TORCH_FOLDER):
-            of_torch = frame
-        frame = frame.f_back
-    shown = frame or of_torch
+    shown = user_frame() or _frame(lambda filename: filename.startswith(TORCH_FOLDER))
     if shown is None:
         return "nowhere"
     return line(shown.f_code.co_filename, shown.f_lineno, shown.f_code.co_name)
