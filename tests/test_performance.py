@@ -55,7 +55,7 @@ WORK = {
         "save": 1_285,
         "load": 1_245,
         "rebuild": 998,
-        "load model": 1_579,
+        "load model": 1_985,
     },
     "wide": {
         "capture without inputs": 1_171,
