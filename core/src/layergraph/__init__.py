@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from layergraph.inputs import example_inputs
     from layergraph.io import load, load_model, save
     from layergraph.layers import layer
+    from layergraph.lowerings import Lowering
     from layergraph.passes import Pass
     from layergraph.structures import Structure
     from layergraph_files.limits import Limits
@@ -41,6 +42,7 @@ __all__ = [
     "Implementation",
     "Ir",
     "Limits",
+    "Lowering",
     "Node",
     "Pass",
     "Ref",
@@ -76,6 +78,7 @@ _HOMES = {
     "Factory": "layergraph.factories",
     "Format": "layergraph.formats",
     "Limits": "layergraph_files.limits",
+    "Lowering": "layergraph.lowerings",
     "Pass": "layergraph.passes",
     "Rule": "layergraph_rewrite.rewrite",
     "Structure": "layergraph.structures",

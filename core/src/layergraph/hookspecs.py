@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from layergraph.factories import Factory
     from layergraph.formats import Format
     from layergraph.layers import Layer
+    from layergraph.lowerings import Lowering
     from layergraph.passes import Pass
     from layergraph.structures import Structure
 
@@ -349,4 +350,30 @@ def passes() -> Iterable[Pass]:  # type: ignore[empty-body]
         >>> @hookimpl
         ... def passes():
         ...     return [Pass("acme-remove-identities", remove_identities)]
+    """
+
+
+@hookspec
+def lowerings() -> Iterable[Lowering]:  # type: ignore[empty-body]
+    """List handlers of back ends: how a target says a layer or a function.
+
+    :func:`layergraph_backends.lower` asks each time. It loads only those plugins whose source, in
+    the module that the entry point names, contains the word ``lowerings``. If a plugin fails here,
+    a warning names it, and its handlers are skipped.
+
+    Returns:
+        Rows, :class:`layergraph.Lowering`. None and an empty list add no handlers.
+
+        For each step of a graph, the rows that name its layer or function are asked, then the rows
+        that name none; in both groups, in the order in which plugins are asked. The first answer
+        that is not None counts. So a plugin overrides how a target says a layer, and adds what the
+        target lacks.
+
+    Example:
+        >>> from layergraph import Lowering, hookimpl
+        >>> def lower_relu(step, backend):
+        ...     return f"max(0, {step.args[0]})"
+        >>> @hookimpl
+        ... def lowerings():
+        ...     return [Lowering("acme", lower_relu, layers=["relu"], functions=["torch.relu"])]
     """

@@ -258,6 +258,35 @@ def _passes(answer: Any) -> list[Any]:
     return found
 
 
+_TARGET = re.compile(r"[a-z][a-z0-9_-]*")
+
+
+def _lowerings(answer: Any) -> list[Any]:
+    from layergraph.lowerings import Lowering
+
+    found = _many(
+        answer, "rows, each a layergraph.Lowering", lambda each: isinstance(each, Lowering)
+    )
+    for row in found:
+        if not isinstance(row.target, str) or not _TARGET.fullmatch(row.target):
+            raise _WrongError(
+                f"gave a handler for the target {_shown(row.target)}; give a word in lower case"
+            )
+        if not callable(row.function):
+            raise _WrongError(
+                f"gave a handler for {row.target!r} whose function is {_shown(row.function)}; give "
+                "a function"
+            )
+        for role in ("layers", "functions"):
+            names = getattr(row, role)
+            if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+                raise _WrongError(
+                    f"gave a handler for {row.target!r} whose {role} are {_shown(names)}; give a "
+                    "list of names"
+                )
+    return found
+
+
 def _inputs(answer: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     match answer:
         case (tuple() as args, dict() as kwargs):
@@ -277,4 +306,5 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "formats": _formats,
     "structures": _structures,
     "passes": _passes,
+    "lowerings": _lowerings,
 }

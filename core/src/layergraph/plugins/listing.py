@@ -18,7 +18,8 @@ def installed_answers(hook: str) -> Iterator[tuple[Plugin, Any]]:
     if such a plugin imports it.
 
     Args:
-        hook: the name of a hook that gives a list: ``"commands"``, ``"formats"`` or ``"passes"``.
+        hook: the name of a hook that gives a list: ``"commands"``, ``"formats"``, ``"passes"`` or
+            ``"lowerings"``.
 
     Yields:
         Pairs of plugin and item, in the order in which plugins are asked.

@@ -132,6 +132,7 @@ _UNWRAPPED = {
     "commands": "give a command of the same name",
     "formats": "give a format for the same suffix",
     "passes": "give a pass of the same name",
+    "lowerings": "give a handler for the same layer",
 }
 
 

@@ -1,0 +1,79 @@
+"""A back end, as the walk along a model sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+if TYPE_CHECKING:
+    from layergraph_backends.step import Step
+
+
+class Backend:
+    """Collects what a target says of one model. Subclass it for a target.
+
+    A value of the target is any object: a name of a variable, a node of a graph. It is not None,
+    a number, text or a container, because these are values that the model computes with in plain
+    Python, and stand for themselves.
+
+    Attributes:
+        target: the name of the target, as the rows of the hook ``lowerings`` have it.
+        computes_both_ways: whether the target computes a step also where the model does not run it,
+            and chooses afterwards. Otherwise a step that runs under a condition is refused.
+
+    Example:
+        >>> from layergraph_backends import Backend
+        >>> class Text(Backend):
+        ...     target = "text"
+        ...     def input(self, name, meta):
+        ...         return Name(name)
+        ...     def tensor(self, key, tensor):
+        ...         return Name(key)
+    """
+
+    target: ClassVar[str]
+    computes_both_ways: ClassVar[bool] = False
+
+    def input(self, name: str, meta: Any) -> Any:
+        """Return the value that stands for an input of the model.
+
+        Args:
+            name: the name of the parameter; of a tensor in a container, with its place there.
+            meta: its shape and dtype, a :class:`layergraph_shapes.TensorMeta`; None if they are not
+                known; the name of a symbolic number if it is none.
+        """
+        raise NotImplementedError
+
+    def tensor(self, key: str, tensor: torch.Tensor) -> Any:
+        """Return the value that stands for a parameter or buffer, which a graph reads.
+
+        Args:
+            key: its key in the state dict.
+            tensor: the tensor, without history.
+        """
+        raise NotImplementedError
+
+    def composite(self, step: Step, lower: Callable[..., Any]) -> Any:
+        """Return the value of a call of a composite.
+
+        This one inlines the graph. A target with functions of its own lowers the graph once for
+        each form, and returns a call.
+
+        Args:
+            step: the call.
+            lower: ``lower(*args, **kwargs)`` walks along the graph with these arguments, and gives
+                its result.
+        """
+        return lower(*step.args, **step.kwargs)
+
+    def guard(self, text: str, step: Step) -> None:
+        """Take note of a guard, which the rebuilt model would check.
+
+        This one does nothing, because :class:`~layergraph_backends.Lowered` lists the guards.
+
+        Args:
+            text: what has to hold.
+            step: the guard.
+        """

@@ -1,0 +1,248 @@
+"""The walk along one graph, in one call of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from layergraph import guards
+from layergraph.errors import AssumptionError
+from layergraph.ir import INPUT, OUTPUT, STATE, Body, Implementation, Ir, Node, Ref
+from layergraph.ir.graph import returned
+from layergraph.ir.values import leaves, map_leaves
+from layergraph_backends.backend import Backend
+from layergraph_backends.binding import bound
+from layergraph_backends.errors import Lack
+from layergraph_backends.handlers import NO_HANDLER, Handlers
+from layergraph_backends.plain import UNKNOWN, computed, is_known, is_plain, of_torch
+from layergraph_backends.step import Step
+from layergraph_backends.writes import Writes, changed_inputs
+from layergraph_rewrite import Edit
+
+_GUARD = "layergraph.assume"
+_GRADIENTS = frozenset({"layergraph.set_grad_enabled"})
+_CHANGED = "it changes its input {!r} in place, which is read later; let it compute a new tensor"
+_ONE_WAY = "it runs only if {} is {}, and the target computes no step under a condition"
+
+
+class Model:
+    """The model that a walk lowers, and what the walk has found out.
+
+    Args:
+        ir: the IR of one mode.
+        module: the model that it describes.
+        backend: the back end.
+        handlers: the handlers of the target.
+        metas: the description of each value by its path.
+
+    Attributes:
+        guards: the guards that the target does not check.
+    """
+
+    def __init__(
+        self,
+        ir: Ir,
+        module: nn.Module,
+        backend: Backend,
+        handlers: Handlers,
+        metas: Mapping[tuple[str, ...], Any],
+    ) -> None:
+        self.ir = ir
+        self.backend = backend
+        self.handlers = handlers
+        self.metas = metas
+        self.layers = Edit(ir).layers
+        self.guards: dict[str, None] = {}
+        self._module = module
+        self._tensors = {
+            **dict(module.named_parameters(remove_duplicate=False)),
+            **dict(module.named_buffers(remove_duplicate=False)),
+        }
+        self._lacks: dict[tuple[str, str], list[str]] = {}
+        self._changed: dict[str, frozenset[str]] = {}
+        self._said: dict[tuple[str, str], list[str]] = {}
+        for guard in ir.guards:
+            where = f" ({guard.where})" if guard.where else ""
+            self._said.setdefault((guard.implementation, guard.node), []).append(guard.says + where)
+
+    @property
+    def lacks(self) -> tuple[Lack, ...]:
+        """The steps that the target cannot say, each reason of a kind once."""
+        return tuple(
+            Lack(places[0], kind, reason, len(places) - 1)
+            for (kind, reason), places in self._lacks.items()
+        )
+
+    def lack(self, step: Step, reason: str) -> Any:
+        """Take note of a step that the target cannot say, and return its value."""
+        places = self._lacks.setdefault((step.kind, reason), [])
+        if step.where not in places:
+            places.append(step.where)
+        return UNKNOWN
+
+    def guard(self, step: Step) -> None:
+        """Take note of a guard that cannot be checked now."""
+        for text in self._said.get((step.graph, step.name), [step.kind]):
+            self.guards[text] = None
+            self.backend.guard(text, step)
+
+    def changed_inputs(self, layer: Implementation) -> list[str]:
+        """Return the inputs of a composite whose tensors it changes in place."""
+        return sorted(changed_inputs(layer.name, self.layers, self._changed))
+
+    def module_of(self, layer: Implementation) -> nn.Module:
+        """Return the module that was built for a layer."""
+        return self._module.get_submodule("" if layer.name == self.ir.root else layer.name)
+
+    def tensor(self, key: str) -> Any:
+        """Return the value of the target for a parameter or buffer."""
+        return self.backend.tensor(key, self._tensors[key].detach())
+
+
+class Frame:
+    """The walk along one graph, in one call of it.
+
+    Args:
+        model: the model.
+        owner: the name of the implementation that has the graph.
+        path: the names of the nodes that make the call, from the root on.
+    """
+
+    def __init__(self, model: Model, owner: str, path: tuple[str, ...]) -> None:
+        self._model = model
+        self._owner = owner
+        self._path = path
+        self._values: dict[str, Any] = {}
+
+    def run(self, given: Mapping[str, Any]) -> Any:
+        """Return the result of the graph.
+
+        Args:
+            given: the value of each input node.
+        """
+        graph = self._model.layers[self._owner].graphs[0]
+        self.writes = Writes(graph, self._model.layers)
+        result: Any = None
+        for node in graph:
+            if node.type == INPUT:
+                self._values[node.name] = given[node.name]
+            elif node.type == STATE:
+                self._values[node.name] = self._model.tensor(node.implementation)
+            elif node.type == OUTPUT:
+                result = self._filled(returned(node.args or ()))
+            else:
+                step = self._step(node)
+                self._values[node.name] = self._value(step)
+                self._renew(step)
+        return result
+
+    def alone(
+        self, node: Node, values: Mapping[str, Any], metas: Mapping[tuple[str, ...], Any]
+    ) -> Any:
+        """Return the value of a node that is in no graph: the model is one layer."""
+        self._values = dict(values)
+        self._model.metas = metas
+        return self._value(self._step(node))
+
+    def _step(self, node: Node) -> Step:
+        layer = self._model.ir[node.implementation] if node.is_call else None
+        meta = partial(self._filled, metas=True)
+        return Step(
+            path=(*self._path, node.name),
+            graph=self._owner,
+            node=node,
+            layer=layer,
+            module=None if layer is None else self._model.module_of(layer),
+            args=self._filled(node.args or ()),
+            kwargs=self._filled(node.kwargs),
+            meta=self._meta(node.name),
+            arg_metas=meta(node.args or ()),
+            kwarg_metas=meta(node.kwargs),
+            run=self._run_body,
+            prefix="" if layer is None or layer.name == self._model.ir.root else f"{layer.name}.",
+        )
+
+    def _filled(self, value: Any, *, metas: bool = False) -> Any:
+        def leaf(each: Any) -> Any:
+            if type(each) is not Ref:
+                return each
+            return self._meta(each.node) if metas else self._values[each.node]
+
+        return map_leaves(leaf, value)
+
+    def _meta(self, name: str) -> Any:
+        return self._model.metas.get((*self._path, name))
+
+    def _value(self, step: Step) -> Any:
+        model, function = self._model, step.kind
+        inside = leaves(step.args, step.kwargs)
+        if step.layer is None:
+            if function in _GRADIENTS:
+                return None  # a target computes no gradients
+            if is_known(step.meta):
+                return step.meta
+            if function.startswith(_GUARD):
+                return self._guard(step)
+            is_computed, value = computed(function, step.args, step.kwargs)
+            if is_computed:
+                return value
+        if any(leaf is UNKNOWN for leaf in inside):
+            # The target lacks what the step reads. It may lack the step too.
+            is_composite = step.layer is not None and step.layer.nodes
+            if is_composite or model.handlers.has(step):
+                return UNKNOWN
+            return model.lack(step, NO_HANDLER)
+        if step.node.when is not None and not model.backend.computes_both_ways:
+            condition, expected = step.node.when
+            return model.lack(step, _ONE_WAY.format(condition.node, expected))
+        if step.layer is not None and step.layer.nodes and not model.handlers.names(step):
+            return self._composite(step, step.layer)
+        answer = model.handlers.answer(step, model.backend)
+        return model.lack(step, answer.reason) if answer.value is None else answer.value
+
+    def _composite(self, step: Step, layer: Implementation) -> Any:
+        inputs = [node for node in layer.nodes.values() if node.type == INPUT]
+
+        def lower(*args: Any, **kwargs: Any) -> Any:
+            return Frame(self._model, layer.name, step.path).run(bound(inputs, args, kwargs))
+
+        value = self._model.backend.composite(step, lower)
+        given = bound(inputs, step.node.args or (), step.node.kwargs)
+        for name in self._model.changed_inputs(layer):
+            if self.writes.is_read_after(given[name], step.node):
+                self._model.lack(step, _CHANGED.format(name))
+        return value
+
+    def _run_body(self, body: Body, *args: Any, **kwargs: Any) -> Any:
+        """Walk along the graph of a body, which reads the tensors of this one's module."""
+        implementation = self._model.ir[body.implementation]
+        inputs = [node for node in implementation.nodes.values() if node.type == INPUT]
+        frame = Frame(self._model, implementation.name, (*self._path, implementation.name))
+        return frame.run(bound(inputs, args, kwargs))
+
+    def _guard(self, step: Step) -> Any:
+        """Check a guard now if its values are known; otherwise the back end takes note of it."""
+        if is_plain((step.args, step.kwargs)):
+            args, kwargs = of_torch((step.args, step.kwargs))
+            try:
+                getattr(guards, step.kind.rpartition(".")[2])(*args, **kwargs)
+            except AssumptionError as error:
+                return self._model.lack(step, str(error))
+            return None
+        self._model.guard(step)
+        return None
+
+    def _renew(self, step: Step) -> None:
+        """Give the names of a tensor that a step changed in place its new value."""
+        node = step.node
+        if step.layer is not None and step.layer.nodes:
+            return  # see _composite
+        for changed in self.writes.of(node):
+            names, problem = self.writes.renewed(node, changed)
+            if problem:
+                self._model.lack(step, problem)
+            for name in names:
+                self._values[name] = self._values[node.name]

@@ -1,0 +1,113 @@
+"""``lower``: say a whole model in the words of a target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import layergraph as lg
+from layergraph.ir import Ir, Node, Ref
+from layergraph.ir.values import leaves
+from layergraph.lowerings import Lowering
+from layergraph_backends.backend import Backend
+from layergraph_backends.errors import Lack, LoweringError
+from layergraph_backends.frame import Frame, Model
+from layergraph_backends.handlers import handlers_of
+from layergraph_backends.inputs import Inputs
+from layergraph_backends.plain import UNKNOWN
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What a lowering gives.
+
+    Attributes:
+        value: the value of the target that the model returns, or values in its containers.
+        guards: what the rebuilt model would check, and the target does not. A back end writes them
+            where its users find them.
+        lacks: the steps that the target cannot say. Empty unless ``refuse=False`` was given.
+    """
+
+    value: Any
+    guards: tuple[str, ...] = ()
+    lacks: tuple[Lack, ...] = ()
+
+
+def lower(
+    ir: Ir,
+    backend: Backend,
+    state: Mapping[str, torch.Tensor] | None = None,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    training: bool = False,
+    handlers: Iterable[Lowering] = (),
+    refuse: bool = True,
+) -> Lowered:
+    """Say a model in the words of a target: ask a handler for each layer and function.
+
+    The walk is in execution order. It computes numbers itself where they are known, such as sizes
+    if ``args`` are given. It takes containers apart, and follows changes in place, so that handlers
+    see values that never change.
+
+    Args:
+        ir: the IR of the model.
+        backend: the back end, which collects what the handlers say.
+        state: the state dict; None: the constructors of the layers initialise the weights, which
+            serves to find out what a target lacks.
+        args: the positional arguments of a call, as for :func:`layergraph.shapes`: tensors, shapes,
+            or shapes with names. None: shapes are not known.
+        kwargs: the arguments by name, likewise.
+        training: the mode.
+        handlers: rows that come before those of the plugins.
+        refuse: False: return what the target lacks, in ``.lacks``, and raise no error for it.
+
+    Raises:
+        LoweringError: the target lacks layers or functions; it lists all of them.
+        ArgumentError: the arguments are not those that the model takes.
+        InvalidIrError: the IR breaks a rule.
+        StateError: the state dict does not fit.
+        BuildError: a layer cannot be built.
+        PluginError: a handler of a third party raised an error that is not ours.
+
+    Example:
+        >>> import torch, layergraph as lg
+        >>> from dataclasses import dataclass
+        >>> from layergraph_backends import Backend, lower
+        >>> @dataclass(frozen=True)
+        ... class Value:
+        ...     text: str
+        >>> class Text(Backend):
+        ...     target = "text"
+        ...     def input(self, name, meta):
+        ...         return Value(name)
+        >>> def lower_linear(step, backend):
+        ...     return Value(f"{step.key('weight')} @ {step.args[0].text}")
+        >>> rows = [lg.Lowering("text", lower_linear, layers=["linear"])]
+        >>> ir = lg.to_ir(torch.nn.Sequential(torch.nn.Linear(2, 3)))
+        >>> lower(ir, Text(), handlers=rows).value
+        Value(text='0.weight @ input_1')
+    """
+    one_mode = ir.in_mode(training=training)
+    call = None if args is None else (tuple(args), dict(kwargs or {}))
+    inputs = Inputs(one_mode, backend, call, training=training)
+    built = lg.to_torch(one_mode, state).train(training)
+    model = Model(one_mode, built, backend, handlers_of(backend.target, handlers), inputs.metas)
+    value = _value(model, one_mode, inputs)
+    lacks = model.lacks
+    if refuse and lacks:
+        raise LoweringError(backend.target, lacks)
+    is_known = all(leaf is not UNKNOWN for leaf in leaves(value))
+    return Lowered(value if is_known else None, tuple(model.guards), lacks)
+
+
+def _value(model: Model, ir: Ir, inputs: Inputs) -> Any:
+    root = ir[ir.root]
+    if root.nodes:
+        return Frame(model, root.name, ()).run(inputs.values())
+    args = inputs.of_a_leaf()
+    node = Node(root.name, root.type, root.name, tuple(map(Ref, args)))
+    return Frame(model, root.name, ()).alone(node, args, inputs.metas)

@@ -1,0 +1,95 @@
+"""A step of a model, as a handler of a target sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from layergraph.ir import Implementation, Node
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One call of a layer or function, with values of the target as its arguments.
+
+    Attributes:
+        path: the names of the nodes that make the call, from the root on: ``("encoder", "fc")``.
+        graph: the name of the implementation whose graph has the node.
+        node: the node.
+        layer: the implementation that it calls; None for a function.
+        module: the module of the layer, built and in the mode of the lowering; None for a function.
+        args: the arguments by position: nested values, in which a value of the target stands where
+            the graph refers to a node.
+        kwargs: the arguments by name.
+        meta: the shape and dtype of the result, a :class:`layergraph_shapes.TensorMeta` or nested
+            ones; None if they are not known.
+        arg_metas: the arguments by position, with shapes and dtypes instead of values.
+        kwarg_metas: the arguments by name, likewise.
+        run: ``run(body, *args)`` walks along the graph of a :class:`layergraph.ir.Body` among the
+            arguments, and gives its result.
+        prefix: what stands before the names of the layer's tensors in the keys of the state dict.
+    """
+
+    path: tuple[str, ...]
+    graph: str
+    node: Node
+    layer: Implementation | None
+    module: nn.Module | None
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    meta: Any = None
+    arg_metas: tuple[Any, ...] = ()
+    kwarg_metas: dict[str, Any] = field(default_factory=dict)
+    run: Callable[..., Any] | None = None
+    prefix: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the node."""
+        return self.node.name
+
+    @property
+    def kind(self) -> str:
+        """The type of the layer, or the name of the function."""
+        return self.node.implementation if self.layer is None else self.layer.type
+
+    @property
+    def where(self) -> str:
+        """The place of the node in the IR."""
+        return f"{self.graph}:{self.node.name}"
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The attributes of the layer, without annotations; empty for a function."""
+        return {} if self.layer is None else self.layer.attributes
+
+    @cached_property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The parameters and buffers of the layer by name, without history."""
+        if self.module is None:
+            return {}
+        named: Iterable[tuple[str, torch.Tensor]] = (
+            *self.module.named_parameters(remove_duplicate=False),
+            *self.module.named_buffers(remove_duplicate=False),
+        )
+        return {name: tensor.detach() for name, tensor in named}
+
+    def key(self, name: str) -> str:
+        """Return the key of one of the layer's tensors in the state dict of the model."""
+        return f"{self.prefix}{name}"
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """Return an argument that the model may give by position or by name.
+
+        Example:
+            >>> step.argument(1, "dim", -1)
+            -1
+        """
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(name, default)
