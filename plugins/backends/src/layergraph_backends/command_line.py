@@ -14,12 +14,10 @@ def commands() -> list[Callable[..., None]]:
 
 
 def targets(target: str = "") -> None:
-    """List the targets of back ends, with the layers and functions that each one handles.
+    """List the targets of back ends.
 
-    A layer or function stands with the package whose handler is asked first.
-
-    Args:
-        target: the name of one target; empty: the names of all.
+    With --target NAME, list the layers and functions of one target, each with the package whose
+    handler is asked first.
     """
     from layergraph.errors import ArgumentError, near
     from layergraph_backends import handlers_of
