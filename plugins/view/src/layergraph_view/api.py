@@ -27,6 +27,7 @@ class View:
     """
 
     _document: Document
+    _ir: Ir
 
     @property
     def html(self) -> str:
@@ -61,7 +62,7 @@ class View:
         """Return the whole model in the JSON of Model Explorer."""
         from layergraph_view.model_explorer import model_explorer
 
-        return model_explorer(self._document)
+        return model_explorer(self._document, self._ir)
 
     def save(self, path: PathName, depth: int = 1) -> None:
         """Write a file, in the format of its suffix: see :func:`layergraph.view`.
@@ -177,7 +178,7 @@ def view_of(
     # Compared before it is annotated.
     changes = None if diff is None else lg.diff(diff, ir).changes
     annotated, facts = with_facts(ir, args, kwargs, sizes, tensors)
-    return View(document(annotated, facts, title, changes))
+    return View(document(annotated, facts, title, changes), annotated)
 
 
 _WRITERS: dict[str, Callable[[View, int], str]] = {

@@ -173,7 +173,8 @@ function pictureFile(svg, style) {
     each.classList.remove("selected", "into", "outof");
   }
   const sheet = shape("style", {});
-  sheet.textContent = style;
+  // Few other programs know variables.
+  sheet.textContent = style.replace(/var\(--\w+, ([^)]*)\)/g, "$1");
   copy.prepend(sheet);
   return new XMLSerializer().serializeToString(copy);
 }
