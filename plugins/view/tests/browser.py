@@ -47,7 +47,11 @@ class Page:
     def run(self, code):
         """Return the value of an expression, which may be a promise."""
         found = self.send(
-            "Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True
+            "Runtime.evaluate",
+            expression=code,
+            returnByValue=True,
+            awaitPromise=True,
+            allowUnsafeEvalBlockedByCSP=False,
         )
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")

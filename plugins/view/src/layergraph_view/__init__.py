@@ -1,4 +1,4 @@
-"""Pictures of models: one HTML page that works offline, SVG, mermaid, dot and Model Explorer's JSON.
+"""Pictures of models: a page that works offline, SVG, mermaid, dot, JSON of Model Explorer.
 
 This module is the plugin: it implements the hooks ``formats`` and ``commands``.
 """

@@ -107,9 +107,7 @@ class _Drawing:
         around.boxes.append(box)
         return len(around.boxes) - 1
 
-    def _step(
-        self, step: Step, owner: Layer
-    ) -> tuple[Box, list[tuple[Box, _Graph | None, Layer]]]:
+    def _step(self, step: Step, owner: Layer) -> tuple[Box, list[tuple[Box, _Graph | None, Layer]]]:
         if step.target is not None:
             layer = self._made.layers[step.target]
             own = _last_name(layer.name, owner)
@@ -148,7 +146,7 @@ class _Drawing:
             stem = name(place).rstrip("0123456789").rstrip("._")
             is_composite = step.target is not None and self._made.layers[step.target].levels
             titles.append(stem if is_composite and stem else step.label.rpartition(".")[2])
-        return f"{', '.join(dict.fromkeys(titles))} × {group.times}", span
+        return f"{', '.join(dict.fromkeys(titles))} × {group.times}", span  # noqa: RUF001 the sign for times
 
 
 def _last_name(name: str, owner: Layer) -> str:

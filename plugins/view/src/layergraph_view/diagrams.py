@@ -34,15 +34,16 @@ def _mermaid(box: Box, prefix: str, level: int) -> Iterator[str]:
         yield f"{indent}{prefix}{line.src} {arrow}{label} {prefix}{line.sink}"
 
 
+_PLAIN = frozenset(" ._,:…·\N{MULTIPLICATION SIGN}")
+
+
 def _words(box: Box) -> str:
     return "<br>".join(_entities(each) for each in (box.title, box.subtitle) if each)
 
 
 def _entities(text: str) -> str:
     """Return a text in which all that mermaid or HTML could take for syntax is an entity."""
-    return "".join(
-        each if each.isalnum() or each in " ._,:×…·" else f"#{ord(each)};" for each in text
-    )
+    return "".join(each if each.isalnum() or each in _PLAIN else f"#{ord(each)};" for each in text)
 
 
 def dot(made: Document, depth: int) -> str:

@@ -130,11 +130,17 @@ def document(ir: Ir, facts: Facts, title: str, changes: Iterable[Any] | None = N
     written = changes_of_mode(ir, ir.root)
     layers = [_layer(each, places, forms, facts, written.get(each.name)) for each in ir.values()]
     guards = [
-        (places[each.implementation], each.node, shortened(each.says), each.where, each.when)
+        (
+            places[each.implementation],
+            shortened(each.node),
+            shortened(each.says),
+            shortened(each.where),
+            shortened(each.when),
+        )
         for each in guards_of(ir)
     ]
     made = Document(
-        title=title,
+        title=shortened(title),
         root=places[ir.root],
         evaluates=not modes(ir, ir.root)[ir.root][0],
         layers=layers,
@@ -149,10 +155,18 @@ def document(ir: Ir, facts: Facts, title: str, changes: Iterable[Any] | None = N
 
 
 def shortened(text: str) -> str:
-    """Return a text of at most about :data:`MOST_TEXT` characters."""
-    if len(text) <= MOST_TEXT:
+    """Return a text of at most about :data:`MOST_TEXT` characters, all of which print.
+
+    Others, which a file of a stranger may have in its names, could turn the order of what is read,
+    or break a picture.
+    """
+    more = f"… ({len(text):,} characters)" if len(text) > MOST_TEXT else ""
+    text = text[:MOST_TEXT] + more
+    if text.isprintable():
         return text
-    return f"{text[:MOST_TEXT]}… ({len(text):,} characters)"
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
 
 
 def _layer(
@@ -162,22 +176,23 @@ def _layer(
     facts: Facts,
     training: bool | None,
 ) -> Layer:
-    own, notes = [], []
+    own: list[tuple[str, str]] = []
+    notes: list[tuple[str, str]] = []
     for name, value in implementation.data.items():
-        (notes if "." in name else own).append((name, shortened(value_text(value))))
+        (notes if "." in name else own).append((shortened(name), shortened(value_text(value))))
     for name, spec in implementation.tensors.items():
-        notes.append((f"tensor {name}", shortened(repr(spec)[len("TensorSpec(") : -1])))
+        notes.append((shortened(f"tensor {name}"), shortened(repr(spec)[len("TensorSpec(") : -1])))
     if training is not None:
         notes.append(("mode", "training" if training else "evaluation"))
     for path, mode in implementation.kept_modes.items():
         kept = "as it is" if mode is None else "training" if mode else "evaluation"
-        notes.append((f"train() keeps {path or 'itself'}", kept))
+        notes.append((shortened(f"train() keeps {path or 'itself'}"), kept))
     has_graph = bool(implementation.nodes)
     levels = [_level(each, places, forms) for each in implementation.graphs] if has_graph else []
     name = implementation.name
     return Layer(
-        name=name,
-        type=implementation.type,
+        name=shortened(name),
+        type=shortened(implementation.type),
         attributes=own,
         notes=notes,
         levels=levels,
@@ -216,14 +231,14 @@ def _step(node: Node, args: tuple[Value, ...], places: Mapping[str, int]) -> Ste
         kind = "choice"
     label = node.type if node.is_call else node.implementation
     return Step(
-        name=node.name,
+        name=shortened(node.name),
         kind=kind,
         label=kind if kind in (INPUT, OUTPUT) else shortened(label),
         text=shortened(node_text(node, args)),
         target=places[node.implementation] if node.is_call else None,
         bodies=list(dict.fromkeys(places[each] for each in node.bodies())),
-        condition=node.when[0].node if node.when is not None else "",
-        notes=[(name, shortened(value_text(each))) for name, each in node.data.items()],
+        condition=shortened(node.when[0].node) if node.when is not None else "",
+        notes=[(shortened(name), shortened(value_text(each))) for name, each in node.data.items()],
     )
 
 
@@ -232,14 +247,14 @@ _CHOICES = frozenset({"layergraph.choose", "layergraph.holds"})
 
 def _described(data: Mapping[str, Value]) -> str:
     """Return the text of the shape and the dtype of a value: ``float32[2, 3]``."""
-    if _SHAPE not in data:
+    if data.get(_SHAPE) is None:
         return ""
     return _tensor_text(data[_SHAPE], data.get(_DTYPE))
 
 
 def _tensor_text(shape: Value, dtype: Value) -> str:
     if shape is None:
-        return "–"
+        return "no tensor"
     if type(shape) is tuple and all(type(each) in (int, str) for each in shape):
         name = value_text(dtype).removeprefix("torch.") if dtype is not None else ""
         return f"{name}[{', '.join(map(str, shape))}]"
@@ -267,12 +282,11 @@ def _mark(made: Document, places: Mapping[str, int], changes: Iterable[Any]) -> 
             step.changes.append(line)
         if place is not None and not steps:
             made.layers[place].changes.append(line)
-        listed = f"{change.layer}: {line}" if change.layer is not None and path else line
+        listed = f"{shortened(change.layer)}: {line}" if change.layer is not None and path else line
         made.changes.append((place, steps[0].name if steps else None, listed))
 
 
 def _named_steps(levels: Sequence[Level], path: Sequence[str]) -> list[Step]:
     if len(path) < 2 or path[0] != "nodes":
         return []
-    return [step for level in levels for step in level.steps if step.name == path[1]]
-
+    return [step for level in levels for step in level.steps if step.name == shortened(path[1])]

@@ -25,6 +25,6 @@ def _fields(value: Any) -> Any:
     """Return an object as a dict of its fields that hold something."""
     if not is_dataclass(value) or isinstance(value, type):
         raise TypeError(f"a {type(value).__name__} is no part of a document")
-    empty = (None,) if isinstance(value, Document) else (None, "", [])
+    empty: tuple[Any, ...] = (None,) if isinstance(value, Document) else (None, "", [])
     found = {each.name: getattr(value, each.name) for each in fields(value)}
     return {name: each for name, each in found.items() if each not in empty}

@@ -13,21 +13,24 @@ from layergraph_view.layout import Edge, lay_out
 
 _CHARACTER = 7.3  # the width of a character of a font in which all have one width
 _SMALL = 6.2
-_MOST = 40
+_MOST, _MOST_OF_SHAPE = 40, 26
 _HEADER, _PADDING = 28.0, 14.0
+_ARROW = (
+    '<defs><marker id="arrow" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" '
+    'markerHeight="7" orient="auto"><path d="M0,0L10,5L0,10z"/></marker></defs>'
+)
 
 
 def svg(made: Document, depth: int) -> str:
     """Return a picture of a document, opened to a depth."""
     drawn = _Drawn(boxes_of(made, depth))
     width, height = drawn.width + 16, drawn.height + 16
+    box = f'width="{width:.0f}" height="{height:.0f}" viewBox="-8 -8 {width:.1f} {height:.1f}"'
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-        f'viewBox="-8 -8 {width:.1f} {height:.1f}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box}>',
         f"<title>{html.escape(made.title)}</title>",
         f"<style>{_style()}</style>",
-        '<defs><marker id="arrow" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" '
-        'markerHeight="7" orient="auto"><path d="M0,0L10,5L0,10z"/></marker></defs>',
+        _ARROW,
         *drawn.lines(0, 0),
         "</svg>",
     ]
@@ -49,7 +52,8 @@ class _Drawn:
         self._inner = [_Drawn(each) for each in box.boxes]
         self._texts = [_clipped(each) for each in (box.title, box.subtitle) if each]
         self._edges = [
-            Edge(line.src, line.sink, len(_clipped(line.label)) * _SMALL) for line in box.lines
+            Edge(line.src, line.sink, len(_clipped(line.label, _MOST_OF_SHAPE)) * _SMALL)
+            for line in box.lines
         ]
         longest = max(map(len, self._texts), default=0)
         if not self._inner:
@@ -85,14 +89,15 @@ class _Drawn:
             yield f'<path class="{kind}" d="{_path(points)}" marker-end="url(#arrow)"/>'
             if edge.width:
                 x, y = edge.label
-                yield _text("shape", x + self._shift, y + _HEADER + 4, _clipped(line.label))
+                label = _clipped(line.label, _MOST_OF_SHAPE)
+                yield _text("shape", x + self._shift, y + _HEADER + 4, label)
         for each, (x, y) in zip(self._inner, self._middles, strict=True):
             left = x - each.width / 2 + self._shift
             yield from each.lines(left, y - each.height / 2 + _HEADER)
 
 
-def _clipped(text: str) -> str:
-    return text if len(text) <= _MOST else f"{text[: _MOST - 1]}…"
+def _clipped(text: str, most: int = _MOST) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _text(kind: str, x: float, y: float, text: str) -> str:

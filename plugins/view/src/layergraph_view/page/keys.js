@@ -9,16 +9,15 @@ function listen() {
   view.svg.addEventListener("click", (event) => {
     const item = itemUnder(event);
     if (!item) return;
-    // A click on the sign, or on the header of an open box, opens or closes it.
-    const isSelected = item === view.selected;
-    if (canOpen(item) && item.parent && (isSelected || event.detail > 1)) toggle(item, { focus: "box" });
-    else select(item, { focus: "box" });
+    if (isToggling(event)) toggle(item, { focus: "box" });
+    // The box stays under the mouse, for the second click.
+    else select(item, { focus: "box", isSeen: true });
   });
   view.svg.addEventListener("keydown", (event) => act(event, pictureKeys));
   at("outline").addEventListener("click", (event) => {
     const item = itemUnder(event);
     if (!item) return;
-    if (event.target.className === "sign" || item === view.selected) toggle(item, { focus: "row" });
+    if (isToggling(event)) toggle(item, { focus: "row" });
     else select(item, { focus: "row" });
   });
   at("outline").addEventListener("keydown", (event) => act(event, outlineKeys));
@@ -34,6 +33,11 @@ function listen() {
       select(view.selected, { focus: "box" });
     }
   });
+}
+
+// A double click opens or closes, and so does a click on the sign.
+function isToggling(event) {
+  return event.detail === 2 || event.target.classList.contains("sign");
 }
 
 function listenToBar() {

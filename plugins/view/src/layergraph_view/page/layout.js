@@ -4,6 +4,7 @@
 
 const CHARACTER = 7.3; // the width of a character of the font, which has one width for all
 const MOST_CHARACTERS = 34;
+const MOST_OF_SHAPE = 26; // the details show all of it
 const HEADER = 28;
 const PADDING = 14;
 
@@ -19,7 +20,7 @@ function layoutOf(item) {
 function closedLayout(item) {
   const [title, subtitle] = namesOf(item).map((text) => clipped(text));
   const characters = Math.max(title.length + 2 * Number(canOpen(item)), subtitle.length * 0.9);
-  const width = Math.max(64, characters * CHARACTER + 24);
+  const width = Math.max(64, characters * CHARACTER + 24 + 22 * Number(Boolean(markOf(item))));
   return { width, height: subtitle ? 42 : 28, title, subtitle };
 }
 
@@ -32,7 +33,7 @@ function openLayout(item) {
     graph.setNode(each.key, { width, height });
   }
   for (const edge of edges) {
-    edge.label = clipped([...edge.shapes].join(", "), 48);
+    edge.label = clipped([...edge.shapes].join(", "), MOST_OF_SHAPE);
     const width = edge.label ? edge.label.length * CHARACTER * 0.85 + 8 : 0;
     graph.setEdge(edge.source.key, edge.sink.key, { width, height: edge.label ? 14 : 0 });
   }

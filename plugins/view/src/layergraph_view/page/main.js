@@ -29,7 +29,7 @@ function reset() {
   view.root = rootItem();
   view.callers = firstCallers();
   let item = view.root;
-  while (contentsOf(item).items.length < FEWEST_BOXES) {
+  while (item.isOpen && contentsOf(item).items.length < FEWEST_BOXES) {
     const inside = contentsOf(item).items.filter(canOpen);
     if (inside.length !== 1) break;
     [item] = inside;
@@ -37,6 +37,8 @@ function reset() {
   }
   redraw();
   select(view.root);
+  const [first] = item.isOpen ? contentsOf(item).items : [];
+  if (first) scrollTo(first.drawn);
 }
 
 function redraw() {
@@ -74,7 +76,7 @@ function select(item, options = {}) {
   row.setAttribute("aria-selected", "true");
   for (const each of [row, item.drawn]) each.setAttribute("tabindex", "0");
   row.scrollIntoView({ block: "nearest" });
-  if (item.parent) scrollTo(item.drawn);
+  if (item.parent && !options.isSeen) scrollTo(item.drawn);
   if (options.focus) (options.focus === "row" ? row : item.drawn).focus({ preventScroll: true });
   showPanel("details", details(item, (other) => select(other)));
 }
@@ -98,7 +100,7 @@ function scrollTo(drawnItem) {
 }
 
 function toggle(item, options) {
-  if (!canOpen(item)) return;
+  if (!canOpen(item) || !item.parent) return;
   item.isOpen = !item.isOpen;
   forgetLayout(item);
   redraw();

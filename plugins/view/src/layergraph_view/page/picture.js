@@ -45,16 +45,25 @@ function draw(item) {
   hint.textContent = [name, subtitle].filter(Boolean).join(" – ");
   group.append(hint, shape("rect", { width, height, rx: item.isOpen ? 8 : 6 }));
   if (item.isOpen) {
-    group.append(label(`▾ ${title}`, 10, 18, "title frame"));
+    group.append(withSign(item, title, 10, "title frame"));
     drawContents(item, group);
   } else {
     const shown = layoutOf(item);
-    const sign = canOpen(item) ? "▸ " : "";
-    group.append(label(sign + shown.title, width / 2, 18, "title"));
+    group.append(withSign(item, shown.title, width / 2, "title"));
     if (shown.subtitle) group.append(label(shown.subtitle, width / 2, 34, "subtitle"));
   }
   if (mark) group.append(label(mark, width - 8, 15, "mark"));
   return group;
+}
+
+// A title, after a sign that opens or closes the box.
+function withSign(item, title, x, className) {
+  const made = label(title, x, 18, className);
+  if (!canOpen(item) || !item.parent) return made;
+  const sign = shape("tspan", { class: "sign" });
+  sign.textContent = item.isOpen ? "▾ " : "▸ ";
+  made.prepend(sign);
+  return made;
 }
 
 function drawContents(item, group) {
