@@ -121,9 +121,21 @@ def test_the_policy_lets_nothing_else_run_or_load(chromium, tmp_path):
     )
     assert page.run("document.title") == "model"
     said = " ".join(page.messages)
-    for each in ("script-src", "img-src", "default-src"):
+    for each in ("TrustedHTML", "connect-src", "img-src", "frame-src"):
         assert each in said
-    assert page.requests == [(tmp_path / "model.html").as_uri()]
+    asked = [each for each in page.requests if not each.startswith("data:")]
+    assert asked == [(tmp_path / "model.html").as_uri()]
+
+
+def test_what_is_put_into_the_file_does_not_run(chromium, tmp_path):
+    injected = "<script>hacked = 1</script><img src=x onerror=hacked=2><b onclick=hacked=3>x</b>"
+    page_text = view(net_ir(2)).html
+    (tmp_path / "model.html").write_text(page_text.replace("<header>", f"{injected}<header>"))
+    page = chromium.page()
+    page.open(tmp_path / "model.html")
+    page.run("document.querySelector('b').click()")
+    assert page.run("typeof hacked") == "undefined"
+    assert " ".join(page.messages).count("script-src") >= 2
 
 
 # --- what a user does ---

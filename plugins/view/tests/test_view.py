@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
+import importlib.resources
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -186,6 +188,15 @@ def test_changes_are_marked():
     assert len(made["changes"]) == 2
     assert "changes" not in data_of(view(new).html)
     assert data_of(view(new, diff=new).html)["changes"] == []
+
+
+def test_the_library_in_the_page_is_the_one_of_the_note():
+    folder = importlib.resources.files("layergraph_view").joinpath("page")
+    note = folder.joinpath("THIRD_PARTY.txt").read_text("utf-8")
+    assert hashlib.sha256(folder.joinpath("dagre.min.js").read_bytes()).hexdigest() in note
+    page = view(net_ir(2)).html
+    assert folder.joinpath("dagre-LICENSE.txt").read_text("utf-8") in page
+    assert "sourceMappingURL" not in page
 
 
 # --- pictures and diagrams ---

@@ -14,7 +14,7 @@ import layergraph as lg
 from layergraph.errors import ArgumentError, FileError
 from layergraph.ir import Ir, check
 from layergraph_view.document import Document, document
-from layergraph_view.facts import with_facts
+from layergraph_view.facts import Tensors, with_facts
 
 PathName = str | PathLike[str]
 
@@ -146,7 +146,7 @@ def view(
         check(each)
     _check_depth(depth)
     if path is not None:
-        _format_of(path)
+        format_of(path)
     named = Path(path).name.partition(".")[0] if path is not None else ""
     shown = view_of(ir, title or named or "model", args, kwargs, sizes, diff)
     if path is not None:
@@ -161,7 +161,7 @@ def view_of(
     kwargs: Mapping[str, Any] | None = None,
     sizes: Mapping[str, int] | None = None,
     diff: Ir | None = None,
-    tensors: Sequence[Any] | None = None,
+    tensors: Tensors | None = None,
 ) -> View:
     """Return the view of a checked IR: see :func:`view`.
 
@@ -172,8 +172,7 @@ def view_of(
         kwargs: as there.
         sizes: as there.
         diff: as there.
-        tensors: the tensors of the model, if they are known: see
-            :func:`layergraph_view.facts.with_facts`.
+        tensors: as for :func:`layergraph_view.facts.with_facts`.
     """
     # Compared before it is annotated.
     changes = None if diff is None else lg.diff(diff, ir).changes
@@ -195,7 +194,12 @@ def _check_depth(depth: int) -> None:
         raise ArgumentError(f"depth is {depth!r}; give the number of levels to show, from 1 on")
 
 
-def _format_of(path: PathName) -> str:
+def format_of(path: PathName) -> str:
+    """Return the suffix of a path that names its format.
+
+    Raises:
+        ArgumentError: no format has its suffix.
+    """
     name = os.fspath(path).lower()
     for suffix in _WRITERS:
         if name.endswith(suffix):
@@ -204,7 +208,7 @@ def _format_of(path: PathName) -> str:
 
 
 def _text(shown: View, path: PathName, depth: int) -> str:
-    return _WRITERS[_format_of(path)](shown, depth)
+    return _WRITERS[format_of(path)](shown, depth)
 
 
 def _save(path: Path, text: str) -> None:

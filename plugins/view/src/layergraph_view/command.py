@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import layergraph as lg
-from layergraph.errors import ArgumentError, LayergraphError
-from layergraph.ir import check
 from layergraph_files.limits import DEFAULT_LIMITS
 from layergraph_files.reader import opened
 
@@ -30,7 +29,8 @@ def view(
         list[str] | None,
         typer.Option(
             metavar="INPUT",
-            help="Show the shape of every value for these inputs: 2,3,32,32. Once for each input.",
+            help="Show the shape of every value for these inputs: 2,3,32,32 or "
+            "mask=bool[batch,length]. Once for each input.",
         ),
     ] = None,
     depth: Annotated[
@@ -41,29 +41,20 @@ def view(
 
     Without --out, the page is FILE with the suffix .html. It reads no weights.
     """
-    from layergraph_view.api import view_of
+    # Imported here, because they import torch, which takes a second.
+    from layergraph_files.build import build_meta_model
+    from layergraph_shapes.texts import arguments_of
+    from layergraph_view.api import format_of, view_of
 
     target = file.with_suffix(".html") if out is None else out
-    args = None if shapes is None else [_shape(each) for each in shapes]
+    format_of(target)
+    args, kwargs = arguments_of(shapes) if shapes else (None, None)
     older = None if diff is None else lg.load(diff)
     with opened(file, DEFAULT_LIMITS) as model:
-        check(model.ir)
-        tensors: list[Any] = []
-        try:
-            # Imported here, because torch takes a second, and an unreadable file fails before.
-            from layergraph_files.build import build_meta_model
 
-            tensors = list(build_meta_model(model, DEFAULT_LIMITS).listed)
-        except LayergraphError:
-            if args is not None:
-                raise
-        shown = view_of(model.ir, file.stem, args, diff=older, tensors=tensors)
+        def tensors() -> Sequence[Any]:
+            return build_meta_model(model, DEFAULT_LIMITS).listed
+
+        shown = view_of(model.ir, file.stem, args, kwargs, diff=older, tensors=tensors)
     shown.save(target, depth)
     typer.echo(str(target))
-
-
-def _shape(text: str) -> tuple[int | str, ...]:
-    sizes = [each.strip() for each in text.strip("[]").split(",") if each.strip()]
-    if not all(each.isdecimal() or each.isidentifier() for each in sizes):
-        raise ArgumentError(f"{text!r} is no shape; write sizes as 2,3,32,32 or batch,10")
-    return tuple(int(each) if each.isdecimal() else each for each in sizes)

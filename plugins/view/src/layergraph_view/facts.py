@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import layergraph as lg
 from layergraph.errors import LayergraphError, first_line
 from layergraph.ir import Ir
+
+Tensors: TypeAlias = Callable[[], Sequence[Any]]
+"""A function that returns the tensors of a model: see
+:meth:`layergraph.ir2torch.converter.Ir2Torch.tensors`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ def with_facts(
     args: Sequence[Any] | None,
     kwargs: Mapping[str, Any] | None,
     sizes: Mapping[str, int] | None = None,
-    tensors: Sequence[Any] | None = None,
+    tensors: Tensors | None = None,
 ) -> tuple[Ir, Facts]:
     """Return an IR with shapes on its edges if there are inputs, and the facts about its layers.
 
@@ -40,8 +44,8 @@ def with_facts(
         args: the positional arguments of a call, as for :func:`layergraph.shapes`.
         kwargs: the arguments by name.
         sizes: the number for each size that they name.
-        tensors: the tensors of the model, if they are known: see
-            :meth:`layergraph.ir2torch.converter.Ir2Torch.tensors`.
+        tensors: a function that returns the tensors of the model, or raises a LayergraphError;
+            None: the model is built on the meta device, without limits.
 
     Raises:
         LayergraphError: there are inputs, and the shapes cannot be computed from them.
@@ -60,14 +64,14 @@ def with_facts(
     return annotated, Facts(parameters, {each.name: each.flops for each in cost.layers}, notes)
 
 
-def _without_inputs(ir: Ir, tensors: Sequence[Any] | None) -> Facts:
+def _without_inputs(ir: Ir, tensors: Tensors | None) -> Facts:
     from torch import nn
 
     from layergraph.api import default_ir2torch
     from layergraph.ir2torch.submodules import owner_of
 
     try:
-        listed = default_ir2torch().tensors(ir) if tensors is None else tensors
+        listed = default_ir2torch().tensors(ir) if tensors is None else tensors()
     except LayergraphError as error:
         return Facts({}, {}, (f"The parameters are unknown: {first_line(error)}",))
     parameters = dict.fromkeys(ir, 0)
