@@ -24,6 +24,14 @@ class View:
     """A model to look at: see :func:`layergraph.view`.
 
     The last expression of a cell in a notebook shows it there, in a frame of its own.
+
+    Example:
+        >>> import torch, layergraph as lg
+        >>> shown = lg.view(lg.to_ir(torch.nn.Sequential(torch.nn.ReLU())), title="small")
+        >>> shown
+        View('small', 2 implementations)
+        >>> shown.html[:15], shown.svg()[:4], shown.dot()[:15]
+        ('<!DOCTYPE html>', '<svg', 'digraph "small"')
     """
 
     _document: Document
@@ -59,7 +67,11 @@ class View:
         return dot(self._document, depth)
 
     def model_explorer(self) -> str:
-        """Return the whole model in the JSON of Model Explorer."""
+        """Return the whole model in the JSON of Model Explorer.
+
+        Raises:
+            ArgumentError: it comes to more than 200,000 nodes.
+        """
         from layergraph_view.model_explorer import model_explorer
 
         return model_explorer(self._document, self._ir)
@@ -212,7 +224,8 @@ def _text(shown: View, path: PathName, depth: int) -> str:
 
 
 def _save(path: Path, text: str) -> None:
-    """Write a file, all of it or nothing."""
+    """Write a file that ends with a line break, all of it or nothing."""
+    text = text.removesuffix("\n") + "\n"
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         try:

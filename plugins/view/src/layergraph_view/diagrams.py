@@ -13,7 +13,7 @@ _INDENT = "    "
 
 def mermaid(made: Document, depth: int) -> str:
     """Return a mermaid flowchart."""
-    return "\n".join(["flowchart TD", *_mermaid(boxes_of(made, depth), "n", 1)]) + "\n"
+    return "\n".join(["flowchart TD", *_mermaid(boxes_of(made, depth), "n", 1)])
 
 
 def _mermaid(box: Box, prefix: str, level: int) -> Iterator[str]:
@@ -56,7 +56,7 @@ def dot(made: Document, depth: int) -> str:
         *_dot(boxes_of(made, depth), "n", 1),
         "}",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _dot(box: Box, prefix: str, level: int) -> Iterator[str]:

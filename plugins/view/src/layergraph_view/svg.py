@@ -34,7 +34,7 @@ def svg(made: Document, depth: int) -> str:
         *drawn.lines(0, 0),
         "</svg>",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _style() -> str:
