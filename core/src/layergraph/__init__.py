@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from layergraph_tools.explain import explain
     from layergraph_tools.preflight import preflight
     from layergraph_tools.verification import verify
+    from layergraph_view.api import view
 
 __all__ = [
     "Edge",
@@ -71,6 +72,7 @@ __all__ = [
     "to_ir",
     "to_torch",
     "verify",
+    "view",
 ]
 
 # The module of each name that is imported on first use. Some belong to other distributions.
@@ -104,6 +106,7 @@ _HOMES = {
     "to_ir": "layergraph.api",
     "to_torch": "layergraph.api",
     "verify": "layergraph_tools.verification",
+    "view": "layergraph_view.api",
 }
 
 # ``import *`` and ``dir`` leave out the names of distributions that are not installed.

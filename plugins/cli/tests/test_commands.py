@@ -21,7 +21,8 @@ def greet(name: str, *, times: int = 1):
 def commands():
     return [greet]
 """
-OWN = "show select check diff convert explain passes run plugins new-plugin".split()
+OF_CLI = "show select check diff convert explain passes run plugins new-plugin".split()
+OWN = ["view", *OF_CLI]
 
 
 def greeting(by, marks="", name="greet"):
@@ -153,7 +154,7 @@ def test_plugins_lists_commands_and_who_has_their_names(call, tmp_path):
     install(tmp_path, "acme", greeting("acme", name="show"))
     shown = call("plugins").out
     assert "acme 1.0 (x), third party\n  hooks: commands\n  commands: show\n" in shown
-    rest = [name for name in OWN if name != "show"]
+    rest = [name for name in OF_CLI if name != "show"]
     assert f"  commands: {', '.join(rest)}\n" in shown
     assert "  shadowed commands: show (by acme)\n" in shown
 

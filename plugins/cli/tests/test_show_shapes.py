@@ -12,8 +12,8 @@ from torch import nn
 import layergraph as lg
 from layergraph.errors import ArgumentError
 from layergraph_cli.app import run
-from layergraph_cli.shapes import argument
 from layergraph_shapes import TensorMeta
+from layergraph_shapes.texts import argument
 from plugins.cli.tests.harness import Done
 
 
