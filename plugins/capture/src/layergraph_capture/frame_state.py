@@ -3,27 +3,79 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from types import FrameType, FunctionType, ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
+from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.tracing.stand_ins import StandIn
 
 
-def plain_state(frame: FrameType) -> str:
-    """Return a text that is the same as long as nothing plain changes in the variables of code.
+class PlainStates:
+    """Compares the plain state of code at one moment with that at another.
 
-    Tensors and symbolic numbers do not count: a graph holds what is computed from them. Of a list
-    of tensors, only its being empty counts, because code that asks for its length is seen.
+    Args:
+        module_index: the modules of the model, and with them the globals of its code.
     """
-    state = _State()
-    # A comprehension keeps its iterator under a name that code cannot spell.
-    named = [(name, each) for name, each in frame.f_locals.items() if name.isidentifier()]
-    return repr([(name, state.of(value)) for name, value in named])
+
+    def __init__(self, module_index: ModuleIndex) -> None:
+        self._module_index = module_index
+        self._outside: list[_Members] | None = None
+
+    def of(self, frame: FrameType) -> str:
+        """Return a text that is the same as long as nothing plain changes that code can ask for.
+
+        Tensors and symbolic numbers do not count: a graph holds what is computed from them. Of a
+        list of tensors, only its being empty counts, because code that asks for its length is seen.
+        """
+        if self._outside is None:
+            modules = [vars(each.module) for each in self._module_index]
+            self._outside = [_Members(each, of_module=True) for each in modules]
+            self._outside += [_Members(each) for each in self._module_index.code_globals]
+        inside, outside = _State(), _State()
+        # A comprehension keeps its iterator under a name that code cannot spell.
+        named = [(name, each) for name, each in frame.f_locals.items() if name.isidentifier()]
+        known = [
+            (number, each)
+            for number, members in enumerate(self._outside)
+            for each in members.state(outside)
+        ]
+        return repr(([(name, inside.of(value)) for name, value in named], known))
+
+
+class _Members:
+    """The attributes of a module, or the globals of code: what is plain in them.
+
+    Args:
+        members: them.
+        of_module: whether they are those of a module.
+    """
+
+    def __init__(self, members: Mapping[str, Any], *, of_module: bool = False) -> None:
+        self._members = members
+        self._first = tuple(members.values())
+        self._mutable = [
+            name
+            for name, value in members.items()
+            if not (name in _OF_TORCH or name.startswith("__"))
+            and (type(value) in _CONTAINERS or (of_module and _has_members(value)))
+        ]
+
+    def state(self, state: _State) -> Iterator[object]:
+        """Yield the state of what can change, or has changed."""
+        values = self._members.values()
+        if len(values) != len(self._first) or not all(map(operator.is_, values, self._first)):
+            first = iter(self._first)
+            for name, value in self._members.items():
+                if value is not next(first, None):
+                    yield name, state.of(value)
+        for name in self._mutable:
+            yield name, state.of(self._members.get(name))
 
 
 class _State:
@@ -46,12 +98,12 @@ class _State:
         if len(self._seen) > _MOST_OBJECTS:
             return _unlike_any()
         self._seen.add(id(value))
-        if kind is list and value and all(isinstance(each, torch.Tensor) for each in value):
+        if kind is list and holds_tensors(value):
             return list
         return kind, *self._inside(kind, value)
 
     def _inside(self, kind: type, value: Any) -> Iterable[object]:
-        if kind in (list, tuple, set, frozenset, deque, torch.Size):
+        if kind in (*_CONTAINERS, tuple, frozenset, torch.Size) and kind is not dict:
             return map(self.of, value)
         if kind is dict:
             return [(self.of(key), self.of(each)) for key, each in value.items()]
@@ -60,14 +112,43 @@ class _State:
             return id(value.__code__), *map(self.of, cells)
         if hasattr(kind, "__next__"):
             return (_unlike_any(),)
-        members = getattr(value, "__dict__", None)
-        known = members.items() if isinstance(members, dict) else ()
-        return id(value), *[(name, self.of(each)) for name, each in known]
+        if hasattr(kind, "tobytes"):
+            # Arrays, of numpy and of Python.
+            return (value.tobytes(),)
+        members = [(name, self.of(each)) for name, each in _members_of(value)]
+        return id(value), *members
 
 
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, torch.dtype, torch.device, slice})
+_CONTAINERS = (list, dict, set, deque)
 _MOST_OBJECTS = 1000
+# The tensors and modules in them are seen otherwise, and hooks by whoever calls them.
+_OF_TORCH = frozenset(vars(nn.Module()))
 _numbers = itertools.count()
+
+
+def holds_tensors(value: Any) -> bool:
+    """Return whether a value is a tensor, or a list, tuple or dict that holds nothing else."""
+    if isinstance(value, torch.Tensor):
+        return True
+    inside = value.values() if type(value) is dict else value
+    return type(value) in (list, tuple, dict) and bool(value) and all(map(holds_tensors, inside))
+
+
+def _has_members(value: object) -> bool:
+    is_other = isinstance(value, torch.Tensor | nn.Module | type | StandIn)
+    return not is_other and (hasattr(value, "__dict__") or hasattr(type(value), "__slots__"))
+
+
+def _members_of(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes of an object."""
+    members = getattr(value, "__dict__", None)
+    yield from members.items() if isinstance(members, dict) else ()
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name != "__dict__" and hasattr(value, name):
+                yield name, getattr(value, name)
 
 
 def _unlike_any() -> object:

@@ -30,6 +30,8 @@ from layergraph_capture.loops.written import ASSUME, NotRollableError, Rolled
 
 # A loop of which later turns may do something else is compared with a run of so many more.
 _MANY_TURNS = 16
+# A run is not made longer than that to see what code does with lists.
+_MOST_TURNS = 100
 # The most runs on inputs of other lengths.
 _MOST_RUNS = 12
 _MOST_LEVELS = 8
@@ -175,8 +177,9 @@ class _Finder:
             self._check_example(candidate, varied)
             self._check_short(candidate, loop)
             self._check_part(candidate, loop)
-            if candidate.record.uncertain:
-                self._check_long(candidate, loop)
+            least = max(trace.least_turns for trace in traces)
+            if candidate.record.uncertain or least > varied.count.base:
+                self._check_long(candidate, loop, least)
         trace = candidate.record.trace
         return Trace(trace.root, trace.constants, trace.parameters)
 
@@ -202,12 +205,20 @@ class _Finder:
         if least > 1:
             loop.guard_turns("ge", least)
 
-    def _check_long(self, candidate: _Candidate, loop: _SizesOf) -> None:
-        """Compare the record with a run of many turns, and guard that there are not more."""
+    def _check_long(self, candidate: _Candidate, loop: _SizesOf, least: int) -> None:
+        """Compare the record with a run of many turns, and guard that there are not more.
+
+        Args:
+            candidate: the record.
+            loop: the sizes.
+            least: the turns that show all that code does with lists.
+        """
         count = loop.varied.count
-        ahead = max(count.turns, _MANY_TURNS)
+        ahead = max(count.turns, _MANY_TURNS, least if least <= _MOST_TURNS else 0)
         trace = self._run_with(loop.varied.length, ahead)
         is_like = trace is not None and candidate.is_like(trace)
+        if is_like and not candidate.record.uncertain and least <= count.turns + ahead:
+            return
         # The run with one turn more than the base has been compared.
         loop.guard_turns("le", count.turns + ahead if is_like else count.base + 1)
 
