@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import operator
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from types import FrameType, FunctionType, ModuleType
+from collections.abc import Iterable, Iterator
+from types import FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
-from layergraph.torch2ir.indexing.module_index import ModuleIndex
+from layergraph.torch2ir.state.changes import Unchanged
 from layergraph.torch2ir.tracing.stand_ins import StandIn
 
 
@@ -20,12 +19,11 @@ class PlainStates:
     """Compares the plain state of code at one moment with that at another.
 
     Args:
-        module_index: the modules of the model, and with them the globals of its code.
+        outside: knows what the code has changed outside of its own variables.
     """
 
-    def __init__(self, module_index: ModuleIndex) -> None:
-        self._module_index = module_index
-        self._outside: list[_Members] | None = None
+    def __init__(self, outside: Unchanged) -> None:
+        self._outside = outside
 
     def of(self, frame: FrameType) -> str:
         """Return a text that is the same as long as nothing plain changes that code can ask for.
@@ -33,49 +31,25 @@ class PlainStates:
         Tensors and symbolic numbers do not count: a graph holds what is computed from them. Of a
         list of tensors, only its being empty counts, because code that asks for its length is seen.
         """
-        if self._outside is None:
-            modules = [vars(each.module) for each in self._module_index]
-            self._outside = [_Members(each, of_module=True) for each in modules]
-            self._outside += [_Members(each) for each in self._module_index.code_globals]
-        inside, outside = _State(), _State()
+        state = _State()
         # A comprehension keeps its iterator under a name that code cannot spell.
         named = [(name, each) for name, each in frame.f_locals.items() if name.isidentifier()]
-        known = [
-            (number, each)
-            for number, members in enumerate(self._outside)
-            for each in members.state(outside)
-        ]
-        return repr(([(name, inside.of(value)) for name, value in named], known))
+        inside = [(name, state.of(value)) for name, value in named]
+        # All at once: an object is known by its ``id`` as long as it is there.
+        changed = list(self._outside.differing())
+        outside = [(known, *_different(now, was, state)) for known, now, was in changed]
+        return repr((inside, outside))
 
 
-class _Members:
-    """The attributes of a module, or the globals of code: what is plain in them.
-
-    Args:
-        members: them.
-        of_module: whether they are those of a module.
-    """
-
-    def __init__(self, members: Mapping[str, Any], *, of_module: bool = False) -> None:
-        self._members = members
-        self._first = tuple(members.values())
-        self._mutable = [
-            name
-            for name, value in members.items()
-            if not (name in _OF_TORCH or name.startswith("__"))
-            and (type(value) in _CONTAINERS or (of_module and _has_members(value)))
-        ]
-
-    def state(self, state: _State) -> Iterator[object]:
-        """Yield the state of what can change, or has changed."""
-        values = self._members.values()
-        if len(values) != len(self._first) or not all(map(operator.is_, values, self._first)):
-            first = iter(self._first)
-            for name, value in self._members.items():
-                if value is not next(first, None):
-                    yield name, state.of(value)
-        for name in self._mutable:
-            yield name, state.of(self._members.get(name))
+def _different(now: Any, was: Any, state: _State) -> Iterator[object]:
+    """Yield the state of what has changed in an object."""
+    if not (isinstance(now, dict) and isinstance(was, dict)):
+        yield state.of(now)
+        return
+    for name, value in now.items():
+        if name not in was or value is not was[name]:
+            yield state.of(name), state.of(value)
+    yield [state.of(name) for name in was if name not in now]
 
 
 class _State:
@@ -103,13 +77,16 @@ class _State:
         return kind, *self._inside(kind, value)
 
     def _inside(self, kind: type, value: Any) -> Iterable[object]:
-        if kind in (*_CONTAINERS, tuple, frozenset, torch.Size) and kind is not dict:
+        if kind in _CONTAINERS:
             return map(self.of, value)
         if kind is dict:
             return [(self.of(key), self.of(each)) for key, each in value.items()]
         if kind is FunctionType:
             cells = [cell.cell_contents for cell in value.__closure__ or () if _is_full(cell)]
-            return id(value.__code__), *map(self.of, cells)
+            given = value.__defaults__, value.__kwdefaults__
+            return id(value.__code__), *map(self.of, (*cells, *given))
+        if kind is MethodType:
+            return self.of(value.__func__), self.of(value.__self__)
         if hasattr(kind, "__next__"):
             return (_unlike_any(),)
         if hasattr(kind, "tobytes"):
@@ -120,10 +97,8 @@ class _State:
 
 
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, torch.dtype, torch.device, slice})
-_CONTAINERS = (list, dict, set, deque)
+_CONTAINERS = frozenset({list, tuple, set, frozenset, deque, torch.Size})
 _MOST_OBJECTS = 1000
-# The tensors and modules in them are seen otherwise, and hooks by whoever calls them.
-_OF_TORCH = frozenset(vars(nn.Module()))
 _numbers = itertools.count()
 
 
@@ -133,11 +108,6 @@ def holds_tensors(value: Any) -> bool:
         return True
     inside = value.values() if type(value) is dict else value
     return type(value) in (list, tuple, dict) and bool(value) and all(map(holds_tensors, inside))
-
-
-def _has_members(value: object) -> bool:
-    is_other = isinstance(value, torch.Tensor | nn.Module | type | StandIn)
-    return not is_other and (hasattr(value, "__dict__") or hasattr(type(value), "__slots__"))
 
 
 def _members_of(value: Any) -> Iterator[tuple[str, Any]]:

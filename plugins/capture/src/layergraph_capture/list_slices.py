@@ -54,7 +54,7 @@ class ListSlices:
             for each in items
             if isinstance(each, Sized) and not isinstance(each, torch.Tensor)
         ]
-        if counts and max(counts) - min(counts) > 1:
+        if len({*counts}) > 1:
             self._others.append(max(counts) + 1)
 
     def turns(self) -> int:

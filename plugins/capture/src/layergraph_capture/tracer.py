@@ -146,7 +146,7 @@ class EagerTracer(Tracer):
             self.guards,
             self.is_recording,
             decisions,
-            PlainStates(module_index) if numbers_turns else None,
+            PlainStates(self.outside) if numbers_turns else None,
         )
         self.devices = Devices(recorder, arguments.device)
         self._foreign = ForeignStates(module_index)

@@ -7,6 +7,7 @@ be, and the other two, are compared call by call with the record in which these 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from layergraph_capture.loops.written import ASSUME, NotRollableError, Rolled
 
 # A loop of which later turns may do something else is compared with a run of so many more.
 _MANY_TURNS = 16
+# If such a loop has no more turns in the example, it is compared with all shorter runs.
+_FEW_TURNS = 6
 # A run is not made longer than that to see what code does with lists.
 _MOST_TURNS = 100
 # The most runs on inputs of other lengths.
@@ -195,13 +198,17 @@ class _Finder:
     def _check_short(self, candidate: _Candidate, loop: _SizesOf) -> None:
         """Compare the record with a run of few turns, and guard that there are not less."""
         own = loop.varied.count.turns
-        for turns in range(1, own):
+
+        def is_like(turns: int) -> bool:
             trace = self._run_with(loop.varied.length, turns - own)
-            if trace is not None and candidate.is_like(trace):
-                least = turns
-                break
+            return trace is not None and candidate.is_like(trace)
+
+        if candidate.record.uncertain and own <= _FEW_TURNS:
+            # What is right for one turn may be wrong for two.
+            others = itertools.takewhile(is_like, range(own - 1, 0, -1))
+            least = min(others, default=own)
         else:
-            least = own
+            least = next(filter(is_like, range(1, own)), own)
         if least > 1:
             loop.guard_turns("ge", least)
 

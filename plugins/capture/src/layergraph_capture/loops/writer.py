@@ -15,6 +15,7 @@ from layergraph.torch2ir.tracing.module_call import (
     Trace,
     TracedBody,
     TracedValue,
+    calls_in,
     wish_of,
 )
 from layergraph.torch2ir.tracing.recorder import Recorder
@@ -22,7 +23,9 @@ from layergraph_capture.loops.choice import Chosen
 from layergraph_capture.loops.numbers import is_of_turns, number_of_turn
 from layergraph_capture.loops.repeats import Item, Repeat
 from layergraph_capture.loops.written import (
+    ASSUME,
     GETITEM,
+    LOOP,
     TUPLE,
     Level,
     NotRollableError,
@@ -61,6 +64,7 @@ class Writer:
         self.glue: set[Call] = set()
         self.uncertain: set[Call | None] = {None}
         self._only_parts: list[WrittenLoop] = []
+        self._decides = False
         self._values: dict[TracedValue, TracedValue] = {}
         self._places: dict[TracedValue, Place] = {}
 
@@ -84,7 +88,10 @@ class Writer:
             if not loop.readers or not self.uncertain.isdisjoint({loop.call, *loop.readers}):
                 self.uncertain.add(loop.call)
         trace = Trace(root, self._trace.constants, parameters)
-        return Rolled(trace, self.glue, {each for each in self.uncertain if each is not None})
+        uncertain = {each for each in self.uncertain if each is not None}
+        if self._decides:
+            uncertain |= {call for call in calls_in(root) if call.target == LOOP}
+        return Rolled(trace, self.glue, uncertain)
 
     # --- levels ---
 
@@ -138,6 +145,8 @@ class Writer:
     def _items(self, items: Sequence[Item]) -> None:
         for item in items:
             if self._folds and is_of_turns(item):
+                # Code has decided by a number of turns, or has taken it, after the loop.
+                self._decides |= isinstance(item, Call) and item.target == ASSUME
                 continue
             if isinstance(item, Call):
                 value = self.call(item, self.read(item.args), self.read(item.kwargs))
