@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
-from types import FrameType, FunctionType, MethodType, ModuleType
+from types import (
+    BuiltinMethodType,
+    FrameType,
+    FunctionType,
+    MethodType,
+    MethodWrapperType,
+    ModuleType,
+)
 from typing import Any
 
 import torch
@@ -85,8 +93,10 @@ class _State:
             cells = [cell.cell_contents for cell in value.__closure__ or () if _is_full(cell)]
             given = value.__defaults__, value.__kwdefaults__
             return id(value.__code__), *map(self.of, (*cells, *given))
-        if kind is MethodType:
-            return self.of(value.__func__), self.of(value.__self__)
+        if kind is functools.partial:
+            return map(self.of, (value.func, value.args, value.keywords))
+        if kind in _METHODS:
+            return id(getattr(value, "__func__", None)), self.of(value.__self__)
         if hasattr(kind, "__next__"):
             return (_unlike_any(),)
         if hasattr(kind, "tobytes"):
@@ -98,6 +108,7 @@ class _State:
 
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, torch.dtype, torch.device, slice})
 _CONTAINERS = frozenset({list, tuple, set, frozenset, deque, torch.Size})
+_METHODS = frozenset({MethodType, BuiltinMethodType, MethodWrapperType})
 _MOST_OBJECTS = 1000
 _numbers = itertools.count()
 

@@ -18,6 +18,7 @@ from layergraph.torch2ir.tracing.module_call import (
     Call,
     Trace,
     TracedValue,
+    calls_in,
     wish_of,
 )
 from layergraph_capture.loops.choice import NotAlikeError, loops_of
@@ -27,7 +28,7 @@ from layergraph_capture.loops.lengths import Length, lengths
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.roll import rolled
 from layergraph_capture.loops.verify import OtherRunError, check_run
-from layergraph_capture.loops.written import ASSUME, NotRollableError, Rolled
+from layergraph_capture.loops.written import ASSUME, LOOP, NotRollableError, Rolled
 
 # A loop of which later turns may do something else is compared with a run of so many more.
 _MANY_TURNS = 16
@@ -172,6 +173,9 @@ class _Finder:
     ) -> Trace:
         records = [rolled(each, {}, folds=True) for each in written]
         candidate = _Candidate(records[0], fitted(records, rounds_up=rounds_up), mode)
+        if any(each.lost != records[0].lost for each in records):
+            calls = calls_in(records[0].trace.root)
+            records[0].uncertain |= {call for call in calls if call.target == LOOP}
         for trace in traces:
             # Their calls are those of the mode already.
             check_run(candidate.record, trace, candidate.values)

@@ -15,7 +15,6 @@ from layergraph.torch2ir.tracing.module_call import (
     Trace,
     TracedBody,
     TracedValue,
-    calls_in,
     wish_of,
 )
 from layergraph.torch2ir.tracing.recorder import Recorder
@@ -25,7 +24,6 @@ from layergraph_capture.loops.repeats import Item, Repeat
 from layergraph_capture.loops.written import (
     ASSUME,
     GETITEM,
-    LOOP,
     TUPLE,
     Level,
     NotRollableError,
@@ -35,6 +33,7 @@ from layergraph_capture.loops.written import (
     WrittenLoop,
     take_facts,
 )
+from layergraph_capture.turns import BEGIN, TURN
 
 
 class Writer:
@@ -49,6 +48,7 @@ class Writer:
     Attributes:
         glue: the calls that no run makes.
         uncertain: the loops of which other turns may do something else.
+        lost: see :class:`Rolled`.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Writer:
         self.glue: set[Call] = set()
         self.uncertain: set[Call | None] = {None}
         self._only_parts: list[WrittenLoop] = []
-        self._decides = False
+        self.lost: list[tuple[Any, ...]] = []
         self._values: dict[TracedValue, TracedValue] = {}
         self._places: dict[TracedValue, Place] = {}
 
@@ -89,9 +89,7 @@ class Writer:
                 self.uncertain.add(loop.call)
         trace = Trace(root, self._trace.constants, parameters)
         uncertain = {each for each in self.uncertain if each is not None}
-        if self._decides:
-            uncertain |= {call for call in calls_in(root) if call.target == LOOP}
-        return Rolled(trace, self.glue, uncertain)
+        return Rolled(trace, self.glue, uncertain, self.lost)
 
     # --- levels ---
 
@@ -145,8 +143,7 @@ class Writer:
     def _items(self, items: Sequence[Item]) -> None:
         for item in items:
             if self._folds and is_of_turns(item):
-                # Code has decided by a number of turns, or has taken it, after the loop.
-                self._decides |= isinstance(item, Call) and item.target == ASSUME
+                self._guard(item)
                 continue
             if isinstance(item, Call):
                 value = self.call(item, self.read(item.args), self.read(item.kwargs))
@@ -154,6 +151,22 @@ class Writer:
             else:
                 self.enter(item, self.read(item.args), self.read(item.kwargs))
                 self._scope(item)
+
+    def _guard(self, item: Item) -> None:
+        """Guard again what code decides outside of a loop by the numbers of its turns."""
+        if not isinstance(item, Call) or item.target != ASSUME:
+            return
+        asked, expected, *where = item.args
+        call = asked.call if isinstance(asked, TracedValue) else None
+        if call is None or call.target in (TURN, BEGIN):
+            # An integer takes the place of the number.
+            return
+        args = [number_of_turn(each) for each in call.args]
+        if type(expected) is bool:
+            answer = self.glued(self.level, call.target, *args)
+            self.glued(self.level, ASSUME, answer, expected, *where)
+        else:
+            self.lost.append((call.target, *args))
 
     def call(self, like: Call, args: Value, kwargs: Value) -> TracedValue:
         """Write a call with other arguments."""
