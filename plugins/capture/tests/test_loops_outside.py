@@ -402,6 +402,32 @@ class Autocast(Base):
         return h
 
 
+# --- an example of many turns: the runs that show the loop are short ---
+
+
+@served(captured=40)
+class LongExample(Base):
+    def forward(self, x):
+        return torch.stack(self.steps(x), 1)
+
+
+@served(most=80, captured=40)
+class LongExampleWithCounter(OfModule):
+    def counted(self):
+        return super().counted() - 80
+
+
+@served(least=40, most=40, captured=40)
+class LongExampleOfTwoLoops(Base):
+    def forward(self, x):
+        h = x[:, 0] * 0
+        for t in range(x.size(1)):
+            h = self.cell(x[:, t], h)
+            if t > 20:
+                h = h * 2
+        return h
+
+
 def _run(model, x):
     x = x.clone().requires_grad_()
     result = model(x)
