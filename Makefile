@@ -29,7 +29,7 @@ test-fast: $(VENV)/.ready ## run all tests but the slow ones
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 COUNT ?= 40
-mutate: $(VENV)/.ready ## change the code in 40 places or COUNT=…, one at a time, and see which the tests notice
+mutate: $(VENV)/.ready ## change the code in 40 places or COUNT=…, and in those of tests/mutations.toml, and see which the tests notice
 	$(BIN)/python -m tests.mutate --count $(COUNT)
 
 docs: $(VENV)/.ready ## build the documentation into site/; a warning is an error

@@ -1,12 +1,15 @@
 """Change the code in many small places, one at a time, and see whether the tests notice.
 
-    python -m tests.mutate [--seed 15] [--count 40] [--only 3,7] [--list] [--fast]
+    python -m tests.mutate [--seed 15] [--count 40] [--only 3,7] [--list] [--fast] [--listed]
 
 A place is chosen by the hash of its statement and function, and not by its path: code that moves to
 another file keeps its mutations, so that counts from before and after a restructuring compare. Each
 mutation is made in a copy of the checkout. The test files that mention most of the names around the
 place run first, the others follow, until a test fails. A test that also fails without the mutation
 counts for nothing.
+
+The mutations of ``mutations.toml``, which were chosen by hand, follow: with ``--listed``, these are
+all.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +98,31 @@ def mutations(seed: int) -> list[Mutation]:
     files = [file for source in sources for file in sorted(source.rglob("*.py"))]
     found = [each for file in files for each in _Finder(file, seed).find()]
     return sorted(found, key=lambda each: each.key)
+
+
+def listed() -> list[Mutation]:
+    """Return the mutations that were chosen by hand."""
+    with (CHECKOUT / "tests" / "mutations.toml").open("rb") as file:
+        return [_listed(**each) for each in tomllib.load(file)["mutation"]]
+
+
+def _listed(path: str, old: str, new: str) -> Mutation:
+    code = (CHECKOUT / path).read_bytes()
+    start = code.find(old.encode())
+    if start < 0 or code.find(old.encode(), start + 1) >= 0:
+        raise ValueError(f"{path} has to contain this once: {old}")
+    line = code[:start].count(b"\n") + 1
+    scope = _scope_of(ast.parse(code), line)
+    return Mutation(path, line, start, start + len(old.encode()), old, new, scope, "")
+
+
+def _scope_of(node: ast.AST, line: int) -> tuple[str, ...]:
+    """Return the names of the classes and functions around a line."""
+    for child in ast.iter_child_nodes(node):
+        is_scope = isinstance(child, ast.FunctionDef | ast.ClassDef)
+        if is_scope and child.lineno <= line <= (child.end_lineno or line):
+            return child.name, *_scope_of(child, line)
+    return ()
 
 
 class _Finder:
@@ -268,8 +297,10 @@ def main() -> None:
     parser.add_argument("--only", default="", help="numbers of mutations, with commas")
     parser.add_argument("--list", action="store_true", help="print the mutations, and run nothing")
     parser.add_argument("--fast", action="store_true", help="leave out the slow tests")
+    parser.add_argument("--listed", action="store_true", help="those of mutations.toml alone")
     options = parser.parse_args()
-    chosen = mutations(options.seed)[: options.count]
+    chosen = [] if options.listed else mutations(options.seed)[: options.count]
+    chosen += listed()
     only = {int(each) for each in options.only.split(",") if each} or range(1, len(chosen) + 1)
     survived = []
     for number, mutation in enumerate(chosen, start=1):

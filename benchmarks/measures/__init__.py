@@ -14,6 +14,7 @@ MEASURES = {
     "startup": "import, and a converter that is ready",
     "capture": "from a model to its IR",
     "decisions": "all ways of a model that decides, against one",
+    "loops": "a loop of 1,000 turns: its capture, its IR, its run",
     "steps": "the IR to a dict and to a file, and back",
     "rebuild": "from the IR to a model",
     "roundtrip": "through a file and back, against others",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from layergraph.torch2ir.tracing.module_call import DeferredCall, ModuleCall, Tr
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.decisions import ITEM, Decisions, picks
 from layergraph_capture.ended_sizes import end
+from layergraph_capture.frame_state import PlainStates
 from layergraph_capture.guards import Guards
 from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, Origin, SymbolicNumber, symbolic
 from layergraph_capture.turns import BEGIN, is_of_turn
@@ -29,7 +31,8 @@ class Sizes:
         guards: writes down what they decide.
         is_recording: returns whether what happens now is to be recorded.
         decisions: answers the questions that have two ways; None if all have the one of the run.
-        decides_by_sizes: whether a comparison of a size with 1 has two ways.
+        states: compares the states in which turns begin, where these are marked; if they are not,
+            a comparison of a size with 1 has two ways.
 
     Attributes:
         is_over: see :class:`SizeListener`.
@@ -43,14 +46,13 @@ class Sizes:
         guards: Guards,
         is_recording: Callable[[], bool],
         decisions: Decisions | None = None,
-        *,
-        decides_by_sizes: bool = True,
+        states: PlainStates | None = None,
     ) -> None:
         self._recorder = recorder
         self._guards = guards
         self.is_recording = is_recording
         self._decisions = decisions
-        self._decides_by_sizes = decides_by_sizes
+        self._states = states
         self.is_over = False
         self.loops = 0
         self.born: list[weakref.ref[SymbolicNumber]] = []
@@ -81,15 +83,16 @@ class Sizes:
         self.loops += 1
         return self.loops
 
-    def begin_turn(self, turn: int, loop: int, state: str) -> None:
+    def begin_turn(self, turn: int, loop: int, frame: FrameType) -> None:
         """See :class:`TurnListener`."""
-        if not self._recorder.is_sealed:
+        if self._states is not None and not self._recorder.is_sealed:
+            state = self._states.of(frame)
             self._recorder.call("function", BEGIN, (turn, loop), {}, state)
 
     def decide(self, origin: Origin, result: bool) -> bool:
         """See :class:`SizeListener`."""
         name, *args = origin
-        has_two_ways = _has_two_ways(name, args, by_sizes=self._decides_by_sizes)
+        has_two_ways = _has_two_ways(name, args, by_sizes=self._states is None)
         if self._decisions is None or not self.is_recording() or not has_two_ways:
             self.assume(origin, result)
             return result

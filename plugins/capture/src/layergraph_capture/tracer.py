@@ -53,10 +53,12 @@ from layergraph_capture.constants import Constants
 from layergraph_capture.decisions import Decisions
 from layergraph_capture.devices import Devices
 from layergraph_capture.foreign_states import ForeignStates
+from layergraph_capture.frame_state import PlainStates
 from layergraph_capture.guards import Guards
 from layergraph_capture.hidden_states import HiddenStates
 from layergraph_capture.higher_order import HigherOrderCalls
 from layergraph_capture.interceptors import unseen
+from layergraph_capture.list_slices import ListSlices
 from layergraph_capture.math_patches import MathPatches
 from layergraph_capture.objects import Objects
 from layergraph_capture.outputs import opened
@@ -144,7 +146,7 @@ class EagerTracer(Tracer):
             self.guards,
             self.is_recording,
             decisions,
-            decides_by_sizes=not numbers_turns,
+            PlainStates(self.outside) if numbers_turns else None,
         )
         self.devices = Devices(recorder, arguments.device)
         self._foreign = ForeignStates(module_index)
@@ -170,7 +172,8 @@ class EagerTracer(Tracer):
         )
         self._applied = AppliedFunctions(self.tensors, switch, self.refuse)
         self._higher_order = HigherOrderCalls(self)
-        self._turns = TurnPatches(self.sizes) if numbers_turns else None
+        self._slices = ListSlices(module_index.reach.codes)
+        self._turns = TurnPatches(self.sizes, self._slices) if numbers_turns else None
         lengths = () if self._turns is None else (self._turns.length,)
         self._math = MathPatches(self.sizes, *lengths)
         self.trains = note_leaves(module_index)
@@ -192,6 +195,8 @@ class EagerTracer(Tracer):
                 )
                 raise unsupported(self.refused, self.hint)
             trace.decisions = self.decisions.made
+            if self._turns is not None:
+                trace.least_turns = self._slices.turns()
             trace.kept = {
                 id(tensor): value
                 for change in self.changes
@@ -411,6 +416,8 @@ class EagerTracer(Tracer):
 
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function of torch, and make it."""
+        if self._turns is not None:
+            self._slices.note_call(args)
         query = self._queries.get(func)
         if query is not None:
             return query(func, args, kwargs)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import builtins
 import dis
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType
 from typing import Any, Protocol, Self, SupportsIndex
 
 import torch
@@ -18,7 +19,8 @@ import torch
 from layergraph.torch2ir.tracing.lines import user_frame
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.stand_ins import StandIn
-from layergraph_capture.frame_state import plain_state
+from layergraph_capture.frame_state import holds_tensors
+from layergraph_capture.list_slices import ListSlices
 from layergraph_capture.symbolic_int import SizeListener, SymbolicNumber, lost, plain, symbolic
 
 TURN = "layergraph.turn"
@@ -36,7 +38,7 @@ class TurnListener(SizeListener, Protocol):
     def next_loop(self) -> int:
         """Return the number of a new loop."""
 
-    def begin_turn(self, turn: int, loop: int, state: str) -> None:
+    def begin_turn(self, turn: int, loop: int, frame: FrameType) -> None:
         """Note that a turn begins, and the plain state of the code."""
 
 
@@ -45,10 +47,12 @@ class TurnPatches:
 
     Args:
         listener: gets to know what becomes of the numbers.
+        slices: gets to know of lists that end together with others.
     """
 
-    def __init__(self, listener: TurnListener) -> None:
+    def __init__(self, listener: TurnListener, slices: ListSlices) -> None:
         self._listener = listener
+        self._slices = slices
         self._range = type("range", (_Range,), {"made_by": self._range_of})
 
     def of(self, scope: dict[str, Any]) -> Iterator[Patch]:
@@ -65,7 +69,7 @@ class TurnPatches:
         """Return the length of a list of tensors that code asks for; None for anything else."""
         if type(value) is not list or not self._listener.is_recording():
             return None
-        if not all(isinstance(each, torch.Tensor) for each in value):
+        if value and not holds_tensors(value):
             return None
         return symbolic(len(value), (TURN, len(value), -1), self._listener)
 
@@ -95,6 +99,8 @@ class TurnPatches:
 
     def _zip(self, *items: Iterable[Any], **options: Any) -> Any:
         if not self._listener.is_recording() or not all(map(_is_whole, items)) or not items:
+            if any(map(holds_tensors, items)):
+                self._slices.note_zip(items)
             return builtins.zip(*items, **options)  # noqa: B905 as the caller says
         rows = builtins.zip(*map(_plainly, items), **options)  # noqa: B905 likewise
         is_whole = len({_count(each) for each in items}) == 1
@@ -134,7 +140,7 @@ class _Iteration:
         if self.is_direct and self._listener.is_recording():
             frame = user_frame()
             if frame is not None:
-                self._listener.begin_turn(self._turn, self._loop, plain_state(frame))
+                self._listener.begin_turn(self._turn, self._loop, frame)
         return item
 
     def __length_hint__(self) -> int:

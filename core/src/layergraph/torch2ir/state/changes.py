@@ -224,6 +224,14 @@ class Unchanged:
             _is_same(each.state, keeper, was) for each, keeper, was in self._before
         )
 
+    def differing(self) -> Iterator[tuple[int, Any, Any]]:
+        """Yield the ``id`` of each object that is changed by now, its state, and that of before."""
+        dicts, held = self._modules
+        of_modules = () if dicts.are(held) else self._of_modules()
+        for reached, keeper, was in (*of_modules, *self._before):
+            if not _is_same(reached.state, keeper, was):
+                yield id(reached.state), keeper.read(reached.state), was
+
     def put_back(self) -> list[Change]:
         """Put back what was changed; give that."""
         changes: list[Change] = []

@@ -297,6 +297,7 @@ class Trace:
         kept: the values of the tensors that the model keeps for later calls, by ``id``.
         in_other_mode: the record of the other mode where that is a record of its own; or None.
         changes: the changes that the model's code made to what outlives the run.
+        least_turns: the turns that loops need before a run shows all that code does with lists.
         scopes: every module call, those inside before those around them.
     """
 
@@ -309,6 +310,7 @@ class Trace:
     kept: dict[int, TracedValue] = field(default_factory=dict)
     in_other_mode: Trace | None = None
     changes: list[Change] = field(default_factory=list)
+    least_turns: int = 0
     scopes: list[ModuleCall] = field(init=False)
 
     def __post_init__(self) -> None:

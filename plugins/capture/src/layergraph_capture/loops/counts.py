@@ -19,8 +19,6 @@ from layergraph_capture.loops.written import ASSUME, LENGTH
 # A loop is believed from so many turns on, and so many of them may differ from the others.
 _LEAST_TURNS = 3
 _MOST_SPECIAL_TURNS = 3
-# The turns of the runs that show which repetitions are loops.
-_BASE_TURNS = 5
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,11 +37,6 @@ class Count:
     def each(self) -> int:
         """The part of the number that one turn takes."""
         return self.number // self.turns if self.number % self.turns == 0 else 1
-
-    @property
-    def base(self) -> int:
-        """The turns of the shorter of the two runs that show which repetitions are loops."""
-        return max(self.turns, _BASE_TURNS)
 
 
 def counts_of(trace: Trace) -> list[Count]:

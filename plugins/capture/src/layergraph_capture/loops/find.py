@@ -7,6 +7,7 @@ be, and the other two, are compared call by call with the record in which these 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from layergraph.torch2ir.tracing.module_call import (
     Call,
     Trace,
     TracedValue,
+    calls_in,
     wish_of,
 )
 from layergraph_capture.loops.choice import NotAlikeError, loops_of
@@ -26,10 +28,18 @@ from layergraph_capture.loops.lengths import Length, lengths
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.roll import rolled
 from layergraph_capture.loops.verify import OtherRunError, check_run
-from layergraph_capture.loops.written import ASSUME, NotRollableError, Rolled
+from layergraph_capture.loops.written import ASSUME, LOOP, NotRollableError, Rolled
 
+# The turns of the shorter of the two runs that show which repetitions are loops.
+_BASE_TURNS = 5
+# If the example has more turns, these two runs are no longer for it: a long run takes its time.
+_LONG = 32
 # A loop of which later turns may do something else is compared with a run of so many more.
 _MANY_TURNS = 16
+# If such a loop has no more turns in the example, it is compared with all shorter runs.
+_FEW_TURNS = 6
+# A run is not made longer than that to see what code does with lists.
+_MOST_TURNS = 100
 # The most runs on inputs of other lengths.
 _MOST_RUNS = 12
 _MOST_LEVELS = 8
@@ -68,10 +78,15 @@ def looped(trace: Trace, example: Example, run: RunOn) -> Trace | None:
     counts = counts_of(trace)
     if not counts:
         return None
-    finder = _Finder(trace, example, run)
-    for count in counts:
-        finder.vary(count)
-    return finder.found()
+    is_long = any(count.turns > _LONG for count in counts)
+    for is_short in (True, False) if is_long else (False,):
+        finder = _Finder(trace, example, run, is_short=is_short)
+        for count in counts:
+            finder.vary(count)
+        found = finder.found()
+        if found is not None:
+            return found
+    return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,19 +95,22 @@ class _Varied:
 
     Attributes:
         count: the number of turns of the user's example.
+        turns: the number of turns of the shorter run.
         length: the size that is varied.
-        base: the run with a few turns.
+        base: the shorter run.
         longer: the run with one more.
     """
 
     count: Count
+    turns: int
     length: Length
     base: Trace
     longer: Trace
 
 
 class _Finder:
-    def __init__(self, trace: Trace, example: Example, run: RunOn) -> None:
+    def __init__(self, trace: Trace, example: Example, run: RunOn, *, is_short: bool) -> None:
+        self._is_short = is_short
         self._trace = trace
         self._example = example
         self._run = run
@@ -100,8 +118,10 @@ class _Finder:
         self._varied: list[_Varied] = []
 
     def vary(self, count: Count) -> None:
-        """Run the model with more turns, if inputs can be made so."""
-        ahead = count.base - count.turns
+        """Run the model with other numbers of turns, if inputs can be made so."""
+        is_short = self._is_short and count.turns > _LONG
+        base_turns = _BASE_TURNS if is_short else max(count.turns, _BASE_TURNS)
+        ahead = base_turns - count.turns
         for length in lengths(self._example, count.number, count.each):
             if any(each.length.is_same_size(length) for each in self._varied):
                 return
@@ -110,7 +130,7 @@ class _Finder:
                 continue
             try:
                 if any(loops_of([base, longer])):
-                    self._varied.append(_Varied(count, length, base, longer))
+                    self._varied.append(_Varied(count, base_turns, length, base, longer))
                     return
             except NotAlikeError:
                 continue
@@ -167,6 +187,9 @@ class _Finder:
     ) -> Trace:
         records = [rolled(each, {}, folds=True) for each in written]
         candidate = _Candidate(records[0], fitted(records, rounds_up=rounds_up), mode)
+        if any(each.lost != records[0].lost for each in records):
+            calls = calls_in(records[0].trace.root)
+            records[0].uncertain |= {call for call in calls if call.target == LOOP}
         for trace in traces:
             # Their calls are those of the mode already.
             check_run(candidate.record, trace, candidate.values)
@@ -175,14 +198,15 @@ class _Finder:
             self._check_example(candidate, varied)
             self._check_short(candidate, loop)
             self._check_part(candidate, loop)
-            if candidate.record.uncertain:
-                self._check_long(candidate, loop)
+            least = max(trace.least_turns for trace in traces)
+            if candidate.record.uncertain or least > varied.turns:
+                self._check_long(candidate, loop, least)
         trace = candidate.record.trace
         return Trace(trace.root, trace.constants, trace.parameters)
 
     def _check_example(self, candidate: _Candidate, varied: _Varied) -> None:
         """Compare the record with a run on the example of the user."""
-        if varied.count.turns == varied.count.base:
+        if varied.count.turns == varied.turns:
             return
         trace = self._run_with(varied.length, 0)
         if trace is None:
@@ -192,24 +216,37 @@ class _Finder:
     def _check_short(self, candidate: _Candidate, loop: _SizesOf) -> None:
         """Compare the record with a run of few turns, and guard that there are not less."""
         own = loop.varied.count.turns
-        for turns in range(1, own):
+
+        def is_like(turns: int) -> bool:
             trace = self._run_with(loop.varied.length, turns - own)
-            if trace is not None and candidate.is_like(trace):
-                least = turns
-                break
+            return trace is not None and candidate.is_like(trace)
+
+        if candidate.record.uncertain and own <= _FEW_TURNS:
+            # What is right for one turn may be wrong for two.
+            others = itertools.takewhile(is_like, range(own - 1, 0, -1))
+            least = min(others, default=own)
         else:
-            least = own
+            least = next(filter(is_like, range(1, own)), own)
         if least > 1:
             loop.guard_turns("ge", least)
 
-    def _check_long(self, candidate: _Candidate, loop: _SizesOf) -> None:
-        """Compare the record with a run of many turns, and guard that there are not more."""
+    def _check_long(self, candidate: _Candidate, loop: _SizesOf, least: int) -> None:
+        """Compare the record with a run of many turns, and guard that there are not more.
+
+        Args:
+            candidate: the record.
+            loop: the sizes.
+            least: the turns that show all that code does with lists.
+        """
         count = loop.varied.count
-        ahead = max(count.turns, _MANY_TURNS)
+        ahead = max(count.turns, _MANY_TURNS, least if least <= _MOST_TURNS else 0)
         trace = self._run_with(loop.varied.length, ahead)
         is_like = trace is not None and candidate.is_like(trace)
-        # The run with one turn more than the base has been compared.
-        loop.guard_turns("le", count.turns + ahead if is_like else count.base + 1)
+        if is_like and not candidate.record.uncertain and least <= count.turns + ahead:
+            return
+        # The example has been compared, and the run with one turn more than the shorter one.
+        known = max(loop.varied.turns + 1, count.turns)
+        loop.guard_turns("le", count.turns + ahead if is_like else known)
 
     def _check_part(self, candidate: _Candidate, loop: _SizesOf) -> None:
         """Compare the record with a run whose last turn is a part of one, or guard the size."""
@@ -278,7 +315,7 @@ class _SizesOf:
     def guard_turns(self, comparison: str, turns: int) -> None:
         """Guard that the sizes are those of a number of turns at least, or at most."""
         for size, (base, longer) in self._sizes.items():
-            number = base + (longer - base) * (turns - self.varied.count.base)
+            number = base + (longer - base) * (turns - self.varied.turns)
             _guard(self._record, size.value, comparison, number, True)
 
     def guard_whole_turns(self) -> None:

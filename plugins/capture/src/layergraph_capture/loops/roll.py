@@ -8,6 +8,7 @@ from typing import Any
 from layergraph.ir import Value
 from layergraph.ir.values import parts, rebuilt
 from layergraph.loops import loop
+from layergraph.regions import REGIONS, enter_autocast
 from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, TracedBody, TracedValue
 from layergraph_capture.loops.choice import Chosen
 from layergraph_capture.loops.numbers import is_of_turns, number_of_turn
@@ -110,6 +111,8 @@ class _Region:
         written = WrittenLoop(
             turns, self._around, self._call, body, self._slots, finals, len(result)
         )
+        if not _are_closed(level.items):
+            raise NotRollableError("a region begins in one turn and ends in another")
         written.only_parts = all(_is_part(item) for item in self._turns[0])
         if written.only_parts:
             writer.note_parts(written)
@@ -272,6 +275,25 @@ class _Region:
 def _is_part(item: Item) -> bool:
     """Return whether an item is a read of a part that a run makes only where it is used."""
     return isinstance(item, Call) and item.is_late and item.target == GETITEM
+
+
+def _are_closed(items: Sequence[Item]) -> bool:
+    """Return whether the regions that begin in a body end there, and no others do."""
+    begun: set[TracedValue] = set()
+    for item in items:
+        if isinstance(item, Call) and item.target in _REGIONS:
+            ended = item.args[0]
+            if item.target == _ENTER or not isinstance(ended, TracedValue):
+                begun.add(item.value)
+            elif ended in begun:
+                begun.remove(ended)
+            else:
+                return False
+    return not begun
+
+
+_REGIONS = frozenset(f"layergraph.{each.__name__}" for each in REGIONS)
+_ENTER = f"layergraph.{enter_autocast.__name__}"
 
 
 def _marks_turns(begins: Sequence[Call]) -> bool:

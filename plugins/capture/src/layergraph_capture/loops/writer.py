@@ -22,6 +22,7 @@ from layergraph_capture.loops.choice import Chosen
 from layergraph_capture.loops.numbers import is_of_turns, number_of_turn
 from layergraph_capture.loops.repeats import Item, Repeat
 from layergraph_capture.loops.written import (
+    ASSUME,
     GETITEM,
     TUPLE,
     Level,
@@ -32,6 +33,7 @@ from layergraph_capture.loops.written import (
     WrittenLoop,
     take_facts,
 )
+from layergraph_capture.turns import BEGIN, TURN
 
 
 class Writer:
@@ -46,6 +48,7 @@ class Writer:
     Attributes:
         glue: the calls that no run makes.
         uncertain: the loops of which other turns may do something else.
+        lost: see :class:`Rolled`.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Writer:
         self.glue: set[Call] = set()
         self.uncertain: set[Call | None] = {None}
         self._only_parts: list[WrittenLoop] = []
+        self.lost: list[tuple[Any, ...]] = []
         self._values: dict[TracedValue, TracedValue] = {}
         self._places: dict[TracedValue, Place] = {}
 
@@ -84,7 +88,8 @@ class Writer:
             if not loop.readers or not self.uncertain.isdisjoint({loop.call, *loop.readers}):
                 self.uncertain.add(loop.call)
         trace = Trace(root, self._trace.constants, parameters)
-        return Rolled(trace, self.glue, {each for each in self.uncertain if each is not None})
+        uncertain = {each for each in self.uncertain if each is not None}
+        return Rolled(trace, self.glue, uncertain, self.lost)
 
     # --- levels ---
 
@@ -138,6 +143,7 @@ class Writer:
     def _items(self, items: Sequence[Item]) -> None:
         for item in items:
             if self._folds and is_of_turns(item):
+                self._guard(item)
                 continue
             if isinstance(item, Call):
                 value = self.call(item, self.read(item.args), self.read(item.kwargs))
@@ -145,6 +151,22 @@ class Writer:
             else:
                 self.enter(item, self.read(item.args), self.read(item.kwargs))
                 self._scope(item)
+
+    def _guard(self, item: Item) -> None:
+        """Guard again what code decides outside of a loop by the numbers of its turns."""
+        if not isinstance(item, Call) or item.target != ASSUME:
+            return
+        asked, expected, *where = item.args
+        call = asked.call if isinstance(asked, TracedValue) else None
+        if call is None or call.target in (TURN, BEGIN):
+            # An integer takes the place of the number.
+            return
+        args = [number_of_turn(each) for each in call.args]
+        if type(expected) is bool:
+            answer = self.glued(self.level, call.target, *args)
+            self.glued(self.level, ASSUME, answer, expected, *where)
+        else:
+            self.lost.append((call.target, *args))
 
     def call(self, like: Call, args: Value, kwargs: Value) -> TracedValue:
         """Write a call with other arguments."""

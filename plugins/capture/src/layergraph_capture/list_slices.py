@@ -1,0 +1,109 @@
+"""The parts of lists that code takes: they may show only when a loop has many turns.
+
+Code keeps a value of each turn in a list, and later takes the last ten of it: as long as there are
+fewer turns, that is the whole list. A list does not tell what becomes of it. So the bytecode of the
+functions that have run is searched for slices; those of tensors are in the record anyway.
+"""
+
+from __future__ import annotations
+
+import dis
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from types import CodeType
+from typing import Any
+
+import torch
+
+from layergraph.torch2ir.code_owners import is_of_user
+from layergraph.torch2ir.tracing.lines import user_frame
+
+UNKNOWN = 1 << 30
+"""More turns than any run has: no run shows what code does."""
+
+# What bounds of such a sum do shows in the shortest run that is made to find loops.
+_FEW_TURNS = 5
+_CUTTING = frozenset("islice deque takewhile dropwhile compress nlargest nsmallest".split())
+_SUBSCRIPTS = frozenset("BINARY_SUBSCR STORE_SUBSCR DELETE_SUBSCR".split())
+_SLICES = frozenset("BINARY_SLICE STORE_SLICE".split())
+
+
+class ListSlices:
+    """Knows how many turns a loop needs before a run shows all that code does with its lists.
+
+    Args:
+        codes: the functions that have run, by ``id``.
+    """
+
+    def __init__(self, codes: Mapping[int, CodeType]) -> None:
+        self._codes = codes
+        self._of_tensors: set[tuple[int, int]] = set()
+        self._others: list[int] = []
+
+    def note_call(self, args: Sequence[Any]) -> None:
+        """Note a call of a function of torch: the slice of code may be that of a tensor."""
+        if len(args) < 2 or type(args[1]) is not slice:
+            return
+        frame = user_frame()
+        if frame is not None:
+            self._of_tensors.add((id(frame.f_code), frame.f_lasti))
+
+    def note_zip(self, items: Sequence[Any]) -> None:
+        """Note that code goes through several things at once: the shortest one ends that."""
+        counts = [
+            len(each)
+            for each in items
+            if isinstance(each, Sized) and not isinstance(each, torch.Tensor)
+        ]
+        if len({*counts}) > 1:
+            self._others.append(max(counts) + 1)
+
+    def turns(self) -> int:
+        """Return the number of turns; 0 if any number is enough."""
+        found = [
+            turns
+            for known, code in self._codes.items()
+            if is_of_user(code.co_filename)
+            for place, turns in _slices(code)
+            if (known, place) not in self._of_tensors
+        ]
+        return max(found + self._others, default=0)
+
+
+def _slices(code: CodeType) -> Iterator[tuple[int, int]]:
+    """Yield the place of each slice in code, and the turns that it needs."""
+    if not _CUTTING.isdisjoint(code.co_names):
+        yield -1, UNKNOWN
+    before: list[dis.Instruction] = []
+    for each in dis.get_instructions(code):
+        bounds = _bounds(each, before)
+        if bounds is not None and (turns := _turns(bounds)) > _FEW_TURNS:
+            yield each.offset, turns
+        before = [*before[-3:], each]
+
+
+def _bounds(step: dis.Instruction, before: Sequence[dis.Instruction]) -> Sequence[Any] | None:
+    """Return the bounds of a slice that code takes, each a constant or not; None if it is none."""
+    if step.opname in _SLICES:
+        return [_constant(each) for each in before[-2:]]
+    is_subscript = step.opname in _SUBSCRIPTS or step.argrepr == "[]"
+    if not (is_subscript and before):
+        return None
+    last = before[-1]
+    if last.opname == "BUILD_SLICE":
+        return [_constant(each) for each in before[:-1][-(last.arg or 2) :]]
+    known = _constant(last)
+    return [known.start, known.stop, known.step] if type(known) is slice else None
+
+
+def _constant(step: dis.Instruction) -> Any:
+    is_constant = step.opname in ("LOAD_CONST", "LOAD_SMALL_INT")
+    return step.argval if is_constant else step
+
+
+def _turns(bounds: Sequence[Any]) -> int:
+    """Return how many turns show that a slice is no more than it is in a run of few turns."""
+    numbers: list[int] = [0 if each is None else each for each in bounds]
+    if not all(type(each) is int for each in numbers):
+        return UNKNOWN
+    start, stop, step = (*numbers, 1)[:3]
+    return abs(start) + abs(stop) + (3 * abs(step) if abs(step) > 1 else 0)

@@ -1,0 +1,452 @@
+"""Loops whose turns leave something in plain objects, or whose code takes lists apart afterwards.
+
+A rebuilt model gives the numbers of the original for other lengths, or refuses them.
+"""
+
+# What the linter would have written otherwise are the traps.
+# ruff: noqa: B006, B905, PLW0603
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import layergraph as lg
+from layergraph.errors import AssumptionError
+from layergraph.testing import bitwise_equal
+
+CASES = []
+LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 20, 21, 22, 26, 40)
+
+
+def served(*, least=1, most=None, captured=5):
+    """Add a model to the cases: the shortest and the longest length that is served."""
+
+    def add(model):
+        CASES.append(pytest.param(model, least, most, captured, id=model.__name__))
+        return model
+
+    return add
+
+
+class Base(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(4, 4)
+        self.lin = nn.Linear(4, 4)
+
+    def steps(self, x):
+        """Return a value of each turn."""
+        return [self.lin(x[:, t]) for t in range(x.size(1))]
+
+
+# --- counters that no variable of the loop's code holds: a run with 21 turns goes another way ---
+
+CONSTANTS = {"n": 0}
+number = 0
+
+
+def count():
+    global number
+    number += 1
+    return number
+
+
+class Shared:
+    n = 0
+
+
+@dataclass(slots=True)
+class Slotted:
+    n: int = 0
+
+
+class Counting(Base):
+    """Doubles the state from the turn 21 on."""
+
+    def begin(self):
+        """Set the counter to 0."""
+
+    def counted(self):
+        """Return the number of the turn, from 1 on."""
+        raise NotImplementedError
+
+    def forward(self, x):
+        self.begin()
+        h = x[:, 0] * 0
+        for t in range(x.size(1)):
+            h = self.cell(x[:, t], h)
+            if self.counted() > 20:
+                h = h * 2
+        self.begin()
+        return h
+
+
+@served(most=6)
+class OfModule(Counting):
+    def begin(self):
+        self.n = 0
+
+    def counted(self):
+        self.n += 1
+        return self.n
+
+
+@served(most=6)
+class OfSubmodule(Counting):
+    def begin(self):
+        self.lin.n = 0
+
+    def counted(self):
+        self.lin.n += 1
+        return self.lin.n
+
+
+@served(most=6)
+class OfDict(Counting):
+    def begin(self):
+        CONSTANTS["n"] = 0
+
+    def counted(self):
+        CONSTANTS["n"] += 1
+        return CONSTANTS["n"]
+
+
+@served(most=6)
+class OfGlobal(Counting):
+    def begin(self):
+        global number
+        number = 0
+
+    def counted(self):
+        return count()
+
+
+@served(most=6)
+class OfClass(Counting):
+    def begin(self):
+        Shared.n = 0
+
+    def counted(self):
+        Shared.n += 1
+        return Shared.n
+
+
+@served(most=6)
+class OfFunction(Counting):
+    def begin(self):
+        count.n = 0
+
+    def counted(self):
+        count.n += 1
+        return count.n
+
+
+@served(most=6)
+class OfSlots(Counting):
+    def begin(self):
+        self.kept = Slotted()
+
+    def counted(self):
+        self.kept.n += 1
+        return self.kept.n
+
+
+@served(most=6)
+class OfArray(Counting):
+    def __init__(self):
+        super().__init__()
+        self.kept = np.zeros(1)
+
+    def begin(self):
+        self.kept[0] = 0
+
+    def counted(self):
+        self.kept[0] += 1
+        return float(self.kept[0])
+
+
+@served(most=6)
+class OfDefault(Base):
+    def counted(self, kept=[0]):
+        kept[0] += 1
+        return kept[0]
+
+    def forward(self, x):
+        h = x[:, 0] * 0
+        for t in range(x.size(1)):
+            h = self.cell(x[:, t], h)
+            if self.counted() > 20:
+                h = h * 2
+        OfDefault.counted.__defaults__[0][0] = 0
+        return h
+
+
+class Stepper:
+    def __init__(self, cell):
+        self.cell = cell
+        self.n = 0
+
+    def step(self, x, h):
+        self.n += 1
+        h = self.cell(x, h)
+        return h * 2 if self.n > 20 else h
+
+
+@served(most=6)
+class OfBoundMethod(Base):
+    def forward(self, x):
+        step = Stepper(self.cell).step
+        h = x[:, 0] * 0
+        for t in range(x.size(1)):
+            h = step(x[:, t], h)
+        return h
+
+
+@served(most=6)
+class OfPartial(Base):
+    def forward(self, x):
+        def step(kept, h):
+            kept[0] += 1
+            return h * 2 if kept[0] > 20 else h
+
+        step = functools.partial(step, [0])
+        h = x[:, 0] * 0
+        for t in range(x.size(1)):
+            h = step(self.cell(x[:, t], h))
+        return h
+
+
+@served(most=6)
+class OfBuiltinMethod(Base):
+    def forward(self, x):
+        count = itertools.count().__next__
+        h = x[:, 0] * 0
+        for t in range(x.size(1)):
+            h = self.cell(x[:, t], h)
+            if count() > 19:
+                h = h * 2
+        return h
+
+
+@served()
+class StateOfModule(Base):
+    def forward(self, x):
+        self.h = None
+        for t in range(x.size(1)):
+            self.h = self.lin(x[:, t]) if self.h is None else self.cell(x[:, t], self.h)
+        h, self.h = self.h, None
+        return h
+
+
+@served()
+class ListOfModule(Base):
+    def forward(self, x):
+        self.kept = []
+        for t in range(x.size(1)):
+            self.kept.append((self.lin(x[:, t]), x[:, t]))
+        one, other = zip(*self.kept)
+        self.kept = []
+        return torch.stack(one, 1) + torch.stack(other, 1)
+
+
+# --- lists that code takes apart after the loop ---
+
+
+def tail(values):
+    return values[-10:]
+
+
+@served(most=6)
+class LastTen(Base):
+    def forward(self, x):
+        return torch.stack(tail(self.steps(x)), 1)
+
+
+@served(most=6)
+class FirstTen(Base):
+    def forward(self, x):
+        return torch.stack(self.steps(x)[:10], 1)
+
+
+@served(most=21)
+class LastTwoHundred(Base):
+    def forward(self, x):
+        return torch.stack(self.steps(x)[-200:], 1)
+
+
+@served(most=21)
+class LastOfAttribute(Base):
+    kept = 30
+
+    def forward(self, x):
+        return torch.stack(self.steps(x)[-self.kept :], 1)
+
+
+@served(most=6)
+class Deleted(Base):
+    def forward(self, x):
+        values = self.steps(x)
+        del values[9:]
+        return torch.stack(values, 1)
+
+
+@served(most=21)
+class Islice(Base):
+    def forward(self, x):
+        return torch.stack(list(itertools.islice(self.steps(x), 30)), 1)
+
+
+@served(most=6)
+class ZipLonger(Base):
+    def forward(self, x):
+        return torch.stack([each for each, _ in zip(self.steps(x), range(9))], 1)
+
+
+@served(most=6)
+class ZipLongerByOne(Base):
+    def forward(self, x):
+        return torch.stack([each for each, _ in zip(self.steps(x), [1] * 6)], 1)
+
+
+@served(least=4, most=6)
+class EveryThird(Base):
+    def forward(self, x):
+        return torch.stack(self.steps(x)[::3], 1)
+
+
+@served(least=2)
+class Ends(Base):
+    def forward(self, x):
+        values = self.steps(x)
+        return torch.stack(values[1:], 1), torch.stack(values[:-1], 1), values[::-1]
+
+
+@served()
+class OfTensor(Base):
+    def forward(self, x):
+        values = torch.stack(self.steps(x))
+        return values[-20:], values[::3]
+
+
+# --- numbers of turns after the loop ---
+
+
+@served(least=5, most=6)
+class Middle(Base):
+    def forward(self, x):
+        values = self.steps(x)
+        return values[len(values) // 2]
+
+
+@served(most=30)
+class LengthDecides(Base):
+    def forward(self, x):
+        values = self.steps(x)
+        result = torch.stack(values, 1)
+        return result * 2 if len(values) > 30 else result
+
+
+@served(most=21)
+class LastTurnDecides(Base):
+    def forward(self, x):
+        for t in range(x.size(1)):
+            x = x + self.lin(x[:, t])[:, None]
+        return x * 2 if t > 20 else x
+
+
+@served(least=2)
+class FirstAndLast(Base):
+    def forward(self, x):
+        values = []
+        count = x.size(1)
+        for t in range(count):
+            if t == 0:
+                step = x[:, 1] - x[:, 0] if count > 1 else x[:, 0]
+            elif t == count - 1:
+                step = x[:, t] - x[:, t - 1]
+            else:
+                step = (x[:, t + 1] - x[:, t - 1]) / 2
+            values.append(self.lin(step))
+        return torch.stack(values, 1)
+
+
+# --- regions ---
+
+
+@served(least=5, most=5)
+class RegionOfFewTurns(Base):
+    def forward(self, x):
+        h = x[:, 0] * 0
+        for t in range(x.size(1)):
+            with torch.set_grad_enabled(t == 0 or t >= x.size(1) - 2):
+                h = self.cell(x[:, t], h)
+        return h
+
+
+@served()
+class Autocast(Base):
+    def forward(self, x):
+        h = x[:, 0] * 0
+        for t in range(x.size(1)):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                step = self.lin(x[:, t])
+            h = torch.tanh(step.float() + h)
+        return h
+
+
+# --- an example of many turns: the runs that show the loop are short ---
+
+
+@served(captured=40)
+class LongExample(Base):
+    def forward(self, x):
+        return torch.stack(self.steps(x), 1)
+
+
+@served(most=80, captured=40)
+class LongExampleWithCounter(OfModule):
+    def counted(self):
+        return super().counted() - 80
+
+
+@served(least=40, most=40, captured=40)
+class LongExampleOfTwoLoops(Base):
+    def forward(self, x):
+        h = x[:, 0] * 0
+        for t in range(x.size(1)):
+            h = self.cell(x[:, t], h)
+            if t > 20:
+                h = h * 2
+        return h
+
+
+def _run(model, x):
+    x = x.clone().requires_grad_()
+    result = model(x)
+    first = result[0] if isinstance(result, tuple) else result
+    (gradient,) = torch.autograd.grad(first.sum(), x)
+    return result, gradient
+
+
+@pytest.mark.parametrize(("model", "least", "most", "captured"), CASES)
+def test_a_loop_serves_other_lengths_or_refuses_them(model, least, most, captured):
+    torch.manual_seed(0)
+    original = model()
+    ir = lg.to_ir(original, (torch.randn(2, captured, 4),))
+    for training, length in itertools.product((True, False), LENGTHS):
+        rebuilt = lg.to_torch(ir, original.state_dict()).train(training)
+        x = torch.randn(2, length, 4)
+        if least <= length <= (most or length):
+            expected = _run(copy.deepcopy(original).train(training), x)
+            assert bitwise_equal(_run(rebuilt, x), expected), length
+        else:
+            with pytest.raises(AssumptionError):
+                _run(rebuilt, x)
