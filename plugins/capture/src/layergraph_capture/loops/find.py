@@ -15,6 +15,7 @@ from layergraph.capturing import Example
 from layergraph.errors import CaptureError
 from layergraph.torch2ir.tracing.module_call import (
     Call,
+    ModuleCall,
     Trace,
     TracedValue,
     wish_of,
@@ -23,10 +24,12 @@ from layergraph_capture.loops.choice import NotAlikeError, loops_of
 from layergraph_capture.loops.counts import Count, counts_of
 from layergraph_capture.loops.fit import NotFittedError, Size, fitted
 from layergraph_capture.loops.lengths import Length, lengths
+from layergraph_capture.loops.numbers import is_of_turns
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.roll import rolled
 from layergraph_capture.loops.verify import OtherRunError, check_run
 from layergraph_capture.loops.written import ASSUME, NotRollableError, Rolled
+from layergraph_capture.turns import COUNT
 
 # A loop of which later turns may do something else is compared with a run of so many more.
 _MANY_TURNS = 16
@@ -178,6 +181,7 @@ class _Finder:
             if candidate.record.uncertain:
                 self._check_long(candidate, loop)
         trace = candidate.record.trace
+        _finish(trace.root.items)
         return Trace(trace.root, trace.constants, trace.parameters)
 
     def _check_example(self, candidate: _Candidate, varied: _Varied) -> None:
@@ -298,6 +302,19 @@ def _with_loops(traces: Sequence[Trace]) -> list[Rolled] | None:
             return written if level else None
         written = [rolled(each, loops) for each, loops in zip(written, chosen, strict=True)]
     return None
+
+
+def _finish(items: list[Item]) -> None:
+    """Replace what only records have: a size that is the same in each run is guarded."""
+    items[:] = [item for item in items if not is_of_turns(item)]
+    for item in items:
+        if isinstance(item, ModuleCall):
+            _finish(item.items)
+            continue
+        if item.target == COUNT:
+            item.target, item.value.wish = ASSUME, wish_of(ASSUME)
+        for body in item.bodies:
+            _finish(body.items)
 
 
 def _guard(result: Rolled, value: TracedValue, target: str, operand: int, expected: object) -> None:

@@ -16,6 +16,7 @@ from layergraph.torch2ir.tracing.module_call import (
 )
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.written import ASSUME, LEN, LENGTH, LOOP, Rolled
+from layergraph_capture.turns import COUNT
 
 
 class NotFittedError(Exception):
@@ -124,6 +125,7 @@ class _Fit:
                 raise NotFittedError("they make other calls")
             if isinstance(first, Call) and self._is_size(items, level):
                 continue
+            self._check_guards(items)
             glued: list[Item] = []
             if self._is_length(items, level, glued):
                 written += glued
@@ -143,10 +145,19 @@ class _Fit:
                 self._scope([item for item in items if isinstance(item, ModuleCall)], level)
         return written
 
+    def _check_guards(self, items: Sequence[Item]) -> None:
+        """Raise if code takes a plain number that differs: it may do anything by it."""
+        expected = [
+            item.args[1] for item in items if isinstance(item, Call) and item.target == ASSUME
+        ]
+        plain = [each for each in expected if not isinstance(each, TracedValue)]
+        if any(repr(each) != repr(plain[0]) for each in plain):
+            raise NotFittedError("code takes a plain number that is another one in another run")
+
     def _is_size(self, items: Sequence[Item], level: _Level) -> bool:
-        """Return whether calls are a guard of a size that differs; if so, note the size."""
+        """Return whether calls take a size that differs for turns; if so, note the size."""
         first = items[0]
-        if not isinstance(first, Call) or first.target != ASSUME:
+        if not isinstance(first, Call) or first.target != COUNT:
             return False
         value = first.args[0]
         numbers = [item.args[1] for item in items]

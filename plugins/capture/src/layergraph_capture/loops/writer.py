@@ -22,6 +22,7 @@ from layergraph_capture.loops.choice import Chosen
 from layergraph_capture.loops.numbers import is_of_turns, number_of_turn
 from layergraph_capture.loops.repeats import Item, Repeat
 from layergraph_capture.loops.written import (
+    ASSUME,
     GETITEM,
     TUPLE,
     Level,
@@ -32,6 +33,7 @@ from layergraph_capture.loops.written import (
     WrittenLoop,
     take_facts,
 )
+from layergraph_capture.turns import BEGIN, TURN
 
 
 class Writer:
@@ -137,14 +139,25 @@ class Writer:
 
     def _items(self, items: Sequence[Item]) -> None:
         for item in items:
-            if self._folds and is_of_turns(item):
-                continue
-            if isinstance(item, Call):
+            if isinstance(item, Call) and self._folds and is_of_turns(item):
+                if item.target == ASSUME:
+                    args = self._computed(item.args[0]), *self.read(item.args[1:])
+                    self.call(item, args, {})
+            elif isinstance(item, Call):
                 value = self.call(item, self.read(item.args), self.read(item.kwargs))
                 self.bind(item.value, value)
             else:
                 self.enter(item, self.read(item.args), self.read(item.kwargs))
                 self._scope(item)
+
+    def _computed(self, value: Value) -> Value:
+        """Return what computes a number from those of turns, which are integers now."""
+        call = value.call if isinstance(value, TracedValue) else None
+        if call is None:
+            return value
+        if call.target in (TURN, BEGIN):
+            return call.args[0]  # type: ignore[no-any-return]  # the number of the turn
+        return self.glued(self.level, call.target, *map(self._computed, call.args))
 
     def call(self, like: Call, args: Value, kwargs: Value) -> TracedValue:
         """Write a call with other arguments."""
