@@ -31,8 +31,11 @@ from layergraph_capture.loops.verify import OtherRunError, check_run
 from layergraph_capture.loops.written import ASSUME, NotRollableError, Rolled
 from layergraph_capture.turns import COUNT
 
-# A loop of which later turns may do something else is compared with a run of so many more.
+# A loop is compared with a run of so many turns more.
 _MANY_TURNS = 16
+# Where the number of turns itself may decide, it is compared with runs of each number of turns,
+# which have so many turns in all.
+_MOST_TURNS = 400
 # The most runs on inputs of other lengths.
 _MOST_RUNS = 12
 _MOST_LEVELS = 8
@@ -123,6 +126,10 @@ class _Finder:
         if self._runs == _MOST_RUNS:
             return None
         self._runs += 1
+        return self._run_to_check(length, turns, more)
+
+    def _run_to_check(self, length: Length, turns: int, more: int = 0) -> Trace | None:
+        """Return the record of such a run, however many there were."""
         try:
             trace = self._run(length.call(self._example, turns, more))
         except (CaptureError, RuntimeError):
@@ -176,10 +183,11 @@ class _Finder:
         for index, varied in enumerate(self._varied):
             loop = _SizesOf(varied, candidate, index)
             self._check_example(candidate, varied)
-            self._check_short(candidate, loop)
             self._check_part(candidate, loop)
-            if candidate.record.uncertain:
-                self._check_long(candidate, loop)
+            if candidate.record.uncertain or not self._is_like_long(candidate, loop):
+                self._check_each(candidate, loop)
+            else:
+                self._check_short(candidate, loop)
         trace = candidate.record.trace
         _finish(trace.root.items)
         return Trace(trace.root, trace.constants, trace.parameters)
@@ -206,14 +214,42 @@ class _Finder:
         if least > 1:
             loop.guard_turns("ge", least)
 
-    def _check_long(self, candidate: _Candidate, loop: _SizesOf) -> None:
-        """Compare the record with a run of many turns, and guard that there are not more."""
+    def _is_like_long(self, candidate: _Candidate, loop: _SizesOf) -> bool:
+        """Return whether the record does what a run of many turns does, if there can be one.
+
+        A list of three values is its own last eight: code that takes these is seen here only.
+        """
+        trace = self._run_to_check(loop.varied.length, _MANY_TURNS)
+        return trace is None or candidate.is_like(trace)
+
+    def _check_each(self, candidate: _Candidate, loop: _SizesOf) -> None:
+        """Compare the record with a run of each number of turns, and guard that it is one of them.
+
+        Code that counts by itself may do something else for one number of turns.
+        """
         count = loop.varied.count
-        ahead = max(count.turns, _MANY_TURNS)
-        trace = self._run_with(loop.varied.length, ahead)
-        is_like = trace is not None and candidate.is_like(trace)
-        # The run with one turn more than the base has been compared.
-        loop.guard_turns("le", count.turns + ahead if is_like else count.base + 1)
+        # The runs with as many turns as the base, and with one more, have been compared.
+        least, most = count.turns, count.base + 1
+        room = _MOST_TURNS
+        goes = {-1: True, 1: True}
+        while any(goes.values()):
+            for step in [step for step, goes_on in goes.items() if goes_on]:
+                turns = most + 1 if step > 0 else least - 1
+                room -= turns
+                goes[step] = (
+                    0 < turns <= count.turns + max(count.turns, _MANY_TURNS)
+                    and room >= 0
+                    and self._is_like_with(candidate, loop, turns)
+                )
+                if goes[step]:
+                    least, most = min(least, turns), max(most, turns)
+        if least > 1:
+            loop.guard_turns("ge", least)
+        loop.guard_turns("le", most)
+
+    def _is_like_with(self, candidate: _Candidate, loop: _SizesOf, turns: int) -> bool:
+        trace = self._run_to_check(loop.varied.length, turns - loop.varied.count.turns)
+        return trace is not None and candidate.is_like(trace)
 
     def _check_part(self, candidate: _Candidate, loop: _SizesOf) -> None:
         """Compare the record with a run whose last turn is a part of one, or guard the size."""
