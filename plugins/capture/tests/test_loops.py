@@ -511,7 +511,7 @@ class LenList(Base):
         return torch.stack(o, 1)
 
 
-@case(most=6)
+@case(most=7)
 class Buffer(Base):
     def forward(self, x):
         o = []
@@ -524,7 +524,7 @@ class Buffer(Base):
         return torch.stack(o, 1)
 
 
-@case(most=6)
+@case(most=8)
 class Deque(Base):
     def forward(self, x):
         o = []
@@ -546,7 +546,7 @@ class DequeShort(Base):
         return torch.stack(o, 1)
 
 
-@case(most=6)
+@case(most=7)
 class IntT(Base):
     def forward(self, x):
         h = torch.zeros(2, 4)
@@ -568,7 +568,7 @@ class EnumT(Base):
         return h
 
 
-@case(loops=2, most=6)
+@case(loops=2, most=8)
 class Islice(Base):
     def forward(self, x):
         h = torch.zeros(2, 4)
@@ -587,7 +587,7 @@ class ListIndex(Base):
         return h
 
 
-@case(loops=2, most=6)
+@case(loops=2, most=8)
 class SliceList(Base):
     def forward(self, x):
         h = torch.zeros(2, 4)
@@ -605,7 +605,7 @@ class MinLen(Base):
         return h
 
 
-@case(loops=2, most=6)
+@case(loops=2, most=7)
 class ZipConst(Base):
     def forward(self, x):
         h = torch.zeros(2, 4)
@@ -614,7 +614,7 @@ class ZipConst(Base):
         return h
 
 
-@case(most=6)
+@case(most=7)
 class DictIndex(Base):
     def forward(self, x):
         h = torch.zeros(2, 4)
@@ -624,7 +624,7 @@ class DictIndex(Base):
         return h
 
 
-@case(most=6)
+@case(most=7)
 class ConstList(Base):
     def forward(self, x):
         h = torch.zeros(2, 4)
@@ -634,7 +634,7 @@ class ConstList(Base):
         return h
 
 
-@case(most=6)
+@case(most=7)
 class Chain(Base):
     def forward(self, x):
         h = torch.zeros(2, 4)
@@ -650,7 +650,7 @@ class Chain(Base):
         return h
 
 
-@case(loops=2, most=6)
+@case(loops=2, most=8)
 class Gen(Base):
     def gen(self, x):
         n = 0
