@@ -211,11 +211,10 @@ class _Turns(Sequence[int]):
         self._listener = listener
         self._loop = loop
         self.is_whole = whole is not None
-        self.start, self.stop, self.step = (
-            (whole.start, whole.stop, whole.step)
-            if whole is not None
-            else map(self._number, (numbers.start, numbers.stop, numbers.step))
-        )
+        given = [self._number(each) for each in (numbers.start, numbers.stop, numbers.step)]
+        if whole is not None:
+            given = [whole.start, whole.stop, whole.step]
+        self.start, self.stop, self.step = given
 
     def _number(self, value: int) -> int:
         known: int = symbolic(value, (TURN, value, self._loop), self._listener)
