@@ -156,7 +156,7 @@ class Writer:
         if call is None:
             return value
         if call.target in (TURN, BEGIN):
-            return call.args[0]  # type: ignore[no-any-return]  # the number of the turn
+            return call.args[0]
         return self.glued(self.level, call.target, *map(self._computed, call.args))
 
     def call(self, like: Call, args: Value, kwargs: Value) -> TracedValue:
