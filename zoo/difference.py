@@ -91,4 +91,5 @@ def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
         for each in value:
             yield from _tensors_in(each)
     elif hasattr(value, "__dict__"):
-        yield from _tensors_in(vars(value))
+        # By name: in which order an object got its attributes does not matter.
+        yield from _tensors_in(dict(sorted(vars(value).items())))

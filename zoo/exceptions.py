@@ -7,10 +7,9 @@ captured for. None is silently different.
 from __future__ import annotations
 
 _REASONS: dict[str, str] = {
-    "its code loops over the sequence, and the graph has as many steps as were captured": """
+    "its code makes a list of plain numbers, one for each token, and computes with its length": """
         transformers/FunnelBaseModel
         transformers/FunnelForMaskedLM transformers/FunnelModel
-        transformers/RwkvForCausalLM transformers/RwkvModel
     """,
     "its code asks whether a size is that of its weights, or divisible, and else does more": """
         transformers/Dinov2ForImageClassification transformers/Dinov2Model

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections import deque
 
@@ -14,41 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import layergraph as lg
-from layergraph.errors import AssumptionError, LayergraphError
+from plugins.capture.tests.loop_cases import Base, LoopCases, check_loop
 
-CASES = []
-
-
-def sequence(length):
-    return (torch.randn(2, length, 4),)
-
-
-def case(given=sequence, captured=4, least=1, most=None, loops=1, only=False):
-    """Add a model to the cases.
-
-    Args:
-        given: makes the arguments of a length.
-        captured: the length of the example.
-        least: the shortest length that is served.
-        most: the longest one; None: there is none.
-        loops: the number of loops.
-        only: whether the example's length is the only one.
-    """
-
-    def add(model):
-        expected = given, captured, least, most, loops, only
-        CASES.append(pytest.param(model, *expected, id=model.__name__))
-        return model
-
-    return add
-
-
-class Base(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.cell = nn.GRUCell(4, 4)
-        self.lin = nn.Linear(4, 4)
+CASES = LoopCases()
+case = CASES.case
 
 
 class Block(nn.Module):
@@ -543,7 +511,7 @@ class LenList(Base):
         return torch.stack(o, 1)
 
 
-@case(most=6)
+@case(most=7)
 class Buffer(Base):
     def forward(self, x):
         o = []
@@ -556,7 +524,7 @@ class Buffer(Base):
         return torch.stack(o, 1)
 
 
-@case(most=6)
+@case(most=8)
 class Deque(Base):
     def forward(self, x):
         o = []
@@ -578,7 +546,7 @@ class DequeShort(Base):
         return torch.stack(o, 1)
 
 
-@case(most=6)
+@case(most=7)
 class IntT(Base):
     def forward(self, x):
         h = torch.zeros(2, 4)
@@ -600,7 +568,7 @@ class EnumT(Base):
         return h
 
 
-@case(loops=2, most=6)
+@case(loops=2, most=8)
 class Islice(Base):
     def forward(self, x):
         h = torch.zeros(2, 4)
@@ -619,7 +587,7 @@ class ListIndex(Base):
         return h
 
 
-@case(loops=2, most=6)
+@case(loops=2, most=8)
 class SliceList(Base):
     def forward(self, x):
         h = torch.zeros(2, 4)
@@ -637,7 +605,7 @@ class MinLen(Base):
         return h
 
 
-@case(loops=2, most=6)
+@case(loops=2, most=7)
 class ZipConst(Base):
     def forward(self, x):
         h = torch.zeros(2, 4)
@@ -646,7 +614,7 @@ class ZipConst(Base):
         return h
 
 
-@case(most=6)
+@case(most=7)
 class DictIndex(Base):
     def forward(self, x):
         h = torch.zeros(2, 4)
@@ -656,7 +624,7 @@ class DictIndex(Base):
         return h
 
 
-@case(most=6)
+@case(most=7)
 class ConstList(Base):
     def forward(self, x):
         h = torch.zeros(2, 4)
@@ -666,7 +634,7 @@ class ConstList(Base):
         return h
 
 
-@case(most=6)
+@case(most=7)
 class Chain(Base):
     def forward(self, x):
         h = torch.zeros(2, 4)
@@ -682,7 +650,7 @@ class Chain(Base):
         return h
 
 
-@case(loops=2, most=6)
+@case(loops=2, most=8)
 class Gen(Base):
     def gen(self, x):
         n = 0
@@ -717,59 +685,7 @@ class MaxT(Base):
         return h
 
 
-def _run(model, args, seed=1):
-    torch.manual_seed(seed)
-    given = [arg.clone().requires_grad_() for arg in args]
-    result = model(*given)
-    tensors = [each for each in _leaves(result) if each.requires_grad]
-    total = sum(each.sum() for each in tensors)
-    grads = ()
-    if tensors:
-        grads = torch.autograd.grad(total, [*given, *model.parameters()], allow_unused=True)
-    return result, grads, dict(model.state_dict())
-
-
-def _leaves(value):
-    if isinstance(value, torch.Tensor):
-        return [value]
-    inside = value.values() if isinstance(value, dict) else value
-    return [leaf for each in inside for leaf in _leaves(each)]
-
-
-def _assert_same(one, other):
-    assert type(one) is type(other)
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert list(one) == list(other)
-        _assert_same([*one.values()], [*other.values()])
-    elif one is not None:
-        assert len(one) == len(other)
-        for mine, yours in zip(one, other):
-            _assert_same(mine, yours)
-
-
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize(("model", "given", "captured", "least", "most", "loops", "only"), CASES)
-def test_a_loop(model, given, captured, least, most, loops, only, training, tmp_path):
-    torch.manual_seed(0)
-    original = model().train(training)
-    ir = lg.to_ir(original, given(captured))
-    assert str(ir).count("layergraph.loop(") == loops
-    lg.save(ir, tmp_path / "m.safetensors", original.state_dict())
-    for mode, length in itertools.product((True, False), (1, 2, 3, 4, 5, 7, 9, 24)):
-        rebuilt = lg.load_model(tmp_path / "m.safetensors").train(mode)
-        expected = copy.deepcopy(original).train(mode)
-        args = given(length)
-        is_served = (length == captured) if only else least <= length <= (most or length)
-        try:
-            outcome = _run(expected, args)
-        except (RuntimeError, IndexError):
-            with pytest.raises((RuntimeError, IndexError, LayergraphError)):
-                _run(rebuilt, args)
-            continue
-        if is_served:
-            _assert_same(outcome, _run(rebuilt, args))
-        else:
-            with pytest.raises(AssumptionError):
-                _run(rebuilt, args)
+@CASES.parametrized
+def test_a_loop(case, training, tmp_path):
+    check_loop(case, training, tmp_path)

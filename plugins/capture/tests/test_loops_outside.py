@@ -89,7 +89,7 @@ class Counting(Base):
         return h
 
 
-@served(most=6)
+@served(most=20)
 class OfModule(Counting):
     def begin(self):
         self.n = 0
@@ -99,7 +99,7 @@ class OfModule(Counting):
         return self.n
 
 
-@served(most=6)
+@served(most=20)
 class OfSubmodule(Counting):
     def begin(self):
         self.lin.n = 0
@@ -109,7 +109,7 @@ class OfSubmodule(Counting):
         return self.lin.n
 
 
-@served(most=6)
+@served(most=20)
 class OfDict(Counting):
     def begin(self):
         CONSTANTS["n"] = 0
@@ -119,7 +119,7 @@ class OfDict(Counting):
         return CONSTANTS["n"]
 
 
-@served(most=6)
+@served(most=20)
 class OfGlobal(Counting):
     def begin(self):
         global number
@@ -129,7 +129,7 @@ class OfGlobal(Counting):
         return count()
 
 
-@served(most=6)
+@served(most=20)
 class OfClass(Counting):
     def begin(self):
         Shared.n = 0
@@ -139,7 +139,7 @@ class OfClass(Counting):
         return Shared.n
 
 
-@served(most=6)
+@served(most=20)
 class OfFunction(Counting):
     def begin(self):
         count.n = 0
@@ -149,7 +149,7 @@ class OfFunction(Counting):
         return count.n
 
 
-@served(most=6)
+@served(most=20)
 class OfSlots(Counting):
     def begin(self):
         self.kept = Slotted()
@@ -159,7 +159,7 @@ class OfSlots(Counting):
         return self.kept.n
 
 
-@served(most=6)
+@served(most=20)
 class OfArray(Counting):
     def __init__(self):
         super().__init__()
@@ -173,7 +173,7 @@ class OfArray(Counting):
         return float(self.kept[0])
 
 
-@served(most=6)
+@served(most=20)
 class OfDefault(Base):
     def counted(self, kept=[0]):
         kept[0] += 1
@@ -200,7 +200,7 @@ class Stepper:
         return h * 2 if self.n > 20 else h
 
 
-@served(most=6)
+@served(most=20)
 class OfBoundMethod(Base):
     def forward(self, x):
         step = Stepper(self.cell).step
@@ -210,7 +210,7 @@ class OfBoundMethod(Base):
         return h
 
 
-@served(most=6)
+@served(most=20)
 class OfPartial(Base):
     def forward(self, x):
         def step(kept, h):
@@ -224,7 +224,7 @@ class OfPartial(Base):
         return h
 
 
-@served(most=6)
+@served(most=20)
 class OfBuiltinMethod(Base):
     def forward(self, x):
         count = itertools.count().__next__
@@ -264,13 +264,13 @@ def tail(values):
     return values[-10:]
 
 
-@served(most=6)
+@served(most=10)
 class LastTen(Base):
     def forward(self, x):
         return torch.stack(tail(self.steps(x)), 1)
 
 
-@served(most=6)
+@served(most=10)
 class FirstTen(Base):
     def forward(self, x):
         return torch.stack(self.steps(x)[:10], 1)
@@ -290,7 +290,7 @@ class LastOfAttribute(Base):
         return torch.stack(self.steps(x)[-self.kept :], 1)
 
 
-@served(most=6)
+@served(most=9)
 class Deleted(Base):
     def forward(self, x):
         values = self.steps(x)
@@ -304,7 +304,7 @@ class Islice(Base):
         return torch.stack(list(itertools.islice(self.steps(x), 30)), 1)
 
 
-@served(most=6)
+@served(most=9)
 class ZipLonger(Base):
     def forward(self, x):
         return torch.stack([each for each, _ in zip(self.steps(x), range(9))], 1)
@@ -339,7 +339,7 @@ class OfTensor(Base):
 # --- numbers of turns after the loop ---
 
 
-@served(least=5, most=6)
+@served(least=5, most=5)
 class Middle(Base):
     def forward(self, x):
         values = self.steps(x)
@@ -411,7 +411,7 @@ class LongExample(Base):
         return torch.stack(self.steps(x), 1)
 
 
-@served(most=80, captured=40)
+@served(least=40, most=45, captured=40)
 class LongExampleWithCounter(OfModule):
     def counted(self):
         return super().counted() - 80

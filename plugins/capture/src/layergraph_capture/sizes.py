@@ -11,6 +11,7 @@ import torch
 
 from layergraph.ir import Value
 from layergraph.literals import UnknownValueError, to_graph_literal
+from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import DeferredCall, ModuleCall, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.decisions import ITEM, Decisions, picks
@@ -18,7 +19,7 @@ from layergraph_capture.ended_sizes import end
 from layergraph_capture.frame_state import PlainStates
 from layergraph_capture.guards import Guards
 from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, Origin, SymbolicNumber, symbolic
-from layergraph_capture.turns import BEGIN, is_of_turn
+from layergraph_capture.turns import BEGIN, COUNT, is_of_turn
 
 GETITEM = "operator.getitem"
 
@@ -82,6 +83,15 @@ class Sizes:
         """See :class:`TurnListener`."""
         self.loops += 1
         return self.loops
+
+    def count(self, number: Any) -> Any:
+        """See :class:`TurnListener`."""
+        if not isinstance(number, SymbolicNumber):
+            return number
+        if self.is_recording() and self._guards.is_new((COUNT, number.key())):
+            args = self.read(number), number.plain(), code_place()
+            self._recorder.call("function", COUNT, args, {})
+        return number.plain()
 
     def begin_turn(self, turn: int, loop: int, frame: FrameType) -> None:
         """See :class:`TurnListener`."""

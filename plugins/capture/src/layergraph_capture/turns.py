@@ -21,13 +21,16 @@ from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.stand_ins import StandIn
 from layergraph_capture.frame_state import holds_tensors
 from layergraph_capture.list_slices import ListSlices
-from layergraph_capture.symbolic_int import SizeListener, SymbolicNumber, lost, plain, symbolic
+from layergraph_capture.symbolic_int import SizeListener, SymbolicNumber, plain, symbolic
 
 TURN = "layergraph.turn"
 """The function, in the record of a run, that gives the number of a turn. No graph has it."""
 
 BEGIN = "layergraph.begin_turn"
 """The function, in the record of a run, that stands where a turn begins. No graph has it."""
+
+COUNT = "layergraph.count"
+"""The function, in the record of a run, that takes a number as that of turns. No graph has it."""
 
 _GET_ITER = dis.opmap["GET_ITER"]
 
@@ -37,6 +40,9 @@ class TurnListener(SizeListener, Protocol):
 
     def next_loop(self) -> int:
         """Return the number of a new loop."""
+
+    def count(self, number: Any) -> Any:
+        """Return a number alone, and note that loops have turns by it."""
 
     def begin_turn(self, turn: int, loop: int, frame: FrameType) -> None:
         """Note that a turn begins, and the plain state of the code."""
@@ -66,10 +72,10 @@ class TurnPatches:
                 yield scope, name, new
 
     def length(self, value: object) -> Any:
-        """Return the length of a list of tensors that code asks for; None for anything else."""
-        if type(value) is not list or not self._listener.is_recording():
+        """Return the length of what has a part for each turn; None for anything else."""
+        if not isinstance(value, list | _Parts | _Turns) or not self._listener.is_recording():
             return None
-        if value and not holds_tensors(value):
+        if type(value) is list and value and not holds_tensors(value):
             return None
         return symbolic(len(value), (TURN, len(value), -1), self._listener)
 
@@ -84,8 +90,9 @@ class TurnPatches:
             isinstance(arg, SymbolicNumber) for arg in args
         ):
             return builtins.range(*args)
-        numbers = builtins.range(*map(lost, args))
-        return _Turns(numbers, self._listener, self._listener.next_loop())
+        numbers = builtins.range(*map(self._listener.count, args))
+        whole = slice(0, *args, 1) if len(args) == 1 else slice(*args, *[1][len(args) - 2 :])
+        return _Turns(numbers, self._listener, self._listener.next_loop(), whole)
 
     def _enumerate(self, items: Iterable[Any], start: int = 0) -> Any:
         if not self._listener.is_recording() or isinstance(items, torch.nn.Module | dict | str):
@@ -194,20 +201,34 @@ class _Range(metaclass=_RangeType):
 
 
 class _Turns(Sequence[int]):
-    """A range with symbolic numbers."""
+    """A range with symbolic numbers.
 
-    def __init__(self, numbers: range, listener: TurnListener, loop: int) -> None:
+    Args:
+        numbers: the plain range.
+        listener: gets to know of the turns.
+        loop: the number of the loop.
+        whole: its start, stop and step as code gave them; None for a part of another range.
+    """
+
+    def __init__(
+        self, numbers: range, listener: TurnListener, loop: int, whole: slice | None = None
+    ) -> None:
         self.numbers = numbers
         self._listener = listener
         self._loop = loop
-        self.start, self.stop, self.step = numbers.start, numbers.stop, numbers.step
+        self.is_whole = whole is not None
+        given = [self._number(each) for each in (numbers.start, numbers.stop, numbers.step)]
+        if whole is not None:
+            given = [whole.start, whole.stop, whole.step]
+        self.start, self.stop, self.step = given
 
     def _number(self, value: int) -> int:
         known: int = symbolic(value, (TURN, value, self._loop), self._listener)
         return known
 
     def _iteration(self, numbers: Iterator[int]) -> _Iteration:
-        return _Iteration(map(self._number, numbers), self._listener, self._loop, is_whole=True)
+        turns = map(self._number, numbers)
+        return _Iteration(turns, self._listener, self._loop, is_whole=self.is_whole)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -241,9 +262,9 @@ def _is_for_statement() -> bool:
 
 def _is_whole(items: object) -> bool:
     """Return whether the number of items follows from a size alone."""
-    if isinstance(items, _Iteration):
+    if isinstance(items, _Iteration | _Turns):
         return items.is_whole
-    return isinstance(items, _Parts | _Turns | torch.Tensor)
+    return isinstance(items, _Parts | torch.Tensor)
 
 
 def _count(items: Any) -> object:

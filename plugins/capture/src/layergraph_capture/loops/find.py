@@ -7,7 +7,6 @@ be, and the other two, are compared call by call with the record in which these 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -16,30 +15,33 @@ from layergraph.capturing import Example
 from layergraph.errors import CaptureError
 from layergraph.torch2ir.tracing.module_call import (
     Call,
+    ModuleCall,
     Trace,
     TracedValue,
-    calls_in,
     wish_of,
 )
 from layergraph_capture.loops.choice import NotAlikeError, loops_of
 from layergraph_capture.loops.counts import Count, counts_of
 from layergraph_capture.loops.fit import NotFittedError, Size, fitted
 from layergraph_capture.loops.lengths import Length, lengths
+from layergraph_capture.loops.numbers import is_of_turns
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.roll import rolled
 from layergraph_capture.loops.verify import OtherRunError, check_run
-from layergraph_capture.loops.written import ASSUME, LOOP, NotRollableError, Rolled
+from layergraph_capture.loops.written import ASSUME, NotRollableError, Rolled
+from layergraph_capture.turns import COUNT
 
 # The turns of the shorter of the two runs that show which repetitions are loops.
 _BASE_TURNS = 5
 # If the example has more turns, these two runs are no longer for it: a long run takes its time.
 _LONG = 32
-# A loop of which later turns may do something else is compared with a run of so many more.
+# A loop is compared with a run of so many turns more.
 _MANY_TURNS = 16
-# If such a loop has no more turns in the example, it is compared with all shorter runs.
-_FEW_TURNS = 6
 # A run is not made longer than that to see what code does with lists.
-_MOST_TURNS = 100
+_MOST_FOR_LISTS = 100
+# Where the number of turns itself may decide, it is compared with runs of each number of turns,
+# which have so many turns in all.
+_MOST_TURNS = 400
 # The most runs on inputs of other lengths.
 _MOST_RUNS = 12
 _MOST_LEVELS = 8
@@ -140,6 +142,10 @@ class _Finder:
         if self._runs == _MOST_RUNS:
             return None
         self._runs += 1
+        return self._run_to_check(length, turns, more)
+
+    def _run_to_check(self, length: Length, turns: int, more: int = 0) -> Trace | None:
+        """Return the record of such a run, however many there were."""
         try:
             trace = self._run(length.call(self._example, turns, more))
         except (CaptureError, RuntimeError):
@@ -187,21 +193,20 @@ class _Finder:
     ) -> Trace:
         records = [rolled(each, {}, folds=True) for each in written]
         candidate = _Candidate(records[0], fitted(records, rounds_up=rounds_up), mode)
-        if any(each.lost != records[0].lost for each in records):
-            calls = calls_in(records[0].trace.root)
-            records[0].uncertain |= {call for call in calls if call.target == LOOP}
         for trace in traces:
             # Their calls are those of the mode already.
             check_run(candidate.record, trace, candidate.values)
         for index, varied in enumerate(self._varied):
             loop = _SizesOf(varied, candidate, index)
             self._check_example(candidate, varied)
-            self._check_short(candidate, loop)
             self._check_part(candidate, loop)
             least = max(trace.least_turns for trace in traces)
-            if candidate.record.uncertain or least > varied.turns:
-                self._check_long(candidate, loop, least)
+            if candidate.record.uncertain or not self._is_like_long(candidate, loop, least):
+                self._check_each(candidate, loop)
+            else:
+                self._check_short(candidate, loop)
         trace = candidate.record.trace
+        _finish(trace.root.items)
         return Trace(trace.root, trace.constants, trace.parameters)
 
     def _check_example(self, candidate: _Candidate, varied: _Varied) -> None:
@@ -216,37 +221,64 @@ class _Finder:
     def _check_short(self, candidate: _Candidate, loop: _SizesOf) -> None:
         """Compare the record with a run of few turns, and guard that there are not less."""
         own = loop.varied.count.turns
-
-        def is_like(turns: int) -> bool:
+        least = own
+        for turns in range(1, own):
             trace = self._run_with(loop.varied.length, turns - own)
-            return trace is not None and candidate.is_like(trace)
-
-        if candidate.record.uncertain and own <= _FEW_TURNS:
-            # What is right for one turn may be wrong for two.
-            others = itertools.takewhile(is_like, range(own - 1, 0, -1))
-            least = min(others, default=own)
-        else:
-            least = next(filter(is_like, range(1, own)), own)
+            if trace is not None and candidate.is_like(trace):
+                least = turns
+                break
         if least > 1:
             loop.guard_turns("ge", least)
 
-    def _check_long(self, candidate: _Candidate, loop: _SizesOf, least: int) -> None:
-        """Compare the record with a run of many turns, and guard that there are not more.
+    def _is_like_long(self, candidate: _Candidate, loop: _SizesOf, least: int) -> bool:
+        """Return whether the record does what a run of many turns does, if there can be one.
+
+        A list of three values is its own last eight: code that takes these is seen here only.
 
         Args:
             candidate: the record.
             loop: the sizes.
             least: the turns that show all that code does with lists.
         """
-        count = loop.varied.count
-        ahead = max(count.turns, _MANY_TURNS, least if least <= _MOST_TURNS else 0)
-        trace = self._run_with(loop.varied.length, ahead)
-        is_like = trace is not None and candidate.is_like(trace)
-        if is_like and not candidate.record.uncertain and least <= count.turns + ahead:
-            return
-        # The example has been compared, and the run with one turn more than the shorter one.
-        known = max(loop.varied.turns + 1, count.turns)
-        loop.guard_turns("le", count.turns + ahead if is_like else known)
+        varied = loop.varied
+        known = max(varied.turns + 1, varied.count.turns)
+        wanted = max(varied.turns + _MANY_TURNS, min(least, _MOST_FOR_LISTS))
+        if known < wanted:
+            trace = self._run_to_check(varied.length, wanted - varied.count.turns)
+            if trace is not None:
+                if not candidate.is_like(trace):
+                    return False
+                known = wanted
+        return least <= known
+
+    def _check_each(self, candidate: _Candidate, loop: _SizesOf) -> None:
+        """Compare the record with a run of each number of turns, and guard that it is one of them.
+
+        Code that counts by itself may do something else for one number of turns.
+        """
+        own, base = loop.varied.count.turns, loop.varied.turns
+        # The example has been compared, and two runs that may be next to it.
+        least, most = own, base + 1 if own <= base else own
+        room = _MOST_TURNS
+        goes = {-1: True, 1: True}
+        while any(goes.values()):
+            for step in [step for step, goes_on in goes.items() if goes_on]:
+                turns = most + 1 if step > 0 else least - 1
+                room -= turns
+                goes[step] = (
+                    0 < turns <= own + max(own, _MANY_TURNS)
+                    and room >= 0
+                    and self._is_like_with(candidate, loop, turns)
+                )
+                if goes[step]:
+                    least, most = min(least, turns), max(most, turns)
+        if least > 1:
+            loop.guard_turns("ge", least)
+        loop.guard_turns("le", most)
+
+    def _is_like_with(self, candidate: _Candidate, loop: _SizesOf, turns: int) -> bool:
+        trace = self._run_to_check(loop.varied.length, turns - loop.varied.count.turns)
+        return trace is not None and candidate.is_like(trace)
 
     def _check_part(self, candidate: _Candidate, loop: _SizesOf) -> None:
         """Compare the record with a run whose last turn is a part of one, or guard the size."""
@@ -335,6 +367,19 @@ def _with_loops(traces: Sequence[Trace]) -> list[Rolled] | None:
             return written if level else None
         written = [rolled(each, loops) for each, loops in zip(written, chosen, strict=True)]
     return None
+
+
+def _finish(items: list[Item]) -> None:
+    """Replace what only records have: a size that is the same in each run is guarded."""
+    items[:] = [item for item in items if not is_of_turns(item)]
+    for item in items:
+        if isinstance(item, ModuleCall):
+            _finish(item.items)
+            continue
+        if item.target == COUNT:
+            item.target, item.value.wish = ASSUME, wish_of(ASSUME)
+        for body in item.bodies:
+            _finish(body.items)
 
 
 def _guard(result: Rolled, value: TracedValue, target: str, operand: int, expected: object) -> None:

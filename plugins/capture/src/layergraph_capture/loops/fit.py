@@ -15,7 +15,8 @@ from layergraph.torch2ir.tracing.module_call import (
     wish_of,
 )
 from layergraph_capture.loops.repeats import Item
-from layergraph_capture.loops.written import ASSUME, COMPARISONS, LEN, LENGTH, LOOP, Rolled
+from layergraph_capture.loops.written import ASSUME, LEN, LENGTH, LOOP, Rolled
+from layergraph_capture.turns import COUNT
 
 
 class NotFittedError(Exception):
@@ -94,7 +95,6 @@ class _Fit:
         self._runs = runs
         self._rounds_up = rounds_up
         self._sizes: list[Size] = []
-        self._constants: list[Value] = []
         # The values of each other run, by those of the first.
         self._values: list[dict[TracedValue, TracedValue]] = [{} for _ in runs[1:]]
 
@@ -123,10 +123,9 @@ class _Fit:
             first = items[0]
             if len({_called(item) for item in items}) > 1:
                 raise NotFittedError("they make other calls")
-            if isinstance(first, Call) and (
-                self._is_size(items, level) or self._is_constant(items, first)
-            ):
+            if isinstance(first, Call) and self._is_size(items, level):
                 continue
+            self._check_guards(items)
             glued: list[Item] = []
             if self._is_length(items, level, glued):
                 written += glued
@@ -146,22 +145,19 @@ class _Fit:
                 self._scope([item for item in items if isinstance(item, ModuleCall)], level)
         return written
 
-    def _is_constant(self, items: Sequence[Item], first: Call) -> bool:
-        """Return whether calls compare the same integers in each run, or guard the answer."""
-        if first.target == ASSUME:
-            return first.args[0] in self._constants
-        is_comparison = first in self._runs[0].glue and first.target in COMPARISONS
-        if not is_comparison or any(isinstance(each, TracedValue) for each in first.args):
-            return False
-        if any(item.args != first.args for item in items):
-            return False
-        self._constants.append(first.value)
-        return True
+    def _check_guards(self, items: Sequence[Item]) -> None:
+        """Raise if code takes a plain number that differs: it may do anything by it."""
+        expected = [
+            item.args[1] for item in items if isinstance(item, Call) and item.target == ASSUME
+        ]
+        plain = [each for each in expected if not isinstance(each, TracedValue)]
+        if any(repr(each) != repr(plain[0]) for each in plain):
+            raise NotFittedError("code takes a plain number that is another one in another run")
 
     def _is_size(self, items: Sequence[Item], level: _Level) -> bool:
-        """Return whether calls are a guard of a size that differs; if so, note the size."""
+        """Return whether calls take a size that differs for turns; if so, note the size."""
         first = items[0]
-        if not isinstance(first, Call) or first.target != ASSUME:
+        if not isinstance(first, Call) or first.target != COUNT:
             return False
         value = first.args[0]
         numbers = [item.args[1] for item in items]

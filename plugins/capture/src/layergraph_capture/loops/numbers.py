@@ -10,9 +10,9 @@ from layergraph.ir import Value
 from layergraph.torch2ir.tracing.module_call import Call, TracedValue
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.written import ASSUME
-from layergraph_capture.turns import BEGIN, TURN
+from layergraph_capture.turns import BEGIN, COUNT, TURN
 
-_COMPUTED: dict[str, Callable[..., Any]] = {
+COMPUTED: dict[str, Callable[..., Any]] = {
     f"operator.{each.__name__}": each
     for each in (
         *(operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg),
@@ -31,7 +31,7 @@ def number_of_turn(value: Value) -> Any:
         return None
     if call.target in (TURN, BEGIN):
         return call.args[0]
-    computed = _COMPUTED.get(call.target)
+    computed = COMPUTED.get(call.target)
     if computed is None:
         return None
     args = [number_of_turn(each) for each in call.args]
@@ -45,6 +45,14 @@ def is_of_turns(item: Item | None) -> bool:
     """Return whether a call only computes, or guards, what follows from the numbers of turns."""
     if not isinstance(item, Call):
         return False
-    if item.target == ASSUME:
-        return isinstance(item.args[0], TracedValue) and number_of_turn(item.args[0]) is not None
+    if item.target in (ASSUME, COUNT):
+        return number_of_turn(item.args[0]) is not None
     return number_of_turn(item.value) is not None
+
+
+def is_trivial(item: Item | None) -> bool:
+    """Return whether code takes the plain number of a turn, so that it may do anything by it."""
+    if not isinstance(item, Call) or item.target not in (ASSUME, COUNT) or not is_of_turns(item):
+        return False
+    number = item.args[1]
+    return type(number) is int and number == number_of_turn(item.args[0])

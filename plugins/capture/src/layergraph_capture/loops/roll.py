@@ -11,11 +11,10 @@ from layergraph.loops import loop
 from layergraph.regions import REGIONS, enter_autocast
 from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, TracedBody, TracedValue
 from layergraph_capture.loops.choice import Chosen
-from layergraph_capture.loops.numbers import is_of_turns, number_of_turn
+from layergraph_capture.loops.numbers import is_trivial
 from layergraph_capture.loops.repeats import Item, Repeat
 from layergraph_capture.loops.writer import Writer
 from layergraph_capture.loops.written import (
-    ASSUME,
     GETITEM,
     LOOP,
     NotRollableError,
@@ -142,8 +141,7 @@ class _Region:
             if isinstance(first, Call) and first.target in (TURN, BEGIN):
                 self._slots.append(self._index([item.args[0] for item in items]))
                 continue
-            if all(map(_is_trivial, items)):
-                # Code has the number itself, and may do anything by it.
+            if all(map(is_trivial, items)):
                 self._is_certain = False
                 self._slots.append(None)
                 continue
@@ -304,14 +302,6 @@ def _marks_turns(begins: Sequence[Call]) -> bool:
     # The first turn makes variables that the others find.
     states = [begin.where for begin in begins if begin.args[0] > 0]
     return len(states) > 1 and len({*states}) == 1
-
-
-def _is_trivial(item: Item) -> bool:
-    """Return whether a call is a guard that the number of a turn is what it is."""
-    if not isinstance(item, Call) or item.target != ASSUME or not is_of_turns(item):
-        return False
-    number = item.args[1]
-    return type(number) is int and number == number_of_turn(item.args[0])
 
 
 def _calls(items: Sequence[Item]) -> Iterator[Call]:

@@ -21,14 +21,14 @@ from layergraph.torch2ir.tracing.module_call import (
     TracedValue,
     calls_in,
 )
-from layergraph_capture.loops.numbers import is_of_turns, number_of_turn
+from layergraph_capture.loops.numbers import COMPUTED, is_of_turns, is_trivial, number_of_turn
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.written import ASSUME, LEN, LENGTH, LOOP, Rolled
+from layergraph_capture.turns import COUNT
 
 _GLUE: dict[str, Callable[..., Any]] = {
-    f"operator.{each.__name__}": each
-    for each in (operator.add, operator.mul, operator.floordiv, operator.getitem)
-} | {"builtins.tuple": tuple}
+    f"operator.{each.__name__}": each for each in (operator.getitem, operator.add)
+} | {"builtins.tuple": tuple, **COMPUTED}
 
 
 class OtherRunError(Exception):
@@ -79,6 +79,9 @@ class _Comparison:
     def __init__(self, rolled: Rolled, sizes: Collection[TracedValue]) -> None:
         self._rolled = rolled
         self._sizes = sizes
+        # In how many loops the comparison is, and whether it is at the end of the last turn of one.
+        self._depth = 0
+        self._is_behind_loop = False
         # The integers that calls of the run give, by function and arguments.
         self._numbers: dict[tuple[object, ...], int] = {}
         # What each value of the record with loops is in the run: a value, a number, or, of a list
@@ -149,10 +152,11 @@ class _Comparison:
 
     def _take(self, calls: _Calls, item: Item) -> Item:
         while calls.next is not None and not self._is_alike(item, calls.next):
-            if not (self._is_dropped(calls.next) or is_of_turns(calls.next)):
+            if not self._is_left_out(calls.next):
                 break
             calls.take()
         other = calls.take()
+        self._is_behind_loop = False
         if other is None or not _calls_the_same(item, other):
             raise OtherRunError(f"{_called(other)} instead of {_called(item)}")
         return other
@@ -170,12 +174,22 @@ class _Comparison:
         return True
 
     def _skip(self, calls: _Calls) -> None:
-        """Leave out the guards of the sizes on which loops depend."""
-        while self._is_dropped(calls.next) or is_of_turns(calls.next):
+        """Leave out what the record does not have."""
+        while self._is_left_out(calls.next):
             calls.take()
 
+    def _is_left_out(self, item: Item | None) -> bool:
+        """Return whether a call is one that the record does not have.
+
+        Those are the guards of the sizes on which loops depend, and what computes with the numbers
+        of turns. A guard of such a number is left out of a loop only, if it says nothing.
+        """
+        if isinstance(item, Call) and item.target == ASSUME and is_of_turns(item):
+            return (self._depth > 0 or self._is_behind_loop) and is_trivial(item)
+        return self._is_dropped(item) or is_of_turns(item)
+
     def _is_dropped(self, item: Item | None) -> bool:
-        if not isinstance(item, Call) or item.target not in (ASSUME, LENGTH):
+        if not isinstance(item, Call) or item.target not in (COUNT, LENGTH):
             return False
         value, expected, *_ = item.args
         if item.target == LENGTH:
@@ -197,6 +211,7 @@ class _Comparison:
         values = [self._of(value) for value in carried]
         given = [self._of(value) for value in given]
         lists: list[list[Any]] = [[] for _ in body.result[len(values) :]]
+        self._depth += 1
         for turn in range(count):
             self._values |= dict(zip(body.inputs, [turn, *values, *given], strict=True))
             self._items(body.items, calls)
@@ -204,6 +219,8 @@ class _Comparison:
             values = gives[: len(values)]
             for each, value in zip(lists, gives[len(values) :], strict=True):
                 each.append(value)
+        self._depth -= 1
+        self._is_behind_loop = True
         self._values[call.value] = (*values, *lists)
 
     def _glue(self, call: Call) -> Any:
@@ -211,7 +228,7 @@ class _Comparison:
         args = [self._of(value, to_compute=True) for value in call.args]
         try:
             return None if target is None else target(*args)
-        except (IndexError, TypeError) as error:
+        except (ArithmeticError, IndexError, TypeError) as error:
             raise OtherRunError(f"{call.target} of a loop: {error}") from None
 
     def _number(self, value: Value) -> int:

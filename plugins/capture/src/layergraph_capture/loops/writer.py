@@ -48,7 +48,6 @@ class Writer:
     Attributes:
         glue: the calls that no run makes.
         uncertain: the loops of which other turns may do something else.
-        lost: see :class:`Rolled`.
     """
 
     def __init__(
@@ -64,7 +63,6 @@ class Writer:
         self.glue: set[Call] = set()
         self.uncertain: set[Call | None] = {None}
         self._only_parts: list[WrittenLoop] = []
-        self.lost: list[tuple[Any, ...]] = []
         self._values: dict[TracedValue, TracedValue] = {}
         self._places: dict[TracedValue, Place] = {}
 
@@ -89,7 +87,7 @@ class Writer:
                 self.uncertain.add(loop.call)
         trace = Trace(root, self._trace.constants, parameters)
         uncertain = {each for each in self.uncertain if each is not None}
-        return Rolled(trace, self.glue, uncertain, self.lost)
+        return Rolled(trace, self.glue, uncertain)
 
     # --- levels ---
 
@@ -142,31 +140,25 @@ class Writer:
 
     def _items(self, items: Sequence[Item]) -> None:
         for item in items:
-            if self._folds and is_of_turns(item):
-                self._guard(item)
-                continue
-            if isinstance(item, Call):
+            if isinstance(item, Call) and self._folds and is_of_turns(item):
+                if item.target == ASSUME:
+                    args = self._computed(item.args[0]), *self.read(item.args[1:])
+                    self.call(item, args, {})
+            elif isinstance(item, Call):
                 value = self.call(item, self.read(item.args), self.read(item.kwargs))
                 self.bind(item.value, value)
             else:
                 self.enter(item, self.read(item.args), self.read(item.kwargs))
                 self._scope(item)
 
-    def _guard(self, item: Item) -> None:
-        """Guard again what code decides outside of a loop by the numbers of its turns."""
-        if not isinstance(item, Call) or item.target != ASSUME:
-            return
-        asked, expected, *where = item.args
-        call = asked.call if isinstance(asked, TracedValue) else None
-        if call is None or call.target in (TURN, BEGIN):
-            # An integer takes the place of the number.
-            return
-        args = [number_of_turn(each) for each in call.args]
-        if type(expected) is bool:
-            answer = self.glued(self.level, call.target, *args)
-            self.glued(self.level, ASSUME, answer, expected, *where)
-        else:
-            self.lost.append((call.target, *args))
+    def _computed(self, value: Value) -> Value:
+        """Return what computes a number from those of turns, which are integers now."""
+        call = value.call if isinstance(value, TracedValue) else None
+        if call is None:
+            return value
+        if call.target in (TURN, BEGIN):
+            return call.args[0]
+        return self.glued(self.level, call.target, *map(self._computed, call.args))
 
     def call(self, like: Call, args: Value, kwargs: Value) -> TracedValue:
         """Write a call with other arguments."""

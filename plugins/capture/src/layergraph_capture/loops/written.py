@@ -21,7 +21,6 @@ LENGTH = "layergraph.assume_length"
 GETITEM = "operator.getitem"
 LEN = "builtins.len"
 TUPLE = "builtins.tuple"
-COMPARISONS = frozenset(f"operator.{name}" for name in "lt le gt ge eq ne".split())
 
 
 class NotRollableError(Exception):
@@ -36,13 +35,11 @@ class Rolled:
         trace: the record.
         glue: the calls that no run makes: they lead values into loops and out of them.
         uncertain: the loops of which turns that no run had may do something else.
-        lost: what code computes from numbers of turns, outside of loops, and takes as plain ones.
     """
 
     trace: Trace
     glue: set[Call] = field(default_factory=set)
     uncertain: set[Call] = field(default_factory=set)
-    lost: list[tuple[Any, ...]] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
