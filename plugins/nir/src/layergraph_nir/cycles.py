@@ -34,12 +34,13 @@ def delayed_edges(
         after.setdefault(src, []).append(dst)
         before.setdefault(dst, []).append(src)
     found = set()
-    for src, dst in _back_edges(nodes, after):
-        while src not in keeps_state and len(before[src]) == len(after[src]) == 1:
-            if before[src][0] == src:
+    for back in _back_edges(nodes, after):
+        edge = back
+        while edge[0] not in keeps_state and len(before[edge[0]]) == len(after[edge[0]]) == 1:
+            edge = before[edge[0]][0], edge[0]
+            if edge == back:
                 break
-            src, dst = before[src][0], src
-        found.add((src, dst))
+        found.add(edge)
     return found
 
 

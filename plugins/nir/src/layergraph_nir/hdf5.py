@@ -23,7 +23,9 @@ from layergraph_nir.reading import MOST_LEVELS
 
 # The filters that HDF5 and h5py bring along, by their numbers: deflate, shuffle, checksum, lzf.
 _FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, 3, 32000})
-_NODES = {name: getattr(nir, name) for name in nir.ir.__all__ if isinstance(getattr(nir, name), type)}
+_NODES = {
+    name: getattr(nir, name) for name in nir.ir.__all__ if isinstance(getattr(nir, name), type)
+}
 _LONGEST = 4096
 _TEXT_AT_ONCE = 2**28
 _MOST_DIMENSIONS = 64
@@ -111,7 +113,9 @@ class _Walk:
             raise self._error(place, "its numbers are in another file")
         for index in range(plan.get_nfilters()):
             if plan.get_filter(index)[0] not in _FILTERS:
-                raise self._error(place, "its compression needs a plugin of HDF5; write it with gzip")
+                raise self._error(
+                    place, "its compression needs a plugin of HDF5; write it with gzip"
+                )
         if array.shape is None:
             return None
         if len(array.shape) > _MOST_DIMENSIONS:

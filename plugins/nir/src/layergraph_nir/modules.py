@@ -37,6 +37,12 @@ class Primitive(nn.Module):
 
     parameters_of: ClassVar[tuple[str, ...]]
     states_of: ClassVar[tuple[str, ...]] = ()
+    # The buffers of the subclasses.
+    delay: Tensor
+    past: Tensor
+    r: Tensor
+    scale: Tensor
+    threshold: Tensor
 
     def __init__(self, shape: Iterable[int] = (), dt: float = DT) -> None:
         super().__init__()
@@ -71,7 +77,7 @@ class Primitive(nn.Module):
         the one of the state is its beta to the last bit, and that of the input is 1.
         """
         rate = self.dt / tau.double()
-        after = (1 - rate).to(x.dtype) * state + (rate * gain.double()).to(x.dtype) * x
+        after: Tensor = (1 - rate).to(x.dtype) * state + (rate * gain.double()).to(x.dtype) * x
         return after if rest is None else after + (rate * rest.double()).to(x.dtype)
 
     def _reset(self, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,9 +166,7 @@ class CubaLIF(Primitive):
         """Return the spikes of one step."""
         current, start = self._start(x, i=i, v=v)
         self.i = self._leak(x, current, self.tau_syn, self.w_in)
-        spikes, self.v = self._reset(
-            self._leak(self.i, start, self.tau_mem, self.r, self.v_leak)
-        )
+        spikes, self.v = self._reset(self._leak(self.i, start, self.tau_mem, self.r, self.v_leak))
         return spikes
 
 
@@ -220,6 +224,8 @@ class Feedback(nn.Module):
     Args:
         shape: the shape of the value, without the batch.
     """
+
+    last: Tensor
 
     def __init__(self, shape: Iterable[int]) -> None:
         super().__init__()

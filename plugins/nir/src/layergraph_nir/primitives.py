@@ -85,7 +85,13 @@ def _linear(node: Any, dt: float) -> Primitive:  # noqa: ARG001 one of a table
             )
     count, inputs = weight.shape
     data = {"in_features": inputs, "out_features": count, "bias": "bias" in tensors}
-    return Primitive("linear", data, tensors, (inputs,), lambda _: (count,))
+
+    def gives(shape: Shape) -> Shape:
+        if shape != (inputs,):
+            raise PrimitiveError(f"it takes the shape {(inputs,)}, and gets {shape}")
+        return (count,)
+
+    return Primitive("linear", data, tensors, (inputs,), gives)
 
 
 def _convolution(node: Any, dt: float) -> Primitive:  # noqa: ARG001 one of a table
@@ -170,7 +176,10 @@ def _flatten(node: Any, dt: float) -> Primitive:  # noqa: ARG001 one of a table
         return (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])
 
     # NIR does not count the batch. A negative dimension counts from the end.
-    data = {name: each + 1 if each >= 0 else each for name, each in (("start_dim", start), ("end_dim", end))}
+    data = {
+        name: each + 1 if each >= 0 else each
+        for name, each in (("start_dim", start), ("end_dim", end))
+    }
     return Primitive("flatten", data, {}, None, gives)
 
 

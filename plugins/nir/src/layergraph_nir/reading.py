@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ from layergraph.errors import ArgumentError
 from layergraph.ir import Implementation, Ir, Node, Ref, check, graph_from_nodes
 from layergraph.ir.graph import INPUT, OUTPUT
 from layergraph.ir.names import Namer, is_argument_name
-from layergraph_nir.cycles import delayed_edges, in_order
+from layergraph_nir.checked_graph import CheckedGraph
 from layergraph_nir.modules import DT, PRIMITIVES
 from layergraph_nir.primitives import Primitive, PrimitiveError, Shape, primitive_of
 
@@ -57,8 +56,10 @@ def from_nir(graph: Any, *, dt: float | None = None) -> tuple[Ir, dict[str, torc
     if type(step) is not float or not 0 < step < float("inf"):
         raise ArgumentError(f"dt is {step!r}; give a number of seconds above zero, such as 1e-4")
     reader = _Reader(step)
-    names = [said.get("inputs"), said.get("outputs")]
-    reader.read(graph, "", *(each if isinstance(each, list) else [] for each in names))
+    inputs, outputs = (
+        each if isinstance(each, list) else [] for each in (said.get("inputs"), said.get("outputs"))
+    )
+    reader.read(graph, "", inputs, outputs)
     root, *rest = reversed(reader.implementations)
     while any(each.name == root.name or each.name.startswith(f"{root.name}.") for each in rest):
         root.name += "_"
@@ -75,12 +76,6 @@ def _said(graph: Any) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
-
-
-def _natural(name: str) -> list[Any]:
-    """Return the key that sorts ``output_10`` behind ``output_9``: files list nodes by name."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(len(part.lstrip("0")), part) if part.isdecimal() else part for part in parts]
 
 
 class _Reader:
@@ -100,13 +95,13 @@ class _Reader:
         self, graph: Any, path: str, inputs: list[str], outputs: list[str], level: int = 0
     ) -> Shape:
         """Add a graph and what is in it, and return the shape of its first output."""
-        one = _Graph(graph, path, inputs, outputs)
+        one = CheckedGraph(graph, path, inputs, outputs)
         if level > MOST_LEVELS:
             raise ArgumentError(f"{path!r}: graphs are nested more than {MOST_LEVELS} levels deep")
         if level and (len(one.inputs) != 1 or len(one.outputs) != 1):
             raise ArgumentError(
                 f"{path!r}: it has {len(one.inputs)} inputs and {len(one.outputs)} outputs; an "
-                "edge of NIR names no input of a graph, so that a graph in a graph needs one of each"
+                "edge of NIR names no input of a graph, so that it needs one of each"
             )
         calls = {name: self._layer(one, name, level) for name in one.inner}
         shapes = one.shapes({name: call[1] for name, call in calls.items()})
@@ -121,13 +116,11 @@ class _Reader:
                 Implementation("nir_feedback", {"shape": shapes[source]}, name=name)
             )
         listed = graph_from_nodes(nodes.listed())
-        made = Implementation(
-            "module", name=path or "root", nodes=listed.nodes, edges=listed.edges
-        )
+        made = Implementation("module", name=path or "root", nodes=listed.nodes, edges=listed.edges)
         self.implementations.append(made)
         return shapes.get(one.outputs[0], ())
 
-    def _layer(self, one: _Graph, name: str, level: int) -> tuple[tuple[str, str], Any]:
+    def _layer(self, one: CheckedGraph, name: str, level: int) -> tuple[tuple[str, str], Any]:
         """Return the type and name of the layer of a node, and what gives its shape."""
         node, where = one.nodes[name], one.path_of(name)
         if isinstance(node, nir.NIRGraph):
@@ -158,132 +151,6 @@ def _is_same(one: Primitive | None, other: Primitive) -> bool:
     )
 
 
-_STATEFUL = tuple(getattr(nir, each.__name__) for each in PRIMITIVES.values() if each.states_of)
-
-
-def _keeps_state(node: Any) -> bool:
-    """Return whether a node gives the value of a neuron, or of a graph, which may have neurons."""
-    return isinstance(node, (*_STATEFUL, nir.NIRGraph))
-
-
-class _Graph:
-    """One graph of NIR, checked.
-
-    Args:
-        graph: the graph.
-        path: the path of its module.
-        inputs: its inputs in order, as far as they are known.
-        outputs: its outputs, likewise.
-    """
-
-    def __init__(self, graph: Any, path: str, inputs: list[str], outputs: list[str]) -> None:
-        self.nodes: dict[str, Any] = graph.nodes
-        self.path = path
-        self.edges = [(str(src), str(dst)) for src, dst in graph.edges]
-        self.inputs = self._of(nir.Input, inputs)
-        self.outputs = self._of(nir.Output, outputs)
-        ends = {*self.inputs, *self.outputs}
-        self.inner = [name for name in self.nodes if name not in ends]
-        self._check()
-        keeps_state = {name for name in self.inner if _keeps_state(self.nodes[name])}
-        order = [*self.inputs, *self.inner, *self.outputs]
-        self.delayed = delayed_edges(order, self.edges, keeps_state)
-        self.order = in_order(order, [edge for edge in self.edges if edge not in self.delayed])
-        self.inner = [name for name in self.order if name not in ends]
-
-    def _of(self, cls: Any, order: list[str]) -> list[str]:
-        found = sorted((n for n, node in self.nodes.items() if isinstance(node, cls)), key=_natural)
-        return order if sorted(map(str, order)) == sorted(found) else found
-
-    def where(self, name: str) -> str:
-        """Return the place of a node for messages."""
-        return f"the node {self.path_of(name)!r} ({type(self.nodes[name]).__name__})"
-
-    def path_of(self, name: str) -> str:
-        """Return the path of the layer of a node."""
-        return f"{self.path}.{name}" if self.path else name
-
-    def _check(self) -> None:
-        place = f"the graph {self.path!r}" if self.path else "the graph"
-        if not self.inputs or not self.outputs:
-            raise ArgumentError(f"{place} has no Input or no Output; add nodes of these types")
-        read, fed = set(), set()
-        for src, dst in self.edges:
-            for name in (src, dst):
-                if name not in self.nodes:
-                    raise ArgumentError(f"{place}: the edge {(src, dst)} names no node {name!r}")
-            read.add(src)
-            fed.add(dst)
-        if len(set(self.edges)) != len(self.edges):
-            raise ArgumentError(f"{place} has an edge twice; NIR has one edge between two nodes")
-        if fed.intersection(self.inputs) or read.intersection(self.outputs):
-            raise ArgumentError(f"{place} has an edge into an Input, or from an Output")
-        for name in self.nodes:
-            if name in self.inner and not all(part and "/" not in part for part in name.split(".")):
-                raise ArgumentError(f"{place}: {name!r} is no path of a module; rename the node")
-            if name not in fed and name not in self.inputs:
-                raise ArgumentError(f"{self.where(name)}: no edge leads to it; add one, or an Input")
-            leads = name.rpartition(".")[0]
-            while leads:
-                if leads in self.nodes and leads in self.inner:
-                    raise ArgumentError(f"{self.where(name)}: {leads!r} is a node too; rename one")
-                leads = leads.rpartition(".")[0]
-
-    def sources(self) -> dict[str, list[str]]:
-        """Return the nodes whose values each node reads, in the order of edges."""
-        found: dict[str, list[str]] = {}
-        for src, dst in self.edges:
-            found.setdefault(dst, []).append(src)
-        return found
-
-    def shapes(self, layers: dict[str, Any]) -> dict[str, Shape]:
-        """Return the shapes of values without the batch, as far as they follow from the graph.
-
-        Args:
-            layers: the layer of each node, or the shape that a graph gives.
-
-        Raises:
-            ArgumentError: a node takes another shape than it gets.
-        """
-        found: dict[str, Shape] = {}
-        for name in self.inputs:
-            stated = self.nodes[name].input_type
-            sizes = stated.get("input") if isinstance(stated, dict) else None
-            if sizes is not None and np.asarray(sizes).dtype.kind in "iu":
-                found[name] = tuple(int(size) for size in np.asarray(sizes).reshape(-1))
-        for name, layer in layers.items():
-            if not isinstance(layer, Primitive):
-                found[name] = layer
-            elif layer.takes is not None:
-                found[name] = layer.gives(layer.takes)
-        waiting, after = list(found), self._after()
-        while waiting:
-            src = waiting.pop()
-            for dst in after.get(src, ()):
-                given = found[src]
-                gives = self._gives(dst, layers.get(dst), given)
-                if dst not in found:
-                    found[dst] = gives
-                    waiting.append(dst)
-        return found
-
-    def _after(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for src, dst in self.edges:
-            found.setdefault(src, []).append(dst)
-        return found
-
-    def _gives(self, name: str, layer: Any, given: Shape) -> Shape:
-        if not isinstance(layer, Primitive):
-            return layer if isinstance(layer, tuple) else given
-        try:
-            if layer.type == "linear" and given != layer.takes:
-                raise PrimitiveError(f"it takes the shape {layer.takes}, and gets {given}")
-            return layer.gives(given)
-        except PrimitiveError as error:
-            raise ArgumentError(f"{self.where(name)}: {error}") from None
-
-
 class _Nodes:
     """The nodes of the IR for one graph.
 
@@ -295,7 +162,7 @@ class _Nodes:
         feedbacks: the layers that keep a value for the next step, by name, with its source.
     """
 
-    def __init__(self, one: _Graph, calls: dict[str, tuple[str, str]]) -> None:
+    def __init__(self, one: CheckedGraph, calls: dict[str, tuple[str, str]]) -> None:
         self._one = one
         self._calls = calls
         self._namer = Namer(["output"])

@@ -16,7 +16,7 @@ import torch
 
 from layergraph.lowerings import Lowering
 from layergraph_nir.graph import GraphBuilder, NeuronState, UnsayableError, Wire
-from layergraph_nir.torch_layers import array, broadcast, convolution, linear, take_states
+from layergraph_nir.torch_layers import broadcast, convolution, linear, take_states
 from layergraph_nir.writing import NirBackend
 
 if TYPE_CHECKING:
@@ -110,7 +110,10 @@ class Neuron:
         shape, entry = self.wire.shape, "mem"
         if self.alpha is not None:
             ones = np.ones_like(self.alpha)
-            source, entry = graph.add("syn", self.integrator(self.alpha, ones), [source], shape), "syn"
+            source, entry = (
+                graph.add("syn", self.integrator(self.alpha, ones), [source], shape),
+                "syn",
+            )
         mem = graph.add("mem", self.integrator(self.beta, self.gain), [source], shape)
         spikes = graph.add("spike", nir.Threshold(threshold=self.threshold), [mem], shape)
         if self.reset == "subtract":
@@ -206,7 +209,5 @@ def _recurrent(module: Any, wire: Wire) -> Any:
 
 
 ROWS = [
-    Lowering(
-        "nir", lower_neuron, layers=["leaky", "lapicque", "rleaky", "rsynaptic", "synaptic"]
-    )
+    Lowering("nir", lower_neuron, layers=["leaky", "lapicque", "rleaky", "rsynaptic", "synaptic"])
 ]

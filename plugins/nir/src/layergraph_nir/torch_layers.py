@@ -131,10 +131,11 @@ def lower_flatten(step: Step, backend: NirBackend) -> Any:
         module: Any = step.module
         given = [module.start_dim, module.end_dim]
     dims = len(wire.shape) + 1
-    start, end = (each % dims if -dims <= each < dims else each for each in given)
-    if start == 0:
+    if given[0] in (0, -dims):
         raise UnsayableError("it flattens the batch too; let it start at dimension 1")
-    node = nir.Flatten(input_type=np.array(wire.shape), start_dim=start - 1, end_dim=end - 1)
+    # NIR does not count the batch. A negative dimension counts from the end.
+    start, end = (each - 1 if each > 0 else each for each in given)
+    node = nir.Flatten(input_type=np.array(wire.shape), start_dim=start, end_dim=end)
     return backend.add(step, node, wire)
 
 
@@ -189,8 +190,11 @@ def lower_primitive(step: Step, backend: NirBackend) -> Any:
         raise UnsayableError(f"its dt is {module.dt}, and that of the graph {backend.dt}; give dt")
     wire = backend.signal(step, 0, "x")
     take_states(step, backend, 1)
-    tensors = {name: broadcast(each, wire.shape) for name, each in step.tensors.items()
-               if name in module.parameters_of}
+    tensors = {
+        name: broadcast(each, wire.shape)
+        for name, each in step.tensors.items()
+        if name in module.parameters_of
+    }
     node = NIR_CLASSES[step.kind](**tensors)
     return backend.add(step, node, wire, keeps_state=bool(module.states_of))
 
@@ -233,7 +237,10 @@ ROWS = [
     Lowering("nir", lower_convolution, layers=["conv1d", "conv2d"]),
     Lowering("nir", lower_avgpool2d, layers=["avgpool2d"]),
     Lowering(
-        "nir", lower_flatten, layers=["flatten"], functions=["torch.flatten", "torch.Tensor.flatten"]
+        "nir",
+        lower_flatten,
+        layers=["flatten"],
+        functions=["torch.flatten", "torch.Tensor.flatten"],
     ),
     Lowering("nir", lower_reshape, functions=_RESHAPE),
     Lowering("nir", lower_identity, layers=["identity", *_DROPOUTS]),

@@ -24,7 +24,7 @@ from layergraph_nir.graph import (
     UnsayableError,
     Wire,
 )
-from layergraph_nir.modules import DT
+from layergraph_nir.modules import DT, PRIMITIVES
 
 if TYPE_CHECKING:
     from layergraph_backends import Step
@@ -176,7 +176,7 @@ def to_nir(
     state: Mapping[str, torch.Tensor] | None = None,
     args: Sequence[Any] | None = None,
     *,
-    dt: float = DT,
+    dt: float | None = None,
     soft_resets: SoftResets = "exact",
     handlers: Iterable[Lowering] = (),
 ) -> Any:
@@ -190,8 +190,9 @@ def to_nir(
         state: the state dict; None: the weights are those of new layers.
         args: the arguments of a call: tensors or shapes, whose first dimension is the batch. NIR
             states the sizes of all values.
-        dt: the length of a time step, in seconds. NIR has time constants where snntorch has decay
-            rates.
+        dt: the length of a time step, in seconds: NIR has time constants where snntorch has decay
+            rates. None: that of the primitives of NIR in the model, else 1e-4, which snntorch and
+            other libraries take for granted.
         soft_resets: the LIF of NIR sets its potential to a value when it fires. ``"exact"``: a
             neuron that subtracts its threshold becomes a graph that does so, of LI, Threshold and
             Scale. ``"zero"``: it becomes a LIF that is set to zero, as snntorch's own exporter
@@ -217,13 +218,18 @@ def to_nir(
         raise ArgumentError("NIR states the sizes of all values; give args, as in args=[(1, 784)]")
     if soft_resets not in ("exact", "zero"):
         raise ArgumentError(f"soft_resets is {soft_resets!r}; give 'exact' or 'zero'")
+    if dt is None:
+        known = {each.attributes.get("dt", DT) for each in ir.values() if each.type in PRIMITIVES}
+        dt = float(min(known, default=DT))
+    if not 0 < dt < float("inf"):
+        raise ArgumentError(f"dt is {dt!r}; give a number of seconds above zero, such as 1e-4")
     backend = NirBackend(dt, soft_resets)
     lowered = lower(ir, backend, state, args, handlers=handlers)
     graph = backend.graph
     outputs = [leaf for leaf in leaves(lowered.value) if not isinstance(leaf, NeuronState)]
     if not outputs or not all(isinstance(each, Wire) for each in outputs):
         raise LoweringError("nir", (Lack(f"{ir.root}:output", "output", "it gives no signal"),))
-    said = {
+    said: dict[str, Any] = {
         "dt": dt,
         "inputs": [name for name, node in graph.nodes.items() if isinstance(node, nir.Input)],
         "guards": list(lowered.guards),
