@@ -18,6 +18,7 @@ import nir  # type: ignore[import-untyped]
 import numpy as np
 
 from layergraph.errors import FileError, first_line
+from layergraph_files.parse_errors import reading
 from layergraph_files.paths import open_file
 from layergraph_nir.reading import MOST_LEVELS
 
@@ -42,7 +43,7 @@ def read_graph(path: Path, max_bytes: int | None = None) -> Any:
     Raises:
         FileError: the file is damaged, or has what NIR does not need.
     """
-    with open_file(path) as file:
+    with reading(path), open_file(path) as file:
         size = file.seek(0, 2)
         file.seek(0)
         budget = 64 * size + 2**28 if max_bytes is None else max_bytes
