@@ -405,3 +405,19 @@ def test_cycles_of_every_kind():
         assert torch.equal(model(torch.ones(1, 3)), b_before)
     again = to_nir(*from_nir(graph), [(1, 3)])
     assert sorted(again.edges) == sorted(graph.edges)
+
+
+def test_the_way_out_for_a_batch_norm_works():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).eval()
+    model[1].running_mean += 0.5
+    ir, state, _ = lg.run_passes(lg.to_ir(model), ["fold-batchnorm"], model.state_dict())
+    rebuilt = back(to_nir(ir, state, [(1, 1, 5, 5)]))
+    x = torch.randn(3, 1, 5, 5)
+    assert torch.allclose(rebuilt(x), model(x), atol=1e-6)
+
+
+def test_passes_keep_the_edges_that_close_cycles():
+    model = nn.Sequential(nn.Linear(4, 4), snn.RLeaky(0.9, linear_features=4, init_hidden=True))
+    ir, state = from_nir(written(model, torch.randn(ROW)))
+    ir, state, _ = lg.run_passes(ir, ["dead-code"], state)
+    assert_same_over_time(model, lg.to_torch(ir, state))

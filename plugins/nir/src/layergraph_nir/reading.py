@@ -190,6 +190,7 @@ class _Nodes:
             before[src] = Ref(self._namer.name(f"{src}_before"))
             yield Node(before[src].node, "nir_feedback", layer, (first,))
         sources = self._one.sources()
+        keeping = {src: layer for layer, src in self.feedbacks.items()}
         for name in self._one.order:
             if name in values:
                 continue
@@ -208,8 +209,9 @@ class _Nodes:
             kind, layer = self._calls[name]
             values[name] = Ref(self._namer.name(name))
             yield Node(values[name].node, kind, layer, (total,))
-        for layer, src in self.feedbacks.items():
-            keep = self._namer.name(f"keep_{src}")
-            yield Node(keep, "nir_feedback", layer, (first, values[src]))
+            if name in keeping:
+                # Later nodes read the kept value, so that no pass takes the node for a dead one.
+                value, values[name] = values[name], Ref(self._namer.name(f"keep_{name}"))
+                yield Node(values[name].node, "nir_feedback", keeping[name], (first, value))
         returned = tuple(values[name] for name in self._one.outputs)
         yield Node("output", OUTPUT, "output", returned if len(returned) == 1 else (returned,))

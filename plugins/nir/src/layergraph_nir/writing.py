@@ -118,7 +118,7 @@ class NirBackend(Backend):
         if step.kind.startswith("batchnorm"):
             return (
                 "NIR has no normalization; fold it into the layer before: "
-                "ir, state, report = lg.run_passes(ir, 'fold-batchnorm', state)"
+                "ir, state, report = lg.run_passes(ir, ['fold-batchnorm'], state)"
             )
         if step.kind == "layergraph.loop":
             return "a graph of NIR is one time step; convert the network of one step"
