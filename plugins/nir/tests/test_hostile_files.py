@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import h5py
@@ -189,10 +190,8 @@ def test_damaged_bytes_raise_errors_of_ours(path):
         for place in random.integers(0, len(content), 4):
             damaged[place] = random.integers(0, 256)
         path.write_bytes(damaged)
-        try:
+        with contextlib.suppress(FileError):
             lg.load(path)
-        except FileError:
-            pass
     for length in (0, 8, 100, len(content) // 2):
         path.write_bytes(content[:length])
         with pytest.raises(FileError):

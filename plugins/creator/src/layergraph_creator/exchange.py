@@ -160,7 +160,8 @@ def from_creator(root: Any, registry: Any = ()) -> Ir:
     for each in ir.values():
         kind = each.data.pop(_CONTAINER, None)
         # A rule may have made another graph of it than its class has.
-        if isinstance(kind, str) and all(graph.chain() is not None for graph in each.graphs):
+        runs = list((each.children or {}).values())
+        if isinstance(kind, str) and all(graph.chain() == runs for graph in each.graphs):
             each.type = kind
     check(ir)
     return ir
