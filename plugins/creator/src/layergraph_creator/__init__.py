@@ -6,12 +6,12 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
 from layergraph import Implementation, hookimpl
 from layergraph.formats import Format
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # reading a structure from a file needs no torch
+    from torch import nn
+
     from layergraph_creator.exchange import from_creator, to_creator
 
 __all__ = ["from_creator", "to_creator"]

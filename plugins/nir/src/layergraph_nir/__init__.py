@@ -14,8 +14,6 @@ from layergraph.formats import Format
 from layergraph.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from layergraph.layers import Layer
-    from layergraph.lowerings import Lowering
     from layergraph_nir.modules import reset
     from layergraph_nir.reading import from_nir
     from layergraph_nir.writing import to_nir
@@ -31,21 +29,7 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
-@hookimpl
-def layers() -> list[Layer]:
-    """List the primitives of NIR that torch has no layer for."""
-    from layergraph.layers import Layer
-
-    modules = importlib.import_module(f"{__name__}.modules")
-    rows = [Layer(cls, type=kind, always=["shape"]) for kind, cls in modules.PRIMITIVES.items()]
-    return [*rows, Layer(modules.Feedback, type="nir_feedback")]
-
-
-@hookimpl
-def lowerings() -> list[Lowering]:
-    """List the handlers of the target ``nir``."""
-    homes = ("snntorch_neurons", "torch_layers")
-    return [row for home in homes for row in importlib.import_module(f"{__name__}.{home}").ROWS]
+# The module `layers` has the other hooks: this one is imported to read a structure without torch.
 
 
 @hookimpl
