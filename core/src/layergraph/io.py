@@ -228,9 +228,10 @@ def _call(role: _Role, path: object, args: tuple[Any, ...], options: dict[str, A
         able = (each for each, (_, row) in known.items() if getattr(row, role.name))
         listed = ", ".join(sorted(filter(None, able)))
         reason = f"{text!r}: no installed package {role.verb} files"
-        if listed:
-            raise FileError(f"{reason} of that suffix; give one of {listed}")
-        raise FileError(f"{reason}; {way_to_get('layergraph-files')}")
+        # layergraph-files has the empty suffix. Without it, the user may want it back.
+        ways = [f"give one of {listed}"] if listed else []
+        ways += [] if "" in known else [way_to_get("layergraph-files")]
+        raise FileError(f"{reason}{' of that suffix' if listed else ''}; {'; or '.join(ways)}")
     plugin = known[suffix][0]
     owner = f"{role.name!r} for {suffix or 'other paths'!r} of {plugin}"
     _check_options(function, args, options, suffix, owner)

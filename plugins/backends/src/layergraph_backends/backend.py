@@ -10,6 +10,8 @@ import torch
 if TYPE_CHECKING:
     from layergraph_backends.step import Step
 
+NO_HANDLER = "no handler"
+
 
 class Backend:
     """Collects what a target says of one model. Subclass it for a target.
@@ -67,6 +69,17 @@ class Backend:
                 its result.
         """
         return lower(*step.args, **step.kwargs)
+
+    def lacking(self, step: Step) -> str:  # noqa: ARG002 what a subclass looks at
+        """Return the reason for which no handler says a layer or function, for the list of lacks.
+
+        A row without layers and functions could give it too. But the walk asks no such row about a
+        step that reads the value of a step that lacks, so that only the first of them is listed.
+
+        Args:
+            step: the step. Some of its arguments may be unknown.
+        """
+        return NO_HANDLER
 
     def guard(self, text: str, step: Step) -> None:
         """Take note of a guard, which the rebuilt model would check.

@@ -13,10 +13,10 @@ from layergraph.errors import AssumptionError
 from layergraph.ir import INPUT, OUTPUT, STATE, Body, Implementation, Ir, Node, Ref
 from layergraph.ir.graph import returned
 from layergraph.ir.values import leaves, map_leaves
-from layergraph_backends.backend import Backend
+from layergraph_backends.backend import NO_HANDLER, Backend
 from layergraph_backends.binding import bound
 from layergraph_backends.errors import Lack
-from layergraph_backends.handlers import NO_HANDLER, Handlers
+from layergraph_backends.handlers import Handlers
 from layergraph_backends.plain import UNKNOWN, computed, is_known, is_plain, of_torch
 from layergraph_backends.step import Step
 from layergraph_backends.writes import Writes, changed_inputs
@@ -78,6 +78,8 @@ class Model:
 
     def lack(self, step: Step, reason: str) -> Any:
         """Take note of a step that the target cannot say, and return its value."""
+        if reason == NO_HANDLER:
+            reason = self.backend.lacking(step)
         places = self._lacks.setdefault((step.kind, reason), [])
         if step.where not in places:
             places.append(step.where)

@@ -9,9 +9,8 @@ from layergraph.declining import listening
 from layergraph.errors import LayergraphError, PluginError, first_line
 from layergraph.lowerings import Lowering
 from layergraph.plugins import Plugin, installed_answers
+from layergraph_backends.backend import NO_HANDLER
 from layergraph_backends.step import Step
-
-NO_HANDLER = "no handler"
 
 
 class Handler(NamedTuple):

@@ -1,12 +1,20 @@
-"""Fixed-point layers of elasticai-creator, which is imported on first use."""
+"""Fixed-point layers and the IR of elasticai-creator, which is imported on first use."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from layergraph import Implementation, hookimpl
+from layergraph.formats import Format
+
+if TYPE_CHECKING:  # reading a structure from a file needs no torch
+    from torch import nn
+
+    from layergraph_creator.exchange import from_creator, to_creator
+
+__all__ = ["from_creator", "to_creator"]
 
 # The types of the layers, by the place of their class in `elasticai.creator.nn`.
 TYPES = {
@@ -54,3 +62,23 @@ def ir_to_torch(
     from . import layers
 
     return layers.to_torch(implementation, children)
+
+
+@hookimpl
+def formats() -> list[Format]:
+    """List the format of files of the IR of elasticai-creator."""
+    return [Format(".creator.json", "the IR of elasticai-creator", _write, _read)]
+
+
+def _write(ir: Any, path: Any, state_dict: Any = None) -> None:
+    importlib.import_module(f"{__name__}.files").save(ir, path, state_dict)
+
+
+def _read(path: Any, **options: Any) -> Any:
+    return importlib.import_module(f"{__name__}.files").load(path, **options)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.exchange"), name)

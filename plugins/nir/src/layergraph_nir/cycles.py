@@ -1,0 +1,90 @@
+"""Cycles of a graph of NIR: the edges that carry the value of the step before."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+Edge = tuple[str, str]
+
+
+def delayed_edges(
+    nodes: Iterable[str], edges: Sequence[Edge], keeps_state: Collection[str]
+) -> set[Edge]:
+    """Return the edges that carry the value of the step before, so that the others form no cycle.
+
+    NIR describes dynamics in continuous time, in which a cycle needs no such edge. They are the
+    edges that lead back on the way from the inputs. Where such an edge begins at a node without a
+    state that has one edge in and one out, the edge before it is taken: so the value of the step
+    before is that of a neuron, as in the recurrent neurons of snntorch.
+
+    Args:
+        nodes: the nodes, inputs first.
+        edges: the edges; their order decides between several ways.
+        keeps_state: the nodes that are neurons.
+
+    Example:
+        >>> from layergraph_nir.cycles import delayed_edges
+        >>> edges = [("input", "lif"), ("lif", "w_rec"), ("w_rec", "lif"), ("lif", "output")]
+        >>> delayed_edges(["input", "lif", "w_rec", "output"], edges, {"lif"})
+        {('lif', 'w_rec')}
+    """
+    after: dict[str, list[str]] = {}
+    before: dict[str, list[str]] = {}
+    for src, dst in edges:
+        after.setdefault(src, []).append(dst)
+        before.setdefault(dst, []).append(src)
+    found = set()
+    for back in _back_edges(nodes, after):
+        edge = back
+        while edge[0] not in keeps_state and len(before[edge[0]]) == len(after[edge[0]]) == 1:
+            edge = before[edge[0]][0], edge[0]
+            if edge == back:
+                break
+        found.add(edge)
+    return found
+
+
+def _back_edges(nodes: Iterable[str], after: dict[str, list[str]]) -> list[Edge]:
+    """Return the edges that lead to a node on the way to their beginning, by a depth-first walk."""
+    done: set[str] = set()
+    found = []
+    for root in nodes:
+        if root in done:
+            continue
+        way = {root}
+        stack = [(root, iter(after.get(root, ())))]
+        while stack:
+            node, following = stack[-1]
+            for each in following:
+                if each in way:
+                    found.append((node, each))
+                elif each not in done:
+                    way.add(each)
+                    stack.append((each, iter(after.get(each, ()))))
+                    break
+            else:
+                stack.pop()
+                way.discard(node)
+                done.add(node)
+    return found
+
+
+def in_order(nodes: Sequence[str], edges: Iterable[Edge]) -> list[str]:
+    """Return nodes in an order in which each comes after those whose values it reads.
+
+    Args:
+        nodes: the nodes.
+        edges: edges that form no cycle.
+    """
+    waiting = dict.fromkeys(nodes, 0)
+    after: dict[str, list[str]] = {}
+    for src, dst in edges:
+        waiting[dst] += 1
+        after.setdefault(src, []).append(dst)
+    ready = [name for name in nodes if not waiting[name]]
+    for name in ready:
+        for each in after.get(name, ()):
+            waiting[each] -= 1
+            if not waiting[each]:
+                ready.append(each)
+    return ready

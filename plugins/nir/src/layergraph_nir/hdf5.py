@@ -1,0 +1,209 @@
+"""Reading a file of NIR, which is a file of HDF5, from a stranger.
+
+HDF5 can lead to other files, load code for a compression, and hold far more numbers than bytes. So
+this module walks through a file by itself, and reads only plain arrays and text within bounds. It
+never opens a file with ``nir.read``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import h5py  # type: ignore[import-untyped]
+import nir  # type: ignore[import-untyped]
+import numpy as np
+
+from layergraph.errors import FileError, first_line
+from layergraph_files.parse_errors import reading
+from layergraph_files.paths import open_file
+from layergraph_nir.reading import MOST_LEVELS
+
+# The filters that HDF5 and h5py bring along, by their numbers: deflate, shuffle, checksum, lzf.
+_FILTERS = frozenset({h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, 3, 32000})
+_NODES = {
+    name: getattr(nir, name) for name in nir.ir.__all__ if isinstance(getattr(nir, name), type)
+}
+_LONGEST = 4096
+_TEXT_AT_ONCE = 2**28
+_MOST_DIMENSIONS = 64
+
+
+def read_graph(path: Path, max_bytes: int | None = None) -> Any:
+    """Return the ``nir.NIRGraph`` in a file.
+
+    Args:
+        path: the path.
+        max_bytes: the most bytes of all its arrays; None: 64 times the size of the file, and 256
+            MiB. Arrays of equal numbers are often a thousand times smaller in a file.
+
+    Raises:
+        FileError: the file is damaged, or has what NIR does not need.
+    """
+    with reading(path), open_file(path) as file:
+        size = file.seek(0, 2)
+        file.seek(0)
+        budget = 64 * size + 2**28 if max_bytes is None else max_bytes
+        try:
+            with h5py.File(file, "r") as root:
+                form = _Walk(path, size, budget).mapping(root, "")
+        except FileError:
+            raise
+        except Exception as error:  # h5py raises errors of many classes for a damaged file
+            raise FileError(
+                f"{str(path)!r}: it is no file of NIR, or is damaged: {first_line(error)}"
+            ) from error
+    node = form.get("node")
+    if not isinstance(node, dict):
+        raise FileError(f"{str(path)!r}: it has no group 'node', which holds the graph of NIR")
+    return _made(path, node, "node", 0)
+
+
+class _Walk:
+    """Reads the groups and arrays of one file.
+
+    Args:
+        path: the path of the file, for messages.
+        size: its size in bytes.
+        budget: the most bytes of all arrays.
+    """
+
+    def __init__(self, path: Path, size: int, budget: int) -> None:
+        self._path = path
+        self._size = size
+        self._left = budget
+        self._budget = budget
+        self._seen: set[Any] = set()
+
+    def mapping(self, group: Any, place: str, level: int = 0) -> dict[str, Any]:
+        """Return a group as a dict."""
+        if level > 2 * MOST_LEVELS + 4:
+            raise self._error(place, "groups are nested too deeply")
+        self._once(group, place)
+        found = {}
+        for raw in group.id:
+            name = raw.decode("utf8") if isinstance(raw, bytes) else raw
+            inside = f"{place}/{name}"
+            if len(name) > _LONGEST:
+                raise self._error(place, "a name is longer than 4096 characters")
+            if group.id.links.get_info(raw).type != h5py.h5l.TYPE_HARD:
+                raise self._error(inside, "it is a link, which may lead to another file")
+            each = h5py.h5o.open(group.id, raw)
+            if isinstance(each, h5py.h5g.GroupID):
+                found[name] = self.mapping(h5py.Group(each), inside, level + 1)
+            elif isinstance(each, h5py.h5d.DatasetID):
+                found[name] = self._array(h5py.Dataset(each), inside)
+            else:
+                raise self._error(inside, "it is neither a group nor an array")
+        return found
+
+    def _once(self, each: Any, place: str) -> None:
+        # A group that several groups hold could be read very often, or hold itself.
+        address = h5py.h5o.get_info(each.id).addr
+        if address in self._seen:
+            raise self._error(place, "it stands in two places")
+        self._seen.add(address)
+
+    def _array(self, array: Any, place: str) -> Any:
+        self._once(array, place)
+        plan = array.id.get_create_plist()
+        if plan.get_external_count() or array.is_virtual:
+            raise self._error(place, "its numbers are in another file")
+        for index in range(plan.get_nfilters()):
+            if plan.get_filter(index)[0] not in _FILTERS:
+                raise self._error(
+                    place, "its compression needs a plugin of HDF5; write it with gzip"
+                )
+        if array.shape is None:
+            return None
+        if len(array.shape) > _MOST_DIMENSIONS:
+            raise self._error(place, f"it has {len(array.shape)} dimensions")
+        text = h5py.check_string_dtype(array.dtype)
+        if text is None and (array.dtype.kind not in "fiub" or array.dtype.itemsize > 8):
+            raise self._error(place, f"it holds {array.dtype}, and neither numbers nor text")
+        self._take(place, math.prod(array.shape) * array.dtype.itemsize)
+        if array.chunks:
+            self._take(place, math.prod(array.chunks) * array.dtype.itemsize)
+        if text is None:
+            return array[()]
+        return self._text(array, place)
+
+    def _text(self, array: Any, place: str) -> Any:
+        if array.shape == ():
+            return self._decoded(array[()], place, self._size)
+        # Each piece of text may be as long as the file, so that few are read at once.
+        row = max(1, math.prod(array.shape[1:]))
+        count = max(1, _TEXT_AT_ONCE // (row * max(self._size, 1)))
+        found: list[Any] = []
+        for start in range(0, array.shape[0], count):
+            part = array[start : start + count]
+            flat = [self._decoded(each, place, _LONGEST) for each in part.reshape(-1)]
+            found += np.array(flat, dtype=object).reshape(part.shape).tolist()
+        return found
+
+    def _decoded(self, value: Any, place: str, longest: int) -> str:
+        if not isinstance(value, bytes | str) or len(value) > longest:
+            raise self._error(place, "its text is too long")
+        self._take(place, len(value))
+        try:
+            return value.decode("utf8") if isinstance(value, bytes) else value
+        except UnicodeDecodeError:
+            raise self._error(place, "its text is not UTF-8") from None
+
+    def _take(self, place: str, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise self._error(
+                place,
+                f"the arrays have more than {self._budget} bytes; if you trust the file, give "
+                "max_bytes",
+            )
+
+    def _error(self, place: str, reason: str) -> FileError:
+        return FileError(f"{str(self._path)!r}: {place or '/'}: {reason}")
+
+
+def _made(path: Path, form: Any, place: str, level: int) -> Any:
+    """Return the node of NIR that a dict describes."""
+    if not isinstance(form, dict) or level > MOST_LEVELS:
+        raise FileError(f"{str(path)!r}: {place}: a node of NIR belongs here")
+    kind = form.get("type")
+    cls = _NODES.get(kind) if isinstance(kind, str) else None
+    if cls is None or cls is nir.NIRNode:
+        raise FileError(f"{str(path)!r}: {place}: NIR has no node of the type {kind!r:.60}")
+    known = {"type", "metadata", "shape", *(each.name for each in fields(cls))}
+    unknown = sorted(form.keys() - known)
+    if unknown:
+        raise FileError(f"{str(path)!r}: {place}: a {kind} has no {unknown[0]!r:.60}")
+    metadata = form.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise FileError(f"{str(path)!r}: {place}: its metadata is no group")
+    if cls is nir.NIRGraph:
+        inside = form.get("nodes")
+        if not isinstance(inside, dict):
+            raise FileError(f"{str(path)!r}: {place}: it has no nodes")
+        nodes = {
+            name: _made(path, each, f"{place}/nodes/{name}", level + 1)
+            for name, each in inside.items()
+        }
+        edges = list(_edges(path, form.get("edges"), place))
+        return nir.NIRGraph(nodes, edges, metadata, type_check=False)
+    try:
+        return cls.from_dict(dict(form))
+    except Exception as error:  # nir raises whatever numpy does
+        raise FileError(
+            f"{str(path)!r}: {place}: its values make no {kind} of NIR: {type(error).__name__}: "
+            f"{first_line(error)}"
+        ) from error
+
+
+def _edges(path: Path, listed: Any, place: str) -> Iterator[tuple[str, str]]:
+    if isinstance(listed, np.ndarray) and not listed.size:
+        return
+    for pair in listed if isinstance(listed, list) else [None]:
+        if not isinstance(pair, list) or [*map(type, pair)] != [str, str]:
+            raise FileError(f"{str(path)!r}: {place}: its edges are no pairs of names")
+        yield pair[0], pair[1]
