@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from layergraph.ir.submodules import post_order
 from layergraph_source.context import Context
 from layergraph_source.layout import INDENT, laid_out
 from layergraph_source.members import Made
+from layergraph_source.naming import camel, singular
 from layergraph_source.templates import Hole, Template, holes, rendered, skeleton
 
 MOST_PARAMETERS = 8
@@ -61,9 +61,7 @@ class ClassWriter:
         self._class_name = class_name
         self.made: dict[str, Made] = {}
 
-    def write(
-        self, describe: Callable[[str], Composite], last: Sequence[str]
-    ) -> list[str]:
+    def write(self, describe: Callable[[str], Composite], last: Sequence[str]) -> list[str]:
         """Return the texts of the classes.
 
         Args:
@@ -126,9 +124,9 @@ class ClassWriter:
     def _name(self, path: str) -> str:
         parts = [part for part in path.split(".") if not part.isdigit()] or ["block"]
         is_item = path.rpartition(".")[2].isdigit()
-        wish = _camel(_singular(parts[-1]) if is_item else parts[-1])
+        wish = camel(singular(parts[-1]) if is_item else parts[-1])
         if wish in self._context.taken() and len(parts) > 1:
-            wish = _camel(_singular(parts[-2])) + wish
+            wish = camel(singular(parts[-2])) + wish
         return self._context.class_name(wish)
 
 
@@ -177,20 +175,3 @@ def _parameters(
         is_clear = asked.count(wish) == 1
         names[vector] = namer.name(wish if is_clear else f"{wishes[at].owner}_{wish}")
     return {names[v]: at for v, at in firsts.items()}, {at: names[v] for at, v in differing}
-
-
-_IRREGULAR = {"branches": "branch", "classes": "class", "matrices": "matrix"}
-
-
-def _singular(name: str) -> str:
-    if name in _IRREGULAR:
-        return _IRREGULAR[name]
-    is_plural = name.endswith("s") and not name.endswith("ss") and len(name) > 2
-    return name[:-1] if is_plural else name
-
-
-def _camel(name: str) -> str:
-    words = [word for word in re.split(r"[^0-9A-Za-z]+", name) if word]
-    return "".join(word[0].upper() + word[1:] for word in words) or "Block"
-
-

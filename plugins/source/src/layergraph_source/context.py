@@ -26,7 +26,11 @@ from layergraph_source.literals import UnspeakableError, displayed_tuple, expres
 _LARGEST_DATA = 8 * 2**20
 _CHUNK = 88
 _SMALL = 16
-_COPIED = [name for name, each in vars(runtime).items() if getattr(each, "__module__", "") == runtime.__name__]
+_COPIED = [
+    name
+    for name, each in vars(runtime).items()
+    if getattr(each, "__module__", "") == runtime.__name__
+]
 
 
 class Context:
@@ -210,8 +214,11 @@ class Context:
         for name, packed in self._data_texts.items():
             chunks = [packed[at : at + _CHUNK] for at in range(0, len(packed), _CHUNK)] or [""]
             lines = [f"    {quoted(chunk)}" for chunk in chunks]
-            found.append("\n".join([f"{name} = (", *lines, ")"]) if len(chunks) > 1 else
-                         f"{name} = {quoted(packed)}")
+            found.append(
+                "\n".join([f"{name} = (", *lines, ")"])
+                if len(chunks) > 1
+                else f"{name} = {quoted(packed)}"
+            )
         return found
 
 
@@ -248,5 +255,3 @@ def records(*values: Value) -> Iterator[Record]:
         if type(value) is Record:
             yield value
         yield from records(*(parts(value) or ()))
-
-

@@ -93,9 +93,7 @@ class Finishing:
         if not is_cast and self._tree.dtype(name) is not dtype:
             yield f"{path}.data = {path}.data.to({self._context.value(made.dtype)})"
 
-    def _kind(
-        self, name: str, tensor: str, spec: TensorSpec, made: torch.Tensor
-    ) -> Iterator[str]:
+    def _kind(self, name: str, tensor: str, spec: TensorSpec, made: torch.Tensor) -> Iterator[str]:
         """Yield a statement that registers a tensor which the constructor does not make."""
         if spec.kind is None or self._constructor_makes(name, tensor):
             return
@@ -181,5 +179,3 @@ class Finishing:
 def _with_shape(spec: TensorSpec, tensor: torch.Tensor) -> TensorSpec:
     shape = tuple(tensor.shape) if spec.shape is None else spec.shape
     return TensorSpec(kind="buffer", shape=shape, dtype=spec.dtype, value=spec.value)
-
-

@@ -15,6 +15,7 @@ from layergraph.functions import Targets
 from layergraph.ir.function_name import FunctionName
 from layergraph_source.context import Context
 from layergraph_source.helpers import UncopiedError
+from layergraph_source.layout import outside_strings
 from layergraph_source.literals import UnspeakableError
 
 _INFIX = {
@@ -32,6 +33,7 @@ _GUARDS = frozenset(
     "assume assume_container assume_environment assume_length assume_tensor assume_truth".split()
 )
 _OURS = frozenset("loop bound vmap grad grad_and_value jvp".split())
+_INLINE = frozenset("truth set_grad_enabled enter_autocast exit_autocast select_attention".split())
 _HELPERS = {f"layergraph.{name}": f"_{name}" for name in _GUARDS | _OURS}
 
 
@@ -61,6 +63,8 @@ class FunctionWriter:
             self._context.helper(self._guard(args))
         elif name == "layergraph.choose":
             self._context.helper("_choose")
+        elif name.startswith("layergraph.") and name.partition(".")[2] not in _INLINE:
+            raise UnspeakableError(f"no function is named {name!r}")
         elif not name.startswith(("layergraph.", "operator.")):
             target = self._functions.target(name)
             if target is None:
@@ -175,13 +179,29 @@ def _resolved(path: str) -> Any:
 
 
 def owner(text: str) -> str:
-    """Return an expression for use before a dot."""
-    return text if text.replace(".", "a").isidentifier() else f"({text})"
+    """Return an expression for use before a dot.
+
+    Example:
+        >>> from layergraph_source.functions import owner
+        >>> owner("self.fc(x)"), owner("-x"), owner("1")
+        ('self.fc(x)', '(-x)', '(1)')
+    """
+    return text if is_primary(text) and not text[0].isdigit() else f"({text})"
 
 
 def operand(text: str) -> str:
-    """Return an expression for use beside an operator."""
-    is_plain = text.isidentifier() or text.replace(".", "", 1).isalnum() or text[-1] in ")]"
-    return text if is_plain and text[0] not in "-+~" and " " not in text else f"({text})"
+    """Return an expression for use beside an operator: ``-2 ** x`` is ``-(2 ** x)``."""
+    return text if is_primary(text) else f"({text})"
 
 
+def is_primary(text: str) -> bool:
+    """Return whether an expression is a name, number, call or subscript, without operators."""
+    depth = 0
+    for _, character in outside_strings(text):
+        if character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        elif depth == 0 and not (character.isalnum() or character in "._"):
+            return False
+    return bool(text)

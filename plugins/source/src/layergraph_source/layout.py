@@ -59,7 +59,7 @@ def _is_operation(line: str, start: int) -> bool:
 def _last_bracket(line: str) -> tuple[int, int] | None:
     """Return the places of the last bracket at the top level and of its partner."""
     depth, begin, found = 0, 0, None
-    for at, character in _outside_strings(line):
+    for at, character in outside_strings(line):
         if character in _OPEN:
             if depth == 0:
                 begin = at
@@ -74,7 +74,7 @@ def _last_bracket(line: str) -> tuple[int, int] | None:
 def _items(inside: str) -> list[str]:
     """Return the parts between the commas at the top level."""
     parts, depth, begin = [], 0, 0
-    for at, character in _outside_strings(inside):
+    for at, character in outside_strings(inside):
         if character in _OPEN:
             depth += 1
         elif character in _CLOSE:
@@ -86,7 +86,7 @@ def _items(inside: str) -> list[str]:
     return [part for part in parts if part]
 
 
-def _outside_strings(text: str) -> Iterable[tuple[int, str]]:
+def outside_strings(text: str) -> Iterable[tuple[int, str]]:
     """Yield the characters outside of string literals, with their places."""
     quote, escaped = "", False
     for at, character in enumerate(text):

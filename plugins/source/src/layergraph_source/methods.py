@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from layergraph.errors import Place
@@ -11,10 +12,14 @@ from layergraph_source.context import Context
 from layergraph_source.functions import IN_PLACE, FunctionWriter, operand
 from layergraph_source.layout import INDENT, laid_out
 from layergraph_source.literals import UnspeakableError, quoted
-from layergraph_source.regions import Region, regions_of
+from layergraph_source.naming import singular
+from layergraph_source.regions import REGIONS, Region, regions_of
 from layergraph_source.rolling import Loop, rolled
 from layergraph_source.steps import ByMode, Step, steps_of
 
+# A longer expression is easier to read with a name.
+_LONGEST_INLINE = 48
+_LONGEST_CHAIN = 56
 _CHECKING = frozenset({"layergraph.assume_container", "layergraph.holds"})
 Reader = Callable[[str, Step], str]
 
@@ -27,8 +32,8 @@ class MethodWriter:
         functions: writes calls of functions.
         implementation: the implementation whose graphs to write.
         reader: returns the expression of what a call or state node names, from that of the module.
+        count: returns the number of items of the container in which what a call calls is.
         bodies: for each body, the name of its method.
-        containers: returns, for the path of a child, its container and number.
     """
 
     def __init__(
@@ -37,13 +42,16 @@ class MethodWriter:
         functions: FunctionWriter,
         implementation: Implementation,
         reader: Reader,
+        count: Callable[[Step], int],
         bodies: Mapping[str, str],
     ) -> None:
         self._context = context
         self._functions = functions
         self._implementation = implementation
         self._reader = reader
+        self._count = count
         self._bodies = bodies
+        self._steps: list[Step] = []
         self._place = Place("implementation", implementation.name)
         parameters = {
             name: each
@@ -68,20 +76,41 @@ class MethodWriter:
         """
         graphs = self._implementation.graphs
         steps = steps_of(graphs[0], graphs[1] if len(graphs) > 1 else None)
-        inputs = [step for step in steps if step.node.type == INPUT]
-        if any(step.mode is not None for step in inputs):
+        if len(graphs) == 1 or _is_whole(steps):
+            signature, body = self._body(steps)
+        else:
+            signature, training = self._body(steps_of(graphs[0]))
+            other, evaluation = self._body(steps_of(graphs[1]))
+            signature = self._common(signature, other)
+            body = [f"if {self._self}.training:", *_indented(training), *evaluation]
+        head = laid_out(f"def {name}({', '.join([self._self, *signature])}):", INDENT)
+        return "\n".join([*head, *laid_lines(body or ["pass"], INDENT * 2)])
+
+    def _common(self, one: list[str], other: list[str]) -> list[str]:
+        """Return the parameters for both modes. A caller may give more of them in one mode."""
+        shorter, longer = sorted((one, other), key=len)
+        if longer[: len(shorter)] != shorter:
             self._refuse(self._place, "its graphs of both modes take other inputs")
-        signature = [self._self, *[self._parameter(step) for step in inputs]]
-        for step in steps:
+        more = longer[len(shorter) :]
+        return [*shorter, *[each if "=" in each else f"{each}=None" for each in more]]
+
+    def _body(self, steps: list[Step]) -> tuple[list[str], list[str]]:
+        """Return the parameters and the lines of a method."""
+        self._variables.clear()
+        self._readers.clear()
+        self._inline.clear()
+        self._steps = steps
+        self._namer = Namer({*self._parameters.values(), *self._context.taken()})
+        inputs = [step for step in steps if step.node.type == INPUT]
+        signature = [self._parameter(step) for step in inputs]
+        for index, step in enumerate(steps):
             if step.node.type not in (INPUT, OUTPUT):
                 self._variable(step.node.name)
-        for index, step in enumerate(steps):
             self._order[id(step)] = index
             for each in step.reads:
                 self._readers.setdefault(each, []).append(index)
-        body = [*self._checks(inputs, steps), *self._block([s for s in steps if s not in inputs])]
-        head = laid_out(f"def {name}({', '.join(signature)}):", INDENT)
-        return "\n".join([*head, *laid_lines(body or ["pass"], INDENT * 2)])
+        others = [step for step in steps if step.node.type != INPUT]
+        return signature, [*self._checks(inputs, steps), *self._block(others)]
 
     def _parameter(self, step: Step) -> str:
         name = self._variables[step.node.name] = self._parameters[step.node.name]
@@ -95,28 +124,43 @@ class MethodWriter:
         return self._variables[node]
 
     def _checks(self, inputs: Sequence[Step], steps: Sequence[Step]) -> list[str]:
-        checked = {
-            arg.node
-            for step in steps
-            if step.node.implementation in _CHECKING
-            for arg in step.args[:2]
-            if type(arg) is Ref
-        }
         lines = []
         for step in inputs:
-            name = self._variables[step.node.name]
-            known = {key: value for key, value in step.kwargs.items() if key != "default"}
-            if "fixed" in known:
-                fixed = self._said(step, known["fixed"])
-                where = quoted(f"the input {name!r}")
-                lines.append(f"{self._context.helper('_assume')}({name}, {fixed}, {where})")
-            elif known and step.node.name not in checked:
-                facts = [self._said(step, known.get(key)) for key in ("rank", "dtype")]
-                given = [name, quoted(name), *facts]
-                while given[-1] == "None":
-                    given.pop()
-                lines.append(f"{self._context.helper('_assume_tensor')}({', '.join(given)})")
+            training = self._check(step, step.kwargs, steps, training=True)
+            other = step.kwargs if step.evaluation is None else step.evaluation
+            evaluation = self._check(step, other, steps, training=False)
+            if training == evaluation:
+                lines += training
+                continue
+            for prefix, own in (("", training), ("not ", evaluation)):
+                if own:
+                    lines += [f"if {prefix}{self._self}.training:", *_indented(own)]
         return lines
+
+    def _check(
+        self, step: Step, kwargs: Mapping[str, Any], steps: Sequence[Step], *, training: bool
+    ) -> list[str]:
+        """Return the lines that check what is known of an input in one mode."""
+        name = self._variables[step.node.name]
+        known = {key: value for key, value in kwargs.items() if key != "default"}
+        if "fixed" in known:
+            fixed = self._said(step, known["fixed"])
+            where = quoted(f"the input {name!r}")
+            return [f"{self._context.helper('_assume')}({name}, {fixed}, {where})"]
+        # Inputs that a node of the graph checks need no check here.
+        is_checked = any(
+            type(arg) is Ref and arg.node == step.node.name
+            for each in steps
+            if each.mode in (None, training) and each.node.implementation in _CHECKING
+            for arg in each.args[:2]
+        )
+        if not known or is_checked:
+            return []
+        facts = [self._said(step, known.get(key)) for key in ("rank", "dtype")]
+        given = [name, quoted(name), *facts]
+        while given[-1] == "None":
+            given.pop()
+        return [f"{self._context.helper('_assume_tensor')}({', '.join(given)})"]
 
     # --- blocks ---
 
@@ -144,12 +188,14 @@ class MethodWriter:
                 lines += _indented(self._block(steps[at + 1 : region.end]))
                 at = region.end + 1
                 continue
-            loop = rolled(steps, at, self._reader_text)
+            loop = rolled(steps, at, self._reader_text, self._count, self._readers_of)
             if loop is not None:
-                lines += self._rolled(loop)
+                count = len(loop.steps)
+                lines += self._rolled(loop, steps[at : at + count])
                 at = loop.end
                 continue
-            lines += self._step(step)
+            following = steps[at + 1] if at + 1 < len(steps) else None
+            lines += self._step(step, following)
             at += 1
         return lines
 
@@ -158,9 +204,10 @@ class MethodWriter:
         other = [step for step in steps if not step.mode]
         blocks = []
         for group in (training, other):
-            for step in group:
-                step.mode = None
-            blocks.append(self._block(group))
+            inner = [replace(step, mode=None) for step in group]
+            for step, each in zip(group, inner, strict=True):
+                self._order[id(each)] = self._order[id(step)]
+            blocks.append(self._block(inner))
         mode = f"{self._self}.training"
         if not blocks[0]:
             return [f"if not {mode}:", *_indented(blocks[1])]
@@ -168,22 +215,27 @@ class MethodWriter:
         return [*lines, "else:", *_indented(blocks[1])] if blocks[1] else lines
 
     def _conditional(self, steps: list[Step]) -> list[str]:
-        condition, expected = steps[0].when or (None, True)
+        when = steps[0].when
+        assert when is not None  # noqa: S101
+        condition, expected = when
         last = self._order[id(steps[-1])]
         own = {step.node.name for step in steps}
-        for step in steps:
-            step.when = None
-        assert condition is not None  # noqa: S101
+        inner = [replace(step, when=None) for step in steps]
+        for step, each in zip(steps, inner, strict=True):
+            self._order[id(each)] = self._order[id(step)]
         name = self._variables[condition.node]
         head = f"if {name}:" if expected else f"if {name} is False:"
-        lines = [head, *_indented(self._block(steps) or ["pass"])]
+        lines = [head, *_indented(self._block(inner) or ["pass"])]
         outside = [
             self._variables[each]
             for each in own
-            if any(index > last for index in self._readers.get(each, ()))
+            if any(
+                index > last and self._steps[index].when != when
+                for index in self._readers.get(each, ())
+            )
         ]
         if outside:
-            lines += ["else:", *_indented([f"{' = '.join(sorted(outside))} = None"])]
+            lines += ["else:", *_indented(_without_value(sorted(outside)))]
         return lines
 
     def _opened(self, step: Step, region: Region) -> str:
@@ -201,37 +253,64 @@ class MethodWriter:
         given += [f"cache_enabled={cache}"]
         return f"{torch}.autocast({', '.join(given)})"
 
-    def _rolled(self, loop: Loop) -> list[str]:
-        item = self._namer.name(loop.item)
+    def _rolled(self, loop: Loop, originals: Sequence[Step]) -> list[str]:
+        item = self._namer.name(singular(loop.container.rpartition(".")[2]))
         lines = []
-        for first, name in loop.carried:
-            value = self._variables[first]
-            if value != self._variables[name]:
-                lines.append(f"{self._variables[name]} = {value}")
-        self._items = {loop.first_path: item}
+        for name, first in loop.carried.items():
+            read = {id(step) for step in self._readers_of(first)}
+            is_own = first not in self._inline and read <= {id(step) for step in originals}
+            is_single = [*loop.carried.values()].count(first) == 1
+            reads_it = any(first in step.reads for step in loop.steps)
+            if is_own and is_single and not reads_it:
+                self._variables[name] = self._variables[first]
+            else:
+                lines.append(f"{self._variables[name]} = {self._value(Ref(first))}")
+        for later, name in loop.renamed.items():
+            self._variables[later] = self._variables[name]
+        self._items = {loop.first_item: item}
         inside: list[str] = []
-        for step in loop.steps:
-            inside += self._step(step)
-        for before, after in loop.updates:
-            inside.append(f"{self._variables[before]} = {self._variables[after]}")
+        for step, original in zip(loop.steps, originals, strict=True):
+            self._order[id(step)] = self._order[id(original)]
+        for at, step in enumerate(loop.steps):
+            following = loop.steps[at + 1] if at + 1 < len(loop.steps) else None
+            is_carried = step.node.name in loop.carried
+            inside += self._step(step, None if is_carried else following)
         self._items = {}
-        for old, new in loop.renamed.items():
-            self._variables[old] = self._variables[new]
         return [*lines, f"for {item} in {loop.container}:", *_indented(inside)]
+
+    def _readers_of(self, name: str) -> list[Step]:
+        return [self._steps[at] for at in self._readers.get(name, ())]
 
     # --- steps ---
 
     def _reader_text(self, step: Step) -> str:
         return self._reader(self._self, step)
 
-    def _step(self, step: Step) -> list[str]:
+    def _step(self, step: Step, following: Step | None = None) -> list[str]:
         node = step.node
         place = self._place.at("node", node.name)
         try:
-            return self._lines(step)
+            lines = self._lines(step)
+            start = f"{self._variables.get(node.name)} = "
+            if self._is_inline(step, following) and len(lines) == 1:
+                text = lines[0].removeprefix(start)
+                if text != lines[0] and len(text) <= _LONGEST_INLINE:
+                    self._inline[node.name] = text
+                    return []
+            return lines
         except UnspeakableError as error:
             self._refuse(place, str(error))
             return []
+
+    def _is_inline(self, step: Step, following: Step | None) -> bool:
+        """Return whether the next step alone reads a value, once, so that it needs no variable."""
+        name = step.node.name
+        return (
+            following is not None
+            and following.mode is None
+            and following.when is None
+            and self._readers.get(name) == [self._order[id(following)]]
+        )
 
     def _lines(self, step: Step) -> list[str]:
         node = step.node
@@ -252,6 +331,8 @@ class MethodWriter:
 
     def _function(self, step: Step, args: list[str], kwargs: dict[str, str]) -> list[str]:
         name = step.node.implementation
+        if name in REGIONS:
+            raise UnspeakableError("the region that it begins or ends is no block of this graph")
         if name == "operator.getitem" and len(args) == 2 and not kwargs:
             return self._assigned(step, f"{operand(args[0])}[{self._index(step.args[1])}]")
         if name == "operator.setitem" and len(args) == 3 and not kwargs:
@@ -287,7 +368,9 @@ class MethodWriter:
         if type(index) is not slice:
             return self._value(index)
         texts = ["" if each is None else self._value(each) for each in _parts(index)]
-        is_plain = all(text.lstrip("-").isalnum() or not text for text in texts)
+        is_plain = all(
+            text.lstrip("-").isdigit() or text.isidentifier() or not text for text in texts
+        )
         colon = ":" if is_plain else " : "
         start, stop, end = texts
         text = f"{start}{colon}{stop}".strip() if (start or stop) else ":"
@@ -307,7 +390,7 @@ class MethodWriter:
 
     def _leaf(self, value: Any) -> str | None:
         if type(value) is Ref:
-            return self._variables[value.node]
+            return self._inline.get(value.node) or self._variables[value.node]
         if type(value) is Body:
             return f"{self._self}.{self._bodies[value.implementation]}"
         if type(value) is ByMode:
@@ -316,6 +399,29 @@ class MethodWriter:
 
     def _refuse(self, place: Place, message: str) -> None:
         self._context.problems.add(place, message, "change the model, or build it with to_torch")
+
+
+def _without_value(names: Sequence[str]) -> list[str]:
+    """Return lines that set variables to None."""
+    lines = [""]
+    for name in names:
+        if len(lines[-1]) + len(name) > _LONGEST_CHAIN:
+            lines.append("")
+        lines[-1] += f"{name} = "
+    return [f"{line}None" for line in lines]
+
+
+def _is_whole(steps: list[Step]) -> bool:
+    """Return whether steps of two modes share their inputs, and each region is a block."""
+    if any(step.node.type == INPUT and step.mode is not None for step in steps):
+        return False
+    begun = regions_of(steps)
+    known = {at for begin, region in begun.items() for at in (begin, region.end)}
+    return all(
+        at in known or step.mode is not None
+        for at, step in enumerate(steps)
+        if step.node.implementation in REGIONS and step.when is None
+    )
 
 
 def _parts(index: slice) -> tuple[Any, Any, Any]:

@@ -82,7 +82,9 @@ def _assume_container(value, kind, keys, where):
 def _assume_tensor(value, name, rank=None, dtype=None):
     """Raise if an input is not a tensor, or has another rank or dtype than at capture."""
     if not isinstance(value, torch.Tensor):
-        raise AssumptionError(f"the input {name!r} was a tensor at capture, and now it is {value!r}")
+        raise AssumptionError(
+            f"the input {name!r} was a tensor at capture, and now it is {value!r}"
+        )
     if rank is not None and value.dim() != rank:
         raise AssumptionError(f"the input {name!r} had {rank} dimensions, and now {value.dim()}")
     if dtype is not None and value.dtype is not dtype:

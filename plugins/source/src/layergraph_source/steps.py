@@ -28,6 +28,7 @@ class Step:
         kwargs: its arguments by name.
         mode: the mode in which it runs; None for both.
         when: its condition, as in the node.
+        evaluation: of an input, what is known of it in evaluation mode, where that is other.
     """
 
     node: Node
@@ -35,6 +36,7 @@ class Step:
     kwargs: dict[str, Value] = field(default_factory=dict)
     mode: bool | None = None
     when: tuple[Ref, bool] | None = None
+    evaluation: dict[str, Value] | None = None
 
     @property
     def reads(self) -> list[str]:
@@ -98,16 +100,21 @@ class _DifferError(Exception):
 
 def _merged(one: Step, two: Step) -> list[Step]:
     """Return one step for both modes, or one for each."""
+    if one.node.type == INPUT and _default(one) == _default(two):
+        other = None if repr(one.kwargs) == repr(two.kwargs) else two.kwargs
+        return [Step(one.node, one.args, one.kwargs, evaluation=other)]
     try:
-        if list(one.kwargs) != list(two.kwargs):
+        if one.node.type == INPUT or list(one.kwargs) != list(two.kwargs):
             raise _DifferError
         args = tuple(_both(*pair) for pair in zip(one.args, two.args, strict=True))
         kwargs = {name: _both(value, two.kwargs[name]) for name, value in one.kwargs.items()}
-        if one.node.type == INPUT and (args, kwargs) != (one.args, one.kwargs):
-            raise _DifferError
     except _DifferError:
         return [_in_mode(one, True), _in_mode(two, False)]
     return [Step(one.node, args, kwargs, None, one.when)]
+
+
+def _default(step: Step) -> str:
+    return repr(step.kwargs.get("default", Ref("")))
 
 
 def _both(one: Value, two: Value) -> Value:

@@ -65,9 +65,7 @@ class Tree:
         """Return a layer as its handler makes it, without what the IR says of its tensors."""
         bare = self._ir[name].changed(tensors={}, name=self._ir[name].name)
         with torch.device("meta"):
-            module: nn.Module | None = self._hooks.ask.ir_to_torch(
-                implementation=bare, children={}
-            )
+            module: nn.Module | None = self._hooks.ask.ir_to_torch(implementation=bare, children={})
         return module
 
     def path(self, name: str) -> str:
@@ -99,5 +97,3 @@ class Tree:
         except (TypeError, ValueError):
             return None
         return next(iter(dtypes)) if takes else None
-
-

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from layergraph.errors import ArgumentError, Place
 from layergraph.functions import Targets
 from layergraph.ir import FUNCTION, MODULE, STATE, Implementation, Ir, Namer, check
@@ -9,6 +11,7 @@ from layergraph.ir.bodies import owned
 from layergraph.ir.names import is_argument_name
 from layergraph.ir.submodules import Ancestry
 from layergraph.ir2torch import get_default_converter
+from layergraph.ir2torch.composite import find_module
 from layergraph.ir2torch.submodules import owner_of
 from layergraph_source.classes import ClassWriter, Composite
 from layergraph_source.context import Context, records
@@ -133,7 +136,8 @@ class _Writer:
         constants = [
             each
             for each, spec in implementation.tensors.items()
-            if spec.kind == "constant" and (spec.dtype is None or "int" not in spec.dtype)
+            if spec.kind == "constant"
+            and (spec.dtype is None or "int" not in spec.dtype)
             and spec.dtype != "bool"
         ]
         base, fields = f"{self._context.nn}.Module", []
@@ -160,6 +164,7 @@ class _Writer:
                     self._functions,
                     each,
                     lambda receiver, step: self._read(implementation, receiver, step),
+                    lambda step: self._siblings(implementation, step),
                     names,
                 )
                 found.append(writer.write(names.get(each.name, "forward")))
@@ -173,6 +178,13 @@ class _Writer:
         path = self._ancestry.path(implementation.name, owner)
         full = ".".join(part for part in (path or "", rest) if part)
         return reading(receiver, self._tree.modules[implementation.name], full)
+
+    def _siblings(self, implementation: Implementation, step: Step) -> int:
+        """Return how many items the list has in which what a node calls is."""
+        path = self._ancestry.path(implementation.name, step.node.implementation) or ""
+        container = find_module(self._tree.modules[implementation.name], path.rpartition(".")[0])
+        is_list = isinstance(container, nn.ModuleList | nn.Sequential)
+        return len(container) if is_list else 0
 
     def _train(self, implementation: Implementation) -> str:
         module = self._tree.modules[implementation.name]
