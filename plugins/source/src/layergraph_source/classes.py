@@ -76,8 +76,7 @@ class ClassWriter:
                 key = (each.form, name) if name == self._ir.root else each.form
                 groups.setdefault(key, []).append(each)
             for group in groups.values():
-                for part in _split(group):
-                    texts.append(self._class(part, last))
+                texts += [self._class(part, last) for part in _split(group)]
         return texts
 
     def _class(self, group: list[Composite], last: Sequence[str]) -> str:

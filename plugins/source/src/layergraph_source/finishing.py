@@ -14,6 +14,7 @@ from layergraph.ir2torch.composite import descend, find
 from layergraph.ir2torch.submodules import owner_of
 from layergraph.state import dtype_of, from_spec
 from layergraph_source.context import Context
+from layergraph_source.literals import quoted
 from layergraph_source.paths import is_attribute, reading
 from layergraph_source.tree import Tree
 
@@ -104,10 +105,10 @@ class Finishing:
         zeros = f"{self._context.torch}.zeros({shape}, dtype={dtype})"
         if spec.kind == "parameter":
             parameter = f"{self._context.nn}.Parameter({zeros})"
-            yield f'{owner}.register_parameter("{last}", {parameter})'
+            yield f"{owner}.register_parameter({quoted(last)}, {parameter})"
         else:
             persistent = spec.kind == "buffer" and spec.persistent is not False
-            yield f'{owner}.register_buffer("{last}", {zeros}, persistent={persistent})'
+            yield f"{owner}.register_buffer({quoted(last)}, {zeros}, persistent={persistent})"
         if not is_attribute(last):
             self._context.problems.add(
                 Place("implementation", name).at("tensor", tensor),

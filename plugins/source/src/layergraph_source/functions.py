@@ -18,11 +18,11 @@ from layergraph_source.helpers import UncopiedError
 from layergraph_source.layout import outside_strings
 from layergraph_source.literals import UnspeakableError
 
-_INFIX = {
-    **{"add": "+", "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%"},
-    **{"pow": "**", "matmul": "@", "and_": "&", "or_": "|", "xor": "^", "lshift": "<<"},
-    **{"rshift": ">>", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="},
-}
+_SYMBOLS = (
+    "add:+ sub:- mul:* truediv:/ floordiv:// mod:% pow:** matmul:@ and_:& or_:| xor:^ lshift:<< "
+    "rshift:>> eq:== ne:!= lt:< le:<= gt:> ge:>="
+)
+_INFIX = dict(pair.split(":") for pair in _SYMBOLS.split())
 _PREFIX = {"neg": "-", "pos": "+", "invert": "~", "not_": "not "}
 IN_PLACE = {
     f"operator.i{name.rstrip('_')}": symbol
@@ -97,7 +97,7 @@ class FunctionWriter:
             return f"_choose({', '.join(given)})"
         home, _, last = name.rpartition(".")
         if home == "operator" and not kwargs:
-            text = self._operation(last, raw, args)
+            text = self._operation(last, args)
             if text is not None:
                 return text
         target = self._functions.target(name)
@@ -114,7 +114,7 @@ class FunctionWriter:
             raise UnspeakableError("layergraph.holds takes the name of a guard")
         return f"_{args[0]}"
 
-    def _operation(self, name: str, raw: Sequence[Any], args: list[str]) -> str | None:
+    def _operation(self, name: str, args: list[str]) -> str | None:
         if name in _INFIX and len(args) == 2:
             return f"{operand(args[0])} {_INFIX[name]} {operand(args[1])}"
         if name in _PREFIX and len(args) == 1:

@@ -16,7 +16,7 @@ from layergraph.literals import NAMED
 from layergraph.plugins import Hooks
 from layergraph_source.context import Context
 from layergraph_source.literals import UnspeakableError
-from layergraph_source.templates import Argument, Hole, Template
+from layergraph_source.templates import Argument, Hole, Template, holes, rendered
 
 
 class LayerWriter:
@@ -67,8 +67,11 @@ class LayerWriter:
             prefix = "" if is_leading else f"{name}="
             pieces.append(Argument(prefix, (Hole(name, owner, text),), is_default))
         # A constructor that takes other arguments by name.
-        for name in given.keys() - order.keys():
-            pieces.append(Argument(f"{name}=", (Hole(name, owner, self._value(given[name])),)))
+        pieces += [
+            Argument(f"{name}=", (Hole(name, owner, self._value(value)),))
+            for name, value in given.items()
+            if name not in order
+        ]
         if dtype is not None:
             pieces.append(Argument("dtype=", (Hole("dtype", owner, self._value(dtype)),)))
         return (*pieces, ")")
@@ -164,7 +167,5 @@ class LayerWriter:
         if row is None or data is None:
             raise UnspeakableError(f"an argument is a {cls.__qualname__}, which no row describes")
         template = self.template(Implementation(row.type, data, name="layer"), module, None)
-        from layergraph_source.templates import holes, rendered
-
         texts = [each.text for each in holes(template)]
         return rendered([template], lambda number: texts[number])[0]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from layergraph.ir import Record, Symbol
+from layergraph.ir import Symbol
 from layergraph.literals import NAMED, UnknownValueError, torch_value
 
 Leaf = Callable[[Any], str | None]
@@ -62,37 +62,43 @@ def expression(value: Any, names: Leaf, builtin: Callable[[str], str], torch_nam
     if known is not None:
         return known
     kind = type(value)
-    if value is None or kind is bool:
-        return repr(value)
-    if value is ...:
-        return "..."
-    if kind is int:
-        return repr(value)
+    if kind in _ATOMS:
+        return "..." if value is ... else repr(value)
+    if kind in (str, bytes):
+        return quoted(value)
     if kind is float:
         return repr(value) if math.isfinite(value) else f'{builtin("float")}("{value!r}")'
     if kind is complex:
         return f"{builtin('complex')}({inner(value.real)}, {inner(value.imag)})"
-    if kind in (str, bytes):
-        return quoted(value)
-    if kind is tuple:
-        return displayed_tuple([inner(each) for each in value])
-    if kind is list:
-        return f"[{', '.join(map(inner, value))}]"
-    if kind is dict:
-        return f"{{{', '.join(f'{inner(key)}: {inner(item)}' for key, item in value.items())}}}"
     if kind is slice:
-        parts = (value.start, value.stop, value.step)
-        return f"{builtin('slice')}({', '.join(map(inner, parts))})"
-    if kind is Symbol:
+        bounds = (value.start, value.stop, value.step)
+        return f"{builtin('slice')}({', '.join(map(inner, bounds))})"
+    if kind in (tuple, list, dict):
+        return _display(value, inner)
+    return _of_torch(value, torch_name)
+
+
+_ATOMS = frozenset({type(None), bool, int, type(...)})
+
+
+def _display(value: Any, inner: Callable[[Any], str]) -> str:
+    if type(value) is dict:
+        return f"{{{', '.join(f'{inner(key)}: {inner(item)}' for key, item in value.items())}}}"
+    items = [inner(each) for each in value]
+    return displayed_tuple(items) if type(value) is tuple else f"[{', '.join(items)}]"
+
+
+def _of_torch(value: Any, torch_name: str) -> str:
+    if type(value) is Symbol:
         try:
             value = torch_value(value)
         except UnknownValueError as error:
             raise UnspeakableError(str(error)) from None
     if isinstance(value, NAMED):
         return f"{torch_name}.{str(value).removeprefix('torch.')}"
-    if kind is torch.device:
+    if type(value) is torch.device:
         return f"{torch_name}.device({quoted(str(value))})"
-    raise UnspeakableError(f"a {kind.__name__} is no plain value")
+    raise UnspeakableError(f"a {type(value).__name__} is no plain value")
 
 
 def displayed_tuple(items: list[str]) -> str:
@@ -104,8 +110,3 @@ def displayed_tuple(items: list[str]) -> str:
         ('(1,)', '()')
     """
     return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
-
-
-def is_record(value: object) -> bool:
-    """Return whether a value is a named tuple of a graph."""
-    return type(value) is Record

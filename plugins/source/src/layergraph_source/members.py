@@ -185,12 +185,13 @@ class MemberWriter:
         if spec.value is not None:
             tensor = from_spec(spec, place, self._tree.device)
             return (Hole(name, name, self._context.tensor(tensor.detach(), place)),)
-        shape = self._context.value(tuple(spec.shape or ()))
-        sizes = shape.strip("()").rstrip(",") if spec.shape else "()"
         dtype = dtype_of(spec, place)
         said = "" if spec.dtype is None else f", dtype={self._context.value(dtype)}"
-        zeros: Template = (f"{torch}.zeros(", Hole(f"{name}_shape", name, sizes), f"{said})")
-        return zeros
+        sizes = [
+            Argument("", (Hole(f"{name}_size_{at}", name, str(size)),))
+            for at, size in enumerate(spec.shape or ())
+        ]
+        return (f"{torch}.zeros(", *(sizes or ["()"]), f"{said})")
 
     def _tensor(self, name: str, spec: TensorSpec, place: Place) -> Template:
         if spec.kind == "parameter":

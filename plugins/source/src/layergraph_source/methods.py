@@ -8,6 +8,7 @@ from typing import Any
 
 from layergraph.errors import Place
 from layergraph.ir import FUNCTION, INPUT, OUTPUT, STATE, Body, Implementation, Namer, Ref, returned
+from layergraph.ir.names import is_argument_name
 from layergraph_source.context import Context
 from layergraph_source.functions import IN_PLACE, FunctionWriter, operand
 from layergraph_source.layout import INDENT, laid_out
@@ -190,8 +191,7 @@ class MethodWriter:
                 continue
             loop = rolled(steps, at, self._reader_text, self._count, self._readers_of)
             if loop is not None:
-                count = len(loop.steps)
-                lines += self._rolled(loop, steps[at : at + count])
+                lines += self._rolled(loop, steps[at : loop.end])
                 at = loop.end
                 continue
             following = steps[at + 1] if at + 1 < len(steps) else None
@@ -253,7 +253,8 @@ class MethodWriter:
         given += [f"cache_enabled={cache}"]
         return f"{torch}.autocast({', '.join(given)})"
 
-    def _rolled(self, loop: Loop, originals: Sequence[Step]) -> list[str]:
+    def _rolled(self, loop: Loop, steps: Sequence[Step]) -> list[str]:
+        originals = steps[: len(loop.steps)]
         item = self._namer.name(singular(loop.container.rpartition(".")[2]))
         lines = []
         for name, first in loop.carried.items():
@@ -265,8 +266,7 @@ class MethodWriter:
                 self._variables[name] = self._variables[first]
             else:
                 lines.append(f"{self._variables[name]} = {self._value(Ref(first))}")
-        for later, name in loop.renamed.items():
-            self._variables[later] = self._variables[name]
+        self._rename(loop, steps)
         self._items = {loop.first_item: item}
         inside: list[str] = []
         for step, original in zip(loop.steps, originals, strict=True):
@@ -277,6 +277,22 @@ class MethodWriter:
             inside += self._step(step, None if is_carried else following)
         self._items = {}
         return [*lines, f"for {item} in {loop.container}:", *_indented(inside)]
+
+    def _rename(self, loop: Loop, steps: Sequence[Step]) -> None:
+        """Give the nodes of later turns the variables of the first turn."""
+        count = len(loop.steps)
+        for at, step in enumerate(steps):
+            turn = steps[at - at % count :][:count]
+            name = loop.renamed.get(step.node.name)
+            if name is None:
+                continue
+            self._variables[step.node.name] = self._variables[name]
+            # What is read outside of its turn needs a variable.
+            own = {self._order[id(each)] for each in turn}
+            readers = self._readers.get(step.node.name, ())
+            outside = [each for each in readers if each not in own]
+            if outside:
+                self._readers.setdefault(name, []).extend(outside)
 
     def _readers_of(self, name: str) -> list[Step]:
         return [self._steps[at] for at in self._readers.get(name, ())]
@@ -291,16 +307,15 @@ class MethodWriter:
         place = self._place.at("node", node.name)
         try:
             lines = self._lines(step)
-            start = f"{self._variables.get(node.name)} = "
-            if self._is_inline(step, following) and len(lines) == 1:
-                text = lines[0].removeprefix(start)
-                if text != lines[0] and len(text) <= _LONGEST_INLINE:
-                    self._inline[node.name] = text
-                    return []
-            return lines
         except UnspeakableError as error:
             self._refuse(place, str(error))
             return []
+        text = lines[0].removeprefix(f"{self._variables.get(node.name)} = ")
+        is_short = len(lines) == 1 and text != lines[0] and len(text) <= _LONGEST_INLINE
+        if not is_short or not self._is_inline(step, following):
+            return lines
+        self._inline[node.name] = text
+        return []
 
     def _is_inline(self, step: Step, following: Step | None) -> bool:
         """Return whether the next step alone reads a value, once, so that it needs no variable."""
@@ -319,6 +334,9 @@ class MethodWriter:
             return [f"return {self._value(value)}"]
         args = [self._value(each) for each in step.args]
         kwargs = {name: self._value(each) for name, each in step.kwargs.items()}
+        for name in kwargs:
+            if not is_argument_name(name):
+                raise UnspeakableError(f"{name!r} cannot be the name of an argument")
         if node.type == STATE:
             text = self._reader(self._self, step)
             return self._assigned(step, text)

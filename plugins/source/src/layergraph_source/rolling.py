@@ -91,6 +91,7 @@ class _Roller:
         self._readers = readers
         self._offsets = [{step.node.name: at for at, step in enumerate(turn)} for turn in turns]
         self._first_value: dict[int, str] = {}
+        self._roles: dict[str, list[int | None]] = {}
 
     def loop(self, end: int) -> Loop:
         """Return the loop.
@@ -139,27 +140,20 @@ class _Roller:
             raise _NoLoopError
         if len(one.args) != len(other.args) or list(one.kwargs) != list(other.kwargs):
             raise _NoLoopError
-        before = self._turns[number - 1]
-        for first, last in zip(
+        roles: list[int | None] = []
+        pairs = zip(
             (*one.args, *one.kwargs.values()), (*other.args, *other.kwargs.values()), strict=True
-        ):
-            self._alike(first, last, number, before)
+        )
+        for first, last in pairs:
+            self._alike(first, last, number, roles)
+        # An argument is carried in all later turns, or in none.
+        if self._roles.setdefault(one.node.name, roles) != roles:
+            raise _NoLoopError
 
-    def _alike(self, first: Value, last: Value, number: int, before: Sequence[Step]) -> None:
+    def _alike(self, first: Value, last: Value, number: int, roles: list[int | None]) -> None:
+        """Check that an argument of a later turn corresponds to one of the first turn."""
         if type(first) is Ref and type(last) is Ref:
-            inner = self._offsets[0].get(first.node)
-            own, previous = self._offsets[number].get(last.node), None
-            if inner is not None or own is not None:
-                if inner != own:
-                    raise _NoLoopError
-                return
-            previous = self._offsets[number - 1].get(last.node)
-            if previous is None:
-                if first.node != last.node:
-                    raise _NoLoopError
-                return
-            if self._first_value.setdefault(previous, first.node) != first.node:
-                raise _NoLoopError
+            roles.append(self._role(first.node, last.node, number))
             return
         inside, others = parts(first), parts(last)
         if type(first) is ByMode or inside is None or others is None:
@@ -170,7 +164,20 @@ class _Roller:
         if not same or (type(first) is dict and list(first) != list(last)):
             raise _NoLoopError
         for pair in zip(inside, others, strict=True):
-            self._alike(*pair, number, before)
+            self._alike(*pair, number, roles)
+
+    def _role(self, first: str, last: str, number: int) -> int | None:
+        """Return the place in a turn whose value the next turn reads; None for another value."""
+        inner, own = self._offsets[0].get(first), self._offsets[number].get(last)
+        previous = self._offsets[number - 1].get(last)
+        if inner is not None or own is not None or previous is None:
+            is_same = inner == own if inner is not None or own is not None else first == last
+            if not is_same:
+                raise _NoLoopError
+            return None
+        if self._first_value.setdefault(previous, first) != first:
+            raise _NoLoopError
+        return previous
 
     def _carrying(self, first: Value, second: Value) -> Value:
         """Return an argument of the first turn that reads the variables of carried values."""
@@ -201,4 +208,3 @@ class _Roller:
                 for reader in self._readers(step.node.name):
                     if id(reader) not in allowed and not is_last:
                         raise _NoLoopError
-        # A turn reads values of the turn before only as carried ones, which were compared.

@@ -10,6 +10,7 @@ import base64
 import os
 import zlib
 from collections.abc import Sized
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,19 +24,17 @@ class CaptureError(AssumptionError):
     """An input that cannot be taken apart."""
 
 
-def _same(value, expected):
+def _same(value: Any, expected: Any) -> bool:
     """Return whether two plain values are equal and of one type."""
     if isinstance(value, (torch.SymBool, torch.SymInt, torch.SymFloat)):
         return bool(value == expected)
     if isinstance(expected, (list, tuple)):
         kind = tuple if isinstance(expected, tuple) else list
-        if not isinstance(value, kind) or len(value) != len(expected):
-            return False
-        return all(_same(*pair) for pair in zip(value, expected))
+        is_alike = isinstance(value, kind) and len(value) == len(expected)
+        return is_alike and all(map(_same, value, expected))
     if isinstance(expected, dict):
-        if not isinstance(value, dict) or list(value) != list(expected):
-            return False
-        return all(_same(value[key], expected[key]) for key in expected)
+        is_alike = isinstance(value, dict) and list(value) == list(expected)
+        return is_alike and all(_same(value[key], expected[key]) for key in expected)
     if isinstance(value, torch.device) and isinstance(expected, str):
         return str(value) == expected
     if isinstance(expected, float):
@@ -43,14 +42,14 @@ def _same(value, expected):
     return value is expected or (type(value) is type(expected) and value == expected)
 
 
-def _assume(value, expected, where):
+def _assume(value: Any, expected: Any, where: str) -> None:
     """Raise if a value that decided a branch is different now."""
     if not _same(value, expected):
         now = "a tensor" if isinstance(value, torch.Tensor) else repr(value)
         raise AssumptionError(f"{where} was {expected!r} at capture, and now it is {now}")
 
 
-def _assume_truth(value, expected, where, otherwise=""):
+def _assume_truth(value: Any, expected: bool, where: str, otherwise: str = "") -> None:
     """Raise if a tensor that decided a branch has another truth value now."""
     message = f"{where}: {otherwise}" if otherwise else f"{where} was {expected!r} at capture"
     if isinstance(value, torch.Tensor) and torch.compiler.is_compiling():
@@ -59,18 +58,18 @@ def _assume_truth(value, expected, where, otherwise=""):
         raise AssumptionError(message)
 
 
-def _assume_environment(name, expected, where):
+def _assume_environment(name: str, expected: str | None, where: str) -> None:
     """Raise if an environment variable has another value than at capture."""
     _assume(os.environ.get(name), expected, f"the environment's {name}, read in {where},")
 
 
-def _assume_length(value, expected, where):
+def _assume_length(value: Any, expected: int, where: str) -> None:
     """Raise if a value that is unpacked has another length than at capture."""
     if len(value) != expected:
         raise AssumptionError(f"{where} takes {expected} parts, and here are {len(value)}")
 
 
-def _assume_container(value, kind, keys, where):
+def _assume_container(value: Any, kind: str, keys: Any, where: str) -> None:
     """Raise if a container has another class, keys or length than at capture."""
     _assume(type(value).__name__, kind, f"the class of {where}")
     if isinstance(value, dict):
@@ -79,7 +78,7 @@ def _assume_container(value, kind, keys, where):
         _assume(len(value), keys, f"the number of items of {where}")
 
 
-def _assume_tensor(value, name, rank=None, dtype=None):
+def _assume_tensor(value: Any, name: str, rank: Any = None, dtype: Any = None) -> None:
     """Raise if an input is not a tensor, or has another rank or dtype than at capture."""
     if not isinstance(value, torch.Tensor):
         raise AssumptionError(
@@ -91,7 +90,7 @@ def _assume_tensor(value, name, rank=None, dtype=None):
         raise AssumptionError(f"the input {name!r} was of {dtype}, and now of {value.dtype}")
 
 
-def _holds(check, value, *given):
+def _holds(check: Any, value: Any, *given: Any) -> bool:
     """Return whether a check lets a value pass."""
     try:
         check(value, *given)
@@ -100,57 +99,61 @@ def _holds(check, value, *given):
     return True
 
 
-def _choose(condition, if_true, if_false):
+def _choose(condition: Any, if_true: Any, if_false: Any) -> Any:
     """Return one of two values; None for a decision that the code has not come to."""
     if condition is None:
         return None
     return if_true if condition else if_false
 
 
-def _loop(body, turns, carried=(), given=(), collected=0):
+def _loop(body: Any, turns: int, carried: Any = (), given: Any = (), collected: int = 0) -> Any:
     """Run a body in turns, each on the values that the turn before returned."""
     if turns < 0:
         raise AssumptionError(f"a loop has {turns} turns: the model was captured with more")
-    lists = [[] for _ in range(collected)]
+    lists: list[list[Any]] = [[] for _ in range(collected)]
     kept = len(carried)
     for turn in range(turns):
         values = body(turn, *carried, *given)
         carried = values[:kept]
-        for each, value in zip(lists, values[kept:]):
+        for each, value in zip(lists, values[kept:], strict=True):
             each.append(value)
     return (*carried, *lists)
 
 
-def _bound(body, *values):
+def _bound(body: Any, *values: Any) -> Any:
     """Return a function that calls a body with more arguments."""
 
-    def function(*args):
+    def function(*args: Any) -> Any:
         return body(*args, *values)
 
     return function
 
 
-def _vmap(body, in_dims, out_dims, randomness, chunk_size, args):
+def _vmap(
+    body: Any, in_dims: Any, out_dims: Any, randomness: str, chunk_size: int | None, args: Any
+) -> Any:
     """Call torch.vmap of a body."""
     return torch.vmap(body, in_dims, out_dims, randomness, chunk_size=chunk_size)(*args)
 
 
-def _grad(body, argnums, has_aux, args):
+def _grad(body: Any, argnums: Any, has_aux: bool, args: Any) -> Any:
     """Call torch.func.grad of a body."""
     return torch.func.grad(body, argnums, has_aux)(*args)
 
 
-def _grad_and_value(body, argnums, has_aux, args):
+def _grad_and_value(body: Any, argnums: Any, has_aux: bool, args: Any) -> Any:
     """Call torch.func.grad_and_value of a body."""
     return torch.func.grad_and_value(body, argnums, has_aux)(*args)
 
 
-def _jvp(body, primals, tangents, strict=False, has_aux=False):
+def _jvp(
+    body: Any, primals: Any, tangents: Any, strict: bool = False, has_aux: bool = False
+) -> Any:
     """Call torch.func.jvp of a body."""
     return torch.func.jvp(body, primals, tangents, strict=strict, has_aux=has_aux)
 
 
-def _decoded(data, dtype, shape):
+def _decoded(data: str, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
     """Return a tensor of compressed bytes."""
     raw = bytearray(zlib.decompress(base64.b85decode(data)))
     if not raw:
@@ -158,12 +161,12 @@ def _decoded(data, dtype, shape):
     return torch.frombuffer(raw, dtype=torch.uint8).clone().view(dtype).reshape(shape)
 
 
-def _strided(tensor, stride):
+def _strided(tensor: torch.Tensor, stride: tuple[int, ...]) -> torch.Tensor:
     """Return a copy of a tensor with other strides."""
     return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor.detach())
 
 
-def _filled(container, children):
+def _filled(container: nn.Module, children: dict[str, nn.Module | None]) -> nn.Module:
     """Return a container with children of any names."""
     for name, child in children.items():
         container.add_module(name, child)
@@ -173,9 +176,9 @@ def _filled(container, children):
 class _WithConstants(nn.Module):
     """A module whose constants move with it, and keep their dtype in a cast."""
 
-    _constants = ()
+    _constants: tuple[str, ...] = ()
 
-    def _apply(self, fn, recurse=True):
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
         before = {name: self._buffers[name] for name in self._constants}
         super()._apply(fn, recurse)
         for name, tensor in before.items():

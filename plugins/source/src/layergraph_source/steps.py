@@ -103,9 +103,9 @@ def _merged(one: Step, two: Step) -> list[Step]:
     if one.node.type == INPUT and _default(one) == _default(two):
         other = None if repr(one.kwargs) == repr(two.kwargs) else two.kwargs
         return [Step(one.node, one.args, one.kwargs, evaluation=other)]
+    if one.node.type == INPUT or list(one.kwargs) != list(two.kwargs):
+        return [_in_mode(one, True), _in_mode(two, False)]
     try:
-        if one.node.type == INPUT or list(one.kwargs) != list(two.kwargs):
-            raise _DifferError
         args = tuple(_both(*pair) for pair in zip(one.args, two.args, strict=True))
         kwargs = {name: _both(value, two.kwargs[name]) for name, value in one.kwargs.items()}
     except _DifferError:
@@ -125,7 +125,7 @@ def _both(one: Value, two: Value) -> Value:
     inside, others = parts(one), parts(two)
     if type(one) is not type(two) or inside is None or others is None:
         raise _DifferError
-    if len(inside) != len(others) or type(one) is dict and list(one) != list(two):
+    if len(inside) != len(others) or (type(one) is dict and list(one) != list(two)):
         raise _DifferError
     return rebuilt(one, [_both(*pair) for pair in zip(inside, others, strict=True)])
 

@@ -101,6 +101,7 @@ class _Writer:
         texts = self._classes.write(self._composite, last)
         if not is_class:
             texts.append(self._function(last))
+        self._check_names()
         self._context.problems.refuse()
         definitions = [*self._context.definitions(), *texts]
         return _joined(self._used_imports(definitions), definitions)
@@ -120,6 +121,14 @@ class _Writer:
                         self._context.problems.add(
                             place, str(error), "use functions of torch, or of another library"
                         )
+
+    def _check_names(self) -> None:
+        for name in sorted(self._context.parameters & {*self._context.helpers.names}):
+            self._context.problems.add(
+                Place("the IR"),
+                f"an input has the name {name!r} of a function that the module needs",
+                "rename the input",
+            )
 
     def _function(self, last: list[str]) -> str:
         template = self._members.expression(self._ir.root)
