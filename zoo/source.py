@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import pickle
@@ -72,7 +73,7 @@ while True:
 @functools.cache
 def _interpreter() -> subprocess.Popen[bytes]:
     """Start the other interpreter; it ends with this one, as its input ends."""
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603
         [sys.executable, "-I", "-c", _PROGRAM],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -82,10 +83,15 @@ def _interpreter() -> subprocess.Popen[bytes]:
 
 def _asked(*task: Any) -> Any:
     process = _interpreter()
-    assert process.stdin is not None and process.stdout is not None
-    pickle.dump(task, process.stdin)
-    process.stdin.flush()
-    worked, answer = pickle.load(process.stdout)  # noqa: S301 our own process
+    assert process.stdin is not None  # noqa: S101
+    assert process.stdout is not None  # noqa: S101
+    try:
+        process.stdin.write(pickle.dumps(task))
+        process.stdin.flush()
+        worked, answer = pickle.load(process.stdout)  # noqa: S301 our own process
+    except (OSError, EOFError) as error:
+        _interpreter.cache_clear()
+        raise RuntimeError("the other interpreter ended") from error
     if not worked:
         raise RuntimeError(answer)
     return answer
@@ -107,7 +113,8 @@ class Elsewhere(nn.Module):
         # Here too, because the classes of outputs are unpickled by name.
         self._name = f"net_{abs(hash(self._folder.name))}"
         spec = importlib.util.spec_from_file_location(self._name, path)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None  # noqa: S101
+        assert spec.loader is not None  # noqa: S101
         module = sys.modules[self._name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         self._state = _asked("open", self._name, str(path), state)
@@ -123,7 +130,8 @@ class Elsewhere(nn.Module):
     def close(self) -> None:
         """Free the memory there."""
         sys.modules.pop(self._name, None)
-        _asked("close", self._name)
+        with contextlib.suppress(RuntimeError):
+            _asked("close", self._name)
 
     def __del__(self) -> None:
         self.close()

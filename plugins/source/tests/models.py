@@ -115,16 +115,16 @@ class Tensors(nn.Module):
         self.register_parameter("odd name", nn.Parameter(torch.ones(3)))
         self.register_buffer("shift", torch.tensor([0.1, float("inf"), -0.0]))
         self.register_buffer("table", torch.arange(300) * 3, persistent=False)
-        self.register_buffer("half", torch.tensor(0.3, dtype=torch.float16), persistent=False)
+        self.register_buffer("small", torch.tensor(0.3, dtype=torch.float16), persistent=False)
         self.constant = torch.linspace(0, 1, 40)[:39].view(13, 3)
         self.frozen = nn.Linear(3, 3).requires_grad_(False)
-        self.double = nn.Linear(3, 3, dtype=torch.float64)
+        self.wide = nn.Linear(3, 3, dtype=torch.float64)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Use all."""
         x = self.frozen(x * self.scale + self.shift.nan_to_num(posinf=3.0))
-        x = x + self.constant[2] + self.table[5:8] + self.half + self._parameters["odd name"]
-        return self.double(x.double())
+        x = x + self.constant[2] + self.table[5:8] + self.small + self._parameters["odd name"]
+        return self.wide(x.double())
 
 
 class Regions(nn.Module):

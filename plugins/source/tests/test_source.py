@@ -58,7 +58,7 @@ def test_the_source_computes_the_same_bits(
         expected, found = run(one, args), run(other, given)
         assert same(expected, found)
         assert same(list(args), list(given))
-        if isinstance(expected, torch.Tensor):
+        if isinstance(expected, torch.Tensor) and expected.requires_grad:
             expected.sum().backward()
             found.sum().backward()
         for (key, first), (_, second) in zip(
@@ -84,8 +84,9 @@ def test_the_source_runs_where_there_is_no_layergraph(
                 expected = run(one, args)
                 assert same(expected.detach(), output)
                 one.zero_grad()
-                expected.sum().backward()
-                assert same([each.grad for each in one.parameters()], grads)
+                if expected.requires_grad:
+                    expected.sum().backward()
+                assert not grads or same([each.grad for each in one.parameters()], grads)
 
 
 @pytest.mark.parametrize("name", ["layer", "sequential", "tower", "tied", "transformer", "lstm"])
@@ -160,7 +161,7 @@ def test_weights_share_memory_and_modes_are_kept() -> None:
 
 def test_constants_move_and_keep_their_dtype() -> None:
     model = written(Tensors(), torch.rand(2, 3))
-    assert model.half.dtype is torch.float16
+    assert model.small.dtype is torch.float16
     constants = [each for name, each in model.named_buffers() if "constant" in name]
     assert [each.dtype for each in constants] == [torch.float32]
     moved = model.to(torch.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import operator
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -116,7 +117,11 @@ class FunctionWriter:
 
     def _operation(self, name: str, args: list[str]) -> str | None:
         if name in _INFIX and len(args) == 2:
-            return f"{operand(args[0])} {_INFIX[name]} {operand(args[1])}"
+            symbol = _INFIX[name]
+            # Formatters put no spaces around a power of plain operands.
+            is_plain = name == "pow" and all(re.fullmatch(r"-?[\w.]+", each) for each in args)
+            space = "" if is_plain else " "
+            return f"{operand(args[0])}{space}{symbol}{space}{operand(args[1])}"
         if name in _PREFIX and len(args) == 1:
             return f"{_PREFIX[name]}{operand(args[0])}"
         if name == "contains" and len(args) == 2:

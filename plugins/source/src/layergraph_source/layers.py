@@ -60,12 +60,11 @@ class LayerWriter:
             if name not in given:
                 is_leading = False
                 continue
-            text = self._value(given[name])
             is_default = self._is_default(row, implementation, given, name)
             required = parameter.default is inspect.Parameter.empty
             is_leading = is_leading and required
             prefix = "" if is_leading else f"{name}="
-            pieces.append(Argument(prefix, (Hole(name, owner, text),), is_default))
+            pieces.append(Argument(prefix, self._holes(name, owner, given[name]), is_default))
         # A constructor that takes other arguments by name.
         pieces += [
             Argument(f"{name}=", (Hole(name, owner, self._value(value)),))
@@ -75,6 +74,15 @@ class LayerWriter:
         if dtype is not None:
             pieces.append(Argument("dtype=", (Hole("dtype", owner, self._value(dtype)),)))
         return (*pieces, ")")
+
+    def _holes(self, name: str, owner: str, value: Any) -> Template:
+        """Return an argument with holes; a tuple of sizes has one for each of them."""
+        if type(value) is not tuple or {*map(type, value)} != {int}:
+            return (Hole(name, owner, self._value(value)),)
+        pieces: list[str | Hole | Argument] = []
+        for at, each in enumerate(value):
+            pieces += [", " if at else "(", Hole(name, owner, self._value(each))]
+        return (*pieces, ",)" if len(value) == 1 else ")")
 
     def _row(self, implementation: Implementation, module: nn.Module) -> Layer:
         cls = type(module)
