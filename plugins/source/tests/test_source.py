@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import copy
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import ArgumentError
-from layergraph.ir import Implementation, Node, Ref, TensorSpec
+from layergraph.ir import Implementation, Node, Ref, TensorSpec, graph_from_nodes
 from layergraph_source import SourceError, to_source
 
 NAMES = list(MODELS)
@@ -191,37 +192,51 @@ def test_a_guard_raises_with_the_line_of_the_original() -> None:
 HOSTILE = "x'\"\n    import os; os.system('touch /tmp/s7-hostile')\n#\\"
 
 
-def hostile() -> lg.Ir:
-    """An IR with text in each place that takes any."""
-    nodes = {
-        "x": Node("x", "input", "x"),
-        HOSTILE: Node(HOSTILE, "function", "torch.zeros", (1,)),
-        "a": Node("a", "function", "layergraph.assume", (Ref("x"), HOSTILE, HOSTILE)),
-        "c": Node("c", "conv2d", f"c{HOSTILE}", (Ref("x"),)),
-        "s": Node("s", "state", f"t{HOSTILE}"),
-        "o": Node("o", "output", "o", ({HOSTILE: Ref("s")},)),
-    }
-    mode = {"in_channels": 1, "out_channels": 1, "kernel_size": 1, "padding_mode": HOSTILE}
+def hostile(*, in_names: bool) -> lg.Ir:
+    """An IR with text of a stranger in each place that takes any."""
+    name = HOSTILE.replace(".", "-") if in_names else "plain"
+    child, tensor, step = f"c{name}", f"t{name}", f"n{name}"
+    nodes = [
+        Node("x", "input", f"x{name}"),
+        Node(step, "function", "torch.zeros", (1,)),
+        Node("a", "function", "layergraph.assume", (Ref(step), HOSTILE, HOSTILE)),
+        Node("c", "conv2d", child, (Ref("x"),)),
+        Node("s", "state", tensor),
+        Node("o", "output", "o", ({HOSTILE: (Ref("s"), Ref("c"))},)),
+    ]
+    graph = graph_from_nodes(nodes)
     root = Implementation(
         "module",
         name="root",
-        nodes=nodes,
-        tensors={f"t{HOSTILE}": TensorSpec("buffer", (1,))},
-        children={f"c{HOSTILE}": f"c{HOSTILE}"},
+        nodes=graph.nodes,
+        edges=graph.edges,
+        tensors={tensor: TensorSpec("buffer", (1,))},
+        children={child: child},
     )
-    return lg.Ir([root, Implementation("conv2d", mode, name=f"c{HOSTILE}")])
+    data = {"in_channels": 1, "out_channels": 1, "kernel_size": 1}
+    return lg.Ir([root, Implementation("conv2d", data, name=child)])
 
 
-def test_text_of_a_stranger_never_becomes_code() -> None:
-    import ast
+@pytest.mark.parametrize("in_names", [True, False])
+def test_text_of_a_stranger_never_becomes_code(in_names: bool) -> None:
+    text = to_source(hostile(in_names=in_names))
+    tree = ast.parse(text)
+    names = {each.id for each in ast.walk(tree) if isinstance(each, ast.Name)}
+    attributes = {each.attr for each in ast.walk(tree) if isinstance(each, ast.Attribute)}
+    assert not {"os", "system"} & (names | attributes)
+    literals = {each.value for each in ast.walk(tree) if isinstance(each, ast.Constant)}
+    assert HOSTILE in literals
+    model = imported(text).Net()
+    assert len(model.state_dict()) == 3
+    with pytest.raises(Exception, match="at capture"):
+        model(torch.zeros(1, 1, 2, 2))
 
-    try:
-        text = to_source(hostile())
-    except lg.errors.LayergraphError as error:
-        assert "os.system" not in str(error).splitlines()[0] or True
-        return
-    names = {each.id for each in ast.walk(ast.parse(text)) if isinstance(each, ast.Name)}
-    assert "os" not in names
+
+def test_a_name_that_no_argument_has_is_refused() -> None:
+    ir = hostile(in_names=False)
+    ir["root"].nodes["a"].kwargs["otherwise=None); import os; (x"] = 1
+    with pytest.raises(lg.errors.LayergraphError):
+        to_source(ir)
 
 
 @pytest.mark.parametrize("name", ["1a", "class", "a b", "a\nb", "", "nn"])
