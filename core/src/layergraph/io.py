@@ -163,8 +163,8 @@ def installed_formats() -> dict[str, Format]:
 
     Example:
         >>> from layergraph.io import installed_formats
-        >>> sorted(installed_formats())
-        ['', '.json', '.safetensors', '.safetensors.index.json']
+        >>> {"", ".json", ".safetensors"} <= installed_formats().keys()
+        True
     """
     return {suffix: each for suffix, (_, each) in _installed().items()}
 

@@ -179,7 +179,7 @@ class Outputs(NamedTuple):
 class Returning(nn.Module):
     """A named tuple, and one of torch."""
 
-    def forward(self, input: torch.Tensor, len: torch.Tensor) -> Outputs:  # noqa: A002
+    def forward(self, input: torch.Tensor, len: torch.Tensor) -> Outputs:
         """Return both; the parameters have the names of builtins."""
         return Outputs(input.reshape(input.shape[0], -1), torch.max(len, 0))
 

@@ -70,14 +70,14 @@ def in_new_interpreter(
         check=False,
     )
     assert not done.returncode, done.stderr.decode()
-    return pickle.loads(done.stdout)  # noqa: S301 our own process
+    return pickle.loads(done.stdout)
 
 
 def imported(source: str) -> ModuleType:
     """Return the module of a source. A capture of it needs no file."""
     module = ModuleType("written")
     sys.modules["written"] = module
-    exec(compile(source, "<written>", "exec"), vars(module))  # noqa: S102 the subject of the tests
+    exec(compile(source, "<written>", "exec"), vars(module))
     return module
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from plugins.source.tests.models import MODELS, Block, Kept, Modes, Tensors, Tied, Tower
-from plugins.source.tests.sources import imported, in_new_interpreter, loaded, same, written
 from torch import nn
 
 import layergraph as lg
 from layergraph.errors import ArgumentError
 from layergraph.ir import Implementation, Node, Ref, TensorSpec, graph_from_nodes
 from layergraph_source import SourceError, to_source
+from plugins.source.tests.models import MODELS, Block, Kept, Modes, Tensors, Tied, Tower
+from plugins.source.tests.sources import imported, in_new_interpreter, loaded, same, written
 
 NAMES = list(MODELS)
 
