@@ -187,7 +187,7 @@ class MemberWriter:
             return (Hole(name, name, self._context.tensor(tensor.detach(), place)),)
         dtype = dtype_of(spec, place)
         said = "" if spec.dtype is None else f", dtype={self._context.value(dtype)}"
-        sizes = [
+        sizes: list[str | Hole | Argument] = [
             Argument("", (Hole(f"{name}_size_{at}", name, str(size)),))
             for at, size in enumerate(spec.shape or ())
         ]

@@ -179,8 +179,9 @@ class _WithConstants(nn.Module):
     _constants: tuple[str, ...] = ()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        before = {name: self._buffers[name] for name in self._constants}
-        super()._apply(fn, recurse)
+        buffers: dict[str, Any] = self._buffers
+        before = {name: buffers[name] for name in self._constants}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, tensor in before.items():
-            self._buffers[name] = tensor.to(self._buffers[name].device)
+            buffers[name] = tensor.to(buffers[name].device)
         return self

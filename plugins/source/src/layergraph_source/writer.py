@@ -192,8 +192,7 @@ class _Writer:
         """Return how many items the list has in which what a node calls is."""
         path = self._ancestry.path(implementation.name, step.node.implementation) or ""
         container = find_module(self._tree.modules[implementation.name], path.rpartition(".")[0])
-        is_list = isinstance(container, nn.ModuleList | nn.Sequential)
-        return len(container) if is_list else 0
+        return len(container) if isinstance(container, nn.ModuleList | nn.Sequential) else 0
 
     def _train(self, implementation: Implementation) -> str:
         module = self._tree.modules[implementation.name]
