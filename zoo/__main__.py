@@ -16,6 +16,7 @@ from zoo.compare import Outcome, RoundTrip, there_and_back, through_passes
 from zoo.exceptions import EXPECTED
 from zoo.report import by_family, failures, unexpected
 from zoo.run import outcomes
+from zoo.source import through_source
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="list the models, make none")
     parser.add_argument(
         "--pass", dest="passes", metavar="PASS", action="append", help="run a pass on each, too"
+    )
+    parser.add_argument(
+        "--source", action="store_true", help="run the Python source of each, without layergraph"
     )
     options = parser.parse_args(arguments)
     entries = matching(all_entries(), options.only)
@@ -39,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not console.is_terminal:
         console.width = 140
     way: RoundTrip = there_and_back
+    if options.source:
+        way = through_source
     if options.passes:
         way = functools.partial(through_passes, passes=options.passes)
     return _report(_watched(entries, options.jobs, way, console), console)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from layergraph_rewrite.passes import run_passes
     from layergraph_rewrite.rewrite import Rule, find_matches, rewrite, rule
     from layergraph_shapes import annotate_shapes, cost, shapes
+    from layergraph_source.writer import to_source
     from layergraph_tools.difference import diff
     from layergraph_tools.explain import explain
     from layergraph_tools.preflight import preflight
@@ -70,6 +71,7 @@ __all__ = [
     "save",
     "shapes",
     "to_ir",
+    "to_source",
     "to_torch",
     "verify",
     "view",
@@ -104,6 +106,7 @@ _HOMES = {
     "save": "layergraph.io",
     "shapes": "layergraph_shapes",
     "to_ir": "layergraph.api",
+    "to_source": "layergraph_source",
     "to_torch": "layergraph.api",
     "verify": "layergraph_tools.verification",
     "view": "layergraph_view.api",

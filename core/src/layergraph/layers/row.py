@@ -169,6 +169,31 @@ class Layer:
                 f"implementation {implementation.name!r}: a layer of type {self.type!r} has no "
                 "graph; give it the type 'module', which runs any graph"
             )
+        arguments = self.arguments(implementation)
+        if hasattr(self.cls, "__deprecated__"):  # torch warned when the original was made
+            with _quiet():
+                return self.cls(**arguments)
+        return self.cls(**arguments)
+
+    def arguments(self, implementation: Implementation) -> dict[str, Any]:
+        """Return the arguments with which the constructor makes what an implementation describes.
+
+        Args:
+            implementation: its attributes are the arguments of the constructor.
+
+        Returns:
+            The values that the constructor takes, by name: what writers made of the attributes.
+
+        Raises:
+            BuildError: the class takes no argument of an attribute's name.
+
+        Example:
+            >>> import torch
+            >>> from layergraph.ir import Implementation
+            >>> from layergraph.layers import Layer
+            >>> Layer(torch.nn.ReLU).arguments(Implementation("relu", {"inplace": True}))
+            {'inplace': True}
+        """
         data = implementation.attributes
         for name in data:
             if name not in self._defaults:
@@ -177,19 +202,13 @@ class Layer:
                     f"attribute {name!r}; it has {', '.join(self._defaults) or 'none'}"
                     f"{_here(self.cls)}"
                 )
-        if hasattr(self.cls, "__deprecated__"):  # torch warned when the original was made
-            with _quiet():
-                return self._make(data)
-        return self._make(data)
+        return self._written(data)
 
-    def _make(self, data: Mapping[str, Value]) -> nn.Module:
+    def _written(self, data: Mapping[str, Value]) -> dict[str, Any]:
         # Copies, so that a module that keeps a list does not share it with the implementation.
-        return self.cls(
-            **{
-                name: self._writers.get(name, _as_it_is)(copied(value))
-                for name, value in data.items()
-            }
-        )
+        return {
+            name: self._writers.get(name, _as_it_is)(copied(value)) for name, value in data.items()
+        }
 
     def _read(self, module: nn.Module, name: str) -> Any:
         if name in self._readers:
@@ -208,7 +227,7 @@ class Layer:
                 torch.random.fork_rng(devices=[]),
                 torch.device(device),
             ):
-                return PristineLayer(self._make(data), self._not_compared)
+                return PristineLayer(self.cls(**self._written(data)), self._not_compared)
         return None
 
 

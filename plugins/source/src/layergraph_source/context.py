@@ -1,0 +1,257 @@
+"""The names of a written module: what it imports, copies and defines besides classes."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from layergraph.errors import Place
+from layergraph.ir import Ir, Namer, Record, Value
+from layergraph.ir.names import is_argument_name
+from layergraph.ir.values import parts
+from layergraph.literals import UnknownValueError, class_of_torch
+from layergraph_source import runtime
+from layergraph_source.errors import Problems
+from layergraph_source.helpers import Helpers
+from layergraph_source.literals import UnspeakableError, displayed_tuple, expression, quoted
+
+_LARGEST_DATA = 8 * 2**20
+_CHUNK = 88
+_SMALL = 16
+_COPIED = [
+    name
+    for name, each in vars(runtime).items()
+    if getattr(each, "__module__", "") == runtime.__name__
+]
+
+
+class Context:
+    """The names at the top of a written module.
+
+    Args:
+        ir: the IR.
+
+    Attributes:
+        problems: what cannot be written.
+        helpers: the functions that the module holds copies of.
+        torch, nn, functional: the names of torch, torch.nn and torch.nn.functional.
+    """
+
+    def __init__(self, ir: Ir) -> None:
+        self.problems = Problems()
+        self.helpers = Helpers()
+        self.parameters = frozenset(_parameters(ir))
+        # No parameter of a method may hide a name of the module: callers pass arguments by name.
+        self._namer = Namer({*self.parameters, "self", *_COPIED})
+        self.torch = self._namer.name("torch")
+        self.nn = self._namer.name("nn")
+        self.functional = self._namer.name("F")
+        self._builtins: str | None = None
+        self._libraries: dict[str, str] = {}
+        self._records: dict[tuple[str, tuple[str, ...]], str] = {}
+        self._data: dict[bytes, str] = {}
+        self._data_texts: dict[str, str] = {}
+
+    def class_name(self, wish: str) -> str:
+        """Return an unused name for a class."""
+        return self._namer.name(wish)
+
+    def taken(self) -> set[str]:
+        """Return the names of the module that no variable may have."""
+        own = {self.torch, self.nn, self.functional, *self._libraries.values()}
+        return own | {*self._namer._taken} | {*self.helpers.names}
+
+    def builtin(self, name: str) -> str:
+        """Return the expression of a builtin function."""
+        if name not in self.parameters:
+            return name
+        if self._builtins is None:
+            self._builtins = self._namer.name("builtins")
+        return f"{self._builtins}.{name}"
+
+    def helper(self, name: str, module: ModuleType = runtime) -> str:
+        """Copy a function into the module, and return its name."""
+        return self.helpers.add(module, name)
+
+    def library(self, module: str) -> str:
+        """Import a module of another library, and return its expression."""
+        root, _, rest = module.partition(".")
+        known = next((name for each, name in self._libraries.items() if _root(each) == root), None)
+        if known is None:
+            known = root if root not in self.parameters else self._namer.name(root)
+        self._libraries[module] = known
+        return f"{known}.{rest}" if rest else known
+
+    def record(self, record: Record) -> str:
+        """Return the expression of the class of a named tuple."""
+        key = record.type, tuple(record.fields)
+        if key not in self._records:
+            for name in (record.type, *record.fields):
+                if not is_argument_name(name) or (name.startswith("_") and name != record.type):
+                    raise UnspeakableError(f"{name!r} cannot be a name of a named tuple")
+            self._records[key] = self._namer.name(record.type)
+            self.library("typing")
+        return self._records[key]
+
+    def value(self, value: Value, leaf: Callable[[Any], str | None] = lambda _: None) -> str:
+        """Return an expression for a value.
+
+        Raises:
+            UnspeakableError: there is none.
+        """
+
+        def names(each: Any) -> str | None:
+            known = leaf(each)
+            return self._record_value(each, leaf) if known is None else known
+
+        return expression(value, names, self.builtin, self.torch)
+
+    def _record_value(self, value: Any, leaf: Callable[[Any], str | None]) -> str | None:
+        if type(value) is not Record:
+            return None
+        items = [self.value(each, leaf) for each in value.fields.values()]
+        if value.type == "PackedSequence":
+            made = self.helper("packed_sequence", importlib.import_module("layergraph.checked"))
+            return f"{made}({', '.join(items)})"
+        of_torch = class_of_torch(value)
+        if of_torch is torch.Size:
+            return f"{self.torch}.Size({displayed_tuple(items)})"
+        if of_torch is not None:
+            return f"{self.torch}.return_types.{of_torch.__name__}({displayed_tuple(items)})"
+        return f"{self.record(value)}({', '.join(items)})"
+
+    def tensor(self, tensor: torch.Tensor, place: Place) -> str:
+        """Return an expression for a tensor of the IR: a short literal, or its bytes."""
+        dtype = f"{self.torch}.{str(tensor.dtype).removeprefix('torch.')}"
+        contiguous = tensor.contiguous()
+        if tensor.numel() <= _SMALL and not tensor.is_quantized:
+            text = self._literal(contiguous, dtype)
+            if text is not None:
+                return text
+        raw = bytes(contiguous.reshape(-1).view(torch.uint8).tolist()) if tensor.numel() else b""
+        shape = displayed_tuple([str(size) for size in tensor.shape])
+        decoded = self.helper("_decoded")
+        return f"{decoded}({self._stored(raw, place)}, {dtype}, {shape})"
+
+    def _literal(self, tensor: torch.Tensor, dtype: str) -> str | None:
+        numbers = tensor.tolist()
+        try:
+            again = torch.tensor(numbers, dtype=tensor.dtype)
+        except (RuntimeError, TypeError):
+            return None
+        if again.shape != tensor.shape or _bytes(again) != _bytes(tensor):
+            return None
+        return f"{self.torch}.tensor({self.value(numbers)}, dtype={dtype})"
+
+    def _stored(self, raw: bytes, place: Place) -> str:
+        if raw not in self._data:
+            packed = base64.b85encode(zlib.compress(raw, 9)).decode("ascii")
+            if len(packed) > _LARGEST_DATA:
+                self.problems.add(
+                    place,
+                    f"its value takes {len(packed):,} characters of source",
+                    "register it as a buffer of the state dict",
+                )
+                packed = ""
+            name = self._namer.name(f"DATA_{len(self._data) + 1}")
+            self._data[raw] = name
+            self._data_texts[name] = packed
+        return self._data[raw]
+
+    def prepare_record(self, record: Record) -> None:
+        """Define the class of a named tuple, unless it is one of torch.
+
+        Raises:
+            UnspeakableError: it cannot be defined.
+        """
+        if record.type == "PackedSequence":
+            self.helper("packed_sequence", importlib.import_module("layergraph.checked"))
+            return
+        try:
+            is_of_torch = class_of_torch(record) is not None
+        except UnknownValueError as error:
+            raise UnspeakableError(f"torch has no {error}") from None
+        if not is_of_torch:
+            self.record(record)
+
+    def used_imports(self, text: str) -> list[str]:
+        """Return the lines that import what a text names, in the order of formatters."""
+        words = {*re.findall(r"\w+", text)}
+        plain = {*self.helpers.imports}
+        for module, name in self._libraries.items():
+            is_root = name == _root(module)
+            plain.add(f"import {module}" if is_root else f"import {_root(module)} as {name}")
+            if not is_root and "." in module:
+                plain.add(f"import {module}")
+        plain |= {
+            line
+            for line, name in (
+                ("import builtins", self._builtins or ""),
+                ("import torch", self.torch),
+                ("import torch.nn.functional", self.functional),
+                ("from torch import nn", self.nn),
+            )
+            if name in words
+            for line in [_as(line, line.rpartition(" ")[2], name)]
+        }
+        return _sorted(plain)
+
+    def definitions(self) -> list[str]:
+        """Return the definitions besides classes: copies, named tuples and data."""
+        found = self.helpers.texts()
+        typing = self._libraries.get("typing", "typing")
+        for (_, fields), name in self._records.items():
+            lines = [f"    {field}: {typing}.Any" for field in fields] or ["    pass"]
+            found.append("\n".join([f"class {name}({typing}.NamedTuple):", *lines]))
+        for name, packed in self._data_texts.items():
+            chunks = [packed[at : at + _CHUNK] for at in range(0, len(packed), _CHUNK)] or [""]
+            lines = [f"    {quoted(chunk)}" for chunk in chunks]
+            found.append(
+                "\n".join([f"{name} = (", *lines, ")"])
+                if len(chunks) > 1
+                else f"{name} = {quoted(packed)}"
+            )
+        return found
+
+
+def _bytes(tensor: torch.Tensor) -> list[int]:
+    return tensor.reshape(-1).view(torch.uint8).tolist() if tensor.numel() else []
+
+
+def _as(line: str, plain: str, name: str) -> str:
+    return line if name == plain else f"{line} as {name}"
+
+
+def _sorted(lines: Iterable[str]) -> list[str]:
+    """Return import lines in groups: the standard library, then the rest."""
+    groups: dict[bool, list[str]] = {True: [], False: []}
+    for line in sorted(lines, key=lambda each: (each.startswith("from"), each)):
+        root = re.split(r"[ .]", line)[1]
+        groups[root in sys.stdlib_module_names].append(line)
+    return [*groups[True], *[""] * (bool(groups[True]) and bool(groups[False])), *groups[False]]
+
+
+def _root(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _parameters(ir: Ir) -> Iterator[str]:
+    for implementation in ir.values():
+        for graph in implementation.graphs:
+            yield from graph.parameters().values()
+
+
+def records(*values: Value) -> Iterator[Record]:
+    """Yield the named tuples inside values."""
+    for value in values:
+        if type(value) is Record:
+            yield value
+        yield from records(*(parts(value) or ()))

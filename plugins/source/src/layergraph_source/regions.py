@@ -1,0 +1,66 @@
+"""Regions of a method: a node that enters and one that exits become a ``with`` block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from layergraph.ir import Ref, Value
+from layergraph_source.steps import Step
+
+_ENTER = {
+    "layergraph.set_grad_enabled": "layergraph.set_grad_enabled",
+    "layergraph.enter_autocast": "layergraph.exit_autocast",
+    "layergraph.select_attention": "layergraph.select_attention",
+}
+REGIONS = frozenset({*_ENTER, *_ENTER.values()})
+_KERNELS = {
+    "flash": "FLASH_ATTENTION",
+    "mem_efficient": "EFFICIENT_ATTENTION",
+    "math": "MATH",
+    "cudnn": "CUDNN_ATTENTION",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A region.
+
+    Attributes:
+        kind: the name of the function that enters it.
+        end: the place of the step that exits it.
+        given: the arguments with which it is entered.
+    """
+
+    kind: str
+    end: int
+    given: tuple[Value, ...]
+
+    def kernels(self, torch: str) -> list[str]:
+        """Return the expressions of the kernels of attention that it selects."""
+        names = self.given[0] if self.given else ()
+        backends = f"{torch}.nn.attention.SDPBackend"
+        return [f"{backends}.{_KERNELS[each]}" for each in names if each in _KERNELS]
+
+
+def regions_of(steps: Sequence[Step]) -> dict[int, Region]:
+    """Return the regions that begin and end among steps, by the places where they begin.
+
+    Only those that are nested in each other, and whose steps always run.
+    """
+    found: dict[int, Region] = {}
+    opened: list[int] = []
+    places = {step.node.name: at for at, step in enumerate(steps)}
+    for at, step in enumerate(steps):
+        name = step.node.implementation
+        if name not in REGIONS or step.when is not None or step.mode is not None:
+            continue
+        begin = places.get(step.args[0].node) if step.args and type(step.args[0]) is Ref else None
+        if begin is not None and opened and opened[-1] == begin:
+            opened.pop()
+            kind = steps[begin].node.implementation
+            if _ENTER.get(kind) == name:
+                found[begin] = Region(kind.partition(".")[2], at, steps[begin].args)
+        elif name in _ENTER:
+            opened.append(at)
+    return found
