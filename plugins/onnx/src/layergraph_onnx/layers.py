@@ -329,4 +329,3 @@ def _padded(call: Call, pads: list[Any], mode: str, value: Any) -> Any:
     return call.op("Pad", call.x, both, mode=modes[mode])
 
 
-__all__ = ["INT64"]

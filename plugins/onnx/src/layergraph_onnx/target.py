@@ -16,7 +16,7 @@ from layergraph.ir.values import leaves, map_leaves
 from layergraph_backends import Backend, Step
 from layergraph_backends.plain import UNKNOWN
 from layergraph_onnx.dtypes import to_onnx
-from layergraph_onnx.scope import Form, Scope, form_of
+from layergraph_onnx.scope import Form, Scope, form_of, used
 from layergraph_shapes import TensorMeta
 
 DOMAIN = "layergraph"
@@ -125,7 +125,7 @@ class Onnx(Backend):
 
     def _call(self, step: Step, scope: Scope, outputs: list[Value]) -> list[Value]:
         nodes = scope.needed(outputs)
-        read = {each for node in nodes for each in _read(node)}
+        read = {each for node in nodes for each in used(node)}
         given = {outer: inner for outer, inner in scope.inputs.items() if inner in read}
         form = form_of(list(given.values()), nodes, outputs)
         if form not in self.functions:
@@ -232,9 +232,3 @@ def _array(tensor: torch.Tensor) -> Any:
         return np.array(tensor.numpy())
     except TypeError:
         return onnx_ir.tensor(tensor).numpy()
-
-
-def _read(node: onnx_ir.Node) -> Iterator[Value]:
-    from layergraph_onnx.scope import used
-
-    return used(node)
