@@ -13,6 +13,7 @@ from layergraph.formats import Format
 from layergraph.hookspecs import hookimpl
 from layergraph.ir import Ir
 from layergraph.lowerings import Lowering
+from layergraph_files.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +34,8 @@ def _write(
     save(ir, path, state_dict, args, kwargs, opset=opset, external_data=external_data)
 
 
-def _read(path: Any) -> Ir:
-    ir: Ir = importlib.import_module("layergraph_onnx.load").load(path)
+def _read(path: Any, *, limits: Limits = DEFAULT_LIMITS) -> Ir:
+    ir: Ir = importlib.import_module("layergraph_onnx.load").load(path, limits=limits)
     return ir
 
 
@@ -43,9 +44,10 @@ def _build(
     *,
     device: torch.device | str | int | None = None,
     dtype: torch.dtype | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> nn.Module:
     load_model = importlib.import_module("layergraph_onnx.load").load_model
-    model: nn.Module = load_model(path, device=device, dtype=dtype)
+    model: nn.Module = load_model(path, device=device, dtype=dtype, limits=limits)
     return model
 
 

@@ -41,6 +41,9 @@ def to_onnx(dtype: torch.dtype) -> onnx_ir.DataType:
     return _ONNX[dtype]
 
 
-def to_torch(dtype: onnx_ir.DataType) -> torch.dtype | None:
-    """Return the dtype of torch for one of ONNX; None if there is none."""
-    return _TORCH.get(dtype)
+def torch_dtype(code: int) -> torch.dtype | None:
+    """Return the dtype of torch for a number that stands for one of ONNX; None if torch has none."""
+    try:
+        return _TORCH.get(onnx_ir.DataType(code))
+    except ValueError:
+        return None

@@ -13,9 +13,11 @@ import torch
 from layergraph.errors import FileError
 from layergraph.ir import Ir, check
 from layergraph_files.atomic import Written, writing
+from layergraph_files.bounds import check_writable
 from layergraph_files.parse_errors import PathName, reading, shown
 from layergraph_files.paths import to_path
-from layergraph_onnx.metadata import GUARDS, written_metadata
+from layergraph_files.save import refuse_unlisted
+from layergraph_onnx.metadata import GUARDS, to_metadata
 from layergraph_onnx.model import DEFAULT_OPSET, onnx_model
 
 _MOST = 1 << 31
@@ -63,6 +65,9 @@ def save(
     """
     target = to_path(path, "save(ir, path, state_dict)")
     check(ir)
+    with reading(target):
+        check_writable(ir)
+    refuse_unlisted(ir, target)
     if state is None:
         raise FileError(
             f"{shown(target)}: an .onnx holds the weights: give the state dict, as in "
@@ -71,7 +76,7 @@ def save(
     model, guards = onnx_model(
         ir, state, args, kwargs, opset=DEFAULT_OPSET if opset is None else opset
     )
-    model.metadata_props.update(written_metadata(ir, state, model, guards))
+    model.metadata_props.update(to_metadata(ir, state, model.graph.initializers, guards))
     size = sum(each.const_value.nbytes for each in model.graph.initializers.values())  # type: ignore[union-attr]
     is_external = size > _MOST - _MARGIN if external_data is None else external_data
     with reading(target), writing(target, lambda _names, _alone: ()) as written:
