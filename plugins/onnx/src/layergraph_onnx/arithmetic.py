@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import layergraph as lg
-from layergraph_onnx.call import Call, is_value
+from layergraph_onnx.call import INT64, Call, is_value
 from layergraph_onnx.table import TABLE
 from layergraph_onnx.target import Value
 
@@ -251,6 +251,11 @@ def _unary(call: Call, kind: str) -> Any:
         return lg.decline("it rounds to decimals")
     if kind in ("Floor", "Ceil", "Round") and not dtype.is_floating_point:
         return call.op("Identity", call.x)
+    if call.step.kind.startswith("math."):
+        dtype = torch.float32 if call.dtype() is INT64 else call.dtype()
+        found = call.op(kind, call.operand(0, dtype))
+        is_int = kind in ("Floor", "Ceil")
+        return call.cast(found, INT64) if is_int else call.backend.number(found, dtype)
     return call.op(kind, call.operand(0, dtype))
 
 
@@ -266,6 +271,16 @@ def _register_unary(name: str, kind: str) -> None:
 
 for _name, _kind in _UNARY.items():
     _register_unary(_name, _kind)
+
+
+@TABLE.functions("trunc fix")
+def lower_trunc(call: Call) -> Any:
+    """Round to zero."""
+    if call.step.kind == "math.trunc":
+        return call.cast(call.x, INT64)
+    dtype = call.out_dtype
+    x = call.operand(0, dtype)
+    return call.op("Mul", call.op("Sign", x), call.op("Floor", call.op("Abs", x)))
 
 
 @TABLE.functions("rsqrt")

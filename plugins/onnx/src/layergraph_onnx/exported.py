@@ -62,17 +62,22 @@ class _Alone(nn.Module):
 
     Args:
         run: calls the step with its tensors by name and its arguments.
-        count: the number of tensors among the arguments.
         args: the arguments by position, with slots.
         kwargs: the arguments by name, likewise.
+        record: takes the leaves of the result and its structure.
     """
 
-    def __init__(self, run: Callable[..., Any], count: int, args: Any, kwargs: Any) -> None:
+    def __init__(
+        self,
+        run: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        record: Callable[[tuple[list[Any], Any]], None],
+    ) -> None:
         super().__init__()
         self._run = [run]  # in a list, so that the layer is no submodule
-        self._count, self._args, self._kwargs = count, args, kwargs
-        self.leaves: list[Any] = []
-        self.spec: Any = None
+        self._args, self._kwargs = args, kwargs
+        self._record = record
 
     def forward(self, given: list[torch.Tensor], own: dict[str, torch.Tensor]) -> Any:
         """Call the step."""
@@ -81,12 +86,13 @@ class _Alone(nn.Module):
             return given[leaf.number] if isinstance(leaf, _Slot) else leaf
 
         args, kwargs = map_leaves(fill, self._args), map_leaves(fill, self._kwargs)
-        found, self.spec = pytree.tree_flatten(self._run[0](own, args, kwargs))
+        found, spec = pytree.tree_flatten(self._run[0](own, args, kwargs))
         tensors = [each for each in found if isinstance(each, torch.Tensor)]
         numbers = iter(range(len(tensors)))
-        self.leaves = [
+        listed = [
             _Output(next(numbers)) if isinstance(each, torch.Tensor) else each for each in found
         ]
+        self._record((listed, spec))
         return tensors
 
 
@@ -189,14 +195,16 @@ def _export(step: Step, run: Callable[..., Any], args: Any, kwargs: Any, opset: 
          if isinstance(size, str)}
         for each in slots
     ]
-    alone = _Alone(run, len(slots), args, kwargs).eval()
+    # Not an attribute: torch.export puts those back after a trace.
+    results: list[tuple[list[Any], Any]] = []
+    alone = _Alone(run, args, kwargs, results.append).eval()
     with _quiet():
         program = torch.export.export(
             alone, (given, dict(own)), strict=False,
             dynamic_shapes={"given": dynamic, "own": {name: {} for name in own}},
         )
         model = _model(program, opset)
-    found = _Exported(model.graph, list(alone.leaves), alone.spec)
+    found = _Exported(model.graph, *results[-1])
     if len(_EXPORTS) >= _CACHED:
         _EXPORTS.clear()
     _EXPORTS[key] = found

@@ -14,7 +14,7 @@ Handler = Callable[[Call], Any]
 
 _HOMES = (
     *("torch", "torch.nn.functional", "torch.special", "torch.linalg", "torch._C._nn"),
-    *("torch.Tensor", "operator", "layergraph"),
+    *("torch.Tensor", "operator", "math", "layergraph"),
 )
 
 
