@@ -194,11 +194,7 @@ class Frame:
             if is_computed:
                 return value
         if any(leaf is UNKNOWN for leaf in inside):
-            # The target lacks what the step reads. It may lack the step too.
-            is_composite = step.layer is not None and step.layer.nodes
-            if is_composite or model.handlers.has(step):
-                return UNKNOWN
-            return model.lack(step, NO_HANDLER)
+            return self._unknown(step)
         if step.node.when is not None and not model.backend.computes_both_ways:
             condition, expected = step.node.when
             return model.lack(step, _ONE_WAY.format(condition.node, expected))
@@ -207,14 +203,23 @@ class Frame:
         answer = model.handlers.answer(step, model.backend)
         return model.lack(step, answer.reason) if answer.value is None else answer.value
 
+    def _unknown(self, step: Step) -> Any:
+        """Look for what the target lacks in a step that reads what it lacks."""
+        if self._model.handlers.has(step):
+            return UNKNOWN
+        if step.layer is None or not step.layer.nodes:
+            return self._model.lack(step, NO_HANDLER)
+        self._inside(step, step.layer, *step.args, **step.kwargs)
+        return UNKNOWN
+
+    def _inside(self, step: Step, layer: Implementation, *args: Any, **kwargs: Any) -> Any:
+        """Walk along the graph of a composite."""
+        given = bound(_inputs(layer), args, kwargs)
+        return Frame(self._model, layer.name, step.path).run(given)
+
     def _composite(self, step: Step, layer: Implementation) -> Any:
-        inputs = [node for node in layer.nodes.values() if node.type == INPUT]
-
-        def lower(*args: Any, **kwargs: Any) -> Any:
-            return Frame(self._model, layer.name, step.path).run(bound(inputs, args, kwargs))
-
-        value = self._model.backend.composite(step, lower)
-        given = bound(inputs, step.node.args or (), step.node.kwargs)
+        value = self._model.backend.composite(step, partial(self._inside, step, layer))
+        given = bound(_inputs(layer), step.node.args or (), step.node.kwargs)
         for name in self._model.changed_inputs(layer):
             if self.writes.is_read_after(given[name], step.node):
                 self._model.lack(step, _CHANGED.format(name))
@@ -223,9 +228,8 @@ class Frame:
     def _run_body(self, body: Body, *args: Any, **kwargs: Any) -> Any:
         """Walk along the graph of a body, which reads the tensors of this one's module."""
         implementation = self._model.ir[body.implementation]
-        inputs = [node for node in implementation.nodes.values() if node.type == INPUT]
         frame = Frame(self._model, implementation.name, (*self._path, implementation.name))
-        return frame.run(bound(inputs, args, kwargs))
+        return frame.run(bound(_inputs(implementation), args, kwargs))
 
     def _guard(self, step: Step) -> Any:
         """Check a guard now if its values are known; otherwise the back end takes note of it."""
@@ -253,3 +257,7 @@ class Frame:
                 self._model.lack(step, problem)
             for name in names:
                 self._values[name] = self._values[node.name]
+
+
+def _inputs(implementation: Implementation) -> list[Node]:
+    return [node for node in implementation.nodes.values() if node.type == INPUT]

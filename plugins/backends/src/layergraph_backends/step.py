@@ -10,7 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from layergraph.errors import BuildError
+from layergraph.functions import Targets
 from layergraph.ir import Implementation, Node
+from layergraph.plugins.hooks import function_homes
+from layergraph_backends.plain import of_torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +86,27 @@ class Step:
     def key(self, name: str) -> str:
         """Return the key of one of the layer's tensors in the state dict of the model."""
         return f"{self.prefix}{name}"
+
+    def compute(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the layer or function computes for tensors.
+
+        Args:
+            args: the arguments by position: tensors, or nested ones, and plain values.
+            kwargs: the arguments by name.
+
+        Raises:
+            BuildError: no installed package lists the function.
+        """
+        args, kwargs = of_torch((args, kwargs))
+        if self.module is not None:
+            return self.module(*args, **kwargs)
+        target = Targets(()).target(self.kind) or Targets(function_homes()).target(self.kind)
+        if target is None:
+            raise BuildError(f"no installed package lists the function {self.kind!r}")
+        if callable(target.target):
+            return target.target(*args, **kwargs)
+        value = getattr(args[0], target.target)
+        return value if target.op == "attribute" else value(*args[1:], **kwargs)
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """Return an argument that the model may give by position or by name.

@@ -54,7 +54,9 @@ class Writes:
         if state:
             key = self._graph.nodes[min(state)].implementation
             return twins, f"it changes the tensor {key!r} of the model in place"
-        stale = [name for name in near if name not in twins and self._is_read(name, node)]
+        here = self._position[node.name]
+        before = [name for name in near if self._position[name] < here and name not in twins]
+        stale = [name for name in before if self._is_read(name, node)]
         if stale:
             return twins, (
                 f"it changes {changed!r} in place, and {min(stale)!r}, which may share its memory, "

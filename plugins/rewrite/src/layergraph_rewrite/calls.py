@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from layergraph.ir import FUNCTION, Value
+from layergraph.ir import BODY, FUNCTION, Value
 from layergraph_rewrite.new_layers import has_tensors
 from layergraph_rewrite.sources import Tensors
 from layergraph_rewrite.terms import Applied, Existing
@@ -134,7 +134,8 @@ class Call:
     @property
     def is_in_root(self) -> bool:
         """True if the node is in the graph of the model itself."""
-        return not self._graph.owner.parents
+        owner = self._graph.owner
+        return not owner.parents and owner.type != BODY
 
     @property
     def is_shared(self) -> bool:

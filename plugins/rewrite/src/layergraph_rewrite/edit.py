@@ -95,8 +95,12 @@ class Edit(LayerEdits, NodeEdits, BorderEdits, MatchEdits):
                     continue
                 names[node.name] = None
                 yield Call(graph, node.name)
-                if node.name in graph and node.is_call:
-                    inner = graph.layer_of(node)
+                # The caller may have edited the graph.
+                now = graph.nodes.get(node.name)
+                if now is None:
+                    continue
+                run = [self.layers[name] for name in now.bodies()]
+                for inner in [graph.layer_of(now)] if now.is_call else run:
                     if id(inner) not in seen:
                         yield from self._walk(inner, seen)
 
@@ -119,16 +123,16 @@ class Edit(LayerEdits, NodeEdits, BorderEdits, MatchEdits):
         return self._space.home(key)
 
     def names_inside(self, layer: str) -> set[str]:
-        """Return the names of a layer and of all layers inside it.
+        """Return the names of a layer, of all layers inside it, and of the bodies that these run.
 
         Raises:
             EditError: there is no such layer.
         """
-        return {each.name for each in self._layer(layer).inside()}
+        return {each.name for each in self._space.inside(self._layer(layer))}
 
     def working_graphs(self) -> Iterator[WorkingGraph]:
         """Yield all graphs."""
-        for layer in list(self._space.root.inside()):
+        for layer in list(self._space.inside(self._space.root)):
             yield from layer.graphs
 
     def tensors(self, layer: str) -> Tensors:

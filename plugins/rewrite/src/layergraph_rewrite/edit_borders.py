@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from layergraph.ir import (
+    BODY,
     INPUT,
     Node,
     Value,
@@ -62,6 +63,7 @@ class BorderEdits(Places):
             EditError: there is no such input, or a node reads it.
         """
         owner = self._layer(graph)
+        self._refuse_leaf(owner)
         inputs = [node.name for each in owner.graphs[:1] for node in each if node.type == INPUT]
         if name not in inputs:
             raise EditError(f"{owner.name!r} has no input {name!r}; it has {', '.join(inputs)}")
@@ -105,6 +107,10 @@ class BorderEdits(Places):
     def _refuse_leaf(self, owner: WorkingLayer) -> None:
         if not owner.graphs:
             raise EditError(f"{owner.name!r} is a {owner.type}, and has no graph")
+        if owner.type == BODY:
+            raise EditError(
+                f"{owner.name!r} is a body; the function that runs it knows its inputs and outputs"
+            )
 
     def inline(self, where: Where) -> dict[str, str]:
         """Replace the call of a composite by the calls inside it. Paths and keys stay.

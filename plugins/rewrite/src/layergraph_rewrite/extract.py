@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from layergraph.errors import ArgumentError
 from layergraph.gc_pause import gc_paused
-from layergraph.ir import FUNCTION, INPUT, OUTPUT, STATE, Ir, Node, Ref
+from layergraph.ir import BODY, FUNCTION, INPUT, OUTPUT, STATE, Ir, Node, Ref
 from layergraph_rewrite.aliases import aliases, written
 from layergraph_rewrite.calls import Call, Site
 from layergraph_rewrite.edit import Edit
@@ -95,12 +95,19 @@ def _check_called_once(edit: Edit, site: Site) -> None:
                 "single value"
             )
         layer = next(iter(layer.calls))[0].owner
+    if layer.type == BODY:
+        raise EditError(
+            f"{site} is in {layer.name!r}, which may run several times; a cut there is no single "
+            "value"
+        )
 
 
 class _Part:
     def __init__(self, edit: Edit, starts: list[Site], ends: list[Site]) -> None:
         self._edit = edit
-        self._root = next(layer for layer in edit.layers.values() if not layer.parents)
+        self._root = next(
+            layer for layer in edit.layers.values() if not layer.parents and layer.type != BODY
+        )
         self._starts = starts
         self._ends = ends
 

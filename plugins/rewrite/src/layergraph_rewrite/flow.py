@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from layergraph.ir import INPUT
+from layergraph.ir import BODY, INPUT
 from layergraph_rewrite.calls import Site
 
 if TYPE_CHECKING:
     from layergraph_rewrite.edit import Edit
+    from layergraph_rewrite.working import WorkingGraph
 
 _Point = tuple[Site, bool]
 """A node; of a call of a composite, True for its result and False for its arguments."""
@@ -71,12 +72,22 @@ def _edges(edit: Edit, *, is_backward: bool) -> dict[_Point, list[_Point]]:
             for source in dict.fromkeys(node.sources()):
                 connect((Site(owner, source), True), (site, False))
             inner = graph.layer_of(node).graphs if node.is_call else []
+            inner = [*inner, *(edit.layers[name].graphs[0] for name in node.bodies())]
             if not inner:
                 connect((site, False), (site, True))
             for each in inner:
-                for item in each:
-                    if item.type == INPUT:
-                        connect((site, False), (Site(each.owner.name, item.name), False))
-                output = Site(each.owner.name, each.output().name)
+                inputs, output = _borders(each)
+                for item in inputs:
+                    connect((site, False), (item, False))
+                    if each.owner.type == BODY:
+                        # The result of a turn may be an input of the next one.
+                        connect((output, True), (item, False))
                 connect((output, True), (site, True))
     return edges
+
+
+def _borders(graph: WorkingGraph) -> tuple[list[Site], Site]:
+    """Return the inputs and the output of a graph."""
+    owner = graph.owner.name
+    inputs = [Site(owner, node.name) for node in graph if node.type == INPUT]
+    return inputs, Site(owner, graph.output().name)

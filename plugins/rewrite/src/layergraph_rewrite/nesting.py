@@ -70,7 +70,7 @@ def rename(space: Workspace, layer: WorkingLayer, new: str, parent: WorkingLayer
     if new in target.tensors:
         raise EditError(f"{target.name!r} has a tensor {new!r}; choose another name")
     if parent is not None:
-        _check_callers(layer, target)
+        _check_callers(space, layer, target)
     if new in target.children:
         raise EditError(f"{target.name!r} has a child {new!r}; choose another name")
     if target is owner:
@@ -90,11 +90,11 @@ def _only_parent(space: Workspace, layer: WorkingLayer) -> tuple[WorkingLayer, s
     return next(iter(layer.parents))
 
 
-def _check_callers(layer: WorkingLayer, target: WorkingLayer) -> None:
+def _check_callers(space: Workspace, layer: WorkingLayer, target: WorkingLayer) -> None:
     """Refuse a new parent that a caller of the layer does not contain."""
     above = [target, *composites_around(target)]
     for graph, node in layer.calls:
-        if graph.owner not in above:
+        if space.module_of(graph.owner) not in above:
             raise EditError(
                 f"{graph.owner.name}:{node} calls {layer.name!r}, and does not contain "
                 f"{target.name!r}"

@@ -52,9 +52,10 @@ def outline(space: Workspace, nodes: Sequence[Place], name: str) -> Site:
     }
     if len(counts) != 1:
         raise EditError("the nodes read other values in the other mode; they are no composite")
+    module = space.module_of(owner)
     composite = WorkingLayer(Implementation(MODULE, children={}))
-    composite.training = owner.training
-    child = adopt(space, owner, name, composite)
+    composite.training = module.training
+    child = adopt(space, module, name, composite)
     owner.is_edited = True
     site = owner.namer.name(child)
     for layer in _called(graphs, names):

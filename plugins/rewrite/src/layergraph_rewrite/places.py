@@ -188,7 +188,7 @@ class Places:
     ) -> str:
         if isinstance(term, str):
             layer = self._layer(term)
-            _check_inside(owner, layer)
+            _check_inside(self._space.module_of(owner), layer)
             return _put(owner, places, layer.type, layer.name, _only_value, last_part(layer.name))
         call = term if isinstance(term, Layer | Function) else applied(term)
         operation = call.operation if isinstance(call, Applied) else call
@@ -234,7 +234,8 @@ class Places:
         if isinstance(operation, Existing):
             node = operation.call.node
             if node.is_call:
-                _check_inside(owner, self._layer(node.implementation))
+                module = self._space.module_of(owner)
+                _check_inside(module, self._layer(node.implementation))
             return _put(owner, places, node.type, node.implementation, arguments, node.name)
         if not isinstance(operation, Layer):
             function = operation.names[0]
@@ -253,6 +254,7 @@ class Places:
         operation: Layer,
         replaces: WorkingLayer | None,
     ) -> WorkingLayer:
+        owner = self._space.module_of(owner)
         kind = operation.types[0]
         layer = WorkingLayer(Implementation(kind, dict(operation.attributes)))
         layer.training = owner.training if replaces is None else replaces.training

@@ -215,7 +215,8 @@ class Workspace:
         first: dict[int, str] = {}
         for path, layer in self.paths():
             first.setdefault(id(layer), path)
-        for body in self._bodies(first):
+        known = [layer for layer in self.layers.values() if id(layer) in first]
+        for body in self._bodies(known):
             first[id(body)] = body.name
         ties = self._ties(first)
         ir = Ir(
@@ -235,16 +236,29 @@ class Workspace:
         check(ir)
         return ir
 
+    def inside(self, top: WorkingLayer) -> Iterator[WorkingLayer]:
+        """Yield a layer, all layers inside it, and the bodies that these run, each once."""
+        layers = list(top.inside())
+        yield from layers
+        yield from self._bodies(layers)
+
+    def module_of(self, layer: WorkingLayer) -> WorkingLayer:
+        """Return the layer whose module a graph runs in: itself, or for a body, what runs it."""
+        while layer.type == BODY:
+            graphs = (graph for each in self.layers.values() for graph in each.graphs)
+            layer = next(graph.owner for graph in graphs if layer in self.bodies_in(graph))
+        return layer
+
     def bodies_in(self, graph: WorkingGraph) -> list[WorkingLayer]:
         """Return the bodies that the nodes of a graph run."""
         return [self.layers[name] for node in graph for name in node.bodies()]
 
-    def _bodies(self, known: Collection[int]) -> list[WorkingLayer]:
-        """Return the bodies that the graphs of the known layers run."""
+    def _bodies(self, layers: Collection[WorkingLayer]) -> list[WorkingLayer]:
+        """Return the bodies that the graphs of layers run, with those inside of bodies."""
         if all(layer.type != BODY for layer in self.layers.values()):
             return []
         found: dict[int, WorkingLayer] = {}
-        stack = [layer for layer in self.layers.values() if id(layer) in known]
+        stack = list(layers)
         while stack:
             for graph in stack.pop().graphs:
                 for body in self.bodies_in(graph):
@@ -297,7 +311,7 @@ class Workspace:
         graphs = [graph.finished(named) for graph in layer.graphs]
         kind, data = layer.type, layer.data
         children = None if layer.children is None else _named(layer.in_order())
-        if layer.is_edited and kind != MODULE and graphs:
+        if layer.is_edited and kind not in (MODULE, BODY) and graphs:
             children, is_chain = _in_order_of_calls(graphs, children or {})
             if not is_chain:
                 kind, data = MODULE, {name: each for name, each in data.items() if "." in name}
