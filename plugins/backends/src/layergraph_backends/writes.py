@@ -42,13 +42,7 @@ class Writes:
         """
         same = self._same.get(changed, changed)
         self._same[node.name] = same
-        # What is computed later reads the new value.
-        here = self._position[node.name]
-        near = [
-            name
-            for name in aliases(self._graph, [changed], self._layers)
-            if self._position[name] <= here
-        ]
+        near = aliases(self._graph, [changed], self._layers)
         twins = [name for name in near if self._same.get(name, name) == same]
         state = [name for name in near if self._graph.nodes[name].type == STATE]
         if state:

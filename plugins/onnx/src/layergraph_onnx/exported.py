@@ -21,9 +21,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import layergraph as lg
-from layergraph.api import default_ir2torch
 from layergraph.errors import first_line
-from layergraph.functions import Targets
 from layergraph.ir.values import leaves, map_leaves
 from layergraph_backends import Step
 from layergraph_backends.plain import of_torch
@@ -154,26 +152,13 @@ def _runner(step: Step) -> Callable[..., Any] | None:
         return None
     if step.kind == "operator.setitem":
         return lambda _, args, kwargs: _set(*args)
-    target = _targets().target(step.kind)
-    if target is None:
-        return None
-    if target.op == "attribute":
-        return lambda _, args, kwargs: getattr(args[0], str(target.target))
-    if target.op == "call_method":
-        return lambda _, args, kwargs: getattr(args[0], str(target.target))(*args[1:], **kwargs)
-    function: Any = target.target
-    return lambda _, args, kwargs: function(*args, **kwargs)
+    return lambda _, args, kwargs: step.compute(*args, **kwargs)
 
 
 def _set(tensor: torch.Tensor, key: Any, value: Any) -> torch.Tensor:
     changed = tensor.clone()
     changed[key] = value
     return changed
-
-
-@functools.cache
-def _targets() -> Targets:
-    return Targets(default_ir2torch().hooks.named_functions())
 
 
 # --- the export ---

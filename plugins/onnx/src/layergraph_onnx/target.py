@@ -143,7 +143,7 @@ class Onnx(Backend):
         """Return the name of a function: the place of its first call, without numbers."""
         assert step.layer is not None
         words = [each for each in step.layer.name.split(".") if not each.isdigit()]
-        title = re.sub(r"\W", "_", "_".join(words)) or step.name
+        title = re.sub(r"\W", "_", "_".join(words)) or "layer"
         count = self._titles[title] = self._titles.get(title, 0) + 1
         return title if count == 1 else f"{title}_{count}"
 
@@ -198,7 +198,7 @@ class Onnx(Backend):
         step = self._step
         if step is not None:
             layer = step.node.implementation if step.layer is not None else ""
-            node.metadata_props[PATH] = layer.removeprefix(f"{step.graph}.") or step.name
+            node.metadata_props[PATH] = layer.removeprefix(f"{step.graph}.") or "layer"
             node.metadata_props[TYPE] = step.kind
         self.scope.nodes.append(node)
 
