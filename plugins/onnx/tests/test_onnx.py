@@ -243,6 +243,31 @@ def test_a_guard_that_the_file_does_not_check_is_warned_of_and_listed(tmp_path: 
     assert "test_onnx.py" in metadata["layergraph.guards"]
 
 
+class OneWay(nn.Module):
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        given = None if mask.all() else mask
+        return F.scaled_dot_product_attention(x, x, x, attn_mask=given)
+
+
+def test_a_mask_on_one_way_only(tmp_path: Path) -> None:
+    model, path = OneWay(), tmp_path / "m.onnx"
+    some = torch.ones(4, 4, dtype=torch.bool).tril()
+    saved(model, path, torch.randn(2, 4, 8), some)
+    for mask in (some, some | True):
+        check_same(model, path, torch.randn(2, 4, 8), mask)
+
+
+def test_ways_of_different_shapes_are_not_broadcast(tmp_path: Path) -> None:
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[:1] if x.sum() > 0 else x
+
+    model, path = Model(), tmp_path / "m.onnx"
+    saved(model, path, torch.ones(3))
+    for given in (torch.ones(3), -torch.ones(3)):
+        check_same(model, path, given)
+
+
 # --- there and back ---
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import onnx_ir
 import torch
 
-from layergraph.ir.values import Symbol
+from layergraph.errors import LayergraphError
+from layergraph.ir.values import Symbol, map_leaves
 from layergraph_backends import Step
 from layergraph_backends.plain import of_torch
 from layergraph_onnx.dtypes import to_onnx
 from layergraph_onnx.target import Onnx, Value
-from layergraph_shapes import TensorMeta
+from layergraph_shapes import Either, TensorMeta
 
 INT64 = torch.int64
 LAST = (1 << 63) - 1
@@ -47,8 +48,8 @@ class Call:
     def meta(self, position: int = 0, name: str = "input") -> Any:
         """Return the description of an argument."""
         if position < len(self.step.arg_metas):
-            return self.step.arg_metas[position]
-        return self.step.kwarg_metas.get(name)
+            return merged(self.step.arg_metas[position])
+        return merged(self.step.kwarg_metas.get(name))
 
     def shape(self, position: int = 0, name: str = "input") -> tuple[int | str, ...]:
         """Return the shape of an argument that is a tensor; () of a number."""
@@ -83,13 +84,15 @@ class Call:
     @property
     def out(self) -> TensorMeta:
         """The description of the result, a tensor."""
-        return self.step.meta
+        found: TensorMeta = merged(self.step.meta)
+        return found
 
     @property
     def out_dtype(self) -> torch.dtype:
         """The dtype of the result."""
-        if isinstance(self.step.meta, TensorMeta):
-            return self.step.meta.dtype
+        meta = merged(self.step.meta)
+        if isinstance(meta, TensorMeta):
+            return meta.dtype
         found = [self.dtype(at) for at in range(len(self.step.args))]
         return torch.float32 if torch.float32 in found or torch.float64 in found else INT64
 
@@ -205,6 +208,32 @@ class Call:
             for own, given in zip(shape, sizes, strict=True)
         ]
         return self.op("Reshape", value, self.sizes(known_sizes))
+
+
+def merged(meta: Any) -> Any:
+    """Return one description of a value that has one on each way of a decision.
+
+    Raises:
+        LayergraphError: the ways give tensors of another rank or dtype.
+    """
+    return map_leaves(_merged, meta)
+
+
+def _merged(meta: Any) -> Any:
+    if not isinstance(meta, Either):
+        return meta
+    ways = merged(meta.if_true), merged(meta.if_false)
+    if None in ways:
+        return ways[0] if ways[1] is None else ways[1]
+    one, other = ways
+    if one == other:
+        return one
+    are_tensors = isinstance(one, TensorMeta) and isinstance(other, TensorMeta)
+    if not are_tensors or len(one.shape) != len(other.shape) or one.dtype != other.dtype:
+        raise LayergraphError(f"the ways of a decision give {one} and {other}")
+    pairs = zip(one.shape, other.shape, strict=True)
+    sizes = [a if a == b else f"either_{at}" for at, (a, b) in enumerate(pairs)]
+    return TensorMeta(tuple(sizes), one.dtype)
 
 
 def is_value(value: object) -> bool:

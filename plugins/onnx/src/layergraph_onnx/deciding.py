@@ -13,7 +13,7 @@ from layergraph.errors import AssumptionError
 from layergraph.ir.values import parts, rebuilt
 from layergraph_onnx.call import Call, is_value
 from layergraph_onnx.table import TABLE
-from layergraph_onnx.target import Value
+from layergraph_onnx.target import Maybe, Value
 
 
 @TABLE.functions("truth")
@@ -57,8 +57,11 @@ def lower_choose(call: Call) -> Any:
 
 
 def _chosen(call: Call, condition: Value, if_true: Any, if_false: Any) -> Any:
-    if if_true is None or if_false is None:  # a step of the other way
-        return if_true if if_false is None else if_false
+    if if_true is None or if_false is None:
+        value = if_true if if_false is None else if_false
+        if value is None or isinstance(value, Maybe) or not is_value(value):
+            return None if value is None else lg.decline("its ways are None and no tensor")
+        return Maybe(condition, if_true is not None, value)
     inside, other = parts(if_true), parts(if_false)
     if inside is not None and other is not None and len(inside) == len(other):
         pairs = zip(inside, other, strict=True)

@@ -25,6 +25,8 @@ from layergraph.errors import first_line
 from layergraph.ir.values import leaves, map_leaves
 from layergraph_backends import Step
 from layergraph_backends.plain import of_torch
+from layergraph_onnx.call import merged
+from layergraph_onnx.table import MAYBE, has_maybe
 from layergraph_onnx.target import Onnx, Value
 from layergraph_shapes import TensorMeta
 
@@ -96,6 +98,8 @@ class _Alone(nn.Module):
 
 def lower_exported(step: Step, backend: Onnx) -> Any:
     """Return the result of a step that torch.onnx exports; decline what it cannot."""
+    if has_maybe(step):
+        return lg.decline(MAYBE)
     run = _runner(step)
     if run is None:
         return lg.decline(f"ONNX has no operator for {step.kind}")
@@ -111,8 +115,8 @@ def lower_exported(step: Step, backend: Onnx) -> Any:
         slots.append(value)
         return _Slot(len(slots) - 1, meta)
 
-    args = _paired(place, step.args, step.arg_metas)
-    kwargs = _paired(place, step.kwargs, step.kwarg_metas)
+    args = _paired(place, step.args, merged(step.arg_metas))
+    kwargs = _paired(place, step.kwargs, merged(step.kwarg_metas))
     if refused:
         return lg.decline(refused[0])
     try:

@@ -10,7 +10,7 @@ import torch
 import layergraph as lg
 from layergraph_onnx.call import INT64, Call, is_value
 from layergraph_onnx.table import TABLE
-from layergraph_onnx.target import Value
+from layergraph_onnx.target import Maybe, Value
 
 _REDUCTIONS = {
     "sum": "ReduceSum", "mean": "ReduceMean", "amax": "ReduceMax", "amin": "ReduceMin",
@@ -161,6 +161,7 @@ def linear(call: Call, weight: Any, bias: Any, rank: int = 2) -> Any:
 
 
 @TABLE.functions("scaled_dot_product_attention")
+@TABLE.takes_maybe
 def lower_attention(call: Call) -> Any:
     """Attention: the softmax of the products of queries and keys, times the values."""
     query, key, value = call.x, call.arg(1, "key"), call.arg(2, "value")
@@ -185,7 +186,18 @@ def lower_attention(call: Call) -> Any:
         mask = call.cast(call.op("Trilu", ones, upper=0), torch.bool)
         return _attended(call, scores, mask, torch.bool, value)
     kind = None if mask is None else call.dtype(3, "attn_mask")
+    if isinstance(mask, Maybe) and kind is not None:
+        mask = _mask(call, mask, kind)
     return _attended(call, scores, mask, kind, value)
+
+
+def _mask(call: Call, mask: Maybe, dtype: torch.dtype) -> Value:
+    """Return the mask, or one that lets all pass where there is none."""
+    condition = mask.condition if mask.expected else call.op("Not", mask.condition)
+    free = call.backend.constant(dtype is torch.bool, dtype)
+    if dtype is torch.bool:
+        return call.op("Or", mask.value, call.op("Not", condition))
+    return call.op("Where", condition, mask.value, free)
 
 
 def _attended(call: Call, scores: Value, mask: Any, kind: torch.dtype | None, value: Value) -> Any:

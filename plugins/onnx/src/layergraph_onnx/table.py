@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import layergraph as lg
 from layergraph import Lowering
+from layergraph.ir.values import leaves
 from layergraph_backends import Step
 from layergraph_onnx.call import Call
-from layergraph_onnx.target import Onnx
+from layergraph_onnx.target import Maybe, Onnx
 
 Handler = Callable[[Call], Any]
 
@@ -18,11 +20,25 @@ _HOMES = (
 )
 
 
+MAYBE = "it takes a value that is None on one way of a decision"
+
+
+def has_maybe(step: Step) -> bool:
+    """Return whether an argument is None on one way of a decision."""
+    return any(isinstance(leaf, Maybe) for leaf in leaves(step.args, step.kwargs))
+
+
 class Table:
     """Handlers by the names of layers and functions."""
 
     def __init__(self) -> None:
         self._rows: list[Lowering] = []
+        self._taking_maybe: set[Handler] = set()
+
+    def takes_maybe(self, handler: Handler) -> Handler:
+        """Note that a handler takes values that are None on one way of a decision."""
+        self._taking_maybe.add(handler)
+        return handler
 
     def functions(self, names: str) -> Callable[[Handler], Handler]:
         """Register a handler for functions.
@@ -50,6 +66,8 @@ class Table:
 
     def _add(self, handler: Handler, **names: list[str]) -> None:
         def lower(step: Step, backend: Onnx) -> Any:
+            if handler not in self._taking_maybe and has_maybe(step):
+                return lg.decline(MAYBE)
             with backend.at(step):
                 return handler(Call(step, backend))
 

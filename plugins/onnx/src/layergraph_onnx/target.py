@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,32 @@ PATH = "layergraph.path"
 TYPE = "layergraph.type"
 
 Value = onnx_ir.Value
+
+
+@dataclass(frozen=True, eq=False)
+class Maybe:
+    """A value that is None if a decision goes the other way.
+
+    Attributes:
+        condition: the decision.
+        expected: the answer for which there is a value.
+        value: the value.
+    """
+
+    condition: Value
+    expected: bool
+    value: Value
+
+
+def mapped(function: Callable[[Value], Value], value: Any) -> Any:
+    """Return nested values with a function applied to each value of ONNX."""
+
+    def leaf(each: Any) -> Any:
+        if isinstance(each, Maybe):
+            return Maybe(function(each.condition), each.expected, function(each.value))
+        return function(each) if isinstance(each, Value) else each
+
+    return map_leaves(leaf, value)
 
 
 class Onnx(Backend):
@@ -104,24 +131,21 @@ class Onnx(Backend):
         outer, scope = self.scope, Scope()
         self._enclosing.append(outer)
         self.scope = scope
-
-        def inside(leaf: Any) -> Any:
-            return scope.input(leaf) if isinstance(leaf, Value) else leaf
-
         try:
-            args, kwargs = map_leaves(inside, step.args), map_leaves(inside, step.kwargs)
+            args, kwargs = mapped(scope.input, step.args), mapped(scope.input, step.kwargs)
             result = lower(*args, **kwargs)
         finally:
             self.scope = self._enclosing.pop()
         if any(leaf is UNKNOWN for leaf in leaves(result)):
             return result
         found = {inner: given for given, inner in scope.inputs.items()}
-        computed = [each for each in leaves(result) if isinstance(each, Value)]
+        computed: list[Value] = []
+        mapped(lambda each: computed.append(each) or each, result)  # type: ignore[func-returns-value]
         outputs = [each for each in dict.fromkeys(computed) if each not in found]
         if outputs:
             with self.at(step):
                 found |= zip(outputs, self._call(step, scope, outputs), strict=True)
-        return map_leaves(lambda leaf: found[leaf] if isinstance(leaf, Value) else leaf, result)
+        return mapped(found.__getitem__, result)
 
     def _call(self, step: Step, scope: Scope, outputs: list[Value]) -> list[Value]:
         nodes = scope.needed(outputs)
@@ -198,7 +222,7 @@ class Onnx(Backend):
         step = self._step
         if step is not None:
             layer = step.node.implementation if step.layer is not None else ""
-            node.metadata_props[PATH] = layer.removeprefix(f"{step.graph}.") or "layer"
+            node.metadata_props[PATH] = layer.removeprefix(f"{step.graph}.") or step.name
             node.metadata_props[TYPE] = step.kind
         self.scope.nodes.append(node)
 
