@@ -177,7 +177,9 @@ FUNCTIONS: dict[str, Any] = {
     "shapes": lambda x: x.T.reshape(2, -1).unsqueeze(0).expand(3, -1, -1).permute(2, 0, 1),
     "einsum": lambda x: torch.einsum("ij,kj->ik", x, x),
     "triangle": lambda x: (x @ x.T).triu(1),
-    "attention": lambda x: F.scaled_dot_product_attention(x[None], x[None], x[None], is_causal=True),
+    "attention": lambda x: F.scaled_dot_product_attention(
+        x[None], x[None], x[None], is_causal=True
+    ),
     "rolled": lambda x: torch.roll(x, (1, -1), (0, 1)).flip(1),
     "long tail": lambda x: torch.special.erfc(x) + F.celu(x, 0.5) + torch.diff(x, dim=0).sum(),
 }

@@ -142,7 +142,11 @@ _COMPARISONS = {
     "ge": ("GreaterOrEqual", False),
 }
 _SYNONYMS = {
-    "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal",
+    "ne": "not_equal",
+    "lt": "less",
+    "le": "less_equal",
+    "gt": "greater",
+    "ge": "greater_equal",
 }
 
 
@@ -426,9 +430,7 @@ def lower_cast(call: Call) -> Any:
     "contiguous clone detach dropout alpha_dropout dropout1d dropout2d dropout3d "
     "feature_alpha_dropout feature_dropout cpu requires_grad alias positive pos data"
 )
-@TABLE.layers(
-    "identity dropout dropout1d dropout2d dropout3d alphadropout featurealphadropout"
-)
+@TABLE.layers("identity dropout dropout1d dropout2d dropout3d alphadropout featurealphadropout")
 def lower_identity(call: Call) -> Any:
     """Give the argument back: in evaluation mode, dropout does nothing."""
     if call.step.layer is None and "dropout" in call.step.kind:
@@ -443,4 +445,3 @@ def lower_item(call: Call) -> Any:
     """Return the number in a tensor."""
     shape = call.op("Reshape", call.x, call.ints([]))
     return call.backend.number(shape, call.dtype())
-

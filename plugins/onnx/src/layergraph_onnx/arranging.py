@@ -13,7 +13,6 @@ from layergraph_onnx.table import TABLE
 from layergraph_onnx.target import Value
 from layergraph_shapes import TensorMeta
 
-
 # --- sizes ---
 
 
@@ -137,8 +136,10 @@ def lower_unsqueeze(call: Call) -> Any:
 @TABLE.functions("squeeze")
 def lower_squeeze(call: Call) -> Any:
     """Remove axes of size 1."""
-    return call.reshaped(call.x, call.out.shape) if _is_simple(call) else lg.decline(
-        "more than one size of its result has a name"
+    return (
+        call.reshaped(call.x, call.out.shape)
+        if _is_simple(call)
+        else lg.decline("more than one size of its result has a name")
     )
 
 
@@ -388,9 +389,11 @@ def lower_arange(call: Call) -> Any:
 def lower_tensor(call: Call) -> Any:
     """Make a tensor of numbers that stand in the graph."""
     data = call.arg(0, "data", call.step.kwargs.get("s"))
-    return call.value(data, call.out_dtype) if not isinstance(data, list) or not any(
-        map(is_value, data)
-    ) else lg.decline("its numbers are computed")
+    return (
+        call.value(data, call.out_dtype)
+        if not isinstance(data, list) or not any(map(is_value, data))
+        else lg.decline("its numbers are computed")
+    )
 
 
 @TABLE.functions("copy")

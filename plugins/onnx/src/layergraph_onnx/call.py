@@ -159,8 +159,9 @@ class Call:
         if all(isinstance(each, int) for each in sizes):
             return self.ints(sizes)
         listed = [
-            self.op("Reshape", each, self.ints([1])) if isinstance(each, Value) else
-            self.ints([each])
+            self.op("Reshape", each, self.ints([1]))
+            if isinstance(each, Value)
+            else self.ints([each])
             for each in sizes
         ]
         return listed[0] if len(listed) == 1 else self.op("Concat", *listed, axis=0)
@@ -188,7 +189,9 @@ class Call:
         shape = self.op("Shape", value, start=axis, end=axis + 1)
         return self.backend.number(self.squeeze(shape, [0]), INT64)
 
-    def reshaped(self, value: Value, shape: Sequence[int | str], sizes: Sequence[Any] = ()) -> Value:
+    def reshaped(
+        self, value: Value, shape: Sequence[int | str], sizes: Sequence[Any] = ()
+    ) -> Value:
         """Return a value in another shape.
 
         Args:
@@ -204,8 +207,7 @@ class Call:
             known = [-1 if isinstance(each, str) else each for each in shape]
             return self.op("Reshape", value, self.ints(known))
         known_sizes = [
-            own if isinstance(own, int) else given
-            for own, given in zip(shape, sizes, strict=True)
+            own if isinstance(own, int) else given for own, given in zip(shape, sizes, strict=True)
         ]
         return self.op("Reshape", value, self.sizes(known_sizes))
 
@@ -228,6 +230,8 @@ def _merged(meta: Any) -> Any:
     one, other = ways
     if one == other:
         return one
+    if not isinstance(one, TensorMeta) and not isinstance(other, TensorMeta):
+        return None  # numbers
     are_tensors = isinstance(one, TensorMeta) and isinstance(other, TensorMeta)
     if not are_tensors or len(one.shape) != len(other.shape) or one.dtype != other.dtype:
         raise LayergraphError(f"the ways of a decision give {one} and {other}")

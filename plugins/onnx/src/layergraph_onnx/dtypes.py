@@ -42,7 +42,7 @@ def to_onnx(dtype: torch.dtype) -> onnx_ir.DataType:
 
 
 def torch_dtype(code: int) -> torch.dtype | None:
-    """Return the dtype of torch for a number that stands for one of ONNX; None if torch has none."""
+    """Return the dtype of torch for a number of ONNX; None if there is none."""
     try:
         return _TORCH.get(onnx_ir.DataType(code))
     except ValueError:

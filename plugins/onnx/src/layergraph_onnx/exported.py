@@ -126,9 +126,7 @@ def lower_exported(step: Step, backend: Onnx) -> Any:
     own = [backend.tensor(step.key(name), each) for name, each in step.tensors.items()]
     with backend.at(step):
         outputs = _spliced(found.graph, [*slots, *own], backend)
-    values = [
-        outputs[each.number] if isinstance(each, _Output) else each for each in found.leaves
-    ]
+    values = [outputs[each.number] if isinstance(each, _Output) else each for each in found.leaves]
     return pytree.tree_unflatten(values, found.spec)
 
 
@@ -155,7 +153,7 @@ def _runner(step: Step) -> Callable[..., Any] | None:
     if step.kind.startswith("layergraph."):
         return None
     if step.kind == "operator.setitem":
-        return lambda _, args, kwargs: _set(*args)
+        return lambda _, args, kwargs: _set(*args, **kwargs)
     return lambda _, args, kwargs: step.compute(*args, **kwargs)
 
 
@@ -180,8 +178,11 @@ def _export(step: Step, run: Callable[..., Any], args: Any, kwargs: Any, opset: 
     names: dict[str, int] = {}
     given = [_example(each.meta, names).clone() for each in slots]
     dynamic = [
-        {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(each.meta.shape)
-         if isinstance(size, str)}
+        {
+            axis: torch.export.Dim.DYNAMIC
+            for axis, size in enumerate(each.meta.shape)
+            if isinstance(size, str)
+        }
         for each in slots
     ]
     # Not an attribute: torch.export puts those back after a trace.
@@ -189,7 +190,9 @@ def _export(step: Step, run: Callable[..., Any], args: Any, kwargs: Any, opset: 
     alone = _Alone(run, args, kwargs, results.append).eval()
     with _quiet():
         program = torch.export.export(
-            alone, (given, dict(own)), strict=False,
+            alone,
+            (given, dict(own)),
+            strict=False,
             dynamic_shapes={"given": dynamic, "own": {name: {} for name in own}},
         )
         model = _model(program, opset)
@@ -215,8 +218,7 @@ def _translated(program: Any, opset: int) -> onnx_ir.Model:
         from torch.onnx._internal.exporter._core import exported_program_to_ir
     except (ImportError, AttributeError):  # another release of torch: the public way is slower
         made = torch.onnx.export(program, dynamo=True, optimize=False, opset_version=opset)
-        assert made is not None
-        return made.model  # type: ignore[no-any-return]
+        return made.model  # type: ignore[union-attr]
     return exported_program_to_ir(program, registry=registry)
 
 
@@ -241,7 +243,9 @@ def _example(meta: TensorMeta, names: dict[str, int]) -> torch.Tensor:
 
 def _size(size: int | str, names: dict[str, int]) -> int:
     """Return an example of a size: of names, and of arithmetic on them."""
-    return size if isinstance(size, int) else int(_computed(ast.parse(size, mode="eval").body, names))
+    return (
+        size if isinstance(size, int) else int(_computed(ast.parse(size, mode="eval").body, names))
+    )
 
 
 _ARITHMETIC: dict[type, Callable[[Any, Any], Any]] = {

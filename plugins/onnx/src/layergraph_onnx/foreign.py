@@ -122,14 +122,14 @@ class _Reader:
             return None
         readers = self._readers.get(node.output[0], [])
         bias = None
-        if len(readers) == 1 and readers[0].op_type == "Add":
-            if node.output[0] not in self._outputs:
-                other = [each for each in readers[0].input if each != node.output[0]]
-                found = self._tensors.get(other[0]) if other else None
-                if found is not None and tuple(found.shape) == (weight.shape[1],):
-                    bias = found
-                    self._fused.add(readers[0].output[0])
-                    node.output[0] = readers[0].output[0]
+        is_inner = len(readers) == 1 and node.output[0] not in self._outputs
+        if is_inner and readers[0].op_type == "Add":
+            other = [each for each in readers[0].input if each != node.output[0]]
+            found = self._tensors.get(other[0]) if other else None
+            if found is not None and tuple(found.shape) == (weight.shape[1],):
+                bias = found
+                self._fused.add(readers[0].output[0])
+                node.output[0] = readers[0].output[0]
         return linear(weight.T.contiguous(), bias)
 
     def _kept(self, value: Any, number: int, at: int) -> Any:

@@ -27,9 +27,15 @@ def lower_conv(call: Call) -> Any:
         both = call.ints([0, 0, *pads[:axes], 0, 0, *pads[axes:]])
         x, pads = call.op("Pad", x, both, mode=modes[module.padding_mode]), [0] * (2 * axes)
     return call.op(
-        "Conv", x, call.weight("weight"), *_optional(call.weight("bias")),
-        kernel_shape=list(module.kernel_size), strides=list(module.stride), pads=pads,
-        dilations=list(module.dilation), group=module.groups,
+        "Conv",
+        x,
+        call.weight("weight"),
+        *_optional(call.weight("bias")),
+        kernel_shape=list(module.kernel_size),
+        strides=list(module.stride),
+        pads=pads,
+        dilations=list(module.dilation),
+        group=module.groups,
     )
 
 
@@ -59,9 +65,14 @@ def lower_conv_function(call: Call) -> Any:
     if call.rank() != axes + 2 or isinstance(padding, str):
         return lg.decline("its input has no batch, or its padding is a text")
     return call.op(
-        "Conv", call.x, call.arg(1, "weight"), *_optional(call.arg(2, "bias")),
-        strides=_each(stride, axes), pads=_each(padding, axes) * 2,
-        dilations=_each(dilation, axes), group=groups,
+        "Conv",
+        call.x,
+        call.arg(1, "weight"),
+        *_optional(call.arg(2, "bias")),
+        strides=_each(stride, axes),
+        pads=_each(padding, axes) * 2,
+        dilations=_each(dilation, axes),
+        group=groups,
     )
 
 
@@ -79,10 +90,16 @@ def lower_conv_transpose(call: Call) -> Any:
     if call.rank() != len(module.kernel_size) + 2 or len(call.step.args) > 1:
         return lg.decline("its input has no batch, or it takes the size of its output")
     return call.op(
-        "ConvTranspose", call.x, call.weight("weight"), *_optional(call.weight("bias")),
-        kernel_shape=list(module.kernel_size), strides=list(module.stride),
-        pads=[*module.padding] * 2, output_padding=list(module.output_padding),
-        dilations=list(module.dilation), group=module.groups,
+        "ConvTranspose",
+        call.x,
+        call.weight("weight"),
+        *_optional(call.weight("bias")),
+        kernel_shape=list(module.kernel_size),
+        strides=list(module.stride),
+        pads=[*module.padding] * 2,
+        output_padding=list(module.output_padding),
+        dilations=list(module.dilation),
+        group=module.groups,
     )
 
 
@@ -327,5 +344,3 @@ def _padded(call: Call, pads: list[Any], mode: str, value: Any) -> Any:
             return call.cast(padded, dtype)
         return call.op("Pad", call.x, both, call.value(value, dtype))
     return call.op("Pad", call.x, both, mode=modes[mode])
-
-

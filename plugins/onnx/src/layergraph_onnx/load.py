@@ -82,7 +82,7 @@ def load_model(
         with reading(target):
             ir, state = from_foreign(model, state)
         opened = Opened(target, ir, {}, {})
-    opened.weights.update({key: (cast(Part, None), _stored(each)) for key, each in state.items()})
+    opened.weights.update({key: (cast("Part", None), _stored(each)) for key, each in state.items()})
     meta_model = build_meta_model(opened, limits)
     wanted = {key for key, _, persists in meta_model.listed if persists}
     # Constants are initializers too, and their numbers are in the structure.

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from layergraph_files.parse_errors import ParseError
 
@@ -150,8 +149,8 @@ def _pool(node: Operator) -> nn.Module:
     if set(dilations) != {1} or settings["ceil_mode"]:
         raise node.refuse("it has dilations or ceil_mode")
     include = bool(node.get("count_include_pad", 0))
-    made = getattr(nn, f"AvgPool{axes}d")(count_include_pad=include, **settings)
-    return made
+    average: nn.Module = getattr(nn, f"AvgPool{axes}d")(count_include_pad=include, **settings)
+    return average
 
 
 def _embedding(node: Operator) -> nn.Module:
@@ -185,14 +184,14 @@ LAYERS: dict[str, Callable[[Operator], nn.Module]] = {
     "LayerNormalization": _layernorm,
     "MaxPool": _pool,
     "AveragePool": _pool,
-    "GlobalAveragePool": lambda node: nn.AdaptiveAvgPool2d(1),
+    "GlobalAveragePool": lambda _: nn.AdaptiveAvgPool2d(1),
     "Gather": _embedding,
-    "Relu": lambda node: nn.ReLU(),
-    "Sigmoid": lambda node: nn.Sigmoid(),
-    "Tanh": lambda node: nn.Tanh(),
-    "Softplus": lambda node: nn.Softplus(),
-    "Mish": lambda node: nn.Mish(),
-    "HardSwish": lambda node: nn.Hardswish(),
+    "Relu": lambda _: nn.ReLU(),
+    "Sigmoid": lambda _: nn.Sigmoid(),
+    "Tanh": lambda _: nn.Tanh(),
+    "Softplus": lambda _: nn.Softplus(),
+    "Mish": lambda _: nn.Mish(),
+    "HardSwish": lambda _: nn.Hardswish(),
     "Gelu": lambda node: nn.GELU(node.get("approximate", "none")),
     "LeakyRelu": lambda node: nn.LeakyReLU(node.get("alpha", 0.01)),
     "Elu": lambda node: nn.ELU(node.get("alpha", 1.0)),
@@ -200,11 +199,13 @@ LAYERS: dict[str, Callable[[Operator], nn.Module]] = {
     "LogSoftmax": _softmax,
     "Clip": _clip,
     "Flatten": _flatten,
-    "Dropout": lambda node: nn.Dropout(),
+    "Dropout": lambda _: nn.Dropout(),
 }
 """Layers by operator. Such a layer reads one computed value."""
 
 _BINARY = {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "MatMul": torch.matmul}
+
+_OTHERS = ("Concat", "Identity", "Pad", "ReduceMean", "Reshape", "Transpose")
 
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
@@ -226,14 +227,21 @@ def function_call(node: Operator) -> Call:
         return torch.reshape, (node.inputs[0], tuple(shape)), {}
     if node.kind == "Transpose" and "perm" in node.settings:
         return torch.permute, (node.inputs[0], tuple(node.settings["perm"])), {}
+    if node.kind == "ReduceMean":
+        axes = node.tensor(1)
+        dims = node.get("axes", None) if axes is None else axes.tolist()
+        return torch.mean, (node.inputs[0], dims), {"keepdim": bool(node.get("keepdims", 1))}
     if node.kind == "Pad" and node.get("mode", "constant") == "constant":
         pads = node.needed(1).tolist()
         half = len(pads) // 2
         ends = [each for at in reversed(range(half)) for each in (pads[at], pads[half + at])]
         value = node.tensor(2)
-        return F.pad, (node.inputs[0], ends), {"value": 0.0 if value is None else float(value)}
+        return (
+            nn.functional.pad,
+            (node.inputs[0], ends),
+            {"value": 0.0 if value is None else float(value)},
+        )
     raise ParseError(
         None, f"{node.place} is none of the operators that are layers",
-        f"those are {', '.join(sorted([*LAYERS, *_BINARY]))}, Concat, Identity, Pad, Reshape and "
-        "Transpose",
+        f"those are {', '.join([*sorted([*LAYERS, *_BINARY]), *_OTHERS])}",
     )  # fmt: skip

@@ -24,7 +24,7 @@ def lower_recurrent(call: Call) -> Any:
         return lg.decline("it has a projection")
     kind = call.step.kind.upper()
     x = call.op("Transpose", call.x, perm=[1, 0, 2]) if module.batch_first else call.x
-    states = _states(call, call.arg(1, "hx"))
+    states = _states(call.arg(1, "hx"))
     last: list[tuple[Value, ...]] = []
     for level in range(module.num_layers):
         x, found = _level(call, kind, level, x, states)
@@ -35,7 +35,7 @@ def lower_recurrent(call: Call) -> Any:
     return x, tuple(ends) if kind == "LSTM" else ends[0]
 
 
-def _states(call: Call, given: Any) -> list[Value]:
+def _states(given: Any) -> list[Value]:
     if given is None:
         return []
     return [given] if is_value(given) else list(given)
@@ -78,23 +78,27 @@ def _level(
     if kind == "RNN" and module.nonlinearity == "relu":
         attributes["activations"] = ["Relu"] * both
     found = call.op(
-        kind, x, weights("weight_ih"), weights("weight_hh"), bias, None, *begin,
-        outputs=3 if kind == "LSTM" else 2, **attributes,
+        kind,
+        x,
+        weights("weight_ih"),
+        weights("weight_hh"),
+        bias,
+        None,
+        *begin,
+        outputs=3 if kind == "LSTM" else 2,
+        **attributes,
     )
     ordered = call.op("Transpose", found[0], perm=[0, 2, 1, 3])
     return call.op("Reshape", ordered, call.ints([0, 0, -1])), found[1:]
 
 
-def _gated(call: Call, kind: str, name: str) -> Value:
+def _gated(call: Call, kind: str, name: str) -> Any:
     """Return a tensor with its gates in the order of ONNX."""
     module: Any = call.step.module
-    tensor = call.weight(name)
-    assert tensor is not None
+    tensor: Any = call.weight(name)
     order = _GATES[kind]
     if len(order) == 1:
         return tensor
     size = module.hidden_size
     parts = [call.cut(tensor, 0, each * size, (each + 1) * size) for each in order]
     return call.op("Concat", *parts, axis=0)
-
-

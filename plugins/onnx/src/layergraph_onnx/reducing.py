@@ -9,7 +9,7 @@ import torch
 
 import layergraph as lg
 from layergraph_onnx.call import INT64, Call, is_value
-from layergraph_onnx.table import TABLE
+from layergraph_onnx.table import MAYBE, TABLE
 from layergraph_onnx.target import Maybe, Value
 
 _REDUCTIONS = {
@@ -169,26 +169,38 @@ def lower_attention(call: Call) -> Any:
     if call.arg(4, "dropout_p", 0.0) or call.step.kwargs.get("enable_gqa"):
         return lg.decline("it has dropout, or groups of queries")
     scale, width, dtype = call.step.kwargs.get("scale"), call.shape()[-1], call.out_dtype
-    if is_value(is_causal) or is_value(scale) or not isinstance(width, int):
-        return lg.decline("its scale or is_causal is computed")
+    if is_value(scale) or not isinstance(width, int):
+        return lg.decline("its scale is computed")
+    if any(isinstance(each, Maybe) for each in (query, key, value, is_causal)):
+        return lg.decline(MAYBE)
     # As torch does it: the root of the factor times both.
     root = call.value(math.sqrt(1 / math.sqrt(width) if scale is None else scale), dtype)
     rank = call.rank(1, "key")
     order = [*range(rank - 2), rank - 1, rank - 2]
     turned = call.op("Mul", call.op("Transpose", key, perm=order), root)
     scores = call.op("MatMul", call.op("Mul", query, root), turned)
-    if is_causal:
-        ends = [
-            call.op("Shape", each, start=at, end=at + 1)
-            for each, at in ((query, call.rank() - 2), (key, rank - 2))
-        ]
-        ones = call.op("Expand", call.value(1, INT64), call.op("Concat", *ends, axis=0))
-        mask = call.cast(call.op("Trilu", ones, upper=0), torch.bool)
-        return _attended(call, scores, mask, torch.bool, value)
     kind = None if mask is None else call.dtype(3, "attn_mask")
     if isinstance(mask, Maybe) and kind is not None:
         mask = _mask(call, mask, kind)
+    if is_value(is_causal) or is_causal:
+        causal = _causal(call, query, key)
+        if is_value(is_causal):
+            causal = call.op("Or", causal, call.op("Not", is_causal))
+        if kind not in (None, torch.bool):
+            return lg.decline("it is causal on one way of a decision, and has a mask of numbers")
+        mask = causal if mask is None else call.op("And", causal, mask)
+        kind = torch.bool
     return _attended(call, scores, mask, kind, value)
+
+
+def _causal(call: Call, query: Value, key: Value) -> Value:
+    """Return the mask that lets a query see no later key."""
+    ends = [
+        call.op("Shape", each, start=at, end=at + 1)
+        for each, at in ((query, call.rank() - 2), (key, call.rank(1, "key") - 2))
+    ]
+    ones = call.op("Expand", call.value(1, INT64), call.op("Concat", *ends, axis=0))
+    return call.cast(call.op("Trilu", ones, upper=0), torch.bool)
 
 
 def _mask(call: Call, mask: Maybe, dtype: torch.dtype) -> Value:

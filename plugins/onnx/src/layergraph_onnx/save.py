@@ -103,8 +103,13 @@ def _write_tensors(written: Written, target: Path, model: onnx_ir.Model) -> None
             offset = _aligned(file)
             file.write(tensor.tobytes())
             each.const_value = onnx_ir.ExternalTensor(
-                name, offset, tensor.nbytes, tensor.dtype,
-                shape=onnx_ir.Shape(tensor.shape), name=str(each.name), base_dir=target.parent,
+                name,
+                offset,
+                tensor.nbytes,
+                tensor.dtype,
+                shape=onnx_ir.Shape(tensor.shape),
+                name=str(each.name),
+                base_dir=target.parent,
             )
 
 

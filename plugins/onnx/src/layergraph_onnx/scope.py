@@ -25,7 +25,7 @@ class Scope:
         self.inputs: dict[onnx_ir.Value, onnx_ir.Value] = {}
         self.weights: dict[str, onnx_ir.Value] = {}
         self.constants: dict[Any, onnx_ir.Value] = {}
-        self._names = {name: 1 for name in taken}
+        self._names = dict.fromkeys(taken, 1)
 
     def name(self, wanted: str) -> str:
         """Return a name that no other value of the scope has."""
@@ -95,9 +95,7 @@ def _form(
         read = [numbers[each] for each in node.inputs]
         for each in node.outputs:
             numbers[each] = len(numbers)
-        parts.append(
-            (node.domain, node.op_type, tuple(read), tuple(attributes), len(node.outputs))
-        )
+        parts.append((node.domain, node.op_type, tuple(read), tuple(attributes), len(node.outputs)))
     return len(numbers), tuple(parts), tuple(numbers[each] for each in outputs)
 
 

@@ -165,8 +165,7 @@ class Onnx(Backend):
 
     def _title(self, step: Step) -> str:
         """Return the name of a function: the place of its first call, without numbers."""
-        assert step.layer is not None
-        words = [each for each in step.layer.name.split(".") if not each.isdigit()]
+        words = [each for each in step.node.implementation.split(".") if not each.isdigit()]
         title = re.sub(r"\W", "_", "_".join(words)) or "layer"
         count = self._titles[title] = self._titles.get(title, 0) + 1
         return title if count == 1 else f"{title}_{count}"
