@@ -10,7 +10,6 @@ import torch
 import layergraph as lg
 from layergraph_onnx.call import INT64, Call, is_value
 from layergraph_onnx.table import TABLE
-from layergraph_onnx.target import Value
 
 _BOOL = torch.bool
 
@@ -18,13 +17,13 @@ _BOOL = torch.bool
 # --- two operands ---
 
 
-def _binary(call: Call, kind: str, dtype: torch.dtype | None = None) -> Value:
+def _binary(call: Call, kind: str, dtype: torch.dtype | None = None) -> Any:
     dtype = dtype or call.out_dtype
     given = call.operand(0, dtype), call.operand(1, dtype, "other")
     return call.backend.number(call.op(kind, *given), dtype)
 
 
-def _scaled(call: Call, kind: str) -> Value:
+def _scaled(call: Call, kind: str) -> Any:
     alpha = call.step.kwargs.get("alpha", 1)
     dtype = call.out_dtype
     if alpha == 1:

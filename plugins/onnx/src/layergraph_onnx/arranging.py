@@ -301,7 +301,7 @@ def _is_number(part: Any, meta: Any) -> bool:
     return isinstance(part, int) or (is_value(part) and not isinstance(meta, TensorMeta))
 
 
-def _indexed(call: Call, parts: list[Any], metas: list[Any]) -> Value:
+def _indexed(call: Call, parts: list[Any], metas: list[Any]) -> Any:
     used = sum(1 for each in parts if each is not None and each is not ...)
     x, axis = call.x, 0
     for part, meta in zip(parts, metas, strict=True):
@@ -319,7 +319,7 @@ def _indexed(call: Call, parts: list[Any], metas: list[Any]) -> Value:
     return x
 
 
-def _sliced(call: Call, x: Value, axis: int, part: slice) -> Value:
+def _sliced(call: Call, x: Value, axis: int, part: slice) -> Any:
     start, stop, step = part.start, part.stop, part.step
     if start in (None, 0) and stop is None and step in (None, 1):
         return x

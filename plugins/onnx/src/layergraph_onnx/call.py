@@ -154,7 +154,7 @@ class Call:
         """Return a list of numbers as a constant."""
         return self.backend.constant(torch.tensor(list(numbers), dtype=INT64), INT64)
 
-    def sizes(self, sizes: Sequence[Any]) -> Value:
+    def sizes(self, sizes: Sequence[Any]) -> Any:
         """Return a list of numbers, of which some are values."""
         if all(isinstance(each, int) for each in sizes):
             return self.ints(sizes)
@@ -171,15 +171,15 @@ class Call:
         tensor = self.step.tensors.get(name)
         return None if tensor is None else self.backend.tensor(self.step.key(name), tensor)
 
-    def squeeze(self, value: Value, axes: Sequence[int]) -> Value:
+    def squeeze(self, value: Value, axes: Sequence[int]) -> Any:
         """Return a value without axes of size 1."""
         return self.op("Squeeze", value, self.ints(axes)) if axes else value
 
-    def unsqueeze(self, value: Value, axes: Sequence[int]) -> Value:
+    def unsqueeze(self, value: Value, axes: Sequence[int]) -> Any:
         """Return a value with more axes of size 1."""
         return self.op("Unsqueeze", value, self.ints(axes)) if axes else value
 
-    def cut(self, value: Value, axis: int, start: Any, stop: Any, step: Any = 1) -> Value:
+    def cut(self, value: Value, axis: int, start: Any, stop: Any, step: Any = 1) -> Any:
         """Return a slice of a value along one axis."""
         given = (self.sizes([each]) for each in (start, stop, axis, step))
         return self.op("Slice", value, *given)
@@ -189,9 +189,7 @@ class Call:
         shape = self.op("Shape", value, start=axis, end=axis + 1)
         return self.backend.number(self.squeeze(shape, [0]), INT64)
 
-    def reshaped(
-        self, value: Value, shape: Sequence[int | str], sizes: Sequence[Any] = ()
-    ) -> Value:
+    def reshaped(self, value: Value, shape: Sequence[int | str], sizes: Sequence[Any] = ()) -> Any:
         """Return a value in another shape.
 
         Args:

@@ -245,9 +245,7 @@ def lower_prelu(call: Call) -> Any:
 def lower_pool(call: Call) -> Any:
     """Pool with the settings of a layer."""
     module: Any = call.step.module
-    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-    names += ("count_include_pad", "divisor_override")
-    return _pooled(call, {name: getattr(module, name, None) for name in names})
+    return _pooled(call, {name: getattr(module, name, None) for name in {*_MAX, *_AVG}})
 
 
 _MAX = "kernel_size stride padding dilation ceil_mode return_indices".split()

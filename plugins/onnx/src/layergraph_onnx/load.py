@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import onnx
 import torch
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import nn
 
 from layergraph.errors import FileError
@@ -100,7 +100,7 @@ def _read(path: Path) -> onnx.ModelProto:
     with reading(path), open_file(path) as file:
         data = file.read()
     try:
-        model = onnx.ModelProto.FromString(data)
+        model: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except DecodeError:
         raise FileError(f"{shown(path)}: it is no ONNX file; give another one") from None
     if not model.HasField("graph"):

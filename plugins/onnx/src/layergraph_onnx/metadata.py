@@ -79,7 +79,7 @@ def read_unread(text: str) -> dict[str, torch.Tensor]:
     document = parse(text.encode("utf-8", "surrogatepass"))
     found = {}
     for key, form in expect(document, dict, (None, UNREAD), "tensors by key").items():
-        spot = (None, UNREAD, key)
+        spot: Any = (None, UNREAD, key)
         listed = expect(form, list, spot, "a dtype, a shape and numbers")
         if len(listed) != 3 or not isinstance(listed[0], str) or not isinstance(listed[1], list):
             raise ParseError(spot, "it is no dtype, shape and numbers", "save the model again")

@@ -89,7 +89,8 @@ def _describe(output: Value, meta: Any, origin: Value) -> None:
         if len(ways) == 2 and len(ways[0].shape) == len(ways[1].shape):
             pairs = zip(ways[0].shape, ways[1].shape, strict=True)
             output.shape = onnx_ir.Shape([a if a == b else None for a, b in pairs])
-        output.dtype = to_onnx(ways[0].dtype) if ways else None
+        if ways:
+            output.dtype = to_onnx(ways[0].dtype)
     elif isinstance(meta, TensorMeta):
         output.dtype, output.shape = to_onnx(meta.dtype), onnx_ir.Shape(meta.shape)
     else:  # a number

@@ -157,7 +157,7 @@ def _embedding(node: Operator) -> nn.Module:
     weight = node.inputs[0]
     if not isinstance(weight, torch.Tensor) or weight.dim() != 2 or node.get("axis", 0) != 0:
         raise node.refuse("it is no embedding")
-    return _filled(nn.Embedding(*weight.shape, device="meta"), weight=weight)
+    return _filled(nn.Embedding(weight.shape[0], weight.shape[1], device="meta"), weight=weight)
 
 
 def _softmax(node: Operator) -> nn.Module:
@@ -203,7 +203,12 @@ LAYERS: dict[str, Callable[[Operator], nn.Module]] = {
 }
 """Layers by operator. Such a layer reads one computed value."""
 
-_BINARY = {"Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "MatMul": torch.matmul}
+_BINARY: dict[str, Callable[..., Any]] = {
+    "Add": torch.add,
+    "Sub": torch.sub,
+    "Mul": torch.mul,
+    "MatMul": torch.matmul,
+}
 
 _OTHERS = ("Concat", "Identity", "Pad", "ReduceMean", "Reshape", "Transpose")
 

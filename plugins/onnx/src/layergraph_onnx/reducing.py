@@ -25,7 +25,7 @@ def _register(name: str, kind: str) -> None:
         return _reduced(call, kind, call.arg(1, "dim", call.step.kwargs.get("axis")), keep)
 
 
-def _reduced(call: Call, kind: str, dim: Any, keep: Any) -> Value:
+def _reduced(call: Call, kind: str, dim: Any, keep: Any) -> Any:
     dtype = call.out_dtype
     x = call.value(call.x, dtype, call.dtype())
     axes = call.axes(dim)
@@ -193,7 +193,7 @@ def lower_attention(call: Call) -> Any:
     return _attended(call, scores, mask, kind, value)
 
 
-def _causal(call: Call, query: Value, key: Value) -> Value:
+def _causal(call: Call, query: Value, key: Value) -> Any:
     """Return the mask that lets a query see no later key."""
     ends = [
         call.op("Shape", each, start=at, end=at + 1)
@@ -203,7 +203,7 @@ def _causal(call: Call, query: Value, key: Value) -> Value:
     return call.cast(call.op("Trilu", ones, upper=0), torch.bool)
 
 
-def _mask(call: Call, mask: Maybe, dtype: torch.dtype) -> Value:
+def _mask(call: Call, mask: Maybe, dtype: torch.dtype) -> Any:
     """Return the mask, or one that lets all pass where there is none."""
     condition = mask.condition if mask.expected else call.op("Not", mask.condition)
     free = call.backend.constant(dtype is torch.bool, dtype)

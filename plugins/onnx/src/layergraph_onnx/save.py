@@ -77,7 +77,8 @@ def save(
         ir, state, args, kwargs, opset=DEFAULT_OPSET if opset is None else opset
     )
     model.metadata_props.update(to_metadata(ir, state, model.graph.initializers, guards))
-    size = sum(each.const_value.nbytes for each in model.graph.initializers.values())  # type: ignore[union-attr]
+    weights = [each.const_value for each in model.graph.initializers.values()]
+    size = sum(each.nbytes for each in weights if each is not None)
     is_external = size > _MOST - _MARGIN if external_data is None else external_data
     with reading(target), writing(target, lambda _names, _alone: ()) as written:
         if is_external:
@@ -107,7 +108,7 @@ def _write_tensors(written: Written, target: Path, model: onnx_ir.Model) -> None
                 offset,
                 tensor.nbytes,
                 tensor.dtype,
-                shape=onnx_ir.Shape(tensor.shape),
+                shape=onnx_ir.Shape(tensor.shape.numpy()),
                 name=str(each.name),
                 base_dir=target.parent,
             )
