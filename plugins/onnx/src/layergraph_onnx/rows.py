@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from layergraph import Lowering
-from layergraph_onnx import arithmetic, arranging, deciding, layers, recurrent, reducing
+from layergraph_onnx import (
+    activations,
+    arithmetic,
+    arranging,
+    deciding,
+    layers,
+    making,
+    recurrent,
+    reducing,
+)
 from layergraph_onnx.exported import lower_exported
 from layergraph_onnx.table import TABLE
 from layergraph_onnx.target import Onnx
 
-_TABLES = (arithmetic, arranging, deciding, layers, recurrent, reducing)
+_TABLES = (activations, arithmetic, arranging, deciding, layers, making, recurrent, reducing)
 
 
 def rows() -> list[Lowering]:
