@@ -176,6 +176,7 @@ FUNCTIONS: dict[str, Any] = {
     "chunks": lambda x: torch.stack(x.chunk(2, -1)).flatten(1) + torch.cat(x.split(2, -1), 0).sum(),
     "shapes": lambda x: x.T.reshape(2, -1).unsqueeze(0).expand(3, -1, -1).permute(2, 0, 1),
     "einsum": lambda x: torch.einsum("ij,kj->ik", x, x),
+    "baddbmm": lambda x: x[None].baddbmm(batch1=(x @ x.T)[None], batch2=x[None], beta=0.5, alpha=2),
     "triangle": lambda x: (x @ x.T).triu(1),
     "attention": lambda x: F.scaled_dot_product_attention(
         x[None], x[None], x[None], is_causal=True

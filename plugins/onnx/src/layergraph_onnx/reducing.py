@@ -113,7 +113,10 @@ def lower_addmm(call: Call) -> Any:
     """Multiply matrices, and add."""
     factors = call.step.kwargs.get("beta", 1), call.step.kwargs.get("alpha", 1)
     dtype = call.out_dtype
-    product = call.op("MatMul", call.arg(1, "mat1"), call.arg(2, "mat2"))
+    named = call.step.kwargs
+    left = call.arg(1, "mat1", named.get("batch1"))
+    right = call.arg(2, "mat2", named.get("batch2"))
+    product = call.op("MatMul", left, right)
     added = call.x
     if factors[1] != 1:
         product = call.op("Mul", product, call.value(factors[1], dtype))
