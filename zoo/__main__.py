@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from zoo import Entry, all_entries, matching
 from zoo.compare import Outcome, RoundTrip, there_and_back, through_passes
 from zoo.exceptions import EXPECTED
+from zoo.onnx_files import as_line, onnx_outcomes
 from zoo.report import by_family, failures, unexpected
 from zoo.run import outcomes
 from zoo.source import through_source
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--source", action="store_true", help="run the Python source of each, without layergraph"
     )
+    parser.add_argument("--onnx", action="store_true", help="write ONNX files, and run those")
+    parser.add_argument("--onnx-peer", action="store_true", help="compare with torch.onnx, too")
     options = parser.parse_args(arguments)
     entries = matching(all_entries(), options.only)
     if not entries:
@@ -39,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for each in entries:
             print(f"{each.name}  ({each.family})")
         return 0
+    if options.onnx or options.onnx_peer:
+        return _onnx(entries, peer=options.onnx_peer)
     console = Console()
     if not console.is_terminal:
         console.width = 140
@@ -48,6 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.passes:
         way = functools.partial(through_passes, passes=options.passes)
     return _report(_watched(entries, options.jobs, way, console), console)
+
+
+def _onnx(entries: Sequence[Entry], *, peer: bool) -> int:
+    """Print a line of JSON for each model, and the figures at the end."""
+    found = []
+    for outcome in onnx_outcomes(entries, peer=peer):
+        print(as_line(outcome), flush=True)
+        found.append(outcome)
+    passed, ran = (
+        sum(each.passed for each in found),
+        sum(each.error is not None for each in found),
+    )
+    print(f"{len(found)} models, {ran} run in onnxruntime, {passed} give what the originals give")
+    return 0
 
 
 def _watched(

@@ -23,6 +23,7 @@ MEASURES = {
     "compiled": "the same under torch.compile",
     "scaling": "up to 100,000 layers, in four shapes",
     "rewriting": "matches found, and seconds against nodes, beside other matchers",
+    "onnx": "a BERT of 12 layers as an ONNX file, beside torch.onnx",
     "depth": "how deep modules may be nested",
     "large": "1.3 B parameters with weights, 70 B on the meta device",
     "gpu": "on a GPU, if there is one",

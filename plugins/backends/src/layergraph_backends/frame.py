@@ -23,6 +23,7 @@ from layergraph_backends.writes import Writes, changed_inputs
 from layergraph_rewrite import Edit
 
 _GUARD = "layergraph.assume"
+_LENGTH = "layergraph.assume_length"
 _GRADIENTS = frozenset({"layergraph.set_grad_enabled"})
 _CHANGED = "it changes its input {!r} in place, which is read later; let it compute a new tensor"
 _ONE_WAY = "it runs only if {} is {}, and the target computes no step under a condition"
@@ -100,7 +101,10 @@ class Model:
         return self._module.get_submodule("" if layer.name == self.ir.root else layer.name)
 
     def tensor(self, key: str) -> Any:
-        """Return the value of the target for a parameter or buffer."""
+        """Return the value of the target for a parameter or buffer; the mode of a module."""
+        path, _, name = key.rpartition(".")
+        if key not in self._tensors and name == "training":
+            return self._module.get_submodule(path).training
         return self.backend.tensor(key, self._tensors[key].detach())
 
 
@@ -231,8 +235,11 @@ class Frame:
 
     def _guard(self, step: Step) -> Any:
         """Check a guard now if its values are known; otherwise the back end takes note of it."""
-        if is_plain((step.args, step.kwargs)):
-            args, kwargs = of_torch((step.args, step.kwargs))
+        args, kwargs = step.args, step.kwargs
+        if step.kind == _LENGTH and isinstance(args[0], tuple | list | dict):
+            args = (tuple(range(len(args[0]))), *args[1:])  # its parts may be values of the target
+        if is_plain((args, kwargs)):
+            args, kwargs = of_torch((args, kwargs))
             try:
                 getattr(guards, step.kind.rpartition(".")[2])(*args, **kwargs)
             except AssumptionError as error:

@@ -28,6 +28,8 @@ class Inputs:
 
     Attributes:
         metas: the description of each value in the model, by its path; empty without a call.
+        output: the description of what the model returns; None without a call.
+        conditions: the conditions on sizes with names under which the descriptions hold.
 
     Raises:
         ArgumentError: the arguments are not those that the model takes.
@@ -38,8 +40,12 @@ class Inputs:
         self._backend = backend
         self._call = call
         self.metas: dict[tuple[str, ...], Any] = {}
+        self.output: Any = None
+        self.conditions: tuple[str, ...] = ()
         if call is not None:
-            self.metas = dict(lg.shapes(ir, *call, training=training))
+            shapes = lg.shapes(ir, *call, training=training)
+            self.metas = dict(shapes)
+            self.output, self.conditions = shapes.output, shapes.conditions
 
     def values(self) -> dict[str, Any]:
         """Return the value of each input node of the root."""

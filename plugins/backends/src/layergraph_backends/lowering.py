@@ -26,12 +26,15 @@ class Lowered:
 
     Attributes:
         value: the value of the target that the model returns, or values in its containers.
-        guards: what the rebuilt model would check, and the target does not. A back end writes them
-            where its users find them.
+        meta: the description of what the model returns; None if ``args`` are not given.
+        guards: what the rebuilt model would check, and the target does not; also the conditions on
+            sizes with names under which the shapes hold. A back end writes them where its users
+            find them.
         lacks: the steps that the target cannot say. Empty unless ``refuse=False`` was given.
     """
 
     value: Any
+    meta: Any = None
     guards: tuple[str, ...] = ()
     lacks: tuple[Lack, ...] = ()
 
@@ -101,7 +104,8 @@ def lower(
     if refuse and lacks:
         raise LoweringError(backend.target, lacks)
     is_known = all(leaf is not UNKNOWN for leaf in leaves(value))
-    return Lowered(value if is_known else None, tuple(model.guards), lacks)
+    guards = (*model.guards, *inputs.conditions)
+    return Lowered(value if is_known else None, inputs.output, guards, lacks)
 
 
 def _value(model: Model, ir: Ir, inputs: Inputs) -> Any:

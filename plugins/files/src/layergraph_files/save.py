@@ -99,8 +99,8 @@ def save(
     check(ir)
     with reading(target):
         check_writable(ir)
-    _refuse_unlisted(ir, target)
-    homes = _homes(ir)
+    refuse_unlisted(ir, target)
+    homes = homes_of(ir)
     if target.suffix == ".json" and not target.name.endswith(INDEX_SUFFIX):
         if state_dict is not None:
             raise FileError(f"{shown(target)}: a .json holds no weights; save them as .safetensors")
@@ -128,7 +128,7 @@ def save(
         _write(written, target, values | weights, structure, most)
 
 
-def _refuse_unlisted(ir: Ir, path: Path) -> None:
+def refuse_unlisted(ir: Ir, path: Path) -> None:
     """Refuse calls of functions that only this process knows: a file could not name them."""
     found = list(unlisted(ir, Targets(default_ir2torch().hooks.named_functions())))
     if found:
@@ -138,7 +138,7 @@ def _refuse_unlisted(ir: Ir, path: Path) -> None:
         )
 
 
-def _homes(ir: Ir) -> dict[str, str]:
+def homes_of(ir: Ir) -> dict[str, str]:
     """Return the distribution of each function of a plugin that an IR calls."""
     called = {
         node.implementation: None

@@ -1,0 +1,25 @@
+"""The rows of the hook ``lowerings``, from all tables of this package."""
+
+from __future__ import annotations
+
+from layergraph import Lowering
+from layergraph_onnx import (
+    activations,
+    arithmetic,
+    arranging,
+    deciding,
+    layers,
+    making,
+    recurrent,
+    reducing,
+)
+from layergraph_onnx.exported import lower_exported
+from layergraph_onnx.table import TABLE
+from layergraph_onnx.target import Onnx
+
+_TABLES = (activations, arithmetic, arranging, deciding, layers, making, recurrent, reducing)
+
+
+def rows() -> list[Lowering]:
+    """Return the rows; the last one is asked for each step that none of the others handles."""
+    return [*TABLE.rows, Lowering(Onnx.target, lower_exported)]

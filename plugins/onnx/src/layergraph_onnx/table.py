@@ -1,0 +1,96 @@
+"""The rows of the hook ``lowerings``: a table from layers and functions to handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import layergraph as lg
+from layergraph import Lowering
+from layergraph.ir.values import leaves
+from layergraph_backends import Step
+from layergraph_onnx.call import Call
+from layergraph_onnx.target import Maybe, Onnx
+
+Handler = Callable[[Call], Any]
+
+_HOMES = (
+    *("torch", "torch.nn.functional", "torch.special", "torch.linalg", "torch._C._nn"),
+    *("torch.Tensor", "operator", "math", "layergraph"),
+)
+
+
+MAYBE = "it takes a value that is None on one way of a decision"
+
+
+def has_maybe(step: Step) -> bool:
+    """Return whether an argument is None on one way of a decision."""
+    return any(isinstance(leaf, Maybe) for leaf in leaves(step.args, step.kwargs))
+
+
+class Table:
+    """Handlers by the names of layers and functions."""
+
+    def __init__(self) -> None:
+        self._rows: list[Lowering] = []
+        self._taking_maybe: set[Handler] = set()
+
+    def takes_maybe(self, handler: Handler) -> Handler:
+        """Note that a handler takes values that are None on one way of a decision."""
+        self._taking_maybe.add(handler)
+        return handler
+
+    def functions(self, names: str) -> Callable[[Handler], Handler]:
+        """Register a handler for functions.
+
+        Args:
+            names: their names without namespaces, separated by spaces: a function of torch, a
+                method and an operator of one name do the same. A method whose name ends with an
+                underscore does it in place, which the walk follows.
+        """
+
+        def register(handler: Handler) -> Handler:
+            self._add(handler, functions=[full for name in names.split() for full in _full(name)])
+            return handler
+
+        return register
+
+    def layers(self, names: str) -> Callable[[Handler], Handler]:
+        """Register a handler for types of layers, separated by spaces."""
+
+        def register(handler: Handler) -> Handler:
+            self._add(handler, layers=names.split())
+            return handler
+
+        return register
+
+    def _add(self, handler: Handler, **names: list[str]) -> None:
+        def lower(step: Step, backend: Onnx) -> Any:
+            if handler not in self._taking_maybe and has_maybe(step):
+                return lg.decline(MAYBE)
+            with backend.at(step):
+                return handler(Call(step, backend))
+
+        lower.__name__ = handler.__name__
+        self._rows.append(Lowering(Onnx.target, lower, **names))
+
+    @property
+    def rows(self) -> list[Lowering]:
+        """The rows of the hook."""
+        return self._rows
+
+
+def _full(name: str) -> list[str]:
+    return [
+        *(f"{home}.{name}" for home in _HOMES),
+        f"torch.{name}_",
+        f"torch.nn.functional.{name}_",
+        f"torch.Tensor.{name}_",
+        f"torch.Tensor.__{name}__",
+        f"torch.Tensor.__i{name}__",
+        f"operator.i{name}",
+    ]
+
+
+TABLE = Table()
+"""The handlers of this package."""
