@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import snntorch as snn
 import torch
@@ -257,3 +259,28 @@ def test_a_file_cannot_give_a_state_more_numbers_than_it_holds():
     ir["root"].tensors["mem"].shape = (1 << 40,)
     with pytest.raises(lg.errors.BuildError, match="mem"):
         lg.to_torch(ir)
+
+
+class Warming(nn.Module):
+    """Calls a neuron twice. The value of the first call is not read, and its state is."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.neuron = snn.Leaky(0.9, init_hidden=True)
+
+    def forward(self, x):
+        self.neuron(self.linear(x))
+        return self.neuron(self.linear(x))
+
+
+@pytest.mark.parametrize("name", ["dead-code", "common-subexpressions"])
+def test_a_pass_keeps_calls_that_change_hidden_state(name):
+    torch.manual_seed(0)
+    model = Warming()
+    ir = lg.to_ir(copy.deepcopy(model), (torch.rand(2, 4),))
+    other, state, _ = lg.run_passes(ir, [name], model.state_dict())
+    built = lg.to_torch(other, state)
+    for _ in range(4):
+        x = torch.rand(2, 4) * 3
+        assert bitwise_equal(built(x), model(x))

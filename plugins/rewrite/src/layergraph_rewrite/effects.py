@@ -82,6 +82,8 @@ def _of_leaf(layer: WorkingLayer) -> Effect:
         effect |= Effect.DRAWS
     if data.get("track_running_stats") or data.get("momentum") is not None:
         effect |= Effect.UPDATES  # batch norm updates its statistics in training mode
+    if any(not spec.persistent for spec in layer.tensors.values()):
+        effect |= Effect.UPDATES  # a buffer that no state dict holds may be hidden state
     return effect
 
 
