@@ -22,7 +22,7 @@ from layergraph_backends.plain import UNKNOWN
 
 @dataclass(frozen=True)
 class Lowered:
-    """What a lowering gives.
+    """The result of a lowering.
 
     Attributes:
         value: the value of the target that the model returns, or values in its containers.
