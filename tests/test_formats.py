@@ -115,7 +115,7 @@ def test_an_unknown_option_is_an_argument_error(installing: Any, use: Any, suffi
         use(f"a{suffix}", levle=3)
 
 
-@pytest.mark.parametrize("suffix", ["", ".odd", ".bin", ".onnx"])
+@pytest.mark.parametrize("suffix", ["", ".odd", ".bin", ".tflite"])
 def test_a_suffix_that_nothing_has_is_an_error_that_lists_suffixes(
     suffix: str, tmp_path: Path
 ) -> None:

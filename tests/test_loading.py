@@ -278,7 +278,7 @@ def test_a_folder_that_is_twice_on_sys_path_counts_once():
         "import sys; sys.path += sys.path\n"
         "from layergraph.plugins import installed_plugins\n"
         "import layergraph as lg; from torch import nn; lg.to_torch(lg.to_ir(nn.Linear(1, 1)))\n"
-        "names = [each.distribution for each in installed_plugins()]\n"
+        "names = [(each.distribution, each.entry_point) for each in installed_plugins()]\n"
         "sys.exit(len(names) != len(set(names)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

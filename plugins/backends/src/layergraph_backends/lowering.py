@@ -92,7 +92,7 @@ def lower(
         >>> rows = [lg.Lowering("text", lower_linear, layers=["linear"])]
         >>> ir = lg.to_ir(torch.nn.Sequential(torch.nn.Linear(2, 3)))
         >>> lower(ir, Text(), handlers=rows).value
-        Value(text='0.weight @ input_1')
+        Value(text='0.weight @ input')
     """
     one_mode = ir.in_mode(training=training)
     call = None if args is None else (tuple(args), dict(kwargs or {}))

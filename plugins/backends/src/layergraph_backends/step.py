@@ -111,9 +111,10 @@ class Step:
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """Return an argument that the model may give by position or by name.
 
-        Example:
-            >>> step.argument(1, "dim", -1)
-            -1
+        Args:
+            position: its place among the arguments.
+            name: its name.
+            default: what it is where it is not given.
         """
         if position < len(self.args):
             return self.args[position]

@@ -110,8 +110,15 @@ class TurnPatches:
                 self._slices.note_zip(items)
             return builtins.zip(*items, **options)  # noqa: B905 as the caller says
         rows = builtins.zip(*map(_plainly, items), **options)  # noqa: B905 likewise
-        is_whole = len({_count(each) for each in items}) == 1
+        is_whole = len({self._count(each) for each in items}) == 1
         return _Iteration(rows, self._listener, self._listener.next_loop(), is_whole=is_whole)
+
+    def _count(self, items: Any) -> object:
+        if isinstance(items, _Iteration):
+            return items
+        if isinstance(items, torch.Tensor):
+            return self._listener.count(items.shape[0])
+        return len(items)
 
 
 class _Iteration:
@@ -265,12 +272,6 @@ def _is_whole(items: object) -> bool:
     if isinstance(items, _Iteration | _Turns):
         return items.is_whole
     return isinstance(items, _Parts | torch.Tensor)
-
-
-def _count(items: Any) -> object:
-    if isinstance(items, _Iteration):
-        return items
-    return items.shape[:1] if isinstance(items, torch.Tensor) else len(items)
 
 
 def _plainly(items: Iterable[Any]) -> Iterable[Any]:

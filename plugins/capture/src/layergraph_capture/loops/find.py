@@ -201,7 +201,7 @@ class _Finder:
             self._check_example(candidate, varied)
             self._check_part(candidate, loop)
             least = max(trace.least_turns for trace in traces)
-            if candidate.record.uncertain or not self._is_like_long(candidate, loop, least):
+            if candidate.is_uncertain or not self._is_like_long(candidate, loop, least):
                 self._check_each(candidate, loop)
             else:
                 self._check_short(candidate, loop)
@@ -309,6 +309,11 @@ class _Candidate:
     def values(self) -> list[TracedValue]:
         """The values of the sizes."""
         return [each.value for each in self.sizes]
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether turns that no run had, or their number, may do something else."""
+        return bool(self.record.uncertain) or any(each.is_plain for each in self.sizes)
 
     def compare(self, trace: Trace) -> None:
         """Raise if the record does something else than a run.

@@ -31,11 +31,13 @@ class Size:
         value: its value in the record with loops.
         numbers: what it is in each run.
         level: where it can be read.
+        is_plain: whether code takes it as a plain number, and may do anything by it.
     """
 
     value: TracedValue
     numbers: tuple[int, ...]
     level: _Level
+    is_plain: bool = False
 
 
 def fitted(runs: Sequence[Rolled], *, rounds_up: bool = True) -> list[Size]:
@@ -157,7 +159,7 @@ class _Fit:
     def _is_size(self, items: Sequence[Item], level: _Level) -> bool:
         """Return whether calls take a size that differs for turns; if so, note the size."""
         first = items[0]
-        if not isinstance(first, Call) or first.target != COUNT:
+        if not isinstance(first, Call) or first.target not in (COUNT, ASSUME):
             return False
         value = first.args[0]
         numbers = [item.args[1] for item in items]
@@ -166,7 +168,8 @@ class _Fit:
         if len(set(numbers)) == 1 or self._explained(numbers, level) is not None:
             return False
         self._value([item.args[0] for item in items], level, value.scope, [])
-        self._sizes.append(Size(value, tuple(numbers), level))
+        is_plain = first.target == ASSUME
+        self._sizes.append(Size(value, tuple(numbers), level, is_plain))
         return True
 
     def _is_length(self, items: Sequence[Item], level: _Level, glued: list[Item]) -> bool:

@@ -189,7 +189,7 @@ class _Comparison:
         return self._is_dropped(item) or is_of_turns(item)
 
     def _is_dropped(self, item: Item | None) -> bool:
-        if not isinstance(item, Call) or item.target not in (COUNT, LENGTH):
+        if not isinstance(item, Call) or item.target not in (COUNT, ASSUME, LENGTH):
             return False
         value, expected, *_ = item.args
         if item.target == LENGTH:
