@@ -29,7 +29,7 @@ TOLERANCE = 1e-5
 
 @dataclass
 class OnnxOutcome:
-    """What became of a model.
+    """The result for one model.
 
     Attributes:
         name: the name of the model.
@@ -52,7 +52,7 @@ class OnnxOutcome:
 
     @property
     def passed(self) -> bool:
-        """Whether the file gives what the original gives, or errs no more than torch.onnx's."""
+        """True if the file gives what the original gives, or errs no more than torch.onnx's."""
         if self.error is None or math.isnan(self.error):
             return False
         return self.error <= TOLERANCE or (self.peer is not None and self.error <= self.peer)

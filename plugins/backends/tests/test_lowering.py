@@ -329,3 +329,10 @@ def test_dropout_is_off_and_batch_norm_uses_its_statistics() -> None:
     x = torch.randn(8, 3)
     found, _, _ = ran(model, x)
     assert torch.equal(found, model.eval()(x))
+
+
+def test_the_shape_of_what_one_layer_returns_is_known() -> None:
+    seen = []
+    note = Lowering("running", lambda step, _: seen.append(step.meta) or Value("y"))
+    lower(lg.to_ir(nn.Linear(2, 3)), Running({}), args=((4, 2),), handlers=[note])
+    assert seen == [TensorMeta((4, 3), torch.float32)]

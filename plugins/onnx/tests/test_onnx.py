@@ -1,4 +1,4 @@
-"""What onnxruntime computes from our files, against the original; and what comes back from them."""
+"""onnxruntime computes from our files what the original does, and the same models come back."""
 
 from __future__ import annotations
 

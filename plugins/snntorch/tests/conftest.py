@@ -1,4 +1,4 @@
-"""What the tests of this plugin share."""
+"""Fixtures of all tests of this plugin."""
 
 from __future__ import annotations
 

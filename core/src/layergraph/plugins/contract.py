@@ -237,6 +237,12 @@ def _structures(answer: Any) -> list[Any]:
     return found
 
 
+def _check_callable(function: object, row: str) -> None:
+    """Refuse a row whose function is none."""
+    if not callable(function):
+        raise _WrongError(f"gave {row} whose function is {_shown(function)}; give a function")
+
+
 _PASS_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -249,11 +255,7 @@ def _passes(answer: Any) -> list[Any]:
             raise _WrongError(
                 f"gave a pass named {_shown(row.name)}; give words in lower case with hyphens"
             )
-        if not callable(row.function):
-            raise _WrongError(
-                f"gave a pass {row.name!r} whose function is {_shown(row.function)}; give a "
-                "function"
-            )
+        _check_callable(row.function, f"a pass {row.name!r}")
     _refuse_twice([row.name for row in found], "passes named {!r}")
     return found
 
@@ -272,11 +274,7 @@ def _lowerings(answer: Any) -> list[Any]:
             raise _WrongError(
                 f"gave a handler for the target {_shown(row.target)}; give a word in lower case"
             )
-        if not callable(row.function):
-            raise _WrongError(
-                f"gave a handler for {row.target!r} whose function is {_shown(row.function)}; give "
-                "a function"
-            )
+        _check_callable(row.function, f"a handler for {row.target!r}")
         for role in ("layers", "functions"):
             names = getattr(row, role)
             if isinstance(names, str) or not all(isinstance(name, str) for name in names):

@@ -1,23 +1,34 @@
-"""C source for small convolutional networks: the suffix ``.c`` and the handlers of its target."""
+"""C source for small convolutional networks: the suffix ``.c`` and the handlers of its target.
+
+Its modules import torch, so that they are imported on first use: layergraph lists formats without.
+"""
 
 from __future__ import annotations
 
-from acme_c import handlers
-from acme_c.source import write
+from typing import Any
+
 from layergraph import Format, Lowering, hookimpl
 
 _RESHAPES = ("flatten", "reshape", "view")
 
 
+def _write(ir: Any, path: Any, state_dict: Any = None, *, args: Any) -> None:
+    from acme_c.source import write
+
+    write(ir, path, state_dict, args=args)
+
+
 @hookimpl
 def formats() -> list[Format]:
     """Write ``.c`` files."""
-    return [Format(".c", "C source with weights", write=write)]
+    return [Format(".c", "C source with weights", write=_write)]
 
 
 @hookimpl
 def lowerings() -> list[Lowering]:
     """Handle the layers of small convolutional networks."""
+    from acme_c import handlers
+
     relu = ["torch.relu", "torch.Tensor.relu", "torch.nn.functional.relu"]
     reshapes = ["torch.flatten", *(f"torch.Tensor.{name}" for name in _RESHAPES)]
     return [

@@ -1,4 +1,4 @@
-"""What a target lacks for a model."""
+"""The error of a target that lacks a part of a model."""
 
 from __future__ import annotations
 

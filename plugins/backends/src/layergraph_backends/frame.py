@@ -145,12 +145,9 @@ class Frame:
                 self._renew(step)
         return result
 
-    def alone(
-        self, node: Node, values: Mapping[str, Any], metas: Mapping[tuple[str, ...], Any]
-    ) -> Any:
+    def alone(self, node: Node, values: Mapping[str, Any]) -> Any:
         """Return the value of a node that is in no graph: the model is one layer."""
         self._values = dict(values)
-        self._model.metas = metas
         return self._value(self._step(node))
 
     def _step(self, node: Node) -> Step:

@@ -72,6 +72,7 @@ class Inputs:
             raise ArgumentError("give the arguments of a model that is one layer by position")
         names = ["input", *(f"input_{number}" for number in range(1, len(args)))]
         self.metas |= {(name,): _described(arg) for name, arg in zip(names, args, strict=False)}
+        self.metas[self._root.name,] = self.output
         return {name: self._value(name, self.metas[name,]) for name in names[: len(args)]}
 
     def _value(self, name: str, meta: Any) -> Any:

@@ -114,4 +114,4 @@ def _value(model: Model, ir: Ir, inputs: Inputs) -> Any:
         return Frame(model, root.name, ()).run(inputs.values())
     args = inputs.of_a_leaf()
     node = Node(root.name, root.type, root.name, tuple(map(Ref, args)))
-    return Frame(model, root.name, ()).alone(node, args, inputs.metas)
+    return Frame(model, root.name, ()).alone(node, args)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from layergraph.ir.values import Record, Symbol, leaves, map_leaves
+from layergraph.literals import torch_value
 
 
 class _Unknown:
@@ -35,12 +36,7 @@ def is_plain(value: Any) -> bool:
 
 def of_torch(value: Any) -> Any:
     """Return a plain value with the objects of torch that its symbols name."""
-    return map_leaves(_object, value)
-
-
-def _object(leaf: Any) -> Any:
-    name = leaf.name.partition(".")[2] if isinstance(leaf, Symbol) else ""
-    return getattr(torch, name, leaf) if name else leaf
+    return map_leaves(lambda leaf: torch_value(leaf) if type(leaf) is Symbol else leaf, value)
 
 
 def is_known(meta: Any) -> bool:

@@ -91,7 +91,8 @@ class TurnPatches:
         ):
             return builtins.range(*args)
         numbers = builtins.range(*map(self._listener.count, args))
-        whole = slice(0, *args, 1) if len(args) == 1 else slice(*args, *[1][len(args) - 2 :])
+        start, stop, step = (0, *args, 1) if len(args) == 1 else (*args, 1)[:3]
+        whole = slice(start, stop, step)
         return _Turns(numbers, self._listener, self._listener.next_loop(), whole)
 
     def _enumerate(self, items: Iterable[Any], start: int = 0) -> Any:

@@ -8,11 +8,11 @@ layer. Weights stay in the state dict.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from layergraph.errors import ArgumentError
-from layergraph.ir import Ir, Ref, check
+from layergraph.ir import FUNCTION, Ir, Node, Ref, check, graph_from_nodes
 from layergraph.ir.graph import MODULE
 
 # What an implementation of ours says besides attributes and graph, and theirs keeps as attributes.
@@ -201,7 +201,7 @@ def _ours(name: str, theirs: dict[str, Any]) -> dict[str, Any]:
     before: dict[str, list[str]] = {}
     for src, dst in pairs:
         before.setdefault(dst, []).append(src)
-    order = _in_order(nodes, pairs)
+    order = _in_order(nodes, before)
     form["nodes"] = {
         each: _our_node(each, nodes[each], before.get(each, []), f"{place}, node {each!r}")
         for each in order
@@ -234,21 +234,14 @@ def _reads(node: dict[str, Any]) -> list[str]:
     return [each.node for each in node.get(_ARGS, ())]
 
 
-def _in_order(nodes: Mapping[str, Any], pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Return the nodes in an order in which each comes after those that it reads."""
-    waiting = dict.fromkeys(nodes, 0)
-    after: dict[str, list[str]] = {}
-    for src, dst in pairs:
-        if src in waiting and dst in waiting:
-            waiting[dst] += 1
-            after.setdefault(src, []).append(dst)
-    ready = [name for name in nodes if not waiting[name]]
-    for name in ready:
-        for each in after.get(name, ()):
-            waiting[each] -= 1
-            if not waiting[each]:
-                ready.append(each)
-    return [*ready, *(name for name in nodes if waiting[name])]  # the check names a cycle
+def _in_order(nodes: Iterable[str], before: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the nodes as listed, but each after those that it reads."""
+    graph = graph_from_nodes(
+        Node(name, FUNCTION, name, tuple(map(Ref, before.get(name, ())))) for name in nodes
+    )
+    order = [node.name for node in graph.in_execution_order()]
+    left = set(graph.nodes).difference(order)
+    return [*order, *(name for name in graph.nodes if name in left)]  # the check names a cycle
 
 
 def _mapping(value: Any, place: str) -> dict[str, Any]:

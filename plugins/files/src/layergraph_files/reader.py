@@ -232,6 +232,20 @@ def _expect_same_text(folder: Path, model: Opened, limits: Limits) -> None:
 def _of_text(path: Path, limits: Limits) -> Opened:
     with reading(path), open_file(path) as file:
         document = parse(whole(file, limits))
+    return opened_document(path, document)
+
+
+def opened_document(path: Path, document: Any) -> Opened:
+    """Return the structure that a document describes, checked, without weights.
+
+    Args:
+        path: the file that holds the document, for errors.
+        document: the document, as :func:`layergraph_files.text.parse` gives it.
+
+    Raises:
+        FileError: it has another form, or exceeds a limit.
+        InvalidIrError: it describes an IR that breaks a rule.
+    """
     with reading(path, document):
         document = current(document)
         ir = from_document(document)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+from layergraph.ir import FUNCTION, Node, Ref, graph_from_nodes
+
 Edge = tuple[str, str]
 
 
@@ -70,21 +72,16 @@ def _back_edges(nodes: Iterable[str], after: dict[str, list[str]]) -> list[Edge]
 
 
 def in_order(nodes: Sequence[str], edges: Iterable[Edge]) -> list[str]:
-    """Return nodes in an order in which each comes after those whose values it reads.
+    """Return nodes as listed, but each after those whose values it reads.
 
     Args:
         nodes: the nodes.
         edges: edges that form no cycle.
     """
-    waiting = dict.fromkeys(nodes, 0)
-    after: dict[str, list[str]] = {}
+    before: dict[str, list[str]] = {}
     for src, dst in edges:
-        waiting[dst] += 1
-        after.setdefault(src, []).append(dst)
-    ready = [name for name in nodes if not waiting[name]]
-    for name in ready:
-        for each in after.get(name, ()):
-            waiting[each] -= 1
-            if not waiting[each]:
-                ready.append(each)
-    return ready
+        before.setdefault(dst, []).append(src)
+    graph = graph_from_nodes(
+        Node(name, FUNCTION, name, tuple(map(Ref, before.get(name, ())))) for name in nodes
+    )
+    return [node.name for node in graph.in_execution_order()]

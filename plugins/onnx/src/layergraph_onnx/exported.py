@@ -43,7 +43,7 @@ class _Slot:
 
 
 class _Exported(NamedTuple):
-    """What the exporter gave for one step."""
+    """The graph that the exporter gave for one step."""
 
     graph: onnx_ir.Graph
     leaves: list[Any]

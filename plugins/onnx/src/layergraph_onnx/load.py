@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import onnx
 import torch
@@ -11,18 +11,15 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from torch import nn
 
 from layergraph.errors import FileError
-from layergraph.ir import Ir, check
+from layergraph.ir import Ir
 from layergraph.ir2torch.converter import device_of
-from layergraph_files.bounds import check_bounds
 from layergraph_files.build import build_meta_model
 from layergraph_files.container import Stored
-from layergraph_files.document import from_document, functions
 from layergraph_files.limits import DEFAULT_LIMITS, Limits
 from layergraph_files.parse_errors import ParseError, PathName, reading, shown
 from layergraph_files.paths import open_file, to_path, within
-from layergraph_files.reader import Opened, Part
+from layergraph_files.reader import Opened, Part, opened_document
 from layergraph_files.text import parse
-from layergraph_files.versions import current
 from layergraph_onnx.dtypes import torch_dtype
 from layergraph_onnx.foreign import from_foreign
 from layergraph_onnx.metadata import STRUCTURE, UNREAD, read_unread, tensor_of
@@ -118,13 +115,8 @@ def _structure(path: Path, model: onnx.ModelProto, limits: Limits) -> Opened:
         if len(text) > limits.text_bytes:
             remedy = "if you trust it, give Limits(text_bytes=…)"
             raise ParseError(None, f"its structure has {len(text)} bytes", remedy)
-        document: Any = parse(text)
-    with reading(path, document):
-        document = current(document)
-        ir = from_document(document)
-        check(ir)
-        check_bounds(ir)
-        return Opened(path, ir, functions(document), {})
+        document = parse(text)
+    return opened_document(path, document)
 
 
 # --- tensors ---

@@ -1,4 +1,4 @@
-"""What a file says beyond ONNX: the structure, and the tensors that no graph reads.
+"""The content of a file beyond ONNX: the structure, and the tensors that no graph reads.
 
 So that :func:`layergraph.load` gives the same IR, and no check of the reader is in two places, the
 structure has the form of a ``.json`` file of ``layergraph-files``.

@@ -15,7 +15,7 @@ _SWEEPS = 24
 _GAP = 24.0
 _RANK_GAP = 30.0
 _BEND_WEIGHT = 3.0
-"""How much more a bend is kept in line than a box: long edges become straight."""
+"""The weight by which a bend is kept in line more than a box: long edges become straight."""
 
 
 @dataclass(slots=True)

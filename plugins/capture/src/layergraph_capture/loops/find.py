@@ -1,8 +1,9 @@
 """Finding the loops of a model: it runs again on inputs of other lengths.
 
-One run shows which calls repeat. A second run, on inputs that are longer, shows which of these
-repetitions have more turns then: those are loops. A third run, on inputs that are as short as may
-be, and the other two, are compared call by call with the record in which these are loops.
+Two runs, one with a turn more than the other, show which repetitions have more turns then: those
+are loops. The record in which they are loops is compared call by call with these runs, with the
+example, and with runs of fewer and of many more turns, or of each number of turns around that of
+the example. A guard limits it to what the runs have shown.
 """
 
 from __future__ import annotations
@@ -312,7 +313,7 @@ class _Candidate:
 
     @property
     def is_uncertain(self) -> bool:
-        """Whether turns that no run had, or their number, may do something else."""
+        """True if turns that no run had, or their number, may do something else."""
         return bool(self.record.uncertain) or any(each.is_plain for each in self.sizes)
 
     def compare(self, trace: Trace) -> None:

@@ -27,8 +27,10 @@ from layergraph_capture.loops.written import ASSUME, LEN, LENGTH, LOOP, Rolled
 from layergraph_capture.turns import COUNT
 
 _GLUE: dict[str, Callable[..., Any]] = {
-    f"operator.{each.__name__}": each for each in (operator.getitem, operator.add)
-} | {"builtins.tuple": tuple, **COMPUTED}
+    "operator.getitem": operator.getitem,
+    "builtins.tuple": tuple,
+    **COMPUTED,
+}
 
 
 class OtherRunError(Exception):
