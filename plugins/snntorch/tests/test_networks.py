@@ -9,6 +9,7 @@ import pytest
 import snntorch as snn
 import torch
 from snntorch import utils
+from torch import nn
 
 import layergraph as lg
 from layergraph.testing import bitwise_equal
@@ -200,3 +201,22 @@ def test_a_capture_leaves_the_states_as_they_were():
     assert model[5].mem is states[1]
     assert all(map(bitwise_equal, states, numbers))
     assert len(snn.SpikingNeuron.instances) == count
+
+
+def test_shapes_leave_no_fake_neurons_behind() -> None:
+    """A reset in a model goes to all neurons of the process, also to those of lg.shapes."""
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lif = snn.Leaky(beta=0.9, init_hidden=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            utils.reset(self)
+            return self.lif(x)
+
+    x = torch.rand(5, 3)
+    ir = lg.to_ir(Network(), (x,))
+    lg.shapes(ir, (x,))
+    lg.cost(ir, (x,))
+    assert not lg.diff(ir, lg.to_ir(Network(), (x,)))

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import ast
 import copy
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -101,12 +100,19 @@ def test_the_ir_of_the_source_is_the_ir(name: str, irs: dict[str, lg.Ir]) -> Non
 def test_the_source_is_laid_out_as_formatters_do(
     name: str, irs: dict[str, lg.Ir], tmp_path: Path
 ) -> None:
-    ruff = shutil.which("ruff")
-    if ruff is None:
-        pytest.skip("there is no ruff")
     path = tmp_path / "net.py"
     path.write_text(to_source(captured(name, irs)[2]))
-    command = [ruff, "format", "--isolated", "--line-length", "100", "--diff", str(path)]
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "format",
+        "--isolated",
+        "--line-length",
+        "100",
+        "--diff",
+        str(path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert not done.returncode, done.stdout
 

@@ -33,6 +33,9 @@ _FUSED: list[tuple[Callable[[], bool], Callable[[bool], object]]] = [
 _LOG = logging.getLogger("torch._subclasses.fake_tensor")
 
 
+_REGISTERED = "_parameters", "_buffers"
+
+
 class FakeModel:
     """The modules of an IR on fake tensors, and its graphs in the terms of torch.fx.
 
@@ -85,6 +88,10 @@ class FakeModel:
             if id(tensor) not in fakes:
                 fakes[id(tensor)] = _fake(self.mode, tensor, known.get(id(tensor)))
             self.tensors[key] = fakes[id(tensor)]
+        self._without_fakes = [
+            (vars(module), vars(module) | {name: dict(vars(module)[name]) for name in _REGISTERED})
+            for module in model.modules()
+        ]
         for module in model.modules():
             for registered in (module._parameters, module._buffers):
                 for name, own in list(registered.items()):
@@ -93,8 +100,13 @@ class FakeModel:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run modules without memory and without fused kernels, which hide operators."""
+        """Run modules without memory and without fused kernels, which hide operators.
+
+        Afterwards the modules have their tensors on meta again: a library that keeps a list of its
+        layers must not find fake tensors in them.
+        """
         with ExitStack() as stack:
+            stack.callback(self._drop_fakes)
             for get, set_to in _FUSED:
                 stack.callback(set_to, get())
                 set_to(False)
@@ -107,6 +119,11 @@ class FakeModel:
             stack.enter_context(self.mode)
             stack.enter_context(self.operators)
             yield
+
+    def _drop_fakes(self) -> None:
+        for own, before in self._without_fakes:
+            own.clear()
+            own.update(before)
 
     def owner_of(self, implementation: Implementation) -> Implementation:
         """Return the implementation whose module a graph runs in: for a body, another one."""
