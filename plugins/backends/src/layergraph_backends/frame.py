@@ -14,13 +14,13 @@ from layergraph.ir import INPUT, OUTPUT, STATE, Body, Implementation, Ir, Node, 
 from layergraph.ir.graph import returned
 from layergraph.ir.values import leaves, map_leaves
 from layergraph_backends.backend import NO_HANDLER, Backend
-from layergraph_backends.binding import bound
 from layergraph_backends.errors import Lack
 from layergraph_backends.handlers import Handlers
 from layergraph_backends.plain import UNKNOWN, computed, is_known, is_plain, of_torch
 from layergraph_backends.step import Step
 from layergraph_backends.writes import Writes, changed_inputs
 from layergraph_rewrite import Edit
+from layergraph_rewrite.binding import bound
 
 _GUARD = "layergraph.assume"
 _LENGTH = "layergraph.assume_length"

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from layergraph.ir import INPUT, STATE, Node, Ref
 from layergraph.ir.values import leaves
-from layergraph_backends.binding import bound
 from layergraph_rewrite.aliases import aliases, written
+from layergraph_rewrite.binding import bound
 from layergraph_rewrite.working import WorkingGraph, WorkingLayer
 
 

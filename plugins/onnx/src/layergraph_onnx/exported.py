@@ -28,6 +28,7 @@ from layergraph_backends.plain import of_torch
 from layergraph_onnx.call import merged
 from layergraph_onnx.table import MAYBE, has_maybe
 from layergraph_onnx.target import Onnx, Value
+from layergraph_rewrite.effects import effect_of
 from layergraph_shapes import TensorMeta
 
 _CACHED = 512
@@ -119,6 +120,8 @@ def lower_exported(step: Step, backend: Onnx) -> Any:
     kwargs = _paired(place, step.kwargs, merged(step.kwarg_metas))
     if refused:
         return lg.decline(refused[0])
+    if not slots and not step.tensors and not effect_of(step.node, {}):
+        return _constants(run({}, args, kwargs), backend)
     try:
         found = _export(step, run, args, kwargs, backend.opset)
     except Exception as error:
@@ -128,6 +131,16 @@ def lower_exported(step: Step, backend: Onnx) -> Any:
         outputs = _spliced(found.graph, [*slots, *own], backend)
     values = [outputs[each.number] if isinstance(each, _Output) else each for each in found.leaves]
     return pytree.tree_unflatten(values, found.spec)
+
+
+def _constants(result: Any, backend: Onnx) -> Any:
+    """Return the constants for what a function of plain values computes, such as torch.eye."""
+    found, spec = pytree.tree_flatten(result)
+    values = [
+        backend.constant(each, each.dtype) if isinstance(each, torch.Tensor) else each
+        for each in found
+    ]
+    return pytree.tree_unflatten(values, spec)
 
 
 def _paired(function: Callable[[Any, Any], Any], value: Any, meta: Any) -> Any:
@@ -204,11 +217,13 @@ def _export(step: Step, run: Callable[..., Any], args: Any, kwargs: Any, opset: 
 
 
 def _model(program: Any, opset: int) -> onnx_ir.Model:
-    """Return the model of ONNX for a program, cleaned."""
-    from onnxscript import optimizer
+    """Return the model of ONNX for a program, cleaned, with operators of a version."""
+    from onnxscript import optimizer, version_converter
 
     model = _translated(program, opset)
     optimizer.optimize(model, inline=True)
+    if model.opset_imports[""] != opset:
+        version_converter.convert_version(model, opset)
     return model
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from layergraph.ir import FUNCTION, INPUT, Node, refs
+from layergraph.ir import FUNCTION, INPUT, Node, Value, refs
+from layergraph_rewrite.binding import bound
 from layergraph_rewrite.effects import Effect, effect_of, is_unlisted
 
 if TYPE_CHECKING:
@@ -59,8 +60,10 @@ def _first(node: Node) -> list[str]:
 def _shared(node: Node, layers: _Layers) -> list[str]:
     """Return the nodes with whose values the value of a node may share memory."""
     if node.type == FUNCTION:
-        if node.implementation.startswith("layergraph.") or is_unlisted(node):
-            return node.sources()
+        if is_unlisted(node):
+            return refs(*_given(node))
+        if node.implementation.startswith("layergraph."):
+            return _shared_by_ours(node)
         is_shared = shares(node.implementation) or effect_of(node, layers) & Effect.WRITES
         return _first(node) if is_shared else []
     if not node.is_call:
@@ -68,12 +71,26 @@ def _shared(node: Node, layers: _Layers) -> list[str]:
     layer = layers[node.implementation]
     if not layer.graphs:
         return _first(node) if leaf_shares(layer.type, layer.data) else []
-    return node.sources() if any(_returns_input(graph, layers) for graph in layer.graphs) else []
+    return [name for graph in layer.graphs for name in refs(*_passed_through(graph, node, layers))]
 
 
-def _returns_input(graph: WorkingGraph, layers: _Layers) -> bool:
-    returned = graph.output().sources()
-    return any(graph.nodes[name].type == INPUT for name in aliases(graph, returned, layers))
+def _given(node: Node) -> tuple[Value, ...]:
+    return (*(node.args or ()), *node.kwargs.values())
+
+
+def _shared_by_ours(node: Node) -> list[str]:
+    """Return what a function of layergraph gives back; guards and conditions are no tensors."""
+    if node.implementation == "layergraph.choose":
+        return refs(*_given(node)[1:])
+    return [] if effect_of(node, {}) in (Effect.CHECKS, Effect.NONE) else refs(*_given(node))
+
+
+def _passed_through(graph: WorkingGraph, node: Node, layers: _Layers) -> list[Value]:
+    """Return the arguments of a call whose memory the result of the graph may share."""
+    near = aliases(graph, graph.output().sources(), layers)
+    inputs = [each for each in graph if each.type == INPUT]
+    given = bound(inputs, node.args or (), node.kwargs)
+    return [given[each.name] for each in inputs if each.name in near]
 
 
 def _is_leaf(node: Node, layers: _Layers) -> bool:

@@ -21,7 +21,7 @@ def bound(inputs: Iterable[Node], args: Sequence[Any], kwargs: Mapping[str, Any]
 
     Example:
         >>> from layergraph import Node
-        >>> from layergraph_backends.binding import bound
+        >>> from layergraph_rewrite.binding import bound
         >>> x, mask = Node("x", "input", "x"), Node("m", "input", "mask", kwargs={"default": None})
         >>> bound([x, mask], (1,), {})
         {'x': 1, 'm': None}
