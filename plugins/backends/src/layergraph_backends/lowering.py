@@ -18,6 +18,7 @@ from layergraph_backends.frame import Frame, Model
 from layergraph_backends.handlers import handlers_of
 from layergraph_backends.inputs import Inputs
 from layergraph_backends.plain import UNKNOWN
+from layergraph_backends.unrolling import unrolled
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ def lower(
     """Say a model in the words of a target: ask a handler for each layer and function.
 
     The walk is in execution order. It computes numbers itself where they are known, such as sizes
-    if ``args`` are given. It takes containers apart, and follows changes in place, so that handlers
-    see values that never change.
+    if ``args`` are given. Loops with a known number of turns become these turns. It takes
+    containers apart, and follows changes in place, so that handlers see values that never change.
 
     Args:
         ir: the IR of the model.
@@ -97,6 +98,9 @@ def lower(
     one_mode = ir.in_mode(training=training)
     call = None if args is None else (tuple(args), dict(kwargs or {}))
     inputs = Inputs(one_mode, backend, call, training=training)
+    while (flat := unrolled(one_mode, inputs.metas)) is not one_mode:
+        one_mode = flat
+        inputs = Inputs(one_mode, backend, call, training=training)
     built = lg.to_torch(one_mode, state).train(training)
     model = Model(one_mode, built, backend, handlers_of(backend.target, handlers), inputs.metas)
     value = _value(model, one_mode, inputs)

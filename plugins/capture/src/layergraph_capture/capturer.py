@@ -118,7 +118,8 @@ class EagerCapturer(Capturer):
         arguments = Arguments(
             request.model, args or (), kwargs or {}, self._objects, [*request.examples, example]
         )
-        return self._runs.run(run, partial(self.tracer, arguments, numbers_turns=True))
+        make = partial(self.tracer, arguments, numbers_turns=True)
+        return self._runs.run(run, make, is_trial=True)
 
     def faults(self) -> list[Unsupported]:
         """See :class:`Capturer`."""

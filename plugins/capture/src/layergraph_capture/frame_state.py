@@ -32,20 +32,29 @@ class PlainStates:
 
     def __init__(self, outside: Unchanged) -> None:
         self._outside = outside
+        self._changing: dict[int, None] = {}
 
-    def of(self, frame: FrameType) -> str:
+    def of(self, frame: FrameType, turn: int) -> str:
         """Return a text that is the same as long as nothing plain changes that code can ask for.
 
         Tensors and symbolic numbers do not count: a graph holds what is computed from them. Of a
         list of tensors, only its being empty counts, because code that asks for its length is seen.
+
+        Args:
+            frame: the frame of the code.
+            turn: the number of the turn that begins. A search of all that the model reaches takes
+                longer than many turns. So it is for turns 0, 1, 2, 4, 8 and so on; other turns see
+                the objects that were found to change.
         """
         state = _State()
         # A comprehension keeps its iterator under a name that code cannot spell.
         named = [(name, each) for name, each in frame.f_locals.items() if name.isidentifier()]
         inside = [(name, state.of(value)) for name, value in named]
         # All at once: an object is known by its ``id`` as long as it is there.
-        changed = list(self._outside.differing())
-        outside = [(known, *_different(now, was, state)) for known, now, was in changed]
+        is_whole = turn & (turn - 1) == 0
+        changed = list(self._outside.differing(None if is_whole else self._changing))
+        self._changing |= dict.fromkeys(place for place, _, _ in changed)
+        outside = [(place, *_different(now, was, state)) for place, now, was in changed]
         return repr((inside, outside))
 
 

@@ -8,6 +8,7 @@ functions that have run is searched for slices; those of tensors are in the reco
 from __future__ import annotations
 
 import dis
+import functools
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from types import CodeType
 from typing import Any
@@ -69,8 +70,13 @@ class ListSlices:
         return max(found + self._others, default=0)
 
 
-def _slices(code: CodeType) -> Iterator[tuple[int, int]]:
-    """Yield the place of each slice in code, and the turns that it needs."""
+@functools.lru_cache(maxsize=4096)
+def _slices(code: CodeType) -> tuple[tuple[int, int], ...]:
+    """Return the place of each slice in code, and the turns that it needs."""
+    return tuple(_search(code))
+
+
+def _search(code: CodeType) -> Iterator[tuple[int, int]]:
     if not _CUTTING.isdisjoint(code.co_names):
         yield -1, UNKNOWN
     before: list[dis.Instruction] = []

@@ -96,7 +96,7 @@ class Sizes:
     def begin_turn(self, turn: int, loop: int, frame: FrameType) -> None:
         """See :class:`TurnListener`."""
         if self._states is not None and not self._recorder.is_sealed:
-            state = self._states.of(frame)
+            state = self._states.of(frame, turn)
             self._recorder.call("function", BEGIN, (turn, loop), {}, state)
 
     def decide(self, origin: Origin, result: bool) -> bool:

@@ -222,7 +222,7 @@ def _model(program: Any, opset: int) -> onnx_ir.Model:
 
     model = _translated(program, opset)
     optimizer.optimize(model, inline=True)
-    if model.opset_imports[""] != opset:
+    if model.opset_imports.get("", opset) != opset:
         version_converter.convert_version(model, opset)
     return model
 

@@ -160,6 +160,24 @@ def linear(call: Call, weight: Any, bias: Any, rank: int = 2) -> Any:
     return product if bias is None else call.op("Add", product, bias)
 
 
+@TABLE.operators("_grouped_mm.default")
+def lower_grouped_product(call: Call) -> Any:
+    """Multiply each group of rows by a matrix of its own; numbers say where the groups end."""
+    ends, groups = call.arg(2, "offs"), call.shape(1, "mat2")[0]
+    if call.rank() != 2 or call.rank(1, "mat2") != 3 or not isinstance(groups, int):
+        return lg.decline("its groups are not the rows of one matrix")
+    if ends is None or call.arg(3, "bias") is not None or call.arg(4, "out_dtype") is not None:
+        return lg.decline("it has a bias, or another dtype")
+    ends, start, products = call.cast(ends, INT64), call.ints([0]), []
+    for group in range(groups):
+        end = call.cut(ends, 0, group, group + 1)
+        rows = call.op("Slice", call.x, start, end, call.ints([0]))
+        matrix = call.squeeze(call.cut(call.arg(1, "mat2"), 0, group, group + 1), [0])
+        products.append(call.op("MatMul", rows, matrix))
+        start = end
+    return call.op("Concat", *products, axis=0)
+
+
 # --- attention ---
 
 

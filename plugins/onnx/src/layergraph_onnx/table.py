@@ -55,6 +55,15 @@ class Table:
 
         return register
 
+    def operators(self, names: str) -> Callable[[Handler], Handler]:
+        """Register a handler for operators of ATen, as in ``_grouped_mm.default``."""
+
+        def register(handler: Handler) -> Handler:
+            self._add(handler, functions=[f"torch.ops.aten.{name}" for name in names.split()])
+            return handler
+
+        return register
+
     def layers(self, names: str) -> Callable[[Handler], Handler]:
         """Register a handler for types of layers, separated by spaces."""
 

@@ -11,7 +11,7 @@ from layergraph.ir import (
     Value,
     refs,
 )
-from layergraph_rewrite import inlining, nesting, outlining
+from layergraph_rewrite import inlining, nesting, outlining, unrolling
 from layergraph_rewrite.calls import Call, Site
 from layergraph_rewrite.errors import EditError
 from layergraph_rewrite.places import Places, Where
@@ -122,6 +122,33 @@ class BorderEdits(Places):
             EditError: the node calls no composite, or has a condition.
         """
         return inlining.inline(self._space, *self._find(where))
+
+    def unroll(self, where: Where, turns: int | None = None) -> None:
+        """Replace a loop by its turns, one after the other.
+
+        Args:
+            where: the node that calls ``layergraph.loop``.
+            turns: the number of turns. If the sizes of inputs tell it, the new graph checks that
+                they tell this one.
+
+        Raises:
+            EditError: the node is no loop, or has another number of turns.
+
+        Example:
+            >>> import torch, layergraph as lg
+            >>> class Powers(torch.nn.Module):
+            ...     def forward(self, x):
+            ...         total = x
+            ...         for _ in range(x.size(0)):
+            ...             total = total * x
+            ...         return total
+            >>> x = torch.full((3,), 2.0)
+            >>> edit = lg.edit(lg.to_ir(Powers(), (x,)))
+            >>> edit.unroll("root:loop", 3)
+            >>> lg.to_torch(edit.ir, {})(x)
+            tensor([16., 16., 16.])
+        """
+        unrolling.unroll(self._space, *self._find(where), turns)
 
     def drop_unused_layers(self) -> None:
         """Remove the layers that no run reaches and that hold nothing that is reached."""

@@ -109,8 +109,29 @@ def _inline(
     names: dict[str, str],
 ) -> None:
     """Inline one call in one graph; nodes of one name in both graphs get one new name."""
-    node = graph.nodes[name]
-    values = _bound(inner, node)
+    result = copied_before(owner, graph, name, inner, _bound(inner, graph.nodes[name]), names)
+    take_place(graph, name, result)
+
+
+def copied_before(
+    owner: WorkingLayer,
+    graph: WorkingGraph,
+    name: str,
+    inner: WorkingGraph,
+    values: dict[str, Value],
+    names: dict[str, str],
+) -> Value:
+    """Copy the nodes of another graph before a node, and return the value of its output.
+
+    Args:
+        owner: the layer that has the graph.
+        graph: the graph.
+        name: the node.
+        inner: the other graph.
+        values: what its inputs are here, by the name of the input's node.
+        names: the new names of its nodes that are known already; this adds the others.
+    """
+    values = dict(values)
 
     def leaf(value: Value) -> Value:
         return values[value.node] if type(value) is Ref else value
@@ -132,6 +153,11 @@ def _inline(
             new = names[each.name] = owner.namer.name(each.name)
         values[each.name] = Ref(new)
         graph.add(changed(each, name=new, args=args, kwargs=kwargs, when=when), before=name)
+    return result
+
+
+def take_place(graph: WorkingGraph, name: str, result: Value) -> None:
+    """Let the readers of a node, and of its elements, read a known value, and remove the node."""
     for user in list(graph.users[name]):
         item = graph.nodes[user]
         known = _element(item, name, result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dis
 import operator
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from types import CodeType
@@ -224,13 +224,26 @@ class Unchanged:
             _is_same(each.state, keeper, was) for each, keeper, was in self._before
         )
 
-    def differing(self) -> Iterator[tuple[int, Any, Any]]:
-        """Yield the ``id`` of each object that is changed by now, its state, and that of before."""
+    def differing(self, among: Iterable[int] | None = None) -> Iterator[tuple[int, Any, Any]]:
+        """Yield the place of each object that is changed by now, its state, and that of before.
+
+        Args:
+            among: places that an earlier call gave: compare these only. None: compare all, which
+                takes time for each object that the model reaches.
+        """
         dicts, held = self._modules
-        of_modules = () if dicts.are(held) else self._of_modules()
-        for reached, keeper, was in (*of_modules, *self._before):
-            if not _is_same(reached.state, keeper, was):
-                yield id(reached.state), keeper.read(reached.state), was
+        if among is None:
+            of_modules = range(0) if dicts.are(held) else range(len(held))
+            among = [*(~place for place in of_modules), *range(len(self._before))]
+        for place in among:
+            if place < 0:
+                now, was = dicts.dicts[~place], held[~place]
+                keeper = keeper_of(type(now))
+            else:
+                reached, keeper, was = self._before[place]
+                now = reached.state
+            if keeper is not None and not _is_same(now, keeper, was):
+                yield place, keeper.read(now), was
 
     def put_back(self) -> list[Change]:
         """Put back what was changed; give that."""

@@ -33,21 +33,23 @@ class Runs:
         self._module_index = module_index
         self._made: list[_Made] = []
 
-    def run(self, run: Run, make: Callable[[], Tracer]) -> Trace:
+    def run(self, run: Run, make: Callable[[], Tracer], *, is_trial: bool = False) -> Trace:
         """Return the record of one more run.
 
         Args:
             run: runs a tracer, made by the function that it is given.
             make: makes the tracer.
+            is_trial: True: later runs are not compared with this one. Of many trials, each is
+                compared with the runs of the examples only.
 
         Raises:
             CaptureError: it failed, or a run does something else after another one.
         """
         trace = run(make)
-        self.add(make, trace)
+        self.add(make, trace, is_trial=is_trial)
         return trace
 
-    def add(self, make: Callable[[], Tracer], trace: Trace) -> None:
+    def add(self, make: Callable[[], Tracer], trace: Trace, *, is_trial: bool = False) -> None:
         """Compare a run with those before it.
 
         Raises:
@@ -57,7 +59,8 @@ class Runs:
         for known in self._made:
             self._check(new, known.trace.changes)
             self._check(known, trace.changes)
-        self._made.append(new)
+        if not is_trial:
+            self._made.append(new)
 
     def _check(self, made: _Made, changes: list[Change]) -> None:
         if changes:

@@ -1,0 +1,51 @@
+"""Loops whose number of turns the sizes of a call tell: the target gets their turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import layergraph as lg
+from layergraph.ir import Ir, Ref
+
+_LOOP = "layergraph.loop"
+
+
+def unrolled(ir: Ir, metas: Mapping[tuple[str, ...], Any]) -> Ir:
+    """Return an IR in which loops are replaced by their turns; the same one if there is none.
+
+    A loop stays if its number of turns is not known, or differs between calls of its graph.
+
+    Args:
+        ir: the IR of one mode.
+        metas: the description of each value by its path.
+    """
+    found = {place: tuple(counts) for place, counts in _turns(ir, metas).items()}
+    loops = {place: counts[0] for place, counts in found.items() if _is_known(counts)}
+    if not loops:
+        return ir
+    edit = lg.edit(ir)
+    for (owner, node), count in loops.items():
+        edit.unroll(f"{owner}:{node}", count)
+    return edit.ir
+
+
+def _turns(ir: Ir, metas: Mapping[tuple[str, ...], Any]) -> dict[tuple[str, str], set[Any]]:
+    """Return the numbers of turns of each loop, by the layer that has it and its node."""
+    found: dict[tuple[str, str], set[Any]] = {}
+    stack: list[tuple[str, tuple[str, ...]]] = [(ir.root, ())]
+    while stack:
+        owner, path = stack.pop()
+        for node in ir[owner].nodes.values():
+            if node.is_call and ir[node.implementation].nodes:
+                stack.append((node.implementation, (*path, node.name)))
+            if node.implementation == _LOOP and node.when is None:
+                count = (node.args or ())[1]
+                if type(count) is Ref:
+                    count = metas.get((*path, count.node))
+                found.setdefault((owner, node.name), set()).add(count)
+    return found
+
+
+def _is_known(counts: tuple[Any, ...]) -> bool:
+    return len(counts) == 1 and type(counts[0]) is int
