@@ -18,7 +18,7 @@ from layergraph.ir2torch.load import fitting, keep_alike, names_of
 from layergraph.ir2torch.meta_model import MetaModel
 from layergraph.state import all_tensors, replace
 from layergraph.tensors import PLAIN_CLASSES, numbers_of, same_bits
-from layergraph_distributed.parts import local_of, region_of, take
+from layergraph_distributed.parts import local_of, placed, region_of, take
 from layergraph_distributed.plans import Plan, apply
 from layergraph_files.build import undisguised
 from layergraph_files.container import Stored
@@ -120,15 +120,15 @@ class _Filling:
                 f"the plan made {key!r} a {type(tensor).__name__}, of which no file holds a part; "
                 "let the plan make DTensors"
             )
-        placed = torch.empty_like(tensor, device=self._device, requires_grad=False)
+        made = torch.empty_like(tensor, device=self._device, requires_grad=False)
         # The last of several names counts, as in a plain load.
         given = [name for name in names if name in self._stored]
-        local = local_of(placed)
-        if (region := region_of(key, placed)) is not None:
+        local = local_of(made)
+        if (region := region_of(key, made)) is not None:
             if given:
-                self._read(given[-1], placed, local)
+                self._read(given[-1], made, local)
                 for name in given[:-1]:
-                    self._compare(name, given[-1], placed, local)
+                    self._compare(name, given[-1], made, local)
             else:
                 value = self._values.get(id(self._planned[names[0]]))
                 if value is None:
@@ -136,9 +136,9 @@ class _Filling:
                     raise BuildError(f"{message}; say it")
                 local.copy_(take(value, region))
         if isinstance(tensor, nn.Parameter):
-            placed = nn.Parameter(placed, requires_grad=tensor.requires_grad)
+            made = nn.Parameter(made, requires_grad=tensor.requires_grad)
         for name in now:
-            replace(*self._place(name), placed)
+            replace(*self._place(name), made)
 
     def _read(self, name: str, tensor: torch.Tensor, local: torch.Tensor) -> None:
         """Read a part of a tensor.
@@ -164,9 +164,7 @@ class _Filling:
         if read is not local:
             local.copy_(undisguised(read, tensor.dtype) if is_bytes else read)
 
-    def _compare(
-        self, name: str, other: str, tensor: torch.Tensor, local: torch.Tensor
-    ) -> None:
+    def _compare(self, name: str, other: str, tensor: torch.Tensor, local: torch.Tensor) -> None:
         """Raise if a tensor has another value under another name."""
         second = torch.empty_like(local)
         self._read(name, tensor, second)
@@ -180,14 +178,8 @@ class _Filling:
         """Raise if a plan separated the names of one tensor, and they cannot be tied again."""
         key, first = next(iter(now.items()))
         for name, tensor in now.items():
-            if tensor is not first and (self._is_fsdp or _placed(tensor) != _placed(first)):
+            if tensor is not first and (self._is_fsdp or placed(tensor) != placed(first)):
                 raise StateError(
                     f"{key!r} and {name!r} are one tensor of the model, but the plan separates "
                     "them; give their layers one style, or shard them in one call of fully_shard"
                 )
-
-
-def _placed(tensor: torch.Tensor) -> object:
-    if isinstance(tensor, DTensor):
-        return tensor.device_mesh, tensor.placements
-    return None

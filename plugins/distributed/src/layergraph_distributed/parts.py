@@ -20,6 +20,11 @@ def local_of(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to_local()
 
 
+def placed(tensor: torch.Tensor) -> object:
+    """Return where the parts of a tensor are, to compare it; None for a plain tensor."""
+    return (tensor.device_mesh, tensor.placements) if isinstance(tensor, DTensor) else None
+
+
 def region_of(key: str, tensor: torch.Tensor) -> Region | None:
     """Return the indices of the numbers of a tensor that this process holds.
 
