@@ -112,8 +112,19 @@ def take(tensor: torch.Tensor, region: Region) -> torch.Tensor:
     return tensor
 
 
-def is_first_copy(tensor: DTensor) -> bool:
-    """Return whether no process with a smaller coordinate holds the same part."""
+def ranks_of(tensor: torch.Tensor) -> frozenset[int] | None:
+    """Return the ranks among which a tensor is distributed; None for a plain tensor."""
+    return (
+        frozenset(tensor.device_mesh.mesh.flatten().tolist())
+        if isinstance(tensor, DTensor)
+        else None
+    )
+
+
+def is_first_copy(tensor: torch.Tensor) -> bool:
+    """Return whether no process with a smaller coordinate in its mesh holds the same part."""
+    if not isinstance(tensor, DTensor):
+        return True
     coordinate: Sequence[int] | None = tensor.device_mesh.get_coordinate()
     return coordinate is not None and not any(
         at

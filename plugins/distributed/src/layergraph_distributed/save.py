@@ -24,7 +24,7 @@ from layergraph.ir import Ir
 from layergraph.ir2torch.load import fitting, names_of
 from layergraph.tensors import numbers_of, unsuitable
 from layergraph_distributed.agreement import Agreement
-from layergraph_distributed.parts import is_first_copy, local_of, placed, region_of
+from layergraph_distributed.parts import is_first_copy, local_of, placed, ranks_of, region_of
 from layergraph_files.atomic import Written, writing
 from layergraph_files.build import disguised
 from layergraph_files.parse_errors import PathName, reading, shown
@@ -54,6 +54,7 @@ class _Own:
         shape: the shape of the whole tensor in the file.
         width: the bytes of one number in the file.
         region: the part.
+        ranks: the ranks among which the tensor is distributed; None: this one has all of it.
     """
 
     local: torch.Tensor
@@ -61,6 +62,7 @@ class _Own:
     shape: tuple[int, ...]
     width: int
     region: Region
+    ranks: frozenset[int] | None = None
 
     def give(self, receive: Callable[[int, memoryview], object]) -> int:
         """Pass each range of bytes and its offset to a function, and return the bytes in all."""
@@ -115,7 +117,6 @@ class _Saving:
     def __init__(self, together: Agreement) -> None:
         self._rank = together.rank
         self._own: dict[str, _Own] = {}
-        self._plain: dict[str, _Own] = {}
         self._prepared: Prepared
         self._written: Written | None = None
         self._files: dict[str, dict[str, str]]
@@ -127,11 +128,11 @@ class _Saving:
         target: Path,
         state_dict: Mapping[str, torch.Tensor],
         max_shard_size: int | str | None,
-    ) -> tuple[str, list[str], list[str]]:
+    ) -> tuple[str, list[str]]:
         """Check the model, and return what the processes compare.
 
         Returns:
-            A digest of what is written where; the plain tensors here; those that are missing here.
+            A digest of what is written where, and the tensors that are missing here.
         """
         self._prepared = prepare(ir, target, max_shard_size)
         weights, missing = self._weights(ir, state_dict)
@@ -143,7 +144,7 @@ class _Saving:
         if self._rank == 0:
             for name, value in self._prepared.values.items():
                 self._own[name] = _whole(value)
-        return digest.hexdigest(), list(self._plain), missing
+        return digest.hexdigest(), missing
 
     def _weights(
         self, ir: Ir, state_dict: Mapping[str, torch.Tensor]
@@ -179,31 +180,35 @@ class _Saving:
             region = region_of(key, first)
             if region is not None and len(item.shape) > like.ndim:
                 region = [*region, *whole(item.shape[-1:])]
-            if region is not None and (not isinstance(first, DTensor) or is_first_copy(first)):
-                own = _Own(local_of(first), like.dtype, item.shape, stored.element_size(), region)
-                (self._own if isinstance(first, DTensor) else self._plain)[key] = own
+            if region is not None and is_first_copy(first):
+                local, width, ranks = local_of(first), stored.element_size(), ranks_of(first)
+                self._own[key] = _Own(local, like.dtype, item.shape, width, region, ranks)
         return weights, list(lacking)
 
-    def compare(self, target: Path, told: list[tuple[str, list[str], list[str]]]) -> None:
-        """Raise if the processes save other models. Decide who writes which plain tensor.
+    def compare(self, target: Path, told: list[tuple[str, list[str]]]) -> None:
+        """Raise if the processes save other models, and decide which parts this process writes.
 
         Args:
             target: the path of the model, for errors.
             told: what :meth:`prepare` gave in each process.
         """
-        for rank, (digest, _, _) in enumerate(told):
+        for rank, (digest, _) in enumerate(told):
             if digest != told[0][0]:
                 raise FileError(
                     f"{shown(target)}: ranks 0 and {rank} save other models, or to other names; "
                     "call save with the same structure and path in all processes"
                 )
-        nowhere = set.intersection(*[set(missing) for _, _, missing in told])
+        missing = [set(each) for _, each in told]
+        nowhere = set.intersection(*missing)
         if nowhere:
             raise StateError(
                 f"{shown(target)}: {min(nowhere)!r} is missing in the state dicts of all processes"
             )
-        before = {key for _, plain, _ in told[: self._rank] for key in plain}
-        self._own |= {key: own for key, own in self._plain.items() if key not in before}
+        # Several groups of ranks may hold the same tensor: that of the first rank writes it.
+        for key, own in list(self._own.items()):
+            first = next(rank for rank, each in enumerate(missing) if key not in each)
+            if first not in (own.ranks or {self._rank}):
+                del self._own[key]
 
     def digest(self) -> str:
         """Return a digest of what this process writes."""
