@@ -61,9 +61,10 @@ def fill_parts(
     fitting(listed, {name: _like(name, each, meta_model) for name, (_, each) in stored.items()})
     if dtype is not None:
         meta_model.cast(dtype)
+    owners = {key: meta_model.place(key)[0] for key, _, _ in listed}
     apply(meta_model.ir, model, mesh, plan)
     kind = mesh.device_type if device is None and mesh is not None else device
-    filling = _Filling(meta_model, stored, device_of(kind))
+    filling = _Filling(meta_model, stored, device_of(kind), owners)
     tensors = {key: tensor for key, tensor, _ in listed}
     for names in names_of(tensors).values():
         filling.fill(names)
@@ -91,6 +92,7 @@ class _Filling:
         meta_model: the model, already distributed.
         stored: for each key, the file and the place in it.
         device: the device of the parts.
+        owners: for each key, the module that had the tensor before the plan.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class _Filling:
         meta_model: MetaModel,
         stored: Mapping[str, tuple[Part, Stored]],
         device: torch.device,
+        owners: Mapping[str, nn.Module],
     ) -> None:
         self._model = meta_model.model
         self._place = meta_model.place
@@ -105,6 +108,7 @@ class _Filling:
         self._values = {id(tensor): value for tensor, value in meta_model.values}
         self._stored = stored
         self._device = device
+        self._owners = owners
         self._is_fsdp = any(isinstance(each, FSDPModule) for each in self._model.modules())
 
     def fill(self, names: list[str]) -> None:
@@ -113,6 +117,12 @@ class _Filling:
         now = {key: tensor for key in names if (tensor := find(self._model, key)) is not None}
         if not now:
             return
+        for name in now:
+            if self._place(name)[0] is not self._owners[name]:
+                raise BuildError(
+                    f"the plan puts another layer where that of {name!r} was; let it keep the "
+                    "layers at their paths, and put torch.nn.Identity where it removes one"
+                )
         self._expect_tied(now)
         key, tensor = next(iter(now.items()))
         if not isinstance(tensor, DTensor) and type(tensor) not in PLAIN_CLASSES:
