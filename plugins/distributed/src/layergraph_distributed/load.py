@@ -113,42 +113,48 @@ class _Filling:
 
     def fill(self, names: list[str]) -> None:
         """Read the tensor that has some names, and put it into the model."""
-        # A plan may remove layers, as the stages of a pipeline do.
-        now = {key: tensor for key in names if (tensor := find(self._model, key)) is not None}
+        now = self._planned_now(names)
         if not now:
             return
+        key, tensor = next(iter(now.items()))
+        made = torch.empty_like(tensor, device=self._device, requires_grad=False)
+        local = local_of(made)
+        region = region_of(key, made)
+        # The last of several names counts, as in a plain load.
+        given = [name for name in names if name in self._stored]
+        if region is not None and given:
+            self._read(given[-1], made, local)
+            for name in given[:-1]:
+                self._compare(name, given[-1], made, local)
+        elif region is not None:
+            value = self._values.get(id(self._planned[names[0]]))
+            if value is None:
+                message = f"{names[0]!r} is in no file, and the IR does not say its value"
+                raise BuildError(f"{message}; say it")
+            local.copy_(take(value, region))
+        if isinstance(tensor, nn.Parameter):
+            made = nn.Parameter(made, requires_grad=tensor.requires_grad)
         for name in now:
+            replace(*self._place(name), made)
+
+    def _planned_now(self, names: list[str]) -> dict[str, torch.Tensor]:
+        """Return the tensors that the model has now under the names of one, and check them."""
+        # A plan may remove layers, as the stages of a pipeline do.
+        now = {key: tensor for key in names if (tensor := find(self._model, key)) is not None}
+        for name, tensor in now.items():
             if self._place(name)[0] is not self._owners[name]:
                 raise BuildError(
                     f"the plan puts another layer where that of {name!r} was; let it keep the "
                     "layers at their paths, and put torch.nn.Identity where it removes one"
                 )
-        self._expect_tied(now)
-        key, tensor = next(iter(now.items()))
-        if not isinstance(tensor, DTensor) and type(tensor) not in PLAIN_CLASSES:
-            raise BuildError(
-                f"the plan made {key!r} a {type(tensor).__name__}, of which no file holds a part; "
-                "let the plan make DTensors"
-            )
-        made = torch.empty_like(tensor, device=self._device, requires_grad=False)
-        # The last of several names counts, as in a plain load.
-        given = [name for name in names if name in self._stored]
-        local = local_of(made)
-        if (region := region_of(key, made)) is not None:
-            if given:
-                self._read(given[-1], made, local)
-                for name in given[:-1]:
-                    self._compare(name, given[-1], made, local)
-            else:
-                value = self._values.get(id(self._planned[names[0]]))
-                if value is None:
-                    message = f"{names[0]!r} is in no file, and the IR does not say its value"
-                    raise BuildError(f"{message}; say it")
-                local.copy_(take(value, region))
-        if isinstance(tensor, nn.Parameter):
-            made = nn.Parameter(made, requires_grad=tensor.requires_grad)
-        for name in now:
-            replace(*self._place(name), made)
+            if not isinstance(tensor, DTensor) and type(tensor) not in PLAIN_CLASSES:
+                raise BuildError(
+                    f"the plan made {name!r} a {type(tensor).__name__}, of which no file holds a "
+                    "part; let the plan make DTensors"
+                )
+        if now:
+            self._expect_tied(now)
+        return now
 
     def _read(self, name: str, tensor: torch.Tensor, local: torch.Tensor) -> None:
         """Read a part of a tensor.
