@@ -98,10 +98,6 @@ def save(
             ``model-00001-of-00002-….safetensors`` and so on, with the index
             ``model.safetensors.index.json``. None: one file.
     """
-    if state_dict is not None and is_distributed(state_dict):
-        save_parts = imported("layergraph_distributed.save", "save_parts")
-        save_parts(ir, path, state_dict, max_shard_size)
-        return
     target = to_path(path, "save(ir, path, state_dict)")
     if target.suffix == ".json" and not target.name.endswith(INDEX_SUFFIX):
         _expect_writable(ir, target)
@@ -113,6 +109,10 @@ def save(
             written.file(target.name) as file,
         ):
             file.write(laid_out(to_document(ir, homes_of(ir))).encode("ascii"))
+        return
+    if state_dict is not None and is_distributed(state_dict):
+        save_parts = imported("layergraph_distributed.save", "save_parts")
+        save_parts(ir, path, state_dict, max_shard_size)
         return
     prepared = prepare(ir, target, max_shard_size)
     weights = {} if state_dict is None else _weights(ir, state_dict)
