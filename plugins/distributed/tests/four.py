@@ -16,6 +16,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 
 import layergraph as lg
 from layergraph.errors import LayergraphError
@@ -197,11 +198,27 @@ def two_dimensions():
     return found
 
 
+def stages():
+    """A pipeline of two stages, each with tensor parallelism: no process has all keys."""
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("pp", "tp"))
+    own = mesh.get_local_rank("pp")
+
+    def plan(model, mesh):
+        model[1 - own] = nn.Identity()
+        parallelize_module(model, mesh["tp"], {str(own): ColwiseParallel()})
+
+    path = FOLDER / "stages.safetensors"
+    model = lg.load_model(path, mesh=mesh, plan=plan)
+    lg.save(lg.load(path), FOLDER / "stages-again.safetensors", model.state_dict())
+    return {"keys of a stage": sorted(model.state_dict())}
+
+
 def main():
     torch.set_num_threads(1)
     dist.init_process_group("gloo", timeout=dt.timedelta(seconds=60))
     mesh = init_device_mesh("cpu", (4,))
     found = loads(mesh) | saves(mesh) | checkpoints(mesh) | ties(mesh) | two_dimensions()
+    found |= stages()
     torch.save(found, FOLDER / f"four-{dist.get_rank()}.pt")
     dist.destroy_process_group()
 

@@ -87,6 +87,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _foreign(state, folder / "foreign")
     tied = Tied()
     lg.save(lg.to_ir(tied), folder / "tied.safetensors", tied.state_dict())
+    two = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 6), nn.BatchNorm1d(6))
+    lg.save(lg.to_ir(two), folder / "stages.safetensors", two.state_dict())
     return folder
 
 
@@ -165,6 +167,16 @@ def test_a_save_from_all_ranks_is_the_plain_file(four, two, folder):
     for one, other in zip(several.parameters(), plain.parameters(), strict=True):
         assert bitwise_equal(one, other)
     assert not list(folder.glob(".saving*"))
+
+
+def test_a_save_from_the_stages_of_a_pipeline(four, folder):
+    shared = {f"2.{name}" for name in ("weight", "bias", "running_mean", "running_var")}
+    for number, rank in enumerate(four):
+        stage = number // 2
+        own = {f"{stage}.weight", f"{stage}.bias", "2.num_batches_tracked"}
+        assert set(rank["keys of a stage"]) == shared | own
+    expected = (folder / "stages.safetensors").read_bytes()
+    assert (folder / "stages-again.safetensors").read_bytes() == expected
 
 
 def test_a_refusal_in_one_rank_is_one_in_all(four):
