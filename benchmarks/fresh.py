@@ -36,6 +36,11 @@ def run_function(function: Callable[..., Any], *arguments: Any) -> Any:
     return json.loads(_run(["-m", "benchmarks.fresh", said]).splitlines()[-1])
 
 
+def run_module(name: str, *arguments: str) -> str:
+    """What a module prints that is run as a program."""
+    return _run(["-m", name, *arguments])
+
+
 def _run(arguments: list[str]) -> str:
     # Who is not allowed to keep what was compiled would measure Python's compiler.
     environment = {key: said for key, said in os.environ.items() if key != _UNCOMPILED}

@@ -82,7 +82,7 @@ def test_the_environment_holds_what_pip_brought_and_nothing_of_the_checkout(
     assert found["tests"] == []
     assert len(found["ours"]) == len(PACKAGES)
     assert all(Path(file).is_relative_to(complete.site_packages) for file in found["ours"])
-    without_hooks = {"rewrite", "shapes", "tools"}
+    without_hooks = {"distributed", "rewrite", "shapes", "tools"}
     builtins = {f"layergraph-{each.name}" for each in PLUGINS if each.name not in without_hooks}
     assert sorted(set(found["plugins"])) == sorted(builtins)  # nir has two entry points
     present = installed(complete.site_packages)

@@ -26,6 +26,7 @@ MEASURES = {
     "onnx": "a BERT of 12 layers as an ONNX file, beside torch.onnx",
     "depth": "how deep modules may be nested",
     "large": "1.3 B parameters with weights, 70 B on the meta device",
+    "sharded": "a model over 1, 2 and 4 processes, in parts, beside DCP and safetensors alone",
     "gpu": "on a GPU, if there is one",
 }
 

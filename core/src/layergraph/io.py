@@ -41,7 +41,8 @@ def save(
         ir: the structure.
         path: the file to write. Its suffix names the format; :func:`installed_formats` lists them.
         state_dict: the weights, under the keys of the original model. None: the file holds no
-            weights.
+            weights. If one of them is a DTensor, all processes call ``save``, and with
+            ``layergraph-distributed`` each writes the parts that it holds.
         options: more arguments of the format. ``.safetensors`` takes ``max_shard_size``: the
             maximum size of the tensors in one file, in bytes (``5_000_000_000``) or as text
             (``"5GB"``). ``save`` writes a larger model to several files and an index.
@@ -121,7 +122,13 @@ def load_model(
         device: the device of the parameters and buffers; None: torch's default.
         dtype: the dtype of the floating-point parameters and buffers; None keeps their dtypes.
             Constants keep their dtype, as in ``model.to(dtype)``.
-        options: as for :func:`load`.
+        options: as for :func:`load`. The formats of ``layergraph-files`` also take ``weights``, the
+            path of a ``.safetensors`` file, of the index of several or of their folder, of any
+            program, that holds the weights instead; ``keys``, a mapping from names in the file to
+            keys of the model, or a function that gives the key for a name, and None for a tensor
+            to leave out; and, with ``layergraph-distributed``, ``mesh`` and ``plan``: the devices
+            of several processes, and the distribution of the model over them. Each process then
+            reads only the parts of the tensors that it holds.
 
     Returns:
         The model, as :func:`layergraph.to_torch` gives it.

@@ -58,6 +58,8 @@ class MetaModel:
             BuildError: neither the state dict nor the IR has the value of a tensor.
         """
         fitting(self.listed, state_dict)
+        if dtype is not None:
+            self.cast(dtype)
         in_ir = {id(tensor): value for tensor, value in self.values}
         tensors = {key: tensor for key, tensor, _ in self.listed}
         for names in names_of(tensors).values():
@@ -71,26 +73,35 @@ class MetaModel:
                 )
             if not torch.can_cast(value.dtype, tensor.dtype):
                 raise StateError(f"{names[0]!r} is of {value.dtype} where {tensor.dtype} is wanted")
-            places = [self._place(name) for name in names]
-            target = tensor.dtype
-            if dtype is not None and target.is_floating_point and not any(map(_is_uncast, places)):
-                target = dtype
-            placed = _laid_as(tensor, without_class(value).to(device=device, dtype=target))
+            placed = _laid_as(tensor, without_class(value).to(device=device, dtype=tensor.dtype))
             if isinstance(tensor, nn.Parameter):
                 placed = nn.Parameter(placed, requires_grad=tensor.requires_grad)
-            for owner, name in places:
-                replace(owner, name, placed)
+            for name in names:
+                replace(*self.place(name), placed)
         keep_alike(self.model, list(keys(self.ir, self.modules)), [])
         return self.model
 
-    def _place(self, key: str) -> tuple[nn.Module, str]:
+    def cast(self, dtype: torch.dtype) -> None:
+        """Cast the floating-point parameters and buffers, except constants, as ``fill`` does.
+
+        Args:
+            dtype: a floating-point dtype.
+        """
+        tensors = {key: tensor for key, tensor, _ in self.listed}
+        for names in names_of(tensors).values():
+            tensor = tensors[names[0]]
+            if tensor.is_floating_point() and not any(_is_uncast(*self.place(n)) for n in names):
+                # The tensor stays the same object, so that ties and ``listed`` keep it.
+                tensor.data = tensor.data.to(dtype)
+
+    def place(self, key: str) -> tuple[nn.Module, str]:
+        """Return the module that has the tensor of a key, and the name of the tensor there."""
         *way, last = key.split(".")
         owner = descend(self.model, way)
         return self.model if owner is None else owner, last
 
 
-def _is_uncast(place: tuple[nn.Module, str]) -> bool:
-    owner, name = place
+def _is_uncast(owner: nn.Module, name: str) -> bool:
     return isinstance(owner, Holder) and name in owner._uncast
 
 

@@ -18,6 +18,9 @@ from layergraph_files.limits import DEFAULT_LIMITS, Limits
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from layergraph_files.load import Keys
 
 
 def _write(
@@ -42,9 +45,22 @@ def _build(
     device: torch.device | str | int | None = None,
     dtype: torch.dtype | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    weights: Any = None,
+    keys: Keys | None = None,
+    mesh: DeviceMesh | None = None,
+    plan: Any = None,
 ) -> nn.Module:
     load_model = importlib.import_module("layergraph_files.load").load_model
-    model: nn.Module = load_model(path, device=device, dtype=dtype, limits=limits)
+    model: nn.Module = load_model(
+        path,
+        device=device,
+        dtype=dtype,
+        limits=limits,
+        weights=weights,
+        keys=keys,
+        mesh=mesh,
+        plan=plan,
+    )
     return model
 
 

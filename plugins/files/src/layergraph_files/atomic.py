@@ -45,6 +45,14 @@ class Written:
             file.flush()
             os.fsync(file.fileno())
 
+    def staged(self, name: str) -> str:
+        """Return the present path of a file, which other processes may write into until the end.
+
+        Args:
+            name: its final name.
+        """
+        return self._files[name]
+
     def finish(self, obsolete: Obsolete) -> None:
         """Move the files to their final names, in the order in which they were written.
 

@@ -7,11 +7,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from layergraph.api import default_ir2torch
+from layergraph.elsewhere import imported
 from layergraph.errors import BuildError, FileError, PluginError, StateError
 from layergraph.functions import Targets
 from layergraph.ir import FUNCTION
@@ -27,6 +29,9 @@ from layergraph_files.limits import Limits
 from layergraph_files.parse_errors import reading, shown
 from layergraph_files.reader import Opened, Part, shorter
 
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
 
 @undoes
 def build(
@@ -34,11 +39,19 @@ def build(
     device: torch.device | str | int | None,
     dtype: torch.dtype | None,
     limits: Limits,
+    mesh: DeviceMesh | None = None,
+    plan: Any = None,
 ) -> nn.Module:
     """Build the model in open files: see :func:`layergraph.load_model`."""
     with _in_file(model):
         if dtype is not None and not dtype.is_floating_point:
             raise StateError(f"{dtype} is no floating dtype; give one, or none")
+        if mesh is not None or plan is not None:
+            fill_parts = imported("layergraph_distributed.load", "fill_parts")
+            meta_model = _skeleton(model, limits)
+            _expect_weights(model, meta_model.listed)
+            filled: nn.Module = fill_parts(meta_model, model.weights, device, dtype, mesh, plan)
+            return filled
         target = device_of(device)
         meta_model = _skeleton(model, limits)
         return meta_model.fill(_weights(model, meta_model.listed), target, dtype)
@@ -120,17 +133,28 @@ def _check_functions(model: Opened, known: Targets) -> None:
 
 def _weights(model: Opened, listed: Sequence[Key]) -> dict[str, torch.Tensor]:
     """Return the state dict of the files. Its tensors are mapped, if their places allow it."""
-    wanted = {key: tensor for key, tensor, persists in listed if persists}
-    if wanted and not model.weights:
-        raise StateError(
-            "it holds no weights; give them to layergraph.save, or build the model with weights "
-            "of its own: layergraph.to_torch(layergraph.load(…))"
-        )
+    wanted = _expect_weights(model, listed)
     found = mapped(model.weights)
     for name, tensor in found.items():
         if name in wanted:
             found[name] = undisguised(tensor, wanted[name].dtype)
     return found
+
+
+def _expect_weights(model: Opened, listed: Sequence[Key]) -> dict[str, torch.Tensor]:
+    """Return the tensors that the files have to hold, by key.
+
+    Raises:
+        StateError: the files hold none, and there are some.
+    """
+    wanted = {key: tensor for key, tensor, persists in listed if persists}
+    if wanted and not model.weights:
+        raise StateError(
+            "it holds no weights; give them to layergraph.save, name a file that has them with "
+            "weights=…, or build the model with weights of its own: "
+            "layergraph.to_torch(layergraph.load(…))"
+        )
+    return wanted
 
 
 def mapped(

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from layergraph.errors import ArgumentError
 from layergraph.gc_pause import gc_paused
 from layergraph.ir import Ir
 from layergraph_files.limits import DEFAULT_LIMITS, Limits
 from layergraph_files.parse_errors import PathName
-from layergraph_files.reader import opened
+from layergraph_files.reader import opened, opened_weights
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from torch.distributed.device_mesh import DeviceMesh
+
+Keys = Mapping[str, str] | Callable[[str], str | None]
+"""Keys of a model by the names of tensors in a file, or a function that gives them."""
+
+T = TypeVar("T")
 
 
 @gc_paused()
@@ -35,6 +45,10 @@ def load_model(
     device: torch.device | str | int | None = None,
     dtype: torch.dtype | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    weights: PathName | None = None,
+    keys: Keys | None = None,
+    mesh: DeviceMesh | None = None,
+    plan: Any = None,
 ) -> nn.Module:
     """Build a model from a file with structure and weights: see :func:`layergraph.load_model`.
 
@@ -42,10 +56,49 @@ def load_model(
         path: as for :func:`load`, except ``.json`` files, which hold no weights.
         device: the device of the parameters and buffers; None: torch's default.
         dtype: the dtype of the floating-point parameters and buffers; None keeps their dtypes.
-        limits: the limits for the file.
+        limits: the limits for the files.
+        weights: a file that holds the weights instead: a ``.safetensors`` file of any program, the
+            index of several, or a folder with one of these.
+        keys: the keys of the model, by the names in the file; or a function that gives the key for
+            a name, and None for a tensor that the model does not have. Names that a mapping lacks
+            are keys themselves.
+        mesh: the devices of several processes. Each process reads the parts of the tensors that it
+            holds.
+        plan: the distribution of the tensors: see :mod:`layergraph_distributed`. None: the plan in
+            the structure.
     """
     # load() needs no torch, so that this module does not import it.
     from layergraph_files.build import build
 
-    with opened(path, limits, "load_model(path)") as model:
-        return build(model, device, dtype, limits)
+    with ExitStack() as stack:
+        model = stack.enter_context(opened(path, limits, "load_model(path)"))
+        stored = model.weights
+        if weights is not None:
+            stored = stack.enter_context(opened_weights(weights, limits))
+        if keys is not None:
+            stored = _renamed(stored, keys)
+        return build(replace(model, weights=stored), device, dtype, limits, mesh, plan)
+
+
+def _renamed(stored: Mapping[str, T], keys: Keys) -> dict[str, T]:
+    """Return the tensors of a file under the keys of the model.
+
+    Raises:
+        ArgumentError: two tensors would have one key, or a key is not a text.
+    """
+    found: dict[str, T] = {}
+    origin: dict[str, str] = {}
+    for name, each in stored.items():
+        key = keys(name) if callable(keys) else keys.get(name, name)
+        if key is None:
+            continue
+        if not isinstance(key, str):
+            raise ArgumentError(
+                f"keys gives {key!r:.100} for {name!r}; give a key of the model, or None"
+            )
+        if key in found:
+            raise ArgumentError(
+                f"keys gives {key!r} for both {origin[key]!r} and {name!r}; give each its own"
+            )
+        found[key], origin[key] = each, name
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
@@ -57,23 +57,38 @@ class Part:
         Raises:
             FileError: the file cannot be read, or became shorter.
         """
-        with reading(self.path):
-            self.file.seek(self.header.data + stored.start)
-            numbers = self.file.read(stored.length)
-            if len(numbers) != stored.length:
-                raise shorter()
-            return numbers
+        numbers = bytearray(stored.length)
+        self.read_into(stored, memoryview(numbers))
+        return bytes(numbers)
 
-    def read_into(self, stored: Stored, memory: memoryview) -> None:
-        """Read the bytes of a tensor into memory of the same size.
+    def read_into(
+        self,
+        stored: Stored,
+        memory: memoryview,
+        spans: Iterable[tuple[int, int]] | None = None,
+    ) -> None:
+        """Read the bytes of a tensor, or a part of them, into memory of the same size.
+
+        Args:
+            stored: the place of the tensor.
+            memory: the memory.
+            spans: the offset in the tensor and the length of each part: see
+                :func:`layergraph_files.regions.spans`. No other byte is read. None: all of it.
 
         Raises:
             FileError: as for :meth:`bytes_of`.
         """
+        at = 0
         with reading(self.path):
-            self.file.seek(self.header.data + stored.start)
-            if self.file.readinto(memory) != stored.length:
-                raise shorter()
+            for start, length in [(0, stored.length)] if spans is None else spans:
+                # Not through the buffer of the file, which reads more than it is asked for.
+                self.file.raw.seek(self.header.data + stored.start + start, os.SEEK_SET)
+                end = at + length
+                while at < end:
+                    count = self.file.raw.readinto(memory[at:end])
+                    if not count:
+                        raise shorter()
+                    at += count
 
 
 def shorter() -> ParseError:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from layergraph.api import default_ir2torch
+from layergraph.elsewhere import imported
 from layergraph.errors import FileError, StateError
 from layergraph.foreign import listing
 from layergraph.functions import Targets, is_own, unlisted
@@ -91,17 +92,15 @@ def save(
         path: the ``.json`` or ``.safetensors`` file to write.
         state_dict: the weights, under the keys of the original model. They are cast to the dtypes
             of the IR. A tensor with several keys is written once, under the first of them.
+            If one of them is a DTensor, all processes call ``save``, and each writes its part:
+            see :mod:`layergraph_distributed`.
         max_shard_size: the maximum size of the tensors in one file. A larger model goes to
             ``model-00001-of-00002-….safetensors`` and so on, with the index
             ``model.safetensors.index.json``. None: one file.
     """
     target = to_path(path, "save(ir, path, state_dict)")
-    check(ir)
-    with reading(target):
-        check_writable(ir)
-    refuse_unlisted(ir, target)
-    homes = homes_of(ir)
     if target.suffix == ".json" and not target.name.endswith(INDEX_SUFFIX):
+        _expect_writable(ir, target)
         if state_dict is not None:
             raise FileError(f"{shown(target)}: a .json holds no weights; save them as .safetensors")
         with (
@@ -109,12 +108,52 @@ def save(
             writing(target, lambda _names, _alone: ()) as written,
             written.file(target.name) as file,
         ):
-            file.write(laid_out(to_document(ir, homes)).encode("ascii"))
+            file.write(laid_out(to_document(ir, homes_of(ir))).encode("ascii"))
         return
+    if state_dict is not None and is_distributed(state_dict):
+        save_parts = imported("layergraph_distributed.save", "save_parts")
+        save_parts(ir, path, state_dict, max_shard_size)
+        return
+    prepared = prepare(ir, target, max_shard_size)
+    weights = {} if state_dict is None else _weights(ir, state_dict)
+    with reading(target), writing(target, partial(obsolete, target)) as written:
+        _write(written, prepared, weights)
+
+
+def is_distributed(state_dict: Mapping[str, object]) -> bool:
+    """Return whether a state dict holds a tensor that is distributed over processes."""
+    tensors = sys.modules.get("torch.distributed.tensor")  # without it, there are none
+    kind = getattr(tensors, "DTensor", None)
+    return kind is not None and any(isinstance(each, kind) for each in state_dict.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A structure, ready to be written with weights.
+
+    Attributes:
+        target: the path of the single file.
+        metadata: the metadata of the file with the structure.
+        values: the values of the structure that are stored as tensors.
+        most: the most bytes of tensors in one file.
+    """
+
+    target: Path
+    metadata: dict[str, str]
+    values: dict[str, Item]
+    most: int
+
+
+def prepare(ir: Ir, target: Path, max_shard_size: int | str | None) -> Prepared:
+    """Check a structure and a path, and return what a save of them writes.
+
+    Raises:
+        FileError, InvalidIrError: as for :func:`layergraph.save`.
+    """
+    _expect_writable(ir, target)
     if target.suffix != ".safetensors":
         raise FileError(f"{shown(target)}: give it the suffix .safetensors or .json")
     most = sys.maxsize if max_shard_size is None else bytes_of(max_shard_size)
-    weights = {} if state_dict is None else _weights(ir, state_dict)
     values: dict[str, Item] = {}
 
     def write_value(spec: TensorSpec) -> dict[str, str]:
@@ -122,10 +161,15 @@ def save(
         values[name] = _value(spec)
         return {"tensor": name}
 
-    structure = {"format": "pt", FORMAT: compact(to_document(ir, homes, write_value))}
-    # Values of the structure come first, so that they are in the file with the structure.
-    with reading(target), writing(target, partial(obsolete, target)) as written:
-        _write(written, target, values | weights, structure, most)
+    document = compact(to_document(ir, homes_of(ir), write_value))
+    return Prepared(target, {"format": "pt", FORMAT: document}, values, most)
+
+
+def _expect_writable(ir: Ir, target: Path) -> None:
+    check(ir)
+    with reading(target):
+        check_writable(ir)
+    refuse_unlisted(ir, target)
 
 
 def refuse_unlisted(ir: Ir, path: Path) -> None:
@@ -173,7 +217,7 @@ def _weights(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item]:
         for name, each in given.items():
             if each.is_meta:
                 raise StateError(f"{name!r} is on the meta device and has no values")
-            if not _is_same(tensor, each):
+            if not is_same(tensor, each):
                 raise StateError(
                     f"{names[0]!r} and {name!r} are one tensor in the model, but differ in the "
                     "state dict; give one of them"
@@ -186,7 +230,7 @@ def _weights(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item]:
     return weights
 
 
-def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
+def is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
     """Return whether two tensors have equal bits."""
     # The common case: tied tensors of state_dict() are two views of one memory.
     if lie_alike(one, other):
@@ -197,42 +241,59 @@ def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.equal(*bits)
 
 
-def _write(
-    written: Written,
-    path: Path,
-    items: Mapping[str, Item],
-    structure: dict[str, str],
-    most: int,
-) -> None:
-    """Write the files of a model.
+def _write(written: Written, prepared: Prepared, weights: dict[str, Item]) -> None:
+    """Write the files of a model."""
+    parts = shards_of(prepared, weights)
+    if len(parts) == 1:
+        _write_part(written, prepared.target.name, parts[0], prepared.metadata)
+        return
+    # The digest detects a mix of files from two saves.
+    files = files_of(prepared, parts, _digest(prepared.metadata[FORMAT], parts))
+    for (name, metadata), part in zip(files.items(), parts, strict=True):
+        _write_part(written, name, part, metadata)
+    write_index(written, prepared.target, files, parts)
+
+
+def shards_of(prepared: Prepared, weights: dict[str, Item]) -> list[dict[str, Item]]:
+    """Distribute the tensors of a model over files. The first file is that with the structure."""
+    # load() opens no weights, so that all values of the structure belong in the first file.
+    everything = prepared.values | weights
+    if sum(item.length for item in everything.values()) <= prepared.most:
+        return [everything]
+    shards = split([(name, item.length) for name, item in weights.items()], prepared.most)
+    parts = [{name: weights[name] for name in shard} for shard in shards]
+    parts[0] = prepared.values | parts[0]
+    return parts
+
+
+def files_of(
+    prepared: Prepared, parts: Sequence[Mapping[str, Item]], save: str
+) -> dict[str, dict[str, str]]:
+    """Return the metadata of the files of a model in several files, by their names.
 
     Args:
-        written: the atomic write.
-        path: the path of the single file, if one is enough.
-        items: the tensors; values of the structure come first.
-        structure: the metadata with the structure of the model.
-        most: the most bytes of tensors in one file.
+        prepared: the structure.
+        parts: the tensors of each file.
+        save: the digest of the save.
     """
-    total = sum(item.length for item in items.values())
-    if total <= most:
-        _write_part(written, path.name, items, structure)
-        return
-    own = [name for name in items if name.startswith(VALUE_PREFIX)]
-    rest = [(name, item.length) for name, item in items.items() if name not in set(own)]
-    shards = split(rest, most)
-    # load() opens no weights, so that all values of the structure belong in the first file.
-    shards[0] = own + shards[0]
-    parts = [{name: items[name] for name in shard} for shard in shards]
-    # The digest detects a mix of files from two saves.
-    metadata = {SAVE_KEY: _digest(structure[FORMAT], parts)}
-    homes: dict[str, str] = {}
-    names = shard_names(path, len(parts), metadata[SAVE_KEY])
-    for file_name, part in zip(names, parts, strict=True):
-        own_metadata = metadata | ({"format": "pt"} if homes else structure)
-        _write_part(written, file_name, part, own_metadata)
-        homes |= dict.fromkeys(part, file_name)
-    index = index_document(homes, total, metadata[SAVE_KEY])
-    with written.file(index_path(path).name) as file:
+    names = shard_names(prepared.target, len(parts), save)
+    return {
+        name: {SAVE_KEY: save} | ({"format": "pt"} if at else prepared.metadata)
+        for at, name in enumerate(names)
+    }
+
+
+def write_index(
+    written: Written,
+    target: Path,
+    files: Mapping[str, Mapping[str, str]],
+    parts: Sequence[Mapping[str, Item]],
+) -> None:
+    """Write the index of a model in several files."""
+    homes = {key: name for name, part in zip(files, parts, strict=True) for key in part}
+    total = sum(item.length for part in parts for item in part.values())
+    index = index_document(homes, total, next(iter(files.values()))[SAVE_KEY])
+    with written.file(index_path(target).name) as file:
         file.write((json.dumps(index, indent=1) + "\n").encode("ascii"))
 
 
@@ -240,21 +301,22 @@ def _digest(document: str, parts: Iterable[Mapping[str, Item]]) -> str:
     """Return a digest of a model. Two saves of equal models have equal digests."""
     digest = hashlib.sha256(document.encode())
     for part in parts:
-        header, order = _header(part, {})
+        header, order = header_of(part, {})
         digest.update(header)
         for name in order:
             part[name].give(digest.update)
     return digest.hexdigest()
 
 
-def _header(items: Mapping[str, Item], metadata: Mapping[str, str]) -> tuple[bytes, list[str]]:
+def header_of(items: Mapping[str, Item], metadata: Mapping[str, str]) -> tuple[bytes, list[str]]:
+    """Return the bytes of a file up to its data, and its tensors in the order of their data."""
     return new_header([(name, each.dtype, each.shape) for name, each in items.items()], metadata)
 
 
 def _write_part(
     written: Written, name: str, items: Mapping[str, Item], metadata: Mapping[str, str]
 ) -> None:
-    header, order = _header(items, metadata)
+    header, order = header_of(items, metadata)
     with written.file(name) as file:
         file.write(header)
         for each in order:

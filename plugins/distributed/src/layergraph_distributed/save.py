@@ -1,0 +1,314 @@
+"""Saving a model from all processes at once: each writes the parts of the tensors that it holds.
+
+The files are the usual ones, as large as they will be from the beginning, and each process writes
+its bytes to their places. So no process holds more than its own part and one tensor of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from io import FileIO
+from pathlib import Path
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from layergraph.api import default_ir2torch
+from layergraph.errors import FileError, StateError
+from layergraph.ir import Ir
+from layergraph.ir2torch.load import fitting, names_of
+from layergraph.tensors import numbers_of, unsuitable
+from layergraph_distributed.agreement import Agreement
+from layergraph_distributed.parts import is_first_copy, local_of, placed, ranks_of, region_of
+from layergraph_files.atomic import Written, writing
+from layergraph_files.build import disguised
+from layergraph_files.parse_errors import PathName, reading, shown
+from layergraph_files.paths import to_path
+from layergraph_files.regions import Region, spans, whole
+from layergraph_files.save import (
+    Item,
+    Prepared,
+    files_of,
+    header_of,
+    is_same,
+    prepare,
+    shards_of,
+    write_index,
+)
+from layergraph_files.shards import obsolete
+from layergraph_files.versions import FORMAT
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """The part of a tensor that this process writes.
+
+    Attributes:
+        local: its numbers, as they are in the model.
+        cast: the dtype of the file.
+        shape: the shape of the whole tensor in the file.
+        width: the bytes of one number in the file.
+        region: the part.
+        ranks: the ranks among which the tensor is distributed; None: this one has all of it.
+    """
+
+    local: torch.Tensor
+    cast: torch.dtype
+    shape: tuple[int, ...]
+    width: int
+    region: Region
+    ranks: frozenset[int] | None = None
+
+    def give(self, receive: Callable[[int, memoryview], object]) -> int:
+        """Pass each range of bytes and its offset to a function, and return the bytes in all."""
+        numbers, _held = numbers_of(self.local.to(device="cpu", dtype=self.cast))
+        at = 0
+        for start, length in spans(self.shape, self.region, self.width):
+            receive(start, numbers[at : at + length])
+            at += length
+        return at
+
+
+def save_parts(
+    ir: Ir,
+    path: PathName,
+    state_dict: Mapping[str, torch.Tensor],
+    max_shard_size: int | str | None,
+) -> None:
+    """Write a model from all processes of the default group: see :func:`layergraph.save`.
+
+    Args:
+        ir: the structure, the same in all processes.
+        path: the path, the same in all processes, on a file system that all of them see.
+        state_dict: the tensors of this process: DTensors, of which it holds a part, and plain
+            tensors, which are the same in all processes that have them.
+        max_shard_size: as for :func:`layergraph.save`.
+
+    Raises:
+        FileError: a process cannot write its part, ends, or waits for too long.
+        StateError: the weights do not fit the structure.
+    """
+    target = to_path(path, "save(ir, path, state_dict)")
+    together = Agreement(target)
+    saving = _Saving(together)
+    told = together.take(lambda: saving.prepare(ir, target, state_dict, max_shard_size))
+    saving.compare(target, told)
+    parts = saving.parts
+    with reading(target), ExitStack() as stack:
+        if len(parts) > 1:
+            saving.name(together.take(saving.digest))
+        paths = together.take(lambda: saving.create(stack, target))[0]
+        written = together.take(lambda: saving.write(paths))
+        together.take(lambda: saving.finish(stack, sum(written)))
+
+
+class _Saving:
+    """One save, as one of the processes sees it.
+
+    Attributes:
+        parts: the tensors of each file, without their numbers.
+    """
+
+    def __init__(self, together: Agreement) -> None:
+        self._rank = together.rank
+        self._own: dict[str, _Own] = {}
+        self._prepared: Prepared
+        self._written: Written | None = None
+        self._files: dict[str, dict[str, str]]
+        self.parts: Sequence[Mapping[str, Item]] = []
+
+    def prepare(
+        self,
+        ir: Ir,
+        target: Path,
+        state_dict: Mapping[str, torch.Tensor],
+        max_shard_size: int | str | None,
+    ) -> tuple[str, list[str]]:
+        """Check the model, and return what the processes compare.
+
+        Returns:
+            A digest of what is written where, and the tensors that are missing here.
+        """
+        self._prepared = prepare(ir, target, max_shard_size)
+        weights, missing = self._weights(ir, state_dict)
+        self.parts = shards_of(self._prepared, weights)
+        self._files = {target.name: self._prepared.metadata}
+        digest = hashlib.sha256(os.fsencode(target.name))
+        for part in self.parts:
+            digest.update(header_of(part, self._prepared.metadata)[0])
+        if self._rank == 0:
+            for name, value in self._prepared.values.items():
+                self._own[name] = _whole(value)
+        return digest.hexdigest(), missing
+
+    def _weights(
+        self, ir: Ir, state_dict: Mapping[str, torch.Tensor]
+    ) -> tuple[dict[str, Item], list[str]]:
+        """Check a state dict, and return its tensors without their numbers, and what it lacks."""
+        listed = default_ir2torch().tensors(ir)
+        wanted = {key: tensor for key, tensor, persists in listed if persists}
+        lacking = {
+            names[0]: wanted[names[0]]
+            for names in names_of(wanted).values()
+            if not any(name in state_dict for name in names)
+        }
+        known = {key: _like(key, each) for key, each in state_dict.items()}
+        fitting(listed, known | lacking)
+        weights: dict[str, Item] = {}
+        for names in names_of(wanted).values():
+            key, like = names[0], wanted[names[0]]
+            stored = disguised(like)
+            item = Item(str(stored.dtype).removeprefix("torch."), tuple(stored.shape), b"")
+            weights[key] = item
+            given = [state_dict[name] for name in names if name in state_dict]
+            if not given:
+                continue
+            first = given[0]
+            for each in given[1:]:
+                if not _is_same(first, each):
+                    raise StateError(
+                        f"{' and '.join(map(repr, names))} are one tensor in the model, but differ "
+                        "in the state dict; give one of them"
+                    )
+            if not torch.can_cast(first.dtype, like.dtype):
+                raise StateError(f"{key!r} is of {first.dtype} where {like.dtype} is wanted")
+            region = region_of(key, first)
+            if region is not None and len(item.shape) > like.ndim:
+                region = [*region, *whole(item.shape[-1:])]
+            if region is not None and is_first_copy(first):
+                local, width, ranks = local_of(first), stored.element_size(), ranks_of(first)
+                self._own[key] = _Own(local, like.dtype, item.shape, width, region, ranks)
+        return weights, list(lacking)
+
+    def compare(self, target: Path, told: list[tuple[str, list[str]]]) -> None:
+        """Raise if the processes save other models, and decide which parts this process writes.
+
+        Args:
+            target: the path of the model, for errors.
+            told: what :meth:`prepare` gave in each process.
+        """
+        for rank, (digest, _) in enumerate(told):
+            if digest != told[0][0]:
+                raise FileError(
+                    f"{shown(target)}: ranks 0 and {rank} save other models, or to other names; "
+                    "call save with the same structure and path in all processes"
+                )
+        missing = [set(each) for _, each in told]
+        nowhere = set.intersection(*missing)
+        if nowhere:
+            raise StateError(
+                f"{shown(target)}: {min(nowhere)!r} is missing in the state dicts of all processes"
+            )
+        # Several groups of ranks may hold the same tensor: that of the first rank writes it.
+        for key, own in list(self._own.items()):
+            first = next(rank for rank, each in enumerate(missing) if key not in each)
+            if first not in (own.ranks or {self._rank}):
+                del self._own[key]
+
+    def digest(self) -> str:
+        """Return a digest of what this process writes."""
+        digest = hashlib.sha256()
+        for key in sorted(self._own):
+            digest.update(key.encode())
+            self._own[key].give(lambda _, numbers: digest.update(numbers))
+        return digest.hexdigest()
+
+    def name(self, digests: list[str]) -> None:
+        """Name the files of a model in several files, by the digests of all processes."""
+        digest = hashlib.sha256(self._prepared.metadata[FORMAT].encode())
+        for part in self.parts:
+            digest.update(header_of(part, {})[0])
+        digest.update("".join(digests).encode())
+        self._files = files_of(self._prepared, self.parts, digest.hexdigest())
+
+    def create(self, stack: ExitStack, target: Path) -> list[str]:
+        """Create the files in rank 0, as large as they will be, and return their paths."""
+        if self._rank:
+            return []
+        self._written = stack.enter_context(writing(target, partial(obsolete, target)))
+        paths = []
+        for (name, metadata), part in zip(self._files.items(), self.parts, strict=True):
+            header, _ = header_of(part, metadata)
+            with self._written.file(name) as file:
+                file.write(header)
+                file.truncate(len(header) + sum(item.length for item in part.values()))
+            paths.append(self._written.staged(name))
+        if len(self.parts) > 1:
+            write_index(self._written, target, self._files, self.parts)
+        return paths
+
+    def write(self, paths: Sequence[str]) -> int:
+        """Write the parts of this process into the files, and return the bytes in all."""
+        count = 0
+        for path, metadata, part in zip(paths, self._files.values(), self.parts, strict=True):
+            if not self._own.keys() & part.keys():
+                continue
+            header, order = header_of(part, metadata)
+            place = len(header)
+            with reading(path), _existing(path) as file:
+                for key in order:
+                    if key in self._own:
+                        count += self._own[key].give(partial(_write_at, file, place))
+                    place += part[key].length
+                os.fsync(file.fileno())
+        return count
+
+    def finish(self, stack: ExitStack, count: int) -> None:
+        """Move the files to their places in rank 0, if each byte was written once."""
+        total = sum(item.length for part in self.parts for item in part.values())
+        if count != total:
+            raise StateError(
+                f"the processes hold {count} bytes of the tensors, but there are {total}; let each "
+                "tensor have the same placements in all processes"
+            )
+        stack.close()
+
+
+def _existing(path: str) -> FileIO:
+    """Open a file of rank 0. A process that does not see it must not make one of its own."""
+    flags = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        return FileIO(os.open(path, flags), "wb")
+    except FileNotFoundError as error:
+        remedy = "save to a file system that all processes see"
+        raise FileError(
+            f"{shown(path)}: the file that rank 0 made is not here; {remedy}"
+        ) from error
+
+
+def _write_at(file: FileIO, place: int, start: int, numbers: memoryview) -> None:
+    file.seek(place + start)
+    done = 0
+    while done < len(numbers):
+        done += file.write(numbers[done:]) or 0
+
+
+def _like(key: str, given: torch.Tensor) -> torch.Tensor:
+    """Return a tensor on the meta device for a DTensor, and any other object as it is."""
+    if not isinstance(given, DTensor):
+        if isinstance(given, torch.Tensor) and given.is_meta:
+            raise StateError(f"{key!r} is on the meta device and has no values")
+        return given
+    local = local_of(given)
+    if local.is_meta:
+        raise StateError(f"{key!r} is on the meta device and has no values")
+    if reason := unsuitable(local):
+        raise StateError(f"the part of {key!r} in this process {reason}")
+    return torch.empty(given.shape, dtype=given.dtype, device="meta")
+
+
+def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether two tensors have equal placements and, in this process, equal bits."""
+    return placed(one) == placed(other) and is_same(local_of(one), local_of(other))
+
+
+def _whole(item: Item) -> _Own:
+    """Return a value of the structure as a tensor that one process writes."""
+    numbers = torch.frombuffer(bytearray(item.source), dtype=torch.uint8) if item.length else None
+    local = torch.empty(0, dtype=torch.uint8) if numbers is None else numbers
+    return _Own(local, torch.uint8, (item.length,), 1, whole((item.length,)))
