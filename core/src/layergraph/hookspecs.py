@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from layergraph.lowerings import Lowering
     from layergraph.passes import Pass
     from layergraph.structures import Structure
+    from layergraph.wrapping import Unwrapped
 
 PROJECT = "layergraph"
 VERSION = 1
@@ -229,6 +230,43 @@ def structures() -> Iterable[Structure]:  # type: ignore[empty-body]
         ... def structures():
         ...     from acme import Memory, memory_parts, memory_of_parts
         ...     return [Structure(Memory, memory_parts, memory_of_parts)]
+    """
+
+
+@hookspec(firstresult=True)
+def unwrap(module: nn.Module, needs_numbers: bool) -> Unwrapped | None:
+    """Tell what a module was before something wrapped it.
+
+    A converter asks before it captures a model: for the model, then for each module in the order of
+    ``named_modules()``. It asks again about what it was told, until all answers are None. So
+    wrappers of several plugins may lie in each other. The IR is that of the model without wrappers.
+
+    Args:
+        module: what may be a wrapper. What the user gives as the model may also be an object of
+            another class. An implementation must not change it.
+        needs_numbers: whether the capture computes with the model's tensors. If so, plain tensors
+            have to hold all numbers of those that the wrapper has split over processes. If not,
+            they are best on the meta device, where nothing has to be sent.
+
+    Returns:
+        None: this plugin knows no such wrapper, and the next plugin is asked.
+
+        An :class:`~layergraph.wrapping.Unwrapped`. The converter restores everything when the
+        capture ends.
+
+        The first answer that is not None counts.
+
+    Example:
+        >>> import torch
+        >>> from layergraph import hookimpl
+        >>> from layergraph.wrapping import Unwrapped
+        >>> @hookimpl
+        ... def unwrap(module):
+        ...     if type(module) is torch.nn.DataParallel:
+        ...         return Unwrapped(module.module)
+        ...     return None
+        >>> unwrap(torch.nn.DataParallel(torch.nn.ReLU())).module
+        ReLU()
     """
 
 

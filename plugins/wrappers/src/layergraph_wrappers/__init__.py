@@ -1,0 +1,23 @@
+"""Models under the wrappers of torch: parallel ones, compiled ones, sharded ones."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from layergraph import hookimpl
+from layergraph.wrapping import Unwrapped
+from layergraph_wrappers.modules import inner_module
+from layergraph_wrappers.sharding import unsharded
+
+
+@hookimpl(trylast=True)
+def unwrap(module: nn.Module, needs_numbers: bool) -> Unwrapped | None:
+    """Answer for modules around modules, and for modules whose tensors are split.
+
+    Raises:
+        UnrunnableError: a wrapper changes what the model computes, or hides its parameters.
+    """
+    answer = inner_module(module)
+    if answer is None and isinstance(module, nn.Module):
+        answer = unsharded(module, needs_numbers=needs_numbers)
+    return answer

@@ -1,0 +1,83 @@
+"""Wrappers that are a module, or another object, around a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from layergraph.errors import CaptureError
+from layergraph.wrapping import Unwrapped
+from layergraph_wrappers.hooks import has_hooks_of_others
+
+_DATA_PARALLEL = "distributed.wrapper"
+
+
+class _Row(NamedTuple):
+    """A class of wrappers.
+
+    Attributes:
+        inner: the attribute that holds the wrapped module.
+        annotate: returns the annotations of the layer.
+    """
+
+    inner: str
+    annotate: Callable[[Any], Mapping[str, Any]] = lambda _: {}
+
+
+def _name(wrapper: Any) -> Mapping[str, Any]:
+    return {_DATA_PARALLEL: type(wrapper).__name__}
+
+
+def _stage(stage: Any) -> Mapping[str, Any]:
+    return {"distributed.pipeline_stage": stage.stage_index, "distributed.stages": stage.num_stages}
+
+
+# By module and name of the class: an import of some of them takes seconds.
+_ROWS = {
+    ("torch._dynamo.eval_frame", "OptimizedModule"): _Row("_orig_mod"),
+    ("torch.distributed.algorithms._checkpoint.checkpoint_wrapper", "ActivationWrapper"): _Row(
+        "_checkpoint_wrapped_module"
+    ),
+    ("torch.distributed.pipelining.stage", "_PipelineStageBase"): _Row("submod", _stage),
+    ("torch.nn.parallel.data_parallel", "DataParallel"): _Row("module", _name),
+    ("torch.nn.parallel.distributed", "DistributedDataParallel"): _Row("module", _name),
+}
+
+_REFUSED = {
+    ("torch.distributed.fsdp.fully_sharded_data_parallel", "FullyShardedDataParallel"): (
+        "flattens the parameters of a model; shard it with torch.distributed.fsdp.fully_shard, or "
+        "convert the model before it is wrapped"
+    ),
+    ("torch.distributed.pipelining._IR", "Pipe"): (
+        "holds a model that is split into stages; convert the model before it is split, or a stage "
+        "(pipe.get_stage_module(0))"
+    ),
+}
+
+
+def inner_module(wrapper: object) -> Unwrapped | None:
+    """Return the module inside of a wrapper; None for an object that is none.
+
+    A subclass with a ``forward`` of its own is no wrapper that we know, and neither is one with
+    hooks, or one that casts: it computes something else than the module inside.
+
+    Raises:
+        CaptureError: the wrapper does not hold the model as it was.
+    """
+    cls = type(wrapper)
+    for base in cls.__mro__:
+        where = base.__module__, base.__name__
+        if where in _REFUSED:
+            raise CaptureError(f"a {base.__name__} {_REFUSED[where]}")
+        row = _ROWS.get(where)
+        if row is None:
+            continue
+        is_other = getattr(cls, "forward", None) is not getattr(base, "forward", None)
+        if "forward" in vars(cls) and not cls.__module__.startswith("torch."):
+            is_other = True
+        if is_other and not cls.__module__.startswith("torch."):
+            return None
+        if has_hooks_of_others(wrapper) or getattr(wrapper, "mixed_precision", None) is not None:
+            return None
+        return Unwrapped(getattr(wrapper, row.inner), annotations=row.annotate(wrapper))
+    return None
