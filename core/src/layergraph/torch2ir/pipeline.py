@@ -38,7 +38,7 @@ from layergraph.torch2ir.tracing.statelessness import check_stateless
 from layergraph.torch2ir.tracing.tracer import Tracer
 from layergraph.torch2ir.tracing.uncompiled import outside_fake_mode, uncompiled
 from layergraph.torch2ir.tracing.unsupported import unsupported
-from layergraph.torch2ir.unwrapping import PlainModel, unwrapped
+from layergraph.torch2ir.unwrapping import PlainModel, is_on_meta, unwrapped
 
 
 def convert(
@@ -64,7 +64,9 @@ def convert(
             listed = ", ".join(get_args(sayable))
             raise CaptureError(f"{name} is {said!r}; say one of {listed}")
     try:
-        with unwrapped(hooks, model, examples) as plain:
+        on_meta = is_on_meta(examples)
+        computes = bool(examples) and not on_meta
+        with unwrapped(hooks, model, needs_numbers=computes, to_meta=on_meta) as plain:
             if not isinstance(plain.model, nn.Module):
                 raise CaptureError(f"{plain.model!r} is no torch.nn.Module; convert a module")
             with outside_fake_mode(), uncompiled(plain.model):

@@ -32,11 +32,13 @@ class PlainModel:
         numbers: by the ``id`` of a tensor of the model that is on meta for the capture, the tensor
             that it stands for.
         annotations: what the wrappers did, by the path of the module.
+        is_wrapped: whether there was a wrapper.
     """
 
     model: Any
     numbers: dict[int, torch.Tensor] = field(default_factory=dict)
     annotations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    is_wrapped: bool = False
 
     def annotate(self, ir: Ir) -> None:
         """Add the annotations to the layers of the IR of the model."""
@@ -50,27 +52,31 @@ class PlainModel:
 
 
 @contextmanager
-def unwrapped(hooks: Hooks, model: Any, examples: Sequence[Example]) -> Iterator[PlainModel]:
+def unwrapped(
+    hooks: Hooks, model: Any, *, needs_numbers: bool, to_meta: bool = False
+) -> Iterator[PlainModel]:
     """Take a model out of its wrappers for a while, as the plugins say.
 
     Args:
         hooks: the hooks to ask.
         model: what the user gave; it is as before when the context ends.
-        examples: the example calls. If a tensor in them is on meta, the capture needs no numbers.
-            Then all tensors of the model are on meta, too.
+        needs_numbers: whether tensors that a wrapper has split are gathered. Else they are on meta.
+        to_meta: whether all other tensors of the model are on meta, too.
 
     Raises:
         PluginError: a plugin failed, or its answers do not end.
     """
-    unwrapping = _Unwrapping(hooks, needs_numbers=bool(examples) and not _is_on_meta(examples))
+    unwrapping = _Unwrapping(hooks, needs_numbers=needs_numbers)
     with undoing(unwrapping.put_back):
         plain = unwrapping.plain(model)
-        if examples and not unwrapping.needs_numbers:
+        plain.is_wrapped = plain.model is not model or unwrapping.has_changed
+        if to_meta:
             unwrapping.move_to_meta(plain)
         yield plain
 
 
-def _is_on_meta(examples: Sequence[Example]) -> bool:
+def is_on_meta(examples: Sequence[Example]) -> bool:
+    """Return whether the tensors of example calls, and so those of a capture, have no numbers."""
     return any(
         type(each) in PLAIN_CLASSES and each.is_meta
         for args, kwargs in examples
@@ -85,17 +91,20 @@ class _Unwrapping:
         hooks: the hooks to ask.
         needs_numbers: whether the capture computes with the tensors of the model.
 
-    Attributes:
-        needs_numbers: likewise.
     """
 
     def __init__(self, hooks: Hooks, *, needs_numbers: bool) -> None:
         self._hooks = hooks
-        self.needs_numbers = needs_numbers
+        self._needs_numbers = needs_numbers
         self._before: dict[int, tuple[nn.Module, type, dict[str, Any]]] = {}
         # By the id of an original, which stays alive as long as the plain one.
         self._tensors: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._modules: list[nn.Module] = []
+
+    @property
+    def has_changed(self) -> bool:
+        """Return whether a module has been changed."""
+        return bool(self._before)
 
     def put_back(self) -> None:
         """Restore all modules."""
@@ -158,7 +167,7 @@ class _Unwrapping:
 
     def _ask(self, module: Any) -> Unwrapped | None:
         try:
-            answer: Any = self._hooks.ask.unwrap(module=module, needs_numbers=self.needs_numbers)
+            answer: Any = self._hooks.ask.unwrap(module=module, needs_numbers=self._needs_numbers)
         except LayergraphError:
             raise
         except HookFailure as failure:
