@@ -12,10 +12,11 @@ from torch import nn
 from torch.utils import _pytree
 
 from layergraph.capturing import Example
-from layergraph.errors import LayergraphError, PluginError, first_line
+from layergraph.errors import CaptureError, LayergraphError, PluginError, first_line
 from layergraph.ir import Ir
 from layergraph.plugins import HookFailure, Hooks
 from layergraph.tensors import PLAIN_CLASSES, is_plain
+from layergraph.torch2ir.indexing.found import place_of
 from layergraph.undo import undoing
 from layergraph.wrapping import Unwrapped
 
@@ -114,7 +115,7 @@ class _Unwrapping:
     def plain(self, model: Any) -> PlainModel:
         """Return the model without wrappers."""
         said: dict[str, Any] = {}
-        found = PlainModel(self._inner(model, said))
+        found = PlainModel(self._inner(model, "", said))
         if not isinstance(found.model, nn.Module):
             return found
         seen = {id(found.model)}
@@ -130,7 +131,7 @@ class _Unwrapping:
                 if child is None:
                     continue
                 said = {}
-                inner = self._inner(child, said)
+                inner = self._inner(child, f"{path}.{name}" if path else name, said)
                 if inner is not child:
                     self._note(module)
                     vars(module)["_modules"] = {**module._modules, name: inner}
@@ -150,9 +151,9 @@ class _Unwrapping:
                     self._note(module)
                     vars(module)[registry] = members
 
-    def _inner(self, module: Any, said: dict[str, Any]) -> Any:
+    def _inner(self, module: Any, path: str, said: dict[str, Any]) -> Any:
         for _ in range(_MAX_WRAPPERS):
-            answer = self._ask(module)
+            answer = self._ask(module, path)
             if answer is None:
                 return module
             module = answer.module
@@ -165,9 +166,11 @@ class _Unwrapping:
             "hook 'unwrap'; let the plugin answer None for a module without a wrapper"
         )
 
-    def _ask(self, module: Any) -> Unwrapped | None:
+    def _ask(self, module: Any, path: str) -> Unwrapped | None:
         try:
             answer: Any = self._hooks.ask.unwrap(module=module, needs_numbers=self._needs_numbers)
+        except CaptureError as error:
+            raise CaptureError(f"{place_of(module, path)}: {error}") from error
         except LayergraphError:
             raise
         except HookFailure as failure:

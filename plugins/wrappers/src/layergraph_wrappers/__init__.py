@@ -6,7 +6,7 @@ from torch import nn
 
 from layergraph import hookimpl
 from layergraph.wrapping import Unwrapped
-from layergraph_wrappers.modules import inner_module
+from layergraph_wrappers.modules import compiled_graph, inner_module
 from layergraph_wrappers.sharding import unsharded
 
 
@@ -15,9 +15,9 @@ def unwrap(module: nn.Module, needs_numbers: bool) -> Unwrapped | None:
     """Answer for modules around modules, and for modules whose tensors are split.
 
     Raises:
-        UnrunnableError: a wrapper changes what the model computes, or hides its parameters.
+        CaptureError: a wrapper does not hold the model as it was.
     """
     answer = inner_module(module)
     if answer is None and isinstance(module, nn.Module):
-        answer = unsharded(module, needs_numbers=needs_numbers)
+        answer = compiled_graph(module) or unsharded(module, needs_numbers=needs_numbers)
     return answer

@@ -8,7 +8,9 @@ from types import FunctionType, MethodType
 from typing import Any
 
 _TORCHS = "torch.distributed."
-_MARKS = frozenset({"_distribute_module_applied", "_fsdp_use_orig_params", "_is_fsdp_managed_module"})
+_MARKS = frozenset(
+    {"_distribute_module_applied", "_fsdp_use_orig_params", "_is_fsdp_managed_module"}
+)
 _STATES = "__composable_api_state_key"
 _OF_CALLS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from torch import nn
+
 from layergraph.errors import CaptureError
 from layergraph.wrapping import Unwrapped
 from layergraph_wrappers.hooks import has_hooks_of_others
@@ -45,11 +47,11 @@ _ROWS = {
 
 _REFUSED = {
     ("torch.distributed.fsdp.fully_sharded_data_parallel", "FullyShardedDataParallel"): (
-        "flattens the parameters of a model; shard it with torch.distributed.fsdp.fully_shard, or "
+        "FullyShardedDataParallel flattens the parameters of a model; shard it with torch.distributed.fsdp.fully_shard, or "
         "convert the model before it is wrapped"
     ),
     ("torch.distributed.pipelining._IR", "Pipe"): (
-        "holds a model that is split into stages; convert the model before it is split, or a stage "
+        "a Pipe holds a model that is split into stages; convert the model before it is split, or a stage "
         "(pipe.get_stage_module(0))"
     ),
 }
@@ -68,16 +70,27 @@ def inner_module(wrapper: object) -> Unwrapped | None:
     for base in cls.__mro__:
         where = base.__module__, base.__name__
         if where in _REFUSED:
-            raise CaptureError(f"a {base.__name__} {_REFUSED[where]}")
+            raise CaptureError(_REFUSED[where])
         row = _ROWS.get(where)
-        if row is None:
-            continue
-        is_other = getattr(cls, "forward", None) is not getattr(base, "forward", None)
-        if "forward" in vars(cls) and not cls.__module__.startswith("torch."):
-            is_other = True
-        if is_other and not cls.__module__.startswith("torch."):
-            return None
-        if has_hooks_of_others(wrapper) or getattr(wrapper, "mixed_precision", None) is not None:
-            return None
-        return Unwrapped(getattr(wrapper, row.inner), annotations=row.annotate(wrapper))
+        if row is not None:
+            is_known = cls.__module__.startswith("torch.") or cls.forward is base.forward
+            if not is_known or has_hooks_of_others(wrapper) or _casts(wrapper):
+                return None
+            return Unwrapped(getattr(wrapper, row.inner), annotations=row.annotate(wrapper))
     return None
+
+
+def _casts(wrapper: object) -> bool:
+    return getattr(wrapper, "mixed_precision", None) is not None
+
+
+def compiled_graph(module: nn.Module) -> Unwrapped | None:
+    """Return a module of a pipeline such that it runs its code; None for any other module.
+
+    ``torch.distributed.pipelining`` traces a model. The modules of its stages run their graphs in
+    an interpreter, which starts a thread that shows the progress.
+    """
+    members = vars(module)
+    if not members.get("_run_with_interpreter"):
+        return None
+    return Unwrapped(module, attributes=members | {"_run_with_interpreter": False})

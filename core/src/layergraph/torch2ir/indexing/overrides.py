@@ -88,7 +88,17 @@ def changes_its_call(module: nn.Module) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _of_class(cls: type) -> frozenset[str]:
-    return frozenset(name for name in _TRIED if inspect.getattr_static(cls, name) is not _OWN[name])
+    methods = {name: inspect.getattr_static(cls, name) for name in _TRIED}
+    return frozenset(
+        name
+        for name, method in methods.items()
+        if method is not _OWN[name] and not _is_of_graph_modules(method)
+    )
+
+
+def _is_of_graph_modules(method: Any) -> bool:
+    # torch.fx gives each of its modules a __call__, which adds the code to the text of an error.
+    return getattr(method, "__module__", None) == torch.fx.graph_module.__name__
 
 
 def kept_modes(module: nn.Module, *, is_root: bool) -> Modes:

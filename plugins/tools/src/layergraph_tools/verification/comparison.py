@@ -70,7 +70,7 @@ def compare(was: Mapping[str, object], now: Mapping[str, object], *, exact: bool
 
 
 def compare_closely(was: Mapping[str, object], now: Mapping[str, object]) -> str:
-    """Compare what is under each name; numbers may differ as :func:`torch.testing.assert_close` has it.
+    """Compare what is under each name, with the tolerances of :func:`torch.testing.assert_close`.
 
     Raises:
         DifferenceError: they differ.
@@ -82,16 +82,15 @@ def compare_closely(was: Mapping[str, object], now: Mapping[str, object]) -> str
         worst = 0.0
         for name, one in was.items():
             other = now.get(name)
-            if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
-                if difference(one, other):
-                    raise
+            if not difference(one, other):
                 continue
+            if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
+                raise
             try:
                 torch.testing.assert_close(other, one, equal_nan=True)
             except AssertionError:
                 raise error from None
-            if one.numel():
-                worst = max(worst, (one.double() - other.double()).abs().max().item())
+            worst = max(worst, (one - other).abs().max().item())
         return f"equal up to {worst:.3g}"
 
 
