@@ -1,4 +1,4 @@
-"""One conversion: unwrap the model, index its modules, run the model, fold its calls, merge both modes, check."""
+"""One conversion: unwrap, index the modules, run the model, fold its calls, merge both modes."""
 
 from __future__ import annotations
 
@@ -67,8 +67,6 @@ def convert(
         on_meta = is_on_meta(examples)
         computes = bool(examples) and not on_meta
         with unwrapped(hooks, model, needs_numbers=computes, to_meta=on_meta) as plain:
-            if not isinstance(plain.model, nn.Module):
-                raise CaptureError(f"{plain.model!r} is no torch.nn.Module; convert a module")
             with outside_fake_mode(), uncompiled(plain.model):
                 _refuse_fakes()
                 ir = _converted(hooks, plain, examples, values, modes, finishing)
@@ -91,6 +89,8 @@ def _converted(
     modes: Modes,
     finishing: list[Callable[[], None]],
 ) -> Ir:
+    if not isinstance(plain.model, nn.Module):
+        raise CaptureError(f"{plain.model!r} is no torch.nn.Module; convert a module")
     found = Found()
     module_index = ModuleIndex(plain.model, partial(ask, hooks, found))
     _advise(module_index)
