@@ -177,9 +177,12 @@ def in_wrappers(model: object, trip: RoundTrip) -> str:
     _, rebuilt = trip.both()
     if not isinstance(model, nn.Module):
         raise SkippedError(f"a {type(model).__name__} cannot be called alone")
-    was = dict(told("output", opened(called_as_it_is(model, inputs))))
     rebuilt.reset()
-    now = dict(told("output", opened(called_as_it_is(rebuilt.module, inputs))))
+    number = trip.seed()
+    was, now = (
+        dict(told("output", opened(called_as_it_is(each, inputs, number, trip.devices))))
+        for each in (model, rebuilt.module)
+    )
     return compare_closely(was, now)
 
 
