@@ -11,8 +11,6 @@ from layergraph.errors import CaptureError
 from layergraph.wrapping import Unwrapped
 from layergraph_wrappers.hooks import has_hooks_of_others
 
-_DATA_PARALLEL = "distributed.wrapper"
-
 
 class _Row(NamedTuple):
     """A class of wrappers.
@@ -27,7 +25,7 @@ class _Row(NamedTuple):
 
 
 def _name(wrapper: Any) -> Mapping[str, Any]:
-    return {_DATA_PARALLEL: type(wrapper).__name__}
+    return {"distributed.wrapper": type(wrapper).__name__}
 
 
 def _stage(stage: Any) -> Mapping[str, Any]:
@@ -47,12 +45,12 @@ _ROWS = {
 
 _REFUSED = {
     ("torch.distributed.fsdp.fully_sharded_data_parallel", "FullyShardedDataParallel"): (
-        "FullyShardedDataParallel flattens the parameters of a model; shard it with torch.distributed.fsdp.fully_shard, or "
-        "convert the model before it is wrapped"
+        "FullyShardedDataParallel flattens the parameters of a model; shard it with "
+        "torch.distributed.fsdp.fully_shard, or convert the model before it is wrapped"
     ),
     ("torch.distributed.pipelining._IR", "Pipe"): (
-        "a Pipe holds a model that is split into stages; convert the model before it is split, or a stage "
-        "(pipe.get_stage_module(0))"
+        "a Pipe holds a model that is split into stages; convert the model before it is split, or "
+        "a stage (pipe.get_stage_module(0))"
     ),
 }
 
