@@ -64,7 +64,8 @@ def inner_module(wrapper: object) -> Unwrapped | None:
     Raises:
         CaptureError: the wrapper does not hold the model as it was.
     """
-    cls = type(wrapper)
+    cls: Any = type(wrapper)
+    base: Any
     for base in cls.__mro__:
         where = base.__module__, base.__name__
         if where in _REFUSED:
