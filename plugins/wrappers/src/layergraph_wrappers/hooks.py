@@ -41,6 +41,11 @@ def has_hooks_of_others(wrapper: Any) -> bool:
     return any(not _is_torchs(hook) for held in registries if held for hook in held.values())
 
 
+def is_marked(attributes: Mapping[str, Any]) -> bool:
+    """Return whether torch.distributed may have changed a module, given its ``__dict__``."""
+    return not _MARKS.isdisjoint(attributes) or any(attributes.get(each) for each in _OF_CALLS)
+
+
 def attributes_without_hooks(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the attributes of a module without what torch.distributed has put there.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -65,17 +66,27 @@ def inner_module(wrapper: object) -> Unwrapped | None:
         CaptureError: the wrapper does not hold the model as it was.
     """
     cls: Any = type(wrapper)
-    base: Any
+    found = _known_base(cls)
+    if found is None:
+        return None
+    if isinstance(found, str):
+        raise CaptureError(found)
+    base, row = found
+    is_known = cls.__module__.startswith("torch.") or cls.forward is base.forward
+    if not is_known or has_hooks_of_others(wrapper) or _casts(wrapper):
+        return None
+    return Unwrapped(getattr(wrapper, row.inner), annotations=row.annotate(wrapper))
+
+
+@functools.lru_cache(maxsize=4096)
+def _known_base(cls: type) -> tuple[Any, _Row] | str | None:
+    """Return the wrapper that a class is or extends, with its row; a text if we refuse it."""
     for base in cls.__mro__:
         where = base.__module__, base.__name__
         if where in _REFUSED:
-            raise CaptureError(_REFUSED[where])
-        row = _ROWS.get(where)
-        if row is not None:
-            is_known = cls.__module__.startswith("torch.") or cls.forward is base.forward
-            if not is_known or has_hooks_of_others(wrapper) or _casts(wrapper):
-                return None
-            return Unwrapped(getattr(wrapper, row.inner), annotations=row.annotate(wrapper))
+            return _REFUSED[where]
+        if where in _ROWS:
+            return base, _ROWS[where]
     return None
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from layergraph.state import own_tensors
 from layergraph.wrapping import Unwrapped
-from layergraph_wrappers.hooks import attributes_without_hooks
+from layergraph_wrappers.hooks import attributes_without_hooks, is_marked
 
 
 def unsharded(module: nn.Module, *, needs_numbers: bool) -> Unwrapped | None:
@@ -23,17 +23,18 @@ def unsharded(module: nn.Module, *, needs_numbers: bool) -> Unwrapped | None:
         needs_numbers: whether to gather the tensors. All processes have to ask then, for the same
             modules in the same order.
     """
-    # Who has not imported these has split nothing.
-    if "torch.distributed._composable" not in sys.modules and not _dtensor():
-        return None
     cls = _class_before(type(module))
+    split = dict(_split_tensors(module))
+    if cls is None and not split and not is_marked(vars(module)):
+        return None
     annotations: dict[str, Any] = {}
     if cls is not None:
         # As state_dict() does: a call may have left the parameters gathered, in another dtype.
-        _reshard(module)
+        whole: Any = module
+        whole.reshard()
+        split = dict(_split_tensors(module))
         annotations["distributed.wrapper"] = "fully_shard"
         annotations |= _precision(module)
-    split = dict(_split_tensors(module))
     annotations |= _placements(split)
     attributes = attributes_without_hooks(vars(module))
     is_same = attributes.keys() == vars(module).keys() and all(
@@ -58,10 +59,6 @@ def _class_before(cls: type) -> type | None:
     if fsdp is None or len(bases) != 2 or not issubclass(bases[0], fsdp):
         return None
     return bases[1]
-
-
-def _reshard(module: Any) -> None:
-    module.reshard()
 
 
 def _split_tensors(module: nn.Module) -> Iterator[tuple[str, Any]]:
