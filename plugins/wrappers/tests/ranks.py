@@ -282,7 +282,7 @@ def decisions():
     assert without_annotations(lg.to_ir(wrapped, args)) == without_annotations(
         lg.to_ir(plain, args)
     )
-    with refused("meta"):
+    with refused("inputs with numbers"):
         lg.to_ir(wrapped, on_meta(args))
 
 
