@@ -255,6 +255,21 @@ def compiled_and_checkpointed():
     converts(plain, outer, IDS)
 
 
+class Recurs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(4, 4, num_layers=2)
+
+    def forward(self, x):
+        return self.lstm(x)[0]
+
+
+def recurrent():
+    plain, wrapped = build(Recurs), build(Recurs)
+    fully_shard(wrapped)
+    converts(plain, wrapped, (torch.ones(3, 2, 4),))
+
+
 def not_yet_there():
     plain = build()
     with torch.device("meta"):
@@ -324,6 +339,7 @@ CASES: list[Callable[[], None]] = [
     sequence_parallel,
     on_a_mesh_of_two_dimensions,
     compiled_and_checkpointed,
+    recurrent,
     not_yet_there,
     alone_on_meta,
     decisions,

@@ -116,6 +116,21 @@ def test_inputs_on_meta_need_no_numbers():
         lg.to_ir(Decides(), (X.to("meta"),))
 
 
+def test_a_recurrent_layer_on_meta():
+    class Recurs(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(4, 4)
+
+        def forward(self, x):
+            return self.lstm(x)[0]
+
+    model = Recurs()
+    flat = list(model.lstm._flat_weights)
+    assert lg.to_ir(model, (X.to("meta"),)) == lg.to_ir(model, (X,))
+    assert all(map(lambda one, other: one is other, model.lstm._flat_weights, flat))
+
+
 def test_a_state_dict_of_a_wrapped_model_is_read_under_plain_keys():
     class Has(nn.Module):
         def __init__(self):

@@ -73,6 +73,7 @@ def unwrapped(
         plain.is_wrapped = plain.model is not model or unwrapping.has_changed
         if to_meta:
             unwrapping.move_to_meta(plain)
+        unwrapping.follow_attributes()
         yield plain
 
 
@@ -209,6 +210,28 @@ class _Unwrapping:
                 plain = nn.Parameter(plain, original.requires_grad)
             known = self._tensors[id(original)] = original, plain
         vars(module)[registry] = {**members, name: known[1]}
+
+    def follow_attributes(self) -> None:
+        """Replace tensors in plain attributes, too: recurrent layers keep a list of theirs."""
+        for module in self._modules if self._tensors else ():
+            members = vars(module)
+            followed = {
+                name: self._followed(value)
+                for name, value in members.items()
+                if isinstance(value, torch.Tensor | list | tuple)
+            }
+            changed = {name: each for name, each in followed.items() if each is not members[name]}
+            if changed:
+                self._note(module)
+                members.update(changed)
+
+    def _followed(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            known = self._tensors.get(id(value))
+            return value if known is None else known[1]
+        if type(value) in (list, tuple) and any(id(each) in self._tensors for each in value):
+            return type(value)(map(self._followed, value))
+        return value
 
     def _on_meta(self, tensor: torch.Tensor | None, numbers: dict[int, torch.Tensor]) -> Any:
         if tensor is None or not is_plain(tensor) or tensor.is_meta:
