@@ -131,6 +131,23 @@ def test_a_recurrent_layer_on_meta():
     assert all(map(lambda one, other: one is other, model.lstm._flat_weights, flat))
 
 
+def test_tensors_that_a_model_also_keeps_in_a_list():
+    class Lists(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(4, 4)
+            self.both = [self.lin.weight, self.lin.bias]
+
+        def forward(self, x):
+            return nn.functional.linear(x, *self.both)
+
+    model = Lists()
+    both = model.both
+    assert lg.to_ir(model, (X.to("meta"),)) == lg.to_ir(model, (X,))
+    assert model.both is both
+    assert both[0] is model.lin.weight
+
+
 def test_a_state_dict_of_a_wrapped_model_is_read_under_plain_keys():
     class Has(nn.Module):
         def __init__(self):
