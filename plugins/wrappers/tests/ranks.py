@@ -1,4 +1,8 @@
-"""Conversions in two processes: each case runs in both. torch's launcher starts this script."""
+"""Conversions in two processes: each case runs in both.
+
+The launcher of torch starts this script. ``ranks.py FOLDER [CASE …]`` writes the outcomes of each
+process to a file of that folder.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -348,10 +353,11 @@ CASES: list[Callable[[], None]] = [
 ]
 
 
-def main(names: list[str]) -> None:
+def main(folder: Path, names: list[str]) -> None:
     warnings.simplefilter("ignore")
     torch.manual_seed(1)
     dist.init_process_group("gloo", timeout=TIMEOUT)
+    outcomes = {}
     for case in CASES:
         if names and case.__name__ not in names:
             continue
@@ -360,9 +366,10 @@ def main(names: list[str]) -> None:
             outcome = "ok"
         except Exception:
             outcome = traceback.format_exc()
-        print(json.dumps([case.__name__, dist.get_rank(), outcome]), flush=True)
+        outcomes[case.__name__] = outcome
+        (folder / f"{dist.get_rank()}.json").write_text(json.dumps(outcomes))
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(Path(sys.argv[1]), sys.argv[2:])
