@@ -16,6 +16,7 @@ from layergraph.errors import CaptureError, LayergraphError, PluginError, first_
 from layergraph.ir import Ir
 from layergraph.plugins import HookFailure, Hooks
 from layergraph.tensors import PLAIN_CLASSES, is_plain
+from layergraph.torch2ir.indexing.answers import answer_of
 from layergraph.torch2ir.indexing.found import place_of
 from layergraph.undo import undoing
 from layergraph.wrapping import Unwrapped
@@ -155,7 +156,7 @@ class _Unwrapping:
     def _inner(self, module: Any, path: str, said: dict[str, Any]) -> Any:
         for _ in range(_MAX_WRAPPERS):
             answer = self._ask(module, path)
-            if answer is None:
+            if answer is None or self._is_kept(module, path, answer):
                 return module
             module = answer.module
             for name, value in answer.annotations.items():
@@ -166,6 +167,11 @@ class _Unwrapping:
             f"a {type(module).__qualname__} is still wrapped after {_MAX_WRAPPERS} answers of the "
             "hook 'unwrap'; let the plugin answer None for a module without a wrapper"
         )
+
+    def _is_kept(self, module: Any, path: str, answer: Unwrapped) -> bool:
+        """Return whether a handler describes a wrapper as a layer: then it stays."""
+        is_around = answer.module is not module and isinstance(module, nn.Module)
+        return is_around and answer_of(self._hooks, module, path) is not None
 
     def _ask(self, module: Any, path: str) -> Unwrapped | None:
         try:
