@@ -111,6 +111,21 @@ def test_a_compiled_model_that_asks_for_its_mode(is_called):
     assert lg.verify(model, (x,)).ok
 
 
+@pytest.mark.parametrize("args", [None, (X,)], ids=["symbols", "inputs"])
+def test_a_module_of_torch_fx(args):
+    traced = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    rebuilt = lg.to_torch(lg.to_ir(traced, args), traced.state_dict())
+    assert bitwise_equal(rebuilt(X), traced(X))
+    assert lg.verify(traced, (X,)).ok
+
+    class Own(torch.fx.GraphModule):
+        def __call__(self, x):
+            return super().__call__(x) + 1
+
+    with pytest.raises(lg.errors.CaptureError, match="overrides __call__"):
+        lg.to_ir(Own(traced, traced.graph), args)
+
+
 def test_within_a_transform_of_torch_func():
     model = Doubles()
     with pytest.raises(lg.errors.CaptureError, match=r"torch\.func"):

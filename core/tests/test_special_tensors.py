@@ -404,6 +404,22 @@ def test_tensors_whose_memory_was_freed():
     lg.to_ir(Adds(is_buffer=False), (X,))
 
 
+def test_a_model_cannot_hide_that_it_reads_freed_memory():
+    class Hides(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = _freed(4)
+
+        def forward(self, x):
+            try:
+                return x + self.scale
+            except Exception:
+                return x
+
+    with pytest.raises(CaptureError, match=r"its code catches an error of torch\.Tensor\.add"):
+        lg.to_ir(Hides(), (X,))
+
+
 def test_verify_says_that_parameters_are_not_made_yet():
     assert "has no shape yet" in str(lg.verify(nn.Sequential(nn.LazyLinear(3)), (X,)))
     model = nn.Sequential(nn.ReLU())

@@ -19,7 +19,7 @@ def without_plan(module: nn.Module) -> Unwrapped | None:
     Its tensors stay as they are: another plugin takes DTensors.
     """
     attributes = dict(vars(module))
-    forward = attributes.get("forward")
+    forward: Any = attributes.get("forward")
     if getattr(forward, "__globals__", {}).get("__name__") == _HOME:
         original: Any = inspect.getclosurevars(forward).nonlocals["original_forward"]
         # One style replaced the method of the class; several, or the user, replace another.
