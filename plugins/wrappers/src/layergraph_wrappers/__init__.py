@@ -7,7 +7,6 @@ from torch import nn
 from layergraph import hookimpl
 from layergraph.wrapping import Unwrapped
 from layergraph_wrappers.modules import compiled_graph, inner_module
-from layergraph_wrappers.sharding import unsharded
 
 
 @hookimpl(trylast=True)
@@ -17,6 +16,9 @@ def unwrap(module: nn.Module, needs_numbers: bool) -> Unwrapped | None:
     Raises:
         CaptureError: a wrapper does not hold the model as it was.
     """
+    # A converter is ready before what reads tensors is imported.
+    from layergraph_wrappers.sharding import unsharded
+
     answer = inner_module(module)
     if answer is None and isinstance(module, nn.Module):
         answer = compiled_graph(module) or unsharded(module, needs_numbers=needs_numbers)
