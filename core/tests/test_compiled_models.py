@@ -53,7 +53,8 @@ def test_a_compiled_model_comes_back(compiled, around, called_before, args):
         for one, other in zip(before, after, strict=True)
     )
     rebuilt = lg.to_torch(ir, model.state_dict())
-    assert list(rebuilt.state_dict()) == list(model.state_dict())
+    # Its keys are those of the model as written.
+    assert list(rebuilt.state_dict()) == list(around(Small()).state_dict())
     assert bitwise_equal(rebuilt(X), model(X))
 
 
@@ -69,7 +70,7 @@ def test_the_graph_is_that_of_the_model_as_written():
     compiled = Small()
     compiled.load_state_dict(plain.state_dict())
     assert lg.to_ir(in_place(compiled), (X,)) == lg.to_ir(plain, (X,))
-    assert lg.to_ir(wrapped(plain), (X,))["_orig_mod"].type == "module"
+    assert lg.to_ir(wrapped(plain), (X,)) == lg.to_ir(plain, (X,))
 
 
 def test_a_compiled_function_is_captured_as_written():
@@ -108,6 +109,21 @@ def test_a_compiled_model_that_asks_for_its_mode(is_called):
     for training in (True, False):
         assert bitwise_equal(rebuilt.train(training)(x), model.train(training)(x))
     assert lg.verify(model, (x,)).ok
+
+
+@pytest.mark.parametrize("args", [None, (X,)], ids=["symbols", "inputs"])
+def test_a_module_of_torch_fx(args):
+    traced = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))
+    rebuilt = lg.to_torch(lg.to_ir(traced, args), traced.state_dict())
+    assert bitwise_equal(rebuilt(X), traced(X))
+    assert lg.verify(traced, (X,)).ok
+
+    class Own(torch.fx.GraphModule):
+        def __call__(self, x):
+            return super().__call__(x) + 1
+
+    with pytest.raises(lg.errors.CaptureError, match="overrides __call__"):
+        lg.to_ir(Own(traced, traced.graph), args)
 
 
 def test_within_a_transform_of_torch_func():

@@ -2,8 +2,9 @@
 
 A plugin is a Python module with functions of these names, each marked with :data:`hookimpl`. An
 entry point of its distribution, in the group ``layergraph``, names the module. An implementation
-takes any of the hook's parameters, by name. :mod:`layergraph.plugins` gives the order of asking. A
-handler that answers None can give a reason: ``return layergraph.decline("its weight is pruned")``.
+takes any of the hook's parameters, by name. :mod:`layergraph.plugins` gives the order of asking. Of
+a hook whose answer is one thing or None, the first answer that is not None counts. A handler that
+answers None can give a reason: ``return layergraph.decline("its weight is pruned")``.
 
 layergraph checks each answer. It raises a PluginError, which names distribution and hook, if an
 implementation raises any exception (SystemExit included), gives an answer of a wrong type, or gives
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from layergraph.lowerings import Lowering
     from layergraph.passes import Pass
     from layergraph.structures import Structure
+    from layergraph.wrapping import Unwrapped
 
 PROJECT = "layergraph"
 VERSION = 1
@@ -73,8 +75,6 @@ def torch_to_ir(module: nn.Module) -> Implementation | None:
         ``type`` and ``data`` if the container and its children take tensors by position and return
         one tensor each; otherwise the type is ``module``, and the graph says what it does.
 
-        The first answer that is not None counts.
-
     Example:
         >>> import torch
         >>> from layergraph import Implementation, hookimpl
@@ -109,8 +109,6 @@ def ir_to_torch(
         parent, because this would tie weights. The module of a container holds the given children
         under their names. If the graph, which may be edited, makes other calls than the class of
         the container, the handler raises an error of :mod:`layergraph.errors`, or declines.
-
-        The first answer that is not None counts.
 
     Example:
         >>> import torch
@@ -196,8 +194,6 @@ def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] |
         The positional arguments of a call, and its arguments by name. Tensors are on the device of
         the model's parameters.
 
-        The first answer that is not None counts.
-
     Example:
         >>> import torch
         >>> from layergraph import hookimpl
@@ -233,6 +229,32 @@ def structures() -> Iterable[Structure]:  # type: ignore[empty-body]
 
 
 @hookspec(firstresult=True)
+def unwrap(module: nn.Module, needs_numbers: bool) -> Unwrapped | None:
+    """Tell what a module was before something wrapped it.
+
+    A converter asks before a capture, for the model and each module, in the order of the state
+    dict. It asks again about each answer, so wrappers of several plugins may lie in each other.
+
+    Args:
+        module: a module, or another object that the user gives as the model.
+        needs_numbers: whether to give plain tensors with all numbers for those that a wrapper has
+            split. If not, give tensors on the meta device, for which nothing has to be sent.
+
+    Returns:
+        None: this plugin knows no such wrapper. Otherwise an
+        :class:`~layergraph.wrapping.Unwrapped`.
+
+    Example:
+        >>> import torch
+        >>> from layergraph.wrapping import Unwrapped
+        >>> def unwrap(module):
+        ...     return Unwrapped(module.module) if hasattr(module, "module") else None
+        >>> unwrap(torch.nn.DataParallel(torch.nn.ReLU())).module
+        ReLU()
+    """
+
+
+@hookspec(firstresult=True)
 def capture(request: CaptureRequest) -> Capturer | None:
     """Capture a model: record the functions and layers that it calls.
 
@@ -249,8 +271,6 @@ def capture(request: CaptureRequest) -> Capturer | None:
         A :class:`~layergraph.capturing.Capturer`: its ``tracer`` records the calls of one run. Its
         ``complete`` may run further tracers, for the other ways that the model takes and for the
         other examples, and returns one record of them all.
-
-        The first answer that is not None counts.
 
     Example:
         >>> from layergraph import hookimpl

@@ -217,14 +217,20 @@ class UnrunnableError(CaptureError):
     """A tensor in a model that makes it unsafe to run the model for a capture."""
 
 
-def _refuse_unsuitable(tensor: torch.Tensor, key: str) -> None:
+def indescribable(tensor: torch.Tensor) -> str | None:
+    """Return why an IR cannot describe a tensor, and what to use instead; None if it can."""
     reason = unsuitable(tensor)
-    if reason is None and type(tensor) not in PLAIN_CLASSES:
-        cls = type(tensor)
-        reason = (
-            f"is a {cls.__name__} of {cls.__module__}, a class that an IR cannot describe; use a "
-            "plain torch.Tensor or torch.nn.Parameter"
-        )
+    if reason is not None or type(tensor) in PLAIN_CLASSES:
+        return reason
+    cls = type(tensor)
+    return (
+        f"is a {cls.__name__} of {cls.__module__}, a class that an IR cannot describe; use a "
+        "plain torch.Tensor or torch.nn.Parameter"
+    )
+
+
+def _refuse_unsuitable(tensor: torch.Tensor, key: str) -> None:
+    reason = indescribable(tensor)
     if reason is not None:
         raise UnrunnableError(f"{key} {reason}")
 

@@ -94,6 +94,7 @@ class Ir2Torch(Registry):
             StateError: the state dict does not fit.
         """
         from layergraph.ir2torch.load import keep_alike, load
+        from layergraph.ir2torch.wrapper_keys import under_plain_keys
 
         checked = ir if isinstance(ir, Ir) else Ir.from_dict(ir)
         check(checked)
@@ -105,7 +106,7 @@ class Ir2Torch(Registry):
         # Before loading, because a weight may share memory with a tensor that is filled here.
         builder.fills.run_all()
         if state_dict is not None:
-            load(listed, state_dict)
+            load(listed, under_plain_keys(listed, state_dict))
         keep_alike(model, listed, builder.values)
         return model
 

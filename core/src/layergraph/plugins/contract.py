@@ -147,6 +147,24 @@ def _capturer(answer: Any) -> Any:
     return answer
 
 
+def _unwrapped(answer: Any) -> Any:
+    from torch import nn
+
+    from layergraph.wrapping import Unwrapped
+
+    if not isinstance(answer, Unwrapped):
+        raise _WrongError(f"gave {_shown(answer)}; it must give an Unwrapped or None")
+    if not isinstance(answer.module, nn.Module):
+        raise _WrongError(
+            f"gave an Unwrapped whose module is {_shown(answer.module)}; give a torch.nn.Module"
+        )
+    if not all("." in name for name in answer.annotations):
+        raise _WrongError(
+            f"gave the annotations {_shown(list(answer.annotations))}; a name has to have a dot"
+        )
+    return answer
+
+
 def _many(answer: Any, what: str, is_right: Callable[[Any], bool]) -> list[Any]:
     """Return the items of an answer, or raise if one of them is not right."""
     is_iterable = isinstance(answer, Iterable) and not isinstance(answer, str | bytes)
@@ -297,6 +315,7 @@ def _inputs(answer: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "torch_to_ir": _implementation,
     "ir_to_torch": _module,
+    "unwrap": _unwrapped,
     "capture": _capturer,
     "functions": _functions,
     "example_inputs": _inputs,

@@ -1,4 +1,4 @@
-"""One conversion: index the modules, run the model, fold its calls, merge both modes, check."""
+"""One conversion: unwrap, index the modules, run the model, fold its calls, merge both modes."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ from layergraph.torch2ir.tracing.statelessness import check_stateless
 from layergraph.torch2ir.tracing.tracer import Tracer
 from layergraph.torch2ir.tracing.uncompiled import outside_fake_mode, uncompiled
 from layergraph.torch2ir.tracing.unsupported import unsupported
+from layergraph.torch2ir.unwrapping import PlainModel, is_on_meta, unwrapped
 
 
 def convert(
@@ -52,22 +53,25 @@ def convert(
 
     Args:
         hooks: who is asked about modules, and which functions may be nodes.
-        model: the model.
+        model: the model, in its wrappers if it has some.
         examples: example calls.
         values: what to do where the model decides by a number.
         modes: what the IR is to hold where the model asks for its mode.
         finishing: receives what has to be called when the capture is over.
     """
-    if not isinstance(model, nn.Module):
-        raise CaptureError(f"{model!r} is no torch.nn.Module; convert a module")
     for name, said, sayable in (("values", values, Values), ("modes", modes, Modes)):
         if said not in get_args(sayable):
             listed = ", ".join(get_args(sayable))
             raise CaptureError(f"{name} is {said!r}; say one of {listed}")
     try:
-        with outside_fake_mode(), uncompiled(model):
-            _refuse_fakes()
-            return _converted(hooks, model, examples, values, modes, finishing)
+        on_meta = is_on_meta(examples)
+        computes = bool(examples) and not on_meta
+        with unwrapped(hooks, model, needs_numbers=computes, to_meta=on_meta) as plain:
+            with outside_fake_mode(), uncompiled(plain.model):
+                _refuse_fakes()
+                ir = _converted(hooks, plain, examples, values, modes, finishing)
+            plain.annotate(ir)
+            return ir
     except (LayergraphError, PluginWarning):  # a filter may turn a warning into an error
         raise
     except Exception as error:
@@ -79,17 +83,19 @@ def convert(
 
 def _converted(
     hooks: Hooks,
-    model: nn.Module,
+    plain: PlainModel,
     examples: Sequence[Example],
     values: Values,
     modes: Modes,
     finishing: list[Callable[[], None]],
 ) -> Ir:
+    if not isinstance(plain.model, nn.Module):
+        raise CaptureError(f"{plain.model!r} is no torch.nn.Module; convert a module")
     found = Found()
-    module_index = ModuleIndex(model, partial(ask, hooks, found))
+    module_index = ModuleIndex(plain.model, partial(ask, hooks, found))
     _advise(module_index)
     memory = Memory()
-    keys, tensors = describe_tensors(module_index, memory, found)
+    keys, tensors = describe_tensors(module_index, memory, found, plain.numbers)
     if not found.is_runnable:
         raise unsupported(found)
     request = CaptureRequest(module_index, keys, memory, hooks, examples, values, modes)

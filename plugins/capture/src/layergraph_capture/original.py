@@ -16,7 +16,7 @@ from layergraph.torch2ir.state.global_state import GlobalState
 from layergraph.torch2ir.tracing.lines import line_of
 from layergraph.torch2ir.tracing.patches import with_room_for
 from layergraph.torch2ir.tracing.recorder import Recorder
-from layergraph_capture.arguments import Arguments
+from layergraph_capture.arguments import Arguments, tensors_in
 from layergraph_capture.constants import Constants
 from layergraph_capture.snapshot import StateSnapshot
 
@@ -38,6 +38,8 @@ def unfit(
         f"{UNFIT} {module_info.path or 'the model'!r}: the original model, called with them, "
         f"raises {type(error).__name__}: {first_line(error)}; give inputs that it takes"
     )
+    if any(each.is_meta for each in tensors_in((args, kwargs))):
+        reason += ", or inputs with numbers if its code looks at these: tensors on meta have none"
     line = line_of(error, module_index.code_files)
     return [Unsupported(module_info.path, f"{cls.__module__}.{cls.__qualname__}", reason, line)]
 

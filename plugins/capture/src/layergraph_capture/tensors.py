@@ -13,7 +13,8 @@ import torch
 from layergraph.ir import Symbol, Value
 from layergraph.ir.values import leaves
 from layergraph.literals import UnknownValueError
-from layergraph.tensors import owns_its_storage, unsuitable, version
+from layergraph.state import UnrunnableError, indescribable
+from layergraph.tensors import is_plain, owns_its_storage, unsuitable, version
 from layergraph.torch2ir.tracing.module_call import Call, DeferredCall, StateRead, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph.torch2ir.tracing.state_tensors import StateTensors
@@ -125,9 +126,11 @@ class Tensors:
                 "a tensor that came about where capture does not see it; make it with a function "
                 "of torch, or register it with register_buffer"
             )
-        reason = unsuitable(tensor)
+        reason = indescribable(tensor)
         if reason is not None:
-            raise UnknownValueError(f"{self._constants.place(tensor)}: it {reason}")
+            is_freed = is_plain(tensor) and unsuitable(tensor) is not None
+            kind = UnrunnableError if is_freed else UnknownValueError
+            raise kind(f"{self._constants.place(tensor)}: it {reason}")
         read = self._state.constant(tensor)
         if is_foreign:
             self._foreign.note(read)

@@ -23,7 +23,7 @@ from layergraph.ir.function_name import FunctionName
 from layergraph.ir.values import leaves
 from layergraph.literals import UnknownValueError, to_graph_literal
 from layergraph.operations import OPERATIONS, computes
-from layergraph.state import Memory
+from layergraph.state import Memory, UnrunnableError
 from layergraph.tensors import version
 from layergraph.torch2ir.indexing.leaves import (
     has_other_tensors,
@@ -474,6 +474,7 @@ class EagerTracer(Tracer):
             lowered, named = self.to_literal(args), self.to_literal(kwargs) if kwargs else {}
             self.refuse_change_of_constant(name, lowered)
         except CaptureError as error:
+            self._stop_before_kernel(name, error)
             opened_code = open_code(func, args, kwargs)
             if opened_code is not None:
                 with self._function_mode():
@@ -505,6 +506,12 @@ class EagerTracer(Tracer):
         self._note_changes(args, before, is_known=is_changing)
         bound = self.tensors.bound(result, value, before)
         return bound if self._turns is None else self._turns.parts(bound)
+
+    def _stop_before_kernel(self, name: str, error: CaptureError) -> None:
+        """Raise if a kernel would read a tensor without memory, which ends the process."""
+        if isinstance(error, UnrunnableError):
+            self.failed(name, error)
+            raise error
 
     def _plain_result(
         self,

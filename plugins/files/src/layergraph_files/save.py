@@ -20,6 +20,7 @@ from layergraph.foreign import listing
 from layergraph.functions import Targets, is_own, unlisted
 from layergraph.ir import FUNCTION, Ir, TensorSpec, check
 from layergraph.ir2torch.load import fitting, names_of
+from layergraph.ir2torch.wrapper_keys import under_plain_keys
 from layergraph.plugins import function_homes
 from layergraph.tensors import lie_alike, numbers_of, without_class
 from layergraph_files.atomic import Written, writing
@@ -208,7 +209,9 @@ def _value(spec: TensorSpec) -> Item:
 
 def _weights(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item]:
     """Check a state dict, and return the tensors to write, by key."""
-    wanted = fitting(default_ir2torch().tensors(ir), state_dict)
+    listed = default_ir2torch().tensors(ir)
+    state_dict = under_plain_keys(listed, state_dict)
+    wanted = fitting(listed, state_dict)
     weights: dict[str, Item] = {}
     for names in names_of(wanted).values():
         given = {name: without_class(state_dict[name]) for name in names if name in state_dict}

@@ -1,4 +1,4 @@
-"""Example inputs and caches for the models of transformers.
+"""Example inputs, caches and tensor parallelism for the models of transformers.
 
 This plugin does not import transformers, but for a cache that a rebuilt model makes.
 """
@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from layergraph import Structure, hookimpl
+from layergraph.wrapping import Unwrapped
 
 
 @hookimpl(trylast=True)
@@ -55,3 +56,13 @@ def structures() -> Iterable[Structure]:
         for each in {each for each in vars(library).values() if isinstance(each, type)}
         if issubclass(each, library.Cache) and each.__module__ == library.__name__
     ]
+
+
+@hookimpl(trylast=True)
+def unwrap(module: nn.Module) -> Unwrapped | None:
+    """Take off what the tensor parallelism of the library puts around calls of modules."""
+    if "transformers.distributed.tensor_parallel" not in sys.modules:
+        return None
+    from .tensor_parallel import without_plan
+
+    return without_plan(module) if isinstance(module, nn.Module) else None

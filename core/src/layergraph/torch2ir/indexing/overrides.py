@@ -88,7 +88,23 @@ def changes_its_call(module: nn.Module) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _of_class(cls: type) -> frozenset[str]:
-    return frozenset(name for name in _TRIED if inspect.getattr_static(cls, name) is not _OWN[name])
+    return frozenset(name for name in _TRIED if _method(cls, name) is not _OWN[name])
+
+
+def _method(cls: type, name: str) -> Any:
+    """Return a method of a class, without what torch.fx puts around it.
+
+    torch.fx gives the class of each graph a ``__call__`` that adds the code to the text of an
+    error, and calls that of the next class.
+    """
+    for base in cls.__mro__:
+        method = vars(base).get(name, _FX)
+        if method is not _FX and getattr(method, "__module__", None) != _FX:
+            return method
+    return None
+
+
+_FX = torch.fx.graph_module.__name__
 
 
 def kept_modes(module: nn.Module, *, is_root: bool) -> Modes:

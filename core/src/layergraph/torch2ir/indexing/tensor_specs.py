@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
+
 from layergraph.errors import CaptureError
 from layergraph.hidden_states import hidden_states
 from layergraph.ir import TensorSpec
@@ -13,15 +17,22 @@ from layergraph.torch2ir.indexing.state_dicts import other_state_dicts, own_stat
 
 
 def describe_tensors(
-    module_index: ModuleIndex, memory: Memory, found: Found
+    module_index: ModuleIndex, memory: Memory, found: Found, numbers: Mapping[int, torch.Tensor]
 ) -> tuple[dict[int, str], dict[str, dict[str, TensorSpec]]]:
-    """The key of every tensor by its ``id``, and by module what to say of its tensors."""
+    """The key of every tensor by its ``id``, and by module what to say of its tensors.
+
+    Args:
+        module_index: the modules.
+        memory: receives the memory of the tensors.
+        found: receives what cannot be described.
+        numbers: by the ``id`` of a tensor on meta, the tensor that it stands for.
+    """
     keys: dict[int, str] = {}
     tensors: dict[str, dict[str, TensorSpec]] = {}
     for module_info in module_index:
         specs = tensors[module_info.path] = {}
         with Noted(found, module_info.module, module_info.path):
-            _describe(module_info, memory, keys, specs)
+            _describe(module_info, memory, keys, specs, numbers)
     if found.is_runnable:
         for module_info in module_index:
             if not module_info.is_leaf:
@@ -40,7 +51,11 @@ def describe_tensors(
 
 
 def _describe(
-    module_info: ModuleInfo, memory: Memory, keys: dict[int, str], specs: dict[str, TensorSpec]
+    module_info: ModuleInfo,
+    memory: Memory,
+    keys: dict[int, str],
+    specs: dict[str, TensorSpec],
+    numbers: Mapping[int, torch.Tensor],
 ) -> None:
     for name, tensor, persistent in module_info.tensors():
         key = module_info.key(name)
@@ -49,7 +64,7 @@ def _describe(
             raise CaptureError(f"{key!r} has hooks on its gradient, which a graph cannot hold")
         is_leaf = module_info.is_leaf
         spec = describe(
-            tensor,
+            numbers.get(id(tensor), tensor),
             key,
             persistent=persistent,
             whole=not is_leaf,

@@ -17,11 +17,11 @@ from layergraph.torch2ir.tracing.patches import Patch, Patcher
 
 
 @contextmanager
-def uncompiled(model: nn.Module) -> Iterator[None]:
+def uncompiled(model: object) -> Iterator[None]:
     """For a while, run the code of a model that was compiled, and not what it was compiled to."""
     compiler: Any = sys.modules.get("torch._dynamo")
     # A compiler that is not imported has compiled nothing.
-    if compiler is None:
+    if compiler is None or not isinstance(model, nn.Module):
         yield
         return
     with Patcher(_patches(model, compiler.OptimizedModule)), _eager(compiler):

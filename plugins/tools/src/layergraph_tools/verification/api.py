@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from torch import nn
 
+from layergraph.api import default_torch2ir
 from layergraph.capturing import Values
-from layergraph.errors import ArgumentError, AssumptionError, first_line
+from layergraph.errors import ArgumentError, AssumptionError, LayergraphError, first_line
+from layergraph.torch2ir.unwrapping import PlainModel, unwrapped
 from layergraph.undo import undoes
 from layergraph_tools.verification import behaviour, structure
 from layergraph_tools.verification.comparison import DifferenceError
@@ -56,7 +60,10 @@ def verify(
     itself, the inputs and torch's random state unchanged.
 
     Args:
-        model: the model, in either mode, on any device.
+        model: the model, in either mode, on any device. A model in wrappers, such as that of
+            ``torch.compile`` or ``fully_shard``, is compared without them. Then it is called as it
+            is, in evaluation mode. If its tensors are split over processes, all have to call
+            ``verify``, with equal inputs.
         args: the positional arguments of a call. :func:`layergraph.to_ir` captures the model with
             them. Other inputs are drawn like them: floats with their mean and standard deviation,
             integers from their values.
@@ -89,13 +96,26 @@ def verify(
     is_module = isinstance(model, nn.Module)
     state = [*model.parameters(), *model.buffers()] if is_module else []
     devices = {each.device.index for each in tensors_of([inputs, state]) if each.is_cuda}
-    with restored(devices):
-        trip = RoundTrip(model, inputs, values, devices)
+    with restored(devices), ExitStack() as unwrapping:
+        plain = _plain(model, unwrapping)
+        trip = RoundTrip(plain.model, inputs, values, devices)
         checks = [_outcome(name, check, trip) for name, check in _CHECKS.items()]
+        unwrapping.close()
+        if plain.is_wrapped:
+            checks.append(_outcome("in its wrappers", partial(behaviour.in_wrappers, model), trip))
         if trip.rebuilt is None:
             return Report(checks, trip.ir)
         trip.rebuilt.reset()
         return Report(checks, trip.ir, trip.rebuilt.module)
+
+
+def _plain(model: Any, unwrapping: ExitStack) -> PlainModel:
+    """Return the model without its wrappers, which are put back when the stack is closed."""
+    hooks = default_torch2ir().hooks
+    try:
+        return unwrapping.enter_context(unwrapped(hooks, model, needs_numbers=True))
+    except LayergraphError:  # the capture raises it too, and the report says it
+        return PlainModel(model)
 
 
 def _outcome(name: str, check: Callable[[RoundTrip], str], trip: RoundTrip) -> Check:

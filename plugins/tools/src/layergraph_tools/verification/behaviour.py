@@ -14,11 +14,17 @@ from torch import nn
 
 from layergraph.errors import AssumptionError, LayergraphError
 from layergraph.tensors import extent
-from layergraph_tools.verification.comparison import DifferenceError, compare
+from layergraph_capture.outputs import opened
+from layergraph_tools.verification.comparison import (
+    DifferenceError,
+    compare,
+    compare_closely,
+    told,
+)
 from layergraph_tools.verification.inputs import Inputs, changed, tensors_of
 from layergraph_tools.verification.round_trip import RoundTrip, SkippedError, described
 from layergraph_tools.verification.structure import compare_descriptions
-from layergraph_tools.verification.subject import Subject
+from layergraph_tools.verification.subject import Subject, called_as_it_is
 from layergraph_tools.verification.surroundings import (
     OTHER_SETTINGS,
     Surroundings,
@@ -160,6 +166,24 @@ def other_environment(trip: RoundTrip) -> str:
     return _in_each(
         trip, {name: partial(other_variables, {name}) for name in sorted(trip.variables)}
     )
+
+
+def in_wrappers(model: object, trip: RoundTrip) -> str:
+    """Compare the outputs in evaluation mode with those of the model in its wrappers.
+
+    Wrappers may compute in another order, so that the last bits of numbers may differ.
+    """
+    inputs = trip.given()
+    _, rebuilt = trip.both()
+    if not isinstance(model, nn.Module):
+        raise SkippedError(f"a {type(model).__name__} cannot be called alone")
+    rebuilt.reset()
+    number = trip.seed()
+    was, now = (
+        dict(told("output", opened(called_as_it_is(each, inputs, number, trip.devices))))
+        for each in (model, rebuilt.module)
+    )
+    return compare_closely(was, now)
 
 
 def _in_each(trip: RoundTrip, surroundings: Mapping[str, Surroundings]) -> str:

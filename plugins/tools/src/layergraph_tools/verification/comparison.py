@@ -69,6 +69,36 @@ def compare(was: Mapping[str, object], now: Mapping[str, object], *, exact: bool
     return f"{count} tensors bit for bit"
 
 
+def compare_closely(was: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """Compare what is under each name, with the tolerances of :func:`torch.testing.assert_close`.
+
+    Raises:
+        DifferenceError: they differ.
+    """
+    was = {name: _whole(each) for name, each in was.items()}
+    try:
+        return compare(was, now)
+    except DifferenceError as error:
+        worst = 0.0
+        for name, one in was.items():
+            other = now.get(name)
+            if not difference(one, other):
+                continue
+            if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
+                raise
+            try:
+                torch.testing.assert_close(other, one, equal_nan=True)
+            except AssertionError:
+                raise error from None
+            worst = max(worst, (one - other).abs().max().item())
+        return f"equal up to {worst:.3g}"
+
+
+def _whole(value: object) -> object:
+    gather = getattr(value, "full_tensor", None)  # of a DTensor
+    return value if gather is None else gather()
+
+
 def difference(was: object, now: object, *, exact: bool = False) -> str:
     """The difference of two values; empty if there is none."""
     if not isinstance(was, torch.Tensor) or not isinstance(now, torch.Tensor):

@@ -121,11 +121,15 @@ class RoundTrip:
         """Return a random tensor like the given one."""
         return drawn(given, self._generator)
 
+    def seed(self) -> int:
+        """Return a seed that no call has had."""
+        return next(self._seeds)
+
     def call(self, inputs: Inputs, **how: Any) -> Call:
         """Call the original; ``how`` is as for :meth:`Subject.seen`."""
         original, _ = self.both()
         self.last = None
-        number = next(self._seeds)
+        number = self.seed()
         try:
             seen: dict[str, object] | Exception = original.seen(inputs, number, **how)
         except Exception as error:
@@ -147,7 +151,7 @@ class RoundTrip:
     def accepts(self, subject: Subject, inputs: Inputs) -> bool:
         """Return whether a model runs on inputs without an error."""
         try:
-            subject.seen(inputs, next(self._seeds))
+            subject.seen(inputs, self.seed())
         except Exception:
             return False
         return True

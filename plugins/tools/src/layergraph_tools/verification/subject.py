@@ -173,6 +173,32 @@ class Subject:
             module.training = mode
 
 
+def called_as_it_is(
+    module: nn.Module, inputs: Inputs, number: int, devices: Collection[int]
+) -> Any:
+    """Call a model once in evaluation mode without gradients, and restore modes and buffers.
+
+    Args:
+        module: the model.
+        inputs: what it is called with; it is not changed.
+        number: the seed.
+        devices: as for :class:`Subject`.
+    """
+    modes = [(each, each.training) for each in module.modules()]
+    buffers = [(each, each.detach().clone()) for each in module.buffers()]
+    args, kwargs = copied(inputs)
+    seed(number, devices)
+    try:
+        with torch.no_grad():
+            return module.eval()(*args, **kwargs)
+    finally:
+        for each, mode in modes:
+            each.training = mode
+        with torch.no_grad():
+            for buffer, start in buffers:
+                buffer.copy_(start)
+
+
 _OF_MODES = frozenset({"train", "eval"})
 _REGISTERED = ("_parameters", "_buffers", "_modules")
 # The methods that casts and requires_grad_ are made of.

@@ -1,0 +1,46 @@
+"""The answer of the hook ``unwrap``: what a wrapped module is without its wrapper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Unwrapped:
+    """A module as it was before something wrapped it: the answer of the hook ``unwrap``.
+
+    There are two kinds of wrapper. One is a module around another (``DistributedDataParallel``);
+    then ``module`` is the inner one. The other changes the module itself (``fully_shard``); then
+    ``module`` is the same module, and the other fields say what it was. The core gives the module
+    this class, these attributes and these tensors while it captures the model, and restores it.
+
+    Attributes:
+        module: the wrapped module, or the module itself.
+        cls: the class that the module had; None if it is unchanged.
+        attributes: all of the ``__dict__`` that the module had, with ``_parameters`` and so on;
+            None if it is unchanged. It may share objects with the ``__dict__`` of the module, but
+            the dicts in which ``torch.nn.Module`` registers things have to be new ones.
+        tensors: by the name of a parameter or buffer of this very module, a function that makes the
+            plain tensor for it. The core calls it once for each tensor, however many names that
+            has, and makes a parameter of the result where the original is one.
+        annotations: what the wrapper did, as plain values. Their names have a dot in them, such as
+            ``"acme.mesh"``. They become annotations of the layer.
+
+    Example:
+        >>> import torch
+        >>> from layergraph.wrapping import Unwrapped
+        >>> wrapper = torch.nn.DataParallel(torch.nn.ReLU())
+        >>> Unwrapped(wrapper.module, annotations={"acme.wrapper": "DataParallel"}).module
+        ReLU()
+    """
+
+    module: nn.Module
+    cls: type[nn.Module] | None = None
+    attributes: Mapping[str, Any] | None = None
+    tensors: Mapping[str, Callable[[], torch.Tensor]] = field(default_factory=dict)
+    annotations: Mapping[str, Any] = field(default_factory=dict)

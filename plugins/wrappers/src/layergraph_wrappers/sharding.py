@@ -1,0 +1,103 @@
+"""Modules whose tensors torch has split: ``fully_shard``, ``replicate``, ``parallelize_module``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from layergraph.state import own_tensors
+from layergraph.wrapping import Unwrapped
+from layergraph_wrappers.hooks import attributes_without_hooks, is_marked
+
+
+def unsharded(module: nn.Module, *, needs_numbers: bool) -> Unwrapped | None:
+    """Return what a module was before its tensors were split; None if they are not.
+
+    Args:
+        module: the module.
+        needs_numbers: whether to gather the tensors. All processes have to ask then, for the same
+            modules in the same order.
+    """
+    cls = _class_before(type(module))
+    split = dict(_split_tensors(module))
+    if cls is None and not split and not is_marked(vars(module)):
+        return None
+    annotations: dict[str, Any] = {}
+    if cls is not None:
+        # As state_dict() does: a call may have left the parameters gathered, in another dtype.
+        whole: Any = module
+        whole.reshard()
+        split = dict(_split_tensors(module))
+        annotations["distributed.wrapper"] = "fully_shard"
+        annotations |= _precision(module)
+    annotations |= _placements(split)
+    attributes = attributes_without_hooks(vars(module))
+    is_same = attributes.keys() == vars(module).keys() and all(
+        value is vars(module)[name] for name, value in attributes.items()
+    )
+    if cls is None and is_same and not split:
+        return None
+    made: dict[str, Callable[[], torch.Tensor]] = {
+        name: partial(_plain, tensor, needs_numbers=needs_numbers) for name, tensor in split.items()
+    }
+    return Unwrapped(module, cls, None if is_same else attributes, made, annotations)
+
+
+def _dtensor() -> Any:
+    return getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
+
+
+def _class_before(cls: type) -> type | None:
+    """Return the class of a module before ``fully_shard``, which makes a subclass of two."""
+    fsdp: Any = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
+    bases = cls.__bases__
+    if fsdp is None or len(bases) != 2 or not issubclass(bases[0], fsdp):
+        return None
+    return bases[1]
+
+
+def _split_tensors(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    cls = _dtensor()
+    if cls is not None:
+        for name, tensor, _ in own_tensors(module):
+            if isinstance(tensor, cls):
+                yield name, tensor
+
+
+def _plain(tensor: Any, *, needs_numbers: bool) -> torch.Tensor:
+    local = tensor.to_local()
+    if needs_numbers and not local.is_meta:
+        with torch.no_grad():
+            whole: torch.Tensor = tensor.full_tensor()
+        return whole.detach()
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+
+
+def _placements(split: Mapping[str, Any]) -> dict[str, Any]:
+    if not split:
+        return {}
+    # A module's tensors are on one mesh, or on a mesh and a part of it.
+    mesh = max((each.device_mesh for each in split.values()), key=lambda each: each.ndim)
+    names = mesh.mesh_dim_names
+    return {
+        "distributed.mesh": {
+            "shape": tuple(mesh.mesh.shape),
+            "dim_names": None if names is None else tuple(names),
+        },
+        "distributed.placements": {
+            name: tuple(map(repr, each.placements)) for name, each in split.items()
+        },
+    }
+
+
+def _precision(module: Any) -> dict[str, Any]:
+    """Return the dtypes in which a module under ``fully_shard`` computes, if they are its own."""
+    policy = getattr(module._get_fsdp_state(), "_mp_policy", None)
+    dtypes = {name: getattr(policy, name, None) for name in ("param_dtype", "output_dtype")}
+    said = {name: str(dtype) for name, dtype in dtypes.items() if dtype is not None}
+    return {"distributed.mixed_precision": said} if said else {}
