@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from layergraph.lowerings import Lowering
     from layergraph.passes import Pass
     from layergraph.structures import Structure
+    from layergraph.tensor_kinds import TensorKind
     from layergraph_files.limits import Limits
     from layergraph_rewrite.edit import edit
     from layergraph_rewrite.extract import extract
@@ -51,6 +52,7 @@ __all__ = [
     "Rule",
     "Structure",
     "Symbol",
+    "TensorKind",
     "annotate_shapes",
     "cost",
     "decline",
@@ -86,6 +88,7 @@ _HOMES = {
     "Pass": "layergraph.passes",
     "Rule": "layergraph_rewrite.rewrite",
     "Structure": "layergraph.structures",
+    "TensorKind": "layergraph.tensor_kinds",
     "annotate_shapes": "layergraph_shapes",
     "cost": "layergraph_shapes",
     "decline": "layergraph.declining",

@@ -93,7 +93,7 @@ class Ir2Torch(Registry):
             PluginError: a handler broke its contract.
             StateError: the state dict does not fit.
         """
-        from layergraph.ir2torch.load import keep_alike, load
+        from layergraph.ir2torch.load import keep_alike, keys, load
 
         checked = ir if isinstance(ir, Ir) else Ir.from_dict(ir)
         check(checked)
@@ -105,7 +105,8 @@ class Ir2Torch(Registry):
         # Before loading, because a weight may share memory with a tensor that is filled here.
         builder.fills.run_all()
         if state_dict is not None:
-            load(listed, state_dict)
+            if load(model, listed, state_dict, self.hooks.tensor_kinds):
+                listed = list(keys(checked, builder.modules))
         keep_alike(model, listed, builder.values)
         return model
 
@@ -137,7 +138,7 @@ class Ir2Torch(Registry):
 
         meta = torch.device("meta")
         builder, model, listed = self._built(ir, meta, weights_follow=True, around=around)
-        return MetaModel(ir, model, builder.modules, listed, builder.values)
+        return MetaModel(ir, model, builder.modules, listed, builder.values, self.hooks.tensor_kinds)
 
     @undoes
     def tensors(self, ir: Ir) -> list[Key]:

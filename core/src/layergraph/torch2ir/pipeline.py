@@ -86,9 +86,9 @@ def _converted(
     finishing: list[Callable[[], None]],
 ) -> Ir:
     found = Found()
-    module_index = ModuleIndex(model, partial(ask, hooks, found))
+    module_index = ModuleIndex(model, partial(ask, hooks, found), hooks.tensor_kinds)
     _advise(module_index)
-    memory = Memory()
+    memory = Memory(hooks.tensor_kinds)
     keys, tensors = describe_tensors(module_index, memory, found)
     if not found.is_runnable:
         raise unsupported(found)

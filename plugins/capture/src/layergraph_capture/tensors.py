@@ -125,7 +125,7 @@ class Tensors:
                 "a tensor that came about where capture does not see it; make it with a function "
                 "of torch, or register it with register_buffer"
             )
-        reason = unsuitable(tensor)
+        reason = None if self._state.is_packed(tensor) else unsuitable(tensor)
         if reason is not None:
             raise UnknownValueError(f"{self._constants.place(tensor)}: it {reason}")
         read = self._state.constant(tensor)

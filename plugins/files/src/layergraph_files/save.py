@@ -18,8 +18,8 @@ from layergraph.errors import FileError, StateError
 from layergraph.foreign import listing
 from layergraph.functions import Targets, is_own, unlisted
 from layergraph.ir import FUNCTION, Ir, TensorSpec, check
-from layergraph.ir2torch.load import fitting, names_of
-from layergraph.plugins import function_homes
+from layergraph.ir2torch.load import fitting, flat, names_of
+from layergraph.plugins import function_homes, kind_homes
 from layergraph.tensors import lie_alike, numbers_of, without_class
 from layergraph_files.atomic import Written, writing
 from layergraph_files.bounds import check_writable
@@ -100,7 +100,7 @@ def save(
     with reading(target):
         check_writable(ir)
     refuse_unlisted(ir, target)
-    homes = homes_of(ir)
+    homes, kinds = homes_of(ir), kinds_of(ir)
     if target.suffix == ".json" and not target.name.endswith(INDEX_SUFFIX):
         if state_dict is not None:
             raise FileError(f"{shown(target)}: a .json holds no weights; save them as .safetensors")
@@ -109,7 +109,7 @@ def save(
             writing(target, lambda _names, _alone: ()) as written,
             written.file(target.name) as file,
         ):
-            file.write(laid_out(to_document(ir, homes)).encode("ascii"))
+            file.write(laid_out(to_document(ir, homes, kinds=kinds)).encode("ascii"))
         return
     if target.suffix != ".safetensors":
         raise FileError(f"{shown(target)}: give it the suffix .safetensors or .json")
@@ -122,7 +122,7 @@ def save(
         values[name] = _value(spec)
         return {"tensor": name}
 
-    structure = {"format": "pt", FORMAT: compact(to_document(ir, homes, write_value))}
+    structure = {"format": "pt", FORMAT: compact(to_document(ir, homes, write_value, kinds))}
     # Values of the structure come first, so that they are in the file with the structure.
     with reading(target), writing(target, partial(obsolete, target)) as written:
         _write(written, target, values | weights, structure, most)
@@ -151,11 +151,19 @@ def homes_of(ir: Ir) -> dict[str, str]:
     return {name: homes[name] for name in called if name in homes}
 
 
+def kinds_of(ir: Ir) -> dict[str, str]:
+    """Return the distribution that lists each kind of tensors in an IR."""
+    specs = [spec for each in ir.values() for spec in each.tensors.values()]
+    named = dict.fromkeys(spec.packed.kind for spec in specs if spec.packed is not None)
+    homes = kind_homes() if named else {}
+    return {kind: homes[kind] for kind in named if kind in homes}
+
+
 def _value(spec: TensorSpec) -> Item:
     """Return the value of a constant or buffer as a tensor of its dtype, or else as bytes."""
     value = spec.value or b""
     dtype = spec.dtype or "float32"
-    if spec.kind is not None and spec.shape is not None and dtype in CODES:
+    if spec.shape is not None and dtype in CODES:
         item = Item(dtype, spec.shape, value)
         if item.length == len(value):
             return item
@@ -164,7 +172,9 @@ def _value(spec: TensorSpec) -> Item:
 
 def _weights(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item]:
     """Check a state dict, and return the tensors to write, by key."""
-    wanted = fitting(default_ir2torch().tensors(ir), state_dict)
+    converter = default_ir2torch()
+    listed, state_dict = flat(converter.tensors(ir), state_dict, converter.hooks.tensor_kinds)
+    wanted = fitting(listed, state_dict)
     weights: dict[str, Item] = {}
     for names in names_of(wanted).values():
         given = {name: without_class(state_dict[name]) for name in names if name in state_dict}
