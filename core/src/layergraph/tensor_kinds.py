@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 from layergraph.errors import BuildError, LayergraphError, PluginError, StateError, first_line
 from layergraph.ir import Symbol, Value, map_leaves
@@ -102,10 +104,10 @@ class TensorKinds:
             return None
         for row in self._rows.values():
             try:
-                with torch._C.DisableTorchFunction(), torch.no_grad():
+                with _unseen():
                     found = row.flatten(tensor)
-                if found is not None:
-                    return _packed(row.name, *found)
+                    if found is not None:
+                        return _packed(row.name, *found)
             except LayergraphError:
                 raise
             except Exception as error:
@@ -130,7 +132,7 @@ class TensorKinds:
                 f"distribution that does (layergraph-{library}, if it is one of layergraph)"
             )
         try:
-            with torch._C.DisableTorchFunction(), torch.no_grad():
+            with _unseen():
                 values = {name: map_leaves(_of_torch, value) for name, value in data.items()}
                 made = row.unflatten(dict(parts), values)
         except LayergraphError:
@@ -192,6 +194,13 @@ class TensorKinds:
         if mine is not None and other is not None and _said(mine.data) != _said(other.data):
             return f"is a {mine.kind} with {mine.data} where {other.data} is wanted"
         return None
+
+
+@contextmanager
+def _unseen() -> Iterator[None]:
+    """Let no mode of torch, such as that of a capture, see what rows do."""
+    with _disable_current_modes(), torch._C.DisableTorchFunction(), torch.no_grad():
+        yield
 
 
 def _named(key: str, parts: Parts) -> dict[str, torch.Tensor]:

@@ -43,10 +43,18 @@ def load(
     wanted: Collection[Key],
     state_dict: Mapping[str, torch.Tensor],
     kinds: TensorKinds,
+    device: torch.device,
 ) -> bool:
     """Copy a state dict into the tensors of a model: see :func:`keys`.
 
     If a tensor has several keys, one of them is enough.
+
+    Args:
+        model: the model.
+        wanted: its tensors.
+        state_dict: the state dict.
+        kinds: the kinds of tensors that consist of parts. Such a tensor of the model is replaced.
+        device: the device of these.
 
     Returns:
         Whether new tensors replace some of the model: those that consist of parts.
@@ -77,10 +85,12 @@ def load(
         packed = kinds.flatten(whole[names[0]])
         if packed is not None:
             is_replaced = True
-            given_parts = {
-                part: given_part(parts, names, part).to(like, copy=True)
-                for part, like in packed.parts.items()
-            }
+            given_parts = {}
+            for part, like in packed.parts.items():
+                each = given_part(parts, names, part)
+                if each.is_meta and device.type != "meta":
+                    raise StateError(f"{names[0]!r} is on the meta device and has no values")
+                given_parts[part] = each.to(device=device, dtype=like.dtype, copy=True)
             put(model, names, kinds.unflatten(packed.kind, given_parts, packed.data))
     return is_replaced
 
@@ -148,7 +158,9 @@ def flat(
     for key, tensor, persists in listed:
         apart = found[id(tensor)]
         named = {"": tensor} if apart is None else apart.parts
-        parts += [(f"{key}.{name}" if name else key, part, persists) for name, part in named.items()]
+        parts += [
+            (f"{key}.{name}" if name else key, part, persists) for name, part in named.items()
+        ]
     if len({key for key, _, _ in parts}) < len(parts):
         twice = next(key for key, _, _ in parts if [each[0] for each in parts].count(key) > 1)
         raise StateError(f"two tensors have the key {twice!r}; rename one of them")

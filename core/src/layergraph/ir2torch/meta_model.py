@@ -118,7 +118,9 @@ class MetaModel:
     ) -> None:
         """Replace a tensor that consists of parts by one of the given parts."""
         parts = {
-            part: _laid_as(like, without_class(given_part(given, names, part)).to(device, like.dtype))
+            part: _laid_as(
+                like, without_class(given_part(given, names, part)).to(device, like.dtype)
+            )
             for part, like in packed.parts.items()
         }
         put(self.model, names, self.kinds.unflatten(packed.kind, parts, packed.data))

@@ -32,15 +32,18 @@ class TensorBuilder:
     Args:
         device: the device of the tensors.
         kinds: the kinds of tensors that are made of parts.
+        weights_follow: whether other tensors replace those that are made of parts.
 
     Attributes:
         fills: the initial weights that were put off.
         values: on the meta device, the tensors that have values, and these values on the CPU.
     """
 
-    def __init__(self, device: torch.device, kinds: TensorKinds) -> None:
+    def __init__(self, device: torch.device, kinds: TensorKinds, *, weights_follow: bool) -> None:
         self._device = device
         self._kinds = kinds
+        # Zeros may be no parts of a tensor, as for the indices of a sparse one.
+        self._waiting = torch.device("meta") if weights_follow else device
         self._owners: dict[int, Place] = {}
         self.fills = DeferredInit()
         self.values: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -63,7 +66,9 @@ class TensorBuilder:
         else:
             self._register(owner, last, self._placed(from_spec(spec, where, self._device)), spec)
 
-    def _register(self, owner: nn.Module, name: str, tensor: torch.Tensor, spec: TensorSpec) -> None:
+    def _register(
+        self, owner: nn.Module, name: str, tensor: torch.Tensor, spec: TensorSpec
+    ) -> None:
         if isinstance(tensor, nn.Parameter):
             owner.register_parameter(name, tensor)
         else:
@@ -80,16 +85,21 @@ class TensorBuilder:
         is_made = isinstance(made, torch.Tensor)
         if not is_made and spec.kind is None:
             raise BuildError(f"{where}: the layer has no such tensor; correct the name")
+        has_values = any(each.value is not None for each in packed.parts.values())
+        device = self._device if has_values else self._waiting
         parts = {
-            part: from_spec(each, where.at("part", part), self._device)
+            part: from_spec(each, where.at("part", part), device)
             for part, each in packed.parts.items()
         }
-        has_values = any(each.value is not None for each in packed.parts.values())
         value = None
-        if has_values and self._device.type == "meta":
+        if has_values and device.type == "meta":
             value = self._kinds.unflatten(packed.kind, parts, packed.data)
-        parts = {part: each.to(self._device) for part, each in parts.items()}
-        tensor = self._kinds.unflatten(packed.kind, parts, packed.data)
+        parts = {part: each.to(device) for part, each in parts.items()}
+        try:
+            tensor = self._kinds.unflatten(packed.kind, parts, packed.data)
+        except BuildError as error:
+            without = "" if has_values or device.type == "meta" else " (zeros: give a state dict)"
+            raise BuildError(f"{where}: {error}{without}") from error.__cause__
         shape = tuple(made.shape) if is_made and spec.shape is None else spec.shape
         dtype = dtype_of(spec, where) or usual_dtype(made.dtype if is_made else torch.float32)
         if (tuple(tensor.shape), tensor.dtype) != (shape, dtype):

@@ -135,9 +135,7 @@ def _from_plugin(home: str) -> str:
 # --- weights, mapped from the file ---
 
 
-def _weights(
-    model: Opened, listed: Sequence[Key], kinds: TensorKinds
-) -> dict[str, torch.Tensor]:
+def _weights(model: Opened, listed: Sequence[Key], kinds: TensorKinds) -> dict[str, torch.Tensor]:
     """Return the state dict of the files. Its tensors are mapped, if their places allow it."""
     wanted = {key: tensor for key, tensor, persists in flat(listed, {}, kinds)[0] if persists}
     if wanted and not model.weights:

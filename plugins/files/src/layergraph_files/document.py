@@ -177,7 +177,9 @@ def from_document(document: Any, read_value: ReadValue = read_inline) -> Ir:
         ParseError: the document has another form.
         InvalidIrError: two implementations have one name, or the root is missing.
     """
-    fields = expect_fields(document, None, "format version root implementations", "functions tensor_kinds")
+    fields = expect_fields(
+        document, None, "format version root implementations", "functions tensor_kinds"
+    )
     functions(document)
     tensor_kinds(document)
     implementations = _named(

@@ -20,7 +20,9 @@ def to_ir(module: nn.Module) -> Implementation | None:
         config = getattr(inner, "config", None)
         is_dynamic = getattr(config, "is_dynamic", True)
         if not is_dynamic or getattr(config, "range_learning", False):
-            return decline("its quantizer keeps or learns its scales, which a row does not describe")
+            return decline(
+                "its quantizer keeps or learns its scales, which a row does not describe"
+            )
     return _ROWS[type(module)].to_ir(module)
 
 
