@@ -92,6 +92,7 @@ class Opened:
         functions: for each function of a plugin that it calls, the name of the distribution.
         weights: for each key of the state dict, the file and the place in it.
         kinds: for each kind of its tensors that a plugin lists, the name of the distribution.
+        metadata: the metadata of the file; empty for a text.
     """
 
     path: Path
@@ -99,6 +100,7 @@ class Opened:
     functions: dict[str, str]
     weights: dict[str, tuple[Part, Stored]]
     kinds: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -290,4 +292,4 @@ def _of_parts(path: Path, parts: list[Part]) -> Opened:
         check_bounds(ir)
         homes, kinds = functions(document), tensor_kinds(document)
     weights = {name: each for name, each in stored.items() if name not in taken}
-    return Opened(first.path, ir, homes, weights, kinds)
+    return Opened(first.path, ir, homes, weights, kinds, first.header.metadata)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ from layergraph_files.atomic import Written, writing
 from layergraph_files.bounds import check_writable
 from layergraph_files.build import disguised
 from layergraph_files.container import CODES, new_header
-from layergraph_files.document import to_document
+from layergraph_files.document import WriteValue, inline, to_document
 from layergraph_files.parse_errors import PathName, reading, shown
 from layergraph_files.paths import to_path
 from layergraph_files.reader import VALUE_PREFIX
@@ -96,25 +97,37 @@ def save(
             ``model.safetensors.index.json``. None: one file.
     """
     target = to_path(path, "save(ir, path, state_dict)")
-    check(ir)
-    with reading(target):
-        check_writable(ir)
-    refuse_unlisted(ir, target)
-    homes, kinds = homes_of(ir), kinds_of(ir)
     if target.suffix == ".json" and not target.name.endswith(INDEX_SUFFIX):
         if state_dict is not None:
             raise FileError(f"{shown(target)}: a .json holds no weights; save them as .safetensors")
+        text = laid_out(_document(ir, target, inline)).encode("ascii")
         with (
             reading(target),
             writing(target, lambda _names, _alone: ()) as written,
             written.file(target.name) as file,
         ):
-            file.write(laid_out(to_document(ir, homes, kinds=kinds)).encode("ascii"))
+            file.write(text)
         return
     if target.suffix != ".safetensors":
         raise FileError(f"{shown(target)}: give it the suffix .safetensors or .json")
     most = sys.maxsize if max_shard_size is None else bytes_of(max_shard_size)
-    weights = {} if state_dict is None else _weights(ir, state_dict)
+    values, structure = structure_of(ir, target)
+    weights = {} if state_dict is None else weights_of(ir, state_dict)
+    # Values of the structure come first, so that they are in the file with the structure.
+    with reading(target), writing(target, partial(obsolete, target)) as written:
+        _write(written, target, values | weights, structure, most)
+
+
+def structure_of(ir: Ir, target: Path) -> tuple[dict[str, Item], dict[str, str]]:
+    """Return the values of a structure by name, and the metadata that describes the structure.
+
+    Args:
+        ir: the structure.
+        target: the file to write, for errors.
+
+    Raises:
+        InvalidIrError, FileError: as for :func:`layergraph.save`.
+    """
     values: dict[str, Item] = {}
 
     def write_value(spec: TensorSpec) -> dict[str, str]:
@@ -122,10 +135,16 @@ def save(
         values[name] = _value(spec)
         return {"tensor": name}
 
-    structure = {"format": "pt", FORMAT: compact(to_document(ir, homes, write_value, kinds))}
-    # Values of the structure come first, so that they are in the file with the structure.
-    with reading(target), writing(target, partial(obsolete, target)) as written:
-        _write(written, target, values | weights, structure, most)
+    return values, {"format": "pt", FORMAT: compact(_document(ir, target, write_value))}
+
+
+def _document(ir: Ir, target: Path, write_value: WriteValue) -> dict[str, Any]:
+    check(ir)
+    with reading(target):
+        check_writable(ir)
+    refuse_unlisted(ir, target)
+    with reading(target):
+        return to_document(ir, homes_of(ir), write_value, kinds_of(ir))
 
 
 def refuse_unlisted(ir: Ir, path: Path) -> None:
@@ -170,7 +189,7 @@ def _value(spec: TensorSpec) -> Item:
     return Item("uint8", (len(value),), value)
 
 
-def _weights(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item]:
+def weights_of(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item]:
     """Check a state dict, and return the tensors to write, by key."""
     converter = default_ir2torch()
     listed, state_dict = flat(converter.tensors(ir), state_dict, converter.hooks.tensor_kinds)
@@ -225,7 +244,7 @@ def _write(
     """
     total = sum(item.length for item in items.values())
     if total <= most:
-        _write_part(written, path.name, items, structure)
+        write_part(written, path.name, items, structure)
         return
     own = [name for name in items if name.startswith(VALUE_PREFIX)]
     rest = [(name, item.length) for name, item in items.items() if name not in set(own)]
@@ -239,7 +258,7 @@ def _write(
     names = shard_names(path, len(parts), metadata[SAVE_KEY])
     for file_name, part in zip(names, parts, strict=True):
         own_metadata = metadata | ({"format": "pt"} if homes else structure)
-        _write_part(written, file_name, part, own_metadata)
+        write_part(written, file_name, part, own_metadata)
         homes |= dict.fromkeys(part, file_name)
     index = index_document(homes, total, metadata[SAVE_KEY])
     with written.file(index_path(path).name) as file:
@@ -261,9 +280,17 @@ def _header(items: Mapping[str, Item], metadata: Mapping[str, str]) -> tuple[byt
     return new_header([(name, each.dtype, each.shape) for name, each in items.items()], metadata)
 
 
-def _write_part(
+def write_part(
     written: Written, name: str, items: Mapping[str, Item], metadata: Mapping[str, str]
 ) -> None:
+    """Write one file of a model.
+
+    Args:
+        written: the atomic write.
+        name: the name of the file.
+        items: the tensors.
+        metadata: texts by name.
+    """
     header, order = _header(items, metadata)
     with written.file(name) as file:
         file.write(header)
