@@ -87,19 +87,22 @@ def load(
             is_replaced = True
             given_parts = {}
             for part, like in packed.parts.items():
-                each = given_part(parts, names, part)
+                each = given_part(parts, names, part, like.dtype)
                 if each.is_meta and device.type != "meta":
                     raise StateError(f"{names[0]!r} is on the meta device and has no values")
-                given_parts[part] = each.to(device=device, dtype=like.dtype, copy=True)
+                given_parts[part] = each.to(device=device, copy=True)
             put(model, names, kinds.unflatten(packed.kind, given_parts, packed.data))
     return is_replaced
 
 
-def given_part(parts: Mapping[str, torch.Tensor], names: Iterable[str], part: str) -> torch.Tensor:
+def given_part(
+    parts: Mapping[str, torch.Tensor], names: Iterable[str], part: str, dtype: torch.dtype
+) -> torch.Tensor:
     """Return a part of a tensor with several keys: under the last of them, as for other tensors.
 
     Raises:
         BuildError: there is none.
+        StateError: it is of another dtype. Its numbers would mean something else after a cast.
     """
     keys = [f"{name}.{part}" for name in names]
     given = [parts[key] for key in keys if key in parts]
@@ -107,6 +110,8 @@ def given_part(parts: Mapping[str, torch.Tensor], names: Iterable[str], part: st
         raise BuildError(
             f"{keys[0]!r} is in no state dict, and the IR does not say its value; say it"
         )
+    if given[-1].dtype is not dtype:
+        raise StateError(f"{keys[0]!r} is of {given[-1].dtype} where {dtype} is wanted")
     return given[-1]
 
 

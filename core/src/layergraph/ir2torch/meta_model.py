@@ -117,12 +117,10 @@ class MetaModel:
         device: torch.device,
     ) -> None:
         """Replace a tensor that consists of parts by one of the given parts."""
-        parts = {
-            part: _laid_as(
-                like, without_class(given_part(given, names, part)).to(device, like.dtype)
-            )
-            for part, like in packed.parts.items()
-        }
+        parts = {}
+        for part, like in packed.parts.items():
+            each = without_class(given_part(given, names, part, like.dtype))
+            parts[part] = _laid_as(like, each.to(device))
         put(self.model, names, self.kinds.unflatten(packed.kind, parts, packed.data))
 
 

@@ -24,9 +24,7 @@ def passes() -> list[Pass]:
     return [Pass("merge-adapters", merge_adapters), Pass("drop-adapters", drop_adapters)]
 
 
-def _write(
-    ir: Ir, path: Any, state_dict: Mapping[str, torch.Tensor] | None, *, base: Any
-) -> None:
+def _write(ir: Ir, path: Any, state_dict: Mapping[str, torch.Tensor] | None, *, base: Any) -> None:
     importlib.import_module("layergraph_adapters.file").save(ir, path, state_dict, base)
 
 

@@ -156,7 +156,15 @@ def _adapter(edit: Edit, up: Call) -> _Adapter:
         raise _NoAdapterError("several nodes call it, or the layer beside it")
     guards = tuple(_guards(edit, down)) + tuple(_guards(edit, up))
     return _Adapter(
-        down, up, dropout, product, float(scale), total, before, base, guards  # type: ignore[arg-type]
+        down,
+        up,
+        dropout,
+        product,
+        float(scale),
+        total,
+        before,
+        base,
+        guards,  # type: ignore[arg-type]
     )
 
 
@@ -213,11 +221,10 @@ def _problem(edit: Edit, adapter: _Adapter, bound: dict[str, str]) -> str:
             return f"{layer!r} is of type {call.type!r}; only linear layers are merged"
         if call is not adapter.base and call.attributes.get("bias", True):
             return f"{layer!r} has a bias"
-        if layer in bound:
-            reads = {each.site.node for each in adapter.guards}
-            if call is adapter.base or not reads:
-                return f"the tensors of {layer!r} are used elsewhere: {bound[layer]}"
-        spec = edit.layers[layer].tensors.get("weight")
-        if spec is not None and spec.packed is not None:
-            return f"the weight of {layer!r} is a {spec.packed.kind}; merge before quantizing"
+    layer = adapter.base.layer or ""
+    if layer in bound:
+        return f"the tensors of {layer!r} are used elsewhere: {bound[layer]}"
+    spec = edit.layers[layer].tensors.get("weight")
+    if spec is not None and spec.packed is not None:
+        return f"the weight of {layer!r} is a {spec.packed.kind}; merge before quantizing"
     return ""
