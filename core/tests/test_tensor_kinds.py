@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ class Scaled(torch.Tensor):
     """Whole numbers and a scale, as a library of a third party keeps a weight."""
 
     @staticmethod
-    def __new__(cls, whole: torch.Tensor, scale: torch.Tensor, note: str = "") -> Scaled:
+    def __new__(cls, whole: torch.Tensor, scale: torch.Tensor, note: str = "") -> Self:
         made: Any = torch.Tensor._make_wrapper_subclass(
             cls, whole.shape, dtype=scale.dtype, device=whole.device
         )
@@ -117,8 +117,10 @@ def test_a_weight_of_a_kind_comes_back(is_run, tie):
     assert ir["0"].type == "linear"
     again = built(lg.Ir.from_dict(ir.to_dict()), model.state_dict())
     assert list(again.state_dict()) == list(model.state_dict())
-    assert type(again[0].weight) is Scaled and again[0].weight.note == "acme"
-    assert isinstance(again[0].weight, nn.Parameter) and not again[0].weight.requires_grad
+    assert type(again[0].weight) is Scaled
+    assert again[0].weight.note == "acme"
+    assert isinstance(again[0].weight, nn.Parameter)
+    assert not again[0].weight.requires_grad
     assert (again[0].weight is again[2].weight) is tie
     assert bitwise_equal(again(x), model(x))
     # The weights are copies.
@@ -134,7 +136,8 @@ def test_the_description():
     copied = spec.copy()
     copied.packed.parts["scale"].shape = (1,)
     copied.packed.data["note"] = "other"
-    assert spec.packed.parts["scale"].shape == (4, 1) and spec.packed.data == {"note": "acme"}
+    assert spec.packed.parts["scale"].shape == (4, 1)
+    assert spec.packed.data == {"note": "acme"}
 
 
 class Held(nn.Module):
@@ -236,7 +239,7 @@ def test_parts_that_are_shared():
     model = quantized()
     shared = Scaled(model[0].weight.whole, model[2].weight.scale, "acme")
     model[2].weight = nn.Parameter(shared, requires_grad=False)
-    with pytest.raises(CaptureError, match="shares memory with '0.weight'"):
+    with pytest.raises(CaptureError, match=r"shares memory with '0\.weight'"):
         to_ir(model)
 
 

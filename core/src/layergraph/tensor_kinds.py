@@ -35,9 +35,9 @@ class TensorKind:
             by name (numbers, texts, dtypes, and lists, tuples and dicts of them); None for a tensor
             of another kind. The two determine the tensor. The parts share the memory of the tensor,
             if they can.
-        unflatten: ``unflatten(parts, values)`` returns the tensor, on the device of the parts, which
-            may be the meta device. It checks shapes, dtypes and values as far as kernels do not, and
-            raises a ValueError for those that ``flatten`` cannot have given.
+        unflatten: ``unflatten(parts, values)`` returns the tensor, on the device of the parts,
+            which may be the meta device. It checks shapes, dtypes and values as far as kernels do
+            not, and raises a ValueError for those that ``flatten`` cannot have given.
 
     Example:
         >>> import torch, layergraph as lg
@@ -128,8 +128,8 @@ class TensorKinds:
         if row is None:
             library = kind.partition(".")[0]
             raise BuildError(
-                f"no plugin that is asked lists the kind of tensors {kind!r}; install or enable the "
-                f"distribution that does (layergraph-{library}, if it is one of layergraph)"
+                f"no plugin that is asked lists the kind of tensors {kind!r}; install or enable "
+                f"the distribution that does (layergraph-{library}, if it is one of layergraph)"
             )
         try:
             with _unseen():

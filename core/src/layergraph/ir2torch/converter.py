@@ -103,9 +103,10 @@ class Ir2Torch(Registry):
             builder.fills.forget(tensor for _, tensor, persists in listed if persists)
         # Before loading, because a weight may share memory with a tensor that is filled here.
         builder.fills.run_all()
-        if state_dict is not None:
-            if load(model, listed, state_dict, self.hooks.tensor_kinds, target):
-                listed = list(keys(checked, builder.modules))
+        if state_dict is not None and load(
+            model, listed, state_dict, self.hooks.tensor_kinds, target
+        ):
+            listed = list(keys(checked, builder.modules))
         keep_alike(model, listed, builder.values)
         return model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, MutableMapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -126,6 +126,7 @@ def put(model: nn.Module, names: Iterable[str], tensor: torch.Tensor) -> None:
 
 
 def place_of(model: nn.Module, key: str) -> tuple[nn.Module, str]:
+    """Return the module that holds a tensor, and the name of the tensor there."""
     *way, last = key.split(".")
     owner = descend(model, way)
     return model if owner is None else owner, last

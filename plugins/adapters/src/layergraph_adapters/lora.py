@@ -135,12 +135,12 @@ def _adapter(edit: Edit, up: Call) -> _Adapter:
     dropout = source if source.type in _DROPOUTS else None
     given = source if dropout is None else _source(dropout)
     product = _only_user(up)
-    scale = product.args[1] if len(product.args) == 2 else None  # noqa: PLR2004 both operands
+    scale = product.args[1] if len(product.args) == 2 else None
     if product.function not in _PRODUCTS or type(scale) not in (int, float):
         raise _NoAdapterError("its value is not multiplied by a number")
     total = _only_user(product)
     operands = list(total.args)
-    if total.function not in _SUMS or total.kwargs or len(operands) != 2:  # noqa: PLR2004
+    if total.function not in _SUMS or total.kwargs or len(operands) != 2:
         raise _NoAdapterError("its value is not added to that of a layer")
     other = operands[0] if operands[1] == Ref(product.site.node) else operands[1]
     if type(other) is not Ref:
