@@ -13,8 +13,15 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from layergraph.errors import BuildError, LayergraphError, PluginError, StateError, first_line
-from layergraph.ir import Symbol, Value, map_leaves
+from layergraph.errors import (
+    BuildError,
+    LayergraphError,
+    Place,
+    PluginError,
+    StateError,
+    first_line,
+)
+from layergraph.ir import Ir, Symbol, Value, map_leaves
 from layergraph.literals import UnknownValueError, to_plain_literal, torch_value
 from layergraph.tensors import PLAIN_CLASSES, is_plain, without_class
 
@@ -201,6 +208,26 @@ def _unseen() -> Iterator[None]:
     """Let no mode of torch, such as that of a capture, see what rows do."""
     with _disable_current_modes(), torch._C.DisableTorchFunction(), torch.no_grad():
         yield
+
+
+def refuse_packed(ir: Ir, target: str) -> None:
+    """Refuse an IR with tensors that consist of parts, where only plain ones can be written.
+
+    Args:
+        ir: the IR.
+        target: the name of the target, for the error.
+
+    Raises:
+        BuildError: there is such a tensor.
+    """
+    for each in ir.values():
+        for name, spec in each.tensors.items():
+            if spec.packed is not None:
+                place = Place("implementation", each.name).at("tensor", name)
+                raise BuildError(
+                    f"{place}: it is a {spec.packed.kind}, which {target} cannot hold; use a model "
+                    "with plain tensors, such as the one before it was quantized"
+                )
 
 
 def _named(key: str, parts: Parts) -> dict[str, torch.Tensor]:

@@ -54,9 +54,7 @@ MODELS = {
 
 
 def with_adapters(base, targets, form="one", **options):
-    config = peft.LoraConfig(
-        r=4, lora_alpha=8, lora_dropout=0.1, target_modules=targets, **options
-    )
+    config = peft.LoraConfig(r=4, lora_alpha=8, lora_dropout=0.1, target_modules=targets, **options)
     model = peft.get_peft_model(base, config)
     if form in ("two", "both"):
         model.add_adapter("other", peft.LoraConfig(r=2, target_modules=targets))

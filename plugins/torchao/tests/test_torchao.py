@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
 
@@ -86,6 +88,13 @@ def outputs(model: nn.Module, *args: torch.Tensor) -> torch.Tensor:
     return found if isinstance(found, torch.Tensor) else found["logits"]
 
 
+@pytest.fixture
+def quantized():
+    model = mlp()
+    quantize_(model, Int8WeightOnlyConfig())
+    return model
+
+
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_quantized_weights_come_back(name, kind, tmp_path):
@@ -93,7 +102,9 @@ def test_quantized_weights_come_back(name, kind, tmp_path):
     model = make()
     quantize_(model, CONFIGS[name]())
     ir = lg.to_ir(model, (draw(),))
-    kinds = [each.packed.kind for one in ir.values() for each in one.tensors.values() if each.packed]
+    kinds = [
+        each.packed.kind for one in ir.values() for each in one.tensors.values() if each.packed
+    ]
     assert len(kinds) == {"mlp": 2, "convolution": 2, "llama": 15}[kind]
     path = tmp_path / "m.safetensors"
     lg.save(ir, path, model.state_dict())
@@ -146,6 +157,31 @@ def test_a_rebuilt_model_loads_and_quantizes():
     assert bitwise_equal(again(x), plain(x))
 
 
+def test_what_else_layergraph_does(quantized, tmp_path):
+    x = torch.randn(5, 64)
+    ir = lg.to_ir(quantized, (x,))
+    report = str(lg.verify(quantized, (x,)))
+    assert "failed" not in report
+    assert "tensors                  passed" in report
+    assert lg.preflight(quantized, (x,)).ok
+    assert "float32[5, 128]" in str(lg.shapes(ir, (x,)))
+    # Weights of int8, their scales and zero points, and biases.
+    assert lg.cost(ir, (x,)).bytes == 2 * 64 * 128 + (4 + 1 + 4) * (64 + 128)
+    edit = lg.edit(ir, quantized.state_dict())
+    edit.remove("_1")
+    again = lg.to_torch(edit.ir, edit.state)
+    assert bitwise_equal(again(x), quantized[2](quantized[0](x)))
+    again = copy.deepcopy(lg.to_torch(ir, quantized.state_dict()))
+    assert bitwise_equal(pickle.loads(pickle.dumps(again))(x), quantized(x))
+    assert lg.to_ir(again, (x,)) == ir
+    with pytest.raises(BuildError, match=r"'weight': it is a torchao.Int8Tensor, which a module"):
+        lg.to_source(ir)
+    onnx = pytest.importorskip("layergraph_onnx")
+    assert onnx
+    with pytest.raises(BuildError, match=r"'weight': it is a torchao.Int8Tensor, which onnx"):
+        lg.save(ir, tmp_path / "m.onnx", quantized.state_dict(), args=(x,))
+
+
 # --- quantization-aware training ---
 
 
@@ -191,13 +227,6 @@ def test_a_quantizer_that_is_off_is_traced():
 # --- refusals ---
 
 
-@pytest.fixture
-def quantized():
-    model = mlp()
-    quantize_(model, Int8WeightOnlyConfig())
-    return model
-
-
 def test_without_the_plugin(quantized, tmp_path, monkeypatch):
     path = tmp_path / "m.safetensors"
     lg.save(lg.to_ir(quantized), path, quantized.state_dict())
@@ -236,7 +265,9 @@ def test_other_weights_do_not_fit(quantized):
         lg.to_torch(ir, mlp().state_dict())
     other = mlp()
     quantize_(other, CONFIGS["int4"]())
-    with pytest.raises(StateError, match=r"a torchao.IntxUnpackedToInt8Tensor where a torchao.Int8"):
+    with pytest.raises(
+        StateError, match=r"a torchao.IntxUnpackedToInt8Tensor where a torchao.Int8"
+    ):
         lg.to_torch(ir, other.state_dict())
     with pytest.raises(StateError, match="is a Int8Tensor of"):
         lg.to_torch(lg.to_ir(mlp()), quantized.state_dict())
@@ -323,4 +354,4 @@ def test_torchao_is_imported_on_first_use():
         "import sys, torch, layergraph as lg; m = torch.nn.Linear(2, 2);"
         "lg.to_torch(lg.to_ir(m), m.state_dict()); sys.exit('torchao' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
