@@ -21,6 +21,7 @@ from layergraph.errors import (
 )
 from layergraph.ir import Packing, TensorSpec
 from layergraph.ir2torch import Ir2Torch
+from layergraph.ir2torch.composite import find
 from layergraph.plugins import Plugin, installed_plugins
 from layergraph.testing import bitwise_equal
 from layergraph.torch2ir import Torch2Ir
@@ -189,6 +190,63 @@ def test_without_state_the_weights_are_zero():
     again.load_state_dict(model.state_dict())
     x = torch.randn(3, 4)
     assert bitwise_equal(again(x), model(x))
+
+
+# --- a parameter of a library, which keeps the state of its quantization beside its numbers ---
+
+
+class Packed4(nn.Parameter):
+    """As libraries pack weights: numbers in bytes, and an object beside them."""
+
+    state: Any = None
+
+
+def packed4(numbers: torch.Tensor, absmax: torch.Tensor, block: int) -> Packed4:
+    made = Packed4(numbers, requires_grad=False)
+    made.state = types.SimpleNamespace(absmax=absmax, block=block)
+    return made
+
+
+def packed4_parts(tensor: Any) -> Any:
+    if type(tensor) is not Packed4:
+        return None
+    return {"numbers": tensor.data, "absmax": tensor.state.absmax}, {"block": tensor.state.block}
+
+
+class Layer4(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        numbers = torch.randint(0, 255, (4, 4), dtype=torch.uint8)
+        self.weight = packed4(numbers, torch.rand(4), 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight.float())
+
+
+def test_a_parameter_of_a_library():
+    model = nn.Sequential(Layer4())
+    x = torch.randn(2, 4)
+    with pytest.raises(CaptureError, match=r"'0\.weight' is a Packed4 of .*cannot describe"):
+        to_ir(model, (x,), plugins=installed_plugins())
+    row = TensorKind(
+        "acme.Packed4",
+        packed4_parts,
+        lambda parts, values: packed4(parts["numbers"], parts["absmax"], values["block"]),
+    )
+    plugins = (*installed_plugins(), plugin(lambda: [row]))
+    ir = to_ir(model, (x,), plugins=plugins)
+    # A usual state dict holds the numbers alone.
+    again = Ir2Torch(plugins=plugins).convert(ir, model.state_dict(keep_vars=True))
+    with pytest.raises(StateError, match=r"a plain tensor where a acme.Packed4 is wanted"):
+        Ir2Torch(plugins=plugins).convert(ir, model.state_dict())
+    meta = Ir2Torch(plugins=plugins).meta_model(ir)
+    state = {f"0.weight.{name}": each for name, each in packed4_parts(model[0].weight)[0].items()}
+    for each in (again, meta.fill(state, torch.device("cpu"))):
+        weight = find(each, "0.weight")
+        assert type(weight) is Packed4
+        assert weight.state.block == 4
+        assert torch.equal(weight.state.absmax, model[0].weight.state.absmax)
+        assert bitwise_equal(each(x), model(x))
 
 
 # --- refusals ---

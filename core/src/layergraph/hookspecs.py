@@ -237,15 +237,12 @@ def structures() -> Iterable[Structure]:  # type: ignore[empty-body]
 def tensor_kinds() -> Iterable[TensorKind]:  # type: ignore[empty-body]
     """List kinds of tensors that are no block of numbers, such as quantized and sparse tensors.
 
-    A converter asks once. A parameter, buffer or constant of such a kind keeps its key in the state
-    dict; the IR describes its parts, and a file holds them. Without a row, the core refuses it.
+    A converter asks once. The IR describes the parts of such a parameter, buffer or constant, and a
+    file holds them. Without a row, the core refuses it.
 
     Returns:
-        Rows, :class:`layergraph.TensorKind`, no two of one name. None and an empty list add no
-        kinds.
-
-        For each tensor, the first row whose ``flatten`` answers counts. If two plugins give one
-        name, the plugin that is asked first wins.
+        Rows, :class:`layergraph.TensorKind`, no two of one name. The first row whose ``flatten``
+        answers counts. If two plugins give one name, the plugin that is asked first wins.
 
     Example:
         >>> from layergraph import TensorKind, hookimpl

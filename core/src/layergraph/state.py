@@ -81,6 +81,13 @@ def with_tensors_like(module: nn.Module, known: dict[int, Any] | None = None) ->
     return alike
 
 
+def as_parameter(tensor: torch.Tensor, *, requires_grad: bool) -> nn.Parameter:
+    """Return a tensor as a parameter. A parameter of a class of a library keeps its class."""
+    if isinstance(tensor, nn.Parameter) and type(tensor) is not nn.Parameter:
+        return tensor.requires_grad_(requires_grad)
+    return nn.Parameter(tensor, requires_grad=requires_grad)
+
+
 def replace(owner: Any, name: str, tensor: torch.Tensor) -> None:
     """Replace a parameter by a parameter, or a buffer by a buffer."""
     setter: Any = nn.Module.__setattr__

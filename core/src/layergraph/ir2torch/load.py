@@ -11,7 +11,7 @@ from torch import nn
 from layergraph.errors import BuildError, StateError, first_line
 from layergraph.ir import Ir
 from layergraph.ir2torch.composite import descend, find
-from layergraph.state import all_tensors, own_tensors, replace
+from layergraph.state import all_tensors, as_parameter, own_tensors, replace
 from layergraph.tensor_kinds import TensorKinds
 from layergraph.tensors import PLAIN_CLASSES, is_plain, lie_alike, unsuitable, without_class
 
@@ -120,7 +120,7 @@ def put(model: nn.Module, names: Iterable[str], tensor: torch.Tensor) -> None:
     places = [place_of(model, name) for name in names]
     first = getattr(*places[0])
     if isinstance(first, nn.Parameter):
-        tensor = nn.Parameter(tensor, requires_grad=first.requires_grad)
+        tensor = as_parameter(tensor, requires_grad=first.requires_grad)
     for owner, name in places:
         replace(owner, name, tensor)
 
@@ -367,7 +367,7 @@ def _fill(module: nn.Module, key: str, value: torch.Tensor, device: torch.device
     tensor = find(module, key)
     if not isinstance(tensor, torch.Tensor):
         return
-    if not is_plain(value):
+    if type(value) not in PLAIN_CLASSES or not is_plain(value):
         put(module, [key], value.to(device))
         return
     if tensor.is_meta:

@@ -16,6 +16,7 @@ from layergraph.ir2torch.deferred_init import DeferredInit
 from layergraph.ir2torch.submodules import owner_of
 from layergraph.state import (
     all_tensors,
+    as_parameter,
     dtype_of,
     from_spec,
     own_tensors,
@@ -81,9 +82,9 @@ class TensorBuilder:
         self, owner: nn.Module, name: str, spec: TensorSpec, packed: Packing, where: Place
     ) -> None:
         """Make a tensor of its parts, in the place of the plain one that the constructor made."""
-        made = getattr(owner, name, None)
-        is_made = isinstance(made, torch.Tensor)
-        if not is_made and spec.kind is None:
+        found = getattr(owner, name, None)
+        made = found if isinstance(found, torch.Tensor) else None
+        if made is None and spec.kind is None:
             raise BuildError(f"{where}: the layer has no such tensor; correct the name")
         has_values = any(each.value is not None for each in packed.parts.values())
         device = self._device if has_values else self._waiting
@@ -92,26 +93,27 @@ class TensorBuilder:
             for part, each in packed.parts.items()
         }
         value = None
-        if has_values and device.type == "meta":
-            value = self._kinds.unflatten(packed.kind, parts, packed.data)
-        parts = {part: each.to(device) for part, each in parts.items()}
         try:
+            if has_values and device.type == "meta":
+                value = self._kinds.unflatten(packed.kind, parts, packed.data)
+            parts = {part: each.to(device) for part, each in parts.items()}
             tensor = self._kinds.unflatten(packed.kind, parts, packed.data)
         except BuildError as error:
             without = "" if has_values or device.type == "meta" else " (zeros: give a state dict)"
             raise BuildError(f"{where}: {error}{without}") from error.__cause__
-        shape = tuple(made.shape) if is_made and spec.shape is None else spec.shape
-        dtype = dtype_of(spec, where) or usual_dtype(made.dtype if is_made else torch.float32)
+        shape = tuple(made.shape) if made is not None and spec.shape is None else spec.shape
+        usual = torch.float32 if made is None else usual_dtype(made.dtype)
+        dtype = dtype_of(spec, where) or usual
         if (tuple(tensor.shape), tensor.dtype) != (shape, dtype):
             raise BuildError(
                 f"{where}: its parts make a {tensor.dtype} of shape {tuple(tensor.shape)} where "
                 f"{dtype} of {shape} is wanted; correct them"
             )
         if spec.kind == "parameter" or isinstance(made, nn.Parameter):
-            tensor = nn.Parameter(tensor, requires_grad=spec.requires_grad is not False)
+            tensor = as_parameter(tensor, requires_grad=spec.requires_grad is not False)
         if value is not None:
             self.values.append((tensor, value))
-        if is_made:
+        if made is not None:
             self.fills.forget([made])
             self._owners.pop(id(made), None)  # another tensor may get the id
             replace(owner, name, tensor)

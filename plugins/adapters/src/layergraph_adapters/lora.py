@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from layergraph_rewrite import Edit
+    from layergraph_rewrite.sources import Tensors
 
 # The names that PEFT gives to the two layers of an adapter, and to the layer beside them.
 _UP = re.compile(r"(?:(?P<owner>.*)\.)?lora_B\.(?P<adapter>[^.]+)")
@@ -98,9 +99,9 @@ def drop_adapters(edit: Edit) -> None:
 
 
 def _merged(
-    base: dict[str, torch.Tensor],
-    up: dict[str, torch.Tensor],
-    down: dict[str, torch.Tensor],
+    base: Tensors,
+    up: Tensors,
+    down: Tensors,
     scale: float,
 ) -> torch.Tensor:
     weight = base["weight"]
@@ -136,7 +137,7 @@ def _adapter(edit: Edit, up: Call) -> _Adapter:
     given = source if dropout is None else _source(dropout)
     product = _only_user(up)
     scale = product.args[1] if len(product.args) == 2 else None
-    if product.function not in _PRODUCTS or type(scale) not in (int, float):
+    if product.function not in _PRODUCTS or not isinstance(scale, int | float):
         raise _NoAdapterError("its value is not multiplied by a number")
     total = _only_user(product)
     operands = list(total.args)
@@ -164,7 +165,7 @@ def _adapter(edit: Edit, up: Call) -> _Adapter:
         total,
         before,
         base,
-        guards,  # type: ignore[arg-type]
+        guards,
     )
 
 

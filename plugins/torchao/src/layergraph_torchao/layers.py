@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torchao.quantization.qat.embedding import FakeQuantizedEmbedding
-from torchao.quantization.qat.linear import FakeQuantizedLinear
+from torchao.quantization.qat.embedding import FakeQuantizedEmbedding  # type: ignore[import-untyped]
+from torchao.quantization.qat.linear import FakeQuantizedLinear  # type: ignore[import-untyped]
 
 from layergraph import Implementation, decline
 from layergraph.layers import Layer, Reader
