@@ -172,11 +172,15 @@ class LayerEdits(Places):
         others = self._ties_of(found).get(tensor)
         if others is None:
             raise EditError(f"{tensor!r} of {found.name!r} is tied to no other tensor")
+        # Of tied tensors, the first one alone says its parts.
+        specs = [each.tensors.get(name) for each, name in [(found, tensor), *others]]
+        packed = next((each.packed for each in specs if each and each.packed), None)
         if spec is not None and spec.tied is not None:
-            found.tensors[tensor] = replace(spec, tied=None)
+            found.tensors[tensor] = replace(spec, tied=None, packed=packed)
         else:  # the others are tied to this one: the next of them becomes the one to tie to
             first, *rest = others
-            first[0].tensors[first[1]] = replace(first[0].tensors[first[1]], tied=None)
+            old = first[0].tensors[first[1]]
+            first[0].tensors[first[1]] = replace(old, tied=None, packed=packed)
             key = self._space.key(*first)
             for each, name in rest:
                 each.tensors[name] = replace(each.tensors[name], tied=key)
