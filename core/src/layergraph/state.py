@@ -84,7 +84,8 @@ def with_tensors_like(module: nn.Module, known: dict[int, Any] | None = None) ->
 def as_parameter(tensor: torch.Tensor, *, requires_grad: bool) -> nn.Parameter:
     """Return a tensor as a parameter. A parameter of a class of a library keeps its class."""
     if isinstance(tensor, nn.Parameter) and type(tensor) is not nn.Parameter:
-        return tensor.requires_grad_(requires_grad)
+        tensor.requires_grad_(requires_grad)
+        return tensor
     return nn.Parameter(tensor, requires_grad=requires_grad)
 
 

@@ -355,3 +355,59 @@ def test_torchao_is_imported_on_first_use():
         "lg.to_torch(lg.to_ir(m), m.state_dict()); sys.exit('torchao' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- edits and passes ---
+
+
+def test_an_edit_replaces_quantized_weights(quantized):
+    ir, state, x = lg.to_ir(quantized), quantized.state_dict(), torch.randn(5, 64)
+    edit = lg.edit(ir, state)
+    edit.set("0", tensors={"weight": quantized[0].weight.dequantize().detach()})
+    assert edit.ir["0"].tensors["weight"].packed is None
+    again = lg.to_torch(edit.ir, edit.state)
+    assert type(again[0].weight) is nn.Parameter
+    assert torch.allclose(again(x), quantized(x), atol=1e-5)
+    plain = mlp()
+    edit = lg.edit(lg.to_ir(plain), plain.state_dict())
+    for name in "02":
+        edit.set(name, tensors=dict(quantized[int(name)].named_parameters()))
+    again = lg.to_torch(edit.ir, edit.state)
+    assert bitwise_equal(outputs(again, x), outputs(quantized, x))
+
+
+def test_tied_weights(tmp_path):
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)).eval()
+    quantize_(model, Int8WeightOnlyConfig())
+    model[2].weight = model[0].weight
+    ir, x = lg.to_ir(model), torch.randn(5, 64)
+    lg.save(ir, tmp_path / "m.safetensors", model.state_dict())
+    again = lg.load_model(tmp_path / "m.safetensors")
+    assert again[0].weight is again[2].weight
+    assert bitwise_equal(again(x), model(x))
+    for layer in "02":
+        edit = lg.edit(ir, model.state_dict())
+        edit.untie(layer, "weight")
+        again = lg.to_torch(edit.ir, edit.state)
+        assert again[0].weight is not again[2].weight
+        assert bitwise_equal(again(x), model(x))
+        edit = lg.edit(ir, model.state_dict())
+        edit.set(layer, tensors={"weight": model[0].weight.dequantize().detach()})
+        again = lg.to_torch(edit.ir, edit.state)
+        assert type(again[0].weight) is nn.Parameter
+        assert torch.allclose(outputs(again, x), outputs(model, x), atol=1e-5)
+    part, state = lg.extract(ir, model.state_dict(), inputs=["_1"], outputs=["_2"])
+    again = lg.to_torch(part, state)
+    assert bitwise_equal(outputs(again, x), outputs(model[2], torch.relu(x)))
+
+
+def test_passes_leave_quantized_weights():
+    model = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.Linear(64, 64)).eval()
+    quantize_(model, Int8WeightOnlyConfig())
+    model[2] = copy.deepcopy(model[0])
+    ir, x = lg.to_ir(model), torch.randn(5, 64)
+    names = ["fold-batchnorm", "dead-code", "deduplicate", "canonicalize"]
+    edited, state, report = lg.run_passes(ir, names, model.state_dict())
+    assert "is quantized, or sparse" in str(report)
+    assert "shares the layer '0'" in str(report)
+    assert bitwise_equal(outputs(lg.to_torch(edited, state), x), outputs(model, x))

@@ -35,6 +35,11 @@ class Packing:
     parts: dict[str, TensorSpec]
     data: dict[str, Value] = field(default_factory=dict)
 
+    def copy(self) -> Packing:
+        """Return a copy that shares nothing with this one that can change."""
+        parts = {name: part.copy() for name, part in self.parts.items()}
+        return Packing(self.kind, parts, copied(self.data))
+
     def said(self) -> dict[str, Any]:
         """Return the attributes by name, as plain values."""
         parts = {name: spec.said() for name, spec in self.parts.items()}
@@ -88,11 +93,7 @@ class TensorSpec:
 
     def copy(self) -> TensorSpec:
         """Return a copy that shares nothing with this one that can change."""
-        packed = self.packed
-        if packed is not None:
-            parts = {name: part.copy() for name, part in packed.parts.items()}
-            packed = Packing(packed.kind, parts, copied(packed.data))
-        return replace(self, packed=packed)
+        return replace(self, packed=None if self.packed is None else self.packed.copy())
 
     def held(self) -> Iterator[TensorSpec]:
         """Yield the descriptions of the blocks of numbers that the tensor consists of."""

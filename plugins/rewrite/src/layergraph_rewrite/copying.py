@@ -96,10 +96,7 @@ class _Copies(NamedTuple):
                 anchor = self.made.get(id(home))
                 tied = None if anchor is None else self.space.key(anchor, tensor)
                 self.space.tied[id(new)] = new
-                first = home.tensors.get(tensor)
-                is_alone = tied is None and first is not None
-                packed = first.packed if is_alone and first is not None else spec.packed
-                new.tensors[name] = replace(spec, tied=tied, packed=packed)
+                new.tensors[name] = replace(spec, tied=tied)
                 if anchor is not None and tensor in anchor.sources and name in new.sources:
                     new.sources[name] = anchor.sources[tensor]
 

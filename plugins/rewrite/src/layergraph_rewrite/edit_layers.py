@@ -10,6 +10,7 @@ from layergraph.ir import Ir, Value
 from layergraph_rewrite import copying, nesting
 from layergraph_rewrite.errors import EditError
 from layergraph_rewrite.new_layers import known_shapes, set_tensors
+from layergraph_rewrite.parts import copy_parts
 from layergraph_rewrite.places import Places, Where
 from layergraph_rewrite.sources import Source
 from layergraph_rewrite.terms import Tensors as Given
@@ -85,6 +86,7 @@ class LayerEdits(Places):
                 if found.sources.get(name) is not before[3].get(name):
                     for other, tensor in others:
                         other.sources = {**other.sources, tensor: found.sources[name]}
+                        copy_parts(found, name, other, tensor)
         except Exception:
             found.type, found.data, found.tensors, found.sources = before
             raise
@@ -172,15 +174,11 @@ class LayerEdits(Places):
         others = self._ties_of(found).get(tensor)
         if others is None:
             raise EditError(f"{tensor!r} of {found.name!r} is tied to no other tensor")
-        # Of tied tensors, the first one alone says its parts.
-        specs = [each.tensors.get(name) for each, name in [(found, tensor), *others]]
-        packed = next((each.packed for each in specs if each and each.packed), None)
         if spec is not None and spec.tied is not None:
-            found.tensors[tensor] = replace(spec, tied=None, packed=packed)
+            found.tensors[tensor] = replace(spec, tied=None)
         else:  # the others are tied to this one: the next of them becomes the one to tie to
             first, *rest = others
-            old = first[0].tensors[first[1]]
-            first[0].tensors[first[1]] = replace(old, tied=None, packed=packed)
+            first[0].tensors[first[1]] = replace(first[0].tensors[first[1]], tied=None)
             key = self._space.key(*first)
             for each, name in rest:
                 each.tensors[name] = replace(each.tensors[name], tied=key)
