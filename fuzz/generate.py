@@ -44,6 +44,7 @@ NAMES = [
         'a"b',
         "\\",
     ),
+    *("torch.sparse_coo", "torch.sparse_csr", "torchao.Int8Tensor", "indices", "values", "packed"),
     *("_graph", "evaluation", "register_forward_hook", "os.system", "subprocess.Popen", "eval"),
 ]
 SYMBOLS = ["torch.float32", "torch.int64", "torch.strided", "torch.sparse_coo", "torch.load", "os"]

@@ -75,7 +75,7 @@ CHANGES = {
     "a tensor for an attribute": put("nothing", torch.ones(2)),
     "an attribute that cannot be compared": put("nothing", Incomparable()),
     "a method": put("helper", lambda x: x),
-    "a method inside": put("one.0.extra_repr", lambda: ""),
+    "a method inside": put("one.0.zero_grad", lambda: ""),
     "a forward": put("forward", lambda x: x),
     "a forward inside": put("one.1.forward", lambda x: x),
     "compiled inside": put("one.0._compiled_call_impl", lambda x: x),

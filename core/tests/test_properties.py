@@ -26,6 +26,7 @@ from layergraph.ir import (
     Implementation,
     Ir,
     Node,
+    Packing,
     Record,
     Ref,
     Symbol,
@@ -86,8 +87,16 @@ ARGUMENTS = [
 FIELDS = {"name", "type", "nodes", "edges", "evaluation", "children", "tensors", "training"}
 FIELDS |= {"implementation", "args", "kwargs", "when", "src", "sink"}
 DATA = st.dictionaries(NAMES, VALUES, max_size=3)
+PARTS = st.builds(
+    TensorSpec,
+    shape=st.lists(st.integers(0, 9), max_size=3).map(tuple),
+    dtype=st.sampled_from([None, "int8"]),
+    value=st.none() | st.binary(max_size=4),
+)
+PACKINGS = st.builds(Packing, NAMES, st.dictionaries(NAMES, PARTS, max_size=2), DATA)
 SPECS = st.builds(
     TensorSpec,
+    packed=st.none() | PACKINGS,
     kind=st.sampled_from([None, "parameter", "buffer", "constant"]),
     shape=st.none() | st.lists(st.integers(0, 9), max_size=3).map(tuple),
     dtype=st.sampled_from([None, "float64", "bool"]),

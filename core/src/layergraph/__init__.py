@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from layergraph.lowerings import Lowering
     from layergraph.passes import Pass
     from layergraph.structures import Structure
+    from layergraph.tensor_kinds import TensorKind
     from layergraph_distributed.plans import annotate_plan
     from layergraph_files.limits import Limits
     from layergraph_rewrite.edit import edit
@@ -52,6 +53,7 @@ __all__ = [
     "Rule",
     "Structure",
     "Symbol",
+    "TensorKind",
     "annotate_plan",
     "annotate_shapes",
     "cost",
@@ -88,6 +90,7 @@ _HOMES = {
     "Pass": "layergraph.passes",
     "Rule": "layergraph_rewrite.rewrite",
     "Structure": "layergraph.structures",
+    "TensorKind": "layergraph.tensor_kinds",
     "annotate_plan": "layergraph_distributed",
     "annotate_shapes": "layergraph_shapes",
     "cost": "layergraph_shapes",

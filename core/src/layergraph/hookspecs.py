@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from layergraph.lowerings import Lowering
     from layergraph.passes import Pass
     from layergraph.structures import Structure
+    from layergraph.tensor_kinds import TensorKind
     from layergraph.wrapping import Unwrapped
 
 PROJECT = "layergraph"
@@ -225,6 +226,26 @@ def structures() -> Iterable[Structure]:  # type: ignore[empty-body]
         ... def structures():
         ...     from acme import Memory, memory_parts, memory_of_parts
         ...     return [Structure(Memory, memory_parts, memory_of_parts)]
+    """
+
+
+@hookspec
+def tensor_kinds() -> Iterable[TensorKind]:  # type: ignore[empty-body]
+    """List kinds of tensors that are no block of numbers, such as quantized and sparse tensors.
+
+    A converter asks once. The IR describes the parts of such a parameter, buffer or constant, and a
+    file holds them. Without a row, the core refuses it.
+
+    Returns:
+        Rows, :class:`layergraph.TensorKind`, no two of one name. The first row whose ``flatten``
+        answers counts. If two plugins give one name, the plugin that is asked first wins.
+
+    Example:
+        >>> from layergraph import TensorKind, hookimpl
+        >>> @hookimpl
+        ... def tensor_kinds():
+        ...     from acme import take_apart, put_together
+        ...     return [TensorKind("acme.Runs", take_apart, put_together)]
     """
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from layergraph.errors import BuildError, CaptureError
-from layergraph.ir import Symbol, TensorSpec
+from layergraph.ir import Packing, Symbol, TensorSpec
 from layergraph.literals import UnknownValueError, torch_value
+from layergraph.tensor_kinds import Packed, TensorKinds
 from layergraph.tensors import PLAIN_CLASSES, extent, numbers_of, unsuitable
 
 _USUAL_FLOAT = torch.float32
@@ -80,6 +81,14 @@ def with_tensors_like(module: nn.Module, known: dict[int, Any] | None = None) ->
     return alike
 
 
+def as_parameter(tensor: torch.Tensor, *, requires_grad: bool) -> nn.Parameter:
+    """Return a tensor as a parameter. A parameter of a class of a library keeps its class."""
+    if isinstance(tensor, nn.Parameter) and type(tensor) is not nn.Parameter:
+        tensor.requires_grad_(requires_grad)
+        return tensor
+    return nn.Parameter(tensor, requires_grad=requires_grad)
+
+
 def replace(owner: Any, name: str, tensor: torch.Tensor) -> None:
     """Replace a parameter by a parameter, or a buffer by a buffer."""
     setter: Any = nn.Module.__setattr__
@@ -92,9 +101,14 @@ def replace(owner: Any, name: str, tensor: torch.Tensor) -> None:
 
 
 class Memory:
-    """The memory that the tensors of a model occupy, to refuse tensors that overlap."""
+    """The memory that the tensors of a model occupy, to refuse tensors that overlap.
 
-    def __init__(self) -> None:
+    Args:
+        kinds: the kinds of tensors whose parts occupy memory.
+    """
+
+    def __init__(self, kinds: TensorKinds | None = None) -> None:
+        self._kinds = TensorKinds() if kinds is None else kinds
         self._taken: dict[int, list[tuple[int, int, int, str]]] = {}
 
     def claim(self, tensor: torch.Tensor, key: str) -> None:
@@ -104,24 +118,34 @@ class Memory:
             CaptureError: the tensor shares memory with another one. In a rebuilt model the two
                 would be separate, and a change of one would not change the other.
         """
-        lies = extent(tensor)
+        for block in self._kinds.blocks(tensor):
+            self._claim(block, id(tensor), key)
+
+    def _claim(self, block: torch.Tensor, owner: int, key: str) -> None:
+        lies = extent(block)
         if lies is None:
             return
         storage, start, end = lies
         taken = self._taken.setdefault(storage, [])
         for other_start, other_end, identity, other in taken:
-            if identity == id(tensor):
+            if identity == owner:
                 return
             if start < other_end and other_start < end:
                 raise CaptureError(
                     f"{key} shares memory with {other}, but is another tensor; register one tensor "
                     "under both names, or copy it"
                 )
-        taken.append((start, end, id(tensor), key))
+        taken.append((start, end, owner, key))
 
 
 def describe(
-    tensor: torch.Tensor, key: str, *, persistent: bool, whole: bool, hidden: bool = False
+    tensor: torch.Tensor,
+    key: str,
+    *,
+    persistent: bool,
+    whole: bool,
+    hidden: bool = False,
+    kinds: TensorKinds | None = None,
 ) -> TensorSpec:
     """Return the description of a parameter or buffer. It leaves out what is usual.
 
@@ -132,12 +156,15 @@ def describe(
         whole: True to include kind and shape, because no constructor makes the tensor.
         hidden: True for a hidden state of a layer, whose shape is that of the last inputs, and
             which may be part of a graph of gradients.
+        kinds: the kinds of tensors that are described by their parts.
 
     Raises:
         UnrunnableError: an IR cannot describe tensors of this kind.
         CaptureError: the tensor is a buffer that requires gradients.
     """
-    _refuse_unsuitable(tensor, repr(key))
+    packed = None if kinds is None else kinds.flatten(tensor)
+    if packed is None:
+        _refuse_unsuitable(tensor, repr(key))
     is_parameter = isinstance(tensor, nn.Parameter)
     if tensor.requires_grad and not (is_parameter or hidden):
         raise CaptureError(
@@ -152,28 +179,51 @@ def describe(
     is_explicit = whole or tensor.dtype.is_complex
     usual = _USUAL_FLOAT if is_explicit else usual_dtype(tensor.dtype)
     spec.dtype = _unusual(tensor.dtype, usual)
-    spec.stride = _unusual_stride(tensor)
     if is_parameter and not tensor.requires_grad:
         spec.requires_grad = False
     if not persistent:
         spec.persistent = False
-        spec.value = to_bytes(tensor, key)
+    _describe_numbers(spec, tensor, packed, key, has_value=not persistent)
     return spec
 
 
-def describe_constant(tensor: torch.Tensor, key: str) -> TensorSpec:
+def _describe_numbers(
+    spec: TensorSpec, tensor: torch.Tensor, packed: Packed | None, key: str, *, has_value: bool
+) -> None:
+    """Say how the numbers of a tensor, or of its parts, lie in memory, and perhaps which."""
+    if packed is None:
+        spec.stride = _unusual_stride(tensor)
+        spec.value = to_bytes(tensor, key) if has_value else None
+        return
+    spec.packed = Packing(packed.kind, {}, packed.data)
+    for name, part in packed.parts.items():
+        each = spec.packed.parts[name] = TensorSpec(shape=tuple(part.shape))
+        each.dtype = _unusual(part.dtype, _USUAL_FLOAT)
+        _describe_numbers(each, part, None, f"{key}, part {name!r}", has_value=has_value)
+
+
+def describe_constant(
+    tensor: torch.Tensor, key: str, kinds: TensorKinds | None = None
+) -> TensorSpec:
     """Return the description of a constant: a tensor that the model reads and does not register.
+
+    Args:
+        tensor: the constant.
+        key: its place, for errors.
+        kinds: the kinds of tensors that are described by their parts.
 
     Raises:
         UnrunnableError: an IR cannot describe tensors of this kind.
         CaptureError: the tensor requires gradients.
     """
-    _refuse_unsuitable(tensor, key)
+    packed = None if kinds is None else kinds.flatten(tensor)
+    if packed is None:
+        _refuse_unsuitable(tensor, key)
     if tensor.requires_grad:
         raise CaptureError(f"{key} wants gradients, but is no parameter; register it as one")
-    spec = TensorSpec(kind="constant", shape=tuple(tensor.shape), value=to_bytes(tensor, key))
+    spec = TensorSpec(kind="constant", shape=tuple(tensor.shape))
     spec.dtype = _unusual(tensor.dtype, _USUAL_FLOAT)
-    spec.stride = _unusual_stride(tensor)
+    _describe_numbers(spec, tensor, packed, key, has_value=True)
     return spec
 
 

@@ -275,6 +275,14 @@ def without_class(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().as_subclass(torch.Tensor)
 
 
+def without_numbers(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor like another one on the meta device."""
+    if is_plain(tensor):
+        return torch.empty_like(tensor, device="meta")
+    # Few classes of tensors know empty_like.
+    return tensor.detach().to("meta")
+
+
 @_directly
 def numbers_of(tensor: torch.Tensor) -> tuple[memoryview, torch.Tensor]:
     """Return the bytes of a plain tensor in the order of its numbers, on the CPU.

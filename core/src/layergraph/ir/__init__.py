@@ -18,7 +18,7 @@ from layergraph.ir.graph import (
 from layergraph.ir.mapping import ROOT
 from layergraph.ir.model import Ir
 from layergraph.ir.names import Namer
-from layergraph.ir.tensor_spec import TensorSpec
+from layergraph.ir.tensor_spec import Packing, TensorSpec
 from layergraph.ir.validate import check, check_attributes, find_problems
 from layergraph.ir.values import (
     Body,
@@ -48,6 +48,7 @@ __all__ = [
     "Ir",
     "Namer",
     "Node",
+    "Packing",
     "Record",
     "Ref",
     "Symbol",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from layergraph.ir.edges import Edge
 from layergraph.ir.graph import Graph, Implementation, Node
 from layergraph.ir.values import copied
@@ -22,7 +20,7 @@ def copied_around(
         edges=main.edges,
         evaluation=None if evaluation is None else _graph(evaluation),
         children=None if each.children is None else dict(each.children),
-        tensors={name: replace(spec) for name, spec in each.tensors.items()},
+        tensors={name: spec.copy() for name, spec in each.tensors.items()},
         training=each.training,
         kept_modes=dict(each.kept_modes),
     )

@@ -16,7 +16,7 @@ from layergraph.ir.graph import (
 )
 from layergraph.ir.mapping import ROOT, Implementations
 from layergraph.ir.submodules import children_to_state
-from layergraph.ir.tensor_spec import TensorSpec
+from layergraph.ir.tensor_spec import Packing, TensorSpec
 from layergraph.ir.values import Ref, copied
 
 NODE_FIELDS = ("name", "type", "implementation", "args", "kwargs", "when")
@@ -287,7 +287,23 @@ class _Reader:
         for sizes in ("shape", "stride"):
             if isinstance(known.get(sizes), list):
                 known[sizes] = tuple(known[sizes])
+        if known.get("packed") is not None:
+            known["packed"] = self.packing(place.at("packed"), known["packed"])
         return TensorSpec(**known)
+
+    def packing(self, place: Place, form: object) -> Packing:
+        entry = self.mapping(place, form, "kind, parts and data")
+        parts = self.mapping(place.at("parts"), entry.get("parts", {}), "tensors by name")
+        data = self.mapping(place.at("data"), entry.get("data", {}), "values by name")
+        for name in self.rest(place, entry, ("kind", "parts", "data")):
+            self.problems.append(
+                Problem(place, f"{name!r} is not a field of it", "write kind, parts and data")
+            )
+        return Packing(
+            kind=self.text(place, entry, "kind"),
+            parts={name: self.tensor(place, name, spec) for name, spec in parts.items()},
+            data=self.copied(place, data),
+        )
 
 
 def _kind(value: object) -> str:

@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+from layergraph.ir.values import Value, copied
 
 MAX_DIMENSIONS = 64
 """A tensor may have as many dimensions as torch computes with."""
+
+
+@dataclass(slots=True)
+class Packing:
+    """The plain tensors and plain values that make up a tensor of another kind.
+
+    A quantized weight has its integers and its scales, a sparse tensor its indices and values.
+
+    Attributes:
+        kind: the name of its kind, a row of the hook ``tensor_kinds``: ``"torchao.Int8Tensor"``.
+        parts: the plain tensors, by name: each with its shape, and with stride, dtype and value as
+            those of other tensors.
+        data: the plain values, by name.
+
+    Example:
+        >>> from layergraph.ir import Packing, TensorSpec
+        >>> parts = {"values": TensorSpec(shape=(3,))}
+        >>> Packing("acme.Runs", parts, {"size": 8}).said()
+        {'kind': 'acme.Runs', 'parts': {'values': {'shape': (3,)}}, 'data': {'size': 8}}
+    """
+
+    kind: str
+    parts: dict[str, TensorSpec]
+    data: dict[str, Value] = field(default_factory=dict)
+
+    def copy(self) -> Packing:
+        """Return a copy that shares nothing with this one that can change."""
+        parts = {name: part.copy() for name, part in self.parts.items()}
+        return Packing(self.kind, parts, copied(self.data))
+
+    def said(self) -> dict[str, Any]:
+        """Return the attributes by name, as plain values."""
+        parts = {name: spec.said() for name, spec in self.parts.items()}
+        return {"kind": self.kind, "parts": parts, "data": copied(self.data)}
 
 
 @dataclass(slots=True)
@@ -28,6 +65,7 @@ class TensorSpec:
         tied: the key, in the state dict of the whole model, of an earlier entry for the same
             tensor.
         value: the bytes of a tensor that travels with the IR: contiguous, little-endian.
+        packed: the parts of a tensor that is no block of numbers. Its parts have the values then.
     """
 
     kind: Literal["parameter", "buffer", "constant"] | None = None
@@ -38,6 +76,7 @@ class TensorSpec:
     persistent: bool | None = None
     tied: str | None = None
     value: bytes | None = None
+    packed: Packing | None = None
 
     def __repr__(self) -> str:
         said = [f"{key}={value!r}" for key, value in self.said().items() if key != "value"]
@@ -46,5 +85,16 @@ class TensorSpec:
         return f"TensorSpec({', '.join(said)})"
 
     def said(self) -> dict[str, Any]:
-        """Return the attributes that are not None, by name."""
-        return {key: value for key in self.__slots__ if (value := getattr(self, key)) is not None}
+        """Return the attributes that are not None, by name, as plain values."""
+        said = {key: value for key in self.__slots__ if (value := getattr(self, key)) is not None}
+        if self.packed is not None:
+            said["packed"] = self.packed.said()
+        return said
+
+    def copy(self) -> TensorSpec:
+        """Return a copy that shares nothing with this one that can change."""
+        return replace(self, packed=None if self.packed is None else self.packed.copy())
+
+    def held(self) -> Iterator[TensorSpec]:
+        """Yield the descriptions of the blocks of numbers that the tensor consists of."""
+        yield from [self] if self.packed is None else self.packed.parts.values()

@@ -53,7 +53,7 @@ class Builder:
         graphs: bool = True,
     ) -> None:
         self._ir = ir
-        self._tensors = TensorBuilder(device)
+        self._tensors = TensorBuilder(device, hooks.tensor_kinds, weights_follow=weights_follow)
         self.fills = self._tensors.fills
         self.values = self._tensors.values
         puts_off = weights_follow or device.type == "meta"

@@ -93,20 +93,21 @@ class Ir2Torch(Registry):
             PluginError: a handler broke its contract.
             StateError: the state dict does not fit.
         """
-        from layergraph.ir2torch.load import keep_alike, load
+        from layergraph.ir2torch.load import keep_alike, keys, load
         from layergraph.ir2torch.wrapper_keys import under_plain_keys
 
         checked = ir if isinstance(ir, Ir) else Ir.from_dict(ir)
         check(checked)
-        builder, model, listed = self._built(
-            checked, device_of(device), weights_follow=state_dict is not None
-        )
+        target = device_of(device)
+        builder, model, listed = self._built(checked, target, weights_follow=state_dict is not None)
         if state_dict is not None:
             builder.fills.forget(tensor for _, tensor, persists in listed if persists)
         # Before loading, because a weight may share memory with a tensor that is filled here.
         builder.fills.run_all()
         if state_dict is not None:
-            load(listed, under_plain_keys(listed, state_dict))
+            given = under_plain_keys(listed, state_dict)
+            if load(model, listed, given, self.hooks.tensor_kinds, target):
+                listed = list(keys(checked, builder.modules))
         keep_alike(model, listed, builder.values)
         return model
 
@@ -138,7 +139,9 @@ class Ir2Torch(Registry):
 
         meta = torch.device("meta")
         builder, model, listed = self._built(ir, meta, weights_follow=True, around=around)
-        return MetaModel(ir, model, builder.modules, listed, builder.values)
+        return MetaModel(
+            ir, model, builder.modules, listed, builder.values, self.hooks.tensor_kinds
+        )
 
     @undoes
     def tensors(self, ir: Ir) -> list[Key]:

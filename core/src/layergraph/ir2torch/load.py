@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, MutableMapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from layergraph.errors import StateError, first_line
+from layergraph.errors import BuildError, StateError, first_line
 from layergraph.ir import Ir
 from layergraph.ir2torch.composite import descend, find
-from layergraph.state import all_tensors, own_tensors
-from layergraph.tensors import PLAIN_CLASSES, lie_alike, unsuitable, without_class
+from layergraph.state import all_tensors, as_parameter, own_tensors, replace
+from layergraph.tensor_kinds import TensorKinds
+from layergraph.tensors import PLAIN_CLASSES, is_plain, lie_alike, unsuitable, without_class
 
 Key = tuple[str, torch.Tensor, bool]
 """The path of a tensor in a model, the tensor, and True if state dicts hold it under this path."""
@@ -37,22 +38,41 @@ def keys(ir: Ir, modules: Mapping[str, nn.Module]) -> Iterator[Key]:
             stack.append((f"{path}.{child}" if path else child, target))
 
 
-def load(wanted: Collection[Key], state_dict: Mapping[str, torch.Tensor]) -> None:
+def load(
+    model: nn.Module,
+    wanted: Collection[Key],
+    state_dict: Mapping[str, torch.Tensor],
+    kinds: TensorKinds,
+    device: torch.device,
+) -> bool:
     """Copy a state dict into the tensors of a model: see :func:`keys`.
 
     If a tensor has several keys, one of them is enough.
+
+    Args:
+        model: the model.
+        wanted: its tensors.
+        state_dict: the state dict.
+        kinds: the kinds of tensors that consist of parts. Such a tensor of the model is replaced.
+        device: the device of these.
+
+    Returns:
+        Whether new tensors replace some of the model: those that consist of parts.
 
     Raises:
         StateError: the state dict is not a mapping, lacks keys, has unknown keys, or a tensor does
             not fit. Then no tensor was copied.
     """
-    tensors = fitting(wanted, state_dict)
+    listed, parts = flat(wanted, state_dict, kinds)
+    tensors = fitting(listed, parts)
+    whole = {key: tensor for key, tensor, persists in wanted if persists}
     key = ""
     try:
         with torch.no_grad():
-            for key, tensor in tensors.items():
-                if key in state_dict:
-                    given = state_dict[key]
+            for key in [key for key in tensors if key in whole]:
+                tensor = tensors[key]
+                if key in parts:
+                    given = parts[key]
                     is_plain = type(given) in PLAIN_CLASSES
                     tensor.copy_(given if is_plain else without_class(given))
     except Exception as error:
@@ -60,6 +80,98 @@ def load(wanted: Collection[Key], state_dict: Mapping[str, torch.Tensor]) -> Non
             f"torch cannot copy {key!r} into the model: {type(error).__name__}: "
             f"{first_line(error)}; give a plain tensor that it can copy"
         ) from error
+    is_replaced = False
+    for names in names_of(whole).values():
+        packed = kinds.flatten(whole[names[0]])
+        if packed is not None:
+            is_replaced = True
+            given_parts = {}
+            for part, like in packed.parts.items():
+                each = given_part(parts, names, part, like.dtype)
+                if each.is_meta and device.type != "meta":
+                    raise StateError(f"{names[0]!r} is on the meta device and has no values")
+                given_parts[part] = each.to(device=device, copy=True)
+            put(model, names, kinds.unflatten(packed.kind, given_parts, packed.data))
+    return is_replaced
+
+
+def given_part(
+    parts: Mapping[str, torch.Tensor], names: Iterable[str], part: str, dtype: torch.dtype
+) -> torch.Tensor:
+    """Return a part of a tensor with several keys: under the last of them, as for other tensors.
+
+    Raises:
+        BuildError: there is none.
+        StateError: it is of another dtype. Its numbers would mean something else after a cast.
+    """
+    keys = [f"{name}.{part}" for name in names]
+    given = [parts[key] for key in keys if key in parts]
+    if not given:
+        raise BuildError(
+            f"{keys[0]!r} is in no state dict, and the IR does not say its value; say it"
+        )
+    if given[-1].dtype is not dtype:
+        raise StateError(f"{keys[0]!r} is of {given[-1].dtype} where {dtype} is wanted")
+    return given[-1]
+
+
+def put(model: nn.Module, names: Iterable[str], tensor: torch.Tensor) -> None:
+    """Replace a tensor of a model under all its names, by a parameter where it is one."""
+    places = [place_of(model, name) for name in names]
+    first = getattr(*places[0])
+    if isinstance(first, nn.Parameter):
+        tensor = as_parameter(tensor, requires_grad=first.requires_grad)
+    for owner, name in places:
+        replace(owner, name, tensor)
+
+
+def place_of(model: nn.Module, key: str) -> tuple[nn.Module, str]:
+    """Return the module that holds a tensor, and the name of the tensor there."""
+    *way, last = key.split(".")
+    owner = descend(model, way)
+    return model if owner is None else owner, last
+
+
+def flat(
+    listed: Collection[Key], state_dict: Mapping[str, torch.Tensor], kinds: TensorKinds
+) -> tuple[Collection[Key], Mapping[str, torch.Tensor]]:
+    """Return the tensors of a model and of a state dict with parts instead of what they make up.
+
+    Args:
+        listed: the tensors of the model: see :func:`keys`.
+        state_dict: the state dict. It may have the parts already, under ``KEY.PART``.
+        kinds: the kinds of tensors.
+
+    Raises:
+        StateError: the state dict is not a mapping, a tensor of it is of another kind than that of
+            the model, or two tensors have one key.
+    """
+    if not isinstance(state_dict, Mapping):
+        raise StateError(f"{state_dict!r} is no state dict; give a mapping from key to tensor")
+    found = {id(tensor): kinds.flatten(tensor) for _, tensor, _ in listed}
+    packed = {key: tensor for key, tensor, _ in listed if found[id(tensor)] is not None}
+    if not packed:
+        return listed, state_dict
+    given = {key: state_dict[key] for key in packed if key in state_dict}
+    misfits = [
+        f"{key!r} {reason}"
+        for key, each in given.items()
+        if isinstance(each, torch.Tensor) and (reason := kinds.misfit(each, packed[key]))
+    ]
+    if misfits:
+        raise StateError(f"the state dict does not fit the model: {'; '.join(misfits[:8])}")
+    parts: list[Key] = []
+    for key, tensor, persists in listed:
+        apart = found[id(tensor)]
+        named = {"": tensor} if apart is None else apart.parts
+        parts += [
+            (f"{key}.{name}" if name else key, part, persists) for name, part in named.items()
+        ]
+    if len({key for key, _, _ in parts}) < len(parts):
+        twice = next(key for key, _, _ in parts if [each[0] for each in parts].count(key) > 1)
+        raise StateError(f"two tensors have the key {twice!r}; rename one of them")
+    others = {key: state_dict[key] for key in state_dict if key not in given}
+    return parts, others | kinds.expanded(given)
 
 
 def fitting(
@@ -67,11 +179,13 @@ def fitting(
 ) -> dict[str, torch.Tensor]:
     """Check a state dict, and return the tensors of the model that it is for, by key.
 
+    Args:
+        wanted: the tensors of the model, as :func:`flat` gives them.
+        state_dict: the state dict, likewise.
+
     Raises:
         StateError: as for :func:`load`.
     """
-    if not isinstance(state_dict, Mapping):
-        raise StateError(f"{state_dict!r} is no state dict; give a mapping from key to tensor")
     tensors = {key: tensor for key, tensor, persistent in wanted if persistent}
     named = names_of(tensors).values()
     problems = [
@@ -252,6 +366,9 @@ class _Loading:
 def _fill(module: nn.Module, key: str, value: torch.Tensor, device: torch.device) -> None:
     tensor = find(module, key)
     if not isinstance(tensor, torch.Tensor):
+        return
+    if type(value) not in PLAIN_CLASSES or not is_plain(value):
+        put(module, [key], value.to(device))
         return
     if tensor.is_meta:
         tensor = torch.empty_like(tensor, device=device)

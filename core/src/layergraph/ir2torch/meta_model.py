@@ -10,9 +10,20 @@ from torch import nn
 
 from layergraph.errors import BuildError, StateError
 from layergraph.ir import Ir
-from layergraph.ir2torch.composite import Holder, descend
-from layergraph.ir2torch.load import Key, fitting, keep_alike, keys, names_of
+from layergraph.ir2torch.composite import Holder
+from layergraph.ir2torch.load import (
+    Key,
+    fitting,
+    flat,
+    given_part,
+    keep_alike,
+    keys,
+    names_of,
+    place_of,
+    put,
+)
 from layergraph.state import replace
+from layergraph.tensor_kinds import Packed, TensorKinds
 from layergraph.tensors import without_class
 
 
@@ -26,6 +37,7 @@ class MetaModel:
         modules: the modules of the model, by the name of their implementation.
         listed: the tensors of the model: see :func:`layergraph.ir2torch.load.keys`.
         values: the tensors whose values the IR holds, each with its value.
+        kinds: the kinds of tensors that consist of parts.
     """
 
     ir: Ir
@@ -33,6 +45,7 @@ class MetaModel:
     modules: Mapping[str, nn.Module]
     listed: Sequence[Key]
     values: Sequence[tuple[torch.Tensor, torch.Tensor]]
+    kinds: TensorKinds
 
     def fill(
         self,
@@ -45,7 +58,8 @@ class MetaModel:
         A tensor is copied only to change its device, dtype or strides.
 
         Args:
-            state_dict: the weights. If a tensor has several keys, one of them is enough.
+            state_dict: the weights, or the parts of those that consist of parts, under
+                ``KEY.PART``. If a tensor has several keys, one of them is enough.
             device: the device of parameters and buffers.
             dtype: the dtype of the floating-point parameters and buffers, except constants; None:
                 the dtypes of the IR.
@@ -57,13 +71,20 @@ class MetaModel:
             StateError: the state dict does not fit.
             BuildError: neither the state dict nor the IR has the value of a tensor.
         """
-        fitting(self.listed, state_dict)
+        listed, state_dict = flat(self.listed, state_dict, self.kinds)
+        fitting(listed, state_dict)
         if dtype is not None:
             self.cast(dtype)
         in_ir = {id(tensor): value for tensor, value in self.values}
         tensors = {key: tensor for key, tensor, _ in self.listed}
         for names in names_of(tensors).values():
             tensor = tensors[names[0]]
+            packed = self.kinds.flatten(tensor)
+            if packed is not None:
+                value = in_ir.get(id(tensor))
+                held = {} if value is None else self.kinds.expanded({names[0]: value})
+                self._repack(names, packed, {**held, **state_dict}, device)
+                continue
             # The last of several names counts, as in load().
             given = [state_dict[name] for name in names if name in state_dict]
             value = given[-1] if given else in_ir.get(id(tensor))
@@ -86,19 +107,40 @@ class MetaModel:
 
         Args:
             dtype: a floating-point dtype.
+
+        Raises:
+            StateError: a tensor consists of parts, whose numbers have no other dtype.
         """
         tensors = {key: tensor for key, tensor, _ in self.listed}
         for names in names_of(tensors).values():
             tensor = tensors[names[0]]
+            packed = self.kinds.flatten(tensor)
+            if packed is not None:
+                raise StateError(
+                    f"{names[0]!r} is a {packed.kind}, whose numbers have no other dtype; load the "
+                    "model without a dtype"
+                )
             if tensor.is_floating_point() and not any(_is_uncast(*self.place(n)) for n in names):
                 # The tensor stays the same object, so that ties and ``listed`` keep it.
                 tensor.data = tensor.data.to(dtype)
 
     def place(self, key: str) -> tuple[nn.Module, str]:
         """Return the module that has the tensor of a key, and the name of the tensor there."""
-        *way, last = key.split(".")
-        owner = descend(self.model, way)
-        return self.model if owner is None else owner, last
+        return place_of(self.model, key)
+
+    def _repack(
+        self,
+        names: Sequence[str],
+        packed: Packed,
+        given: Mapping[str, torch.Tensor],
+        device: torch.device,
+    ) -> None:
+        """Replace a tensor that consists of parts by one of the given parts."""
+        parts = {}
+        for part, like in packed.parts.items():
+            each = without_class(given_part(given, names, part, like.dtype))
+            parts[part] = _laid_as(like, each.to(device))
+        put(self.model, names, self.kinds.unflatten(packed.kind, parts, packed.data))
 
 
 def _is_uncast(owner: nn.Module, name: str) -> bool:

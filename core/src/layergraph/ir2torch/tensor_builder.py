@@ -9,13 +9,14 @@ from torch import nn
 
 from layergraph.errors import BuildError, Place, PluginError
 from layergraph.hidden_states import hidden_states
-from layergraph.ir import Implementation, Ir, TensorSpec
+from layergraph.ir import Implementation, Ir, Packing, TensorSpec
 from layergraph.ir2torch.build_context import refusals
 from layergraph.ir2torch.composite import Holder, descend, find
 from layergraph.ir2torch.deferred_init import DeferredInit
 from layergraph.ir2torch.submodules import owner_of
 from layergraph.state import (
     all_tensors,
+    as_parameter,
     dtype_of,
     from_spec,
     own_tensors,
@@ -23,6 +24,7 @@ from layergraph.state import (
     restrided,
     usual_dtype,
 )
+from layergraph.tensor_kinds import TensorKinds
 
 
 class TensorBuilder:
@@ -30,14 +32,19 @@ class TensorBuilder:
 
     Args:
         device: the device of the tensors.
+        kinds: the kinds of tensors that are made of parts.
+        weights_follow: whether other tensors replace those that are made of parts.
 
     Attributes:
         fills: the initial weights that were put off.
         values: on the meta device, the tensors that have values, and these values on the CPU.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, kinds: TensorKinds, *, weights_follow: bool) -> None:
         self._device = device
+        self._kinds = kinds
+        # Zeros may be no parts of a tensor, as for the indices of a sparse one.
+        self._waiting = torch.device("meta") if weights_follow else device
         self._owners: dict[int, Place] = {}
         self.fills = DeferredInit()
         self.values: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -47,7 +54,9 @@ class TensorBuilder:
         *way, last = name.split(".")
         owner = descend(module, way)
         made = None if owner is None else getattr(owner, last, None)
-        if isinstance(made, torch.Tensor):
+        if spec.packed is not None and owner is not None:
+            self._pack(owner, last, spec, spec.packed, where)
+        elif isinstance(made, torch.Tensor):
             if spec.value is not None and owner is not None and last in hidden_states(owner):
                 # It has the shape of the last inputs. We check the number of bytes first.
                 kept = from_spec(_with_shape(spec, made), where, self._device)
@@ -56,14 +65,60 @@ class TensorBuilder:
         elif spec.kind is None or owner is None:
             raise BuildError(f"{where}: the layer has no such tensor; correct the name")
         else:
-            tensor = self._placed(from_spec(spec, where, self._device))
-            if isinstance(tensor, nn.Parameter):
-                owner.register_parameter(last, tensor)
-            else:
-                persistent = spec.kind == "buffer" and spec.persistent is not False
-                owner.register_buffer(last, tensor, persistent=persistent)
-                if spec.kind == "constant" and isinstance(owner, Holder):
-                    owner._uncast |= {last}
+            self._register(owner, last, self._placed(from_spec(spec, where, self._device)), spec)
+
+    def _register(
+        self, owner: nn.Module, name: str, tensor: torch.Tensor, spec: TensorSpec
+    ) -> None:
+        if isinstance(tensor, nn.Parameter):
+            owner.register_parameter(name, tensor)
+        else:
+            persistent = spec.kind == "buffer" and spec.persistent is not False
+            owner.register_buffer(name, tensor, persistent=persistent)
+            if spec.kind == "constant" and isinstance(owner, Holder):
+                owner._uncast |= {name}
+
+    def _pack(
+        self, owner: nn.Module, name: str, spec: TensorSpec, packed: Packing, where: Place
+    ) -> None:
+        """Make a tensor of its parts, in the place of the plain one that the constructor made."""
+        found = getattr(owner, name, None)
+        made = found if isinstance(found, torch.Tensor) else None
+        if made is None and spec.kind is None:
+            raise BuildError(f"{where}: the layer has no such tensor; correct the name")
+        has_values = any(each.value is not None for each in packed.parts.values())
+        device = self._device if has_values else self._waiting
+        parts = {
+            part: from_spec(each, where.at("part", part), device)
+            for part, each in packed.parts.items()
+        }
+        value = None
+        try:
+            if has_values and device.type == "meta":
+                value = self._kinds.unflatten(packed.kind, parts, packed.data)
+            parts = {part: each.to(device) for part, each in parts.items()}
+            tensor = self._kinds.unflatten(packed.kind, parts, packed.data)
+        except BuildError as error:
+            without = "" if has_values or device.type == "meta" else " (zeros: give a state dict)"
+            raise BuildError(f"{where}: {error}{without}") from error.__cause__
+        shape = tuple(made.shape) if made is not None and spec.shape is None else spec.shape
+        usual = torch.float32 if made is None else usual_dtype(made.dtype)
+        dtype = dtype_of(spec, where) or usual
+        if (tuple(tensor.shape), tensor.dtype) != (shape, dtype):
+            raise BuildError(
+                f"{where}: its parts make a {tensor.dtype} of shape {tuple(tensor.shape)} where "
+                f"{dtype} of {shape} is wanted; correct them"
+            )
+        if spec.kind == "parameter" or isinstance(made, nn.Parameter):
+            tensor = as_parameter(tensor, requires_grad=spec.requires_grad is not False)
+        if value is not None:
+            self.values.append((tensor, value))
+        if made is not None:
+            self.fills.forget([made])
+            self._owners.pop(id(made), None)  # another tensor may get the id
+            replace(owner, name, tensor)
+        else:
+            self._register(owner, name, tensor, spec)
 
     def _change(self, tensor: torch.Tensor, spec: TensorSpec, where: Place) -> None:
         if spec.shape is not None and spec.shape != tuple(tensor.shape):

@@ -19,7 +19,7 @@ implementation separately, in the order that makes pluggy ask as listed.
 
 from layergraph.plugins.commands import Command, installed_commands
 from layergraph.plugins.contract import HookFailure, command_name
-from layergraph.plugins.hooks import Hooks, function_homes
+from layergraph.plugins.hooks import Hooks, function_homes, kind_homes
 from layergraph.plugins.listing import installed_answers
 from layergraph.plugins.loading import (
     Discovered,
@@ -52,6 +52,7 @@ __all__ = [
     "installed_answers",
     "installed_commands",
     "installed_plugins",
+    "kind_homes",
     "load_plugins",
     "normalised",
     "warn_of_skipped",

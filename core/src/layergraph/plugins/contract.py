@@ -255,6 +255,31 @@ def _structures(answer: Any) -> list[Any]:
     return found
 
 
+_KIND_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+
+
+def _tensor_kinds(answer: Any) -> list[Any]:
+    from layergraph.tensor_kinds import TensorKind
+
+    found = _many(
+        answer, "rows, each a layergraph.TensorKind", lambda each: isinstance(each, TensorKind)
+    )
+    for row in found:
+        if not isinstance(row.name, str) or not _KIND_NAME.fullmatch(row.name):
+            raise _WrongError(
+                f"gave a kind of tensors named {_shown(row.name)}; give the name of the library, a "
+                "dot, and a name"
+            )
+        for role in ("flatten", "unflatten"):
+            if not callable(getattr(row, role)):
+                raise _WrongError(
+                    f"gave a kind of tensors {row.name!r} whose {role} is "
+                    f"{_shown(getattr(row, role))}; give a function"
+                )
+    _refuse_twice([row.name for row in found], "kinds of tensors named {!r}")
+    return found
+
+
 def _check_callable(function: object, row: str) -> None:
     """Refuse a row whose function is none."""
     if not callable(function):
@@ -322,6 +347,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "commands": _commands,
     "formats": _formats,
     "structures": _structures,
+    "tensor_kinds": _tensor_kinds,
     "passes": _passes,
     "lowerings": _lowerings,
 }

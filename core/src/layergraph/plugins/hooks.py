@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from layergraph.factories import Factory
     from layergraph.layers import Layer, LayerTable
     from layergraph.structures import Structure
+    from layergraph.tensor_kinds import TensorKinds
 
 
 class Hooks:
@@ -89,6 +91,20 @@ class Hooks:
         except HookFailure as failure:
             raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
         return found
+
+    @functools.cached_property
+    def tensor_kinds(self) -> TensorKinds:
+        """The rows of the hook ``tensor_kinds``.
+
+        Raises:
+            PluginError: a plugin gave something other than such rows.
+        """
+        from layergraph.tensor_kinds import TensorKinds
+
+        try:
+            return TensorKinds(itertools.chain.from_iterable(self.ask.tensor_kinds()))
+        except HookFailure as failure:
+            raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
 
     def idle_mark(self, cls: type) -> str:
         """Return why the decorator of a class has no effect.
@@ -188,13 +204,26 @@ def function_homes() -> dict[str, str]:
     Raises:
         PluginError: a plugin gave something other than names.
     """
+    return _homes("functions", _name_of)
+
+
+def kind_homes() -> dict[str, str]:
+    """Return the distribution of each kind of tensors that the installed plugins list.
+
+    Raises:
+        PluginError: a plugin gave something other than rows of the hook ``tensor_kinds``.
+    """
+    return _homes("tensor_kinds", lambda row: row.name)
+
+
+def _homes(hook: str, name_of: Callable[[Any], str]) -> dict[str, str]:
     try:
         return {
-            _name_of(row): plugin.distribution
+            name_of(row): plugin.distribution
             for plugin in installed_plugins()
             for each in plugin.hooks
-            if each.hook == "functions" and not each.is_wrapper
-            for row in each.ask()
+            if each.hook == hook and not each.is_wrapper
+            for row in each.ask() or ()
         }
     except HookFailure as failure:
         raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error

@@ -92,9 +92,9 @@ def _converted(
     if not isinstance(plain.model, nn.Module):
         raise CaptureError(f"{plain.model!r} is no torch.nn.Module; convert a module")
     found = Found()
-    module_index = ModuleIndex(plain.model, partial(ask, hooks, found))
+    module_index = ModuleIndex(plain.model, partial(ask, hooks, found), hooks.tensor_kinds)
     _advise(module_index)
-    memory = Memory()
+    memory = Memory(hooks.tensor_kinds)
     keys, tensors = describe_tensors(module_index, memory, found, plain.numbers)
     if not found.is_runnable:
         raise unsupported(found)

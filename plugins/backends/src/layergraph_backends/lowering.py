@@ -12,6 +12,7 @@ import layergraph as lg
 from layergraph.ir import Ir, Node, Ref
 from layergraph.ir.values import leaves
 from layergraph.lowerings import Lowering
+from layergraph.tensor_kinds import refuse_packed
 from layergraph_backends.backend import Backend
 from layergraph_backends.errors import Lack, LoweringError
 from layergraph_backends.frame import Frame, Model
@@ -74,7 +75,7 @@ def lower(
         ArgumentError: the arguments are not those that the model takes.
         InvalidIrError: the IR breaks a rule.
         StateError: the state dict does not fit.
-        BuildError: a layer cannot be built.
+        BuildError: a layer cannot be built, or a tensor is no block of numbers.
         PluginError: a handler of a third party raised an error that is not ours.
 
     Example:
@@ -95,6 +96,7 @@ def lower(
         >>> lower(ir, Text(), handlers=rows).value
         Value(text='0.weight @ input')
     """
+    refuse_packed(ir, backend.target)
     one_mode = ir.in_mode(training=training)
     call = None if args is None else (tuple(args), dict(kwargs or {}))
     inputs = Inputs(one_mode, backend, call, training=training)

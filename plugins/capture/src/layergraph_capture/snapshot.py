@@ -31,6 +31,7 @@ class StateSnapshot:
 
     def __init__(self, module_index: ModuleIndex, constants: Constants) -> None:
         self._module_index = module_index
+        self._kinds = module_index.kinds
         self._constants = constants
         self._saved: dict[int, torch.Tensor] = {}
         self._tensors: dict[int, tuple[str, torch.Tensor]] = {}
@@ -42,8 +43,9 @@ class StateSnapshot:
         """Keep the values of all tensors of the model that share memory with one of the given."""
         for each in tensors:
             if isinstance(each, torch.Tensor):
-                for identity in self._by_memory.get(storage_of(each), ()):
-                    self._save(identity)
+                for block in self._kinds.blocks(each):
+                    for identity in self._by_memory.get(storage_of(block), ()):
+                        self._save(identity)
 
     def _save(self, identity: int) -> None:
         if identity not in self._saved:
@@ -60,16 +62,20 @@ class StateSnapshot:
         self._by_memory: dict[int | None, list[int]] = {}
         for each in self._module_index:
             for name, tensor, _ in each.tensors():
-                self._tensors.setdefault(id(tensor), (each.key(name), tensor))
-        for tensor in self._constants:
-            if unsuitable(tensor) is None:
-                self._tensors.setdefault(id(tensor), ("", tensor))
+                self._note(each.key(name), tensor)
+        for constant in self._constants:
+            if unsuitable(constant) is None or self._kinds.flatten(constant) is not None:
+                self._note("", constant)
         for identity, (_, tensor) in self._tensors.items():
             self._by_memory.setdefault(storage_of(tensor), []).append(identity)
             if not isinstance(tensor, torch.nn.Parameter):
                 self._save(identity)
         self._versions = {key: version(tensor) for key, (_, tensor) in self._tensors.items()}
         return self
+
+    def _note(self, key: str, tensor: torch.Tensor) -> None:
+        for block in self._kinds.blocks(tensor):
+            self._tensors.setdefault(id(block), (key, block))
 
     def __exit__(
         self,

@@ -126,7 +126,7 @@ class Tensors:
                 "a tensor that came about where capture does not see it; make it with a function "
                 "of torch, or register it with register_buffer"
             )
-        reason = indescribable(tensor)
+        reason = None if self._state.is_packed(tensor) else indescribable(tensor)
         if reason is not None:
             is_freed = is_plain(tensor) and unsuitable(tensor) is not None
             kind = UnrunnableError if is_freed else UnknownValueError

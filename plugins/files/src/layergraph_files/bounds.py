@@ -6,7 +6,7 @@ Building a model, or listing its tensors, takes time for each path, so we count 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from layergraph.errors import FileError
 from layergraph.ir import FUNCTION, Implementation, Ir
@@ -53,12 +53,12 @@ def check_paths(ir: Ir, limits: Limits) -> None:
         FileError: the model has too many modules, or the paths of its tensors are too long.
     """
     children = sum([len(each.children or ()) for each in ir.values()])
-    tensors = sum([len(each.tensors) for each in ir.values()])
+    tensors = sum([len(_keys(each)) for each in ir.values()])
     described = len(ir) + children + tensors
     most = _PATHS + _PATHS_EACH * described if limits.modules is None else limits.modules
     letters = max(_LETTERS + _LETTERS_EACH * described, MAX_NAME * (limits.modules or 0))
     # The common case: each implementation has one parent, and names are short. Skip the count then.
-    named = sum([sum(map(len, each.tensors)) for each in ir.values()])
+    named = sum([sum(map(len, _keys(each))) for each in ir.values()])
     if children < len(ir) <= most and described * _longest(ir) + named <= letters:
         return
     for name, size in _sizes(ir):
@@ -80,6 +80,17 @@ def _sizes(ir: Ir) -> Iterator[tuple[str, _Size]]:
         yield name, sizes[name]
 
 
+def _keys(implementation: Implementation) -> Collection[str]:
+    """Return the keys of the tensors of an implementation, and of their parts."""
+    parts = [
+        f"{name}.{part}"
+        for name, spec in implementation.tensors.items()
+        if spec.packed is not None
+        for part in spec.packed.parts
+    ]
+    return [*implementation.tensors, *parts] if parts else implementation.tensors
+
+
 class _Size:
     """The size of an implementation and all that is inside it, counted once for each path.
 
@@ -92,8 +103,9 @@ class _Size:
 
     def __init__(self, implementation: Implementation, inside: dict[str, _Size]) -> None:
         self.modules = 1
-        self.tensors = len(implementation.tensors)
-        self.letters = sum(map(len, implementation.tensors))
+        keys = _keys(implementation)
+        self.tensors = len(keys)
+        self.letters = sum(map(len, keys))
         self.longest = 0
         for child, target in (implementation.children or {}).items():
             size = inside[target]
@@ -128,7 +140,7 @@ def check_writable(ir: Ir) -> None:
         ParseError: a name is too long, or a function is one that no file may call.
     """
     for each in ir.values():
-        names = [each.name, *(each.children or ()), *each.tensors]
+        names = [each.name, *(each.children or ()), *_keys(each)]
         for graph in each.graphs:
             names += graph.nodes
         if max(map(len, names)) > MAX_NAME:

@@ -18,8 +18,9 @@ from layergraph.errors import BuildError, FileError, PluginError, StateError
 from layergraph.functions import Targets
 from layergraph.ir import FUNCTION
 from layergraph.ir2torch.converter import device_of
-from layergraph.ir2torch.load import Key
+from layergraph.ir2torch.load import Key, flat
 from layergraph.ir2torch.meta_model import MetaModel
+from layergraph.tensor_kinds import TensorKinds
 from layergraph.tensors import numbers_of
 from layergraph.undo import undoes
 from layergraph_files.bounds import check_paths
@@ -54,7 +55,7 @@ def build(
             return filled
         target = device_of(device)
         meta_model = _skeleton(model, limits)
-        return meta_model.fill(_weights(model, meta_model.listed), target, dtype)
+        return meta_model.fill(_weights(model, meta_model.listed, meta_model.kinds), target, dtype)
 
 
 @undoes
@@ -72,6 +73,7 @@ def _skeleton(model: Opened, limits: Limits) -> MetaModel:
     converter = default_ir2torch()
     check_paths(model.ir, limits)
     _check_functions(model, Targets(converter.hooks.named_functions()))
+    _check_kinds(model, converter.hooks.tensor_kinds)
     return converter.meta_model(model.ir, Budget(_allowance(model, limits)))
 
 
@@ -79,7 +81,7 @@ def _allowance(model: Opened, limits: Limits) -> Allowance:
     """Return the bounds for building a model, in proportion to its files."""
     stored = [each for _, each in model.weights.values()]
     specs = [spec for each in model.ir.values() for spec in each.tensors.values()]
-    values = [len(spec.value or b"") for spec in specs]
+    values = [len(each.value or b"") for spec in specs for each in spec.held()]
     held = sum(each.length for each in stored) + sum(values)
     numbers = [each.numbers for each in stored]
     tensors = _TENSORS + _TENSORS_EACH * len(model.ir) if limits.tensors is None else limits.tensors
@@ -120,20 +122,35 @@ def _check_functions(model: Opened, known: Targets) -> None:
                 if node.type != FUNCTION or home is None:
                     continue
                 if known.target(node.implementation) is None:
-                    plugin = home if _NAME.fullmatch(home) else repr(home)
                     raise FileError(
                         f"implementation {each.name!r}, node {node.name!r}: the function "
-                        f"{node.implementation!r} is one that a plugin adds; the file says that "
-                        f"it was {plugin}: install it if you trust it"
+                        f"{node.implementation!r} is one that {_from_plugin(home)}"
                     )
+
+
+def _check_kinds(model: Opened, known: TensorKinds) -> None:
+    """Raise if a plugin is missing that lists a kind of tensors, likewise."""
+    for each in model.ir.values():
+        for name, spec in each.tensors.items():
+            home = None if spec.packed is None else model.kinds.get(spec.packed.kind)
+            if spec.packed is not None and home is not None and spec.packed.kind not in known:
+                raise FileError(
+                    f"implementation {each.name!r}, tensor {name!r}: {spec.packed.kind!r} is a "
+                    f"kind of tensors that {_from_plugin(home)}"
+                )
+
+
+def _from_plugin(home: str) -> str:
+    plugin = home if _NAME.fullmatch(home) else repr(home)
+    return f"a plugin adds; the file says that it was {plugin}: install it if you trust it"
 
 
 # --- weights, mapped from the file ---
 
 
-def _weights(model: Opened, listed: Sequence[Key]) -> dict[str, torch.Tensor]:
+def _weights(model: Opened, listed: Sequence[Key], kinds: TensorKinds) -> dict[str, torch.Tensor]:
     """Return the state dict of the files. Its tensors are mapped, if their places allow it."""
-    wanted = _expect_weights(model, listed)
+    wanted = _expect_weights(model, flat(listed, {}, kinds)[0])
     found = mapped(model.weights)
     for name, tensor in found.items():
         if name in wanted:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from layergraph.ir import Edge, Graph, Implementation, Ir, Node, Ref, TensorSpec, refs
+from layergraph.ir import Edge, Graph, Implementation, Ir, Node, Packing, Ref, TensorSpec, refs
 from layergraph.ir.graph import (
     reads_each_once,
     reads_its_predecessor,
@@ -35,7 +35,10 @@ def inline(spec: TensorSpec) -> str:
 
 
 def to_document(
-    ir: Implementations, functions: Mapping[str, str], write_value: WriteValue = inline
+    ir: Implementations,
+    functions: Mapping[str, str],
+    write_value: WriteValue = inline,
+    kinds: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the document of an IR.
 
@@ -44,10 +47,13 @@ def to_document(
         functions: for each function of a plugin that its graphs call, the name of the plugin's
             distribution.
         write_value: a function that returns the JSON form of a tensor's value.
+        kinds: for each kind of its tensors, the name of the distribution that lists it.
     """
     document: dict[str, Any] = {"format": FORMAT, "version": version_for(ir), "root": ir.root}
     if functions:
         document["functions"] = dict(functions)
+    if kinds:
+        document["tensor_kinds"] = dict(kinds)
     training = changes_of_mode(ir, ir.root)
     document["implementations"] = [
         _implementation(each, training.get(name), write_value) for name, each in ir.items()
@@ -81,6 +87,11 @@ def _tensor(name: str, spec: TensorSpec, write_value: WriteValue) -> dict[str, A
         form[field] = list(value) if type(value) is tuple else value
     if spec.value is not None:
         form["value"] = write_value(spec)
+    if spec.packed is not None:
+        parts = [_tensor(part, each, write_value) for part, each in spec.packed.parts.items()]
+        form["packed"] = {"kind": spec.packed.kind, "parts": parts}
+        if spec.packed.data:
+            form["packed"]["data"] = _encoded(spec.packed.data)
     return form
 
 
@@ -166,8 +177,11 @@ def from_document(document: Any, read_value: ReadValue = read_inline) -> Ir:
         ParseError: the document has another form.
         InvalidIrError: two implementations have one name, or the root is missing.
     """
-    fields = expect_fields(document, None, "format version root implementations", "functions")
+    fields = expect_fields(
+        document, None, "format version root implementations", "functions tensor_kinds"
+    )
     functions(document)
+    tensor_kinds(document)
     implementations = _named(
         fields["implementations"],
         (None, "implementations"),
@@ -182,8 +196,21 @@ def functions(document: Any) -> dict[str, str]:
     Raises:
         ParseError: the field ``functions`` has another form.
     """
-    spot: JsonPath = (None, "functions")
-    homes: dict[str, str] = expect(document.get("functions", {}), dict, spot, "functions by name")
+    return _homes(document, "functions")
+
+
+def tensor_kinds(document: Any) -> dict[str, str]:
+    """Return the distribution of each kind of tensors in a document.
+
+    Raises:
+        ParseError: the field ``tensor_kinds`` has another form.
+    """
+    return _homes(document, "tensor_kinds")
+
+
+def _homes(document: Any, field: str) -> dict[str, str]:
+    spot: JsonPath = (None, field)
+    homes: dict[str, str] = expect(document.get(field, {}), dict, spot, "distributions by name")
     for name, distribution in homes.items():
         expect(distribution, str, (spot, name), "the name of a distribution")
     return homes
@@ -264,7 +291,7 @@ def _children(form: Any, spot: JsonPath) -> dict[str, str]:
 def _read_tensor(form: Any, spot: JsonPath, read_value: ReadValue) -> TensorSpec:
     fields = expect_fields(form, spot, "name", " ".join(TensorSpec.__slots__))
     _texts(fields, spot, "name")
-    spec = {name: each for name, each in fields.items() if name not in ("name", "value")}
+    spec = {name: each for name, each in fields.items() if name not in _NESTED}
     for name, each in spec.items():
         here = (spot, name)
         if name not in _TENSOR:
@@ -276,7 +303,28 @@ def _read_tensor(form: Any, spot: JsonPath, read_value: ReadValue) -> TensorSpec
             spec[name] = tuple(each)
     if "value" in fields:
         spec["value"] = read_value(fields["value"], (spot, "value"))
+    if "packed" in fields:
+        spec["packed"] = _read_packing(fields["packed"], (spot, "packed"), read_value)
     return TensorSpec(**spec)
+
+
+_NESTED = ("name", "value", "packed")
+# A part consists of numbers, and of no parts.
+_PART = "shape stride dtype value"
+
+
+def _read_packing(form: Any, spot: JsonPath, read_value: ReadValue) -> Packing:
+    fields = expect_fields(form, spot, "kind parts", "data")
+
+    def read_part(part: Any, here: JsonPath) -> TensorSpec:
+        expect_fields(part, here, "name", _PART)
+        return _read_tensor(part, here, read_value)
+
+    return Packing(
+        kind=_texts(fields, spot, "kind")[0],
+        parts=_named(fields["parts"], (spot, "parts"), read_part),
+        data=_values(fields, spot, "data"),
+    )
 
 
 def _read_graph(fields: Mapping[str, Any], spot: JsonPath) -> Graph:

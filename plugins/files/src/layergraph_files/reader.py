@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from layergraph.errors import FileError, LayergraphError
 from layergraph.ir import Ir, check
 from layergraph_files.bounds import check_bounds
 from layergraph_files.container import Header, Stored, read_header
-from layergraph_files.document import from_document, functions
+from layergraph_files.document import from_document, functions, tensor_kinds
 from layergraph_files.file_set import find, state
 from layergraph_files.limits import Limits
 from layergraph_files.parse_errors import (
@@ -106,12 +106,16 @@ class Opened:
         ir: the structure.
         functions: for each function of a plugin that it calls, the name of the distribution.
         weights: for each key of the state dict, the file and the place in it.
+        kinds: for each kind of its tensors that a plugin lists, the name of the distribution.
+        metadata: the metadata of the file; empty for a text.
     """
 
     path: Path
     ir: Ir
     functions: dict[str, str]
     weights: dict[str, tuple[Part, Stored]]
+    kinds: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -266,7 +270,7 @@ def opened_document(path: Path, document: Any) -> Opened:
         ir = from_document(document)
         check(ir)
         check_bounds(ir)
-        return Opened(path, ir, functions(document), {})
+        return Opened(path, ir, functions(document), {}, tensor_kinds(document))
 
 
 def _of_parts(path: Path, parts: list[Part]) -> Opened:
@@ -301,6 +305,6 @@ def _of_parts(path: Path, parts: list[Part]) -> Opened:
         ir = from_document(document, read_value)
         check(ir)
         check_bounds(ir)
-        needs = functions(document)
+        homes, kinds = functions(document), tensor_kinds(document)
     weights = {name: each for name, each in stored.items() if name not in taken}
-    return Opened(first.path, ir, needs, weights)
+    return Opened(first.path, ir, homes, weights, kinds, first.header.metadata)

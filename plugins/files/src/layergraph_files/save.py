@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,15 +20,15 @@ from layergraph.errors import FileError, StateError
 from layergraph.foreign import listing
 from layergraph.functions import Targets, is_own, unlisted
 from layergraph.ir import FUNCTION, Ir, TensorSpec, check
-from layergraph.ir2torch.load import fitting, names_of
+from layergraph.ir2torch.load import fitting, flat, names_of
 from layergraph.ir2torch.wrapper_keys import under_plain_keys
-from layergraph.plugins import function_homes
+from layergraph.plugins import function_homes, kind_homes
 from layergraph.tensors import lie_alike, numbers_of, without_class
 from layergraph_files.atomic import Written, writing
 from layergraph_files.bounds import check_writable
 from layergraph_files.build import disguised
 from layergraph_files.container import CODES, new_header
-from layergraph_files.document import to_document
+from layergraph_files.document import WriteValue, inline, to_document
 from layergraph_files.parse_errors import PathName, reading, shown
 from layergraph_files.paths import to_path
 from layergraph_files.reader import VALUE_PREFIX
@@ -104,19 +105,20 @@ def save(
         _expect_writable(ir, target)
         if state_dict is not None:
             raise FileError(f"{shown(target)}: a .json holds no weights; save them as .safetensors")
+        text = laid_out(_document(ir, target, inline)).encode("ascii")
         with (
             reading(target),
             writing(target, lambda _names, _alone: ()) as written,
             written.file(target.name) as file,
         ):
-            file.write(laid_out(to_document(ir, homes_of(ir))).encode("ascii"))
+            file.write(text)
         return
     if state_dict is not None and is_distributed(state_dict):
         save_parts = imported("layergraph_distributed.save", "save_parts")
         save_parts(ir, path, state_dict, max_shard_size)
         return
     prepared = prepare(ir, target, max_shard_size)
-    weights = {} if state_dict is None else _weights(ir, state_dict)
+    weights = {} if state_dict is None else weights_of(ir, state_dict)
     with reading(target), writing(target, partial(obsolete, target)) as written:
         _write(written, prepared, weights)
 
@@ -162,8 +164,13 @@ def prepare(ir: Ir, target: Path, max_shard_size: int | str | None) -> Prepared:
         values[name] = _value(spec)
         return {"tensor": name}
 
-    document = compact(to_document(ir, homes_of(ir), write_value))
+    document = compact(_document(ir, target, write_value))
     return Prepared(target, {"format": "pt", FORMAT: document}, values, most)
+
+
+def _document(ir: Ir, target: Path, write_value: WriteValue) -> dict[str, Any]:
+    with reading(target):
+        return to_document(ir, homes_of(ir), write_value, kinds_of(ir))
 
 
 def _expect_writable(ir: Ir, target: Path) -> None:
@@ -196,21 +203,31 @@ def homes_of(ir: Ir) -> dict[str, str]:
     return {name: homes[name] for name in called if name in homes}
 
 
+def kinds_of(ir: Ir) -> dict[str, str]:
+    """Return the distribution that lists each kind of tensors in an IR."""
+    specs = [spec for each in ir.values() for spec in each.tensors.values()]
+    named = dict.fromkeys(spec.packed.kind for spec in specs if spec.packed is not None)
+    homes = kind_homes() if named else {}
+    return {kind: homes[kind] for kind in named if kind in homes}
+
+
 def _value(spec: TensorSpec) -> Item:
     """Return the value of a constant or buffer as a tensor of its dtype, or else as bytes."""
     value = spec.value or b""
     dtype = spec.dtype or "float32"
-    if spec.kind is not None and spec.shape is not None and dtype in CODES:
+    if spec.shape is not None and dtype in CODES:
         item = Item(dtype, spec.shape, value)
         if item.length == len(value):
             return item
     return Item("uint8", (len(value),), value)
 
 
-def _weights(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item]:
+def weights_of(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item]:
     """Check a state dict, and return the tensors to write, by key."""
-    listed = default_ir2torch().tensors(ir)
-    state_dict = under_plain_keys(listed, state_dict)
+    converter = default_ir2torch()
+    tensors = converter.tensors(ir)
+    given = under_plain_keys(tensors, state_dict)
+    listed, state_dict = flat(tensors, given, converter.hooks.tensor_kinds)
     wanted = fitting(listed, state_dict)
     weights: dict[str, Item] = {}
     for names in names_of(wanted).values():
@@ -248,12 +265,12 @@ def _write(written: Written, prepared: Prepared, weights: dict[str, Item]) -> No
     """Write the files of a model."""
     parts = shards_of(prepared, weights)
     if len(parts) == 1:
-        _write_part(written, prepared.target.name, parts[0], prepared.metadata)
+        write_part(written, prepared.target.name, parts[0], prepared.metadata)
         return
     # The digest detects a mix of files from two saves.
     files = files_of(prepared, parts, _digest(prepared.metadata[FORMAT], parts))
     for (name, metadata), part in zip(files.items(), parts, strict=True):
-        _write_part(written, name, part, metadata)
+        write_part(written, name, part, metadata)
     write_index(written, prepared.target, files, parts)
 
 
@@ -316,9 +333,17 @@ def header_of(items: Mapping[str, Item], metadata: Mapping[str, str]) -> tuple[b
     return new_header([(name, each.dtype, each.shape) for name, each in items.items()], metadata)
 
 
-def _write_part(
+def write_part(
     written: Written, name: str, items: Mapping[str, Item], metadata: Mapping[str, str]
 ) -> None:
+    """Write one file of a model.
+
+    Args:
+        written: the atomic write.
+        name: the name of the file.
+        items: the tensors.
+        metadata: texts by name.
+    """
     header, order = header_of(items, metadata)
     with written.file(name) as file:
         file.write(header)

@@ -10,11 +10,13 @@ from layergraph.ir.mapping import Implementations
 from layergraph_files.parse_errors import JsonPath, ParseError, expect
 
 FORMAT = "layergraph"
-VERSION = 3
+VERSION = 4
 
 
 def version_for(ir: Implementations) -> int:
     """Return the lowest version that can hold an IR: older readers read it if it is theirs."""
+    if any(spec.packed is not None for each in ir.values() for spec in each.tensors.values()):
+        return 4
     if any(each.type == BODY for each in ir.values()):
         return 3
     graphs = (graph for each in ir.values() for graph in each.graphs)
@@ -56,6 +58,25 @@ def _to_version_3(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+def _to_version_4(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document of version 3, which says the same in version 4.
+
+    Raises:
+        ParseError: a tensor has parts, which version 3 does not know.
+    """
+    spot: JsonPath = (None, "implementations")
+    remedy = 'write "version": 4'
+    if "tensor_kinds" in document:
+        message = "versions 1 to 3 of the format have no kinds of tensors"
+        raise ParseError((None, "tensor_kinds"), message, remedy)
+    for index, each in enumerate(_listed(document, "implementations")):
+        for number, tensor in enumerate(_listed(each, "tensors")):
+            if isinstance(tensor, dict) and "packed" in tensor:
+                here = ((((spot, index), "tensors"), number), "packed")
+                raise ParseError(here, "versions 1 to 3 of the format have no parts", remedy)
+    return document
+
+
 def _field(form: Any, name: str) -> Any:
     return form.get(name) if isinstance(form, dict) else None
 
@@ -69,6 +90,7 @@ def _listed(form: Any, name: str) -> list[Any]:
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _to_version_2,
     2: _to_version_3,
+    3: _to_version_4,
 }
 """By version: a function that turns a document of this version into one of the next version."""
 

@@ -90,6 +90,8 @@ def _problem(edit: Edit, norm: Call, layer: Call, bound: dict[str, str]) -> str:
         calls = edit.calls(call.layer or "")
         if len(calls) > 1:
             return f"{len(calls)} nodes call {call.layer!r}"
+        if any(spec.packed for spec in edit.layers[call.layer or ""].tensors.values()):
+            return f"a tensor of {call.layer!r} is quantized, or sparse"
         if call.layer in bound:
             return f"the tensors of {call.layer!r} are used elsewhere: {bound[call.layer]}"
     if {repr(node.when) for node in nodes_of(norm)} != {

@@ -10,6 +10,7 @@ from layergraph.ir import Ir, Value
 from layergraph_rewrite import copying, nesting
 from layergraph_rewrite.errors import EditError
 from layergraph_rewrite.new_layers import known_shapes, set_tensors
+from layergraph_rewrite.parts import copy_parts
 from layergraph_rewrite.places import Places, Where
 from layergraph_rewrite.sources import Source
 from layergraph_rewrite.terms import Tensors as Given
@@ -85,6 +86,7 @@ class LayerEdits(Places):
                 if found.sources.get(name) is not before[3].get(name):
                     for other, tensor in others:
                         other.sources = {**other.sources, tensor: found.sources[name]}
+                        copy_parts(found, name, other, tensor)
         except Exception:
             found.type, found.data, found.tensors, found.sources = before
             raise

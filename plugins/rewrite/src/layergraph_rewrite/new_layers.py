@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from layergraph.errors import ArgumentError, LayergraphError, UnknownTypeError
-from layergraph.ir import Implementation, Ir, TensorSpec, Value
+from layergraph.ir import Implementation, Ir, Packing, TensorSpec, Value
 from layergraph_rewrite.sources import Source
 
 if TYPE_CHECKING:
@@ -130,6 +130,11 @@ def _specs(
     """
     kept = {name: spec for name, spec in specs.items() if name in made}
     first = next((spec for spec in specs.values() if spec.kind is None), None) if had else None
+    for name, each in given.items():
+        packed = _packing(each)
+        if packed is not None or name in kept:
+            # A function gives a plain tensor.
+            kept[name] = replace(kept.get(name, TensorSpec()), packed=packed)
     for name, tensor in made.items():
         if name in had or not tensor.is_floating_point():
             continue
@@ -142,6 +147,18 @@ def _specs(
             stated = None if dtype == tensor.dtype else str(dtype).removeprefix("torch.")
             kept[name] = replace(kept.get(name, TensorSpec()), dtype=stated)
     return {name: spec for name, spec in kept.items() if spec.said()}
+
+
+def _packing(given: object) -> Packing | None:
+    """Return the parts of a tensor that is no block of numbers; None for any other value."""
+    import torch
+
+    from layergraph.state import describe
+
+    kinds = _converter().hooks.tensor_kinds
+    if not isinstance(given, torch.Tensor) or kinds.flatten(given) is None:
+        return None
+    return describe(given, "the tensor", persistent=True, whole=False, kinds=kinds).packed
 
 
 def known_shapes(layer: WorkingLayer) -> dict[str, tuple[int, ...]] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from layergraph.errors import InvalidIrError, Place, Problem, StateError
@@ -18,9 +17,9 @@ from layergraph.ir import (
     Implementation,
     Ir,
     Node,
-    TensorSpec,
     check,
 )
+from layergraph_rewrite.parts import spread_parts, tied
 from layergraph_rewrite.sources import Source, Tensors
 from layergraph_rewrite.working import Layers, WorkingGraph, WorkingLayer, changed
 
@@ -73,6 +72,7 @@ class Workspace:
         self._note_modes(copy, paths)
         for key in self._named_keys(copy):
             self._homes[key] = _home(paths, key)
+        spread_parts(self.tied.values(), self._homes)
         if state is not None:
             self._note_state(paths, state)
 
@@ -316,7 +316,7 @@ class Workspace:
             if not is_chain:
                 kind, data = MODULE, {name: each for name, each in data.items() if "." in name}
         tensors = {
-            name: _tied(spec, ties.get((id(layer), name))) for name, spec in layer.tensors.items()
+            name: tied(spec, ties.get((id(layer), name))) for name, spec in layer.tensors.items()
         }
         main = graphs[0] if graphs else Graph()
         return Implementation(
@@ -353,10 +353,6 @@ def _joined(path: str, name: str) -> str:
 
 def _named(children: Mapping[str, WorkingLayer]) -> dict[str, str]:
     return {child: layer.name for child, layer in children.items()}
-
-
-def _tied(spec: TensorSpec, tied: str | None) -> TensorSpec:
-    return spec if spec.tied == tied else replace(spec, tied=tied)
 
 
 def _kept_modes(layer: WorkingLayer) -> dict[str, bool | None]:

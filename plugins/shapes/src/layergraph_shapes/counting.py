@@ -178,7 +178,8 @@ def _owned(model: FakeModel) -> dict[str, LayerCost]:
         own = costs[owner_of(model.ir, key)[0]]
         is_parameter = isinstance(tensor, nn.Parameter)
         own.parameters += tensor.numel() if is_parameter else 0
-        own.bytes += tensor.nbytes if is_parameter or persists else 0
+        size = sum([each.nbytes for each in model.kinds.blocks(tensor)])
+        own.bytes += size if is_parameter or persists else 0
     return costs
 
 

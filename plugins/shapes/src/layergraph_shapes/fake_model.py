@@ -20,6 +20,7 @@ from layergraph.ir.bodies import owners
 from layergraph.ir2torch.graph import fx_graph_and_nodes
 from layergraph.ir2torch.submodules import owner_of
 from layergraph.state import replace
+from layergraph.tensors import is_plain
 from layergraph_shapes.formulas import Operators
 from layergraph_shapes.sizes import Sizes
 
@@ -48,6 +49,7 @@ class FakeModel:
         modules: the modules, by the name of their implementation.
         weights: the original tensors on the meta device: the key, the tensor, and True if state
             dicts hold it.
+        kinds: the kinds of tensors that consist of parts.
         tensors: the tensors, by their key.
         mode: the mode of torch under which the modules run.
         operators: sees the operators that run.
@@ -68,6 +70,7 @@ class FakeModel:
         self._owners = owners(ir)
         self.modules = built.modules
         self.weights = built.listed
+        self.kinds = built.kinds
         self.mode = FakeTensorMode(shape_env=sizes.env, allow_non_fake_inputs=True)
         self.operators = Operators()
         self._functions = Targets(converter.hooks.named_functions())
@@ -172,6 +175,11 @@ def _fake(mode: FakeTensorMode, tensor: torch.Tensor, known: torch.Tensor | None
         known: the same tensor on the CPU, if its numbers are known: they may decide.
     """
     cpu = torch.device("cpu")
+    if not is_plain(tensor):
+        # One that consists of parts has the shapes of a plain tensor.
+        plain = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+        tensor = nn.Parameter(plain, False) if isinstance(tensor, nn.Parameter) else plain
+        known = None
     constant = known if known is not None and known.numel() == 1 else None
     fake: torch.Tensor = FakeTensor(mode, tensor.detach(), cpu, constant=constant)
     if not isinstance(tensor, nn.Parameter):

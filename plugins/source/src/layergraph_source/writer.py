@@ -13,6 +13,7 @@ from layergraph.ir.submodules import Ancestry
 from layergraph.ir2torch import get_default_converter
 from layergraph.ir2torch.composite import find_module
 from layergraph.ir2torch.submodules import owner_of
+from layergraph.tensor_kinds import refuse_packed
 from layergraph_source.classes import ClassWriter, Composite
 from layergraph_source.context import Context, records
 from layergraph_source.finishing import Finishing
@@ -69,6 +70,7 @@ def to_source(ir: Ir, class_name: str = "Net") -> str:
     if not isinstance(class_name, str) or not is_argument_name(class_name):
         raise ArgumentError(f"{class_name!r} cannot be the name of a class; give an identifier")
     check(ir)
+    refuse_packed(ir, "a module of source code")
     return _Writer(ir, class_name).write()
 
 

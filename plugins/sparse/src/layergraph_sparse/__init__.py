@@ -1,11 +1,13 @@
-"""Handlers for the embeddings of torch.nn."""
+"""Handlers for the embeddings of torch.nn, and sparse tensors."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from layergraph import hookimpl
+from layergraph import TensorKind, hookimpl
 from layergraph.layers import Layer
+
+from .tensors import kinds
 
 
 @hookimpl(trylast=True)
@@ -16,3 +18,9 @@ def layers() -> list[Layer]:
         Layer(nn.Embedding, always=["padding_idx"], never=["_weight", "_freeze"]),
         Layer(nn.EmbeddingBag, always=["mode", "padding_idx"], never=["_weight"]),
     ]
+
+
+@hookimpl(trylast=True)
+def tensor_kinds() -> list[TensorKind]:
+    """List the sparse layouts of torch."""
+    return kinds()

@@ -110,6 +110,7 @@ class _Folding:
         interfaces: dict[ModuleCall, Interface],
     ) -> None:
         self.interfaces = interfaces
+        self.kinds = module_index.kinds
         self._module_index = module_index
         self._trace = trace
         self._scopes = scopes

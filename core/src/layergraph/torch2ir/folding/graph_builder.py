@@ -26,6 +26,7 @@ from layergraph.ir import (
     map_leaves,
 )
 from layergraph.state import describe_constant
+from layergraph.tensor_kinds import TensorKinds
 from layergraph.torch2ir.folding.conditions import CHOOSE
 from layergraph.torch2ir.folding.interfaces import Interface
 from layergraph.torch2ir.tracing.module_call import (
@@ -50,8 +51,10 @@ class Folding(Protocol):
 
     Attributes:
         interfaces: the border of each module call.
+        kinds: the kinds of tensors that the model may hold.
     """
 
+    kinds: TensorKinds
     interfaces: dict[ModuleCall, Interface]
 
     def said_of(self, value: TracedValue, scope: ModuleCall) -> dict[str, Value]:
@@ -251,7 +254,9 @@ class GraphBuilder:
         """The key of a constant, which belongs to whoever reads it."""
         name = f"_constant_{len(self._tensors)}"
         place = f"a constant in {self._path or 'the model'!r}"
-        self._tensors[name] = describe_constant(self._folding.constant(read), place)
+        self._tensors[name] = describe_constant(
+            self._folding.constant(read), place, self._folding.kinds
+        )
         return f"{self._path}.{name}" if self._path else name
 
 

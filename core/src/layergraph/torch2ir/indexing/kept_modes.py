@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layergraph.errors import CaptureError
-from layergraph.tensors import places_of
+from layergraph.tensors import is_plain, places_of
 from layergraph.torch2ir.state.changes import are_one, are_the_same, fill
 
 Modes = dict[str, bool | None]
@@ -66,8 +66,9 @@ def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.M
         return False
     parameters = [each for own in modules for each in own._parameters.values() if each is not None]
     wants = [each.requires_grad for each in parameters]
-    data = [each.detach() for each in parameters]
-    places = places_of(parameters)
+    plain = [each for each in parameters if is_plain(each)]
+    data = [each.detach() for each in plain]
+    places = places_of(plain)
     members = [vars(each) for each in modules]
     before = [each.copy() for each in members]
     keys = list(chain.from_iterable(before))
@@ -83,7 +84,7 @@ def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.M
             list(chain.from_iterable(members)) == keys
             and all(map(operator.is_, chain.from_iterable(map(dict.values, members)), values))
             and [each.requires_grad for each in parameters] == wants
-            and places_of(parameters) == places
+            and places_of(plain) == places
         )
 
     try:
@@ -98,8 +99,10 @@ def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.M
         if not is_as_before():
             for holder, was in zip(members, before, strict=True):
                 fill(holder, was)
-            for parameter, wanted, its in zip(parameters, wants, data, strict=True):
-                parameter.requires_grad_(wanted).data = its
+            for parameter, wanted in zip(parameters, wants, strict=True):
+                parameter.requires_grad_(wanted)
+            for parameter, its in zip(plain, data, strict=True):
+                parameter.data = its
 
 
 def _switches(
@@ -208,8 +211,17 @@ def unchanged_but_modes(inside: dict[str, nn.Module], name: str) -> Iterator[Non
         for path, own in members.items()
         for holder in (own, *(value for value in own.values() if type(value) is dict))
     ]
-    parameters = [each for own in members.values() for each in own["_parameters"].values()]
-    trained = [(each, each.requires_grad, each.detach()) for each in parameters if each is not None]
+    listed = [
+        (path, each)
+        for path, own in members.items()
+        for each in own["_parameters"].values()
+        if each is not None
+    ]
+    trained = [(each, each.requires_grad, each.detach()) for _, each in listed if is_plain(each)]
+    # A tensor of another kind has its parts among its attributes.
+    holders += [
+        (path, vars(each), vars(each).copy()) for path, each in listed if not is_plain(each)
+    ]
     changed = ""
     try:
         yield

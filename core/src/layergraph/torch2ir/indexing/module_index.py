@@ -14,6 +14,7 @@ from torch import nn
 
 from layergraph.ir import Implementation
 from layergraph.state import all_tensors, own_tensors
+from layergraph.tensor_kinds import TensorKinds
 from layergraph.torch2ir.indexing.reach import Reach
 from layergraph.undo import undoing
 
@@ -101,9 +102,14 @@ class ModuleIndex:
     Args:
         model: the model.
         ask: what the handlers say of a module, given its path too.
+        kinds: the kinds of tensors that the model may hold.
+
+    Attributes:
+        kinds: likewise.
     """
 
-    def __init__(self, model: nn.Module, ask: Ask) -> None:
+    def __init__(self, model: nn.Module, ask: Ask, kinds: TensorKinds | None = None) -> None:
+        self.kinds = TensorKinds() if kinds is None else kinds
         self._found: dict[int, ModuleInfo] = {}
         self._by_path: dict[str, ModuleInfo] = {}
         self._found_once: dict[object, list[Any]] = {}

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from layergraph.errors import CaptureError, first_line
 from layergraph.state import all_tensors, own_tensors
+from layergraph.tensors import without_numbers
 from layergraph.torch2ir.indexing.kept_modes import (
     Modes,
     NothingChanged,
@@ -193,7 +194,7 @@ def without_memory(module: nn.Module) -> nn.Module:
     """A copy whose parameters and buffers are on the meta device."""
     memo: dict[int, Any] = {}
     for _, tensor, _ in all_tensors(module):
-        twin = torch.empty_like(tensor, device="meta")
+        twin = without_numbers(tensor)
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
     return copy.deepcopy(module, memo)

@@ -10,6 +10,7 @@ from layergraph.errors import CaptureError
 from layergraph.hidden_states import hidden_states
 from layergraph.ir import TensorSpec
 from layergraph.state import Memory, describe
+from layergraph.tensor_kinds import TensorKinds
 from layergraph.torch2ir.indexing.found import Found, Noted, place_of
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.indexing.overrides import kept_modes
@@ -32,7 +33,7 @@ def describe_tensors(
     for module_info in module_index:
         specs = tensors[module_info.path] = {}
         with Noted(found, module_info.module, module_info.path):
-            _describe(module_info, memory, keys, specs, numbers)
+            _describe(module_info, memory, keys, specs, numbers, module_index.kinds)
     if found.is_runnable:
         for module_info in module_index:
             if not module_info.is_leaf:
@@ -56,6 +57,7 @@ def _describe(
     keys: dict[int, str],
     specs: dict[str, TensorSpec],
     numbers: Mapping[int, torch.Tensor],
+    kinds: TensorKinds,
 ) -> None:
     for name, tensor, persistent in module_info.tensors():
         key = module_info.key(name)
@@ -69,12 +71,13 @@ def _describe(
             persistent=persistent,
             whole=not is_leaf,
             hidden=is_leaf and name in hidden_states(module_info.module),
+            kinds=kinds,
         )
         if spec.kind == "buffer" and name in getattr(module_info.module, "_uncast", ()):
             # A constant of a rebuilt model: casting leaves it as it is.
             spec.kind, spec.persistent = "constant", None
         if first != key:
-            spec.tied, spec.value = first, None
+            spec.tied, spec.value, spec.packed = first, None, None
         else:
             memory.claim(tensor, repr(key))
         if spec != _UNSAID:

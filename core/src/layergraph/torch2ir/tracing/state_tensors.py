@@ -40,6 +40,10 @@ class StateTensors:
         if isinstance(tensor, nn.Parameter):
             raise UnknownValueError(unregistered(self._module_index, tensor))
 
+    def is_packed(self, tensor: torch.Tensor) -> bool:
+        """Return whether a tensor is no block of numbers, but of a kind that an IR describes."""
+        return self._module_index.kinds.flatten(tensor) is not None
+
     def constant(self, tensor: torch.Tensor) -> StateRead:
         """Take note of a tensor that the model reads and has not registered."""
         self.refuse_unregistered(tensor)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from layergraph.api import default_ir2torch
 from layergraph.literals import record_of
 from layergraph.tensors import same_bytes
 
@@ -113,6 +114,13 @@ def difference(was: object, now: object, *, exact: bool = False) -> str:
         one, other = getattr(was, what), getattr(now, what)
         if one != other:
             return f"its {what} was {one}, and is {other}"
+    kinds = default_ir2torch().hooks.tensor_kinds
+    if kinds.flatten(was) is not None or kinds.flatten(now) is not None:
+        misfit = kinds.misfit(now, was)
+        if misfit:
+            return f"it {misfit}"
+        parts = zip(kinds.blocks(was), kinds.blocks(now), strict=True)
+        return next(filter(None, (difference(*each, exact=True) for each in parts)), "")
     if same_bytes(_plain(was), _plain(now)):
         return ""
     one, other = _comparable(was), _comparable(now)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
+from layergraph.api import default_ir2torch
 from layergraph.errors import LayergraphError
 from layergraph.ir import Ir
 from layergraph.state import is_channels_last
@@ -23,9 +24,10 @@ def captured(trip: RoundTrip) -> str:
     model = trip.model
     if not isinstance(model, nn.Module):
         raise DifferenceError(f"{model!r} is no torch.nn.Module")
+    kinds = default_ir2torch().hooks.tensor_kinds
     for key, tensor in (*model.named_parameters(), *model.named_buffers()):
         reason = unsuitable(tensor)
-        if reason is not None:
+        if reason is not None and kinds.flatten(tensor) is None:
             raise DifferenceError(f"{key!r} {reason}")
     for tensor in tensors_of(trip.inputs):
         reason = unsuitable(tensor) if is_plain(tensor) else None
@@ -151,7 +153,7 @@ def casts(trip: RoundTrip) -> str:
 
 def _strides(tensor: torch.Tensor) -> object:
     """Return the order of a tensor's dimensions in memory, regardless of gaps."""
-    if tensor.layout is not torch.strided or not tensor.numel():
+    if not is_plain(tensor) or not tensor.numel():
         return None
     dense = zip(tensor.shape, torch.empty_like(tensor, device="meta").stride(), strict=True)
     return [stride for size, stride in dense if size > 1], is_channels_last(tensor)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from layergraph.state import all_tensors
+from layergraph.tensors import without_numbers
 from layergraph.torch2ir.indexing.overrides import overridden, without_memory
 from layergraph.torch2ir.state.global_state import snapshot
 from layergraph_capture.outputs import opened
@@ -229,7 +230,7 @@ def _to_try(module: nn.Module) -> nn.Module:
         return without_memory(module)
     twins: dict[int, torch.Tensor | None] = {id(None): None}
     for _, tensor, _ in all_tensors(module):
-        twin = torch.empty_like(tensor, device="meta")
+        twin = without_numbers(tensor)
         is_parameter = isinstance(tensor, nn.Parameter)
         twins[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
     # It takes longer to copy the graphs of a large model than to build it.

@@ -1,0 +1,231 @@
+"""Passes on low-rank adapters (LoRA), as the layers of PEFT add them beside their base layer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from layergraph.ir import FUNCTION, STATE, Node, Ref
+from layergraph_rewrite import Call, bound_layers
+
+if TYPE_CHECKING:
+    import torch
+
+    from layergraph_rewrite import Edit
+    from layergraph_rewrite.sources import Tensors
+
+# The names that PEFT gives to the two layers of an adapter, and to the layer beside them.
+_UP = re.compile(r"(?:(?P<owner>.*)\.)?lora_B\.(?P<adapter>[^.]+)")
+_PRODUCTS = frozenset({"torch.Tensor.mul", "operator.mul", "torch.mul"})
+_SUMS = frozenset({"torch.Tensor.add", "operator.add", "torch.add"})
+_GUARDS = frozenset({"torch.Tensor.dtype", "layergraph.assume"})
+_DROPOUTS = frozenset({"dropout", "identity"})
+
+
+class _NoAdapterError(Exception):
+    """The calls around a layer are not those of an adapter. The message is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Adapter:
+    """The nodes of an adapter: ``before + up(down(dropout(x))) * scale``.
+
+    Attributes:
+        down: the call of the first layer.
+        up: that of the second one.
+        dropout: the call in front of them; None without one.
+        product: the product with the scale.
+        scale: the scale.
+        total: the sum.
+        before: the node that the sum adds the adapter to.
+        base: the call of the layer beside the adapter.
+        guards: the nodes that only check the dtype of the adapter, users first.
+    """
+
+    down: Call
+    up: Call
+    dropout: Call | None
+    product: Call
+    scale: float
+    total: Call
+    before: Call
+    base: Call
+    guards: tuple[Call, ...]
+
+
+def merge_adapters(edit: Edit) -> None:
+    """Add low-rank adapters to the weights of the layers beside them.
+
+    The weights are computed as PEFT computes them, in the dtype of the layer:
+    ``weight + (up @ down) * scale``. The new model rounds differently than the old one does. Layers
+    that nothing calls go, such as adapters that are not active.
+
+    An adapter stays, with the reason in the report, if its dropout is in training mode, if its
+    layers are not linear, have a bias or a quantized base, or if something else uses them.
+    """
+    bound = bound_layers(edit)
+    for up, found in _adapters(edit):
+        reason = found if isinstance(found, str) else _problem(edit, found, bound)
+        if reason or isinstance(found, str):
+            edit.report.refuse(up, reason)
+            continue
+        layer = found.base.layer or ""
+        if edit.has_state:
+            weight = partial(
+                _merged, found.base.tensors, found.up.tensors, found.down.tensors, found.scale
+            )
+            edit.set(layer, tensors={"weight": weight})
+        edit.report.add(up, f"merged into {layer!r}")
+        _remove(edit, found)
+    edit.drop_unused_layers()
+
+
+def drop_adapters(edit: Edit) -> None:
+    """Remove low-rank adapters, so that the layers beside them compute what they did without.
+
+    Layers that nothing calls go, such as adapters that are not active. An adapter stays, with the
+    reason in the report, if the calls around it are not those that PEFT makes.
+    """
+    for up, found in _adapters(edit):
+        if isinstance(found, str):
+            edit.report.refuse(up, found)
+            continue
+        edit.report.add(up, f"dropped beside {found.base.layer!r}")
+        _remove(edit, found)
+    edit.drop_unused_layers()
+
+
+def _merged(
+    base: Tensors,
+    up: Tensors,
+    down: Tensors,
+    scale: float,
+) -> torch.Tensor:
+    weight = base["weight"]
+    merged: torch.Tensor = weight + ((up["weight"] @ down["weight"]) * scale).to(weight.dtype)
+    return merged.detach()
+
+
+def _remove(edit: Edit, adapter: _Adapter) -> None:
+    edit.remove(adapter.total, by=adapter.before)
+    nodes = [*adapter.guards, adapter.product, adapter.up, adapter.down]
+    for each in [*nodes, *([] if adapter.dropout is None else [adapter.dropout])]:
+        if each is not adapter.dropout or not each.users:
+            edit.remove(each)
+
+
+def _adapters(edit: Edit) -> Iterator[tuple[Call, _Adapter | str]]:
+    """Yield the call of the second layer of each adapter, and the adapter or why it is none."""
+    for up in list(edit):
+        if up.layer is not None and _UP.fullmatch(up.layer):
+            try:
+                yield up, _adapter(edit, up)
+            except _NoAdapterError as error:
+                yield up, str(error)
+
+
+def _adapter(edit: Edit, up: Call) -> _Adapter:
+    name = up.layer or ""
+    down = _source(up)
+    if down.layer != re.sub(r"lora_B(?=\.[^.]+$)", "lora_A", name):
+        raise _NoAdapterError(f"it reads {down.site.node!r}, not the first layer of the adapter")
+    source = _source(down)
+    dropout = source if source.type in _DROPOUTS else None
+    given = source if dropout is None else _source(dropout)
+    product = _only_user(up)
+    scale = product.args[1] if len(product.args) == 2 else None
+    if product.function not in _PRODUCTS or not isinstance(scale, int | float):
+        raise _NoAdapterError("its value is not multiplied by a number")
+    total = _only_user(product)
+    operands = list(total.args)
+    if total.function not in _SUMS or total.kwargs or len(operands) != 2:
+        raise _NoAdapterError("its value is not added to that of a layer")
+    other = operands[0] if operands[1] == Ref(product.site.node) else operands[1]
+    if type(other) is not Ref:
+        raise _NoAdapterError("its value is not added to that of a layer")
+    before = base = Call(total.spot[0], other.node)
+    while base.function in _SUMS:
+        base = _source(base)
+    if base.layer is None or base.layer.rpartition(".")[2] != "base_layer":
+        raise _NoAdapterError(f"its value is added to that of {base.site.node!r}, no base layer")
+    if _source(base).site != given.site:
+        raise _NoAdapterError(f"it reads another value than {base.layer!r}")
+    if any(len(edit.calls(each.layer or "")) > 1 for each in (up, down, base)):
+        raise _NoAdapterError("several nodes call it, or the layer beside it")
+    guards = tuple(_guards(edit, down)) + tuple(_guards(edit, up))
+    return _Adapter(
+        down,
+        up,
+        dropout,
+        product,
+        float(scale),
+        total,
+        before,
+        base,
+        guards,
+    )
+
+
+def _node(call: Call) -> Node:
+    graph, name = call.spot
+    nodes = [each.nodes[name] for each in graph.owner.graphs_with(name)]
+    if any(repr(each) != repr(nodes[0]) for each in nodes):
+        raise _NoAdapterError(f"{name!r} differs in the two modes")
+    return nodes[0]
+
+
+def _source(call: Call) -> Call:
+    """Return the node whose value is the first argument."""
+    args = _node(call).args or ()
+    if not args or type(args[0]) is not Ref:
+        raise _NoAdapterError(f"{call.site.node!r} reads no value of a node")
+    return Call(call.spot[0], args[0].node)
+
+
+def _only_user(call: Call) -> Call:
+    graph, name = call.spot
+    users = {user for each in graph.owner.graphs_with(name) for user in each.users[name]}
+    if len(users) != 1:
+        raise _NoAdapterError(f"{len(users)} nodes read the value of {name!r}")
+    user = Call(graph, users.pop())
+    _node(user)
+    return user
+
+
+def _guards(edit: Edit, call: Call) -> Iterator[Call]:
+    """Yield the nodes that check the dtype of the tensors of a layer, users first."""
+    graph, _ = call.spot
+    for node in list(graph):
+        if node.type == STATE and edit.home(node.implementation)[0].name == call.layer:
+            yield from _checking(Call(graph, node.name))
+
+
+def _checking(call: Call) -> Iterator[Call]:
+    for user in call.users:
+        if user.node.type != FUNCTION or user.function not in _GUARDS:
+            raise _NoAdapterError(f"{user.site.node!r} reads a tensor of it")
+        yield from _checking(user)
+    yield call
+
+
+def _problem(edit: Edit, adapter: _Adapter, bound: dict[str, str]) -> str:
+    """Return why an adapter cannot be merged; empty if it can."""
+    dropout = adapter.dropout
+    if dropout is not None and dropout.training and dropout.attributes.get("p", 0) != 0:
+        return "its dropout is in training mode; capture the model in eval mode"
+    for call in (adapter.up, adapter.down, adapter.base):
+        layer = call.layer or ""
+        if call.type != "linear":
+            return f"{layer!r} is of type {call.type!r}; only linear layers are merged"
+        if call is not adapter.base and call.attributes.get("bias", True):
+            return f"{layer!r} has a bias"
+    layer = adapter.base.layer or ""
+    if layer in bound:
+        return f"the tensors of {layer!r} are used elsewhere: {bound[layer]}"
+    spec = edit.layers[layer].tensors.get("weight")
+    if spec is not None and spec.packed is not None:
+        return f"the weight of {layer!r} is a {spec.packed.kind}; merge before quantizing"
+    return ""
