@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layergraph.operations import OPERATIONS, computes
+from layergraph_capture.saved_tensors import saved_meanwhile
 from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, plain
 
 Record = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -41,8 +42,9 @@ class RecordingSwitch:
         """Call something of which nothing is recorded."""
         self.depth += 1
         try:
-            with_wrappers = self.calls_foreign or _may_hold_wrappers(args, kwargs)
-            with WithoutFunctionMode(), without_dispatch(with_wrappers):
+            is_foreign = self.calls_foreign or _may_hold_wrappers(args, kwargs)
+            saved = saved_meanwhile() if is_foreign else _SAVED_AS_OUTSIDE
+            with WithoutFunctionMode(), without_dispatch(is_foreign), saved:
                 given = with_numbers(args, plain)
                 return function(*given, **(with_numbers(kwargs, plain) if kwargs else {}))
         finally:
@@ -59,7 +61,7 @@ class RecordingSwitch:
         self.depth += 1
         self.see, before = see, self.see
         try:
-            with WithoutFunctionMode():
+            with WithoutFunctionMode(), saved_meanwhile():
                 return function(*with_numbers(args, plain), **with_numbers(kwargs, plain))
         finally:
             self.see = before
@@ -74,6 +76,9 @@ class RecordingSwitch:
             return function(*with_numbers(args, plain), **with_numbers(kwargs, plain))
         finally:
             self.depth -= 1
+
+
+_SAVED_AS_OUTSIDE = nullcontext()
 
 
 class FunctionMode(TorchFunctionMode):
