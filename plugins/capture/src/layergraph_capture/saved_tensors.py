@@ -110,6 +110,21 @@ def transforms_without_hooks() -> Iterator[Patch]:
     yield graph, disabled.__name__, disable_saved_tensors_hooks
 
 
+class _Attention(torch.autograd.Function):
+    """Attention by the kernels that it has without gradients."""
+
+    @staticmethod
+    def forward(_: Any, args: Any, kwargs: Any, *__: torch.Tensor) -> torch.Tensor:
+        named = {key: _detached(each) for key, each in kwargs.items()}
+        result = scaled_dot_product_attention(*map(_detached, args), **named)
+        # Code may change it in place, but not a view that came about in here.
+        return result.clone() if result._is_view() else result
+
+    @staticmethod
+    def backward(_: Any, *__: Any) -> Any:
+        return _missing(None)
+
+
 def lean(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return what computes as a function does, with no more memory than without gradients.
 
@@ -118,15 +133,8 @@ def lean(function: Callable[..., Any]) -> Callable[..., Any]:
     return _attention if function is scaled_dot_product_attention else function
 
 
-def _attention(*args: Any, **kwargs: Any) -> torch.Tensor:
-    given = tensors_in((args, kwargs))
-    if not torch.is_grad_enabled() or not any(each.requires_grad for each in given):
-        return scaled_dot_product_attention(*args, **kwargs)
-    with torch.no_grad():
-        named = {key: _detached(each) for key, each in kwargs.items()}
-        result = scaled_dot_product_attention(*map(_detached, args), **named)
-    # Not a leaf of autograd: code may change it in place.
-    return result.requires_grad_().clone()
+def _attention(*args: Any, **kwargs: Any) -> Any:
+    return _Attention.apply(args, kwargs, *tensors_in((args, kwargs)))
 
 
 def _detached(value: Any) -> Any:

@@ -29,12 +29,14 @@ class RecordingSwitch:
         calls_foreign: whether a function is being called that a plugin names: it may make any
             tensor.
         see: gets the arguments of each operation that is not recorded; None if they do not matter.
+        check: gets each operation that is not recorded; None if they do not matter.
     """
 
     def __init__(self) -> None:
         self.depth = 0
         self.calls_foreign = False
         self.see: Callable[..., None] | None = None
+        self.check: Callable[[Any], None] | None = None
 
     def unrecorded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -43,8 +45,9 @@ class RecordingSwitch:
         self.depth += 1
         try:
             is_foreign = self.calls_foreign or _may_hold_wrappers(args, kwargs)
-            saved = saved_meanwhile() if is_foreign else _SAVED_AS_OUTSIDE
-            with WithoutFunctionMode(), without_dispatch(is_foreign), saved:
+            saved = saved_meanwhile() if is_foreign else _AS_OUTSIDE
+            unseen = _AS_OUTSIDE if self.check is not None else without_dispatch(is_foreign)
+            with WithoutFunctionMode(), unseen, saved:
                 given = with_numbers(args, plain)
                 return function(*given, **(with_numbers(kwargs, plain) if kwargs else {}))
         finally:
@@ -78,7 +81,7 @@ class RecordingSwitch:
             self.depth -= 1
 
 
-_SAVED_AS_OUTSIDE = nullcontext()
+_AS_OUTSIDE = nullcontext()
 
 
 class FunctionMode(TorchFunctionMode):
@@ -134,6 +137,8 @@ class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
     ) -> Any:
         if self._switch.depth and self._switch.see is not None:
             self._switch.see(args, kwargs)
+        if self._switch.depth and self._switch.check is not None:
+            self._switch.check(func)
         if self._switch.depth or not computes(func):
             return func(*args, **(kwargs or {}))
         return self._record(func, args, kwargs or {})
