@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from layergraph.passes import Pass
     from layergraph.structures import Structure
     from layergraph_files.limits import Limits
+    from layergraph_index.fingerprint import fingerprint
     from layergraph_rewrite.edit import edit
     from layergraph_rewrite.extract import extract
     from layergraph_rewrite.passes import run_passes
@@ -60,6 +61,7 @@ __all__ = [
     "explain",
     "extract",
     "find_matches",
+    "fingerprint",
     "hookimpl",
     "layer",
     "load",
@@ -95,6 +97,7 @@ _HOMES = {
     "explain": "layergraph_tools.explain",
     "extract": "layergraph_rewrite.extract",
     "find_matches": "layergraph_rewrite.rewrite",
+    "fingerprint": "layergraph_index.fingerprint",
     "hookimpl": "layergraph.hookspecs",
     "layer": "layergraph.layers",
     "load": "layergraph.io",

@@ -70,7 +70,7 @@ def _of_cell(cell: _Cell) -> torch.Tensor:
 
 @contextmanager
 def _hooks(pack: Callable[[torch.Tensor], Any], unpack: Callable[[Any], torch.Tensor]) -> Any:
-    stack = torch._C._autograd
+    stack: Any = torch._C._autograd
     if not stack._saved_tensors_hooks_is_enabled():
         yield
         return
@@ -92,7 +92,8 @@ def _top() -> _Hooks | None:
 
 def transforms_without_hooks() -> Iterator[Patch]:
     """The patch by which torch.func, which works without such hooks only, runs without ours."""
-    stack, disabled = torch._C._autograd, graph.disable_saved_tensors_hooks
+    stack: Any = torch._C._autograd
+    disabled = graph.disable_saved_tensors_hooks
 
     @contextmanager
     def disable_saved_tensors_hooks(error_message: str) -> Iterator[None]:

@@ -34,7 +34,8 @@ class _Memory:
 
     def made(self) -> torch.UntypedStorage:
         if self.storage is None:
-            self.storage = torch.UntypedStorage(_BYTES, device=self.device).fill_(0)
+            zeros = torch.zeros(_BYTES, dtype=torch.uint8, device=self.device)
+            self.storage = zeros.untyped_storage()
         return self.storage
 
 
