@@ -20,7 +20,7 @@ import layergraph as lg
 from benchmarks.results import Row
 from benchmarks.settings import Settings
 from benchmarks.timing import Spread
-from layergraph_index.index import NAME, Index
+from layergraph_index.index import Index
 
 FILES_A_SECOND = 200
 
@@ -30,16 +30,14 @@ def rows(settings: Settings) -> Iterator[Row]:
     for name, kinds in (("copies", count // 25), ("all different", count)):
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder), count, kinds)
-            for jobs in (1, 2):
-                with Index(folder) as index:
-                    yield _row(f"{name}, {count} files, {jobs} processes", index, jobs, count)
-                    yield _row(f"{name}, again", index, jobs, count)
-                (Path(folder) / NAME).unlink()
+            with Index(folder) as index:
+                yield _row(f"{name}, {count} files", index, count)
+                yield _row(f"{name}, again", index, count)
 
 
-def _row(name: str, index: Index, jobs: int, count: int) -> Row:
+def _row(name: str, index: Index, count: int) -> Row:
     begin = time.perf_counter()
-    update = index.update(jobs)
+    update = index.update()
     seconds = time.perf_counter() - begin
     goal = count / FILES_A_SECOND
     share = Spread.exactly(seconds / goal)

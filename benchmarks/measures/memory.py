@@ -51,7 +51,7 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 
 def taken(name: str, modes: Any) -> tuple[int, float]:
-    """The peak memory of a process that runs or captures, and the CPU seconds that it takes.
+    """By how much memory grows at most in a run or capture, and the CPU seconds that it takes.
 
     Args:
         name: the model.
@@ -63,14 +63,14 @@ def taken(name: str, modes: Any) -> tuple[int, float]:
     lg.to_ir(small, (tiny,))
     with torch.no_grad():
         model(image)
-    forget_peak()
-    before = time.process_time()
+    before, begin = forget_peak(), time.process_time()
     if modes is None:
         with torch.no_grad():
             model(image)
     else:
         lg.to_ir(model, (image,), modes=modes)
-    return peak_memory(), time.process_time() - before
+    seconds = time.process_time() - begin
+    return peak_memory() - before, seconds
 
 
 def _model(name: str) -> tuple[torch.nn.Module, torch.Tensor]:

@@ -17,7 +17,6 @@ from layergraph.errors import FileError
 from layergraph_cli.app import run as command
 from layergraph_index import index as module
 from layergraph_index.index import NAME, Index
-from layergraph_index.reading import Structure
 
 
 class Block(nn.Module):
@@ -192,33 +191,6 @@ def test_a_file_that_is_written_meanwhile_is_read_the_next_time(folder, monkeypa
         assert ["wide.json"] in groups(index)
 
 
-@pytest.mark.slow
-def test_structures_are_read_in_processes(folder, monkeypatch):
-    monkeypatch.setattr(module, "_FEW", 2)
-    with Index(folder) as index:
-        assert index.update(jobs=2).parsed == 4
-        assert groups(index) == ALL
-
-
-def _dies(path, text):
-    if path.name == "wide.json":
-        os._exit(1)
-    return Structure("a" * 64)
-
-
-@pytest.mark.slow
-def test_a_process_that_ends_takes_no_other_file_along(folder, monkeypatch):
-    monkeypatch.setattr(module, "_FEW", 2)
-    monkeypatch.setattr(module, "structure_of", _dies)
-    # The function is sent by its name in this file.
-    monkeypatch.setitem(sys.modules, _dies.__module__, sys.modules[__name__])
-    files = [(folder / name, None) for name in ("one.safetensors", "wide.json", "text.json")]
-    context = module.get_context("fork")
-    monkeypatch.setattr(module, "get_context", lambda _: context)
-    found = list(module._structures(files, 2))
-    assert [each.error[:30] for each in found] == ["", "the process that read it ended", ""]
-
-
 def test_the_file_of_the_index(folder, tmp_path):
     with Index(folder, tmp_path / "index.db") as index:
         index.update()
@@ -255,7 +227,7 @@ def run(*args):
 
 
 def test_the_command_groups(folder):
-    lines = run("index", folder, "--jobs", 1).splitlines()
+    lines = run("index", folder).splitlines()
     assert lines[0] == "7 files, 7 read, 3 structures, 0 unreadable"
     assert [each.split()[1:] for each in lines if each[0] != " "][1:] == [
         ["4", "files"],

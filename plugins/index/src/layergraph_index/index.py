@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import starmap
-from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -150,14 +146,10 @@ class Index:
 
     # --- updates ---
 
-    def update(self, jobs: int = 1) -> Update:
+    def update(self) -> Update:
         """Read the files that are new, or have another size or time of change than before.
 
         A file that cannot be read gets an entry with the error.
-
-        Args:
-            jobs: how many processes may read structures. A script that gives more than one needs
-                ``if __name__ == "__main__":``, as for :mod:`multiprocessing`.
 
         Raises:
             FileError: the folder or the index cannot be read or written.
@@ -175,7 +167,7 @@ class Index:
             waiting: dict[str, list[str]] = {}
             for path in changed:
                 self._sort(path, there[path], texts, waiting)
-            parsed = self._parse(waiting, there, jobs)
+            parsed = self._parse(waiting, there)
             self._db.execute(
                 "DELETE FROM structures WHERE id NOT IN "
                 "(SELECT structure FROM files WHERE structure IS NOT NULL)"
@@ -214,29 +206,20 @@ class Index:
         else:
             waiting.setdefault(text or f":{path}", []).append(path)
 
-    def _parse(
-        self, waiting: dict[str, list[str]], states: dict[str, tuple[int, int]], jobs: int
-    ) -> int:
+    def _parse(self, waiting: dict[str, list[str]], states: dict[str, tuple[int, int]]) -> int:
         parsed = 0
-        pending = list(waiting.items())
-        while pending:
-            # If a structure cannot be read, each of its files gets an error with its own path.
-            again = []
-            firsts = [
-                (self.folder / paths[0], None if text[0] == ":" else text)
-                for text, paths in pending
-            ]
-            for (text, paths), structure in zip(pending, _structures(firsts, jobs), strict=True):
-                parsed += 1
-                if structure.error:
-                    self._store(paths[0], states[paths[0]], None, structure.error)
-                    if paths[1:]:
-                        again.append((text, paths[1:]))
-                    continue
-                number = self._store_structure(structure, None if text[0] == ":" else text)
-                for path in paths:
-                    self._store(path, states[path], number)
-            pending = again
+        for text, paths in waiting.items():
+            shared = None if text[0] == ":" else text
+            number = None
+            for path in paths:
+                error = ""
+                if number is None:
+                    # If it cannot be read, each of its files gets the error with its own path.
+                    parsed += 1
+                    structure = structure_of(self.folder / path, shared)
+                    error = structure.error
+                    number = None if error else self._store_structure(structure, shared)
+                self._store(path, states[path], number, error)
         return parsed
 
     def _store(
@@ -326,36 +309,6 @@ def _block(fingerprint: object, name: object, kind: object, count: object) -> Bl
     return Block(str(fingerprint), str(name), str(kind), int(str(count)))
 
 
-_File = tuple[Path, str | None]
-
-
-def _structures(files: Sequence[_File], jobs: int) -> Iterator[Structure]:
-    """Yield the structure of each file; in processes of their own if that pays."""
-    if jobs < 2 or len(files) < _FEW:
-        yield from starmap(structure_of, files)
-        return
-    done = 0
-    try:
-        with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-            for structure in pool.map(structure_of, *zip(*files, strict=True), chunksize=8):
-                yield structure
-                done += 1
-    except BrokenProcessPool:
-        # One of the rest ends the process that reads it. It must not take the others along.
-        for file in files[done:]:
-            yield _alone(file)
-
-
-def _alone(file: _File) -> Structure:
-    try:
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            return pool.submit(structure_of, *file).result()
-    except BrokenProcessPool:
-        return Structure(error="the process that read it ended; look at its size and memory")
-
-
-# To start a process takes as long as to read some hundred small structures.
-_FEW = 200
 _APPLICATION = 0x4C474958
 _SCHEMA = """
 CREATE TABLE files (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_text
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,9 +45,6 @@ def index(
     db: Annotated[
         Path | None, typer.Option(help="The file of the index; by default one in the folder.")
     ] = None,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="How many processes may read structures.")
-    ] = os.cpu_count() or 1,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Group the models in a folder by their structure.
@@ -62,7 +58,7 @@ def index(
     if block is not None and like is None:
         raise ArgumentError("--block names a block of a file; give the file by --like")
     with Index(folder, db) as found:
-        update = found.update(jobs)
+        update = found.update()
         if like is None:
             groups, errors = found.groups(names=names), found.errors()
             form: dict[str, Any] = {
