@@ -73,6 +73,14 @@ def fingerprints(ir: Ir, *, names: bool = False) -> dict[str, str]:
     Args:
         ir: the model; :func:`layergraph.ir.check` accepts it.
         names: as for :func:`fingerprint`.
+
+    Example:
+        >>> import torch, layergraph as lg
+        >>> from layergraph_index import fingerprints
+        >>> ir = lg.to_ir(torch.nn.Sequential(torch.nn.ReLU(), torch.nn.ReLU()))
+        >>> found = fingerprints(ir)
+        >>> found["0"] == found["1"] != found["root"]
+        True
     """
     hierarchy = Hierarchy(ir)
     encoder = _Encoder(ir, hierarchy, names=names)
