@@ -532,6 +532,13 @@ class Selects(Base):
         return x * x[x > 0].shape[0] if self.training else x * 2
 
 
+class AsksForItsGraph(Base):
+    def forward(self, x):
+        if not self.training:
+            return x * 1
+        return x * 2 if x.grad_fn is not None and not x.is_leaf else x * 3
+
+
 class Kept:
     """What modules pass on beside their arguments."""
 
@@ -572,6 +579,7 @@ class Passes(Base):
         (Reshapes, 1, 1),
         (Opens, 1, 2),
         (Selects, 1, 2),
+        (AsksForItsGraph, 1, 1),
         (AsksForGradients, 2, 2),
         (ReadsResult, 2, 2),
         (ReadsShared, 2, 2),

@@ -135,7 +135,14 @@ def lean(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _attention(*args: Any, **kwargs: Any) -> Any:
+    mask = args[_MASK] if len(args) > _MASK else kwargs.get("attn_mask")
+    if mask is None or not (torch.is_grad_enabled() and mask.requires_grad):
+        return scaled_dot_product_attention(*args, **kwargs)
     return _Attention.apply(args, kwargs, *tensors_in((args, kwargs)))
+
+
+# The position of the mask among the arguments.
+_MASK = 3
 
 
 def _detached(value: Any) -> Any:

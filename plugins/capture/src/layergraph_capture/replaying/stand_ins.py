@@ -46,6 +46,7 @@ class _Described:
     shape: torch.Size
     dtype: torch.dtype
     requires_grad: bool
+    is_leaf: bool
     memory: _Memory
     value: Any
     tensor: torch.Tensor | None = None
@@ -118,7 +119,8 @@ class StandIns:
         if memory is None or living is None or living() is None:
             memory = _Memory(tensor.device)
             self._memory[storage._cdata] = weakref.ref(storage), memory
-        described = _Described(tensor.shape, tensor.dtype, tensor.requires_grad, memory, None)
+        gradients = tensor.requires_grad, tensor.is_leaf
+        described = _Described(tensor.shape, tensor.dtype, *gradients, memory, None)
         self._known[id(tensor)] = weakref.ref(tensor), described
         return described
 
@@ -127,7 +129,12 @@ class StandIns:
             memory, shape = described.memory.made(), described.shape
             tensor = torch.empty(0, dtype=described.dtype, device=memory.device)
             tensor.set_(memory, 0, shape, (0,) * len(shape))
-            described.tensor = tensor.requires_grad_(described.requires_grad)
+            if described.requires_grad:
+                tensor.requires_grad_()
+                if not described.is_leaf:
+                    with torch.enable_grad():
+                        tensor = tensor.view_as(tensor)
+            described.tensor = tensor
             if described.value is not None:
                 self._tensors.bind_alike(tensor, described.value)
         return described.tensor
