@@ -44,14 +44,22 @@ class RecordingSwitch:
         """Call something of which nothing is recorded."""
         self.depth += 1
         try:
-            is_foreign = self.calls_foreign or _may_hold_wrappers(args, kwargs)
-            saved = saved_meanwhile() if is_foreign else _AS_OUTSIDE
-            unseen = _AS_OUTSIDE if self.check is not None else without_dispatch(is_foreign)
-            with WithoutFunctionMode(), unseen, saved:
+            if self.calls_foreign or self.check is not None or _may_hold_wrappers(args, kwargs):
+                return self._of_others(function, args, kwargs)
+            with WithoutFunctionMode(), torch._C._DisableTorchDispatch():
                 given = with_numbers(args, plain)
                 return function(*given, **(with_numbers(kwargs, plain) if kwargs else {}))
         finally:
             self.depth -= 1
+
+    def _of_others(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call what may compute gradients, or something whose operations are checked."""
+        is_checked = self.check is not None
+        unseen = nullcontext() if is_checked else without_dispatch(with_wrappers=True)
+        with WithoutFunctionMode(), unseen, saved_meanwhile():
+            return function(*with_numbers(args, plain), **with_numbers(kwargs, plain))
 
     def seen(
         self,
@@ -79,9 +87,6 @@ class RecordingSwitch:
             return function(*with_numbers(args, plain), **with_numbers(kwargs, plain))
         finally:
             self.depth -= 1
-
-
-_AS_OUTSIDE = nullcontext()
 
 
 class FunctionMode(TorchFunctionMode):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from layergraph.tensors import is_plain
 from layergraph_capture.tensors import Tensors
@@ -74,33 +75,34 @@ class StandIns:
 
     def given(self, value: Any) -> Any:
         """Describe what a step was given. Tensors that no step gave were there before."""
-        with torch._C.DisableTorchFunction():
-            return _mapped(value, torch.Tensor, self._of_argument)
+        return _mapped(value, torch.Tensor, self._of_argument)
 
     def made(self, value: Any) -> Any:
         """Describe what a step gave."""
-        with torch._C.DisableTorchFunction():
-            return _mapped(value, torch.Tensor, self._of_result)
+        return _mapped(value, torch.Tensor, self._of_result)
 
     def tensors(self, described: Any) -> Any:
         """Return tensors in the place of descriptions; two share memory if the results did."""
         with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
             return _mapped(described, _Described, self._tensor)
 
-    def _find(self, tensor: torch.Tensor) -> _Described | None:
-        known = self._known.get(id(tensor))
-        return known[1] if known is not None and known[0]() is tensor else None
-
     def _of_argument(self, tensor: torch.Tensor) -> torch.Tensor | _Described:
-        described = self._find(tensor)
-        if described is not None:
-            return described
-        if is_plain(tensor):
-            self._own.add(tensor.untyped_storage()._cdata)
+        known = self._known.get(id(tensor))
+        if known is not None and known[0]() is tensor:
+            return known[1]
+        if type(tensor) is not nn.Parameter:  # nearly all parameters are known to be own
+            with torch._C.DisableTorchFunction():
+                if is_plain(tensor):
+                    self._own.add(tensor.untyped_storage()._cdata)
         return tensor
 
     def _of_result(self, tensor: torch.Tensor) -> torch.Tensor | _Described:
-        described = self._find(tensor) or self._described(tensor)
+        known = self._known.get(id(tensor))
+        if known is not None and known[0]() is tensor:
+            described: _Described | None = known[1]
+        else:
+            with torch._C.DisableTorchFunction():
+                described = self._described(tensor)
         if described is None:
             return tensor
         described.value = self._tensors.known(tensor)
@@ -145,6 +147,8 @@ def _mapped(value: Any, cls: type, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, cls):
         return change(value)
     kind = type(value)
+    if kind in _ATOMS:
+        return value
     if kind is tuple or kind is list or kind.__module__ == _NAMED_RESULTS:
         return kind([_mapped(each, cls, change) for each in value])
     if kind is dict:
@@ -155,5 +159,6 @@ def _mapped(value: Any, cls: type, change: Callable[[Any], Any]) -> Any:
     return value
 
 
+_ATOMS = frozenset({bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size})
 # Where torch has the classes of results with names, such as that of torch.max.
 _NAMED_RESULTS = "torch.return_types"
