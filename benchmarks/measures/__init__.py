@@ -13,6 +13,7 @@ Measure = Callable[[Settings], Iterator[Row]]
 MEASURES = {
     "startup": "import, and a converter that is ready",
     "capture": "from a model to its IR",
+    "memory": "a capture whose run is long: peak memory and seconds, in runs without gradients",
     "decisions": "all ways of a model that decides, against one",
     "loops": "a loop of 1,000 turns: its capture, its IR, its run",
     "steps": "the IR to a dict and to a file, and back",
@@ -24,6 +25,7 @@ MEASURES = {
     "scaling": "up to 100,000 layers, in four shapes",
     "rewriting": "matches found, and seconds against nodes, beside other matchers",
     "onnx": "a BERT of 12 layers as an ONNX file, beside torch.onnx",
+    "index": "10,000 files by their structure: files a second",
     "depth": "how deep modules may be nested",
     "large": "1.3 B parameters with weights, 70 B on the meta device",
     "sharded": "a model over 1, 2 and 4 processes, in parts, beside DCP and safetensors alone",

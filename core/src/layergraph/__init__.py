@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from layergraph.tensor_kinds import TensorKind
     from layergraph_distributed.plans import annotate_plan
     from layergraph_files.limits import Limits
+    from layergraph_index.fingerprint import fingerprint
     from layergraph_rewrite.edit import edit
     from layergraph_rewrite.extract import extract
     from layergraph_rewrite.passes import run_passes
@@ -64,6 +65,7 @@ __all__ = [
     "explain",
     "extract",
     "find_matches",
+    "fingerprint",
     "hookimpl",
     "layer",
     "load",
@@ -101,6 +103,7 @@ _HOMES = {
     "explain": "layergraph_tools.explain",
     "extract": "layergraph_rewrite.extract",
     "find_matches": "layergraph_rewrite.rewrite",
+    "fingerprint": "layergraph_index.fingerprint",
     "hookimpl": "layergraph.hookspecs",
     "layer": "layergraph.layers",
     "load": "layergraph.io",

@@ -525,6 +525,20 @@ class ReadsBuffer(Base):
         return y * (2 if self.child.count > 0 else 3)
 
 
+class Selects(Base):
+    """In one mode, numbers decide a shape, on which more depends."""
+
+    def forward(self, x):
+        return x * x[x > 0].shape[0] if self.training else x * 2
+
+
+class AsksForItsGraph(Base):
+    def forward(self, x):
+        if not self.training:
+            return x * 1
+        return x * 2 if x.grad_fn is not None and not x.is_leaf else x * 3
+
+
 class Kept:
     """What modules pass on beside their arguments."""
 
@@ -562,8 +576,10 @@ class Passes(Base):
         (Asks, 1, 2),
         (Swallows, 1, 1),
         (Passes, 1, 2),
-        (Reshapes, 2, 2),
+        (Reshapes, 1, 1),
         (Opens, 1, 2),
+        (Selects, 1, 2),
+        (AsksForItsGraph, 1, 1),
         (AsksForGradients, 2, 2),
         (ReadsResult, 2, 2),
         (ReadsShared, 2, 2),
@@ -783,7 +799,15 @@ def test_numbers_that_it_does_not_change_are_not(runs):
     assert len(runs) == 1
 
 
-def test_a_run_that_takes_too_much_memory_is_not_kept(runs, monkeypatch):
-    monkeypatch.setattr(replay, "MAX_LOG_BYTES", 500)
-    lg.to_ir(Number(), (X,))
-    assert len(runs) == 2
+class Sparse(Base):
+    """A result that a replay needs as it is."""
+
+    def forward(self, x):
+        return F.dropout(x.to_sparse().to_dense(), 0.5, self.training)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(500, 2), (5_000, 1)])
+def test_a_run_that_takes_too_much_memory_is_not_kept(limit, expected, runs, monkeypatch):
+    monkeypatch.setattr(replay, "MAX_LOG_BYTES", limit)
+    lg.to_ir(Sparse(), (torch.randn(16, 16),))
+    assert len(runs) == expected

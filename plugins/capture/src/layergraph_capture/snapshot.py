@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -38,6 +39,11 @@ class StateSnapshot:
         self._places: dict[int, Placement] = {}
         self._versions: dict[int, int] = {}
         self._undoing = undoing(self.put_back)
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """Yield the tensors whose values it keeps, or would keep if something changed them."""
+        for _, tensor in self._tensors.values():
+            yield tensor
 
     def save(self, *tensors: object) -> None:
         """Keep the values of all tensors of the model that share memory with one of the given."""

@@ -85,6 +85,15 @@ class Tensors:
             value.dtype = _symbol(tensor.dtype)
             self._switch.depth -= 1
 
+    def known(self, tensor: torch.Tensor) -> TracedValue | LazyElement | None:
+        """Return the value that a tensor is, or what gives it; None if it is no value."""
+        known = self._known.get(id(tensor))
+        return None if known is None or known[0]() is not tensor else known[1]
+
+    def bind_alike(self, tensor: torch.Tensor, value: TracedValue | LazyElement) -> None:
+        """Note that a tensor is a value, which another one was before."""
+        self._known[id(tensor)] = weakref.ref(tensor), value
+
     def value_of(self, tensor: torch.Tensor) -> TracedValue | None:
         """The value that a tensor is known to be."""
         known = self._known.get(id(tensor))

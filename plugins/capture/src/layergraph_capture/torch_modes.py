@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layergraph.operations import OPERATIONS, computes
+from layergraph_capture.saved_tensors import saved_meanwhile
 from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, plain
 
 Record = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -28,12 +29,14 @@ class RecordingSwitch:
         calls_foreign: whether a function is being called that a plugin names: it may make any
             tensor.
         see: gets the arguments of each operation that is not recorded; None if they do not matter.
+        check: gets each operation that is not recorded; None if they do not matter.
     """
 
     def __init__(self) -> None:
         self.depth = 0
         self.calls_foreign = False
         self.see: Callable[..., None] | None = None
+        self.check: Callable[[Any], None] | None = None
 
     def unrecorded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -41,12 +44,22 @@ class RecordingSwitch:
         """Call something of which nothing is recorded."""
         self.depth += 1
         try:
-            with_wrappers = self.calls_foreign or _may_hold_wrappers(args, kwargs)
-            with WithoutFunctionMode(), without_dispatch(with_wrappers):
+            if self.calls_foreign or self.check is not None or _may_hold_wrappers(args, kwargs):
+                return self._of_others(function, args, kwargs)
+            with WithoutFunctionMode(), torch._C._DisableTorchDispatch():
                 given = with_numbers(args, plain)
                 return function(*given, **(with_numbers(kwargs, plain) if kwargs else {}))
         finally:
             self.depth -= 1
+
+    def _of_others(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call what may compute gradients, or something whose operations are checked."""
+        is_checked = self.check is not None
+        unseen = nullcontext() if is_checked else without_dispatch(with_wrappers=True)
+        with WithoutFunctionMode(), unseen, saved_meanwhile():
+            return function(*with_numbers(args, plain), **with_numbers(kwargs, plain))
 
     def seen(
         self,
@@ -59,7 +72,7 @@ class RecordingSwitch:
         self.depth += 1
         self.see, before = see, self.see
         try:
-            with WithoutFunctionMode():
+            with WithoutFunctionMode(), saved_meanwhile():
                 return function(*with_numbers(args, plain), **with_numbers(kwargs, plain))
         finally:
             self.see = before
@@ -129,6 +142,8 @@ class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
     ) -> Any:
         if self._switch.depth and self._switch.see is not None:
             self._switch.see(args, kwargs)
+        if self._switch.depth and self._switch.check is not None:
+            self._switch.check(func)
         if self._switch.depth or not computes(func):
             return func(*args, **(kwargs or {}))
         return self._record(func, args, kwargs or {})

@@ -63,6 +63,7 @@ from layergraph_capture.math_patches import MathPatches
 from layergraph_capture.objects import Objects
 from layergraph_capture.outputs import opened
 from layergraph_capture.results import Results
+from layergraph_capture.saved_tensors import lean, nothing_saved, transforms_without_hooks
 from layergraph_capture.sizes import Sizes
 from layergraph_capture.snapshot import StateSnapshot
 from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, SymbolicNumber
@@ -225,6 +226,7 @@ class EagerTracer(Tracer):
         with (
             without_draws(self.generators),
             self._snapshot,
+            nothing_saved(),
             # Modes above them are taken off, too: leaving them in order would fail.
             undoing(Modes().put_back),
         ):
@@ -243,6 +245,7 @@ class EagerTracer(Tracer):
         # Some functions of torch import it, and it would take the patched ones for torch's own.
         importlib.import_module("torch._dynamo")
         yield from unseen(self, self.applied, self.region, self.tensors)
+        yield from transforms_without_hooks()
         yield from named_functions(self)
         yield from size_functions(self)
 
@@ -488,7 +491,7 @@ class EagerTracer(Tracer):
         )
         if is_changing or name in _SHARING:
             self._snapshot.save(*args, *kwargs.values())
-        result = self.attempt(name, func, args, kwargs, problem)
+        result = self.attempt(name, lean(func), args, kwargs, problem)
         if result is NotImplemented:
             # Python asks the other operand then: the types decide, and not the tensors.
             return result

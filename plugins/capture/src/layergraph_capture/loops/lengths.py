@@ -68,8 +68,9 @@ class _Resized:
         result = tensor.detach()
         for dim, size in enumerate(tensor.shape):
             if size == self._length.size and (inputs is None or (number, dim) in inputs):
-                index = torch.arange(self._size, device=tensor.device) % size
-                result = result.index_select(dim, index)
+                whole, rest = divmod(self._size, size)
+                # An index for each number would take as long as a layer.
+                result = torch.cat([*[result] * whole, result.narrow(dim, 0, rest)], dim)
         return result.requires_grad_(tensor.requires_grad) if result is not tensor else tensor
 
 

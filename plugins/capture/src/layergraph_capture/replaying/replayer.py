@@ -257,6 +257,8 @@ class Replayer:
         self._run.guards.forget(scope)
         self._recorder.unseal()
         self._anew = rerecording = Rerecording(self._recorder, scope, [*tensors_in((args, kwargs))])
+        switch = self._run.switch
+        switch.check = self._check_operation
         try:
             result = self._run.leave(module_info, original(module_info.module, *args, **kwargs))
         except Exception:
@@ -264,6 +266,8 @@ class Replayer:
             # The code around it may catch the error.
             self._is_other = True
             raise
+        finally:
+            switch.check = None
         is_closed = rerecording.done()
         self._go_on(scope)
         gave = step.given if step.gave is None else structure(step.gave)
@@ -276,6 +280,11 @@ class Replayer:
         self._readers |= rerecording.readers
         self._taint((gave, result))
         return with_tensors_of(result, gave)
+
+    def _check_operation(self, operation: Any) -> None:
+        """Give up where numbers matter: the tensors that the module is given have others."""
+        if not _BY_NUMBERS.isdisjoint(getattr(operation, "tags", ())):
+            self.diverge()
 
     def _propagate_taint(self, step: Step, name: str | None) -> bool:
         """Whether a step was given numbers that may be others; then what it gave may be too."""
@@ -297,6 +306,10 @@ VALUE_DEPENDENT_OPS = DATA_DEPENDENT_OPS | {
     *(torch.equal, torch.allclose, torch.Tensor.equal, torch.Tensor.allclose),
     *(torch.Tensor.stride, torch.Tensor.is_contiguous, torch.Tensor.storage_offset),
 }
+
+
+# Torch's marks of operations whose results, or the shapes of these, numbers decide.
+_BY_NUMBERS = frozenset({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape})
 
 
 def _changes(name: str, kwargs: dict[str, Any]) -> bool:

@@ -1,10 +1,10 @@
 """Running a model once for both modes.
 
 The run is kept, step by step. Then the model's code goes through it again in the other mode, and
-gets what each step gave, as long as it asks for the same. So nothing is computed twice, and what is
-seen is where the modes differ. A module that does something else in the other mode is run there,
-and the code around it goes on with what it had given before. Where the modes differ in more than
-that, it is given up: who wants the other mode has to run the model in it.
+gets a tensor without memory for what each step gave, as long as it asks for the same. So nothing is
+computed twice, and what is seen is where the modes differ. A module that does something else in the
+other mode is run there, and the code around it goes on with what it had given before. Where the
+modes differ in more than that, it is given up: who wants the other mode has to run the model in it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from layergraph.torch2ir.state.global_state import put_back, snapshot
 from layergraph.torch2ir.tracing.module_call import ModuleCall, Trace
 from layergraph.torch2ir.tracing.other_mode import OtherMode
 from layergraph.undo import raise_interrupt
+from layergraph_capture.arguments import tensors_in
 from layergraph_capture.outputs import opened
 from layergraph_capture.replaying.replayer import VALUE_DEPENDENT_OPS, Replayer, Step
+from layergraph_capture.replaying.stand_ins import StandIns
 from layergraph_capture.replaying.value_match import freeze, matches, sizes_in, structure
 from layergraph_capture.tracer import EagerTracer
 
-# The results of a run are kept up to so many bytes.
+# The results that have no stand-in are kept up to so many bytes.
 MAX_LOG_BYTES = 2**28
 
 
@@ -38,21 +40,11 @@ class _Log:
 
     Attributes:
         steps: each step.
-        size: how many bytes their results take.
         is_complete: whether all of it is there.
     """
 
     steps: list[Step] = field(default_factory=list)
-    size: int = 0
     is_complete: bool = True
-
-    def add(self, step: Step, size: int) -> None:
-        """Keep a step, if there is room for it."""
-        self.size += size
-        if self.size > MAX_LOG_BYTES:
-            self.give_up()
-        if self.is_complete:
-            self.steps.append(step)
 
     def give_up(self) -> None:
         """Something happened that cannot be gone through again."""
@@ -66,6 +58,7 @@ class ReplayTracer(EagerTracer):
     def __init__(self, *known: Any, **options: Any) -> None:
         super().__init__(*known, **options)
         self._log = _Log()
+        self._stand_ins = StandIns(self.tensors, ())
         self._replayer: Replayer | None = None
         self._asked_mode = False
         # How many functions are running that are steps themselves.
@@ -87,6 +80,8 @@ class ReplayTracer(EagerTracer):
     def call(self, model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:
         """See :class:`Tracer`."""
         given = freeze((tuple(args), kwargs))
+        own = [*tensors_in(given), *self._snapshot.tensors()]
+        self._stand_ins = StandIns(self.tensors, own)
         if self._arguments.given_objects:
             # The run changes them, and another one would find them so.
             self._log.give_up()
@@ -109,6 +104,9 @@ class ReplayTracer(EagerTracer):
             return None
         settings = snapshot()
         self.sizes.loops = 0
+        tensors = self._stand_ins.tensors
+        for step in self._log.steps:
+            step.given, step.gave = tensors(step.given), tensors(step.gave)
         self._replayer = replayer = Replayer(self, self._log.steps)
         self._log = _Log(is_complete=False)
         self.trains = {each: not training for each, training in trains.items()}
@@ -252,8 +250,11 @@ class ReplayTracer(EagerTracer):
         super().refuse(reason, line)
 
     def _kept_step(self, subject: object, given: Any, gave: Any, **more: Any) -> Any:
-        if self._log.is_complete:
-            self._log.add(Step(subject, given, freeze(gave), **more), _size(gave))
+        log, stand_ins = self._log, self._stand_ins
+        if log.is_complete:
+            log.steps.append(Step(subject, stand_ins.given(given), stand_ins.made(gave), **more))
+            if stand_ins.kept > MAX_LOG_BYTES:
+                log.give_up()
         return gave
 
     def _kept_border(
@@ -268,10 +269,3 @@ class ReplayTracer(EagerTracer):
             passed = None if matches(given, gave) else gave
             crosses = structure(given if scope.parent is not None else opened(given))
             self._kept_step(module_info, crosses, passed, scope=scope, sizes=sizes)
-
-
-def _size(result: Any) -> int:
-    if type(result) is not torch.Tensor:
-        return 0
-    with torch._C.DisableTorchFunction():
-        return result.numel() * result.element_size()

@@ -1,0 +1,149 @@
+"""Freeing what autograd saves for gradients that capture never computes.
+
+A run with gradients keeps nearly every result, because autograd saves it. The model may ask whether
+there are gradients, so they stay switched on. But torch's hooks on saved tensors let autograd save
+something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch.autograd import graph
+from torch.nn.functional import scaled_dot_product_attention
+
+from layergraph.errors import CaptureError
+from layergraph.torch2ir.tracing.patches import Patch
+from layergraph.undo import undoing
+from layergraph_capture.arguments import tensors_in
+
+_Cell = list[torch.Tensor]
+_Hooks = tuple[Callable[..., Any], Callable[..., Any]]
+
+
+@contextmanager
+def nothing_saved() -> Iterator[None]:
+    """The context in which autograd saves no tensors.
+
+    Raises:
+        CaptureError: something in it computes gradients.
+    """
+    # C code, one object for each context. Torch calls it for each tensor that an operation saves.
+    with _hooks(partial(id), _missing):
+        yield
+
+
+@contextmanager
+def saved_meanwhile() -> Iterator[None]:
+    """The context in which autograd saves tensors until the context ends.
+
+    Code of others may compute gradients in it.
+    """
+    cells: list[_Cell] = []
+
+    def pack(tensor: torch.Tensor) -> _Cell:
+        cells.append([tensor])
+        return cells[-1]
+
+    try:
+        with _hooks(pack, _of_cell):
+            yield
+    finally:
+        for each in cells:
+            each.clear()
+
+
+def _missing(_: object) -> torch.Tensor:
+    raise CaptureError(
+        "it computes gradients of values that the model computed before, which a graph cannot "
+        "hold; compute them outside of the model"
+    )
+
+
+def _of_cell(cell: _Cell) -> torch.Tensor:
+    return cell[0] if cell else _missing(cell)
+
+
+@contextmanager
+def _hooks(pack: Callable[[torch.Tensor], Any], unpack: Callable[[Any], torch.Tensor]) -> Any:
+    stack: Any = torch._C._autograd
+    if not stack._saved_tensors_hooks_is_enabled():
+        yield
+        return
+    before = _top()
+
+    def put_back() -> None:
+        while (top := _top()) is not None and top != before:
+            stack._pop_saved_tensors_default_hooks()
+
+    with undoing(put_back):
+        stack._push_saved_tensors_default_hooks(pack, unpack)
+        yield
+
+
+def _top() -> _Hooks | None:
+    top: _Hooks | None = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    return top
+
+
+def transforms_without_hooks() -> Iterator[Patch]:
+    """The patch by which torch.func, which works without such hooks only, runs without ours."""
+    stack: Any = torch._C._autograd
+    disabled = graph.disable_saved_tensors_hooks
+
+    @contextmanager
+    def disable_saved_tensors_hooks(error_message: str) -> Iterator[None]:
+        ours: list[_Hooks] = []
+        while (top := _top()) is not None and top[1] in (_missing, _of_cell):
+            ours.append(top)
+            stack._pop_saved_tensors_default_hooks()
+        try:
+            with disabled(error_message):
+                yield
+        finally:
+            for each in reversed(ours):
+                stack._push_saved_tensors_default_hooks(*each)
+
+    yield graph, disabled.__name__, disable_saved_tensors_hooks
+
+
+class _Attention(torch.autograd.Function):
+    """Attention by the kernels that it has without gradients."""
+
+    @staticmethod
+    def forward(_: Any, args: Any, kwargs: Any, *__: torch.Tensor) -> torch.Tensor:
+        named = {key: _detached(each) for key, each in kwargs.items()}
+        result = scaled_dot_product_attention(*map(_detached, args), **named)
+        # Code may change it in place, but not a view that came about in here.
+        return result.clone() if result._is_view() else result
+
+    @staticmethod
+    def backward(_: Any, *__: Any) -> Any:
+        return _missing(None)
+
+
+def lean(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what computes as a function does, with no more memory than without gradients.
+
+    Torch's attention writes all weights down if its mask takes gradients.
+    """
+    return _attention if function is scaled_dot_product_attention else function
+
+
+def _attention(*args: Any, **kwargs: Any) -> Any:
+    mask = args[_MASK] if len(args) > _MASK else kwargs.get("attn_mask")
+    if mask is None or not (torch.is_grad_enabled() and mask.requires_grad):
+        return scaled_dot_product_attention(*args, **kwargs)
+    return _Attention.apply(args, kwargs, *tensors_in((args, kwargs)))
+
+
+# The position of the mask among the arguments.
+_MASK = 3
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,151 @@
+"""The fingerprints of a file. It imports no torch, and reads no weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from layergraph.errors import LayergraphError, first_line
+from layergraph.gc_pause import gc_paused
+from layergraph.ir import Ir
+from layergraph_files.container import read_header
+from layergraph_files.limits import DEFAULT_LIMITS
+from layergraph_files.load import load
+from layergraph_files.parse_errors import reading
+from layergraph_files.paths import open_file
+from layergraph_files.reader import VALUE_PREFIX
+from layergraph_files.versions import FORMAT
+from layergraph_index.fingerprint import fingerprints
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Implementations of a model with one fingerprint.
+
+    Attributes:
+        fingerprint: their fingerprint.
+        name: the name of the first one.
+        type: its type.
+        count: how many there are.
+    """
+
+    fingerprint: str
+    name: str
+    type: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """A structure that files may share.
+
+    Attributes:
+        fingerprint: the fingerprint of the model; empty if it cannot be read.
+        named: the fingerprint that counts names, too.
+        blocks: the composites and layers in it.
+        error: why it cannot be read; empty if it can.
+    """
+
+    fingerprint: str = ""
+    named: str = ""
+    blocks: tuple[Block, ...] = ()
+    error: str = ""
+
+
+def text_digest(path: Path) -> str | None:
+    """Return a digest of the text that describes a structure; None if that takes a full reading.
+
+    Files of equal digests have equal structures. Fine-tuned copies of a model differ in their
+    weights alone.
+
+    Raises:
+        LayergraphError, OSError: the file cannot be read.
+    """
+    if path.suffix == ".json":
+        return None if path.name.endswith(".index.json") else _digest_of(_text(path))
+    with reading(path), open_file(path) as file:
+        header = read_header(file, DEFAULT_LIMITS)
+    values = any(name.startswith(VALUE_PREFIX) for name in header.tensors)
+    text = header.metadata.get(FORMAT)
+    return None if values or text is None else _digest_of(text.encode("utf-8", "surrogatepass"))
+
+
+def _text(path: Path) -> bytes:
+    with reading(path), open_file(path) as file:
+        return file.read(DEFAULT_LIMITS.text_bytes + 1)
+
+
+def _digest_of(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
+
+
+@gc_paused()
+def structure_of(path: Path, text: str | None) -> Structure:
+    """Return the structure of the model in a file, or the reason why it has none.
+
+    Args:
+        path: the file.
+        text: its :func:`text_digest`.
+    """
+    try:
+        structure = _structure(load(path))
+        if text is not None and text_digest(path) != text:
+            return Structure(error="another program writes it; update the index again")
+    except LayergraphError as error:
+        return Structure(error=first_line(error))
+    except Exception as error:  # whatever it is, the other files are read
+        return Structure(error=f"{type(error).__name__}: {first_line(error)}")
+    return structure
+
+
+def _structure(ir: Ir) -> Structure:
+    plain = fingerprints(ir)
+    named = fingerprints(ir, names=True)
+    blocks: dict[str, list[str]] = {}
+    for name, digest in plain.items():
+        blocks.setdefault(digest, []).append(name)
+    return Structure(
+        plain[ir.root],
+        named[ir.root],
+        tuple(
+            Block(digest, names[0], ir[names[0]].type, len(names))
+            for digest, names in blocks.items()
+            if ir[names[0]].nodes or ir.root in names
+        ),
+    )
+
+
+def model_files(folder: Path) -> Iterator[Path]:
+    """Yield the files of models in a folder and below, each once.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    pending = [folder]
+    while pending:
+        here = pending.pop()
+        entries = sorted(here.iterdir())
+        files = {each.name for each in entries if each.is_file()}
+        indexed = [name for name in files if name.endswith(_INDEX)]
+        for each in entries:
+            # A link to a folder may lead back to a folder around it.
+            if each.is_dir() and not each.is_symlink():
+                pending.append(each)
+            elif each.name in files and _is_model(each.name, indexed):
+                yield each
+
+
+_INDEX = ".safetensors.index.json"
+
+
+def _is_model(name: str, indexed: list[str]) -> bool:
+    if not name.endswith((".safetensors", ".json")):
+        return False
+    # A shard of a model is no model.
+    return not any(name != each and _is_shard(name, each.removesuffix(_INDEX)) for each in indexed)
+
+
+def _is_shard(name: str, model: str) -> bool:
+    return name.startswith(f"{model}-") and name.endswith(".safetensors")
