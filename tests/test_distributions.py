@@ -67,9 +67,7 @@ def test_a_plugin_asks_for_what_it_imports_of_its_own_version(folder: Path) -> N
     wanted = {"layergraph-core", *(each.replace("_", "-") for each in imported)} - {"layergraph"}
     assert {each.partition("==")[0] for each in family} >= wanted
     assert all(each.endswith(f"=={VERSION}") for each in family)
-    kits = set(
-        "adapters backends cli creator distributed index nir onnx passes tools view".split()
-    )
+    kits = set("adapters backends cli creator distributed index nir onnx passes tools view".split())
     assert folder.name in kits or wanted == {"layergraph-core"}
     assert project(folder)["name"] == f"layergraph-{folder.name}"
 

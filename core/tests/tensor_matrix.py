@@ -1,7 +1,7 @@
 """Tensors of every kind in every place of a model: one process for each kind.
 
-``python tensor_matrix.py FOLDER`` prints a line of JSON for each kind: the exit code of its process,
-and for each place ``kept``, ``refused`` or what went wrong.
+``python tensor_matrix.py FOLDER`` prints a line of JSON for each kind: the exit code of its
+process, and for each place ``kept``, ``refused`` or what went wrong.
 """
 
 from __future__ import annotations

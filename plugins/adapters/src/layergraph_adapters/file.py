@@ -75,7 +75,9 @@ def save(
         about = {"digest": _digest_of_base(found, digests), "weights": taken}
     own = {key: item for key, item in weights.items() if key not in taken}
     with reading(target), writing(target, lambda _names, _alone: ()) as written:
-        write_part(written, target.name, prepared.values | own, {**prepared.metadata, BASE: compact(about)})
+        write_part(
+            written, target.name, prepared.values | own, {**prepared.metadata, BASE: compact(about)}
+        )
 
 
 def build(

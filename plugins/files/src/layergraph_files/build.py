@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,7 +158,7 @@ def _weights(model: Opened, listed: Sequence[Key], kinds: TensorKinds) -> dict[s
     return found
 
 
-def _expect_weights(model: Opened, listed: Sequence[Key]) -> dict[str, torch.Tensor]:
+def _expect_weights(model: Opened, listed: Collection[Key]) -> dict[str, torch.Tensor]:
     """Return the tensors that the files have to hold, by key.
 
     Raises:
