@@ -377,3 +377,74 @@ def test_the_opset_is_stated(tmp_path: Path, opset: int) -> None:
     file = onnx.load(str(path))
     assert {each.domain: each.version for each in file.opset_import}[""] == opset
     check_same(model, path, torch.randn(2, 4))
+
+
+class Recurrent(nn.Module):
+    """A loop over a size, with a value that is carried and one that is collected."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        state, found = torch.zeros(3), []
+        for step in range(x.size(0)):
+            state = torch.tanh(self.cell(x[step]) + state)
+            found.append(state)
+        return torch.stack(found), state
+
+
+class Spectrum(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.fft.fft(x, dim=1).real + torch.eye(4)
+
+
+class Biased(nn.Module):
+    """Changes a tensor in place, and then chooses between two that come from it."""
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        scores = x / 2
+        scores += 1
+        return scores.softmax(-1) if mask.all() else (scores + mask).softmax(-1)
+
+
+class Experts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 4, 8))
+
+    def forward(self, x: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.grouped_mm(x, self.weight, offs=ends)
+
+
+def test_a_loop_of_known_turns_is_written_turn_by_turn(tmp_path: Path) -> None:
+    model = Recurrent()
+    ir = saved(model, tmp_path / "m.onnx", torch.randn(5, 3))
+    assert any("/" in name for name in ir), "the loop was not captured as one"
+    check_same(model, tmp_path / "m.onnx", torch.randn(5, 3))
+
+
+def test_the_operators_are_those_of_the_version(tmp_path: Path) -> None:
+    model = Spectrum()
+    saved(model, tmp_path / "m.onnx", torch.randn(2, 4, 4))
+    check_same(model, tmp_path / "m.onnx", torch.randn(2, 4, 4))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_condition_shares_no_memory_with_what_it_chooses(tmp_path: Path, kept: bool) -> None:
+    model = Biased()
+    saved(model, tmp_path / "m.onnx", torch.randn(2, 4), torch.ones(2, 4))
+    mask = torch.ones(2, 4) if kept else torch.tensor([[1.0, 0, 1, 1], [0, 0, 1, 1]])
+    check_same(model, tmp_path / "m.onnx", torch.randn(2, 4), mask)
+
+
+def test_each_group_of_rows_meets_its_own_matrix(tmp_path: Path) -> None:
+    model = Experts()
+    ends = torch.tensor([1, 1, 6], dtype=torch.int32)
+    saved(model, tmp_path / "m.onnx", torch.randn(6, 4), ends)
+    check_same(
+        model,
+        tmp_path / "m.onnx",
+        torch.randn(6, 4),
+        ends.flip(0).cumsum(0).clamp(max=6).to(torch.int32),
+    )
