@@ -237,10 +237,12 @@ def _weight(tensor: torch.Tensor, folder: Path) -> str:
             found.append("refused" if "'held'" in str(error) else f"not by name: {error}")
         else:
             held = rebuilt.held
-            same = held.is_meta or torch.equal(held, tensor.as_subclass(torch.Tensor))
+            whole = getattr(tensor, "full_tensor", lambda: tensor.as_subclass(torch.Tensor))()
+            same = held.is_meta or torch.equal(held, whole)
             found.append("kept" if same else "other numbers")
     assert found[1] in ("kept", found[0]), found
-    assert found[0] == found[2], found
+    # A file takes the parts of a distributed tensor from all processes.
+    assert found[2] in ("kept", found[0]), found
     return found[0]
 
 
