@@ -254,7 +254,9 @@ def unwrap(module: nn.Module, needs_numbers: bool) -> Unwrapped | None:
     """Tell what a module was before something wrapped it.
 
     A converter asks before a capture, for the model and each module, in the order of the state
-    dict. It asks again about each answer, so wrappers of several plugins may lie in each other.
+    dict. It asks again about each answer, so wrappers of several plugins may lie in each other. If
+    all decline a module, it does not ask for others of this class without hooks, without a forward
+    of their own and with plain tensors.
 
     Args:
         module: a module, or another object that the user gives as the model.

@@ -645,16 +645,6 @@ class CompiledFunction(Base):
         return _compiled(self.lin(x))
 
 
-@exact()
-class CompiledModule(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.inner = torch.compile(Doubles(), backend="eager")
-
-    def forward(self, x):
-        return self.inner(x)
-
-
 @refused("thread|see")
 class StartsThread(Base):
     def forward(self, x):

@@ -22,7 +22,7 @@ def commands():
     return [greet]
 """
 OF_CLI = "show select check diff convert explain passes run plugins new-plugin".split()
-OWN = ["view", "source", *OF_CLI, "targets"]
+OWN = ["view", "source", "fingerprint", "index", *OF_CLI, "targets"]
 
 
 def greeting(by, marks="", name="greet"):

@@ -103,6 +103,8 @@ class _Unwrapping:
         # By the id of an original, which stays alive as long as the plain one.
         self._tensors: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._modules: list[nn.Module] = []
+        # Classes of modules for which no plugin answered.
+        self._plain: set[type] = set()
 
     @property
     def has_changed(self) -> bool:
@@ -133,7 +135,11 @@ class _Unwrapping:
                 if child is None:
                     continue
                 said = {}
-                inner = self._inner(child, f"{path}.{name}" if path else name, said)
+                inner = child
+                if type(child) not in self._plain or not _is_untouched(child):
+                    inner = self._inner(child, f"{path}.{name}" if path else name, said)
+                    if inner is child and _is_untouched(child):
+                        self._plain.add(type(child))
                 if inner is not child:
                     self._note(module)
                     vars(module)["_modules"] = {**module._modules, name: inner}
@@ -251,6 +257,21 @@ class _Unwrapping:
             self._tensors[id(tensor)] = tensor, twin
             numbers[id(twin)] = tensor
         return self._tensors[id(tensor)][1]
+
+
+def _is_untouched(module: nn.Module) -> bool:
+    """Return whether a module has nothing but what its class gives it: no hook, no odd tensor."""
+    members = vars(module)
+    if "forward" in members or any(members.get(name) for name in _HOOKS):
+        return False
+    held = (each for name in _REGISTERED for each in members[name].values())
+    return all(each is None or type(each) in PLAIN_CLASSES for each in held)
+
+
+_HOOKS = (
+    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
+    *("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks"),
+)
 
 
 def _set(module: nn.Module, cls: type, attributes: dict[str, Any]) -> None:

@@ -24,6 +24,8 @@ class Backend:
         target: the name of the target, as the rows of the hook ``lowerings`` have it.
         computes_both_ways: whether the target computes a step also where the model does not run it,
             and chooses afterwards. Otherwise a step that runs under a condition is refused.
+        takes_turns: whether a loop with a known number of turns becomes these turns. Otherwise the
+            target needs a handler for ``layergraph.loop``.
 
     Example:
         >>> from layergraph_backends import Backend
@@ -37,6 +39,7 @@ class Backend:
 
     target: ClassVar[str]
     computes_both_ways: ClassVar[bool] = False
+    takes_turns: ClassVar[bool] = True
 
     def input(self, name: str, meta: Any) -> Any:
         """Return the value that stands for an input of the model.

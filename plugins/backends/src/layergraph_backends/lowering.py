@@ -100,7 +100,7 @@ def lower(
     one_mode = ir.in_mode(training=training)
     call = None if args is None else (tuple(args), dict(kwargs or {}))
     inputs = Inputs(one_mode, backend, call, training=training)
-    while (flat := unrolled(one_mode, inputs.metas)) is not one_mode:
+    while backend.takes_turns and (flat := unrolled(one_mode, inputs.metas)) is not one_mode:
         one_mode = flat
         inputs = Inputs(one_mode, backend, call, training=training)
     built = lg.to_torch(one_mode, state).train(training)

@@ -99,8 +99,9 @@ def _likeness(index: Any, like: Path, block: str | None) -> Iterator[tuple[str, 
         if path.exists() and like.exists() and path.samefile(like):
             continue
         shared = {own[part.fingerprint]: [part.name, part.count] for part in each.blocks}
-        differs = [] if each.is_same else diff(ir, lg.load(path)).lines()
-        yield each.path, {"same": each.is_same, "shares": shared, "differs": list(differs)}
+        difference = None if each.is_same else diff(ir, lg.load(path))
+        differs = list(difference.lines()) if difference else []
+        yield each.path, {"same": not differs, "shares": shared, "differs": differs}
 
 
 def _said(path: str, said: dict[str, Any]) -> Iterator[str]:

@@ -42,6 +42,7 @@ class NirBackend(Backend):
     """
 
     target = "nir"
+    takes_turns = False  # a graph of NIR is one step of time
 
     def __init__(self, dt: float, soft_resets: SoftResets) -> None:
         self.dt = dt
