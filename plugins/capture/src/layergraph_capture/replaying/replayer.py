@@ -19,6 +19,7 @@ from layergraph_capture.arguments import tensors_in
 from layergraph_capture.outputs import opened
 from layergraph_capture.replaying.abstract_values import AbstractValues, metadata_of
 from layergraph_capture.replaying.rerecord import Rerecording
+from layergraph_capture.replaying.stand_ins import with_memory
 from layergraph_capture.replaying.value_match import (
     freeze,
     ids,
@@ -195,6 +196,7 @@ class Replayer:
         if self._tainted and self._done <= self._telling:
             self._propagate_taint(step, None)
         if step.asked_mode:
+            args, kwargs = self._run.unrecorded(with_memory, ((args, kwargs),), {})
             result = self._run.unrecorded(original, (module_info.module, *args), kwargs)
             self._require(metadata_of(result) == metadata_of(step.gave))
             self._taint((step.gave, *module_info.module.buffers()), step.given)

@@ -142,6 +142,17 @@ class StandIns:
         return described.tensor
 
 
+def with_memory(value: Any) -> Any:
+    """Return a value with copies of its tensors, which a module may change in place."""
+    return _mapped(value, torch.Tensor, _copied)
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    if type(tensor) is not torch.Tensor or not is_plain(tensor):
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
 def _mapped(value: Any, cls: type, change: Callable[[Any], Any]) -> Any:
     """Return a value with something else in the place of what is of a class."""
     if isinstance(value, cls):
