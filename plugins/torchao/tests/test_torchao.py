@@ -411,3 +411,9 @@ def test_passes_leave_quantized_weights():
     assert "is quantized, or sparse" in str(report)
     assert "shares the layer '0'" in str(report)
     assert bitwise_equal(outputs(lg.to_torch(edited, state), x), outputs(model, x))
+
+
+def test_a_plan_places_no_quantized_weights(quantized, tmp_path):
+    lg.save(lg.to_ir(quantized), tmp_path / "m.safetensors", quantized.state_dict())
+    with pytest.raises(StateError, match=r"is a torchao\..*a plan places plain tensors only"):
+        lg.load_model(tmp_path / "m.safetensors", mesh=object(), plan=lambda model, mesh: None)

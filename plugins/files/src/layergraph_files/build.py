@@ -50,6 +50,7 @@ def build(
         if mesh is not None or plan is not None:
             fill_parts = imported("layergraph_distributed.load", "fill_parts")
             meta_model = _skeleton(model, limits)
+            _refuse_parts(meta_model)
             _expect_weights(model, meta_model.listed)
             filled: nn.Module = fill_parts(meta_model, model.weights, device, dtype, mesh, plan)
             return filled
@@ -156,6 +157,17 @@ def _weights(model: Opened, listed: Sequence[Key], kinds: TensorKinds) -> dict[s
         if name in wanted:
             found[name] = undisguised(tensor, wanted[name].dtype)
     return found
+
+
+def _refuse_parts(meta_model: MetaModel) -> None:
+    """Refuse a model with a tensor that consists of parts: plans place plain tensors only."""
+    for key, tensor, _ in meta_model.listed:
+        packed = meta_model.kinds.flatten(tensor)
+        if packed is not None:
+            raise StateError(
+                f"{key!r} is a {packed.kind}, which consists of parts, and a plan places plain "
+                "tensors only; load the model without a mesh and a plan"
+            )
 
 
 def _expect_weights(model: Opened, listed: Collection[Key]) -> dict[str, torch.Tensor]:
