@@ -55,7 +55,7 @@ WORK = {
         "flatten": 1_047,
         "save": 1_285,
         "load": 1_245,
-        "rebuild": 998,
+        "rebuild": 1_010,
         "load model": 1_985,
     },
     "wide": {
