@@ -237,6 +237,7 @@ def _child():
     """Run in a process of its own: what is watched cannot be unwatched."""
     torch.set_num_threads(1)
     importlib.import_module("torch._dynamo")  # for the messages of torch.fx
+    repr(torch.ones(1))  # torch imports parts of itself to print a tensor, as an error may
     # All that is imported for the first model, or for the first error.
     for wrong in (False, True):
         option = _input("option", default=Record("R", {"a": (1, Record("S", {"b": 2}))}))
