@@ -270,20 +270,18 @@ def _tensor_kinds(answer: Any) -> list[Any]:
                 f"gave a kind of tensors named {_shown(row.name)}; give the name of the library, a "
                 "dot, and a name"
             )
-        for role in ("flatten", "unflatten"):
-            if not callable(getattr(row, role)):
-                raise _WrongError(
-                    f"gave a kind of tensors {row.name!r} whose {role} is "
-                    f"{_shown(getattr(row, role))}; give a function"
-                )
+        _check_callable(row, f"a kind of tensors {row.name!r}", "flatten", "unflatten")
     _refuse_twice([row.name for row in found], "kinds of tensors named {!r}")
     return found
 
 
-def _check_callable(function: object, row: str) -> None:
-    """Refuse a row whose function is none."""
-    if not callable(function):
-        raise _WrongError(f"gave {row} whose function is {_shown(function)}; give a function")
+def _check_callable(row: object, said: str, *roles: str) -> None:
+    """Refuse a row whose functions are none."""
+    for role in roles:
+        if not callable(getattr(row, role)):
+            raise _WrongError(
+                f"gave {said} whose {role} is {_shown(getattr(row, role))}; give a function"
+            )
 
 
 _PASS_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -298,7 +296,7 @@ def _passes(answer: Any) -> list[Any]:
             raise _WrongError(
                 f"gave a pass named {_shown(row.name)}; give words in lower case with hyphens"
             )
-        _check_callable(row.function, f"a pass {row.name!r}")
+        _check_callable(row, f"a pass {row.name!r}", "function")
     _refuse_twice([row.name for row in found], "passes named {!r}")
     return found
 
@@ -317,7 +315,7 @@ def _lowerings(answer: Any) -> list[Any]:
             raise _WrongError(
                 f"gave a handler for the target {_shown(row.target)}; give a word in lower case"
             )
-        _check_callable(row.function, f"a handler for {row.target!r}")
+        _check_callable(row, f"a handler for {row.target!r}", "function")
         for role in ("layers", "functions"):
             names = getattr(row, role)
             if isinstance(names, str) or not all(isinstance(name, str) for name in names):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from layergraph.capturing import Capturer, CaptureRequest, Run
 from layergraph.errors import CaptureError, LayergraphError, PluginError, Unsupported, first_line
-from layergraph.plugins import HookFailure
 from layergraph.plugins.loading import way_to_get
+from layergraph.torch2ir.asking import first_answer
 from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph.torch2ir.tracing.symbolic_tracer import SymbolicCapturer
 from layergraph.torch2ir.tracing.tracer import Tracer
@@ -27,24 +27,11 @@ def capturer_for(request: CaptureRequest) -> Capturer:
         PluginError: a plugin failed, or broke the contract of the hook ``capture``.
         CaptureError: there are example inputs, and no installed plugin captures by running.
     """
-    try:
-        capturer: Any = request.hooks.ask.capture(request=request)
-    except LayergraphError:
-        raise
-    except HookFailure as failure:
-        raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
-    except Exception as error:  # of what is between the implementations
-        raise PluginError(
-            f"asking the plugins for a capturer ends with {type(error).__name__}: "
-            f"{first_line(error)}; mend or disable the plugin that wraps 'capture'"
-        ) from error
-    if isinstance(capturer, Capturer):
+    capturer: Capturer | None = first_answer(
+        request.hooks, "capture", "for a capturer", Capturer, "a Capturer", request=request
+    )
+    if capturer is not None:
         return _Contained(capturer)
-    if capturer is not None:  # only a wrapper gives an answer that is not checked
-        raise PluginError(
-            f"a plugin that wraps the hook 'capture' gave a {type(capturer).__name__}; it must "
-            "give a Capturer or None; mend it, or disable the plugin"
-        )
     if request.has_example:
         raise CaptureError(
             "no installed package captures a model by running it on example inputs; "

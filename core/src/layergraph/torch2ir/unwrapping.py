@@ -12,10 +12,11 @@ from torch import nn
 from torch.utils import _pytree
 
 from layergraph.capturing import Example
-from layergraph.errors import CaptureError, LayergraphError, PluginError, first_line
+from layergraph.errors import CaptureError, PluginError
 from layergraph.ir import Ir
-from layergraph.plugins import HookFailure, Hooks
+from layergraph.plugins import Hooks
 from layergraph.tensors import PLAIN_CLASSES, is_plain
+from layergraph.torch2ir.asking import first_answer
 from layergraph.torch2ir.indexing.answers import answer_of
 from layergraph.torch2ir.indexing.found import place_of
 from layergraph.undo import undoing
@@ -93,7 +94,6 @@ class _Unwrapping:
     Args:
         hooks: the hooks to ask.
         needs_numbers: whether the capture computes with the tensors of the model.
-
     """
 
     def __init__(self, hooks: Hooks, *, needs_numbers: bool) -> None:
@@ -103,7 +103,7 @@ class _Unwrapping:
         # By the id of an original, which stays alive as long as the plain one.
         self._tensors: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._modules: list[nn.Module] = []
-        # Classes of modules for which no plugin answered.
+        # The classes of untouched modules for which no plugin answered.
         self._plain: set[type] = set()
 
     @property
@@ -135,11 +135,7 @@ class _Unwrapping:
                 if child is None:
                     continue
                 said = {}
-                inner = child
-                if type(child) not in self._plain or not _is_untouched(child):
-                    inner = self._inner(child, f"{path}.{name}" if path else name, said)
-                    if inner is child and _is_untouched(child):
-                        self._plain.add(type(child))
+                inner = self._inner(child, f"{path}.{name}" if path else name, said)
                 if inner is not child:
                     self._note(module)
                     vars(module)["_modules"] = {**module._modules, name: inner}
@@ -180,25 +176,20 @@ class _Unwrapping:
         return is_around and answer_of(self._hooks, module, path) is not None
 
     def _ask(self, module: Any, path: str) -> Unwrapped | None:
+        is_usual = isinstance(module, nn.Module) and _is_untouched(module)
+        if is_usual and type(module) in self._plain:
+            return None
+        purpose, wanted = "to unwrap a module", "an Unwrapped"
+        given = {"module": module, "needs_numbers": self._needs_numbers}
         try:
-            answer: Any = self._hooks.ask.unwrap(module=module, needs_numbers=self._needs_numbers)
+            answer: Unwrapped | None = first_answer(
+                self._hooks, "unwrap", purpose, Unwrapped, wanted, **given
+            )
         except CaptureError as error:
             raise CaptureError(f"{place_of(module, path)}: {error}") from error
-        except LayergraphError:
-            raise
-        except HookFailure as failure:
-            raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
-        except Exception as error:  # of what is between the implementations
-            raise PluginError(
-                f"asking the plugins to unwrap a module ends with {type(error).__name__}: "
-                f"{first_line(error)}; mend or disable the plugin that wraps 'unwrap'"
-            ) from error
-        if answer is None or isinstance(answer, Unwrapped):
-            return answer
-        raise PluginError(  # only a wrapper gives an answer that is not checked
-            f"a plugin that wraps the hook 'unwrap' gave a {type(answer).__name__}; it must give "
-            "an Unwrapped or None; mend it, or disable the plugin"
-        )
+        if answer is None and is_usual:
+            self._plain.add(type(module))
+        return answer
 
     def _note(self, module: nn.Module) -> None:
         """Note a module before it is changed."""
