@@ -37,7 +37,7 @@ def run_function(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def run_module(name: str, *arguments: str) -> str:
-    """What a module prints that is run as a program."""
+    """Run a module as a program, and return what it prints."""
     return _run(["-m", name, *arguments])
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.testing import bitwise_equal
+from plugins.distributed.tests.models import Tied
 
 HERE = Path(__file__).parent
 transformers = pytest.importorskip("transformers")
@@ -37,18 +38,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="the programs count reads in /proc"),
 ]
-
-
-class Tied(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embed, self.norm = nn.Embedding(10, 6), nn.BatchNorm1d(6)
-        self.head = nn.Linear(6, 10, bias=False)
-        self.head.weight = self.embed.weight
-        self.register_buffer("scale", torch.rand(6), persistent=False)
-
-    def forward(self, x):
-        return self.head(self.norm(self.embed(x)) * self.scale)
 
 
 def _foreign(state: dict[str, torch.Tensor], folder: Path) -> None:

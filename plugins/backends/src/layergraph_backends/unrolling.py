@@ -7,8 +7,7 @@ from typing import Any
 
 import layergraph as lg
 from layergraph.ir import Ir, Ref
-
-_LOOP = "layergraph.loop"
+from layergraph_rewrite.unrolling import LOOP
 
 
 def unrolled(ir: Ir, metas: Mapping[tuple[str, ...], Any]) -> Ir:
@@ -39,7 +38,7 @@ def _turns(ir: Ir, metas: Mapping[tuple[str, ...], Any]) -> dict[tuple[str, str]
         for node in ir[owner].nodes.values():
             if node.is_call and ir[node.implementation].nodes:
                 stack.append((node.implementation, (*path, node.name)))
-            if node.implementation == _LOOP and node.when is None:
+            if node.implementation == LOOP and node.when is None:
                 count = (node.args or ())[1]
                 if type(count) is Ref:
                     count = metas.get((*path, count.node))

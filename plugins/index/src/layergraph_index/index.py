@@ -21,7 +21,7 @@ NAME = ".layergraph-index.db"
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What an update of an index did.
+    """The outcome of an update of an index.
 
     Attributes:
         files: how many files of models there are.
