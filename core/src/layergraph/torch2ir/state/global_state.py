@@ -18,6 +18,7 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 from torch.utils import _device
 
 from layergraph.foreign import applied_class
@@ -217,6 +218,8 @@ class GlobalState:
     """
 
     def __init__(self, device: torch.device | None) -> None:
+        if device is not None and device.type == "cuda":
+            _choose_attention()
         self.is_touched = False
         self._generators = generators(device)
         seeds = [Setting("", each.initial_seed, None) for each in self._generators]
@@ -291,6 +294,20 @@ class GlobalState:
 
 
 _NOT_SLOW = _QUICK | {_RECORDED}
+
+
+@functools.cache
+def _choose_attention() -> None:
+    """Have torch choose between its kernels of attention.
+
+    On some GPUs the first attention of a process sets the order in which torch prefers them. No
+    code of the model does that, and to put it back would change what the process computes with.
+    """
+    for dtype in (torch.float32, torch.bfloat16):
+        # What the surroundings say, as a default device or a mode, does not count.
+        with torch._C.DisableTorchFunction(), suppress(Exception):
+            given = torch.zeros(1, 1, 8, 64, dtype=dtype, device="cuda", requires_grad=True)
+            nn.functional.scaled_dot_product_attention(given, given, given)
 
 
 def generators(device: torch.device | None) -> list[torch.Generator]:
