@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import dis
+import functools
+from collections import deque
+from types import CodeType
+
 import torch
 
 from layergraph.ir import Value
@@ -61,3 +66,38 @@ class Devices:
                     return leaf
             scope = scope.parent
         return None
+
+
+@functools.cache
+def compared_kinds(code: CodeType) -> frozenset[str]:
+    """The kinds of devices that code compares something with, each as a literal.
+
+    A comparison of texts cannot be seen when it happens. "mps" is left out: libraries ask for it
+    where it lacks something, and then compute the same in another way.
+    """
+    found: set[str] = set()
+    near: deque[dis.Instruction] = deque(maxlen=_OPERANDS)
+    for each in dis.get_instructions(code):
+        near.append(each)
+        if each.opname in _COMPARISONS or (each.opname == "CALL" and _is_test(near)):
+            found.update(kind for one in near for kind in _kinds_in(one))
+            near.clear()
+    return frozenset(found)
+
+
+# So many instructions at most make the operands of a comparison: ``x.device == torch.device("cpu")``
+_OPERANDS = 9
+_COMPARISONS = frozenset({"COMPARE_OP", "CONTAINS_OP"})
+_KINDS = frozenset({"cpu", "cuda", "xpu"})
+
+
+def _is_test(near: deque[dis.Instruction]) -> bool:
+    return any(each.argval == "startswith" for each in near)
+
+
+def _kinds_in(instruction: dis.Instruction) -> list[str]:
+    if instruction.opname != "LOAD_CONST":
+        return []
+    values = instruction.argval
+    listed = values if isinstance(values, tuple | frozenset) else (values,)
+    return [kind for each in listed if type(each) is str for kind in _KINDS & {each.split(":")[0]}]

@@ -13,11 +13,11 @@ import torch
 from layergraph.capturing import Values
 from layergraph.ir import Value
 from layergraph.literals import to_plain_literal
-from layergraph.torch2ir.tracing.lines import code_place
+from layergraph.torch2ir.tracing.lines import code_place, user_frame
 from layergraph.torch2ir.tracing.module_call import Fact, StateRead, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.decisions import ITEM, Decisions
-from layergraph_capture.devices import Devices
+from layergraph_capture.devices import Devices, compared_kinds
 from layergraph_capture.guards import Guards
 from layergraph_capture.sizes import Sizes
 from layergraph_capture.snapshot import StateSnapshot
@@ -46,10 +46,13 @@ DATA_DEPENDENT_OPS: frozenset[Any] = frozenset(
     }
 )
 
-# What is the same for all that a graph works on, or has to be free to change: where tensors are.
+# What is the same for all that a graph works on.
 _UNASKED = (
-    "__repr__ _version get_device is_cpu is_cuda is_ipu is_mkldnn is_mps "
-    "is_mtia is_nested is_quantized is_sparse is_sparse_csr is_vulkan is_xpu layout"
+    "__repr__ _version is_mkldnn is_nested is_quantized is_sparse is_sparse_csr layout"
+).split()
+# Whether there are numbers at all, whether gradients can ever be computed, and where a tensor is.
+_KINDS = (
+    "get_device is_cpu is_cuda is_inference is_ipu is_meta is_mps is_mtia is_vulkan is_xpu"
 ).split()
 
 
@@ -117,8 +120,6 @@ class Queries:
             torch._assert: self.claim,
             tensor.grad_fn.__get__: self.gradients,
             tensor.is_leaf.__get__: self.gradients,
-            tensor.is_meta.__get__: partial(self.kind, "torch.Tensor.is_meta"),
-            tensor.is_inference: partial(self.kind, "torch.Tensor.is_inference"),
             torch.is_inference: partial(self.kind, "torch.Tensor.is_inference"),
             tensor.__format__: self.text,
         }
@@ -142,8 +143,9 @@ class Queries:
         for name in _LEAVING:
             table[getattr(tensor, name)] = self.leaves_torch
         for name in _UNASKED:
-            member = getattr(tensor, name)
-            table[member if callable(member) else member.__get__] = self.nothing
+            table[_function(name)] = self.nothing
+        for name in _KINDS:
+            table[_function(name)] = partial(self.kind, f"torch.Tensor.{name}")
         return table
 
     def _note(self, fact: Fact) -> None:
@@ -218,6 +220,9 @@ class Queries:
         """A device, which knows whose it is."""
         device = self._answer(func, args, kwargs)
         value = self._known(args[0])
+        frame = user_frame()
+        for kind in () if frame is None else compared_kinds(frame.f_code):
+            self._guards.expect_call(f"torch.Tensor.is_{kind}", (value,), device.type == kind)
         late = self._recorder.late()
         return self._devices.bind(
             device, lambda: late.call("device", "torch.Tensor.device", (value,))
@@ -233,7 +238,7 @@ class Queries:
         return self._answer(func, args, kwargs)
 
     def kind(self, target: str, func: Any, args: Any, kwargs: Any) -> Any:
-        """Whether there are numbers at all, or whether gradients can ever be computed."""
+        """What is the same as long as the inputs are of one kind: the graph depends on it."""
         answer = self._answer(func, args, kwargs)
         self._guards.expect_call(target, (self._known(args[0]),), answer)
         return answer
@@ -332,6 +337,12 @@ class Queries:
                 f"what {func.__name__} gives: nobody sees what becomes of it outside torch"
             )
         return self._answer(func, args, kwargs)
+
+
+def _function(name: str) -> Any:
+    """A method of tensors, or what reads an attribute of them."""
+    member = getattr(torch.Tensor, name)
+    return member if callable(member) else member.__get__
 
 
 def _region() -> tuple[object, bool]:
