@@ -49,6 +49,7 @@ from layergraph.torch2ir.tracing.unsupported import unsupported
 from layergraph.undo import Modes, undoing
 from layergraph_capture.applied import AppliedFunctions
 from layergraph_capture.arguments import Arguments, tensors_in
+from layergraph_capture.compiled_calls import compiled_calls
 from layergraph_capture.constants import Constants
 from layergraph_capture.decisions import Decisions
 from layergraph_capture.devices import Devices
@@ -227,6 +228,7 @@ class EagerTracer(Tracer):
             without_draws(self.generators),
             self._snapshot,
             nothing_saved(),
+            compiled_calls(self),
             # Modes above them are taken off, too: leaving them in order would fail.
             undoing(Modes().put_back),
         ):

@@ -1,0 +1,109 @@
+"""Functions of compiled extensions that read and write the memory of tensors.
+
+No mode of torch sees what such a function does to its arguments, and no record would hold it. So
+Python is asked to tell of each call of a compiled function while the model runs; mostly no
+extension with such functions is loaded, and then there is nothing to tell.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import EXTENSION_SUFFIXES
+from types import FrameType
+from typing import Any
+
+from layergraph.torch2ir.tracing.observer import Observer
+
+# The library of torch by which an extension takes and gives tensors of Python.
+_LIBRARY = b"torch_python"
+_SUFFIXES = tuple(EXTENSION_SUFFIXES)
+_OF_TORCH = ("torch", "functorch")
+
+
+@contextmanager
+def compiled_calls(capture: Observer) -> Iterator[None]:
+    """Refuse calls of extensions that torch does not see, while a model runs.
+
+    Args:
+        capture: takes note of them.
+    """
+    before = _extensions()
+    if not before:
+        yield
+        _refuse_new(capture, before)
+        return
+    profiler = sys.getprofile()
+    if profiler is not None:
+        capture.refuse(f"{', '.join(sorted(before))}: {_UNSEEN}, while a profiler runs; end it")
+
+    def watch(_: FrameType, event: str, function: Any) -> None:
+        if event == "c_call" and getattr(function, "__module__", None) in before:
+            if capture.is_recording():
+                capture.refuse(f"{function.__module__}.{function.__name__}: {_UNSEEN}; {_REMEDY}")
+
+    if profiler is None:
+        sys.setprofile(watch)
+    try:
+        yield
+    finally:
+        if profiler is None:
+            sys.setprofile(None)
+    _refuse_new(capture, before)
+
+
+_UNSEEN = "torch does not see what this compiled code does to tensors"
+_REMEDY = (
+    "make it an operator with torch.library.custom_op, or call it in a torch.autograd.Function"
+)
+
+
+def _refuse_new(capture: Observer, before: frozenset[str]) -> None:
+    for name in sorted(_extensions() - before):
+        capture.refuse(f"the model imports {name} while it runs: import it before")
+
+
+def _extensions() -> frozenset[str]:
+    """The names of the loaded extensions whose functions take tensors, without those of torch."""
+    # What is imported comes last among them.
+    return _among(len(sys.modules), next(reversed(sys.modules))) | _built()
+
+
+@functools.lru_cache(maxsize=1)
+def _among(_modules: int, _newest: str) -> frozenset[str]:
+    found = set()
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in _OF_TORCH:
+            continue
+        members: Any = getattr(module, "__dict__", None)
+        file = members.get("__file__") if isinstance(members, dict) else None
+        if isinstance(file, str) and file.endswith(_SUFFIXES) and _takes_tensors(file):
+            found.add(name)
+    return frozenset(found)
+
+
+def _built() -> frozenset[str]:
+    """The names of those that torch has built in this process: they are not among the modules."""
+    builder: Any = sys.modules.get("torch.utils.cpp_extension")
+    entries = builder.JIT_EXTENSION_VERSIONER.entries if builder else {}
+    later = {f"{name}_v{n}" for name in entries for n in range(1, entries[name].version + 1)}
+    return later.union(entries)
+
+
+@functools.cache
+def _takes_tensors(file: str) -> bool:
+    try:
+        with open(file, "rb") as opened:
+            if _LIBRARY in opened.read(_EDGE):
+                return True
+            opened.seek(-min(_EDGE, os.path.getsize(file)), os.SEEK_END)
+            return _LIBRARY in opened.read()
+    except OSError:  # it is gone
+        return False
+
+
+# A linker writes the names of libraries before the code, and tools that change them, at the end.
+_EDGE = 2**20
