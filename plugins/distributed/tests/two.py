@@ -9,11 +9,14 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
 
 import layergraph as lg
 from layergraph.errors import LayergraphError
 
 FOLDER = Path(sys.argv[1])
+# A plan may have torch's own styles in place of their names.
+STYLES = {"colwise": ColwiseParallel(), "rowwise": RowwiseParallel()}
 
 
 def bytes_read() -> int:
@@ -50,7 +53,7 @@ def main():
         weights=FOLDER / "foreign",
         keys=lambda name: None if name == "extra" else name.removeprefix("base."),
         mesh=mesh,
-        plan=plan,
+        plan={path: STYLES.get(style, style) for path, style in plan.items()},
     )
     found["foreign"] = all(
         torch.equal(one.full_tensor() if hasattr(one, "full_tensor") else one, other)

@@ -26,7 +26,8 @@ from layergraph.errors import ArgumentError, BuildError, LayergraphError, first_
 from layergraph.ir import Ir
 
 Table: TypeAlias = Mapping[str, str | Sequence[str]]
-Plan: TypeAlias = Table | Callable[[nn.Module, DeviceMesh | None], object]
+Style: TypeAlias = str | ParallelStyle
+Plan: TypeAlias = Mapping[str, Style | Sequence[Style]] | Callable[[nn.Module, DeviceMesh | None], object]
 
 STYLE = "layergraph.parallel"
 """The annotation of a layer with the names of its styles."""
@@ -122,8 +123,9 @@ def apply(ir: Ir, model: nn.Module, mesh: DeviceMesh | None, plan: Plan | None) 
         ir: the IR of the model.
         model: the model, on the meta device.
         mesh: the devices of the processes.
-        plan: a table, as for :func:`annotate_plan`; a function of the model and the mesh, which
-            distributes the tensors in place; or None: the plan in the IR.
+        plan: a table, as for :func:`annotate_plan` or with objects of torch's own styles, such as
+            ``ColwiseParallel()``; a function of the model and the mesh, which distributes the
+            tensors in place; or None: the plan in the IR.
 
     Raises:
         ArgumentError: the plan or the mesh is missing, or of another form.
@@ -145,8 +147,11 @@ def apply(ir: Ir, model: nn.Module, mesh: DeviceMesh | None, plan: Plan | None) 
         _apply_table(ir, model, mesh, plan)
 
 
-def _apply_table(ir: Ir, model: nn.Module, mesh: DeviceMesh | None, plan: Table | None) -> None:
-    styles = plan_of(ir) if plan is None else _by_path(plan, [path for path, _ in _layers(ir)])
+def _apply_table(ir: Ir, model: nn.Module, mesh: DeviceMesh | None, plan: object) -> None:
+    paths = [path for path, _ in _layers(ir)]
+    styles: Mapping[str, tuple[Any, ...]] = (
+        plan_of(ir) if plan is None else _by_path(plan, paths, (str, ParallelStyle))
+    )
     if not styles:
         remedy = "give plan=…, or save an IR of layergraph.annotate_plan"
         raise ArgumentError(f"there is a mesh, but no plan; {remedy}")
@@ -163,13 +168,14 @@ def _apply_table(ir: Ir, model: nn.Module, mesh: DeviceMesh | None, plan: Table 
             _apply_one(path, FULLY_SHARD, model, shard)
 
 
-def _apply_one(path: str, style: str, model: nn.Module, mesh: DeviceMesh) -> None:
+def _apply_one(path: str, style: Style, model: nn.Module, mesh: DeviceMesh) -> None:
     module = model.get_submodule(path)
     try:
         if style == FULLY_SHARD:
             fully_shard(module, mesh=mesh)
         else:
-            parallelize_module(module, mesh, _TENSOR_STYLES[style]())
+            made = style if isinstance(style, ParallelStyle) else _TENSOR_STYLES[style]()
+            parallelize_module(module, mesh, made)
     except LayergraphError:
         raise
     except Exception as error:
@@ -179,7 +185,7 @@ def _apply_one(path: str, style: str, model: nn.Module, mesh: DeviceMesh) -> Non
         ) from error
 
 
-def _axes(mesh: DeviceMesh, styles: set[str]) -> tuple[DeviceMesh, DeviceMesh]:
+def _axes(mesh: DeviceMesh, styles: set[Style]) -> tuple[DeviceMesh, DeviceMesh]:
     """Return the part of a mesh for ``fully_shard``, and that for the other styles.
 
     Raises:
@@ -203,18 +209,26 @@ def _depth(path: str) -> int:
     return path.count(".") + 1 if path else 0
 
 
-def _by_path(plan: object, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return the styles of each path that fits an entry of a plan; the first entry counts."""
+def _by_path(
+    plan: object, paths: Sequence[str], kinds: tuple[type, ...] = (str,)
+) -> dict[str, tuple[Any, ...]]:
+    """Return the styles of each path that fits an entry of a plan; the first entry counts.
+
+    Args:
+        plan: the plan, if it is one.
+        paths: the paths of the layers.
+        kinds: names, or objects as well.
+    """
     if not isinstance(plan, Mapping):
         raise ArgumentError(
             f"plan is a {type(plan).__name__}; give a function of the model and the mesh, or a "
             "mapping from paths to styles"
         )
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, tuple[Any, ...]] = {}
     for pattern, said in plan.items():
         if not isinstance(pattern, str):
             raise ArgumentError(f"{pattern!r:.100} is no path of a layer; give a text")
-        styles = _styles(pattern, said)
+        styles = _styles(pattern, said, kinds)
         fitting = [path for path in paths if _fits(path, pattern)]
         if not fitting:
             raise BuildError(f"the plan names {pattern!r}, but no layer has such a path")
@@ -228,16 +242,17 @@ def _fits(path: str, pattern: str) -> bool:
     return len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))
 
 
-def _styles(path: str, said: object) -> tuple[str, ...]:
-    names = (said,) if isinstance(said, str) else said
-    if not isinstance(names, tuple | list) or not names:
+def _styles(path: str, said: object, kinds: tuple[type, ...] = (str,)) -> tuple[Any, ...]:
+    styles = (said,) if isinstance(said, kinds) else said
+    if not isinstance(styles, tuple | list) or not styles:
         raise ArgumentError(f"the plan has {said!r:.100} for {path!r}; give the name of a style")
-    for name in names:
-        if name not in STYLES:
+    for style in styles:
+        is_object = isinstance(style, ParallelStyle) and isinstance(style, kinds)
+        if not is_object and style not in STYLES:
             raise ArgumentError(
-                f"the plan has the style {name!r:.100} for {path!r}; known are {', '.join(STYLES)}"
+                f"the plan has the style {style!r:.100} for {path!r}; known are {', '.join(STYLES)}"
             )
-    return tuple(names)
+    return tuple(styles)
 
 
 def _layers(ir: Ir) -> Iterator[tuple[str, str]]:
