@@ -25,6 +25,7 @@ from layergraph.torch2ir.tracing.module_call import TracedValue
 from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph_capture.arguments import tensors_in
+from layergraph_capture.scripted import shown, unseen_operators
 from layergraph_capture.tensors import Tensors
 
 Region = Callable[..., TracedValue]
@@ -136,7 +137,10 @@ def _scripted(capture: Observer, tensors: Tensors) -> Callable[..., Any]:
             is_on = capture.unrecorded(torch.is_autocast_enabled, (kind,), {})
             capture.decided("torch.is_autocast_enabled", (capture.device_type(kind),), is_on)
         # A function that has been called before may be one that computes its gradients itself.
-        bare = torch._C._create_function_from_graph(function.name, function.inlined_graph.copy())
+        graph = shown(function.inlined_graph.copy())
+        for unseen_operator in unseen_operators(graph):
+            capture.refuse(f"{unseen_operator} in scripted code, which makes a tensor unseen")
+        bare = torch._C._create_function_from_graph(function.name, graph)
         with torch.jit._fuser.optimized_execution(False):
             return run(bare, *_in_order(function, args, kwargs))
 
