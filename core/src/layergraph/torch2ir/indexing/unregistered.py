@@ -32,7 +32,10 @@ def unregistered(module_index: ModuleIndex, parameter: object) -> str:
                 if isinstance(item, nn.Module) and _has(item, parameter):
                     inside = f"{place}, in a {type(item).__name__}"
                     return f"{said}: {inside}; make that a {of_modules}"
-    return f"{said}; make it, or the module that it is in, an attribute of a module"
+    return (
+        f"{said}; make it, or the module that it is in, an attribute of a module; if the first "
+        "call does that, call the model once before you convert it"
+    )
 
 
 def _items(container: Any) -> Iterator[Any]:

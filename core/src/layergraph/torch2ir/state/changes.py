@@ -99,7 +99,8 @@ class Change:
             )
         reason += (
             ": what a model keeps from one call to the next, a graph cannot hold; use a buffer and "
-            "change it in place"
+            "change it in place; or, if later calls leave it as the first one did, call the model "
+            "once, under torch.no_grad(), before you convert it"
         )
         found = Unsupported(reached.path, f"{cls.__module__}.{cls.__qualname__}", reason, where)
         return CaptureError(str(found), [found])
