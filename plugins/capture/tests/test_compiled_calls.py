@@ -50,7 +50,7 @@ _operator.register_fake(torch.empty_like)
 
 @pytest.fixture
 def extension(monkeypatch):
-    """A module of Python's own stands for one that takes tensors: only its file is not looked at."""
+    """A module of Python's own stands for one that takes tensors."""
     monkeypatch.setattr(compiled_calls, "_takes_tensors", lambda file: "_bisect" in file)
     compiled_calls._among.cache_clear()
     if not compiled_calls._extensions():
@@ -63,8 +63,9 @@ ARGS = (torch.ones(3, 4),)
 
 
 def test_a_call_is_refused_by_name_and_line(extension):
-    with pytest.raises(CaptureError, match=r"test_compiled_calls.py.*_bisect\.bisect_left") as error:
+    with pytest.raises(CaptureError, match=r"_bisect\.bisect_left") as error:
         lg.to_ir(Calls(_compiled), ARGS)
+    assert "test_compiled_calls.py" in str(error.value)
     assert "torch.library.custom_op" in str(error.value)
     assert sys.getprofile() is None
 

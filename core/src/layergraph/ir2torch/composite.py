@@ -345,7 +345,13 @@ class _ForwardByMode:
         self._either = forward
 
     def __get__(self, module: Composite | None, _: type | None = None) -> Callable[..., Any]:
-        return self._either if module is None else self._chosen(module).__get__(module)
+        if module is None:
+            return self._either
+        chosen = self._chosen(module)
+        if torch.compiler.is_dynamo_compiling():
+            # In older releases of torch, Dynamo does not follow what binds a function.
+            return functools.partial(chosen, module)
+        return chosen.__get__(module)  # type: ignore[no-any-return]
 
     def _chosen(self, module: Composite) -> Callable[..., Any]:
         evaluation: Any = module.__dict__["evaluation"]

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -41,9 +42,9 @@ def compiled_calls(capture: Observer) -> Iterator[None]:
         capture.refuse(f"{', '.join(sorted(before))}: {_UNSEEN}, while a profiler runs; end it")
 
     def watch(_: FrameType, event: str, function: Any) -> None:
-        if event == "c_call" and getattr(function, "__module__", None) in before:
-            if capture.is_recording():
-                capture.refuse(f"{function.__module__}.{function.__name__}: {_UNSEEN}; {_REMEDY}")
+        home = getattr(function, "__module__", None) if event == "c_call" else None
+        if home in before and capture.is_recording():
+            capture.refuse(f"{home}.{function.__name__}: {_UNSEEN}; {_REMEDY}")
 
     if profiler is None:
         sys.setprofile(watch)
@@ -89,18 +90,17 @@ def _built() -> frozenset[str]:
     """The names of those that torch has built in this process: they are not among the modules."""
     builder: Any = sys.modules.get("torch.utils.cpp_extension")
     entries = builder.JIT_EXTENSION_VERSIONER.entries if builder else {}
-    later = {f"{name}_v{n}" for name in entries for n in range(1, entries[name].version + 1)}
-    return later.union(entries)
+    later = [f"{name}_v{n}" for name in entries for n in range(1, entries[name].version + 1)]
+    return frozenset([*entries, *later])
 
 
 @functools.cache
 def _takes_tensors(file: str) -> bool:
     try:
-        with open(file, "rb") as opened:
-            if _LIBRARY in opened.read(_EDGE):
-                return True
-            opened.seek(-min(_EDGE, os.path.getsize(file)), os.SEEK_END)
-            return _LIBRARY in opened.read()
+        with Path(file).open("rb") as opened:
+            start = opened.read(_EDGE)
+            opened.seek(max(0, opened.seek(0, os.SEEK_END) - _EDGE))
+            return _LIBRARY in start or _LIBRARY in opened.read()
     except OSError:  # it is gone
         return False
 

@@ -85,7 +85,7 @@ def compared_kinds(code: CodeType) -> frozenset[str]:
     return frozenset(found)
 
 
-# So many instructions at most make the operands of a comparison: ``x.device == torch.device("cpu")``
+# So many instructions at most make the operands, as in ``x.device == torch.device("cpu")``.
 _OPERANDS = 9
 _COMPARISONS = frozenset({"COMPARE_OP", "CONTAINS_OP"})
 _KINDS = frozenset({"cpu", "cuda", "xpu"})

@@ -1,4 +1,4 @@
-"""The code of scripted functions, in which torch's dispatcher shows each tensor that comes about."""
+"""The code of scripted functions: torch's dispatcher is to show each tensor that they make."""
 
 from __future__ import annotations
 

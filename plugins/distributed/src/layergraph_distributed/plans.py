@@ -27,7 +27,8 @@ from layergraph.ir import Ir
 
 Table: TypeAlias = Mapping[str, str | Sequence[str]]
 Style: TypeAlias = str | ParallelStyle
-Plan: TypeAlias = Mapping[str, Style | Sequence[Style]] | Callable[[nn.Module, DeviceMesh | None], object]
+Function: TypeAlias = Callable[[nn.Module, DeviceMesh | None], object]
+Plan: TypeAlias = Mapping[str, Style | Sequence[Style]] | Function
 
 STYLE = "layergraph.parallel"
 """The annotation of a layer with the names of its styles."""
