@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import layergraph as lg
+from layergraph.errors import AssumptionWarning
 from layergraph.testing import bitwise_equal
 from zoo import all_entries
 from zoo.difference import differences
@@ -179,6 +182,40 @@ def test_autocast_regions(source):
         expected, actual = model.to(device)(y), rebuilt.to(device)(y)
         assert actual.dtype is expected.dtype is torch.bfloat16
         assert bitwise_equal(expected, actual)
+
+
+class ByDevice(Net):
+    """It decides by the device of its input."""
+
+    def forward(self, x):
+        return super().forward(x) * (2 if x.is_cuda or x.device.type == "mps" else 3)
+
+
+@pytest.mark.parametrize(("source", "target"), [("cpu", "cuda"), ("cuda", "cpu")])
+def test_a_model_that_decides_by_its_device_warns_elsewhere(source, target):
+    model = ByDevice().eval().to(source)
+    ir = lg.to_ir(model, (torch.randn(2, 3, 8, 8, device=source),))
+    rebuilt = lg.to_torch(ir, model.state_dict()).eval().to(source)
+    x = torch.randn(2, 3, 8, 8, device=source)
+    assert bitwise_equal(model(x), rebuilt(x))
+    with pytest.warns(AssumptionWarning, match="test_gpu"):
+        rebuilt.to(target)(x.to(target))
+
+
+def test_capture_keeps_the_order_of_kernels_that_torch_chooses():
+    # In a process of its own: the first attention chooses.
+    program = """
+import torch, layergraph as lg
+from torch import nn
+heads = lambda x: x.unflatten(-1, (2, -1)).transpose(1, 2)
+class Net(nn.Module):
+    def forward(self, x):
+        return nn.functional.scaled_dot_product_attention(*[heads(x)] * 3)
+x = torch.randn(2, 8, 32, device="cuda")
+rebuilt = lg.to_torch(lg.to_ir(Net(), (x,)))
+assert torch.equal(rebuilt(x), Net()(x))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_gradients_on_the_gpu():

@@ -56,6 +56,7 @@ _GUARDS: dict[str, Callable[..., None]] = {
     for each in (
         guards.assume,
         guards.assume_container,
+        guards.assume_device,
         guards.assume_environment,
         guards.assume_length,
         guards.assume_tensor,

@@ -122,6 +122,10 @@ class MissingDistributionError(LayergraphError, ModuleNotFoundError):
     """A distribution of layergraph that is not installed. The message names it."""
 
 
+class AssumptionWarning(UserWarning):
+    """A warning that a model may compute something else than the original, by where it runs."""
+
+
 class PluginWarning(UserWarning):
     """A warning that an installed plugin cannot be used and is left out."""
 

@@ -119,7 +119,8 @@ _LISTED: tuple[_Listed, ...] = (
         "layergraph",
         guards,
         (
-            "assume assume_container assume_environment assume_length assume_tensor assume_truth"
+            "assume assume_container assume_device assume_environment assume_length assume_tensor "
+            "assume_truth"
         ).split(),
     ),
     _Listed("layergraph", choices, "choose holds truth".split()),

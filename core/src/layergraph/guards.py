@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sized
 
 import torch
 from torch.overrides import handle_torch_function
 
-from layergraph.errors import AssumptionError
+from layergraph.errors import AssumptionError, AssumptionWarning
 from layergraph.literals import UnknownValueError, to_plain_literal
 
 _REMEDY = "the original may compute something else then; set it back, or capture the model so"
@@ -84,6 +85,31 @@ def assume_truth(value: torch.Tensor, expected: bool, where: str, otherwise: str
         torch._assert_async(holds, message)
     elif bool(value) is not expected:
         raise AssumptionError(message)
+
+
+def assume_device(value: torch.Tensor, kind: str, expected: bool, where: str) -> None:
+    """Warn if a tensor that decided a branch at capture by its device is on another kind of it now.
+
+    Most models that ask compute the same in another way there, so it is no error.
+
+    Args:
+        value: the tensor.
+        kind: a kind of device, such as ``"cuda"``.
+        expected: whether the tensor was on such a device at capture.
+        where: the line of the model's code that asked.
+
+    Warns:
+        AssumptionWarning: the answer differs.
+    """
+    if (value.device.type == kind) is not expected:
+        was = "a device" if expected else "no device"
+        warnings.warn(
+            f"{where} asks for a device of kind {kind!r}; this model was captured on {was} of "
+            f"that kind, and now its input is on {value.device}: the original may compute "
+            "something else there; capture the model on it",
+            AssumptionWarning,
+            stacklevel=2,
+        )
 
 
 def assume_environment(name: str, expected: str | None, where: str) -> None:

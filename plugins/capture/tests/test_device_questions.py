@@ -1,13 +1,15 @@
-"""A model that decides by where its input is: the graph is guarded, or runs anywhere."""
+"""A model that decides by where its input is: its graph warns where the answer is another one."""
 
 from __future__ import annotations
+
+import warnings
 
 import pytest
 import torch
 from torch import nn
 
 import layergraph as lg
-from layergraph.errors import AssumptionError
+from layergraph.errors import AssumptionWarning
 from layergraph.testing import bitwise_equal
 from layergraph_capture.devices import compared_kinds
 
@@ -52,14 +54,34 @@ QUESTIONS = {
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_elsewhere_it_is_refused(name):
+def test_elsewhere_it_warns(name, tmp_path):
     model = Asks(QUESTIONS[name])
-    rebuilt = lg.to_torch(lg.to_ir(model, (torch.ones(3, 4),)), model.state_dict())
+    ir = lg.to_ir(model, (torch.ones(3, 4),))
+    assert any("on 'cpu' (or it warns)" in str(each) for each in ir.guards)
+    lg.save(ir, tmp_path / "m.safetensors", model.state_dict())
     x = torch.randn(2, 4)
-    assert bitwise_equal(rebuilt(x), model(x))
-    rebuilt.to("meta")
-    with pytest.raises(AssumptionError, match=r"test_device_questions\.py"):
-        rebuilt(torch.ones(2, 4, device="meta"))
+    for rebuilt in (
+        lg.to_torch(ir, model.state_dict()),
+        lg.load_model(tmp_path / "m.safetensors"),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert bitwise_equal(rebuilt(x), model(x))
+            compiled = torch.compile(rebuilt, backend="eager", fullgraph=True)
+            assert bitwise_equal(compiled(x), model(x))
+        rebuilt.to("meta")
+        with pytest.warns(AssumptionWarning, match=r"test_device_questions\.py"):
+            rebuilt(torch.ones(2, 4, device="meta"))
+
+
+@pytest.mark.parametrize("name", ["the kind", "a match"])
+def test_in_source_it_warns(name):
+    model = Asks(QUESTIONS[name])
+    scope = {}
+    exec(lg.to_source(lg.to_ir(model, (torch.ones(3, 4),))), scope)
+    source = scope["Net"]().to("meta")
+    with pytest.warns(UserWarning, match="not as at capture"):
+        source(torch.ones(2, 4, device="meta"))
 
 
 ANYWHERE = {
@@ -74,7 +96,9 @@ ANYWHERE = {
 def test_what_is_answered_alike_runs_elsewhere(name):
     model = Asks(ANYWHERE[name])
     rebuilt = lg.to_torch(lg.to_ir(model, (torch.ones(3, 4),)), model.state_dict()).to("meta")
-    assert rebuilt(torch.ones(2, 4, device="meta")).shape == (2, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert rebuilt(torch.ones(2, 4, device="meta")).shape == (2, 4)
 
 
 def test_a_device_that_is_only_passed_on_is_no_question():

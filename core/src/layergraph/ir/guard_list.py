@@ -73,6 +73,12 @@ def _said(
         yield " ".join([f"the input {texts[0]} is a tensor", *facts]), ""
     elif kind == "_container":
         yield f"{given[2]} is a {given[0]} of {texts[1]}", ""
+    elif kind == "_device":
+        is_on = "is" if given[1] is True else "is not"
+        yield (
+            f"{_source(graph, value, arguments)} {is_on} on {texts[0]} (or it warns)",
+            str(given[2]),
+        )
     elif kind == "_environment":
         yield f"the environment's {value} is {texts[0]}", str(given[1])
     else:

@@ -132,6 +132,10 @@ def _tensor(
         _equal(graph, graph.call_function(getattr, (value, "dtype")), dtype, f"dtype of {where}")
 
 
+def _device(_: fx.Graph, __: object, ___: str, ____: bool, _____: str) -> None:
+    """It only warns."""
+
+
 def _container(_: fx.Graph, __: object, kind: str, ___: object, where: str) -> None:
     raise BuildError(
         f"torch.jit.script cannot take {where}, a {kind}: TorchScript would have to know the types "
@@ -145,4 +149,5 @@ _ASSERTED: dict[Any, Callable[..., None]] = {
     guards.assume_length: _length,
     guards.assume_tensor: _tensor,
     guards.assume_container: _container,
+    guards.assume_device: _device,
 }

@@ -71,6 +71,12 @@ class Guards:
         args = (value, length, code_place())
         self._recorder.call("function", "layergraph.assume_length", args, {})
 
+    def expect_device(self, value: Value, kind: str, is_there: bool) -> None:
+        """Guard where a tensor is: on a kind of device, or not, as it is now."""
+        if self.is_new(("device", value, kind)):
+            args = (value, kind, is_there, code_place())
+            self._recorder.call("function", "layergraph.assume_device", args, {})
+
     def expect_call(
         self,
         name: str,

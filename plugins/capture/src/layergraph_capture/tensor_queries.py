@@ -46,14 +46,14 @@ DATA_DEPENDENT_OPS: frozenset[Any] = frozenset(
     }
 )
 
-# What is the same for all that a graph works on.
+# What is the same for all that a graph works on, or what it has to be free to change.
 _UNASKED = (
-    "__repr__ _version is_mkldnn is_nested is_quantized is_sparse is_sparse_csr layout"
+    "__repr__ _version get_device is_mkldnn is_nested is_quantized is_sparse is_sparse_csr layout"
 ).split()
-# Whether there are numbers at all, whether gradients can ever be computed, and where a tensor is.
-_KINDS = (
-    "get_device is_cpu is_cuda is_inference is_ipu is_meta is_mps is_mtia is_vulkan is_xpu"
-).split()
+# Whether there are numbers at all, and whether gradients can ever be computed.
+_KINDS = ("is_inference", "is_meta")
+# By the name of a question, the kind of device that it asks for.
+_DEVICES = {f"is_{kind}": kind for kind in "cpu cuda ipu mps mtia vulkan xpu".split()}
 
 
 class Queries:
@@ -146,6 +146,8 @@ class Queries:
             table[_function(name)] = self.nothing
         for name in _KINDS:
             table[_function(name)] = partial(self.kind, f"torch.Tensor.{name}")
+        for name, kind in _DEVICES.items():
+            table[_function(name)] = partial(self.device_kind, kind)
         return table
 
     def _note(self, fact: Fact) -> None:
@@ -222,11 +224,17 @@ class Queries:
         value = self._known(args[0])
         frame = user_frame()
         for kind in () if frame is None else compared_kinds(frame.f_code):
-            self._guards.expect_call(f"torch.Tensor.is_{kind}", (value,), device.type == kind)
+            self._guards.expect_device(value, kind, device.type == kind)
         late = self._recorder.late()
         return self._devices.bind(
             device, lambda: late.call("device", "torch.Tensor.device", (value,))
         )
+
+    def device_kind(self, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """Whether it is on a kind of device."""
+        answer: bool = self._answer(func, args, kwargs)
+        self._guards.expect_device(self._known(args[0]), kind, answer)
+        return answer
 
     def gradients(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Whether there will be gradients."""

@@ -228,6 +228,7 @@ _GUARDS = ("layergraph.assume", _HOLDS)
 _TEXTS = {
     "assume": (2,),
     "assume_container": (3,),
+    "assume_device": (3,),
     "assume_environment": (2,),
     "assume_length": (2,),
     "assume_tensor": (1,),

@@ -36,6 +36,7 @@ _GUARDS = frozenset(
     {
         guards.assume,
         guards.assume_container,
+        guards.assume_device,
         guards.assume_environment,
         guards.assume_length,
         guards.assume_tensor,

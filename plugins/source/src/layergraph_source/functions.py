@@ -31,7 +31,10 @@ IN_PLACE = {
     if hasattr(operator, f"i{name.rstrip('_')}")
 }
 _GUARDS = frozenset(
-    "assume assume_container assume_environment assume_length assume_tensor assume_truth".split()
+    (
+        "assume assume_container assume_device assume_environment assume_length assume_tensor "
+        "assume_truth"
+    ).split()
 )
 _OURS = frozenset("loop bound vmap grad grad_and_value jvp".split())
 _INLINE = frozenset("truth set_grad_enabled enter_autocast exit_autocast select_attention".split())

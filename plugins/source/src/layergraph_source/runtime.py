@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import warnings
 import zlib
 from collections.abc import Sized
 from typing import Any
@@ -56,6 +57,14 @@ def _assume_truth(value: Any, expected: bool, where: str, otherwise: str = "") -
         torch._assert_async((value != 0) if expected else (value == 0), message)
     elif bool(value) is not expected:
         raise AssumptionError(message)
+
+
+def _assume_device(value: Any, kind: str, expected: bool, where: str) -> None:
+    """Warn if a tensor that decided a branch is on another kind of device than at capture."""
+    if (value.device.type == kind) is not expected:
+        warnings.warn(
+            f"{where}: the input is on {value.device} now, not as at capture", stacklevel=2
+        )
 
 
 def _assume_environment(name: str, expected: str | None, where: str) -> None:

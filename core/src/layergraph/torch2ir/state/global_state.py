@@ -303,11 +303,9 @@ def _choose_attention() -> None:
     On some GPUs the first attention of a process sets the order in which torch prefers them. No
     code of the model does that, and to put it back would change what the process computes with.
     """
-    for dtype in (torch.float32, torch.bfloat16):
-        # What the surroundings say, as a default device or a mode, does not count.
-        with torch._C.DisableTorchFunction(), suppress(Exception):
-            given = torch.zeros(1, 1, 8, 64, dtype=dtype, device="cuda", requires_grad=True)
-            nn.functional.scaled_dot_product_attention(given, given, given)
+    with torch._C.DisableTorchFunction(), torch.no_grad(), suppress(Exception):
+        given = torch.zeros(1, 1, 8, 64, dtype=torch.float32, device="cuda")
+        nn.functional.scaled_dot_product_attention(given, given, given)
 
 
 def generators(device: torch.device | None) -> list[torch.Generator]:
