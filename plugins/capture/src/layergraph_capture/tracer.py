@@ -59,6 +59,7 @@ from layergraph_capture.frame_state import PlainStates, keeps_list
 from layergraph_capture.guards import Guards
 from layergraph_capture.hidden_states import HiddenStates
 from layergraph_capture.higher_order import HigherOrderCalls
+from layergraph_capture.int_patches import IntPatches
 from layergraph_capture.interceptors import unseen
 from layergraph_capture.list_slices import ListSlices
 from layergraph_capture.math_patches import MathPatches
@@ -185,6 +186,7 @@ class EagerTracer(Tracer):
             self.watch = Watch(self._slices.enter, self._slices.seen)
         lengths = () if self._turns is None else (self._turns.length,)
         self._math = MathPatches(self.sizes, *lengths)
+        self._ints = IntPatches(self.sizes)
         self.trains = note_leaves(module_index)
 
     # --- running ---
@@ -266,6 +268,7 @@ class EagerTracer(Tracer):
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
         """See :class:`Tracer`."""
         yield from self._math.of(members)
+        yield from self._ints.of(members)
         if self._turns is not None:
             yield from self._turns.of(members)
 
