@@ -509,6 +509,17 @@ class LongExampleOfTwoLoops(Base):
         return h
 
 
+@served(least=40, most=40, captured=40)
+class LongExampleDecidesLate(Base):
+    def forward(self, x):
+        h = x[:, 0] * 0
+        for t in range(x.size(1)):
+            h = self.cell(x[:, t], h)
+            if t > 30:
+                h = h * 2
+        return h
+
+
 def _run(model, x):
     x = x.clone().requires_grad_()
     result = model(x)
