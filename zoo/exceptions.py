@@ -14,15 +14,11 @@ _REASONS: dict[str, str] = {
     "its code asks whether a size is that of its weights, or divisible, and else does more": """
         transformers/Dinov2ForImageClassification transformers/Dinov2Model
         transformers/Dinov2WithRegistersModel transformers/LEDModel
-        transformers/LongformerForMaskedLM transformers/LongformerModel transformers/PegasusXModel
+        transformers/LongformerForMaskedLM transformers/LongformerModel
+        transformers/MobileViTForImageClassification transformers/MobileViTForSemanticSegmentation
+        transformers/MobileViTModel transformers/PegasusXModel
         transformers/SEWDModel transformers/SEWModel
         transformers/TimesformerModel
-    """,
-    "its code makes a plain int of a size": """
-        transformers/BeitForImageClassification transformers/BeitModel
-        transformers/DPTForDepthEstimation transformers/MobileNetV2Model
-        transformers/MobileViTForImageClassification transformers/MobileViTForSemanticSegmentation
-        transformers/MobileViTModel
     """,
     "its code decides by numbers in its inputs, which are others then": """
         transformers/SwitchTransformersForConditionalGeneration

@@ -4,7 +4,7 @@ A rebuilt model gives the numbers of the original for other lengths, or refuses 
 """
 
 # What the linter would have written otherwise are the traps.
-# ruff: noqa: B006, B905, PLW0603
+# ruff: noqa: B006, B905, PERF401, PLW0603
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from torch import nn
 import layergraph as lg
 from layergraph.errors import AssumptionError
 from layergraph.testing import bitwise_equal
+from layergraph_capture.tracer import EagerTracer
 
 CASES = []
 LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 20, 21, 22, 26, 40)
@@ -298,6 +299,86 @@ class Deleted(Base):
         return torch.stack(values, 1)
 
 
+@served()
+class SlicedModules(Base):
+    kept = 1
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+
+    def forward(self, x):
+        for layer in self.layers[: self.kept]:
+            x = layer(x)
+        return torch.stack(self.steps(x), 1)
+
+
+class Settings:
+    prefix = "text_"
+    blocks = ("plain", "scaled")
+
+    def scale(self, name="text_scale", count=2):
+        return len(name[len(self.prefix) :]) + len((self.blocks * 4)[:count])
+
+
+@served()
+class SlicedSettings(Base):
+    settings = Settings()
+
+    def forward(self, x):
+        return torch.stack(self.steps(x), 1) * self.settings.scale()
+
+
+@dataclass
+class Kept:
+    values: list
+    most: int = 30
+
+    def tail(self):
+        return self.values[-self.most :]
+
+
+@served(most=21)
+class TailOfObject(Base):
+    def forward(self, x):
+        return torch.stack(Kept(self.steps(x)).tail(), 1)
+
+
+KEPT = []
+
+
+def tail_of_global(most):
+    return KEPT[-most:]
+
+
+@served(most=21)
+class TailOfGlobal(Base):
+    def forward(self, x):
+        for t in range(x.size(1)):
+            KEPT.append(self.lin(x[:, t]))
+        result = torch.stack(tail_of_global(30), 1)
+        KEPT.clear()
+        return result
+
+
+def kept():
+    return KEPT
+
+
+def tail_of_call(most):
+    return kept()[-most:]
+
+
+@served(most=21)
+class TailOfCall(Base):
+    def forward(self, x):
+        for t in range(x.size(1)):
+            KEPT.append(self.lin(x[:, t]))
+        result = torch.stack(tail_of_call(30), 1)
+        KEPT.clear()
+        return result
+
+
 @served(most=21)
 class Islice(Base):
     def forward(self, x):
@@ -428,6 +509,17 @@ class LongExampleOfTwoLoops(Base):
         return h
 
 
+@served(least=40, most=40, captured=40)
+class LongExampleDecidesLate(Base):
+    def forward(self, x):
+        h = x[:, 0] * 0
+        for t in range(x.size(1)):
+            h = self.cell(x[:, t], h)
+            if t > 30:
+                h = h * 2
+        return h
+
+
 def _run(model, x):
     x = x.clone().requires_grad_()
     result = model(x)
@@ -450,3 +542,25 @@ def test_a_loop_serves_other_lengths_or_refuses_them(model, least, most, capture
         else:
             with pytest.raises(AssumptionError):
                 _run(rebuilt, x)
+
+
+class KeepsState(Base):
+    state = None
+
+    def forward(self, x):
+        h = x[:, 0] * 0
+        for t in range(x.size(1)):
+            h = self.cell(x[:, t], h)
+        self.state = h
+        return h
+
+
+def test_the_search_runs_a_model_a_few_times(monkeypatch):
+    runs = []
+    run = EagerTracer.run
+    monkeypatch.setattr(EagerTracer, "run", lambda self: runs.append(self) or run(self))
+    ir = lg.to_ir(KeepsState().eval(), (torch.randn(2, 9, 4),))
+    assert "layergraph.loop(" in str(ir)
+    # The example and its second run; that of one more turn, compared with itself and both ways
+    # with the example; and one run each of the example's length, of many turns and of one.
+    assert len(runs) == 9

@@ -19,6 +19,7 @@ from layergraph.errors import AssumptionError, CaptureError, LayergraphError
 from layergraph.ir.values import leaves
 from layergraph.testing import bitwise_difference, bitwise_equal
 from layergraph.torch2ir import Torch2Ir
+from layergraph_capture.tracer import EagerTracer
 
 Pair = namedtuple("Pair", ["left", "right"])
 
@@ -913,3 +914,23 @@ def test_a_leaf_runs_as_it_does_without_capture():
     ir = torch2ir.convert(nn.Sequential(Asking(), nn.ReLU()), (X,))
     assert _kinds(ir) == ["input", "asking", "relu", "output"]
     assert seen == [False]
+
+
+class Counter:
+    count = 0
+
+
+class CountsInNewObject(nn.Module):
+    def forward(self, x):
+        counter = Counter()
+        total = sum(each + counter.count for each in range(2))
+        counter.count = total
+        return x + total
+
+
+def test_an_object_of_the_run_that_a_comprehension_reads_is_no_state(monkeypatch):
+    runs = []
+    run = EagerTracer.run
+    monkeypatch.setattr(EagerTracer, "run", lambda self: runs.append(self) or run(self))
+    lg.to_ir(CountsInNewObject(), (torch.randn(3),))
+    assert len(runs) == 1

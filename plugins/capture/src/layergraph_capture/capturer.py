@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from layergraph.capturing import Capturer, CaptureRequest, Example, Run
 from layergraph.errors import Unsupported
 from layergraph.torch2ir.code_owners import add_tracer_package
+from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph_capture.arguments import Arguments
 from layergraph_capture.constants import Constants
@@ -58,6 +59,8 @@ class EagerCapturer(Capturer):
         answers: Sequence[bool] = (),
         *,
         numbers_turns: bool = False,
+        replays: bool = True,
+        knows: Callable[[Sequence[Change]], bool] | None = None,
     ) -> EagerTracer:
         """See :class:`Capturer`.
 
@@ -65,9 +68,11 @@ class EagerCapturer(Capturer):
             arguments: an example; the first one by default.
             answers: the ways to go at the first decisions by numbers.
             numbers_turns: whether the numbers of the turns of loops are symbolic.
+            replays: whether the tracer may tell what the other mode does.
+            knows: returns whether other runs have shown that changes matter to no later run.
         """
         request = self._request
-        return self._kind(
+        return (self._kind if replays else EagerTracer)(
             request.module_index,
             request.keys,
             request.memory,
@@ -78,6 +83,7 @@ class EagerCapturer(Capturer):
             self._objects,
             answers,
             numbers_turns=numbers_turns,
+            knows=knows,
         )
 
     def complete(self, trace: Trace, run: Run) -> Trace:
@@ -89,7 +95,8 @@ class EagerCapturer(Capturer):
             scope.function for scope in trace.scopes
         )
         if len(self._examples) == 1 and is_rollable:
-            with_loops = looped(trace, self._request.examples[0], partial(self._run_on, run))
+            run_on = partial(self._run_on, run, replays=trace.other is not None)
+            with_loops = looped(trace, self._request.examples[0], run_on)
             if with_loops is not None:
                 return with_loops
         for number, arguments in enumerate(self._examples):
@@ -111,15 +118,18 @@ class EagerCapturer(Capturer):
     def _run_with(self, run: Run, arguments: Arguments, answers: Sequence[bool] = ()) -> Trace:
         return self._runs.run(run, partial(self.tracer, arguments, answers))
 
-    def _run_on(self, run: Run, example: Example) -> Trace:
+    def _run_on(self, run: Run, example: Example, *, replays: bool) -> Trace:
         """Run the model on an example to find its loops."""
         request = self._request
+        make = partial(self.tracer, numbers_turns=True, replays=replays)
+        if example is request.examples[0]:
+            # Its run is one of those with which each other is compared.
+            return run(partial(make, knows=lambda _: True))
         args, kwargs = example
         arguments = Arguments(
             request.model, args or (), kwargs or {}, self._objects, [*request.examples, example]
         )
-        make = partial(self.tracer, arguments, numbers_turns=True)
-        return self._runs.run(run, make, is_trial=True)
+        return self._runs.try_out(run, partial(make, arguments))
 
     def faults(self) -> list[Unsupported]:
         """See :class:`Capturer`."""

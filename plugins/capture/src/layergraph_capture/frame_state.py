@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import (
     BuiltinMethodType,
     FrameType,
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layergraph.torch2ir.state.changes import Unchanged
+from layergraph.torch2ir.state.changes import Change, Unchanged
 from layergraph.torch2ir.tracing.stand_ins import StandIn
 
 
@@ -28,11 +28,15 @@ class PlainStates:
 
     Args:
         outside: knows what the code has changed outside of its own variables.
+
+    Attributes:
+        keeps_lists: whether lists of tensors are outside that were not there before.
     """
 
     def __init__(self, outside: Unchanged) -> None:
         self._outside = outside
         self._changing: dict[int, None] = {}
+        self.keeps_lists = False
 
     def of(self, frame: FrameType, turn: int) -> str:
         """Return a text that is the same as long as nothing plain changes that code can ask for.
@@ -54,19 +58,20 @@ class PlainStates:
         is_whole = turn & (turn - 1) == 0
         changed = list(self._outside.differing(None if is_whole else self._changing))
         self._changing |= dict.fromkeys(place for place, _, _ in changed)
-        outside = [(place, *_different(now, was, state)) for place, now, was in changed]
+        self.keeps_lists |= any(keeps_list(now, was) for _, now, was in changed)
+        outside = [(place, *_different(now, was, state.of)) for place, now, was in changed]
         return repr((inside, outside))
 
 
-def _different(now: Any, was: Any, state: _State) -> Iterator[object]:
-    """Yield the state of what has changed in an object."""
+def _different(now: Any, was: Any, form: Callable[[Any], object]) -> Iterator[object]:
+    """Yield the form of what has changed in an object."""
     if not (isinstance(now, dict) and isinstance(was, dict)):
-        yield state.of(now)
+        yield form(now)
         return
     for name, value in now.items():
         if name not in was or value is not was[name]:
-            yield state.of(name), state.of(value)
-    yield [state.of(name) for name in was if name not in now]
+            yield form(name), form(value)
+    yield [form(name) for name in was if name not in now]
 
 
 class _State:
@@ -118,6 +123,7 @@ class _State:
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, torch.dtype, torch.device, slice})
 _CONTAINERS = frozenset({list, tuple, set, frozenset, deque, torch.Size})
 _METHODS = frozenset({MethodType, BuiltinMethodType, MethodWrapperType})
+_OPEN = (FunctionType, type, ModuleType)
 _MOST_OBJECTS = 1000
 _numbers = itertools.count()
 
@@ -128,6 +134,65 @@ def holds_tensors(value: Any) -> bool:
         return True
     inside = value.values() if type(value) is dict else value
     return type(value) in (list, tuple, dict) and bool(value) and all(map(holds_tensors, inside))
+
+
+def keeps_list(now: Any, was: Any) -> bool:
+    """Return whether a list of tensors is among what has changed, and was not there before."""
+    if isinstance(now, dict) and isinstance(was, dict):
+        parts = [(each, was.get(name)) for name, each in now.items()]
+        return _is_new_list(now, was) or any(_is_new_list(*each) for each in parts)
+    return _is_new_list(now, was)
+
+
+def _is_new_list(now: Any, was: Any) -> bool:
+    is_list = not isinstance(now, torch.Tensor) and holds_tensors(now)
+    return is_list and (type(was) is not type(now) or len(was) != len(now))
+
+
+def form_of_changes(changes: Iterable[Change]) -> str:
+    """Return a text that is the same if changes differ in nothing but tensors.
+
+    It also tells the dtypes of these, and the numbers of their dimensions.
+    """
+    return repr(
+        [
+            (each.reached.path, each.reached.label, *_different(each.now, each.was, _form_of))
+            for each in changes
+        ]
+    )
+
+
+def _form_of(value: Any) -> object:
+    kind = type(value)
+    if isinstance(value, torch.Tensor):
+        return kind, value.dtype, value.dim()
+    if value is None or kind in _PLAIN:
+        return value
+    if kind is dict:
+        return [(_form_of(key), _form_of(each)) for key, each in value.items()]
+    return (kind, *map(_form_of, value)) if kind in (list, tuple) else _unlike_any()
+
+
+def is_plain(value: Any) -> bool:
+    """Return whether a value holds no tensor, no module, no function and nothing unknown."""
+    pending, seen = [value], set[int]()
+    while pending:
+        each = pending.pop()
+        kind = type(each)
+        if each is None or kind in _PLAIN or id(each) in seen:
+            continue
+        seen.add(id(each))
+        if len(seen) > _MOST_OBJECTS or isinstance(each, nn.Module | torch.Tensor | StandIn):
+            return False
+        if kind is dict:
+            pending += [*each.keys(), *each.values()]
+        elif kind in _CONTAINERS:
+            pending += each
+        elif type(getattr(each, "__dict__", None)) is dict and not isinstance(each, _OPEN):
+            pending += [member for _, member in _members_of(each)]
+        else:
+            return False
+    return True
 
 
 def _members_of(value: Any) -> Iterator[tuple[str, Any]]:

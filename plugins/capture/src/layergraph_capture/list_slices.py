@@ -2,21 +2,26 @@
 
 Code keeps a value of each turn in a list, and later takes the last ten of it: as long as there are
 fewer turns, that is the whole list. A list does not tell what becomes of it. So the bytecode of the
-functions that have run is searched for slices; those of tensors are in the record anyway.
+functions that have run is searched for slices; those of tensors are in the record anyway, and lists
+of modules have no turns. Functions to which nothing leads that holds tensors, such as those of a
+configuration, cannot get hold of such a list.
 """
 
 from __future__ import annotations
 
 import dis
 import functools
-from collections.abc import Iterator, Mapping, Sequence, Sized
-from types import CodeType
+from collections.abc import Iterator, Sequence, Sized
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
+from torch import nn
 
 from layergraph.torch2ir.code_owners import is_of_user
+from layergraph.torch2ir.indexing.reach import Reach
 from layergraph.torch2ir.tracing.lines import user_frame
+from layergraph_capture.frame_state import is_plain
 
 UNKNOWN = 1 << 30
 """More turns than any run has: no run shows what code does."""
@@ -32,13 +37,41 @@ class ListSlices:
     """Knows how many turns a loop needs before a run shows all that code does with its lists.
 
     Args:
-        codes: the functions that have run, by ``id``.
+        reach: finds what the functions reach that run.
+
+    Attributes:
+        seen: the functions that need not be noted any more in this run, by ``id`` of their code.
     """
 
-    def __init__(self, codes: Mapping[int, CodeType]) -> None:
-        self._codes = codes
-        self._of_tensors: set[tuple[int, int]] = set()
+    def __init__(self, reach: Reach) -> None:
+        self._reach = reach
+        self.seen: set[int] = set()
+        # The functions with slices that have run, by ``id`` of their code, and whether nothing led
+        # from any call of them to tensors.
+        self._slicing: dict[int, tuple[CodeType, bool]] = {}
+        self._of_others: set[tuple[int, int]] = set()
         self._others: list[int] = []
+
+    def enter(self, frame: FrameType) -> None:
+        """Note a function that is about to run."""
+        code = frame.f_code
+        if id(code) not in self._reach.codes:
+            self._reach.enter(frame)
+        is_item = code.co_name == "__getitem__"
+        slices = is_of_user(code.co_filename) and bool(_slices(code))
+        if is_item:
+            self._note_item(frame)
+        if slices:
+            _, was_plain = self._slicing.get(id(code), (code, True))
+            self._slicing[id(code)] = code, was_plain and is_plain([*frame.f_locals.values()])
+        if not (is_item or slices):
+            self.seen.add(id(code))
+
+    def _note_item(self, frame: FrameType) -> None:
+        around = frame.f_back
+        own = frame.f_locals.get(frame.f_code.co_varnames[0])
+        if around is not None and isinstance(own, nn.Module):
+            self._of_others.add((id(around.f_code), around.f_lasti))
 
     def note_call(self, args: Sequence[Any]) -> None:
         """Note a call of a function of torch: the slice of code may be that of a tensor."""
@@ -46,7 +79,7 @@ class ListSlices:
             return
         frame = user_frame()
         if frame is not None:
-            self._of_tensors.add((id(frame.f_code), frame.f_lasti))
+            self._of_others.add((id(frame.f_code), frame.f_lasti))
 
     def note_zip(self, items: Sequence[Any]) -> None:
         """Note that code goes through several things at once: the shortest one ends that."""
@@ -58,14 +91,18 @@ class ListSlices:
         if len({*counts}) > 1:
             self._others.append(max(counts) + 1)
 
-    def turns(self) -> int:
-        """Return the number of turns; 0 if any number is enough."""
+    def turns(self, *, keeps_lists: bool) -> int:
+        """Return the number of turns; 0 if any number is enough.
+
+        Args:
+            keeps_lists: whether lists of tensors are kept where any code may get hold of them.
+        """
         found = [
             turns
-            for known, code in self._codes.items()
-            if is_of_user(code.co_filename)
+            for code, was_plain in self._slicing.values()
+            if keeps_lists or not was_plain
             for place, turns in _slices(code)
-            if (known, place) not in self._of_tensors
+            if (id(code), place) not in self._of_others
         ]
         return max(found + self._others, default=0)
 

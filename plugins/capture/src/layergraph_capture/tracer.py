@@ -33,8 +33,10 @@ from layergraph.torch2ir.indexing.leaves import (
     note_left,
 )
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
+from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.torch2ir.state.global_state import may_draw, may_layer_draw
+from layergraph.torch2ir.state.watching import Watch
 from layergraph.torch2ir.tracing.called_functions import (
     changes_its_first_argument,
     open_code,
@@ -54,10 +56,11 @@ from layergraph_capture.constants import Constants
 from layergraph_capture.decisions import Decisions
 from layergraph_capture.devices import Devices
 from layergraph_capture.foreign_states import ForeignStates
-from layergraph_capture.frame_state import PlainStates
+from layergraph_capture.frame_state import PlainStates, keeps_list
 from layergraph_capture.guards import Guards
 from layergraph_capture.hidden_states import HiddenStates
 from layergraph_capture.higher_order import HigherOrderCalls
+from layergraph_capture.int_patches import IntPatches
 from layergraph_capture.interceptors import unseen
 from layergraph_capture.list_slices import ListSlices
 from layergraph_capture.math_patches import MathPatches
@@ -101,6 +104,7 @@ class EagerTracer(Tracer):
         objects: the classes of objects that it takes and returns.
         answers: the ways to go at the first decisions by numbers.
         numbers_turns: whether the numbers of the turns of loops are symbolic.
+        knows: returns whether other runs have shown that changes matter to no later run.
 
     Attributes:
         switch: calls something without recording it.
@@ -130,9 +134,11 @@ class EagerTracer(Tracer):
         answers: Sequence[bool] = (),
         *,
         numbers_turns: bool = False,
+        knows: Callable[[Sequence[Change]], bool] | None = None,
     ) -> None:
         super().__init__(module_index, keys, memory, functions, arguments.device)
         recorder, switch = self.recorder, RecordingSwitch()
+        self._knows = knows
         self._arguments = arguments
         self._values = values
         self._results = Results(self, objects)
@@ -143,12 +149,13 @@ class EagerTracer(Tracer):
         self.guards = Guards(recorder)
         self.decisions = Decisions(recorder, self.guards, answers)
         decisions = self.decisions if values == "both" else None
+        self._states = PlainStates(self.outside) if numbers_turns else None
         self.sizes = Sizes(
             recorder,
             self.guards,
             self.is_recording,
             decisions,
-            PlainStates(self.outside) if numbers_turns else None,
+            self._states,
         )
         self.devices = Devices(recorder, arguments.device)
         self._foreign = ForeignStates(module_index)
@@ -174,10 +181,13 @@ class EagerTracer(Tracer):
         )
         self._applied = AppliedFunctions(self.tensors, switch, self.refuse)
         self._higher_order = HigherOrderCalls(self)
-        self._slices = ListSlices(module_index.reach.codes)
+        self._slices = ListSlices(module_index.reach)
         self._turns = TurnPatches(self.sizes, self._slices) if numbers_turns else None
+        if numbers_turns:
+            self.watch = Watch(self._slices.enter, self._slices.seen)
         lengths = () if self._turns is None else (self._turns.length,)
         self._math = MathPatches(self.sizes, *lengths)
+        self._ints = IntPatches(self.sizes)
         self.trains = note_leaves(module_index)
 
     # --- running ---
@@ -197,8 +207,10 @@ class EagerTracer(Tracer):
                 )
                 raise unsupported(self.refused, self.hint)
             trace.decisions = self.decisions.made
-            if self._turns is not None:
-                trace.least_turns = self._slices.turns()
+            if self._states is not None:
+                is_kept = any(keeps_list(each.now, each.was) for each in self.changes)
+                keeps_lists = self._states.keeps_lists or is_kept
+                trace.least_turns = self._slices.turns(keeps_lists=keeps_lists)
             trace.kept = {
                 id(tensor): value
                 for change in self.changes
@@ -210,6 +222,10 @@ class EagerTracer(Tracer):
             self.tensors.clear()
             self.devices.clear()
             self.sizes.end()
+
+    def is_known(self, changes: Sequence[Change]) -> bool:
+        """See :class:`Tracer`."""
+        return self._knows is not None and self._knows(changes)
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         """See :class:`Tracer`."""
@@ -254,6 +270,7 @@ class EagerTracer(Tracer):
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
         """See :class:`Tracer`."""
         yield from self._math.of(members)
+        yield from self._ints.of(members)
         if self._turns is not None:
             yield from self._turns.of(members)
 

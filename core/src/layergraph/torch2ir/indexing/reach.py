@@ -245,7 +245,9 @@ class Reach(ReachedState):
         self, variables: dict[str, Any], names: frozenset[str], code: types.CodeType
     ) -> None:
         """Note what a function reaches by its closure, and by the object whose method it is."""
-        for name in code.co_freevars:
+        # A comprehension reads variables of the function that runs it, which may be new objects.
+        is_comprehension = code.co_name in _COMPREHENSIONS
+        for name in () if is_comprehension else code.co_freevars:
             value = variables.get(name)
             if not issubclass(type(value), _NAMESPACES):
                 self.add(value, ((None, code.co_qualname), name), code)
@@ -365,6 +367,7 @@ _HOLDING: dict[type, tuple[str, ...]] = {
 
 _NAMESPACES = (types.ModuleType, type)
 
+_COMPREHENSIONS = frozenset(f"<{each}>" for each in "genexpr listcomp setcomp dictcomp".split())
 _METHODS = (types.BuiltinMethodType, types.MethodType)
 
 _CACHES = frozenset({functools._lru_cache_wrapper, staticmethod, classmethod})

@@ -7,7 +7,7 @@ import contextvars
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from threading import get_ident
 from typing import Any
 
@@ -189,6 +189,10 @@ class Tracer(WayOfTracing):
     def changes(self) -> list[Change]:
         """The changes that the model's code made; they were undone."""
         return self.outside.changes
+
+    def is_known(self, changes: Sequence[Change]) -> bool:  # noqa: ARG002 a run knows of no other
+        """Return whether other runs have shown already that such changes matter to no later run."""
+        return False
 
     def call(self, model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:
         """Call the model."""

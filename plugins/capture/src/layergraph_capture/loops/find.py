@@ -34,6 +34,7 @@ from layergraph_capture.turns import COUNT
 
 # The turns of the shorter of the two runs that show which repetitions are loops.
 _BASE_TURNS = 5
+_LIKELY_LEAST_TURNS = 2
 # If the example has more turns, these two runs are no longer for it: a long run takes its time.
 _LONG = 32
 # A loop is compared with a run of so many turns more.
@@ -148,7 +149,8 @@ class _Finder:
     def _run_to_check(self, length: Length, turns: int, more: int = 0) -> Trace | None:
         """Return the record of such a run, however many there were."""
         try:
-            trace = self._run(length.call(self._example, turns, more))
+            is_own = turns == more == 0
+            trace = self._run(self._example if is_own else length.call(self._example, turns, more))
         except (CaptureError, RuntimeError):
             return None
         return None if trace.decisions else trace
@@ -212,7 +214,8 @@ class _Finder:
 
     def _check_example(self, candidate: _Candidate, varied: _Varied) -> None:
         """Compare the record with a run on the example of the user."""
-        if varied.count.turns == varied.turns:
+        # The first run does not number its turns. If it is alike even so, no other is needed.
+        if varied.count.turns == varied.turns or candidate.is_like(self._trace):
             return
         trace = self._run_with(varied.length, 0)
         if trace is None:
@@ -222,12 +225,16 @@ class _Finder:
     def _check_short(self, candidate: _Candidate, loop: _SizesOf) -> None:
         """Compare the record with a run of few turns, and guard that there are not less."""
         own = loop.varied.count.turns
-        least = own
-        for turns in range(1, own):
+        # Fewer turns than that are no loop, or have not been tried.
+        most, least = 0, own
+        while most + 1 < least:
+            # Nearly all loops may have one turn, and most others two.
+            turns = most + 1 if most < _LIKELY_LEAST_TURNS else (most + least) // 2
             trace = self._run_with(loop.varied.length, turns - own)
             if trace is not None and candidate.is_like(trace):
                 least = turns
-                break
+            else:
+                most = turns
         if least > 1:
             loop.guard_turns("ge", least)
 

@@ -118,11 +118,18 @@ def _best(forms: torch.Tensor) -> Repeat | None:
     covered = 0
     for period in range(1, min(count // 2, _MOST // max(count, 1)) + 1):
         same = forms[:-period] == forms[period:]
+        if _most_turns(int(same.count_nonzero()), period) * period <= covered:
+            continue
         start, length = _longest_run(same)
-        turns = (length + period) // period
+        turns = _most_turns(length, period)
         if turns > 1 and turns * period > covered:
             covered, best = turns * period, Repeat(start, period, turns)
     return best
+
+
+def _most_turns(same: int, period: int) -> int:
+    """Return the turns that there are if so many items are the same as those a period later."""
+    return (same + period) // period
 
 
 def _longest_run(same: torch.Tensor) -> tuple[int, int]:

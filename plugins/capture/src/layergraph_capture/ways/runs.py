@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from layergraph.capturing import Run
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, other_mode
@@ -12,6 +13,7 @@ from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph.torch2ir.tracing.statelessness import check_unaffected
 from layergraph.torch2ir.tracing.tracer import Tracer
+from layergraph_capture.frame_state import form_of_changes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,35 +34,63 @@ class Runs:
     def __init__(self, module_index: ModuleIndex) -> None:
         self._module_index = module_index
         self._made: list[_Made] = []
+        # The changes that trials have made, by their form, and the mode of the model.
+        self._tried: set[tuple[str, bool]] = set()
 
-    def run(self, run: Run, make: Callable[[], Tracer], *, is_trial: bool = False) -> Trace:
+    def run(self, run: Run, make: Callable[[], Tracer]) -> Trace:
         """Return the record of one more run.
 
         Args:
             run: runs a tracer, made by the function that it is given.
             make: makes the tracer.
-            is_trial: True: later runs are not compared with this one. Of many trials, each is
-                compared with the runs of the examples only.
 
         Raises:
             CaptureError: it failed, or a run does something else after another one.
         """
         trace = run(make)
-        self.add(make, trace, is_trial=is_trial)
+        self.add(make, trace)
         return trace
 
-    def add(self, make: Callable[[], Tracer], trace: Trace, *, is_trial: bool = False) -> None:
+    def try_out(self, run: Run, make: Callable[..., Tracer]) -> Trace:
+        """Return the record of a run with which later runs are not compared.
+
+        Each one is compared with the runs of the examples, unless an earlier one made the same
+        changes, but for the numbers in tensors and their sizes.
+
+        Args:
+            run: runs a tracer, made by the function that it is given.
+            make: makes the tracer.
+
+        Raises:
+            CaptureError: it failed, or a run does something else after another one.
+        """
+        trace = run(partial(make, knows=self._is_tried))
+        if not self._is_tried(trace.changes):
+            self._compare(_Made(make, trace, self._training))
+            self._tried.add((form_of_changes(trace.changes), self._training))
+        return trace
+
+    def _is_tried(self, changes: Sequence[Change]) -> bool:
+        return (form_of_changes(changes), self._training) in self._tried
+
+    @property
+    def _training(self) -> bool:
+        return self._module_index.root.module.training
+
+    def add(self, make: Callable[[], Tracer], trace: Trace) -> None:
         """Compare a run with those before it.
 
         Raises:
             CaptureError: one of them does something else after the other.
         """
-        new = _Made(make, trace, self._module_index.root.module.training)
+        new = _Made(make, trace, self._training)
+        self._compare(new)
+        self._made.append(new)
+
+    def _compare(self, new: _Made) -> None:
         for known in self._made:
             self._check(new, known.trace.changes)
-            self._check(known, trace.changes)
-        if not is_trial:
-            self._made.append(new)
+            self._check(known, new.trace.changes)
 
     def _check(self, made: _Made, changes: list[Change]) -> None:
         if changes:
@@ -68,5 +98,5 @@ class Runs:
                 check_unaffected(made.make, made.trace, changes)
 
     def _mode_of(self, made: _Made) -> AbstractContextManager[object]:
-        is_own = made.training == self._module_index.root.module.training
+        is_own = made.training == self._training
         return nullcontext() if is_own else other_mode(self._module_index)
