@@ -145,8 +145,10 @@ class TensorKinds:
         except LayergraphError:
             raise
         except Exception as error:
+            # The message of a KeyError is a key.
+            reason = f"there is no {error}" if isinstance(error, KeyError) else first_line(error)
             raise BuildError(
-                f"the kind of tensors {kind!r} refuses its parts: {first_line(error)}; correct them"
+                f"the kind of tensors {kind!r} refuses its parts: {reason}; correct them"
             ) from error
         again = self.flatten(made) if isinstance(made, torch.Tensor) else None
         wanted = (kind, _said(data), _outline(parts))
