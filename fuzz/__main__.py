@@ -27,10 +27,13 @@ import torch
 
 with atheris.instrument_imports(include=["layergraph", "layergraph_cli"]):
     import layergraph as lg
+    import layergraph_adapters.file  # noqa: F401
+    import layergraph_torchao.tensors  # noqa: F401
     from layergraph.errors import LayergraphError
+    from layergraph.tensors import numbers_of
     from layergraph_cli import app
     from layergraph_files import build, load, save  # noqa: F401 # they are loaded late otherwise
-    from layergraph_files.container import new_header
+    from layergraph_files.container import CODES, new_header
     from layergraph_files.document import to_document
 
 from fuzz.generate import changed, grown, holders
@@ -50,6 +53,7 @@ LARGEST = 64
 """Models with larger numbers in them are not called: they may ask torch for any time and memory."""
 
 WATCH = Watch(FOLDER)
+BASE = FOLDER / "base.safetensors"
 
 
 def container(data: bytes) -> None:
@@ -108,7 +112,37 @@ def _time(path: Path) -> float:
     return time.process_time() - start
 
 
-WAYS: list[Callable[[bytes], None]] = [container, document, text, index, growth]
+def parts(data: bytes) -> None:
+    """The bytes are JSON: a document, the tensors of its file, and what the file says of a base."""
+    try:
+        form = json.loads(data)
+        tensors = {str(name): _tensor(*each) for name, each in form["tensors"].items()}
+        metadata = {"layergraph": json.dumps(form["document"])}
+        if "base" in form:
+            metadata["layergraph_base"] = json.dumps(form["base"])
+        listed = [(name, str(each.dtype)[6:], tuple(each.shape)) for name, each in tensors.items()]
+        header, order = new_header(listed, metadata)
+    except (ValueError, LookupError, RecursionError, RuntimeError, TypeError, AttributeError):
+        return  # it is no such JSON
+    content = header + b"".join(bytes(numbers_of(tensors[name])[0]) for name in order)
+    if "base" not in form:
+        container(content)
+        return
+    path = FOLDER / "m.adapters.safetensors"
+    path.write_bytes(content)
+    with WATCH.on(), contextlib.suppress(LayergraphError):
+        lg.load_model(path, base=BASE)
+    _command(path)
+
+
+def _tensor(dtype: str, shape: list[int], numbers: list[float]) -> torch.Tensor:
+    made = torch.tensor(numbers, dtype=getattr(torch, dtype)).reshape(shape)
+    if dtype not in CODES or made.numel() > LARGEST:
+        raise ValueError(dtype)
+    return made
+
+
+WAYS: list[Callable[[bytes], None]] = [container, document, text, index, growth, parts]
 
 
 SOUND = [
@@ -116,7 +150,7 @@ SOUND = [
     for sound in [
         each.read_bytes() for each in sorted((Path(__file__).parent / "corpus").iterdir())
     ]
-    if sound[:1] in (b"\1", b"\2")
+    if sound[:1] in (b"\1", b"\2", b"\5")
     for _ in range(1 + sound.count(b'"inputs"'))
 ]
 """Documents that a model is built from, before anything in them is changed: more of those with more
@@ -162,7 +196,7 @@ def _call(model: torch.nn.Module) -> None:
 
 
 def _command(path: Path) -> None:
-    for command in (["check"], ["show"], ["show", "--graph"]):
+    for command in (["check"], ["show"], ["show", "--graph"], ["fingerprint"]):
         quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
         with quiet[0], quiet[1], WATCH.on():
             code = app.run([*command, str(path)])
@@ -193,12 +227,13 @@ def mutate(data: bytes, max_size: int, seed: int) -> bytes:
     # What libFuzzer keeps is mostly refused early, and hides what comes after.
     if chance.random() < 0.4:
         data = chance.choice(SOUND)
-    if data[:1] in (b"\1", b"\2", b"\3", b"\4") and chance.random() < 0.8:
+    if data[:1] in (b"\1", b"\2", b"\3", b"\4", b"\5") and chance.random() < 0.8:
         with contextlib.suppress(ValueError, RecursionError, TypeError, AttributeError):
             form = json.loads(data[1:])
             for _ in range(chance.choice([1, 1, 2, 4])):
                 form = changed(form, chance)
             first = chance.choice(b"\1\1\1\1\1\1\2\2\2\2\2\2\4") if data[:1] != b"\3" else 3
+            first = 5 if data[:1] == b"\5" else first
             return (bytes([first]) + json.dumps(form).encode())[:max_size]
     return bytes(atheris.Mutate(data, max_size))
 
@@ -209,6 +244,8 @@ def _warm_up() -> None:
     path = FOLDER / "first.safetensors"
     lg.save(lg.to_ir(model, (torch.zeros(2, 2),)), path, model.state_dict())
     lg.load_model(path)(torch.zeros(2, 2))
+    base = {key: torch.zeros_like(each) for key, each in model.state_dict().items()}
+    lg.save(lg.to_ir(model), BASE, base)
     for each in sorted((Path(__file__).parent / "corpus").iterdir()):
         with contextlib.suppress(AssertionError):
             one(each.read_bytes())

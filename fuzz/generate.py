@@ -44,7 +44,9 @@ NAMES = [
         'a"b',
         "\\",
     ),
-    *("torch.sparse_coo", "torch.sparse_csr", "torchao.Int8Tensor", "indices", "values", "packed"),
+    *("torch.sparse_coo", "torch.sparse_csr", "torch.sparse_bsr", "torchao.Int8Tensor"),
+    *("torchao.Float8Tensor", "torchao.Int4OpaqueTensor", "torchao.IntxUnpackedToInt8Tensor"),
+    *("indices", "values", "qdata", "scale", "block_size", "PerGroup", "MappingType", "class"),
     *("_graph", "evaluation", "register_forward_hook", "os.system", "subprocess.Popen", "eval"),
 ]
 SYMBOLS = ["torch.float32", "torch.int64", "torch.strided", "torch.sparse_coo", "torch.load", "os"]
@@ -89,7 +91,8 @@ TYPES = (
     "module body function state input output linear lstm batchnorm2d relu conv2d embedding".split()
 )
 FIELDS = (
-    "inputs args kwargs when data edges tied value default fixed rank dtype children tensors"
+    "inputs args kwargs when data edges tied value default fixed rank dtype children tensors "
+    "packed parts kind shape stride persistent requires_grad tensor_kinds base"
 ).split()
 PRIME = 2**61 - 1
 # Were one of these written as code, as a call, the process would do what the watch hears of.

@@ -432,3 +432,11 @@ def test_verify_says_that_parameters_are_not_made_yet():
     model = nn.Sequential(nn.ReLU())
     model.register_buffer("later", nn.UninitializedBuffer())
     assert "'later' has no shape yet" in str(lg.verify(model, (X,)))
+
+
+@pytest.mark.skipif(not hasattr(torch, "uint4"), reason="this torch has no such dtype")
+def test_a_dtype_that_torch_cannot_copy_is_refused_by_name():
+    model = nn.Linear(2, 2)
+    model.register_buffer("table", torch.zeros(4, dtype=torch.uint8).view(torch.uint4))
+    with pytest.raises(CaptureError, match=r"'table' is of torch.uint4, .*as torch.uint8"):
+        lg.to_ir(model, (torch.ones(1, 2),))

@@ -359,3 +359,58 @@ def test_parts_of_another_tensor(name):
 def test_a_plugin_that_breaks_its_contract(rows, message):
     with pytest.raises(PluginError, match=message):
         to_ir(quantized(), plugins=(*installed_plugins(), plugin(rows)))
+
+
+def _flatten_all_but(*lost: str) -> Any:
+    def flatten(tensor):
+        if type(tensor) is not Scaled:
+            return None
+        parts, values = scaled_parts(tensor)
+        return (
+            {key: each for key, each in parts.items() if key not in lost},
+            {key: each for key, each in values.items() if key not in lost},
+        )
+
+    return flatten
+
+
+LIES = {
+    "a value is lost": (
+        _flatten_all_but("note"),
+        lambda parts, _: Scaled(parts["whole"], parts["scale"]),
+        r"its __tensor_flatten__\(\) gives",
+    ),
+    "a part is lost": (
+        _flatten_all_but("scale"),
+        lambda parts, values: Scaled(parts["whole"], torch.ones(4, 1), values["note"]),
+        "its scale has other numbers",
+    ),
+    "a part is changed": (
+        scaled_parts,
+        lambda parts, values: Scaled(parts["whole"], parts["scale"] * 2, values["note"]),
+        "its part 'scale' has other numbers",
+    ),
+    "another class": (
+        lambda tensor: ({"whole": tensor.whole}, {}) if isinstance(tensor, Scaled) else None,
+        lambda parts, _: type("Other", (Scaled,), {})(parts["whole"], torch.ones(4, 1)),
+        "it is a Other",
+    ),
+    "another dtype": (
+        _flatten_all_but("scale"),
+        lambda parts, values: Scaled(parts["whole"], torch.ones(4, 1).double(), values["note"]),
+        "its dtype is torch.float64",
+    ),
+    "no tensor": (scaled_parts, lambda *_: 3, "makes another tensor"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_parts_that_do_not_give_the_tensor_back(lie):
+    flatten, unflatten, message = LIES[lie]
+    lying = plugin(lambda: [TensorKind("acme.Scaled", flatten, unflatten)])
+    with pytest.raises(PluginError, match=f"does not give back a Scaled .*{message}"):
+        to_ir(quantized(), plugins=(*installed_plugins(), lying))
+    # So it is in a state dict, for an IR that is sound.
+    converter = Ir2Torch(plugins=(*installed_plugins(), lying))
+    with pytest.raises(PluginError, match=message):
+        converter.hooks.tensor_kinds.expanded({"weight": scaled(4, 4)})

@@ -162,7 +162,7 @@ def describe(
         UnrunnableError: an IR cannot describe tensors of this kind.
         CaptureError: the tensor is a buffer that requires gradients.
     """
-    packed = None if kinds is None else kinds.flatten(tensor)
+    packed = None if kinds is None else kinds.described(tensor)
     if packed is None:
         _refuse_unsuitable(tensor, repr(key))
     is_parameter = isinstance(tensor, nn.Parameter)
@@ -216,7 +216,7 @@ def describe_constant(
         UnrunnableError: an IR cannot describe tensors of this kind.
         CaptureError: the tensor requires gradients.
     """
-    packed = None if kinds is None else kinds.flatten(tensor)
+    packed = None if kinds is None else kinds.described(tensor)
     if packed is None:
         _refuse_unsuitable(tensor, key)
     if tensor.requires_grad:

@@ -23,7 +23,7 @@ from layergraph.errors import (
 )
 from layergraph.ir import Ir, Symbol, Value, map_leaves
 from layergraph.literals import UnknownValueError, to_plain_literal, torch_value
-from layergraph.tensors import PLAIN_CLASSES, is_plain, without_class
+from layergraph.tensors import PLAIN_CLASSES, is_plain, lie_alike, same_bits, without_class
 
 Parts = dict[str, torch.Tensor]
 
@@ -145,8 +145,10 @@ class TensorKinds:
         except LayergraphError:
             raise
         except Exception as error:
+            # The message of a KeyError is a key.
+            reason = f"there is no {error}" if isinstance(error, KeyError) else first_line(error)
             raise BuildError(
-                f"the kind of tensors {kind!r} refuses its parts: {first_line(error)}; correct them"
+                f"the kind of tensors {kind!r} refuses its parts: {reason}; correct them"
             ) from error
         again = self.flatten(made) if isinstance(made, torch.Tensor) else None
         wanted = (kind, _said(data), _outline(parts))
@@ -156,6 +158,33 @@ class TensorKinds:
                 "correct them"
             )
         return made
+
+    def described(self, tensor: torch.Tensor) -> Packed | None:
+        """Take a tensor apart, and check that its parts and values give it back.
+
+        Returns:
+            As :meth:`flatten`.
+
+        Raises:
+            PluginError: they give another tensor back.
+        """
+        packed = self.flatten(tensor)
+        if packed is None:
+            return None
+        try:
+            made = self.unflatten(packed.kind, packed.parts, packed.data)
+            again = self.flatten(made)
+            with _unseen():
+                found = None if again is None else _difference(tensor, packed, made, again)
+        except BuildError as error:
+            found = first_line(error)
+        if found:
+            raise PluginError(
+                f"the kind of tensors {packed.kind!r} does not give back a "
+                f"{type(tensor).__qualname__} that it takes apart: {found}; say in its parts and "
+                "values all that the tensor consists of"
+            )
+        return packed
 
     def moved(
         self, tensor: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]
@@ -180,7 +209,7 @@ class TensorKinds:
         """
         found: dict[str, torch.Tensor] = {}
         for key, tensor in tensors.items():
-            packed = self.flatten(tensor) if isinstance(tensor, torch.Tensor) else None
+            packed = self.described(tensor) if isinstance(tensor, torch.Tensor) else None
             named = {key: tensor} if packed is None else _named(key, packed.parts)
             for name, each in named.items():
                 if name in found:
@@ -228,6 +257,35 @@ def refuse_packed(ir: Ir, target: str) -> None:
                     f"{place}: it is a {spec.packed.kind}, which {target} cannot hold; use a model "
                     "with plain tensors, such as the one before it was quantized"
                 )
+
+
+def _difference(was: Any, packed: Packed, made: Any, again: Packed) -> str | None:
+    """Return in what a tensor that was made of its parts differs from the original."""
+    classes = [torch.Tensor if type(each) in PLAIN_CLASSES else type(each) for each in (was, made)]
+    if classes[0] is not classes[1]:
+        return f"it is a {classes[1].__qualname__}"
+    for name in ("shape", "dtype", "layout", "device"):
+        if getattr(was, name) != getattr(made, name):
+            return f"its {name} is {getattr(made, name)}, not {getattr(was, name)}"
+    for name, part in packed.parts.items():
+        if not part.is_meta and not _is_alike(part, again.parts[name]):
+            return f"its part {name!r} has other numbers"
+    # Classes that torch compiles say by themselves what they consist of.
+    protocol = getattr(was, "__tensor_flatten__", None)
+    if protocol is None:
+        return None
+    (names, context), (names_made, context_made) = protocol(), made.__tensor_flatten__()
+    if list(names) != list(names_made) or repr(context) != repr(context_made):
+        return f"its __tensor_flatten__() gives {(names_made, context_made)!r:.300}"
+    for name in names:
+        one, other = getattr(was, name), getattr(made, name)
+        if is_plain(one) and is_plain(other) and not one.is_meta and not _is_alike(one, other):
+            return f"its {name} has other numbers"
+    return None
+
+
+def _is_alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return lie_alike(one, other) or same_bits(one, other)
 
 
 def _named(key: str, parts: Parts) -> dict[str, torch.Tensor]:

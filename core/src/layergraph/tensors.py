@@ -70,15 +70,26 @@ def unsuitable(tensor: torch.Tensor) -> str | None:
     """
     if not is_plain(tensor):
         return _reason(tensor)
-    return _missing_memory(tensor)
+    return _without_numbers_to_read(tensor)
+
+
+# Numbers of 1 to 7 bits: torch has their names, and few operations.
+_WITHOUT_KERNELS = frozenset(
+    getattr(torch, f"{sign}int{bits}")
+    for sign in ("", "u")
+    for bits in range(1, 8)
+    if hasattr(torch, f"{sign}int{bits}")
+)
 
 
 @_directly
-def _missing_memory(tensor: torch.Tensor) -> str | None:
-    """Return why the memory of a plain tensor cannot be read; None if it can.
+def _without_numbers_to_read(tensor: torch.Tensor) -> str | None:
+    """Return why the numbers of a plain tensor cannot be read; None if they can.
 
     Libraries that split a model over devices (FSDP) free the memory of its parameters.
     """
+    if tensor.dtype in _WITHOUT_KERNELS:
+        return f"is of {tensor.dtype}, which torch cannot copy; use its bytes, as torch.uint8"
     there = tensor.untyped_storage().nbytes()
     # The common case. An expanded tensor may be larger than its memory.
     if there and tensor.is_contiguous() and not tensor.storage_offset() and tensor.nbytes <= there:

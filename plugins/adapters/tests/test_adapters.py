@@ -163,6 +163,64 @@ def test_what_is_not_merged_stays(name):
     assert torch.allclose(outputs(again, x), one, atol=1e-5)
 
 
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.norm = nn.Embedding(10, 8), nn.LayerNorm(8)
+        self.first, self.head = nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.first(self.norm(self.embedding(x)))))
+
+
+LORA = {"r": 4, "target_modules": ["first"]}
+# Each with the layer that a pass cannot bring back, and the passes that say so.
+OTHERS = {
+    "embedding": (peft.LoraConfig(r=4, target_modules=["embedding"]), "embedding", "merge drop"),
+    "IA3": (
+        peft.IA3Config(target_modules=["first", "head"], feedforward_modules=["head"]),
+        "head",
+        "merge drop",
+    ),
+    "orthogonal": (
+        peft.OFTConfig(r=4, oft_block_size=0, target_modules=["head"]),
+        "head",
+        "merge drop",
+    ),
+    "norm": (peft.LNTuningConfig(target_modules=["norm"]), "norm", "merge drop"),
+    "tokens": (
+        peft.LoraConfig(**LORA, trainable_token_indices={"embedding": [1, 2]}),
+        "embedding.token_adapter",
+        "merge drop",
+    ),
+    "a whole layer": (peft.LoraConfig(**LORA, modules_to_save=["head"]), "head", "drop"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_adapters_of_other_kinds_are_named(name):
+    config, layer, passes = OTHERS[name]
+    model = peft.get_peft_model(Mixed().eval(), config).eval()
+    x = torch.randint(0, 10, (2, 3))
+    ir, state = lg.to_ir(model, (x,)), model.state_dict()
+    for each in ("merge", "drop"):
+        report = lg.run_passes(ir, [f"{each}-adapters"], state)[2]
+        refused = {entry.site.graph for entry in report.refused}
+        assert refused == ({f"base_model.model.{layer}"} if each in passes else set()) or (
+            name == "IA3" and len(refused) == 2
+        )
+
+
+def test_adapters_that_nothing_calls_are_named():
+    model, x = with_adapters(Mlp(), ["first", "second"]), torch.randn(3, 8)
+    model.merge_adapter()
+    ir, state = lg.to_ir(model, (x,)), model.state_dict()
+    dropped, weights, report = lg.run_passes(ir, ["drop-adapters"], state)
+    assert bitwise_equal(lg.to_torch(dropped, weights)(x), model(x))
+    assert [entry.site.node for entry in report.entries] == ["lora_B.default"] * 2
+    assert "nothing calls it" in str(report)
+
+
 def test_a_quantized_base_is_dropped_and_not_merged():
     torchao = pytest.importorskip("torchao.quantization")
     base = Mlp().eval()

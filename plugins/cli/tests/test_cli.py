@@ -818,3 +818,31 @@ def test_show_lists_the_guards(cli, tmp_path):
     listed = json.loads(cli("show", "--guards", "--json", "first.json").out)["guards"]
     assert listed[-1]["says"] == "operator.gt(size, 2) is True"
     assert "if x.shape[0] > 2" in listed[-1]["where"]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr"])
+def test_sizes_of_a_tensor_that_consists_of_parts(cli, tmp_path, layout):
+    class Links(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("links", getattr(torch.eye(4), layout)())
+            self.lin = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.lin(self.links @ x)
+
+    module = Links()
+    ir = lg.to_ir(module, (torch.randn(4, 3),))
+    lg.save(ir, "m.safetensors", module.state_dict())
+    lg.save(ir, "m.json")
+    totals = [json.loads(cli("show", f"m.{each}", "--json").out)["total"] for each in KINDS]
+    assert totals[0] == totals[1]
+    # The numbers of the parts, which the file holds: indices of 8 bytes, and values.
+    assert totals[0]["bytes"] > 12 * 4 + 4 * (8 + 4)
+    assert totals[0]["parameters"] == 12
+    for command in ("check", "fingerprint", "view"):
+        assert cli(command, "m.safetensors").code == 0
+
+
+KINDS = ("safetensors", "json")

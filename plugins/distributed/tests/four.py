@@ -13,6 +13,10 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+    CheckpointWrapper,
+    apply_activation_checkpointing,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
@@ -109,7 +113,34 @@ def saves(mesh):
     )
     short = {key: each for key, each in model.state_dict().items() if key != "lm_head.weight"}
     found["no rank has a key"] = refusal(lambda: lg.save(ir, FOLDER / "saved.safetensors", short))
+    lacking = short if dist.get_rank() == 1 else model.state_dict()
+    found["one rank lacks its part"] = refusal(
+        lambda: lg.save(ir, FOLDER / "saved.safetensors", lacking)
+    )
+    for name in ("module", "_orig_mod"):
+        wrapped = {f"{name}.{key}": each for key, each in model.state_dict().items()}
+        lg.save(ir, FOLDER / f"wrapped{name}.safetensors", wrapped)
     return found
+
+
+def wrappers(mesh):
+    """A plan that puts layers into wrappers, as for activation checkpointing."""
+
+    def plan(model, mesh):
+        apply_activation_checkpointing(
+            model, check_fn=lambda each: isinstance(each, nn.Embedding | nn.Linear)
+        )
+        fully_shard(model, mesh=mesh)
+
+    path = FOLDER / "tied.safetensors"
+    model, plain = lg.load_model(path, mesh=mesh, plan=plan), lg.load_model(path)
+    lg.save(lg.load(path), FOLDER / "wrapped-tied.safetensors", model.state_dict())
+    x = torch.arange(5)
+    return {
+        "wrapped": isinstance(model.embed, CheckpointWrapper),
+        "wrapped and tied": model.embed.weight is model.head.weight,
+        "outputs in wrappers": bitwise_equal(model.train()(x), plain.train()(x)),
+    }
 
 
 def checkpoints(mesh):
@@ -206,7 +237,7 @@ def main():
     dist.init_process_group("gloo", timeout=dt.timedelta(seconds=60))
     mesh = init_device_mesh("cpu", (4,))
     found = loads(mesh) | saves(mesh) | checkpoints(mesh) | ties(mesh) | two_dimensions()
-    found |= stages()
+    found |= stages() | wrappers(mesh)
     torch.save(found, FOLDER / f"four-{dist.get_rank()}.pt")
     dist.destroy_process_group()
 

@@ -122,7 +122,7 @@ def _size(folder: Path) -> int:
 def test_fsdp_computes_the_same_bits(four):
     for rank in four:
         outputs = {name: each for name, each in rank.items() if name.startswith("outputs")}
-        assert len(outputs) == 8
+        assert len(outputs) == 9
         assert all(outputs.values()), outputs
         assert rank["gradients"]
         assert rank["cast"]
@@ -149,7 +149,7 @@ def test_strided_placements_of_a_mesh_of_two_dimensions(four, folder):
 
 def test_a_save_from_all_ranks_is_the_plain_file(four, two, folder):
     expected = (folder / "one.safetensors").read_bytes()
-    for name in ("saved", "parallel"):
+    for name in ("saved", "parallel", "wrappedmodule", "wrapped_orig_mod"):
         assert (folder / f"{name}.safetensors").read_bytes() == expected
     several = lg.load_model(folder / "several.safetensors.index.json")
     plain = lg.load_model(folder / "one.safetensors")
@@ -176,6 +176,16 @@ def test_a_refusal_in_one_rank_is_one_in_all(four):
         assert "'unknown' is not one of the model" in rank["one rank has another key"]
         assert rank["one rank has another model"] is not None
         assert "'lm_head.weight' is missing in" in rank["no rank has a key"]
+        said = "'lm_head.weight' is distributed over the ranks [0, 1, 2, 3], but missing"
+        assert f"{said} in the state dict of rank 1" in rank["one rank lacks its part"]
+
+
+def test_a_plan_that_puts_layers_into_wrappers(four, folder):
+    for rank in four:
+        assert rank["wrapped"]
+        assert rank["wrapped and tied"]
+    expected = (folder / "tied.safetensors").read_bytes()
+    assert (folder / "wrapped-tied.safetensors").read_bytes() == expected
 
 
 def test_ties_and_buffers(four):

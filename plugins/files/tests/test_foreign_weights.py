@@ -90,6 +90,8 @@ def test_refusals(model, structure, folder, tmp_path):
         lg.load_model(structure, weights=folder, keys=lambda _: "x")
     with pytest.raises(ArgumentError, match="gives 5 for"):
         lg.load_model(structure, weights=folder, keys=lambda _: 5)
+    with pytest.raises(ArgumentError, match="keys is a int"):
+        lg.load_model(structure, weights=folder, keys=5)
     with pytest.raises(FileError, match="it holds no weights"):
         lg.load_model(structure, weights=structure)
     with pytest.raises(StateError, match="name a file that has them with weights=…"):

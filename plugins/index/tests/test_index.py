@@ -1,13 +1,16 @@
 """An index of the models in a folder: what it groups, what it reads again, what it survives."""
 
 import contextlib
+import errno
 import io
 import json
 import os
 import shutil
 import sqlite3
+import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from torch import nn
@@ -210,11 +213,164 @@ def test_the_file_of_the_index(folder, tmp_path):
 def test_an_index_of_another_version_is_made_again(folder):
     with Index(folder) as index:
         index.update()
-        index._db.execute("PRAGMA user_version = 99")
+    change(folder / NAME, "PRAGMA user_version = 99")
     with Index(folder) as index:
         assert groups(index) == []
         assert index.update().read == 7
         assert groups(index) == ALL
+
+
+# --- what strangers and other processes do ---
+
+
+def change(path, *statements):
+    with contextlib.closing(sqlite3.connect(path)) as stored, stored:
+        for each in statements:
+            stored.execute(each)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_in_the_place_of_the_index_changes_no_other_file(folder, tmp_path, there):
+    other = tmp_path / "other"
+    if there:
+        other.touch()
+    (folder / NAME).symlink_to(other)
+    with Index(folder) as index:
+        index.update()
+    assert other.exists() == there
+    assert not there or other.read_bytes() == b""
+    with Index(folder) as index:
+        assert groups(index) == ALL
+
+
+def test_a_journal_beside_the_index_deletes_nothing(folder, tmp_path):
+    with Index(folder) as index:
+        index.update()
+    other = tmp_path / "other"
+    other.write_text("precious")
+    # SQLite deletes the file that a journal names as the one above it, if that names no other.
+    magic = bytes.fromhex("d9d505f920a163d7")
+    pages = (folder / NAME).stat().st_size // 4096
+    start = magic + struct.pack(">5I", 0, 1, pages, 512, 4096)
+    name = str(other).encode()
+    end = struct.pack(">I", 0x40000000 // 4096 + 1) + name
+    end += struct.pack(">II", len(name), sum(name)) + magic
+    (folder / f"{NAME}-journal").write_bytes(start.ljust(512, b"\0") + end)
+    with Index(folder) as index:
+        index.update()
+    assert other.exists()
+
+
+ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
+HOSTILE = {
+    "view": (
+        "DROP TABLE files",
+        f"CREATE VIEW files AS {ENDLESS} SELECT x AS path, 1 AS time, 1 AS size FROM c",
+    ),
+    "trigger": ("CREATE TRIGGER t AFTER INSERT ON files BEGIN SELECT abs(-1 << 63); END",),
+    "column": ("ALTER TABLE files ADD COLUMN more",),
+    "table": ("DROP TABLE blocks",),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_an_index_with_another_schema_is_made_again(folder, kind):
+    with Index(folder) as index:
+        index.update()
+    change(folder / NAME, *HOSTILE[kind])
+    with Index(folder) as index:
+        assert index.update().read == 7
+        assert groups(index) == ALL
+
+
+def test_a_damaged_index_is_refused(folder):
+    with Index(folder) as index:
+        index.update()
+    sound = (folder / NAME).read_bytes()
+    change(
+        folder / NAME, "PRAGMA ignore_check_constraints = ON", "UPDATE blocks SET count = 'many'"
+    )
+    damaged = [
+        (folder / NAME).read_bytes(),
+        sound[: len(sound) // 2],
+        sound[:5000] + b"\xff" * 9999,
+    ]
+    for content in damaged:
+        (folder / NAME).write_bytes(content)
+        with pytest.raises(FileError, match="the index cannot be used"):
+            Index(folder)
+    (folder / NAME).unlink()
+    os.mkfifo(folder / NAME)
+    with pytest.raises(FileError, match="it is a pipe"):
+        Index(folder)
+
+
+def test_two_indexes_of_one_folder_at_once(folder):
+    with Index(folder) as one, Index(folder) as other:
+        for index in (one, other):
+            assert index.update().read == 7
+            assert groups(index) == ALL
+    with Index(folder) as index:
+        assert index.update().read == 0
+    assert [each.name for each in folder.iterdir() if each.name[0] == "."] == [NAME]
+
+
+def test_an_index_that_is_up_to_date_is_not_written(folder):
+    with Index(folder) as index:
+        index.update()
+    before = (folder / NAME).stat()
+    with Index(folder) as index:
+        index.update()
+    assert (folder / NAME).stat() == before
+
+
+def test_what_cannot_be_read_is_an_entry_and_the_rest_is_read(folder, monkeypatch):
+    real = Path.iterdir
+
+    def iterdir(path):
+        if path.name == "below":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        if path == folder:
+            (folder / "gone.json").unlink(missing_ok=True)
+        return real(path)
+
+    (folder / "gone.json").write_text("{}")
+    with monkeypatch.context() as patched, Index(folder) as index:
+        patched.setattr(Path, "iterdir", iterdir)
+        index.update()
+        assert list(index.errors()) == ["below"]
+        assert groups(index)[-1] == ["wide.json"]
+    with Index(folder) as index:
+        index.update()
+        assert index.errors() == {}
+        assert groups(index) == ALL
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_a_name_that_is_no_text_is_that_of_its_file(folder):
+    names = [os.fsdecode(each) for each in (b"\xfd.json", b"\xfe.json")]
+    for name in names:
+        shutil.copyfile(folder / "wide.json", folder / name)
+    with Index(folder) as index:
+        index.update()
+        assert index.errors() == {}
+        assert ["wide.json", *names] in groups(index)
+    text = run("index", folder, "--like", folder / "other.json")
+    assert "copy.json: the same structure" in text
+    run("index", folder, "--like", folder / "one.safetensors")
+
+
+def test_a_model_beside_shards_is_no_shard(folder):
+    model = nn.Sequential(Block(5))
+    lg.save(lg.to_ir(model), folder / "one.safetensors", model.state_dict(), max_shard_size=40)
+    (folder / "one-00001-of-00002.safetensors").write_bytes(b"one of Hugging Face")
+    shutil.copyfile(folder / "again.safetensors", folder / "one-tuned.safetensors")
+    with Index(folder) as index:
+        index.update()
+        assert index.errors() == {}
+        assert "one-tuned.safetensors" in groups(index)[0]
+        assert "one.safetensors.index.json" in groups(index)[0]
+        assert not any("-of-" in each for each in groups(index)[0])
 
 
 # --- the command line ---

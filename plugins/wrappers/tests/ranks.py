@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import importlib
 import json
 import sys
 import traceback
@@ -200,6 +201,19 @@ def sharded_in_two_ways():
     assert ir["head"].data["distributed.mesh"]["shape"] == (2, 1)
 
 
+def replicated():
+    # The function for tensors without and with a mesh: torch 2.14 has two.
+    for home in ("replicate", "replicate_with_fsdp"):
+        try:
+            module = importlib.import_module(f"torch.distributed._composable.{home}")
+        except ImportError:
+            continue
+        plain = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4))
+        ir = converts(plain, module.replicate(copy.deepcopy(plain)), (torch.randn(3, 4),))
+        assert ir["root"].type == "sequential"
+        assert ir["root"].data == {"distributed.wrapper": "replicate"}
+
+
 def in_lower_precision():
     plain, wrapped = build(), build()
     fully_shard(wrapped, mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
@@ -337,6 +351,7 @@ CASES: list[Callable[[], None]] = [
     data_parallel,
     sharded,
     sharded_in_two_ways,
+    replicated,
     in_lower_precision,
     tensor_parallel,
     sequence_parallel,

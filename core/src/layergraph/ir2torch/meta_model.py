@@ -140,7 +140,11 @@ class MetaModel:
         for part, like in packed.parts.items():
             each = without_class(given_part(given, names, part, like.dtype))
             parts[part] = _laid_as(like, each.to(device))
-        put(self.model, names, self.kinds.unflatten(packed.kind, parts, packed.data))
+        try:
+            made = self.kinds.unflatten(packed.kind, parts, packed.data)
+        except BuildError as error:
+            raise BuildError(f"{names[0]!r}: {error}") from error.__cause__
+        put(self.model, names, made)
 
 
 def _is_uncast(owner: nn.Module, name: str) -> bool:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from layergraph.ir import FUNCTION, STATE, Node, Ref
-from layergraph_rewrite import Call, bound_layers
+from layergraph_rewrite import Call, Site, bound_layers
 
 if TYPE_CHECKING:
     import torch
 
     from layergraph_rewrite import Edit
     from layergraph_rewrite.sources import Tensors
+    from layergraph_rewrite.working import WorkingGraph, WorkingLayer
 
 # The names that PEFT gives to the two layers of an adapter, and to the layer beside them.
 _UP = re.compile(r"(?:(?P<owner>.*)\.)?lora_B\.(?P<adapter>[^.]+)")
 _PRODUCTS = frozenset({"torch.Tensor.mul", "operator.mul", "torch.mul"})
 _SUMS = frozenset({"torch.Tensor.add", "operator.add", "torch.add"})
 _GUARDS = frozenset({"torch.Tensor.dtype", "layergraph.assume"})
+# The children of the layers of PEFT: what they adapt, and what they train in the place of a layer.
+# Each with the reason why such a layer stays, if it computes with other tensors.
+_BASE = {"base_layer": "it is no low-rank adapter of linear layers; merge or unload it with PEFT"}
+_TRAINED = {"modules_to_save": "it was trained in the place of another layer, and stays"}
 _DROPOUTS = frozenset({"dropout", "identity"})
 
 
@@ -64,8 +69,10 @@ def merge_adapters(edit: Edit) -> None:
     that nothing calls go, such as adapters that are not active.
 
     An adapter stays, with the reason in the report, if its dropout is in training mode, if its
-    layers are not linear, have a bias or a quantized base, or if something else uses them.
+    layers are not linear, have a bias or a quantized base, or if something else uses them. So do
+    adapters of other kinds.
     """
+    _report_unused(edit)
     bound = bound_layers(edit)
     for up, found in _adapters(edit):
         reason = found if isinstance(found, str) else _problem(edit, found, bound)
@@ -80,6 +87,7 @@ def merge_adapters(edit: Edit) -> None:
             edit.set(layer, tensors={"weight": weight})
         edit.report.add(up, f"merged into {layer!r}")
         _remove(edit, found)
+    _refuse_others(edit, _BASE)
     edit.drop_unused_layers()
 
 
@@ -87,15 +95,57 @@ def drop_adapters(edit: Edit) -> None:
     """Remove low-rank adapters, so that the layers beside them compute what they did without.
 
     Layers that nothing calls go, such as adapters that are not active. An adapter stays, with the
-    reason in the report, if the calls around it are not those that PEFT makes.
+    reason in the report, if the calls around it are not those that PEFT makes. So do adapters of
+    other kinds, and layers that were trained in the place of others (``modules_to_save``).
     """
+    _report_unused(edit)
     for up, found in _adapters(edit):
         if isinstance(found, str):
             edit.report.refuse(up, found)
             continue
         edit.report.add(up, f"dropped beside {found.base.layer!r}")
         _remove(edit, found)
+    _refuse_others(edit, _BASE | _TRAINED)
     edit.drop_unused_layers()
+
+
+def _report_unused(edit: Edit) -> None:
+    """Tell of the adapters that nothing calls: their layers go."""
+    for name in edit.layers:
+        found = _UP.fullmatch(name)
+        if found and not edit.calls(name):
+            text = "nothing calls it: it is not active, or the weights hold it (merged by PEFT)"
+            edit.report.add(Site(found["owner"] or "", f"lora_B.{found['adapter']}"), text)
+
+
+def _refuse_others(edit: Edit, children: Mapping[str, str]) -> None:
+    """Tell of the layers of PEFT that still compute with other tensors than those of their base.
+
+    Args:
+        edit: the edit.
+        children: the names of children by which such a layer is known, each with the reason.
+    """
+    told = {each.site.graph for each in edit.report.refused}
+    for layer in list(edit.layers.values()):
+        for child, reason in children.items():
+            base = (layer.children or {}).get(child)
+            if base is not None and layer.name not in told:
+                found = [each for graph in layer.graphs for each in _others(graph, base)]
+                if found:
+                    edit.report.refuse(found[0], reason)
+
+
+def _others(graph: WorkingGraph, base: WorkingLayer) -> Iterator[Call]:
+    """Yield the nodes that give tensors of others than the base layer."""
+    for node in graph:
+        if node.type == STATE:
+            users = [graph.nodes[each] for each in graph.users[node.name]]
+            is_other = any(each.implementation not in _GUARDS for each in users)
+        else:
+            is_other = node.is_call and graph.layer_of(node) is not base
+            is_other = is_other and Call(graph, node.name).has_tensors
+        if is_other:
+            yield Call(graph, node.name)
 
 
 def _merged(

@@ -193,9 +193,14 @@ def _may_hold_wrappers(args: Any, kwargs: Any) -> bool:
 
 def _is_known(value: Any) -> bool:
     if isinstance(value, nn.Module):
-        # The parameters of a model are plain, and a layer of torch has no other tensors.
+        # A layer of torch has no other tensors than these.
         inside = value.modules() if value._modules else (value,)
-        return all(_is_of_torch(type(each).__module__) for each in inside)
+        return all(
+            _is_of_torch(type(each).__module__)
+            and _KNOWN.issuperset(map(type, each._parameters.values()))
+            and _KNOWN.issuperset(map(type, each._buffers.values()))
+            for each in inside
+        )
     if type(value) in (tuple, list):
         return _KNOWN.issuperset(map(type, value)) or all(map(_is_known, value))
     return type(value) in _KNOWN

@@ -106,12 +106,15 @@ def _built(model: Opened, limits: Limits) -> dict[str, Size]:
 
     seen: set[int] = set()
     found = {}
-    for key, tensor, persists in build_meta_model(model, limits).listed:
+    built = build_meta_model(model, limits)
+    for key, tensor, persists in built.listed:
         if persists and id(tensor) not in seen:
             seen.add(id(tensor))
-            count = tensor.numel()
-            buffers = 0 if isinstance(tensor, nn.Parameter) else count
-            found[key] = Size(1, count, tensor.nbytes, buffers)
+            is_parameter = isinstance(tensor, nn.Parameter)
+            # A file holds a tensor that is no block of numbers as its parts.
+            for name, part in built.kinds.expanded({key: tensor}).items():
+                count = part.numel()
+                found[name] = Size(1, count, part.nbytes, 0 if is_parameter else count)
     return found
 
 

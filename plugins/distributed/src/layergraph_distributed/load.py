@@ -12,7 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from layergraph.errors import BuildError, StateError
-from layergraph.ir2torch.composite import find
+from layergraph.ir2torch.composite import descend, find
 from layergraph.ir2torch.converter import device_of
 from layergraph.ir2torch.load import fitting, keep_alike, names_of
 from layergraph.ir2torch.meta_model import MetaModel
@@ -61,7 +61,7 @@ def fill_parts(
     fitting(listed, {name: _like(name, each, meta_model) for name, (_, each) in stored.items()})
     if dtype is not None:
         meta_model.cast(dtype)
-    owners = {key: meta_model.place(key)[0] for key, _, _ in listed}
+    owners = {key: meta_model.place(key) for key, _, _ in listed}
     apply(meta_model.ir, model, mesh, plan)
     kind = mesh.device_type if device is None and mesh is not None else device
     filling = _Filling(meta_model, stored, device_of(kind), owners)
@@ -92,7 +92,7 @@ class _Filling:
         meta_model: the model, already distributed.
         stored: for each key, the file and the place in it.
         device: the device of the parts.
-        owners: for each key, the module that had the tensor before the plan.
+        owners: for each key, the module that had the tensor before the plan, and its name there.
     """
 
     def __init__(
@@ -100,16 +100,16 @@ class _Filling:
         meta_model: MetaModel,
         stored: Mapping[str, tuple[Part, Stored]],
         device: torch.device,
-        owners: Mapping[str, nn.Module],
+        owners: Mapping[str, tuple[nn.Module, str]],
     ) -> None:
         self._model = meta_model.model
-        self._place = meta_model.place
         self._planned = {key: tensor for key, tensor, _ in meta_model.listed}
         self._values = {id(tensor): value for tensor, value in meta_model.values}
         self._stored = stored
         self._device = device
         self._owners = owners
-        self._is_fsdp = any(isinstance(each, FSDPModule) for each in self._model.modules())
+        self._there = set(self._model.modules())
+        self._is_fsdp = any(isinstance(each, FSDPModule) for each in self._there)
 
     def fill(self, names: list[str]) -> None:
         """Read the tensor that has some names, and put it into the model."""
@@ -135,26 +135,39 @@ class _Filling:
         if isinstance(tensor, nn.Parameter):
             made = nn.Parameter(made, requires_grad=tensor.requires_grad)
         for name in now:
-            replace(*self._place(name), made)
+            replace(*self._owners[name], made)
 
     def _planned_now(self, names: list[str]) -> dict[str, torch.Tensor]:
         """Return the tensors that the model has now under the names of one, and check them."""
-        # A plan may remove layers, as the stages of a pipeline do.
-        now = {key: tensor for key in names if (tensor := find(self._model, key)) is not None}
-        for name, tensor in now.items():
-            if self._place(name)[0] is not self._owners[name]:
-                raise BuildError(
-                    f"the plan puts another layer where that of {name!r} was; let it keep the "
-                    "layers at their paths, and put torch.nn.Identity where it removes one"
-                )
+        now: dict[str, torch.Tensor] = {}
+        for name in names:
+            tensor = self._tensor_now(name)
+            if tensor is None:
+                continue
             if not isinstance(tensor, DTensor) and type(tensor) not in PLAIN_CLASSES:
                 raise BuildError(
                     f"the plan made {name!r} a {type(tensor).__name__}, of which no file holds a "
                     "part; let the plan make DTensors"
                 )
+            now[name] = tensor
         if now:
             self._expect_tied(now)
         return now
+
+    def _tensor_now(self, name: str) -> torch.Tensor | None:
+        """Return the tensor of a layer that a plan has left in the model; None if it is gone."""
+        owner, last = self._owners[name]
+        *way, _ = name.split(".")
+        found = descend(self._model, way)
+        # A plan may put layers into wrappers, and remove them, as the stages of a pipeline do.
+        if found is not None and found is not owner and owner not in set(found.modules()):
+            if find(self._model, name) is not None:
+                raise BuildError(
+                    f"the plan puts another layer where that of {name!r} was; let it keep the "
+                    "layers at their paths, and put torch.nn.Identity where it removes one"
+                )
+            return None
+        return getattr(owner, last, None) if owner in self._there else None
 
     def _read(self, name: str, tensor: torch.Tensor, local: torch.Tensor) -> None:
         """Read a part of a tensor.

@@ -22,6 +22,7 @@ from layergraph.api import default_ir2torch
 from layergraph.errors import FileError, StateError
 from layergraph.ir import Ir
 from layergraph.ir2torch.load import fitting, names_of
+from layergraph.ir2torch.wrapper_keys import under_plain_keys
 from layergraph.tensors import numbers_of, unsuitable
 from layergraph_distributed.agreement import Agreement
 from layergraph_distributed.parts import is_first_copy, local_of, placed, ranks_of, region_of
@@ -97,7 +98,7 @@ def save_parts(
     together = Agreement(target)
     saving = _Saving(together)
     told = together.take(lambda: saving.prepare(ir, target, state_dict, max_shard_size))
-    saving.compare(target, told)
+    together.take(lambda: saving.compare(target, told))
     parts = saving.parts
     with reading(target), ExitStack() as stack:
         if len(parts) > 1:
@@ -151,6 +152,7 @@ class _Saving:
     ) -> tuple[dict[str, Item], list[str]]:
         """Check a state dict, and return its tensors without their numbers, and what it lacks."""
         listed = default_ir2torch().tensors(ir)
+        state_dict = under_plain_keys(listed, state_dict)
         wanted = {key: tensor for key, tensor, persists in listed if persists}
         lacking = {
             names[0]: wanted[names[0]]
@@ -204,6 +206,13 @@ class _Saving:
             raise StateError(
                 f"{shown(target)}: {min(nowhere)!r} is missing in the state dicts of all processes"
             )
+        for key, own in self._own.items():
+            for rank in sorted(own.ranks or ()):
+                if key in missing[rank]:
+                    raise StateError(
+                        f"{shown(target)}: {key!r} is distributed over the ranks "
+                        f"{sorted(own.ranks or ())}, but missing in the state dict of rank {rank}"
+                    )
         # Several groups of ranks may hold the same tensor: that of the first rank writes it.
         for key, own in list(self._own.items()):
             first = next(rank for rank, each in enumerate(missing) if key not in each)

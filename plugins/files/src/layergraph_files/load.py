@@ -86,6 +86,10 @@ def _renamed(stored: Mapping[str, T], keys: Keys) -> dict[str, T]:
     Raises:
         ArgumentError: two tensors would have one key, or a key is not a text.
     """
+    if not callable(keys) and not isinstance(keys, Mapping):
+        raise ArgumentError(
+            f"keys is a {type(keys).__name__}; give a function of a name, or a mapping from names"
+        )
     found: dict[str, T] = {}
     origin: dict[str, str] = {}
     for name, each in stored.items():

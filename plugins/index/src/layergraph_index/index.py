@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from layergraph.errors import FileError, LayergraphError, first_line
-from layergraph_index.fingerprint import VERSION
+from layergraph_index import storage
 from layergraph_index.reading import Block, Structure, model_files, structure_of, text_digest
 
 NAME = ".layergraph-index.db"
@@ -91,12 +91,7 @@ class Index:
             raise FileError(f"{str(folder)!r} is no folder; give a folder with files of models")
         self.file = self.folder / NAME if file is None else Path(file)
         with self._errors():
-            self._db = sqlite3.connect(self.file)
-        try:
-            self._open()
-        except BaseException:
-            self._db.close()
-            raise
+            self._db = storage.restored(self.file)
 
     def __enter__(self) -> Self:
         return self
@@ -123,27 +118,6 @@ class Index:
                 "another file for it"
             ) from error
 
-    def _open(self) -> None:
-        with self._errors(), self._db:
-            known = self._number("PRAGMA application_id"), self._number("PRAGMA user_version")
-            if known == (_APPLICATION, VERSION):
-                return
-            if known[0] == _APPLICATION:
-                for table in ("files", "structures", "blocks"):
-                    self._db.execute(f"DROP TABLE IF EXISTS {table}")
-            elif self._number("SELECT count(*) FROM sqlite_master"):
-                raise FileError(
-                    f"{str(self.file)!r} is a database of another program; give another file"
-                )
-            for statement in _SCHEMA.split(";"):
-                self._db.execute(statement)
-            self._db.execute(f"PRAGMA application_id = {_APPLICATION}")
-            self._db.execute(f"PRAGMA user_version = {VERSION}")
-
-    def _number(self, statement: str) -> int:
-        found: int = self._db.execute(statement).fetchone()[0]
-        return found
-
     # --- updates ---
 
     def update(self) -> Update:
@@ -154,19 +128,24 @@ class Index:
         Raises:
             FileError: the folder or the index cannot be read or written.
         """
+        there, unreadable = self._states()
         with self._errors(), self._db:
             rows = self._db.execute("SELECT path, time, size FROM files")
-            known = {path: (time, size) for path, time, size in rows}
-            there = self._states()
+            known = {_path_of(path): (time, size) for path, time, size in rows}
             gone = [path for path in known if path not in there]
-            self._db.executemany("DELETE FROM files WHERE path = ?", [(each,) for each in gone])
+            self._db.executemany(
+                "DELETE FROM files WHERE path = ?", [(_stored_path(each),) for each in gone]
+            )
             changed = [path for path, state in there.items() if known.get(path) != state]
+            for path, error in unreadable.items():
+                self._store(path, there[path], None, error)
             texts: dict[str, int] = dict(
                 self._db.execute("SELECT text, id FROM structures WHERE text IS NOT NULL")
             )
             waiting: dict[str, list[str]] = {}
             for path in changed:
-                self._sort(path, there[path], texts, waiting)
+                if path not in unreadable:
+                    self._sort(path, there[path], texts, waiting)
             parsed = self._parse(waiting, there)
             self._db.execute(
                 "DELETE FROM structures WHERE id NOT IN "
@@ -175,18 +154,25 @@ class Index:
             self._db.execute(
                 "DELETE FROM blocks WHERE structure NOT IN (SELECT id FROM structures)"
             )
+        if changed or gone or not self.file.exists():
+            with self._errors():
+                storage.save(self._db, self.file)
         return Update(len(there), len(changed), parsed, len(gone))
 
-    def _states(self) -> dict[str, tuple[int, int]]:
-        found = {}
+    def _states(self) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
+        """Return the time of change and the size of each file, and what cannot be read, by path."""
+        states, unreadable = {}, {}
         try:
-            for path in model_files(self.folder):
-                state = path.stat()
-                name = os.fsencode(path.relative_to(self.folder)).decode("utf-8", "replace")
-                found[name] = state.st_mtime_ns, state.st_size
+            for path, found in model_files(self.folder):
+                name = str(path.relative_to(self.folder))
+                if isinstance(found, OSError):
+                    states[name] = 0, 0
+                    unreadable[name] = f"{path}: {found.strerror}"
+                else:
+                    states[name] = found.st_mtime_ns, found.st_size
         except OSError as error:
             raise FileError(f"{str(self.folder)!r} cannot be read: {error}") from error
-        return found
+        return states, unreadable
 
     def _sort(
         self,
@@ -227,7 +213,7 @@ class Index:
     ) -> None:
         self._db.execute(
             "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
-            (path, *state, structure, _stored(error)),
+            (_stored_path(path), *state, structure, _stored(error)),
         )
 
     def _store_structure(self, structure: Structure, text: str | None) -> int:
@@ -260,13 +246,13 @@ class Index:
             "SELECT fingerprint, named, path FROM files JOIN structures ON id = structure "
             "ORDER BY path"
         ):
-            found.setdefault(str(named if names else plain), []).append(str(path))
+            found.setdefault(str(named if names else plain), []).append(_path_of(path))
         return sorted((Group(*each) for each in found.items()), key=lambda each: -len(each.paths))
 
     def errors(self) -> dict[str, str]:
         """Return why a file cannot be read, by path."""
         rows = self._rows("SELECT path, error FROM files WHERE error != '' ORDER BY path")
-        return {str(path): str(error) for path, error in rows}
+        return {_path_of(path): str(error) for path, error in rows}
 
     def with_block(self, fingerprint: str) -> dict[str, Block]:
         """Return the files of the models that have a block, each with its name there.
@@ -280,7 +266,7 @@ class Index:
             "WHERE blocks.fingerprint = ? ORDER BY path",
             fingerprint,
         )
-        return {str(path): _block(*rest) for path, *rest in rows}
+        return {_path_of(path): _block(*rest) for path, *rest in rows}
 
     def relatives(self, fingerprint: str, blocks: Iterable[str]) -> list[Relative]:
         """Return the models that share blocks with a model, those that share most first.
@@ -305,22 +291,18 @@ def _stored(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def _stored_path(path: str) -> str | bytes:
+    """Return a path as SQLite can store it: names of files may be no text."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path
+
+
+def _path_of(stored: object) -> str:
+    return os.fsdecode(stored) if isinstance(stored, bytes) else str(stored)
+
+
 def _block(fingerprint: object, name: object, kind: object, count: object) -> Block:
     return Block(str(fingerprint), str(name), str(kind), int(str(count)))
-
-
-_APPLICATION = 0x4C474958
-_SCHEMA = """
-CREATE TABLE files (
-    path TEXT PRIMARY KEY, time INTEGER, size INTEGER, structure INTEGER, error TEXT
-) WITHOUT ROWID;
-CREATE INDEX files_by_structure ON files (structure);
-CREATE TABLE structures (
-    id INTEGER PRIMARY KEY, text TEXT UNIQUE, fingerprint TEXT, named TEXT
-);
-CREATE TABLE blocks (
-    structure INTEGER, fingerprint TEXT, name TEXT, type TEXT, count INTEGER,
-    PRIMARY KEY (structure, fingerprint)
-) WITHOUT ROWID;
-CREATE INDEX blocks_by_fingerprint ON blocks (fingerprint);
-"""

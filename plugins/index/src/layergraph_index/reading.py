@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,35 +120,58 @@ def _structure(ir: Ir) -> Structure:
     )
 
 
-def model_files(folder: Path) -> Iterator[Path]:
-    """Yield the files of models in a folder and below, each once.
+def model_files(folder: Path) -> Iterator[tuple[Path, os.stat_result | OSError]]:
+    """Yield the files of models in a folder and below, each once, with their status.
+
+    A folder or a file whose status the system does not give comes with the error.
 
     Raises:
-        OSError: the folder cannot be read.
+        OSError: the folder itself cannot be read.
     """
     pending = [folder]
     while pending:
         here = pending.pop()
-        entries = sorted(here.iterdir())
-        files = {each.name for each in entries if each.is_file()}
-        indexed = [name for name in files if name.endswith(_INDEX)]
+        try:
+            entries = sorted(here.iterdir())
+        except FileNotFoundError:  # it was removed just now
+            continue
+        except OSError as error:
+            if here is folder:
+                raise
+            yield here, error
+            continue
+        indexed = [each.name for each in entries if each.name.endswith(_INDEX)]
         for each in entries:
+            found = _status(each)
             # A link to a folder may lead back to a folder around it.
-            if each.is_dir() and not each.is_symlink():
-                pending.append(each)
-            elif each.name in files and _is_model(each.name, indexed):
-                yield each
+            if isinstance(found, os.stat_result) and stat.S_ISDIR(found.st_mode):
+                if not each.is_symlink():
+                    pending.append(each)
+            elif found is not None and _is_model(each.name, indexed):
+                yield each, found
+
+
+def _status(path: Path) -> os.stat_result | OSError | None:
+    """Return the status of a file or folder, or why there is none; None for anything else."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:  # a link to nothing, or the file was removed just now
+        return None
+    except OSError as error:
+        return error
+    return found if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode) else None
 
 
 _INDEX = ".safetensors.index.json"
+# The end of the names of shards: those of Hugging Face, and ours.
+_SHARD = re.compile(r"-\d{5}-of-\d{5}(-[0-9a-f]{12})?\.safetensors")
 
 
 def _is_model(name: str, indexed: list[str]) -> bool:
     if not name.endswith((".safetensors", ".json")):
         return False
     # A shard of a model is no model.
-    return not any(name != each and _is_shard(name, each.removesuffix(_INDEX)) for each in indexed)
-
-
-def _is_shard(name: str, model: str) -> bool:
-    return name.startswith(f"{model}-") and name.endswith(".safetensors")
+    return not any(
+        name.startswith(model) and _SHARD.fullmatch(name, len(model))
+        for model in (each.removesuffix(_INDEX) for each in indexed)
+    )

@@ -29,11 +29,12 @@ def unsharded(module: nn.Module, *, needs_numbers: bool) -> Unwrapped | None:
         return None
     annotations: dict[str, Any] = {}
     if cls is not None:
+        annotations["distributed.wrapper"] = _function_of(type(module))
+    reshard = None if cls is None else getattr(module, "reshard", None)
+    if reshard is not None:
         # As state_dict() does: a call may have left the parameters gathered, in another dtype.
-        whole: Any = module
-        whole.reshard()
+        reshard()
         split = dict(_split_tensors(module))
-        annotations["distributed.wrapper"] = "fully_shard"
         annotations |= _precision(module)
     annotations |= _placements(split)
     attributes = attributes_without_hooks(vars(module))
@@ -52,13 +53,28 @@ def _dtensor() -> Any:
     return getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
 
 
+# The classes of torch that it puts before the class of a module, to make a subclass of both.
+_BEFORE = {
+    ("torch.distributed.fsdp", "FSDPModule"),
+    ("torch.distributed._composable.replicate", "DDP"),
+}
+
+
 def _class_before(cls: type) -> type | None:
-    """Return the class of a module before ``fully_shard``, which makes a subclass of two."""
-    fsdp: Any = getattr(sys.modules.get("torch.distributed.fsdp"), "FSDPModule", None)
+    """Return the class of a module before ``fully_shard`` or ``replicate`` made a subclass."""
     bases = cls.__bases__
-    if fsdp is None or len(bases) != 2 or not issubclass(bases[0], fsdp):
+    if len(bases) != 2:
         return None
-    return bases[1]
+    known = any(
+        getattr(sys.modules.get(home), name, None) in bases[0].__mro__ for home, name in _BEFORE
+    )
+    return bases[1] if known else None
+
+
+def _function_of(cls: type) -> str:
+    """Return the name of the function that made a class."""
+    own = cls.__bases__[0]
+    return "fully_shard" if own.__name__ == "FSDPModule" else "replicate"
 
 
 def _split_tensors(module: nn.Module) -> Iterator[tuple[str, Any]]:
