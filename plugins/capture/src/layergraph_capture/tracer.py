@@ -50,6 +50,7 @@ from layergraph.undo import Modes, undoing
 from layergraph_capture.applied import AppliedFunctions
 from layergraph_capture.arguments import Arguments, tensors_in
 from layergraph_capture.constants import Constants
+from layergraph_capture.conversions import ConversionPatches, Conversions
 from layergraph_capture.decisions import Decisions
 from layergraph_capture.devices import Devices
 from layergraph_capture.foreign_states import ForeignStates
@@ -99,6 +100,7 @@ class EagerTracer(Tracer):
         arguments: what to call the model with.
         objects: the classes of objects that it takes and returns.
         answers: the ways to go at the first decisions by numbers.
+        conversions: whether ``int()`` and ``float()`` keep where a number came from.
         numbers_turns: whether the numbers of the turns of loops are symbolic.
 
     Attributes:
@@ -126,7 +128,8 @@ class EagerTracer(Tracer):
         values: Values,
         arguments: Arguments,
         objects: Objects,
-        answers: Sequence[bool] = (),
+        answers: Sequence[bool],
+        conversions: Conversions,
         *,
         numbers_turns: bool = False,
     ) -> None:
@@ -177,6 +180,7 @@ class EagerTracer(Tracer):
         self._turns = TurnPatches(self.sizes, self._slices) if numbers_turns else None
         lengths = () if self._turns is None else (self._turns.length,)
         self._math = MathPatches(self.sizes, *lengths)
+        self._conversions = ConversionPatches(self.sizes, conversions)
         self.trains = note_leaves(module_index)
 
     # --- running ---
@@ -252,6 +256,7 @@ class EagerTracer(Tracer):
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
         """See :class:`Tracer`."""
         yield from self._math.of(members)
+        yield from self._conversions.of(members)
         if self._turns is not None:
             yield from self._turns.of(members)
 
