@@ -298,6 +298,18 @@ def test_a_key_that_no_dict_of_a_graph_can_have_is_named():
         lg.to_ir(nn.Sequential(model), (X,))
 
 
+def test_types_of_numbers_are_dtypes(tmp_path):
+    def forward(self, x):
+        made = torch.zeros(3, dtype=int), torch.ones(3, dtype=bool), torch.zeros(3, dtype=complex)
+        return x.to(float), x.to(dtype=int), *made
+
+    model = Model(forward)
+    for args in (None, (X,)):
+        lg.save(lg.to_ir(model, args), tmp_path / "m.json")
+        again = lg.to_torch(lg.load(tmp_path / "m.json"))
+        assert bitwise_equal(again(X), model(X))
+
+
 # --- function transforms ---
 
 TRANSFORMS = {

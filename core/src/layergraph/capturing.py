@@ -128,5 +128,9 @@ class Capturer(ABC):
         """Return the errors that the original model raises on the example inputs."""
         return []
 
+    def retries(self) -> bool:
+        """Return whether a capture that failed is to be tried once more, in another way."""
+        return False
+
     def finish(self) -> None:  # noqa: B027 most have nothing to release
         """Release resources that outlive the runs. It is called once, also after an error."""

@@ -48,8 +48,9 @@ def to_literal(
         return slice(
             *[to_literal(part, read, readable) for part in (value.start, value.stop, value.step)]
         )
-    if isinstance(value, NAMED):
-        return Symbol(str(value))
+    named = _DTYPES.get(value) if kind is type else value
+    if isinstance(named, NAMED):
+        return Symbol(str(named))
     for abstract, plain in _NUMBERS_AND_TEXT:
         if isinstance(value, abstract):
             return plain(value)
@@ -84,6 +85,8 @@ def _refuse(value: Any) -> Value:
 
 
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
+# Torch takes a type of Python's numbers for a dtype.
+_DTYPES = {bool: torch.bool, complex: torch.complex128, float: torch.float64, int: torch.int64}
 # The numbers of numpy are instances of these classes too.
 _NUMBERS_AND_TEXT: tuple[Any, ...] = (
     (torch.device, str),

@@ -491,7 +491,7 @@ GUARDED = {
     "RangeOfTensor",
     "Tolist",
 }
-FICKLE = {"RandintDecides", "StateDecides"}
+FICKLE = {"StateDecides"}
 # These leave torch, which no option lets them do.
 REFUSED = {
     "DataPointer": "data_ptr",

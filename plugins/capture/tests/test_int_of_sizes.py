@@ -23,7 +23,9 @@ class Halves(nn.Module):
 class Square(nn.Module):
     def forward(self, x):
         side = int(math.sqrt(x.size(1)))
-        assert isinstance(side, int)
+        # pytest takes an assertion apart, and int is no type that is only called then.
+        if not isinstance(side, int):
+            raise TypeError(side)
         return x[:, : side * side].reshape(-1, side, side)
 
 
@@ -62,7 +64,6 @@ class Tells(torch.nn.Module):
     [
         "1 if type(3) is int else None",
         "{int: 1}.get(type(3))",
-        "next(map(int, ['3']))",
         "getattr(int, 'from_bytes', None)",
     ],
 )

@@ -1311,7 +1311,7 @@ class WhileSubmodule(nn.Module):
         return x, n
 
 
-@assumes()
+@exact()
 class ItemAsSize(Two):
     def forward(self, x):
         n = int((x > 0).sum())
@@ -1350,13 +1350,13 @@ class MinMaxItems(Two):
         return self.lin(x) * max(x.max().item(), 0.3) + min(x.min().item(), 0.0)
 
 
-@assumes()
+@exact()
 class RoundItem(Two):
     def forward(self, x):
         return self.lin(x) * round(x.sum().item()) + int(x.max().item()) + float(int(x.min()))
 
 
-@assumes()
+@exact()
 class MaxIntItem(Two):
     def forward(self, x):
         return torch.arange(int(x.abs().max()) + 1, dtype=x.dtype).sum() * x
@@ -1384,7 +1384,7 @@ class CountTruth(Two):
         return self.other(x)
 
 
-@assumes()
+@exact()
 class IntTruth(Two):
     def forward(self, x):
         n = (x > 0).sum()
@@ -1399,7 +1399,7 @@ class IntTruth(Two):
         return x
 
 
-@assumes()
+@exact()
 class FloatEqual(Two):
     def forward(self, x):
         if float(x.sum()) > 0:
@@ -1926,7 +1926,7 @@ class TolistTwiceBoth(Two):
         return self.lin(x) * t.tolist()[0] + a[0]
 
 
-@assumes()
+@exact()
 class IntTwiceBoth(Two):
     def forward(self, x):
         t = x.flatten() * 0

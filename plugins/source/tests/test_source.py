@@ -166,6 +166,31 @@ def test_weights_share_memory_and_modes_are_kept() -> None:
     assert kept.drop.training
 
 
+class Rotary(nn.Module):
+    """Frequencies that are made anew after a cast to a narrow dtype."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("bands", torch.linspace(0, 1, 4), persistent=False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        if self.bands.itemsize < 4:
+            self.register_buffer("bands", torch.linspace(0, 1, 4), persistent=False)
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.bands
+
+
+def test_buffers_that_do_not_narrow_keep_their_dtype() -> None:
+    model = nn.Sequential(Rotary())
+    again = loaded(to_source(lg.to_ir(model, (torch.randn(2, 4),))), model)
+    for cast in ("half", "double", "bfloat16", "float"):
+        one, other = (dict(getattr(each, cast)().named_buffers()) for each in (model, again))
+        assert same(one, other)
+
+
 def test_constants_move_and_keep_their_dtype() -> None:
     model = written(Tensors(), torch.rand(2, 3))
     assert model.small.dtype is torch.float16

@@ -62,6 +62,8 @@ class TensorSpec:
         dtype: for example ``"float64"``.
         requires_grad: False for a frozen parameter.
         persistent: False for a buffer that state dicts leave out.
+        narrows: False for a buffer that keeps its dtype and numbers where the model is cast to a
+            narrower dtype.
         tied: the key, in the state dict of the whole model, of an earlier entry for the same
             tensor.
         value: the bytes of a tensor that travels with the IR: contiguous, little-endian.
@@ -74,6 +76,7 @@ class TensorSpec:
     dtype: str | None = None
     requires_grad: bool | None = None
     persistent: bool | None = None
+    narrows: bool | None = None
     tied: str | None = None
     value: bytes | None = None
     packed: Packing | None = None

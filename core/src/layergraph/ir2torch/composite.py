@@ -83,6 +83,8 @@ class Holder(nn.Module):
     """
 
     _uncast = frozenset[str]()
+    # Buffers that keep their dtype, and so their numbers, in a cast to a narrower dtype.
+    _unnarrowed = cast("Mapping[str, torch.dtype]", MappingProxyType({}))
     # The methods that the core overrides here, and whose effect a capture of this module keeps.
     _held_by_ir = frozenset({"_apply"})
     _kept_modes = cast("Mapping[str, bool | None]", MappingProxyType({}))
@@ -97,12 +99,18 @@ class Holder(nn.Module):
         return self
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Holder:
-        before = {name: self._buffers[name] for name in self._uncast & self._buffers.keys()}
+        kept = {*self._uncast, *self._unnarrowed} & self._buffers.keys()
+        before = {name: self._buffers[name] for name in kept}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, was in before.items():
             now = self._buffers[name]
-            if was is not None and now is not None and (now.is_meta or not was.is_meta):
+            if was is None or now is None or (was.is_meta and not now.is_meta):
+                continue
+            dtype = self._unnarrowed.get(name)
+            if dtype is None:
                 self._buffers[name] = was.to(now.device)
+            elif now.dtype.itemsize < dtype.itemsize:
+                self._buffers[name] = was.to(now.device, dtype)
         return self
 
 
@@ -181,7 +189,7 @@ class Composite(Holder, fx.GraphModule):
     def _hold(self, members: nn.Module) -> None:
         for name in _REGISTERED:
             self.__dict__[name] = members.__dict__[name]
-        for name in ("_uncast", "_kept_modes"):
+        for name in ("_uncast", "_unnarrowed", "_kept_modes"):
             if name in members.__dict__:
                 self.__dict__[name] = members.__dict__[name]
 

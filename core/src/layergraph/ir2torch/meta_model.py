@@ -120,7 +120,9 @@ class MetaModel:
                     f"{names[0]!r} is a {packed.kind}, whose numbers have no other dtype; load the "
                     "model without a dtype"
                 )
-            if tensor.is_floating_point() and not any(_is_uncast(*self.place(n)) for n in names):
+            if tensor.is_floating_point() and not any(
+                _is_kept(*self.place(name), dtype) for name in names
+            ):
                 # The tensor stays the same object, so that ties and ``listed`` keep it.
                 tensor.data = tensor.data.to(dtype)
 
@@ -147,8 +149,12 @@ class MetaModel:
         put(self.model, names, made)
 
 
-def _is_uncast(owner: nn.Module, name: str) -> bool:
-    return isinstance(owner, Holder) and name in owner._uncast
+def _is_kept(owner: nn.Module, name: str, dtype: torch.dtype) -> bool:
+    """Return whether a tensor keeps its dtype in a cast."""
+    if not isinstance(owner, Holder):
+        return False
+    own = owner._unnarrowed.get(name)
+    return name in owner._uncast or (own is not None and dtype.itemsize < own.itemsize)
 
 
 def _laid_as(like: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:

@@ -77,6 +77,8 @@ class TensorBuilder:
             owner.register_buffer(name, tensor, persistent=persistent)
             if spec.kind == "constant" and isinstance(owner, Holder):
                 owner._uncast |= {name}
+            if spec.narrows is False and isinstance(owner, Holder):
+                owner._unnarrowed = {**owner._unnarrowed, name: tensor.dtype}
 
     def _pack(
         self, owner: nn.Module, name: str, spec: TensorSpec, packed: Packing, where: Place

@@ -71,6 +71,10 @@ class _Contained(Capturer):
             raise self._wrong("faults", "gave something other than a list of Unsupported")
         return found
 
+    def retries(self) -> bool:
+        """See :class:`Capturer`."""
+        return bool(self._call("retries", self._capturer.retries))
+
     def finish(self) -> None:
         """See :class:`Capturer`."""
         self._call("finish", self._capturer.finish)

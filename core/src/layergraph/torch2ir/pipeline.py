@@ -173,7 +173,12 @@ def _both(
 
 def _run(capturer: Capturer) -> Trace:
     """Run a model, and again for the other ways that it takes."""
-    return capturer.complete(_run_once(capturer.tracer), _run_once)
+    try:
+        return capturer.complete(_run_once(capturer.tracer), _run_once)
+    except CaptureError:
+        if not capturer.retries():
+            raise
+    return _run(capturer)
 
 
 def _run_once(make: Callable[[], Tracer]) -> Trace:

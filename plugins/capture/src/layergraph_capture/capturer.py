@@ -12,6 +12,7 @@ from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph_capture.arguments import Arguments
 from layergraph_capture.constants import Constants
+from layergraph_capture.conversions import Conversions
 from layergraph_capture.kept_sizes import replace_kept_sizes
 from layergraph_capture.loops.find import looped
 from layergraph_capture.objects import Objects
@@ -50,6 +51,7 @@ class EagerCapturer(Capturer):
         ]
         self._constants = Constants(request.module_index)
         self._runs = Runs(request.module_index)
+        self._conversions = Conversions()
         self._request = request
         self._kind = ReplayTracer if request.modes == "both" else EagerTracer
 
@@ -82,6 +84,7 @@ class EagerCapturer(Capturer):
             self._examples[0] if arguments is None else arguments,
             self._objects,
             answers,
+            self._conversions,
             numbers_turns=numbers_turns,
             knows=knows,
         )
@@ -137,6 +140,15 @@ class EagerCapturer(Capturer):
             unfit(self._request.module_index, self._constants, each) for each in self._examples
         )
         return next(filter(None, found), [])
+
+    def retries(self) -> bool:
+        """See :class:`Capturer`."""
+        # Code may need plain numbers of int() and float(), as those for an array of numpy are.
+        if not (self._conversions.keep_origins and self._conversions.have_kept):
+            return False
+        self._conversions.keep_origins = False
+        self._runs = Runs(self._request.module_index)
+        return True
 
     def finish(self) -> None:
         """See :class:`Capturer`."""

@@ -53,6 +53,7 @@ from layergraph_capture.applied import AppliedFunctions
 from layergraph_capture.arguments import Arguments, tensors_in
 from layergraph_capture.compiled_calls import compiled_calls
 from layergraph_capture.constants import Constants
+from layergraph_capture.conversions import ConversionPatches, Conversions
 from layergraph_capture.decisions import Decisions
 from layergraph_capture.devices import Devices
 from layergraph_capture.foreign_states import ForeignStates
@@ -60,7 +61,6 @@ from layergraph_capture.frame_state import PlainStates, keeps_list
 from layergraph_capture.guards import Guards
 from layergraph_capture.hidden_states import HiddenStates
 from layergraph_capture.higher_order import HigherOrderCalls
-from layergraph_capture.int_patches import IntPatches
 from layergraph_capture.interceptors import unseen
 from layergraph_capture.list_slices import ListSlices
 from layergraph_capture.math_patches import MathPatches
@@ -103,6 +103,7 @@ class EagerTracer(Tracer):
         arguments: what to call the model with.
         objects: the classes of objects that it takes and returns.
         answers: the ways to go at the first decisions by numbers.
+        conversions: whether ``int()`` and ``float()`` keep where a number came from.
         numbers_turns: whether the numbers of the turns of loops are symbolic.
         knows: returns whether other runs have shown that changes matter to no later run.
 
@@ -131,7 +132,8 @@ class EagerTracer(Tracer):
         values: Values,
         arguments: Arguments,
         objects: Objects,
-        answers: Sequence[bool] = (),
+        answers: Sequence[bool],
+        conversions: Conversions,
         *,
         numbers_turns: bool = False,
         knows: Callable[[Sequence[Change]], bool] | None = None,
@@ -187,7 +189,7 @@ class EagerTracer(Tracer):
             self.watch = Watch(self._slices.enter, self._slices.seen)
         lengths = () if self._turns is None else (self._turns.length,)
         self._math = MathPatches(self.sizes, *lengths)
-        self._ints = IntPatches(self.sizes)
+        self._conversions = ConversionPatches(self.sizes, conversions)
         self.trains = note_leaves(module_index)
 
     # --- running ---
@@ -270,7 +272,7 @@ class EagerTracer(Tracer):
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
         """See :class:`Tracer`."""
         yield from self._math.of(members)
-        yield from self._ints.of(members)
+        yield from self._conversions.of(members)
         if self._turns is not None:
             yield from self._turns.of(members)
 

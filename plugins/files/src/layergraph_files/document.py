@@ -26,7 +26,13 @@ ReadValue = Callable[[Any, JsonPath], bytes]
 
 _GRAPH = "nodes edges"
 _IMPLEMENTATION = f"data training kept_modes children tensors {_GRAPH} evaluation"
-_TENSOR = {"shape": list, "stride": list, "requires_grad": bool, "persistent": bool}
+_TENSOR = {
+    "shape": list,
+    "stride": list,
+    "requires_grad": bool,
+    "persistent": bool,
+    "narrows": bool,
+}
 
 
 def inline(spec: TensorSpec) -> str:

@@ -10,12 +10,15 @@ from layergraph.ir.mapping import Implementations
 from layergraph_files.parse_errors import JsonPath, ParseError, expect
 
 FORMAT = "layergraph"
-VERSION = 4
+VERSION = 5
 
 
 def version_for(ir: Implementations) -> int:
     """Return the lowest version that can hold an IR: older readers read it if it is theirs."""
-    if any(spec.packed is not None for each in ir.values() for spec in each.tensors.values()):
+    specs = [spec for each in ir.values() for spec in each.tensors.values()]
+    if any(spec.narrows is not None for spec in specs):
+        return 5
+    if any(spec.packed is not None for spec in specs):
         return 4
     if any(each.type == BODY for each in ir.values()):
         return 3
@@ -77,6 +80,22 @@ def _to_version_4(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
+def _to_version_5(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a document of version 4, which says the same in version 5.
+
+    Raises:
+        ParseError: a tensor keeps its dtype, which version 4 does not know.
+    """
+    spot: JsonPath = (None, "implementations")
+    for index, each in enumerate(_listed(document, "implementations")):
+        for number, tensor in enumerate(_listed(each, "tensors")):
+            if isinstance(tensor, dict) and "narrows" in tensor:
+                here = ((((spot, index), "tensors"), number), "narrows")
+                message = "versions 1 to 4 of the format have no tensors that keep their dtype"
+                raise ParseError(here, message, 'write "version": 5')
+    return document
+
+
 def _field(form: Any, name: str) -> Any:
     return form.get(name) if isinstance(form, dict) else None
 
@@ -91,6 +110,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: _to_version_2,
     2: _to_version_3,
     3: _to_version_4,
+    4: _to_version_5,
 }
 """By version: a function that turns a document of this version into one of the next version."""
 

@@ -183,14 +183,23 @@ def _filled(container: nn.Module, children: dict[str, nn.Module | None]) -> nn.M
 
 
 class _WithConstants(nn.Module):
-    """A module whose constants move with it, and keep their dtype in a cast."""
+    """A module whose constants move with it, and keep their dtype in a cast.
+
+    Some buffers do so in a cast to a narrower dtype.
+    """
 
     _constants: tuple[str, ...] = ()
+    _wide: tuple[tuple[str, torch.dtype], ...] = ()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         buffers: dict[str, Any] = self._buffers
-        before = {name: buffers[name] for name in self._constants}
+        wide = dict(self._wide)
+        before = {name: buffers[name] for name in (*self._constants, *wide)}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, tensor in before.items():
-            buffers[name] = tensor.to(buffers[name].device)
+            now, dtype = buffers[name], wide.get(name)
+            if dtype is None:
+                buffers[name] = tensor.to(now.device)
+            elif now.itemsize < dtype.itemsize:
+                buffers[name] = tensor.to(now.device, dtype)
         return self

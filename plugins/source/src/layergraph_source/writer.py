@@ -151,9 +151,17 @@ class _Writer:
             and (spec.dtype is None or "int" not in spec.dtype)
             and spec.dtype != "bool"
         ]
+        wide = [
+            f"({quoted(each)}, {self._context.torch}.{spec.dtype or 'float32'})"
+            for each, spec in implementation.tensors.items()
+            if spec.narrows is False
+        ]
         base, fields = f"{self._context.nn}.Module", []
-        if constants:
+        if constants or wide:
             base = self._context.helper("_WithConstants")
+        if wide:
+            fields.append(f"_wide = {displayed_tuple(wide)}")
+        if constants:
             fields.append(f"_constants = {displayed_tuple([quoted(each) for each in constants])}")
         return Composite(
             implementation, base, tuple(fields), statements, tuple(self._methods(implementation))

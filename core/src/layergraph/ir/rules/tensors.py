@@ -19,6 +19,7 @@ _TENSOR = FieldTypes(
     dtype=(str, _NONE),
     requires_grad=(bool, _NONE),
     persistent=(bool, _NONE),
+    narrows=(bool, _NONE),
     tied=(str, _NONE),
     value=(bytes, _NONE),
     shape=(tuple, _NONE),
@@ -27,7 +28,7 @@ _TENSOR = FieldTypes(
 )
 _PACKING = FieldTypes(kind=(str,), parts=(dict,), data=(dict,))
 # A part has no say of its own in these.
-_OF_THE_WHOLE = ("kind", "requires_grad", "persistent", "tied", "packed")
+_OF_THE_WHOLE = ("kind", "requires_grad", "persistent", "narrows", "tied", "packed")
 
 
 def check_tensor(

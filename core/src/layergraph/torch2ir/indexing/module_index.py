@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -36,6 +36,7 @@ class ModuleInfo:
         children: its child modules by name, in order; empty for a leaf.
         parents: the modules that have it as a child.
         kept_modes: see :class:`layergraph.Implementation`.
+        kept_dtypes: the names of its buffers that do not follow a cast to a narrower dtype.
         as_found: what makes it behave as it does, noted before the model runs on inputs.
         as_left: the same, as the last call of it left it; before the first call of a run, as an
             earlier run left it, or as it was found.
@@ -53,6 +54,7 @@ class ModuleInfo:
     children: dict[str, ModuleInfo] = field(default_factory=dict)
     parents: list[ModuleInfo] = field(default_factory=list)
     kept_modes: dict[str, bool | None] = field(default_factory=dict)
+    kept_dtypes: Collection[str] = ()
     as_found: tuple[dict[str, Any], ...] = ()
     as_left: tuple[dict[str, Any], ...] = ()
     left_before: list[tuple[dict[str, Any], ...]] = field(default_factory=list)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -108,12 +109,52 @@ def _method(cls: type, name: str) -> Any:
 _FX = torch.fx.graph_module.__name__
 
 
-def kept_modes(module: nn.Module, *, is_root: bool) -> Modes:
+def kept_dtypes(module: nn.Module, *, is_leaf: bool) -> Collection[str]:
+    """Return the names of buffers that keep dtype and numbers in casts to narrower dtypes.
+
+    Frequencies of position embeddings do: their class makes them anew after a cast.
+
+    Args:
+        module: any module.
+        is_leaf: whether its handler describes it as one layer, which then does so itself.
+    """
+    if is_leaf:
+        return ()
+    if "_apply" not in overridden(module):
+        return getattr(module, "_unnarrowed", ())
+    wide = {
+        name: buffer
+        for name, buffer in module._buffers.items()
+        if buffer is not None and buffer.is_floating_point() and buffer.itemsize > _NARROW
+    }
+    for cast in (_to_bfloat16, torch.Tensor.half) if wide else ():
+        try:
+            copied = without_memory(module, {id(each): each.clone() for each in wide.values()})
+            copied._apply(cast)  # type: ignore[no-untyped-call]
+        except Exception:  # the comparison with torch's own raises the same
+            return ()
+        left = copied._buffers
+        wide = {name: each for name, each in wide.items() if _is_as(each, left.get(name))}
+    return wide.keys()
+
+
+_NARROW = 2
+"""The bytes of a number in the dtypes that a model is cast to for speed."""
+
+
+def _is_as(buffer: torch.Tensor, left: torch.Tensor | None) -> bool:
+    if left is None or left.dtype != buffer.dtype or buffer.is_meta:
+        return False
+    return torch.equal(buffer, left)
+
+
+def kept_modes(module: nn.Module, *, is_root: bool, kept_dtypes: Collection[str] = ()) -> Modes:
     """The modes that ``train()`` keeps otherwise than torch's; tries the other overrides too.
 
     Args:
         module: one that is traced through.
         is_root: whether it is the model itself.
+        kept_dtypes: the buffers whose dtypes the IR says to be kept.
 
     Raises:
         CaptureError: a method does something else than torch's that an IR cannot hold.
@@ -132,7 +173,7 @@ def kept_modes(module: nn.Module, *, is_root: bool) -> Modes:
         _try_casts(module, casts, inside)
     for name in sorted(names & _ON_COPY.keys()):
         for args in _ON_COPY[name]:
-            _compare_after(module, name, args)
+            _compare_after(module, name, args, kept_dtypes if args == (_to_bfloat16,) else ())
     for name in sorted(names & {*_LISTS}):
         _compare_list(module, name)
     for name in sorted(names & {*_MODULES}):
@@ -190,18 +231,32 @@ def _try_cast(module: nn.Module, name: str, asked: list[tuple[nn.Module, Any]]) 
         raise refusal(name, "casts otherwise than torch's")
 
 
-def without_memory(module: nn.Module) -> nn.Module:
-    """A copy whose parameters and buffers are on the meta device."""
-    memo: dict[int, Any] = {}
+def without_memory(
+    module: nn.Module, but: Mapping[int, torch.Tensor] = MappingProxyType({})
+) -> nn.Module:
+    """A copy whose parameters and buffers are on the meta device.
+
+    Args:
+        module: any module.
+        but: by the ``id`` of a tensor, another one to be in its place.
+    """
+    memo: dict[int, Any] = {**but}
     for _, tensor, _ in all_tensors(module):
+        if id(tensor) in but:
+            continue
         twin = without_numbers(tensor)
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
     return copy.deepcopy(module, memo)
 
 
-def _compare_after(module: nn.Module, name: str, args: tuple[Any, ...]) -> None:
-    """Compare what two calls leave of the tensors of copies: torch's method, and the module's."""
+def _compare_after(
+    module: nn.Module, name: str, args: tuple[Any, ...], known: Collection[str]
+) -> None:
+    """Compare what two calls leave of the tensors of copies: torch's method, and the module's.
+
+    The IR holds what becomes of the known ones.
+    """
     told = []
     for own in (True, False):
         try:
@@ -221,7 +276,7 @@ def _compare_after(module: nn.Module, name: str, args: tuple[Any, ...]) -> None:
                 for key, tensor, _ in all_tensors(copied)
             }
         )
-    for key in told[0].keys() & told[1].keys():
+    for key in (told[0].keys() & told[1].keys()) - {*known}:
         if told[0][key] != told[1][key]:
             raise refusal(name, f"treats {key!r} otherwise than torch's")
 

@@ -13,7 +13,7 @@ from layergraph.state import Memory, describe
 from layergraph.tensor_kinds import TensorKinds
 from layergraph.torch2ir.indexing.found import Found, Noted, place_of
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
-from layergraph.torch2ir.indexing.overrides import kept_modes
+from layergraph.torch2ir.indexing.overrides import kept_dtypes, kept_modes
 from layergraph.torch2ir.indexing.state_dicts import other_state_dicts, own_state_dict
 
 
@@ -33,13 +33,16 @@ def describe_tensors(
     for module_info in module_index:
         specs = tensors[module_info.path] = {}
         with Noted(found, module_info.module, module_info.path):
+            module_info.kept_dtypes = kept_dtypes(module_info.module, is_leaf=module_info.is_leaf)
             _describe(module_info, memory, keys, specs, numbers, module_index.kinds)
     if found.is_runnable:
         for module_info in module_index:
             if not module_info.is_leaf:
                 with Noted(found, module_info.module, module_info.path):
                     module_info.kept_modes = kept_modes(
-                        module_info.module, is_root=not module_info.path
+                        module_info.module,
+                        is_root=not module_info.path,
+                        kept_dtypes=module_info.kept_dtypes,
                     )
         for module_info in other_state_dicts(module_index):
             with Noted(found, module_info.module, module_info.path):
@@ -76,6 +79,8 @@ def _describe(
         if spec.kind == "buffer" and name in getattr(module_info.module, "_uncast", ()):
             # A constant of a rebuilt model: casting leaves it as it is.
             spec.kind, spec.persistent = "constant", None
+        if name in module_info.kept_dtypes:
+            spec.narrows = False
         if first != key:
             spec.tied, spec.value, spec.packed = first, None, None
         else:

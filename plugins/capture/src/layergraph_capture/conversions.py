@@ -1,0 +1,171 @@
+"""``int()`` and ``float()``, which make plain numbers in C: of a size, the origin would be lost.
+
+Code that runs finds other ones in its globals. They are no types, so they are left out where the
+code of a module uses ``int`` as one: where ``type(x) is int`` or ``dtype=int`` would see another.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import CodeType, FunctionType
+from typing import Any
+
+import torch
+
+from layergraph.torch2ir.tracing.patches import Patch
+from layergraph_capture.symbolic_int import (
+    SizeListener,
+    SymbolicFloat,
+    SymbolicInt,
+    SymbolicNumber,
+    symbolic,
+)
+
+# What may be given a type: the first two ask the stand-in itself, the last one calls it.
+_TAKE_TYPES = frozenset({"isinstance", "issubclass", "map"})
+
+
+@dataclass
+class Conversions:
+    """What becomes of numbers that code converts, in all runs of a model.
+
+    Attributes:
+        keep_origins: whether they keep where they came from.
+        have_kept: whether one has kept that so far.
+    """
+
+    keep_origins: bool = True
+    have_kept: bool = False
+
+
+class ConversionPatches:
+    """Replaces ``int`` and ``float`` in the globals of code that runs.
+
+    Args:
+        listener: gets to know what becomes of the numbers.
+        conversions: whether there is anything to replace.
+    """
+
+    def __init__(self, listener: SizeListener, conversions: Conversions) -> None:
+        self._listener = listener
+        self._conversions = conversions
+        self._stand_ins = {
+            "int": (int, _stand_in(int, self._to_int)),
+            "float": (float, _stand_in(float, self._to_float)),
+        }
+
+    def of(self, scope: dict[str, Any]) -> Iterator[Patch]:
+        """The patches of the globals of a module."""
+        if not self._conversions.keep_origins:
+            return
+        codes = {*_codes_of(scope)}
+        for name, (original, new) in self._stand_ins.items():
+            if scope.get(name, original) is original and _is_only_called(name, codes):
+                yield scope, name, new
+
+    def _to_int(self, *args: Any, **kwargs: Any) -> Any:
+        number = self._number(args, kwargs)
+        if isinstance(number, SymbolicFloat):
+            return symbolic(int(number.value), ("math.trunc", number), self._listener)
+        return int(*args, **kwargs) if number is None else number
+
+    def _to_float(self, *args: Any, **kwargs: Any) -> Any:
+        number = self._number(args, kwargs)
+        if isinstance(number, SymbolicInt):
+            origin = ("operator.truediv", number, 1)
+            return symbolic(float(number.value), origin, self._listener)
+        return float(*args, **kwargs) if number is None else number
+
+    def _number(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SymbolicNumber | None:
+        """Return the number with an origin that is to be converted; None if there is none."""
+        if len(args) != 1 or kwargs or not self._listener.is_recording():
+            return None
+        number = args[0]
+        if isinstance(number, torch.Tensor) and _is_real_number(number):
+            number = number.item()
+        if not isinstance(number, SymbolicNumber):
+            return None
+        self._conversions.have_kept = True
+        return number
+
+
+def _is_real_number(tensor: torch.Tensor) -> bool:
+    # The model does not ask this.
+    with torch._C.DisableTorchFunction():
+        return tensor.numel() == 1 and not tensor.is_complex() and tensor.dtype != torch.bool
+
+
+class _StandInType(type):
+    """The type of what stands in for a type of numbers."""
+
+    stands_for: type
+    convert: Callable[..., Any]
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        return cls.convert(*args, **kwargs)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.stands_for)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, cls.stands_for)
+
+
+class _StandIn(metaclass=_StandInType):
+    """The base of what stands in for a type of numbers."""
+
+
+def _stand_in(stands_for: type, convert: Callable[..., Any]) -> _StandInType:
+    members = {"stands_for": stands_for, "convert": staticmethod(convert)}
+    return _StandInType(stands_for.__name__, (_StandIn,), members)
+
+
+def _codes_of(scope: Mapping[str, Any]) -> Iterator[CodeType]:
+    """Yield the code of the functions and classes of a module."""
+    for value in list(scope.values()):
+        is_own_class = isinstance(value, type) and value.__module__ == scope.get("__name__")
+        for member in vars(value).values() if is_own_class else (value,):
+            yield from _code_of(member, scope)
+
+
+def _code_of(member: Any, scope: Mapping[str, Any]) -> Iterator[CodeType]:
+    if isinstance(member, property):
+        yield from _code_of(member.fget, scope)
+    while not isinstance(member, type):
+        if isinstance(member, FunctionType) and member.__globals__ is scope:
+            yield member.__code__
+        # Methods of classes, and what decorators wrap.
+        inside = getattr(member, "__dict__", {}).get("__wrapped__")
+        member = inside or getattr(member, "__func__", None)
+        if member is None:
+            return
+
+
+def _is_only_called(name: str, codes: set[CodeType]) -> bool:
+    """Return whether the name of a type is called, and is not used in another way."""
+    uses = [_uses(code).get(name) for code in codes]
+    return any(uses) and False not in uses
+
+
+@functools.lru_cache(maxsize=4096)
+def _uses(code: CodeType) -> dict[str, bool]:
+    """Return whether code only calls ``int`` and ``float``, for each of them that it uses."""
+    found: dict[str, bool] = {}
+    taking = False
+    for step in dis.get_instructions(code):
+        if step.opname.startswith("CALL"):
+            taking = False
+        elif step.opname.startswith(("LOAD_GLOBAL", "LOAD_NAME")):
+            is_called = step.opname == "LOAD_GLOBAL" and bool((step.arg or 0) & 1)
+            if step.argval in ("int", "float"):
+                found[step.argval] = found.get(step.argval, True) and (is_called or taking)
+            elif is_called:
+                taking = step.argval in _TAKE_TYPES
+    for inside in code.co_consts:
+        if isinstance(inside, CodeType):
+            for name, only_called in _uses(inside).items():
+                found[name] = found.get(name, True) and only_called
+    return found
