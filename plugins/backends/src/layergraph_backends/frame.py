@@ -28,6 +28,8 @@ _GUARD = "layergraph.assume"
 _LENGTH = "layergraph.assume_length"
 _GRADIENTS = frozenset({"layergraph.set_grad_enabled"})
 _CHANGED = "it changes its input {!r} in place, which is read later; let it compute a new tensor"
+# torch takes these for its own names.
+_NAMES_OF_NUMPY = {"axis": "dim", "keepdims": "keepdim"}
 _NEW = "the new value"
 _NO_PART = "it changes a part of {!r} in place, for which the target has one value"
 _ONE_WAY = "it runs only if {} is {}, and the target computes no step under a condition"
@@ -157,6 +159,9 @@ class Frame:
     def _step(self, node: Node) -> Step:
         layer = self._model.ir[node.implementation] if node.is_call else None
         meta = partial(self._filled, metas=True)
+        kwargs = node.kwargs
+        if kwargs and node.implementation.startswith("torch."):
+            kwargs = {_NAMES_OF_NUMPY.get(name, name): each for name, each in kwargs.items()}
         return Step(
             path=(*self._path, node.name),
             graph=self._owner,
@@ -164,10 +169,10 @@ class Frame:
             layer=layer,
             module=None if layer is None else self._model.module_of(layer),
             args=self._filled(node.args or ()),
-            kwargs=self._filled(node.kwargs),
+            kwargs=self._filled(kwargs),
             meta=self._meta(node.name),
             arg_metas=meta(node.args or ()),
-            kwarg_metas=meta(node.kwargs),
+            kwarg_metas=meta(kwargs),
             run=self._run_body,
             prefix="" if layer is None or layer.name == self._model.ir.root else f"{layer.name}.",
         )
