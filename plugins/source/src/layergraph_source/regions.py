@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from layergraph.ir import Ref, Value
+from layergraph.ir import INPUT, Ref, Value
 from layergraph_source.steps import Step
 
 _ENTER = {
@@ -64,3 +64,16 @@ def regions_of(steps: Sequence[Step]) -> dict[int, Region]:
         elif name in _ENTER:
             opened.append(at)
     return found
+
+
+def is_whole(steps: Sequence[Step]) -> bool:
+    """Return whether steps of two modes share their inputs, and each region is a block."""
+    if any(step.node.type == INPUT and step.mode is not None for step in steps):
+        return False
+    begun = regions_of(steps)
+    known = {at for begin, region in begun.items() for at in (begin, region.end)}
+    return all(
+        at in known or step.mode is not None
+        for at, step in enumerate(steps)
+        if step.node.implementation in REGIONS and step.when is None
+    )
