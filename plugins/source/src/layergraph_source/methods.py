@@ -148,7 +148,8 @@ class MethodWriter:
                 regions = regions_of(steps)
             region = regions.get(at)
             if region is not None:
-                lines.append(f"with {self._opened(step, region)}:")
+                args = [self._said(step, each) for each in step.args]
+                lines.append(f"with {region.opening(self._context.torch, args)}:")
                 lines += indented(self._block(steps[at + 1 : region.end]))
                 at = region.end + 1
                 continue
@@ -200,21 +201,6 @@ class MethodWriter:
         if outside:
             lines += ["else:", *indented(_without_value(sorted(outside)))]
         return lines
-
-    def _opened(self, step: Step, region: Region) -> str:
-        args = [self._said(step, each) for each in step.args]
-        torch = self._context.torch
-        if region.kind == "set_grad_enabled":
-            is_off = args[0] == "False"
-            return f"{torch}.no_grad()" if is_off else f"{torch}.set_grad_enabled({args[0]})"
-        if region.kind == "select_attention":
-            return f"{torch}.nn.attention.sdpa_kernel([{', '.join(region.kernels(torch))}])"
-        device, dtype, enabled, cache = args
-        given = [device]
-        given += [f"dtype={dtype}"] if dtype != "None" else []
-        given += [f"enabled={enabled}"] if enabled != "True" else []
-        given += [f"cache_enabled={cache}"]
-        return f"{torch}.autocast({', '.join(given)})"
 
     def _rolled(self, loop: Loop, steps: Sequence[Step]) -> list[str]:
         originals = steps[: len(loop.steps)]
