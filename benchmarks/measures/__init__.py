@@ -25,6 +25,7 @@ MEASURES = {
     "scaling": "up to 100,000 layers, in four shapes",
     "rewriting": "matches found, and seconds against nodes, beside other matchers",
     "onnx": "a BERT of 12 layers as an ONNX file, beside torch.onnx",
+    "targets": "ONNX, source, pages and NIR, beside the tools that make the same",
     "index": "10,000 files by their structure: files a second",
     "depth": "how deep modules may be nested",
     "large": "1.3 B parameters with weights, 70 B on the meta device",

@@ -203,6 +203,13 @@ class FormatsItem(Base):
         return self.lin(x) * float(f"{x.sum():.2f}")
 
 
+@refused("read out|format|text")
+class KeyOfTensor(Base):
+    def forward(self, x):
+        factors = {f"factor_{number}": float(number) for number in range(4)}
+        return self.lin(x) * factors[f"factor_{x[0].argmax()}"]
+
+
 @refused("read out")
 class IndexByTensor(Base):
     def forward(self, x):
@@ -485,6 +492,7 @@ def test_is_never_silently_wrong(name):
 GUARDED = {
     "ArangeOfSizeDecides",
     "FormatsItem",
+    "KeyOfTensor",
     "InPlaceDecides",
     "IndexByTensor",
     "MathOfTensor",

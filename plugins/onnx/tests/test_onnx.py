@@ -16,9 +16,13 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
 import layergraph as lg
+from layergraph.declining import listening
 from layergraph.errors import ArgumentError, FileError
+from layergraph.ir import Node
 from layergraph.testing import bitwise_equal
-from layergraph_backends import LoweringError
+from layergraph_backends import LoweringError, Step
+from layergraph_onnx.table import Table
+from layergraph_onnx.target import Onnx
 
 
 def saved(model: nn.Module, path: Path, *args: Any, **options: Any) -> lg.Ir:
@@ -162,11 +166,20 @@ def _masked(x: torch.Tensor) -> torch.Tensor:
     return found.masked_fill(found > 1, -1.0)
 
 
+def _parts(x: torch.Tensor) -> torch.Tensor:
+    whole = x.new_empty(3, 4)
+    whole[:, :2].copy_(x[:, 2:])
+    whole.T[2:].mul_(0).add_(x[0, 0])
+    return whole
+
+
 FUNCTIONS: dict[str, Any] = {
     "arithmetic": lambda x: (x * 2 - 1) / 3 + x**2 - 2 / (x + 5),
     "integers": lambda x: torch.cat([x.long() // 2, x.long() % 3, -x.long() // 2], 0),
     "promotion": lambda x: x.long() * 0.5 + (x > 0) * 2,
     "comparisons": lambda x: (x > 0) & ~(x == 1) | (x <= -1),
+    "names of numpy": lambda x: torch.cat([x, x.mean(axis=1, keepdims=True)], axis=1),
+    "parts in place": _parts,
     "indices": lambda x: x[:, 1:, None] + x[0, -1] + x[..., ::2, None][:, :1],
     "a tensor of indices": lambda x: x[torch.tensor([1, 0, 1])],
     "two tensors of indices": lambda x: x[torch.tensor([1, 0]), torch.tensor([2, 0])],
@@ -184,6 +197,20 @@ FUNCTIONS: dict[str, Any] = {
     "rolled": lambda x: torch.roll(x, (1, -1), (0, 1)).flip(1),
     "long tail": lambda x: torch.special.erfc(x) + F.celu(x, 0.5) + torch.diff(x, dim=0).sum(),
 }
+
+
+def test_a_handler_overlooks_no_argument() -> None:
+    def overlook(call: Any) -> Any:
+        return call.x
+
+    table = Table()
+    table.functions("addcmul")(overlook)
+    row = next(each for each in table.rows if "torch.addcmul" in each.functions)
+    node = Node("y", "function", "torch.addcmul", (), {"value": 2.0, "dtype": None})
+    step = Step(("y",), "root", node, None, None, (1,), {"value": 2.0, "dtype": None})
+    with listening() as heard:
+        assert row.function(step, Onnx(20)) is None
+    assert heard == ["it takes the argument 'value'"]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
 
 from layergraph import guards
 from layergraph.errors import AssumptionError
-from layergraph.ir import INPUT, OUTPUT, STATE, Body, Implementation, Ir, Node, Ref
+from layergraph.ir import FUNCTION, INPUT, OUTPUT, STATE, Body, Implementation, Ir, Node, Ref
 from layergraph.ir.graph import returned
 from layergraph.ir.values import leaves, map_leaves
 from layergraph_backends.backend import NO_HANDLER, Backend
@@ -18,6 +19,7 @@ from layergraph_backends.errors import Lack
 from layergraph_backends.handlers import Handlers
 from layergraph_backends.plain import UNKNOWN, computed, is_known, is_plain, of_torch
 from layergraph_backends.step import Step
+from layergraph_backends.views import View
 from layergraph_backends.writes import Writes, changed_inputs
 from layergraph_rewrite import Edit
 from layergraph_rewrite.binding import bound
@@ -26,6 +28,10 @@ _GUARD = "layergraph.assume"
 _LENGTH = "layergraph.assume_length"
 _GRADIENTS = frozenset({"layergraph.set_grad_enabled"})
 _CHANGED = "it changes its input {!r} in place, which is read later; let it compute a new tensor"
+# torch takes these for its own names.
+_NAMES_OF_NUMPY = {"axis": "dim", "keepdims": "keepdim"}
+_NEW = "the new value"
+_NO_PART = "it changes a part of {!r} in place, for which the target has one value"
 _ONE_WAY = "it runs only if {} is {}, and the target computes no step under a condition"
 
 
@@ -130,7 +136,7 @@ class Frame:
             given: the value of each input node.
         """
         graph = self._model.layers[self._owner].graphs[0]
-        self.writes = Writes(graph, self._model.layers)
+        self._writes = Writes(graph, self._model.layers, self._meta)
         result: Any = None
         for node in graph:
             if node.type == INPUT:
@@ -153,6 +159,9 @@ class Frame:
     def _step(self, node: Node) -> Step:
         layer = self._model.ir[node.implementation] if node.is_call else None
         meta = partial(self._filled, metas=True)
+        kwargs = node.kwargs
+        if kwargs and node.implementation.startswith("torch."):
+            kwargs = {_NAMES_OF_NUMPY.get(name, name): each for name, each in kwargs.items()}
         return Step(
             path=(*self._path, node.name),
             graph=self._owner,
@@ -160,10 +169,10 @@ class Frame:
             layer=layer,
             module=None if layer is None else self._model.module_of(layer),
             args=self._filled(node.args or ()),
-            kwargs=self._filled(node.kwargs),
+            kwargs=self._filled(kwargs),
             meta=self._meta(node.name),
             arg_metas=meta(node.args or ()),
-            kwarg_metas=meta(node.kwargs),
+            kwarg_metas=meta(kwargs),
             run=self._run_body,
             prefix="" if layer is None or layer.name == self._model.ir.root else f"{layer.name}.",
         )
@@ -213,16 +222,36 @@ class Frame:
 
     def _inside(self, step: Step, layer: Implementation, *args: Any, **kwargs: Any) -> Any:
         """Walk along the graph of a composite."""
-        given = bound(_inputs(layer), args, kwargs)
-        return Frame(self._model, layer.name, step.path).run(given)
+        return self._walked(step, layer, (), *args, **kwargs)[0]
+
+    def _walked(
+        self, step: Step, layer: Implementation, names: Sequence[str], *args: Any, **kwargs: Any
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """Return the result of the graph of a composite, and the last values of some inputs."""
+        frame = Frame(self._model, layer.name, step.path)
+        result = frame.run(bound(_inputs(layer), args, kwargs))
+        return result, tuple(frame._values[name] for name in names)
 
     def _composite(self, step: Step, layer: Implementation) -> Any:
-        value = self._model.backend.composite(step, partial(self._inside, step, layer))
         given = bound(_inputs(layer), step.node.args or (), step.node.kwargs)
-        for name in self._model.changed_inputs(layer):
-            if self.writes.is_read_after(given[name], step.node):
-                self._model.lack(step, _CHANGED.format(name))
-        return value
+        changed = {
+            name: given[name]
+            for name in self._model.changed_inputs(layer)
+            if self._writes.is_read_after(given[name], step.node)
+        }
+        if not changed:
+            return self._model.backend.composite(step, partial(self._inside, step, layer))
+        for name, value in changed.items():
+            if type(value) is not Ref:
+                return self._model.lack(step, _CHANGED.format(name))
+        walked = partial(self._walked, step, layer, [*changed])
+        found = self._model.backend.composite(step, walked)
+        if found is UNKNOWN:
+            return UNKNOWN
+        result, values = found
+        for ref, value in zip(changed.values(), values, strict=True):
+            self._write(step, ref.node, value)
+        return result
 
     def _run_body(self, body: Body, *args: Any, **kwargs: Any) -> Any:
         """Walk along the graph of a body, which reads the tensors of this one's module."""
@@ -247,15 +276,61 @@ class Frame:
 
     def _renew(self, step: Step) -> None:
         """Give the names of a tensor that a step changed in place its new value."""
-        node = step.node
-        if step.layer is not None and step.layer.nodes:
-            return  # see _composite
-        for changed in self.writes.of(node):
-            names, problem = self.writes.renewed(node, changed)
-            if problem:
-                self._model.lack(step, problem)
-            for name in names:
-                self._values[name] = self._values[node.name]
+        if step.layer is None or not step.layer.nodes:  # else see _composite
+            for changed in self._writes.of(step.node):
+                self._write(step, changed, self._values[step.name])
+
+    def _write(self, step: Step, changed: str, value: Any) -> None:
+        """Give a changed tensor its new value, and all that shares memory with it."""
+        change = self._writes.change(step.node, changed)
+        if change.problem:
+            self._model.lack(step, change.problem)
+            value = UNKNOWN
+        if step.node.when is not None:
+            value = self._if_it_runs(step.node.when, changed, value)
+        self._values[changed] = value
+        views = self._writes.views
+        for name, parent in pairwise(change.up):
+            view = views.of(name)
+            assert view is not None  # noqa: S101
+            self._values[parent] = self._with_part(step, view, self._values[name])
+        for name in change.again:
+            view = views.of(name)
+            assert view is not None  # noqa: S101
+            is_same = view.put is None
+            self._values[name] = (
+                self._values[view.parent] if is_same else self._said(self._writes.node(name))
+            )
+
+    def _if_it_runs(self, when: tuple[Ref, bool], changed: str, value: Any) -> Any:
+        """Return a new value under a condition, and the old one otherwise."""
+        condition, expected = when
+        self._values[_NEW] = value
+        ways = Ref(_NEW), Ref(changed)
+        return self._said(_choice(changed, condition, *(ways if expected else ways[::-1])))
+
+    def _with_part(self, step: Step, view: View, part: Any) -> Any:
+        """Return the value of which a part has changed."""
+        if isinstance(view.put, Node):
+            return self._said(view.put)
+        if view.put is None:
+            return part
+        whole = self._values[view.parent]
+        if whole is UNKNOWN or not isinstance(whole, tuple | list):
+            return self._model.lack(step, _NO_PART.format(view.parent))
+        listed = list(whole)
+        listed[view.put] = part
+        return tuple(listed)
+
+    def _said(self, node: Node) -> Any:
+        """Return the value of a node that the graph does not have here."""
+        step = self._step(node)
+        is_known = all(leaf is not UNKNOWN for leaf in leaves(step.args, step.kwargs))
+        return self._value(step) if is_known else UNKNOWN
+
+
+def _choice(name: str, condition: Ref, if_true: Ref, if_false: Ref) -> Node:
+    return Node(name, FUNCTION, "layergraph.choose", (condition, if_true, if_false))
 
 
 def _inputs(implementation: Implementation) -> list[Node]:

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from layergraph.ir import INPUT, STATE, Node, Ref
 from layergraph.ir.values import leaves
+from layergraph_backends.views import Meta, Views
 from layergraph_rewrite.aliases import aliases, written
 from layergraph_rewrite.binding import bound
 from layergraph_rewrite.working import WorkingGraph, WorkingLayer
+
+_STALE = (
+    "it changes {!r} in place, and {!r}, which may share its memory, is read later; let the model "
+    "compute a new tensor"
+)
+
+
+class Change(NamedTuple):
+    """The names that have another value after a change in place.
+
+    Attributes:
+        up: the changed node and the wholes of which its value is a part, from it on.
+        again: the nodes before the change whose values are parts of those, in order.
+        problem: why these are not all; empty if they are.
+    """
+
+    up: list[str]
+    again: list[str]
+    problem: str = ""
 
 
 class Writes:
@@ -17,46 +38,68 @@ class Writes:
     Args:
         graph: the graph.
         layers: all layers by name.
+        meta: gives the description of the value of a node.
     """
 
-    def __init__(self, graph: WorkingGraph, layers: Mapping[str, WorkingLayer]) -> None:
+    def __init__(self, graph: WorkingGraph, layers: Mapping[str, WorkingLayer], meta: Meta) -> None:
         self._graph = graph
         self._layers = layers
-        self._same: dict[str, str] = {}
+        self.views = Views(graph, layers, meta)
         self._position = {node.name: number for number, node in enumerate(graph)}
 
     def of(self, node: Node) -> list[str]:
         """Return the nodes whose values a function or leaf changes in place."""
         return written(node, self._layers)
 
-    def renewed(self, node: Node, changed: str) -> tuple[list[str], str]:
-        """Return the names that stand for the changed tensor, and why that is not enough.
+    def node(self, name: str) -> Node:
+        """Return a node of the graph."""
+        return self._graph.nodes[name]
+
+    def change(self, node: Node, changed: str) -> Change:
+        """Return the names to which a change in place gives another value.
 
         Args:
             node: the node that makes the change.
             changed: the node whose value it changes.
-
-        Returns:
-            The nodes whose value is the changed tensor. Then the reason for which the target cannot
-            follow the change; empty if there is none.
         """
-        same = self._same.get(changed, changed)
-        self._same[node.name] = same
-        near = aliases(self._graph, [changed], self._layers)
-        twins = [name for name in near if self._same.get(name, name) == same]
+        here = self._position[node.name]
+        root = self.views.root(changed)
+        before = [each.name for each in self._graph if self._position[each.name] < here]
+        parts = [name for name in before if self.views.root(name) == root]
+        lines = {name: self._line(name) for name in parts}
+        wanted = [name for name in parts if self._is_read(name, node)]
+        up = lines[changed]
+        # As far as something that is read later is a part of it.
+        last = max((self._meeting(up, lines[name]) for name in wanted), default=0)
+        chain = up[: last + 1]
+        needed = {each for name in wanted for each in lines[name]} - {*up}
+        again = [name for name in parts if name in needed]
+        return Change(chain, again, self._problem(node, changed, parts))
+
+    def _line(self, name: str) -> list[str]:
+        """Return a node, that of which its value is a part, and so on."""
+        line = [name]
+        while (view := self.views.of(line[-1])) is not None:
+            line.append(view.parent)
+        return line
+
+    def _meeting(self, up: list[str], line: list[str]) -> int:
+        return next(at for at, name in enumerate(up) if name in line)
+
+    def _problem(self, node: Node, changed: str, parts: list[str]) -> str:
+        copies = {each.name for each in self._graph if self.views.is_copy(each)}
+        near = aliases(self._graph, [changed], self._layers, behind=copies)
         state = [name for name in near if self._graph.nodes[name].type == STATE]
         if state:
             key = self._graph.nodes[min(state)].implementation
-            return twins, f"it changes the tensor {key!r} of the model in place"
+            return f"it changes the tensor {key!r} of the model in place"
         here = self._position[node.name]
-        before = [name for name in near if self._position[name] < here and name not in twins]
-        stale = [name for name in before if self._is_read(name, node)]
-        if stale:
-            return twins, (
-                f"it changes {changed!r} in place, and {min(stale)!r}, which may share its memory, "
-                "is read later; let the model compute a new tensor"
-            )
-        return twins, ""
+        stale = [
+            name
+            for name in near.difference(parts)
+            if self._position[name] < here and self._is_read(name, node)
+        ]
+        return _STALE.format(changed, min(stale)) if stale else ""
 
     def is_read_after(self, value: object, node: Node) -> bool:
         """Return whether a later node reads one of the nodes that a value names, or an alias."""

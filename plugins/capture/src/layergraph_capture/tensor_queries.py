@@ -252,10 +252,20 @@ class Queries:
         return answer
 
     def text(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """A number as text; without a format it is printed, and nobody decides by that."""
-        if args[1]:
+        """A number as text; without a format it is printed, and nobody decides by that.
+
+        Code makes keys of whole numbers: ``self.experts[f"expert_{index}"]``.
+        """
+        if args[1] or self._is_whole_number(args[0]):
             return self.number(func, args, kwargs)
         return self._answer(func, args, kwargs)
+
+    def _is_whole_number(self, tensor: torch.Tensor) -> bool:
+        known = partial(self._answer, kwargs={})
+        return known(torch.Tensor.dim, (tensor,)) == 0 and not (
+            known(torch.Tensor.is_floating_point, (tensor,))
+            or known(torch.Tensor.is_complex, (tensor,))
+        )
 
     def nothing(self, func: Any, args: Any, kwargs: Any) -> Any:
         """What needs no note."""

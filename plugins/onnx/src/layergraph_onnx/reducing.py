@@ -21,8 +21,8 @@ _REDUCTIONS = {
 def _register(name: str, kind: str) -> None:
     @TABLE.functions(name)
     def lower_reduction(call: Call) -> Any:
-        keep = call.arg(2, "keepdim", call.step.kwargs.get("keepdims", False))
-        return _reduced(call, kind, call.arg(1, "dim", call.step.kwargs.get("axis")), keep)
+        keep = call.arg(2, "keepdim", False)
+        return _reduced(call, kind, call.arg(1, "dim"), keep)
 
 
 def _reduced(call: Call, kind: str, dim: Any, keep: Any) -> Any:

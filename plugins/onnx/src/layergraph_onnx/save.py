@@ -19,6 +19,7 @@ from layergraph_files.paths import to_path
 from layergraph_files.save import refuse_unlisted
 from layergraph_onnx.metadata import GUARDS, to_metadata
 from layergraph_onnx.model import DEFAULT_OPSET, onnx_model
+from layergraph_onnx.stream import bytes_of, write_model
 
 _MOST = 1 << 31
 """The most bytes that a file of protobuf may have."""
@@ -84,7 +85,10 @@ def save(
         if is_external:
             _write_tensors(written, target, model)
         with written.file(target.name) as file:
-            file.write(onnx_ir.to_proto(model).SerializeToString())
+            if is_external:
+                file.write(onnx_ir.to_proto(model).SerializeToString())
+            else:
+                write_model(file, model)
     for guard in guards:
         warnings.warn(
             f"{shown(target)}: the original checks, and the file does not: {guard}; "
@@ -102,7 +106,7 @@ def _write_tensors(written: Written, target: Path, model: onnx_ir.Model) -> None
             if tensor is None or tensor.nbytes < _SMALL:
                 continue
             offset = _aligned(file)
-            file.write(tensor.tobytes())
+            file.write(bytes_of(tensor))
             each.const_value = onnx_ir.ExternalTensor(
                 name,
                 offset,

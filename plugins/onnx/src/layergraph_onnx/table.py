@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import layergraph as lg
@@ -26,6 +27,37 @@ MAYBE = "it takes a value that is None on one way of a decision"
 def has_maybe(step: Step) -> bool:
     """Return whether an argument is None on one way of a decision."""
     return any(isinstance(leaf, Maybe) for leaf in leaves(step.args, step.kwargs))
+
+
+# The results of torch have the dtype, and a file of ONNX has no memory.
+_WITHOUT_MEANING = frozenset(
+    "dtype device layout requires_grad pin_memory non_blocking memory_format copy inplace".split()
+)
+
+
+class _Noting(dict[str, Any]):
+    """The arguments by name, which note those that are read: no handler overlooks one."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        super().__init__(given)
+        self._read: set[object] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self._read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an argument."""
+        self._read.add(name)
+        return super().get(name, default)
+
+    def unread(self) -> list[str]:
+        """Return the names of arguments that have a meaning, and that nothing has read."""
+        return [
+            name
+            for name, value in self.items()
+            if value is not None and name not in self._read and name not in _WITHOUT_MEANING
+        ]
 
 
 class Table:
@@ -77,8 +109,12 @@ class Table:
         def lower(step: Step, backend: Onnx) -> Any:
             if handler not in self._taking_maybe and has_maybe(step):
                 return lg.decline(MAYBE)
+            noting = _Noting(step.kwargs)
             with backend.at(step):
-                return handler(Call(step, backend))
+                value = handler(Call(replace(step, kwargs=noting), backend))
+            if value is not None and (unread := noting.unread()):
+                return lg.decline(f"it takes the argument {unread[0]!r}")
+            return value
 
         lower.__name__ = handler.__name__
         self._rows.append(Lowering(Onnx.target, lower, **names))

@@ -48,7 +48,7 @@ def effect_of(node: Node, layers: Mapping[str, WorkingLayer]) -> Effect:
         effect = _of_function(node.implementation)
         if node.kwargs and (node.kwargs.get("out") is not None or node.kwargs.get("inplace")):
             effect |= Effect.WRITES
-        if node.implementation.startswith("torch.nn.functional.") and True in (node.args or ()):
+        if node.implementation.startswith("torch.nn.functional.") and _has_flag(node):
             # An in-place flag or a training flag may be given by position.
             effect |= _flags(node.implementation, node.args or ())
         return effect
@@ -132,6 +132,10 @@ _DRAWING_FUNCTIONS = frozenset(
     "gumbel_softmax rrelu multi_head_attention_forward scaled_dot_product_attention "
     "fractional_max_pool2d fractional_max_pool3d".split()
 )
+
+
+def _has_flag(node: Node) -> bool:
+    return any(each is True for each in node.args or ())  # 1, as of a stride, is no flag
 
 
 def _flags(name: str, args: tuple[Any, ...]) -> Effect:

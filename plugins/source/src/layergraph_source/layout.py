@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 WIDTH = 100
 INDENT = "    "
@@ -101,3 +101,17 @@ def outside_strings(text: str) -> Iterable[tuple[int, str]]:
             escaped = True
         elif character == quote:
             quote = ""
+
+
+def indented(lines: Sequence[str]) -> list[str]:
+    """Return the lines of a block inside a block."""
+    return [f"{INDENT}{line}" for line in lines]
+
+
+def laid_lines(lines: Sequence[str], indent: str) -> list[str]:
+    """Lay out lines that are indented relatively to a block."""
+    found: list[str] = []
+    for line in lines:
+        plain = line.lstrip(" ")
+        found += laid_out(plain, indent + line[: len(line) - len(plain)])
+    return found

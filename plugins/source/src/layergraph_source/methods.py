@@ -7,21 +7,21 @@ from dataclasses import replace
 from typing import Any
 
 from layergraph.errors import Place
-from layergraph.ir import FUNCTION, INPUT, OUTPUT, STATE, Body, Implementation, Namer, Ref, returned
-from layergraph.ir.names import is_argument_name
+from layergraph.ir import INPUT, OUTPUT, Implementation, Namer, Ref
+from layergraph_source.checks import InputChecks
 from layergraph_source.context import Context
-from layergraph_source.functions import IN_PLACE, FunctionWriter, operand
-from layergraph_source.layout import INDENT, laid_out
-from layergraph_source.literals import UnspeakableError, quoted
+from layergraph_source.functions import FunctionWriter
+from layergraph_source.layout import INDENT, indented, laid_lines, laid_out
+from layergraph_source.literals import UnspeakableError
 from layergraph_source.naming import singular
-from layergraph_source.regions import REGIONS, Region, regions_of
+from layergraph_source.regions import Region, is_whole, regions_of
 from layergraph_source.rolling import Loop, rolled
-from layergraph_source.steps import ByMode, Step, steps_of
+from layergraph_source.statements import StatementWriter
+from layergraph_source.steps import Step, end_of_run, steps_of
 
 # A longer expression is easier to read with a name.
 _LONGEST_INLINE = 48
 _LONGEST_CHAIN = 56
-_CHECKING = frozenset({"layergraph.assume_container", "layergraph.holds"})
 Reader = Callable[[str, Step], str]
 
 
@@ -47,11 +47,9 @@ class MethodWriter:
         bodies: Mapping[str, str],
     ) -> None:
         self._context = context
-        self._functions = functions
         self._implementation = implementation
         self._reader = reader
         self._count = count
-        self._bodies = bodies
         self._steps: list[Step] = []
         self._place = Place("implementation", implementation.name)
         parameters = {
@@ -63,10 +61,14 @@ class MethodWriter:
         self._namer = Namer({*parameters.values(), *context.taken()})
         taken = {*parameters.values()}
         self._self = "self" if "self" not in taken else Namer(taken).name("self")
-        self._variables: dict[str, str] = {}
-        self._inline: dict[str, str] = {}
-        self._items: dict[str, str] = {}
-        self._readers: dict[str, list[int]] = {}
+        self._statements = StatementWriter(
+            context, functions, self._reader_text, self._self, bodies
+        )
+        self._variables = self._statements.variables
+        self._inline = self._statements.inline
+        self._items = self._statements.items
+        self._readers = self._statements.readers
+        self._checks = InputChecks(context, self._self, self._said, self._variables)
         self._order: dict[int, int] = {}
 
     def write(self, name: str) -> str:
@@ -77,13 +79,13 @@ class MethodWriter:
         """
         graphs = self._implementation.graphs
         steps = steps_of(graphs[0], graphs[1] if len(graphs) > 1 else None)
-        if len(graphs) == 1 or _is_whole(steps):
+        if len(graphs) == 1 or is_whole(steps):
             signature, body = self._body(steps)
         else:
             signature, training = self._body(steps_of(graphs[0]))
             other, evaluation = self._body(steps_of(graphs[1]))
             signature = self._common(signature, other)
-            body = [f"if {self._self}.training:", *_indented(training), *evaluation]
+            body = [f"if {self._self}.training:", *indented(training), *evaluation]
         head = laid_out(f"def {name}({', '.join([self._self, *signature])}):", INDENT)
         return "\n".join([*head, *laid_lines(body or ["pass"], INDENT * 2)])
 
@@ -111,7 +113,7 @@ class MethodWriter:
             for each in step.reads:
                 self._readers.setdefault(each, []).append(index)
         others = [step for step in steps if step.node.type != INPUT]
-        return signature, [*self._checks(inputs, steps), *self._block(others)]
+        return signature, [*self._checks.lines(inputs, steps), *self._block(others)]
 
     def _parameter(self, step: Step) -> str:
         name = self._variables[step.node.name] = self._parameters[step.node.name]
@@ -124,45 +126,6 @@ class MethodWriter:
             self._variables[node] = self._namer.name(node)
         return self._variables[node]
 
-    def _checks(self, inputs: Sequence[Step], steps: Sequence[Step]) -> list[str]:
-        lines = []
-        for step in inputs:
-            training = self._check(step, step.kwargs, steps, training=True)
-            other = step.kwargs if step.evaluation is None else step.evaluation
-            evaluation = self._check(step, other, steps, training=False)
-            if training == evaluation:
-                lines += training
-                continue
-            for prefix, own in (("", training), ("not ", evaluation)):
-                if own:
-                    lines += [f"if {prefix}{self._self}.training:", *_indented(own)]
-        return lines
-
-    def _check(
-        self, step: Step, kwargs: Mapping[str, Any], steps: Sequence[Step], *, training: bool
-    ) -> list[str]:
-        """Return the lines that check what is known of an input in one mode."""
-        name = self._variables[step.node.name]
-        known = {key: value for key, value in kwargs.items() if key != "default"}
-        if "fixed" in known:
-            fixed = self._said(step, known["fixed"])
-            where = quoted(f"the input {name!r}")
-            return [f"{self._context.helper('_assume')}({name}, {fixed}, {where})"]
-        # Inputs that a node of the graph checks need no check here.
-        is_checked = any(
-            type(arg) is Ref and arg.node == step.node.name
-            for each in steps
-            if each.mode in (None, training) and each.node.implementation in _CHECKING
-            for arg in each.args[:2]
-        )
-        if not known or is_checked:
-            return []
-        facts = [self._said(step, known.get(key)) for key in ("rank", "dtype")]
-        given = [name, quoted(name), *facts]
-        while given[-1] == "None":
-            given.pop()
-        return [f"{self._context.helper('_assume_tensor')}({', '.join(given)})"]
-
     # --- blocks ---
 
     def _block(self, steps: list[Step]) -> list[str]:
@@ -172,12 +135,12 @@ class MethodWriter:
         while at < len(steps):
             step = steps[at]
             if step.mode is not None:
-                end = _end(steps, at, lambda each: each.mode)
+                end = end_of_run(steps, at, lambda each: each.mode)
                 lines += self._by_mode(steps[at:end])
                 at = end
                 continue
             if step.when is not None:
-                end = _end(steps, at, lambda each: (each.when, each.mode))
+                end = end_of_run(steps, at, lambda each: (each.when, each.mode))
                 lines += self._conditional(steps[at:end])
                 at = end
                 continue
@@ -185,8 +148,9 @@ class MethodWriter:
                 regions = regions_of(steps)
             region = regions.get(at)
             if region is not None:
-                lines.append(f"with {self._opened(step, region)}:")
-                lines += _indented(self._block(steps[at + 1 : region.end]))
+                args = [self._said(step, each) for each in step.args]
+                lines.append(f"with {region.opening(self._context.torch, args)}:")
+                lines += indented(self._block(steps[at + 1 : region.end]))
                 at = region.end + 1
                 continue
             loop = rolled(steps, at, self._reader_text, self._count, self._readers_of)
@@ -210,9 +174,9 @@ class MethodWriter:
             blocks.append(self._block(inner))
         mode = f"{self._self}.training"
         if not blocks[0]:
-            return [f"if not {mode}:", *_indented(blocks[1])]
-        lines = [f"if {mode}:", *_indented(blocks[0])]
-        return [*lines, "else:", *_indented(blocks[1])] if blocks[1] else lines
+            return [f"if not {mode}:", *indented(blocks[1])]
+        lines = [f"if {mode}:", *indented(blocks[0])]
+        return [*lines, "else:", *indented(blocks[1])] if blocks[1] else lines
 
     def _conditional(self, steps: list[Step]) -> list[str]:
         when = steps[0].when
@@ -225,7 +189,7 @@ class MethodWriter:
             self._order[id(each)] = self._order[id(step)]
         name = self._variables[condition.node]
         head = f"if {name}:" if expected else f"if {name} is False:"
-        lines = [head, *_indented(self._block(inner) or ["pass"])]
+        lines = [head, *indented(self._block(inner) or ["pass"])]
         outside = [
             self._variables[each]
             for each in own
@@ -235,23 +199,8 @@ class MethodWriter:
             )
         ]
         if outside:
-            lines += ["else:", *_indented(_without_value(sorted(outside)))]
+            lines += ["else:", *indented(_without_value(sorted(outside)))]
         return lines
-
-    def _opened(self, step: Step, region: Region) -> str:
-        args = [self._said(step, each) for each in step.args]
-        torch = self._context.torch
-        if region.kind == "set_grad_enabled":
-            is_off = args[0] == "False"
-            return f"{torch}.no_grad()" if is_off else f"{torch}.set_grad_enabled({args[0]})"
-        if region.kind == "select_attention":
-            return f"{torch}.nn.attention.sdpa_kernel([{', '.join(region.kernels(torch))}])"
-        device, dtype, enabled, cache = args
-        given = [device]
-        given += [f"dtype={dtype}"] if dtype != "None" else []
-        given += [f"enabled={enabled}"] if enabled != "True" else []
-        given += [f"cache_enabled={cache}"]
-        return f"{torch}.autocast({', '.join(given)})"
 
     def _rolled(self, loop: Loop, steps: Sequence[Step]) -> list[str]:
         originals = steps[: len(loop.steps)]
@@ -265,9 +214,9 @@ class MethodWriter:
             if is_own and is_single and not reads_it:
                 self._variables[name] = self._variables[first]
             else:
-                lines.append(f"{self._variables[name]} = {self._value(Ref(first))}")
+                lines.append(f"{self._variables[name]} = {self._statements.value(Ref(first))}")
         self._rename(loop, steps)
-        self._items = {loop.first_item: item}
+        self._items[loop.first_item] = item
         inside: list[str] = []
         for step, original in zip(loop.steps, originals, strict=True):
             self._order[id(step)] = self._order[id(original)]
@@ -275,8 +224,8 @@ class MethodWriter:
             following = loop.steps[at + 1] if at + 1 < len(loop.steps) else None
             is_carried = step.node.name in loop.carried
             inside += self._step(step, None if is_carried else following)
-        self._items = {}
-        return [*lines, f"for {item} in {loop.container}:", *_indented(inside)]
+        self._items.clear()
+        return [*lines, f"for {item} in {loop.container}:", *indented(inside)]
 
     def _rename(self, loop: Loop, steps: Sequence[Step]) -> None:
         """Give the nodes of later turns the variables of the first turn."""
@@ -306,7 +255,7 @@ class MethodWriter:
         node = step.node
         place = self._place.at("node", node.name)
         try:
-            lines = self._lines(step)
+            lines = self._statements.lines(step)
         except UnspeakableError as error:
             self._refuse(place, str(error))
             return []
@@ -327,93 +276,12 @@ class MethodWriter:
             and self._readers.get(name) == [self._order[id(following)]]
         )
 
-    def _lines(self, step: Step) -> list[str]:
-        node = step.node
-        if node.type == OUTPUT:
-            value = returned(step.args)
-            return [f"return {self._value(value)}"]
-        args = [self._value(each) for each in step.args]
-        kwargs = {name: self._value(each) for name, each in step.kwargs.items()}
-        for name in kwargs:
-            if not is_argument_name(name):
-                raise UnspeakableError(f"{name!r} cannot be the name of an argument")
-        if node.type == STATE:
-            text = self._reader(self._self, step)
-            return self._assigned(step, text)
-        if node.type != FUNCTION:
-            target = self._reader(self._self, step)
-            target = self._items.get(target, target)
-            given = [*args, *[f"{key}={each}" for key, each in kwargs.items()]]
-            return self._assigned(step, f"{target}({', '.join(given)})")
-        return self._function(step, args, kwargs)
-
-    def _function(self, step: Step, args: list[str], kwargs: dict[str, str]) -> list[str]:
-        name = step.node.implementation
-        if name in REGIONS:
-            raise UnspeakableError("the region that it begins or ends is no block of this graph")
-        if name == "operator.getitem" and len(args) == 2 and not kwargs:
-            return self._assigned(step, f"{operand(args[0])}[{self._index(step.args[1])}]")
-        if name == "operator.setitem" and len(args) == 3 and not kwargs:
-            line = f"{operand(args[0])}[{self._index(step.args[1])}] = {args[2]}"
-            return [line, *self._none(step)]
-        if name == "operator.delitem" and len(args) == 2 and not kwargs:
-            line = f"del {operand(args[0])}[{self._index(step.args[1])}]"
-            return [line, *self._none(step)]
-        if name in IN_PLACE and len(args) == 2 and not kwargs:
-            # `x += 1` rebinds x if x is a number. So assign it to another variable first.
-            variable = self._variables[step.node.name]
-            return [f"{variable} = {args[0]}", f"{variable} {IN_PLACE[name]}= {args[1]}"]
-        text = self._functions.call(name, step.args, args, kwargs)
-        return self._assigned(step, text)
-
-    def _assigned(self, step: Step, text: str) -> list[str]:
-        name = step.node.name
-        if name not in self._readers:
-            return [text]
-        return [f"{self._variables[name]} = {text}"]
-
-    def _none(self, step: Step) -> list[str]:
-        name = step.node.name
-        return [f"{self._variables[name]} = None"] if name in self._readers else []
-
-    def _index(self, index: Any) -> str:
-        if type(index) is tuple and index:
-            text = ", ".join(map(self._slice, index))
-            return f"{text}," if len(index) == 1 else text
-        return self._slice(index)
-
-    def _slice(self, index: Any) -> str:
-        if type(index) is not slice:
-            return self._value(index)
-        texts = ["" if each is None else self._value(each) for each in _parts(index)]
-        is_plain = all(
-            text.lstrip("-").isdigit() or text.isidentifier() or not text for text in texts
-        )
-        colon = ":" if is_plain else " : "
-        start, stop, end = texts
-        text = f"{start}{colon}{stop}".strip() if (start or stop) else ":"
-        return f"{text}:{end}" if end else text
-
-    # --- values ---
-
     def _said(self, step: Step, value: Any) -> str:
         try:
-            return self._value(value)
+            return self._statements.value(value)
         except UnspeakableError as error:
             self._refuse(self._place.at("node", step.node.name), str(error))
             return "None"
-
-    def _value(self, value: Any) -> str:
-        return self._context.value(value, self._leaf)
-
-    def _leaf(self, value: Any) -> str | None:
-        if type(value) is Ref:
-            return self._inline.get(value.node) or self._variables[value.node]
-        if type(value) is Body:
-            return f"{self._self}.{self._bodies[value.implementation]}"
-        if type(value) is ByMode:
-            return f"{self._self}.training" if value.training else f"not {self._self}.training"
-        return None
 
     def _refuse(self, place: Place, message: str) -> None:
         self._context.problems.add(place, message, "change the model, or build it with to_torch")
@@ -427,45 +295,3 @@ def _without_value(names: Sequence[str]) -> list[str]:
             lines.append("")
         lines[-1] += f"{name} = "
     return [f"{line}None" for line in lines]
-
-
-def _is_whole(steps: list[Step]) -> bool:
-    """Return whether steps of two modes share their inputs, and each region is a block."""
-    if any(step.node.type == INPUT and step.mode is not None for step in steps):
-        return False
-    begun = regions_of(steps)
-    known = {at for begin, region in begun.items() for at in (begin, region.end)}
-    return all(
-        at in known or step.mode is not None
-        for at, step in enumerate(steps)
-        if step.node.implementation in REGIONS and step.when is None
-    )
-
-
-def _parts(index: slice) -> tuple[Any, Any, Any]:
-    return index.start, index.stop, index.step
-
-
-def _end(steps: Sequence[Step], at: int, key: Callable[[Step], object]) -> int:
-    """Return the end of the run of steps from a place on that have something in common."""
-    wanted = key(steps[at])
-    is_mode = steps[at].mode is not None
-    end = at
-    while end < len(steps) and (
-        steps[end].mode is not None if is_mode else key(steps[end]) == wanted
-    ):
-        end += 1
-    return end
-
-
-def _indented(lines: Sequence[str]) -> list[str]:
-    return [f"{INDENT}{line}" for line in lines]
-
-
-def laid_lines(lines: Sequence[str], indent: str) -> list[str]:
-    """Lay out lines that are indented relatively to a block."""
-    found: list[str] = []
-    for line in lines:
-        plain = line.lstrip(" ")
-        found += laid_out(plain, indent + line[: len(line) - len(plain)])
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from layergraph.ir import Ref, Value
+from layergraph.ir import INPUT, Ref, Value
 from layergraph_source.steps import Step
 
 _ENTER = {
@@ -42,6 +42,25 @@ class Region:
         backends = f"{torch}.nn.attention.SDPBackend"
         return [f"{backends}.{_KERNELS[each]}" for each in names if each in _KERNELS]
 
+    def opening(self, torch: str, args: Sequence[str]) -> str:
+        """Return the expression of the context that a ``with`` block enters.
+
+        Args:
+            torch: the name of torch.
+            args: the expressions of the arguments with which it is entered.
+        """
+        if self.kind == "set_grad_enabled":
+            is_off = args[0] == "False"
+            return f"{torch}.no_grad()" if is_off else f"{torch}.set_grad_enabled({args[0]})"
+        if self.kind == "select_attention":
+            return f"{torch}.nn.attention.sdpa_kernel([{', '.join(self.kernels(torch))}])"
+        device, dtype, enabled, cache = args
+        given = [device]
+        given += [f"dtype={dtype}"] if dtype != "None" else []
+        given += [f"enabled={enabled}"] if enabled != "True" else []
+        given += [f"cache_enabled={cache}"]
+        return f"{torch}.autocast({', '.join(given)})"
+
 
 def regions_of(steps: Sequence[Step]) -> dict[int, Region]:
     """Return the regions that begin and end among steps, by the places where they begin.
@@ -64,3 +83,16 @@ def regions_of(steps: Sequence[Step]) -> dict[int, Region]:
         elif name in _ENTER:
             opened.append(at)
     return found
+
+
+def is_whole(steps: Sequence[Step]) -> bool:
+    """Return whether steps of two modes share their inputs, and each region is a block."""
+    if any(step.node.type == INPUT and step.mode is not None for step in steps):
+        return False
+    begun = regions_of(steps)
+    known = {at for begin, region in begun.items() for at in (begin, region.end)}
+    return all(
+        at in known or step.mode is not None
+        for at, step in enumerate(steps)
+        if step.node.implementation in REGIONS and step.when is None
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from layergraph.ir import INPUT, OUTPUT, Graph, Node, Ref, Value, refs
@@ -133,3 +133,15 @@ def _both(one: Value, two: Value) -> Value:
 def is_output(step: Step) -> bool:
     """Return whether a step returns."""
     return step.node.type == OUTPUT
+
+
+def end_of_run(steps: Sequence[Step], at: int, key: Callable[[Step], object]) -> int:
+    """Return the end of the run of steps from a place on that have something in common."""
+    wanted = key(steps[at])
+    is_mode = steps[at].mode is not None
+    end = at
+    while end < len(steps) and (
+        steps[end].mode is not None if is_mode else key(steps[end]) == wanted
+    ):
+        end += 1
+    return end
