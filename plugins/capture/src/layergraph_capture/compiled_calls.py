@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from layergraph.torch2ir.tracing.observer import Observer
+from layergraph.undo import undoing
 
 # The library of torch by which an extension takes and gives tensors of Python.
 _LIBRARY = b"torch_python"
@@ -37,22 +38,18 @@ def compiled_calls(capture: Observer) -> Iterator[None]:
         yield
         _refuse_new(capture, before)
         return
-    profiler = sys.getprofile()
-    if profiler is not None:
-        capture.refuse(f"{', '.join(sorted(before))}: {_UNSEEN}, while a profiler runs; end it")
-
     def watch(_: FrameType, event: str, function: Any) -> None:
         home = getattr(function, "__module__", None) if event == "c_call" else None
         if home in before and capture.is_recording():
             capture.refuse(f"{home}.{function.__name__}: {_UNSEEN}; {_REMEDY}")
 
-    if profiler is None:
-        sys.setprofile(watch)
-    try:
+    if sys.getprofile() is not None:
+        capture.refuse(f"{', '.join(sorted(before))}: {_UNSEEN}, while a profiler runs; end it")
         yield
-    finally:
-        if profiler is None:
-            sys.setprofile(None)
+    else:
+        with undoing(functools.partial(sys.setprofile, None)):
+            sys.setprofile(watch)
+            yield
     _refuse_new(capture, before)
 
 

@@ -57,6 +57,16 @@ def counts_of(trace: Trace) -> list[Count]:
     return sorted(found.values(), reverse=True)
 
 
+def has_turns(trace: Trace, turns: int) -> bool:
+    """Return whether anything in a record is repeated so many times.
+
+    Args:
+        trace: the record of a run.
+        turns: the number of times.
+    """
+    return any(found == turns for found, _ in _repeated(trace))
+
+
 def _repeated(trace: Trace) -> Iterator[tuple[int, frozenset[int]]]:
     """Yield, for each repetition that computes, its turns, and by how much integers grow in it."""
     forms = Forms()

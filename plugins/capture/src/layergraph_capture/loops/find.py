@@ -22,7 +22,7 @@ from layergraph.torch2ir.tracing.module_call import (
     wish_of,
 )
 from layergraph_capture.loops.choice import NotAlikeError, loops_of
-from layergraph_capture.loops.counts import Count, counts_of
+from layergraph_capture.loops.counts import Count, counts_of, has_turns
 from layergraph_capture.loops.fit import NotFittedError, Size, fitted
 from layergraph_capture.loops.lengths import Length, lengths
 from layergraph_capture.loops.numbers import is_of_turns
@@ -119,6 +119,7 @@ class _Finder:
         self._example = example
         self._run = run
         self._runs = 0
+        self._own: Trace | None = None
         self._varied: list[_Varied] = []
 
     def vary(self, count: Count) -> None:
@@ -129,15 +130,26 @@ class _Finder:
         for length in lengths(self._example, count.number, count.each):
             if any(each.length.is_same_size(length) for each in self._varied):
                 return
-            base, longer = (self._run_with(length, ahead + turns) for turns in (0, 1))
-            if base is None or longer is None:
+            base = self._run_with(length, ahead) if ahead else self._own_run(length)
+            # Most sizes have nothing to do with the turns, as one run tells.
+            if base is None or (ahead and not has_turns(base, base_turns)):
+                continue
+            longer = self._run_with(length, ahead + 1)
+            if longer is None:
                 continue
             try:
                 if any(loops_of([base, longer])):
                     self._varied.append(_Varied(count, base_turns, length, base, longer))
+                    self._own = None  # each pair of runs has its own
                     return
             except NotAlikeError:
                 continue
+
+    def _own_run(self, length: Length) -> Trace | None:
+        """Return the record of a run on the example; of whatever length, it is the same."""
+        if self._own is None:
+            self._own = self._run_with(length, 0)
+        return self._own
 
     def _run_with(self, length: Length, turns: int, more: int = 0) -> Trace | None:
         """Return the record of a run of another length, with the numbers of the turns."""
