@@ -57,14 +57,13 @@ def counts_of(trace: Trace) -> list[Count]:
     return sorted(found.values(), reverse=True)
 
 
-def has_turns(trace: Trace, turns: int) -> bool:
-    """Return whether anything in a record is repeated so many times.
+def turns_in(trace: Trace) -> list[int]:
+    """Return the number of turns of each repetition that computes.
 
     Args:
         trace: the record of a run.
-        turns: the number of times.
     """
-    return any(found == turns for found, _ in _repeated(trace))
+    return sorted(turns for turns, _ in _repeated(trace))
 
 
 def _repeated(trace: Trace) -> Iterator[tuple[int, frozenset[int]]]:

@@ -22,7 +22,7 @@ from layergraph.torch2ir.tracing.module_call import (
     wish_of,
 )
 from layergraph_capture.loops.choice import NotAlikeError, loops_of
-from layergraph_capture.loops.counts import Count, counts_of, has_turns
+from layergraph_capture.loops.counts import Count, counts_of, turns_in
 from layergraph_capture.loops.fit import NotFittedError, Size, fitted
 from layergraph_capture.loops.lengths import Length, lengths
 from layergraph_capture.loops.numbers import is_of_turns
@@ -131,8 +131,7 @@ class _Finder:
             if any(each.length.is_same_size(length) for each in self._varied):
                 return
             base = self._run_with(length, ahead) if ahead else self._own_run(length)
-            # Most sizes have nothing to do with the turns, as one run tells.
-            if base is None or (ahead and not has_turns(base, base_turns)):
+            if base is None or (ahead > 0 and self._repeats_as_own(base, length)):
                 continue
             longer = self._run_with(length, ahead + 1)
             if longer is None:
@@ -144,6 +143,11 @@ class _Finder:
                     return
             except NotAlikeError:
                 continue
+
+    def _repeats_as_own(self, base: Trace, length: Length) -> bool:
+        """Return whether a longer run repeats nothing more often: then the size is another one."""
+        own = self._own_run(length)
+        return own is not None and turns_in(own) == turns_in(base)
 
     def _own_run(self, length: Length) -> Trace | None:
         """Return the record of a run on the example; of whatever length, it is the same."""
