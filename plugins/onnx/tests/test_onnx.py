@@ -383,6 +383,28 @@ def test_what_onnx_lacks_is_listed_and_nothing_is_written(tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
+class Turned(nn.Module):
+    """Multiplies complex numbers, for which ONNX has pairs of numbers at best."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.view_as_real(torch.view_as_complex(x) * torch.polar(x[..., 0], x[..., 1]))
+
+
+class Spread(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.view_as_real(torch.view_as_complex(x).unsqueeze(0))
+
+
+def test_complex_numbers_become_pairs_or_are_refused(tmp_path: Path) -> None:
+    x = torch.rand(3, 2)
+    saved(Turned(), tmp_path / "m.onnx", x)
+    check_same(Turned(), tmp_path / "m.onnx", torch.rand(3, 2))
+    ir, path = lg.to_ir(Spread(), (x,)), tmp_path / "other.onnx"
+    with pytest.raises(LoweringError, match="computes with complex numbers"):
+        lg.save(ir, path, {}, args=(x,))
+    assert not path.exists()
+
+
 def test_it_says_what_it_needs(tmp_path: Path) -> None:
     model, path = nn.Sequential(nn.Linear(2, 3)), tmp_path / "m.onnx"
     ir = lg.to_ir(model)

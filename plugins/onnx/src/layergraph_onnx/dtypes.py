@@ -15,8 +15,6 @@ _ONNX: dict[torch.dtype, onnx_ir.DataType] = {
     torch.bfloat16: _D.BFLOAT16,
     torch.float8_e4m3fn: _D.FLOAT8E4M3FN,
     torch.float8_e5m2: _D.FLOAT8E5M2,
-    torch.complex64: _D.COMPLEX64,
-    torch.complex128: _D.COMPLEX128,
     torch.bool: _D.BOOL,
     torch.uint8: _D.UINT8,
     torch.uint16: _D.UINT16,
@@ -37,7 +35,7 @@ def to_onnx(dtype: torch.dtype) -> onnx_ir.DataType:
         LayergraphError: ONNX has none.
     """
     if dtype not in _ONNX:
-        raise LayergraphError(f"ONNX has no dtype for {dtype}; cast the tensor")
+        raise LayergraphError(f"the operators of ONNX take no {dtype}; cast the tensor")
     return _ONNX[dtype]
 
 

@@ -12,6 +12,7 @@ from layergraph.ir.values import leaves
 from layergraph_backends import Step
 from layergraph_onnx.call import Call
 from layergraph_onnx.target import Maybe, Onnx
+from layergraph_shapes import TensorMeta
 
 Handler = Callable[[Call], Any]
 
@@ -27,6 +28,11 @@ MAYBE = "it takes a value that is None on one way of a decision"
 def has_maybe(step: Step) -> bool:
     """Return whether an argument is None on one way of a decision."""
     return any(isinstance(leaf, Maybe) for leaf in leaves(step.args, step.kwargs))
+
+
+def _has_complex(step: Step) -> bool:
+    metas = leaves((step.meta, step.arg_metas), step.kwarg_metas)
+    return any(isinstance(each, TensorMeta) and each.dtype.is_complex for each in metas)
 
 
 # The results of torch have the dtype, and a file of ONNX has no memory.
@@ -109,6 +115,8 @@ class Table:
         def lower(step: Step, backend: Onnx) -> Any:
             if handler not in self._taking_maybe and has_maybe(step):
                 return lg.decline(MAYBE)
+            if _has_complex(step):
+                return lg.decline("it computes with complex numbers, which no operator takes")
             noting = _Noting(step.kwargs)
             with backend.at(step):
                 value = handler(Call(replace(step, kwargs=noting), backend))
