@@ -21,7 +21,7 @@ from layergraph.errors import (
 )
 from layergraph.ir import Packing, TensorSpec
 from layergraph.ir2torch import Ir2Torch
-from layergraph.ir2torch.composite import find
+from layergraph.ir2torch.paths import find
 from layergraph.plugins import Plugin, installed_plugins
 from layergraph.testing import bitwise_equal
 from layergraph.torch2ir import Torch2Ir

@@ -12,9 +12,10 @@ from layergraph.functions import Targets
 from layergraph.ir import MODULE, Implementation, Ir
 from layergraph.ir.submodules import post_order, pre_order
 from layergraph.ir2torch.build_context import Retrying, layer_of, refusals
-from layergraph.ir2torch.composite import Holder, descend, find_module
 from layergraph.ir2torch.composite_builder import CompositeBuilder
+from layergraph.ir2torch.holder import Holder
 from layergraph.ir2torch.layer_builder import LayerBuilder
+from layergraph.ir2torch.paths import descend, find_module
 from layergraph.ir2torch.submodules import place
 from layergraph.ir2torch.tensor_builder import TensorBuilder
 from layergraph.plugins import Hooks

@@ -27,6 +27,8 @@ from layergraph.choices import called
 from layergraph.errors import BuildError
 from layergraph.ir2torch.code_check import compiled_forward
 from layergraph.ir2torch.codegen import generated_code
+from layergraph.ir2torch.holder import Holder
+from layergraph.ir2torch.paths import find
 from layergraph.ir2torch.pickling import StoredGraph, restored, stored
 from layergraph.ir2torch.scripting import own_containers, scriptable
 from layergraph.regions import REGIONS, ending
@@ -39,79 +41,10 @@ _COMPILED = ("_code", "_lineno_map", "_prologue_start")
 _NOT_COPIED = ("_graph", *_COMPILED, "evaluation", "_bodies")
 
 
-def descend(module: nn.Module, way: list[str]) -> nn.Module | None:
-    """Return the module at a list of child names; None if there is none."""
-    for name in way:
-        inner = module._modules.get(name)
-        if inner is None:
-            return None
-        module = inner
-    return module
-
-
-def find_module(module: nn.Module, path: str) -> nn.Module | None:
-    """Return the module at a path; for the empty path, the module itself."""
-    return descend(module, path.split(".")) if path else module
-
-
-def find(module: nn.Module, path: str) -> Any:
-    """Return the child or tensor at a path, or the mode of the module at ``path.training``.
-
-    The names may be ones that ``getattr`` does not find. None if there is no such name.
-    """
-    *way, last = path.split(".")
-    owner = descend(module, way)
-    if owner is None:
-        return None
-    for registered in (owner._modules, owner._parameters, owner._buffers):
-        if registered.get(last) is not None:
-            return registered[last]
-    return owner.training if last == "training" else None
-
-
 @functools.cache
 def taken_names() -> frozenset[str]:
     """Return the names of attributes of each composite, which hide children of the same names."""
     return frozenset(dir(Composite(nn.Module(), {}, fx.Graph()))) - {"training"}
-
-
-class Holder(nn.Module):
-    """A module that holds constants: tensors that the original read and did not register.
-
-    Constants are buffers that do not persist, so that they move to a device with the model. A cast
-    of the model leaves them as they are, as in the original.
-    """
-
-    _uncast = frozenset[str]()
-    # Buffers that keep their dtype, and so their numbers, in a cast to a narrower dtype.
-    _unnarrowed = cast("Mapping[str, torch.dtype]", MappingProxyType({}))
-    # The methods that the core overrides here, and whose effect a capture of this module keeps.
-    _held_by_ir = frozenset({"_apply"})
-    _kept_modes = cast("Mapping[str, bool | None]", MappingProxyType({}))
-
-    def train(self, mode: bool = True) -> Holder:
-        """Set the mode of all submodules, except those that the original's ``train`` leaves."""
-        kept = [(find_module(self, path), to) for path, to in self._kept_modes.items()]
-        modes = [(each, each.training if to is None else to) for each, to in kept if each]
-        super().train(mode)
-        for module, own in modes:
-            module.training = own
-        return self
-
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Holder:
-        kept = {*self._uncast, *self._unnarrowed} & self._buffers.keys()
-        before = {name: self._buffers[name] for name in kept}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, was in before.items():
-            now = self._buffers[name]
-            if was is None or now is None or (was.is_meta and not now.is_meta):
-                continue
-            dtype = self._unnarrowed.get(name)
-            if dtype is None:
-                self._buffers[name] = was.to(now.device)
-            elif now.dtype.itemsize < dtype.itemsize:
-                self._buffers[name] = was.to(now.device, dtype)
-        return self
 
 
 class Composite(Holder, fx.GraphModule):

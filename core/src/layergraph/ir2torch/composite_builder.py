@@ -15,8 +15,9 @@ from layergraph.ir.bodies import owned
 from layergraph.ir.names import is_attribute_path
 from layergraph.ir.submodules import Ancestry
 from layergraph.ir2torch.build_context import refusals
-from layergraph.ir2torch.composite import Composite, find, taken_names
+from layergraph.ir2torch.composite import Composite, taken_names
 from layergraph.ir2torch.graph import fx_graph
+from layergraph.ir2torch.paths import find
 from layergraph.ir2torch.submodules import owner_of
 
 

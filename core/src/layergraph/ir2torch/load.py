@@ -10,7 +10,7 @@ from torch import nn
 
 from layergraph.errors import BuildError, StateError, first_line
 from layergraph.ir import Ir
-from layergraph.ir2torch.composite import descend, find
+from layergraph.ir2torch.paths import descend, find
 from layergraph.state import all_tensors, as_parameter, own_tensors, replace
 from layergraph.tensor_kinds import TensorKinds
 from layergraph.tensors import PLAIN_CLASSES, is_plain, lie_alike, unsuitable, without_class

@@ -10,7 +10,7 @@ from torch import nn
 
 from layergraph.errors import BuildError, StateError
 from layergraph.ir import Ir
-from layergraph.ir2torch.composite import Holder
+from layergraph.ir2torch.holder import Holder
 from layergraph.ir2torch.load import (
     Key,
     fitting,

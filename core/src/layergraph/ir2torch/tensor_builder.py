@@ -11,8 +11,9 @@ from layergraph.errors import BuildError, Place, PluginError
 from layergraph.hidden_states import hidden_states
 from layergraph.ir import Implementation, Ir, Packing, TensorSpec
 from layergraph.ir2torch.build_context import refusals
-from layergraph.ir2torch.composite import Holder, descend, find
 from layergraph.ir2torch.deferred_init import DeferredInit
+from layergraph.ir2torch.holder import Holder
+from layergraph.ir2torch.paths import descend, find
 from layergraph.ir2torch.submodules import owner_of
 from layergraph.state import (
     all_tensors,

@@ -38,6 +38,7 @@ def compiled_calls(capture: Observer) -> Iterator[None]:
         yield
         _refuse_new(capture, before)
         return
+
     def watch(_: FrameType, event: str, function: Any) -> None:
         home = getattr(function, "__module__", None) if event == "c_call" else None
         if home in before and capture.is_recording():

@@ -12,10 +12,10 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from layergraph.errors import BuildError, StateError
-from layergraph.ir2torch.composite import descend, find
 from layergraph.ir2torch.converter import device_of
 from layergraph.ir2torch.load import fitting, keep_alike, names_of
 from layergraph.ir2torch.meta_model import MetaModel
+from layergraph.ir2torch.paths import descend, find
 from layergraph.state import all_tensors, replace
 from layergraph.tensors import PLAIN_CLASSES, numbers_of, same_bits
 from layergraph_distributed.parts import local_of, placed, region_of, take

@@ -26,13 +26,8 @@ ReadValue = Callable[[Any, JsonPath], bytes]
 
 _GRAPH = "nodes edges"
 _IMPLEMENTATION = f"data training kept_modes children tensors {_GRAPH} evaluation"
-_TENSOR = {
-    "shape": list,
-    "stride": list,
-    "requires_grad": bool,
-    "persistent": bool,
-    "narrows": bool,
-}
+_FLAGS = dict.fromkeys(("requires_grad", "persistent", "narrows"), bool)
+_TENSOR: dict[str, type] = {"shape": list, "stride": list, **_FLAGS}
 
 
 def inline(spec: TensorSpec) -> str:
@@ -401,6 +396,5 @@ def _values(fields: Mapping[str, Any], spot: JsonPath, name: str) -> dict[str, A
         return {}
     spot = (spot, name)
     values = expect(fields[name], dict, spot, "an object of values by name")
-    return {
-        read_name(key, spot, "a name"): decode(value, (spot, key)) for key, value in values.items()
-    }
+    decoded = {key: decode(value, (spot, key)) for key, value in values.items()}
+    return {read_name(key, spot, "a name"): value for key, value in decoded.items()}

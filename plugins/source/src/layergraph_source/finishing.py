@@ -10,7 +10,7 @@ from torch import nn
 from layergraph.errors import Place
 from layergraph.ir import Ir, TensorSpec
 from layergraph.ir.submodules import post_order, pre_order
-from layergraph.ir2torch.composite import descend, find
+from layergraph.ir2torch.paths import descend, find
 from layergraph.ir2torch.submodules import owner_of
 from layergraph.state import dtype_of, from_spec
 from layergraph_source.context import Context

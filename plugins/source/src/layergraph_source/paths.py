@@ -6,7 +6,7 @@ import keyword
 
 from torch import nn
 
-from layergraph.ir2torch.composite import descend
+from layergraph.ir2torch.paths import descend
 from layergraph_source.literals import quoted
 
 

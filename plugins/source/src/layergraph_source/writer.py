@@ -11,7 +11,7 @@ from layergraph.ir.bodies import owned
 from layergraph.ir.names import is_argument_name
 from layergraph.ir.submodules import Ancestry
 from layergraph.ir2torch import get_default_converter
-from layergraph.ir2torch.composite import find_module
+from layergraph.ir2torch.paths import find_module
 from layergraph.ir2torch.submodules import owner_of
 from layergraph.tensor_kinds import refuse_packed
 from layergraph_source.classes import ClassWriter, Composite
