@@ -14,20 +14,16 @@ from dataclasses import dataclass
 
 from layergraph.capturing import Example
 from layergraph.errors import CaptureError
-from layergraph.torch2ir.tracing.module_call import (
-    Call,
-    ModuleCall,
-    Trace,
-    TracedValue,
-    wish_of,
-)
+from layergraph.torch2ir.tracing.module_call import ModuleCall, Trace, wish_of
+from layergraph_capture.loops.candidate import Candidate, InMode
 from layergraph_capture.loops.choice import NotAlikeError, loops_of
 from layergraph_capture.loops.counts import Count, counts_of, turns_in
-from layergraph_capture.loops.fit import NotFittedError, Size, fitted
+from layergraph_capture.loops.fit import NotFittedError, fitted
 from layergraph_capture.loops.lengths import Length, lengths
 from layergraph_capture.loops.numbers import is_of_turns
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.roll import rolled
+from layergraph_capture.loops.size_guards import guard_size
 from layergraph_capture.loops.verify import OtherRunError, check_run
 from layergraph_capture.loops.written import ASSUME, NotRollableError, Rolled
 from layergraph_capture.turns import COUNT
@@ -50,9 +46,6 @@ _MOST_LEVELS = 8
 
 RunOn = Callable[[Example], Trace]
 """Runs the model on another example."""
-
-InMode = Callable[[Trace], AbstractContextManager[None]]
-"""Makes the calls of a record those of the mode that is wanted, for a while."""
 
 
 def _as_it_is(_: Trace) -> AbstractContextManager[None]:
@@ -211,7 +204,7 @@ class _Finder:
         self, written: Sequence[Rolled], traces: Sequence[Trace], mode: InMode, *, rounds_up: bool
     ) -> Trace:
         records = [rolled(each, {}, folds=True) for each in written]
-        candidate = _Candidate(records[0], fitted(records, rounds_up=rounds_up), mode)
+        candidate = Candidate(records[0], fitted(records, rounds_up=rounds_up), mode)
         for trace in traces:
             # Their calls are those of the mode already.
             check_run(candidate.record, trace, candidate.values)
@@ -228,7 +221,7 @@ class _Finder:
         _finish(trace.root.items)
         return Trace(trace.root, trace.constants, trace.parameters)
 
-    def _check_example(self, candidate: _Candidate, varied: _Varied) -> None:
+    def _check_example(self, candidate: Candidate, varied: _Varied) -> None:
         """Compare the record with a run on the example of the user."""
         # The first run does not number its turns. If it is alike even so, no other is needed.
         if varied.count.turns == varied.turns or candidate.is_like(self._trace):
@@ -238,7 +231,7 @@ class _Finder:
             raise OtherRunError("the example cannot be run again")
         candidate.compare(trace)
 
-    def _check_short(self, candidate: _Candidate, loop: _SizesOf) -> None:
+    def _check_short(self, candidate: Candidate, loop: _SizesOf) -> None:
         """Compare the record with a run of few turns, and guard that there are not less."""
         own = loop.varied.count.turns
         # Fewer turns than that are no loop, or have not been tried.
@@ -254,7 +247,7 @@ class _Finder:
         if least > 1:
             loop.guard_turns("ge", least)
 
-    def _is_like_long(self, candidate: _Candidate, loop: _SizesOf, least: int) -> bool:
+    def _is_like_long(self, candidate: Candidate, loop: _SizesOf, least: int) -> bool:
         """Return whether the record does what a run of many turns does, if there can be one.
 
         A list of three values is its own last eight: code that takes these is seen here only.
@@ -275,7 +268,7 @@ class _Finder:
                 known = wanted
         return least <= known
 
-    def _check_each(self, candidate: _Candidate, loop: _SizesOf) -> None:
+    def _check_each(self, candidate: Candidate, loop: _SizesOf) -> None:
         """Compare the record with a run of each number of turns, and guard that it is one of them.
 
         Code that counts by itself may do something else for one number of turns.
@@ -300,11 +293,11 @@ class _Finder:
             loop.guard_turns("ge", least)
         loop.guard_turns("le", most)
 
-    def _is_like_with(self, candidate: _Candidate, loop: _SizesOf, turns: int) -> bool:
+    def _is_like_with(self, candidate: Candidate, loop: _SizesOf, turns: int) -> bool:
         trace = self._run_to_check(loop.varied.length, turns - loop.varied.count.turns)
         return trace is not None and candidate.is_like(trace)
 
-    def _check_part(self, candidate: _Candidate, loop: _SizesOf) -> None:
+    def _check_part(self, candidate: Candidate, loop: _SizesOf) -> None:
         """Compare the record with a run whose last turn is a part of one, or guard the size."""
         if loop.varied.length.step == 1:
             return
@@ -313,48 +306,6 @@ class _Finder:
             loop.guard_whole_turns()
         else:
             candidate.compare(trace)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Candidate:
-    """A record with loops that is compared with runs.
-
-    Attributes:
-        record: the record.
-        sizes: the sizes on which its loops depend.
-        mode: makes the calls of a run those of the mode that is wanted.
-    """
-
-    record: Rolled
-    sizes: Sequence[Size]
-    mode: InMode
-
-    @property
-    def values(self) -> list[TracedValue]:
-        """The values of the sizes."""
-        return [each.value for each in self.sizes]
-
-    @property
-    def is_uncertain(self) -> bool:
-        """True if turns that no run had, or their number, may do something else."""
-        return bool(self.record.uncertain) or any(each.is_plain for each in self.sizes)
-
-    def compare(self, trace: Trace) -> None:
-        """Raise if the record does something else than a run.
-
-        Raises:
-            OtherRunError: it does.
-        """
-        with self.mode(trace):
-            check_run(self.record, trace, self.values)
-
-    def is_like(self, trace: Trace) -> bool:
-        """Return whether the record does what a run does."""
-        try:
-            self.compare(trace)
-        except OtherRunError:
-            return False
-        return True
 
 
 class _SizesOf:
@@ -366,7 +317,7 @@ class _SizesOf:
         index: the number of these runs among all that are varied.
     """
 
-    def __init__(self, varied: _Varied, candidate: _Candidate, index: int) -> None:
+    def __init__(self, varied: _Varied, candidate: Candidate, index: int) -> None:
         self.varied = varied
         self._record = candidate.record
         # By size: what it is in the base, and with one turn more.
@@ -377,14 +328,14 @@ class _SizesOf:
         """Guard that the sizes are those of a number of turns at least, or at most."""
         for size, (base, longer) in self._sizes.items():
             number = base + (longer - base) * (turns - self.varied.turns)
-            _guard(self._record, size.value, comparison, number, True)
+            guard_size(self._record, size.value, comparison, number, True)
 
     def guard_whole_turns(self) -> None:
         """Guard that no turn is a part of one."""
         for size, (base, longer) in self._sizes.items():
             step = abs(longer - base)
             if step > 1:
-                _guard(self._record, size.value, "mod", step, base % step)
+                guard_size(self._record, size.value, "mod", step, base % step)
 
 
 def _with_loops(traces: Sequence[Trace]) -> list[Rolled] | None:
@@ -409,32 +360,3 @@ def _finish(items: list[Item]) -> None:
             item.target, item.value.wish = ASSUME, wish_of(ASSUME)
         for body in item.bodies:
             _finish(body.items)
-
-
-def _guard(result: Rolled, value: TracedValue, target: str, operand: int, expected: object) -> None:
-    """Guard a size on which loops depend."""
-    scope = value.scope
-    found = _place(scope.items, value)
-    if found is None:
-        raise OtherRunError("the size of a loop is not in the module call where it came about")
-    items, at = found
-    asked = TracedValue(scope.start, scope, target)
-    asked.call = Call("function", f"operator.{target}", (value, operand), {}, asked)
-    guard = TracedValue(scope.start, scope, wish_of(ASSUME))
-    where = "a loop that capture has seen with such sizes only"
-    guard.call = Call("function", ASSUME, (asked, expected, where), {}, guard)
-    result.glue |= {asked.call, guard.call}
-    items[at + 1 : at + 1] = [asked.call, guard.call]
-
-
-def _place(items: list[Item], value: TracedValue) -> tuple[list[Item], int] | None:
-    """Return the items, perhaps of a body, and the index of the call that gives a value."""
-    for index, item in enumerate(items):
-        if isinstance(item, Call):
-            if item.value is value:
-                return items, index
-            inside = (_place(body.items, value) for body in item.bodies)
-            found = next(filter(None, inside), None)
-            if found is not None:
-                return found
-    return None
