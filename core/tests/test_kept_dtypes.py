@@ -16,7 +16,7 @@ CASTS = ("bfloat16", "double", "half", "float")
 
 
 class Rotary(nn.Module):
-    """Position embeddings, whose frequencies are made anew after a cast to a narrow dtype."""
+    """Position embeddings, whose frequencies are made again after a cast to a narrow dtype."""
 
     def __init__(self, persistent: bool = False) -> None:
         super().__init__()

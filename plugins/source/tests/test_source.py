@@ -167,7 +167,7 @@ def test_weights_share_memory_and_modes_are_kept() -> None:
 
 
 class Rotary(nn.Module):
-    """Frequencies that are made anew after a cast to a narrow dtype."""
+    """Frequencies that are made again after a cast to a narrow dtype."""
 
     def __init__(self) -> None:
         super().__init__()

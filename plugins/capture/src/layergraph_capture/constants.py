@@ -22,7 +22,7 @@ class Constants:
 
     They are attributes of modules, globals, or defaults of parameters of functions.
 
-    Any other tensor that nobody has seen come about was computed in a way that is not recorded.
+    Capture sees how other tensors come about, or refuses them.
 
     Args:
         module_index: the model.

@@ -19,7 +19,7 @@ _become: Any = object.__dict__["__class__"]
 
 
 class _NoListener:
-    """Takes the place of a capture that is over, so that nobody who keeps a size keeps that."""
+    """Takes the place of a capture that is over: a size that code keeps does not keep that."""
 
     is_over = True
 

@@ -27,7 +27,7 @@ from layergraph_capture.torch_modes import RecordingSwitch
 Query = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
-# What numbers leave torch by, so that nobody sees what becomes of them.
+# What numbers leave torch by, so that torch does not see what becomes of them.
 _LEAVING = ("numpy", "__array__", "data_ptr", "__dlpack__", "untyped_storage", "storage")
 
 # What tells numbers that are in a tensor.
@@ -252,7 +252,7 @@ class Queries:
         return answer
 
     def text(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """A number as text; without a format it is printed, and nobody decides by that.
+        """A number as text; without a format it is printed, and no code decides by that.
 
         Code makes keys of whole numbers: ``self.experts[f"expert_{index}"]``.
         """
@@ -352,7 +352,7 @@ class Queries:
         self._answer(self._snapshot.save, args[:1], {})
         if not self._tensors.is_fixed(self._known(args[0])):
             self._refuse(
-                f"what {func.__name__} gives: nobody sees what becomes of it outside torch"
+                f"what {func.__name__} gives: torch does not see what becomes of it outside"
             )
         return self._answer(func, args, kwargs)
 

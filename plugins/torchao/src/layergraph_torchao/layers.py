@@ -41,7 +41,7 @@ def _config_of(quantizer: str) -> Reader:
 
 
 _WRITERS = {"activation_config": restored, "weight_config": restored}
-# A quantizer notes the scales of the last call, and computes them anew in each.
+# A quantizer notes the scales of the last call, and computes them again in each.
 _NOTED = ("scale", "zero_point")
 _ROWS: dict[type[nn.Module], Layer] = {
     FakeQuantizedLinear: Layer(

@@ -32,8 +32,8 @@ class Interface:
 def interfaces(scopes: Iterable[ModuleCall]) -> dict[ModuleCall, Interface]:
     """The interface of every module call, given those inside before those around them.
 
-    They are all that are inside the last of them, and that one itself: what happens around it,
-    nobody asks.
+    They are all that are inside the last of them, and that one itself. The result does not depend
+    on what happens around it.
 
     What the call was given and what it returned come first: then the same module called twice has
     the same interface, whatever its callers make of it.

@@ -144,7 +144,7 @@ class ModuleIndex:
 
     @functools.cached_property
     def code_globals(self) -> list[dict[str, Any]]:
-        """The globals of the model's own code: nobody else sees what is replaced there."""
+        """The globals of the model's own code: no other code sees what is replaced there."""
         found: dict[int, dict[str, Any]] = {}
         for cls in {type(each.module) for each in self if not each.is_leaf}:
             for base in cls.__mro__:

@@ -112,7 +112,7 @@ _FX = torch.fx.graph_module.__name__
 def kept_dtypes(module: nn.Module, *, is_leaf: bool) -> Collection[str]:
     """Return the names of buffers that keep dtype and numbers in casts to narrower dtypes.
 
-    Frequencies of position embeddings do: their class makes them anew after a cast.
+    Frequencies of position embeddings do: their class makes them again after a cast.
 
     Args:
         module: any module.

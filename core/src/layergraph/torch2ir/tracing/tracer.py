@@ -220,7 +220,7 @@ class Tracer(WayOfTracing):
         try:
             result = original(module_info.module, *args, **kwargs)
         except Exception as error:
-            # Where it came about is told if nobody catches it.
+            # The message says where it came about, unless code catches it.
             within, self.recorder.scope = self.recorder.scope, around
             if takes(module_info.module, args, kwargs):
                 self.failed(module_info.path, error)

@@ -87,7 +87,7 @@ class Replayer:
         self._readers: set[str] = set()
         self._changed: list[Changed] = []
         self._replaced: list[Replaced] = []
-        self._anew: Rerecording | None = None
+        self._again: Rerecording | None = None
         self._kinds = AbstractValues()
         self._is_other = False
         # The tensors, and the memory, in which there may be other numbers than in this mode.
@@ -96,7 +96,7 @@ class Replayer:
     @property
     def is_following(self) -> bool:
         """Whether nothing is recorded now."""
-        return self._anew is None
+        return self._again is None
 
     def found(self) -> OtherMode | None:
         """What the other mode does; None if that is not known."""
@@ -117,13 +117,13 @@ class Replayer:
 
     def put_back(self) -> None:
         """Leave what the run recorded as it was."""
-        if self._anew is not None:
-            self._anew.put_back()
-            self._go_on(self._anew.scope)
+        if self._again is not None:
+            self._again.put_back()
+            self._go_on(self._again.scope)
 
     def _go_on(self, scope: ModuleCall) -> None:
-        """Go on in a module call without recording, when another one was recorded anew."""
-        self._anew = None
+        """Go on in a module call without recording, when another one was recorded again."""
+        self._again = None
         self._recorder.scope = scope
         self._recorder.seal(self.diverge)
 
@@ -205,7 +205,7 @@ class Replayer:
     def module(
         self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
-        """What a module gave whose code does the same as it did, or whose calls are recorded anew.
+        """What a module gave whose code does the same as it did, or whose calls are recorded again.
 
         The code around it goes on with what it gave before.
         """
@@ -224,7 +224,7 @@ class Replayer:
                 raise
             self._is_other = was_other
             self._run.unrecorded(torch._C._set_grad_enabled, (takes_gradients,), {})
-            result = self._anew_module(module_info, original, args, kwargs)
+            result = self._module_again(module_info, original, args, kwargs)
         self._recorder.scope = scope.parent or scope
         return result
 
@@ -237,11 +237,11 @@ class Replayer:
         return (given if step.gave is None else freeze(step.gave)), step.scope
 
     def _is_replaceable(self, scope: ModuleCall, given: Any, entered: int) -> bool:
-        """Whether the module call whose code does something else can be recorded anew.
+        """Whether the module call whose code does something else can be recorded again.
 
         If so, the steps inside it are passed over.
         """
-        if self._anew is not None or self._recorder.scope is not scope or scope.parent is None:
+        if self._again is not None or self._recorder.scope is not scope or scope.parent is None:
             return False
         later = range(entered, len(self._steps))
         end = next(n for n in later if self._steps[n].scope is scope)
@@ -250,15 +250,17 @@ class Replayer:
         is_as_it_was = sizes_in(given) == self._steps[entered - 1].sizes
         return is_as_it_was and is_transparent(given) and is_transparent(self._steps[end].given)
 
-    def _anew_module(
+    def _module_again(
         self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
-        """Call a module anew; what it gave before, where the code around it cannot tell."""
+        """Call a module again; return what it gave before, where the code around it cannot tell."""
         scope, step = self._recorder.scope, self._steps[self._done - 1]
         self._taint(tuple(module_info.module.buffers()))
         self._run.guards.forget(scope)
         self._recorder.unseal()
-        self._anew = rerecording = Rerecording(self._recorder, scope, [*tensors_in((args, kwargs))])
+        self._again = rerecording = Rerecording(
+            self._recorder, scope, [*tensors_in((args, kwargs))]
+        )
         switch = self._run.switch
         switch.check = self._check_operation
         try:

@@ -1,4 +1,4 @@
-"""Recording one module call anew, as it is in the other mode of the model."""
+"""Recording one module call again, as it is in the other mode of the model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from layergraph.torch2ir.tracing.recorder import Recorder
 
 
 class Rerecording:
-    """A module call that is being recorded anew.
+    """A module call that is being recorded again.
 
     Args:
         recorder: writes it down.

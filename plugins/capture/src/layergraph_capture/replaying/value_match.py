@@ -13,7 +13,7 @@ from layergraph_capture.symbolic_int import SymbolicNumber
 
 
 def freeze(value: Any) -> Any:
-    """The value in containers that nobody else has, and so cannot change."""
+    """The value in containers that no other code has, and so cannot change."""
     kind = type(value)
     if kind is tuple and _CONTAINERS.isdisjoint(map(type, value)):
         return value

@@ -72,7 +72,7 @@ class Chain:
         subject: what they are asked about.
         wrappers: who runs around the others, the outermost first.
         asked: the others, in the order in which they are asked.
-        answer: what comes of it, with what wrappers make of it; None if nobody answers, or what it
+        answer: what comes of it, with what wrappers make of it; None if none answers, or what it
             is asked about is a class or a type and not a thing.
         row: the row that answers, if one does.
     """
