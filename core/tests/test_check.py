@@ -30,6 +30,7 @@ from layergraph.ir import (
     check,
     find_problems,
 )
+from layergraph.ir.node_differences import differing
 from layergraph.ir.values import MAX_NESTING
 from layergraph.testing import bitwise_equal
 
@@ -1350,6 +1351,18 @@ def test_damaged_at_random(steps):
 def test_a_graph_of_the_evaluation_is_a_graph():
     ir = Ir.from_dict(_valid())
     assert type(ir["block"].evaluation) is Graph
+
+
+def test_a_reference_differs_from_none():
+    def graph(value):
+        nodes = [
+            lg.ir.Node("x", "input", "x"),
+            lg.ir.Node("y", "function", "torch.clamp", (Ref("x"), value)),
+            lg.ir.Node("output", "output", "output", (Ref("y"),)),
+        ]
+        return lg.ir.graph_from_nodes(nodes)
+
+    assert differing(graph(Ref("x")), graph(None)) == {"y"}
 
 
 def test_who_calls_an_implementation_has_it_for_a_child_or_says_it_has_not():

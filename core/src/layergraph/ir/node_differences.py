@@ -54,9 +54,10 @@ def _is_other(
         repr((node.type, node.implementation, map_leaves(_unread, (given, node.kwargs, node.when))))
         for node, given in ((one, args), (other, other_args))
     ]
-    return bare[0] != bare[1] or any(
-        a != b and a not in known and b not in known for a, b in zip(*reads, strict=True)
-    )
+    # What one reads may be None in the other.
+    if bare[0] != bare[1] or len(reads[0]) != len(reads[1]):
+        return True
+    return any(a != b and a not in known and b not in known for a, b in zip(*reads, strict=True))
 
 
 def _are_plainly_same(
