@@ -34,7 +34,7 @@ from layergraph.ir import (
     map_leaves,
     refs,
 )
-from layergraph.ir.graph import with_arguments
+from layergraph.ir.stated_arguments import with_arguments
 from layergraph.ir.values import copied, parts
 from layergraph.testing import bitwise_equal
 from layergraph_files.document import from_document, to_document

@@ -11,10 +11,9 @@ from layergraph.ir.graph import (
     Graph,
     Implementation,
     Node,
-    stated_arguments,
-    with_arguments,
 )
 from layergraph.ir.mapping import ROOT, Implementations
+from layergraph.ir.stated_arguments import stated_arguments, with_arguments
 from layergraph.ir.submodules import children_to_state
 from layergraph.ir.tensor_spec import Packing, TensorSpec
 from layergraph.ir.values import Ref, copied

@@ -12,11 +12,10 @@ from layergraph.ir import Edge, Graph, Implementation, Ir, Node, Packing, Ref, T
 from layergraph.ir.graph import (
     reads_each_once,
     reads_its_predecessor,
-    stated_arguments,
-    with_arguments,
 )
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.modes import changes_of_mode
+from layergraph.ir.stated_arguments import stated_arguments, with_arguments
 from layergraph_files.parse_errors import JsonPath, ParseError, expect, expect_fields
 from layergraph_files.values import decode, decode_bytes, encode, encode_bytes, read_name
 from layergraph_files.versions import FORMAT, version_for

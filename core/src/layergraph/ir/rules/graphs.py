@@ -13,13 +13,13 @@ from layergraph.ir.graph import (
     Graph,
     Implementation,
     Node,
-    stated_arguments,
 )
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.node_differences import differing
 from layergraph.ir.regions import check_regions
 from layergraph.ir.rules.conditions import check_conditions
 from layergraph.ir.rules.problems import Problems, Where, graphs_of, place_of
+from layergraph.ir.stated_arguments import stated_arguments
 from layergraph.ir.values import Symbol, refs
 
 
