@@ -24,12 +24,12 @@ from torch.utils._pytree import tree_map_only
 
 from zoo.difference import differences
 from zoo.entry import Entry, Inputs
-from zoo.onnx_files import _by_runtime, _error, _leaves, _named_inputs, _run
+from zoo.onnx_files import _by_runtime, _error, _leaves, _named_inputs, _run, _tensors
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a tool made.
+    """The result of a tool.
 
     Attributes:
         size: its bytes.
@@ -84,26 +84,8 @@ def spiking() -> Iterator[Subject]:
 
 def bits(subject: Subject, model: Callable[..., Any]) -> str:
     """Say whether a model computes the same bits on fresh inputs."""
-    args, kwargs = subject.fresh
-    with torch.no_grad():
-        torch.manual_seed(0)
-        expected = subject.model(*args, **kwargs)
-        torch.manual_seed(0)
-        found = model(*args, **kwargs)
-    # Others return tuples of tensors where the original returns an object.
-    one, other = list(_flat(expected)), list(_flat(found))
+    one, other = (_run(each, subject.fresh) for each in (subject.model, model))
     return "same bits" if not any(differences(one, other)) else f"error {_error(one, other):.0e}"
-
-
-def _flat(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for each in value:
-            yield from _flat(each)
-    elif hasattr(value, "values"):
-        for each in value.values():
-            yield from _flat(each)
 
 
 def error_in_runtime(subject: Subject, path: Path, ir: Any = None) -> str:
@@ -191,7 +173,7 @@ class _Positional(nn.Module):
         """Call the model."""
         rest = iter(tensors)
         args, kwargs = tree_map_only(torch.Tensor, lambda _: next(rest), self._given[0])
-        return tuple(_flat(self.model(*args, **kwargs)))
+        return tuple(_tensors(self.model(*args, **kwargs)))
 
 
 def torch_onnx(subject: Subject, folder: Path) -> Made:
@@ -223,12 +205,12 @@ def pnnx(subject: Subject, folder: Path) -> Made:
     model = _Positional(subject.model, subject.given)
     base = str(folder / "net")
     with _quiet():
-        tool.export(model, f"{base}.pt", tuple(_flat(subject.given)), fp16=False)
+        tool.export(model, f"{base}.pt", tuple(_tensors(subject.given)), fp16=False)
     path = folder / "net_pnnx.py"
 
     def check() -> str:
         made = imported(path).Model().float().eval()
-        return bits(subject, lambda *args, **kwargs: made(*_flat((args, kwargs))))
+        return bits(subject, lambda *args, **kwargs: made(*_tensors((args, kwargs))))
 
     return Made(path.stat().st_size, check)
 

@@ -1,4 +1,4 @@
-"""What an IR becomes, beside the tools that make the same: supported, exact, size and seconds.
+"""Back ends beside the tools that make the same: supported, exact, size and seconds.
 
 Each row is one model and one peer. Seconds are CPU seconds of this process, and those of the
 programs that a peer starts; those of ours have the capture, since the peers capture, too. Each way

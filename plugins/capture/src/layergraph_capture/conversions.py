@@ -30,7 +30,7 @@ _TAKE_TYPES = frozenset({"isinstance", "issubclass", "map"})
 
 @dataclass
 class Conversions:
-    """What becomes of numbers that code converts, in all runs of a model.
+    """The numbers that code converts, in all runs of a model.
 
     Attributes:
         keep_origins: whether they keep where they came from.

@@ -231,7 +231,7 @@ class Queries:
         )
 
     def device_kind(self, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
-        """Whether it is on a kind of device."""
+        """Answer whether a tensor is on a kind of device, and guard that."""
         answer: bool = self._answer(func, args, kwargs)
         self._guards.expect_device(self._known(args[0]), kind, answer)
         return answer
@@ -246,7 +246,7 @@ class Queries:
         return self._answer(func, args, kwargs)
 
     def kind(self, target: str, func: Any, args: Any, kwargs: Any) -> Any:
-        """What is the same as long as the inputs are of one kind: the graph depends on it."""
+        """Answer, and guard, a question that tensors of one kind answer alike."""
         answer = self._answer(func, args, kwargs)
         self._guards.expect_call(target, (self._known(args[0]),), answer)
         return answer

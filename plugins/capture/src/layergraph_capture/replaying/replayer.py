@@ -205,7 +205,7 @@ class Replayer:
     def module(
         self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
-        """What a module gave whose code does the same as it did, or whose calls are recorded again.
+        """Return the result that a module gave, if its code does the same, or is recorded again.
 
         The code around it goes on with what it gave before.
         """
@@ -237,7 +237,7 @@ class Replayer:
         return (given if step.gave is None else freeze(step.gave)), step.scope
 
     def _is_replaceable(self, scope: ModuleCall, given: Any, entered: int) -> bool:
-        """Whether the module call whose code does something else can be recorded again.
+        """Return whether a module call whose code does something else can be recorded again.
 
         If so, the steps inside it are passed over.
         """
