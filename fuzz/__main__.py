@@ -30,7 +30,7 @@ with atheris.instrument_imports(include=["layergraph", "layergraph_cli"]):
     import layergraph_adapters.file  # noqa: F401
     import layergraph_torchao.tensors  # noqa: F401
     from layergraph.errors import LayergraphError
-    from layergraph.tensors import numbers_of
+    from layergraph.tensors.memory import numbers_of
     from layergraph_cli import app
     from layergraph_files import build, load, save  # noqa: F401 # they are loaded late otherwise
     from layergraph_files.container import CODES, new_header

@@ -48,7 +48,7 @@ def test_it_is_saved_and_loaded(tmp_path, name):
 
 def test_the_functions_with_own_gradients_are_there():
     pytest.importorskip("transformers")
-    from layergraph.functions import Targets
+    from layergraph.functions.names import Targets
     from layergraph_transformers import functions
 
     names = [name for name in functions() if name.startswith("transformers.")]

@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 import layergraph as lg
+from layergraph.control_flow.loops import loop
 from layergraph.errors import AssumptionError, BuildError, InvalidIrError
 from layergraph.ir import (
     BODY,
@@ -24,7 +25,6 @@ from layergraph.ir import (
     graph_from_nodes,
 )
 from layergraph.ir.bodies import bodies_of, owners
-from layergraph.loops import loop
 from layergraph.testing import bitwise_equal
 
 X = torch.linspace(-1, 1, 2 * 5 * 4).reshape(2, 5, 4)

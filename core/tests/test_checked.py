@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from layergraph.checked import packed_sequence, pad_packed_sequence, weight_norm
-from layergraph.functions import Functions
+from layergraph.functions.checked import packed_sequence, pad_packed_sequence, weight_norm
+from layergraph.functions.names import Functions
 from layergraph.ir import Node, Ref
 from layergraph.testing import bitwise_equal
 from layergraph_files.allowed import may_call
@@ -61,7 +61,7 @@ def test_weights_by_their_lengths(dim, shape):
 def test_graphs_run_what_checks_under_the_name_of_torch(name):
     functions = Functions([])
     target = functions.target(f"torch.{name}").target
-    assert target.__module__ == "layergraph.checked"
+    assert target.__module__ == "layergraph.functions.checked"
     assert functions.name_of(getattr(torch, name)) == functions.name_of(target) == f"torch.{name}"
     assert may_call(Node("y", "function", f"torch.{name}"))
     assert not may_call(Node("y", "function", f"torch.ops.aten.{name}"))

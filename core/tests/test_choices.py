@@ -25,8 +25,8 @@ from core.tests.conditional import (
     returns,
     two_ways,
 )
-from layergraph.choices import choose as chosen
-from layergraph.choices import conditionally, holds, truth
+from layergraph.control_flow.choices import choose as chosen
+from layergraph.control_flow.choices import conditionally, holds, truth
 from layergraph.errors import AssumptionError, BuildError
 from layergraph.ir import Node, Record, Ref, Symbol, TensorSpec, check
 from layergraph.testing import bitwise_difference, bitwise_equal

@@ -11,8 +11,8 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import CaptureError
-from layergraph.function_table import NAMESPACES
-from layergraph.functions import Functions
+from layergraph.functions.names import Functions
+from layergraph.functions.table import NAMESPACES
 from layergraph.testing import bitwise_equal
 from layergraph.torch_versions import has
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import BuildError
-from layergraph.functions import Functions, attribute_name, method_name
+from layergraph.functions.names import Functions, attribute_name, method_name
 from layergraph.testing import bitwise_equal
 
 

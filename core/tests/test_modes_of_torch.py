@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import layergraph as lg
-from layergraph import regions
+from layergraph.control_flow import regions
 from layergraph.errors import AssumptionError
 
 X = torch.randn(3, 4)

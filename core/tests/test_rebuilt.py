@@ -20,7 +20,7 @@ import torch.package
 from torch import nn
 
 import layergraph as lg
-from layergraph import regions
+from layergraph.control_flow import regions
 from layergraph.errors import AssumptionError, BuildError
 from layergraph.ir2torch import Ir2Torch
 from layergraph.plugins import Plugin

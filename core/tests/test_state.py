@@ -10,7 +10,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import BuildError, StateError
-from layergraph.state import all_tensors, with_tensors_like
+from layergraph.tensors.state import all_tensors, with_tensors_like
 from layergraph.testing import bitwise_equal
 
 X = torch.randn(3, 4)

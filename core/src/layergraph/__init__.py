@@ -14,17 +14,18 @@ from layergraph.ir import Edge, Implementation, Ir, Node, Ref, Symbol
 if TYPE_CHECKING:
     __version__: str
     from layergraph.api import to_ir, to_torch
-    from layergraph.declining import decline
-    from layergraph.factories import Factory
-    from layergraph.formats import Format
+    from layergraph.hook_types.declining import decline
+    from layergraph.hook_types.factories import Factory
+    from layergraph.hook_types.formats import Format
+    from layergraph.hook_types.lowerings import Lowering
+    from layergraph.hook_types.passes import Pass
+    from layergraph.hook_types.structures import Structure
+    from layergraph.hook_types.wrapping import Unwrapped
     from layergraph.hookspecs import hookimpl
     from layergraph.inputs import example_inputs
     from layergraph.io import load, load_model, save
     from layergraph.layers import layer
-    from layergraph.lowerings import Lowering
-    from layergraph.passes import Pass
-    from layergraph.structures import Structure
-    from layergraph.tensor_kinds import TensorKind
+    from layergraph.tensors.kinds import TensorKind
     from layergraph_distributed.plans import annotate_plan
     from layergraph_files.limits import Limits
     from layergraph_index.fingerprint import fingerprint
@@ -55,6 +56,7 @@ __all__ = [
     "Structure",
     "Symbol",
     "TensorKind",
+    "Unwrapped",
     "annotate_plan",
     "annotate_shapes",
     "cost",
@@ -85,18 +87,19 @@ __all__ = [
 
 # The module of each name that is imported on first use. Some belong to other distributions.
 _HOMES = {
-    "Factory": "layergraph.factories",
-    "Format": "layergraph.formats",
+    "Factory": "layergraph.hook_types.factories",
+    "Format": "layergraph.hook_types.formats",
     "Limits": "layergraph_files.limits",
-    "Lowering": "layergraph.lowerings",
-    "Pass": "layergraph.passes",
+    "Lowering": "layergraph.hook_types.lowerings",
+    "Pass": "layergraph.hook_types.passes",
     "Rule": "layergraph_rewrite.rewrite",
-    "Structure": "layergraph.structures",
-    "TensorKind": "layergraph.tensor_kinds",
+    "Structure": "layergraph.hook_types.structures",
+    "TensorKind": "layergraph.tensors.kinds",
+    "Unwrapped": "layergraph.hook_types.wrapping",
     "annotate_plan": "layergraph_distributed",
     "annotate_shapes": "layergraph_shapes",
     "cost": "layergraph_shapes",
-    "decline": "layergraph.declining",
+    "decline": "layergraph.hook_types.declining",
     "diff": "layergraph_tools.difference",
     "edit": "layergraph_rewrite.edit",
     "example_inputs": "layergraph.inputs",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported, brief
-from layergraph.functions import Functions
-from layergraph.state import Memory
+from layergraph.functions.names import Functions
+from layergraph.tensors.state import Memory
 
 if TYPE_CHECKING:
     from layergraph.plugins import Hooks

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from layergraph.capturing import Capturer, CaptureRequest
-    from layergraph.factories import Factory
-    from layergraph.formats import Format
+    from layergraph.hook_types.factories import Factory
+    from layergraph.hook_types.formats import Format
+    from layergraph.hook_types.lowerings import Lowering
+    from layergraph.hook_types.passes import Pass
+    from layergraph.hook_types.structures import Structure
+    from layergraph.hook_types.wrapping import Unwrapped
     from layergraph.layers import Layer
-    from layergraph.lowerings import Lowering
-    from layergraph.passes import Pass
-    from layergraph.structures import Structure
-    from layergraph.tensor_kinds import TensorKind
-    from layergraph.wrapping import Unwrapped
+    from layergraph.tensors.kinds import TensorKind
 
 PROJECT = "layergraph"
 VERSION = 1
@@ -265,11 +265,11 @@ def unwrap(module: nn.Module, needs_numbers: bool) -> Unwrapped | None:
 
     Returns:
         None: this plugin knows no such wrapper. Otherwise an
-        :class:`~layergraph.wrapping.Unwrapped`.
+        :class:`~layergraph.Unwrapped`.
 
     Example:
         >>> import torch
-        >>> from layergraph.wrapping import Unwrapped
+        >>> from layergraph import Unwrapped
         >>> def unwrap(module):
         ...     return Unwrapped(module.module) if hasattr(module, "module") else None
         >>> unwrap(torch.nn.DataParallel(torch.nn.ReLU())).module

@@ -12,7 +12,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layergraph.errors import ArgumentError, FileError, LayergraphError, PluginError, first_line
-from layergraph.formats import Format
+from layergraph.hook_types.formats import Format
 from layergraph.ir import Ir
 from layergraph.plugins.listing import installed_answers
 from layergraph.plugins.loading import way_to_get

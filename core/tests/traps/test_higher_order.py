@@ -14,7 +14,7 @@ from torch.nn.attention import flex_attention
 from torch.utils.checkpoint import checkpoint
 
 from core.tests.traps.harness import Base, Traps, check
-from layergraph.function_table import TAKES_BODIES
+from layergraph.functions.table import TAKES_BODIES
 
 TRAPS = Traps()
 exact, assumes, refused = TRAPS.exact, TRAPS.assumes, TRAPS.refused

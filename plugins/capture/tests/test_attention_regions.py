@@ -7,9 +7,9 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import layergraph as lg
+from layergraph.control_flow.regions import attention_kernels, select_attention
 from layergraph.errors import AssumptionError, CaptureError
 from layergraph.ir import Node, Ref, check, graph_from_nodes
-from layergraph.regions import attention_kernels, select_attention
 
 X = torch.randn(2, 2, 3, 4)
 

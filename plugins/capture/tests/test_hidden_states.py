@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from layergraph.errors import CaptureError
-from layergraph.hidden_states import hidden_states
 from layergraph.ir2torch import Ir2Torch
 from layergraph.layers import Layer
+from layergraph.tensors.hidden_states import hidden_states
 from layergraph.testing import bitwise_equal
 from layergraph.torch2ir import Torch2Ir
 

@@ -10,8 +10,8 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import FileError
-from layergraph.function_table import by_name
-from layergraph.functions import is_own
+from layergraph.functions.names import is_own
+from layergraph.functions.table import by_name
 from layergraph.ir import Node
 from layergraph.testing import bitwise_equal
 from layergraph_files.allowed import may_call

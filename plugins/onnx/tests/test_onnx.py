@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
 import layergraph as lg
-from layergraph.declining import listening
 from layergraph.errors import ArgumentError, FileError
+from layergraph.hook_types.declining import listening
 from layergraph.ir import Node
 from layergraph.testing import bitwise_equal
 from layergraph_backends import LoweringError, Step

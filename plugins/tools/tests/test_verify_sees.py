@@ -13,7 +13,7 @@ from torch import nn
 import layergraph as lg
 from layergraph import literals as symbols
 from layergraph.ir2torch import load as weights
-from layergraph.tensors import same_bytes
+from layergraph.tensors.memory import same_bytes
 from layergraph.testing import bitwise_equal
 from layergraph.torch2ir.indexing import tensor_specs
 from layergraph.torch2ir.tracing import proxy

@@ -11,10 +11,10 @@ from torch import nn
 import layergraph as lg
 from layergraph import hookimpl
 from layergraph.errors import CaptureError, PluginError, StateError
+from layergraph.hook_types.wrapping import Unwrapped
 from layergraph.plugins import Plugin, installed_plugins
 from layergraph.testing import bitwise_equal
 from layergraph.torch2ir import Torch2Ir
-from layergraph.wrapping import Unwrapped
 
 X = torch.randn(3, 4)
 WRAPS = {

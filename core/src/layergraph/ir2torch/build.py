@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from layergraph.errors import BuildError, Place, PluginError, UnknownTypeError
-from layergraph.functions import Targets
+from layergraph.functions.names import Targets
 from layergraph.ir import MODULE, Implementation, Ir
 from layergraph.ir.submodules import post_order, pre_order
 from layergraph.ir2torch.build_context import Retrying, layer_of, refusals
@@ -19,7 +19,7 @@ from layergraph.ir2torch.paths import descend, find_module
 from layergraph.ir2torch.submodules import place
 from layergraph.ir2torch.tensor_builder import TensorBuilder
 from layergraph.plugins import Hooks
-from layergraph.state import with_tensors_like
+from layergraph.tensors.state import with_tensors_like
 
 
 class Builder:

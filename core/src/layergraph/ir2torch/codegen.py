@@ -20,12 +20,12 @@ import torch
 from torch import fx
 from torch.fx.graph import inplace_methods, magic_methods
 
-from layergraph.choices import called
+from layergraph.control_flow.choices import called
+from layergraph.control_flow.regions import REGIONS
 from layergraph.errors import BuildError
-from layergraph.foreign import applied_class
+from layergraph.functions.foreign import applied_class
 from layergraph.ir.names import Namer
 from layergraph.literals import NAMED
-from layergraph.regions import REGIONS
 
 _INDENT = "    "
 # TorchScript has no literal for larger integers, and Python takes long to print and parse them.

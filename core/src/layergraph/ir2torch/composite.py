@@ -23,7 +23,8 @@ from torch.fx.graph import CodeGen, PythonCode
 from torch.package.package_exporter import PackageExporter
 from torch.package.package_importer import PackageImporter
 
-from layergraph.choices import called
+from layergraph.control_flow.choices import called
+from layergraph.control_flow.regions import REGIONS, ending
 from layergraph.errors import BuildError
 from layergraph.ir2torch.code_check import compiled_forward
 from layergraph.ir2torch.codegen import generated_code
@@ -31,7 +32,6 @@ from layergraph.ir2torch.holder import Holder
 from layergraph.ir2torch.paths import find
 from layergraph.ir2torch.pickling import StoredGraph, restored, stored
 from layergraph.ir2torch.scripting import own_containers, scriptable
-from layergraph.regions import REGIONS, ending
 from layergraph.torch_versions import python_code
 
 # The registries of nn.Module that a rebuilt or copied module keeps. GraphModule keeps only what its

@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from layergraph.errors import BuildError, Place
-from layergraph.functions import Targets
+from layergraph.functions.names import Targets
 from layergraph.ir import STATE, Body, Graph, Implementation, Ir, Namer, Node, Value, map_leaves
 from layergraph.ir.bodies import owned
 from layergraph.ir.names import is_attribute_path

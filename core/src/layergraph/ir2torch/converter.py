@@ -168,7 +168,7 @@ class Ir2Torch(Registry):
         around: Retrying | None = None,
         graphs: bool = True,
     ) -> tuple[Builder, nn.Module, list[Key]]:
-        from layergraph.functions import Targets
+        from layergraph.functions.names import Targets
         from layergraph.ir2torch.build import Builder
         from layergraph.ir2torch.load import keys
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from layergraph.tensors import fills_its_storage, start_of_storage
+from layergraph.tensors.memory import fills_its_storage, start_of_storage
 
 # The functions of torch.nn.init, and those that it calls: they fill a tensor in place, and do not
 # read its old numbers.

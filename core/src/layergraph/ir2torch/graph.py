@@ -13,13 +13,13 @@ import torch
 from torch import fx
 from torch.nn.utils.rnn import PackedSequence
 
-from layergraph.checked import packed_sequence
-from layergraph.choices import conditionally
+from layergraph.control_flow.choices import conditionally
+from layergraph.control_flow.guards import assume, assume_tensor
 from layergraph.errors import BuildError, Place
-from layergraph.foreign import listing
-from layergraph.function_table import TAKES_BODIES
-from layergraph.functions import Targets, is_own
-from layergraph.guards import assume, assume_tensor
+from layergraph.functions.checked import packed_sequence
+from layergraph.functions.foreign import listing
+from layergraph.functions.names import Targets, is_own
+from layergraph.functions.table import TAKES_BODIES
 from layergraph.ir import (
     FUNCTION,
     INPUT,

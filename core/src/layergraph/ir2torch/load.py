@@ -11,9 +11,9 @@ from torch import nn
 from layergraph.errors import BuildError, StateError, first_line
 from layergraph.ir import Ir
 from layergraph.ir2torch.paths import descend, find
-from layergraph.state import all_tensors, as_parameter, own_tensors, replace
-from layergraph.tensor_kinds import TensorKinds
-from layergraph.tensors import PLAIN_CLASSES, is_plain, lie_alike, unsuitable, without_class
+from layergraph.tensors.kinds import TensorKinds
+from layergraph.tensors.memory import PLAIN_CLASSES, is_plain, lie_alike, unsuitable, without_class
+from layergraph.tensors.state import all_tensors, as_parameter, own_tensors, replace
 
 Key = tuple[str, torch.Tensor, bool]
 """The path of a tensor in a model, the tensor, and True if state dicts hold it under this path."""

@@ -22,9 +22,9 @@ from layergraph.ir2torch.load import (
     place_of,
     put,
 )
-from layergraph.state import replace
-from layergraph.tensor_kinds import Packed, TensorKinds
-from layergraph.tensors import without_class
+from layergraph.tensors.kinds import Packed, TensorKinds
+from layergraph.tensors.memory import without_class
+from layergraph.tensors.state import replace
 
 
 @dataclass(frozen=True, slots=True)

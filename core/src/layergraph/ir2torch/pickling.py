@@ -14,8 +14,8 @@ from torch import fx
 from torch.fx.graph import CodeGen
 from torch.fx.node import map_aggregate
 
-from layergraph.foreign import applied_class, callable_of
-from layergraph.functions import function_of, stable_name
+from layergraph.functions.foreign import applied_class, callable_of
+from layergraph.functions.names import function_of, stable_name
 from layergraph.ir import Symbol
 from layergraph.literals import NAMED, torch_value
 

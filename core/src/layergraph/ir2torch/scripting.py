@@ -14,9 +14,9 @@ from typing import Any, Optional, TypeAlias
 import torch
 from torch import fx, nn
 
-from layergraph import choices, guards
+from layergraph.control_flow import choices, guards
+from layergraph.control_flow.regions import REGIONS
 from layergraph.errors import BuildError
-from layergraph.regions import REGIONS
 
 _CHOICES = frozenset({choices.truth, choices.holds, choices.choose, choices.conditionally})
 _INSTEAD = "use torch.compile or torch.export"

@@ -8,14 +8,15 @@ import torch
 from torch import nn
 
 from layergraph.errors import BuildError, Place, PluginError
-from layergraph.hidden_states import hidden_states
 from layergraph.ir import Implementation, Ir, Packing, TensorSpec
 from layergraph.ir2torch.build_context import refusals
 from layergraph.ir2torch.deferred_init import DeferredInit
 from layergraph.ir2torch.holder import Holder
 from layergraph.ir2torch.paths import descend, find
 from layergraph.ir2torch.submodules import owner_of
-from layergraph.state import (
+from layergraph.tensors.hidden_states import hidden_states
+from layergraph.tensors.kinds import TensorKinds
+from layergraph.tensors.state import (
     all_tensors,
     as_parameter,
     dtype_of,
@@ -25,7 +26,6 @@ from layergraph.state import (
     restrided,
     usual_dtype,
 )
-from layergraph.tensor_kinds import TensorKinds
 
 
 class TensorBuilder:

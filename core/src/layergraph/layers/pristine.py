@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layergraph.hidden_states import hidden_states
+from layergraph.tensors.hidden_states import hidden_states
 
 # We compare tensors and submodules separately, and the mode with the mode of the outer module. The
 # builder registers hooks on loading. `_is_full_backward_hook` says nothing if there are no hooks.

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from layergraph.declining import decline
 from layergraph.errors import BuildError, PluginError
+from layergraph.hook_types.declining import decline
 from layergraph.ir import Implementation, Value
 from layergraph.ir.values import copied
 from layergraph.layers.pristine import NOT_COMPARED, PristineLayer

@@ -150,7 +150,7 @@ def _capturer(answer: Any) -> Any:
 def _unwrapped(answer: Any) -> Any:
     from torch import nn
 
-    from layergraph.wrapping import Unwrapped
+    from layergraph.hook_types.wrapping import Unwrapped
 
     if not isinstance(answer, Unwrapped):
         raise _WrongError(f"gave {_shown(answer)}; it must give an Unwrapped or None")
@@ -177,7 +177,7 @@ def _many(answer: Any, what: str, is_right: Callable[[Any], bool]) -> list[Any]:
 
 
 def _functions(answer: Any) -> list[Any]:
-    from layergraph.factories import Factory
+    from layergraph.hook_types.factories import Factory
 
     found = _many(answer, "full names of functions", lambda each: isinstance(each, str | Factory))
     for row in found:
@@ -207,7 +207,7 @@ def _commands(answer: Any) -> list[Callable[..., Any]]:
 
 
 def _formats(answer: Any) -> list[Any]:
-    from layergraph.formats import Format
+    from layergraph.hook_types.formats import Format
 
     found = _many(answer, "rows, each a layergraph.Format", lambda each: isinstance(each, Format))
     for row in found:
@@ -237,7 +237,7 @@ def _refuse_twice(given: list[Any], named: str) -> None:
 
 
 def _structures(answer: Any) -> list[Any]:
-    from layergraph.structures import Structure
+    from layergraph.hook_types.structures import Structure
 
     found = _many(
         answer, "rows, each a layergraph.Structure", lambda each: isinstance(each, Structure)
@@ -259,7 +259,7 @@ _KIND_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 
 def _tensor_kinds(answer: Any) -> list[Any]:
-    from layergraph.tensor_kinds import TensorKind
+    from layergraph.tensors.kinds import TensorKind
 
     found = _many(
         answer, "rows, each a layergraph.TensorKind", lambda each: isinstance(each, TensorKind)
@@ -288,7 +288,7 @@ _PASS_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 def _passes(answer: Any) -> list[Any]:
-    from layergraph.passes import Pass
+    from layergraph.hook_types.passes import Pass
 
     found = _many(answer, "rows, each a layergraph.Pass", lambda each: isinstance(each, Pass))
     for row in found:
@@ -305,7 +305,7 @@ _TARGET = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 def _lowerings(answer: Any) -> list[Any]:
-    from layergraph.lowerings import Lowering
+    from layergraph.hook_types.lowerings import Lowering
 
     found = _many(
         answer, "rows, each a layergraph.Lowering", lambda each: isinstance(each, Lowering)

@@ -21,10 +21,10 @@ from layergraph.plugins.plugin import (
 )
 
 if TYPE_CHECKING:
-    from layergraph.factories import Factory
+    from layergraph.hook_types.factories import Factory
+    from layergraph.hook_types.structures import Structure
     from layergraph.layers import Layer, LayerTable
-    from layergraph.structures import Structure
-    from layergraph.tensor_kinds import TensorKinds
+    from layergraph.tensors.kinds import TensorKinds
 
 
 class Hooks:
@@ -99,7 +99,7 @@ class Hooks:
         Raises:
             PluginError: a plugin gave something other than such rows.
         """
-        from layergraph.tensor_kinds import TensorKinds
+        from layergraph.tensors.kinds import TensorKinds
 
         try:
             return TensorKinds(itertools.chain.from_iterable(self.ask.tensor_kinds()))

@@ -22,7 +22,7 @@ from layergraph.errors import (
 from layergraph.ir import ROOT, Implementation, Ir, TensorSpec, check_attributes
 from layergraph.ir.regions import check_regions
 from layergraph.plugins import Hooks
-from layergraph.state import Memory
+from layergraph.tensors.state import Memory
 from layergraph.torch2ir.capturers import capturer_for
 from layergraph.torch2ir.folding.fold import Folded
 from layergraph.torch2ir.folding.modes import guard_modes, merged

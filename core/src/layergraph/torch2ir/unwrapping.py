@@ -13,14 +13,14 @@ from torch.utils import _pytree
 
 from layergraph.capturing import Example
 from layergraph.errors import CaptureError, PluginError
+from layergraph.hook_types.wrapping import Unwrapped
 from layergraph.ir import Ir
 from layergraph.plugins import Hooks
-from layergraph.tensors import PLAIN_CLASSES, is_plain
+from layergraph.tensors.memory import PLAIN_CLASSES, is_plain
 from layergraph.torch2ir.asking import first_answer
 from layergraph.torch2ir.indexing.answers import answer_of
 from layergraph.torch2ir.indexing.found import place_of
 from layergraph.undo import undoing
-from layergraph.wrapping import Unwrapped
 
 _MAX_WRAPPERS = 64
 _REGISTERED = ("_parameters", "_buffers")

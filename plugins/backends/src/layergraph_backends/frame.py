@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from layergraph import guards
+from layergraph.control_flow import guards
 from layergraph.errors import AssumptionError
 from layergraph.ir import FUNCTION, INPUT, OUTPUT, STATE, Body, Implementation, Ir, Node, Ref
 from layergraph.ir.graph import returned

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from layergraph.declining import listening
 from layergraph.errors import LayergraphError, PluginError, first_line
-from layergraph.lowerings import Lowering
+from layergraph.hook_types.declining import listening
+from layergraph.hook_types.lowerings import Lowering
 from layergraph.plugins import Plugin, installed_answers
 from layergraph_backends.backend import NO_HANDLER
 from layergraph_backends.step import Step

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 import layergraph as lg
+from layergraph.hook_types.lowerings import Lowering
 from layergraph.ir import Ir, Node, Ref
 from layergraph.ir.values import leaves
-from layergraph.lowerings import Lowering
-from layergraph.tensor_kinds import refuse_packed
+from layergraph.tensors.kinds import refuse_packed
 from layergraph_backends.backend import Backend
 from layergraph_backends.errors import Lack, LoweringError
 from layergraph_backends.frame import Frame, Model

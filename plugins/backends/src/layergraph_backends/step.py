@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from layergraph.errors import BuildError
-from layergraph.functions import Targets
+from layergraph.functions.names import Targets
 from layergraph.ir import Implementation, Node
 from layergraph.plugins.hooks import function_homes
 from layergraph_backends.plain import of_torch

@@ -16,7 +16,7 @@ from layergraph.errors import CaptureError, first_line
 from layergraph.ir import Value
 from layergraph.ir.names import is_argument_name
 from layergraph.literals import UnknownValueError, to_plain_literal
-from layergraph.tensors import PLAIN_CLASSES, copy_of, unsuitable
+from layergraph.tensors.memory import PLAIN_CLASSES, copy_of, unsuitable
 from layergraph.torch2ir.tracing.module_call import DeferredCall, Parameter, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.objects import GivenObject, Objects

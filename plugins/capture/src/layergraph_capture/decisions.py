@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from layergraph.choices import truth
+from layergraph.control_flow.choices import truth
 from layergraph.errors import CaptureError
 from layergraph.ir import Value
 from layergraph.ir.values import leaves, map_leaves

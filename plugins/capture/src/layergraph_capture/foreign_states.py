@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from layergraph.hidden_states import hidden_states
 from layergraph.ir.values import leaves
+from layergraph.tensors.hidden_states import hidden_states
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.tracing.module_call import (
     Call,

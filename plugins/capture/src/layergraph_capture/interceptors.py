@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn import attention
 from torch.utils import checkpoint
 
+from layergraph.control_flow.regions import attention_kernels
 from layergraph.ir import Symbol
-from layergraph.regions import attention_kernels
-from layergraph.tensors import storage_of
+from layergraph.tensors.memory import storage_of
 from layergraph.torch2ir.code_owners import TORCH_FOLDER, is_capturing
 from layergraph.torch2ir.tracing.applied_functions import Record, applied_functions
 from layergraph.torch2ir.tracing.module_call import TracedValue

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from layergraph.function_table import MATH
+from layergraph.functions.table import MATH
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph_capture.symbolic_int import SizeListener, SymbolicNumber, plain, symbolic
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from layergraph.errors import LayergraphError, PluginError, first_line
-from layergraph.functions import Functions
-from layergraph.structures import Structure
+from layergraph.functions.names import Functions
+from layergraph.hook_types.structures import Structure
 from layergraph.torch2ir.tracing.module_call import TracedValue
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn.modules import module as hooks
 
 from layergraph.errors import CaptureError
-from layergraph.tensors import Placement, storage_of, unsuitable, version
+from layergraph.tensors.memory import Placement, storage_of, unsuitable, version
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.undo import undoing
 from layergraph_capture.constants import Constants

@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 import torch
 
 from layergraph.errors import CaptureError
-from layergraph.function_table import MATH
+from layergraph.functions.table import MATH
 from layergraph.torch2ir.tracing.stand_ins import StandIn
 
 Origin = tuple[Any, ...]

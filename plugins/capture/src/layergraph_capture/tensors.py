@@ -13,8 +13,8 @@ import torch
 from layergraph.ir import Symbol, Value
 from layergraph.ir.values import leaves
 from layergraph.literals import UnknownValueError
-from layergraph.state import UnrunnableError, indescribable
-from layergraph.tensors import is_plain, owns_its_storage, unsuitable, version
+from layergraph.tensors.memory import is_plain, owns_its_storage, unsuitable, version
+from layergraph.tensors.state import UnrunnableError, indescribable
 from layergraph.torch2ir.tracing.module_call import Call, DeferredCall, StateRead, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph.torch2ir.tracing.state_tensors import StateTensors

@@ -13,7 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from layergraph.operations import OPERATIONS, computes
+from layergraph.functions.operations import OPERATIONS, computes
 from layergraph_capture.saved_tensors import saved_meanwhile
 from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, plain
 

@@ -16,15 +16,15 @@ from torch import nn
 
 from layergraph.capturing import Values
 from layergraph.errors import CaptureError
-from layergraph.foreign import applied_class
-from layergraph.functions import Functions, method_of
+from layergraph.functions.foreign import applied_class
+from layergraph.functions.names import Functions, method_of
+from layergraph.functions.operations import OPERATIONS, computes
 from layergraph.ir import Value
 from layergraph.ir.function_name import FunctionName
 from layergraph.ir.values import leaves
 from layergraph.literals import UnknownValueError, to_graph_literal
-from layergraph.operations import OPERATIONS, computes
-from layergraph.state import Memory, UnrunnableError
-from layergraph.tensors import version
+from layergraph.tensors.memory import version
+from layergraph.tensors.state import Memory, UnrunnableError
 from layergraph.torch2ir.indexing.leaves import (
     has_other_tensors,
     is_changed,

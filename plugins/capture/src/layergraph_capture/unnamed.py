@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from layergraph.functions.operations import OPERATIONS, is_composite
 from layergraph.ir import Symbol
 from layergraph.ir.values import leaves
-from layergraph.operations import OPERATIONS, is_composite
 from layergraph.torch2ir.state.changes import are_one
 from layergraph.torch2ir.tracing.called_functions import unnamed
 from layergraph.torch2ir.tracing.module_call import Call

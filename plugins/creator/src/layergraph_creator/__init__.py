@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from layergraph import Implementation, hookimpl
-from layergraph.formats import Format
+from layergraph.hook_types.formats import Format
 
 if TYPE_CHECKING:  # reading a structure from a file needs no torch
     from torch import nn

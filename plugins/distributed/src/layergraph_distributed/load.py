@@ -16,8 +16,8 @@ from layergraph.ir2torch.converter import device_of
 from layergraph.ir2torch.load import fitting, keep_alike, names_of
 from layergraph.ir2torch.meta_model import MetaModel
 from layergraph.ir2torch.paths import descend, find
-from layergraph.state import all_tensors, replace
-from layergraph.tensors import PLAIN_CLASSES, numbers_of, same_bits
+from layergraph.tensors.memory import PLAIN_CLASSES, numbers_of, same_bits
+from layergraph.tensors.state import all_tensors, replace
 from layergraph_distributed.parts import local_of, placed, region_of, take
 from layergraph_distributed.plans import Plan, apply
 from layergraph_files.build import undisguised

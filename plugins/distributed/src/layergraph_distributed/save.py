@@ -23,7 +23,7 @@ from layergraph.errors import FileError, StateError
 from layergraph.ir import Ir
 from layergraph.ir2torch.load import fitting, names_of
 from layergraph.ir2torch.wrapper_keys import under_plain_keys
-from layergraph.tensors import numbers_of, unsuitable
+from layergraph.tensors.memory import numbers_of, unsuitable
 from layergraph_distributed.agreement import Agreement
 from layergraph_distributed.parts import is_first_copy, local_of, placed, ranks_of, region_of
 from layergraph_files.atomic import Written, writing

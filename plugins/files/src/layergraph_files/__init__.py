@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from layergraph.formats import Format
+from layergraph.hook_types.formats import Format
 from layergraph.hookspecs import hookimpl
 from layergraph.ir import Ir
 from layergraph_files.limits import DEFAULT_LIMITS, Limits

@@ -50,8 +50,8 @@ _NAMES = frozenset(
 _RECURRENT = frozenset("gru lstm rnn_relu rnn_tanh".split())
 _FLAG = 3
 
-# For these names, a graph runs the functions of layergraph.checked. The operations themselves do
-# not check.
+# For these names, a graph runs the functions of layergraph.functions.checked. The operations
+# themselves do not check.
 _CHECKED = frozenset({"_pad_packed_sequence", "_weight_norm"})
 
 # Arguments that switch off the checks of a function, or that hold an address.

@@ -13,9 +13,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from layergraph.errors import FileError
-from layergraph.function_table import FACTORIES
+from layergraph.functions.table import FACTORIES
 from layergraph.ir2torch.deferred_init import BLIND
-from layergraph.state import all_tensors
+from layergraph.tensors.state import all_tensors
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ from torch import nn
 from layergraph.api import default_ir2torch
 from layergraph.elsewhere import imported
 from layergraph.errors import BuildError, FileError, PluginError, StateError
-from layergraph.functions import Targets
+from layergraph.functions.names import Targets
 from layergraph.ir import FUNCTION
 from layergraph.ir2torch.converter import device_of
 from layergraph.ir2torch.load import Key, flat
 from layergraph.ir2torch.meta_model import MetaModel
-from layergraph.tensor_kinds import TensorKinds
-from layergraph.tensors import numbers_of
+from layergraph.tensors.kinds import TensorKinds
+from layergraph.tensors.memory import numbers_of
 from layergraph.undo import undoes
 from layergraph_files.bounds import check_paths
 from layergraph_files.budget import Allowance, Budget

@@ -17,13 +17,13 @@ import torch
 from layergraph.api import default_ir2torch
 from layergraph.elsewhere import imported
 from layergraph.errors import FileError, StateError
-from layergraph.foreign import listing
-from layergraph.functions import Targets, is_own, unlisted
+from layergraph.functions.foreign import listing
+from layergraph.functions.names import Targets, is_own, unlisted
 from layergraph.ir import FUNCTION, Ir, TensorSpec, check
 from layergraph.ir2torch.load import fitting, flat, names_of
 from layergraph.ir2torch.wrapper_keys import under_plain_keys
 from layergraph.plugins import function_homes, kind_homes
-from layergraph.tensors import lie_alike, numbers_of, without_class
+from layergraph.tensors.memory import lie_alike, numbers_of, without_class
 from layergraph_files.atomic import Written, writing
 from layergraph_files.bounds import check_writable
 from layergraph_files.build import disguised

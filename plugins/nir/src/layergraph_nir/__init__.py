@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from layergraph.formats import Format
+from layergraph.hook_types.formats import Format
 from layergraph.hookspecs import hookimpl
 
 if TYPE_CHECKING:

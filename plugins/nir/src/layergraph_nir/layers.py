@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 
+from layergraph.hook_types.lowerings import Lowering
 from layergraph.hookspecs import hookimpl
 from layergraph.layers import Layer
-from layergraph.lowerings import Lowering
 from layergraph_nir.modules import PRIMITIVES, Feedback
 
 

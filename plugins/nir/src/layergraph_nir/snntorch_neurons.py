@@ -14,7 +14,7 @@ import nir  # type: ignore[import-untyped]
 import numpy as np
 import torch
 
-from layergraph.lowerings import Lowering
+from layergraph.hook_types.lowerings import Lowering
 from layergraph_nir.graph import GraphBuilder, NeuronState, UnsayableError, Wire
 from layergraph_nir.torch_layers import broadcast, convolution, linear, take_states
 from layergraph_nir.writing import NirBackend

@@ -9,7 +9,7 @@ import nir  # type: ignore[import-untyped]
 import numpy as np
 import torch
 
-from layergraph.lowerings import Lowering
+from layergraph.hook_types.lowerings import Lowering
 from layergraph_nir.graph import NeuronState, Shape, StoredTensor, UnsayableError, Wire
 from layergraph_nir.modules import PRIMITIVES
 from layergraph_nir.writing import METADATA, NirBackend

@@ -10,9 +10,9 @@ import nir  # type: ignore[import-untyped]
 import torch
 
 from layergraph.errors import ArgumentError
+from layergraph.hook_types.lowerings import Lowering
 from layergraph.ir import Ir
 from layergraph.ir.values import leaves, map_leaves
-from layergraph.lowerings import Lowering
 from layergraph_backends import Backend, LoweringError, lower
 from layergraph_backends.errors import Lack
 from layergraph_backends.plain import UNKNOWN

@@ -9,10 +9,10 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from layergraph.formats import Format
+from layergraph.hook_types.formats import Format
+from layergraph.hook_types.lowerings import Lowering
 from layergraph.hookspecs import hookimpl
 from layergraph.ir import Ir
-from layergraph.lowerings import Lowering
 from layergraph_files.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import onnx_ir
 import torch
 
 import layergraph as lg
-from layergraph import guards
+from layergraph.control_flow import guards
 from layergraph.errors import AssumptionError
 from layergraph.ir.values import parts, rebuilt
 from layergraph_onnx.call import Call, is_value

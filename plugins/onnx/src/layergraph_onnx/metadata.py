@@ -14,7 +14,7 @@ import torch
 from layergraph.api import default_ir2torch
 from layergraph.ir import Ir
 from layergraph.ir2torch.load import fitting, names_of
-from layergraph.tensors import numbers_of
+from layergraph.tensors.memory import numbers_of
 from layergraph_files.document import to_document
 from layergraph_files.parse_errors import ParseError, expect
 from layergraph_files.save import homes_of

@@ -153,7 +153,7 @@ def _packing(given: object) -> Packing | None:
     """Return the parts of a tensor that is no block of numbers; None for any other value."""
     import torch
 
-    from layergraph.state import describe
+    from layergraph.tensors.state import describe
 
     kinds = _converter().hooks.tensor_kinds
     if not isinstance(given, torch.Tensor) or kinds.flatten(given) is None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from layergraph.errors import ArgumentError, LayergraphError, PluginError, first_line, near
+from layergraph.hook_types.passes import Pass
 from layergraph.ir import Ir
-from layergraph.passes import Pass
 from layergraph.plugins import Plugin, installed_answers
 from layergraph_rewrite.edit import Edit
 from layergraph_rewrite.report import Report

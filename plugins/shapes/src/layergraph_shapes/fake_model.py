@@ -14,13 +14,13 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from layergraph.api import default_ir2torch
 from layergraph.errors import Place
-from layergraph.functions import Targets
+from layergraph.functions.names import Targets
 from layergraph.ir import STATE, Graph, Implementation, Ir, Node, check
 from layergraph.ir.bodies import owners
 from layergraph.ir2torch.graph import fx_graph_and_nodes
 from layergraph.ir2torch.submodules import owner_of
-from layergraph.state import replace
-from layergraph.tensors import is_plain
+from layergraph.tensors.memory import is_plain
+from layergraph.tensors.state import replace
 from layergraph_shapes.formulas import Operators
 from layergraph_shapes.sizes import Sizes
 

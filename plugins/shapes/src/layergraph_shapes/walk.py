@@ -14,10 +14,10 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
-from layergraph import choices, guards, regions
+from layergraph.control_flow import choices, guards, regions
+from layergraph.control_flow.loops import loop
 from layergraph.errors import ArgumentError, LayergraphError, ShapeError, first_line
 from layergraph.ir import BODY, Implementation, Node
-from layergraph.loops import loop
 from layergraph_shapes.alternatives import (
     Answers,
     Decision,

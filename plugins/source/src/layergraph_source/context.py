@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import re
 import sys
 import zlib
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from layergraph.errors import Place
+from layergraph.functions import checked
 from layergraph.ir import Ir, Namer, Record, Value
 from layergraph.ir.names import is_argument_name
 from layergraph.ir.values import parts
@@ -119,7 +119,7 @@ class Context:
             return None
         items = [self.value(each, leaf) for each in value.fields.values()]
         if value.type == "PackedSequence":
-            made = self.helper("packed_sequence", importlib.import_module("layergraph.checked"))
+            made = self.helper("packed_sequence", checked)
             return f"{made}({', '.join(items)})"
         of_torch = class_of_torch(value)
         if of_torch is torch.Size:
@@ -173,7 +173,7 @@ class Context:
             UnspeakableError: it cannot be defined.
         """
         if record.type == "PackedSequence":
-            self.helper("packed_sequence", importlib.import_module("layergraph.checked"))
+            self.helper("packed_sequence", checked)
             return
         try:
             is_of_torch = class_of_torch(record) is not None

@@ -12,7 +12,7 @@ from layergraph.ir import Ir, TensorSpec
 from layergraph.ir.submodules import post_order, pre_order
 from layergraph.ir2torch.paths import descend, find
 from layergraph.ir2torch.submodules import owner_of
-from layergraph.state import dtype_of, from_spec
+from layergraph.tensors.state import dtype_of, from_spec
 from layergraph_source.context import Context
 from layergraph_source.literals import quoted
 from layergraph_source.paths import is_attribute, reading

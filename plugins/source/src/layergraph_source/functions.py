@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from layergraph import checked
-from layergraph.foreign import applied_class
-from layergraph.functions import Targets
+from layergraph.functions import checked
+from layergraph.functions.foreign import applied_class
+from layergraph.functions.names import Targets
 from layergraph.ir.function_name import FunctionName
 from layergraph_source.context import Context
 from layergraph_source.helpers import UncopiedError

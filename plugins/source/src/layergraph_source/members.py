@@ -9,7 +9,7 @@ from torch import nn
 
 from layergraph.errors import Place
 from layergraph.ir import MODULE, Implementation, Ir, TensorSpec
-from layergraph.state import dtype_of, from_spec
+from layergraph.tensors.state import dtype_of, from_spec
 from layergraph_source.context import Context
 from layergraph_source.layers import LayerWriter
 from layergraph_source.literals import UnspeakableError, quoted

@@ -9,7 +9,7 @@ from layergraph.ir import MODULE, Ir
 from layergraph.ir.submodules import pre_order
 from layergraph.ir2torch import Ir2Torch
 from layergraph.layers import signature_of
-from layergraph.state import all_tensors
+from layergraph.tensors.state import all_tensors
 
 DEFAULT = (torch.float32, torch.complex64, torch.int64, torch.bool)
 

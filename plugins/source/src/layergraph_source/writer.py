@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from layergraph.errors import ArgumentError, Place
-from layergraph.functions import Targets
+from layergraph.functions.names import Targets
 from layergraph.ir import FUNCTION, MODULE, STATE, Implementation, Ir, Namer, check
 from layergraph.ir.bodies import owned
 from layergraph.ir.names import is_argument_name
@@ -13,7 +13,7 @@ from layergraph.ir.submodules import Ancestry
 from layergraph.ir2torch import get_default_converter
 from layergraph.ir2torch.paths import find_module
 from layergraph.ir2torch.submodules import owner_of
-from layergraph.tensor_kinds import refuse_packed
+from layergraph.tensors.kinds import refuse_packed
 from layergraph_source.classes import ClassWriter, Composite
 from layergraph_source.context import Context, records
 from layergraph_source.finishing import Finishing

@@ -15,8 +15,8 @@ from torch import nn
 
 from layergraph.capturing import Values
 from layergraph.errors import CaptureError, PluginWarning, Unsupported
-from layergraph.foreign import listed_as, listing
-from layergraph.functions import Targets, unlisted
+from layergraph.functions.foreign import listed_as, listing
+from layergraph.functions.names import Targets, unlisted
 from layergraph.torch2ir import Torch2Ir
 from layergraph.torch2ir.indexing.answers import answer_of
 from layergraph.torch2ir.indexing.module_index import ModuleIndex

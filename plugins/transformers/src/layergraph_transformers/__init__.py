@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from layergraph import Structure, hookimpl
-from layergraph.wrapping import Unwrapped
+from layergraph.hook_types.wrapping import Unwrapped
 
 
 @hookimpl(trylast=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from layergraph.wrapping import Unwrapped
+from layergraph.hook_types.wrapping import Unwrapped
 
 _HOME = "transformers.distributed.tensor_parallel"
 _MARK = "_is_hooked"

@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from layergraph.formats import Format
+from layergraph.hook_types.formats import Format
 from layergraph.hookspecs import hookimpl
 from layergraph.ir import Ir
 

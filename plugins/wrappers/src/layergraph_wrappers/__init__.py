@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from layergraph import hookimpl
-from layergraph.wrapping import Unwrapped
+from layergraph.hook_types.wrapping import Unwrapped
 from layergraph_wrappers.modules import compiled_graph, inner_module
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from layergraph.errors import CaptureError
-from layergraph.wrapping import Unwrapped
+from layergraph.hook_types.wrapping import Unwrapped
 from layergraph_wrappers.hooks import has_hooks_of_others
 
 

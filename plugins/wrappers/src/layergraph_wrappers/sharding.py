@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from layergraph.state import own_tensors
-from layergraph.wrapping import Unwrapped
+from layergraph.hook_types.wrapping import Unwrapped
+from layergraph.tensors.state import own_tensors
 from layergraph_wrappers.hooks import attributes_without_hooks, is_marked
 
 

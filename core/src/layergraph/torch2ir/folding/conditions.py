@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from layergraph.choices import choose
+from layergraph.control_flow.choices import choose
 from layergraph.ir.values import Value
 from layergraph.torch2ir.tracing.module_call import (
     Call,

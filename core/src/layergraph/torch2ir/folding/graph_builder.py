@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 
+from layergraph.control_flow.transforms import bound
 from layergraph.errors import CaptureError
 from layergraph.ir import (
     BODY,
@@ -25,8 +26,8 @@ from layergraph.ir import (
     graph_from_nodes,
     map_leaves,
 )
-from layergraph.state import describe_constant
-from layergraph.tensor_kinds import TensorKinds
+from layergraph.tensors.kinds import TensorKinds
+from layergraph.tensors.state import describe_constant
 from layergraph.torch2ir.folding.conditions import CHOOSE
 from layergraph.torch2ir.folding.interfaces import Interface
 from layergraph.torch2ir.tracing.module_call import (
@@ -40,7 +41,6 @@ from layergraph.torch2ir.tracing.module_call import (
     TracedValue,
     values_in,
 )
-from layergraph.transforms import bound
 
 BOUND = f"layergraph.{bound.__name__}"
 GETITEM = "operator.getitem"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layergraph.guards import assume
+from layergraph.control_flow.guards import assume
 from layergraph.ir import (
     FUNCTION,
     MODULE,

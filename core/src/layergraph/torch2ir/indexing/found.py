@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported
-from layergraph.state import UnrunnableError
+from layergraph.tensors.state import UnrunnableError
 
 
 class Found(list[Unsupported]):

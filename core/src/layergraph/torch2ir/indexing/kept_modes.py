@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layergraph.errors import CaptureError
-from layergraph.tensors import is_plain, places_of
+from layergraph.tensors.memory import is_plain, places_of
 from layergraph.torch2ir.state.changes import are_one, are_the_same, fill
 
 Modes = dict[str, bool | None]

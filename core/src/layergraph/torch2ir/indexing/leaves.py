@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from layergraph.hidden_states import hidden_states
+from layergraph.tensors.hidden_states import hidden_states
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.state.changes import are_one, are_the_same
 

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from layergraph.ir import Implementation
-from layergraph.state import all_tensors, own_tensors
-from layergraph.tensor_kinds import TensorKinds
+from layergraph.tensors.kinds import TensorKinds
+from layergraph.tensors.state import all_tensors, own_tensors
 from layergraph.torch2ir.indexing.reach import Reach
 from layergraph.undo import undoing
 

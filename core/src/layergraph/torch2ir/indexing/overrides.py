@@ -19,8 +19,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layergraph.errors import CaptureError, first_line
-from layergraph.state import all_tensors, own_tensors
-from layergraph.tensors import without_numbers
+from layergraph.tensors.memory import without_numbers
+from layergraph.tensors.state import all_tensors, own_tensors
 from layergraph.torch2ir.indexing.kept_modes import (
     Modes,
     NothingChanged,

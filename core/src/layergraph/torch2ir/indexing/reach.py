@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import nn
 
-from layergraph.foreign import applied_class
+from layergraph.functions.foreign import applied_class
 from layergraph.torch2ir.indexing.followed import (
     OPEN,
     PLAIN,

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from layergraph.state import own_tensors
-from layergraph.tensors import lie_alike, same_bits
+from layergraph.tensors.memory import lie_alike, same_bits
+from layergraph.tensors.state import own_tensors
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 
 _METHODS = ("state_dict", "_save_to_state_dict", "get_extra_state")

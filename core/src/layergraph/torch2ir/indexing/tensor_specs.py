@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 
 from layergraph.errors import CaptureError
-from layergraph.hidden_states import hidden_states
 from layergraph.ir import TensorSpec
-from layergraph.state import Memory, describe
-from layergraph.tensor_kinds import TensorKinds
+from layergraph.tensors.hidden_states import hidden_states
+from layergraph.tensors.kinds import TensorKinds
+from layergraph.tensors.state import Memory, describe
 from layergraph.torch2ir.indexing.found import Found, Noted, place_of
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.indexing.overrides import kept_dtypes, kept_modes

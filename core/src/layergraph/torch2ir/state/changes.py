@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported
-from layergraph.foreign import applied_class
-from layergraph.tensors import lie_alike
+from layergraph.functions.foreign import applied_class
+from layergraph.tensors.memory import lie_alike
 from layergraph.torch2ir.indexing.followed import OF_TORCH, PLAIN
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.indexing.reach import Label, Place, Reach, Reached

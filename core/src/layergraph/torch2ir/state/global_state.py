@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.utils import _device
 
-from layergraph.foreign import applied_class
+from layergraph.functions.foreign import applied_class
 from layergraph.ir.function_name import FunctionName
 from layergraph.torch_versions import has
 from layergraph.undo import undoing

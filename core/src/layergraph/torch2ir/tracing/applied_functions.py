@@ -11,7 +11,7 @@ import torch
 from torch.autograd.function import BackwardCFunction, FunctionMeta
 from torch.nn.modules._functions import BackwardHookFunction
 
-from layergraph.foreign import APPLY, applied_class
+from layergraph.functions.foreign import APPLY, applied_class
 from layergraph.torch2ir.tracing.held_by_functions import held
 from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import Patch

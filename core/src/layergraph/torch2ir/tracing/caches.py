@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from layergraph.ir import Value, map_leaves
 from layergraph.ir.values import leaves
-from layergraph.tensors import same_bits
+from layergraph.tensors.memory import same_bits
 from layergraph.torch2ir.state.global_state import may_draw
 from layergraph.torch2ir.tracing.module_call import (
     Call,

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from layergraph.function_table import HANDING_OVER
-from layergraph.operations import OPERATIONS, changes_arguments
+from layergraph.functions.operations import OPERATIONS, changes_arguments
+from layergraph.functions.table import HANDING_OVER
 
 
 @functools.cache

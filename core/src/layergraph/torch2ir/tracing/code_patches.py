@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from layergraph.functions import places
+from layergraph.functions.names import places
 from layergraph.torch2ir.tracing.patches import Patch
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import Any
 
 from torch._functorch import eager_transforms, vmap
 
+from layergraph.control_flow.transforms import higher_order
 from layergraph.torch2ir.tracing.patches import Patch
-from layergraph.transforms import higher_order
 
 Handler = Callable[..., Any]
 

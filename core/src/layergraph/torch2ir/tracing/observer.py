@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from layergraph.functions import Functions
+from layergraph.functions.names import Functions
 from layergraph.ir import Value
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.state.global_state import GlobalState

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 from torch import fx
 
+from layergraph.control_flow.guards import assume_length
 from layergraph.errors import CaptureError
-from layergraph.functions import attribute_name, method_name
-from layergraph.guards import assume_length
+from layergraph.functions.names import attribute_name, method_name
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import TracedValue
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from layergraph.literals import UnknownValueError
-from layergraph.state import Memory
+from layergraph.tensors.state import Memory
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.indexing.unregistered import unregistered
 from layergraph.torch2ir.tracing.module_call import StateRead

@@ -10,7 +10,7 @@ import torch
 
 from layergraph.errors import CaptureError
 from layergraph.ir import Value, map_leaves
-from layergraph.tensors import same_bits
+from layergraph.tensors.memory import same_bits
 from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.tracing.caches import recomputes
 from layergraph.torch2ir.tracing.module_call import Call, Trace, TracedValue, calls_in

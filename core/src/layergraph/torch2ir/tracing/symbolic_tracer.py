@@ -14,11 +14,11 @@ from torch.overrides import TorchFunctionMode
 
 from layergraph.capturing import Capturer, CaptureRequest
 from layergraph.errors import CaptureError
-from layergraph.function_table import FACTORIES, SIZED_METHODS
-from layergraph.functions import method_of, places
+from layergraph.functions.names import method_of, places
+from layergraph.functions.operations import OPERATIONS, computes
+from layergraph.functions.table import FACTORIES, SIZED_METHODS
 from layergraph.ir import Value, leaves
 from layergraph.literals import UnknownValueError, to_plain_literal
-from layergraph.operations import OPERATIONS, computes
 from layergraph.torch2ir.indexing.leaves import assigned_states, is_changed, note_leaves
 from layergraph.torch2ir.indexing.module_index import ModuleInfo
 from layergraph.torch2ir.state.generators import without_draws

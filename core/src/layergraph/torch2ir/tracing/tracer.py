@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported, first_line
-from layergraph.functions import Functions
+from layergraph.functions.names import Functions
 from layergraph.ir import Value
 from layergraph.literals import size_record, to_graph_literal
-from layergraph.state import Memory
+from layergraph.tensors.state import Memory
 from layergraph.torch2ir.indexing.leaves import assigned_states, begin_run
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.indexing.reach import Place, Reached

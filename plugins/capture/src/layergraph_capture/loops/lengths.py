@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from layergraph.capturing import Example
-from layergraph.tensors import PLAIN_CLASSES
+from layergraph.tensors.memory import PLAIN_CLASSES
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from layergraph.control_flow.loops import loop
+from layergraph.control_flow.regions import REGIONS, enter_autocast
 from layergraph.ir import Value
 from layergraph.ir.values import parts, rebuilt
-from layergraph.loops import loop
-from layergraph.regions import REGIONS, enter_autocast
 from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, TracedBody, TracedValue
 from layergraph_capture.loops.choice import Chosen
 from layergraph_capture.loops.numbers import is_trivial

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from layergraph.loops import loop
+from layergraph.control_flow.loops import loop
 from layergraph.torch2ir.tracing.module_call import (
     Call,
     ModuleCall,

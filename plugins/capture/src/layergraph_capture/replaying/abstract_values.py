@@ -10,7 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from layergraph.ir import Symbol
-from layergraph.tensors import PLAIN_CLASSES, is_plain
+from layergraph.tensors.memory import PLAIN_CLASSES, is_plain
 from layergraph_capture.arguments import tensors_in
 from layergraph_capture.symbolic_int import SymbolicNumber
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from layergraph.tensors import version
+from layergraph.tensors.memory import version
 from layergraph.torch2ir.tracing.module_call import (
     Call,
     ModuleCall,

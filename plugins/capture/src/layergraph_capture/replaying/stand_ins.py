@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layergraph.tensors import is_plain
+from layergraph.tensors.memory import is_plain
 from layergraph_capture.tensors import Tensors
 
 # A number of any dtype fits in. All of them are zero, which is an index of everything.

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from layergraph.tensors import storage_of
+from layergraph.tensors.memory import storage_of
 from layergraph_capture.arguments import tensors_in
 from layergraph_capture.replaying.abstract_values import PLAIN
 from layergraph_capture.symbolic_int import SymbolicNumber

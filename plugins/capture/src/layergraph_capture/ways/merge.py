@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
-from layergraph.choices import holds
+from layergraph.control_flow.choices import holds
 from layergraph.ir import Value
-from layergraph.tensors import same_bits
+from layergraph.tensors.memory import same_bits
 from layergraph.torch2ir.folding.conditions import call_of_choose
 from layergraph.torch2ir.tracing.module_call import (
     Call,

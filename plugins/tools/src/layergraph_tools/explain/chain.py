@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from layergraph.declining import listening
 from layergraph.errors import first_line
+from layergraph.hook_types.declining import listening
 from layergraph.ir import Implementation
 from layergraph.layers import Layer
 from layergraph.plugins.contract import HookFailure

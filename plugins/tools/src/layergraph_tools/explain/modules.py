@@ -8,8 +8,8 @@ from functools import partial
 
 from torch import nn
 
-from layergraph.declining import decline
 from layergraph.errors import PluginError
+from layergraph.hook_types.declining import decline
 from layergraph.ir import Implementation
 from layergraph.plugins import HookImplementation, Hooks
 from layergraph.torch2ir.indexing.overrides import changes_its_call

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from layergraph.tensors import same_bytes
+from layergraph.tensors.memory import same_bytes
 
 _TENSOR_FEATURES = ("dtype", "layout", "device", "shape")
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from layergraph.errors import AssumptionError, LayergraphError
-from layergraph.tensors import extent
+from layergraph.tensors.memory import extent
 from layergraph_capture.outputs import opened
 from layergraph_tools.verification.comparison import (
     DifferenceError,
@@ -56,7 +56,7 @@ def through_a_file(trip: RoundTrip) -> str:
     """Compare with a model that was saved and loaded."""
     original, _ = trip.both()
     from layergraph.api import default_ir2torch
-    from layergraph.functions import Targets, unlisted
+    from layergraph.functions.names import Targets, unlisted
     from layergraph.io import load_model, save
 
     known = Targets(default_ir2torch().hooks.named_functions())

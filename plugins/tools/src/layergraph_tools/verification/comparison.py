@@ -9,7 +9,7 @@ import torch
 
 from layergraph.api import default_ir2torch
 from layergraph.literals import record_of
-from layergraph.tensors import same_bytes
+from layergraph.tensors.memory import same_bytes
 
 
 class DifferenceError(Exception):

@@ -10,7 +10,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
-from layergraph.tensors import copy_of
+from layergraph.tensors.memory import copy_of
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 

@@ -11,8 +11,8 @@ from torch import nn
 from layergraph.api import default_ir2torch
 from layergraph.errors import LayergraphError
 from layergraph.ir import Ir
-from layergraph.state import is_channels_last
-from layergraph.tensors import is_plain, unsuitable
+from layergraph.tensors.memory import is_plain, unsuitable
+from layergraph.tensors.state import is_channels_last
 from layergraph_tools.verification.comparison import DifferenceError, compare, some
 from layergraph_tools.verification.inputs import tensors_of
 from layergraph_tools.verification.round_trip import RoundTrip, SkippedError, described

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from layergraph.state import all_tensors
-from layergraph.tensors import without_numbers
+from layergraph.tensors.memory import without_numbers
+from layergraph.tensors.state import all_tensors
 from layergraph.torch2ir.indexing.overrides import overridden, without_memory
 from layergraph.torch2ir.state.global_state import snapshot
 from layergraph_capture.outputs import opened

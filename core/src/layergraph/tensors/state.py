@@ -12,8 +12,8 @@ from torch import nn
 from layergraph.errors import BuildError, CaptureError
 from layergraph.ir import Packing, Symbol, TensorSpec
 from layergraph.literals import UnknownValueError, torch_value
-from layergraph.tensor_kinds import Packed, TensorKinds
-from layergraph.tensors import PLAIN_CLASSES, extent, numbers_of, unsuitable
+from layergraph.tensors.kinds import Packed, TensorKinds
+from layergraph.tensors.memory import PLAIN_CLASSES, extent, numbers_of, unsuitable
 
 _USUAL_FLOAT = torch.float32
 

@@ -15,12 +15,14 @@ from typing import Any
 import torch
 
 from layergraph.errors import BuildError, Place, PluginError, first_line
-from layergraph.factories import Factory
-from layergraph.foreign import applied_class, callable_of, foreign_name, full_name, identity_of
-from layergraph.function_table import Function, Target, attributes, by_name, names
-from layergraph.ir import FUNCTION, Ir
-from layergraph.ir.function_name import FunctionName
-from layergraph.operations import (
+from layergraph.functions.foreign import (
+    applied_class,
+    callable_of,
+    foreign_name,
+    full_name,
+    identity_of,
+)
+from layergraph.functions.operations import (
     OPERATIONS,
     OPS,
     changes_arguments,
@@ -29,6 +31,10 @@ from layergraph.operations import (
     own_operation,
     registered,
 )
+from layergraph.functions.table import Function, Target, attributes, by_name, names
+from layergraph.hook_types.factories import Factory
+from layergraph.ir import FUNCTION, Ir
+from layergraph.ir.function_name import FunctionName
 
 
 class Targets:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.overrides import handle_torch_function
 
-from layergraph.choices import is_recorded
+from layergraph.control_flow.choices import is_recorded
 from layergraph.errors import AssumptionError
 
 
@@ -37,7 +37,7 @@ def loop(
             values.
 
     Example:
-        >>> from layergraph.loops import loop
+        >>> from layergraph.control_flow.loops import loop
         >>> loop(lambda turn, total, step: (total + step, turn), 3, (0,), (10,), 1)
         (30, [0, 1, 2])
     """

@@ -33,7 +33,7 @@ class Unwrapped:
 
     Example:
         >>> import torch
-        >>> from layergraph.wrapping import Unwrapped
+        >>> from layergraph import Unwrapped
         >>> wrapper = torch.nn.DataParallel(torch.nn.ReLU())
         >>> Unwrapped(wrapper.module, annotations={"acme.wrapper": "DataParallel"}).module
         ReLU()

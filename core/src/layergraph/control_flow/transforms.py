@@ -22,7 +22,7 @@ def bound(body: Function, *values: Any) -> Function:
         values: what it is given after its arguments.
 
     Example:
-        >>> from layergraph.transforms import bound
+        >>> from layergraph.control_flow.transforms import bound
         >>> bound(pow, 2)(3)
         9
     """
@@ -53,7 +53,7 @@ def vmap(
 
     Example:
         >>> import torch
-        >>> from layergraph.transforms import vmap
+        >>> from layergraph.control_flow.transforms import vmap
         >>> vmap(torch.sum, 0, 0, "error", None, (torch.ones(2, 3),))
         tensor([3., 3.])
     """
@@ -72,7 +72,7 @@ def grad(body: Function, argnums: Any, has_aux: bool, args: tuple[Any, ...]) -> 
 
     Example:
         >>> import torch
-        >>> from layergraph.transforms import grad
+        >>> from layergraph.control_flow.transforms import grad
         >>> grad(torch.sum, 0, False, (torch.ones(2),))
         tensor([1., 1.])
     """
@@ -90,7 +90,7 @@ def grad_and_value(body: Function, argnums: Any, has_aux: bool, args: tuple[Any,
 
     Example:
         >>> import torch
-        >>> from layergraph.transforms import grad_and_value
+        >>> from layergraph.control_flow.transforms import grad_and_value
         >>> grad_and_value(torch.sum, 0, False, (torch.ones(2),))
         (tensor([1., 1.]), tensor(2.))
     """
@@ -115,7 +115,7 @@ def jvp(
 
     Example:
         >>> import torch
-        >>> from layergraph.transforms import jvp
+        >>> from layergraph.control_flow.transforms import jvp
         >>> jvp(torch.square, (torch.tensor(3.0),), (torch.tensor(1.0),))
         (tensor(9.), tensor(6.))
     """

@@ -23,7 +23,7 @@ from layergraph.errors import (
 )
 from layergraph.ir import Ir, Symbol, Value, map_leaves
 from layergraph.literals import UnknownValueError, to_plain_literal, torch_value
-from layergraph.tensors import PLAIN_CLASSES, is_plain, lie_alike, same_bits, without_class
+from layergraph.tensors.memory import PLAIN_CLASSES, is_plain, lie_alike, same_bits, without_class
 
 Parts = dict[str, torch.Tensor]
 

@@ -20,8 +20,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch.overrides import get_overridable_functions
 
-from layergraph import checked, choices, guards, loops, regions, transforms
-from layergraph.operations import give_tensors, is_refused
+from layergraph.control_flow import choices, guards, loops, regions, transforms
+from layergraph.functions import checked
+from layergraph.functions.operations import give_tensors, is_refused
 
 Function = Callable[..., Any]
 

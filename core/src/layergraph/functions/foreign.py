@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch.autograd.function import FunctionMeta
 
-from layergraph.ir.function_name import FunctionName
-from layergraph.operations import (
+from layergraph.functions.operations import (
     OPERATIONS,
     OPS,
     changes_arguments,
@@ -20,6 +19,7 @@ from layergraph.operations import (
     is_composite,
     is_of_torch,
 )
+from layergraph.ir.function_name import FunctionName
 
 Function = Callable[..., Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.overrides import handle_torch_function
 
-from layergraph import guards
+from layergraph.control_flow import guards
 from layergraph.errors import AssumptionError
 
 

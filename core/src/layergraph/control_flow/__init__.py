@@ -1,0 +1,1 @@
+"""The functions that a graph calls besides torch: guards, choices, loops, transforms, regions."""

@@ -1,0 +1,1 @@
+"""The types of the answers to hooks: formats, passes, lowerings, structures, and so on."""
