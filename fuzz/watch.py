@@ -32,7 +32,7 @@ _PACKAGES = frozenset({*sys.stdlib_module_names, "torch", "layergraph", "numpy",
 _STDLIB_REFUSED = frozenset("ctypes os pty runpy shutil socket subprocess".split())
 _CODE = ("<eval_with_key", "<layergraph", "<string>", "<frozen", "<fx")
 # What one module of layergraph does, and nothing else.
-_OWN = {"compile": "ir2torch/code_check.py", "ctypes.cdata": "tensors.py"}
+_OWN = {"compile": "ir2torch/code_check.py", "ctypes.cdata": "tensors/memory.py"}
 
 
 class Watch:
