@@ -13,7 +13,7 @@ from torch import nn
 import layergraph as lg
 from layergraph.errors import CaptureError
 from layergraph.testing import bitwise_equal
-from layergraph_capture import compiled_calls
+from layergraph_capture.interception import compiled_calls
 
 
 class Calls(nn.Module):

@@ -11,7 +11,7 @@ from torch import nn
 import layergraph as lg
 from layergraph.errors import AssumptionWarning
 from layergraph.testing import bitwise_equal
-from layergraph_capture.devices import compared_kinds
+from layergraph_capture.trackers.devices import compared_kinds
 
 
 class Asks(nn.Module):

@@ -109,7 +109,7 @@ def test_a_size_that_cannot_be_replaced_gives_an_int():
 
 
 def test_nobody_is_asked_where_no_size_is_kept(monkeypatch):
-    from layergraph_capture import kept_sizes
+    from layergraph_capture.symbolic import kept_sizes
 
     asked = []
     monkeypatch.setattr(kept_sizes.gc, "get_referrers", lambda *given: asked.append(given) or [])

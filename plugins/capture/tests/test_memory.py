@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import layergraph as lg
-from layergraph_capture.tensors import Tensors
+from layergraph_capture.trackers.tensors import Tensors
 
 X = torch.randn(2, 6, 8)
 

@@ -19,7 +19,7 @@ from torch import nn
 import layergraph as lg
 from layergraph.errors import AssumptionError
 from layergraph.testing import bitwise_equal
-from layergraph_capture.symbolic_int import SymbolicNumber, plain, symbolic
+from layergraph_capture.symbolic.symbolic_int import SymbolicNumber, plain, symbolic
 
 ALWAYS = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 

@@ -19,7 +19,7 @@ from layergraph.literals import UnknownValueError, to_plain_literal
 from layergraph.tensors.memory import PLAIN_CLASSES, copy_of, unsuitable
 from layergraph.torch2ir.tracing.module_call import DeferredCall, Parameter, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
-from layergraph_capture.objects import GivenObject, Objects
+from layergraph_capture.trackers.objects import GivenObject, Objects
 
 LazyElement = Callable[[], TracedValue]
 """Gives a part of a value, which is taken out of it only if it is asked for."""

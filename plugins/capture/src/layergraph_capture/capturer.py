@@ -11,14 +11,14 @@ from layergraph.torch2ir.code_owners import add_tracer_package
 from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph_capture.arguments import Arguments
-from layergraph_capture.constants import Constants
-from layergraph_capture.conversions import Conversions
-from layergraph_capture.kept_sizes import replace_kept_sizes
 from layergraph_capture.loops.find import looped
-from layergraph_capture.objects import Objects
 from layergraph_capture.original import unfit
 from layergraph_capture.replaying.tracer import ReplayTracer
+from layergraph_capture.symbolic.conversions import Conversions
+from layergraph_capture.symbolic.kept_sizes import replace_kept_sizes
 from layergraph_capture.tracer import EagerTracer
+from layergraph_capture.trackers.constants import Constants
+from layergraph_capture.trackers.objects import Objects
 from layergraph_capture.ways.examples import one_record
 from layergraph_capture.ways.explore import Explorer, Ways
 from layergraph_capture.ways.modes import merged_modes

@@ -17,8 +17,8 @@ from layergraph.torch2ir.tracing.lines import line_of
 from layergraph.torch2ir.tracing.patches import with_room_for
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.arguments import Arguments, tensors_in
-from layergraph_capture.constants import Constants
-from layergraph_capture.snapshot import StateSnapshot
+from layergraph_capture.trackers.constants import Constants
+from layergraph_capture.trackers.snapshot import StateSnapshot
 
 UNFIT = "the example inputs do not fit"
 

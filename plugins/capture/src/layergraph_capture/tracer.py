@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -20,68 +20,57 @@ from layergraph.functions.foreign import applied_class
 from layergraph.functions.names import Functions, method_of
 from layergraph.functions.operations import OPERATIONS, computes
 from layergraph.ir import Value
-from layergraph.ir.function_name import FunctionName
-from layergraph.ir.values import leaves
 from layergraph.literals import UnknownValueError, to_graph_literal
-from layergraph.tensors.memory import version
-from layergraph.tensors.state import Memory, UnrunnableError
+from layergraph.tensors.state import Memory
 from layergraph.torch2ir.indexing.leaves import (
-    has_other_tensors,
-    is_changed,
-    is_untouched,
     note_leaves,
-    note_left,
 )
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
 from layergraph.torch2ir.state.changes import Change
-from layergraph.torch2ir.state.generators import without_draws
-from layergraph.torch2ir.state.global_state import may_draw, may_layer_draw
 from layergraph.torch2ir.state.watching import Watch
 from layergraph.torch2ir.tracing.called_functions import (
-    changes_its_first_argument,
-    open_code,
     unnamed,
 )
 from layergraph.torch2ir.tracing.code_patches import named_functions, size_functions
-from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import Trace, TracedValue
 from layergraph.torch2ir.tracing.patches import Patch
-from layergraph.torch2ir.tracing.tracer import Tracer, takes
+from layergraph.torch2ir.tracing.tracer import Tracer
 from layergraph.torch2ir.tracing.unsupported import unsupported
-from layergraph.undo import Modes, undoing
-from layergraph_capture.applied import AppliedFunctions
 from layergraph_capture.arguments import Arguments, tensors_in
-from layergraph_capture.compiled_calls import compiled_calls
-from layergraph_capture.constants import Constants
-from layergraph_capture.conversions import ConversionPatches, Conversions
-from layergraph_capture.decisions import Decisions
-from layergraph_capture.devices import Devices
-from layergraph_capture.foreign_states import ForeignStates
-from layergraph_capture.frame_state import PlainStates, keeps_list
-from layergraph_capture.guards import Guards
-from layergraph_capture.hidden_states import HiddenStates
-from layergraph_capture.higher_order import HigherOrderCalls
-from layergraph_capture.interceptors import unseen
-from layergraph_capture.list_slices import ListSlices
-from layergraph_capture.math_patches import MathPatches
-from layergraph_capture.objects import Objects
-from layergraph_capture.outputs import opened
-from layergraph_capture.results import Results
-from layergraph_capture.saved_tensors import lean, nothing_saved, transforms_without_hooks
-from layergraph_capture.sizes import Sizes
-from layergraph_capture.snapshot import StateSnapshot
-from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, SymbolicNumber
-from layergraph_capture.tensor_queries import Queries
-from layergraph_capture.tensors import Tensors, holds_no_tensor, versions
-from layergraph_capture.torch_modes import (
-    DispatchMode,
+from layergraph_capture.function_calls import FunctionCalls
+from layergraph_capture.interception.applied import AppliedFunctions
+from layergraph_capture.interception.higher_order import HigherOrderCalls
+from layergraph_capture.interception.interceptors import unseen
+from layergraph_capture.interception.saved_tensors import (
+    transforms_without_hooks,
+)
+from layergraph_capture.interception.tensor_queries import Queries
+from layergraph_capture.interception.torch_modes import (
     FunctionMode,
     RecordingSwitch,
     WithoutFunctionMode,
-    without_dispatch,
 )
-from layergraph_capture.turns import TurnPatches
-from layergraph_capture.unnamed import UnnamedCalls, takes_sizes
+from layergraph_capture.interception.unnamed import UnnamedCalls, takes_sizes
+from layergraph_capture.interception.watching import watching
+from layergraph_capture.leaf_calls import LeafCalls
+from layergraph_capture.loops.frame_state import PlainStates, keeps_list
+from layergraph_capture.loops.list_slices import ListSlices
+from layergraph_capture.loops.turns import TurnPatches
+from layergraph_capture.outputs import opened
+from layergraph_capture.results import Results
+from layergraph_capture.symbolic.conversions import ConversionPatches, Conversions
+from layergraph_capture.symbolic.math_patches import MathPatches
+from layergraph_capture.symbolic.sizes import Sizes
+from layergraph_capture.symbolic.symbolic_int import SYMBOLIC_TYPES, SymbolicNumber
+from layergraph_capture.trackers.constants import Constants
+from layergraph_capture.trackers.devices import Devices
+from layergraph_capture.trackers.foreign_states import ForeignStates
+from layergraph_capture.trackers.guards import Guards
+from layergraph_capture.trackers.hidden_states import HiddenStates
+from layergraph_capture.trackers.objects import Objects
+from layergraph_capture.trackers.snapshot import StateSnapshot
+from layergraph_capture.trackers.tensors import Tensors
+from layergraph_capture.ways.decisions import Decisions
 
 # A region of the model's own tells the answer, too: only the mode of the caller is a question.
 GRAD_MODE = "torch.is_grad_enabled"
@@ -190,6 +179,8 @@ class EagerTracer(Tracer):
         lengths = () if self._turns is None else (self._turns.length,)
         self._math = MathPatches(self.sizes, *lengths)
         self._conversions = ConversionPatches(self.sizes, conversions)
+        self._leaf_calls = LeafCalls(self, self._hidden, self._snapshot)
+        self._function_calls = FunctionCalls(self, self._snapshot, self._turns, values)
         self.trains = note_leaves(module_index)
 
     # --- running ---
@@ -208,22 +199,25 @@ class EagerTracer(Tracer):
                     "",
                 )
                 raise unsupported(self.refused, self.hint)
-            trace.decisions = self.decisions.made
-            if self._states is not None:
-                is_kept = any(keeps_list(each.now, each.was) for each in self.changes)
-                keeps_lists = self._states.keeps_lists or is_kept
-                trace.least_turns = self._slices.turns(keeps_lists=keeps_lists)
-            trace.kept = {
-                id(tensor): value
-                for change in self.changes
-                for tensor in tensors_in(change.now)
-                if (value := self.tensors.value_of(tensor)) is not None
-            }
+            self._complete(trace)
             return trace
         finally:
             self.tensors.clear()
             self.devices.clear()
             self.sizes.end()
+
+    def _complete(self, trace: Trace) -> None:
+        trace.decisions = self.decisions.made
+        if self._states is not None:
+            is_kept = any(keeps_list(each.now, each.was) for each in self.changes)
+            keeps_lists = self._states.keeps_lists or is_kept
+            trace.least_turns = self._slices.turns(keeps_lists=keeps_lists)
+        trace.kept = {
+            id(tensor): value
+            for change in self.changes
+            for tensor in tensors_in(change.now)
+            if (value := self.tensors.value_of(tensor)) is not None
+        }
 
     def is_known(self, changes: Sequence[Change]) -> bool:
         """See :class:`Tracer`."""
@@ -238,25 +232,10 @@ class EagerTracer(Tracer):
 
     def watching(self) -> AbstractContextManager[object]:
         """See :class:`Tracer`."""
-        return self._watching()
+        return watching(self, self._snapshot)
 
-    @contextmanager
-    def _watching(self) -> Iterator[None]:
-        with (
-            without_draws(self.generators),
-            self._snapshot,
-            nothing_saved(),
-            compiled_calls(self),
-            # Modes above them are taken off, too: leaving them in order would fail.
-            undoing(Modes().put_back),
-        ):
-            beneath = DispatchMode(self.switch, self.watch.off(self.aten))
-            modes: tuple[Any, ...] = beneath, self._function_mode()
-            for mode in modes:
-                mode.__enter__()
-            yield
-
-    def _function_mode(self) -> FunctionMode:
+    def function_mode(self) -> FunctionMode:
+        """Return a mode of torch that records functions."""
         off = self.watch.off
         return FunctionMode(self.switch, off(self.torch_function), off(self.operation))
 
@@ -293,56 +272,7 @@ class EagerTracer(Tracer):
         self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
         """See :class:`Tracer`."""
-        # What is asked here of tensors, the model does not ask.
-        with torch._C.DisableTorchFunction(), without_dispatch(with_wrappers=False):
-            self.compare_state()
-            is_swapped = self._is_swapped(module_info)
-        if is_swapped:
-            # It computes with values of the graph: what its code calls is recorded.
-            return self.watch.on(original)(module_info.module, *args, **kwargs)
-        with torch._C.DisableTorchFunction(), without_dispatch(with_wrappers=False):
-            lowered, named = self._hidden.enter(module_info, args, kwargs)
-            before = versions(args, kwargs)
-            if _renorms(module_info.module):
-                self._snapshot.save(*module_info.module.parameters())
-        try:
-            result = self.unrecorded(original, (module_info.module, *args), kwargs)
-        except Exception as error:
-            if takes(module_info.module, args, kwargs):
-                self.failed(module_info.path, error)
-            raise
-        with torch._C.DisableTorchFunction():
-            if may_layer_draw(type(module_info.module)):
-                self.state.drew()
-            if is_untouched(module_info):
-                module_info.as_left = module_info.as_found
-            else:
-                self.unrecorded(note_left, (module_info,), {})
-            self._note_changes(args, before, is_known=bool(vars(module_info.module).get("inplace")))
-            if not self.guards.changes_state:
-                self.guards.changes_state = _changes_own_state(module_info.module)
-            value = self.recorder.call("module", module_info.path, lowered, named)
-            result = self.tensors.bound(result, value, before)
-            self._hidden.leave(module_info)
-            return result
-
-    def _is_swapped(self, module_info: ModuleInfo) -> bool:
-        """Return whether code has given a leaf other tensors for a call; refuse other changes."""
-        if not is_changed(module_info, self.trains):
-            return False
-        is_swapped = has_other_tensors(module_info, self.trains)
-        if not is_swapped:
-            self.refuse(f"a change of {module_info.path!r} that lasts for a call")
-        return is_swapped
-
-    def _note_changes(self, args: Any, before: dict[int, int], *, is_known: bool) -> None:
-        """Take note of whether a call has changed a tensor in place."""
-        if self.guards.changes_in_place:
-            return
-        # Tensors of the inference mode do not count their changes.
-        self.guards.changes_in_place = is_known or any(
-            version(each) != before[id(each)] for each in args if id(each) in before
-        )
+        return self._leaf_calls.call(module_info, original, args, kwargs)
 
     def attempt(
         self,
@@ -490,106 +420,11 @@ class EagerTracer(Tracer):
 
     def function(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function by its name, and make it."""
-        self.compare_state()
-        if type(name) is FunctionName:
-            name.where = code_place()
-        problem = ""
-        try:
-            lowered, named = self.to_literal(args), self.to_literal(kwargs) if kwargs else {}
-            self.refuse_change_of_constant(name, lowered)
-        except CaptureError as error:
-            self._stop_before_kernel(name, error)
-            opened_code = open_code(func, args, kwargs)
-            if opened_code is not None:
-                with self._function_mode():
-                    return opened_code(*args, **kwargs)
-            problem, lowered, named = str(error), (), {}
-        before = versions(args, kwargs)
-        is_changing = changes_its_first_argument(str(name)) or any(
-            # By identity: a tensor that is compared would be read.
-            kwargs[each] is not None and kwargs[each] is not False
-            for each in CHANGING & kwargs.keys()
-        )
-        if is_changing or name in _SHARING:
-            self._snapshot.save(*args, *kwargs.values())
-        result = self.attempt(name, lean(func), args, kwargs, problem)
-        if result is NotImplemented:
-            # Python asks the other operand then: the types decide, and not the tensors.
-            return result
-        if may_draw(name, func):
-            self.state.drew()
-        if problem:
-            self.refuse(problem)
-        if result is not None and holds_no_tensor(result):
-            return self._plain_result(name, args, lowered, named, result)
-        value = self.recorder.call("function", name, lowered, named)
-        # Tensors do not count what these write into running statistics.
-        self.guards.changes_state |= name.endswith(("batch_norm", "instance_norm"))
-        if type(result) in (list, tuple):
-            self.guards.expect_length(value, len(result))
-        self._note_changes(args, before, is_known=is_changing)
-        bound = self.tensors.bound(result, value, before)
-        return bound if self._turns is None else self._turns.parts(bound)
+        return self._function_calls.call(name, func, args, kwargs)
 
-    def _stop_before_kernel(self, name: str, error: CaptureError) -> None:
-        """Raise if a kernel would read a tensor without memory, which ends the process."""
-        if isinstance(error, UnrunnableError):
-            self.failed(name, error)
-            raise error
-
-    def _plain_result(
-        self,
-        name: str,
-        given: tuple[Any, ...],
-        args: tuple[Value, ...],
-        kwargs: dict[str, Value],
-        result: Any,
-    ) -> Any:
-        """The result of a function that gives no tensor: numbers of sizes, or a decision."""
-        if not any(isinstance(leaf, TracedValue) for leaf in leaves(args, kwargs)):
-            return result
-        is_of_sizes = (
-            not kwargs
-            and _are_numbers(result)
-            and not any(True for _ in tensors_in(given))
-            and (isinstance(result, tuple) or not any(map(_is_nested, given)))
-        )
-        if is_of_sizes:
-            return self.sizes.of_call(name, given, args, result)
-        if type(result) is bool and self._values == "both":
-            return self.decisions.result(name, args, kwargs, result)
-        self.guards.expect_call(name, args, self.to_literal(result), kwargs)
-        return result
-
-
-# Under these arguments something else than the result is changed.
-CHANGING = frozenset({"inplace", "max_norm", "out"})
-# What they give shares memory, but does not count changes.
-_SHARING = frozenset({"torch.Tensor.data", "torch.Tensor.detach", "torch.detach"})
 
 _SET_REQUIRES_GRAD = torch.Tensor.requires_grad.__set__  # type: ignore[attr-defined]
 
 # By it torch makes tensors of numbers that Python has, and of what these were computed from all is
 # known: sizes and tensors were asked.
 _LIFT_FRESH = torch.ops.aten.lift_fresh.default
-
-
-def _changes_own_state(module: nn.Module) -> bool:
-    """Return whether a layer may change its tensors, for example in the other mode."""
-    return _renorms(module) or next(module.buffers(), None) is not None
-
-
-def _renorms(module: nn.Module) -> bool:
-    """Whether a layer changes its own weights when it is called."""
-    # Asking a module for what it does not have takes it long.
-    said = vars(module).get("max_norm", getattr(type(module), "max_norm", None))
-    return said is not None
-
-
-def _are_numbers(result: Any) -> bool:
-    inside = result if isinstance(result, tuple) else (result,)
-    return all(type(each) is int or type(each) is float for each in inside)
-
-
-def _is_nested(value: Any) -> bool:
-    return isinstance(value, tuple | list | dict)

@@ -24,9 +24,9 @@ from layergraph_capture.loops.numbers import is_of_turns
 from layergraph_capture.loops.repeats import Item
 from layergraph_capture.loops.roll import rolled
 from layergraph_capture.loops.size_guards import guard_size
+from layergraph_capture.loops.turns import COUNT
 from layergraph_capture.loops.verify import OtherRunError, check_run
 from layergraph_capture.loops.written import ASSUME, NotRollableError, Rolled
-from layergraph_capture.turns import COUNT
 
 # The turns of the shorter of the two runs that show which repetitions are loops.
 _BASE_TURNS = 5

@@ -15,8 +15,8 @@ from layergraph.torch2ir.tracing.module_call import (
     wish_of,
 )
 from layergraph_capture.loops.repeats import Item
+from layergraph_capture.loops.turns import COUNT
 from layergraph_capture.loops.written import ASSUME, LEN, LENGTH, LOOP, Rolled
-from layergraph_capture.turns import COUNT
 
 
 class NotFittedError(Exception):

@@ -9,8 +9,8 @@ from typing import Any
 from layergraph.ir import Value
 from layergraph.torch2ir.tracing.module_call import Call, TracedValue
 from layergraph_capture.loops.repeats import Item
+from layergraph_capture.loops.turns import BEGIN, COUNT, TURN
 from layergraph_capture.loops.written import ASSUME
-from layergraph_capture.turns import BEGIN, COUNT, TURN
 
 COMPUTED: dict[str, Callable[..., Any]] = {
     f"operator.{each.__name__}": each

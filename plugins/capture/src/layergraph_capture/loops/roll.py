@@ -13,6 +13,7 @@ from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, TracedBody
 from layergraph_capture.loops.choice import Chosen
 from layergraph_capture.loops.numbers import is_trivial
 from layergraph_capture.loops.repeats import Item, Repeat
+from layergraph_capture.loops.turns import BEGIN, TURN
 from layergraph_capture.loops.writer import Writer
 from layergraph_capture.loops.written import (
     GETITEM,
@@ -22,7 +23,6 @@ from layergraph_capture.loops.written import (
     WrittenLoop,
     take_facts,
 )
-from layergraph_capture.turns import BEGIN, TURN
 
 
 def rolled(before: Rolled, chosen: Chosen, *, folds: bool = False) -> Rolled:

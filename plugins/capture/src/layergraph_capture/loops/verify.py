@@ -23,8 +23,8 @@ from layergraph.torch2ir.tracing.module_call import (
 )
 from layergraph_capture.loops.numbers import COMPUTED, is_of_turns, is_trivial, number_of_turn
 from layergraph_capture.loops.repeats import Item
+from layergraph_capture.loops.turns import COUNT
 from layergraph_capture.loops.written import ASSUME, LEN, LENGTH, LOOP, Rolled
-from layergraph_capture.turns import COUNT
 
 _GLUE: dict[str, Callable[..., Any]] = {
     "operator.getitem": operator.getitem,

@@ -21,6 +21,7 @@ from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.loops.choice import Chosen
 from layergraph_capture.loops.numbers import is_of_turns, number_of_turn
 from layergraph_capture.loops.repeats import Item, Repeat
+from layergraph_capture.loops.turns import BEGIN, TURN
 from layergraph_capture.loops.written import (
     ASSUME,
     GETITEM,
@@ -33,7 +34,6 @@ from layergraph_capture.loops.written import (
     WrittenLoop,
     take_facts,
 )
-from layergraph_capture.turns import BEGIN, TURN
 
 
 class Writer:

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from layergraph.ir import Symbol
 from layergraph.tensors.memory import PLAIN_CLASSES, is_plain
 from layergraph_capture.arguments import tensors_in
-from layergraph_capture.symbolic_int import SymbolicNumber
+from layergraph_capture.symbolic.symbolic_int import SymbolicNumber
 
 PLAIN = frozenset({bool, int, float, complex, str, bytes, Symbol})
 # On fewer numbers than this, a function computes sooner than torch tells what it would give.

@@ -16,6 +16,8 @@ from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, values_in
 from layergraph.torch2ir.tracing.other_mode import Changed, OtherMode, Replaced
 from layergraph.undo import raise_interrupt
 from layergraph_capture.arguments import tensors_in
+from layergraph_capture.function_calls import CHANGING
+from layergraph_capture.interception.tensor_queries import DATA_DEPENDENT_OPS
 from layergraph_capture.outputs import opened
 from layergraph_capture.replaying.abstract_values import AbstractValues, metadata_of
 from layergraph_capture.replaying.rerecord import Rerecording
@@ -30,8 +32,7 @@ from layergraph_capture.replaying.value_match import (
     structure,
     with_tensors_of,
 )
-from layergraph_capture.tensor_queries import DATA_DEPENDENT_OPS
-from layergraph_capture.tracer import CHANGING, EagerTracer
+from layergraph_capture.tracer import EagerTracer
 
 
 class ReplayDiverged(Exception):  # noqa: N818 the word of the replay

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from layergraph.tensors.memory import is_plain
-from layergraph_capture.tensors import Tensors
+from layergraph_capture.trackers.tensors import Tensors
 
 # A number of any dtype fits in. All of them are zero, which is an index of everything.
 _BYTES = 16

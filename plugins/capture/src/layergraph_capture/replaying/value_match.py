@@ -9,7 +9,7 @@ import torch
 from layergraph.tensors.memory import storage_of
 from layergraph_capture.arguments import tensors_in
 from layergraph_capture.replaying.abstract_values import PLAIN
-from layergraph_capture.symbolic_int import SymbolicNumber
+from layergraph_capture.symbolic.symbolic_int import SymbolicNumber
 
 
 def freeze(value: Any) -> Any:

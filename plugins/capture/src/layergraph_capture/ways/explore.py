@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from layergraph.errors import CaptureError, first_line
 from layergraph.torch2ir.tracing.module_call import Call, Decision, Trace, TracedValue, wish_of
-from layergraph_capture.decisions import TRUTH
+from layergraph_capture.ways.decisions import TRUTH
 from layergraph_capture.ways.merge import copied, merged
 from layergraph_capture.ways.way import NotMergeableError
 

@@ -13,7 +13,7 @@ from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph.torch2ir.tracing.statelessness import check_unaffected
 from layergraph.torch2ir.tracing.tracer import Tracer
-from layergraph_capture.frame_state import form_of_changes
+from layergraph_capture.loops.frame_state import form_of_changes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,13 +16,13 @@ from layergraph.literals import to_plain_literal
 from layergraph.torch2ir.tracing.lines import code_place, user_frame
 from layergraph.torch2ir.tracing.module_call import Fact, StateRead, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
-from layergraph_capture.decisions import ITEM, Decisions
-from layergraph_capture.devices import Devices, compared_kinds
-from layergraph_capture.guards import Guards
-from layergraph_capture.sizes import Sizes
-from layergraph_capture.snapshot import StateSnapshot
-from layergraph_capture.tensors import Tensors
-from layergraph_capture.torch_modes import RecordingSwitch
+from layergraph_capture.interception.torch_modes import RecordingSwitch
+from layergraph_capture.symbolic.sizes import Sizes
+from layergraph_capture.trackers.devices import Devices, compared_kinds
+from layergraph_capture.trackers.guards import Guards
+from layergraph_capture.trackers.snapshot import StateSnapshot
+from layergraph_capture.trackers.tensors import Tensors
+from layergraph_capture.ways.decisions import ITEM, Decisions
 
 Query = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 

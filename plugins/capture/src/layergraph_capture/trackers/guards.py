@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from layergraph.ir import Value
+from layergraph.tensors.memory import version
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import ModuleCall
 from layergraph.torch2ir.tracing.recorder import Recorder
@@ -34,6 +35,20 @@ class Guards:
     def _changes_numbers(self) -> bool:
         """Return True to note guards of numbers again: views of changed tensors are one value."""
         return self.changes_in_place or self.changes_state
+
+    def note_changes(self, args: Any, before: dict[int, int], *, is_known: bool) -> None:
+        """Note whether a call has changed a tensor in place.
+
+        Args:
+            args: the arguments of the call.
+            before: the versions of tensors before the call, by ``id``.
+            is_known: whether the call is known to change one. Tensors of the inference mode do not
+                count their changes.
+        """
+        if not self.changes_in_place:
+            self.changes_in_place = is_known or any(
+                version(each) != before[id(each)] for each in args if id(each) in before
+            )
 
     def is_new(self, key: Any) -> bool:
         """Return whether a module call and those around it have no such guard yet."""

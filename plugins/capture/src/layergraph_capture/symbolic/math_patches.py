@@ -11,7 +11,7 @@ import torch
 
 from layergraph.functions.table import MATH
 from layergraph.torch2ir.tracing.patches import Patch
-from layergraph_capture.symbolic_int import SizeListener, SymbolicNumber, plain, symbolic
+from layergraph_capture.symbolic.symbolic_int import SizeListener, SymbolicNumber, plain, symbolic
 
 
 class MathPatches:

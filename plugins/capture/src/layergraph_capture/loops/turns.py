@@ -19,9 +19,9 @@ import torch
 from layergraph.torch2ir.tracing.lines import user_frame
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.stand_ins import StandIn
-from layergraph_capture.frame_state import holds_tensors
-from layergraph_capture.list_slices import ListSlices
-from layergraph_capture.symbolic_int import SizeListener, SymbolicNumber, plain, symbolic
+from layergraph_capture.loops.frame_state import holds_tensors
+from layergraph_capture.loops.list_slices import ListSlices
+from layergraph_capture.symbolic.symbolic_int import SizeListener, SymbolicNumber, plain, symbolic
 
 TURN = "layergraph.turn"
 """The function, in the record of a run, that gives the number of a turn. No graph has it."""

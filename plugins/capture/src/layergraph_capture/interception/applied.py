@@ -10,8 +10,8 @@ from torch import nn
 
 from layergraph.torch2ir.tracing.applied_functions import reads_of
 from layergraph_capture.arguments import tensors_in
-from layergraph_capture.tensors import Tensors
-from layergraph_capture.torch_modes import RecordingSwitch
+from layergraph_capture.interception.torch_modes import RecordingSwitch
+from layergraph_capture.trackers.tensors import Tensors
 
 
 class AppliedFunctions:

@@ -15,7 +15,7 @@ from layergraph.torch2ir.indexing.leaves import assigned_states, note_hidden
 from layergraph.torch2ir.indexing.module_index import ModuleInfo
 from layergraph.torch2ir.tracing.module_call import DeferredCall, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
-from layergraph_capture.tensors import Tensors
+from layergraph_capture.trackers.tensors import Tensors
 
 
 class HiddenStates:

@@ -14,12 +14,17 @@ from layergraph.literals import UnknownValueError, to_graph_literal
 from layergraph.torch2ir.tracing.lines import code_place
 from layergraph.torch2ir.tracing.module_call import DeferredCall, ModuleCall, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
-from layergraph_capture.decisions import ITEM, Decisions, picks
-from layergraph_capture.ended_sizes import end
-from layergraph_capture.frame_state import PlainStates
-from layergraph_capture.guards import Guards
-from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, Origin, SymbolicNumber, symbolic
-from layergraph_capture.turns import BEGIN, COUNT, is_of_turn
+from layergraph_capture.loops.frame_state import PlainStates
+from layergraph_capture.loops.turns import BEGIN, COUNT, is_of_turn
+from layergraph_capture.symbolic.ended_sizes import end
+from layergraph_capture.symbolic.symbolic_int import (
+    SYMBOLIC_TYPES,
+    Origin,
+    SymbolicNumber,
+    symbolic,
+)
+from layergraph_capture.trackers.guards import Guards
+from layergraph_capture.ways.decisions import ITEM, Decisions, picks
 
 GETITEM = "operator.getitem"
 

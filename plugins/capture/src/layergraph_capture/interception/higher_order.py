@@ -22,7 +22,7 @@ from layergraph.errors import CaptureError
 from layergraph.torch2ir.tracing.module_call import FunctionRead
 from layergraph.torch2ir.tracing.patches import Patch, Patcher
 from layergraph_capture.arguments import tensors_in
-from layergraph_capture.tensors import holds_no_tensor, versions
+from layergraph_capture.trackers.tensors import holds_no_tensor, versions
 
 if TYPE_CHECKING:
     from layergraph_capture.tracer import EagerTracer

@@ -25,8 +25,8 @@ from layergraph.torch2ir.tracing.module_call import TracedValue
 from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph_capture.arguments import tensors_in
-from layergraph_capture.scripted import shown, unseen_operators
-from layergraph_capture.tensors import Tensors
+from layergraph_capture.interception.scripted import shown, unseen_operators
+from layergraph_capture.trackers.tensors import Tensors
 
 Region = Callable[..., TracedValue]
 """Records the begin or the end of a region, by the name of a function and its arguments."""

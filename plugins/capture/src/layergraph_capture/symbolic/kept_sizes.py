@@ -15,8 +15,8 @@ from types import CellType, MemberDescriptorType
 from typing import Any
 
 from layergraph.torch2ir.tracing.stand_ins import changed_inside
-from layergraph_capture.ended_sizes import take_ended
-from layergraph_capture.symbolic_int import Text, plain
+from layergraph_capture.symbolic.ended_sizes import take_ended
+from layergraph_capture.symbolic.symbolic_int import Text, plain
 
 _ROUNDS = 5
 

@@ -19,11 +19,11 @@ from layergraph.torch2ir.tracing.module_call import Call, DeferredCall, StateRea
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph.torch2ir.tracing.state_tensors import StateTensors
 from layergraph_capture.arguments import LazyElement, element, tensors_in
-from layergraph_capture.constants import Constants
-from layergraph_capture.foreign_states import ForeignStates
-from layergraph_capture.guards import Guards
-from layergraph_capture.sizes import GETITEM
-from layergraph_capture.torch_modes import RecordingSwitch
+from layergraph_capture.interception.torch_modes import RecordingSwitch
+from layergraph_capture.symbolic.sizes import GETITEM
+from layergraph_capture.trackers.constants import Constants
+from layergraph_capture.trackers.foreign_states import ForeignStates
+from layergraph_capture.trackers.guards import Guards
 
 # What they give of the same arguments is always the same.
 _FIXED = frozenset(

@@ -21,7 +21,7 @@ from torch import nn
 from layergraph.torch2ir.code_owners import is_of_user
 from layergraph.torch2ir.indexing.reach import Reach
 from layergraph.torch2ir.tracing.lines import user_frame
-from layergraph_capture.frame_state import is_plain
+from layergraph_capture.loops.frame_state import is_plain
 
 UNKNOWN = 1 << 30
 """More turns than any run has: no run shows what code does."""

@@ -13,7 +13,7 @@ from layergraph.errors import CaptureError
 from layergraph.tensors.memory import Placement, storage_of, unsuitable, version
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.undo import undoing
-from layergraph_capture.constants import Constants
+from layergraph_capture.trackers.constants import Constants
 
 
 class StateSnapshot:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from layergraph.torch2ir.tracing.patches import Patch
-from layergraph_capture.symbolic_int import (
+from layergraph_capture.symbolic.symbolic_int import (
     SizeListener,
     SymbolicFloat,
     SymbolicInt,

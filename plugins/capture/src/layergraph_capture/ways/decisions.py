@@ -20,7 +20,7 @@ from layergraph.torch2ir.tracing.module_call import (
     named_value,
 )
 from layergraph.torch2ir.tracing.recorder import Recorder
-from layergraph_capture.guards import Guards
+from layergraph_capture.trackers.guards import Guards
 
 TRUTH = f"layergraph.{truth.__name__}"
 ITEM = "torch.Tensor.item"

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
-from layergraph_capture.symbolic_int import (
+from layergraph_capture.symbolic.symbolic_int import (
     Origin,
     OverFloat,
     OverInt,

@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from layergraph.functions.operations import OPERATIONS, computes
-from layergraph_capture.saved_tensors import saved_meanwhile
-from layergraph_capture.symbolic_int import SYMBOLIC_TYPES, plain
+from layergraph_capture.interception.saved_tensors import saved_meanwhile
+from layergraph_capture.symbolic.symbolic_int import SYMBOLIC_TYPES, plain
 
 Record = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 """Records a call of a function, and makes it."""

@@ -15,10 +15,10 @@ from layergraph.torch2ir.state.changes import are_one
 from layergraph.torch2ir.tracing.called_functions import unnamed
 from layergraph.torch2ir.tracing.module_call import Call
 from layergraph.torch2ir.tracing.recorder import Recorder
-from layergraph_capture.snapshot import StateSnapshot
-from layergraph_capture.symbolic_int import lost
-from layergraph_capture.tensors import Tensors, holds_no_tensor
-from layergraph_capture.torch_modes import RecordingSwitch, with_numbers
+from layergraph_capture.interception.torch_modes import RecordingSwitch, with_numbers
+from layergraph_capture.symbolic.symbolic_int import lost
+from layergraph_capture.trackers.snapshot import StateSnapshot
+from layergraph_capture.trackers.tensors import Tensors, holds_no_tensor
 
 Attempt = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """Calls a function without recording it, and takes note of an error, which has a name then."""

@@ -1,0 +1,136 @@
+"""Calls of functions by their names: each is recorded as one node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from layergraph.capturing import Values
+from layergraph.errors import CaptureError
+from layergraph.ir import Value
+from layergraph.ir.function_name import FunctionName
+from layergraph.ir.values import leaves
+from layergraph.tensors.state import UnrunnableError
+from layergraph.torch2ir.state.global_state import may_draw
+from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument, open_code
+from layergraph.torch2ir.tracing.lines import code_place
+from layergraph.torch2ir.tracing.module_call import TracedValue
+from layergraph_capture.arguments import tensors_in
+from layergraph_capture.interception.saved_tensors import lean
+from layergraph_capture.loops.turns import TurnPatches
+from layergraph_capture.trackers.snapshot import StateSnapshot
+from layergraph_capture.trackers.tensors import holds_no_tensor, versions
+
+if TYPE_CHECKING:
+    from layergraph_capture.tracer import EagerTracer
+
+# Under these arguments something else than the result is changed.
+CHANGING = frozenset({"inplace", "max_norm", "out"})
+# What they give shares memory, but does not count changes.
+_SHARING = frozenset({"torch.Tensor.data", "torch.Tensor.detach", "torch.detach"})
+
+
+class FunctionCalls:
+    """Makes the calls of functions, and records them.
+
+    Args:
+        run: the tracer.
+        snapshot: keeps the tensors that a function may change.
+        turns: numbers the turns of loops; None if they have no numbers.
+        values: the treatment of code that decides by a number in a tensor.
+    """
+
+    def __init__(
+        self,
+        run: EagerTracer,
+        snapshot: StateSnapshot,
+        turns: TurnPatches | None,
+        values: Values,
+    ) -> None:
+        self._run = run
+        self._snapshot = snapshot
+        self._turns = turns
+        self._values = values
+
+    def call(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record a call of a function by its name, and make it."""
+        run = self._run
+        run.compare_state()
+        if type(name) is FunctionName:
+            name.where = code_place()
+        problem = ""
+        try:
+            lowered, named = run.to_literal(args), run.to_literal(kwargs) if kwargs else {}
+            run.refuse_change_of_constant(name, lowered)
+        except CaptureError as error:
+            self._stop_before_kernel(name, error)
+            opened_code = open_code(func, args, kwargs)
+            if opened_code is not None:
+                with run.function_mode():
+                    return opened_code(*args, **kwargs)
+            problem, lowered, named = str(error), (), {}
+        before = versions(args, kwargs)
+        is_changing = changes_its_first_argument(str(name)) or any(
+            # By identity: a tensor that is compared would be read.
+            kwargs[each] is not None and kwargs[each] is not False
+            for each in CHANGING & kwargs.keys()
+        )
+        if is_changing or name in _SHARING:
+            self._snapshot.save(*args, *kwargs.values())
+        result = run.attempt(name, lean(func), args, kwargs, problem)
+        if result is NotImplemented:
+            # Python asks the other operand then: the types decide, and not the tensors.
+            return result
+        if may_draw(name, func):
+            run.state.drew()
+        if problem:
+            run.refuse(problem)
+        if result is not None and holds_no_tensor(result):
+            return self._plain_result(name, args, lowered, named, result)
+        value = run.recorder.call("function", name, lowered, named)
+        # Tensors do not count what these write into running statistics.
+        run.guards.changes_state |= name.endswith(("batch_norm", "instance_norm"))
+        if type(result) in (list, tuple):
+            run.guards.expect_length(value, len(result))
+        run.guards.note_changes(args, before, is_known=is_changing)
+        bound = run.tensors.bound(result, value, before)
+        return bound if self._turns is None else self._turns.parts(bound)
+
+    def _stop_before_kernel(self, name: str, error: CaptureError) -> None:
+        """Raise if a kernel would read a tensor without memory, which ends the process."""
+        if isinstance(error, UnrunnableError):
+            self._run.failed(name, error)
+            raise error
+
+    def _plain_result(
+        self,
+        name: str,
+        given: tuple[Any, ...],
+        args: tuple[Value, ...],
+        kwargs: dict[str, Value],
+        result: Any,
+    ) -> Any:
+        """The result of a function that gives no tensor: numbers of sizes, or a decision."""
+        run = self._run
+        if not any(isinstance(leaf, TracedValue) for leaf in leaves(args, kwargs)):
+            return result
+        is_of_sizes = (
+            not kwargs
+            and _are_numbers(result)
+            and not any(True for _ in tensors_in(given))
+            and (isinstance(result, tuple) or not any(map(_is_nested, given)))
+        )
+        if is_of_sizes:
+            return run.sizes.of_call(name, given, args, result)
+        if type(result) is bool and self._values == "both":
+            return run.decisions.result(name, args, kwargs, result)
+        run.guards.expect_call(name, args, run.to_literal(result), kwargs)
+        return result
+
+
+def _are_numbers(result: Any) -> bool:
+    inside = result if isinstance(result, tuple) else (result,)
+    return all(type(each) is int or type(each) is float for each in inside)
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, tuple | list | dict)

@@ -1,0 +1,40 @@
+"""The contexts in which a model runs while it is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from layergraph.torch2ir.state.generators import without_draws
+from layergraph.undo import Modes, undoing
+from layergraph_capture.interception.compiled_calls import compiled_calls
+from layergraph_capture.interception.saved_tensors import nothing_saved
+from layergraph_capture.interception.torch_modes import DispatchMode
+from layergraph_capture.trackers.snapshot import StateSnapshot
+
+if TYPE_CHECKING:
+    from layergraph_capture.tracer import EagerTracer
+
+
+@contextmanager
+def watching(run: EagerTracer, snapshot: StateSnapshot) -> Iterator[None]:
+    """While it is on, the tracer is told of each call; at the end, the state is put back.
+
+    Args:
+        run: the tracer.
+        snapshot: the tensors of the model.
+    """
+    with (
+        without_draws(run.generators),
+        snapshot,
+        nothing_saved(),
+        compiled_calls(run),
+        # Modes above them are taken off, too: leaving them in order would fail.
+        undoing(Modes().put_back),
+    ):
+        beneath = DispatchMode(run.switch, run.watch.off(run.aten))
+        modes: tuple[Any, ...] = beneath, run.function_mode()
+        for mode in modes:
+            mode.__enter__()
+        yield

@@ -1,0 +1,1 @@
+"""Symbolic numbers: sizes and numbers in tensors that keep how they were computed."""

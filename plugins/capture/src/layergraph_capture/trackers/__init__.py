@@ -1,0 +1,1 @@
+"""The trackers: each knows one thing about a run, and writes it to the recorder."""
