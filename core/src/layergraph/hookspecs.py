@@ -212,8 +212,9 @@ def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] |
 def structures() -> Iterable[Structure]:  # type: ignore[empty-body]
     """List classes of objects that models take and return, such as a cache: one row for each class.
 
-    A converter asks when it captures a model on example inputs. Without a row, such an object among
-    the arguments is refused, and one in a result becomes a dict of its attributes.
+    A converter asks when it captures a model on example inputs. A dataclass needs no row as an
+    argument. Without a row, another object among the arguments is refused, and one in a result
+    becomes a :class:`layergraph.outputs.Output` with its attributes.
 
     Returns:
         Rows, :class:`layergraph.Structure`, no two for one class. The hook ``functions`` of the

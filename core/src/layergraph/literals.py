@@ -11,6 +11,7 @@ import torch
 from layergraph.errors import CaptureError
 from layergraph.ir import Record, Symbol, Value
 from layergraph.ir.values import is_key
+from layergraph.outputs import Output
 
 NAMED = (torch.dtype, torch.layout, torch.memory_format)
 
@@ -112,6 +113,8 @@ def _lower_sequence(
 
 
 SIZE = "torch.Size"
+OUTPUT_CLASS = "layergraph.outputs."
+"""What the name of a record begins with that stands for an :class:`~layergraph.outputs.Output`."""
 _OF_TORCH = "torch.return_types"
 
 
@@ -126,6 +129,11 @@ def record_of(kind: type) -> tuple[str, tuple[str, ...]] | None:
     if kind.__module__ == _OF_TORCH and issubclass(kind, tuple):
         return f"{_OF_TORCH}.{kind.__name__}", kind.__match_args__  # type: ignore[attr-defined]
     return None
+
+
+def output_record(output: Output, fields: dict[str, Value]) -> Record:
+    """Return the plain form of an output, from the plain forms of its fields that are not None."""
+    return Record(OUTPUT_CLASS + output._name, fields | dict.fromkeys(output._absent))
 
 
 def size_record(sizes: Sequence[Value]) -> Record:
@@ -157,11 +165,13 @@ def class_of_torch(record: Record) -> type | None:
 
 def _lower_dict(
     value: dict[Any, Any], read: Callable[[Any], Value], readable: Collection[type]
-) -> dict[Any, Value]:
+) -> Value:
     for key in value:
         if not is_key(key):
             raise UnknownValueError(f"the key {key!r} of a dict, a {type(key).__name__}")
-    return {key: to_literal(item, read, readable) for key, item in value.items()}
+    items = dict.items(value) if isinstance(value, Output) else value.items()
+    found = {key: to_literal(item, read, readable) for key, item in items}
+    return output_record(value, found) if isinstance(value, Output) else found
 
 
 def torch_value(symbol: Symbol) -> torch.dtype | torch.layout | torch.memory_format:

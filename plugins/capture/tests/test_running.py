@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import pickle
 import threading
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
@@ -347,20 +348,79 @@ def test_one_tensor_given_twice_is_one():
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("dataclass", lambda y, x: {"left": y, "right": None}),
+        ("dataclass", lambda y, x: {"left": y}),
         ("output", lambda y, x: {"left": y, "right": x}),
         ("object", lambda y, x: {"left": y, "number": 3}),
         ("inside", lambda y, x: [
-            {"left": y, "right": x}, ({"left": {"left": x, "right": None}},)
+            {"left": y, "right": x}, ({"left": {"left": x}},)
         ]),
     ],
 )  # fmt: skip
-def test_objects_come_back_as_dicts(kind, expected):
+def test_objects_come_back_with_their_fields(kind, expected):
     model = Gives(kind)
-    result = _rebuilt(model, X)(-X)
-    _same(result, expected(model.lin(-X), -X))
+    result, original = _rebuilt(model, X)(-X), model(-X)
+    _same(_plain(result), expected(model.lin(-X), -X))
     if kind != "inside":
-        assert type(result) is dict
+        _same(result.left, original.left)
+        assert result[0] is result["left"] is result.left is result.to_tuple()[0]
+
+
+def _plain(value):
+    """Return outputs as dicts, at any depth."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return type(value)(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
+def test_a_field_that_is_none_is_an_attribute():
+    result = _rebuilt(Gives("dataclass"), X)(-X)
+    assert result.right is None
+    assert result["right"] is None
+    assert list(result) == ["left"]
+    with pytest.raises(AttributeError, match="'Record' has no field 'middle'"):
+        result.middle  # noqa: B018
+    with pytest.raises(KeyError):
+        result["middle"]
+
+
+@pytest.mark.parametrize("kind", ["dataclass", "output", "object"])
+def test_outputs_live_with_the_tools_of_torch(kind, tmp_path):
+    model = Gives(kind)
+    ir = lg.to_ir(model, (X,))
+    rebuilt = lg.to_torch(ir, model.state_dict())
+    expected = rebuilt(-X)
+    lg.save(ir, tmp_path / "model.safetensors", model.state_dict())
+    ways = [
+        lg.load_model(tmp_path / "model.safetensors"),
+        pickle.loads(pickle.dumps(rebuilt)),
+        copy.deepcopy(rebuilt),
+        torch.compile(rebuilt, fullgraph=True, backend="eager"),
+        torch.export.export(rebuilt, (X,)).module(),
+        lg.to_torch(lg.to_ir(rebuilt, (X,)), model.state_dict()),
+    ]
+    for way in ways:
+        result = way(-X)
+        _same(_plain(result), _plain(expected))
+        assert type(result) is type(expected)
+        assert repr(result).partition("(")[0] == repr(expected).partition("(")[0]
+
+
+class NamedLikeMethods(Base):
+    @dataclass
+    class Top:
+        values: torch.Tensor
+        keys: torch.Tensor
+        items: torch.Tensor | None = None
+
+    def forward(self, x):
+        return self.Top(self.lin(x), x + 1)
+
+
+def test_fields_with_the_names_of_methods():
+    model = NamedLikeMethods()
+    result = _rebuilt(model, X)(-X)
+    _same((result.values, result.keys), (model(-X).values, model(-X).keys))
+    assert result.to_tuple()[1] is result.keys
 
 
 def test_an_object_that_holds_itself_is_refused():

@@ -21,7 +21,7 @@ import torch
 from torch.overrides import get_overridable_functions
 
 from layergraph.control_flow import choices, guards, loops, regions, transforms
-from layergraph.functions import checked
+from layergraph.functions import checked, fields
 from layergraph.functions.operations import give_tensors, is_refused
 
 Function = Callable[..., Any]
@@ -124,6 +124,7 @@ _LISTED: tuple[_Listed, ...] = (
             "assume_truth"
         ).split(),
     ),
+    _Listed("layergraph", fields, ("fields", "set_fields")),
     _Listed("layergraph", choices, "choose holds truth".split()),
     _Listed("layergraph", loops, ("loop",)),
     _Listed("layergraph", transforms, transforms.NAMES),

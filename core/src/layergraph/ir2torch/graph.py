@@ -36,7 +36,8 @@ from layergraph.ir import (
 )
 from layergraph.ir.names import is_argument_name
 from layergraph.ir.values import parts, rebuilt
-from layergraph.literals import UnknownValueError, class_of_torch, torch_value
+from layergraph.literals import OUTPUT_CLASS, UnknownValueError, class_of_torch, torch_value
+from layergraph.outputs import make_output
 
 _CHECKING = frozenset({"layergraph.assume_container", "layergraph.holds"})
 
@@ -333,10 +334,13 @@ def _record_class(
         raise BuildError(f"{place}: torch has no {error}; correct its fields") from None
     if of_torch is not None:
         return of_torch, (values,)
-    for name in (record.type, *record.fields):
-        if not is_argument_name(name) or (name.startswith("_") and name != record.type):
+    kind = record.type.removeprefix(OUTPUT_CLASS)
+    for name in (kind, *record.fields):
+        if not is_argument_name(name) or (name.startswith("_") and name != kind):
             raise BuildError(
                 f"{place}: {record.type!r} is no named tuple: {name!r} cannot be a name in it; "
                 "use an identifier"
             )
+    if kind != record.type:
+        return make_output, (kind, tuple(record.fields), *values)
     return _named_tuple(record.type, tuple(record.fields)), values

@@ -13,10 +13,12 @@ from typing import Any, Optional, TypeAlias
 
 import torch
 from torch import fx, nn
+from torch.fx.node import map_aggregate
 
 from layergraph.control_flow import choices, guards
 from layergraph.control_flow.regions import REGIONS
 from layergraph.errors import BuildError
+from layergraph.outputs import make_output
 
 _CHOICES = frozenset({choices.truth, choices.holds, choices.choose, choices.conditionally})
 _INSTEAD = "use torch.compile or torch.export"
@@ -42,12 +44,25 @@ def scriptable(graph: fx.Graph) -> fx.Graph:
                 f"torch.jit.script cannot take {node.name!r}: TorchScript does not know the types "
                 f"of both ways of a choice; {_INSTEAD}, or capture with values='assume'"
             )
+        if target is make_output:
+            _return_dict(node)
+            graph.erase_node(node)
+            continue
         write = _ASSERTED.get(target)
         if write is not None:
             with graph.inserting_before(node):
                 write(graph, *node.args, **node.kwargs)
             graph.erase_node(node)
     return graph
+
+
+def _return_dict(node: fx.Node) -> None:
+    """Let the users of an output read a dict, for TorchScript knows no class of ours."""
+    _, fields, *values = node.args
+    names: Any = fields
+    found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    for user in list(node.users):
+        user.args = map_aggregate(user.args, lambda each: found if each is node else each)
 
 
 _Optional: TypeAlias = Optional[torch.Tensor]  # noqa: UP045 - torch.jit.script asks for this form

@@ -318,7 +318,7 @@ class _Binding:
         except UnknownValueError as error:
             raise CaptureError(
                 f"the argument {self._name!r} holds {error}, which a graph cannot: give tensors, "
-                "numbers, strings, None, and tuples, lists and dicts of them"
+                "numbers, strings, None, and tuples, lists, dicts and dataclasses of them"
             ) from None
 
     def _tensor(self, tensor: torch.Tensor, value: TracedValue | LazyElement) -> torch.Tensor:
@@ -367,7 +367,8 @@ class _Binding:
             raise CaptureError(f"the argument {self._name!r} holds a {type(given).__name__}")
         self._expect_class(given, part, len(given) if isinstance(given, Sized) else None)
         flat = self._call(self._objects.name(row.flatten), part)
-        copied = self._objects.copy(given, self._inside(parts, flat, is_of_object=True))
+        is_sized = self._objects.is_made(given)
+        copied = self._objects.copy(given, self._inside(parts, flat, is_of_object=is_sized))
         self._given_objects.append(GivenObject(copied, self._objects.parts(copied), part))
         return copied
 

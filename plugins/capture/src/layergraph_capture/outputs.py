@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from layergraph.errors import CaptureError
+from layergraph.ir.names import is_argument_name
+from layergraph.outputs import Output
 
 _ATOMS = (
     *(type(None), str, bytes, slice, type, Number),
@@ -20,7 +22,7 @@ _ATOMS = (
 def opened(
     result: Any, value_of: Callable[[Any], Any] = lambda _: None, around: tuple[int, ...] = ()
 ) -> Any:
-    """The result with the objects of other libraries in it as dicts of what they hold.
+    """The result with the objects of other libraries in it as outputs with their fields, or dicts.
 
     Args:
         result: what the model returns.
@@ -42,8 +44,12 @@ def opened(
     def inside(value: Any) -> Any:
         return opened(value, value_of, inner)
 
+    if isinstance(result, Output):  # of a rebuilt model
+        found = {key: inside(value) for key, value in dict.items(result)}
+        return Output(found, result._name, result._absent)
     if isinstance(result, dict):
-        return {key: inside(value) for key, value in result.items()}
+        found = {key: inside(value) for key, value in result.items()}
+        return _with_fields(result, found) if _reads_like_its_keys(result) else found
     if isinstance(result, tuple) and hasattr(result, "_fields"):
         return type(result)(*map(inside, result))
     if type(result) is torch.Size or type(result).__module__ == torch.return_types.__name__:
@@ -55,14 +61,39 @@ def opened(
 
 
 def _attributes(result: Any, inside: Callable[[Any], Any]) -> Any:
-    """An object as a dict of what it holds; what holds nothing, as it is."""
+    """An object by what it holds; what holds nothing, as it is."""
     if dataclasses.is_dataclass(result):
         fields = [field.name for field in dataclasses.fields(result)]
-        return {name: inside(getattr(result, name)) for name in fields}
+        return _with_fields(result, {name: inside(getattr(result, name)) for name in fields})
     if callable(result) or not hasattr(result, "__dict__"):
         return result
-    return {
+    held = {
         name: inside(value)
         for name, value in vars(result).items()
         if not isinstance(value, type) and not callable(value)
     }
+    return _with_fields(result, held)
+
+
+def _reads_like_its_keys(result: dict[Any, Any]) -> bool:
+    """Return whether the attributes of a dict of a class of its own are the values of its keys."""
+    return type(result) is not dict and all(
+        value is not None and isinstance(key, str) and getattr(result, key, None) is value
+        for key, value in result.items()
+    )
+
+
+def _with_fields(result: Any, found: dict[Any, Any]) -> dict[Any, Any]:
+    """Return an output with the fields of an object; a dict if their names allow none."""
+    name = type(result).__name__
+    absent = [each for each, value in found.items() if value is None]
+    if isinstance(result, dict) and dataclasses.is_dataclass(result):
+        fields = [field.name for field in dataclasses.fields(result)]
+        absent = [each for each in fields if each not in found]
+        if any(getattr(result, each, None) is not None for each in absent):
+            return found
+    is_named = all(is_argument_name(each) for each in (name, *found, *absent))
+    if not is_named or not found or any(each.startswith("_") for each in (*found, *absent)):
+        return found
+    held = {key: value for key, value in found.items() if value is not None}
+    return Output(held, name, tuple(absent))

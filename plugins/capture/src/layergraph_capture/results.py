@@ -45,7 +45,7 @@ class Results:
         known = self._values.get(id(value))
         if known is not None:
             return known[1]
-        if self._objects.row(value) is None:
+        if not self._objects.is_made(value):
             return None
         return self._made(value, self._parts(value))
 

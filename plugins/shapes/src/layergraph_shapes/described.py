@@ -10,6 +10,8 @@ import torch
 
 from layergraph.ir import Record
 from layergraph.ir.values import map_leaves
+from layergraph.literals import output_record
+from layergraph.outputs import Output
 
 Size: TypeAlias = int | str
 """A size: a number, or an expression of the names of sizes, such as ``"2*batch"``."""
@@ -91,6 +93,8 @@ def described(value: Any, size: Callable[[Any], Any]) -> Any:
     """
     if isinstance(value, torch.Tensor):
         return TensorMeta(tuple([size(each) for each in value.shape]), value.dtype)
+    if isinstance(value, Output):
+        return output_record(value, {key: described(each, size) for key, each in dict.items(value)})
     if isinstance(value, dict):
         return {key: described(each, size) for key, each in value.items()}
     if isinstance(value, tuple | list):

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
+from layergraph import outputs
 from layergraph.errors import Place
 from layergraph.functions import checked
 from layergraph.ir import Ir, Namer, Record, Value
 from layergraph.ir.names import is_argument_name
 from layergraph.ir.values import parts
-from layergraph.literals import UnknownValueError, class_of_torch
+from layergraph.literals import OUTPUT_CLASS, UnknownValueError, class_of_torch
 from layergraph_source import runtime
 from layergraph_source.errors import Problems
 from layergraph_source.helpers import Helpers
@@ -121,6 +122,10 @@ class Context:
         if value.type == "PackedSequence":
             made = self.helper("packed_sequence", checked)
             return f"{made}({', '.join(items)})"
+        if value.type.startswith(OUTPUT_CLASS):
+            made, fields = self.helper("make_output", outputs), tuple(value.fields)
+            name = value.type.removeprefix(OUTPUT_CLASS)
+            return f"{made}({quoted(name)}, {self.value(fields)}, {', '.join(items)})"
         of_torch = class_of_torch(value)
         if of_torch is torch.Size:
             return f"{self.torch}.Size({displayed_tuple(items)})"
@@ -174,6 +179,9 @@ class Context:
         """
         if record.type == "PackedSequence":
             self.helper("packed_sequence", checked)
+            return
+        if record.type.startswith(OUTPUT_CLASS):
+            self.helper("make_output", outputs)
             return
         try:
             is_of_torch = class_of_torch(record) is not None

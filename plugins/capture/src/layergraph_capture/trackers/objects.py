@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from layergraph.errors import LayergraphError, PluginError, first_line
+from layergraph.functions.fields import fields, is_dataclass_object, set_fields
 from layergraph.functions.names import Functions
 from layergraph.hook_types.structures import Structure
 from layergraph.torch2ir.tracing.module_call import TracedValue
@@ -26,7 +29,7 @@ class Objects:
     """
 
     def __init__(self, rows: Mapping[type, Structure], functions: Functions) -> None:
-        self._rows = rows
+        self._rows = dict(rows)
         self._functions = functions
         for row in rows.values():
             self.name(row.flatten)
@@ -34,7 +37,15 @@ class Objects:
 
     def row(self, value: object) -> Structure | None:
         """Return how an object is taken apart; None if it is not of such a class."""
-        return self._rows.get(type(value))
+        row = self._rows.get(type(value))
+        if row is None and is_dataclass_object(value):
+            row = self._rows[type(value)] = Structure(type(value), fields, set_fields)
+        return row
+
+    def is_made(self, value: object) -> bool:
+        """Return whether a graph can make such an object, and not only take it apart."""
+        row = self.row(value)
+        return row is not None and row.unflatten is not set_fields
 
     def parts(self, value: object) -> Any:
         """Return the parts of an object.
@@ -57,6 +68,8 @@ class Objects:
             PluginError: the plugin fails, or makes something else.
         """
         row = self._rows[type(value)]
+        if row.unflatten is set_fields:
+            return _called(row, partial(set_fields, parts), copy.copy(value))
         made = _called(row, row.unflatten, parts)
         if type(made) is not row.cls:
             raise PluginError(

@@ -54,14 +54,15 @@ def _merged(traces: Sequence[Trace]) -> Trace:
 
 def _by_form(traces: Sequence[Trace], form_of: Callable[[Parameter, Trace], Form]) -> Trace:
     """Merge the runs whose arguments have the same form; the form then tells the groups apart."""
-    groups: dict[str, list[Trace]] = {}
-    forms: list[dict[str, Form]] = []
+    groups: dict[str, tuple[dict[str, Form], list[Trace]]] = {}
     for trace in traces:
         form = {each.name: form_of(each, trace) for each in trace.parameters}
-        if repr(form) not in groups:
-            forms.append(form)
-        groups.setdefault(repr(form), []).append(trace)
-    first, *others = [_by_facts(group, form_of) for group in groups.values()]
+        groups.setdefault(repr(form), (form, []))[1].append(trace)
+    # A call is compared with the last group first. The form of a tuple without tensors says what is
+    # in it, and that of a tuple with tensors lets it pass as well.
+    ordered = sorted(groups.values(), key=lambda group: _fixed_containers(group[0]))
+    forms = [form for form, _ in ordered]
+    first, *others = [_by_facts(group, form_of) for _, group in ordered]
     if not others:
         return first
     names = [name for name in forms[0] if len({repr(each.get(name)) for each in forms}) > 1]
@@ -73,6 +74,12 @@ def _by_form(traces: Sequence[Trace], form_of: Callable[[Parameter, Trace], Form
     for trace, form in zip(others, told[1:], strict=True):
         record = merged_by_form(trace, record, form)
     return record
+
+
+def _fixed_containers(form: Mapping[str, Form]) -> int:
+    """Return the number of arguments that are containers of plain values alone."""
+    fixed = (given[0] for guard, *given in form.values() if guard == "assume")
+    return sum(isinstance(each, tuple | list | dict) for each in fixed)
 
 
 def _by_facts(traces: Sequence[Trace], form_of: Callable[[Parameter, Trace], Form]) -> Trace:

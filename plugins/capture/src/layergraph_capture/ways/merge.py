@@ -365,18 +365,20 @@ class _Merge:
         if mine.decided is not None or not (_is_guard(one) and isinstance(other, Call)):
             return False
         value, *said = mine.read(one.args)
-        is_asked = other.target == HOLDS
-        if not (is_asked or other.target == one.target):
+        is_asked, is_same = other.target == HOLDS, other.target == one.target
+        if not (is_asked or _is_guard(other)):
             return False
         there, *theirs_said = theirs.read(other.args[1:] if is_asked else other.args)
-        if not are_same(value, there) or (not is_asked and are_same(said, theirs_said)):
+        if not are_same(value, there) or (is_same and are_same(said, theirs_said)):
             return False
         guard = one.target.removeprefix("layergraph.")
         self._selection.decision = self._recorder.call("function", HOLDS, (guard, value, *said), {})
         self._one(theirs, other, self._when(theirs))
-        self.question = Question(one.value.position, repr(said), repr(theirs_said))
+        asked = one.target if is_asked else other.target
+        own, others = repr((one.target, said)), repr((asked, theirs_said))
+        self.question = Question(one.value.position, own, others)
         last = theirs.values[other.value].call
-        if guard == "assume" and not is_asked and last is not None:
+        if guard == "assume" and is_same and last is not None:
             # The message names the other example, too.
             expected, where = theirs_said
             text = f"{where} was {said[0]!r} in one example, and in another one it"
