@@ -250,6 +250,8 @@ def test_a_pattern_that_shares_much_is_read_once():
         (lambda x: layer("relu")(torch.zeros(2)), "no value of an IR"),
         (lambda x: function("torch.Tensor.to")(x, torch.float32), "Symbol"),
         (lambda x: 1 / 0, "ZeroDivisionError"),
+        (lambda x: one_of(x, layer("relu")(x)), "returns Value"),
+        (lambda x: one_of(layer("relu")(x), one_of(3)), "returns 3"),
         (lambda x: one_of(), "no alternatives"),
         (lambda x: layer("relu")(one_of()), "no alternatives"),
         (lambda *xs: layer("relu")(*xs), "parameter"),

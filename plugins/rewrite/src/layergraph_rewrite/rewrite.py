@@ -144,6 +144,7 @@ def apply_rules(edit: Edit, rules: Iterable[Rule]) -> None:
     _Rewriting(edit, list(rules)).run()
 
 
+@gc_paused()
 def find_matches(
     ir: Ir | Edit, pattern: Callable[..., Any], *, across: bool = False
 ) -> list[Match]:
