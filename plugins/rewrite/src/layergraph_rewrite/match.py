@@ -171,7 +171,8 @@ class Matcher:
         return False
 
     def _bind(self, term: Wildcard, value: Value, graph: WorkingGraph) -> bool:
-        value, graph = self._followed(value, graph)
+        if self._across:
+            value, graph = self._followed(value, graph)
         known = self._values.get(term)
         if known is not None:
             return known[1] is graph and _is_same(known[0], value)
@@ -184,7 +185,8 @@ class Matcher:
 
     def _apply(self, term: Applied, value: Value, graph: WorkingGraph) -> list[list[_Goal]]:
         """Return the ways in which the arguments of a node may match; none if it does not."""
-        value, graph = self._followed(value, graph)
+        if self._across:
+            value, graph = self._followed(value, graph)
         if type(value) is not Ref:
             return []
         known = self._calls.get(term)
@@ -201,8 +203,6 @@ class Matcher:
 
     def _is_operation(self, term: Applied, node: Node, graph: WorkingGraph) -> bool:
         operation = term.operation
-        if isinstance(operation, Existing):
-            return False
         if isinstance(operation, Layer):
             if not node.is_call:
                 return False
@@ -216,6 +216,7 @@ class Matcher:
                     return False
         elif node.type != FUNCTION or not is_named(operation, node.implementation):
             return False
+        assert not isinstance(operation, Existing)  # noqa: S101 a pattern has none
         if operation.where is not None and not _meets(operation.where, Call(graph, node.name)):
             self._missed(graph, node.name, "it does not meet the condition of the pattern")
             return False
@@ -230,7 +231,9 @@ class Matcher:
         spots = set(self._calls.values())
         root = next(iter(self._calls))
         for term, (graph, name) in self._calls.items():
-            uses = term.operation.uses
+            operation = term.operation
+            assert not isinstance(operation, Existing)  # noqa: S101 a pattern has none
+            uses = operation.uses
             if uses == "any" or term is root:
                 continue
             users = (
@@ -252,7 +255,7 @@ class Matcher:
 
     def _followed(self, value: Value, graph: WorkingGraph) -> tuple[Value, WorkingGraph]:
         """Return the value behind calls of composites and behind their inputs."""
-        while self._across and type(value) is Ref:
+        while type(value) is Ref:
             node = graph.nodes[value.node]
             if node.is_call and node.when is None:
                 inner = graph.layer_of(node).graphs
