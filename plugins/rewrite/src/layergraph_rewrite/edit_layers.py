@@ -39,6 +39,7 @@ class LayerEdits(Places):
             layer: the layer.
             type: its new type. Its attributes are only the given ones then; annotations stay.
             tensors: new tensors by name, or functions that compute them when they are read. A
+                function with an argument gets the tensor of that name that the layer has now. A
                 tensor that is not given stays if it has the right shape; else the constructor of
                 the layer makes it. A tied tensor changes under all its names.
             attributes: new values of attributes. An attribute cannot be named ``layer``, ``type``
