@@ -115,9 +115,9 @@ def _rotated(names: list[str], by: int) -> list[str]:
     return [*names[begin:], *names[:begin]]
 
 
-def once(way: Way) -> tuple[float, object]:
+def once(way: Way, *, clock: Callable[[], float] = time.perf_counter) -> tuple[float, object]:
     """The seconds that something takes which is too slow to be repeated, and what it gives."""
-    return _turn(way, time.perf_counter)
+    return _turn(way, clock)
 
 
 def _turn(way: Way, clock: Callable[[], float]) -> tuple[float, object]:

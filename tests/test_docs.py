@@ -23,6 +23,44 @@ def test_example(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     block.run()
 
 
+SHORT = {
+    "run-passes": [
+        "Fold batch norm",
+        "Delete dropout",
+        "Fuse convolution",
+        "Quantize every Linear",
+    ],
+    "edit-a-model": [
+        "Insert a layer",
+        "Rename a layer",
+        "Change an attrib",
+        "Quantize every Linear",
+    ],
+    "extract-a-part": ["Extract a part"],
+    "list-every-edge-with-its-shape": ["Edges"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "heading"), [(name, each) for name, headings in SHORT.items() for each in headings]
+)
+def test_a_task_takes_few_lines(name: str, heading: str) -> None:
+    page = ROOT / "docs" / "how-to" / f"{name}.md"
+    (line,) = (
+        number
+        for number, text in enumerate(page.read_text().splitlines())
+        if text.lstrip("# ").startswith(heading) and text.startswith("#")
+    )
+    example = next(block for block in blocks(page) if block.is_code and block.line > line)
+    own = [
+        text
+        for text in example.text.splitlines()
+        if text and not text.startswith(("import ", "from ", "model = "))
+    ]
+    assert len(own) <= 6, own
+    assert not any(";" in text for text in own)
+
+
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 30
 

@@ -1,153 +1,188 @@
-"""Matches of linear and relu: how many are found, and the time against nodes; and a whole rewrite.
+"""Matches of linear and relu: which are found, and the time against nodes; rewrites and edits.
 
-Of five layers, two are a pair. Peers see the same model: torch.fx as its graph of modules, networkx
-and rustworkx as a graph whose nodes have the types of layers.
+Each way is asked for more nodes until it takes longer than its patience.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from importlib import import_module
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from torch import fx, nn
-from torch.fx.passes.utils.matcher_utils import SubgraphMatcher
+from torch import nn
 
 import layergraph as lg
+from benchmarks.matchers import (
+    OURS,
+    REWRITE,
+    Pairs,
+    creator,
+    pairs_of,
+    sequence,
+    ways_of_ours,
+    ways_of_peers,
+)
 from benchmarks.results import Row
 from benchmarks.settings import Settings
-from benchmarks.timing import Spread, exponent, take_turns
-from layergraph_rewrite import apply_rules, layer
+from benchmarks.timing import Spread, exponent, once, refusal, take_turns
+from layergraph_rewrite import VALUE, Edit, function, layer
 
-SIZES = (100, 1_000, 10_000, 100_000)
-PEER_LARGEST = 10_000
+SIZES = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 AT_MOST = 1.1
 PATIENCE = 5.0
-OURS = "find_matches"
+CREATOR_PATIENCE = 1.0  # its time grows with the square of the nodes, or faster
+SEEDS = 3
+MANY, MANY_SECONDS = 5_000, 0.05
+EDITS_SECONDS = 10.0
 
 
-class Pair(nn.Module):
-    """The pattern of the peers."""
+@dataclass
+class Curve:
+    """What a way found, and its seconds, by nodes."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear, self.relu = nn.Linear(2, 2), nn.ReLU()
+    points: list[tuple[float, float]] = field(default_factory=list)
+    verdicts: list[str] = field(default_factory=list)
 
-    def forward(self, x: Any) -> Any:
-        return self.relu(self.linear(x))
+    def is_spent(self, patience: float) -> bool:
+        """Whether the way took longer than the patience for the last graph, or failed."""
+        return len(self.points) < len(self.verdicts) or self.points[-1][1] > patience
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    curves: dict[str, list[tuple[float, float]]] = {}
-    counts: dict[str, list[str]] = {}
-    ratios: dict[str, Spread] = {}
-    for size in (each for each in SIZES if each <= settings.largest):
-        ways = _ways(size)
-        found: dict[str, Any] = {}
-        timed = take_turns(
-            ways,
-            rounds=3,
-            patience=PATIENCE,
-            check=found.__setitem__,
-            clock=time.process_time,
-        )
-        for name, taken in timed.seconds.items():
-            if not taken:
-                counts.setdefault(name, []).append(timed.refusals.get(name, "no"))
-                continue
-            spread = Spread.of(taken)
-            curves.setdefault(name, []).append((size, spread.median))
-            counts.setdefault(name, []).append(f"{found.get(name)} of {size // 5}")
-            if name != OURS:
-                ratios[name] = Spread.exactly(Spread.of(timed.seconds[OURS]).median / spread.median)
-    for name, points in curves.items():
-        slope = Spread.exactly(exponent(points)) if len(points) > 1 else None
-        is_ours = name in (OURS, "rewrite")
+    curves: dict[str, Curve] = {}
+    sizes = [each for each in SIZES if each <= settings.largest]
+    for size in sizes:
+        _measure(size, curves)
+    for size in sizes:
+        _measure_creator(size, curves)
+    for name, curve in curves.items():
+        slope = Spread.exactly(exponent(curve.points)) if len(curve.points) > 1 else None
+        is_ours = name in (OURS, REWRITE)
         yield Row(
             "nodes to seconds, exponent",
             name,
             slope,
             at_most=AT_MOST if is_ours else None,
             unit="",
-            note="found " + ", ".join(counts[name]),
+            note="; ".join(curve.verdicts),
+            points=tuple(curve.points),
+        )
+        known = dict(curves[OURS].points)
+        if not is_ours and curve.points:
+            most, taken = curve.points[-1]
+            yield Row(
+                "find_matches to peer, seconds",
+                f"{most:,.0f} nodes",
+                peer=name,
+                ratio=Spread.exactly(known[most] / taken),
+                unit="",
+            )
+    yield _many()
+    yield from _edits(settings.largest)
+
+
+def _verdict(pairs: Pairs, size: int) -> str:
+    found, right = set(pairs), set(pairs_of(size))
+    is_right = found == right and len(found) == len(pairs)
+    return f"{len(pairs)} of {len(right)}{'' if is_right else ', WRONG'}"
+
+
+def _measure(size: int, curves: dict[str, Curve]) -> None:
+    model = sequence(size)
+    ways = ways_of_ours(model) | ways_of_peers(model)
+    for name in [name for name in ways if name in curves and curves[name].is_spent(PATIENCE)]:
+        del ways[name]
+    verdicts: dict[str, str] = {}
+
+    def check(name: str, given: Any) -> None:
+        verdicts[name] = _verdict(ways[name].pairs(given), size)
+
+    timed = take_turns(
+        {name: way.find for name, way in ways.items()},
+        rounds=3,
+        patience=PATIENCE,
+        check=check,
+        clock=time.process_time,
+    )
+    for name in ways:
+        taken = timed.get(name)
+        seconds = None if taken is None else taken.median
+        _note(curves, name, size, seconds, verdicts.get(name, timed.refusals.get(name, "")))
+
+
+def _measure_creator(size: int, curves: dict[str, Curve]) -> None:
+    model = sequence(size)
+    for kind in ("find_all_subgraphs", "PatternRule"):
+        name = f"elastic-ai.creator {kind}"
+        if name in curves and curves[name].is_spent(CREATOR_PATIENCE):
+            continue
+        try:
+            runs = [creator(kind, model, seed) for seed in range(SEEDS)]
+        except RuntimeError as failure:
+            _note(curves, name, size, None, refusal(failure))
+            continue
+        verdicts = dict.fromkeys(_verdict(pairs, size) for _, pairs in runs)
+        seconds = Spread.of([seconds for seconds, _ in runs]).median
+        _note(curves, name, size, seconds, " or ".join(verdicts))
+
+
+def _note(
+    curves: dict[str, Curve], name: str, size: int, seconds: float | None, verdict: str
+) -> None:
+    curve = curves.setdefault(name, Curve())
+    if seconds is not None:
+        curve.points.append((size, seconds))
+        verdict += f" in {seconds:.3g} s"
+    curve.verdicts.append(f"{size:,}: {verdict}")
+
+
+def _many() -> Row:
+    """A thousand matches in an edit that is open."""
+    find = ways_of_ours(sequence(MANY))[OURS].find
+    timed = take_turns({OURS: find}, rounds=9, clock=time.process_time)
+    return Row(f"1,000 matches among {MANY:,} nodes", OURS, timed[OURS], at_most=MANY_SECONDS)
+
+
+def _edits(largest: int) -> Iterator[Row]:
+    """As many edits of one kind as there are nodes, in an edit that is open."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for size in (each for each in SIZES[::2] if each <= largest):
+        model = nn.Sequential(*[nn.ReLU() for _ in range(size)])
+        ir, state = lg.to_ir(model), model.state_dict()
+        for name, work in EDITS.items():
+            edit = lg.edit(ir, state)
+            seconds, _ = once(partial(_each, edit, work, range(size)), clock=time.process_time)
+            found.setdefault(name, []).append((size, seconds))
+    for name, points in found.items():
+        most, taken = points[-1]
+        yield Row(
+            "edits to seconds, exponent",
+            name,
+            Spread.exactly(exponent(points)),
+            at_most=AT_MOST,
+            unit="",
             points=tuple(points),
         )
-        if not is_ours:
-            yield Row("find_matches to peer, seconds", name, peer=name, ratio=ratios[name], unit="")
-
-
-def _pattern(x: Any) -> Any:
-    return layer("relu")(layer("linear", name="fc")(x))
-
-
-def _ways(size: int) -> dict[str, Callable[[], object]]:
-    kinds = [nn.Linear, nn.ReLU, nn.Tanh, nn.Identity, nn.GELU]
-    model = nn.Sequential(
-        *[kind(2, 2) if kind is nn.Linear else kind() for _ in range(size // 5) for kind in kinds]
-    )
-    ir, state = lg.to_ir(model), model.state_dict()
-    edit = lg.edit(ir)
-    rule = lg.Rule(_pattern, lambda match: layer("silu")(match["fc"]))
-
-    def rewritten() -> int:
-        fresh = lg.edit(ir, state)
-        apply_rules(fresh, [rule])
-        return len(fresh.report.applied)
-
-    ways: dict[str, Callable[[], object]] = {
-        OURS: lambda: len(lg.find_matches(edit, _pattern)),
-        "rewrite": rewritten,
-    }
-    if size <= PEER_LARGEST:
-        traced = fx.symbolic_trace(model)
-        pattern = fx.symbolic_trace(Pair())
-        ways["torch.fx SubgraphMatcher"] = lambda: len(
-            SubgraphMatcher(pattern.graph).match(traced.graph)
+        yield Row(
+            f"{most:,.0f} edits on {most:,.0f} nodes",
+            name,
+            Spread.exactly(taken),
+            at_most=EDITS_SECONDS,
         )
-        ways["torch.fx replace_pattern"] = lambda: len(
-            fx.replace_pattern(fx.symbolic_trace(model), Pair(), nn.SiLU())
-        )
-        for name in ("networkx", "rustworkx"):
-            ways |= _of_graphs(name, ir)
-    return ways
 
 
-def _of_graphs(name: str, ir: lg.Ir) -> dict[str, Callable[[], object]]:
-    """Return a matcher of graphs, if it is installed."""
-    try:
-        module = import_module(name)
-        import_module(f"{name}.algorithms.isomorphism") if name == "networkx" else None
-    except ImportError:
-        return {}
-    graph = ir["root"]
-    types = [node.type for node in graph.nodes.values()]
-    places = {node: index for index, node in enumerate(graph.nodes)}
-    edges = [(places[src], places[sink]) for src, sink in graph.edges]
-    if name == "rustworkx":
-        big, small = module.PyDiGraph(), module.PyDiGraph()
-        big.add_nodes_from(types)
-        big.add_edges_from_no_data(edges)
-        small.add_nodes_from(["linear", "relu"])
-        small.add_edges_from_no_data([(0, 1)])
-        return {
-            name: lambda: sum(
-                1
-                for _ in module.vf2_mapping(
-                    big, small, node_matcher=lambda a, b: a == b, subgraph=True, induced=True
-                )
-            )
-        }
-    big, small = module.DiGraph(edges), module.DiGraph([(0, 1)])
-    for index, kind in enumerate(types):
-        big.add_node(index, kind=kind)
-    small.add_node(0, kind="linear")
-    small.add_node(1, kind="relu")
+def _each(edit: Edit, work: Callable[[Edit, str], object], places: Iterable[int]) -> None:
+    for place in places:
+        work(edit, str(place))
 
-    def found() -> int:
-        matcher = module.algorithms.isomorphism.DiGraphMatcher(
-            big, small, node_match=lambda a, b: a["kind"] == b["kind"]
-        )
-        return sum(1 for _ in matcher.subgraph_isomorphisms_iter())
 
-    return {name: found}
+EDITS: dict[str, Callable[[Edit, str], object]] = {
+    "insert a function": lambda edit, at: edit.insert_after(at, function("torch.neg")(VALUE)),
+    "insert a layer": lambda edit, at: edit.insert_after(at, layer("tanh")),
+    "remove": lambda edit, at: edit.remove(at),
+    "replace": lambda edit, at: edit.replace(at, layer("tanh")),
+    "rename": lambda edit, at: edit.rename(at, f"layer{at}"),
+    "set an attribute": lambda edit, at: edit.set(at, inplace=True),
+}

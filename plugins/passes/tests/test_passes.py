@@ -164,19 +164,6 @@ def test_these_expressions_stay_apart(forward):
     same_in_training(model, x, ir, state)
 
 
-def test_equal_layers_are_shared():
-    a, b, c = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
-    b.load_state_dict(a.state_dict())
-    model = nn.Sequential(a, nn.ReLU(), b, c).eval()
-    ir, state, report = run("deduplicate", model, torch.ones(1, 2))
-    assert len(report.applied) == 1
-    assert list(state) == list(model.state_dict())
-    rebuilt = lg.to_torch(ir, state)
-    weights = {name: rebuilt.get_parameter(f"{name}.weight") for name in "023"}
-    assert weights["0"] is weights["2"]
-    assert weights["3"] is not weights["2"]
-
-
 # Functions and layers.
 
 X = torch.randn(2, 4, 8, 8)

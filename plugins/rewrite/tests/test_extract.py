@@ -10,6 +10,7 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.ir import check
+from layergraph.testing import bitwise_equal
 from layergraph_rewrite import EditError
 
 torchvision = pytest.importorskip("torchvision.models")
@@ -395,3 +396,45 @@ def test_the_whole_stays_as_it_was():
     assert ir.to_dict() == before
     assert list(own) == ["middle.0.weight", "middle.0.bias"]
     assert own["middle.0.weight"] is state["middle.0.weight"]
+
+
+class Inner(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.act, self.last = nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.last(self.act(self.first(x)))
+
+
+class Pair(Inner):
+    def forward(self, x):
+        y = super().forward(x)
+        return y, y + 1
+
+
+class Whole(nn.Module):
+    def __init__(self, block):
+        super().__init__()
+        self.stem, self.block = nn.Linear(4, 4), nn.Sequential(block)
+
+    def forward(self, x):
+        y = self.block(self.stem(x))
+        return sum(y) if isinstance(y, tuple) else y * 2
+
+
+@pytest.mark.parametrize("block", [Inner, Pair])
+@pytest.mark.parametrize("end", ["block", "block.0", ["block.0", "block.0.act"]])
+def test_a_cut_ends_at_a_composite_around_its_beginning(block, end, tmp_path):
+    model = Whole(block()).eval()
+    ir = lg.to_ir(model, (torch.randn(3, 4),))
+    part, state = lg.extract(ir, model.state_dict(), inputs="block.0.act", outputs=end)
+    assert list(state) == ["block.0.last.weight", "block.0.last.bias"]
+    lg.save(part, tmp_path / "part.safetensors", state)
+    alone = lg.load_model(tmp_path / "part.safetensors")
+    for _ in range(2):
+        x = torch.randn(3, 4)
+        hidden = model.block[0].act(x)
+        y = model.block[0].last(hidden)
+        wanted = (y, y + 1) if block is Pair else y
+        assert bitwise_equal(alone(x), (wanted, hidden) if isinstance(end, list) else wanted)

@@ -9,6 +9,8 @@ from torch import nn
 
 import layergraph as lg
 from layergraph.errors import ArgumentError
+from layergraph.ir import Ref
+from layergraph.ir.values import Record
 from layergraph_rewrite import EditError, anything, function, layer, one_of
 from plugins.rewrite.tests.models import Of
 
@@ -240,6 +242,11 @@ def test_a_pattern_that_shares_much_is_read_once():
     assert len(match.calls) == 60
 
 
+def _name_of_two_in_one_way(x):
+    shared = layer("relu", name="n")(x)
+    return function("torch.add")(one_of(layer("gelu", name="n")(x), shared), shared)
+
+
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
@@ -250,11 +257,14 @@ def test_a_pattern_that_shares_much_is_read_once():
         (lambda x: layer("relu")(torch.zeros(2)), "no value of an IR"),
         (lambda x: function("torch.Tensor.to")(x, torch.float32), "Symbol"),
         (lambda x: 1 / 0, "ZeroDivisionError"),
+        (lambda x: one_of(x, layer("relu")(x)), "returns Value"),
+        (lambda x: one_of(layer("relu")(x), one_of(3)), "returns 3"),
         (lambda x: one_of(), "no alternatives"),
         (lambda x: layer("relu")(one_of()), "no alternatives"),
         (lambda *xs: layer("relu")(*xs), "parameter"),
         (lambda x: layer("relu", name="x")(x), "the name 'x'"),
         (lambda x: layer("relu", name="a")(layer("relu", name="a")(x)), "the name 'a'"),
+        (_name_of_two_in_one_way, "the name 'n'"),
         (lambda x: layer("relu", uses="many")(x), "uses="),
         (lambda x: layer("relu", uses=True)(x), "uses="),
         (lambda x: layer("relu", where=3)(x), "where="),
@@ -365,3 +375,88 @@ def test_each_last_call_counts_once_in_execution_order():
     assert roots(lg.to_ir(Modes()), lambda x: layer("relu")(layer("linear")(x))) == ["act"]
     chain = lg.to_ir(nn.Sequential(*[nn.ReLU() for _ in range(12)]))
     assert roots(chain, lambda x: layer("relu")(x)) == [f"_{index}" for index in range(12)]
+
+
+def test_both_orders_of_commutative_operands_match():
+    ir = ir_of(
+        lambda self, x: (torch.relu(x) + torch.neg(x), torch.neg(x) + torch.relu(x)),
+    )
+    relu, neg = function("torch.relu"), function("torch.neg")
+    add = function("operator.add", commutative=True)
+    assert len(lg.find_matches(ir, lambda x: add(relu(x), neg(x)))) == 2
+    assert len(lg.find_matches(ir, lambda x: function("operator.add")(relu(x), neg(x)))) == 1
+
+
+def test_values_of_one_name_in_two_graphs_differ():
+    class Block(nn.Module):
+        def forward(self, x, y):
+            return x + torch.relu(y)
+
+    ir = ir_of(lambda self, x: self.block(torch.relu(x), x * 2), block=Block())
+    names = [[*graph.nodes] for graph in (ir["root"], ir["block"])]
+    assert all("relu" in each for each in names)
+    add = function("operator.add")
+    assert len(lg.find_matches(ir, lambda x, y: add(x, y), across=True)) == 1
+    assert not lg.find_matches(ir, lambda x: add(x, x), across=True)
+
+
+def test_records_go_by_field():
+    ir = ir_of(lambda self, x: torch.relu(x))
+    node = next(each for each in ir["root"].nodes.values() if each.type == "function")
+    node.args = (Record("Pair", {"a": 1, "b": 2}), *node.args)
+    relu = function("torch.relu")
+    assert lg.find_matches(ir, lambda x: relu(Record("Pair", {"a": 1, "b": 2}), x))
+    assert not lg.find_matches(ir, lambda x: relu(Record("Other", {"a": 1, "b": 2}), x))
+    assert not lg.find_matches(ir, lambda x: relu(Record("Pair", {"a": 1, "c": 2}), x))
+
+
+def test_who_reads_the_value_of_a_composite_reads_what_is_inside():
+    class Reads(Nested):
+        def forward(self, x):
+            y = self.body(x)
+            return self.norm(y) + y
+
+    def of_any(x):
+        return layer("batchnorm1d")(layer("conv1d", uses="any")(x))
+
+    assert not lg.find_matches(lg.to_ir(Reads()), _norm_of_conv, across=True)
+    assert len(lg.find_matches(lg.to_ir(Reads()), of_any, across=True)) == 1
+
+
+def test_a_composite_that_reads_a_value_by_name_too_is_another_reader():
+    def in_body(x):
+        return layer("relu")(layer("linear")(x))
+
+    ir = ir_of(lambda m, x: m.tail(m.fc(x), other=x), fc=nn.Linear(4, 4), tail=Tail())
+    assert len(lg.find_matches(ir, in_body, across=True)) == 1
+    edit = lg.edit(ir)
+    call = edit.call("tail")
+    edit.set_arguments(call, Ref("fc"), other=Ref("fc"))
+    assert not lg.find_matches(edit, in_body, across=True)
+
+
+def test_a_call_under_a_condition_is_not_entered():
+    class Decides(Nested):
+        def forward(self, x):
+            return self.norm(self.body(x)) if x.sum() > 0 else x
+
+    for x in (torch.ones(2, 4, 3), -torch.ones(2, 4, 3)):
+        ir = lg.to_ir(Decides(), (x,))
+        assert any(node.when for node in ir["root"].nodes.values())
+        assert not lg.find_matches(ir, _norm_of_conv, across=True)
+
+
+def test_a_composite_with_a_graph_for_each_mode_is_not_left():
+    class Body(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = nn.ReLU()
+
+        def forward(self, x):
+            y = self.act(x)
+            return y * 2 if self.training else y
+
+    ir = ir_of(lambda m, x: m.body(m.fc(x)), fc=nn.Linear(4, 4), body=Body())
+    assert ir["body"].evaluation is not None
+    assert not lg.find_matches(ir, lambda x: layer("relu")(layer("linear")(x)), across=True)
+    assert lg.find_matches(ir, lambda x: layer("relu")(x), across=True)

@@ -846,3 +846,26 @@ def test_the_bytes_do_not_depend_on_the_seed_of_hashes(tmp_path):
         first, rest = done.stdout.split("\n", 1)
         outputs.append((first.split()[0], rest))
     assert outputs[0] == outputs[1] == outputs[2]
+
+
+def test_what_is_no_start_of_a_match_almost_matched_nothing():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    rule = lg.Rule(lambda x: layer("linear", bias=False)(x), lambda match: match["x"])
+    _, _, report = lg.rewrite(lg.to_ir(model), rule, model.state_dict())
+    assert not report.entries
+
+
+def test_a_change_inside_a_composite_is_seen_around_it():
+    model = nn.Sequential(nn.Sequential(nn.GELU()), nn.Tanh())
+    inside = lg.Rule(lambda x: layer("gelu")(x), lambda match: layer("relu")(match["x"]))
+
+    def around(match):
+        match.edit.replace(match.root, layer("identity"))
+
+    rules = [
+        lg.Rule(lambda x: layer("tanh")(layer("relu")(x)), around, name="around", across=True),
+        inside,
+    ]
+    ir, _, report = lg.rewrite(lg.to_ir(model), rules, model.state_dict())
+    assert [each.by for each in report.applied] == ["<lambda>", "around"]
+    assert lg.to_torch(ir, {})(torch.ones(2)).tolist() == [1, 1]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import layergraph as lg
-from layergraph.errors import StateError
+from layergraph.errors import ArgumentError, StateError
 from layergraph_rewrite import layer
 
 
@@ -82,3 +82,40 @@ def test_a_state_dict_that_loses_a_tensor_is_named():
         edit.state["0.weight"]
     with pytest.raises(KeyError):
         edit.state["none"]
+
+
+def halved(weight):
+    return weight / 2
+
+
+class Scaled:
+    def __call__(self, weight, by=2):
+        return weight * by
+
+
+@pytest.mark.parametrize(
+    ("change", "factor"),
+    [(halved, 0.5), (Scaled(), 2), (torch.neg, -1), (torch.Tensor.neg, -1), (lambda w: w * 3, 3)],
+)
+def test_a_function_with_an_argument_gets_the_tensor_that_the_layer_has(change, factor):
+    state = Noting(MODEL.state_dict())
+    edit = lg.edit(lg.to_ir(MODEL), state)
+    for _ in range(2):
+        edit.set("0", tensors={"weight": change})
+    assert state.read == []
+    weights = edit.state
+    assert torch.equal(weights["0.weight"], state["0.weight"] * factor * factor)
+    assert weights["0.weight"] is weights["0.weight"]
+    assert torch.equal(weights["2.weight"], state["2.weight"])
+
+
+def test_a_function_without_an_argument_may_have_defaults():
+    edit = lg.edit(lg.to_ir(MODEL), MODEL.state_dict())
+    edit.set("0", tensors={"bias": lambda *_, value=1.0, **__: torch.full((3,), value)})
+    assert edit.state["0.bias"].tolist() == [1, 1, 1]
+
+
+def test_a_new_layer_has_no_tensor_to_change():
+    edit = lg.edit(lg.to_ir(MODEL), MODEL.state_dict())
+    with pytest.raises(ArgumentError, match="'prelu' had no 'weight' from which"):
+        edit.insert_after("0", layer("prelu", tensors={"weight": halved}))

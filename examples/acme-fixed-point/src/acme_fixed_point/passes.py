@@ -6,18 +6,16 @@ import torch
 
 import layergraph as lg
 from layergraph_rewrite import Edit, Match, Rule, apply_rules, layer
-from layergraph_rewrite.sources import Tensors
 
 
 def acme_round_weights(edit: Edit, *, frac_bits: int = 4) -> None:
     """Round the weights of linear layers to multiples of a power of two, and drop double ReLU."""
     steps = 2**frac_bits
-    for name in edit.select(type="linear").layers:
-        weight = edit.tensors(name)
 
-        def rounded(tensors: Tensors = weight) -> torch.Tensor:
-            return (tensors["weight"] * steps).round() / steps
+    def rounded(weight: torch.Tensor) -> torch.Tensor:
+        return (weight * steps).round() / steps
 
+    for name in edit.select("linear").layers:
         edit.set(name, tensors={"weight": rounded})
         edit.report.add(edit.calls(name)[0], f"rounded to {frac_bits} bits")
     apply_rules(edit, [ONE_RELU])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from layergraph.ir import FUNCTION, OUTPUT
-from layergraph_rewrite import Call, bound_layers
+from layergraph.ir import BODY, FUNCTION, OUTPUT, STATE
+from layergraph_rewrite import Call, EditError, bound_layers
 from layergraph_rewrite.effects import Effect, effect_of
+from layergraph_rewrite.likeness import Likeness
 
 if TYPE_CHECKING:
     import torch
@@ -62,36 +66,110 @@ def _is_result(graph: WorkingGraph, name: str) -> bool:
     return any(graph.nodes[user].type == OUTPUT for user in graph.users[name])
 
 
-def deduplicate(edit: Edit) -> None:
-    """Share layers that are equal: of one type, with equal attributes and bit-equal tensors.
+def deduplicate(edit: Edit, *, types: str | Sequence[str] = "*") -> None:
+    """Share layers and blocks that are equal: of one type, with equal attributes, graphs and bits.
 
-    The keys stay; one tensor stands behind them. A layer in training mode, or whose tensors are
-    tied or read elsewhere, stays alone. It reads the tensors of layers that could be equal.
+    A block is shared as a whole, with the layers inside it. The keys stay; one tensor stands behind
+    them. A layer or block stays alone if it, or a layer inside it, is in training mode, has tensors
+    that are tied, keeps a mode of its own, or may have state that no state dict holds. So does a
+    layer that something else reads, a block that changes its tensors, and what has no tensors. The
+    pass reads the tensors of what could be equal.
+
+    Args:
+        edit: the edit.
+        types: the types to share; ``*`` stands for any characters. Several as a list, or as one
+            text with commas: ``"module, sequential"`` are the blocks.
     """
     if not edit.has_state:
         return
-    bound = bound_layers(edit)
-    alike: dict[str, list[WorkingLayer]] = {}
-    for layer in list(edit.layers.values()):
-        is_open = layer.children is not None or bool(layer.graphs)
-        if is_open or not layer.sources or layer.name in bound or not layer.calls:
-            continue
-        if not any(call.training for call in edit.calls(layer.name)):
-            key = repr((layer.type, sorted(layer.data.items()), sorted(layer.tensors.items())))
+    wanted = [each.strip() for each in types.split(",")] if isinstance(types, str) else types
+    equal = Likeness(edit.home, strict=True)
+    candidates = [
+        layer
+        for layer in _sharable(edit)
+        if layer.calls and any(fnmatchcase(layer.type, each) for each in wanted)
+    ]
+    counts = Counter(map(equal, candidates))
+    digests: dict[WorkingLayer, str] = {}
+    alike: dict[tuple[str, str], list[WorkingLayer]] = {}
+    for layer in candidates:
+        if counts[equal(layer)] > 1:
+            key = equal(layer), _digest_of(edit, layer, digests)
             alike.setdefault(key, []).append(layer)
-    for layers in alike.values():
-        if len(layers) > 1:
-            _share(edit, [layer.name for layer in layers])
+    # The large ones first: what is inside of a block that is shared goes with it.
+    for one, *others in sorted(alike.values(), key=lambda each: -len(list(each[0].inside()))):
+        for other in others:
+            if edit.layers.get(other.name) is other:
+                call = edit.calls(other.name)[0]
+                try:
+                    edit.share(other.name, one.name)
+                except EditError as error:
+                    edit.report.refuse(call, str(error))
+                else:
+                    edit.report.add(call, f"shares the layer {one.name!r}")
 
 
-def _share(edit: Edit, names: list[str]) -> None:
-    first: dict[str, str] = {}
-    for name in names:
-        text = "".join(f"{key}:{_digest(tensor)}" for key, tensor in edit.tensors(name).items())
-        one = first.setdefault(text, name)
-        if one != name:
-            edit.report.add(edit.calls(name)[0], f"shares the layer {one!r}")
-            edit.share(name, one)
+def _sharable(edit: Edit) -> list[WorkingLayer]:
+    """Return the layers and blocks that may be shared if they have an equal, parents first.
+
+    A block may be if what is inside it may be.
+    """
+    (root,) = (each for each in edit.layers.values() if not each.parents and each.type != BODY)
+    bound = bound_layers(edit)
+    tied = _tied(edit)
+    keeping = {inner for each in edit.layers.values() for inner in each.kept_modes}
+    modes: dict[WorkingLayer, bool] = {}
+    for layer in root.inside():
+        above = (modes[parent] for parent, _ in layer.parents if parent in modes)
+        modes[layer] = next(above, True) if layer.training is None else layer.training
+    alone = keeping | tied | {layer for layer in modes if modes[layer] or _may_change(edit, layer)}
+    with_tensors: set[WorkingLayer] = set()
+    for layer in root.innermost_first():
+        inner = (layer.children or {}).values()
+        if not alone.isdisjoint(inner):
+            alone.add(layer)
+        if layer.sources or not with_tensors.isdisjoint(inner):
+            with_tensors.add(layer)
+    return [
+        layer
+        for layer in root.inside()
+        if layer in with_tensors - alone
+        and layer is not root
+        and (layer.children is not None or layer.name not in bound)
+    ]
+
+
+def _tied(edit: Edit) -> set[WorkingLayer]:
+    ties = [
+        (layer, edit.home(spec.tied)[0])
+        for layer in edit.layers.values()
+        for spec in layer.tensors.values()
+        if spec.tied is not None
+    ]
+    return {layer for pair in ties for layer in pair}
+
+
+def _may_change(edit: Edit, layer: WorkingLayer) -> bool:
+    """Return whether a layer itself may have state that another one has not."""
+    if any(spec.persistent is False and spec.value is None for spec in layer.tensors.values()):
+        return True
+    if layer.children is None:
+        return any(spec.persistent is False for spec in layer.tensors.values())
+    nodes = [node for graph in layer.graphs for node in graph]
+    return any(node.type == STATE for node in nodes) and any(
+        effect_of(node, edit.layers) & Effect.WRITES for node in nodes
+    )
+
+
+def _digest_of(edit: Edit, layer: WorkingLayer, known: dict[WorkingLayer, str]) -> str:
+    """Return a text that is equal for layers that are alike and have bit-equal tensors."""
+    for each in layer.innermost_first():
+        if each not in known:
+            tensors = edit.tensors(each.name)
+            own = [(name, _digest(tensors[name])) for name in sorted(tensors)]
+            inner = [(name, known[child]) for name, child in sorted((each.children or {}).items())]
+            known[each] = hashlib.sha256(repr((own, inner)).encode()).hexdigest()
+    return known[layer]
 
 
 def _digest(tensor: torch.Tensor) -> str:

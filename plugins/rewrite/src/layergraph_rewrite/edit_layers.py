@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from layergraph.ir import Ir, Value
 from layergraph_rewrite import copying, nesting
 from layergraph_rewrite.errors import EditError
+from layergraph_rewrite.likeness import Likeness, counterparts
 from layergraph_rewrite.new_layers import known_shapes, set_tensors
 from layergraph_rewrite.parts import copy_parts
 from layergraph_rewrite.places import Places, Where
@@ -38,6 +39,7 @@ class LayerEdits(Places):
             layer: the layer.
             type: its new type. Its attributes are only the given ones then; annotations stay.
             tensors: new tensors by name, or functions that compute them when they are read. A
+                function with an argument gets the tensor of that name that the layer has now. A
                 tensor that is not given stays if it has the right shape; else the constructor of
                 the layer makes it. A tied tensor changes under all its names.
             attributes: new values of attributes. An attribute cannot be named ``layer``, ``type``
@@ -244,28 +246,48 @@ class LayerEdits(Places):
             graph.rename(name, new)
 
     def share(self, layer: Where, with_: Where) -> None:
-        """Let all calls of a layer call another one, whose tensors they then share.
+        """Let all calls of a layer or composite call another one, whose tensors they then share.
 
-        The keys of the layer stay, as those of a tied module.
+        The keys of the layer stay, as those of a tied module. With a composite, all layers inside
+        it are shared with those that have the same paths inside the other one.
 
         Raises:
-            EditError: the layers have other types or attributes.
+            EditError: the layers have other types or attributes, the graphs of composites or of
+                what is inside them differ, or one is inside the other.
+
+        Example:
+            >>> import torch, layergraph as lg
+            >>> block = lambda: torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+            >>> model = torch.nn.Sequential(block(), block())
+            >>> edit = lg.edit(lg.to_ir(model), model.state_dict())
+            >>> edit.share("1", "0")
+            >>> rebuilt = lg.to_torch(edit.ir, edit.state)
+            >>> rebuilt.get_submodule("1") is rebuilt.get_submodule("0")
+            True
         """
         one, other = self._layer(layer), self._layer(with_)
         if one is other:
             return
-        if one is self._space.root or one.children is not None or other.children is not None:
+        if one in other.inside() or other in one.inside():
+            raise EditError(f"one of {one.name!r} and {other.name!r} is inside the other")
+        alike = Likeness(self._space.home)
+        if alike(one) != alike(other):
             raise EditError(
-                f"{one.name!r} or {other.name!r} is a composite; share the layers inside it"
+                f"{one.name!r} and {other.name!r} have other types, attributes or graphs; only "
+                "like layers can be shared"
             )
-        if (one.type, one.attributes) != (other.type, other.attributes):
+        try:
+            others = counterparts(one, other)
+        except ValueError as error:
             raise EditError(
-                f"{one.name!r} and {other.name!r} have other types or attributes; only like layers "
-                "can be shared"
-            )
-        for name in self._ties_of(one):
-            self.untie(one.name, name)  # what is tied to the layer that goes keeps its own values
-        nesting.share(self._space, one, other)
+                f"a layer inside {one.name!r} is called where two are inside {other.name!r}: "
+                f"{error}; share these first"
+            ) from error
+        for each, counterpart in others.items():
+            if each is not counterpart:
+                for name in self._ties_of(each):
+                    self.untie(each.name, name)  # what is tied to it keeps its own values
+        nesting.share(self._space, others)
 
     def unshare(self, where: Where) -> str:
         """Give a call of a shared layer a copy of the layer, with copies of its tensors.

@@ -122,12 +122,8 @@ class _Part:
             self._surface(deep)
         graphs = list(self._root.graphs)
         if self._ends:
-            values = [Ref(site.node) for site in self._ends]
-            returned: Any = values[0] if len(values) == 1 else tuple(values)
             for graph in graphs:
-                self._check_ends(graph)
-                output = graph.output()
-                graph.change(changed(output, args=(returned,)))
+                self._return_ends(graph)
         kept = [self._kept(graph) for graph in graphs]
         for graph, names in zip(graphs, kept, strict=True):
             for name in reversed([node.name for node in graph]):
@@ -140,13 +136,17 @@ class _Part:
         return [*self._starts, *self._ends]
 
     def _begin(self) -> None:
-        """Put an input node in the place of the first argument of each start."""
+        """Mark the first argument of each start and the value of each end with a node of its own.
+
+        A mark stays where the node that it marks is inlined.
+        """
         begun: list[Site] = []
         for site in self._starts:
             owner = self._edit.layers[site.graph]
             node = owner.graphs_with(site.node)[0].nodes[site.node]
             begun.append(site if node.type == INPUT else self._begin_at(owner, node))
         self._starts = begun
+        self._ends = [self._end_at(self._edit.layers[site.graph], site) for site in self._ends]
 
     def _begin_at(self, owner: WorkingLayer, node: Node) -> Site:
         args = node.args or ()
@@ -173,6 +173,18 @@ class _Part:
             graph.replace_uses(source, Ref(mark), only=users)
         return Site(owner.name, mark)
 
+    def _end_at(self, owner: WorkingLayer, site: Site) -> Site:
+        graphs = owner.graphs_with(site.node)
+        if graphs[0].nodes[site.node].type == OUTPUT:
+            raise EditError(f"{site} is the output; name the layer that gives its value")
+        if len(graphs) < len(owner.graphs):
+            raise EditError(f"{site} is there in one mode only; end elsewhere")
+        mark = owner.namer.name(f"{site.node}_output")
+        for graph in graphs:
+            node = Node(mark, FUNCTION, _MARK, (Ref(site.node),))
+            graph.add(node, before=graph.order.after(site.node))
+        return Site(owner.name, mark)
+
     def _surface(self, site: Site) -> None:
         """Inline the composite of a cut into its caller."""
         layer = self._edit.layers[site.graph]
@@ -186,12 +198,17 @@ class _Part:
         self._starts = [moved(each) for each in self._starts]
         self._ends = [moved(each) for each in self._ends]
 
-    def _check_ends(self, graph: WorkingGraph) -> None:
+    def _return_ends(self, graph: WorkingGraph) -> None:
+        """Let the graph return the values that the marks of the ends read, without these marks."""
+        values: list[Any] = []
         for site in self._ends:
             if site.node not in graph:
                 raise EditError(f"{site} is there in one mode only; end elsewhere")
-            if graph.nodes[site.node].type == OUTPUT:
-                raise EditError(f"{site} is the output; name the layer that gives its value")
+            values += graph.nodes[site.node].args or ()
+        returned = values[0] if len(values) == 1 else tuple(values)
+        graph.change(changed(graph.output(), args=(returned,)))
+        for site in self._ends:
+            graph.remove(site.node)
 
     def _kept(self, graph: WorkingGraph) -> set[str]:
         """Return the nodes of the part, after the marks became inputs."""

@@ -106,10 +106,9 @@ class Matcher:
         self._pattern = pattern
         self._across = across
         self._may_start = pattern.may_start_at()
-        self._calls: dict[int, Spot] = {}
-        self._values: dict[int, tuple[Value, WorkingGraph]] = {}
-        self._terms: dict[int, Any] = {}
-        self._trail: list[tuple[dict[int, Any], int]] = []
+        self._calls: dict[Applied, Spot] = {}
+        self._values: dict[Wildcard, tuple[Value, WorkingGraph]] = {}
+        self._trail: list[tuple[dict[Any, Any], Any]] = []
         self._miss: Miss | None = None
 
     def at(self, graph: WorkingGraph, name: str) -> Match | Miss | None:
@@ -121,7 +120,7 @@ class Matcher:
                 return None
         elif kind in CORE_NODE_TYPES or not self._may_start("layer", graph.layer_of(node).type):
             return None
-        self._calls, self._values, self._terms, self._trail = {}, {}, {}, []
+        self._calls, self._values, self._trail = {}, {}, []
         self._miss = None
         if not self._solve([(self._pattern.root, Ref(name), graph)]):
             return self._miss
@@ -130,14 +129,12 @@ class Matcher:
 
     def _named(self, calls: list[Call]) -> dict[str, Any]:
         named: dict[str, Any] = {}
-        for key, call in zip(self._calls, calls, strict=True):
-            name = self._terms[key].operation.name
-            if name:
-                named[name] = call
-        for key, (value, graph) in self._values.items():
-            name = self._terms[key].name
-            if name:
-                named[name] = Call(graph, value.node) if type(value) is Ref else value
+        for term, call in zip(self._calls, calls, strict=True):
+            if term.operation.name:
+                named[term.operation.name] = call
+        for wildcard, (value, graph) in self._values.items():
+            if wildcard.name:
+                named[wildcard.name] = Call(graph, value.node) if type(value) is Ref else value
         return named
 
     def _solve(self, goals: list[_Goal]) -> bool:
@@ -169,44 +166,43 @@ class Matcher:
             if self._solve([*goals, *way]):
                 return True
             while len(self._trail) > mark:
-                known, key = self._trail.pop()
-                del known[key]
+                known, term = self._trail.pop()
+                del known[term]
         return False
 
     def _bind(self, term: Wildcard, value: Value, graph: WorkingGraph) -> bool:
-        value, graph = self._followed(value, graph)
-        known = self._values.get(id(term))
+        if self._across:
+            value, graph = self._followed(value, graph)
+        known = self._values.get(term)
         if known is not None:
             return known[1] is graph and _is_same(known[0], value)
         self._note(self._values, term, (value, graph))
         return True
 
-    def _note(self, known: dict[int, Any], term: Any, fact: Any) -> None:
-        known[id(term)] = fact
-        self._terms[id(term)] = term
-        self._trail.append((known, id(term)))
+    def _note(self, known: dict[Any, Any], term: Any, fact: Any) -> None:
+        known[term] = fact
+        self._trail.append((known, term))
 
     def _apply(self, term: Applied, value: Value, graph: WorkingGraph) -> list[list[_Goal]]:
         """Return the ways in which the arguments of a node may match; none if it does not."""
-        value, graph = self._followed(value, graph)
+        if self._across:
+            value, graph = self._followed(value, graph)
         if type(value) is not Ref:
             return []
-        known = self._calls.get(id(term))
+        known = self._calls.get(term)
         if known is not None:
             return [[]] if known == (graph, value.node) else []
         node = graph.nodes[value.node]
         if (graph, node.name) in self._calls.values() or not self._is_operation(term, node, graph):
             return []
         self._note(self._calls, term, (graph, node.name))
-        pairings = _paired(term, node)
-        if not pairings:
+        ways = _paired(term, node, graph)
+        if not ways:
             self._missed(graph, node.name, "it has other arguments")
-        return [[(*pair, graph) for pair in reversed(each)] for each in pairings]
+        return ways
 
     def _is_operation(self, term: Applied, node: Node, graph: WorkingGraph) -> bool:
         operation = term.operation
-        if isinstance(operation, Existing):
-            return False
         if isinstance(operation, Layer):
             if not node.is_call:
                 return False
@@ -220,6 +216,7 @@ class Matcher:
                     return False
         elif node.type != FUNCTION or not is_named(operation, node.implementation):
             return False
+        assert not isinstance(operation, Existing)  # noqa: S101 a pattern has none
         if operation.where is not None and not _meets(operation.where, Call(graph, node.name)):
             self._missed(graph, node.name, "it does not meet the condition of the pattern")
             return False
@@ -232,9 +229,12 @@ class Matcher:
     def _holds(self) -> bool:
         """Return whether the uses of all calls are those that the pattern allows."""
         spots = set(self._calls.values())
-        for key, (graph, name) in list(self._calls.items())[1:]:
-            uses = self._terms[key].operation.uses
-            if uses == "any":
+        root = next(iter(self._calls))
+        for term, (graph, name) in self._calls.items():
+            operation = term.operation
+            assert not isinstance(operation, Existing)  # noqa: S101 a pattern has none
+            uses = operation.uses
+            if uses == "any" or term is root:
                 continue
             users = (
                 self._users(graph, name)
@@ -255,7 +255,7 @@ class Matcher:
 
     def _followed(self, value: Value, graph: WorkingGraph) -> tuple[Value, WorkingGraph]:
         """Return the value behind calls of composites and behind their inputs."""
-        while self._across and type(value) is Ref:
+        while type(value) is Ref:
             node = graph.nodes[value.node]
             if node.is_call and node.when is None:
                 inner = graph.layer_of(node).graphs
@@ -313,18 +313,20 @@ def _meets(condition: Condition, call: Call) -> bool:
         ) from error
 
 
-def _paired(term: Applied, node: Node) -> list[list[tuple[Any, Value]]]:
-    """Return the ways to pair the arguments of a term with those of a node."""
+def _paired(term: Applied, node: Node, graph: WorkingGraph) -> list[list[_Goal]]:
+    """Return the ways to pair the arguments of a term with those of a node, the last one first."""
     args, kwargs = node.args or (), node.kwargs
     if len(args) != len(term.args) or kwargs.keys() != term.kwargs.keys():
         return []
-    named = [(each, kwargs[name]) for name, each in term.kwargs.items()]
-    pairs = [*zip(term.args, args, strict=True), *named]
+    named = [(each, kwargs[name], graph) for name, each in term.kwargs.items()]
+    ways = [args]
     operation = term.operation
     if isinstance(operation, Function) and operation.is_commutative and len(args) > 1:
-        swapped = (args[1], args[0], *args[2:])
-        return [pairs, [*zip(term.args, swapped, strict=True), *named]]
-    return [pairs]
+        ways.append((args[1], args[0], *args[2:]))
+    return [
+        [*((each, value, graph) for each, value in zip(term.args, way, strict=True)), *named][::-1]
+        for way in ways
+    ]
 
 
 def _inside(term: Any, value: Value, graph: WorkingGraph) -> list[_Goal] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from layergraph.ir import BODY, STATE
 from layergraph_rewrite.errors import EditError
 from layergraph_rewrite.working import WorkingLayer, changed
@@ -126,16 +128,28 @@ def _follow(space: Workspace, top: WorkingLayer, name: str) -> None:
             set_name(space, layer, free)
 
 
-def share(space: Workspace, layer: WorkingLayer, other: WorkingLayer) -> None:
-    """Let all calls of a layer call another one, under the paths of both."""
-    for graph, name in list(layer.calls):
-        graph.change(changed(graph.nodes[name], implementation=other.name))
-        graph.owner.is_edited = True
-    for parent, child in list(layer.parents):
-        parent.add(child, other)
-    layer.parents.clear()
-    space.redirect(layer, other)
-    _forget(space, layer)
+def share(space: Workspace, others: Mapping[WorkingLayer, WorkingLayer]) -> None:
+    """Let all calls of some layers call other ones, under the paths of both.
+
+    Args:
+        space: the workspace that has them.
+        others: for a layer and each one inside it, the layer that takes its place; it may be
+            itself.
+    """
+    going = {layer: other for layer, other in others.items() if layer is not other}
+    for layer, other in going.items():
+        for graph, name in list(layer.calls):
+            graph.change(changed(graph.nodes[name], implementation=other.name))
+            graph.owner.is_edited = True
+        for parent, child in list(layer.parents):
+            if parent not in going:
+                parent.add(child, other)
+        layer.parents.clear()
+    for layer in going:
+        for child, inner in (layer.children or {}).items():
+            inner.parents.pop((layer, child), None)
+        _forget(space, layer)
+    space.redirect(going)
 
 
 def drop_unused(space: Workspace, layer: WorkingLayer) -> bool:

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     import torch
 
     from layergraph.ir2torch import Ir2Torch
+    from layergraph_rewrite.terms import Given
     from layergraph_rewrite.working import WorkingLayer
 
 
 def set_tensors(
     layer: WorkingLayer,
-    given: Mapping[str, torch.Tensor | Callable[[], torch.Tensor] | Source] | None,
+    given: Mapping[str, Given] | None,
     *,
     has_state: bool,
     near: Iterable[WorkingLayer],
@@ -35,19 +36,23 @@ def set_tensors(
 
     Args:
         layer: the leaf, as it is now.
-        given: tensors by name.
+        given: tensors by name; functions that compute them, without an argument or from the
+            tensor of that name that the layer had.
         has_state: whether the edit follows the tensors.
         near: the layers around it, the nearest ones first.
         before: the shapes of the tensors that it had; None: they are read.
 
     Raises:
-        ArgumentError: the layer has no tensor of a given name, or of its shape.
+        ArgumentError: the layer has no tensor of a given name, or of its shape; or it had none from
+            which a function could compute it.
         BuildError: the attributes do not fit the type.
     """
     try:
         made = _made(layer)
     except UnknownTypeError:  # only a format or a back end knows the type
-        given_sources = {name: Source.of(each) for name, each in (given or {}).items()}
+        given_sources = {
+            name: _source(layer, name, each, layer.sources) for name, each in (given or {}).items()
+        }
         layer.sources = {**layer.sources, **given_sources}
         return
     given = dict(given or {})
@@ -70,11 +75,38 @@ def set_tensors(
     fresh = functools.cache(functools.partial(_fresh, layer.type, layer.data, layer.tensors, like))
     for name, tensor in made.items():
         if name in given:
-            layer.sources[name] = Source.of(given[name])
+            layer.sources[name] = _source(layer, name, given[name], held)
         elif name in held and _shape(before, name, held[name]) == tuple(tensor.shape):
             layer.sources[name] = held[name]
         else:
             layer.sources[name] = Source(functools.partial(_initial, fresh, name))
+
+
+def _source(layer: WorkingLayer, name: str, given: Given, held: Mapping[str, Source]) -> Source:
+    if isinstance(given, Source):
+        return given
+    if not callable(given):
+        return Source(lambda: given, keeps=False)
+    if not _takes_argument(given):
+        return Source(given)  # type: ignore[arg-type]
+    if name not in held:
+        raise ArgumentError(
+            f"{layer.name!r} had no {name!r} from which the function could compute the new one; "
+            "give a tensor, or a function without an argument"
+        )
+    old = held[name]
+    return Source(lambda: given(old.read()))  # type: ignore[call-arg]
+
+
+def _takes_argument(function: Callable[..., torch.Tensor]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return True  # a function of torch itself, as torch.sign
+    return any(
+        each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+        for each in parameters
+    )
 
 
 class _Like(NamedTuple):

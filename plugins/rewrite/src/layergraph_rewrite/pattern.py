@@ -49,11 +49,12 @@ class Pattern:
             raise ArgumentError(
                 f"the pattern {self._name!r} raised {type(error).__name__}: {first_line(error)}"
             ) from error
-        if not isinstance(root, Applied | OneOf):
-            raise ArgumentError(
-                f"the pattern {self._name!r} returns {root!r:.60}; let it return a call of a "
-                'layer or function, as in layer("relu")(x)'
-            )
+        for each in _roots(root):
+            if not isinstance(each, Applied):
+                raise ArgumentError(
+                    f"the pattern {self._name!r} returns {each!r:.60}; let it return a call of a "
+                    'layer or function, as in layer("relu")(x)'
+                )
         self.root = root
         self._depths: dict[int, int] = {}
         self._names: dict[int, dict[str, frozenset[int]]] = {}
@@ -162,9 +163,10 @@ def is_named(operation: Any, name: str) -> bool:
     return name in wanted or any("*" in each and fnmatchcase(name, each) for each in wanted)
 
 
-def _roots(term: Any) -> Iterator[Applied]:
+def _roots(term: Any) -> Iterator[Any]:
+    """Yield the alternatives for the last call."""
     if isinstance(term, OneOf):
         for each in term.terms:
             yield from _roots(each)
-    elif isinstance(term, Applied):
+    else:
         yield term

@@ -25,7 +25,7 @@ from layergraph_rewrite.terms import Value as Wildcard
 if TYPE_CHECKING:
     import torch
 
-    from layergraph_rewrite.working import WorkingGraph
+    from layergraph_rewrite.working import WorkingGraph, WorkingLayer
 
 Shared = Literal["refuse", "copy"]
 
@@ -144,6 +144,7 @@ def apply_rules(edit: Edit, rules: Iterable[Rule]) -> None:
     _Rewriting(edit, list(rules)).run()
 
 
+@gc_paused()
 def find_matches(
     ir: Ir | Edit, pattern: Callable[..., Any], *, across: bool = False
 ) -> list[Match]:
@@ -167,12 +168,12 @@ def find_matches(
     """
     edit = ir if isinstance(ir, Edit) else Edit(ir)
     matcher = Matcher(edit, Pattern(pattern), across=across)
-    found: dict[Any, Match] = {}
+    found: dict[tuple[WorkingLayer, str], Match] = {}  # once for the graphs of both modes
     for graph in edit.working_graphs():
-        for node in list(graph):
+        for node in graph:
             match = matcher.at(graph, node.name)
             if isinstance(match, Match):
-                found.setdefault(match.root.site, match)
+                found.setdefault((graph.owner, node.name), match)
     return list(found.values())
 
 

@@ -27,15 +27,6 @@ class Source:
         self._tensor: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, given: torch.Tensor | Callable[[], torch.Tensor] | Source) -> Source:
-        """Return the source of a tensor, of a function that computes one, or itself."""
-        if isinstance(given, Source):
-            return given
-        if callable(given):
-            return cls(given)
-        return cls(lambda: given, keeps=False)
-
-    @classmethod
     def at(cls, state: Mapping[str, torch.Tensor], key: str) -> Source:
         """Return the source of a tensor of a state dict, which is looked up each time."""
         return cls(lambda: state[key], keeps=False)

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     import torch
 
     from layergraph_rewrite.calls import Call
+    from layergraph_rewrite.sources import Source
 
 Condition: TypeAlias = "Callable[[Call], bool]"
 Uses: TypeAlias = Literal["inside", "any"] | int
-Tensors: TypeAlias = "Mapping[str, torch.Tensor | Callable[[], torch.Tensor]]"
+Given: TypeAlias = (
+    "torch.Tensor | Source | Callable[[], torch.Tensor] | Callable[[torch.Tensor], torch.Tensor]"
+)
+Tensors: TypeAlias = "Mapping[str, Given]"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +120,8 @@ def layer(
         name: in a pattern, the name under which the match has this call. Else the wanted name of
             the new layer; None: its type.
         tensors: the tensors of a new layer by name, or functions that compute them when they are
-            read. The constructor of the layer makes those that are missing.
+            read; where it takes the place of another, also from the tensor of that name. The
+            constructor of the layer makes those that are missing.
         where: in a pattern, a condition on the :class:`Call` that would match.
         uses: in a pattern, which nodes may read the result: ``"inside"``, only calls of the match;
             ``"any"``; or a number of nodes. Any node may read the last call of a pattern.

@@ -276,6 +276,20 @@ class WorkingLayer:
                 if layer.children:
                     stack.append(iter(layer.children.values()))
 
+    def innermost_first(self) -> Iterator[WorkingLayer]:
+        """Yield itself and all layers inside, each once, after what is inside it."""
+        seen = {self}
+        stack = [(self, iter((self.children or {}).values()))]
+        while stack:
+            layer, children = stack[-1]
+            child = next((each for each in children if each not in seen), None)
+            if child is None:
+                stack.pop()
+                yield layer
+            else:
+                seen.add(child)
+                stack.append((child, iter((child.children or {}).values())))
+
 
 _rank = itertools.count()
 

@@ -172,11 +172,10 @@ class Workspace:
             if id(graph.owner) not in without
         ]
 
-    def redirect(self, layer: WorkingLayer, other: WorkingLayer) -> None:
+    def redirect(self, others: Mapping[WorkingLayer, WorkingLayer]) -> None:
         """Let what reads a tensor of a layer, or is tied to one, go to another layer instead."""
         self._homes = {
-            key: (other if home is layer else home, tensor)
-            for key, (home, tensor) in self._homes.items()
+            key: (others.get(home, home), tensor) for key, (home, tensor) in self._homes.items()
         }
 
     def tied_layers(self) -> Iterator[WorkingLayer]:
