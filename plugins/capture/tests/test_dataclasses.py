@@ -169,7 +169,7 @@ def test_a_field_that_a_graph_cannot_hold_is_refused():
 
 
 def test_a_graph_sets_no_field_of_another_object():
-    from layergraph.functions.names.fields import set_fields
+    from layergraph.functions.fields import set_fields
 
     for into in (X, {}, nn.Linear(1, 1), Batch):
         with pytest.raises(AssumptionError, match="is no instance of a dataclass"):

@@ -22,7 +22,7 @@ def fields(value: Any) -> dict[str, Any]:
 
     Example:
         >>> import dataclasses
-        >>> from layergraph.functions.names.fields import fields
+        >>> from layergraph.functions.fields import fields
         >>> Batch = dataclasses.make_dataclass("Batch", ["tokens", "mask"])
         >>> fields(Batch([1, 2], None))
         {'tokens': [1, 2], 'mask': None}

@@ -11,14 +11,14 @@ def copied_around(
     each: Implementation, graph: Graph, evaluation: Graph | None = None
 ) -> Implementation:
     """Return a copy of an implementation with copies of the given graphs instead of its own."""
-    main = _graph(graph)
+    main = copied_graph(graph)
     return Implementation(
         type=each.type,
         data=copied(each.data),
         name=each.name,
         nodes=main.nodes,
         edges=main.edges,
-        evaluation=None if evaluation is None else _graph(evaluation),
+        evaluation=None if evaluation is None else copied_graph(evaluation),
         children=None if each.children is None else dict(each.children),
         tensors={name: spec.copy() for name, spec in each.tensors.items()},
         training=each.training,
@@ -26,16 +26,20 @@ def copied_around(
     )
 
 
-def _graph(graph: Graph) -> Graph:
+def copied_graph(graph: Graph) -> Graph:
+    """Return a copy that shares nothing with this one that can change."""
     return Graph(
         nodes={name: _node(node) for name, node in graph.nodes.items()},
         edges={
-            pair: Edge(edge.src, edge.sink, copied(edge.data)) for pair, edge in graph.edges.items()
+            pair: Edge(edge.src, edge.sink, copied(edge.data) if edge.data else {})
+            for pair, edge in graph.edges.items()
         },
     )
 
 
 def _node(node: Node) -> Node:
-    args = None if node.args is None else copied(node.args)
-    kwargs, data = copied(node.kwargs), copied(node.data)
+    # Most nodes have no data, and an IR may have thousands.
+    args = copied(node.args) if node.args else node.args
+    kwargs = copied(node.kwargs) if node.kwargs else {}
+    data = copied(node.data) if node.data else {}
     return Node(node.name, node.type, node.implementation, args, kwargs, data, node.when)

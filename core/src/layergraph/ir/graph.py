@@ -21,6 +21,9 @@ STATE = "state"
 MODULE = "module"
 BODY = "body"
 
+KEYWORD_ONLY = "layergraph.keyword_only"
+"""The annotation, True, of an input of the root that a call can give by its name only."""
+
 CORE_NODE_TYPES = frozenset({INPUT, OUTPUT, FUNCTION, STATE})
 """The node types with a meaning of their own; every other node calls an implementation."""
 
@@ -207,6 +210,14 @@ class Graph:
                 wish = namer.name(f"{wish}_")
             parameters[node.name] = wish
         return parameters
+
+    def keyword_only(self) -> frozenset[str]:
+        """Return the parameters that a call of the root can give by their names only."""
+        return frozenset(
+            parameter
+            for name, parameter in self.parameters().items()
+            if self.nodes[name].data.get(KEYWORD_ONLY) is True
+        )
 
     def in_execution_order(self) -> Iterator[Node]:
         """Yield the nodes in the order in which they run: as listed, but after the nodes they read.

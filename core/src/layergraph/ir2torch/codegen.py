@@ -24,6 +24,7 @@ from layergraph.control_flow.choices import called
 from layergraph.control_flow.regions import REGIONS
 from layergraph.errors import BuildError
 from layergraph.functions.foreign import applied_class
+from layergraph.ir.graph import KEYWORD_ONLY
 from layergraph.ir.names import Namer
 from layergraph.literals import NAMED
 
@@ -67,6 +68,7 @@ class _Writer:
         self._attributes: set[str] = set()
         self._variables: dict[fx.Node, str] = {}
         self._signature: list[str] = []
+        self._by_name: list[str] = []
         self._returns = ""
 
     def write(self) -> GeneratedCode:
@@ -76,7 +78,9 @@ class _Writer:
             for number, node in enumerate(self._graph.nodes)
             for line in self._lines(node, dead.get(node, ()))
         ] or [("pass\n", None)]
-        head = f"def forward({', '.join([self._module, *self._signature])}){self._returns}:\n"
+        by_name = ["*", *self._by_name] if self._by_name else []
+        signature = ", ".join([self._module, *self._signature, *by_name])
+        head = f"def forward({signature}){self._returns}:\n"
         heads, indent = [head], _INDENT
         if any(
             node.op == "call_function" and called(node.target, node.args) in REGIONS
@@ -121,7 +125,8 @@ class _Writer:
         self._variables[node] = target.lstrip("*")
         annotation = "" if node.type is None else f" : {self._type(node.type)}"
         default = f" = {self._value(node.args[0])}" if node.args else ""
-        self._signature.append(f"{target}{annotation}{default}")
+        parameters = self._by_name if KEYWORD_ONLY in node.meta else self._signature
+        parameters.append(f"{target}{annotation}{default}")
 
     def _computing(self, node: fx.Node) -> list[str]:
         """Return the lines that assign the value of a node to its variable."""

@@ -12,6 +12,7 @@ from layergraph.errors import BuildError, Place
 from layergraph.functions.names import Targets
 from layergraph.ir import STATE, Body, Graph, Implementation, Ir, Namer, Node, Value, map_leaves
 from layergraph.ir.bodies import owned
+from layergraph.ir.graph import KEYWORD_ONLY
 from layergraph.ir.names import is_attribute_path
 from layergraph.ir.submodules import Ancestry
 from layergraph.ir2torch.build_context import refusals
@@ -45,7 +46,13 @@ class CompositeBuilder:
         aliases: dict[str, str] = {}
         graphs, methods = self._graphs(implementation, members)
         written = [
-            _Written(graph, name, self._targets(graph, implementation, members, aliases), named)
+            _Written(
+                graph,
+                name,
+                self._targets(graph, implementation, members, aliases),
+                named,
+                graph.keyword_only() if name == self._ir.root else frozenset(),
+            )
             for graph, name, named in graphs
         ]
         # Most models repeat a few blocks many times.
@@ -100,7 +107,13 @@ class CompositeBuilder:
     def _made(self, written: _Written) -> fx.Graph:
         where = Place("implementation", written.name)
         with refusals(where):
-            return fx_graph(written.graph, where, self._functions, written.targets, written.methods)
+            graph = fx_graph(
+                written.graph, where, self._functions, written.targets, written.methods
+            )
+        for node in graph.nodes:
+            if node.op == "placeholder" and node.target in written.by_name:
+                node.meta[KEYWORD_ONLY] = True
+        return graph
 
     def _target(
         self,
@@ -139,17 +152,21 @@ class _Written:
         name: the name of its implementation.
         targets: for each call and state node, the attribute path of the module or tensor.
         methods: for each body that it runs, the name of the method.
+        by_name: the parameters that a call can give by their names only. The graphs around a module
+            give it arguments by position, so that only the root has some.
     """
 
     graph: Graph
     name: str
     targets: Mapping[str, str]
     methods: Mapping[str, str]
+    by_name: frozenset[str]
 
     def key(self) -> tuple[object, ...]:
         """Return what the code of the graph depends on: equal keys, equal code."""
         return (
             *self.graph.edges,
+            self.by_name,
             *[
                 (
                     name,

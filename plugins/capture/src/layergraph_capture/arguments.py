@@ -43,6 +43,7 @@ class _Argument:
     by_name: bool
     is_given: bool
     default: tuple[Value, ...]
+    only_by_name: bool = False
 
 
 class Arguments:
@@ -108,13 +109,15 @@ class Arguments:
             value = recorder.value(each.name)
             if not each.is_given:
                 # The model takes its own default.
-                parameters.append(Parameter(each.name, value, each.default, each.default))
+                default, only = each.default, each.only_by_name
+                parameters.append(Parameter(each.name, value, default, default, only))
                 continue
             noted = self._containers, self.given_objects
             binding = _Binding(recorder, bind, size, each.name, self._objects, *noted)
             copied = binding.root(each.value, value)
             fixed = () if binding.is_open else (binding.plain(each.value),)
-            parameters.append(Parameter(each.name, value, each.default, fixed))
+            only = each.only_by_name
+            parameters.append(Parameter(each.name, value, each.default, fixed, only))
             if each.by_name:
                 kwargs[each.name] = copied
             else:
@@ -165,11 +168,12 @@ def _arguments(
                 own = default and (None,)
                 if not all(key in each for each in named):
                     own = default = NOT_GIVEN
-                yield _Argument(key, given.get(key), True, key in given, own)
+                yield _Argument(key, given.get(key), True, key in given, own, True)
         else:
-            by_name = parameter.kind is parameter.KEYWORD_ONLY or name in kwargs
+            only = parameter.kind is parameter.KEYWORD_ONLY
+            by_name = only or name in kwargs
             default = _default(parameter, default)
-            yield _Argument(name, bound.get(name), by_name, name in bound, default)
+            yield _Argument(name, bound.get(name), by_name, name in bound, default, only)
 
 
 def _default(parameter: inspect.Parameter, before: tuple[Value, ...]) -> tuple[Value, ...]:

@@ -239,7 +239,8 @@ def _by_path(
 
 
 def _fits(path: str, pattern: str) -> bool:
-    names, patterns = path.split("."), pattern.split(".")
+    # The empty path has no name, and so no "*" stands for it.
+    names, patterns = (each.split(".") if each else [] for each in (path, pattern))
     return len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))
 
 

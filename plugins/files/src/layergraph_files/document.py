@@ -5,19 +5,28 @@ Ordered mappings of an IR are arrays in the document, because a JSON object has 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from layergraph.ir import Edge, Graph, Implementation, Ir, Node, Packing, Ref, TensorSpec, refs
+from layergraph.ir import Graph, Implementation, Ir, Node, Packing, TensorSpec
 from layergraph.ir.graph import (
     reads_each_once,
     reads_its_predecessor,
 )
 from layergraph.ir.mapping import Implementations
 from layergraph.ir.modes import changes_of_mode
-from layergraph.ir.stated_arguments import stated_arguments, with_arguments
+from layergraph.ir.stated_arguments import stated_arguments
+from layergraph_files.graph_reader import GraphReader, derived_edges
 from layergraph_files.parse_errors import JsonPath, ParseError, expect, expect_fields
-from layergraph_files.values import decode, decode_bytes, encode, encode_bytes, read_name
+from layergraph_files.values import (
+    decode_bytes,
+    encode,
+    encode_bytes,
+    read_items,
+    read_name,
+    read_names,
+    read_values,
+)
 from layergraph_files.versions import FORMAT, version_for
 
 WriteValue = Callable[[TensorSpec], Any]
@@ -109,7 +118,7 @@ def _graph(graph: Graph) -> dict[str, Any]:
         if sink in inputs and graph.nodes[sink].args is None:
             inputs[sink].append(src)
     # The document lists edges only if a reader could not derive them from the nodes.
-    are_derived = list(_edges(graph.nodes.values(), inputs)) == list(graph.edges)
+    are_derived = list(derived_edges(graph.nodes.values(), inputs)) == list(graph.edges)
     are_derived = are_derived and not any(edge.data for edge in graph.edges.values())
     if graph.nodes:
         form["nodes"] = [
@@ -145,14 +154,6 @@ def _node(node: Node, inputs: list[str] | None) -> dict[str, Any]:
     return form
 
 
-def _edges(nodes: Iterable[Node], inputs: Mapping[str, list[str]]) -> Iterable[tuple[str, str]]:
-    """Yield the edges that follow from the inputs and arguments of nodes, in their order."""
-    for node in nodes:
-        named = inputs.get(node.name) or refs(*(node.args or ()), *node.kwargs.values())
-        named = [*named, *refs(*(node.when or ()))]
-        yield from ((src, node.name) for src in dict.fromkeys(named))
-
-
 def _encoded(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: encode(value) for name, value in values.items()}
 
@@ -182,10 +183,11 @@ def from_document(document: Any, read_value: ReadValue = read_inline) -> Ir:
     )
     functions(document)
     tensor_kinds(document)
-    implementations = _named(
+    graphs = GraphReader()
+    implementations = read_items(
         fields["implementations"],
         (None, "implementations"),
-        lambda form, spot: _read_implementation(form, spot, read_value),
+        lambda form, spot: _read_implementation(form, spot, read_value, graphs),
     )
     return Ir(implementations.values(), read_name(fields["root"], (None, "root"), "a name"))
 
@@ -216,37 +218,27 @@ def _homes(document: Any, field: str) -> dict[str, str]:
     return homes
 
 
-def _named(form: Any, spot: JsonPath, read: Callable[[Any, JsonPath], Any]) -> dict[str, Any]:
-    """Return the items of an array by their names."""
-    found = {}
-    for index, item in enumerate(expect(form, list, spot, "an array")):
-        here = (spot, index)
-        name = expect(item, dict, here, "an object").get("name")
-        if type(name) is str and name in found:
-            raise ParseError(here, f"the name {name!r} is there before", "give each its own")
-        found[name] = read(item, here)
-    return found
-
-
-def _read_implementation(form: Any, spot: JsonPath, read_value: ReadValue) -> Implementation:
+def _read_implementation(
+    form: Any, spot: JsonPath, read_value: ReadValue, graphs: GraphReader
+) -> Implementation:
     fields = expect_fields(form, spot, "name type", _IMPLEMENTATION)
-    graph = _read_graph(fields, spot)
+    graph = graphs.read(fields, spot)
     evaluation = fields.get("evaluation")
     if evaluation is not None:
         here = (spot, "evaluation")
-        evaluation = _read_graph(expect_fields(evaluation, here, "", _GRAPH), here)
-    name, kind = _texts(fields, spot, "name", "type")
+        evaluation = graphs.read(expect_fields(evaluation, here, "", _GRAPH), here)
+    name, kind = read_names(fields, spot, "name", "type")
     return Implementation(
         name=name,
         type=kind,
-        data=_values(fields, spot, "data"),
+        data=read_values(fields, spot, "data"),
         nodes=graph.nodes,
         edges=graph.edges,
         evaluation=evaluation,
         children=_children(fields["children"], (spot, "children"))
         if "children" in fields
         else None,
-        tensors=_named(
+        tensors=read_items(
             fields.get("tensors", []),
             (spot, "tensors"),
             lambda each, where: _read_tensor(each, where, read_value),
@@ -290,7 +282,7 @@ def _children(form: Any, spot: JsonPath) -> dict[str, str]:
 
 def _read_tensor(form: Any, spot: JsonPath, read_value: ReadValue) -> TensorSpec:
     fields = expect_fields(form, spot, "name", " ".join(TensorSpec.__slots__))
-    _texts(fields, spot, "name")
+    read_names(fields, spot, "name")
     spec = {name: each for name, each in fields.items() if name not in _NESTED}
     for name, each in spec.items():
         here = (spot, name)
@@ -321,79 +313,7 @@ def _read_packing(form: Any, spot: JsonPath, read_value: ReadValue) -> Packing:
         return _read_tensor(part, here, read_value)
 
     return Packing(
-        kind=_texts(fields, spot, "kind")[0],
-        parts=_named(fields["parts"], (spot, "parts"), read_part),
-        data=_values(fields, spot, "data"),
+        kind=read_names(fields, spot, "kind")[0],
+        parts=read_items(fields["parts"], (spot, "parts"), read_part),
+        data=read_values(fields, spot, "data"),
     )
-
-
-def _read_graph(fields: Mapping[str, Any], spot: JsonPath) -> Graph:
-    inputs: dict[str, list[str]] = {}
-
-    def read_node(form: Any, here: JsonPath) -> Node:
-        node, named = _read_node(form, here)
-        if named is not None:
-            if "edges" in fields:
-                raise ParseError(
-                    (here, "inputs"), "the graph has edges too", "write one of the two"
-                )
-            inputs[node.name] = named
-            node.args = tuple(map(Ref, dict.fromkeys(named)))
-        return node
-
-    nodes = _named(fields.get("nodes", []), (spot, "nodes"), read_node)
-    if "edges" not in fields:
-        pairs = _edges(nodes.values(), inputs)
-        return with_arguments(Graph(nodes=nodes, edges={pair: Edge(*pair) for pair in pairs}))
-    edges = {}
-    spot = (spot, "edges")
-    for index, form in enumerate(expect(fields["edges"], list, spot, "an array of edges")):
-        here = (spot, index)
-        entry = expect_fields(form, here, "src sink", "data")
-        src, sink = _texts(entry, here, "src", "sink")
-        if (src, sink) in edges:
-            raise ParseError(here, f"the edge {(src, sink)!r} is there before", "write it once")
-        edges[src, sink] = Edge(src, sink, _values(entry, here, "data"))
-    return with_arguments(Graph(nodes=nodes, edges=edges))
-
-
-def _read_node(form: Any, spot: JsonPath) -> tuple[Node, list[str] | None]:
-    fields = expect_fields(form, spot, "name type implementation", "inputs args kwargs when data")
-    args = fields.get("args")
-    inputs = fields.get("inputs")
-    if "args" in fields:
-        here = (spot, "args")
-        listed = expect(args, list, here, "an array of arguments")
-        args = tuple([decode(each, (here, index)) for index, each in enumerate(listed)])
-    if "inputs" in fields:
-        here = (spot, "inputs")
-        if "args" in fields or "kwargs" in fields:
-            raise ParseError(here, "there are arguments too", "write one of the two")
-        for index, each in enumerate(expect(inputs, list, here, "names of nodes")):
-            read_name(each, (here, index), "the name of a node")
-    name, kind, implementation = _texts(fields, spot, "name", "type", "implementation")
-    kwargs, data = _values(fields, spot, "kwargs"), _values(fields, spot, "data")
-    when = _read_when(fields["when"], (spot, "when")) if "when" in fields else None
-    return Node(name, kind, implementation, args, kwargs, data, when), inputs
-
-
-def _read_when(form: Any, spot: JsonPath) -> tuple[Ref, bool]:
-    pair = expect(form, list, spot, "the name of a node, and true or false")
-    if len(pair) != 2:
-        raise ParseError(spot, f"there are {len(pair)} items", "write a name, and true or false")
-    name = read_name(pair[0], (spot, 0), "the name of a node")
-    expected: bool = expect(pair[1], bool, (spot, 1), "true or false")
-    return Ref(name), expected
-
-
-def _texts(fields: Mapping[str, Any], spot: JsonPath, *names: str) -> list[str]:
-    return [read_name(fields[name], (spot, name), "a string") for name in names]
-
-
-def _values(fields: Mapping[str, Any], spot: JsonPath, name: str) -> dict[str, Any]:
-    if name not in fields:
-        return {}
-    spot = (spot, name)
-    values = expect(fields[name], dict, spot, "an object of values by name")
-    decoded = {key: decode(value, (spot, key)) for key, value in values.items()}
-    return {read_name(key, spot, "a name"): value for key, value in decoded.items()}

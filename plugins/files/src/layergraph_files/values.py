@@ -6,9 +6,9 @@ import binascii
 import math
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import EllipsisType
-from typing import Any
+from typing import Any, TypeVar
 
 from layergraph.errors import brief
 from layergraph.ir import Body, Record, Ref, Symbol, Value
@@ -20,6 +20,8 @@ _EXACT = 2**53
 _UNUSUAL = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 _HEX = re.compile("-?0x[0-9a-f]+")
 _MOST_DIGITS = len("-0x") + MAX_INTEGER_BITS // 4
+
+T = TypeVar("T")
 
 MAX_NAME = 4096
 """The most characters of a name in a file, and of a path of names."""
@@ -239,3 +241,47 @@ _OBJECTS: dict[type, tuple[str, Callable[[Any], Any], _Reader]] = {
     float: ("float", str, _float),
 }
 _READERS = {name: reader for name, _, reader in _OBJECTS.values()}
+
+
+def read_names(fields: Mapping[str, Any], spot: JsonPath, *names: str) -> list[str]:
+    """Return fields of a parsed object that are names.
+
+    Raises:
+        ParseError: as for :func:`read_name`.
+    """
+    return [read_name(fields[name], (spot, name), "a string") for name in names]
+
+
+def read_values(fields: Mapping[str, Any], spot: JsonPath, name: str) -> dict[str, Value]:
+    """Return the plain values by name in a field of a parsed object; none if it lacks the field.
+
+    Raises:
+        ParseError: the field has another form.
+    """
+    if name not in fields:
+        return {}
+    spot = (spot, name)
+    values = expect(fields[name], dict, spot, "an object of values by name")
+    decoded = {key: decode(value, (spot, key)) for key, value in values.items()}
+    return {read_name(key, spot, "a name"): value for key, value in decoded.items()}
+
+
+def read_items(form: Any, spot: JsonPath, read: Callable[[Any, JsonPath], T]) -> dict[str, T]:
+    """Return the items of a parsed array by their names.
+
+    Args:
+        form: the parsed array, of objects that each have a name.
+        spot: its place.
+        read: a function that returns an item from its form and place.
+
+    Raises:
+        ParseError: it is no such array, or two items have one name.
+    """
+    found: dict[str, T] = {}
+    for index, item in enumerate(expect(form, list, spot, "an array")):
+        here = (spot, index)
+        name = expect(item, dict, here, "an object").get("name")
+        if type(name) is str and name in found:
+            raise ParseError(here, f"the name {name!r} is there before", "give each its own")
+        found[name] = read(item, here)
+    return found

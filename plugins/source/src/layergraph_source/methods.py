@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -71,11 +71,12 @@ class MethodWriter:
         self._checks = InputChecks(context, self._self, self._said, self._variables)
         self._order: dict[int, int] = {}
 
-    def write(self, name: str) -> str:
+    def write(self, name: str, *, is_root: bool) -> str:
         """Return the text of the method.
 
         Args:
             name: its name.
+            is_root: whether it is that of the model. Other methods take arguments by position.
         """
         graphs = self._implementation.graphs
         steps = steps_of(graphs[0], graphs[1] if len(graphs) > 1 else None)
@@ -86,6 +87,8 @@ class MethodWriter:
             other, evaluation = self._body(steps_of(graphs[1]))
             signature = self._common(signature, other)
             body = [f"if {self._self}.training:", *indented(training), *evaluation]
+        if is_root:
+            signature = _with_keywords(signature, graphs[0].keyword_only())
         head = laid_out(f"def {name}({', '.join([self._self, *signature])}):", INDENT)
         return "\n".join([*head, *laid_lines(body or ["pass"], INDENT * 2)])
 
@@ -295,3 +298,11 @@ def _without_value(names: Sequence[str]) -> list[str]:
             lines.append("")
         lines[-1] += f"{name} = "
     return [f"{line}None" for line in lines]
+
+
+def _with_keywords(signature: list[str], names: Collection[str]) -> list[str]:
+    """Return the parameters of a method, with those at the end that take no position."""
+    by_name = [each for each in signature if each.partition("=")[0] in names]
+    if not by_name:
+        return signature
+    return [*[each for each in signature if each not in by_name], "*", *by_name]

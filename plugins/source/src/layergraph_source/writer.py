@@ -186,7 +186,8 @@ class _Writer:
                     lambda step: self._siblings(implementation, step),
                     names,
                 )
-                found.append(writer.write(names.get(each.name, "forward")))
+                is_root = each.name == self._ir.root
+                found.append(writer.write(names.get(each.name, "forward"), is_root=is_root))
         return found
 
     def _read(self, implementation: Implementation, receiver: str, step: Step) -> str:

@@ -237,6 +237,10 @@ class _Folding:
             said["dtype"] = value.dtype
         return said
 
+    def is_by_name(self, value: TracedValue, scope: ModuleCall) -> bool:
+        known = self._parameters.get(value) if scope.parent is None else None
+        return known is not None and known.by_name
+
     def type_of(self, path: str) -> str:
         return self._graphs[path].implementation.type
 

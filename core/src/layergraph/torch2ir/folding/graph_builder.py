@@ -26,6 +26,7 @@ from layergraph.ir import (
     graph_from_nodes,
     map_leaves,
 )
+from layergraph.ir.graph import KEYWORD_ONLY
 from layergraph.tensors.kinds import TensorKinds
 from layergraph.tensors.state import describe_constant
 from layergraph.torch2ir.folding.conditions import CHOOSE
@@ -59,6 +60,9 @@ class Folding(Protocol):
 
     def said_of(self, value: TracedValue, scope: ModuleCall) -> dict[str, Value]:
         """Return the attributes of an input node."""
+
+    def is_by_name(self, value: TracedValue, scope: ModuleCall) -> bool:
+        """Return whether an input is an argument that a call can give by its name only."""
 
     def type_of(self, path: str) -> str:
         """Return the type of the implementation of a module that is traced through."""
@@ -117,6 +121,8 @@ class GraphBuilder:
         for value, parameter in self._interface.inputs.items():
             said = self._folding.said_of(value, self._scope)
             self._values[value] = self._add(parameter, INPUT, parameter, kwargs=said)
+            if self._folding.is_by_name(value, self._scope):
+                self._nodes[-1].data[KEYWORD_ONLY] = True
         result = self._scope.result
         if self._scope.parent is not None and not self._scope.function:
             result = _one_or_tuple(list(self._interface.outputs))

@@ -39,11 +39,7 @@ def describe_tensors(
         for module_info in module_index:
             if not module_info.is_leaf:
                 with Noted(found, module_info.module, module_info.path):
-                    module_info.kept_modes = kept_modes(
-                        module_info.module,
-                        is_root=not module_info.path,
-                        kept_dtypes=module_info.kept_dtypes,
-                    )
+                    module_info.kept_modes = _kept_modes(module_info)
         for module_info in other_state_dicts(module_index):
             with Noted(found, module_info.module, module_info.path):
                 raise CaptureError(
@@ -52,6 +48,14 @@ def describe_tensors(
                     "handler for the class can keep it whole"
                 )
     return keys, tensors
+
+
+def _kept_modes(module_info: ModuleInfo) -> dict[str, bool | None]:
+    module = module_info.module
+    try:
+        return kept_modes(module, is_root=not module_info.path, kept_dtypes=module_info.kept_dtypes)
+    except CaptureError as error:
+        raise CaptureError(f"{place_of(module, module_info.path)}: {error}") from error
 
 
 def _describe(

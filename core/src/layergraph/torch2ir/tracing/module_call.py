@@ -253,12 +253,14 @@ class Parameter:
         value: what the graph gets.
         default: in a tuple, what it is where it is not given; empty if it has to be given.
         fixed: in a tuple, the plain value that it was captured with; empty for tensors.
+        by_name: whether a call can give it by its name only.
     """
 
     name: str
     value: TracedValue
     default: tuple[Value, ...] = ()
     fixed: tuple[Value, ...] = ()
+    by_name: bool = False
 
     def said(self) -> dict[str, Value]:
         """Return the attributes of the input's node."""

@@ -140,8 +140,9 @@ class SymbolicTracer(Tracer, TracerBase):
                 continue
             if each.default is each.empty:
                 value = self.recorder.value(each.name)
-                self.parameters.append(Parameter(each.name, value))
-                if each.kind is each.KEYWORD_ONLY:
+                by_name = each.kind is each.KEYWORD_ONLY
+                self.parameters.append(Parameter(each.name, value, by_name=by_name))
+                if by_name:
                     kwargs[each.name] = Proxy(value, self)
                 else:
                     args.append(Proxy(value, self))
@@ -160,7 +161,8 @@ class SymbolicTracer(Tracer, TracerBase):
         except UnknownValueError:
             return False
         value = self.recorder.value(parameter.name)
-        self.parameters.append(Parameter(parameter.name, value, default, default))
+        by_name = parameter.kind is parameter.KEYWORD_ONLY
+        self.parameters.append(Parameter(parameter.name, value, default, default, by_name))
         return True
 
     def patches(self) -> Iterator[Patch]:

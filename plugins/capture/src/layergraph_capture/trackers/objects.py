@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from layergraph.errors import LayergraphError, PluginError, first_line
-from layergraph.functions.names.fields import fields, is_dataclass_object, set_fields
+from layergraph.functions.fields import fields, is_dataclass_object, set_fields
 from layergraph.functions.names import Functions
 from layergraph.hook_types.structures import Structure
 from layergraph.torch2ir.tracing.module_call import TracedValue
