@@ -520,12 +520,14 @@ class EagerTracer(Tracer):
             self.state.drew()
         if problem:
             self.refuse(problem)
-        if result is not None and holds_no_tensor(result):
+        is_sequence = type(result) in (list, tuple)
+        # Of an empty sequence, the length is guarded, as of any other one.
+        if result is not None and holds_no_tensor(result) and (result or not is_sequence):
             return self._plain_result(name, args, lowered, named, result)
         value = self.recorder.call("function", name, lowered, named)
         # Tensors do not count what these write into running statistics.
         self.guards.changes_state |= name.endswith(("batch_norm", "instance_norm"))
-        if type(result) in (list, tuple):
+        if is_sequence:
             self.guards.expect_length(value, len(result))
         self._note_changes(args, before, is_known=is_changing)
         bound = self.tensors.bound(result, value, before)
