@@ -217,3 +217,60 @@ def test_modes_that_nobody_asks_for_are_not_assumed():
 def test_modes_is_one_of_two():
     with pytest.raises(CaptureError, match="modes is 'eval'; say one of both, own"):
         lg.to_ir(Flags(), modes="eval")
+
+
+class ReadsOthers(nn.Module):
+    """Code that reads the mode of a layer that it does not call."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.lin, self.drop, self.norm = nn.Linear(6, 6), nn.Dropout(0.5), nn.BatchNorm1d(6)
+        self.block = Block()
+        self.function = forward
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+READING = {
+    "a layer's forward": lambda self, x: self.drop.forward(self.lin(x)),
+    "a class's forward": lambda self, x: nn.BatchNorm1d.forward(self.norm, x),
+    "a composite's forward": lambda self, x: self.block.drop_path.forward(x),
+    "a layer's mode": lambda self, x: F.dropout(x, self.drop.p, self.drop.training),
+    "a layer's mode decides": lambda self, x: x if self.drop.training else self.lin(x),
+    "an inner layer's mode": lambda self, x: self.block(x) * (2 if self.block.lin.training else 3),
+}
+
+
+@pytest.mark.parametrize("name", READING)
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_of_another_module_is_read(name, training):
+    model = ReadsOthers(READING[name]).train(training)
+    again = lg.to_torch(lg.to_ir(model, (X,)), model.state_dict())
+    for mode in (True, False):
+        model.train(mode), again.train(mode)
+        torch.manual_seed(1)
+        expected = model(X)
+        torch.manual_seed(1)
+        assert bitwise_equal(again(X), expected)
+
+
+def test_another_module_out_of_step_is_told():
+    again = lg.to_torch(lg.to_ir(ReadsOthers(READING["a layer's mode"]), (X,)))
+    again.drop.eval()
+    with pytest.raises(AssumptionError, match="training of 'drop', as against the module around"):
+        again(X)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_loop_in_one_mode_only(training):
+    def forward(self, x):
+        return torch.stack([self.lin(row) for row in x]) if self.training else self.lin(x) * 2
+
+    model = ReadsOthers(forward).train(training)
+    again = lg.to_torch(lg.to_ir(model, (X,)), model.state_dict())
+    for mode in (True, False):
+        model.train(mode), again.train(mode)
+        for size in (4, 7):
+            x = torch.randn(size, 6)
+            assert bitwise_equal(again(x), model(x))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import enum
 import pickle
 from collections import namedtuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import layergraph as lg
@@ -178,3 +180,27 @@ class Unpacks(nn.Module):
     def forward(self, x):
         first, second = x.unbind(0)
         return first - second
+
+
+class Mode(str, enum.Enum):  # noqa: UP042 StrEnum prints its text
+    NEAREST = "nearest"
+
+
+class Kind(enum.Enum):
+    FIRST = 1
+
+
+def test_a_member_of_an_enumeration_of_strings_is_its_text():
+    def enlarge(x):
+        return F.interpolate(x[None, None], scale_factor=2, mode=Mode.NEAREST), Mode.NEAREST
+
+    for args in [(X,)], []:
+        again = lg.to_torch(lg.to_ir(Function(enlarge), *args))
+        y = torch.randn(5, 4)
+        assert bitwise_equal(again(y)[0], enlarge(y)[0])
+        assert again(y)[1] == "nearest"
+
+
+def test_a_member_of_another_enumeration_is_refused():
+    with pytest.raises(CaptureError, match="Kind"):
+        lg.to_ir(Function(lambda x: (x * 2, Kind.FIRST)), (X,))

@@ -95,7 +95,8 @@ _NUMBERS_AND_TEXT: tuple[Any, ...] = (
     (numbers.Integral, int),
     (numbers.Real, float),
     (numbers.Complex, complex),
-    (str, str),
+    # A member of an enumeration that is a string is printed by its name: the text is its value.
+    (str, str.__str__),
 )
 
 

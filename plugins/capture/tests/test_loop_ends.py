@@ -5,9 +5,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+from torch import nn
 
+import layergraph as lg
+from layergraph.errors import LayergraphError
+from layergraph.testing import bitwise_equal
 from plugins.capture.tests.loop_cases import Base, LoopCases, check_loop
 
 CASES = LoopCases()
@@ -294,3 +300,62 @@ class TurnTimesSizeAsIndex(Base):
 @CASES.parametrized
 def test_code_behind_a_loop(case, training, tmp_path):
     check_loop(case, training, tmp_path)
+
+
+class FewTurns(nn.Module):
+    def __init__(self, forward):
+        super().__init__()
+        self.lin = nn.Linear(4, 4)
+        self.function = forward
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def _last_or_input(self, x):
+    last = None
+    for t in range(x.shape[0] - 1):
+        last = self.lin(x[t])
+    return x if last is None else last
+
+
+def _sum_of_pairs(self, x):
+    return sum(self.lin(one) * other for one, other in itertools.pairwise(x))
+
+
+def _shrinking(self, x):
+    y = x.sum(0)
+    for _ in range(abs(9 - x.shape[0])):
+        y = self.lin(y)
+    return y
+
+
+FEW_TURNS = {
+    "an empty list is None": lambda self, x: [self.lin(x[t]) for t in range(len(x) - 1)] or None,
+    "nothing was computed": _last_or_input,
+    "pairs": _sum_of_pairs,
+    "fewer for more": _shrinking,
+    "parts": lambda self, x: torch.stack([self.lin(x[t : t + 2].sum(0)) for t in _by_two(x)]),
+    "of an empty sequence": lambda self, x: sum(
+        (self.lin(one) for one in x[1:]), x.new_zeros(2, 4)
+    ),
+}
+# The lengths of which the rebuilt model does the same; of others it says that it has not seen them.
+SEEN = {"fewer for more": range(9), "of an empty sequence": range(9), "parts": range(1, 9)}
+
+
+def _by_two(x):
+    return range(0, x.shape[0], 2)
+
+
+@pytest.mark.parametrize("name", FEW_TURNS)
+def test_few_turns_or_none(name):
+    model = FewTurns(FEW_TURNS[name])
+    again = lg.to_torch(lg.to_ir(model, (torch.randn(4, 2, 4),)), model.state_dict())
+    for length in range(9):
+        x = torch.randn(length, 2, 4)
+        if length in SEEN.get(name, range(2, 9)):
+            assert bitwise_equal(again(x), model(x)), length
+        else:
+            with pytest.raises(LayergraphError):
+                again(x)

@@ -367,3 +367,40 @@ def test_a_size_that_an_operation_is_given_unseen_is_guarded():
     assert torch.equal(rebuilt(x), model(x))
     with pytest.raises(AssumptionError, match="test_sizes"):
         rebuilt(torch.randn(8, 3))
+
+
+class Squeezes(nn.Module):
+    def __init__(self, forward):
+        super().__init__()
+        self.function = forward
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def _by_rank(y):
+    return y.unsqueeze(0) * 2 if y.dim() == 1 else y
+
+
+BY_RANK_OF_SQUEEZED = {
+    "all": lambda x: _by_rank(x.squeeze()),
+    "one": lambda x: _by_rank(torch.squeeze(x, 0)),
+    "later": lambda x: _by_rank(x.squeeze().exp() + 1),
+    "in place": lambda x: _by_rank(x.clone().squeeze_()),
+    "sizes": lambda x: x.squeeze().unsqueeze(-1).expand(*x.squeeze().shape, 2),
+    "number": lambda x: x.sum() * x.squeeze().ndim,
+}
+
+
+@pytest.mark.parametrize("name", BY_RANK_OF_SQUEEZED)
+@pytest.mark.parametrize("given", [3, 1])
+def test_a_rank_that_follows_from_sizes_is_guarded(name, given):
+    model = Squeezes(BY_RANK_OF_SQUEEZED[name])
+    again = lg.to_torch(lg.to_ir(model, (torch.randn(given, 4),)))
+    for size in (1, 2, 3):
+        x = torch.randn(size, 4)
+        if (size == 1) == (given == 1):
+            assert bitwise_equal(again(x), model(x))
+        else:
+            with pytest.raises(AssumptionError, match=r"test_sizes\.py"):
+                again(x)

@@ -33,7 +33,7 @@ from layergraph.torch2ir.indexing.tensor_specs import describe_tensors
 from layergraph.torch2ir.indexing.unhandled import advice, unhandled
 from layergraph.torch2ir.state.global_state import REMEDY
 from layergraph.torch2ir.tracing.module_call import Trace
-from layergraph.torch2ir.tracing.other_mode import mode_calls
+from layergraph.torch2ir.tracing.other_mode import mode_calls, mode_readings
 from layergraph.torch2ir.tracing.statelessness import check_stateless
 from layergraph.torch2ir.tracing.tracer import Tracer
 from layergraph.torch2ir.tracing.uncompiled import outside_fake_mode, uncompiled
@@ -151,13 +151,13 @@ def _both(
 ) -> Ir | None:
     """The IR of both modes; None if no IR can hold both."""
     folded = Folded(module_index, trace, tensors)
-    readers = {call.target for call in mode_calls(trace.scopes)}
+    readings = mode_readings(mode_calls(trace.scopes))
     other, second, twin = trace.other, trace.in_other_mode, None
     if other is not None:
         # The run has been replayed in the other mode.
         if not other.differs:
             return folded.ir
-        readers |= other.readers
+        readings |= other.readings
         twin = folded.with_other(other) if second is None else None
     if twin is None:
         if second is None:
@@ -166,9 +166,9 @@ def _both(
                     second = _run(capturer)
             except CaptureError:
                 return None
-        readers |= {call.target for call in mode_calls(second.scopes)}
+        readings |= mode_readings(mode_calls(second.scopes))
         twin = Folded(module_index, second, tensors).ir
-    return merged(module_index, folded.ir, twin, readers)
+    return merged(module_index, folded.ir, twin, readings)
 
 
 def _run(capturer: Capturer) -> Trace:

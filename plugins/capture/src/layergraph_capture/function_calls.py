@@ -84,12 +84,14 @@ class FunctionCalls:
             run.state.drew()
         if problem:
             run.refuse(problem)
-        if result is not None and holds_no_tensor(result):
+        is_sequence = type(result) in (list, tuple)
+        # Of an empty sequence, the length is guarded, as of any other one.
+        if result is not None and holds_no_tensor(result) and (result or not is_sequence):
             return self._plain_result(name, args, lowered, named, result)
         value = run.recorder.call("function", name, lowered, named)
         # Tensors do not count what these write into running statistics.
         run.guards.changes_state |= name.endswith(("batch_norm", "instance_norm"))
-        if type(result) in (list, tuple):
+        if is_sequence:
             run.guards.expect_length(value, len(result))
         run.guards.note_changes(args, before, is_known=is_changing)
         bound = run.tensors.bound(result, value, before)

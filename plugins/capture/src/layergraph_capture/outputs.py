@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Callable
 from numbers import Number
 from typing import Any
@@ -65,7 +66,7 @@ def _attributes(result: Any, inside: Callable[[Any], Any]) -> Any:
     if dataclasses.is_dataclass(result):
         fields = [field.name for field in dataclasses.fields(result)]
         return _with_fields(result, {name: inside(getattr(result, name)) for name in fields})
-    if callable(result) or not hasattr(result, "__dict__"):
+    if callable(result) or isinstance(result, enum.Enum) or not hasattr(result, "__dict__"):
         return result
     held = {
         name: inside(value)

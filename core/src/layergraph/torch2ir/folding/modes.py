@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from layergraph.control_flow.guards import assume
 from layergraph.ir import (
     FUNCTION,
+    INPUT,
     MODULE,
     OUTPUT,
     STATE,
@@ -24,22 +26,22 @@ from layergraph.ir.bodies import owners
 from layergraph.ir.values import parts, rebuilt
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.tracing.module_call import ModeRead, Trace
-from layergraph.torch2ir.tracing.other_mode import mode_calls
+from layergraph.torch2ir.tracing.other_mode import ModeReading, mode_calls
 
 _ASSUME = f"layergraph.{assume.__name__}"
 
 
-def merged(module_index: ModuleIndex, one: Ir, other: Ir, readers: set[str]) -> Ir | None:
+def merged(module_index: ModuleIndex, one: Ir, other: Ir, readings: set[ModeReading]) -> Ir | None:
     """One IR of two: of a model as it stands, and in the other mode; None if none can hold both.
 
     Args:
         module_index: the model, as it stands.
         one: the IR of the model as it stands.
         other: its IR in the other mode.
-        readers: the modules whose code asked for their mode.
+        readings: whose mode was asked for, and by whose code.
     """
     try:
-        return _Merger(module_index, one, other, readers).merged()
+        return _Merger(module_index, one, other, readings).merged()
     except _NotMergeableError:
         return None
 
@@ -64,19 +66,24 @@ class _Merger:
         module_index: the model, as it stands.
         one: the IR of the model as it stands.
         other: its IR in the other mode.
-        readers: the modules whose code asked for their mode.
+        readings: whose mode was asked for, and by whose code.
     """
 
-    def __init__(self, module_index: ModuleIndex, one: Ir, other: Ir, readers: set[str]) -> None:
+    def __init__(
+        self, module_index: ModuleIndex, one: Ir, other: Ir, readings: set[ModeReading]
+    ) -> None:
+        self._module_index = module_index
         self._root = one.root
         self._one, self._other = one, other
         self._paths = {one.root if not each.path else each.path: each.path for each in module_index}
-        self._owners = owners(one)
+        self._owners = owners(one) | owners(other)
         self._paths |= {body: self._paths[owner] for body, owner in self._owners.items()}
-        self._trains = {
-            name: module_index.at(path).module.training for name, path in self._paths.items()
+        self._readers = {reader for _, reader in readings}
+        # By reader, the other modules whose mode its code reads.
+        self._read = {
+            reader: sorted(path for path, by in readings if by == reader != path)
+            for reader in self._readers
         }
-        self._readers = readers
 
     def merged(self) -> Ir:
         """The one IR.
@@ -84,28 +91,32 @@ class _Merger:
         Raises:
             _NotMergeableError: it cannot hold both.
         """
-        if self._one.keys() != self._other.keys():
-            raise _NotMergeableError  # a body is in one mode only
-        self._types = {name: self._type(name) for name in self._one}
+        names = list({**self._one, **self._other})
+        self._types = {name: self._type(name) for name in names}
         self._are_types_equal = all(
             self._types[name] == each.type
             for ir in (self._one, self._other)
             for name, each in ir.items()
         )
-        merged = {name: self._implementation(name) for name in self._one}
-        if all(each.evaluation is None for each in merged.values()):
-            return Ir(merged.values(), self._root)
-        guarded = {name for name, each in merged.items() if _border_changes(each)}
-        guarded |= self._led_from_outside(merged)
-        return Ir([self._guarded(each, guarded) for each in merged.values()], self._root)
+        merged = {name: self._implementation(name) for name in names}
+        if any(each.evaluation is not None for each in merged.values()):
+            guarded = {name for name, each in merged.items() if _border_changes(each)}
+            guarded |= self._led_from_outside(merged)
+            merged = {name: self._guarded(each, guarded) for name, each in merged.items()}
+        return Ir([self._in_step(each) for each in merged.values()], self._root)
 
     def _type(self, name: str) -> str:
-        types = {ir[name].type for ir in (self._one, self._other) if ir[name].nodes}
+        irs = [ir for ir in (self._one, self._other) if name in ir]
+        if len(irs) == 1:
+            return irs[0][name].type  # a body is in one mode only
+        types = {ir[name].type for ir in irs if ir[name].nodes}
         if not types:
             return self._one[name].type
         return types.pop() if len(types) == 1 else MODULE
 
     def _implementation(self, name: str) -> Implementation:
+        if name not in self._one or name not in self._other:
+            return self._retyped((self._one if name in self._one else self._other)[name])
         one, other = self._retyped(self._one[name]), self._retyped(self._other[name])
         if not other.nodes or one == other:
             return one
@@ -114,7 +125,7 @@ class _Merger:
         tensors = {**one.tensors, **other.tensors}
         if tensors != {**other.tensors, **one.tensors}:
             raise _NotMergeableError  # two constants of one name
-        training, evaluation = (one, other) if self._trains[name] else (other, one)
+        training, evaluation = (one, other) if self._trains(name) else (other, one)
         graph, second = _graph(training), _graph(evaluation)
         if graph == second:
             return replace(one, tensors=tensors)
@@ -141,9 +152,11 @@ class _Merger:
             },
         )
 
+    def _trains(self, name: str) -> bool:
+        return self._module_index.at(self._paths[name]).module.training
+
     def _mode(self, name: str) -> str:
-        path = self._paths[name]
-        return f"{path}.training" if path else "training"
+        return _key(self._paths[name])
 
     def _led_from_outside(self, merged: dict[str, Implementation]) -> set[str]:
         """Return the graphs that change with a mode that is neither theirs nor of what they call.
@@ -193,21 +206,47 @@ class _Merger:
         namer = Namer(graph.nodes)
         for node in graph.nodes.values():
             if node.is_call and node.implementation in guarded:
-                nodes += self._guard(caller, node.implementation, namer)
+                nodes += self._guard(caller, self._paths[node.implementation], namer)
             nodes.append(replace(node, args=arguments[node.name]))
         return graph_from_nodes(nodes)
 
-    def _guard(self, caller: str, callee: str, namer: Namer) -> list[Node]:
+    def _in_step(self, implementation: Implementation) -> Implementation:
+        """Check that the other modules whose mode the code of this one reads are in its mode."""
+        name = implementation.name
+        read = self._read.get(self._paths[name], ())
+        if not read or self._one.get(name) == self._other.get(name):
+            return implementation
+        graphs = [self._begun(name, graph, read) for graph in implementation.graphs]
+        evaluation = graphs[1] if len(graphs) > 1 else None
+        return replace(
+            implementation, nodes=graphs[0].nodes, edges=graphs[0].edges, evaluation=evaluation
+        )
+
+    def _begun(self, name: str, graph: Graph, read: Sequence[str]) -> Graph:
+        """The graph, with guards of modes behind its inputs."""
+        arguments = graph.arguments()
+        nodes = [replace(node, args=arguments[node.name]) for node in graph.nodes.values()]
+        namer = Namer(graph.nodes)
+        guards = [node for path in read for node in self._guard(name, path, namer)]
+        inputs = sum(node.type == INPUT for node in nodes)
+        return graph_from_nodes([*nodes[:inputs], *guards, *nodes[inputs:]])
+
+    def _guard(self, caller: str, path: str, namer: Namer) -> list[Node]:
         mine = Node(namer.name("training"), STATE, self._mode(caller), args=())
-        theirs = Node(namer.name("training"), STATE, self._mode(callee), args=())
+        theirs = Node(namer.name("training"), STATE, _key(path), args=())
         nodes = [mine, theirs]
         expected = mine.name
-        if self._trains[caller] != self._trains[callee]:
+        if self._trains(caller) != self._module_index.at(path).module.training:
             expected = namer.name("not_")
             nodes.append(Node(expected, FUNCTION, "operator.not_", args=(Ref(mine.name),)))
-        where = f"training of {self._paths[callee]!r}, as against the module around it,"
+        where = f"training of {path!r}, as against the module around it,"
         args = (Ref(theirs.name), Ref(expected), where)
         return [*nodes, Node(namer.name(assume.__name__), FUNCTION, _ASSUME, args=args)]
+
+
+def _key(path: str) -> str:
+    """Return the key of the mode of a module."""
+    return f"{path}.training" if path else "training"
 
 
 def _graph(implementation: Implementation) -> Graph:

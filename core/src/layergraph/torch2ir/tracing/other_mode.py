@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeGuard
+from typing import TypeAlias, TypeGuard
 
 from layergraph.ir import Value
 from layergraph.torch2ir.tracing.module_call import (
@@ -17,6 +17,9 @@ from layergraph.torch2ir.tracing.module_call import (
     with_bodies,
 )
 
+ModeReading: TypeAlias = tuple[str, str]
+"""The path of a module whose mode is read, and that of the module whose code reads it."""
+
 
 def is_mode_call(item: Call | ModuleCall) -> TypeGuard[Call]:
     """Return whether an item of a module call only says that code asked for a mode."""
@@ -26,6 +29,11 @@ def is_mode_call(item: Call | ModuleCall) -> TypeGuard[Call]:
 def mode_calls(scopes: Iterable[ModuleCall]) -> list[Call]:
     """The calls in module calls that read a module's mode."""
     return [item for scope in scopes for item in with_bodies(scope.items) if is_mode_call(item)]
+
+
+def mode_readings(calls: Iterable[Call]) -> set[ModeReading]:
+    """Return what calls read: whose mode, and by whose code."""
+    return {(call.target, call.value.scope.path) for call in calls}
 
 
 def take_mode_calls(scopes: Iterable[ModuleCall]) -> list[Call]:
@@ -100,12 +108,12 @@ class OtherMode:
     """The record of the other mode: the same calls, with these differences.
 
     Attributes:
-        readers: the paths of the modules whose mode was asked for.
+        readings: whose mode was asked for, and by whose code.
         changed: the calls that are made with other arguments.
         replaced: the module calls in which other calls are made.
     """
 
-    readers: set[str]
+    readings: set[ModeReading]
     changed: list[Changed]
     replaced: list[Replaced]
 

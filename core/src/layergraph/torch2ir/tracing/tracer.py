@@ -361,7 +361,7 @@ class Tracer(WayOfTracing):
     def mode_read(self, module: nn.Module, training: bool) -> None:
         """Take note that code asks whether a module is training."""
         module_info = self.module_index.get(module) if self.is_recording() else None
-        if module_info is not None and not module_info.is_leaf:
+        if module_info is not None:
             self.recorder.call("mode", module_info.path, (training,), {}, code_place())
 
 

@@ -20,6 +20,7 @@ from layergraph_capture.interception.torch_modes import RecordingSwitch
 from layergraph_capture.symbolic.sizes import Sizes
 from layergraph_capture.trackers.devices import Devices, compared_kinds
 from layergraph_capture.trackers.guards import Guards
+from layergraph_capture.trackers.ranks import Ranks
 from layergraph_capture.trackers.snapshot import StateSnapshot
 from layergraph_capture.trackers.tensors import Tensors
 from layergraph_capture.ways.decisions import ITEM, Decisions
@@ -99,6 +100,7 @@ class Queries:
         self._to_literal = to_literal
         self._values = values
         self._decisions = decisions
+        self._ranks = Ranks()
         # The regions whose first call told what was before, by the ``id`` of their contexts.
         self._regions: dict[int, tuple[object, TracedValue]] = {}
 
@@ -161,11 +163,13 @@ class Queries:
         value = self._known(args[0])
         if not isinstance(value, TracedValue):
             return answer
+        if not isinstance(answer, int):
+            # The guard comes first: a tensor of another rank does not have these sizes.
+            self._rank_of(args[0])
         late = self._recorder.late()
         if isinstance(answer, int):
             dim = int(args[1] if len(args) > 1 else kwargs["dim"])
             return self._sizes.late(answer, late, target, value, dim)
-        self._rank_of(args[0])
         known = [
             self._sizes.late(number, late, target, value, dim) for dim, number in enumerate(answer)
         ]
@@ -198,10 +202,13 @@ class Queries:
     def _rank_of(self, tensor: torch.Tensor) -> None:
         """Note that code depends on the rank of a tensor."""
         self._note("rank")
-        if self._decisions.is_size_forced:
-            # It may not be the rank that the tensor has for the size that was answered.
+        value = self._known(tensor)
+        is_inside = isinstance(value, TracedValue) and self._recorder.is_inside(value)
+        is_by_sizes = is_inside and self._ranks.follows_from_sizes(value)
+        # Where a size was answered, it may not be the rank that the tensor has for that size.
+        if is_by_sizes or self._decisions.is_size_forced:
             rank = self._answer(torch.Tensor.dim, (tensor,), {})
-            self._guards.expect_call("torch.Tensor.dim", (self._known(tensor),), rank)
+            self._guards.expect_call("torch.Tensor.dim", (value,), rank)
 
     def dtype(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A dtype: that of the inputs decides it, or that of what a layer gives."""

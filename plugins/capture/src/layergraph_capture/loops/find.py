@@ -104,6 +104,11 @@ class _Varied:
     base: Trace
     longer: Trace
 
+    @property
+    def fewest(self) -> int:
+        """The turns where the size is 0; they are counted from those of the example."""
+        return self.count.turns - self.length.size // self.length.step
+
 
 class _Finder:
     def __init__(self, trace: Trace, example: Example, run: RunOn, *, is_short: bool) -> None:
@@ -233,19 +238,28 @@ class _Finder:
 
     def _check_short(self, candidate: Candidate, loop: _SizesOf) -> None:
         """Compare the record with a run of few turns, and guard that there are not less."""
-        own = loop.varied.count.turns
+        own, first = loop.varied.count.turns, loop.varied.fewest
         # Fewer turns than that are no loop, or have not been tried.
-        most, least = 0, own
+        most, least = first - 1, own
         while most + 1 < least:
             # Nearly all loops may have one turn, and most others two.
-            turns = most + 1 if most < _LIKELY_LEAST_TURNS else (most + least) // 2
+            is_likely = most < first + _LIKELY_LEAST_TURNS
+            turns = most + 1 if is_likely else (most + least) // 2
             trace = self._run_with(loop.varied.length, turns - own)
             if trace is not None and candidate.is_like(trace):
                 least = turns
             else:
                 most = turns
-        if least > 1:
-            loop.guard_turns("ge", least)
+        self._guard_least(candidate, loop, least)
+
+    def _guard_least(self, candidate: Candidate, loop: _SizesOf, least: int) -> None:
+        """Guard the least number of turns, of which the last one may be a part."""
+        varied = loop.varied
+        is_part = False
+        if varied.length.step > 1:
+            trace = self._run_to_check(varied.length, least - 1 - varied.count.turns, 1)
+            is_part = trace is not None and candidate.is_like(trace)
+        loop.guard_turns("ge", least, is_part=is_part)
 
     def _is_like_long(self, candidate: Candidate, loop: _SizesOf, least: int) -> bool:
         """Return whether the record does what a run of many turns does, if there can be one.
@@ -273,7 +287,7 @@ class _Finder:
 
         Code that counts by itself may do something else for one number of turns.
         """
-        own, base = loop.varied.count.turns, loop.varied.turns
+        own, base, first = loop.varied.count.turns, loop.varied.turns, loop.varied.fewest
         # The example has been compared, and two runs that may be next to it.
         least, most = own, base + 1 if own <= base else own
         room = _MOST_TURNS
@@ -281,16 +295,15 @@ class _Finder:
         while any(goes.values()):
             for step in [step for step, goes_on in goes.items() if goes_on]:
                 turns = most + 1 if step > 0 else least - 1
-                room -= turns
+                room -= max(turns, 0)
                 goes[step] = (
-                    0 < turns <= own + max(own, _MANY_TURNS)
+                    first <= turns <= own + max(own, _MANY_TURNS)
                     and room >= 0
                     and self._is_like_with(candidate, loop, turns)
                 )
                 if goes[step]:
                     least, most = min(least, turns), max(most, turns)
-        if least > 1:
-            loop.guard_turns("ge", least)
+        self._guard_least(candidate, loop, least)
         loop.guard_turns("le", most)
 
     def _is_like_with(self, candidate: Candidate, loop: _SizesOf, turns: int) -> bool:
@@ -324,11 +337,24 @@ class _SizesOf:
         pairs = {each: each.numbers[2 * index :][:2] for each in candidate.sizes}
         self._sizes = {each: pair for each, pair in pairs.items() if pair[0] != pair[1]}
 
-    def guard_turns(self, comparison: str, turns: int) -> None:
-        """Guard that the sizes are those of a number of turns at least, or at most."""
+    def guard_turns(self, comparison: str, turns: int, *, is_part: bool = False) -> None:
+        """Guard that the sizes are those of a number of turns at least, or at most.
+
+        Args:
+            comparison: ``ge`` or ``le``.
+            turns: the number.
+            is_part: whether the last turn may be a part of one.
+        """
         for size, (base, longer) in self._sizes.items():
-            number = base + (longer - base) * (turns - self.varied.turns)
-            guard_size(self._record, size.value, comparison, number, True)
+            step = longer - base
+            number = base + step * (turns - self.varied.turns)
+            if is_part:
+                number -= step - 1 if step > 0 else step + 1
+            # A size that shrinks gives more turns.
+            target = comparison if step > 0 else {"ge": "le", "le": "ge"}[comparison]
+            # No size is negative, and a loop says by itself that it has less than no turns.
+            if target == "le" or number > 0:
+                guard_size(self._record, size.value, target, number, True)
 
     def guard_whole_turns(self) -> None:
         """Guard that no turn is a part of one."""

@@ -13,7 +13,7 @@ from layergraph.torch2ir.indexing.leaves import is_as_found
 from layergraph.torch2ir.indexing.module_index import ModuleInfo
 from layergraph.torch2ir.tracing.called_functions import changes_its_first_argument
 from layergraph.torch2ir.tracing.module_call import Call, ModuleCall, values_in
-from layergraph.torch2ir.tracing.other_mode import Changed, OtherMode, Replaced
+from layergraph.torch2ir.tracing.other_mode import Changed, ModeReading, OtherMode, Replaced
 from layergraph.undo import raise_interrupt
 from layergraph_capture.arguments import tensors_in
 from layergraph_capture.function_calls import CHANGING
@@ -85,7 +85,7 @@ class Replayer:
         )
         self._recorder = run.recorder
         self._recorder.seal(self.diverge)
-        self._readers: set[str] = set()
+        self._readings: set[ModeReading] = set()
         self._changed: list[Changed] = []
         self._replaced: list[Replaced] = []
         self._again: Rerecording | None = None
@@ -103,7 +103,7 @@ class Replayer:
         """What the other mode does; None if that is not known."""
         if self._is_other or self._done < len(self._steps):
             return None
-        return OtherMode(self._readers, self._changed, self._replaced)
+        return OtherMode(self._readings, self._changed, self._replaced)
 
     def diverge(self) -> NoReturn:
         """Give up: the code that is running does something else than it did."""
@@ -136,7 +136,7 @@ class Replayer:
 
     def mode_read(self, module_info: ModuleInfo) -> None:
         """Take note that a module was asked for its mode."""
-        self._readers.add(module_info.path)
+        self._readings.add((module_info.path, self._recorder.scope.path))
 
     def _require(self, holds: bool) -> None:
         if not holds:
@@ -282,7 +282,7 @@ class Replayer:
             and metadata_of(structure(result)) == metadata_of(gave)
         )
         self._replaced.append(rerecording.replaced)
-        self._readers |= rerecording.readers
+        self._readings |= rerecording.readings
         self._taint((gave, result))
         return with_tensors_of(result, gave)
 

@@ -15,7 +15,7 @@ from layergraph.torch2ir.tracing.module_call import (
     inside_out,
     values_in,
 )
-from layergraph.torch2ir.tracing.other_mode import take_mode_calls
+from layergraph.torch2ir.tracing.other_mode import ModeReading, mode_readings, take_mode_calls
 from layergraph.torch2ir.tracing.recorder import Recorder
 
 
@@ -30,14 +30,14 @@ class Rerecording:
     Attributes:
         scope: the module call.
         replaced: what it is in the other mode.
-        readers: the paths of the modules inside that were asked for their mode.
+        readings: whose mode was asked for inside, and by whose code.
     """
 
     def __init__(
         self, recorder: Recorder, scope: ModuleCall, given: Sequence[torch.Tensor]
     ) -> None:
         self.scope = scope
-        self.readers: set[str] = set()
+        self.readings: set[ModeReading] = set()
         self._given = given
         self._versions = _versions(given)
         self._values = {*values_in(*scope.args, *scope.kwargs.values()), *_from_outside(scope)}
@@ -58,7 +58,7 @@ class Rerecording:
         scope, scopes = self.scope, list(inside_out(self.scope))
         for each in scopes:
             each.settle()
-        self.readers = {call.target for call in take_mode_calls(scopes)}
+        self.readings = mode_readings(take_mode_calls(scopes))
         is_closed = self._values.issuperset(_from_outside(scope))
         was, now = values_in(self._result), values_in(scope.result)
         same = dict(zip(was, now, strict=False))

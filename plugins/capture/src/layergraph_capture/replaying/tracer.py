@@ -237,7 +237,7 @@ class ReplayTracer(EagerTracer):
         module_info = self.module_index.get(module)
         replayer = self._following
         if replayer is not None:
-            if not self.switch.depth and module_info is not None and not module_info.is_leaf:
+            if not self.switch.depth and module_info is not None:
                 replayer.mode_read(module_info)
             return
         self._asked_mode = True

@@ -19,5 +19,5 @@ def merged_modes(others: Sequence[OtherMode | None]) -> OtherMode | None:
     known = [each for each in others if each is not None and not each.replaced]
     if len(known) < len(others):
         return None
-    readers = {reader for each in known for reader in each.readers}
-    return OtherMode(readers, [changed for each in known for changed in each.changed], [])
+    readings = {reading for each in known for reading in each.readings}
+    return OtherMode(readings, [changed for each in known for changed in each.changed], [])

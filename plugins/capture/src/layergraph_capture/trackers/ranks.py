@@ -1,0 +1,43 @@
+"""Tells which ranks follow from sizes: a ``squeeze`` drops the dimensions of size 1."""
+
+from __future__ import annotations
+
+from layergraph.ir import Value
+from layergraph.torch2ir.tracing.module_call import Call, TracedValue
+
+# Of the arguments' ranks, and of the code, follows how many dimensions their functions give.
+_BY_RANKS = frozenset("builtins layergraph math operator torch".split())
+
+
+class Ranks:
+    """Remembers of each value whether its rank follows from sizes."""
+
+    def __init__(self) -> None:
+        # The values are kept, so that no other one gets the id of one of them.
+        self._known: dict[int, tuple[TracedValue, bool]] = {}
+
+    def follows_from_sizes(self, value: Value) -> bool:
+        """Return whether other sizes of the inputs may give a value another rank."""
+        if not isinstance(value, TracedValue):
+            return False
+        pending = [value]
+        while pending:
+            current = pending[-1]
+            call = current.call
+            read = [] if call is None or _is_open(call) else call.reads()
+            missing = [each for each in read if id(each) not in self._known]
+            if missing:
+                pending += missing
+                continue
+            is_open = call is not None and _is_open(call)
+            is_open = is_open or any(self._known[id(each)][1] for each in read)
+            self._known[id(current)] = current, is_open
+            pending.pop()
+        return self._known[id(value)][1]
+
+
+def _is_open(call: Call) -> bool:
+    """Return whether a call may give another number of dimensions for other sizes."""
+    home, *names = call.target.split(".")
+    is_of_others = call.kind == "function" and home not in _BY_RANKS
+    return is_of_others or any(name.startswith("squeeze") for name in names)
