@@ -113,6 +113,8 @@ def conditionally(
 def _holds(condition: object, expected: bool) -> bool:
     if condition is True or condition is False:
         return condition is expected
+    if isinstance(condition, torch.Tensor) and torch.jit.is_tracing():
+        return bool(condition) is expected  # a comparison of sizes, which are tensors there
     if condition is not None:
         raise AssumptionError(
             f"the condition of a node is {condition!r}; give True or False, or None for a "
