@@ -1,4 +1,4 @@
-"""``torch.jit.trace`` of rebuilt models: it makes tensors of sizes and of what follows from them."""
+"""``torch.jit.trace`` of rebuilt models: sizes, and what follows from them, are tensors there."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ FEATURES: dict[str, Feature] = {
     "compiled_named_tuples": Feature(
         RELEASE >= (2, 9),
         "2.6",
-        "torch.compile cannot compile the making of a named tuple without a graph break",
+        "torch.compile breaks the graph where it makes a named tuple or an output",
     ),
     "compiled_two_graphs": Feature(
         RELEASE >= (2, 13),

@@ -394,7 +394,6 @@ def test_outputs_live_with_the_tools_of_torch(kind, tmp_path):
         lg.load_model(tmp_path / "model.safetensors"),
         pickle.loads(pickle.dumps(rebuilt)),
         copy.deepcopy(rebuilt),
-        torch.compile(rebuilt, fullgraph=True, backend="eager"),
         torch.export.export(rebuilt, (X,)).module(),
         lg.to_torch(lg.to_ir(rebuilt, (X,)), model.state_dict()),
     ]
@@ -403,6 +402,15 @@ def test_outputs_live_with_the_tools_of_torch(kind, tmp_path):
         _same(_plain(result), _plain(expected))
         assert type(result) is type(expected)
         assert repr(result).partition("(")[0] == repr(expected).partition("(")[0]
+
+
+@pytest.mark.needs("compiled_named_tuples")
+@pytest.mark.parametrize("kind", ["dataclass", "output", "object"])
+def test_outputs_are_made_in_a_compiled_graph(kind):
+    rebuilt = _rebuilt(Gives(kind), X)
+    result = torch.compile(rebuilt, fullgraph=True, backend="eager")(-X)
+    _same(_plain(result), _plain(rebuilt(-X)))
+    assert result.to_tuple()[0] is result.left
 
 
 class NamedLikeMethods(Base):

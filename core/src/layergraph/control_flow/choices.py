@@ -113,7 +113,7 @@ def conditionally(
 def _holds(condition: object, expected: bool) -> bool:
     if condition is True or condition is False:
         return condition is expected
-    if isinstance(condition, torch.Tensor) and torch.jit.is_tracing():
+    if isinstance(condition, torch.Tensor) and torch._C._is_tracing():
         return bool(condition) is expected  # a comparison of sizes, which are tensors there
     if condition is not None:
         raise AssumptionError(

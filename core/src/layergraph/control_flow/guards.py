@@ -54,7 +54,7 @@ def _is_the_same(value: object, expected: object) -> bool:
         if isinstance(value, kind) and type(expected) is kind and not hasattr(value, "_fields"):
             pairs = zip(value, expected, strict=True)
             return len(value) == len(expected) and all(_is_the_same(*each) for each in pairs)
-    if isinstance(value, torch.Tensor) and torch.jit.is_tracing():
+    if isinstance(value, torch.Tensor) and torch._C._is_tracing():
         # There, sizes and what is computed from them are tensors of one number.
         return value.numel() == 1 and _is_the_same(value.item(), expected)
     try:

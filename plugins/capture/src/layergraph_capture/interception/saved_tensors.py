@@ -70,29 +70,46 @@ def _of_cell(cell: _Cell) -> torch.Tensor:
 
 @contextmanager
 def _hooks(pack: Callable[[torch.Tensor], Any], unpack: Callable[[Any], torch.Tensor]) -> Any:
-    stack: Any = torch._C._autograd
-    if not stack._saved_tensors_hooks_is_enabled():
+    if not _STACK._saved_tensors_hooks_is_enabled():
         yield
         return
     before = _top()
 
     def put_back() -> None:
         while (top := _top()) is not None and top != before:
-            stack._pop_saved_tensors_default_hooks()
+            _pop()
 
     with undoing(put_back):
-        stack._push_saved_tensors_default_hooks(pack, unpack)
+        _push(pack, unpack)
         yield
 
 
+_STACK: Any = torch._C._autograd
+# Torch 2.6 does not tell which hooks are on top: these are the ones of ours.
+_pushed: list[_Hooks] = []
+
+
+def _push(*hooks: Callable[..., Any]) -> None:
+    _STACK._push_saved_tensors_default_hooks(*hooks)
+    _pushed.append((hooks[0], hooks[1]))
+
+
+def _pop() -> None:
+    _STACK._pop_saved_tensors_default_hooks()
+    if _pushed:
+        _pushed.pop()
+
+
 def _top() -> _Hooks | None:
-    top: _Hooks | None = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    ask = getattr(_STACK, "_top_saved_tensors_default_hooks", None)
+    if ask is None:
+        return _pushed[-1] if _pushed else None
+    top: _Hooks | None = ask(False)
     return top
 
 
 def transforms_without_hooks() -> Iterator[Patch]:
     """The patch by which torch.func, which works without such hooks only, runs without ours."""
-    stack: Any = torch._C._autograd
     disabled = graph.disable_saved_tensors_hooks
 
     @contextmanager
@@ -100,13 +117,13 @@ def transforms_without_hooks() -> Iterator[Patch]:
         ours: list[_Hooks] = []
         while (top := _top()) is not None and top[1] in (_missing, _of_cell):
             ours.append(top)
-            stack._pop_saved_tensors_default_hooks()
+            _pop()
         try:
             with disabled(error_message):
                 yield
         finally:
             for each in reversed(ours):
-                stack._push_saved_tensors_default_hooks(*each)
+                _push(*each)
 
     yield graph, disabled.__name__, disable_saved_tensors_hooks
 
