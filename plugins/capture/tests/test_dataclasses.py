@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -79,6 +80,37 @@ class Makes(Base):
         return self.inner(Batch(self.lin(x), x > 0))
 
 
+@dataclass
+class Computes:
+    """It holds more than its fields."""
+
+    tokens: torch.Tensor
+
+    def __post_init__(self) -> None:
+        self.double = self.tokens * 2
+
+    @functools.cached_property
+    def halved(self) -> torch.Tensor:
+        return self.tokens / 2
+
+
+class ReadsAttributes(Base):
+    def forward(self, given: Computes) -> torch.Tensor:
+        return self.lin(given.double)
+
+
+class ReadsCached(Base):
+    def forward(self, given: Computes) -> torch.Tensor:
+        return self.lin(given.halved) + given.halved
+
+
+class AddsAttributes(Base):
+    def forward(self, given: Computes) -> torch.Tensor:
+        given.extra = self.lin(given.tokens)  # type: ignore[attr-defined]
+        del given.double
+        return given.tokens + 1
+
+
 CALLS: dict[type[nn.Module], tuple[Any, ...]] = {
     Reads: (Batch(X, X), Batch(Y, Y)),
     ReadsNested: (Nested(Batch(X, X), [X]), Nested(Batch(Y, Y), [Y])),
@@ -86,6 +118,9 @@ CALLS: dict[type[nn.Module], tuple[Any, ...]] = {
     ChangesInPlace: (Batch(X, X), Batch(Y, Y)),
     GivesBack: (Batch(X, X), Batch(Y, Y)),
     Makes: (X, Y),
+    ReadsAttributes: (Computes(X), Computes(Y)),
+    ReadsCached: (Computes(X), Computes(Y)),
+    AddsAttributes: (Computes(X), Computes(Y)),
 }
 
 
@@ -105,6 +140,7 @@ def test_a_dataclass_is_an_argument(cls, tmp_path):
             assert (found is theirs) == (expected is mine)
             assert bitwise_equal(found, expected)
             assert bitwise_equal(theirs, mine)
+            assert bitwise_equal(getattr(theirs, "__dict__", {}), getattr(mine, "__dict__", {}))
 
 
 def test_the_form_of_a_dataclass_is_guarded():
@@ -174,6 +210,8 @@ def test_a_graph_sets_no_field_of_another_object():
     for into in (X, {}, nn.Linear(1, 1), Batch):
         with pytest.raises(AssumptionError, match="is no instance of a dataclass"):
             set_fields({"data": 1}, into)
-    with pytest.raises(AssumptionError, match="has no field '__class__'"):
+    with pytest.raises(AssumptionError, match="a Batch cannot hold '__class__'"):
         set_fields({"__class__": dict}, Batch(X))
+    with pytest.raises(AssumptionError, match="a Nested cannot hold 'more_of_it'"):
+        set_fields({"more_of_it": 1}, Nested(Batch(X)))
     assert [each.name for each in fields(Batch)] == ["tokens", "mask", "scale"]

@@ -15,7 +15,7 @@ def is_dataclass_object(value: object) -> bool:
 
 
 def fields(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass by name, in order, without those that are not set.
+    """Return the fields of a dataclass by name, in order, and what else the instance holds.
 
     Raises:
         AssumptionError: the value is no instance of a dataclass.
@@ -29,27 +29,36 @@ def fields(value: Any) -> dict[str, Any]:
     """
     _check(value)
     names = [each.name for each in dataclasses.fields(value)]
-    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+    found = {name: getattr(value, name) for name in names if hasattr(value, name)}
+    return found | {name: each for name, each in _held(value).items() if name not in found}
 
 
 def set_fields(parts: dict[str, Any], into: Any) -> Any:
-    """Set fields of an instance of a dataclass, which may be frozen, and return it.
+    """Let an instance of a dataclass, which may be frozen, hold other values, and return it.
 
     Args:
-        parts: the new values by name.
+        parts: the values by name: see :func:`fields`. What is not among them is deleted.
         into: the instance.
 
     Raises:
-        AssumptionError: it is no instance of a dataclass, or has no field of such a name.
+        AssumptionError: it is no instance of a dataclass, or cannot hold a value of such a name.
     """
-    _check(into)
+    before = fields(into)
     names = {each.name for each in dataclasses.fields(into)}
     for name, value in parts.items():
-        if name not in names:
-            raise AssumptionError(f"a {type(into).__name__} has no field {name!r}")
-        if getattr(into, name, into) is not value:
+        is_new = name not in names and (name.startswith("__") or not hasattr(into, "__dict__"))
+        if is_new:
+            raise AssumptionError(f"a {type(into).__name__} cannot hold {name!r}")
+        if name not in before or before[name] is not value:
             object.__setattr__(into, name, value)
+    for name in before.keys() - parts.keys():
+        object.__delattr__(into, name)
     return into
+
+
+def _held(value: Any) -> dict[str, Any]:
+    held: dict[str, Any] = getattr(value, "__dict__", {})
+    return held
 
 
 def _check(value: object) -> None:
