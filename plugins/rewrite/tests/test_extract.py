@@ -471,5 +471,6 @@ def test_composites_whose_inputs_are_conditions_are_inlined(masks):
                 wanted = model(fresh, **options).last_hidden_state
                 assert bitwise_equal(flat(fresh, **options)["last_hidden_state"], wanted)
     cut = "h.1.attn.c_proj"
-    _, state = lg.extract(ir, model.state_dict(), inputs=cut, outputs=cut)
-    assert next(iter(state)) == "h.1.attn.c_proj.weight"
+    if masks:  # without one, what runs there depends on the ids
+        _, state = lg.extract(ir, model.state_dict(), inputs=cut, outputs=cut)
+        assert next(iter(state)) == "h.1.attn.c_proj.weight"
