@@ -35,7 +35,7 @@ PATIENCE = 5.0
 CREATOR_PATIENCE = 1.0  # its time grows with the square of the nodes, or faster
 SEEDS = 3
 MANY, MANY_SECONDS = 5_000, 0.05
-EDITS_SECONDS = 10.0
+EDITS_SECONDS = 20.0
 
 
 @dataclass

@@ -42,6 +42,10 @@ def decoder(**options):
     return nn.TransformerDecoderLayer(8, 2, 16, dropout=0.0, **options)
 
 
+def whole(**options):
+    return nn.Transformer(8, 2, 1, 2, 16, dropout=0.0, **options)
+
+
 def thrice(leaf, x, **options):
     return leaf(x, x, x, **options)
 
@@ -68,6 +72,22 @@ CASES = {
         lambda: decoder(norm_first=True),
         lambda m, x, y, b, p: m(x, y, b, tgt_key_padding_mask=p), (X, MEMORY, CAUSAL, PADDING),
         False,
+    ),
+    "encoders": (lambda: nn.TransformerEncoder(encoder(), 2), lambda m, x: m(x), (X,), False),
+    "encoders, masks": (
+        lambda: nn.TransformerEncoder(encoder(norm_first=True), 2, nn.LayerNorm(8, 1e-3)),
+        lambda m, x, b, p: m(x, b, p), (X, CAUSAL, PADDING), False,
+    ),
+    "decoders, masks": (
+        lambda: nn.TransformerDecoder(decoder(), 2, nn.LayerNorm(8)),
+        lambda m, x, y, b, p: m(x, y, b, tgt_key_padding_mask=p), (X, MEMORY, CAUSAL, PADDING),
+        False,
+    ),
+    "transformer": (whole, lambda m, x, y: m(x, y), (MEMORY, X), False),
+    "transformer, masks": (
+        whole,
+        lambda m, x, y, b, n, p: m(x, y, src_mask=n, src_key_padding_mask=p, tgt_mask=b),
+        (X, X.clone(), CAUSAL, NUMBERS, PADDING), False,
     ),
     "lstm": (lambda: nn.LSTM(8, 6), lambda m, x: m(x), (X,), False),
     "lstm states": (lambda: nn.LSTM(8, 6), lambda m, x, h, c: m(x, (h, c)), (X, *STATES), False),
@@ -224,3 +244,23 @@ def test_a_tied_leaf_stays():
     _, _, report = lg.run_passes(ir, [("open-leaves", {"length": 5})])
     assert all(each.text.endswith("would have others") for each in report.refused)
     assert len(report.refused) == 2
+
+
+def test_nested_tensors_stay():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    reason = (
+        "with a padding mask, it gives 0 where the mask is; make it with enable_nested_tensor=False"
+    )
+    for nested in (True, False):
+        stack = nn.TransformerEncoder(layer, 2, enable_nested_tensor=nested)
+        model = Calls(stack, lambda m, x, p: m(x, src_key_padding_mask=p))
+        args = X.transpose(0, 1).contiguous(), padding
+        _, _, report = opened(model.eval(), args)
+        assert [each.text for each in report.refused] == ([reason] if nested else [])
+
+
+def test_the_model_itself_stays_with_a_reason():
+    ir = lg.to_ir(mha(), (X, X, X))
+    _, _, report = lg.run_passes(ir, ["open-leaves"], mha().state_dict())
+    assert "put it into another module" in report.refused[0].text

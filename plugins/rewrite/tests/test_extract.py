@@ -438,3 +438,39 @@ def test_a_cut_ends_at_a_composite_around_its_beginning(block, end, tmp_path):
         y = model.block[0].last(hidden)
         wanted = (y, y + 1) if block is Pair else y
         assert bitwise_equal(alone(x), (wanted, hidden) if isinstance(end, list) else wanted)
+
+
+KEPT = torch.tensor([[1] * 7, [0] * 2 + [1] * 5])
+
+
+@pytest.mark.parametrize("masks", [[], [KEPT, torch.ones_like(KEPT)]])
+def test_composites_whose_inputs_are_conditions_are_inlined(masks):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        n_embd=16, n_layer=2, n_head=2, vocab_size=50, bos_token_id=0, eos_token_id=0
+    )
+    model = transformers.GPT2Model(config).eval()
+    ids = torch.randint(0, 50, (2, 7))
+    ir = lg.to_ir(model, (ids,), {"attention_mask": masks[0]} if masks else {})
+    conditions = [
+        graph.nodes[node.when[0].node].type
+        for each in ir.values()
+        for graph in each.graphs
+        for node in graph.nodes.values()
+        if node.when is not None
+    ]
+    assert "input" in conditions
+    edit = lg.edit(ir, model.state_dict())
+    while calls := [c for c in edit if c.is_in_root and c.layer and edit.layers[c.layer].graphs]:
+        edit.inline(calls[0])
+    flat = lg.to_torch(edit.ir, edit.state)
+    for options in [{"attention_mask": each} for each in masks] or [{}]:
+        for _ in range(2):
+            fresh = torch.randint(0, 50, (2, 7))
+            with torch.no_grad():
+                wanted = model(fresh, **options).last_hidden_state
+                assert bitwise_equal(flat(fresh, **options)["last_hidden_state"], wanted)
+    cut = "h.1.attn.c_proj"
+    if masks:  # without one, what runs there depends on the ids
+        _, state = lg.extract(ir, model.state_dict(), inputs=cut, outputs=cut)
+        assert next(iter(state)) == "h.1.attn.c_proj.weight"

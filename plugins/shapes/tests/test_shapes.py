@@ -693,3 +693,30 @@ def test_the_graph_of_the_mode_is_annotated(training):
     assert lg.shapes(lg.to_ir(ByMode().eval(), (torch.randn(3, 4),)), [(3, 4)]).modes == {
         "root": False
     }
+
+
+class Masked(nn.Module):
+    """A stack of transformer layers with a mask, which torch compares with the causal one."""
+
+    def __init__(self, stack: nn.Module) -> None:
+        super().__init__()
+        self.stack = stack
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.stack, nn.TransformerEncoder):
+            return self.stack(x, mask)
+        return self.stack(x, x, tgt_mask=mask)
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 2),
+        lambda: nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16), 2),
+        lambda: nn.Transformer(8, 2, 1, 1, 16),
+    ],
+)
+def test_transformers_compare_no_numbers_of_masks(stack) -> None:
+    x, mask = torch.randn(5, 2, 8), torch.triu(torch.ones(5, 5, dtype=torch.bool), 1)
+    ir = lg.to_ir(Masked(stack()).eval(), (x, mask))
+    assert lg.shapes(ir, (x, mask)).output.shape == (5, 2, 8)

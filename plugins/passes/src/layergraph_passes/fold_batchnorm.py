@@ -39,8 +39,9 @@ def fold_batchnorm(edit: Edit) -> None:
     the report says so, and one with shapes that say otherwise stays. In training mode the new
     model computes something else.
 
-    A batch norm stays, with the reason in the report, if it is in training mode, has no statistics,
-    or if something else uses it, the layer, its value or its tensors.
+    A batch norm stays, with the reason in the report, if no such layer stands beside it, it is in
+    training mode, has no statistics, or if something else uses it, the layer, its value or its
+    tensors.
     """
     bound = bound_layers(edit)
     for norm in list(edit.select(type="batchnorm?d")):
@@ -50,7 +51,7 @@ def fold_batchnorm(edit: Edit) -> None:
 
 
 def _fold(edit: Edit, norm: Call, bound: dict[str, str]) -> str:
-    """Fold one batch norm; return the reason why it stays, empty if it has no such neighbour."""
+    """Fold one batch norm; return the reason why it stays, empty if it does not."""
     before = source_of(norm)
     if before is not None and _NORMS.get(before.type) == norm.type:
         reason = _problem(edit, norm, before, bound) or _after_problem(norm, before)
@@ -60,7 +61,7 @@ def _fold(edit: Edit, norm: Call, bound: dict[str, str]) -> str:
     users = norm.users
     after = users[0] if len(users) == 1 else None
     if after is None or _NORMS.get(after.type) != norm.type:
-        return ""
+        return "no convolution or linear layer of its graph stands beside it"
     reason = _problem(edit, norm, after, bound) or _before_problem(edit, norm, after)
     if not reason:
         _apply(edit, norm, after, before_weights(after, norm))

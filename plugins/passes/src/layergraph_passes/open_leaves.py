@@ -25,6 +25,9 @@ _CLASSES = {
     "multiheadattention": "MultiheadAttention",
     "transformerencoderlayer": "TransformerEncoderLayer",
     "transformerdecoderlayer": "TransformerDecoderLayer",
+    "transformerencoder": "TransformerEncoder",
+    "transformerdecoder": "TransformerDecoder",
+    "transformer": "Transformer",
     **_RECURRENT,
 }
 
@@ -39,7 +42,8 @@ def open_leaves(
 ) -> None:
     """Make composites of primitive layers of attention, transformer and recurrent layers.
 
-    It knows ``multiheadattention``, ``transformerencoderlayer``, ``transformerdecoderlayer``,
+    It knows ``multiheadattention``, ``transformerencoderlayer`` and ``transformerdecoderlayer``;
+    ``transformerencoder``, ``transformerdecoder`` and ``transformer``, with the layers in them; and
     ``rnn``, ``gru`` and ``lstm``. The composites are made of linear layers, layer norm, softmax,
     dropout, activations and functions. The new model computes the same within 1e-6 in evaluation
     mode, and in training mode where dropout is 0. Its inputs have a batch.
@@ -101,7 +105,7 @@ def _open(edit: Edit, name: str, calls: list[Call], options: _Options) -> None:
     from layergraph_passes.opened import NotOpenedError
 
     if not calls:
-        raise _Stays("no node calls it")
+        raise _Stays("no node calls it; if it is the model itself, put it into another module")
     layer = edit.layers[name]
     given = [_given(call, node, layer.type, options) for call in calls for node in nodes_of(call)]
     first = given[0]
@@ -123,7 +127,7 @@ def _open(edit: Edit, name: str, calls: list[Call], options: _Options) -> None:
 
 
 def _maker(kind: str, call: Call, options: _Options) -> Callable[..., Opened]:
-    from layergraph_passes import opened_attention, opened_recurrent
+    from layergraph_passes import opened_attention, opened_recurrent, opened_stacks
 
     if kind in _RECURRENT:
         length = options.length if options.length is not None else _length(call)
@@ -135,6 +139,9 @@ def _maker(kind: str, call: Call, options: _Options) -> Callable[..., Opened]:
         "multiheadattention": opened_attention.attention,
         "transformerencoderlayer": opened_attention.encoder_layer,
         "transformerdecoderlayer": opened_attention.decoder_layer,
+        "transformerencoder": opened_stacks.encoder,
+        "transformerdecoder": opened_stacks.decoder,
+        "transformer": opened_stacks.transformer,
     }[kind]
 
 

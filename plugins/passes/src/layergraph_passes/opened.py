@@ -35,6 +35,12 @@ class Opened(nn.Module):
         """Return the key of the leaf and the rows of it that a key of this model stands for."""
         return self.origins.get(key, (key, None))
 
+    def note_origins(self, path: str, inner: Opened) -> None:
+        """Note that an opened leaf inside, at a path, comes from what the leaf has there."""
+        self.origins |= {
+            f"{path}.{key}": (f"{path}.{old}", rows) for key, (old, rows) in inner.origins.items()
+        }
+
 
 def with_inputs(cls: type[Opened], names: Sequence[str]) -> Any:
     """Return a subclass whose ``forward`` has exactly these parameters."""

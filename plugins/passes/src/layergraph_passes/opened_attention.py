@@ -140,10 +140,7 @@ class TransformerLayer(Opened):
             given = {"attn_mask": kinds.get(mask), PADDING: kinds.get(padding)}
             made = _attention_of(layer, given)
             self.add_module(name, made)
-            self.origins |= {
-                f"{name}.{key}": (f"{name}.{old}", rows)
-                for key, (old, rows) in made.origins.items()
-            }
+            self.note_origins(name, made)
             self.masks[name] = [each for each in (mask, padding) if each in kinds]
         self.linear1 = nn.Linear(size, layer["dim_feedforward"], bias)
         self.activation = _activation(layer["activation"])

@@ -65,9 +65,15 @@ def _check_inline(owner: WorkingLayer, name: str, callee: WorkingLayer) -> None:
 
 def _check_conditions(owner: WorkingLayer, name: str, callee: WorkingLayer) -> None:
     for graph in callee.graphs:
-        conditions = [node.when[0].node for node in graph if node.when is not None]
-        if any(graph.nodes[each].type == INPUT for each in conditions):
-            raise EditError(f"an input of {callee.name!r} is a condition; it cannot be inlined")
+        conditions = {node.when[0].node for node in graph if node.when is not None}
+        conditions = {each for each in conditions if graph.nodes[each].type == INPUT}
+        for outer in owner.graphs_with(name) if conditions else ():
+            values = _bound(graph, outer.nodes[name])
+            if any(type(values[each]) is not Ref for each in conditions):
+                raise EditError(
+                    f"{owner.name}:{name} gives a plain value for a condition of {callee.name!r}; "
+                    "it cannot be inlined"
+                )
     for graph in owner.graphs_with(name):
         for user in graph.users[name]:
             when = graph.nodes[user].when

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from layergraph.errors import ArgumentError, brief
 from layergraph_shapes.described import TensorMeta
 from layergraph_shapes.sizes import Sizes, check_name
 
 _FORM = "give the arguments as a tuple, such as (x,), or (TensorMeta((2, 3)),)"
+
+
+_COMPARE_MASKS = nn.TransformerEncoder, nn.TransformerDecoder, nn.Transformer
+
+
+def without_comparison(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the arguments by name of a call, with which no numbers of masks are compared.
+
+    Unless they are told, transformers find out if a mask is the causal one, to take another kernel.
+    No shape depends on it.
+    """
+    if not isinstance(module, _COMPARE_MASKS):
+        return dict(kwargs)
+    signature = inspect.signature(module.forward)
+    given = signature.bind_partial(*args, **kwargs).arguments
+    hints = [name for name in signature.parameters if name.endswith("is_causal")]
+    return {**dict.fromkeys([name for name in hints if name not in given], False), **kwargs}
 
 
 class Arguments:

@@ -25,6 +25,7 @@ from layergraph_shapes.alternatives import (
     chosen,
     on_each_way,
 )
+from layergraph_shapes.arguments import without_comparison
 from layergraph_shapes.fake_model import FakeModel
 from layergraph_shapes.messages import place, text_of, undetermined
 from layergraph_shapes.observer import Observer, Path
@@ -261,6 +262,7 @@ class Walk:
     ) -> Any:
         module = self._model.modules[leaf.name]
         run = Recurrent(module) if is_recurrent(module, args) else module
+        kwargs = without_comparison(module, args, kwargs)
         try:
             return self._run(path, leaf, leaf, run, args, kwargs, answers)
         except _WithoutNumbersError as error:
