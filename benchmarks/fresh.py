@@ -16,6 +16,7 @@ from zoo.run import prepare
 
 ROOT = Path(__file__).parents[1]
 _UNCOMPILED = "PYTHONDONTWRITEBYTECODE"
+_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h
 
 
 class FreshError(Exception):
@@ -67,10 +68,13 @@ def peak_memory() -> int:
 def forget_peak() -> int:
     """Count the peak anew, and give the memory that there is now.
 
-    What has been freed goes back to the system first. Else the next step would take it from the
-    heap of this process, and seem to need nothing.
+    What has been freed goes back to the system first, and from now on large blocks do when they are
+    freed. Else the next step would take them from the heap, and seem to need nothing; or a heap
+    with gaps would seem to be in use.
     """
-    ctypes.CDLL(None).malloc_trim(0)
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_MMAP_THRESHOLD, 128 * 1024)
+    libc.malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return _memory("VmRSS")
 
