@@ -32,7 +32,11 @@ _PACKAGES = frozenset({*sys.stdlib_module_names, "torch", "layergraph", "numpy",
 _STDLIB_REFUSED = frozenset("ctypes os pty runpy shutil socket subprocess".split())
 _CODE = ("<eval_with_key", "<layergraph", "<string>", "<frozen", "<fx")
 # What one module of layergraph does, and nothing else.
-_OWN = {"compile": "ir2torch/code_check.py", "ctypes.cdata": "tensors/memory.py"}
+_OWN = {
+    "compile": "/layergraph/ir2torch/code_check.py",
+    "ctypes.cdata": "/layergraph/tensors/memory.py",
+    "marshal.dumps": "/layergraph_files/graph_reader.py",
+}
 
 
 class Watch:
@@ -89,7 +93,7 @@ class Watch:
         if event == "open":
             return self._may_open(first, args[1] if len(args) > 1 else None)
         home = _home(sys._getframe(2))
-        if event in _OWN and home.endswith(f"/layergraph/{_OWN[event]}"):
+        if event in _OWN and home.endswith(_OWN[event]):
             return True
         if event in ("exec", "compile"):
             # A text that a graph executes has a name of this kind, too.
