@@ -242,7 +242,7 @@ class BatchOneAndMore(Two):
         return self.other(x)
 
 
-@examples(call(X), call(ONE), refused="do not fit into one IR.*come first")
+@examples(call(X), call(ONE), like=[call(-X), call(-ONE), call(_draw(5, 4))])
 class SqueezeOfOne(Two):
     def forward(self, x):
         x = self.lin(x).squeeze()
