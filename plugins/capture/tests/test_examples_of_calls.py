@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -242,7 +242,33 @@ class BatchOneAndMore(Two):
         return self.other(x)
 
 
-@examples(call(X), call(ONE), refused="do not fit into one IR.*come first")
+class Batch(NamedTuple):
+    x: torch.Tensor
+    mask: object = None
+
+
+@examples(call(Batch(X)), call(Batch(X, X)), call(Batch(X, (X, X))), like=[call(Batch(-X, X))])
+class PartOfTuple(Two):
+    def forward(self, batch):
+        x, mask = batch
+        if isinstance(mask, tuple):
+            x, mask = x + mask[0], mask[1]
+        return self.lin(x) if mask is None else self.other(x) * mask
+
+
+@examples(
+    call({"x": X, "mask": X}),
+    call({"x": X, "mask": None}),
+    like=[call({"x": -Y, "mask": None})],
+    unlike=[call({"x": X, "mask": 1})],
+)
+class PartOfDict(Two):
+    def forward(self, batch):
+        mask = batch["mask"]
+        return self.lin(batch["x"]) if mask is None else self.other(batch["x"]) * mask
+
+
+@examples(call(X), call(ONE), like=[call(-X), call(-ONE), call(_draw(5, 4))])
 class SqueezeOfOne(Two):
     def forward(self, x):
         x = self.lin(x).squeeze()

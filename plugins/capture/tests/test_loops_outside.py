@@ -562,5 +562,5 @@ def test_the_search_runs_a_model_a_few_times(monkeypatch):
     ir = lg.to_ir(KeepsState().eval(), (torch.randn(2, 9, 4),))
     assert "layergraph.loop(" in str(ir)
     # The example and its second run; that of one more turn, compared with itself and both ways
-    # with the example; and one run each of the example's length, of many turns and of one.
-    assert len(runs) == 9
+    # with the example; and one run each of the example's length, of many turns, of one and of none.
+    assert len(runs) == 10

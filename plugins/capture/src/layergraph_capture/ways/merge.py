@@ -356,7 +356,9 @@ class _Merge:
         return at[0], at[1]
 
     def _is_question(self, one: Item, other: Item) -> bool:
-        """Return whether two calls are a guard that tells the ways apart; if so, decide by it.
+        """Return whether two calls are guards that tell the ways apart; if so, decide by the one.
+
+        They are of the same value: it is a tensor on one way, say, and None on the other.
 
         The calls of the other way may have been merged from several examples, which differ at the
         same guard. Then they ask a question there.
@@ -365,20 +367,23 @@ class _Merge:
         if mine.decided is not None or not (_is_guard(one) and isinstance(other, Call)):
             return False
         value, *said = mine.read(one.args)
-        is_asked, is_same = other.target == HOLDS, other.target == one.target
+        is_asked = other.target == HOLDS
         if not (is_asked or _is_guard(other)):
             return False
         there, *theirs_said = theirs.read(other.args[1:] if is_asked else other.args)
-        if not are_same(value, there) or (is_same and are_same(said, theirs_said)):
-            return False
         guard = one.target.removeprefix("layergraph.")
+        their_guard = other.args[0] if is_asked else other.target.removeprefix("layergraph.")
+        is_same_guard = guard == their_guard
+        if not are_same(value, there):
+            return False
+        if not is_asked and is_same_guard and are_same(said, theirs_said):
+            return False
         self._selection.decision = self._recorder.call("function", HOLDS, (guard, value, *said), {})
         self._one(theirs, other, self._when(theirs))
-        asked = one.target if is_asked else other.target
-        own, others = repr((one.target, said)), repr((asked, theirs_said))
-        self.question = Question(one.value.position, own, others)
+        passed = repr((guard, said)), repr((their_guard, theirs_said))
+        self.question = Question(one.value.position, *passed)
         last = theirs.values[other.value].call
-        if guard == "assume" and is_same and last is not None:
+        if guard == "assume" and is_same_guard and not is_asked and last is not None:
             # The message names the other example, too.
             expected, where = theirs_said
             text = f"{where} was {said[0]!r} in one example, and in another one it"
