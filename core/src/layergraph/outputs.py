@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from torch.utils._pytree import register_pytree_node
+from torch.utils._pytree import MappingKey, register_pytree_node
 
 _Class = TypeVar("_Class", bound=type)
 _METHODS = frozenset({*vars(dict), "to_tuple"})
@@ -21,8 +21,16 @@ def _registered(cls: _Class) -> _Class:
         name, absent, keys = context
         return cls(zip(keys, values, strict=True), name, absent)
 
+    def with_keys(output: Any) -> tuple[list[Any], Any]:
+        values, context = take_apart(output)
+        return [(MappingKey(key), each) for key, each in zip(output, values, strict=True)], context
+
     register_pytree_node(
-        cls, take_apart, put_together, serialized_type_name=f"{cls.__module__}.Output"
+        cls,
+        take_apart,
+        put_together,
+        serialized_type_name=f"{cls.__module__}.Output",
+        flatten_with_keys_fn=with_keys,
     )
     return cls
 
@@ -79,6 +87,11 @@ class Output(dict[str, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Output, (dict(dict.items(self)), self._name, self._absent)
+
+
+def class_name(value: object) -> str:
+    """Return the name of the class of a value; for an output, of the class that it stands for."""
+    return value._name if isinstance(value, Output) else type(value).__name__
 
 
 def make_output(name: str, fields: tuple[str, ...], /, *values: Any) -> Output:

@@ -1002,3 +1002,20 @@ def test_an_object_of_the_run_that_a_comprehension_reads_is_no_state(monkeypatch
     monkeypatch.setattr(EagerTracer, "run", lambda self: runs.append(self) or run(self))
     lg.to_ir(CountsInNewObject(), (torch.randn(3),))
     assert len(runs) == 1
+
+
+class Second(Base):
+    def forward(self, given):
+        return self.lin(given["left"]) + given.right
+
+
+def test_a_rebuilt_model_takes_the_output_of_another():
+    first, second = Gives("output"), Second()
+    given = first(X)
+    mine, theirs = _rebuilt(first, X), lg.to_torch(lg.to_ir(second, (given,)), second.state_dict())
+    _same(theirs(mine(-X)), second(first(-X)))
+    again = lg.to_torch(lg.to_ir(second, (mine(X),)), second.state_dict())
+    for each in (mine(-X), first(-X)):
+        _same(again(each), second(first(-X)))
+    exported = torch.export.export(theirs, (mine(X),)).module()
+    _same(exported(mine(-X)), second(first(-X)))

@@ -11,6 +11,7 @@ from torch.overrides import handle_torch_function
 
 from layergraph.errors import AssumptionError, AssumptionWarning
 from layergraph.literals import UnknownValueError, to_plain_literal
+from layergraph.outputs import class_name
 
 _REMEDY = "the original may compute something else then; set it back, or capture the model so"
 
@@ -163,7 +164,7 @@ def assume_container(value: object, kind: str, keys: object, where: str) -> None
     Raises:
         AssumptionError: the class, the keys or the length differ.
     """
-    assume(type(value).__name__, kind, f"the class of {where}")
+    assume(class_name(value), kind, f"the class of {where}")
     if isinstance(value, dict):
         assume(list(value), keys, f"the keys of {where}")
     elif isinstance(value, Sized):

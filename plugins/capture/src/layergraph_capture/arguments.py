@@ -16,6 +16,7 @@ from layergraph.errors import CaptureError, first_line
 from layergraph.ir import Value
 from layergraph.ir.names import is_argument_name
 from layergraph.literals import UnknownValueError, to_plain_literal
+from layergraph.outputs import class_name
 from layergraph.tensors.memory import PLAIN_CLASSES, copy_of, unsuitable
 from layergraph.torch2ir.tracing.module_call import DeferredCall, Parameter, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
@@ -377,7 +378,7 @@ class _Binding:
         return copied
 
     def _expect_class(self, given: Any, part: TracedValue, keys: Value) -> None:
-        said = type(given).__name__, keys, f"the input {self._name!r}"
+        said = class_name(given), keys, f"the input {self._name!r}"
         self._call("layergraph.assume_container", part, *said)
 
     def _call(self, target: str, *args: Value) -> TracedValue:

@@ -32,6 +32,7 @@ RESULTS_BY_SIZES = frozenset(
         "Tensor.new_zeros Tensor.new_ones Tensor.new_full Tensor.new_empty"
     ).split()
 )
+_READS = frozenset({"torch.Tensor.dim", "torch.Tensor.dtype", "torch.Tensor.device"})
 # Of their second argument they take the shape or the dtype.
 _LIKE_ANOTHER = frozenset(
     f"torch.Tensor.{name}" for name in "expand_as reshape_as to type_as view_as".split()
@@ -120,7 +121,9 @@ class _Comparison:
             if place is not None:
                 self._known[call.value] = mine[place].value
                 done = place + 1
-            elif not _is_question(call):
+            elif not _is_question(call) or (not self._kept and call.target.startswith(_GUARD)):
+                # Without a table, a guard of the later run alone tells that it does something else
+                # for other inputs.
                 return False
             else:
                 compared |= {self._size_text(each, self._theirs) for each in _compared_sizes(call)}
@@ -175,7 +178,7 @@ class _Comparison:
 
 def _is_question(call: Call) -> bool:
     """Return whether a call only serves guards: it reads or computes sizes, or is a guard."""
-    return call.is_late or call.target.startswith(("operator.", _GUARD))
+    return call.is_late or call.target in _READS or call.target.startswith(("operator.", _GUARD))
 
 
 def _compared_sizes(call: Call) -> list[Call]:
