@@ -134,7 +134,8 @@ def record_of(kind: type) -> tuple[str, tuple[str, ...]] | None:
 
 def output_record(output: Output, fields: dict[str, Value]) -> Record:
     """Return the plain form of an output, from the plain forms of its fields that are not None."""
-    return Record(OUTPUT_CLASS + output._name, fields | dict.fromkeys(output._absent))
+    absent = {name: None for name in output._absent if name not in fields}
+    return Record(OUTPUT_CLASS + output._name, fields | absent)
 
 
 def size_record(sizes: Sequence[Value]) -> Record:

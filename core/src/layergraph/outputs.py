@@ -15,11 +15,13 @@ def _registered(cls: _Class) -> _Class:
     """Tell torch's transforms, compilers and exporters of a class of outputs."""
 
     def take_apart(output: Any) -> tuple[list[Any], Any]:
-        return list(dict.values(output)), (output._name, output._absent, tuple(output))
+        # Torch writes the context as JSON, which has lists only.
+        context = [output._name, [*output._absent], [*output]]
+        return list(dict.values(output)), context
 
     def put_together(values: Iterable[Any], context: Any) -> Any:
         name, absent, keys = context
-        return cls(zip(keys, values, strict=True), name, absent)
+        return cls(zip(keys, values, strict=True), name, tuple(absent))
 
     def with_keys(output: Any) -> tuple[list[Any], Any]:
         values, context = take_apart(output)
@@ -53,9 +55,9 @@ class Output(dict[str, Any]):
     ) -> None:
         super().__init__(fields)
         self.__dict__.update(_name=name, _absent=absent)
-        for each in dict.keys(self):
+        for each in (*dict.keys(self), *absent):
             if each in _METHODS:  # such as a field "values"
-                self.__dict__[each] = dict.__getitem__(self, each)
+                self.__dict__[each] = dict.get(self, each)
 
     def __getattr__(self, name: str) -> Any:
         if dict.__contains__(self, name):
@@ -70,11 +72,21 @@ class Output(dict[str, Any]):
 
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value
-        if name in _METHODS:
-            self.__dict__[name] = value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        dict.__setitem__(self, key, value)
+        if key in _METHODS:
+            self.__dict__[key] = value
 
     def __getitem__(self, key: Any) -> Any:
         return self.to_tuple()[key] if isinstance(key, int | slice) else dict.__getitem__(self, key)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self, *self._absent]
+
+    def copy(self) -> Output:
+        """Return an output with the same fields."""
+        return Output(dict(dict.items(self)), self._name, self._absent)
 
     def to_tuple(self) -> tuple[Any, ...]:
         """Return the fields that are not None, in order."""

@@ -204,6 +204,62 @@ def test_a_field_that_a_graph_cannot_hold_is_refused():
         lg.to_ir(Calls(), (Holds(X, lambda x: x),))
 
 
+@pytest.mark.parametrize("given", [Batch(X, X), {"tokens": X}, [X]], ids=["class", "dict", "list"])
+def test_an_argument_that_is_there_twice_may_not_be_changed(given):
+    class Sets(Base):
+        def forward(self, one: Any, other: Any) -> torch.Tensor:
+            if isinstance(one, Batch):
+                one.tokens = self.lin(one.tokens)
+                return other.tokens + 1
+            key = next(iter(one)) if isinstance(one, dict) else 0
+            one[key] = self.lin(one[key])
+            return other[key] + 1
+
+    class Reads2(Base):
+        def forward(self, one: Any, other: Any) -> torch.Tensor:
+            return self.lin(X)
+
+    with pytest.raises(CaptureError, match="twice among the arguments"):
+        lg.to_ir(Sets(), (given, given))
+    lg.to_ir(Sets(), (given, copy.deepcopy(given)))
+    lg.to_ir(Reads2(), (given, given))
+
+
+def test_an_argument_that_holds_itself_is_refused():
+    batch = Batch(X)
+    batch.own = batch  # type: ignore[attr-defined]
+    with pytest.raises(CaptureError, match="that holds itself"):
+        lg.to_ir(Reads(), (batch,))
+
+
+def test_the_length_of_a_dataclass_is_free():
+    class Sized(Batch):
+        def __len__(self) -> int:
+            return len(self.tokens)
+
+    model = Reads()
+    rebuilt = lg.to_torch(lg.to_ir(model, (Sized(X, X),)), model.state_dict())
+    assert bitwise_equal(rebuilt(Sized(Y, Y)), model(Sized(Y, Y)))
+
+
+def test_a_class_does_not_say_what_its_copy_is():
+    class Same(Batch):
+        def __copy__(self) -> Any:
+            return self
+
+        def __reduce_ex__(self, _: Any) -> Any:
+            raise TypeError("no pickle")
+
+    given = Same(X, X)
+    model = Changes()
+    rebuilt = lg.to_torch(lg.to_ir(model, (given,)), model.state_dict())
+    assert given.tokens is X
+    assert given.mask is X
+    mine, theirs = Same(Y, Y), Same(Y, Y)
+    assert bitwise_equal(rebuilt(theirs), model(mine))
+    assert theirs.mask is None
+
+
 def test_a_graph_sets_no_field_of_another_object():
     from layergraph.functions.fields import set_fields
 

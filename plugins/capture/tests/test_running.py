@@ -7,7 +7,7 @@ import functools
 import inspect
 import pickle
 import threading
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict, UserDict, namedtuple
 from dataclasses import dataclass
 
 import pytest
@@ -413,15 +413,95 @@ def test_outputs_are_made_in_a_compiled_graph(kind):
     assert result.to_tuple()[0] is result.left
 
 
+def test_a_field_may_be_set_later():
+    class Wraps(Base):
+        def __init__(self):
+            super().__init__()
+            self.inner = _rebuilt(Gives("dataclass"), X)
+
+        def forward(self, x):
+            result = self.inner(x)
+            result.right = result.left.mean()
+            return result
+
+    model = Wraps()
+    result, expected = _rebuilt(model, X)(-X), model(-X)
+    _same((result.left, result.right), (expected.left, expected.right))
+
+
+def test_results_that_say_what_their_items_are():
+    @dataclass
+    class Pairs:
+        left: torch.Tensor
+        right: torch.Tensor
+
+        def __iter__(self):
+            return iter((self.left, self.right))
+
+    class Returns(Base):
+        def __init__(self, make):
+            super().__init__()
+            self.make = make
+
+        def forward(self, x):
+            return self.make(self.lin(x), x)
+
+    with pytest.raises(CaptureError, match="Pairs, whose class defines __iter__"):
+        lg.to_ir(Returns(Pairs), (X,))
+    model = Returns(lambda left, right: UserDict(left=left, right=right))
+    result = _rebuilt(model, X)(-X)
+    _same(dict(result), dict(model(-X)))
+
+
+def test_a_field_named_like_a_method_may_be_none():
+    @dataclass
+    class Top:
+        left: torch.Tensor
+        values: torch.Tensor | None = None
+
+    class Returns(Base):
+        def forward(self, x):
+            return Top(self.lin(x))
+
+    assert _rebuilt(Returns(), X)(X).values is None
+
+
+class Changes(Base):
+    def forward(self, given):
+        given.left = self.lin(given.left)
+        return given["left"] + 1
+
+
+class Strict(OrderedDict):
+    """As the outputs of transformers: no key can be deleted."""
+
+    def __getattr__(self, name):
+        return self[name]
+
+    def __setattr__(self, name, value):
+        self[name] = value
+
+    def __delitem__(self, name):
+        raise TypeError("no key can be deleted")
+
+
+def test_a_dict_of_a_class_of_its_own_is_changed_without_deleting():
+    model = Changes()
+    rebuilt = _rebuilt(model, Strict(left=X, right=X))
+    mine, theirs = Strict(left=-X, right=X), Strict(left=-X, right=X)
+    _same(rebuilt(theirs), model(mine))
+    _same(dict(theirs), dict(mine))
+
+
 class NamedLikeMethods(Base):
     @dataclass
     class Top:
         values: torch.Tensor
         keys: torch.Tensor
-        items: torch.Tensor | None = None
+        items: torch.Tensor
 
     def forward(self, x):
-        return self.Top(self.lin(x), x + 1)
+        return self.Top(self.lin(x), x + 1, x)
 
 
 def test_fields_with_the_names_of_methods():

@@ -158,7 +158,8 @@ def assume_container(value: object, kind: str, keys: object, where: str) -> None
     Args:
         value: the input, or a part of it.
         kind: the name of its class at capture, such as ``"list"``.
-        keys: the keys of a dict in order; the length of another container.
+        keys: the keys of a dict in order; the length of another container; None if that does not
+            matter.
         where: the name of the input.
 
     Raises:
@@ -167,7 +168,7 @@ def assume_container(value: object, kind: str, keys: object, where: str) -> None
     assume(class_name(value), kind, f"the class of {where}")
     if isinstance(value, dict):
         assume(list(value), keys, f"the keys of {where}")
-    elif isinstance(value, Sized):
+    elif keys is not None and isinstance(value, Sized):
         assume(len(value), keys, f"the number of items of {where}")
 
 

@@ -20,7 +20,7 @@ from layergraph.outputs import class_name
 from layergraph.tensors.memory import PLAIN_CLASSES, copy_of, unsuitable
 from layergraph.torch2ir.tracing.module_call import DeferredCall, Parameter, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
-from layergraph_capture.trackers.objects import GivenObject, Objects
+from layergraph_capture.trackers.objects import GivenObject, Objects, holds_twice
 
 LazyElement = Callable[[], TracedValue]
 """Gives a part of a value, which is taken out of it only if it is asked for."""
@@ -63,6 +63,7 @@ class Arguments:
 
     Attributes:
         device: where the first tensor among them is; None if there is none.
+        shares: whether a dict, a list or a dataclass is among them twice.
         given_objects: the objects among them, as the model got them in the last run.
 
     Raises:
@@ -86,8 +87,10 @@ class Arguments:
         given = tuple(args), dict(kwargs)
         self._arguments = list(_arguments(model, *given, list(calls) or [given]))
         self._objects = objects
-        values = [each.value for each in self._arguments]
-        self.device = next((each.device for each in objects.tensors_in(values)), None)
+        values = list(objects.values_in([each.value for each in self._arguments]))
+        tensors = (each for each in values if isinstance(each, torch.Tensor))
+        self.device = next((each.device for each in tensors), None)
+        self.shares = holds_twice(values)
         self.given_objects: list[GivenObject] = []
         self._containers: list[_Container] = []
 
@@ -242,6 +245,11 @@ class _Container:
         kept = min(len(now), len(self.before)) if kept is None else kept
         if kept == len(now) == len(self.before):
             return
+        if [key for key, _ in now] == [key for key, _ in self.before]:
+            for pair, was in zip(now, self.before, strict=True):
+                if pair[1] is not was[1]:
+                    yield "operator.setitem", (self.part, *pair)
+            return
         if isinstance(self.value, list):
             rest = [item for _, item in now[kept:]]
             yield "operator.setitem", (self.part, slice(kept, None), rest)
@@ -370,9 +378,10 @@ class _Binding:
         row, parts = self._objects.row(given), self._objects.parts(given)
         if row is None:
             raise CaptureError(f"the argument {self._name!r} holds a {type(given).__name__}")
-        self._expect_class(given, part, len(given) if isinstance(given, Sized) else None)
-        flat = self._call(self._objects.name(row.flatten), part)
         is_sized = self._objects.is_made(given)
+        length = len(given) if is_sized and isinstance(given, Sized) else None
+        self._expect_class(given, part, length)
+        flat = self._call(self._objects.name(row.flatten), part)
         copied = self._objects.copy(given, self._inside(parts, flat, is_of_object=is_sized))
         self._given_objects.append(GivenObject(copied, self._objects.parts(copied), part))
         return copied

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Number
 from typing import Any
 
@@ -48,7 +48,7 @@ def opened(
     if isinstance(result, Output):  # of a rebuilt model
         found = {key: inside(value) for key, value in dict.items(result)}
         return Output(found, result._name, result._absent)
-    if isinstance(result, dict):
+    if isinstance(result, Mapping):
         found = {key: inside(value) for key, value in result.items()}
         return _with_fields(result, found) if _reads_like_its_keys(result) else found
     if isinstance(result, tuple) and hasattr(result, "_fields"):
@@ -62,10 +62,22 @@ def opened(
 
 
 def _attributes(result: Any, inside: Callable[[Any], Any]) -> Any:
-    """An object by what it holds; what holds nothing, as it is."""
+    """An object by what it holds; what holds nothing, as it is.
+
+    Raises:
+        CaptureError: it says itself what its items are.
+    """
+    if hasattr(result, "__dict__") and not isinstance(result, type):
+        for name in ("__iter__", "__getitem__"):
+            if hasattr(type(result), name):
+                raise CaptureError(
+                    f"the model returns a {type(result).__name__}, whose class defines {name}, "
+                    "which a graph cannot hold; return a tuple, a dict or a dataclass without it"
+                )
     if dataclasses.is_dataclass(result):
         fields = [field.name for field in dataclasses.fields(result)]
-        return _with_fields(result, {name: inside(getattr(result, name)) for name in fields})
+        held = {name: getattr(result, name) for name in fields if hasattr(result, name)}
+        return _with_fields(result, {name: inside(each) for name, each in held.items()})
     if callable(result) or isinstance(result, enum.Enum) or not hasattr(result, "__dict__"):
         return result
     held = {
@@ -76,7 +88,7 @@ def _attributes(result: Any, inside: Callable[[Any], Any]) -> Any:
     return _with_fields(result, held)
 
 
-def _reads_like_its_keys(result: dict[Any, Any]) -> bool:
+def _reads_like_its_keys(result: Mapping[Any, Any]) -> bool:
     """Return whether the attributes of a dict of a class of its own are the values of its keys."""
     return type(result) is not dict and all(
         value is not None and isinstance(key, str) and getattr(result, key, None) is value

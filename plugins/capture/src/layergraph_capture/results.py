@@ -27,18 +27,24 @@ class Results:
         # The objects are kept, so that no other one gets the id of one of them.
         self._values: dict[int, tuple[Any, TracedValue]] = {}
 
-    def change(self, given: Sequence[GivenObject]) -> None:
+    def change(self, given: Sequence[GivenObject]) -> bool:
         """Give the caller's objects the parts that the model's copies have now.
+
+        Returns:
+            Whether one of them has others.
 
         Args:
             given: these objects, each after those in it.
         """
         for each in given:
             self._values[id(each.value)] = each.value, each.node
+        is_changed = False
         for each in given:
             now = self._parts(each.value)
             if not matches(now, each.before):
                 self._made(each.value, now, each.node)
+                is_changed = True
+        return is_changed
 
     def value_of(self, value: Any) -> TracedValue | None:
         """Return the value that an object is in the graph; None if the graph cannot make it."""

@@ -62,7 +62,7 @@ def _both_ways(value: Any) -> Any:
     if type(value) is Branch:
         return _both_ways(value.if_true), _both_ways(value.if_false)
     if isinstance(value, dict):
-        return [_both_ways(each) for each in value.values()]
+        return [_both_ways(each) for each in dict.values(value)]
     if isinstance(value, tuple | list):
         return [_both_ways(each) for each in value]
     return value

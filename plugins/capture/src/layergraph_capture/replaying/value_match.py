@@ -20,7 +20,7 @@ def freeze(value: Any) -> Any:
     if kind is tuple or kind is list:
         return kind([freeze(each) for each in value])
     if kind is dict:
-        return {key: freeze(each) for key, each in value.items()}
+        return {key: freeze(each) for key, each in dict.items(value)}
     return value
 
 
@@ -67,7 +67,7 @@ def structure(value: Any) -> Any:
     ):
         return value
     if isinstance(value, dict):
-        return {key: structure(each) for key, each in value.items()}
+        return {key: structure(each) for key, each in dict.items(value)}
     if isinstance(value, tuple | list):
         inside = [structure(each) for each in value]
         return inside if isinstance(value, list) else tuple(inside)
@@ -92,7 +92,7 @@ def with_tensors_of(value: Any, known: Any) -> Any:
     if kind is tuple or kind is list:
         return kind(map(with_tensors_of, value, known))
     if kind is dict:
-        return {key: with_tensors_of(each, known[key]) for key, each in value.items()}
+        return {key: with_tensors_of(each, known[key]) for key, each in dict.items(value)}
     return known if isinstance(value, torch.Tensor) else value
 
 

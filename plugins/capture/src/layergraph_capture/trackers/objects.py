@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 
-from layergraph.errors import LayergraphError, PluginError, first_line
+from layergraph.errors import CaptureError, LayergraphError, PluginError, first_line
 from layergraph.functions.fields import fields, is_dataclass_object, set_fields
 from layergraph.functions.names import Functions
 from layergraph.hook_types.structures import Structure
@@ -69,7 +68,8 @@ class Objects:
         """
         row = self._rows[type(value)]
         if row.unflatten is set_fields:
-            return _called(row, partial(set_fields, parts), copy.copy(value))
+            # The class may say that a copy is the object itself.
+            return _called(row, partial(set_fields, parts), object.__new__(type(value)))
         made = _called(row, row.unflatten, parts)
         if type(made) is not row.cls:
             raise PluginError(
@@ -100,15 +100,29 @@ class Objects:
             return any(map(self.is_open, value.values() if isinstance(value, dict) else value))
         return False
 
-    def tensors_in(self, value: Any) -> Iterator[torch.Tensor]:
-        """Yield the tensors in a value, also those in such objects."""
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif self.row(value) is not None:
-            yield from self.tensors_in(self.parts(value))
+    def values_in(self, value: Any, around: tuple[int, ...] = ()) -> Iterator[Any]:
+        """Yield a value and those inside it, also those in such objects.
+
+        Args:
+            value: the value.
+            around: the ids of the values that it is in.
+
+        Raises:
+            CaptureError: a value is inside itself.
+        """
+        if id(value) in around:
+            raise CaptureError(
+                f"an argument holds a {type(value).__name__} that holds itself, which a graph "
+                "cannot; give one that does not"
+            )
+        yield value
+        inside: Any = ()
+        if self.row(value) is not None:
+            inside = (self.parts(value),)
         elif isinstance(value, tuple | list | dict):
-            for item in value.values() if isinstance(value, dict) else value:
-                yield from self.tensors_in(item)
+            inside = dict.values(value) if isinstance(value, dict) else value
+        for item in inside:
+            yield from self.values_in(item, (*around, id(value)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +138,13 @@ class GivenObject:
     value: Any
     before: Any
     node: TracedValue
+
+
+def holds_twice(values: Sequence[Any]) -> bool:
+    """Return whether something that code can change is among values twice."""
+    changeable = [id(each) for each in values if isinstance(each, list | dict)]
+    changeable += [id(each) for each in values if is_dataclass_object(each)]
+    return len({*changeable}) < len(changeable)
 
 
 def _called(row: Structure, function: Callable[..., Any], value: Any) -> Any:
