@@ -20,14 +20,19 @@ _ATOMS = (
 )
 
 
+def _unknown(_: object) -> None:
+    """Say of no object what it is instead."""
+
+
 def opened(
-    result: Any, value_of: Callable[[Any], Any] = lambda _: None, around: tuple[int, ...] = ()
+    result: Any, value_of: Callable[[Any], Any] = _unknown, around: tuple[int, ...] = ()
 ) -> Any:
     """The result with the objects of other libraries in it as outputs with their fields, or dicts.
 
     Args:
         result: what the model returns.
-        value_of: returns what an object is instead; None for a dict.
+        value_of: returns what an object is instead, None for one that the graph cannot make.
+            Without it, each object counts as what it holds.
         around: the ids of the containers and objects that it is in.
 
     Raises:
@@ -58,14 +63,14 @@ def opened(
     if isinstance(result, tuple | list):
         kind = tuple if isinstance(result, tuple) else list
         return kind(map(inside, result))
-    return _attributes(result, inside)
+    return _attributes(result, inside, is_result=value_of is not _unknown)
 
 
-def _attributes(result: Any, inside: Callable[[Any], Any]) -> Any:
-    """An object by what it holds; what holds nothing, as it is.
+def _check_items(result: Any) -> None:
+    """Raise if an object says itself what its items are.
 
     Raises:
-        CaptureError: it says itself what its items are.
+        CaptureError: it does.
     """
     if hasattr(result, "__dict__") and not isinstance(result, type):
         for name in ("__iter__", "__getitem__"):
@@ -74,6 +79,12 @@ def _attributes(result: Any, inside: Callable[[Any], Any]) -> Any:
                     f"the model returns a {type(result).__name__}, whose class defines {name}, "
                     "which a graph cannot hold; return a tuple, a dict or a dataclass without it"
                 )
+
+
+def _attributes(result: Any, inside: Callable[[Any], Any], *, is_result: bool) -> Any:
+    """An object by what it holds; what holds nothing, as it is."""
+    if is_result:
+        _check_items(result)
     if dataclasses.is_dataclass(result):
         fields = [field.name for field in dataclasses.fields(result)]
         held = {name: getattr(result, name) for name in fields if hasattr(result, name)}
