@@ -40,13 +40,13 @@ EDITS_SECONDS = 20.0
 
 @dataclass
 class Curve:
-    """What a way found, and its seconds, by nodes."""
+    """The matches of a way, and its seconds, by nodes."""
 
     points: list[tuple[float, float]] = field(default_factory=list)
     verdicts: list[str] = field(default_factory=list)
 
     def is_spent(self, patience: float) -> bool:
-        """Whether the way took longer than the patience for the last graph, or failed."""
+        """Return whether the way took longer than the patience for the last graph, or failed."""
         return len(self.points) < len(self.verdicts) or self.points[-1][1] > patience
 
 

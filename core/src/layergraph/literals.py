@@ -115,7 +115,7 @@ def _lower_sequence(
 
 SIZE = "torch.Size"
 OUTPUT_CLASS = "layergraph.outputs."
-"""What the name of a record begins with that stands for an :class:`~layergraph.outputs.Output`."""
+"""The prefix in the names of records that stand for an :class:`~layergraph.outputs.Output`."""
 _OF_TORCH = "torch.return_types"
 
 

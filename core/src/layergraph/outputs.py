@@ -86,7 +86,7 @@ class Output(dict[str, Any]):
 
     def copy(self) -> Output:
         """Return an output with the same fields."""
-        return Output(dict(dict.items(self)), self._name, self._absent)
+        return Output(*self.__reduce__()[1])
 
     def to_tuple(self) -> tuple[Any, ...]:
         """Return the fields that are not None, in order."""

@@ -51,18 +51,7 @@ def holds(guard: str, value: object, *given: Any) -> Any:
     return True
 
 
-_GUARDS: dict[str, Callable[..., None]] = {
-    each.__name__: each
-    for each in (
-        guards.assume,
-        guards.assume_container,
-        guards.assume_device,
-        guards.assume_environment,
-        guards.assume_length,
-        guards.assume_tensor,
-        guards.assume_truth,
-    )
-}
+_GUARDS = {each.__name__: each for each in guards.GUARDS}
 
 
 def choose(condition: object, if_true: object, if_false: object) -> object:

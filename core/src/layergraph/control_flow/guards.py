@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 
 import torch
 from torch.overrides import handle_torch_function
@@ -201,3 +201,15 @@ def assume_tensor(
             f"the input {name!r} was of {dtype} when this model was captured, and now it is of "
             f"{value.dtype}: {_REMEDY}"
         )
+
+
+GUARDS: tuple[Callable[..., None], ...] = (
+    assume,
+    assume_container,
+    assume_device,
+    assume_environment,
+    assume_length,
+    assume_tensor,
+    assume_truth,
+)
+"""All guards."""

@@ -116,14 +116,7 @@ _LISTED: tuple[_Listed, ...] = (
     _Listed("math", math, MATH),
     _Listed("builtins", builtins, ("divmod", "len", "round", "tuple")),
     # Guards and regions: what a graph does besides computing.
-    _Listed(
-        "layergraph",
-        guards,
-        (
-            "assume assume_container assume_device assume_environment assume_length assume_tensor "
-            "assume_truth"
-        ).split(),
-    ),
+    _Listed("layergraph", guards, [each.__name__ for each in guards.GUARDS]),
     _Listed("layergraph", fields, ("fields", "set_fields")),
     _Listed("layergraph", choices, "choose holds truth".split()),
     _Listed("layergraph", loops, ("loop",)),

@@ -97,7 +97,7 @@ def _changes_own_state(module: nn.Module) -> bool:
 
 
 def _renorms(module: nn.Module) -> bool:
-    """Whether a layer changes its own weights when it is called."""
+    """Return whether a layer changes its own weights when it is called."""
     # Asking a module for what it does not have takes it long.
     said = vars(module).get("max_norm", getattr(type(module), "max_norm", None))
     return said is not None

@@ -322,12 +322,13 @@ class EagerTracer(Tracer):
     def returned(self, result: Any) -> Value:
         """See :class:`Tracer`. Changes of the caller's objects, dicts and lists come before."""
         is_changed = self._results.change(self._arguments.given_objects)
-        if self._arguments.shares and (is_changed or any(True for _ in self._arguments.changes())):
+        changes = list(self._arguments.changes())
+        if self._arguments.shares and (is_changed or changes):
             raise CaptureError(
                 "a dict, list or dataclass is twice among the arguments, and the model changes it; "
                 "give a copy in one place"
             )
-        for name, (part, key, item) in self._arguments.changes():
+        for name, (part, key, item) in changes:
             rest = () if name == "operator.delitem" else (self._results.literal(item),)
             self.recorder.call("function", name, (part, self.to_literal(key), *rest), {})
         return super().returned(opened(result, self._results.value_of))

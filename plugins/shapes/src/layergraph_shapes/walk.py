@@ -33,17 +33,7 @@ from layergraph_shapes.reading import deep, filled, last_read, method_of
 from layergraph_shapes.recurrent import Recurrent, is_recurrent
 from layergraph_shapes.sizes import Sizes
 
-_GUARDS = frozenset(
-    {
-        guards.assume,
-        guards.assume_container,
-        guards.assume_device,
-        guards.assume_environment,
-        guards.assume_length,
-        guards.assume_tensor,
-        guards.assume_truth,
-    }
-)
+_GUARDS = frozenset(guards.GUARDS)
 # If their arguments have no numbers, each of these is a decision.
 _QUESTIONS = frozenset(
     {choices.truth, choices.holds, torch.equal, torch.allclose, torch.is_nonzero}

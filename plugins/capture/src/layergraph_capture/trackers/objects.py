@@ -94,11 +94,10 @@ class Objects:
 
     def is_open(self, value: Any) -> bool:
         """Return whether a graph looks into a value: there are tensors in it, or such objects."""
-        if isinstance(value, torch.Tensor) or self.row(value) is not None:
-            return True
-        if isinstance(value, tuple | list | dict):
-            return any(map(self.is_open, value.values() if isinstance(value, dict) else value))
-        return False
+        return any(
+            isinstance(each, torch.Tensor) or self.row(each) is not None
+            for each in self.values_in(value)
+        )
 
     def values_in(self, value: Any, around: tuple[int, ...] = ()) -> Iterator[Any]:
         """Yield a value and those inside it, also those in such objects.
