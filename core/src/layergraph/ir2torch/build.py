@@ -11,8 +11,9 @@ from layergraph.errors import BuildError, Place, PluginError, UnknownTypeError
 from layergraph.functions.names import Targets
 from layergraph.ir import MODULE, Implementation, Ir
 from layergraph.ir.submodules import post_order, pre_order
-from layergraph.ir2torch.build_context import Retrying, layer_of, refusals
+from layergraph.ir2torch.build_context import layer_of, refusals
 from layergraph.ir2torch.composite_builder import CompositeBuilder
+from layergraph.ir2torch.deferred_init import DeferredInit
 from layergraph.ir2torch.holder import Holder
 from layergraph.ir2torch.layer_builder import LayerBuilder
 from layergraph.ir2torch.paths import descend, find_module
@@ -32,7 +33,7 @@ class Builder:
         device: the device of the tensors.
         weights_follow: whether a state dict is about to overwrite the weights. Then the initial
             weights are put off: see ``fills``.
-        around: a further context in which handlers run.
+        fills: what defers the initial weights; None: a new :class:`DeferredInit`.
         graphs: whether to compile graphs; if not, compositions only hold their members.
 
     Attributes:
@@ -50,15 +51,17 @@ class Builder:
         device: torch.device,
         *,
         weights_follow: bool,
-        around: Retrying | None = None,
+        fills: DeferredInit | None = None,
         graphs: bool = True,
     ) -> None:
         self._ir = ir
-        self._tensors = TensorBuilder(device, hooks.tensor_kinds, weights_follow=weights_follow)
-        self.fills = self._tensors.fills
+        self.fills = DeferredInit() if fills is None else fills
+        self._tensors = TensorBuilder(
+            device, hooks.tensor_kinds, self.fills, weights_follow=weights_follow
+        )
         self.values = self._tensors.values
         puts_off = weights_follow or device.type == "meta"
-        self._layers = LayerBuilder(hooks, device, self.fills if puts_off else None, around)
+        self._layers = LayerBuilder(hooks, device, self.fills if puts_off else None)
         self._composites = CompositeBuilder(ir, functions) if graphs else None
         self._made: dict[object, nn.Module] = {}
         self.modules: dict[str, nn.Module] = {}

@@ -1,49 +1,12 @@
-"""Context managers in which handlers run while they make layers."""
+"""The context in which modules are built: which layers are made alike, and errors of torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
-
-import torch
+from contextlib import contextmanager
 
 from layergraph.errors import BuildError, LayergraphError, Place, first_line
 from layergraph.ir import Implementation
-
-
-class BuildContext(Protocol):
-    """A context for the calls of handlers."""
-
-    def around(self, layer: object, /) -> AbstractContextManager[Any] | None:
-        """Return a context manager for the call of a handler; None for none.
-
-        Args:
-            layer: a key that is equal for layers that are made alike; None if the layer may hold
-                others, so that no other is made alike.
-        """
-
-
-class Retrying(BuildContext, Protocol):
-    """A context in which a handler may have to run twice."""
-
-    def accepts(self, module: object, /) -> bool:
-        """Return whether the layer is accepted; if not, the handler runs once more.
-
-        Args:
-            module: the layer; None if the handler failed.
-        """
-
-
-class OnDevice:
-    """Makes tensors on a device that is not the default one."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def around(self, _: object, /) -> AbstractContextManager[Any]:
-        """Return the device, for each layer."""
-        return self._device
 
 
 def layer_of(implementation: Implementation) -> object:

@@ -19,7 +19,7 @@ from layergraph.undo import undoes
 
 if TYPE_CHECKING:  # The build is imported on first use.
     from layergraph.ir2torch.build import Builder
-    from layergraph.ir2torch.build_context import Retrying
+    from layergraph.ir2torch.deferred_init import DeferredInit
     from layergraph.ir2torch.load import Key
     from layergraph.ir2torch.meta_model import MetaModel
     from layergraph_tools.explain.chain import Explanation
@@ -125,12 +125,12 @@ class Ir2Torch(Registry):
         explanation: Explanation = explained(subject, self.hooks, self._own)
         return explanation
 
-    def meta_model(self, ir: Ir, around: Retrying | None = None) -> MetaModel:
+    def meta_model(self, ir: Ir, fills: DeferredInit | None = None) -> MetaModel:
         """Build the model that an IR describes on the meta device, to put existing tensors in.
 
         Args:
             ir: a checked IR.
-            around: the context in which the handlers run.
+            fills: what defers the initial weights, and may limit what the handlers make.
 
         Raises:
             BuildError, PluginError: as for :meth:`convert`.
@@ -138,7 +138,7 @@ class Ir2Torch(Registry):
         from layergraph.ir2torch.meta_model import MetaModel
 
         meta = torch.device("meta")
-        builder, model, listed = self._built(ir, meta, weights_follow=True, around=around)
+        builder, model, listed = self._built(ir, meta, weights_follow=True, fills=fills)
         return MetaModel(
             ir, model, builder.modules, listed, builder.values, self.hooks.tensor_kinds
         )
@@ -165,7 +165,7 @@ class Ir2Torch(Registry):
         device: torch.device,
         *,
         weights_follow: bool,
-        around: Retrying | None = None,
+        fills: DeferredInit | None = None,
         graphs: bool = True,
     ) -> tuple[Builder, nn.Module, list[Key]]:
         from layergraph.functions.names import Targets
@@ -179,7 +179,7 @@ class Ir2Torch(Registry):
             functions,
             device,
             weights_follow=weights_follow,
-            around=around,
+            fills=fills,
             graphs=graphs,
         )
         model = builder.build()

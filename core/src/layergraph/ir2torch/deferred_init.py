@@ -83,10 +83,16 @@ class DeferredInit(TorchFunctionMode):
 
     def around(self, layer: object) -> DeferredInit | None:
         """Return this mode; None for a layer like an earlier one that deferred nothing."""
-        if layer in self._without and not self._waiting:
-            return None
         self._layer, self._has_put_off = layer, False
-        return self
+        return None if layer in self._without and not self._waiting else self
+
+    def accepts(self, module: object) -> bool:  # noqa: ARG002
+        """Return whether to keep a layer. If not, the handler runs once more.
+
+        Args:
+            module: the layer; None if the handler failed.
+        """
+        return True
 
     def __exit__(self, *exception: object) -> None:
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
@@ -103,8 +109,10 @@ class DeferredInit(TorchFunctionMode):
         """Run a function of torch or defer it; first fill the tensors that it reads."""
         kwargs = kwargs or {}
         fills = func in _FILLS
-        if not fills and (func in BLIND or not self._waiting):
+        if not fills and func in BLIND:
             return func(*args, **kwargs)
+        if not fills and not self._waiting:
+            return self._call(func, args, kwargs)
         tensors = _tensors(args, kwargs)
         if fills and self._may_wait(tensors, kwargs):
             self._try(func, args, kwargs)
@@ -115,10 +123,14 @@ class DeferredInit(TorchFunctionMode):
                 self._waiting.setdefault(_memory(tensors[0]), []).append(fill)
             return tensors[0]
         if func in _VIEWS and self.waits(tensors[0]):
-            view = func(*args, **kwargs)
+            view = self._call(func, args, kwargs)
             if _memory(view) == _memory(tensors[0]):
                 return view
         self.run(tensors)
+        return self._call(func, args, kwargs)
+
+    def _call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a function of torch that is not deferred."""
         return func(*args, **kwargs)
 
     def _may_wait(self, tensors: list[torch.Tensor], kwargs: dict[str, Any]) -> bool:

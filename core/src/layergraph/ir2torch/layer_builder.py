@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import nullcontext
 
 import torch
 from torch import nn
 
 from layergraph.errors import BuildError, LayergraphError, Place, PluginError, brief, first_line
 from layergraph.ir import Implementation
-from layergraph.ir2torch.build_context import BuildContext, OnDevice, Retrying, layer_of
+from layergraph.ir2torch.build_context import layer_of
 from layergraph.ir2torch.deferred_init import DeferredInit
 from layergraph.plugins import HookFailure, Hooks, distribution_for
 from layergraph.torch_versions import NEWER_LAYERS, default_device, missing
@@ -24,7 +24,6 @@ class LayerBuilder:
         hooks: the handlers.
         device: the device of the tensors.
         fills: takes the initial weights that handlers put off; None to compute them at once.
-        around: a further context in which handlers run.
     """
 
     def __init__(
@@ -32,12 +31,10 @@ class LayerBuilder:
         hooks: Hooks,
         device: torch.device,
         fills: DeferredInit | None,
-        around: Retrying | None,
     ) -> None:
         self._hooks = hooks
         self._device = device
         self._fills = fills
-        self._around = around
         self._given: dict[int, tuple[Place, nn.Module]] = {}
 
     def build(
@@ -59,7 +56,7 @@ class LayerBuilder:
                 error = raised.error if isinstance(raised, HookFailure) else raised
                 if not isinstance(error, Exception):
                     raise PluginError(f"{where}: {raised}") from error
-                if self._around is not None and not self._around.accepts(None):
+                if self._fills is not None and not self._fills.accepts(None):
                     continue
                 said = implementation.data.items()
                 attributes = ", ".join(f"{key}={brief(value)}" for key, value in said)
@@ -67,7 +64,7 @@ class LayerBuilder:
                     f"{where}: the handler for {implementation.type!r} refused ({attributes}): "
                     f"{type(error).__name__}: {first_line(error)}; correct the attributes"
                 ) from error
-            if self._around is None or self._around.accepts(module):
+            if self._fills is None or self._fills.accepts(module):
                 break
         if module is not None:
             others = (each for each in children.values() if each is module)
@@ -82,26 +79,19 @@ class LayerBuilder:
     def _asked(
         self, implementation: Implementation, children: Mapping[str, nn.Module], layer: object
     ) -> nn.Module | None:
-        entered = [each.around(layer) for each in self._surroundings]
-        with ExitStack() as stack:
-            for each in entered:
-                if each is not None:
-                    stack.enter_context(each)
+        deferring = None if self._fills is None else self._fills.around(layer)
+        with self._on_device or nullcontext(), deferring or nullcontext():
             module: nn.Module | None = self._hooks.ask.ir_to_torch(
                 implementation=implementation, children=children
             )
             return module
 
     @functools.cached_property
-    def _surroundings(self) -> list[BuildContext]:
-        on_meta = self._device.type == "meta"
+    def _on_device(self) -> torch.device | None:
+        """The device on which handlers make tensors; None if it is torch's default."""
         # On the meta device, what constructors compute besides parameters would be lost.
-        device = torch.device("cpu") if on_meta else self._device
-        return [
-            *([OnDevice(device)] if device != default_device() else []),
-            *([self._around] if self._around is not None else []),
-            *([self._fills] if self._fills is not None else []),
-        ]
+        device = torch.device("cpu") if self._device.type == "meta" else self._device
+        return None if device == default_device() else device
 
     def unhandled(self, implementation: Implementation) -> str:
         """Return the message for a type that no handler knows."""

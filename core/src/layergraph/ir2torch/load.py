@@ -11,7 +11,7 @@ from torch import nn
 from layergraph.errors import BuildError, StateError, first_line
 from layergraph.ir import Ir
 from layergraph.ir2torch.paths import descend, find
-from layergraph.tensors.kinds import TensorKinds
+from layergraph.tensors.kinds import Packed, TensorKinds
 from layergraph.tensors.memory import PLAIN_CLASSES, is_plain, lie_alike, unsuitable, without_class
 from layergraph.tensors.state import all_tensors, as_parameter, own_tensors, replace
 
@@ -63,7 +63,8 @@ def load(
         StateError: the state dict is not a mapping, lacks keys, has unknown keys, or a tensor does
             not fit. Then no tensor was copied.
     """
-    listed, parts = flat(wanted, state_dict, kinds)
+    packed = packed_in(wanted, kinds)
+    listed, parts = flat(wanted, state_dict, kinds, packed)
     tensors = fitting(listed, parts)
     whole = {key: tensor for key, tensor, persists in wanted if persists}
     key = ""
@@ -82,16 +83,16 @@ def load(
         ) from error
     is_replaced = False
     for names in names_of(whole).values():
-        packed = kinds.flatten(whole[names[0]])
-        if packed is not None:
+        apart = packed.get(id(whole[names[0]]))
+        if apart is not None:
             is_replaced = True
             given_parts = {}
-            for part, like in packed.parts.items():
+            for part, like in apart.parts.items():
                 each = given_part(parts, names, part, like.dtype)
                 if each.is_meta and device.type != "meta":
                     raise StateError(f"{names[0]!r} is on the meta device and has no values")
                 given_parts[part] = each.to(device=device, copy=True)
-            put(model, names, kinds.unflatten(packed.kind, given_parts, packed.data))
+            put(model, names, kinds.unflatten(apart.kind, given_parts, apart.data))
     return is_replaced
 
 
@@ -132,8 +133,17 @@ def place_of(model: nn.Module, key: str) -> tuple[nn.Module, str]:
     return model if owner is None else owner, last
 
 
+def packed_in(listed: Iterable[Key], kinds: TensorKinds) -> dict[int, Packed]:
+    """Return the tensors that consist of parts, taken apart, by the ``id`` of the tensor."""
+    found = {id(tensor): kinds.flatten(tensor) for _, tensor, _ in listed}
+    return {number: packed for number, packed in found.items() if packed is not None}
+
+
 def flat(
-    listed: Collection[Key], state_dict: Mapping[str, torch.Tensor], kinds: TensorKinds
+    listed: Collection[Key],
+    state_dict: Mapping[str, torch.Tensor],
+    kinds: TensorKinds,
+    packed: Mapping[int, Packed],
 ) -> tuple[Collection[Key], Mapping[str, torch.Tensor]]:
     """Return the tensors of a model and of a state dict with parts instead of what they make up.
 
@@ -141,6 +151,7 @@ def flat(
         listed: the tensors of the model: see :func:`keys`.
         state_dict: the state dict. It may have the parts already, under ``KEY.PART``.
         kinds: the kinds of tensors.
+        packed: the tensors of the model that consist of parts: see :func:`packed_in`.
 
     Raises:
         StateError: the state dict is not a mapping, a tensor of it is of another kind than that of
@@ -148,21 +159,20 @@ def flat(
     """
     if not isinstance(state_dict, Mapping):
         raise StateError(f"{state_dict!r} is no state dict; give a mapping from key to tensor")
-    found = {id(tensor): kinds.flatten(tensor) for _, tensor, _ in listed}
-    packed = {key: tensor for key, tensor, _ in listed if found[id(tensor)] is not None}
     if not packed:
         return listed, state_dict
-    given = {key: state_dict[key] for key in packed if key in state_dict}
+    whole = {key: tensor for key, tensor, _ in listed if id(tensor) in packed}
+    given = {key: state_dict[key] for key in whole if key in state_dict}
     misfits = [
         f"{key!r} {reason}"
         for key, each in given.items()
-        if isinstance(each, torch.Tensor) and (reason := kinds.misfit(each, packed[key]))
+        if isinstance(each, torch.Tensor) and (reason := kinds.misfit(each, whole[key]))
     ]
     if misfits:
         raise StateError(f"the state dict does not fit the model: {'; '.join(misfits[:8])}")
     parts: list[Key] = []
     for key, tensor, persists in listed:
-        apart = found[id(tensor)]
+        apart = packed.get(id(tensor))
         named = {"": tensor} if apart is None else apart.parts
         parts += [
             (f"{key}.{name}" if name else key, part, persists) for name, part in named.items()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from layergraph.ir2torch.load import (
     keep_alike,
     keys,
     names_of,
+    packed_in,
     place_of,
     put,
 )
@@ -27,7 +29,7 @@ from layergraph.tensors.memory import without_class
 from layergraph.tensors.state import replace
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MetaModel:
     """A model on the meta device.
 
@@ -46,6 +48,21 @@ class MetaModel:
     listed: Sequence[Key]
     values: Sequence[tuple[torch.Tensor, torch.Tensor]]
     kinds: TensorKinds
+
+    @functools.cached_property
+    def packed(self) -> Mapping[int, Packed]:
+        """The tensors that consist of parts, taken apart, by the ``id`` of the tensor."""
+        return packed_in(self.listed, self.kinds)
+
+    def stored(
+        self, state_dict: Mapping[str, torch.Tensor]
+    ) -> tuple[Collection[Key], Mapping[str, torch.Tensor]]:
+        """Return the tensors of the model and of a state dict, as a file holds them.
+
+        Raises:
+            StateError: as for :func:`layergraph.ir2torch.load.flat`.
+        """
+        return flat(self.listed, state_dict, self.kinds, self.packed)
 
     def fill(
         self,
@@ -71,7 +88,7 @@ class MetaModel:
             StateError: the state dict does not fit.
             BuildError: neither the state dict nor the IR has the value of a tensor.
         """
-        listed, state_dict = flat(self.listed, state_dict, self.kinds)
+        listed, state_dict = self.stored(state_dict)
         fitting(listed, state_dict)
         if dtype is not None:
             self.cast(dtype)
@@ -79,7 +96,7 @@ class MetaModel:
         tensors = {key: tensor for key, tensor, _ in self.listed}
         for names in names_of(tensors).values():
             tensor = tensors[names[0]]
-            packed = self.kinds.flatten(tensor)
+            packed = self.packed.get(id(tensor))
             if packed is not None:
                 value = in_ir.get(id(tensor))
                 held = {} if value is None else self.kinds.expanded({names[0]: value})
@@ -114,7 +131,7 @@ class MetaModel:
         tensors = {key: tensor for key, tensor, _ in self.listed}
         for names in names_of(tensors).values():
             tensor = tensors[names[0]]
-            packed = self.kinds.flatten(tensor)
+            packed = self.packed.get(id(tensor))
             if packed is not None:
                 raise StateError(
                     f"{names[0]!r} is a {packed.kind}, whose numbers have no other dtype; load the "

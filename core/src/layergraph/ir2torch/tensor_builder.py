@@ -34,20 +34,27 @@ class TensorBuilder:
     Args:
         device: the device of the tensors.
         kinds: the kinds of tensors that are made of parts.
+        fills: the initial weights that were put off.
         weights_follow: whether other tensors replace those that are made of parts.
 
     Attributes:
-        fills: the initial weights that were put off.
         values: on the meta device, the tensors that have values, and these values on the CPU.
     """
 
-    def __init__(self, device: torch.device, kinds: TensorKinds, *, weights_follow: bool) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        kinds: TensorKinds,
+        fills: DeferredInit,
+        *,
+        weights_follow: bool,
+    ) -> None:
         self._device = device
         self._kinds = kinds
         # Zeros may be no parts of a tensor, as for the indices of a sparse one.
         self._waiting = torch.device("meta") if weights_follow else device
         self._owners: dict[int, Place] = {}
-        self.fills = DeferredInit()
+        self._fills = fills
         self.values: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def apply(self, module: nn.Module, name: str, spec: TensorSpec, where: Place) -> None:
@@ -117,7 +124,7 @@ class TensorBuilder:
         if value is not None:
             self.values.append((tensor, value))
         if made is not None:
-            self.fills.forget([made])
+            self._fills.forget([made])
             self._owners.pop(id(made), None)  # another tensor may get the id
             replace(owner, name, tensor)
         else:
@@ -133,13 +140,13 @@ class TensorBuilder:
         if spec.requires_grad is False:
             tensor.requires_grad_(False)
         if dtype is not None and dtype is not tensor.dtype:
-            self.fills.convert(tensor, dtype)
+            self._fills.convert(tensor, dtype)
         if spec.stride is not None:
-            self.fills.run([tensor])
+            self._fills.run([tensor])
             tensor.data = restrided(tensor.data, spec, where)
         if spec.value is not None:
             value = from_spec(_with_shape(spec, tensor), where, self._device)
-            self.fills.run([tensor])
+            self._fills.run([tensor])
             with torch.no_grad():
                 tensor.copy_(value)
             if tensor.is_meta:
@@ -151,7 +158,7 @@ class TensorBuilder:
             spec = implementation.tensors.get(name)
             usual = usual_dtype(tensor.dtype)
             if (spec is None or spec.dtype is None) and tensor.dtype is not usual:
-                self.fills.convert(tensor, usual)
+                self._fills.convert(tensor, usual)
 
     def bring(self, module: nn.Module, implementation: Implementation, where: Place) -> None:
         """Move the tensors of a module to the device, if its handler made them elsewhere.
@@ -184,8 +191,8 @@ class TensorBuilder:
             return tensor
         is_parameter = isinstance(tensor, nn.Parameter)
         if self._device.type == "meta":
-            self.fills.forget([tensor])
-        self.fills.run([tensor])
+            self._fills.forget([tensor])
+        self._fills.run([tensor])
         placed = tensor.detach().to(self._device)
         if placed.is_meta and not is_parameter:
             self.values.append((placed, tensor))
@@ -221,7 +228,7 @@ class TensorBuilder:
                             f"{where}: it is of another kind or shape than {spec.tied!r}, to which "
                             "it is tied; correct one of them"
                         )
-                    self.fills.forget([mine])
+                    self._fills.forget([mine])
                     # Some modules keep their parameters in a list besides, and see to it here.
                     setattr(holder, last, target)
 

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from layergraph.errors import FileError
 from layergraph.functions.table import FACTORIES
-from layergraph.ir2torch.deferred_init import BLIND
+from layergraph.ir2torch.deferred_init import DeferredInit
 from layergraph.tensors.state import all_tensors
 
 
@@ -35,8 +34,8 @@ class Allowance:
     memory: int
 
 
-class Budget(TorchFunctionMode):
-    """A function mode that limits the memory of the tensors that constructors make.
+class Budget(DeferredInit):
+    """A deferred initialisation that limits the memory of the tensors that constructors make.
 
     It makes a large tensor on the meta device, because the file probably holds its numbers. If the
     layer keeps such a tensor elsewhere, for example in a buffer that does not persist, the handler
@@ -53,24 +52,24 @@ class Budget(TorchFunctionMode):
         self._tensors = 0
         self._bytes = 0
         self._memory = 0
-        self._layer: object = None
         self._before = (0, 0, 0)
         # For layers that are made alike: the cost of small ones, and those that need memory.
         self._small: dict[object, tuple[int, int, int]] = {}
         self._filled: set[object] = set()
+        self._counts = False
         self._defers = False
         self._deferred: list[weakref.ref[torch.Tensor]] = []
 
-    def around(self, layer: object) -> Budget | None:
+    def around(self, layer: object) -> DeferredInit | None:
         """Return this mode; None for a layer like an earlier small one, whose cost is known."""
-        if layer in self._small:
-            self._defers = False
-            self._take(*self._small[layer])
-            return None
-        self._layer = layer
-        self._before = (self._tensors, self._bytes, self._memory)
-        self._defers = layer is not None and layer not in self._filled
+        deferring = super().around(layer)
+        self._counts = layer not in self._small
+        self._defers = self._counts and layer is not None and layer not in self._filled
         self._deferred = []
+        if not self._counts:
+            self._take(*self._small[layer])
+            return deferring
+        self._before = (self._tensors, self._bytes, self._memory)
         return self
 
     def accepts(self, module: object) -> bool:
@@ -98,16 +97,9 @@ class Budget(TorchFunctionMode):
         self._tensors, self._bytes, self._memory = self._before
         return False
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def _call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function of torch, if its result is not too large."""
-        kwargs = kwargs or {}
-        if func in BLIND:
+        if not self._counts:
             return func(*args, **kwargs)
         if func in _FACTORIES:
             made = func(*args, **{**kwargs, "device": "meta"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from layergraph.errors import BuildError, FileError, PluginError, StateError
 from layergraph.functions.names import Targets
 from layergraph.ir import FUNCTION
 from layergraph.ir2torch.converter import device_of
-from layergraph.ir2torch.load import Key, flat
+from layergraph.ir2torch.load import Key
 from layergraph.ir2torch.meta_model import MetaModel
 from layergraph.tensors.kinds import TensorKinds
 from layergraph.tensors.memory import numbers_of
@@ -56,7 +56,7 @@ def build(
             return filled
         target = device_of(device)
         meta_model = _skeleton(model, limits)
-        return meta_model.fill(_weights(model, meta_model.listed, meta_model.kinds), target, dtype)
+        return meta_model.fill(_weights(model, meta_model), target, dtype)
 
 
 @undoes
@@ -149,9 +149,9 @@ def _from_plugin(home: str) -> str:
 # --- weights, mapped from the file ---
 
 
-def _weights(model: Opened, listed: Sequence[Key], kinds: TensorKinds) -> dict[str, torch.Tensor]:
+def _weights(model: Opened, meta_model: MetaModel) -> dict[str, torch.Tensor]:
     """Return the state dict of the files. Its tensors are mapped, if their places allow it."""
-    wanted = _expect_weights(model, flat(listed, {}, kinds)[0])
+    wanted = _expect_weights(model, meta_model.stored({})[0])
     found = mapped(model.weights)
     for name, tensor in found.items():
         if name in wanted:
@@ -162,7 +162,7 @@ def _weights(model: Opened, listed: Sequence[Key], kinds: TensorKinds) -> dict[s
 def _refuse_parts(meta_model: MetaModel) -> None:
     """Refuse a model with a tensor that consists of parts: plans place plain tensors only."""
     for key, tensor, _ in meta_model.listed:
-        packed = meta_model.kinds.flatten(tensor)
+        packed = meta_model.packed.get(id(tensor))
         if packed is not None:
             raise StateError(
                 f"{key!r} is a {packed.kind}, which consists of parts, and a plan places plain "

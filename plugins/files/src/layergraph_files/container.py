@@ -156,7 +156,8 @@ def _stored(form: Any, spot: JsonPath) -> Stored:
 
 def _sizes(form: Any, spot: JsonPath) -> tuple[int, ...]:
     for index, size in enumerate(expect(form, list, spot, "an array of sizes")):
-        if expect(size, int, (spot, index), "a size") not in _SIZES:
+        if type(size) is not int or size not in _SIZES:
+            expect(size, int, (spot, index), "a size")
             kind = "is negative" if size < 0 else "is larger than any size"
             raise ParseError((spot, index), f"{size} {kind}", "write a size")
     if len(form) > MAX_DIMENSIONS:

@@ -166,7 +166,7 @@ def expect_fields(form: Any, spot: JsonPath, required: str, optional: str = "") 
         ParseError: it is not an object, lacks a field, or has an unknown one.
     """
     fields: dict[str, Any] = expect(form, dict, spot, "an object")
-    needed, known = _names(required), _names(f"{required} {optional}")
+    needed, known = _names(required, ""), _names(required, optional)
     if needed.keys() <= fields.keys() <= known.keys():
         return fields
     for name in fields:
@@ -181,5 +181,5 @@ def expect_fields(form: Any, spot: JsonPath, required: str, optional: str = "") 
 
 
 @functools.cache
-def _names(text: str) -> dict[str, None]:
-    return dict.fromkeys(text.split())
+def _names(required: str, optional: str) -> dict[str, None]:
+    return dict.fromkeys(f"{required} {optional}".split())

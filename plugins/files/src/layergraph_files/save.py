@@ -20,7 +20,7 @@ from layergraph.errors import FileError, StateError
 from layergraph.functions.foreign import listing
 from layergraph.functions.names import Targets, is_own, unlisted
 from layergraph.ir import FUNCTION, Ir, TensorSpec, check
-from layergraph.ir2torch.load import fitting, flat, names_of
+from layergraph.ir2torch.load import fitting, flat, names_of, packed_in
 from layergraph.ir2torch.wrapper_keys import under_plain_keys
 from layergraph.plugins import function_homes, kind_homes
 from layergraph.tensors.memory import lie_alike, numbers_of, without_class
@@ -225,9 +225,9 @@ def _value(spec: TensorSpec) -> Item:
 def weights_of(ir: Ir, state_dict: Mapping[str, torch.Tensor]) -> dict[str, Item]:
     """Check a state dict, and return the tensors to write, by key."""
     converter = default_ir2torch()
-    tensors = converter.tensors(ir)
+    tensors, kinds = converter.tensors(ir), converter.hooks.tensor_kinds
     given = under_plain_keys(tensors, state_dict)
-    listed, state_dict = flat(tensors, given, converter.hooks.tensor_kinds)
+    listed, state_dict = flat(tensors, given, kinds, packed_in(tensors, kinds))
     wanted = fitting(listed, state_dict)
     weights: dict[str, Item] = {}
     for names in names_of(wanted).values():
