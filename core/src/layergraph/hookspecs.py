@@ -6,6 +6,14 @@ takes any of the hook's parameters, by name. :mod:`layergraph.plugins` gives the
 a hook whose answer is one thing or None, the first answer that is not None counts. A handler that
 answers None can give a reason: ``return layergraph.decline("its weight is pruned")``.
 
+Other hooks return a list of names or rows; None and an empty list add none. If rows of two plugins
+have the same name, class or suffix, the row of the plugin that is asked first counts.
+
+Files and the command line start without torch. So :func:`commands`, :func:`formats`,
+:func:`passes` and :func:`lowerings` are asked each time, and only of plugins whose source, in the
+module that the entry point names, contains the name of the hook. If a plugin fails there, a
+warning names it and layergraph goes on without it.
+
 layergraph checks each answer. It raises a PluginError, which names distribution and hook, if an
 implementation raises any exception (SystemExit included), gives an answer of a wrong type, or gives
 an endless list. It passes on KeyboardInterrupt, and the errors of layergraph that an implementation
@@ -218,8 +226,7 @@ def structures() -> Iterable[Structure]:  # type: ignore[empty-body]
 
     Returns:
         Rows, :class:`layergraph.Structure`, no two for one class. The hook ``functions`` of the
-        plugin names the functions of each row, also where the library of the class is missing. If
-        two plugins list one class, the plugin that is asked first wins.
+        plugin names the functions of each row, also where the library of the class is missing.
 
     Example:
         >>> from layergraph import Structure, hookimpl
@@ -239,7 +246,7 @@ def tensor_kinds() -> Iterable[TensorKind]:  # type: ignore[empty-body]
 
     Returns:
         Rows, :class:`layergraph.TensorKind`, no two of one name. The first row whose ``flatten``
-        answers counts. If two plugins give one name, the plugin that is asked first wins.
+        answers counts.
 
     Example:
         >>> from layergraph import TensorKind, hookimpl
@@ -311,19 +318,13 @@ def capture(request: CaptureRequest) -> Capturer | None:
 def commands() -> Iterable[Callable[..., int | None]]:  # type: ignore[empty-body]
     """Give subcommands of the command ``layergraph``: one function for each.
 
-    The command line (``layergraph-cli``) asks each time it runs. To start without torch, it loads
-    only those plugins whose source, in the module that the entry point names, contains the word
-    ``commands``. If a plugin fails here, a warning names it, and its commands are skipped; those of
-    other plugins work.
+    The command line (``layergraph-cli``) asks.
 
     Returns:
         Functions. The function ``new_plugin`` is the subcommand ``new-plugin``; its name starts
         with a letter. typer reads its signature: a parameter without a default is an argument, any
         other one is an option, and annotations give the types. The docstring is the help. The
-        plugin does not import typer. None and an empty list add no commands.
-
-        If two plugins give one name, the command line calls the function of the plugin that is
-        asked first.
+        plugin does not import typer.
 
         A function returns None or an exit code. If it raises an error of :mod:`layergraph.errors`
         or an OSError, the command line prints the message in one line, and the exit code is 2. For
@@ -345,17 +346,11 @@ def commands() -> Iterable[Callable[..., int | None]]:  # type: ignore[empty-bod
 def formats() -> Iterable[Format]:  # type: ignore[empty-body]
     """List file formats: one row for each suffix.
 
-    :func:`layergraph.save`, :func:`layergraph.load` and :func:`layergraph.load_model` ask each
-    time. To read a structure without torch, they load only those plugins whose source, in the
-    module that the entry point names, contains the word ``formats``. If a plugin fails here, a
-    warning names it, and its formats are skipped.
+    :func:`layergraph.save`, :func:`layergraph.load` and :func:`layergraph.load_model` ask.
 
     Returns:
-        Rows, :class:`layergraph.Format`, no two for one suffix. None and an empty list add no
-        formats.
-
-        If several suffixes fit the name of a file, the longest one counts. If two plugins list one
-        suffix, the plugin that is asked first wins.
+        Rows, :class:`layergraph.Format`, no two for one suffix. If several suffixes fit the name of
+        a file, the longest one counts.
 
     Example:
         >>> from layergraph import Format, hookimpl
@@ -372,14 +367,10 @@ def formats() -> Iterable[Format]:  # type: ignore[empty-body]
 def passes() -> Iterable[Pass]:  # type: ignore[empty-body]
     """List passes: named functions that edit an IR, one row for each.
 
-    :func:`layergraph.run_passes` and ``layergraph run`` ask each time. They load only those plugins
-    whose source, in the module that the entry point names, contains the word ``passes``. If a
-    plugin fails here, a warning names it, and its passes are skipped.
+    :func:`layergraph.run_passes` and ``layergraph run`` ask.
 
     Returns:
-        Rows, :class:`layergraph.Pass`, no two of one name. None and an empty list add no passes.
-
-        If two plugins give one name, the plugin that is asked first wins.
+        Rows, :class:`layergraph.Pass`, no two of one name.
 
         A function gets a :class:`layergraph_rewrite.Edit`, edits it, and returns None. It tells
         ``edit.report`` of each change and of each place that it refuses. It raises an error of
@@ -401,12 +392,10 @@ def passes() -> Iterable[Pass]:  # type: ignore[empty-body]
 def lowerings() -> Iterable[Lowering]:  # type: ignore[empty-body]
     """List handlers of back ends: how a target says a layer or a function.
 
-    :func:`layergraph_backends.lower` asks each time. It loads only those plugins whose source, in
-    the module that the entry point names, contains the word ``lowerings``. If a plugin fails here,
-    a warning names it, and its handlers are skipped.
+    :func:`layergraph_backends.lower` asks.
 
     Returns:
-        Rows, :class:`layergraph.Lowering`. None and an empty list add no handlers.
+        Rows, :class:`layergraph.Lowering`.
 
         For each step of a graph, the rows that name its layer or function are asked, then the rows
         that name none; in both groups, in the order in which plugins are asked. The first answer
