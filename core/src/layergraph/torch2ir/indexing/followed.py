@@ -74,12 +74,3 @@ def is_followed(module: object) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _is_followed(module: str) -> bool:
     return module.partition(".")[0] not in UNFOLLOWED and not is_own_package(module)
-
-
-def members_of(value: Any) -> dict[str, Any] | None:
-    """Return the attributes of an object, whatever its class overrides; None without a dict."""
-    try:
-        members = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        return None
-    return members if type(members) is dict else None

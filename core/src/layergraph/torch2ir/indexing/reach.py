@@ -24,9 +24,9 @@ from layergraph.torch2ir.indexing.followed import (
     PLAIN,
     followed_bases,
     is_followed,
-    members_of,
     read_names,
 )
+from layergraph.torch2ir.indexing.opaque import home_of, members_of
 from layergraph.torch2ir.state.snapshots import Spot, is_iterator, keeper_of, slots_of
 
 Label: TypeAlias = "tuple[Label | None, object]"
@@ -323,7 +323,7 @@ class Reach(ReachedState):
             for base in (dict, list, set, deque):
                 if issubclass(kind, base):
                     self._inside(base, value, label, code, path)
-        home = kind.__module__.partition(".")[0]
+        home = home_of(kind).partition(".")[0]
         if home not in OPEN and not is_followed(home):
             return
         self._class(kind, code)

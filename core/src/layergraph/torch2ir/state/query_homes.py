@@ -16,8 +16,9 @@ from types import BuiltinFunctionType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 from layergraph.torch2ir.code_owners import is_own_package
-from layergraph.torch2ir.indexing.followed import OF_TORCH, PLAIN, is_followed, members_of
+from layergraph.torch2ir.indexing.followed import OF_TORCH, PLAIN, is_followed
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
+from layergraph.torch2ir.indexing.opaque import attribute, home_of, is_of, members_of
 from layergraph.torch2ir.state.query_stand_ins import GENERATOR, stand_ins, watched
 
 Home = tuple[Any, str, Any]
@@ -80,7 +81,7 @@ _KEEPING = frozenset({BuiltinFunctionType, functools.partial, staticmethod})
 def _is_kept(value: Any) -> bool:
     while type(value) in (functools.partial, staticmethod):
         value = value.func if type(value) is functools.partial else value.__func__
-    owner = getattr(value, "__self__", None)
+    owner = attribute(value, "__self__")
     return id(value) in watched() or owner is GENERATOR
 
 
@@ -99,7 +100,7 @@ def kept_homes(module_index: ModuleIndex) -> Iterator[Home]:
         base for each in module_index if not each.is_leaf for base in type(each.module).__mro__
     }
     for cls in bases:
-        if not cls.__module__.startswith(("torch.", "builtins")):
+        if not home_of(cls).startswith(("torch.", "builtins")):
             yield from _inside(cls)
     of_model = len(module_index.code_globals)
     for place, scope in enumerate(module_index.once(scopes)):
@@ -115,9 +116,7 @@ def scopes(module_index: ModuleIndex) -> Iterator[dict[str, Any]]:
     for scope in module_index.code_globals:
         yield scope
         named |= {
-            value.__name__
-            if type(value) is ModuleType
-            else getattr(value, "__module__", None) or ""
+            value.__name__ if type(value) is ModuleType else home_of(value)
             for value in list(scope.values())
         }
     of_model = {scope.get("__name__") for scope in module_index.code_globals}
@@ -140,7 +139,7 @@ def homes_in_scope(scope: dict[str, Any], seen: dict[int, int] | None = None) ->
     for value in list(scope.values()):
         if id(value) in _clean:
             continue
-        if type(value) is FunctionType or (isinstance(value, type) and value.__module__ == home):
+        if type(value) is FunctionType or (is_of(value, type) and home_of(value) == home):
             yield from _inside(value)
 
 
@@ -184,13 +183,13 @@ _CLOSED = PLAIN | {BuiltinFunctionType, FunctionType, ModuleType, type}
 
 @functools.lru_cache(maxsize=4096)
 def _is_open(kind: Any) -> bool:
-    return kind is SimpleNamespace or is_followed(kind.__module__)
+    return kind is SimpleNamespace or is_followed(home_of(kind))
 
 
 def _inside(code: Any) -> list[Home]:
     """Return the places of watched objects in a function, or in a class and its methods."""
-    code = getattr(code, "__func__", code)
-    if id(code) in _clean or not isinstance(code, type | FunctionType):
+    code = attribute(code, "__func__") or code
+    if id(code) in _clean or not is_of(code, (type, FunctionType)):
         return []
     found = list(_searched_inside(code))
     if not found:
@@ -207,11 +206,11 @@ _clean: dict[int, weakref.ref[Any]] = {}
 
 
 def _searched_inside(code: Any) -> Iterator[Home]:
-    if isinstance(code, type):
+    if is_of(code, type):
         members = dict(vars(code))
         yield from _among(code, members)
         for value in members.values():
-            if not isinstance(value, type):
+            if not is_of(value, type):
                 yield from _inside(value)
     else:
         for cell in code.__closure__ or ():

@@ -13,6 +13,7 @@ from torch import nn
 
 from layergraph.torch2ir.indexing.followed import is_followed
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
+from layergraph.torch2ir.indexing.opaque import home_of, is_of
 
 
 def held(cls: type, module_index: ModuleIndex, keys: Mapping[int, str]) -> str | None:
@@ -27,16 +28,16 @@ def held(cls: type, module_index: ModuleIndex, keys: Mapping[int, str]) -> str |
         keys: the state-dict key of each of its tensors, by ``id``.
     """
     for value in _reached(cls):
-        if isinstance(value, torch.Tensor) and id(value) in keys:
+        if is_of(value, torch.Tensor) and id(value) in keys:
             return keys[id(value)]
-        module_info = module_index.get(value) if isinstance(value, nn.Module) else None
+        module_info = module_index.get(value) if is_of(value, nn.Module) else None
         if module_info is not None:
             return module_info.path or "the model"
     return None
 
 
 def _reached(cls: type) -> Iterator[object]:
-    bases = [base for base in cls.__mro__ if is_followed(base.__module__)]
+    bases = [base for base in cls.__mro__ if is_followed(home_of(base))]
     pending: list[Any] = [value for base in bases for value in vars(base).values()]
     seen: dict[int, Any] = {}
     while pending:

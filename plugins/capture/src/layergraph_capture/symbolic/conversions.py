@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from layergraph.torch2ir.indexing.opaque import attribute, home_of, is_of, members_of
 from layergraph.torch2ir.tracing.patches import Patch
 from layergraph_capture.symbolic.symbolic_int import (
     SizeListener,
@@ -126,22 +127,22 @@ def _stand_in(stands_for: type, convert: Callable[..., Any]) -> _StandInType:
 def _codes_of(scope: Mapping[str, Any]) -> Iterator[CodeType]:
     """Yield the code of the functions and classes of a module."""
     for value in list(scope.values()):
-        is_own_class = isinstance(value, type) and value.__module__ == scope.get("__name__")
+        is_own_class = is_of(value, type) and home_of(value) == scope.get("__name__")
         for member in vars(value).values() if is_own_class else (value,):
             yield from _code_of(member, scope)
 
 
 def _code_of(member: Any, scope: Mapping[str, Any]) -> Iterator[CodeType]:
-    if isinstance(member, property):
+    if is_of(member, property):
         yield from _code_of(member.fget, scope)
-    while not isinstance(member, type):
-        if isinstance(member, FunctionType) and member.__globals__ is scope:
+    seen: set[int] = set()
+    while member is not None and not is_of(member, type) and id(member) not in seen:
+        seen.add(id(member))
+        if type(member) is FunctionType and member.__globals__ is scope:
             yield member.__code__
         # Methods of classes, and what decorators wrap.
-        inside = getattr(member, "__dict__", {}).get("__wrapped__")
-        member = inside or getattr(member, "__func__", None)
-        if member is None:
-            return
+        inside = (members_of(member) or {}).get("__wrapped__")
+        member = attribute(member, "__func__") if inside is None else inside
 
 
 def _is_only_called(name: str, codes: set[CodeType]) -> bool:

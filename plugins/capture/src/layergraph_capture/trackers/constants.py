@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
 import sys
 import types
@@ -13,6 +15,7 @@ import torch
 from torch import nn
 
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
+from layergraph.torch2ir.indexing.opaque import is_of, members_of
 
 _DEEPEST = 4
 
@@ -55,10 +58,10 @@ class Constants:
         return self._places.get(id(tensor), "a global tensor")
 
     def _search(self, value: Any, depth: int, place: str) -> None:
-        if isinstance(value, torch.Tensor):
+        if is_of(value, torch.Tensor):
             self._found[id(value)] = value
             self._places.setdefault(id(value), f"the attribute {place!r}")
-        elif not depth or isinstance(value, _WITHOUT_TENSORS) or id(value) in self._seen:
+        elif not depth or is_of(value, _WITHOUT_TENSORS) or id(value) in self._seen:
             return
         else:
             self._seen.add(id(value))
@@ -76,32 +79,28 @@ _WITHOUT_TENSORS = (bool, int, float, complex, str, bytes, type(None), type, nn.
 
 
 def _inside(value: Any) -> list[Any]:
-    if isinstance(value, dict):
+    if is_of(value, dict):
         return list(dict.values(value))
     # The class may have another idea of its length, or none.
-    kind: Any = next((kind for kind in _ITERABLES if isinstance(value, kind)), None)
+    kind: Any = next((kind for kind in _ITERABLES if is_of(value, kind)), None)
     if kind is not None:
         return list(kind.__iter__(value))
-    if callable(value):
-        return _enclosed(value)
-    return list(getattr(value, "__dict__", {}).values())
+    return [*_enclosed(value), *(members_of(value) or {}).values()]
 
 
 def _enclosed(function: Any) -> list[Any]:
-    found = _defaults(function)
-    for cell in getattr(function, "__closure__", None) or ():
-        try:
-            found.append(cell.cell_contents)
-        except ValueError:  # it is still empty
-            continue
-    return found
-
-
-def _defaults(function: Any) -> list[Any]:
-    """The defaults of the parameters of a function of Python."""
-    if not isinstance(function, types.FunctionType):
+    """Return what a function holds: defaults, enclosed values, given arguments, its object."""
+    if type(function) is functools.partial:
+        return [function.func, *function.args, *function.keywords.values()]
+    if type(function) is types.MethodType:
+        return [function.__func__, function.__self__]
+    if type(function) is not types.FunctionType:
         return []
-    return [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    found = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # it is still empty
+            found.append(cell.cell_contents)
+    return found
 
 
 def _is_global(tensor: torch.Tensor) -> bool:
@@ -121,4 +120,4 @@ def _known(members: dict[str, Any]) -> Iterator[Any]:
 
 
 def _leads_to(tensor: torch.Tensor, value: object) -> bool:
-    return value is tensor or any(each is tensor for each in _defaults(value))
+    return value is tensor or any(each is tensor for each in _enclosed(value))

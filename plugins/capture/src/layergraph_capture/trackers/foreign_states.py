@@ -15,6 +15,7 @@ from torch import nn
 from layergraph.ir.values import leaves
 from layergraph.tensors.hidden_states import hidden_states
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
+from layergraph.torch2ir.indexing.opaque import is_of
 from layergraph.torch2ir.tracing.module_call import (
     Call,
     StateRead,
@@ -41,7 +42,7 @@ class ForeignStates:
     def __contains__(self, tensor: torch.Tensor) -> bool:
         reached = self._module_index.reach.seen()
         for each in itertools.islice(reached, self._looked, None):
-            if isinstance(each, nn.Module) and self._module_index.get(each) is None:
+            if is_of(each, nn.Module) and self._module_index.get(each) is None:
                 names = hidden_states(each)
                 self._layers += [(each, names)] if names else []
         self._looked = len(reached)

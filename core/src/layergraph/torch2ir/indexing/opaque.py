@@ -1,0 +1,50 @@
+"""Looks at values of the user's code without running code of their classes.
+
+A lazy object or a proxy, such as ``flask.request``, runs code when it is asked for its class or for
+an attribute: it imports a library, or raises an error. Python's ``isinstance`` asks, and so does
+``getattr``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def is_of(value: object, kinds: type | tuple[type, ...]) -> bool:
+    """Return whether a value is of some classes, by its type alone.
+
+    Example:
+        >>> from layergraph.torch2ir.indexing.opaque import is_of
+        >>> is_of(True, int)
+        True
+    """
+    return issubclass(type(value), kinds)
+
+
+def attribute(value: object, name: str) -> Any:
+    """Return an attribute of a value without ``__getattr__`` of its class; None if there is none.
+
+    Example:
+        >>> from layergraph.torch2ir.indexing.opaque import attribute
+        >>> attribute(len, "__self__").__name__, attribute(len, "missing")
+        ('builtins', None)
+    """
+    try:
+        return object.__getattribute__(value, name)
+    except Exception:  # a property of its class fails
+        return None
+
+
+def members_of(value: object) -> dict[str, Any] | None:
+    """Return the attributes that a value itself holds; None without a dict, or if it is hidden."""
+    found = attribute(value, "__dict__")
+    return found if type(found) is dict else None
+
+
+def home_of(value: object) -> str:
+    """Return the name of the Python module of a class or function, or of a value's class.
+
+    Empty if the class hides it.
+    """
+    found = value.__module__ if is_of(value, type) else attribute(value, "__module__")
+    return found if type(found) is str else ""
