@@ -343,7 +343,7 @@ def test_parts_of_another_tensor(name):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (lambda: 3, "must give rows"),
+        (lambda: 3, "must return rows"),
         (lambda: [TensorKind("Scaled", scaled_parts, scaled_of_parts)], "the name of the library"),
         (lambda: [TensorKind("a.b", None, scaled_of_parts)], "give a function"),
         (lambda: [TensorKind("a.b", scaled_parts, scaled_of_parts)] * 2, "two kinds of tensors"),

@@ -258,8 +258,8 @@ def _call(role: _Role, path: object, args: tuple[Any, ...], options: dict[str, A
     expected = role.answer()
     if not isinstance(answer, expected):
         raise PluginError(
-            f"{owner} gave a {type(answer).__name__}; it must give a {expected.__name__}; mend it, "
-            f"or disable {plugin.distribution}"
+            f"{owner} returned a {type(answer).__name__}; it must return a {expected.__name__}; "
+            f"mend it, or disable {plugin.distribution}"
         )
     return answer
 

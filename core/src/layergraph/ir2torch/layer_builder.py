@@ -71,8 +71,8 @@ class LayerBuilder:
             self._given.setdefault(id(module), (where, module))
             if self._given[id(module)][0] is not where or next(others, None) is not None:
                 raise PluginError(
-                    f"{where}: its handler gave a module that is another implementation's; it must "
-                    "make a new one each time that it is asked"
+                    f"{where}: its handler returned a module that is another implementation's; "
+                    "it must make a new one each time that it is asked"
                 )
         return module
 

@@ -181,8 +181,8 @@ class TensorBuilder:
             owner = self._owners.setdefault(id(mine), where)
             if owner is not where:
                 raise PluginError(
-                    f"{where}: its handler gave a module whose {name!r} is a tensor of {owner}; it "
-                    "must make a new one each time that it is asked"
+                    f"{where}: its handler returned a module whose {name!r} is a tensor of "
+                    f"{owner}; it must make a new one each time that it is asked"
                 )
 
     def _placed(self, tensor: torch.Tensor) -> torch.Tensor:

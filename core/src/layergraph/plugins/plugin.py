@@ -253,7 +253,7 @@ def _listed(layers: Callable[[], Iterable[Layer]]) -> list[Layer]:
     if found is None:
         raise PluginError(f"layers: it lists more than {MANY} rows, or does not end; give fewer")
     if not found or not all(isinstance(row, Layer) for row in found):
-        raise PluginError(f"layers: it gave {rows!r}; give rows, layergraph.layers.Layer(cls)")
+        raise PluginError(f"layers: it returned {rows!r}; give rows, layergraph.layers.Layer(cls)")
     return found
 
 

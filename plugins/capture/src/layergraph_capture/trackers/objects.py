@@ -73,7 +73,7 @@ class Objects:
         made = _called(row, row.unflatten, parts)
         if type(made) is not row.cls:
             raise PluginError(
-                f"{_name(row.unflatten)} gives a {type(made).__name__}; it must give a "
+                f"{_name(row.unflatten)} returns a {type(made).__name__}; it must return a "
                 f"{row.cls.__name__}"
             )
         return made
