@@ -1,4 +1,4 @@
-"""Compiles graphs: an implementation with a graph becomes a module that runs it."""
+"""Compilation of graphs: an implementation with a graph becomes a module that runs it."""
 
 from __future__ import annotations
 

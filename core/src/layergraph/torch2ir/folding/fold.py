@@ -212,7 +212,7 @@ class _Folding:
         )
 
     def _calls_itself(self, scope: ModuleCall) -> bool:
-        """Return whether a module runs code around ``forward``; its caller's graph holds that code."""
+        """Return whether a module runs code around ``forward``, which its caller's graph holds."""
         return "__call__" in overridden(self._module_index.at(scope.path).module)
 
     def _is_plain(self, scope: ModuleCall) -> bool:

@@ -158,7 +158,7 @@ class GraphBuilder:
         return Body(name)
 
     def _bind(self, scope: ModuleCall) -> None:
-        """Build the graph of a function; values that it reads from outside become its last inputs."""
+        """Build the graph of a function; values read from outside become its last inputs."""
         interface = self._folding.interfaces[scope]
         inside = GraphBuilder(self._folding, scope, interface, self)
         body = self._named(scope.function, inside.build(self._folding.inlined(scope.items)))

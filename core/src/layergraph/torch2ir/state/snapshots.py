@@ -256,7 +256,7 @@ def _write_class(value: type, state: dict[str, Any]) -> None:
 
 
 def _position(value: Any) -> Any:
-    """Return the position of an iterator: its ``__reduce__`` state, or a generator's instruction."""
+    """Return the position of an iterator or a generator, in a form to compare."""
     if isinstance(value, types.GeneratorType):
         frame = value.gi_frame
         return None if frame is None else (frame.f_lasti, _made_from(frame.f_locals))
