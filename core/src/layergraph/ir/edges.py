@@ -73,7 +73,7 @@ class Edges(dict[tuple[str, str], Edge]):
         self._nodes: dict[str, Any] | None = None
 
     def of(self, nodes: dict[str, Any]) -> Edges:
-        """Bind the edges to nodes, and return them; copy them first if they belong to other nodes."""
+        """Bind the edges to nodes, and return them; return a copy if other nodes have them."""
         if self._nodes is nodes:
             return self
         edges = self if self._nodes is None else Edges(self)

@@ -84,7 +84,7 @@ class Ir(Implementations):
 
     @property
     def guards(self) -> list[Guard]:
-        """Return the guards: facts that a rebuilt model checks, because the capture depends on them.
+        """Return the guards: facts that a rebuilt model checks, as the capture depends on them.
 
         Raises:
             InvalidIrError: the IR breaks a rule.

@@ -121,8 +121,8 @@ class _Walk:
             self._open.pop()
         elif any(region.name == begun for region in self._open):
             inner = self._open[-1].name
-            yield name, f"it ends a region, but that of {inner!r} inside it is "
-            "open", "end that one first"
+            message = f"it ends a region, but that of {inner!r} inside it is open"
+            yield name, message, "end that one first"
             self._open = [region for region in self._open if region.name != begun]
         else:
             yield name, f"the region of {begun!r} is not open here", "end each region once"
