@@ -131,7 +131,7 @@ def load_model(
             reads only the parts of the tensors that it holds.
 
     Returns:
-        The model, as :func:`layergraph.to_torch` gives it.
+        The model, as :func:`layergraph.to_torch` returns it.
 
     Raises:
         ArgumentError: the path is not a path, or the format has no such option.
@@ -197,7 +197,7 @@ class _Role(NamedTuple):
         name: the attribute of :class:`Format`.
         call: the call of the user, for errors.
         verb: the predicate of a sentence about a package that has the function.
-        answer: gives the type that the function returns; a call, because it may import torch.
+        answer: returns the type of the function's result; a function, because it may import torch.
     """
 
     name: str
@@ -223,8 +223,8 @@ def _call(role: _Role, path: object, args: tuple[Any, ...], options: dict[str, A
     Raises:
         ArgumentError: the path is not a path, or the function has no such option.
         FileError: no installed package has such a format, or its function raised an OSError.
-        PluginError: the function of a third-party plugin raised an error that is not ours, or gave
-            something else.
+        PluginError: the function of a third-party plugin raised a foreign error, or returned a
+            wrong type.
     """
     text = _text_of(path, role)
     name = text.rpartition(os.sep)[2].lower()
@@ -235,7 +235,7 @@ def _call(role: _Role, path: object, args: tuple[Any, ...], options: dict[str, A
         able = (each for each, (_, row) in known.items() if getattr(row, role.name))
         listed = ", ".join(sorted(filter(None, able)))
         reason = f"{text!r}: no installed package {role.verb} files"
-        # layergraph-files has the empty suffix. Without it, the user may want it back.
+        # layergraph-files has the empty suffix, so it may be the missing package.
         ways = [f"give one of {listed}"] if listed else []
         ways += [] if "" in known else [way_to_get("layergraph-files")]
         raise FileError(f"{reason}{' of that suffix' if listed else ''}; {'; or '.join(ways)}")
@@ -283,12 +283,12 @@ def _check_options(
     """Check that the function of a format takes the given arguments.
 
     Raises:
-        ArgumentError: it has no such option, or needs one that is not given.
-        PluginError: it does not take the arguments by position.
+        ArgumentError: the function has no such option, or an option is missing.
+        PluginError: the function does not take the arguments by position.
     """
     try:
         signature = inspect.signature(function)
-    except (ValueError, TypeError):  # some functions of C have none: the call checks
+    except (ValueError, TypeError):  # some C functions have no signature; the call checks
         return
     try:
         positional = signature.bind_partial(*args).arguments

@@ -1,4 +1,4 @@
-"""The contract of the hooks: each implementation runs inside a check of its answer.
+"""The contract of the hooks: layergraph checks each answer of an implementation.
 
 If an implementation raises, or answers with a wrong type, a :class:`HookFailure` names the plugin
 and the hook.
@@ -166,7 +166,7 @@ def _unwrapped(answer: Any) -> Any:
 
 
 def _many(answer: Any, what: str, is_right: Callable[[Any], bool]) -> list[Any]:
-    """Return the items of an answer, or raise if one of them is not right."""
+    """Return the items of an answer, or raise if one is invalid."""
     is_iterable = isinstance(answer, Iterable) and not isinstance(answer, str | bytes)
     items = listed(answer) if is_iterable else []
     if items is None:
@@ -225,11 +225,11 @@ def _formats(answer: Any) -> list[Any]:
 
 
 def _refuse_twice(given: list[Any], named: str) -> None:
-    """Refuse a list in which something is there twice.
+    """Refuse duplicates in a plugin's answer.
 
     Args:
-        given: the names of what a plugin gave.
-        named: a format that names one of them in the plural.
+        given: the names of the listed items.
+        named: a format string that names such items in the plural.
     """
     twice = next((each for each in given if given.count(each) > 1), None)
     if twice is not None:
@@ -276,7 +276,7 @@ def _tensor_kinds(answer: Any) -> list[Any]:
 
 
 def _check_callable(row: object, said: str, *roles: str) -> None:
-    """Refuse a row whose functions are none."""
+    """Refuse a row whose functions are not callable."""
     for role in roles:
         if not callable(getattr(row, role)):
             raise _WrongError(
