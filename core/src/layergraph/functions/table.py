@@ -65,7 +65,7 @@ FACTORIES = (
     "hamming_window hann_window kaiser_window linspace logspace normal ones rand randint randn "
     "randperm range scalar_tensor tensor tril_indices triu_indices vander zeros"
 ).split()
-"""Functions that make tensors without a tensor argument whose ``__torch_function__`` sees the call."""
+"""Functions that make tensors without a tensor argument, which could override the call."""
 
 MATH = "ceil exp floor gcd isqrt log log10 log2 pow sqrt trunc".split()
 """Functions of Python's ``math`` that model code calls on sizes."""
