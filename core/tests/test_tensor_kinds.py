@@ -378,7 +378,7 @@ LIES = {
     "a value is lost": (
         _flatten_all_but("note"),
         lambda parts, _: Scaled(parts["whole"], parts["scale"]),
-        r"its __tensor_flatten__\(\) gives",
+        r"its __tensor_flatten__\(\) returns",
     ),
     "a part is lost": (
         _flatten_all_but("scale"),
