@@ -81,7 +81,7 @@ class LeafCalls:
             return result
 
     def _is_swapped(self, module_info: ModuleInfo) -> bool:
-        """Return whether code has swapped the tensors of a leaf for a call; refuse other changes."""
+        """Return whether code swaps the tensors of a leaf for a call; refuse other changes."""
         run = self._run
         if not is_changed(module_info, run.trains):
             return False
