@@ -206,7 +206,7 @@ class Replayer:
     def module(
         self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
-        """Return the old result of a composite, after its code made the same steps or was re-recorded.
+        """Return the old result of a composite, after the same steps or a re-recording.
 
         The code around it continues with the old result.
         """
@@ -251,7 +251,7 @@ class Replayer:
     def _module_again(
         self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
-        """Re-run one module in the other mode; return its old output if its caller sees no change."""
+        """Re-run one module in the other mode; return its old output if that is unnoticeable."""
         scope, step = self._recorder.scope, self._steps[self._done - 1]
         self._taint(tuple(module_info.module.buffers()))
         self._run.guards.forget(scope)

@@ -74,7 +74,7 @@ class StandIns:
             self._own = {each.untyped_storage()._cdata for each in own if is_plain(each)}
 
     def given(self, value: Any) -> Any:
-        """Describe the arguments of a step. Tensors that no step returned are older than the run."""
+        """Describe the arguments of a step. Tensors that no step returned precede the run."""
         return _mapped(value, torch.Tensor, self._of_argument)
 
     def made(self, value: Any) -> Any:
