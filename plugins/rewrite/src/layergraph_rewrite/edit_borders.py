@@ -88,7 +88,7 @@ class BorderEdits(Places):
         owner.is_edited = True
 
     def set_outputs(self, *values: Where | Value, graph: str = "") -> None:
-        """Let the model, or a composite, return other values: one value as it is, several a tuple.
+        """Change the values that the model, or a composite, returns; several become a tuple.
 
         Raises:
             EditError: there is no such node.
@@ -151,7 +151,7 @@ class BorderEdits(Places):
         unrolling.unroll(self._space, *self._find(where), turns)
 
     def drop_unused_layers(self) -> None:
-        """Remove the layers that no run reaches and that hold nothing that is reached."""
+        """Remove the layers that no call or read reaches, and that contain no reached layer."""
         nesting.drop_all_unused(self._space)
 
     def outline(self, nodes: Collection[Where], name: str) -> Call:

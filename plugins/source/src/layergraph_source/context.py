@@ -1,4 +1,4 @@
-"""The names of a written module: what it imports, copies and defines besides classes."""
+"""The names of a written module: imports, copies and definitions other than classes."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Context:
         ir: the IR.
 
     Attributes:
-        problems: what cannot be written.
-        helpers: the functions that the module holds copies of.
+        problems: the problems found so far.
+        helpers: the functions that are copied into the module.
         torch, nn, functional: the names of torch, torch.nn and torch.nn.functional.
     """
 
