@@ -1,4 +1,4 @@
-"""Measure layergraph side by side with others, and hold what is found to the goals."""
+"""Measure layergraph side by side with peers, and compare the results with the goals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work in a new interpreter, so that its memory and what it imports are its own."""
+"""Run work in a new interpreter, with its own memory and imports."""
 
 from __future__ import annotations
 

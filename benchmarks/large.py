@@ -1,4 +1,4 @@
-"""Large models, in layers small and many or large and few, and transformers of billions."""
+"""Large models: with many small layers, with few large layers, and transformers of billions of parameters."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Finding pairs of linear and relu in a graph, by layergraph and by peers.
+"""Searches for pairs of linear and relu in a graph, by layergraph and by peers.
 
-All see the same model, a sequence of layers. torch.fx sees its graph of modules; networkx,
-rustworkx and elastic-ai.creator see a graph whose nodes have the types of layers.
+The model is a sequence of layers. torch.fx gets its graph of modules; networkx, rustworkx and
+elastic-ai.creator get a graph whose nodes have the types of layers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What several measures need to know of models."""
+"""Helpers on models that several measures share."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Through a file and back, by each peer: what comes back can be called as the original.
+"""The round trips of the peers through a file; each returns a callable like the original.
 
-Who needs no inputs is given them all the same.
+All peers get example inputs, also those that need none.
 """
 
 # ruff: noqa: ARG001

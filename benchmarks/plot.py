@@ -1,4 +1,4 @@
-"""Results as pictures: ratios beside their goals, and seconds against size."""
+"""Plots of the results: ratios with their goals, and seconds by size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One of several processes that load and save a model: ``torchrun -m benchmarks.ranks``."""
+"""One rank of a job that loads and saves a model: ``torchrun -m benchmarks.ranks``."""
 
 from __future__ import annotations
 

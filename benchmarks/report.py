@@ -1,4 +1,4 @@
-"""Results as a table."""
+"""The table of results."""
 
 from __future__ import annotations
 

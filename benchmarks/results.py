@@ -1,4 +1,4 @@
-"""What was found: rows, and what they say of the goals."""
+"""Result rows, and their comparison with the goals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of one shape and any number of layers."""
+"""Models of one shape with any number of layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tools that make of a model what our back ends make of its IR."""
+"""The peers of the back ends: tools that export models to the same targets."""
 
 # ruff: noqa: ARG001
 

@@ -1,4 +1,4 @@
-"""The one place where seconds are taken."""
+"""Timing: the only module that measures seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured: a name, a module whose ``rows`` measures it, and what it is."""
+"""The measures: a name, a module with a function ``rows``, and a description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graphs and breaks that torch.compile makes of the rebuilt model and of the original."""
+"""Graphs and graph breaks of torch.compile, for the rebuilt model and the original."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How deep modules may be nested, at Python's usual recursion limit: by torch, and by layergraph.
+"""The maximum nesting depth of modules at Python's default recursion limit, of torch and layergraph.
 
-Names are paths, so that the text of all names grows with the square of the depth, in torch's own
-state dict too; this is about recursion alone.
+Names are paths, so the text of all names grows with the square of the depth, also in torch's state
+dict; this measure is about recursion only.
 """
 
 from __future__ import annotations

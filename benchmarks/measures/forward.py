@@ -1,4 +1,4 @@
-"""A run of the rebuilt model beside one of the original, with the same weights."""
+"""The run time of the rebuilt model, compared with the original with the same weights."""
 
 from __future__ import annotations
 

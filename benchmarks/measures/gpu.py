@@ -1,4 +1,4 @@
-"""On a GPU: IRs captured on the CPU, and files loaded straight to it."""
+"""Measures on a GPU: IRs captured on the CPU, and files loaded directly to the GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transformers of billions of parameters: each in processes of its own, for their memory."""
+"""Transformers of billions of parameters, each in separate processes to measure peak memory."""
 
 from __future__ import annotations
 

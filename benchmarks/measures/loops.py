@@ -1,4 +1,4 @@
-"""The cost of a loop of many turns: its capture, its IR, and the model that comes back."""
+"""The cost of a loop of many iterations: capture, IR, and rebuilt model."""
 
 from __future__ import annotations
 

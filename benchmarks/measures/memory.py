@@ -1,7 +1,7 @@
-"""A capture by running, whose run is long: its peak memory and its seconds, beside one run.
+"""Peak memory and seconds of a capture of a long run, compared with one run.
 
-Each way has a process of its own, so that its peak memory is its own. The run takes no gradients;
-the capture has them switched on, as users do.
+Each variant runs in a separate process to measure its peak memory. The run has gradients off; the
+capture has gradients on, as users do.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Matches of linear and relu: which are found, and the time against nodes; rewrites and edits.
+"""Matches of linear and relu: the matches found, and seconds by number of nodes; rewrites and edits.
 
-Each way is asked for more nodes until it takes longer than its patience.
+The number of nodes grows for each tool until a run exceeds the time limit.
 """
 
 from __future__ import annotations

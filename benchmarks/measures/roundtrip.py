@@ -1,4 +1,4 @@
-"""Capture, save with weights, load: the whole way, beside everything that can go it."""
+"""The round trip: capture, save with weights, load; compared with all peers that can do it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every step against the number of layers. Each shape has a process of its own."""
+"""Seconds of each step by number of layers. Each shape of model has a separate process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model over several processes, loaded and saved in parts, beside DCP and safetensors alone."""
+"""A model over several processes, loaded and saved in parts, compared with DCP and safetensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""New interpreters, by turns: each tells how long something took it."""
+"""Start-up times in new interpreters, which take turns."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Files of a gigabyte, saved and loaded by layergraph and by others.
+"""Files of a gigabyte, saved and loaded by layergraph and by peers.
 
-Each way has a process of its own, so that its peak memory is its own, and loading is measured in
-one more process where the ways take turns.
+Each tool has a separate process to measure its peak memory. Another process measures loading, in
+which the tools take turns.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ class Pattern:
         return inner or ()
 
     def _named(self, term: Any, inner: tuple[Any, ...]) -> dict[str, frozenset[int]]:
-        """Return the names in a term, each with the ids of its parts; alternatives may share one."""
+        """Return the names in a term, each with the ids of its parts: alternatives share names."""
         names: dict[str, frozenset[int]] = {}
         own = term.operation.name if isinstance(term, Applied) else getattr(term, "name", None)
         if own and isinstance(term, Applied | Value):
