@@ -1,4 +1,4 @@
-"""Large models: with many small layers, with few large layers, and transformers of billions of parameters."""
+"""Large models: many small layers, few large layers, and transformers of billions of parameters."""
 
 from __future__ import annotations
 

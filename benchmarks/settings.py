@@ -1,4 +1,4 @@
-"""How much is measured."""
+"""The sizes and repetitions of the measures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUICK = ("resnet18", "vit_b_32", "BertModel", "LlamaModel")
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured.
+    """The sizes and repetitions of the measures.
 
     Attributes:
         quick: whether a few minutes must do.

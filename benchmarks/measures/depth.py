@@ -1,4 +1,4 @@
-"""The maximum nesting depth of modules at Python's default recursion limit, of torch and layergraph.
+"""The maximum nesting depth of modules at Python's default recursion limit.
 
 Names are paths, so the text of all names grows with the square of the depth, also in torch's state
 dict; this measure is about recursion only.

@@ -1,4 +1,4 @@
-"""Rebuilding on meta, compared with the leaves' constructors and with torch.fx for the same graphs."""
+"""Rebuilding on meta, compared with the leaves' constructors and torch.fx for the same graphs."""
 
 from __future__ import annotations
 

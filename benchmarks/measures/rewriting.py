@@ -1,4 +1,4 @@
-"""Matches of linear and relu: the matches found, and seconds by number of nodes; rewrites and edits.
+"""Matches of linear and relu: matches found, and seconds by number of nodes; rewrites and edits.
 
 The number of nodes grows for each tool until a run exceeds the time limit.
 """
