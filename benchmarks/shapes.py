@@ -50,7 +50,7 @@ def chain(count: int) -> nn.Module:
     return nn.Sequential(*layers)
 
 
-# What torch itself can nest, by its own recursion, with something to spare: see measures/depth.py.
+# A depth that torch supports at its own recursion, with a margin: see measures/depth.py.
 LEVELS = 100
 
 

@@ -35,6 +35,6 @@ MEASURES = {
 
 
 def measure(name: str) -> Measure:
-    """What measures that; its peers are imported only now."""
+    """Import the module of a measure with its peers, and return its function."""
     rows: Measure = importlib.import_module(f"benchmarks.measures.{name}").rows
     return rows

@@ -17,7 +17,7 @@ from benchmarks.settings import Settings
 from benchmarks.timing import Spread, take_turns
 from layergraph.errors import LayergraphError
 
-# All ways may take so many times what one way takes.
+# The goals: the ratios of all ways to one way.
 CAPTURE, SIZE, FORWARD = 2.0, 1.2, 1.05
 
 

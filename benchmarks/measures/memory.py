@@ -51,7 +51,7 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 
 def taken(name: str, modes: Any) -> tuple[int, float]:
-    """By how much memory grows at most in a run or capture, and the CPU seconds that it takes.
+    """Return the peak growth of memory in a run or capture, and its CPU seconds.
 
     Args:
         name: the model.
@@ -59,7 +59,7 @@ def taken(name: str, modes: Any) -> tuple[int, float]:
     """
     model, image = _model(name)
     small, tiny = _model("sam tiny")
-    # Both are warm.
+    # Warm up both.
     lg.to_ir(small, (tiny,))
     with torch.no_grad():
         model(image)

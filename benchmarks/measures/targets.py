@@ -31,7 +31,7 @@ Way = Callable[[Subject, Path], Made]
 
 @dataclass(frozen=True)
 class _Result:
-    """One model by one way: what was made, or why nothing was."""
+    """The result of one tool for one model, or the reason of its failure."""
 
     seconds: float | None = None
     said: str = ""

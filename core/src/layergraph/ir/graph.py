@@ -111,16 +111,16 @@ setattr(Node, "type", property(_type, _state_type))  # noqa: B010 type checkers 
 
 
 def bind_calls(graph: Graph, implementations: Mapping[str, Implementation]) -> bool:
-    """Let each call of a graph have the type of what it calls, from now on.
+    """Bind each call of a graph to its implementation, whose type it then has.
 
-    A node that states another type is left alone; :func:`layergraph.ir.check` reports it.
+    A node that states another type is not changed; :func:`layergraph.ir.check` reports it.
 
     Args:
         graph: the graph.
         implementations: the implementations of an IR, by name.
 
     Returns:
-        False if a node is a call of an implementation of another IR: the graph has to be copied.
+        False if a node calls an implementation of another IR; then the graph has to be copied.
     """
     for node in graph.nodes.values():
         callee = implementations.get(node.implementation)
@@ -139,8 +139,8 @@ def bind_calls(graph: Graph, implementations: Mapping[str, Implementation]) -> b
 class Graph:
     """Nodes and the edges between them.
 
-    Two graphs are equal if their nodes and edges are, in the same order: that of nodes is the order
-    of execution.
+    Two graphs are equal if they have equal nodes and edges in the same order. The order of nodes is
+    the execution order.
 
     Attributes:
         nodes: name to node, in execution order.

@@ -108,7 +108,7 @@ def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.M
 def _switches(
     module: nn.Module, names: frozenset[str], mode: bool
 ) -> Iterator[Callable[[], object]]:
-    """Calls of the class's own ``train(mode)`` and ``eval()``."""
+    """Yield functions that call the overridden ``train(mode)`` and ``eval()``."""
     if "train" in names:
         yield partial(module.train, mode)
     if "eval" in names and not mode:
@@ -146,7 +146,7 @@ def _switched(
 
 
 def modules_in(module: nn.Module) -> list[nn.Module]:
-    """A module and all inside it, each once."""
+    """Return a module and all modules inside it, each once."""
     found = {id(module): module}
     stack = [module]
     while stack:
@@ -160,7 +160,7 @@ def modules_in(module: nn.Module) -> list[nn.Module]:
 def _tried(
     module: nn.Module, names: frozenset[str], inside: dict[str, nn.Module], start: bool, mode: bool
 ) -> tuple[dict[str, bool], dict[str, bool]]:
-    """The modes of all modules after torch's ``train(mode)``, and after that of the class."""
+    """Return the modes of all modules after torch's ``train(mode)``, and after the class's."""
     torchs = _modes_after(inside, partial(nn.Module.train, module, mode), start) or {}
     theirs = None
     if "train" in names and takes(module.train, mode):
@@ -169,7 +169,7 @@ def _tried(
     if "eval" in names and not mode and takes(module.eval):
         evaluating = _modes_after(inside, module.eval, start, "eval")
         if evaluating not in (None, theirs):
-            raise refusal("eval", "does something else than train(False)")
+            raise refusal("eval", "differs from train(False)")
     return torchs, theirs
 
 

@@ -94,7 +94,7 @@ def _refused(capture: Observer, original: Callable[..., Any], reason: str) -> Ca
 
 
 _CHANGE = "a change of the environment, which a graph does not make"
-_ALL = "a look at the whole environment; ask for the variables that matter"
+_ALL = "a read of the whole environment; read only the variables that matter"
 _REFUSED = {"__setitem__": _CHANGE, "__delitem__": _CHANGE, "__iter__": _ALL, "__len__": _ALL}
 
 _ABSENT = object()
