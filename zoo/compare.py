@@ -43,7 +43,7 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Return whether all relevant checks have the same result as before."""
+        """Return whether no check failed."""
         return False not in self.checks.values()
 
 

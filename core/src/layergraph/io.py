@@ -125,10 +125,10 @@ def load_model(
         options: as for :func:`load`. The formats of ``layergraph-files`` also take ``weights``, the
             path of a ``.safetensors`` file, of the index of several or of their folder, of any
             program, that holds the weights instead; ``keys``, a mapping from names in the file to
-            keys of the model, or a function that gives the key for a name, and None for a tensor
-            to leave out; and, with ``layergraph-distributed``, ``mesh`` and ``plan``: the devices
-            of several processes, and the distribution of the model over them. Each process then
-            reads only the parts of the tensors that it holds.
+            keys of the model, or a function that returns the key for a name, or None for a tensor
+            to skip; and, with ``layergraph-distributed``, ``mesh`` and ``plan``: the devices of
+            several processes, and the distribution of the model over them. Each process then reads
+            only the parts of the tensors that it holds.
 
     Returns:
         The model, as :func:`layergraph.to_torch` returns it.

@@ -30,7 +30,7 @@ class Layer:
     and ``dtype``. An argument that equals its default is left out.
 
     Args:
-        cls: the class. A subclass needs a row of its own, because it may compute something else.
+        cls: the class. A subclass needs its own row, because it may override the computation.
         type: the type of the implementation; None: the name of the class in lower case, such as
             ``batchnorm2d`` for ``nn.BatchNorm2d``.
         always: arguments to keep even if they equal their defaults.

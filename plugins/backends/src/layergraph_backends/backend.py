@@ -72,7 +72,7 @@ class Backend:
         """
         return lower(*step.args, **step.kwargs)
 
-    def lacking(self, step: Step) -> str:  # noqa: ARG002 what a subclass looks at
+    def lacking(self, step: Step) -> str:  # noqa: ARG002 for subclasses
         """Return the reason why no handler supports a layer or function, for the list of lacks.
 
         A row without layers and functions could give the reason too. But the walk asks no such row

@@ -125,7 +125,7 @@ def _before_problem(edit: Edit, norm: Call, layer: Call) -> str:
     channels = layer.attributes.get("in_channels", layer.attributes.get("in_features"))
     reason = _size_problem(norm, channels)
     if not reason:
-        try:  # the layer will read what the batch norm read: nothing between may change it
+        try:  # the layer will read the input of the batch norm, so no node in between may change it
             edit.move(norm, before=layer)
         except EditError as error:
             reason = str(error)

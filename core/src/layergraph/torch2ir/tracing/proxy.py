@@ -44,7 +44,7 @@ class Proxy(fx.Proxy):
         object.__setattr__(self, "tracer", tracer)
 
     def __repr__(self) -> str:
-        return "<a value that only inputs would tell>"
+        return "<a value unknown without inputs>"
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -87,17 +87,19 @@ class Proxy(fx.Proxy):
     __hash__ = fx.Proxy.__hash__
 
     def __bool__(self) -> bool:
-        raise CaptureError("the model decides by a value that only inputs would tell")
+        raise CaptureError("the model branches on a value that is unknown without inputs")
 
     def __len__(self) -> int:
-        raise CaptureError("the length of a value is only told by inputs")
+        raise CaptureError("the length of a value is unknown without inputs")
 
     def __iter__(self) -> Iterator[Any]:
         """Unpack the value, if the bytecode of the caller says into how many names."""
         frame = sys._getframe(1)
         count = _names_in(frame.f_code).get(frame.f_lasti)
         if count is None:
-            raise CaptureError("the model loops over a value: how often is only told by inputs")
+            raise CaptureError(
+                "the model loops over a value whose length is unknown without inputs"
+            )
         self.tracer.function(_ASSUME_LENGTH, (self, count, code_place()), {})
         getitem = "operator.getitem"
         return iter([self.tracer.function(getitem, (self, n), {}) for n in range(count)])

@@ -286,12 +286,12 @@ class SymbolicTracer(Tracer, TracerBase):
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any) -> Any:
         """Record an operation of fx's proxies, such as a Python operator."""
         if kind != "call_function":
-            raise CaptureError(f"{target!r} is nothing that a graph can do to a value")
+            raise CaptureError(f"{target!r} is no operation that a graph can hold")
         return self.torch_function(target, args, kwargs)
 
     def keys(self, _obj: Any) -> NoReturn:
         """Refuse to unpack a value as a dict."""
-        raise CaptureError("the model asks a value for its keys, which only inputs would tell")
+        raise CaptureError("the model reads the keys of a value, which are unknown without inputs")
 
     def read(self, value: Any) -> Value:
         """See :class:`Tracer`."""

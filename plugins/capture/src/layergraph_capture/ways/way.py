@@ -28,7 +28,7 @@ class Way:
 
     Attributes:
         trace: its record.
-        answer: the answer that it gives.
+        answer: its answer to the decision.
         decided: the value of the decision in its record; None if its record has none.
         interfaces: the inputs and outputs of each of its module calls.
         values: the merged values, by its own values.
