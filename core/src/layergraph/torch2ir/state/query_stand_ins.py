@@ -138,8 +138,8 @@ def _note(
 
 def _told(name: str) -> str:
     return (
-        f"what {name} tells of the state of torch: a graph would have the same for good; let an "
-        "argument or an attribute decide"
+        f"the state of torch that {name} returns: it would be a constant of the graph; branch on "
+        "an argument or an attribute instead"
     )
 
 

@@ -51,7 +51,7 @@ class Proxy(fx.Proxy):
             raise AttributeError(name)
         attribute, method = attribute_name(name), method_name(name)
         if attribute is None and method is None:
-            raise CaptureError(f"the attribute {name!r} of a value is only told by inputs")
+            raise CaptureError(f"the attribute {name!r} of a value is unknown without inputs")
         if attribute is not None and method is None:
             # Record the read now, not at its first use: autograd sums gradients in the order of the
             # calls, so another order changes their last bits.

@@ -190,8 +190,8 @@ def _first(values: Any, dim: int = 0, index: int = 0) -> Any:
     for tensor in pytree.tree_leaves(values):
         if not isinstance(tensor, torch.Tensor) or tensor.shape[dim] == 0:
             raise CaptureError(
-                "a function of torch that runs over no slices, or over something else than "
-                "tensors; capture it with at least one slice"
+                "a function of torch that runs over no slices, or over inputs other than tensors; "
+                "capture it with at least one slice"
             )
     return pytree.tree_map(lambda each: each.select(dim, index), values)
 

@@ -62,7 +62,7 @@ _UNHOLDABLE: tuple[tuple[Any, str, str], ...] = (
     (torch, "from_numpy", _FROM_MEMORY),
     (torch, "frombuffer", _FROM_MEMORY),
     (torch, "from_dlpack", _FROM_MEMORY),
-    (torch.autograd.graph.saved_tensors_hooks, "__enter__", "hooks on what gradients need"),
+    (torch.autograd.graph.saved_tensors_hooks, "__enter__", "hooks on saved tensors"),
     (threading.Thread, "start", "a thread"),
 )
 
@@ -89,7 +89,7 @@ def _checkpointed(capture: Observer, record: Record) -> Record:
         # enough. The second argument says whether to restore the random state.
         checkpointed, _, *given = args
         if capture.unrecorded(_are_lost, (given,), {}):
-            capture.refuse("a reentrant checkpoint of what needs no gradients; set use_reentrant")
+            capture.refuse("a reentrant checkpoint of inputs without gradients; set use_reentrant")
         return checkpointed(*given)
 
     return call
@@ -140,7 +140,9 @@ def _scripted(capture: Observer, tensors: Tensors) -> Callable[..., Any]:
         # itself.
         graph = shown(function.inlined_graph.copy())
         for unseen_operator in unseen_operators(graph):
-            capture.refuse(f"{unseen_operator} in scripted code, which makes a tensor unseen")
+            capture.refuse(
+                f"{unseen_operator} in scripted code, which makes a tensor unseen by torch"
+            )
         bare = torch._C._create_function_from_graph(function.name, graph)
         with torch.jit._fuser.optimized_execution(False):
             return run(bare, *_in_order(function, args, kwargs))

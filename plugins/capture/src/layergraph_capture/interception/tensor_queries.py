@@ -349,7 +349,7 @@ class Queries:
             return False
         if self._values == "refuse":
             self._refuse(
-                "a number that is read out of a tensor, by which the model may decide; convert "
+                "a number that is read out of a tensor, on which the model may branch; convert "
                 "with values='both', the default, to capture both ways"
             )
             return False
