@@ -1,4 +1,4 @@
-"""Measure layergraph side by side with others, and hold what is found to the goals."""
+"""Measure layergraph side by side with peers, and compare the results with the goals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from zoo.run import prepare
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what is named, or all; the exit status tells of failures, not of goals."""
+    """Run the named measures, or all. The exit status reports failures, not missed goals."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(MEASURES))
     parser.add_argument("--quick", action="store_true", help="a few minutes: fewer of everything")
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for row in measure(name)(settings):
                     found[name].append(row)
                     status.update(f"{name}: {row.what} {row.model}")
-            except Exception as error:  # The others are not concerned.
+            except Exception as error:  # Continue with the other measures.
                 found[name].append(Row("FAILED", "", note=refusal(error)))
         console.print(table(name, MEASURES[name], found[name]))
         console.print(f"{name} took {time.monotonic() - start:.0f} s\n")
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(folder: Path, settings: Settings, found: dict[str, list[Row]]) -> None:
-    """All that is there so far: the next measure may take long."""
+    """Write the results so far, because the next measure may take long."""
     folder.mkdir(parents=True, exist_ok=True)
     results = {
         "environment": environment(),

@@ -1,11 +1,11 @@
-"""Match and rewrite a graph with elastic-ai.creator, in a process of its own.
+"""Match and rewrite a graph with elastic-ai.creator, in a separate process.
 
     python benchmarks/creator_matches.py find_all_subgraphs|PatternRule < GRAPH
 
 Its graphs need Python 3.12, and its results depend on the seed of hashes. So this program imports
-nothing of ours or of torch. It reads JSON: the types of all nodes by name, and the edges. It prints
-JSON: seconds, and the pairs of linear and relu that it finds, or that one application of a rule
-replaces.
+neither layergraph nor torch. It reads JSON: the types of all nodes by name, and the edges. It
+prints JSON: seconds, and the pairs of linear and relu that it finds, or that one application of a
+rule replaces.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Work in a new interpreter, so that its memory and what it imports are its own."""
+"""Run work in a new interpreter, with its own memory and imports."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class FreshError(Exception):
 
 
 def run_code(code: str) -> str:
-    """What a program prints."""
+    """Run a program, and return what it prints."""
     return _run(["-c", code])
 
 
 def run_function(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function of a module gives; arguments and result are what JSON can say.
+    """Call a function of a module; arguments and result must be JSON values.
 
     Raises:
-        FreshError: it failed, or the system ended the process.
+        FreshError: the function failed, or the system killed the process.
     """
     said = json.dumps([function.__module__, function.__qualname__, *arguments])
     return json.loads(_run(["-m", "benchmarks.fresh", said]).splitlines()[-1])
@@ -44,7 +44,7 @@ def run_module(name: str, *arguments: str) -> str:
 
 
 def _run(arguments: list[str]) -> str:
-    # Who is not allowed to keep what was compiled would measure Python's compiler.
+    # Without bytecode caches, we would measure Python's compiler.
     environment = {key: said for key, said in os.environ.items() if key != _UNCOMPILED}
     done = subprocess.run(
         [sys.executable, *arguments],
@@ -61,16 +61,16 @@ def _run(arguments: list[str]) -> str:
 
 
 def peak_memory() -> int:
-    """The most memory that the process had since ``forget_peak``, in bytes, as Linux tells it."""
+    """Return the peak memory of the process since ``forget_peak``, in bytes, from Linux."""
     return _memory("VmHWM")
 
 
 def forget_peak() -> int:
-    """Count the peak anew, and give the memory that there is now.
+    """Reset the peak memory, and return the current memory.
 
-    What has been freed goes back to the system first, and from now on large blocks do when they are
-    freed. Else the next step would take them from the heap, and seem to need nothing; or a heap
-    with gaps would seem to be in use.
+    Freed memory goes back to the system first, and from now on large blocks do so when freed.
+    Otherwise the next step would reuse the heap and seem to need no memory, or heap gaps would
+    count as used.
     """
     libc = ctypes.CDLL(None)
     libc.mallopt(_MMAP_THRESHOLD, 128 * 1024)

@@ -1,4 +1,4 @@
-"""Large models, in layers small and many or large and few, and transformers of billions."""
+"""Large models: many small layers, few large layers, and transformers of billions of parameters."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def few_large() -> nn.Module:
 
 
 def few() -> nn.Module:
-    """A quarter of that, where there is little time."""
+    """A quarter of ``few_large``, for quick runs."""
     return nn.Sequential(*[Feedforward(2048) for _ in range(2)])
 
 
 def small() -> nn.Module:
-    """What sets up whatever is set up when it is first used."""
+    """A tiny model for warm-up."""
     return nn.Sequential(Feedforward(2))
 
 
@@ -71,7 +71,7 @@ def llama_1b() -> nn.Module:
 
 
 def llama_tenth() -> nn.Module:
-    """0.1 B parameters, where there is little time."""
+    """0.1 B parameters, for quick runs."""
     return _filled(llama(8, 1024, 2752, 16, 16, 4_000))
 
 
@@ -86,7 +86,7 @@ def _filled(model: nn.Module) -> nn.Module:
 
 
 def text(device: str = "cpu") -> dict[str, Any]:
-    """What a Llama is run on."""
+    """Return the inputs of a Llama."""
     positions = torch.arange(8, device=device)[None]
     mask = torch.zeros(1, 1, 8, 8, device=device)
     mask = mask if device == "meta" else mask.bfloat16()

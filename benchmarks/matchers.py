@@ -1,7 +1,7 @@
-"""Finding pairs of linear and relu in a graph, by layergraph and by peers.
+"""Searches for pairs of linear and relu in a graph, by layergraph and by peers.
 
-All see the same model, a sequence of layers. torch.fx sees its graph of modules; networkx,
-rustworkx and elastic-ai.creator see a graph whose nodes have the types of layers.
+The model is a sequence of layers. torch.fx gets its graph of modules; networkx, rustworkx and
+elastic-ai.creator get a graph whose nodes have the types of layers.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Way(NamedTuple):
     """A way to find pairs.
 
     Attributes:
-        find: what is timed.
-        pairs: the pairs in what it gave.
+        find: the timed function.
+        pairs: returns the pairs in its result.
     """
 
     find: Callable[[], Any]
@@ -61,7 +61,7 @@ def sequence(size: int) -> nn.Sequential:
 
 
 def pairs_of(size: int) -> Pairs:
-    """The pairs that there are."""
+    """Return the true pairs."""
     return [(place, place + 1) for place in range(0, size, 5)]
 
 
@@ -177,7 +177,8 @@ def creator(kind: str, model: nn.Module, seed: int) -> tuple[float, Pairs]:
         seed: the seed of hashes.
 
     Raises:
-        RuntimeError: it fails; it does so where no Python is said that can import it.
+        RuntimeError: the process failed, for example because no Python that can import it is
+            configured.
     """
     graph = lg.to_ir(model)["root"]
     types = {name: node.type for name, node in graph.nodes.items()}

@@ -1,4 +1,4 @@
-"""What several measures need to know of models."""
+"""Helpers on models that several measures share."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def without_cache(model: nn.Module) -> nn.Module:
 
 
 def with_inputs(entry: Entry) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
-    """A model of the zoo, and what to run it on."""
+    """Return a model of the zoo, and its inputs."""
     model = without_cache(entry.model())
     args, kwargs = entry.inputs(entry.sizes.batch, entry.sizes.length, 1)
     return model, args, kwargs
 
 
 def captured(entry: Entry) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any], lg.Ir]:
-    """The same, and the model's IR in both modes.
+    """Return a model of the zoo, its inputs, and its IR in both modes.
 
     Raises:
-        LayergraphError: it cannot be captured.
+        LayergraphError: the model cannot be captured.
     """
     model, args, kwargs = with_inputs(entry)
     with torch.no_grad():
@@ -44,21 +44,21 @@ def captured(entry: Entry) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any], 
 
 
 def call_count(ir: lg.Ir) -> int:
-    """How many calls of functions and of modules an IR has recorded."""
+    """Return the number of calls of functions and modules in an IR."""
     graphs = [graph for implementation in ir.values() for graph in implementation.graphs]
     return sum(node.type not in NO_CALLS for graph in graphs for node in graph.nodes.values())
 
 
 def tensors(outputs: Any) -> list[torch.Tensor]:
-    """The tensors of what a model returned, whatever they are in."""
+    """Return the tensors in a model's result."""
     return [each for each in pytree.tree_leaves(outputs) if isinstance(each, torch.Tensor)]
 
 
 def assert_close(expected: Any, actual: Any) -> None:
-    """Raise if a model that came back computes something else.
+    """Raise unless a rebuilt model returns close outputs.
 
     Raises:
-        AssertionError: it does.
+        AssertionError: the outputs differ.
     """
     ones, others = tensors(expected), tensors(actual)
     if len(ones) != len(others):

@@ -1,6 +1,6 @@
-"""Through a file and back, by each peer: what comes back can be called as the original.
+"""The round trips of the peers through a file; each returns a callable like the original.
 
-Who needs no inputs is given them all the same.
+All peers get example inputs, also those that need none.
 """
 
 # ruff: noqa: ARG001
@@ -33,7 +33,7 @@ def layergraph(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], 
 def layergraph_own(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], at: Path
 ) -> Model:
-    """The mode that the model is in alone, as torch.export captures it."""
+    """Capture only the model's own mode, as torch.export does."""
     ir = lg.to_ir(model, args, kwargs, values="assume", modes="own")
     return _through(at / "own.safetensors", ir, model)
 
@@ -41,7 +41,7 @@ def layergraph_own(
 def layergraph_without_inputs(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], at: Path
 ) -> Model:
-    """Without running the model, where its code allows that; in both modes."""
+    """Capture without inputs if the code allows it, in both modes."""
     return _through(at / "traced.safetensors", lg.to_ir(model), model)
 
 
@@ -92,7 +92,7 @@ def onnx(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], at: Pa
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Let nothing be printed, not by C either."""
+    """Suppress all output, also of C code."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [(number, os.dup(number)) for number in (1, 2)]
@@ -116,7 +116,7 @@ def nirtorch(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], at
 
     nir.write(str(at / "model.nir"), peer.torch_to_nir(model, {}))
     back = peer.nir_to_torch(nir.read(str(at / "model.nir")), {})
-    # It gives the state of the network besides.
+    # It also returns the state of the network.
     return lambda *args, **kwargs: back(*args, **kwargs)[0]
 
 

@@ -1,4 +1,4 @@
-"""Results as pictures: ratios beside their goals, and seconds against size."""
+"""Plots of the results: ratios with their goals, and seconds by size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MET, MISSED = "tab:green", "tab:red"
 
 
 def draw(found: Mapping[str, Sequence[Row]], folder: Path) -> list[Path]:
-    """Write the pictures for which there is something, and tell where."""
+    """Write the pictures with data, and return their paths."""
     mpl.rcParams["svg.hashsalt"] = "layergraph"  # the same picture each time
     drawn = []
     held = [(name, each) for name, rows in found.items() for each in rows if _is_held(each)]
@@ -31,7 +31,7 @@ def _is_held(row: Row) -> bool:
 
 
 def _ratios(held: Sequence[tuple[str, Row]]) -> Figure:
-    """Each ratio in units of its goal: left of one it is met."""
+    """Draw each ratio in units of its goal; below one, the goal is met."""
     figure = Figure(figsize=(10, 1 + 0.18 * len(held)), layout="constrained")
     axes = figure.subplots()
     for place, (_, row) in enumerate(held):

@@ -1,4 +1,4 @@
-"""One of several processes that load and save a model: ``torchrun -m benchmarks.ranks``."""
+"""One rank of a job that loads and saves a model: ``torchrun -m benchmarks.ranks``."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ PLAN = {"": "fully_shard", "*": "fully_shard"}
 
 
 def read_so_far() -> int:
-    """The bytes that system calls of this process have read. Pages of a mapped file are none."""
+    """Return the bytes read by system calls of this process. Pages of mapped files do not count."""
     return int(Path("/proc/self/io").read_text().split()[1])
 
 
 def empty(folder: Path, mesh: DeviceMesh) -> nn.Module:
-    """The model with its parts in memory and without numbers, as the peers want it."""
+    """Return the model with allocated, uninitialized parts, as the peers require."""
     from layergraph_distributed.plans import apply
 
     ir = lg.load(folder / "model.safetensors")
@@ -55,7 +55,7 @@ def with_dcp(folder: Path, mesh: DeviceMesh) -> nn.Module:
 
 
 def with_safetensors(folder: Path, mesh: DeviceMesh) -> nn.Module:
-    """By hand, for tensors that are cut in rows of equal number."""
+    """Load with safetensors by hand, for tensors sharded evenly by rows."""
     model = empty(folder, mesh)
     with safe_open(folder / "model.safetensors", "pt") as file, torch.no_grad():
         for key, tensor in model.state_dict().items():
@@ -74,7 +74,7 @@ LOADS: dict[str, Callable[[Path, DeviceMesh], nn.Module]] = {
 
 
 def measured(action: Callable[[], object], rounds: int) -> dict[str, float]:
-    """The median seconds until the last process is ready, the bytes read and the peak memory."""
+    """Return the median seconds of the slowest process, the bytes read, the peak memory."""
     seconds, read, memory = [], 0, 0
     for _ in range(rounds + 1):
         gc.collect()

@@ -1,4 +1,4 @@
-"""Results as a table."""
+"""The table of results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def table(name: str, title: str, rows: Sequence[Row]) -> Table:
 
 
 def goals(console: Console, found: Mapping[str, Sequence[Row]]) -> None:
-    """Say which goals are met and which not."""
+    """Print the met and the missed goals."""
     rows = [(name, each) for name, rows in found.items() for each in rows]
     missed = [(name, each) for name, each in rows if each.is_met is False]
     met = sum(each.is_met is True for _, each in rows)

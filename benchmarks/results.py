@@ -1,4 +1,4 @@
-"""What was found: rows, and what they say of the goals."""
+"""Result rows, and their comparison with the goals."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ PEERS = "torch torchvision transformers safetensors onnx onnx2torch nirtorch ela
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that was measured.
+    """One result.
 
     Attributes:
-        what: what was done.
-        model: to what.
-        ours: what layergraph took of ``unit``; None if it does not do it.
-        peer: what that is compared with.
-        theirs: what this took.
-        ratio: ours to theirs, round by round.
-        at_most: the goal: the most that the ratio may be, or ours where there is none.
+        what: the measured step.
+        model: its model.
+        ours: the result of layergraph in ``unit``; None if unsupported.
+        peer: the peer.
+        theirs: the result of the peer.
+        ratio: ours to theirs, per round.
+        at_most: the goal: the maximum of the ratio, or of ``ours`` without a ratio.
         unit: ``s``, ``MiB``, or empty for numbers.
-        note: what else there is to say, such as why a peer cannot do it.
-        points: of what is measured against size, size and seconds.
+        note: a remark, such as the reason why a peer cannot do it.
+        points: for a curve, sizes and seconds.
     """
 
     what: str
@@ -46,7 +46,7 @@ class Row:
 
     @property
     def is_met(self) -> bool | None:
-        """Whether the goal is met; None if there is no goal or nothing to hold to it."""
+        """Return whether the goal is met; None without a goal or a result."""
         held = self.ratio or self.ours
         if self.at_most is None or held is None:
             return None
@@ -65,7 +65,7 @@ def compared(
     at_most: float | None = None,
     note: str = "",
 ) -> Row:
-    """One way beside another, or why one of them has no time."""
+    """Return the row that compares two variants, or the reason why one has no time."""
     ours, theirs = ways
     missing = "; ".join(timed.refusals[way] for way in ways if way in timed.refusals)
     if missing:
@@ -94,7 +94,7 @@ def mean(
 
 
 def environment() -> dict[str, Any]:
-    """What the numbers depend on."""
+    """Return the versions and the machine on which the numbers depend."""
     versions = {}
     for name in PEERS.split():
         try:

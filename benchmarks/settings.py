@@ -1,4 +1,4 @@
-"""How much is measured."""
+"""The sizes and repetitions of the measures."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ QUICK = ("resnet18", "vit_b_32", "BertModel", "LlamaModel")
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured.
+    """The sizes and repetitions of the measures.
 
     Attributes:
-        quick: whether a few minutes must do.
-        pattern: which models, as a shell's pattern for names or families; None: a usual selection.
+        quick: whether to take a few minutes only.
+        pattern: the models, as a shell pattern of names or families; None: the default selection.
     """
 
     quick: bool = False
@@ -32,12 +32,12 @@ class Settings:
 
     @property
     def rounds(self) -> int:
-        """How many times each way has its turn, if it is quick enough."""
+        """The number of rounds of each variant, unless it is too slow."""
         return 3 if self.quick else 9
 
     @property
     def patience(self) -> float:
-        """The seconds after which a way has no further turn."""
+        """The seconds after which a variant gets no further round."""
         return 1.0 if self.quick else 5.0
 
     @property

@@ -1,4 +1,4 @@
-"""Models of one shape and any number of layers."""
+"""Models of one shape with any number of layers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def chain(count: int) -> nn.Module:
     return nn.Sequential(*layers)
 
 
-# What torch itself can nest, by its own recursion, with something to spare: see measures/depth.py.
+# A depth that torch supports at its own recursion, with a margin: see measures/depth.py.
 LEVELS = 100
 
 

@@ -1,4 +1,4 @@
-"""The tools that make of a model what our back ends make of its IR."""
+"""The peers of the back ends: tools that export models to the same targets."""
 
 # ruff: noqa: ARG001
 
@@ -42,7 +42,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, the inputs that it is given, and fresh ones to compare with."""
+    """A model, its inputs, and fresh inputs for the comparison."""
 
     name: str
     model: nn.Module
@@ -61,7 +61,7 @@ class Subject:
 
 
 def spiking() -> Iterator[Subject]:
-    """Yield the networks that NIR can say: those of layers, and what users of nirtorch report."""
+    """Yield networks that NIR supports: layers, and cases that users of nirtorch report."""
     import snntorch
 
     torch.manual_seed(0)
@@ -83,13 +83,13 @@ def spiking() -> Iterator[Subject]:
 
 
 def bits(subject: Subject, model: Callable[..., Any]) -> str:
-    """Say whether a model computes the same bits on fresh inputs."""
+    """Return a text: whether a model computes the same bits on fresh inputs."""
     one, other = (_run(each, subject.fresh) for each in (subject.model, model))
     return "same bits" if not any(differences(one, other)) else f"error {_error(one, other):.0e}"
 
 
 def error_in_runtime(subject: Subject, path: Path, ir: Any = None) -> str:
-    """Say how much the outputs of onnxruntime differ from those of the model."""
+    """Return a text: the error of onnxruntime's outputs relative to the model's."""
     import onnx
 
     expected = _run(subject.model, subject.fresh)
@@ -105,7 +105,7 @@ def error_in_runtime(subject: Subject, path: Path, ir: Any = None) -> str:
 
 
 def same_steps(subject: Subject, model: Callable[..., Any]) -> str:
-    """Say whether a model computes the same in three steps of time."""
+    """Return a text: whether a model computes the same in three time steps."""
     original, (x,) = copy.deepcopy(subject.model), subject.fresh[0]
     state: tuple[Any, ...] = ()
     other = []
@@ -134,7 +134,7 @@ def imported(path: Path) -> ModuleType:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Let nobody print, programs that are started neither."""
+    """Suppress all output, also of child processes."""
     before = os.dup(1)
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
@@ -157,11 +157,11 @@ def _warned_of_nothing() -> Iterator[None]:
 
 
 class _Positional(nn.Module):
-    """A model whose tensors are positional arguments, and which returns tensors.
+    """A model with tensors as positional arguments and results.
 
     Args:
         model: the model.
-        given: arguments of a call, of which the tensors are replaced.
+        given: the arguments of a call, whose tensors are replaced.
     """
 
     def __init__(self, model: nn.Module, given: Inputs) -> None:
@@ -246,7 +246,7 @@ def netron(subject: Subject, folder: Path) -> Made:
 
 
 def nirtorch(subject: Subject, folder: Path) -> Made:
-    """Export and import by snntorch, which gives nirtorch the table of its layers."""
+    """Export and import by snntorch, which passes the table of its layers to nirtorch."""
     import nir
     from snntorch.export_nir import export_to_nir
     from snntorch.import_nir import import_from_nir

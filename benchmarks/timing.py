@@ -1,4 +1,4 @@
-"""The one place where seconds are taken."""
+"""Timing: the only module that measures seconds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Spread:
 
 @dataclass
 class Timed:
-    """The seconds that each way took in each of its turns, or why it has none."""
+    """The seconds of each variant in each round, or the reason why it has none."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
@@ -46,11 +46,11 @@ class Timed:
         return self[way] if way in self.seconds else None
 
     def ratio(self, one: str, other: str) -> Spread:
-        """How many times as long one takes as the other, round by round."""
+        """Return the ratio of one variant's seconds to another's, over the rounds."""
         return self.ratio_to(one, lambda seconds: seconds[other])
 
     def ratio_to(self, one: str, whole: Callable[[dict[str, float]], float]) -> Spread:
-        """The same, against what is computed from the seconds of a round."""
+        """Return the ratio of one variant's seconds to a function of a round's seconds."""
         rounds = min(map(len, self.seconds.values()))
         each = [
             {way: taken[index] for way, taken in self.seconds.items()} for index in range(rounds)
@@ -58,7 +58,7 @@ class Timed:
         return Spread.of([seconds[one] / whole(seconds) for seconds in each])
 
     def keep(self, *ways: str) -> Timed:
-        """Those of some ways alone, so that a slow one does not shorten the others' list."""
+        """Return only some variants, so that a slow one does not shorten the list of rounds."""
         return Timed({way: self.seconds[way] for way in ways})
 
 
@@ -72,22 +72,22 @@ def take_turns(
     settle: Callable[[], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Timed:
-    """Time several ways in one process, by turns, so that what else the machine does meets all.
+    """Time several variants in one process, in turns, so that other load affects all of them.
 
-    Each round begins with another way. There is no
-    garbage when a turn begins, and none is looked for during it; what the way gave is dropped
-    afterwards.
+    Each round begins with a different variant. The garbage collector runs before each turn and not
+    during it. Results are dropped after the clock stops.
 
     Args:
-        ways: by name, what is timed.
-        rounds: how many turns each has.
-        warm_up: whether there is a first round that is not counted.
-        patience: a way has no further turn when its turns took so many seconds, but it has one.
-        check: called with what each way gave while it warmed up; it raises if that is wrong.
-        settle: called before each turn. With ``os.sync``, who waits for the disk does not wait for
-            what those before it left to be written.
-        clock: ``time.process_time`` where minutes lie between what is compared, in which the load
-            of the machine changes.
+        ways: the timed functions, by name.
+        rounds: the number of rounds.
+        warm_up: whether to make a first round that does not count.
+        patience: the seconds in all after which a variant gets no further turn; each gets at least
+            one.
+        check: takes the result of each variant in the warm-up; it raises if the result is wrong.
+        settle: called before each turn. With ``os.sync``, a variant that waits for the disk does
+            not wait for the writes of earlier ones.
+        clock: ``time.process_time`` if the compared runs are minutes apart, because the load of the
+            machine changes in between.
     """
     timed = Timed({name: [] for name in ways})
     for index in range(-1 if warm_up else 0, rounds):
@@ -116,7 +116,7 @@ def _rotated(names: list[str], by: int) -> list[str]:
 
 
 def once(way: Way, *, clock: Callable[[], float] = time.perf_counter) -> tuple[float, object]:
-    """The seconds that something takes which is too slow to be repeated, and what it gives."""
+    """Return the seconds of one run of a slow function, and its result."""
     return _turn(way, clock)
 
 
@@ -132,7 +132,7 @@ def _turn(way: Way, clock: Callable[[], float]) -> tuple[float, object]:
 
 
 def refusal(error: BaseException) -> str:
-    """What an error says, in a line."""
+    """Return the text of an error in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:160]}"
 
@@ -142,6 +142,6 @@ def geometric_mean(numbers: Iterable[float]) -> float:
 
 
 def exponent(points: Iterable[tuple[float, float]]) -> float:
-    """By which power of x y grows: the slope of the line that fits their logarithms best."""
+    """Return the exponent of y as a power of x: the slope of the best fit of the logarithms."""
     logarithms = [(math.log(x), math.log(y)) for x, y in points]
     return statistics.linear_regression(*zip(*logarithms, strict=True)).slope

@@ -116,10 +116,10 @@ def exits(*_: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "method", "said"),
     [
-        ("tracer", lambda self: 5, "gave a int; it must give a Tracer"),
+        ("tracer", lambda self: 5, "returned a int; it must return a Tracer"),
         ("tracer", lambda self: raising(ValueError("x")), "raised ValueError: x"),
         ("tracer", exits, "raised SystemExit: 3"),
-        ("faults", lambda self: 5, "gave something other than a list"),
+        ("faults", lambda self: 5, "returned something other than a list"),
         ("faults", lambda self: raising(ValueError("x")), "raised ValueError: x"),
         ("finish", lambda self: raising(ValueError("x")), "raised ValueError: x"),
         ("finish", exits, "raised SystemExit: 3"),
@@ -162,8 +162,8 @@ def yields_twice(request: CaptureRequest) -> Any:
 @pytest.mark.parametrize(
     ("wrapper", "mark", "said"),
     [
-        (gives_5, "wrapper", "gave a int; it must give a Capturer"),
-        (forces_5, "hookwrapper", "gave a int; it must give a Capturer"),
+        (gives_5, "wrapper", "returned a int; it must return a Capturer"),
+        (forces_5, "hookwrapper", "returned a int; it must return a Capturer"),
         (yields_twice, "wrapper", "second yield"),
     ],
     ids=range(3),

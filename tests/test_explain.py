@@ -263,7 +263,7 @@ def test_why_a_row_declines():
     del pruned.in_features
     for module, reason in (
         (Own(1, 2), "a subclass of Linear may compute something else"),
-        (changed, "it was changed after it was made"),
+        (changed, "it was changed after its construction"),
         (pruned, "'in_features' cannot be read off it"),
     ):
         explanation = lg.explain(module)

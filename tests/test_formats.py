@@ -222,12 +222,12 @@ class Reader:
     [
         (lambda path: raising(ValueError("boom")), "raised ValueError: boom"),
         (lambda path: sys.exit(3), "raised SystemExit: 3"),
-        (no_ir, "gave a str; it must give a Ir"),
-        (functools.partial(no_ir), "gave a str; it must give a Ir"),
-        (Reader, "gave a Reader; it must give a Ir"),
+        (no_ir, "returned a str; it must return a Ir"),
+        (functools.partial(no_ir), "returned a str; it must return a Ir"),
+        (Reader, "returned a Reader; it must return a Ir"),
         (lambda: IR, "cannot be called: too many positional arguments"),
         (dict, "raised ValueError"),
-        (min, "gave a str"),
+        (min, "returned a str"),
     ],
     ids=range(8),
 )
@@ -242,7 +242,7 @@ def test_a_function_that_breaks_its_contract_is_an_error_that_names_it(
 def test_a_function_that_builds_no_module_is_an_error_that_names_it(installing: Any) -> None:
     installing(plugin(lambda: [Format(".odd", "odd", build=no_ir)]))
     with pytest.raises(
-        PluginError, match=r"'build' for '.odd'.* gave a str; it must give a Module"
+        PluginError, match=r"'build' for '.odd'.* returned a str; it must return a Module"
     ):
         lg.load_model("a.odd")
 

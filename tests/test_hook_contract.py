@@ -107,7 +107,7 @@ def test_a_wrapper_gives_something_else() -> None:
     holder = type("Holder", (), {"torch_to_ir": None})()
     holder.torch_to_ir = hookimpl(wrapper=True)(torch_to_ir)
     odd = Plugin("acme-odd", "1.0", "odd", holder)
-    with pytest.raises(PluginError, match="wraps the hook 'torch_to_ir' gave a int"):
+    with pytest.raises(PluginError, match="wraps the hook 'torch_to_ir' returned a int"):
         Torch2Ir(plugins=(*installed_plugins(), odd)).convert(MODEL)
 
 
@@ -156,7 +156,7 @@ def test_torch_to_ir_gives_something_else(answer: Any) -> None:
 def test_ir_to_torch_gives_something_else(answer: Any) -> None:
     with pytest.raises(PluginError) as it:
         Ir2Torch(plugins=plugin(ir_to_torch=lambda implementation: answer)).convert(IR)
-    named(it, "ir_to_torch", "implementation '0'", "it must give a torch.nn.Module")
+    named(it, "ir_to_torch", "implementation '0'", "it must return a torch.nn.Module")
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_one_module_for_two_implementations(make: Any, device: Any) -> None:
     def ir_to_torch(implementation: Implementation) -> Any:
         return make(shared) if implementation.type == "linear" else None
 
-    with pytest.raises(PluginError, match=r"implementation '1': its handler gave a module"):
+    with pytest.raises(PluginError, match=r"implementation '1': its handler returned a module"):
         Ir2Torch(plugins=plugin(ir_to_torch=ir_to_torch)).convert(IR, device=device)
 
 

@@ -78,7 +78,7 @@ REFUSED = {
     ),
     "no rows": (
         "from layergraph import hookimpl\n@hookimpl\ndef layers(): pass",
-        "it gave None; give rows",
+        "it returned None; give rows",
     ),
     "rows that fail": (
         "from layergraph import hookimpl\n@hookimpl\ndef layers(): raise OSError('gone')",

@@ -255,7 +255,7 @@ def test_plugins_know_inputs_for_models(only):
 @pytest.mark.parametrize("answer", ["torch.ones(2, 3)", "[], {{}}", "((), {{}}, 1)", "(), 3"])
 def test_example_inputs_are_a_tuple_and_a_dict(only, answer: str):
     only(answer)
-    with pytest.raises(PluginError, match=r"example inputs for Linear: .*it must give a tuple"):
+    with pytest.raises(PluginError, match=r"example inputs for Linear: .*it must return a tuple"):
         lg.example_inputs(nn.Linear(3, 1))
 
 

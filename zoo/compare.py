@@ -32,7 +32,7 @@ RoundTrip = Callable[[nn.Module, Inputs], tuple[nn.Module, float]]
 
 @dataclass
 class Outcome:
-    """What became of a model. A check that the original itself does not pass is None."""
+    """The result for a model. A check that the original itself fails is None."""
 
     name: str
     family: str
@@ -43,7 +43,7 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing that counts is otherwise than it was."""
+        """Return whether no check failed."""
         return False not in self.checks.values()
 
 
@@ -94,7 +94,7 @@ def _compare(entry: Entry, round_trip: RoundTrip, outcome: Outcome) -> None:
 
 
 def _expected(entry: Entry, model: nn.Module, outcome: Outcome) -> dict[str, Any]:
-    """What the original gives in each case that it accepts."""
+    """Return the outputs of the original in each case that it accepts."""
     expected = {"captured": _run(model, _inputs(entry, "captured"))}
     for case in list(_CASES)[1:]:
         try:

@@ -1,4 +1,4 @@
-"""Whether two models gave the same, bit for bit."""
+"""Comparison of the outputs of two models, bit for bit."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _of_sequences(
 
 
 def _is_cache(value: Any) -> bool:
-    """Whether a value is an object of a library's own that models remember things in."""
+    """Return whether a value is a cache object of a library."""
     plain = (torch.Tensor, Mapping, list, tuple)
     return not isinstance(value, plain) and type(value).__module__.startswith("transformers")
 

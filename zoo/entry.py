@@ -1,4 +1,4 @@
-"""What the zoo knows of a model before it is built."""
+"""The entry of a model in the zoo, before it is built."""
 
 from __future__ import annotations
 

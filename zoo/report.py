@@ -1,4 +1,4 @@
-"""What the zoo prints when all is done."""
+"""The final report of the zoo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured: a name, a module whose ``rows`` measures it, and what it is."""
+"""The measures: a name, a module with a function ``rows``, and a description."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ MEASURES = {
 
 
 def measure(name: str) -> Measure:
-    """What measures that; its peers are imported only now."""
+    """Import the module of a measure with its peers, and return its function."""
     rows: Measure = importlib.import_module(f"benchmarks.measures.{name}").rows
     return rows

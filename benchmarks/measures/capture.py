@@ -1,4 +1,4 @@
-"""Capture without inputs beside torch.fx, and by running beside the model's own run."""
+"""Capture without inputs, compared with torch.fx; capture by running, compared with one run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graphs and breaks that torch.compile makes of the rebuilt model and of the original."""
+"""Graphs and graph breaks of torch.compile, for the rebuilt model and the original."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 
 def counts(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int, int]:
-    """Into how many graphs torch.compile cuts a model, and how many breaks it meets."""
+    """Return the numbers of graphs and of graph breaks of a model under torch.compile."""
     torch._dynamo.reset()
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
     with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):

@@ -1,6 +1,6 @@
-"""The cost of every way of a model that decides by numbers of its inputs.
+"""The cost of capturing all ways of a model with decisions by numbers of its inputs.
 
-A model that does not decide has one way: the two captures do the same there.
+A model without decisions has one way, so both captures do the same work.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.settings import Settings
 from benchmarks.timing import Spread, take_turns
 from layergraph.errors import LayergraphError
 
-# All ways may take so many times what one way takes.
+# The goals: the ratios of all ways to one way.
 CAPTURE, SIZE, FORWARD = 2.0, 1.2, 1.05
 
 

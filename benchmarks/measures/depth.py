@@ -1,7 +1,7 @@
-"""How deep modules may be nested, at Python's usual recursion limit: by torch, and by layergraph.
+"""The maximum nesting depth of modules at Python's default recursion limit.
 
-Names are paths, so that the text of all names grows with the square of the depth, in torch's own
-state dict too; this is about recursion alone.
+Names are paths, so the text of all names grows with the square of the depth, also in torch's state
+dict; this measure is about recursion only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.shapes import example, tower
 from benchmarks.timing import Spread, refusal
 
 DEEPEST = 5_000
-# From a model to what does the step, so that what the step needs is made before it.
+# A function that prepares a step for a model, and returns the function that makes the step.
 Step = Callable[[nn.Module], Callable[[], object]]
 TORCH: dict[str, Step] = {
     "torch: state_dict": lambda model: model.state_dict,
@@ -49,7 +49,7 @@ def rows(settings: Settings) -> Iterator[Row]:
     for steps in (TORCH, LAYERGRAPH):
         try:
             found = run_function(deepest_of_each, list(steps), most)
-        except FreshError as error:  # Where C recurses, the system may end the process.
+        except FreshError as error:  # If C code recurses, the process may crash.
             yield Row(", ".join(steps), "one in another", note=refusal(error))
             continue
         for step, (levels, why) in found.items():
@@ -61,7 +61,7 @@ def deepest_of_each(steps: list[str], most: int) -> dict[str, tuple[int, str]]:
 
 
 def _deepest(step: str, most: int) -> tuple[int, str]:
-    """The most levels with which a step does not fail, and how it does with more."""
+    """Return the most levels with which a step succeeds, and the error beyond."""
     good, bad, why = 0, most + 1, f"tried up to {most:,}"
     tried = most
     while bad - good > 1:

@@ -1,4 +1,4 @@
-"""A run of the rebuilt model beside one of the original, with the same weights."""
+"""The run time of the rebuilt model, compared with the original with the same weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from layergraph.errors import LayergraphError
 from zoo import Entry
 
 AT_MOST = 1.02
-# A turn is as many runs as take this long, so that a clock and a scheduler matter little.
+# The seconds of one turn, which makes several runs to reduce noise of clock and scheduler.
 TURN = 0.1
 ROUNDS = 25
 
@@ -47,7 +47,7 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 
 def pair(entry: Entry) -> tuple[nn.Module, nn.Module, tuple[Any, ...], dict[str, Any]]:
-    """The original and the rebuilt model, and what to run them on."""
+    """Return the original, the rebuilt model, and their inputs."""
     model, args, kwargs, ir = captured(entry)
     return model, lg.to_torch(ir, model.state_dict()).eval(), args, kwargs
 

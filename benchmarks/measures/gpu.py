@@ -1,4 +1,4 @@
-"""On a GPU: IRs captured on the CPU, and files loaded straight to it."""
+"""Measures on a GPU: IRs captured on the CPU, and files loaded directly to the GPU."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _compiled(model: nn.Module, args: tuple[Any, ...]) -> Callable[[], object]:
 def _graph(model: nn.Module, args: tuple[Any, ...]) -> Callable[[], object]:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # what is set up at the first run is no part of a graph
+    with torch.cuda.stream(side):  # warm up outside of the CUDA graph
         for _ in range(3):
             model(*args)
     torch.cuda.current_stream().wait_stream(side)
@@ -104,7 +104,7 @@ WAYS = {"eager": _eager, "compiled": _compiled, "CUDA graph": _graph}
 
 
 def _load(settings: Settings) -> Iterator[Row]:
-    """A gigabyte of a file that the system has at hand, beside what the way to the GPU carries."""
+    """Measure loading a gigabyte from the page cache, compared with the bandwidth to the GPU."""
     with tempfile.TemporaryDirectory() as folder:
         path, plain = Path(folder) / "model.safetensors", Path(folder) / "plain.safetensors"
         model = few_large()

@@ -1,7 +1,7 @@
-"""An index of 10,000 files: files a second when all are new, and when none is.
+"""An index of 10,000 files: files per second if all are new, and if none is.
 
-Copies of a model differ in their weights; their structure is one text. So one folder holds copies
-of 400 models, and another one as many models as files. The goal is 200 files a second.
+Copies of a model have equal structures and different weights. So one folder holds copies of 400
+models, and another one a different model in each file. The goal is 200 files per second.
 """
 
 from __future__ import annotations

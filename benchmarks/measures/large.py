@@ -1,4 +1,4 @@
-"""Transformers of billions of parameters: each in processes of its own, for their memory."""
+"""Transformers of billions of parameters, each in separate processes to measure peak memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _on_meta() -> Iterator[Row]:
 
 
 def on_meta(path: str) -> tuple[dict[str, float], int, int, int]:
-    """The seconds of each step, the most memory that the process had, and what there was."""
+    """Return the seconds of each step, the peak memory of the process, and the sizes."""
     model = large.llama_70b()
     seconds: dict[str, float] = {}
     ir = _step(seconds, "capture", lambda: lg.to_ir(model, (), large.text("meta"), values="assume"))
@@ -92,7 +92,7 @@ def _share(
 
 
 def saved(make: str, path: str) -> tuple[dict[str, float], int, str]:
-    """The seconds of capture, save and a run, the memory besides, and what the model computes."""
+    """Return the seconds of capture, save and a run, the extra memory, a digest of the outputs."""
     model = getattr(large, make)()
     seconds: dict[str, float] = {}
     with torch.no_grad():
@@ -104,7 +104,7 @@ def saved(make: str, path: str) -> tuple[dict[str, float], int, str]:
 
 
 def loaded(path: str) -> tuple[int, str]:
-    """The memory that a loaded model takes to run, and what it computes."""
+    """Return the memory of running a loaded model, and a digest of its outputs."""
     lg.to_torch(lg.to_ir(large.small()))
     before = forget_peak()
     model = lg.load_model(path).eval()
@@ -114,7 +114,7 @@ def loaded(path: str) -> tuple[int, str]:
 
 
 def loads(path: str) -> dict[str, list[float]]:
-    """The seconds that it takes to load, and those of its parts by others."""
+    """Return the seconds to load, and those of the parts by peers."""
     ir, converter = lg.load(path), default_ir2torch()
     ways: dict[str, Callable[[], object]] = {
         "ours": lambda: lg.load_model(path),

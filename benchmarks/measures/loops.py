@@ -1,4 +1,4 @@
-"""The cost of a loop of many turns: its capture, its IR, and the model that comes back."""
+"""The cost of a loop of many iterations: capture, IR, and rebuilt model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from benchmarks.results import Row, compared
 from benchmarks.settings import Settings
 from benchmarks.timing import Spread, Way, take_turns
 
-# The capture may take so many times the run, and the rebuilt model so many times the original.
+# The goals: the ratios of the capture to a run, and of the rebuilt model to the original.
 CAPTURE, FORWARD = 1.5, 1.1
 TURNS = 1000
 WIDTH = 64
 
 
 class Gated(nn.Module):
-    """A recurrent cell of one's own, over the steps of a sequence."""
+    """A custom recurrent cell over the steps of a sequence."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Gated(nn.Module):
 
 
 class Scan(nn.Module):
-    """A selective scan without kernels, as Mamba has it."""
+    """A selective scan without kernels, as in Mamba."""
 
     def __init__(self) -> None:
         super().__init__()

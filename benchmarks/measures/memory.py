@@ -1,7 +1,7 @@
-"""A capture by running, whose run is long: its peak memory and its seconds, beside one run.
+"""Peak memory and seconds of a capture of a long run, compared with one run.
 
-Each way has a process of its own, so that its peak memory is its own. The run takes no gradients;
-the capture has them switched on, as users do.
+Each variant runs in a separate process to measure its peak memory. The run has gradients off; the
+capture has gradients on, as users do.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 
 def taken(name: str, modes: Any) -> tuple[int, float]:
-    """By how much memory grows at most in a run or capture, and the CPU seconds that it takes.
+    """Return the peak growth of memory in a run or capture, and its CPU seconds.
 
     Args:
         name: the model.
@@ -59,7 +59,7 @@ def taken(name: str, modes: Any) -> tuple[int, float]:
     """
     model, image = _model(name)
     small, tiny = _model("sam tiny")
-    # Both are warm.
+    # Warm up both.
     lg.to_ir(small, (tiny,))
     with torch.no_grad():
         model(image)

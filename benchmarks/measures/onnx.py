@@ -1,7 +1,7 @@
-"""A BERT of 12 layers as an ONNX file: seconds, nodes and functions, beside torch.onnx.
+"""A BERT of 12 layers as an ONNX file: seconds, nodes and functions, compared with torch.onnx.
 
-Both write from the same model in the same process, one after the other. Seconds are of this process
-alone. The capture is one of ours, because torch.onnx captures too.
+Both export the same model in the same process, one after the other. Seconds are CPU seconds of this
+process. Ours include the capture, because torch.onnx captures too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rebuilding on meta, beside the leaves' constructors and torch.fx for the same graphs."""
+"""Rebuilding on meta, compared with the leaves' constructors and torch.fx for the same graphs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 
 def by_hand(ir: lg.Ir) -> Way:
-    """What makes the leaves that an IR names and compiles the graphs that it holds, no more."""
+    """Return a function that only makes the leaves of an IR and compiles its graphs."""
     rebuilt = lg.to_torch(ir, device="meta")
     modules = dict(rebuilt.named_modules(remove_duplicate=False))
     constructors = []
@@ -49,7 +49,7 @@ def by_hand(ir: lg.Ir) -> Way:
         if implementation.children is None and not implementation.nodes and module is not None:
             constructors.append((type(module), implementation.data))
     composites = [each for each in rebuilt.modules() if isinstance(each, fx.GraphModule)]
-    # A GraphModule takes from its root what its graph names: that is in the finished model.
+    # GraphModule copies the members that its graph names from a root: the finished model.
     graphs = [(each, each.graph) for each in composites]
     graphs += [
         (each, each.evaluation.graph)

@@ -1,6 +1,6 @@
-"""Matches of linear and relu: which are found, and the time against nodes; rewrites and edits.
+"""Matches of linear and relu: matches found, and seconds by number of nodes; rewrites and edits.
 
-Each way is asked for more nodes until it takes longer than its patience.
+The number of nodes grows for each tool until a run exceeds the time limit.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ EDITS_SECONDS = 20.0
 
 @dataclass
 class Curve:
-    """The matches of a way, and its seconds, by nodes."""
+    """The matches and the seconds of a tool, by number of nodes."""
 
     points: list[tuple[float, float]] = field(default_factory=list)
     verdicts: list[str] = field(default_factory=list)
 
     def is_spent(self, patience: float) -> bool:
-        """Return whether the way took longer than the patience for the last graph, or failed."""
+        """Return whether the tool exceeded the time limit on the last graph, or failed."""
         return len(self.points) < len(self.verdicts) or self.points[-1][1] > patience
 
 
@@ -139,14 +139,14 @@ def _note(
 
 
 def _many() -> Row:
-    """A thousand matches in an edit that is open."""
+    """Measure a thousand matches in an open edit."""
     find = ways_of_ours(sequence(MANY))[OURS].find
     timed = take_turns({OURS: find}, rounds=9, clock=time.process_time)
     return Row(f"1,000 matches among {MANY:,} nodes", OURS, timed[OURS], at_most=MANY_SECONDS)
 
 
 def _edits(largest: int) -> Iterator[Row]:
-    """As many edits of one kind as there are nodes, in an edit that is open."""
+    """Measure as many edits of one kind as nodes, in an open edit."""
     found: dict[str, list[tuple[float, float]]] = {}
     for size in (each for each in SIZES[::2] if each <= largest):
         model = nn.Sequential(*[nn.ReLU() for _ in range(size)])

@@ -1,4 +1,4 @@
-"""Capture, save with weights, load: the whole way, beside everything that can go it."""
+"""The round trip: capture, save with weights, load; compared with all peers that can do it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ from benchmarks.timing import take_turns
 
 EXPORT = "torch.export"
 EXPORT_AT_MOST = 1 / 20
-# What no way through a file and back that runs the model, makes its layers and compiles its graphs
-# can do without.
+# The unavoidable work of a round trip that runs the model, makes its layers and compiles its
+# graphs.
 PARTS = "its parts"
-# Parts of the work, so that no goal is to be quicker: files are held to them by themselves.
+# Peers that do only a part of the work, so that no goal applies; the measure of files compares with
+# these.
 PARTIAL = ("safetensors, weights alone", PARTS)
 OURS = {
     "both modes": layergraph,
@@ -52,7 +53,7 @@ def rows(settings: Settings) -> Iterator[Row]:
             at_most = None if {ours, peer} & {*PARTIAL} else 1.0
             row = compared(ours, name, timed, (ours, peer), at_most=at_most)
             found.setdefault((ours, peer), []).append(row)
-            # Once is enough to say why a peer cannot do it.
+            # Report only once why a peer cannot do it.
             if ours == "both modes" or row.ratio is not None:
                 yield row
     for (ours, peer), each in found.items():
@@ -78,7 +79,7 @@ def _timed(settings: Settings, model: nn.Module, args: Any, kwargs: Any) -> Any:
 
 
 def _parts(model: nn.Module, args: Any, kwargs: Any) -> RoundTrip:
-    """One run, the weights to a file and back, the layers' constructors and their graphs."""
+    """Measure the parts: one run, the file of weights, the layers' constructors, the graphs."""
     rebuild = by_hand(lg.to_ir(model, args, kwargs, values="assume", modes="own"))
 
     def parts(model: nn.Module, args: Any, kwargs: Any, at: Path) -> Model:
@@ -93,7 +94,7 @@ def _models(
     settings: Settings,
 ) -> Iterator[tuple[str, nn.Module, tuple[Any, ...], dict[str, Any]]]:
     if settings.pattern is None:
-        # What the peers that know few layers can do.
+        # A model for the peers that support few layers.
         plain = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)).eval()
         yield "perceptron", plain, (torch.randn(2, 64),), {}
         linear = nn.Sequential(*[nn.Linear(64, 64, bias=False) for _ in range(4)]).eval()

@@ -1,4 +1,4 @@
-"""Every step against the number of layers. Each shape has a process of its own."""
+"""Seconds of each step by number of layers. Each shape of model has a separate process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZES = (10, 100, 1_000, 3_000, 10_000, 30_000, 100_000)
 FITTED_FROM = 1_000
 AT_MOST = 1.1
 PEER = "torch.fx.symbolic_trace"
-# Beyond, torch.fx needs minutes.
+# For more layers, torch.fx needs minutes.
 PEER_LARGEST = 10_000
 PATIENCE = 1.0
 
@@ -58,13 +58,13 @@ def _row(step: str, shape: str, points: list[tuple[float, float]], note: str) ->
 
 
 def measured(shape: str, sizes: list[int]) -> tuple[list[tuple[str, int, float]], dict[str, str]]:
-    """The median seconds of the processor, of each step at each size, and what failed at which."""
+    """Return the median CPU seconds of each step at each size, and the failures."""
     found, refused = [], {}
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         for size in sizes:
             model = SHAPES[shape](size).eval()
             ways = _steps(model, Path(folder), with_peer=size <= PEER_LARGEST)
-            # What is large is as warm as the smaller ones made it.
+            # The smaller sizes are the warm-up for the large one.
             timed = take_turns(
                 ways,
                 rounds=5,

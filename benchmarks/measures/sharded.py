@@ -1,4 +1,4 @@
-"""A model over several processes, loaded and saved in parts, beside DCP and safetensors alone."""
+"""A model over several processes, loaded and saved in parts, compared with DCP and safetensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.timing import Spread
 
 MIB = 2**20
 PROCESSES = (1, 2, 4)
-# The bytes that a process reads, and the memory that it takes, in units of its part.
+# The goals for the bytes that a process reads, and its memory, in units of its part.
 BYTES_AT_MOST = 1.05
 
 
@@ -67,7 +67,7 @@ def _rows(worst: dict[str, dict[str, float]], count: int, part: float) -> Iterat
 
 
 def write(name: str, folder: str) -> None:
-    """Write the files that are to be loaded."""
+    """Write the files to load."""
     model = MODELS[name][0]().eval()
     lg.save(lg.to_ir(model), Path(folder) / "model.safetensors", model.state_dict())
     dcp.save(model.state_dict(), checkpoint_id=Path(folder) / "checkpoint")

@@ -1,4 +1,4 @@
-"""New interpreters, by turns: each tells how long something took it."""
+"""Start-up times in new interpreters, which take turns."""
 
 from __future__ import annotations
 
@@ -64,6 +64,6 @@ def _by_turns(programs: dict[str, str], before: str, rounds: int) -> Timed:
                 timed.refusals[way] = refusal(error)
                 del timed.seconds[way]
                 continue
-            if index:  # The first reads files that the system does not have at hand.
+            if index:  # The first run reads files that are not in the page cache.
                 timed.seconds[way].append(seconds)
     return timed

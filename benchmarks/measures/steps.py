@@ -1,4 +1,4 @@
-"""What becomes of an IR that is there: nothing of a peer corresponds to these steps alone."""
+"""Seconds of the steps on an existing IR, which no peer has as separate steps."""
 
 from __future__ import annotations
 

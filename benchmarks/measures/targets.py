@@ -1,9 +1,9 @@
-"""Back ends beside the tools that make the same: supported, exact, size and seconds.
+"""Back ends compared with tools for the same targets: support, exactness, size and seconds.
 
-Each row is one model and one peer. Seconds are CPU seconds of this process, and those of the
-programs that a peer starts; those of ours have the capture, since the peers capture, too. Each way
-runs twice, and the second time counts: the first one imports. Outputs are compared on fresh inputs.
-An error is the largest difference, relative to the largest number.
+Each row is one model and one peer. Seconds are CPU seconds of this process and of the programs that
+a peer starts. Ours include the capture, because the peers capture too. Each tool runs twice, and
+the second run counts, because the first one imports. Outputs are compared on fresh inputs. The
+error is the largest difference, relative to the largest number.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Way = Callable[[Subject, Path], Made]
 
 @dataclass(frozen=True)
 class _Result:
-    """One model by one way: what was made, or why nothing was."""
+    """The result of one tool for one model, or the reason of its failure."""
 
     seconds: float | None = None
     said: str = ""

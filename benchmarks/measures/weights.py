@@ -1,7 +1,7 @@
-"""Files of a gigabyte, saved and loaded by layergraph and by others.
+"""Files of a gigabyte, saved and loaded by layergraph and by peers.
 
-Each way has a process of its own, so that its peak memory is its own, and loading is measured in
-one more process where the ways take turns.
+Each tool has a separate process to measure its peak memory. Another process measures loading, in
+which the tools take turns.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _memory(what: str, name: str, folder: str, weights: int) -> Iterator[Row]:
 
 
 def write(name: str, folder: str) -> None:
-    """Write the files that are to be loaded, each in the form of its way."""
+    """Write the files to load, one in the format of each tool."""
     make, width = MODELS[name]
     place, model = Path(folder), make().eval()
     lg.save(lg.to_ir(model), place / "layergraph.safetensors", model.state_dict())
@@ -92,7 +92,7 @@ def seconds_of(what: str, name: str, folder: str, rounds: int, patience: float) 
 
 
 def memory_of(what: str, way: str, name: str, folder: str) -> int:
-    """By how many bytes memory grows at most."""
+    """Return the peak growth of memory in bytes."""
     action = (_saves() if what == "save" else _loads())[way](name, Path(folder))
     lg.load_model(Path(folder) / "small.safetensors")
     before = forget_peak()

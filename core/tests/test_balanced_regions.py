@@ -43,7 +43,7 @@ UNBALANCED = {
     ),
     "across each other": (
         [("a", "grad", False), ("b", "enter", None), ("c", "grad", "a"), ("d", "exit", "b")],
-        "'c': it ends a region in which 'b' goes on",
+        "'c': it ends a region, but that of 'b' inside it is open",
     ),
     "nothing to end": ([("a", "exit", "x")], "'a': 'layergraph.exit_autocast' ends no region"),
     "the end of gradients as that of autocast": (

@@ -731,7 +731,7 @@ class Meta(nn.Module):
 
 
 REFUSED = {
-    Decides: "decides by a value",
+    Decides: "branches on a value",
     DecidesDeepInside: "'blocks.1'",
     Loops: "loops over a value",
     Ranges: "range",

@@ -53,7 +53,7 @@ def test_weights_by_their_lengths(dim, shape):
     for axis in (dim, dim - 3) if dim != 2 else (dim,):
         assert bitwise_equal(weight_norm(v, g, axis), torch._weight_norm(v, g, axis))
     for wrong in (torch.rand(1, 1, 1), torch.rand(2), g.to(torch.int8)):
-        with pytest.raises(ValueError, match="have no lengths"):
+        with pytest.raises(ValueError, match="have no norms"):
             weight_norm(v, wrong, dim)
 
 

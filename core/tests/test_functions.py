@@ -107,7 +107,7 @@ def test_functions_of_plugins(monkeypatch):
     assert functions.target("colorsys.rgb_to_hsv").target is sys.modules["colorsys"].rgb_to_hsv
     assert functions.target("os.none") is None
     assert functions.target("os.system") is None
-    with pytest.raises(BuildError, match=r"'no\.such' cannot be had"):
+    with pytest.raises(BuildError, match=r"'no\.such' cannot be imported"):
         functions.target("no.such")
 
 

@@ -26,7 +26,7 @@ def _fails(*_args, **_kwargs):
     raise RuntimeError("working outside of request context")
 
 
-_MEMBERS = {name: _fails for name in _SPECIAL} | {name: property(_fails) for name in _PROPERTIES}
+_MEMBERS = dict.fromkeys(_SPECIAL, _fails) | {name: property(_fails) for name in _PROPERTIES}
 PROXY = object.__new__(type("Proxy", (), _MEMBERS | {"__slots__": ()}))
 
 SCALE = torch.full((3,), 2.0)

@@ -163,7 +163,7 @@ def _starred(x):
     ],
 )
 def test_how_many_parts_there_are_is_not_guessed(function):
-    with pytest.raises(CaptureError, match="how often is only told by inputs"):
+    with pytest.raises(CaptureError, match="whose length is unknown without inputs"):
         lg.to_ir(Function(function))
 
 

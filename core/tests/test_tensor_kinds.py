@@ -343,7 +343,7 @@ def test_parts_of_another_tensor(name):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (lambda: 3, "must give rows"),
+        (lambda: 3, "must return rows"),
         (lambda: [TensorKind("Scaled", scaled_parts, scaled_of_parts)], "the name of the library"),
         (lambda: [TensorKind("a.b", None, scaled_of_parts)], "give a function"),
         (lambda: [TensorKind("a.b", scaled_parts, scaled_of_parts)] * 2, "two kinds of tensors"),
@@ -378,7 +378,7 @@ LIES = {
     "a value is lost": (
         _flatten_all_but("note"),
         lambda parts, _: Scaled(parts["whole"], parts["scale"]),
-        r"its __tensor_flatten__\(\) gives",
+        r"its __tensor_flatten__\(\) returns",
     ),
     "a part is lost": (
         _flatten_all_but("scale"),

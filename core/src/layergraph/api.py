@@ -41,8 +41,8 @@ def to_ir(
         kwargs: the arguments of that call by name. An argument that is not a tensor is fixed at its
             value here; an argument that is left out is fixed at its default.
         examples: several calls, each a pair of ``args`` and ``kwargs``, instead of these two. The
-            IR serves all of them: a mask that is given or None, inputs of another form, sizes by
-            which the code decides. The calls share what they have in common.
+            IR serves all of them: a mask that is given or None, inputs of another form, sizes on
+            which the code branches. The ways of the calls share equal nodes and layers.
         values: the treatment of code that depends on a number in a tensor, such as
             ``if x.sum() > 0``. ``"both"`` captures both ways: the model runs again with the other
             answer, at most seven times. A way that the model raises on, that a graph cannot hold,

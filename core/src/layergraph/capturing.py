@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Values = Literal["both", "assume", "refuse"]
 """The treatment of code that depends on a number in a tensor.
 
-``both``: capture both ways of a decision, and guard other numbers. ``assume``: guard them all, so
-that the IR holds the way of the example. ``refuse``: refuse the model.
+``both``: capture both ways of a decision, and guard other numbers. ``assume``: guard all decisions
+and numbers, so that the IR holds the way of the example. ``refuse``: refuse the model.
 """
 
 Modes = Literal["both", "own"]
@@ -32,10 +32,10 @@ Modes = Literal["both", "own"]
 
 
 Example: TypeAlias = "tuple[Sequence[Any] | None, Mapping[str, Any] | None]"
-"""The positional arguments of a call, and its arguments by name."""
+"""The positional and the keyword arguments of a call."""
 
 Run: TypeAlias = "Callable[[Callable[[], Tracer]], Trace]"
-"""Runs a tracer, made by the function that it is given, and returns the record."""
+"""A function that takes a factory of tracers, runs a new tracer, and returns the record."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def example_calls(
     kwargs: Mapping[str, Any] | None,
     examples: Sequence[Example] | None,
 ) -> Sequence[Example]:
-    """Return the example calls that a conversion is given; none to trace on symbols.
+    """Return the example calls of a conversion; an empty list to trace on symbols.
 
     Args:
         args: the positional arguments of one call.
@@ -116,11 +116,11 @@ class Capturer(ABC):
         """Return a new tracer, for one run of the model."""
 
     def complete(self, trace: Trace, run: Run) -> Trace:  # noqa: ARG002 most need one run
-        """Return the record of all ways that the model takes; that of one run by default.
+        """Return the record of all ways; by default, the record of the first run.
 
         Args:
             trace: the record of the first run.
-            run: runs a tracer, made by the function that it is given.
+            run: takes a factory of tracers, runs a new tracer, and returns its record.
         """
         return trace
 
@@ -129,7 +129,7 @@ class Capturer(ABC):
         return []
 
     def retries(self) -> bool:
-        """Return whether a capture that failed is to be tried once more, in another way."""
+        """Return whether to retry a failed capture once, with other settings of the capturer."""
         return False
 
     def finish(self) -> None:  # noqa: B027 most have nothing to release

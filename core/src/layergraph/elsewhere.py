@@ -12,7 +12,7 @@ from layergraph.errors import MissingDistributionError
 
 
 def imported(module: str, name: str) -> Any:
-    """Return an attribute of a module, whose distribution may be missing.
+    """Return an attribute of a module from a distribution that may be missing.
 
     Args:
         module: the name of the module.
@@ -25,7 +25,7 @@ def imported(module: str, name: str) -> Any:
 
 
 def imported_module(module: str, wanted: str) -> ModuleType:
-    """Import a module, whose distribution may be missing.
+    """Import a module from a distribution that may be missing.
 
     Args:
         module: the name of the module.
@@ -53,7 +53,7 @@ def is_installed(module: str) -> bool:
     return _is_found(module.partition(".")[0])
 
 
-# Many names are of one package, and a search goes through all of sys.path.
+# Cached, because a search goes through all of sys.path, and many names share a package.
 @functools.cache
 def _is_found(package: str) -> bool:
     return importlib.util.find_spec(package) is not None

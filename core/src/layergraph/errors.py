@@ -1,6 +1,6 @@
-"""The errors of layergraph. All of them are a ``LayergraphError``.
+"""The errors of layergraph, all subclasses of ``LayergraphError``.
 
-Each message says what is wrong, where, and what to do about it.
+Each message states the problem, its place and the remedy.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Unsupported(NamedTuple):
     """One thing in a model that a capture refuses.
 
     Attributes:
-        path: the path of the module whose code does it; empty for the model itself.
+        path: the path of the module whose code contains it; empty for the model itself.
         kind: the full name of that module's class.
-        reason: why the capture refuses it, and what to do; with the place if there is no line.
-        line: file, number and text of the line of code; empty if no line does it.
+        reason: the reason of the refusal, and the remedy; with the place if there is no line.
+        line: file, number and text of the line of code; empty if there is none.
 
     Example:
         >>> from layergraph.errors import Unsupported
@@ -62,7 +62,7 @@ class CaptureError(LayergraphError):
     """A model that cannot be turned into an IR, with these options or at all.
 
     Args:
-        message: what is wrong, where, and what to do.
+        message: the problem, its place and the remedy.
         unsupported: see below.
 
     Attributes:
@@ -95,14 +95,14 @@ class FileError(LayergraphError):
 
 
 class AssumptionError(LayergraphError):
-    """A failed guard: an input or a state of a rebuilt model for which its graph does not hold."""
+    """A failed guard: the graph of a rebuilt model is not valid for this input or state."""
 
 
 class ShapeError(LayergraphError):
     """A call whose shapes or costs cannot be computed.
 
-    A layer or function refuses what it gets, or the numbers in a tensor decide what it returns. The
-    message names the node.
+    A layer or function refuses its arguments, or its result shape depends on numbers in a tensor.
+    The message names the node.
     """
 
 
@@ -113,8 +113,8 @@ class RegistrationError(LayergraphError):
 class PluginError(LayergraphError):
     """A handler, from a plugin or registered on a converter, that broke the contract of its hook.
 
-    It raised an error (SystemExit included), or gave an answer of a wrong type, an endless list, or
-    one module for two implementations. The message names distribution and hook.
+    It raised an error (SystemExit included), or returned an answer of a wrong type, an endless
+    list, or one module for two implementations. The message names distribution and hook.
     """
 
 
@@ -123,7 +123,7 @@ class MissingDistributionError(LayergraphError, ModuleNotFoundError):
 
 
 class AssumptionWarning(UserWarning):
-    """A warning that a model may compute something else than the original, by where it runs."""
+    """A warning that a model may compute other results than the original on this device."""
 
 
 class PluginWarning(UserWarning):
@@ -178,8 +178,8 @@ class Problem(NamedTuple):
 
     Attributes:
         place: the place: implementation, then node, edge or field.
-        message: what is wrong there.
-        remedy: what to do about it.
+        message: the problem.
+        remedy: the remedy.
     """
 
     place: Place

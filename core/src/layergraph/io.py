@@ -125,13 +125,13 @@ def load_model(
         options: as for :func:`load`. The formats of ``layergraph-files`` also take ``weights``, the
             path of a ``.safetensors`` file, of the index of several or of their folder, of any
             program, that holds the weights instead; ``keys``, a mapping from names in the file to
-            keys of the model, or a function that gives the key for a name, and None for a tensor
-            to leave out; and, with ``layergraph-distributed``, ``mesh`` and ``plan``: the devices
-            of several processes, and the distribution of the model over them. Each process then
-            reads only the parts of the tensors that it holds.
+            keys of the model, or a function that returns the key for a name, or None for a tensor
+            to skip; and, with ``layergraph-distributed``, ``mesh`` and ``plan``: the devices of
+            several processes, and the distribution of the model over them. Each process then reads
+            only the parts of the tensors that it holds.
 
     Returns:
-        The model, as :func:`layergraph.to_torch` gives it.
+        The model, as :func:`layergraph.to_torch` returns it.
 
     Raises:
         ArgumentError: the path is not a path, or the format has no such option.
@@ -197,7 +197,7 @@ class _Role(NamedTuple):
         name: the attribute of :class:`Format`.
         call: the call of the user, for errors.
         verb: the predicate of a sentence about a package that has the function.
-        answer: gives the type that the function returns; a call, because it may import torch.
+        answer: returns the type of the function's result; a function, because it may import torch.
     """
 
     name: str
@@ -223,8 +223,8 @@ def _call(role: _Role, path: object, args: tuple[Any, ...], options: dict[str, A
     Raises:
         ArgumentError: the path is not a path, or the function has no such option.
         FileError: no installed package has such a format, or its function raised an OSError.
-        PluginError: the function of a third-party plugin raised an error that is not ours, or gave
-            something else.
+        PluginError: the function of a third-party plugin raised a foreign error, or returned a
+            wrong type.
     """
     text = _text_of(path, role)
     name = text.rpartition(os.sep)[2].lower()
@@ -235,7 +235,7 @@ def _call(role: _Role, path: object, args: tuple[Any, ...], options: dict[str, A
         able = (each for each, (_, row) in known.items() if getattr(row, role.name))
         listed = ", ".join(sorted(filter(None, able)))
         reason = f"{text!r}: no installed package {role.verb} files"
-        # layergraph-files has the empty suffix. Without it, the user may want it back.
+        # layergraph-files has the empty suffix, so it may be the missing package.
         ways = [f"give one of {listed}"] if listed else []
         ways += [] if "" in known else [way_to_get("layergraph-files")]
         raise FileError(f"{reason}{' of that suffix' if listed else ''}; {'; or '.join(ways)}")
@@ -258,8 +258,8 @@ def _call(role: _Role, path: object, args: tuple[Any, ...], options: dict[str, A
     expected = role.answer()
     if not isinstance(answer, expected):
         raise PluginError(
-            f"{owner} gave a {type(answer).__name__}; it must give a {expected.__name__}; mend it, "
-            f"or disable {plugin.distribution}"
+            f"{owner} returned a {type(answer).__name__}; it must return a {expected.__name__}; "
+            f"mend it, or disable {plugin.distribution}"
         )
     return answer
 
@@ -283,12 +283,12 @@ def _check_options(
     """Check that the function of a format takes the given arguments.
 
     Raises:
-        ArgumentError: it has no such option, or needs one that is not given.
-        PluginError: it does not take the arguments by position.
+        ArgumentError: the function has no such option, or an option is missing.
+        PluginError: the function does not take the arguments by position.
     """
     try:
         signature = inspect.signature(function)
-    except (ValueError, TypeError):  # some functions of C have none: the call checks
+    except (ValueError, TypeError):  # some C functions have no signature; the call checks
         return
     try:
         positional = signature.bind_partial(*args).arguments

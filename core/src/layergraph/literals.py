@@ -1,4 +1,4 @@
-"""Conversions between Python values, with those of torch, and the plain values of an IR."""
+"""Conversions between values of Python and torch and the literals of an IR."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def to_literal(
 def to_graph_literal(
     value: Any, read: Callable[[Any], Value], readable: Collection[type] = frozenset()
 ) -> Any:
-    """The same, for what code does while it is captured.
+    """Return :func:`to_literal` of a value, with errors for a capture.
 
     Raises:
-        CaptureError: something in it has no plain form.
+        CaptureError: a value inside has no plain form.
     """
     try:
         return to_literal(value, read, readable)
@@ -86,16 +86,16 @@ def _refuse(value: Any) -> Value:
 
 
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
-# Torch takes a type of Python's numbers for a dtype.
+# Torch accepts Python's number types as dtypes.
 _DTYPES = {bool: torch.bool, complex: torch.complex128, float: torch.float64, int: torch.int64}
-# The numbers of numpy are instances of these classes too.
+# Numbers of numpy are instances of these classes too.
 _NUMBERS_AND_TEXT: tuple[Any, ...] = (
     (torch.device, str),
     (type(torch.FloatTensor), lambda kind: f"{kind.__module__}.{kind.__name__}"),
     (numbers.Integral, int),
     (numbers.Real, float),
     (numbers.Complex, complex),
-    # A member of an enumeration that is a string is printed by its name: the text is its value.
+    # str() of a string enumeration member may be its name, so call str.__str__ for its value.
     (str, str.__str__),
 )
 
@@ -149,7 +149,7 @@ def class_of_torch(record: Record) -> type | None:
     Its constructor takes one tuple.
 
     Raises:
-        UnknownValueError: the class has other fields.
+        UnknownValueError: the class has different fields.
     """
     if record.type == SIZE:
         return torch.Size

@@ -1,4 +1,4 @@
-"""The results of models that are objects of a class of their own, such as a dataclass."""
+"""Results of models that are objects with fields, such as dataclasses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _METHODS = frozenset({*vars(dict), "to_tuple"})
 
 
 def _registered(cls: _Class) -> _Class:
-    """Tell torch's transforms, compilers and exporters of a class of outputs."""
+    """Register a class of outputs with torch's pytree, for transforms, compilers and exporters."""
 
     def take_apart(output: Any) -> tuple[list[Any], Any]:
         # Torch writes the context as JSON, which has lists only.
@@ -41,7 +41,7 @@ def _registered(cls: _Class) -> _Class:
 class Output(dict[str, Any]):
     """The result of a rebuilt model whose original returns an object with fields.
 
-    The fields are read as attributes, by key, and by number: ``out.logits``, ``out["logits"]``,
+    Read the fields as attributes, by key, or by number: ``out.logits``, ``out["logits"]``,
     ``out[0]``. A field that is None is not among the keys, as in the outputs of transformers.
 
     Args:

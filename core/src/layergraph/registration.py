@@ -1,4 +1,4 @@
-"""Registering handlers on one converter."""
+"""Registration of handlers on one converter."""
 
 from __future__ import annotations
 

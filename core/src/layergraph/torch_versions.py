@@ -1,8 +1,8 @@
 """Differences between the releases of torch that layergraph runs on: torch 2.6 and newer.
 
-Only this module knows of releases. Other code asks it for a feature, or calls a function of it that
-does the same on every release. Where Python can see a feature, it is looked for; the release
-decides only about what the compiler and the C++ code of torch can do.
+Only this module depends on release numbers. Other code checks for a feature here, or calls a
+function that behaves the same on every release. We detect a feature from Python if possible. The
+release number decides only for features of the compiler and of C++ code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.fx.graph import PythonCode
 
 
 class Feature(NamedTuple):
-    """Something that older releases of torch lack.
+    """A feature that older releases of torch lack.
 
     Attributes:
         is_here: whether this torch has it.
@@ -93,7 +93,7 @@ FEATURES: dict[str, Feature] = {
     "symbolic_sym_sum": Feature(
         RELEASE >= (2, 9),
         "2.6",
-        "torch.sym_sum loops over what it is given, which a symbol refuses",
+        "torch.sym_sum iterates over its argument, which a symbol refuses",
     ),
 }
 
@@ -108,13 +108,13 @@ def has(feature: str) -> bool:
 
 
 def missing(feature: str) -> str | None:
-    """The reason why code that needs a feature does not run on this torch; None if it does."""
+    """Return why code that needs a feature does not run on this torch; None if it runs."""
     is_here, _, without = FEATURES[feature]
     return None if is_here else f"in torch {torch.__version__}, {without}"
 
 
 def default_device() -> torch.device:
-    """The device on which torch makes tensors.
+    """Return the device on which torch makes tensors.
 
     Up to torch 2.9, ``torch.get_default_device`` fails after ``set_default_device(None)``, and that
     of torch 2.6 does not see ``with torch.device(…)``.
@@ -123,7 +123,7 @@ def default_device() -> torch.device:
 
 
 def note_modes(are_on: bool) -> None:
-    """Let the guards of Dynamo know whether dispatch modes are on, where torch keeps it there."""
+    """Tell Dynamo's guards whether dispatch modes are on, on releases that store it there."""
     if _note_modes is not None:
         _note_modes(are_on)
 

@@ -119,7 +119,7 @@ def _undo(depth: int) -> None:
         try:
             undos[-1]()
         except Exception as error:
-            # Run the other functions all the same, and raise at the end.
+            # Run the other functions first, and raise at the end.
             failed = failed or error
         # Not before the call: an interrupt between the two would lose the function.
         undos.pop()
@@ -162,7 +162,7 @@ class _Stack:
         return [self._at(index) for index in range(self._length())]
 
     def put_back(self, modes: list[Any]) -> None:
-        """Make the stack equal to a list of modes, the outermost first."""
+        """Restore the stack to a list of modes, the outermost first."""
         now = self.modes()
         shared = 0
         while shared < min(len(now), len(modes)) and now[shared] is modes[shared]:

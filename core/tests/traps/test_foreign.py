@@ -821,7 +821,7 @@ class GivesObject(torch.autograd.Function):
         return grad
 
 
-@refused("it gives a Config")
+@refused("it returns a Config")
 class ObjectAsOutput(Base):
     def forward(self, x):
         y, config = GivesObject.apply(self.lin(x))

@@ -894,19 +894,19 @@ class TensorOfShape(Base):
         return self.lin(x) * torch.tensor(x.shape).sum() + torch.as_tensor(x.shape[0])
 
 
-@refused("as it is given here")
+@refused("in this call")
 class OldTensorOfSize(Base):
     def forward(self, x):
         return self.lin(x) * torch.Tensor([x.shape[0]])
 
 
-@refused("as it is given here")
+@refused("in this call")
 class LongTensorOfSize(Base):
     def forward(self, x):
         return self.lin(x) * torch.LongTensor([x.shape[0], 2]).sum()
 
 
-@refused("as it is given here")
+@refused("in this call")
 class OldTensorByShape(Base):
     def forward(self, x):
         return self.lin(x) * torch.Tensor(x.shape[0], 1).fill_(2.0)

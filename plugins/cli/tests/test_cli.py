@@ -431,7 +431,7 @@ REFUSED = {
     "no module": (["convert", "nowhere.at.all:net", "m.json"], "there is no module nowhere here"),
     "no function": (["convert", "M:nothing", "m.json"], "the module M has no nothing"),
     "no function but a value": (["convert", "M:number_itself", "m.json"], "is a int; name a"),
-    "no model": (["convert", "M:number", "m.json"], "M:number gave a int; name a function"),
+    "no model": (["convert", "M:number", "m.json"], "M:number returned a int; name a function"),
     "a factory that raises": (
         ["convert", "M:raises", "m.json"],
         "M:raises failed: ValueError: a (",

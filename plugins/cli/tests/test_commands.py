@@ -100,8 +100,8 @@ def test_how_a_subcommand_ends(call, tmp_path, how):
 FAULTS = {
     "1 / 0": ("'end' of acme 1.0 (x) raised ZeroDivisionError: division by zero (", "acme.py:7)"),
     "raise KeyError('a\\x1b[31m')": ("raised KeyError", "acme.py:7)"),
-    "return 'done'": ("'end' of acme 1.0 (x) gave a str; it must give an exit code or None",),
-    "return 0.5": ("gave a float",),
+    "return 'done'": ("'end' of acme 1.0 (x) returned a str; it must return an exit code or None",),
+    "return 0.5": ("returned a float",),
 }
 
 
@@ -168,12 +168,12 @@ BROKEN = {
         "    from layergraph.errors import FileError; raise FileError('no table')",
         "the commands of acme 1.0 (x) are skipped: acme 1.0 (x): no table",
     ),
-    "gives a number": ("    return 5", "of acme 1.0 (x) gave 5; it must give functions"),
-    "gives a class": ("    return [int]", "gave [<class 'int'>]; it must give functions"),
+    "gives a number": ("    return 5", "of acme 1.0 (x) returned 5; it must return functions"),
+    "gives a class": ("    return [int]", "returned [<class 'int'>]; it must return functions"),
     "gives a lambda": ("    return [lambda: 0]", "each with a name that starts with a letter"),
     "gives one name twice": (
         "    def One_two(): pass\n    def one_two(): pass\n    return [One_two, one_two]",
-        "gave two functions for the command 'one-two'",
+        "returned two functions for the command 'one-two'",
     ),
     "has a signature that typer cannot read": (
         "    def odd(x: int | str): pass\n    return [odd]",

@@ -225,7 +225,7 @@ def test_a_plugin_unwraps_its_own_wrapper():
     ("answer", "said"),
     [
         (Unwrapped, "still wrapped after 64 answers"),
-        (lambda module: 3, "gave 3; it must give an Unwrapped or None"),
+        (lambda module: 3, "returned 3; it must return an Unwrapped or None"),
     ],
 )
 def test_an_answer_that_is_wrong(answer, said):

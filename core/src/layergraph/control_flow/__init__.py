@@ -1,1 +1,1 @@
-"""The functions that a graph calls besides torch: guards, choices, loops, transforms, regions."""
+"""Functions of layergraph in graphs: guards, choices, loops, transforms, regions."""

@@ -1,4 +1,4 @@
-"""The choices of a graph: functions that decide, and that follow what was decided."""
+"""Functions for decisions in a graph, which select values and calls by the answer."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from layergraph.errors import AssumptionError
 
 
 def truth(value: object, where: str = "") -> Any:
-    """Return the truth of a value by which a graph decides, as ``if value:`` reads it.
+    """Return the truth value of a decision, as ``if value:`` reads it.
 
     Args:
         value: a tensor of one number, or a plain value.
-        where: the line of the model's code that decides.
+        where: the line of the model's code that branches.
 
     Raises:
         RuntimeError: the value is a tensor of several numbers.
     """
     if is_recorded(value):
         return handle_torch_function(truth, (value,), value, where)
-    # A branch, unlike bool(), breaks the graph of torch.compile here, so that it goes both ways.
+    # For torch.compile, a branch, unlike bool(), is a graph break here, so it compiles both ways.
     return True if value else False  # noqa: SIM210
 
 
@@ -58,12 +58,12 @@ def choose(condition: object, if_true: object, if_false: object) -> object:
     """Return one of two values.
 
     Args:
-        condition: True, False, or None for a decision that the graph has not come to.
+        condition: True, False, or None if the decision did not run.
         if_true: the value for True.
         if_false: the value for False.
 
     Returns:
-        The value; None where the condition is None.
+        The selected value; None if the condition is None.
 
     Raises:
         AssumptionError: the condition is something else.
@@ -78,14 +78,14 @@ def choose(condition: object, if_true: object, if_false: object) -> object:
 def conditionally(
     condition: object, expected: bool, function: Callable[..., Any], /, *args: Any, **kwargs: Any
 ) -> Any:
-    """Call a function if a condition is what is expected. A node with ``when`` runs this.
+    """Call a function if a condition has the expected value. A node with ``when`` runs this.
 
     Args:
-        condition: True, False, or None for a decision that the graph has not come to.
+        condition: True, False, or None if the decision did not run.
         expected: the condition under which the function is called.
         function: the function, or a module.
-        args: its arguments.
-        kwargs: its arguments by name.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
 
     Returns:
         The result of the function; None if it is not called.
@@ -103,7 +103,7 @@ def _holds(condition: object, expected: bool) -> bool:
     if condition is True or condition is False:
         return condition is expected
     if isinstance(condition, torch.Tensor) and torch._C._is_tracing():
-        return bool(condition) is expected  # a comparison of sizes, which are tensors there
+        return bool(condition) is expected  # under torch.jit.trace, sizes are tensors
     if condition is not None:
         raise AssumptionError(
             f"the condition of a node is {condition!r}; give True or False, or None for a "
@@ -118,10 +118,10 @@ def is_recorded(value: object) -> bool:
 
 
 def called(target: object, args: tuple[Any, ...]) -> Any:
-    """Return the function that a call runs, where it may run it conditionally.
+    """Return the function of a call; for a conditional call, the function inside.
 
     Args:
-        target: the function that is called.
+        target: the called function, which may be :func:`conditionally`.
         args: its arguments.
     """
     return args[2] if target is conditionally and len(args) > 2 else target

@@ -13,7 +13,10 @@ from layergraph.errors import AssumptionError, AssumptionWarning
 from layergraph.literals import UnknownValueError, to_plain_literal
 from layergraph.outputs import class_name
 
-_REMEDY = "the original may compute something else then; set it back, or capture the model so"
+_REMEDY = (
+    "the original may take another path for it; pass the value of the capture, or capture again "
+    "with this one"
+)
 
 
 def assume(value: object, expected: object, where: str) -> None:
@@ -56,10 +59,10 @@ def _is_the_same(value: object, expected: object) -> bool:
             pairs = zip(value, expected, strict=True)
             return len(value) == len(expected) and all(_is_the_same(*each) for each in pairs)
     if isinstance(value, torch.Tensor) and torch._C._is_tracing():
-        # There, sizes and what is computed from them are tensors of one number.
+        # While torch.jit.trace runs, sizes are tensors of one number.
         return value.numel() == 1 and _is_the_same(value.item(), expected)
     try:
-        # As text, nan is nan, and -0.0 is not 0.0.
+        # Compare texts, in which nan equals nan, and -0.0 differs from 0.0.
         return repr(to_plain_literal(value)) == repr(to_plain_literal(expected))
     except UnknownValueError:
         return False
@@ -77,11 +80,11 @@ def assume_truth(value: torch.Tensor, expected: bool, where: str, otherwise: str
         value: a tensor of one number.
         expected: its truth value at capture.
         where: the line of the model's code that read it.
-        otherwise: what is known of the other way: the error that the model raises there, or the
-            reason for which the graph does not hold it.
+        otherwise: a message about the other way: the error that the model raises there, or the
+            reason why the graph does not hold it.
 
     Raises:
-        AssumptionError: it differs. In a compiled model it is a RuntimeError with the same message.
+        AssumptionError: the truth value differs. A compiled model raises a RuntimeError instead.
     """
     message = f"{where}: {otherwise}" if otherwise else broken(where, expected, repr(not expected))
     if isinstance(value, torch.Tensor) and torch.compiler.is_compiling():
@@ -92,9 +95,9 @@ def assume_truth(value: torch.Tensor, expected: bool, where: str, otherwise: str
 
 
 def assume_device(value: torch.Tensor, kind: str, expected: bool, where: str) -> None:
-    """Warn if a tensor that decided a branch at capture by its device is on another kind of it now.
+    """Warn if a branch that asked for a kind of device at capture now gets the other answer.
 
-    Most models that ask compute the same in another way there, so it is no error.
+    This is no error, because most models compute the same in both branches.
 
     Args:
         value: the tensor.

@@ -1,4 +1,4 @@
-"""The loop of a graph: a function that runs a body once in each turn."""
+"""The loop of a graph: a function that runs a body a number of times."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ def loop(
     given: tuple[Any, ...] = (),
     collected: int = 0,
 ) -> tuple[Any, ...]:
-    """Run a body a number of times, each time on the values that the turn before gave.
+    """Run a body a number of times, each time on the values that the last iteration returned.
 
     Args:
-        body: a function. It takes the number of the turn, the carried values, and the given ones.
-            It returns the next carried values, and the values that are collected, as one tuple.
-        turns: the number of turns; from 0 on.
-        carried: the values that the first turn takes.
-        given: values that are the same in each turn.
-        collected: how many values of each turn are collected.
+        body: a function. It takes the number of the iteration, the carried values, and the given
+            ones. It returns one tuple: the next carried values, then the values to collect.
+        turns: the number of iterations, 0 or more.
+        carried: the carried values of the first iteration.
+        given: values that are the same in each iteration.
+        collected: the number of values to collect per iteration.
 
     Returns:
-        The carried values after the last turn, and for each value that is collected a list with
-        that of each turn.
+        The carried values after the last iteration, then for each collected value the list of its
+        values in all iterations.
 
     Raises:
-        AssumptionError: the number of turns is negative, or the body returns another number of
-            values.
+        AssumptionError: ``turns`` is negative, or the body returns another number of values.
 
     Example:
         >>> from layergraph.control_flow.loops import loop

@@ -60,7 +60,8 @@ def exit_autocast(region: torch.autocast) -> None:
     """
     if not isinstance(region, torch.autocast):
         raise AssumptionError(
-            f"no autocast region ends with a {type(region).__name__}; give what enter_autocast gave"
+            f"no autocast region ends with a {type(region).__name__}; give the result of "
+            "enter_autocast"
         )
     torch.amp.autocast_mode._exit_autocast(region)  # type: ignore[no-untyped-call]
 
@@ -77,7 +78,7 @@ def attention_kernels() -> tuple[str, ...]:
 
 
 def select_attention(kernels: tuple[str, ...]) -> tuple[str, ...]:
-    """Let attention use some kernels only, as ``with sdpa_kernel(…)`` does.
+    """Restrict attention to some kernels, as ``with sdpa_kernel(…)`` does.
 
     Args:
         kernels: their names, such as ``("math",)``.

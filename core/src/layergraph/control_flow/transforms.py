@@ -1,4 +1,4 @@
-"""Functions of a graph that run bodies: what binds values to a body, and torch's transforms."""
+"""Functions of a graph that take bodies: torch's transforms, and ``bound``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ NAMES = ("bound", "grad", "grad_and_value", "jvp", "vmap")
 
 
 def bound(body: Function, *values: Any) -> Function:
-    """Return a function that calls a body with more arguments: the values that its code captured.
+    """Return a function that calls a body with more arguments: the values that its closure holds.
 
     Args:
         body: a function.
-        values: what it is given after its arguments.
+        values: the arguments to append.
 
     Example:
         >>> from layergraph.control_flow.transforms import bound
@@ -46,9 +46,9 @@ def vmap(
     Args:
         body: a function of one item of the batch.
         in_dims: see ``torch.vmap``.
-        out_dims: likewise.
-        randomness: likewise.
-        chunk_size: likewise.
+        out_dims: see ``torch.vmap``.
+        randomness: see ``torch.vmap``.
+        chunk_size: see ``torch.vmap``.
         args: the arguments.
 
     Example:
@@ -67,7 +67,7 @@ def grad(body: Function, argnums: Any, has_aux: bool, args: tuple[Any, ...]) -> 
     Args:
         body: a function that returns a loss.
         argnums: see ``torch.func.grad``.
-        has_aux: likewise.
+        has_aux: see ``torch.func.grad``.
         args: the arguments.
 
     Example:
@@ -85,7 +85,7 @@ def grad_and_value(body: Function, argnums: Any, has_aux: bool, args: tuple[Any,
     Args:
         body: a function that returns a loss.
         argnums: see ``torch.func.grad_and_value``.
-        has_aux: likewise.
+        has_aux: see ``torch.func.grad_and_value``.
         args: the arguments.
 
     Example:
@@ -109,9 +109,9 @@ def jvp(
     Args:
         body: a function.
         primals: see ``torch.func.jvp``.
-        tangents: likewise.
-        strict: likewise.
-        has_aux: likewise.
+        tangents: see ``torch.func.jvp``.
+        strict: see ``torch.func.jvp``.
+        has_aux: see ``torch.func.jvp``.
 
     Example:
         >>> import torch
@@ -122,7 +122,7 @@ def jvp(
     return torch.func.jvp(body, primals, tangents, strict=strict, has_aux=has_aux)
 
 
-# Torch's own functions that take functions, by the name of a node: where each is defined.
+# The homes of torch's higher-order functions, by node name.
 _HIGHER_ORDER = {
     "torch.cond": "torch._higher_order_ops.cond.cond",
     "torch.while_loop": "torch._higher_order_ops.while_loop.while_loop",
@@ -136,7 +136,7 @@ _HIGHER_ORDER = {
 
 
 def higher_order() -> Iterator[tuple[str, Function]]:
-    """Yield the functions that take functions, each with its name; a release may have fewer."""
+    """Yield the higher-order functions, each with its node name; older releases have fewer."""
     for name, place in _HIGHER_ORDER.items():
         home, _, last = place.rpartition(".")
         try:

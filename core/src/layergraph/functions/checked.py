@@ -81,7 +81,7 @@ def weight_norm(v: torch.Tensor, g: torch.Tensor, dim: int = 0) -> torch.Tensor:
     fits = dim == -1 or list(g.shape) == wanted
     if not fits or v.dtype is not g.dtype or not v.is_floating_point():
         raise ValueError(
-            f"weights of {v.dtype} and shape {tuple(v.shape)} have no lengths of {g.dtype} and "
+            f"weights of {v.dtype} and shape {tuple(v.shape)} have no norms of {g.dtype} and "
             f"shape {tuple(g.shape)} along axis {dim}; give shape {tuple(wanted)}"
         )
     return torch._weight_norm(v, g, dim)

@@ -1,4 +1,4 @@
-"""Functions that neither torch nor a plugin names: they get a name for this process."""
+"""Names for functions that neither torch nor a plugin names, valid in this process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _lock = threading.Lock()
 
 
 def applied_class(function: object) -> type | None:
-    """Return the class of :class:`torch.autograd.Function` whose ``apply`` a function is.
+    """Return the class of ``MyFunction.apply``, an ``apply`` of :class:`torch.autograd.Function`.
 
     None for all other functions.
     """
@@ -44,12 +44,12 @@ def applied_class(function: object) -> type | None:
 
 
 def identity_of(function: Any) -> Any:
-    """Return the object that a function is known by: its class for ``MyFunction.apply``."""
+    """Return the object that identifies a function: the class for ``MyFunction.apply``."""
     return applied_class(function) or function
 
 
 def callable_of(function: Any) -> Function:
-    """Return what a graph calls for a function that is known by its class."""
+    """Return the callable of an object from :func:`identity_of`: ``apply`` for a class."""
     if isinstance(function, FunctionMeta):
         return APPLY.__get__(None, function)  # type: ignore[no-any-return]
     return function  # type: ignore[no-any-return]
@@ -61,10 +61,10 @@ def full_name(cls: type) -> str:
 
 
 def foreign_name(function: Any) -> FunctionName | None:
-    """Return a name for a function that has none otherwise; None if a graph cannot call it.
+    """Return a name for a function that has no other; None if a graph cannot call it.
 
-    A name is the Python module and the qualified name. If another function of this process has
-    it, as two classes that one function defines, a number follows.
+    The name is the Python module and the qualified name. If another function of this process has
+    this name, a number follows.
     """
     function = identity_of(function)
     if isinstance(function, OPERATIONS):

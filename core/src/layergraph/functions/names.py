@@ -38,7 +38,7 @@ from layergraph.ir.function_name import FunctionName
 
 
 class Targets:
-    """Map the names of functions to what they stand for.
+    """Maps names of functions to functions.
 
     Args:
         added: the names that plugins add; torch's own keep their meaning.
@@ -46,17 +46,17 @@ class Targets:
 
     def __init__(self, added: Collection[str]) -> None:
         own = by_name()
-        # To subtract the keys would go along all of them.
+        # Subtracting the sets of keys would iterate over all keys.
         self._added = frozenset(name for name in added if name not in own)
 
     def target(self, name: str) -> Target | None:
         """Return the target of a name; None if the name stands for nothing.
 
-        A name that came with its function stands for that one. Of all others, only a name that a
-        plugin added leads to an import.
+        A :class:`FunctionName` stands for its own function. Of other names, only those that a
+        plugin added lead to an import.
 
         Raises:
-            BuildError: a plugin added the name, but the function cannot be had.
+            BuildError: a plugin added the name, but the function cannot be imported.
         """
         if type(name) is FunctionName:
             return Target("call_function", callable_of(name.function))
@@ -67,7 +67,7 @@ class Targets:
 
 
 class Functions(Targets):
-    """Map functions to names and back, with the functions that plugins added.
+    """Maps functions to names and back, with the functions that plugins added.
 
     Args:
         added: as for :class:`Targets`.
@@ -81,7 +81,7 @@ class Functions(Targets):
     def __init__(
         self, added: Collection[str], factories: Mapping[str, Factory] | None = None
     ) -> None:
-        # A capture patches some of torch's functions, so the names are read before.
+        # Read the names before a capture patches some of torch's functions.
         names()
         super().__init__(added)
         found = {name: _found(name) for name in sorted(self._added)}
@@ -112,9 +112,9 @@ class Functions(Targets):
         return name or foreign_name(function)
 
     def remade(self, function: Function) -> tuple[Function, dict[str, Any]] | None:
-        """Return what a graph calls for a class that a factory made, and with what besides.
+        """Return the function that calls a class made by a factory, and its further arguments.
 
-        None if no plugin says it.
+        None if no plugin lists the factory.
 
         Raises:
             PluginError: the row of the factory fails, or names no function.
@@ -130,7 +130,7 @@ class Functions(Targets):
                 f"the arguments of the factory of {row.made!r} fail with {type(error).__name__}: "
                 f"{first_line(error)}; mend the row of the hook 'functions'"
             ) from error
-        # Whoever made the class has imported what it needs; a capture patches the global meanwhile.
+        # The model has imported the module already; during a capture, its global is patched.
         called = self.loaded.get(row.call)
         if called is None:
             raise PluginError(f"no function is named {row.call!r}; mend the row of its factory")
@@ -173,14 +173,14 @@ def unlisted(ir: Ir, known: Targets) -> Iterator[tuple[Place, FunctionName]]:
         known: the functions that plugins name.
 
     Yields:
-        The place of the node, and the name.
+        The place of the node, and the name of the function.
     """
     for each in ir.values():
         for graph in each.graphs:
             for node in graph.nodes.values():
                 name = node.implementation
                 if node.type == FUNCTION and type(name) is FunctionName:
-                    # A plugin may have come since the capture.
+                    # A plugin may have been installed since the capture.
                     listed = known.target(str(name))
                     if listed is None or listed.target != callable_of(name.function):
                         yield Place("implementation", each.name).at("node", node.name), name
@@ -189,7 +189,7 @@ def unlisted(ir: Ir, known: Targets) -> Iterator[tuple[Place, FunctionName]]:
 def stable_name(function: Function) -> str | None:
     """Return the name by which a pickle stores a function; None to use Python's qualified name.
 
-    The qualified name is the place of the definition, where the function need not be found.
+    The qualified name is the place of the definition, which need not hold the function.
     """
     if isinstance(function, OPERATIONS):
         return f"torch.ops.{function}"
@@ -202,7 +202,7 @@ def function_of(name: str) -> Function:
     """Return the function that :func:`stable_name` named.
 
     Raises:
-        BuildError: it cannot be had.
+        BuildError: the function cannot be imported.
     """
     target = by_name().get(name)
     function: Any = None if target is None else target.target
@@ -232,7 +232,7 @@ def _imported(name: str) -> Function | None:
         importlib.import_module(home)
     except Exception as error:
         raise BuildError(
-            f"the function {name!r} cannot be had: {type(error).__name__}: "
+            f"the function {name!r} cannot be imported: {type(error).__name__}: "
             f"{first_line(error)}; install what defines {home}"
         ) from error
     found = _found(name)

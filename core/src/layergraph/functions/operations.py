@@ -1,4 +1,4 @@
-"""Operations of ``torch.ops``: which of them a graph may call."""
+"""The operations of ``torch.ops`` that a graph may call."""
 
 from __future__ import annotations
 

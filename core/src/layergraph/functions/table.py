@@ -2,8 +2,8 @@
 
 Most names follow from torch's namespaces by rule. A public function has a name if torch lists it in
 :func:`torch.overrides.get_overridable_functions`, if it is one of torch's operators and returns a
-tensor, or if its code offers itself to function modes. The lists here hold only the functions that
-the rule leaves out, and those that it should not let in.
+tensor, or if its code calls ``handle_torch_function``. The lists here contain only exceptions from
+this rule.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A function that a node runs, in the terms of torch.fx.
+    """The target of a node, in the terms of torch.fx.
 
     Attributes:
         op: ``call_function``, ``call_method`` or ``attribute``.
@@ -41,7 +41,7 @@ class Target:
 
 
 class _Listed(NamedTuple):
-    """Functions that have names although the rule leaves them out."""
+    """Functions that have names although the rule does not include them."""
 
     prefix: str
     home: object
@@ -58,14 +58,14 @@ TAKES_BODIES = frozenset(
         *(name for name, _ in transforms.higher_order()),
     }
 )
-"""Torch's functions and ours that take functions: nodes of these may run bodies."""
+"""The higher-order functions of torch and ours; their nodes may take bodies."""
 
 FACTORIES = (
     "arange as_tensor asarray bartlett_window blackman_window empty empty_strided eye full "
     "hamming_window hann_window kaiser_window linspace logspace normal ones rand randint randn "
     "randperm range scalar_tensor tensor tril_indices triu_indices vander zeros"
 ).split()
-"""Functions that make tensors from no tensor: no argument of theirs can override them."""
+"""Functions that make tensors without a tensor argument, which could override the call."""
 
 MATH = "ceil exp floor gcd isqrt log log10 log2 pow sqrt trunc".split()
 """Functions of Python's ``math`` that model code calls on sizes."""
@@ -74,7 +74,7 @@ SIZED_METHODS = (
     "as_strided expand index_select narrow new_empty new_full new_ones new_zeros repeat "
     "repeat_interleave reshape roll select split tile tril triu unflatten unfold view"
 ).split()
-"""Methods that take sizes; of a parameter, they accept no symbolic size."""
+"""Methods that take sizes; called on a parameter, they accept no symbolic size."""
 
 _OPERATORS = (
     "abs add and_ contains delitem eq floordiv ge getitem gt iadd iand ifloordiv ilshift imatmul "
@@ -84,7 +84,7 @@ _OPERATORS = (
 
 _LISTED: tuple[_Listed, ...] = (
     _Listed("torch", torch, FACTORIES),
-    # Torch leaves these out of its list for other reasons; its own layers call some of them.
+    # Torch's list lacks these, but its own layers call some of them.
     _Listed(
         "torch",
         torch,
@@ -93,7 +93,7 @@ _LISTED: tuple[_Listed, ...] = (
             "promote_types rand_like randint_like randn_like result_type unflatten"
         ).split(),
     ),
-    # Getters of torch's state: a graph calls them again.
+    # Getters of torch's state; the rebuilt graph calls them at run time.
     _Listed(
         "torch",
         torch,
@@ -115,7 +115,7 @@ _LISTED: tuple[_Listed, ...] = (
     _Listed("operator", operator, _OPERATORS),
     _Listed("math", math, MATH),
     _Listed("builtins", builtins, ("divmod", "len", "round", "tuple")),
-    # Guards and regions: what a graph does besides computing.
+    # Guards and regions.
     _Listed("layergraph", guards, [each.__name__ for each in guards.GUARDS]),
     _Listed("layergraph", fields, ("fields", "set_fields")),
     _Listed("layergraph", choices, "choose holds truth".split()),
@@ -128,7 +128,7 @@ _LISTED: tuple[_Listed, ...] = (
     ),
 )
 
-# Torch does not check the arguments of these: a graph runs functions that do.
+# Torch does not check the arguments of these, so a graph runs functions that do.
 _CHECKED: dict[str, Function] = {
     "torch._pad_packed_sequence": checked.pad_packed_sequence,
     "torch._weight_norm": checked.weight_norm,
@@ -140,7 +140,7 @@ _METHODS = (
     "to_padded_tensor unflatten"
 ).split()
 
-# These run code, read memory outside of the model, or have effects outside of it.
+# These run code, or read or change memory outside of the model.
 _REFUSED_METHODS = frozenset(
     "apply_ backward const_data_ptr data_ptr map2_ map_ module_load numpy register_hook "
     "register_post_accumulate_grad_hook retain_grad set_ share_memory_ storage storage_type "
@@ -163,7 +163,7 @@ _DTYPE_ATTRIBUTES = ("is_floating_point", "is_complex", "is_signed")
 
 @functools.cache
 def attributes() -> dict[str, str]:
-    """Return the attributes of tensors, and of what functions return, with their full names."""
+    """Return the attributes of tensors and of torch's result types, with their full names."""
     attributes = {name: f"torch.dtype.{name}" for name in _DTYPE_ATTRIBUTES}
     attributes |= {name: f"torch.device.{name}" for name in _DEVICE_ATTRIBUTES}
     for each in vars(torch.return_types).values():
@@ -212,7 +212,7 @@ def _operator_methods() -> frozenset[str]:
 
 
 def _is_operator(function: Any) -> bool:
-    """Return whether a function in C is one of torch's operators, and gives a tensor."""
+    """Return whether a C function is one of torch's operators, and returns a tensor."""
     if type(function) is not types.BuiltinFunctionType:
         return False
     name = function.__name__
@@ -226,7 +226,7 @@ def _operators(name: str) -> list[Any]:
 
 
 def _offers_itself(function: Any) -> bool:
-    """Return whether a function in Python offers itself to function modes."""
+    """Return whether a Python function calls ``__torch_function__`` modes."""
     is_python = type(function) is types.FunctionType
     return is_python and not HANDING_OVER.isdisjoint(function.__code__.co_names)
 
@@ -234,7 +234,7 @@ def _offers_itself(function: Any) -> bool:
 HANDING_OVER = frozenset(
     {"has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"}
 )
-"""Functions of torch in Python call these to offer themselves to function modes."""
+"""Torch's Python functions call these to invoke ``__torch_function__`` modes."""
 
 
 @functools.cache

@@ -18,7 +18,7 @@ def decline(reason: str) -> Never | None:  # noqa: RUF020
     reason. A conversion ignores the reason.
 
     Args:
-        reason: why the handler does not answer.
+        reason: the reason why the handler declines.
 
     Returns:
         Always None.

@@ -11,12 +11,11 @@ from typing import Any
 class Factory:
     """Classes of ``torch.autograd.Function`` that a function makes, each with other arguments.
 
-    Such a class has no name by which a file could hold it. A graph calls ``call`` instead, with the
-    arguments of the class, and with those of the factory by name.
+    A file cannot name such a class. So a graph calls ``call`` instead, with the arguments of the
+    class, and with the arguments of the factory as keywords.
 
     Attributes:
-        made: the module and the qualified name of the classes, as Python gives them:
-            ``"acme.ternary.<locals>.Ternary"``.
+        made: the module and the qualified name of the classes: ``"acme.ternary.<locals>.Ternary"``.
         call: the full name of a function that makes the class and applies it: a global of a module.
         arguments: ``arguments(cls)`` returns the arguments of the factory for one class, by name:
             plain values.

@@ -24,10 +24,10 @@ class Format:
         description: one line about the format.
         write: ``write(ir, path, state_dict, **options)`` writes a file, all of it or nothing; None
             if the format cannot be written.
-        read: ``read(path, **options)`` gives the :class:`~layergraph.Ir` in a file; None if the
+        read: ``read(path, **options)`` returns the :class:`~layergraph.Ir` in a file; None if the
             format cannot be read.
-        build: ``build(path, **options)`` gives the module that a file with weights describes; None
-            if the format has no weights.
+        build: ``build(path, **options)`` returns the module that a file with weights describes;
+            None if the format has no weights.
 
     Example:
         >>> import pathlib, layergraph as lg

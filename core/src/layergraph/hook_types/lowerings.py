@@ -1,4 +1,4 @@
-"""A row of the hook ``lowerings``: how a back end says a layer or a function."""
+"""A row of the hook ``lowerings``: a back end's handler of a layer or a function."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Lowering:
 
     Attributes:
         target: the name of the target, in lower case: ``"onnx"``.
-        function: ``function(step, backend)`` gives the value of the target for one
-            :class:`layergraph_backends.Step`. It returns None to decline, with a reason if it has
-            one: ``return layergraph.decline("its padding mode is 'reflect'")``.
+        function: ``function(step, backend)`` returns the value of the target for one
+            :class:`layergraph_backends.Step`. It returns None to decline, or declines with a
+            reason: ``return layergraph.decline("its padding mode is 'reflect'")``.
         layers: the types of the layers that it handles.
         functions: the names of the functions that it handles. A row without layers and functions is
             asked for each step that no other row handles.

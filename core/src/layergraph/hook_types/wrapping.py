@@ -1,4 +1,4 @@
-"""The answer of the hook ``unwrap``: what a wrapped module is without its wrapper."""
+"""The answer of the hook ``unwrap``: a module without its wrapper."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ class Unwrapped:
 
     There are two kinds of wrapper. One is a module around another (``DistributedDataParallel``);
     then ``module`` is the inner one. The other changes the module itself (``fully_shard``); then
-    ``module`` is the same module, and the other fields say what it was. The core gives the module
-    this class, these attributes and these tensors while it captures the model, and restores it.
+    ``module`` is the same module, and the other fields describe its state before. During a capture,
+    the core sets this class, these attributes and these tensors on the module; then it restores the
+    module.
 
     Attributes:
         module: the wrapped module, or the module itself.
         cls: the class that the module had; None if it is unchanged.
-        attributes: all of the ``__dict__`` that the module had, with ``_parameters`` and so on;
+        attributes: the complete ``__dict__`` that the module had, with ``_parameters`` and so on;
             None if it is unchanged. It may share objects with the ``__dict__`` of the module, but
-            the dicts in which ``torch.nn.Module`` registers things have to be new ones.
-        tensors: by the name of a parameter or buffer of this very module, a function that makes the
-            plain tensor for it. The core calls it once for each tensor, however many names that
-            has, and makes a parameter of the result where the original is one.
-        annotations: what the wrapper did, as plain values. Their names have a dot in them, such as
+            the registries of ``torch.nn.Module`` must be new dicts.
+        tensors: by the name of a parameter or buffer of this module, a function that makes the
+            plain tensor for it. The core calls it once for each tensor, also if the tensor has
+            several names. If the original is a parameter, the core makes a parameter of the result.
+        annotations: plain values that describe the wrapper. Their names have a dot in them, such as
             ``"acme.mesh"``. They become annotations of the layer.
 
     Example:

@@ -27,7 +27,7 @@ def copied_around(
 
 
 def copied_graph(graph: Graph) -> Graph:
-    """Return a copy that shares nothing with this one that can change."""
+    """Return a copy that shares no mutable object with the graph."""
     return Graph(
         nodes={name: _node(node) for name, node in graph.nodes.items()},
         edges={

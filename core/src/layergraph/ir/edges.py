@@ -51,10 +51,10 @@ class Neighbours(NamedTuple):
 class Edges(dict[tuple[str, str], Edge]):
     """The edges of a graph by ``(src, sink)``: a dict that finds the neighbours of a node at once.
 
-    The first question for a neighbour makes an index, and later changes of the dict update it.
+    The first search for a neighbour makes an index, and later changes of the dict update the index.
 
-    The arguments of a node follow where only one change of them is possible: if an edge into the
-    node is exchanged for another one, or if a node without arguments gets an edge.
+    The dict updates the arguments of a node if only one update is possible: if you exchange an edge
+    into the node for another one, or add an edge to a node without arguments.
 
     Example:
         >>> from layergraph.ir.edges import Edge, Edges
@@ -73,7 +73,7 @@ class Edges(dict[tuple[str, str], Edge]):
         self._nodes: dict[str, Any] | None = None
 
     def of(self, nodes: dict[str, Any]) -> Edges:
-        """Return the edges as those of some nodes; a copy if they are those of others."""
+        """Bind the edges to nodes, and return them; return a copy if other nodes have them."""
         if self._nodes is nodes:
             return self
         edges = self if self._nodes is None else Edges(self)
@@ -99,7 +99,7 @@ class Edges(dict[tuple[str, str], Edge]):
         self._follow(pair)
 
     def _follow(self, pair: tuple[str, str]) -> None:
-        """Let the arguments of a node follow a change of the edges into it, if one way is open."""
+        """Update the arguments of a node after a change of its edges, if that is unambiguous."""
         sink = pair[1]
         node = None if self._nodes is None else self._nodes.get(sink)
         if node is None or node.args is None:
@@ -113,7 +113,7 @@ class Edges(dict[tuple[str, str], Edge]):
         elif len(added) == len(missing) == 1:
             node.read_instead(missing[0], added[0])
 
-    # The other methods that change a dict pass by the two above.
+    # The other methods that change a dict do not call the two methods above.
 
     def clear(self) -> None:
         """Remove all edges."""
@@ -156,5 +156,5 @@ def _index_of(edges: Iterable[tuple[str, str]]) -> Neighbours:
 
 
 def neighbours(edges: dict[tuple[str, str], Edge]) -> Neighbours:
-    """Return the neighbours by the edges of a graph; a user may have set a plain dict."""
+    """Return the neighbours of each node; a user may have set a plain dict of edges."""
     return edges.neighbours() if isinstance(edges, Edges) else _index_of(edges)

@@ -1,4 +1,4 @@
-"""Flattening an IR: its one-level form, in which the root calls each leaf."""
+"""Flattening of an IR to one level, in which the root calls each leaf."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ class _Call:
         name: the implementation.
         nodes: the remaining nodes.
         arguments: the arguments of all nodes.
-        values: the values of inputs and of the nodes before, in the flat graph.
+        values: the flat-graph values of the inputs and of the earlier nodes.
         caller: the node that makes the call; None for the root.
-        when: the condition of the call, in the flat graph.
-        result: the value that it returns.
-        partial: the nodes whose value holds only where their condition does. The value of the node
-            itself is None elsewhere, but that in ``values`` may be something else.
-        completed: the values of these nodes as they are in any case.
-        conditions: by node that is a condition here, the condition that is None without the call.
+        when: the condition of the call in the flat graph.
+        result: the value that the call returns.
+        partial: the nodes whose entry in ``values`` is valid only if their condition holds.
+            Otherwise the node's value is None, but the entry may be another value.
+        completed: for these nodes, flat-graph values that are None if the condition does not hold.
+        conditions: for each node that is a condition, one that is None if the call does not run.
     """
 
     name: str
@@ -199,7 +199,7 @@ class _Flattening:
             self._states[node.implementation] = ref
 
     def _note(self, call: _Call, node: Node, value: Value) -> None:
-        """Note the value of a node that is not in the flat graph."""
+        """Record the value of a node that is not in the flat graph."""
         call.values[node.name] = value
         if node.when is not None:
             condition, expected = node.when
@@ -219,7 +219,7 @@ class _Flattening:
         return call.conditions[condition.node], expected
 
     def _complete(self, call: _Call, node: Node, reads: list[str]) -> Iterator[Node]:
-        """Yield the nodes for values that a node reads also where they do not hold."""
+        """Yield the ``choose`` nodes that complete partial values which a node reads."""
         for name in reads:
             partial = call.partial.get(name)
             if partial is None or partial == node.when or name in call.completed:
@@ -242,7 +242,7 @@ class _Flattening:
         return Ref(name)
 
     def _follows(self, value: Value, when: _When) -> bool:
-        """Return whether a value is None where a condition does not hold."""
+        """Return whether a value is None if a condition does not hold."""
         if when is None or value is None:
             return True
         return type(value) is Ref and self._conditions[value.node] == when
@@ -252,7 +252,7 @@ _UNKNOWN: Any = object()
 
 
 def _count(value: Value, most: int) -> int:
-    """Count the values inside a nested value, at most to a limit, because it may repeat itself."""
+    """Count the values inside a nested value, up to a limit, because it may share parts."""
     count, stack = 0, [value]
     while stack and count < most:
         count += 1

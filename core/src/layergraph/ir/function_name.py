@@ -9,9 +9,8 @@ from typing import Any, Self
 class FunctionName(str):
     """The name of a function that no plugin lists, together with the function.
 
-    Nodes hold it like any other name, so that it follows all copies and edits of a graph. In a
-    file, and in a pickle, it is a plain string, which stands for a function only if an installed
-    plugin lists it.
+    Nodes hold it like any other name, so copies and edits of a graph keep it. In a file and in a
+    pickle it is a plain string, which names a function only if an installed plugin lists it.
 
     Args:
         name: the name. One name never stands for two functions of a process.

@@ -22,10 +22,10 @@ MODULE = "module"
 BODY = "body"
 
 KEYWORD_ONLY = "layergraph.keyword_only"
-"""The annotation, True, of an input of the root that a call can give by its name only."""
+"""The annotation, with the value True, of a keyword-only input of the root."""
 
 CORE_NODE_TYPES = frozenset({INPUT, OUTPUT, FUNCTION, STATE})
-"""The node types with a meaning of their own; every other node calls an implementation."""
+"""The node types that call no implementation; every other node calls one."""
 
 
 _HOLDS_NO_BODY = frozenset({Ref, Symbol, type(None), bool, int, float, str})
@@ -39,21 +39,20 @@ class Node:
         name: unique in the graph.
         type: ``input``, ``output``, ``function`` (of torch), ``state`` (a tensor that the graph
             reads directly), else the type of the implementation that the node calls. In an IR, the
-            type of a call is that of its implementation, and follows it.
-        implementation: what the node stands for. Of an input: the name of the parameter, where no
-            other input has the same (else the node's own name is used). Of a function: its name
+            type of a call is always that of its implementation.
+        implementation: the target of the node. Of an input: the name of the parameter, if no other
+            input has it (else the name of the node is used). Of a function: its name
             (``"torch.flatten"``). Of a state: its key in the state dict of the whole model. Of a
             call: the name of the implementation.
         args: positional arguments: nested plain values in which a :class:`Ref` stands for the value
-            of another node. None, in a node that you make, says that the node reads its one
-            predecessor, or nothing; with arguments by name, that there are none. A node that reads
-            several has to say which is which: the order of edges decides nothing.
-        kwargs: arguments by name, likewise. Of an input, instead, what is known of it: ``default``,
-            what it is where it is not given; ``fixed``, the one value that it may have; ``rank``
-            and ``dtype``, which the graph was captured for.
+            of another node. If you make a node with None, it reads its one predecessor, or nothing;
+            with keyword arguments, it has no positional ones. A node that reads several nodes must
+            state ``args``, because edges have no order.
+        kwargs: keyword arguments, in the same form. Of an input, the known facts: ``default``, its
+            default; ``fixed``, the only value that it may have; ``rank`` and ``dtype`` at capture.
         data: annotations of the user; layergraph keeps them.
-        when: the condition of the node, for a function or a call: ``(Ref("truth"), True)`` says
-            that it runs only if the value of ``truth`` is True. Else its value is None. None: it
+        when: the condition of a function or a call. With ``(Ref("truth"), True)``, the node runs
+            only if the value of ``truth`` is True; otherwise its value is None. With None, it
             always runs. A node with a condition states its ``args``.
     """
 
@@ -72,7 +71,7 @@ class Node:
         return self._callee is not None or self.type not in CORE_NODE_TYPES
 
     def read_instead(self, src: str, other: str) -> None:
-        """Let the node read another node where it reads one."""
+        """Replace one node by another in the arguments and the condition."""
 
         def leaf(value: Value) -> Value:
             return Ref(other) if type(value) is Ref and value.node == src else value
@@ -90,7 +89,7 @@ class Node:
         """Return the bodies that its arguments name, with repetitions."""
         given = self.args or ()
         if not self.kwargs and _HOLDS_NO_BODY.issuperset(map(type, given)):
-            return []  # as nearly all nodes
+            return []  # a quick exit for nearly all nodes
         return bodies(*given, *self.kwargs.values())
 
 
@@ -107,21 +106,21 @@ def _state_type(node: Node, value: object) -> None:
     node._callee = None
 
 
-# A dataclass with slots has no other place for a field that is computed.
+# A dataclass with slots cannot declare a computed field.
 setattr(Node, "type", property(_type, _state_type))  # noqa: B010 type checkers see a field
 
 
 def bind_calls(graph: Graph, implementations: Mapping[str, Implementation]) -> bool:
-    """Let each call of a graph have the type of what it calls, from now on.
+    """Bind each call of a graph to its implementation, whose type it then has.
 
-    A node that states another type is left alone; :func:`layergraph.ir.check` reports it.
+    A node that states another type is not changed; :func:`layergraph.ir.check` reports it.
 
     Args:
         graph: the graph.
         implementations: the implementations of an IR, by name.
 
     Returns:
-        False if a node is a call of an implementation of another IR: the graph has to be copied.
+        False if a node calls an implementation of another IR; then the graph has to be copied.
     """
     for node in graph.nodes.values():
         callee = implementations.get(node.implementation)
@@ -140,8 +139,8 @@ def bind_calls(graph: Graph, implementations: Mapping[str, Implementation]) -> b
 class Graph:
     """Nodes and the edges between them.
 
-    Two graphs are equal if their nodes and edges are, in the same order: that of nodes is the order
-    of execution.
+    Two graphs are equal if they have equal nodes and edges in the same order. The order of nodes is
+    the execution order.
 
     Attributes:
         nodes: name to node, in execution order.
@@ -212,7 +211,7 @@ class Graph:
         return parameters
 
     def keyword_only(self) -> frozenset[str]:
-        """Return the parameters that a call of the root can give by their names only."""
+        """Return the keyword-only parameters of the root."""
         return frozenset(
             parameter
             for name, parameter in self.parameters().items()
@@ -247,7 +246,7 @@ class Graph:
                     heapq.heappush(ready, reader)
 
     def arguments(self) -> dict[str, tuple[Value, ...]]:
-        """Return the positional arguments of every node; its predecessors where none are given."""
+        """Return the positional arguments of each node; its predecessors if it states none."""
         spelt = {name: node.args or () for name, node in self.nodes.items()}
         unsaid: dict[str, list[Value]] = {
             name: [] for name, node in self.nodes.items() if reads_its_predecessor(node)
@@ -264,34 +263,34 @@ class Graph:
 class Implementation(Graph):
     """A layer with its attributes, or a composition of layers with its graph.
 
-    Two are equal if all they say is; children, like nodes and edges, in the same order: it is that
-    of the state dict.
+    Two implementations are equal if all fields are equal. Children, nodes and edges must have the
+    same order, because it decides the order of the state dict.
 
-    A handler gives ``type`` and ``data``; the core fills in the rest.
+    A handler sets ``type`` and ``data``; the core fills in the rest.
 
     Attributes:
         type: the kind of layer (``"linear"``), ``module`` for a composition that only its graph
             describes, or ``body`` for a graph that a function node runs: see
             :class:`layergraph.ir.Body`.
-        data: the attributes, by name: what the layer's constructor needs, and annotations, whose
-            names have a dot in them (``"acme.bits"``): they say more of the layer, for whoever
-            comes first in the name, and change nothing of what it computes.
+        data: the arguments of the layer's constructor by name, and annotations. The name of an
+            annotation has a dot, with the name of its owner first (``"acme.bits"``). Annotations do
+            not change the computation.
         name: the path of the module in the model (``"layer1.0.conv1"``).
-        evaluation: the graph in evaluation mode, where that is another one; ``nodes`` and ``edges``
-            are the graph in training mode then.
-        differs: the names of the nodes that are not the same in both graphs, as they were when the
-            IR was made. An edit that makes more of them differ has been made in one graph only, and
-            is refused; add the names of those that are meant to.
-        children: name of a child module to the name of its implementation, in the order of the
-            model. None for a leaf, whose handler speaks for everything inside it. A handler of a
-            container gives an empty dict, and gets its children captured and rebuilt.
-        tensors: name of a tensor of this very module to what has to be said of it.
-        training: the module's mode. Only where it trains, and the module around it too, that goes
-            without saying. Where an IR is made of implementations that do not say, they take after
-            those around them.
-        kept_modes: the paths, from this module, of modules that its ``train()`` and ``eval()`` keep
-            in a mode of their own, to that mode, or to None where they leave it as it is. The empty
-            path is the module itself. It serves compositions; a layer's own class sees to it.
+        evaluation: the graph in evaluation mode, if it differs; then ``nodes`` and ``edges`` are
+            the graph in training mode.
+        differs: the names of the nodes that differ between both graphs, as of the making of the IR.
+            If an edit makes further nodes differ, the edit was made in one graph only, and the
+            check refuses it. Add the names of nodes that are meant to differ.
+        children: from the name of a child module to the name of its implementation, in the order of
+            the model. None for a leaf, whose handler describes everything inside it. A handler of a
+            container returns an empty dict; the core then captures and rebuilds the children.
+        tensors: from the name of a tensor of this module to its spec.
+        training: the module's mode. None if the module and its parent train. If you make an IR of
+            implementations with None, each takes the mode of its parent.
+        kept_modes: the modules whose mode ``train()`` and ``eval()`` of this module fix: from their
+            path in this module to the mode, or to None if the methods leave the mode unchanged. The
+            empty path is the module itself. For compositions only; the class of a layer has its own
+            methods.
     """
 
     type: str
@@ -311,7 +310,7 @@ class Implementation(Graph):
 
     @property
     def graphs(self) -> tuple[Graph, ...]:
-        """Return its graph, and the one for evaluation mode if that is another."""
+        """Return the graph, and the graph for evaluation mode if there is one."""
         return (self,) if self.evaluation is None else (self, self.evaluation)
 
     def changed(self, **attributes: Any) -> Implementation:
@@ -337,7 +336,7 @@ class Implementation(Graph):
         return f"Implementation({self.name!r}: {self.type}({attributes}){graph})"
 
 
-# dataclasses.replace takes three times as long, and an IR may be made of thousands.
+# dataclasses.replace takes three times as long, and an IR may have thousands of implementations.
 _ATTRIBUTES = tuple(each.name for each in fields(Implementation))
 _of = operator.attrgetter(*_ATTRIBUTES)
 
@@ -356,7 +355,7 @@ def graph_from_nodes(nodes: Iterable[Node]) -> Graph:
     """Return a graph of nodes, with the edges that their arguments name.
 
     Args:
-        nodes: in execution order, each with its arguments given.
+        nodes: in execution order, each with its arguments stated.
 
     Example:
         >>> from layergraph.ir import Node, Ref, graph_from_nodes
@@ -383,7 +382,7 @@ _REFS = frozenset({Ref})
 
 
 def reads_each_once(args: tuple[Value, ...]) -> bool:
-    """Return whether arguments are references to other nodes, each to another one."""
+    """Return whether all arguments are references, each to a different node."""
     return _REFS.issuperset(map(type, args)) and len({arg.node for arg in args}) == len(args)
 
 

@@ -1,4 +1,4 @@
-"""The guards of an IR, as a list that people read."""
+"""The guards of an IR as a readable list."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _PREFIX = "layergraph.assume"
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """Something that a rebuilt model checks, because the capture depends on it.
+    """A fact that a rebuilt model checks, because the capture depends on it.
 
     Attributes:
         implementation: the name of the implementation whose graph checks it.
         node: the name of the node: a guard, or an input.
-        says: what has to hold, such as ``"operator.gt(size, 1) is True"``.
+        says: the checked fact, such as ``"operator.gt(size, 1) is True"``.
         where: the line of the model's code that depends on it; empty for an input.
         when: the condition under which it is checked; empty if it always is.
     """
@@ -55,7 +55,7 @@ def guards_of(ir: Implementations) -> list[Guard]:
 def _said(
     graph: Graph, node: Node, arguments: dict[str, tuple[Value, ...]]
 ) -> Iterator[tuple[str, str]]:
-    """Yield what a node checks, and the line that depends on it."""
+    """Yield the facts that a node checks, each with the line of code that depends on it."""
     if node.type == INPUT:
         for fact, value in node.kwargs.items():
             if fact != "default":
@@ -88,7 +88,7 @@ def _said(
 
 
 def _source(graph: Graph, value: Value, arguments: dict[str, tuple[Value, ...]]) -> str:
-    """Return the call that gives a value."""
+    """Return the text of the call that computes a value."""
     if type(value) is not Ref:
         return value_text(value)
     node = graph.nodes[value.node]

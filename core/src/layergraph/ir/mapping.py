@@ -61,9 +61,9 @@ class Implementations(Mapping[str, Implementation]):
         self._bind_calls()
 
     def _bind_calls(self) -> None:
-        """Let each call have the type of what it calls.
+        """Bind each call to its implementation, so that it has that implementation's type.
 
-        An implementation whose graph calls those of another IR is copied first.
+        An implementation whose calls are bound to another IR is copied first.
         """
         known = self._implementations
         while shared := [each for each in known.values() if not _is_bound(each, known)]:
@@ -74,7 +74,7 @@ class Implementations(Mapping[str, Implementation]):
                 )
 
     def _state_modes(self) -> None:
-        """State the mode of each implementation that does not train, so that it can be moved."""
+        """State the mode of each implementation that evaluates, so that a move keeps it."""
         if not {None, False} <= {each.training for each in self._implementations.values()}:
             return
         for name, (training, around) in modes(self._implementations, self.root).items():
@@ -84,7 +84,7 @@ class Implementations(Mapping[str, Implementation]):
                 self._implementations[name] = implementation.changed(training=own)
 
     def _note_differences(self) -> None:
-        """Note where the two graphs of an implementation differ, to detect an edit of one only."""
+        """Record how the two graphs of an implementation differ, to detect an edit of one only."""
         for name, each in self._implementations.items():
             if each.evaluation is not None and each.differs is None:
                 try:

@@ -84,7 +84,7 @@ class Ir(Implementations):
 
     @property
     def guards(self) -> list[Guard]:
-        """Return the guards: what a rebuilt model checks, because the capture depends on it.
+        """Return the guards: facts that a rebuilt model checks, as the capture depends on them.
 
         Raises:
             InvalidIrError: the IR breaks a rule.
@@ -106,7 +106,7 @@ class Ir(Implementations):
         return guards_of(self)
 
     def copy(self) -> Ir:
-        """Return a copy that shares nothing that can be changed.
+        """Return a copy that shares no mutable object with this IR.
 
         Example:
             >>> import torch, layergraph as lg

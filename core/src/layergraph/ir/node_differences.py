@@ -54,7 +54,7 @@ def _is_other(
         repr((node.type, node.implementation, map_leaves(_unread, (given, node.kwargs, node.when))))
         for node, given in ((one, args), (other, other_args))
     ]
-    # What one reads may be None in the other.
+    # One may read several nodes where the other reads none.
     if bare[0] != bare[1] or len(reads[0]) != len(reads[1]):
         return True
     return any(a != b and a not in known and b not in known for a, b in zip(*reads, strict=True))
@@ -63,7 +63,7 @@ def _is_other(
 def _are_plainly_same(
     one: Node, args: tuple[Value, ...], other: Node, other_args: tuple[Value, ...]
 ) -> bool:
-    """Return whether nodes are the same, as nearly all are, without a comparison of texts."""
+    """Return whether nodes are the same, by a quick check that holds for nearly all."""
     given, other_given = (*args, *one.kwargs.values()), (*other_args, *other.kwargs.values())
     return (
         _PLAIN.issuperset(map(type, given))
@@ -75,7 +75,7 @@ def _are_plainly_same(
     )
 
 
-# Values of one of these types that are equal are the same.
+# For values of these types, equal means the same.
 _PLAIN = frozenset({type(None), bool, int, str, Symbol, Ref})
 
 

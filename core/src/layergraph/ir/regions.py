@@ -68,7 +68,7 @@ class _Walk:
                 yield from self._end(name, given)
             elif node.implementation == _EXIT:
                 message = f"{node.implementation!r} ends no region here"
-                yield name, message, "give it what the node gave that began the region"
+                yield name, message, "give it the result of the node that began the region"
             else:
                 yield from self._begin(name, node)
         for region in self._open:
@@ -121,7 +121,8 @@ class _Walk:
             self._open.pop()
         elif any(region.name == begun for region in self._open):
             inner = self._open[-1].name
-            yield name, f"it ends a region in which {inner!r} goes on", "end that one first"
+            message = f"it ends a region, but that of {inner!r} inside it is open"
+            yield name, message, "end that one first"
             self._open = [region for region in self._open if region.name != begun]
         else:
             yield name, f"the region of {begun!r} is not open here", "end each region once"

@@ -9,7 +9,7 @@ _REFS = frozenset({Ref})
 
 
 def with_arguments(graph: Graph) -> Graph:
-    """Return the graph after each node without arguments got those that its edges state.
+    """Set the arguments of each node that has none from its edges, and return the graph.
 
     In the dict form and in files, the order of the edges may state the arguments; in memory, it
     does not.
@@ -26,9 +26,9 @@ def with_arguments(graph: Graph) -> Graph:
 
 
 def stated_arguments(node: Node) -> tuple[Value, ...] | None:
-    """Return the arguments that the dict form and files state; None if an edge says the same.
+    """Return the arguments that the dict form and files state; None if the edges state them.
 
-    That is so for a node whose one argument is the value of another node, and for one without.
+    Edges state the arguments of a node that takes one value of another node, or none.
     """
     args = node.args
     if args is None or len(args) > 1 or node.kwargs or node.when is not None:

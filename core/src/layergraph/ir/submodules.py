@@ -218,7 +218,7 @@ class _Family:
 def children_to_state(
     implementations: Mapping[str, Implementation], root: str, always: Iterable[str] = ()
 ) -> dict[str, dict[str, str]]:
-    """Return the children that the dict form has to state, because derivation gives others."""
+    """Return the children that the dict form has to state, because derivation would differ."""
     stated = {name: implementations[name].children for name in always}
     for turn in itertools.count(1):
         bare = {

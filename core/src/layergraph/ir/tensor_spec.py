@@ -9,7 +9,7 @@ from typing import Any, Literal
 from layergraph.ir.values import Value, copied
 
 MAX_DIMENSIONS = 64
-"""A tensor may have as many dimensions as torch computes with."""
+"""The most dimensions of a tensor that torch computes with."""
 
 
 @dataclass(slots=True)
@@ -20,8 +20,8 @@ class Packing:
 
     Attributes:
         kind: the name of its kind, a row of the hook ``tensor_kinds``: ``"torchao.Int8Tensor"``.
-        parts: the plain tensors, by name: each with its shape, and with stride, dtype and value as
-            those of other tensors.
+        parts: the specs of the plain tensors by name. Each states its shape; stride, dtype and
+            value are as in other specs.
         data: the plain values, by name.
 
     Example:
@@ -36,7 +36,7 @@ class Packing:
     data: dict[str, Value] = field(default_factory=dict)
 
     def copy(self) -> Packing:
-        """Return a copy that shares nothing with this one that can change."""
+        """Return a copy that shares no mutable object with this one."""
         parts = {name: part.copy() for name, part in self.parts.items()}
         return Packing(self.kind, parts, copied(self.data))
 
@@ -50,24 +50,25 @@ class Packing:
 class TensorSpec:
     """The facts about a tensor of a layer that neither a state dict nor the layer's type states.
 
-    An attribute is None where the usual value holds: float32, complex64, int64 or bool;
-    ``requires_grad`` for parameters; persistence for buffers.
+    None stands for the default: dtype float32, complex64, int64 or bool; ``requires_grad`` of
+    parameters and ``persistent`` of buffers True.
 
     Attributes:
-        kind: ``parameter``, ``buffer``, or ``constant`` (in no state dict); None where the layer's
-            own constructor makes the tensor.
-        shape: its shape; None where the constructor decides it.
-        stride: its strides, in elements, where it is not contiguous: the last bits of results
-            depend on them.
+        kind: ``parameter``, ``buffer``, or ``constant`` (in no state dict); None if the layer's
+            constructor makes the tensor.
+        shape: its shape; None if the constructor decides it.
+        stride: its strides in elements; None if contiguous. The last bits of results depend on the
+            strides.
         dtype: for example ``"float64"``.
         requires_grad: False for a frozen parameter.
         persistent: False for a buffer that state dicts leave out.
-        narrows: False for a buffer that keeps its dtype and numbers where the model is cast to a
+        narrows: False for a buffer that keeps its dtype and numbers in a cast of the model to a
             narrower dtype.
         tied: the key, in the state dict of the whole model, of an earlier entry for the same
             tensor.
         value: the bytes of a tensor that travels with the IR: contiguous, little-endian.
-        packed: the parts of a tensor that is no block of numbers. Its parts have the values then.
+        packed: the parts of a tensor of another kind, such as a sparse one. The parts have the
+            values.
     """
 
     kind: Literal["parameter", "buffer", "constant"] | None = None
@@ -95,9 +96,9 @@ class TensorSpec:
         return said
 
     def copy(self) -> TensorSpec:
-        """Return a copy that shares nothing with this one that can change."""
+        """Return a copy that shares no mutable object with this one."""
         return replace(self, packed=None if self.packed is None else self.packed.copy())
 
     def held(self) -> Iterator[TensorSpec]:
-        """Yield the descriptions of the blocks of numbers that the tensor consists of."""
+        """Yield the specs of the plain tensors that the tensor consists of."""
         yield from [self] if self.packed is None else self.packed.parts.values()

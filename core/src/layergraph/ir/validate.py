@@ -1,7 +1,6 @@
-"""Check that an IR keeps every rule: the table of rules is here, the rules are in ``rules/``.
+"""Check of an IR against all rules: the table is here, the rules are in ``rules/``.
 
-A handler knows what a graph *means*. The rules here are those that every graph needs to have any
-meaning.
+These rules hold for every graph. Rules of one layer type are the concern of its handler.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def check(ir: Implementations) -> None:
 
 
 def check_attributes(ir: Implementations) -> None:
-    """Raise if a field of an implementation breaks a rule; graphs are not looked at.
+    """Raise if a field of an implementation breaks a rule. This does not check the graphs.
 
     A capture makes the graphs itself, but takes attributes from handlers.
 

@@ -203,7 +203,7 @@ def bodies(*values: Value) -> list[str]:
 def map_leaves(function: Callable[[Value], Any], value: Value) -> Any:
     """Return a copy of a nested value with each leaf replaced by ``function(leaf)``.
 
-    This recurses as deep as the value is nested; :func:`layergraph.ir.check` limits the depth.
+    The recursion is as deep as the value is nested; :func:`layergraph.ir.check` limits the depth.
 
     Example:
         >>> from layergraph.ir.values import map_leaves

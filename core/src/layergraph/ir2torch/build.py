@@ -31,14 +31,14 @@ class Builder:
         hooks: the handlers.
         functions: the functions that nodes may name.
         device: the device of the tensors.
-        weights_follow: whether a state dict is about to overwrite the weights. Then the initial
-            weights are put off: see ``fills``.
+        weights_follow: whether a state dict is about to overwrite the weights. Then the build
+            defers the initial weights: see ``fills``.
         fills: what defers the initial weights; None: a new :class:`DeferredInit`.
         graphs: whether to compile graphs; if not, compositions only hold their members.
 
     Attributes:
         modules: the modules that have been built, by implementation.
-        fills: the initial weights that were put off. The caller has to run those that no state dict
+        fills: the deferred initial weights. The caller has to run those that no state dict
             overwrites.
         values: on the meta device, the tensors that have values, and these values on the CPU.
     """
@@ -83,7 +83,7 @@ class Builder:
         layer = layer_of(implementation) if self._composites is None else None
         if layer is None:
             return self._new_module(implementation)
-        # If nothing will run, layers that are made alike are made once; only tensors are copied.
+        # If no graph will run, make equal layers once, and copy only their tensors.
         if layer in self._made:
             return with_tensors_like(self._made[layer])
         return self._made.setdefault(layer, self._new_module(implementation))

@@ -1,4 +1,4 @@
-"""The context in which modules are built: which layers are made alike, and errors of torch."""
+"""Helpers of the build: keys of equal layers, and errors of torch with their place in the IR."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from layergraph.ir import Implementation
 
 
 def layer_of(implementation: Implementation) -> object:
-    """Return a key that is equal for layers made alike; None if that depends on other layers."""
+    """Return a key of a layer, equal for equal layers; None if the layer depends on others."""
     if implementation.children or implementation.nodes:
         return None
     return implementation.type, repr(implementation.data), repr(implementation.tensors)

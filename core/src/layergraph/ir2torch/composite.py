@@ -275,7 +275,7 @@ class _Child:
 
 
 class _ForwardByMode:
-    """The ``forward`` of a module with two graphs. The choice takes no Python frame of its own."""
+    """The ``forward`` of a module with two graphs. The choice adds no Python frame."""
 
     def __init__(self, train: Callable[..., Any]) -> None:
         @functools.wraps(train)

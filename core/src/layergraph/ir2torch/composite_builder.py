@@ -1,4 +1,4 @@
-"""Compiles graphs: an implementation with a graph becomes a module that runs it."""
+"""Compilation of graphs: an implementation with a graph becomes a module that runs it."""
 
 from __future__ import annotations
 
@@ -152,8 +152,8 @@ class _Written:
         name: the name of its implementation.
         targets: for each call and state node, the attribute path of the module or tensor.
         methods: for each body that it runs, the name of the method.
-        by_name: the parameters that a call can give by their names only. The graphs around a module
-            give it arguments by position, so that only the root has some.
+        by_name: the keyword-only parameters. Only the root has some, because graphs pass arguments
+            by position.
     """
 
     graph: Graph
@@ -163,7 +163,7 @@ class _Written:
     by_name: frozenset[str]
 
     def key(self) -> tuple[object, ...]:
-        """Return what the code of the graph depends on: equal keys, equal code."""
+        """Return a key of the graph; equal keys mean equal code."""
         return (
             *self.graph.edges,
             self.by_name,
@@ -172,7 +172,7 @@ class _Written:
                     name,
                     node.type,
                     self.targets.get(name, node.implementation),
-                    # Their text tells 1 from True, and 0.0 from -0.0, which are equal.
+                    # Compare by repr, because 1 == True and 0.0 == -0.0.
                     repr(self._named(node.args)) if node.args else node.args,
                     repr(self._named(node.kwargs)) if node.kwargs else None,
                     node.when,

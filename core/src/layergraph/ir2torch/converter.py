@@ -130,7 +130,7 @@ class Ir2Torch(Registry):
 
         Args:
             ir: a checked IR.
-            fills: what defers the initial weights, and may limit what the handlers make.
+            fills: defers the initial weights, and may limit the tensors that handlers make.
 
         Raises:
             BuildError, PluginError: as for :meth:`convert`.

@@ -219,8 +219,8 @@ class _GraphBuilder:
                 cls, given = _record_class(plain, tuple(values), place)
                 if in_signature:
                     return cls(*given)
-                # A node of its own: inside a list or dict, fx prints the class by a name that is
-                # not among the globals of the code.
+                # A separate node, because inside a list or dict fx prints the class by a name that
+                # is not among the globals of the code.
                 for condition, expected in ways:
                     given = (self.built[condition.node], expected, cls, *given)
                     cls = conditionally

@@ -1,4 +1,4 @@
-"""Calls handlers: an implementation of a layer becomes a module."""
+"""Calls of handlers, which make a module from the implementation of a layer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LayerBuilder:
     Args:
         hooks: the handlers.
         device: the device of the tensors.
-        fills: takes the initial weights that handlers put off; None to compute them at once.
+        fills: defers the initial weights; None to compute them at once.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class LayerBuilder:
             self._given.setdefault(id(module), (where, module))
             if self._given[id(module)][0] is not where or next(others, None) is not None:
                 raise PluginError(
-                    f"{where}: its handler gave a module that is another implementation's; it must "
-                    "make a new one each time that it is asked"
+                    f"{where}: its handler returned a module that is another implementation's; "
+                    "it must make a new one each time that it is asked"
                 )
         return module
 
@@ -88,7 +88,7 @@ class LayerBuilder:
 
     @functools.cached_property
     def _on_device(self) -> torch.device | None:
-        """The device on which handlers make tensors; None if it is torch's default."""
+        """Return the device on which handlers make tensors; None if it is torch's default."""
         # On the meta device, what constructors compute besides parameters would be lost.
         device = torch.device("cpu") if self._device.type == "meta" else self._device
         return None if device == default_device() else device

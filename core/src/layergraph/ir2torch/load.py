@@ -54,10 +54,10 @@ def load(
         wanted: its tensors.
         state_dict: the state dict.
         kinds: the kinds of tensors that consist of parts. Such a tensor of the model is replaced.
-        device: the device of these.
+        device: the device of such tensors.
 
     Returns:
-        Whether new tensors replace some of the model: those that consist of parts.
+        True if new tensors replace some of the model's, which happens to tensors of parts.
 
     Raises:
         StateError: the state dict is not a mapping, lacks keys, has unknown keys, or a tensor does
@@ -102,8 +102,8 @@ def given_part(
     """Return a part of a tensor with several keys: under the last of them, as for other tensors.
 
     Raises:
-        BuildError: there is none.
-        StateError: it is of another dtype. Its numbers would mean something else after a cast.
+        BuildError: no key has the part.
+        StateError: the part has another dtype. A cast would change the meaning of its numbers.
     """
     keys = [f"{name}.{part}" for name in names]
     given = [parts[key] for key in keys if key in parts]
@@ -117,7 +117,7 @@ def given_part(
 
 
 def put(model: nn.Module, names: Iterable[str], tensor: torch.Tensor) -> None:
-    """Replace a tensor of a model under all its names, by a parameter where it is one."""
+    """Replace a tensor of a model under all its names; a parameter stays a parameter."""
     places = [place_of(model, name) for name in names]
     first = getattr(*places[0])
     if isinstance(first, nn.Parameter):
@@ -134,7 +134,7 @@ def place_of(model: nn.Module, key: str) -> tuple[nn.Module, str]:
 
 
 def packed_in(listed: Iterable[Key], kinds: TensorKinds) -> dict[int, Packed]:
-    """Return the tensors that consist of parts, taken apart, by the ``id`` of the tensor."""
+    """Return the parts of each tensor that consists of parts, by the ``id`` of the tensor."""
     found = {id(tensor): kinds.flatten(tensor) for _, tensor, _ in listed}
     return {number: packed for number, packed in found.items() if packed is not None}
 
@@ -145,7 +145,7 @@ def flat(
     kinds: TensorKinds,
     packed: Mapping[int, Packed],
 ) -> tuple[Collection[Key], Mapping[str, torch.Tensor]]:
-    """Return the tensors of a model and of a state dict with parts instead of what they make up.
+    """Return the tensors of a model and of a state dict, with parts in place of tensors of parts.
 
     Args:
         listed: the tensors of the model: see :func:`keys`.
@@ -187,11 +187,11 @@ def flat(
 def fitting(
     wanted: Collection[Key], state_dict: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Check a state dict, and return the tensors of the model that it is for, by key.
+    """Check a state dict, and return the tensors of the model that it sets, by key.
 
     Args:
-        wanted: the tensors of the model, as :func:`flat` gives them.
-        state_dict: the state dict, likewise.
+        wanted: the tensors of the model, as :func:`flat` returns them.
+        state_dict: the state dict, as :func:`flat` returns it.
 
     Raises:
         StateError: as for :func:`load`.
@@ -282,7 +282,7 @@ def keep_alike(
     listed: Collection[Key],
     values: Collection[tuple[torch.Tensor, torch.Tensor]],
 ) -> None:
-    """Let the ``load_state_dict`` of a model treat ties and constants as :func:`load` does.
+    """Make ``load_state_dict`` of a model treat ties and constants as :func:`load` does.
 
     A state dict may lack all keys but one of a tied tensor. Ties survive, also with
     ``assign=True``. A model on the meta device gets its constants, and its buffers that do not

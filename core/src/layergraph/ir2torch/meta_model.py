@@ -51,7 +51,7 @@ class MetaModel:
 
     @functools.cached_property
     def packed(self) -> Mapping[int, Packed]:
-        """The tensors that consist of parts, taken apart, by the ``id`` of the tensor."""
+        """The parts of each tensor that consists of parts, by the ``id`` of the tensor."""
         return packed_in(self.listed, self.kinds)
 
     def stored(

@@ -57,7 +57,7 @@ def scriptable(graph: fx.Graph) -> fx.Graph:
 
 
 def _return_dict(node: fx.Node) -> None:
-    """Let the users of an output read a dict, for TorchScript knows no class of ours."""
+    """Return a dict in place of an output class, because TorchScript knows no class of ours."""
     _, fields, *values = node.args
     names: Any = fields
     found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
@@ -148,7 +148,7 @@ def _tensor(
 
 
 def _device(_: fx.Graph, __: object, ___: str, ____: bool, _____: str) -> None:
-    """It only warns."""
+    """Drop the guard, because it only warns."""
 
 
 def _container(_: fx.Graph, __: object, kind: str, ___: object, where: str) -> None:

@@ -1,4 +1,4 @@
-"""Makes the tensors of modules as their specs state, on one device, and ties them."""
+"""Construction of the tensors of modules from their specs, on one device, with ties."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class TensorBuilder:
     Args:
         device: the device of the tensors.
         kinds: the kinds of tensors that are made of parts.
-        fills: the initial weights that were put off.
-        weights_follow: whether other tensors replace those that are made of parts.
+        fills: the deferred initial weights.
+        weights_follow: whether a state dict replaces tensors of parts.
 
     Attributes:
         values: on the meta device, the tensors that have values, and these values on the CPU.
@@ -51,7 +51,7 @@ class TensorBuilder:
     ) -> None:
         self._device = device
         self._kinds = kinds
-        # Zeros may be no parts of a tensor, as for the indices of a sparse one.
+        # Zeros may be invalid parts of a tensor, such as the indices of a sparse one.
         self._waiting = torch.device("meta") if weights_follow else device
         self._owners: dict[int, Place] = {}
         self._fills = fills
@@ -66,7 +66,7 @@ class TensorBuilder:
             self._pack(owner, last, spec, spec.packed, where)
         elif isinstance(made, torch.Tensor):
             if spec.value is not None and owner is not None and last in hidden_states(owner):
-                # It has the shape of the last inputs. We check the number of bytes first.
+                # The buffer has the shape of the last inputs. We check the number of bytes first.
                 kept = from_spec(_with_shape(spec, made), where, self._device)
                 made.data = made.new_zeros(kept.shape)
             self._change(made, spec, where)
@@ -91,7 +91,7 @@ class TensorBuilder:
     def _pack(
         self, owner: nn.Module, name: str, spec: TensorSpec, packed: Packing, where: Place
     ) -> None:
-        """Make a tensor of its parts, in the place of the plain one that the constructor made."""
+        """Make a tensor of its parts, and replace the plain one that the constructor made."""
         found = getattr(owner, name, None)
         made = found if isinstance(found, torch.Tensor) else None
         if made is None and spec.kind is None:
@@ -153,7 +153,7 @@ class TensorBuilder:
                 self.values.append((tensor, value))
 
     def make_usual(self, module: nn.Module, implementation: Implementation) -> None:
-        """Convert tensors without a stated dtype to the usual one, whatever torch's default is."""
+        """Convert tensors without a stated dtype to float32, whatever torch's default dtype is."""
         for name, tensor, _ in all_tensors(module):
             spec = implementation.tensors.get(name)
             usual = usual_dtype(tensor.dtype)
@@ -181,8 +181,8 @@ class TensorBuilder:
             owner = self._owners.setdefault(id(mine), where)
             if owner is not where:
                 raise PluginError(
-                    f"{where}: its handler gave a module whose {name!r} is a tensor of {owner}; it "
-                    "must make a new one each time that it is asked"
+                    f"{where}: its handler returned a module whose {name!r} is a tensor of "
+                    f"{owner}; it must make a new one each time that it is asked"
                 )
 
     def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -229,7 +229,8 @@ class TensorBuilder:
                             "it is tied; correct one of them"
                         )
                     self._fills.forget([mine])
-                    # Some modules keep their parameters in a list besides, and see to it here.
+                    # setattr, because some modules also keep their parameters in a list and update
+                    # it there.
                     setattr(holder, last, target)
 
 

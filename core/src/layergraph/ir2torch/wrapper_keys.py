@@ -16,11 +16,11 @@ _NAMES = frozenset({"_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_orig
 def under_plain_keys(
     wanted: Collection[Key], state_dict: Mapping[str, torch.Tensor]
 ) -> Mapping[str, torch.Tensor]:
-    """Return a state dict under the keys of a model, if it is that of the model in its wrappers.
+    """Return the state dict of a wrapped model under the keys of the model inside.
 
     ``DistributedDataParallel`` adds ``module.`` to each key, ``torch.compile`` adds ``_orig_mod.``.
-    A key is read as another one only if the model has no tensor of that name, and a single one
-    whose key is the same without such names.
+    A key stands for another key only if the model has no tensor with the first one, and exactly one
+    tensor whose key equals it after the wrappers' names are removed.
 
     Args:
         wanted: the tensors of the model.

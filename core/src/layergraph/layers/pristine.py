@@ -1,4 +1,4 @@
-"""Comparing a layer with a new one that its constructor makes from the same arguments."""
+"""Comparison of a layer with a new one that its constructor makes from the same arguments."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOT_COMPARED = frozenset(
 
 
 class PristineLayer:
-    """A new layer with which to compare other layers of its class.
+    """A new layer that other layers of its class are compared with.
 
     Args:
         made: the new layer, on the meta device if its constructor reads no numbers.
@@ -49,8 +49,7 @@ class PristineLayer:
 
     def matches(self, module: nn.Module) -> bool:
         """Return whether a module is the same as the new one, except for the values of tensors."""
-        # The two walks have one length: if they did not, the outline of a module before would
-        # differ, and we would have returned.
+        # The two walks have one length; otherwise an earlier outline differs, and we have returned.
         for (part, children), made in zip(_walk(module), self._parts, strict=True):
             new, outline, names, values = made
             own = vars(part)
@@ -74,7 +73,7 @@ class PristineLayer:
 
 
 _ABSENT = object()
-# Only repr() calls it: libraries that quantize a layer set one that describes its weight.
+# Only repr() calls this method. Quantization libraries assign one that describes the weight.
 _OF_REPR = frozenset({"extra_repr"})
 Children = list[tuple[str, int | None]]
 

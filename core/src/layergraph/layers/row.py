@@ -30,12 +30,12 @@ class Layer:
     and ``dtype``. An argument that equals its default is left out.
 
     Args:
-        cls: the class. A subclass needs a row of its own, because it may compute something else.
+        cls: the class. A subclass needs its own row, because it may override the computation.
         type: the type of the implementation; None: the name of the class in lower case, such as
             ``batchnorm2d`` for ``nn.BatchNorm2d``.
         always: arguments to keep even if they equal their defaults.
         never: arguments to leave out, because no attribute of the module holds them.
-        readers: by argument, a function that reads it off a module. Without one, the row reads the
+        readers: by argument, a function that reads it from a module. Without one, the row reads the
             attribute of the same name. If that is a parameter or buffer, the argument is a bool:
             ``bias=True`` if the module has a bias.
         writers: by argument, a function that turns the attribute of the implementation into the
@@ -57,7 +57,7 @@ class Layer:
     def __init__(
         self,
         cls: type[nn.Module],
-        type: str | None = None,  # noqa: A002 -- what it is called in the IR
+        type: str | None = None,  # noqa: A002 -- as in the IR
         always: Collection[str] = (),
         never: Collection[str] = (),
         readers: Mapping[str, Reader] | None = None,
@@ -97,7 +97,7 @@ class Layer:
     def _defaults(self) -> dict[str, str | None]:
         """Return the defaults to leave out, by argument; None for an argument to keep always.
 
-        They are the text of ``repr``, in which 1 is not True, and 0.0 is not -0.0.
+        Defaults are ``repr`` texts, in which 1 differs from True, and 0.0 from -0.0.
         """
         return {
             name: None if name in self._always else repr(parameter.default)
@@ -128,11 +128,13 @@ class Layer:
         if reference is None:
             return decline(f"{self.cls.__qualname__} cannot be made from what it says: {data}")
         if not reference.matches(module):
-            return decline("it was changed after it was made, and is not what its arguments say")
+            return decline(
+                "it was changed after its construction, and its arguments do not describe it"
+            )
         return Implementation(self.type, data)
 
     def read(self, module: nn.Module) -> dict[str, Value] | None:
-        """Return the constructor arguments of a module, read off its attributes.
+        """Return the constructor arguments of a module, read from its attributes.
 
         Args:
             module: an instance of exactly the class of the row.
@@ -176,13 +178,13 @@ class Layer:
         return self.cls(**arguments)
 
     def arguments(self, implementation: Implementation) -> dict[str, Any]:
-        """Return the arguments with which the constructor makes what an implementation describes.
+        """Return the constructor arguments for an implementation.
 
         Args:
             implementation: its attributes are the arguments of the constructor.
 
         Returns:
-            The values that the constructor takes, by name: what writers made of the attributes.
+            The values that the constructor takes, by name, after the writers.
 
         Raises:
             BuildError: the class takes no argument of an attribute's name.
@@ -239,7 +241,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _here(cls: type[nn.Module]) -> str:
-    # Releases of torch differ in what their layers take.
+    # Releases of torch differ in the arguments of their layers.
     is_of_torch = cls.__module__.startswith("torch.")
     return f" in torch {torch.__version__}" if is_of_torch else ""
 

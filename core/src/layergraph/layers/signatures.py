@@ -55,7 +55,7 @@ def parameters_of(cls: type[nn.Module]) -> Mapping[str, inspect.Parameter]:
     try:
         return signature_of(cls).parameters
     except (TypeError, ValueError) as error:
-        raise PluginError(f"what {cls.__qualname__} takes cannot be read: {error}") from error
+        raise PluginError(f"the signature of {cls.__qualname__} cannot be read: {error}") from error
 
 
 def signature_of(cls: type[nn.Module]) -> inspect.Signature:

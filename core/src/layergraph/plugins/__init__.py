@@ -1,4 +1,4 @@
-"""Finding, sorting and asking plugins.
+"""Discovery, precedence and calls of plugins.
 
 A converter asks in this order:
 

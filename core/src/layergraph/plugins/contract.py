@@ -1,4 +1,4 @@
-"""The contract of the hooks: each implementation runs inside a check of its answer.
+"""The contract of the hooks: layergraph checks each answer of an implementation.
 
 If an implementation raises, or answers with a wrong type, a :class:`HookFailure` names the plugin
 and the hook.
@@ -113,7 +113,7 @@ def _shown(value: Any) -> str:
 
 def _implementation(answer: Any) -> Implementation:
     if not isinstance(answer, Implementation):
-        raise _WrongError(f"gave {_shown(answer)}; it must give an Implementation or None")
+        raise _WrongError(f"returned {_shown(answer)}; it must return an Implementation or None")
     wrong = (
         ("type" if not isinstance(answer.type, str) else "")
         or ("data" if not isinstance(answer.data, dict) else "")
@@ -122,8 +122,8 @@ def _implementation(answer: Any) -> Implementation:
     )
     if wrong:
         raise _WrongError(
-            f"gave an Implementation whose {wrong} is {_shown(getattr(answer, wrong))}; it must be "
-            f"{'text' if wrong == 'type' else 'a dict'}"
+            f"returned an Implementation whose {wrong} is {_shown(getattr(answer, wrong))}; it "
+            f"must be {'text' if wrong == 'type' else 'a dict'}"
         )
     return answer
 
@@ -135,7 +135,7 @@ def _module(answer: Any) -> nn.Module:
     from torch import nn
 
     if not isinstance(answer, nn.Module):
-        raise _WrongError(f"gave {_shown(answer)}; it must give a torch.nn.Module or None")
+        raise _WrongError(f"returned {_shown(answer)}; it must return a torch.nn.Module or None")
     return answer
 
 
@@ -143,7 +143,7 @@ def _capturer(answer: Any) -> Any:
     from layergraph.capturing import Capturer
 
     if not isinstance(answer, Capturer):
-        raise _WrongError(f"gave {_shown(answer)}; it must give a Capturer or None")
+        raise _WrongError(f"returned {_shown(answer)}; it must return a Capturer or None")
     return answer
 
 
@@ -153,26 +153,26 @@ def _unwrapped(answer: Any) -> Any:
     from layergraph.hook_types.wrapping import Unwrapped
 
     if not isinstance(answer, Unwrapped):
-        raise _WrongError(f"gave {_shown(answer)}; it must give an Unwrapped or None")
+        raise _WrongError(f"returned {_shown(answer)}; it must return an Unwrapped or None")
     if not isinstance(answer.module, nn.Module):
         raise _WrongError(
-            f"gave an Unwrapped whose module is {_shown(answer.module)}; give a torch.nn.Module"
+            f"returned an Unwrapped whose module is {_shown(answer.module)}; give a torch.nn.Module"
         )
     if not all("." in name for name in answer.annotations):
         raise _WrongError(
-            f"gave the annotations {_shown(list(answer.annotations))}; a name has to have a dot"
+            f"returned the annotations {_shown(list(answer.annotations))}; a name has to have a dot"
         )
     return answer
 
 
 def _many(answer: Any, what: str, is_right: Callable[[Any], bool]) -> list[Any]:
-    """Return the items of an answer, or raise if one of them is not right."""
+    """Return the items of an answer, or raise if one is invalid."""
     is_iterable = isinstance(answer, Iterable) and not isinstance(answer, str | bytes)
     items = listed(answer) if is_iterable else []
     if items is None:
-        raise _WrongError(f"gave more than {MANY} items, or does not end; give fewer")
+        raise _WrongError(f"returned more than {MANY} items, or does not end; give fewer")
     if not is_iterable or not all(map(is_right, items)):
-        raise _WrongError(f"gave {_shown(answer)}; it must give {what}")
+        raise _WrongError(f"returned {_shown(answer)}; it must return {what}")
     return items
 
 
@@ -184,7 +184,7 @@ def _functions(answer: Any) -> list[Any]:
         if isinstance(row, Factory) and not (
             isinstance(row.made, str) and isinstance(row.call, str) and callable(row.arguments)
         ):
-            raise _WrongError(f"gave {_shown(row)}; give two full names and a function")
+            raise _WrongError(f"returned {_shown(row)}; give two full names and a function")
     return found
 
 
@@ -202,7 +202,7 @@ def _commands(answer: Any) -> list[Callable[..., Any]]:
     names = [command_name(each) for each in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise _WrongError(f"gave two functions for the command {twice!r}; it must give one")
+        raise _WrongError(f"returned two functions for the command {twice!r}; it must return one")
     return found
 
 
@@ -212,12 +212,12 @@ def _formats(answer: Any) -> list[Any]:
     found = _many(answer, "rows, each a layergraph.Format", lambda each: isinstance(each, Format))
     for row in found:
         if not isinstance(row.suffix, str) or row.suffix != row.suffix.lower():
-            raise _WrongError(f"gave a format for {row.suffix!r}; give a suffix in lower case")
+            raise _WrongError(f"returned a format for {row.suffix!r}; give a suffix in lower case")
         for role in ("write", "read", "build"):
             given = getattr(row, role)
             if given is not None and not callable(given):
                 raise _WrongError(
-                    f"gave a format for {row.suffix!r} whose {role} is {_shown(given)}; give a "
+                    f"returned a format for {row.suffix!r} whose {role} is {_shown(given)}; give a "
                     "function or None"
                 )
     _refuse_twice([row.suffix for row in found], "formats for {!r}")
@@ -225,15 +225,15 @@ def _formats(answer: Any) -> list[Any]:
 
 
 def _refuse_twice(given: list[Any], named: str) -> None:
-    """Refuse a list in which something is there twice.
+    """Refuse duplicates in a plugin's answer.
 
     Args:
-        given: the names of what a plugin gave.
-        named: a format that names one of them in the plural.
+        given: the names of the listed items.
+        named: a format string that names such items in the plural.
     """
     twice = next((each for each in given if given.count(each) > 1), None)
     if twice is not None:
-        raise _WrongError(f"gave two {named.format(twice)}; it must give one")
+        raise _WrongError(f"returned two {named.format(twice)}; it must return one")
 
 
 def _structures(answer: Any) -> list[Any]:
@@ -244,11 +244,11 @@ def _structures(answer: Any) -> list[Any]:
     )
     for row in found:
         if not isinstance(row.cls, type):
-            raise _WrongError(f"gave a structure of {_shown(row.cls)}; give a class")
+            raise _WrongError(f"returned a structure of {_shown(row.cls)}; give a class")
         for role in ("flatten", "unflatten"):
             if not inspect.isfunction(getattr(row, role)):
                 raise _WrongError(
-                    f"gave a structure of {row.cls.__name__} whose {role} is "
+                    f"returned a structure of {row.cls.__name__} whose {role} is "
                     f"{_shown(getattr(row, role))}; give a function"
                 )
     _refuse_twice([row.cls for row in found], "structures of {.__name__}")
@@ -267,8 +267,8 @@ def _tensor_kinds(answer: Any) -> list[Any]:
     for row in found:
         if not isinstance(row.name, str) or not _KIND_NAME.fullmatch(row.name):
             raise _WrongError(
-                f"gave a kind of tensors named {_shown(row.name)}; give the name of the library, a "
-                "dot, and a name"
+                f"returned a kind of tensors named {_shown(row.name)}; give the name of the "
+                "library, a dot, and a name"
             )
         _check_callable(row, f"a kind of tensors {row.name!r}", "flatten", "unflatten")
     _refuse_twice([row.name for row in found], "kinds of tensors named {!r}")
@@ -276,11 +276,11 @@ def _tensor_kinds(answer: Any) -> list[Any]:
 
 
 def _check_callable(row: object, said: str, *roles: str) -> None:
-    """Refuse a row whose functions are none."""
+    """Refuse a row whose functions are not callable."""
     for role in roles:
         if not callable(getattr(row, role)):
             raise _WrongError(
-                f"gave {said} whose {role} is {_shown(getattr(row, role))}; give a function"
+                f"returned {said} whose {role} is {_shown(getattr(row, role))}; give a function"
             )
 
 
@@ -294,7 +294,7 @@ def _passes(answer: Any) -> list[Any]:
     for row in found:
         if not isinstance(row.name, str) or not _PASS_NAME.fullmatch(row.name):
             raise _WrongError(
-                f"gave a pass named {_shown(row.name)}; give words in lower case with hyphens"
+                f"returned a pass named {_shown(row.name)}; give words in lower case with hyphens"
             )
         _check_callable(row, f"a pass {row.name!r}", "function")
     _refuse_twice([row.name for row in found], "passes named {!r}")
@@ -313,15 +313,15 @@ def _lowerings(answer: Any) -> list[Any]:
     for row in found:
         if not isinstance(row.target, str) or not _TARGET.fullmatch(row.target):
             raise _WrongError(
-                f"gave a handler for the target {_shown(row.target)}; give a word in lower case"
+                f"returned a handler for the target {_shown(row.target)}; give a word in lower case"
             )
         _check_callable(row, f"a handler for {row.target!r}", "function")
         for role in ("layers", "functions"):
             names = getattr(row, role)
             if isinstance(names, str) or not all(isinstance(name, str) for name in names):
                 raise _WrongError(
-                    f"gave a handler for {row.target!r} whose {role} are {_shown(names)}; give a "
-                    "list of names"
+                    f"returned a handler for {row.target!r} whose {role} are {_shown(names)}; "
+                    "give a list of names"
                 )
     return found
 
@@ -331,7 +331,8 @@ def _inputs(answer: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         case (tuple() as args, dict() as kwargs):
             return args, kwargs
     raise _WrongError(
-        f"gave {_shown(answer)}; it must give a tuple of arguments and a dict of those by name"
+        f"returned {_shown(answer)}; it must return a tuple of arguments and a dict of those by "
+        "name"
     )
 
 

@@ -53,18 +53,18 @@ class Hooks:
         self.ask = self._manager.hook
 
     def named_functions(self) -> frozenset[str]:
-        """Return the full names that the hook ``functions`` of the plugins gives.
+        """Return the full names that the plugins list through the hook ``functions``.
 
         Raises:
-            PluginError: a plugin gave something other than names.
+            PluginError: a plugin returned something other than names.
         """
         return frozenset(map(_name_of, self._listed_functions()))
 
     def factories(self) -> dict[str, Factory]:
-        """Return the rows of the hook ``functions``, by the names of what the factories make.
+        """Return the rows of the hook ``functions``, by the names of the classes they make.
 
         Raises:
-            PluginError: a plugin gave something other than names and rows.
+            PluginError: a plugin returned something other than names and rows.
         """
         found: dict[str, Factory] = {}
         for row in self._listed_functions():
@@ -82,7 +82,7 @@ class Hooks:
         """Return the rows of the hook ``structures``, by their classes.
 
         Raises:
-            PluginError: a plugin gave something other than such rows.
+            PluginError: a plugin returned something other than such rows.
         """
         found: dict[type, Structure] = {}
         try:
@@ -97,7 +97,7 @@ class Hooks:
         """The rows of the hook ``tensor_kinds``.
 
         Raises:
-            PluginError: a plugin gave something other than such rows.
+            PluginError: a plugin returned something other than such rows.
         """
         from layergraph.tensors.kinds import TensorKinds
 
@@ -138,7 +138,7 @@ class Hooks:
 class _Registered:
     """One implementation, as an object that pluggy registers.
 
-    pluggy looks at each attribute that ``dir`` lists, so that ``dir`` lists only the function.
+    pluggy reads each attribute that ``dir`` lists, so ``dir`` lists only the function.
     """
 
     def __init__(self, hook: str, function: Callable[..., Any], owner: str) -> None:
@@ -151,7 +151,7 @@ class _Registered:
 
 
 def _joined(listed: Iterable[HookImplementation]) -> Iterator[_Registered]:
-    """Merge neighbours that answer from rows into one implementation with one lookup."""
+    """Merge adjacent implementations that answer from rows into one with one lookup."""
     waiting: dict[str, list[LayerTable]] = {}
     for each in listed:
         if each.table is not None:
@@ -202,7 +202,7 @@ def function_homes() -> dict[str, str]:
         Full names of functions, each with the normalised name of a distribution.
 
     Raises:
-        PluginError: a plugin gave something other than names.
+        PluginError: a plugin returned something other than names.
     """
     return _homes("functions", _name_of)
 
@@ -211,7 +211,7 @@ def kind_homes() -> dict[str, str]:
     """Return the distribution of each kind of tensors that the installed plugins list.
 
     Raises:
-        PluginError: a plugin gave something other than rows of the hook ``tensor_kinds``.
+        PluginError: a plugin returned something other than rows of the hook ``tensor_kinds``.
     """
     return _homes("tensor_kinds", lambda row: row.name)
 

@@ -18,7 +18,7 @@ def installed_answers(hook: str) -> Iterator[tuple[Plugin, Any]]:
     if such a plugin imports it.
 
     Args:
-        hook: the name of a hook that gives a list: ``"commands"``, ``"formats"``, ``"passes"`` or
+        hook: the name of a hook that returns a list: ``"commands"``, ``"formats"``, ``"passes"`` or
             ``"lowerings"``.
 
     Yields:

@@ -30,8 +30,8 @@ class SkippedPlugin(NamedTuple):
         distribution: the normalised name of the distribution; its folder if the name is unknown.
         version: its version; empty if it is unknown.
         entry_point: the name of the entry point; empty if the reason is about the distribution.
-        reason: why the plugin is left out.
-        cure: what to do about it.
+        reason: the reason why the plugin is left out.
+        cure: the remedy.
         is_disabled: True if the user disabled the plugin; False if it is broken.
 
     Example:
@@ -130,7 +130,7 @@ def _warned(found: Discovered) -> tuple[Plugin, ...]:
 
 
 def discovered(disable: Collection[str] = (), hook: str = "") -> Discovered:
-    """Return the installed plugins, and those that are left out with the reason, without warnings.
+    """Return the installed plugins, and those that are left out with the reason, without a warning.
 
     Args:
         disable: the names of distributions to leave out besides those that ``LAYERGRAPH_DISABLE``
@@ -261,7 +261,7 @@ def _entry_points(distribution: Any) -> list[_Installed]:
 
 
 def _name_in_path(distribution: Any) -> str:
-    """Return the normalised name in the path of the metadata, mostly without reading a file."""
+    """Return the normalised name of a distribution from the path of its metadata."""
     try:
         return normalised(distribution._normalized_name)  # .name would read a file
     except Exception:  # neither the path nor the metadata has a name
@@ -269,7 +269,7 @@ def _name_in_path(distribution: Any) -> str:
 
 
 def _is_valid(distribution: Any) -> bool:
-    """Return whether there is metadata; an interrupted installation leaves empty folders."""
+    """Return whether metadata exists; an interrupted installation leaves empty folders."""
     return any(map(distribution.read_text, ("METADATA", "PKG-INFO", "")))
 
 
@@ -312,10 +312,10 @@ def _one_line(error: BaseException) -> str:
 
 
 def way_to_get(distribution: str) -> str:
-    """Return what the user has to do so that a distribution is there, for an error.
+    """Return the remedy for a missing distribution: install or enable it.
 
     Args:
-        distribution: the normalised name of a distribution that is not asked.
+        distribution: the normalised name of the distribution.
     """
     if _is_disabled(distribution, _names(os.environ.get(DISABLE, ""))):
         return f"{DISABLE} names {distribution}: change it"
@@ -339,7 +339,7 @@ def warn_of_skipped(message: str) -> None:
     """Warn that a plugin, or one of its answers, is skipped.
 
     Args:
-        message: what is skipped, why, and what to do about it.
+        message: the skipped thing, the reason, and the remedy.
 
     Warns:
         PluginWarning: always, with the message.

@@ -92,7 +92,8 @@ class HookImplementation(NamedTuple):
         hook: the name of the hook.
         level: its precedence.
         function: the function.
-        source: the object whose source code to show: the function, or the one that lists the rows.
+        source: the object whose source code to show: this function, or the function that lists the
+            rows.
         plugin: the plugin that has it; None if it is registered on a converter.
         is_wrapper: True if it runs around the other implementations.
         table: the rows of layers that it answers from; None if it does not answer from rows.
@@ -107,7 +108,7 @@ class HookImplementation(NamedTuple):
     table: LayerTable | None = None
 
     def ask(self, **given: Any) -> Any:
-        """Call this implementation alone, with those of the hook's arguments that it takes."""
+        """Call this implementation alone, with the hook's arguments that it takes."""
         taken = inspect.signature(self.function).parameters
         asked = functools.partial(self.function, **{name: given[name] for name in taken})
         return contained(self.hook, asked, self.owner)()
@@ -125,8 +126,7 @@ _HOOKS: dict[str, tuple[str, ...]] = {
     if hasattr(hook, f"{hookspecs.PROJECT}_spec")
 }
 
-# Hooks whose implementations are asked one at a time, so that a wrapper has nothing to wrap; with
-# the remedy.
+# Hooks without a chain of implementations, so that a wrapper has nothing to wrap; with the remedy.
 _UNWRAPPED = {
     "layers": "wrap torch_to_ir or ir_to_torch",
     "commands": "give a command of the same name",
@@ -216,7 +216,7 @@ def _check(hook: str, function: Callable[..., Any], *, is_wrapper: bool) -> None
 
     Raises:
         PluginError: there is no such hook, or the function takes an argument that the hook does not
-            give.
+            have.
     """
     if hook not in _HOOKS:
         raise PluginError(f"unknown hook {hook!r}; the hooks are {', '.join(_HOOKS)}")
@@ -253,7 +253,7 @@ def _listed(layers: Callable[[], Iterable[Layer]]) -> list[Layer]:
     if found is None:
         raise PluginError(f"layers: it lists more than {MANY} rows, or does not end; give fewer")
     if not found or not all(isinstance(row, Layer) for row in found):
-        raise PluginError(f"layers: it gave {rows!r}; give rows, layergraph.layers.Layer(cls)")
+        raise PluginError(f"layers: it returned {rows!r}; give rows, layergraph.layers.Layer(cls)")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Tensors that are no block of numbers, taken apart into plain tensors and made again.
+"""Kinds of tensors other than dense blocks of numbers: taken apart into plain tensors, and rebuilt.
 
 :class:`TensorKind` is a row of the hook ``tensor_kinds``; :class:`TensorKinds` asks the rows.
 """
@@ -30,10 +30,10 @@ Parts = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class TensorKind:
-    """A kind of tensors that are no block of numbers, one row of the hook ``tensor_kinds``.
+    """A kind of tensors, such as sparse or quantized ones: one row of the hook ``tensor_kinds``.
 
     An IR describes such a tensor by its parts and its plain values. A file holds the parts, and
-    names the kind. So ``unflatten`` may get any parts and values of a stranger.
+    names the kind. So ``unflatten`` may get arbitrary parts and values from a foreign file.
 
     Attributes:
         name: the name of the kind in an IR and in files, with that of the library:
@@ -43,8 +43,8 @@ class TensorKind:
             of another kind. The two determine the tensor. The parts share the memory of the tensor,
             if they can.
         unflatten: ``unflatten(parts, values)`` returns the tensor, on the device of the parts,
-            which may be the meta device. It checks shapes, dtypes and values as far as kernels do
-            not, and raises a ValueError for those that ``flatten`` cannot have given.
+            which may be the meta device. It checks the shapes, dtypes and values that kernels do
+            not check, and raises a ValueError for those that ``flatten`` cannot return.
 
     Example:
         >>> import torch, layergraph as lg
@@ -90,7 +90,7 @@ class TensorKinds:
     """The kinds of tensors that a converter knows.
 
     Args:
-        rows: the rows of the hook, the first of a name counts.
+        rows: the rows of the hook; the first row of a name counts.
     """
 
     def __init__(self, rows: Iterable[TensorKind] = ()) -> None:
@@ -105,7 +105,7 @@ class TensorKinds:
         """Take a tensor apart; None for a plain tensor, and for one of no known kind.
 
         Raises:
-            PluginError: a row raises an exception, or gives something else than its contract says.
+            PluginError: a row raises an exception, or breaks its contract.
         """
         if type(tensor) in PLAIN_CLASSES and is_plain(tensor):
             return None
@@ -129,7 +129,7 @@ class TensorKinds:
 
         Raises:
             BuildError: no plugin lists the kind, or it refuses these parts.
-            PluginError: what it makes is another tensor.
+            PluginError: the result has other parts or values.
         """
         row = self._rows.get(kind)
         if row is None:
@@ -160,13 +160,13 @@ class TensorKinds:
         return made
 
     def described(self, tensor: torch.Tensor) -> Packed | None:
-        """Take a tensor apart, and check that its parts and values give it back.
+        """Take a tensor apart, and check that its parts and values make an equal tensor.
 
         Returns:
             As :meth:`flatten`.
 
         Raises:
-            PluginError: they give another tensor back.
+            PluginError: they make another tensor.
         """
         packed = self.flatten(tensor)
         if packed is None:
@@ -202,7 +202,7 @@ class TensorKinds:
         return [tensor] if packed is None else [*packed.parts.values()]
 
     def expanded(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return tensors by key, with the parts instead of those of a known kind: ``KEY.PART``.
+        """Return tensors by key, with parts under ``KEY.PART`` in place of tensors of a known kind.
 
         Raises:
             StateError: two tensors would have one key.
@@ -218,10 +218,10 @@ class TensorKinds:
         return found
 
     def misfit(self, given: torch.Tensor, wanted: torch.Tensor) -> str | None:
-        """Return why a tensor cannot take the place of another one, by kind and plain values.
+        """Return why a tensor cannot replace another one, by kind and plain values.
 
         Returns:
-            The predicate of a sentence about it; None if it can, as far as that goes.
+            The predicate of a sentence about it; None if kind and plain values fit.
         """
         mine, other = self.flatten(given), self.flatten(wanted)
         kinds = [("plain tensor" if each is None else each.kind) for each in (mine, other)]
@@ -234,13 +234,13 @@ class TensorKinds:
 
 @contextmanager
 def _unseen() -> Iterator[None]:
-    """Let no mode of torch, such as that of a capture, see what rows do."""
+    """Hide the calls of rows from the modes of torch, such as that of a capture."""
     with _disable_current_modes(), torch._C.DisableTorchFunction(), torch.no_grad():
         yield
 
 
 def refuse_packed(ir: Ir, target: str) -> None:
-    """Refuse an IR with tensors that consist of parts, where only plain ones can be written.
+    """Refuse an IR with tensors that consist of parts, for a target that has only plain tensors.
 
     Args:
         ir: the IR.
@@ -260,7 +260,7 @@ def refuse_packed(ir: Ir, target: str) -> None:
 
 
 def _difference(was: Any, packed: Packed, made: Any, again: Packed) -> str | None:
-    """Return in what a tensor that was made of its parts differs from the original."""
+    """Return the difference between a tensor rebuilt from its parts and the original."""
     classes = [torch.Tensor if type(each) in PLAIN_CLASSES else type(each) for each in (was, made)]
     if classes[0] is not classes[1]:
         return f"it is a {classes[1].__qualname__}"
@@ -270,13 +270,13 @@ def _difference(was: Any, packed: Packed, made: Any, again: Packed) -> str | Non
     for name, part in packed.parts.items():
         if not part.is_meta and not _is_alike(part, again.parts[name]):
             return f"its part {name!r} has other numbers"
-    # Classes that torch compiles say by themselves what they consist of.
+    # Classes that torch.compile supports describe their parts by this protocol.
     protocol = getattr(was, "__tensor_flatten__", None)
     if protocol is None:
         return None
     (names, context), (names_made, context_made) = protocol(), made.__tensor_flatten__()
     if list(names) != list(names_made) or repr(context) != repr(context_made):
-        return f"its __tensor_flatten__() gives {(names_made, context_made)!r:.300}"
+        return f"its __tensor_flatten__() returns {(names_made, context_made)!r:.300}"
     for name in names:
         one, other = getattr(was, name), getattr(made, name)
         if is_plain(one) and is_plain(other) and not one.is_meta and not _is_alike(one, other):
@@ -297,7 +297,7 @@ def _of_torch(value: Value) -> Any:
 
 
 def _said(data: Mapping[str, Any]) -> dict[str, str]:
-    # As text, in which 1 is not True, and NaN is itself.
+    # Texts, in which 1 differs from True, and NaN equals NaN.
     return {name: repr(value) for name, value in data.items()}
 
 
@@ -306,16 +306,16 @@ def _outline(parts: Mapping[str, torch.Tensor]) -> dict[str, object]:
 
 
 def _packed(kind: str, parts: Any, data: Any) -> Packed:
-    """Check what a row gives.
+    """Check the answer of a row.
 
     Raises:
-        PluginError: it is something else than its contract says.
+        PluginError: the answer breaks the contract.
     """
     for name, part in parts.items():
         is_named = isinstance(name, str) and name and "." not in name
         if not is_named or not isinstance(part, torch.Tensor) or not is_plain(part):
             raise PluginError(
-                f"the kind of tensors {kind!r} gives the part {name!r}, which is no plain tensor "
+                f"the kind of tensors {kind!r} returns the part {name!r}, which is no plain tensor "
                 "with a name without a dot; take tensors apart into plain tensors"
             )
     plain = {name: without_class(part) for name, part in parts.items()}
@@ -323,5 +323,5 @@ def _packed(kind: str, parts: Any, data: Any) -> Packed:
         return Packed(kind, plain, {name: to_plain_literal(each) for name, each in data.items()})
     except UnknownValueError as error:
         raise PluginError(
-            f"the kind of tensors {kind!r} gives {error} among its values; give plain values"
+            f"the kind of tensors {kind!r} returns {error} among its values; return plain values"
         ) from None

@@ -73,7 +73,7 @@ def unsuitable(tensor: torch.Tensor) -> str | None:
     return _without_numbers_to_read(tensor)
 
 
-# Numbers of 1 to 7 bits: torch has their names, and few operations.
+# Dtypes of 1 to 7 bits, for which torch has few operations.
 _WITHOUT_KERNELS = frozenset(
     getattr(torch, f"{sign}int{bits}")
     for sign in ("", "u")
@@ -141,7 +141,7 @@ def is_plain(tensor: torch.Tensor) -> bool:
     return is_dense and (type(tensor) in PLAIN_CLASSES or not nn.parameter.is_lazy(tensor))
 
 
-# By the bits of a set of dispatch keys: most tensors have one of a few.
+# A cache by the bits of a set of dispatch keys; there are few different sets.
 _dense: dict[int, bool] = {}
 
 
@@ -290,7 +290,7 @@ def without_numbers(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor like another one on the meta device."""
     if is_plain(tensor):
         return torch.empty_like(tensor, device="meta")
-    # Few classes of tensors know empty_like.
+    # Few tensor subclasses implement empty_like.
     return tensor.detach().to("meta")
 
 

@@ -112,7 +112,7 @@ class Memory:
         self._taken: dict[int, list[tuple[int, int, int, str]]] = {}
 
     def claim(self, tensor: torch.Tensor, key: str) -> None:
-        """Note the memory of a tensor. The caller keeps the tensor alive.
+        """Record the memory of a tensor. The caller keeps the tensor alive.
 
         Raises:
             CaptureError: the tensor shares memory with another one. In a rebuilt model the two
@@ -147,7 +147,7 @@ def describe(
     hidden: bool = False,
     kinds: TensorKinds | None = None,
 ) -> TensorSpec:
-    """Return the description of a parameter or buffer. It leaves out what is usual.
+    """Return the spec of a parameter or buffer, without default values.
 
     Args:
         tensor: a parameter or buffer.
@@ -190,7 +190,7 @@ def describe(
 def _describe_numbers(
     spec: TensorSpec, tensor: torch.Tensor, packed: Packed | None, key: str, *, has_value: bool
 ) -> None:
-    """Say how the numbers of a tensor, or of its parts, lie in memory, and perhaps which."""
+    """Add strides, dtype and, if wanted, the value of a tensor or of its parts to a spec."""
     if packed is None:
         spec.stride = _unusual_stride(tensor)
         spec.value = to_bytes(tensor, key) if has_value else None
@@ -205,7 +205,7 @@ def _describe_numbers(
 def describe_constant(
     tensor: torch.Tensor, key: str, kinds: TensorKinds | None = None
 ) -> TensorSpec:
-    """Return the description of a constant: a tensor that the model reads and does not register.
+    """Return the spec of a constant: a tensor that the model reads and does not register.
 
     Args:
         tensor: the constant.
@@ -311,7 +311,7 @@ def from_spec(spec: TensorSpec, where: object, device: torch.device) -> torch.Te
     """
     dtype = dtype_of(spec, where) or _USUAL_FLOAT
     if spec.shape is None:
-        raise BuildError(f"{where}: it has no shape; say it in its spec")
+        raise BuildError(f"{where}: it has no shape; state the shape in its spec")
     if spec.value is None:
         tensor = torch.zeros(spec.shape, dtype=dtype, device=device)
     else:

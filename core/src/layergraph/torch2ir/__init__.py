@@ -1,4 +1,4 @@
-"""From PyTorch to IR: survey the modules, capture their calls, fold these into graphs."""
+"""From PyTorch to IR: index the modules, record their calls, fold the calls into graphs."""
 
 from layergraph.ir import Implementation
 from layergraph.torch2ir.converter import Torch2Ir, get_default_converter

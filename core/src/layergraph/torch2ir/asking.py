@@ -1,4 +1,4 @@
-"""Asking the plugins for one answer, by a hook whose first answer counts."""
+"""Calls of hooks whose first answer counts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def first_answer(
     Args:
         hooks: the hooks to ask.
         hook: the name of the hook.
-        purpose: what the plugins are asked for, for errors: ``"for a capturer"``.
-        kind: the class of an answer, which may be abstract.
-        wanted: the same, for errors: ``"a Capturer"``.
+        purpose: the purpose of the call for error messages: ``"for a capturer"``.
+        kind: the required class of an answer, which may be abstract.
+        wanted: this class for error messages: ``"a Capturer"``.
         given: the arguments of the hook.
 
     Raises:
@@ -31,14 +31,14 @@ def first_answer(
         raise
     except HookFailure as failure:
         raise PluginError(f"{failure}; mend it, or disable the plugin") from failure.error
-    except Exception as error:  # of what is between the implementations
+    except Exception as error:  # raised by a hook wrapper
         raise PluginError(
             f"asking the plugins {purpose} ends with {type(error).__name__}: {first_line(error)}; "
             f"mend or disable the plugin that wraps {hook!r}"
         ) from error
     if answer is None or isinstance(answer, kind):
         return answer
-    raise PluginError(  # only a wrapper gives an answer that is not checked
-        f"a plugin that wraps the hook {hook!r} gave a {type(answer).__name__}; it must give "
+    raise PluginError(  # only a hook wrapper can return an unchecked answer
+        f"a plugin that wraps the hook {hook!r} returned a {type(answer).__name__}; it must return "
         f"{wanted} or None; mend it, or disable the plugin"
     )

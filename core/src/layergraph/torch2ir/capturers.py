@@ -1,4 +1,4 @@
-"""The capturer for a model: a plugin's, or that of the core. An error of a plugin's names it."""
+"""Choice of the capturer for a model: a plugin's or the core's. Errors name the plugin."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def capturer_for(request: CaptureRequest) -> Capturer:
     """Return the plugin's capturer for a model, or the one of the core for a model without inputs.
 
     Args:
-        request: the model.
+        request: the capture request.
 
     Raises:
         PluginError: a plugin failed, or broke the contract of the hook ``capture``.
@@ -41,7 +41,7 @@ def capturer_for(request: CaptureRequest) -> Capturer:
 
 
 class _Contained(Capturer):
-    """The capturer of a plugin, inside a check of its answers.
+    """A capturer of a plugin, with checks of its answers.
 
     Args:
         capturer: the capturer of the plugin.
@@ -54,21 +54,25 @@ class _Contained(Capturer):
         """See :class:`Capturer`."""
         made = self._call("tracer", self._capturer.tracer)
         if not isinstance(made, Tracer):
-            raise self._wrong("tracer", f"gave a {type(made).__name__}; it must give a Tracer")
+            raise self._wrong(
+                "tracer", f"returned a {type(made).__name__}; it must return a Tracer"
+            )
         return made
 
     def complete(self, trace: Trace, run: Run) -> Trace:
         """See :class:`Capturer`."""
         made = self._call("complete", partial(self._capturer.complete, trace, run))
         if not isinstance(made, Trace):
-            raise self._wrong("complete", f"gave a {type(made).__name__}; it must give a Trace")
+            raise self._wrong(
+                "complete", f"returned a {type(made).__name__}; it must return a Trace"
+            )
         return made
 
     def faults(self) -> list[Unsupported]:
         """See :class:`Capturer`."""
         found = self._call("faults", self._capturer.faults)
         if not isinstance(found, list) or not all(isinstance(each, Unsupported) for each in found):
-            raise self._wrong("faults", "gave something other than a list of Unsupported")
+            raise self._wrong("faults", "returned something other than a list of Unsupported")
         return found
 
     def retries(self) -> bool:

@@ -12,7 +12,7 @@ from layergraph import undo
 
 
 def _folder(path: str | Path) -> str:
-    """The folder of a file, as the names of the files in it begin."""
+    """Return the folder of a file, as a prefix of file names."""
     return f"{Path(path).parent}{os.sep}"
 
 
@@ -25,7 +25,7 @@ _own_packages = {__name__.partition(".")[0]}
 
 
 def add_tracer_package(name: str, file: str) -> None:
-    """Let a package count as code that captures, and not as the model's.
+    """Register a package as part of capture, so that its code does not count as the model's.
 
     Args:
         name: the ``__name__`` of a module of the package.

@@ -1,4 +1,4 @@
-"""The handlers that are registered on one converter, as implementations of the hook."""
+"""The handlers that are registered on one converter, as implementations of ``torch_to_ir``."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from layergraph.registration import Registered, Registry
 
 
 class LocalHandlers:
-    """Answers the hook for what is registered on a converter."""
+    """Implements the hook ``torch_to_ir`` with the handlers of a converter."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
     @hookimpl
     def torch_to_ir(self, module: nn.Module) -> Implementation | None:
-        """Give what the first handler gives that does not decline."""
+        """Return the first answer of a handler that is not None."""
         for each in self.implementations(module):
             answer: Implementation | None = each.function(module)
             if answer is not None:

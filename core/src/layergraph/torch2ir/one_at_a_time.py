@@ -1,4 +1,4 @@
-"""One capture at a time in a process: another one would put back what this one has replaced."""
+"""One capture at a time in a process, because captures patch the same functions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _lock: Any = threading.RLock()
 
 
 def one_at_a_time(function: Callable[[], T]) -> T:
-    """Call a function while no other thread is in such a call. A call inside of it goes on.
+    """Call a function while no other thread is in such a call; nested calls are allowed.
 
-    An interrupt at any line leaves the lock free: a ``with`` would keep it if the interrupt came
-    between its body and the release.
+    An interrupt at any line releases the lock. A ``with`` block would keep the lock if the
+    interrupt came between its body and the release.
     """
     if _lock._is_owned():
         return function()

@@ -52,12 +52,12 @@ def convert(
     """See :meth:`layergraph.torch2ir.Torch2Ir.convert`.
 
     Args:
-        hooks: who is asked about modules, and which functions may be nodes.
-        model: the model, in its wrappers if it has some.
+        hooks: the hooks of the plugins.
+        model: the model, with its wrappers.
         examples: example calls.
-        values: what to do where the model decides by a number.
-        modes: what the IR is to hold where the model asks for its mode.
-        finishing: receives what has to be called when the capture is over.
+        values: the treatment of code that depends on a number in a tensor.
+        modes: the modes to capture if the code depends on ``self.training``.
+        finishing: receives functions to call after the capture.
     """
     for name, said, sayable in (("values", values, Values), ("modes", modes, Modes)):
         if said not in get_args(sayable):
@@ -105,7 +105,7 @@ def _converted(
         found += capturer.faults()
         ir = Ir([_leaf_model(module_index.root, module_index.root.answer, tensors[""])])
     elif found and not request.has_example:
-        # On symbols, it would only get stuck at one of them.
+        # The model cannot run, so no further refusals can be found.
         raise unsupported(found)
     else:
         try:
@@ -125,13 +125,13 @@ def _converted(
 def _captured(
     request: CaptureRequest, capturer: Capturer, tensors: dict[str, dict[str, TensorSpec]]
 ) -> Ir:
-    """Run a model, and fold its calls: in both modes where its code asks for the mode.
+    """Run a model and fold its calls, in both modes if its code reads the mode.
 
-    Where only one mode is wanted, or one IR cannot hold both, the IR is that of the model's own
-    mode, and guards the mode of each module that was asked for it.
+    If only one mode is wanted, or one IR cannot hold both, the IR is that of the model's own mode,
+    with a guard for the mode of each module whose mode the code reads.
 
     Raises:
-        CaptureError: the capture in the model's own mode failed.
+        CaptureError: the capture in the model's own mode fails.
     """
     trace = _run(capturer)
     if mode_calls(trace.scopes):
@@ -149,12 +149,12 @@ def _both(
     trace: Trace,
     tensors: dict[str, dict[str, TensorSpec]],
 ) -> Ir | None:
-    """The IR of both modes; None if no IR can hold both."""
+    """Return the IR of both modes; None if no IR can hold both."""
     folded = Folded(module_index, trace, tensors)
     readings = mode_readings(mode_calls(trace.scopes))
     other, second, twin = trace.other, trace.in_other_mode, None
     if other is not None:
-        # The run has been replayed in the other mode.
+        # The replay has already recorded the other mode.
         if not other.differs:
             return folded.ir
         readings |= other.readings
@@ -172,7 +172,7 @@ def _both(
 
 
 def _run(capturer: Capturer) -> Trace:
-    """Run a model, and again for the other ways that it takes."""
+    """Run a model along each of its ways."""
     try:
         return capturer.complete(_run_once(capturer.tracer), _run_once)
     except CaptureError:
@@ -182,7 +182,7 @@ def _run(capturer: Capturer) -> Trace:
 
 
 def _run_once(make: Callable[[], Tracer]) -> Trace:
-    """Run a model, and again where another thread may have changed the state of torch meanwhile."""
+    """Run a model; retry if another thread may have changed torch's state during the run."""
     try:
         return check_stateless(make)
     except CaptureError as error:
@@ -199,7 +199,7 @@ def _advise(module_index: ModuleIndex) -> None:
 
 
 def _refuse_fakes() -> None:
-    """Refuse to capture where a mode of torch makes other tensors of all that are computed."""
+    """Refuse to capture under a mode that replaces computed tensors, such as FakeTensorMode."""
     if torch._C._functorch.peek_interpreter_stack() is not None:
         raise CaptureError(
             "a transform of torch.func (vmap, grad …) is running, in which nothing is computed as "
@@ -215,7 +215,7 @@ def _refuse_fakes() -> None:
 
 
 def _refuse_leaks(ir: Ir) -> None:
-    """Refuse a model that leaves its caller in another mode of torch."""
+    """Refuse a model that enters a region, such as ``no_grad``, and does not leave it."""
     for each in ir.values():
         for graph in each.graphs:
             for node, message, remedy in check_regions(graph):
@@ -225,7 +225,7 @@ def _refuse_leaks(ir: Ir) -> None:
 def _with_all(
     error: CaptureError, found: list[Unsupported], unfit_for: Callable[[], list[Unsupported]]
 ) -> CaptureError:
-    """The error of a capture, with what was found before, and with what the model raises itself."""
+    """Return the error of a capture, extended by the earlier refusals."""
     is_of_others = not isinstance(error.__cause__, LayergraphError | None)
     own = unfit_for() if is_of_others else []
     if own:

@@ -1,4 +1,4 @@
-"""Models without their wrappers, for the time of a capture: the answers of the hook ``unwrap``."""
+"""Models without their wrappers during a capture, by the hook ``unwrap``."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class PlainModel:
     """A model without its wrappers.
 
     Attributes:
-        model: the model; what the user gave if it has no wrapper.
-        numbers: by the ``id`` of a tensor of the model that is on meta for the capture, the tensor
-            that it stands for.
-        annotations: what the wrappers did, by the path of the module.
+        model: the model inside the wrappers; without a wrapper, the user's object.
+        numbers: the original tensors, by the ``id`` of the meta tensors that replace them in the
+            capture.
+        annotations: the annotations that describe the wrappers, by the path of the module.
         is_wrapped: whether there was a wrapper.
     """
 
@@ -49,7 +49,8 @@ class PlainModel:
             layer, *inside = ir[ir.root], *filter(None, path.split("."))
             while inside and inside[0] in (layer.children or {}):
                 layer = ir[(layer.children or {})[inside.pop(0)]]
-            # What is said of a module inside of a leaf, the leaf says under the path of the module.
+            # For a module inside a leaf, the leaf gets the annotation, with the module's path as a
+            # suffix.
             suffix = "".join(f".{each}" for each in inside)
             layer.data = layer.data | {f"{name}{suffix}": value for name, value in said.items()}
 
@@ -58,16 +59,16 @@ class PlainModel:
 def unwrapped(
     hooks: Hooks, model: Any, *, needs_numbers: bool, to_meta: bool = False
 ) -> Iterator[PlainModel]:
-    """Take a model out of its wrappers for a while, as the plugins say.
+    """Remove the wrappers of a model inside a ``with`` block, as the plugins say.
 
     Args:
         hooks: the hooks to ask.
-        model: what the user gave; it is as before when the context ends.
-        needs_numbers: whether tensors that a wrapper has split are gathered. Else they are on meta.
-        to_meta: whether all other tensors of the model are on meta, too.
+        model: the user's object; leaving the block restores it.
+        needs_numbers: whether to gather sharded tensors; otherwise they are on meta.
+        to_meta: whether to put all other tensors of the model on meta, too.
 
     Raises:
-        PluginError: a plugin failed, or its answers do not end.
+        PluginError: a plugin failed, or keeps returning wrappers.
     """
     unwrapping = _Unwrapping(hooks, needs_numbers=needs_numbers)
     with undoing(unwrapping.put_back):
@@ -80,7 +81,7 @@ def unwrapped(
 
 
 def is_on_meta(examples: Sequence[Example]) -> bool:
-    """Return whether the tensors of example calls, and so those of a capture, have no numbers."""
+    """Return whether the tensors of the example calls are on the meta device."""
     return any(
         type(each) in PLAIN_CLASSES and each.is_meta
         for args, kwargs in examples
@@ -89,7 +90,7 @@ def is_on_meta(examples: Sequence[Example]) -> bool:
 
 
 class _Unwrapping:
-    """Asks for each module of a model, and changes those that have an answer.
+    """Asks the hook for each module of a model, and changes the modules that have an answer.
 
     Args:
         hooks: the hooks to ask.
@@ -100,7 +101,7 @@ class _Unwrapping:
         self._hooks = hooks
         self._needs_numbers = needs_numbers
         self._before: dict[int, tuple[nn.Module, type, dict[str, Any]]] = {}
-        # By the id of an original, which stays alive as long as the plain one.
+        # By the id of an original; each entry keeps the original alive.
         self._tensors: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._modules: list[nn.Module] = []
         # The classes of untouched modules for which no plugin answered.
@@ -123,7 +124,7 @@ class _Unwrapping:
         if not isinstance(found.model, nn.Module):
             return found
         seen = {id(found.model)}
-        # In the order of the state dict: to gather tensors, all processes have to do it alike.
+        # In the order of the state dict, because all ranks must gather tensors in the same order.
         stack = [("", found.model, said)]
         while stack:
             path, module, said = stack.pop()
@@ -146,7 +147,7 @@ class _Unwrapping:
         return found
 
     def move_to_meta(self, plain: PlainModel) -> None:
-        """Let the model hold tensors on meta alone: an operation takes them from one device."""
+        """Move all tensors of the model to meta, because an operation needs one device."""
         for module in self._modules:
             for registry in _REGISTERED:
                 held = vars(module)[registry]
@@ -171,7 +172,7 @@ class _Unwrapping:
         )
 
     def _is_kept(self, module: Any, path: str, answer: Unwrapped) -> bool:
-        """Return whether a handler describes a wrapper as a layer: then it stays."""
+        """Return whether a handler describes a wrapper as a layer; such a wrapper stays."""
         is_around = answer.module is not module and isinstance(module, nn.Module)
         return is_around and answer_of(self._hooks, module, path) is not None
 
@@ -192,7 +193,7 @@ class _Unwrapping:
         return answer
 
     def _note(self, module: nn.Module) -> None:
-        """Note a module before it is changed."""
+        """Save a module before its first change."""
         if id(module) not in self._before:
             self._before[id(module)] = module, type(module), dict(vars(module))
 
@@ -215,7 +216,7 @@ class _Unwrapping:
         vars(module)[registry] = {**members, name: known[1]}
 
     def follow_attributes(self) -> None:
-        """Replace tensors in plain attributes, too: recurrent layers keep a list of theirs."""
+        """Replace tensors in plain attributes, too: recurrent layers list their weights there."""
         for module in self._modules if self._tensors else ():
             members = vars(module)
             followed = {
@@ -251,7 +252,7 @@ class _Unwrapping:
 
 
 def _is_untouched(module: nn.Module) -> bool:
-    """Return whether a module has nothing but what its class gives it: no hook, no odd tensor."""
+    """Return whether a module has no hooks, no ``forward`` of its own, and no tensor subclasses."""
     members = vars(module)
     if "forward" in members or any(members.get(name) for name in _HOOKS):
         return False
@@ -266,7 +267,7 @@ _HOOKS = (
 
 
 def _set(module: nn.Module, cls: type, attributes: dict[str, Any]) -> None:
-    # The module's own __setattr__ may refuse, or register what it is given.
+    # The module's own __setattr__ may raise, or register the value.
     if type(module) is not cls:
         object.__setattr__(module, "__class__", cls)
     members = vars(module)

@@ -1,7 +1,7 @@
-"""The base for back ends: a walk along an IR that asks a handler for each layer and function.
+"""The base for back ends: a walk through an IR that asks a handler for each layer and function.
 
-:func:`lower` makes the walk, a :class:`Backend` collects what it gives, and the handlers come from
-the rows of the hook ``lowerings``.
+:func:`lower` makes the walk, a :class:`Backend` collects the values, and the hook ``lowerings``
+provides the handlers.
 """
 
 from __future__ import annotations

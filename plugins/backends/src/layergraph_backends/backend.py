@@ -1,4 +1,4 @@
-"""A back end, as the walk along a model sees it."""
+"""The interface of a back end for the walk through a model."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ NO_HANDLER = "no handler"
 
 
 class Backend:
-    """Collects what a target says of one model. Subclass it for a target.
+    """The representation of one model in a target. Subclass it for a target.
 
-    A value of the target is any object: a name of a variable, a node of a graph. It is not None,
-    a number, text or a container, because these are values that the model computes with in plain
-    Python, and stand for themselves.
+    A value of the target is any object: a name of a variable, a node of a graph. It must not be
+    None, a number, a text or a container, because these are plain Python values of the model.
 
     Attributes:
-        target: the name of the target, as the rows of the hook ``lowerings`` have it.
-        computes_both_ways: whether the target computes a step also where the model does not run it,
-            and chooses afterwards. Otherwise a step that runs under a condition is refused.
-        takes_turns: whether a loop with a known number of turns becomes these turns. Otherwise the
+        target: the name of the target, as in the rows of the hook ``lowerings``.
+        computes_both_ways: whether the target runs conditional steps always, and selects the result
+            afterwards. Otherwise a conditional step is refused.
+        takes_turns: whether to unroll a loop with a known number of iterations. Otherwise the
             target needs a handler for ``layergraph.loop``.
 
     Example:
@@ -42,42 +41,42 @@ class Backend:
     takes_turns: ClassVar[bool] = True
 
     def input(self, name: str, meta: Any) -> Any:
-        """Return the value that stands for an input of the model.
+        """Return the target's value for an input of the model.
 
         Args:
-            name: the name of the parameter; of a tensor in a container, with its place there.
-            meta: its shape and dtype, a :class:`layergraph_shapes.TensorMeta`; None if they are not
-                known; the name of a symbolic number if it is none.
+            name: the name of the parameter; for a tensor in a container, with its place there.
+            meta: its shape and dtype, a :class:`layergraph_shapes.TensorMeta`; None if unknown; for
+                a symbolic number, its name.
         """
         raise NotImplementedError
 
     def tensor(self, key: str, tensor: torch.Tensor) -> Any:
-        """Return the value that stands for a parameter or buffer, which a graph reads.
+        """Return the target's value for a parameter or buffer that a graph reads.
 
         Args:
             key: its key in the state dict.
-            tensor: the tensor, without history.
+            tensor: the detached tensor.
         """
         raise NotImplementedError
 
     def composite(self, step: Step, lower: Callable[..., Any]) -> Any:
         """Return the value of a call of a composite.
 
-        This one inlines the graph. A target with functions of its own lowers the graph once for
-        each form, and returns a call.
+        This method inlines the graph. A target with functions can lower the graph once per form,
+        and return a call.
 
         Args:
             step: the call.
-            lower: ``lower(*args, **kwargs)`` walks along the graph with these arguments, and gives
-                its result.
+            lower: ``lower(*args, **kwargs)`` walks through the graph with these arguments, and
+                returns its result.
         """
         return lower(*step.args, **step.kwargs)
 
-    def lacking(self, step: Step) -> str:  # noqa: ARG002 what a subclass looks at
-        """Return the reason for which no handler says a layer or function, for the list of lacks.
+    def lacking(self, step: Step) -> str:  # noqa: ARG002 for subclasses
+        """Return the reason why no handler supports a layer or function, for the list of lacks.
 
-        A row without layers and functions could give it too. But the walk asks no such row about a
-        step that reads the value of a step that lacks, so that only the first of them is listed.
+        A row without layers and functions could give the reason too. But the walk asks no such row
+        about a step that depends on an unsupported one, so only the first of these would be listed.
 
         Args:
             step: the step. Some of its arguments may be unknown.
@@ -85,11 +84,11 @@ class Backend:
         return NO_HANDLER
 
     def guard(self, text: str, step: Step) -> None:
-        """Take note of a guard, which the rebuilt model would check.
+        """Record a guard, which the rebuilt model would check.
 
-        This one does nothing, because :class:`~layergraph_backends.Lowered` lists the guards.
+        This method does nothing, because :class:`~layergraph_backends.Lowered` lists the guards.
 
         Args:
-            text: what has to hold.
+            text: the checked fact.
             step: the guard.
         """

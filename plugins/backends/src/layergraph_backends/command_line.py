@@ -9,7 +9,7 @@ from layergraph.hookspecs import hookimpl
 
 @hookimpl
 def commands() -> list[Callable[..., None]]:
-    """Add the subcommand ``targets``."""
+    """List the subcommand ``targets``."""
     return [targets]
 
 

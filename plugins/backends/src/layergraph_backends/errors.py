@@ -10,13 +10,13 @@ _MOST = 20
 
 
 class Lack(NamedTuple):
-    """A step of a model that a target cannot say.
+    """A step of a model that a target does not support.
 
     Attributes:
         path: the graph that has the step and the name of its node: ``"encoder:attention"``.
         kind: the type of the layer, or the name of the function.
-        reason: why.
-        others: how many more steps of the same kind lack for the same reason.
+        reason: the reason.
+        others: the number of further steps of this kind with the same reason.
     """
 
     path: str
@@ -30,7 +30,7 @@ class Lack(NamedTuple):
 
 
 class LoweringError(LayergraphError):
-    """A model has steps that a target cannot say. The message lists them with their places.
+    """A model has steps that a target does not support. The message lists them with their places.
 
     Attributes:
         target: the name of the target.

@@ -1,4 +1,4 @@
-"""The walk along one graph, in one call of it."""
+"""The walk through one call of a graph."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _GUARD = "layergraph.assume"
 _LENGTH = "layergraph.assume_length"
 _GRADIENTS = frozenset({"layergraph.set_grad_enabled"})
 _CHANGED = "it changes its input {!r} in place, which is read later; let it compute a new tensor"
-# torch takes these for its own names.
+# torch accepts these aliases of its parameter names.
 _NAMES_OF_NUMPY = {"axis": "dim", "keepdims": "keepdim"}
 _NEW = "the new value"
 _NO_PART = "it changes a part of {!r} in place, for which the target has one value"
@@ -36,7 +36,7 @@ _ONE_WAY = "it runs only if {} is {}, and the target computes no step under a co
 
 
 class Model:
-    """The model that a walk lowers, and what the walk has found out.
+    """The model that a walk lowers, with the findings of the walk.
 
     Args:
         ir: the IR of one mode.
@@ -77,14 +77,14 @@ class Model:
 
     @property
     def lacks(self) -> tuple[Lack, ...]:
-        """The steps that the target cannot say, each reason of a kind once."""
+        """The steps that the target does not support, each kind and reason once."""
         return tuple(
             Lack(places[0], kind, reason, len(places) - 1)
             for (kind, reason), places in self._lacks.items()
         )
 
     def lack(self, step: Step, reason: str) -> Any:
-        """Take note of a step that the target cannot say, and return its value."""
+        """Record a step that the target does not support, and return its value."""
         if reason == NO_HANDLER:
             reason = self.backend.lacking(step)
         places = self._lacks.setdefault((step.kind, reason), [])
@@ -93,7 +93,7 @@ class Model:
         return UNKNOWN
 
     def guard(self, step: Step) -> None:
-        """Take note of a guard that cannot be checked now."""
+        """Record a guard that the walk cannot check."""
         for text in self._said.get((step.graph, step.name), [step.kind]):
             self.guards[text] = None
             self.backend.guard(text, step)
@@ -107,7 +107,7 @@ class Model:
         return self._module.get_submodule("" if layer.name == self.ir.root else layer.name)
 
     def tensor(self, key: str) -> Any:
-        """Return the value of the target for a parameter or buffer; the mode of a module."""
+        """Return the target's value for a parameter or buffer, or the mode of a module."""
         path, _, name = key.rpartition(".")
         if key not in self._tensors and name == "training":
             return self._module.get_submodule(path).training
@@ -115,7 +115,7 @@ class Model:
 
 
 class Frame:
-    """The walk along one graph, in one call of it.
+    """The walk through one call of a graph.
 
     Args:
         model: the model.
@@ -152,7 +152,7 @@ class Frame:
         return result
 
     def alone(self, node: Node, values: Mapping[str, Any]) -> Any:
-        """Return the value of a node that is in no graph: the model is one layer."""
+        """Return the value of a node outside of any graph, for a model that is one layer."""
         self._values = dict(values)
         return self._value(self._step(node))
 
@@ -212,7 +212,7 @@ class Frame:
         return model.lack(step, answer.reason) if answer.value is None else answer.value
 
     def _unknown(self, step: Step) -> Any:
-        """Look for what the target lacks in a step that reads what it lacks."""
+        """Search a step that reads an unsupported value for further lacks."""
         if self._model.handlers.has(step):
             return UNKNOWN
         if step.layer is None or not step.layer.nodes:
@@ -221,7 +221,7 @@ class Frame:
         return UNKNOWN
 
     def _inside(self, step: Step, layer: Implementation, *args: Any, **kwargs: Any) -> Any:
-        """Walk along the graph of a composite."""
+        """Walk through the graph of a composite."""
         return self._walked(step, layer, (), *args, **kwargs)[0]
 
     def _walked(
@@ -254,13 +254,13 @@ class Frame:
         return result
 
     def _run_body(self, body: Body, *args: Any, **kwargs: Any) -> Any:
-        """Walk along the graph of a body, which reads the tensors of this one's module."""
+        """Walk through the graph of a body, which reads the tensors of this graph's module."""
         implementation = self._model.ir[body.implementation]
         frame = Frame(self._model, implementation.name, (*self._path, implementation.name))
         return frame.run(bound(_inputs(implementation), args, kwargs))
 
     def _guard(self, step: Step) -> Any:
-        """Check a guard now if its values are known; otherwise the back end takes note of it."""
+        """Check a guard now if its values are known; otherwise pass it to the back end."""
         args, kwargs = step.args, step.kwargs
         if step.kind == _LENGTH and isinstance(args[0], tuple | list | dict):
             args = (tuple(range(len(args[0]))), *args[1:])  # its parts may be values of the target
@@ -275,13 +275,13 @@ class Frame:
         return None
 
     def _renew(self, step: Step) -> None:
-        """Give the names of a tensor that a step changed in place its new value."""
+        """Bind the names of a tensor that a step changed in place to its new value."""
         if step.layer is None or not step.layer.nodes:  # else see _composite
             for changed in self._writes.of(step.node):
                 self._write(step, changed, self._values[step.name])
 
     def _write(self, step: Step, changed: str, value: Any) -> None:
-        """Give a changed tensor its new value, and all that shares memory with it."""
+        """Bind a changed tensor, and all its aliases, to new values."""
         change = self._writes.change(step.node, changed)
         if change.problem:
             self._model.lack(step, change.problem)
@@ -310,7 +310,7 @@ class Frame:
         return self._said(_choice(changed, condition, *(ways if expected else ways[::-1])))
 
     def _with_part(self, step: Step, view: View, part: Any) -> Any:
-        """Return the value of which a part has changed."""
+        """Return the new value of a whole with a changed part."""
         if isinstance(view.put, Node):
             return self._said(view.put)
         if view.put is None:
@@ -323,7 +323,7 @@ class Frame:
         return tuple(listed)
 
     def _said(self, node: Node) -> Any:
-        """Return the value of a node that the graph does not have here."""
+        """Return the value of a helper node that the graph does not contain."""
         step = self._step(node)
         is_known = all(leaf is not UNKNOWN for leaf in leaves(step.args, step.kwargs))
         return self._value(step) if is_known else UNKNOWN

@@ -26,7 +26,7 @@ class Handler(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The answer to a step: a value of the target, or the reason why there is none."""
+    """The answer for a step: a value of the target, or the reason why there is none."""
 
     value: Any
     reason: str = ""
@@ -73,7 +73,7 @@ class Handlers:
         """Ask the handlers for the value of a step.
 
         Raises:
-            PluginError: a handler of a third party raised an error that is not ours.
+            PluginError: a third-party handler raised a foreign error.
         """
         reasons: list[str] = []
         for each in (*self._named(step), *self._rest):

@@ -23,13 +23,13 @@ class Inputs:
     Args:
         ir: the IR of one mode.
         backend: makes the values.
-        call: the arguments of a call; None: nothing is known of them.
+        call: the arguments of a call; None if unknown.
         training: the mode.
 
     Attributes:
         metas: the description of each value in the model, by its path; empty without a call.
-        output: the description of what the model returns; None without a call.
-        conditions: the conditions on sizes with names under which the descriptions hold.
+        output: the description of the model's result; None without a call.
+        conditions: the conditions on named sizes under which the descriptions are valid.
 
     Raises:
         ArgumentError: the arguments are not those that the model takes.

@@ -1,4 +1,4 @@
-"""``lower``: say a whole model in the words of a target."""
+"""``lower``: conversion of a whole model to a target."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ class Lowered:
 
     Attributes:
         value: the value of the target that the model returns, or values in its containers.
-        meta: the description of what the model returns; None if ``args`` are not given.
-        guards: what the rebuilt model would check, and the target does not; also the conditions on
-            sizes with names under which the shapes hold. A back end writes them where its users
-            find them.
-        lacks: the steps that the target cannot say. Empty unless ``refuse=False`` was given.
+        meta: the description of the model's result; None without ``args``.
+        guards: the guards of the rebuilt model that the target does not check, and the conditions
+            on named sizes under which the shapes are valid. A back end shows these to its users.
+        lacks: the steps that the target does not support. Empty unless ``refuse=False`` was given.
     """
 
     value: Any
@@ -52,31 +51,31 @@ def lower(
     handlers: Iterable[Lowering] = (),
     refuse: bool = True,
 ) -> Lowered:
-    """Say a model in the words of a target: ask a handler for each layer and function.
+    """Convert a model to a target: ask a handler for each layer and function.
 
-    The walk is in execution order. It computes numbers itself where they are known, such as sizes
-    if ``args`` are given. Loops with a known number of turns become these turns. It takes
-    containers apart, and follows changes in place, so that handlers see values that never change.
+    The walk is in execution order. It computes known numbers itself, such as sizes if ``args`` are
+    given. It unrolls loops with a known number of iterations, unpacks containers, and follows
+    in-place changes, so that handlers see immutable values.
 
     Args:
         ir: the IR of the model.
-        backend: the back end, which collects what the handlers say.
-        state: the state dict; None: the constructors of the layers initialise the weights, which
-            serves to find out what a target lacks.
+        backend: the back end, which collects the values.
+        state: the state dict; None: the constructors of the layers initialise the weights, which is
+            enough to find unsupported steps.
         args: the positional arguments of a call, as for :func:`layergraph.shapes`: tensors, shapes,
             or shapes with names. None: shapes are not known.
-        kwargs: the arguments by name, likewise.
+        kwargs: the keyword arguments, in the same form.
         training: the mode.
         handlers: rows that come before those of the plugins.
-        refuse: False: return what the target lacks, in ``.lacks``, and raise no error for it.
+        refuse: False: return the unsupported steps in ``.lacks`` instead of raising an error.
 
     Raises:
         LoweringError: the target lacks layers or functions; it lists all of them.
         ArgumentError: the arguments are not those that the model takes.
         InvalidIrError: the IR breaks a rule.
         StateError: the state dict does not fit.
-        BuildError: a layer cannot be built, or a tensor is no block of numbers.
-        PluginError: a handler of a third party raised an error that is not ours.
+        BuildError: a layer cannot be built, or a tensor consists of parts.
+        PluginError: a third-party handler raised a foreign error.
 
     Example:
         >>> import torch, layergraph as lg

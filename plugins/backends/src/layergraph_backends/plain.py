@@ -1,4 +1,4 @@
-"""Values that a model computes with in plain Python, and that need no handler."""
+"""Plain Python values of a model, which need no handler."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class _Unknown:
 
 
 UNKNOWN = _Unknown()
-"""The value of a step that the target lacks, and of all that reads it."""
+"""The value of an unsupported step, and of all steps that depend on it."""
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), Symbol)
 _OF_TORCH = (torch.dtype, torch.device, torch.layout, torch.memory_format)
 
 
 def is_plain(value: Any) -> bool:
-    """Return whether a value has no value of the target in it.
+    """Return whether a value contains no value of the target.
 
     Example:
         >>> is_plain((1, "a", None)), is_plain([object()])
@@ -35,14 +35,14 @@ def is_plain(value: Any) -> bool:
 
 
 def of_torch(value: Any) -> Any:
-    """Return a plain value with the objects of torch that its symbols name."""
+    """Return a plain value with symbols replaced by the objects of torch."""
     return map_leaves(lambda leaf: torch_value(leaf) if type(leaf) is Symbol else leaf, value)
 
 
 def is_known(meta: Any) -> bool:
-    """Return whether a description is a plain value, and not that of a tensor or symbolic number.
+    """Return whether a description is a plain value rather than of a tensor or symbolic number.
 
-    None and text say nothing: a symbolic number is described by a text.
+    None and texts are ambiguous, because the description of a symbolic number is a text.
     """
     inside = leaves(meta)
     return bool(inside) and all(
@@ -51,7 +51,7 @@ def is_known(meta: Any) -> bool:
 
 
 def computed(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bool, Any]:
-    """Compute a call of Python itself on plain values, and a part of a container.
+    """Compute a call of a Python function on plain values, or an element of a container.
 
     Args:
         function: its full name.

@@ -1,4 +1,4 @@
-"""A step of a model, as a handler of a target sees it."""
+"""A step of a model, the argument of handlers."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class Step:
         node: the node.
         layer: the implementation that it calls; None for a function.
         module: the module of the layer, built and in the mode of the lowering; None for a function.
-        args: the arguments by position: nested values, in which a value of the target stands where
-            the graph refers to a node.
-        kwargs: the arguments by name.
+        args: the positional arguments: nested values, with a value of the target for each reference
+            to a node.
+        kwargs: the keyword arguments.
         meta: the shape and dtype of the result, a :class:`layergraph_shapes.TensorMeta` or nested
-            ones; None if they are not known.
-        arg_metas: the arguments by position, with shapes and dtypes instead of values.
-        kwarg_metas: the arguments by name, likewise.
-        run: ``run(body, *args)`` walks along the graph of a :class:`layergraph.ir.Body` among the
-            arguments, and gives its result.
-        prefix: what stands before the names of the layer's tensors in the keys of the state dict.
+            ones; None if unknown.
+        arg_metas: the positional arguments, with shapes and dtypes instead of values.
+        kwarg_metas: the keyword arguments, with shapes and dtypes instead of values.
+        run: ``run(body, *args)`` walks through the graph of a :class:`layergraph.ir.Body` among the
+            arguments, and returns its result.
+        prefix: the prefix of the layer's tensor names in the state dict.
     """
 
     path: tuple[str, ...]
@@ -74,7 +74,7 @@ class Step:
 
     @cached_property
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The parameters and buffers of the layer by name, without history."""
+        """The detached parameters and buffers of the layer by name."""
         if self.module is None:
             return {}
         named: Iterable[tuple[str, torch.Tensor]] = (
@@ -88,7 +88,7 @@ class Step:
         return f"{self.prefix}{name}"
 
     def compute(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the layer or function computes for tensors.
+        """Return the result of the layer or function for tensors.
 
         Args:
             args: the arguments by position: tensors, or nested ones, and plain values.
@@ -109,12 +109,12 @@ class Step:
         return value if target.op == "attribute" else value(*args[1:], **kwargs)
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
-        """Return an argument that the model may give by position or by name.
+        """Return an argument that the model passes by position or by name.
 
         Args:
             position: its place among the arguments.
             name: its name.
-            default: what it is where it is not given.
+            default: its default.
         """
         if position < len(self.args):
             return self.args[position]

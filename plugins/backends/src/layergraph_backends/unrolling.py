@@ -1,4 +1,4 @@
-"""Loops whose number of turns the sizes of a call tell: the target gets their turns."""
+"""Unrolling of loops whose number of iterations follows from the sizes of a call."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from layergraph_rewrite.unrolling import LOOP
 
 
 def unrolled(ir: Ir, metas: Mapping[tuple[str, ...], Any]) -> Ir:
-    """Return an IR in which loops are replaced by their turns; the same one if there is none.
+    """Return an IR with unrolled loops; the same IR if there is none.
 
-    A loop stays if its number of turns is not known, or differs between calls of its graph.
+    A loop stays if its number of iterations is unknown, or differs between calls of its graph.
 
     Args:
         ir: the IR of one mode.
@@ -30,7 +30,7 @@ def unrolled(ir: Ir, metas: Mapping[tuple[str, ...], Any]) -> Ir:
 
 
 def _turns(ir: Ir, metas: Mapping[tuple[str, ...], Any]) -> dict[tuple[str, str], set[Any]]:
-    """Return the numbers of turns of each loop, by the layer that has it and its node."""
+    """Return the numbers of iterations of each loop, by its layer and node."""
     found: dict[tuple[str, str], set[Any]] = {}
     stack: list[tuple[str, tuple[str, ...]]] = [(ir.root, ())]
     while stack:

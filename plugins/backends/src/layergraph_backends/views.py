@@ -1,4 +1,4 @@
-"""The nodes whose values are parts of other values, and what puts a new part in its place."""
+"""Views: nodes whose values are parts of other values, and the functions that write a part back."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Meta = Callable[[str], Any]
 
 
 class View(NamedTuple):
-    """The relation of a value to that of which it is a part.
+    """The relation of a value to the value of which it is a part.
 
     Attributes:
-        parent: the node that has the whole.
-        put: a node that gives the whole with a new part: it reads the old whole and the part. An
-            int: the place of the part in a tuple. None: the two are one tensor.
+        parent: the node of the whole.
+        put: a node that computes the new whole from the old whole and the new part. An int: the
+            index of the part in a tuple. None: the part is the whole tensor.
     """
 
     parent: str
@@ -39,7 +39,7 @@ class Views:
     Args:
         graph: the graph.
         layers: all layers by name.
-        meta: gives the description of the value of a node.
+        meta: returns the description of the value of a node.
     """
 
     def __init__(self, graph: WorkingGraph, layers: Mapping[str, WorkingLayer], meta: Meta) -> None:
@@ -49,13 +49,13 @@ class Views:
         self._known: dict[str, View | None] = {}
 
     def of(self, name: str) -> View | None:
-        """Return of which value that of a node is a part; None if it is of none, or not known."""
+        """Return the view relation of a node; None if its value is no part, or unknown."""
         if name not in self._known:
             self._known[name] = self._view(self._graph.nodes[name])
         return self._known[name]
 
     def root(self, name: str) -> str:
-        """Return the node of whose value that of a node is a part, and which is a part of none."""
+        """Return the outermost whole of which a node's value is a part."""
         while (view := self.of(name)) is not None:
             name = view.parent
         return name
@@ -110,7 +110,7 @@ class Views:
         return View(parent, _call(parent, _SETITEM, Ref(parent), key, Ref(node.name)))
 
     def _is_basic(self, part: Value) -> bool:
-        """Return whether a part of an index gives a view."""
+        """Return whether a part of an index selects a view."""
         inside = leaves(part.start, part.stop, part.step) if type(part) is slice else [part]
         return all(
             each is None
@@ -121,7 +121,7 @@ class Views:
         )
 
     def _put(self, name: str, node: Node, parent: str) -> Node | None:
-        """Return a node for the whole of which a function of torch returned a part."""
+        """Return a node that writes the part returned by a torch function back into the whole."""
         own, whole, part = self._meta(node.name), self._meta(parent), Ref(node.name)
         args, kwargs = (node.args or ())[1:], node.kwargs
         if name in _SPLITS and not kwargs.keys() - {"dim"}:

@@ -1,4 +1,4 @@
-"""Changes in place: the names in a graph that have a new value after one."""
+"""In-place changes: the names in a graph that need a new value after one."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _STALE = (
 
 
 class Change(NamedTuple):
-    """The names that have another value after a change in place.
+    """The names that have another value after an in-place change.
 
     Attributes:
-        up: the changed node and the wholes of which its value is a part, from it on.
-        again: the nodes before the change whose values are parts of those, in order.
-        problem: why these are not all; empty if they are.
+        up: the changed node and the wholes that contain its value, inner ones first.
+        again: the earlier nodes whose values are parts of those, in order.
+        problem: the reason why these may be incomplete; empty if complete.
     """
 
     up: list[str]
@@ -33,12 +33,12 @@ class Change(NamedTuple):
 
 
 class Writes:
-    """The changes in place in one graph, for a target whose values never change.
+    """The in-place changes of one graph, for a target with immutable values.
 
     Args:
         graph: the graph.
         layers: all layers by name.
-        meta: gives the description of the value of a node.
+        meta: returns the description of the value of a node.
     """
 
     def __init__(self, graph: WorkingGraph, layers: Mapping[str, WorkingLayer], meta: Meta) -> None:
@@ -56,7 +56,7 @@ class Writes:
         return self._graph.nodes[name]
 
     def change(self, node: Node, changed: str) -> Change:
-        """Return the names to which a change in place gives another value.
+        """Return the names that an in-place change rebinds.
 
         Args:
             node: the node that makes the change.
@@ -69,7 +69,7 @@ class Writes:
         lines = {name: self._line(name) for name in parts}
         wanted = [name for name in parts if self._is_read(name, node)]
         up = lines[changed]
-        # As far as something that is read later is a part of it.
+        # Go up to the last whole that a later read shares.
         last = max((self._meeting(up, lines[name]) for name in wanted), default=0)
         chain = up[: last + 1]
         needed = {each for name in wanted for each in lines[name]} - {*up}
@@ -77,7 +77,7 @@ class Writes:
         return Change(chain, again, self._problem(node, changed, parts))
 
     def _line(self, name: str) -> list[str]:
-        """Return a node, that of which its value is a part, and so on."""
+        """Return a node and the wholes that contain its value, inner ones first."""
         line = [name]
         while (view := self.views.of(line[-1])) is not None:
             line.append(view.parent)
@@ -102,7 +102,7 @@ class Writes:
         return _STALE.format(changed, min(stale)) if stale else ""
 
     def is_read_after(self, value: object, node: Node) -> bool:
-        """Return whether a later node reads one of the nodes that a value names, or an alias."""
+        """Return whether a later node reads a node in a value, or an alias of one."""
         names = [leaf.node for leaf in leaves(value) if type(leaf) is Ref]
         near = aliases(self._graph, names, self._layers)
         return any(self._is_read(each, node) for each in near)
@@ -137,7 +137,7 @@ def changed_inputs(
 def _changed(
     node: Node, layers: Mapping[str, WorkingLayer], known: dict[str, frozenset[str]]
 ) -> Iterable[str]:
-    """Return the nodes whose values a node changes, also one that calls a composite."""
+    """Return the nodes whose values a node changes, including through a composite."""
     if not node.is_call or not layers[node.implementation].graphs:
         return written(node, layers)
     inside = changed_inputs(node.implementation, layers, known)

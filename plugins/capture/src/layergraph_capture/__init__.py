@@ -1,7 +1,6 @@
-"""Capturing a model by running it on example inputs.
+"""Capture of a model by running it on example inputs.
 
-The model computes, and each call in it is recorded. All that does so is imported when the first
-model is captured: making a converter is quick.
+The tracer is imported at the first capture, so that making a converter is fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a model is called with while it is captured by running."""
+"""The arguments of the call in which a model is captured."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.trackers.objects import GivenObject, Objects, holds_twice
 
 LazyElement = Callable[[], TracedValue]
-"""Gives a part of a value, which is taken out of it only if it is asked for."""
+"""A function that returns an element of a value; the element becomes a node at the first call."""
 
 NOT_GIVEN: tuple[Value, ...] = (...,)
-"""The default of an argument that a model takes by ``*args`` or ``**kwargs`` in some calls only.
+"""The default of an argument that only some calls pass, by ``*args`` or ``**kwargs``.
 
-None would be an argument."""
+Not None, because a call may pass None."""
 
 Bind = Callable[[torch.Tensor, TracedValue | LazyElement], None]
-"""Notes that a tensor is a value, or a part of one."""
+"""A function that binds a tensor to a traced value, or to an element of one."""
 
 Size = Callable[[Any, TracedValue, int], Any]
-"""Makes the number of the model's object that is an item of a value."""
+"""A function that makes the symbolic number for an item of an object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +50,24 @@ class _Argument:
 class Arguments:
     """The arguments of one call.
 
-    The model gets copies: what it does to them in place, the caller does not see, and one tensor
-    that is given twice counts as two.
+    The model gets copies, so the caller sees no in-place change, and a tensor that is passed twice
+    counts as two.
 
     Args:
         model: the model.
-        args: positional arguments.
-        kwargs: arguments by name.
-        objects: the classes of objects that may be among them.
-        calls: all calls of the model, this one among them. Arguments that only some of them give
-            have names in each.
+        args: the positional arguments.
+        kwargs: the keyword arguments.
+        objects: the classes of objects that may be among the arguments.
+        calls: all example calls, including this one. An argument that only some calls pass has a
+            name in each.
 
     Attributes:
-        device: where the first tensor among them is; None if there is none.
-        shares: whether a dict, a list or a dataclass is among them twice.
-        given_objects: the objects among them, as the model got them in the last run.
+        device: the device of the first tensor; None if there is no tensor.
+        shares: whether a dict, a list or a dataclass appears twice.
+        given_objects: the objects among the arguments, as passed in the last run.
 
     Raises:
-        CaptureError: the model does not take them, or a graph cannot.
+        CaptureError: the model does not take the arguments, or a graph cannot hold one.
     """
 
     def __init__(
@@ -97,12 +97,12 @@ class Arguments:
     def bind(
         self, recorder: Recorder, bind: Bind, size: Size = lambda number, *_: number
     ) -> tuple[list[Any], dict[str, Any], list[Parameter]]:
-        """Copies of what is given, by position and by name, and what is known of all parameters.
+        """Return copies of the positional and keyword arguments, and all parameters of the graph.
 
         Args:
-            recorder: makes their values.
-            bind: notes that a tensor is a value.
-            size: makes the numbers in objects that are not fixed.
+            recorder: makes the traced values.
+            bind: binds a tensor to its value.
+            size: makes the symbolic numbers in objects.
         """
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
@@ -112,7 +112,7 @@ class Arguments:
         for each in self._arguments:
             value = recorder.value(each.name)
             if not each.is_given:
-                # The model takes its own default.
+                # The call leaves the argument at its default.
                 default, only = each.default, each.only_by_name
                 parameters.append(Parameter(each.name, value, default, default, only))
                 continue
@@ -129,10 +129,10 @@ class Arguments:
         return args, kwargs, parameters
 
     def changes(self) -> Iterator[tuple[str, tuple[TracedValue, object, object]]]:
-        """The calls that make the model's changes to the dicts and lists that it was given.
+        """Yield the calls that repeat the model's changes of dicts and lists among the arguments.
 
         Yields:
-            The name of a function, and what it is given: the container, a key, what is set there.
+            The name of a function, and its arguments: the container, a key, the new item.
         """
         for each in self._containers:
             yield from each.changes()
@@ -141,7 +141,7 @@ class Arguments:
 def _arguments(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], calls: Iterable[Example]
 ) -> Iterator[_Argument]:
-    """All arguments in the order of the signature, the given ones and those left at a default."""
+    """Yield all arguments in the order of the signature, including those left at a default."""
     try:
         signature = inspect.signature(model.forward)
         bound = signature.bind(*args, **kwargs).arguments
@@ -181,10 +181,10 @@ def _arguments(
 
 
 def _default(parameter: inspect.Parameter, before: tuple[Value, ...]) -> tuple[Value, ...]:
-    """The default that a parameter of the rebuilt model gets.
+    """Return the default of a parameter of the rebuilt model.
 
-    Behind a parameter with a default every other one needs one too: None then, which is refused
-    where something was given at the capture.
+    After a parameter with a default, Python requires a default for each further one. Such a
+    parameter gets None, which a guard refuses if the capture had another value.
     """
     if parameter.default is parameter.empty:
         return before and (None,)
@@ -195,7 +195,7 @@ def _default(parameter: inspect.Parameter, before: tuple[Value, ...]) -> tuple[V
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors in a value."""
+    """Yield the tensors in a value."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, _CONTAINERS):
@@ -210,12 +210,12 @@ _CONTAINERS = (dict, tuple, list)
 
 
 def _like(container: Any, inside: dict[Any, Any]) -> Any:
-    """A container of the same kind that holds other things."""
+    """Return a container of the same class with other items."""
     kind = type(container)
     if isinstance(container, dict):
         if kind is dict:
             return inside
-        # Its constructor may take anything.
+        # The constructor of a subclass may take other arguments.
         copied = copy.copy(container)
         for key, item in inside.items():
             copied[key] = item
@@ -225,12 +225,12 @@ def _like(container: Any, inside: dict[Any, Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Container:
-    """A dict or list that the model is given.
+    """A dict or list among the arguments.
 
     Attributes:
-        value: the copy that it gets.
-        before: the items that this had.
-        part: which value of the graph it is.
+        value: the copy for the model.
+        before: the items of the copy before the run.
+        part: its value in the graph.
     """
 
     value: Any
@@ -238,7 +238,7 @@ class _Container:
     part: TracedValue
 
     def changes(self) -> Iterator[tuple[str, tuple[TracedValue, object, object]]]:
-        """See :meth:`Arguments.changes`: behind the first change all is set again, in order."""
+        """See :meth:`Arguments.changes`. All items from the first change on are set, in order."""
         now = _items(self.value)
         pairs = zip(now, self.before, strict=False)
         kept = next((n for n, pair in enumerate(pairs) if not _are_same(*pair)), None)
@@ -269,7 +269,7 @@ def _are_same(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
 
 
 def _copied(given: Any) -> Any:
-    """A copy of plain dicts and lists, at any depth."""
+    """Return a deep copy of plain dicts and lists."""
     kind = type(given)
     if kind is dict:
         return {key: _copied(each) for key, each in given.items()}
@@ -280,16 +280,16 @@ class _Binding:
     """Copies one argument and binds the tensors in it.
 
     Args:
-        recorder: writes down how parts are taken out of it.
-        bind: notes that a tensor is a value.
-        size: makes the numbers in objects that are not fixed.
+        recorder: records the calls that read elements of the argument.
+        bind: binds a tensor to its value.
+        size: makes the symbolic numbers in objects.
         name: the name of the argument.
-        objects: the classes of objects that may be in it.
-        containers: gets the dicts and lists in it.
-        given_objects: gets the objects in it.
+        objects: the classes of objects that the argument may contain.
+        containers: receives the dicts and lists in the argument.
+        given_objects: receives the objects in the argument.
 
     Attributes:
-        is_open: whether the graph looks into it.
+        is_open: whether the graph reads elements of the argument.
     """
 
     def __init__(
@@ -312,7 +312,7 @@ class _Binding:
         self.is_open = False
 
     def root(self, given: Any, value: TracedValue) -> Any:
-        """A copy of the argument."""
+        """Return a copy of the argument, with its tensors bound."""
         self.is_open = self._objects.is_open(given)
         if not self.is_open:
             return self._noted(_copied(given), value)
@@ -321,10 +321,10 @@ class _Binding:
         return self._inside(given, value)
 
     def plain(self, given: Any) -> Value:
-        """The plain form of an argument without tensors.
+        """Return an argument without tensors as a literal.
 
         Raises:
-            CaptureError: it has none.
+            CaptureError: it is no literal.
         """
         try:
             return to_plain_literal(given)
@@ -345,7 +345,7 @@ class _Binding:
         return copied
 
     def _inside(self, given: Any, part: TracedValue, *, is_of_object: bool = False) -> Any:
-        """A copy of what is inside a container or an object, or of a plain value in one."""
+        """Return a copy of an element of a container or an object."""
         if isinstance(given, torch.Tensor):
             self._call("layergraph.assume_tensor", part, self._name)
             return self._tensor(given, part)
@@ -374,7 +374,7 @@ class _Binding:
         return self._noted(like, part)
 
     def _object(self, given: Any, part: TracedValue) -> Any:
-        """A copy of an object of another library."""
+        """Return a copy of an object of another library."""
         row, parts = self._objects.row(given), self._objects.parts(given)
         if row is None:
             raise CaptureError(f"the argument {self._name!r} holds a {type(given).__name__}")
@@ -400,7 +400,7 @@ class _Binding:
 
 
 def element(late: DeferredCall, whole: LazyElement, key: Any) -> LazyElement:
-    """How to take an item out of a container."""
+    """Return a function that records the read of an item of a container at its first call."""
 
     def part() -> TracedValue:
         return late.call((part,), "operator.getitem", (whole(), key))

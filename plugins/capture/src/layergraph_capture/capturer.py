@@ -1,4 +1,4 @@
-"""The way from example inputs to the tracer of one run."""
+"""The capturer for example inputs, which makes the tracer of each run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class EagerCapturer(Capturer):
     """Captures a model by running it on example inputs.
 
     Args:
-        request: the request for it; it has an example.
+        request: the capture request, with example inputs.
 
     Raises:
         CaptureError: the model does not take the example inputs, or a graph cannot hold them.
@@ -68,10 +68,10 @@ class EagerCapturer(Capturer):
 
         Args:
             arguments: an example; the first one by default.
-            answers: the ways to go at the first decisions by numbers.
-            numbers_turns: whether the numbers of the turns of loops are symbolic.
-            replays: whether the tracer may tell what the other mode does.
-            knows: returns whether other runs have shown that changes matter to no later run.
+            answers: the forced answers of the first decisions.
+            numbers_turns: whether the iteration numbers of loops are symbolic.
+            replays: whether the tracer may replay the run in the other mode.
+            knows: returns whether earlier runs have shown that changes affect no later run.
         """
         request = self._request
         return (self._kind if replays else EagerTracer)(
@@ -109,7 +109,7 @@ class EagerCapturer(Capturer):
             ways.append(explorer.explored(trace))
             traces += explorer.traces
         if ways == [trace]:
-            # It decides nothing: no question has to become a guard.
+            # Without decisions, one run is complete.
             return trace
         complete = one_record(ways)
         complete.other = merged_modes([each.other for each in traces])
@@ -126,7 +126,7 @@ class EagerCapturer(Capturer):
         request = self._request
         make = partial(self.tracer, numbers_turns=True, replays=replays)
         if example is request.examples[0]:
-            # Its run is one of those with which each other is compared.
+            # The search compares this run with the others, so changes need no second run.
             return run(partial(make, knows=lambda _: True))
         args, kwargs = example
         arguments = Arguments(
@@ -143,7 +143,7 @@ class EagerCapturer(Capturer):
 
     def retries(self) -> bool:
         """See :class:`Capturer`."""
-        # Code may need plain numbers of int() and float(), as those for an array of numpy are.
+        # Code may need plain results of int() and float(), for example to index a numpy array.
         if not (self._conversions.keep_origins and self._conversions.have_kept):
             return False
         self._conversions.keep_origins = False

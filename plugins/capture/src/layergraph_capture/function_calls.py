@@ -1,4 +1,4 @@
-"""Calls of functions by their names: each is recorded as one node."""
+"""Calls of functions that have a name: each is recorded as one node."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from layergraph_capture.trackers.tensors import holds_no_tensor, versions
 if TYPE_CHECKING:
     from layergraph_capture.tracer import EagerTracer
 
-# Under these arguments something else than the result is changed.
+# With these arguments, a function changes a tensor in place.
 CHANGING = frozenset({"inplace", "max_norm", "out"})
-# What they give shares memory, but does not count changes.
+# Their results share memory with the argument, but not its version counter.
 _SHARING = frozenset({"torch.Tensor.data", "torch.Tensor.detach", "torch.detach"})
 
 
 class FunctionCalls:
-    """Makes the calls of functions, and records them.
+    """Makes and records calls of functions.
 
     Args:
         run: the tracer.
-        snapshot: keeps the tensors that a function may change.
-        turns: numbers the turns of loops; None if they have no numbers.
-        values: the treatment of code that decides by a number in a tensor.
+        snapshot: saves tensors before a function may change them.
+        turns: makes symbolic iteration numbers of loops; None if these are plain.
+        values: the treatment of code that depends on a number in a tensor.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class FunctionCalls:
         self._values = values
 
     def call(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record a call of a function by its name, and make it."""
+        """Make and record a call of a function with a name."""
         run = self._run
         run.compare_state()
         if type(name) is FunctionName:
@@ -70,7 +70,7 @@ class FunctionCalls:
             problem, lowered, named = str(error), (), {}
         before = versions(args, kwargs)
         is_changing = changes_its_first_argument(str(name)) or any(
-            # By identity: a tensor that is compared would be read.
+            # Compare by identity, because == would read the tensor.
             kwargs[each] is not None and kwargs[each] is not False
             for each in CHANGING & kwargs.keys()
         )
@@ -78,18 +78,19 @@ class FunctionCalls:
             self._snapshot.save(*args, *kwargs.values())
         result = run.attempt(name, lean(func), args, kwargs, problem)
         if result is NotImplemented:
-            # Python asks the other operand then: the types decide, and not the tensors.
+            # Python asks the other operand next; this depends on types only, so there is nothing to
+            # record.
             return result
         if may_draw(name, func):
             run.state.drew()
         if problem:
             run.refuse(problem)
         is_sequence = type(result) in (list, tuple)
-        # Of an empty sequence, the length is guarded, as of any other one.
+        # For an empty sequence, the graph needs the value to guard its length.
         if result is not None and holds_no_tensor(result) and (result or not is_sequence):
             return self._plain_result(name, args, lowered, named, result)
         value = run.recorder.call("function", name, lowered, named)
-        # Tensors do not count what these write into running statistics.
+        # Writes into running statistics do not increase version counters.
         run.guards.changes_state |= name.endswith(("batch_norm", "instance_norm"))
         if is_sequence:
             run.guards.expect_length(value, len(result))
@@ -98,7 +99,7 @@ class FunctionCalls:
         return bound if self._turns is None else self._turns.parts(bound)
 
     def _stop_before_kernel(self, name: str, error: CaptureError) -> None:
-        """Raise if a kernel would read a tensor without memory, which ends the process."""
+        """Raise if a kernel would read a tensor without memory, which would crash the process."""
         if isinstance(error, UnrunnableError):
             self._run.failed(name, error)
             raise error
@@ -111,7 +112,7 @@ class FunctionCalls:
         kwargs: dict[str, Value],
         result: Any,
     ) -> Any:
-        """The result of a function that gives no tensor: numbers of sizes, or a decision."""
+        """Return the result of a function without tensors: symbolic numbers, or a decision."""
         run = self._run
         if not any(isinstance(leaf, TracedValue) for leaf in leaves(args, kwargs)):
             return result

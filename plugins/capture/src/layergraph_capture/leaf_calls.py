@@ -1,4 +1,4 @@
-"""Calls of leaves: each is recorded as one call of a layer."""
+"""Calls of leaves: each is recorded as one node."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 class LeafCalls:
-    """Makes the calls of leaves, and records them.
+    """Makes and records calls of leaves.
 
     Args:
         run: the tracer.
         hidden: the hidden states of the leaves.
-        snapshot: keeps the tensors that a leaf may change.
+        snapshot: saves tensors before a leaf may change them.
     """
 
     def __init__(self, run: EagerTracer, hidden: HiddenStates, snapshot: StateSnapshot) -> None:
@@ -43,14 +43,14 @@ class LeafCalls:
     def call(
         self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
-        """Record a call of a leaf, and make it."""
+        """Make and record a call of a leaf."""
         run = self._run
-        # What is asked here of tensors, the model does not ask.
+        # These reads of tensors are ours, not the model's.
         with torch._C.DisableTorchFunction(), without_dispatch(with_wrappers=False):
             run.compare_state()
             is_swapped = self._is_swapped(module_info)
         if is_swapped:
-            # It computes with values of the graph: what its code calls is recorded.
+            # Its tensors are values of the graph, so trace into the leaf.
             return run.watch.on(original)(module_info.module, *args, **kwargs)
         with torch._C.DisableTorchFunction(), without_dispatch(with_wrappers=False):
             lowered, named = self._hidden.enter(module_info, args, kwargs)
@@ -81,7 +81,7 @@ class LeafCalls:
             return result
 
     def _is_swapped(self, module_info: ModuleInfo) -> bool:
-        """Return whether code has given a leaf other tensors for a call; refuse other changes."""
+        """Return whether code swaps the tensors of a leaf for a call; refuse other changes."""
         run = self._run
         if not is_changed(module_info, run.trains):
             return False
@@ -92,12 +92,12 @@ class LeafCalls:
 
 
 def _changes_own_state(module: nn.Module) -> bool:
-    """Return whether a layer may change its tensors, for example in the other mode."""
+    """Return whether a layer may change its own tensors, in either mode."""
     return _renorms(module) or next(module.buffers(), None) is not None
 
 
 def _renorms(module: nn.Module) -> bool:
-    """Return whether a layer changes its own weights when it is called."""
-    # Asking a module for what it does not have takes it long.
+    """Return whether a call of a layer changes its weights (``max_norm``)."""
+    # Module.__getattr__ is slow for a missing attribute.
     said = vars(module).get("max_norm", getattr(type(module), "max_norm", None))
     return said is not None

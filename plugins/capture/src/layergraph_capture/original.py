@@ -1,4 +1,4 @@
-"""The model on its example inputs without any capture: which errors are its own."""
+"""A call of the model without capture, to find the errors that it raises itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNFIT = "the example inputs do not fit"
 def unfit(
     module_index: ModuleIndex, constants: Constants, arguments: Arguments
 ) -> list[Unsupported]:
-    """Call the model as anybody would, leave it as it was, and say what it raises, if it does."""
+    """Call the model without capture, undo its changes, and return the error that it raises."""
     args, kwargs, _ = arguments.bind(Recorder(), lambda *_: None)
     run = functools.partial(_error_of, module_index, constants, arguments, args, kwargs)
     error = with_room_for(module_index.depth, run)
@@ -52,7 +52,7 @@ def _error_of(
     kwargs: dict[str, Any],
 ) -> Exception | None:
     raised = None
-    # The capture reports changes that cannot be undone.
+    # The capture has reported changes that cannot be undone.
     with (
         contextlib.suppress(CaptureError),
         Unchanged(module_index),
@@ -70,7 +70,7 @@ def _error_of(
 
 
 def _raised_in(module_index: ModuleIndex, error: Exception) -> ModuleInfo | None:
-    """The innermost module of the model whose code was running."""
+    """Return the innermost module of the model whose code raised the error."""
     found = None
     trace = error.__traceback__
     while trace is not None:

@@ -1,4 +1,4 @@
-"""What a model returns, in containers that any program knows."""
+"""Conversion of a model's result to standard containers."""
 
 from __future__ import annotations
 
@@ -21,22 +21,21 @@ _ATOMS = (
 
 
 def _unknown(_: object) -> None:
-    """Say of no object what it is instead."""
+    """Return None: no object has a value in the graph."""
 
 
 def opened(
     result: Any, value_of: Callable[[Any], Any] = _unknown, around: tuple[int, ...] = ()
 ) -> Any:
-    """The result with the objects of other libraries in it as outputs with their fields, or dicts.
+    """Return a result with foreign objects replaced by outputs with their fields, or by dicts.
 
     Args:
         result: what the model returns.
-        value_of: returns what an object is instead, None for one that the graph cannot make.
-            Without it, each object counts as what it holds.
-        around: the ids of the containers and objects that it is in.
+        value_of: returns the replacement of an object; None to use the object's fields.
+        around: the ids of the containers and objects around the result.
 
     Raises:
-        CaptureError: one of them holds itself.
+        CaptureError: an object contains itself.
     """
     if isinstance(result, _ATOMS):
         return result
@@ -67,10 +66,10 @@ def opened(
 
 
 def _check_items(result: Any) -> None:
-    """Raise if an object says itself what its items are.
+    """Refuse an object whose class overrides the access to its items.
 
     Raises:
-        CaptureError: it does.
+        CaptureError: the class does.
     """
     if hasattr(result, "__dict__") and not isinstance(result, type):
         for name in ("__iter__", "__getitem__"):
@@ -82,7 +81,7 @@ def _check_items(result: Any) -> None:
 
 
 def _attributes(result: Any, inside: Callable[[Any], Any], *, is_result: bool) -> Any:
-    """An object by what it holds; what holds nothing, as it is."""
+    """Return an output with the attributes of an object; an object without attributes unchanged."""
     if is_result:
         _check_items(result)
     if dataclasses.is_dataclass(result):
@@ -100,7 +99,7 @@ def _attributes(result: Any, inside: Callable[[Any], Any], *, is_result: bool) -
 
 
 def _reads_like_its_keys(result: Mapping[Any, Any]) -> bool:
-    """Return whether the attributes of a dict of a class of its own are the values of its keys."""
+    """Return whether the attributes of an instance of a dict subclass equal its items."""
     return type(result) is not dict and all(
         value is not None and isinstance(key, str) and getattr(result, key, None) is value
         for key, value in result.items()

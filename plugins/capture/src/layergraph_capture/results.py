@@ -1,4 +1,4 @@
-"""The objects that a run changes and returns, as values of its graph."""
+"""Objects that a run changes or returns, as values of the graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from layergraph_capture.trackers.objects import GivenObject, Objects
 
 
 class Results:
-    """Writes down how the objects of the caller change, and how new ones are made.
+    """Records the changes of the caller's objects, and the construction of new ones.
 
     Args:
         tracer: the tracer of the run.
@@ -24,17 +24,17 @@ class Results:
     def __init__(self, tracer: Tracer, objects: Objects) -> None:
         self._tracer = tracer
         self._objects = objects
-        # The objects are kept, so that no other one gets the id of one of them.
+        # Each entry keeps its object alive, so that ids stay unique.
         self._values: dict[int, tuple[Any, TracedValue]] = {}
 
     def change(self, given: Sequence[GivenObject]) -> bool:
-        """Give the caller's objects the parts that the model's copies have now.
+        """Record the calls that set the new parts on the caller's objects.
 
         Returns:
-            Whether one of them has others.
+            Whether an object has new parts.
 
         Args:
-            given: these objects, each after those in it.
+            given: the objects, inner ones first.
         """
         for each in given:
             self._values[id(each.value)] = each.value, each.node
@@ -47,7 +47,7 @@ class Results:
         return is_changed
 
     def value_of(self, value: Any) -> TracedValue | None:
-        """Return the value that an object is in the graph; None if the graph cannot make it."""
+        """Return the graph value of an object; None if the graph cannot make it."""
         known = self._values.get(id(value))
         if known is not None:
             return known[1]
@@ -56,7 +56,7 @@ class Results:
         return self._made(value, self._parts(value))
 
     def literal(self, value: Any) -> Any:
-        """Return the plain form of a value with objects in it."""
+        """Return a value that contains objects as a literal."""
         return self._tracer.to_literal(opened(value, self.value_of))
 
     def _parts(self, value: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Captures a model by running it once: the model computes, and each of its calls is recorded.
+"""The tracer of one run on example inputs.
 
-The tracer sees what the model does, and asks its trackers, each of which knows one thing: the
-values of tensors, of sizes, of devices, and the guards. The trackers write to the recorder.
+The tracer intercepts the calls of the model, and passes each to its trackers. One tracker maps
+tensors to values; others handle sizes, devices and guards. The trackers write to the recorder.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ from layergraph_capture.trackers.snapshot import StateSnapshot
 from layergraph_capture.trackers.tensors import Tensors
 from layergraph_capture.ways.decisions import Decisions
 
-# A region of the model's own tells the answer, too: only the mode of the caller is a question.
+# Inside a region of the model, the region decides the answer; only the caller's mode is a decision.
 GRAD_MODE = "torch.is_grad_enabled"
 _AS_OPERATORS = {
     f"torch.Tensor.__{name}__": f"operator.{name}" for name in "getitem setitem pow".split()
@@ -85,25 +85,25 @@ class EagerTracer(Tracer):
     Args:
         module_index: the model.
         keys: the state-dict key of each of its tensors, by ``id``.
-        memory: where these lie.
+        memory: where these tensors lie in memory.
         functions: the functions that may become nodes.
-        constants: the tensors that the model has besides.
-        values: what to do where code decides by a number that it reads out of a tensor.
-        arguments: what to call the model with.
+        constants: the tensors that the model reads but does not register.
+        values: the treatment of code that depends on a number in a tensor.
+        arguments: the arguments of the call.
         objects: the classes of objects that it takes and returns.
-        answers: the ways to go at the first decisions by numbers.
-        conversions: whether ``int()`` and ``float()`` keep where a number came from.
-        numbers_turns: whether the numbers of the turns of loops are symbolic.
-        knows: returns whether other runs have shown that changes matter to no later run.
+        answers: the forced answers of the first decisions.
+        conversions: whether ``int()`` and ``float()`` return symbolic numbers.
+        numbers_turns: whether the iteration numbers of loops are symbolic.
+        knows: returns whether earlier runs have shown that changes affect no later run.
 
     Attributes:
-        switch: calls something without recording it.
-        guards: writes down what the graph depends on.
-        decisions: answers the questions by which the model decides.
-        sizes: knows which number was computed from which sizes.
-        devices: knows which device is that of which tensor.
-        tensors: knows which tensor is which value.
-        trains: whether each module is training, as it stands.
+        switch: turns recording off for a call.
+        guards: records guards.
+        decisions: answers decisions.
+        sizes: makes symbolic sizes, and maps them to their values.
+        devices: maps device objects to the tensors that they were read from.
+        tensors: maps tensors to their values.
+        trains: the mode of each module before the run.
     """
 
     hint = "a handler for the module can keep it whole"
@@ -135,7 +135,7 @@ class EagerTracer(Tracer):
         self._results = Results(self, objects)
         self._snapshot = StateSnapshot(module_index, constants)
         self.switch = switch
-        # Bound once: it is called for each function.
+        # Bound once, because each call of a function uses it.
         self.unrecorded = switch.unrecorded  # type: ignore[method-assign]
         self.guards = Guards(recorder)
         self.decisions = Decisions(recorder, self.guards, answers)
@@ -186,7 +186,7 @@ class EagerTracer(Tracer):
     # --- running ---
 
     def run(self) -> Trace:
-        """See :class:`Tracer`. It then keeps no size that it recorded."""
+        """See :class:`Tracer`. Afterwards the tracer holds no symbolic size."""
         self.tensors.carried = {
             id(tensor) for change in self.carried for tensor in tensors_in(change.now)
         }
@@ -241,7 +241,8 @@ class EagerTracer(Tracer):
 
     def patches(self) -> Iterator[Patch]:
         """See :class:`Tracer`."""
-        # Some functions of torch import it, and it would take the patched ones for torch's own.
+        # Import Dynamo before patching: it reads torch's functions, and would store the patched
+        # ones.
         importlib.import_module("torch._dynamo")
         yield from unseen(self, self.applied, self.region, self.tensors)
         yield from transforms_without_hooks()
@@ -256,7 +257,7 @@ class EagerTracer(Tracer):
             yield from self._turns.of(members)
 
     def region(self, name: str, *args: Value) -> TracedValue:
-        """Record the begin or the end of a region."""
+        """Record the enter or exit node of a region."""
         return self.recorder.call("function", name, args, {})
 
     def environment(self, name: str, value: str | None) -> None:
@@ -282,13 +283,13 @@ class EagerTracer(Tracer):
         kwargs: dict[str, Any],
         problem: str = "",
     ) -> Any:
-        """Call a function without recording it, and take note of an error."""
+        """Call a function without recording it, and record its error."""
         call = self.unrecorded if applied_class(function) is None else self._applied.call
         try:
             return call(function, args, kwargs)
         except Exception as error:
             if problem and not isinstance(error, CaptureError):
-                # It may be why the function fails.
+                # The refused construct may be the cause of the error.
                 self.refuse(problem)
             self.failed(name, error)
             raise
@@ -310,7 +311,7 @@ class EagerTracer(Tracer):
         return self.tensors.passed(args, kwargs)
 
     def border(self, value: Any) -> Value:
-        """See :class:`Tracer`: what a graph cannot hold is left out, for dataflow alone counts."""
+        """See :class:`Tracer`. Values that a graph cannot hold are dropped: dataflow is enough."""
         lowered: Value = to_graph_literal(value, self._read_at_border, self.readable)
         return lowered
 
@@ -320,7 +321,7 @@ class EagerTracer(Tracer):
         return self.sizes.read(value) if self.sizes.is_own(value) else None
 
     def returned(self, result: Any) -> Value:
-        """See :class:`Tracer`. Changes of the caller's objects, dicts and lists come before."""
+        """See :class:`Tracer`. First record the changes of the caller's objects and containers."""
         is_changed = self._results.change(self._arguments.given_objects)
         changes = list(self._arguments.changes())
         if self._arguments.shares and (is_changed or changes):
@@ -346,7 +347,7 @@ class EagerTracer(Tracer):
         raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
 
     def device_type(self, kind: str) -> Value:
-        """See :class:`Tracer`: the type of the device where the inputs are, if it is that."""
+        """See :class:`Tracer`. If the inputs are on such a device, return their device type."""
         return self.devices.read_type(kind)
 
     def decided(self, name: str, args: tuple[Value, ...], result: object) -> object:
@@ -363,19 +364,19 @@ class EagerTracer(Tracer):
         """See :class:`Tracer`."""
         before, self.switch.calls_foreign = self.switch.calls_foreign, True
         try:
-            # Torch switches the mode off for the functions that it knows.
+            # Torch itself disables the mode only around its own functions.
             with WithoutFunctionMode():
                 return super().named_function(func, args, kwargs)
         finally:
             self.switch.calls_foreign = before
 
     def applied(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record a call of an autograd.Function, and make it."""
+        """Make and record a call of an autograd.Function."""
         self.unrecorded(self._snapshot.save, args, {})
         return self.named_function(func, args, kwargs)
 
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record a call of a function of torch, and make it."""
+        """Make and record a call of a function of torch."""
         if self._turns is not None:
             self._slices.note_call(args)
         query = self._queries.get(func)
@@ -395,18 +396,18 @@ class EagerTracer(Tracer):
         return self._higher_order.call(name, original, args, kwargs)
 
     def operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record a call of something in :data:`torch.ops`, and make it."""
+        """Make and record a call of an operation of :data:`torch.ops`."""
         if not computes(func):
             return func(*args, **kwargs)
         method = method_of(func) if args else None
         if method is None:
             return self.torch_function(func, args, kwargs)
         gave = self.torch_function(method, args, kwargs)
-        # The method gives a size, or a tuple.
+        # The method returns a Size or a tuple, the operation a list.
         return list(gave) if isinstance(gave, tuple) else gave
 
     def aten(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record a call that only torch's dispatcher sees, and make it."""
+        """Make and record a call that only torch's dispatcher sees."""
         if func is _LIFT_FRESH and self.tensors.is_new_made(args[0]):
             return self.tensors.fresh(func, args[0])
         name = self.functions.name_of(func)
@@ -420,17 +421,17 @@ class EagerTracer(Tracer):
         return self.function(name, func, args, kwargs)
 
     def name_of(self, func: Any) -> str | None:
-        """The name that a call of a function is recorded under; None if there is none."""
+        """Return the name under which a call of a function is recorded; None if it has none."""
         name = self.functions.name_of(func)
         return None if name is None else _AS_OPERATORS.get(name, name)
 
     def function(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record a call of a function by its name, and make it."""
+        """Make and record a call of a function by its name."""
         return self._function_calls.call(name, func, args, kwargs)
 
 
 _SET_REQUIRES_GRAD = torch.Tensor.requires_grad.__set__  # type: ignore[attr-defined]
 
-# By it torch makes tensors of numbers that Python has, and of what these were computed from all is
-# known: sizes and tensors were asked.
+# Torch calls this operation to make tensors from Python numbers. The tracer knows the origin of
+# each number, because it has seen the reads of sizes and tensors.
 _LIFT_FRESH = torch.ops.aten.lift_fresh.default

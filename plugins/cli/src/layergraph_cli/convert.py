@@ -66,7 +66,7 @@ def convert(
 
     model = _model(source, arguments)
     if weights is None:
-        state_dict = called(f"state_dict() of what {source} gave", model.state_dict, {})
+        state_dict = called(f"state_dict() of what {source} returned", model.state_dict, {})
     else:
         state_dict = read_weights(weights)
     args, kwargs = _inputs(inputs, model)
@@ -107,7 +107,8 @@ def _model(source: str, arguments: dict[str, Any]) -> nn.Module:
     model = called(source, named(source), arguments)
     if not isinstance(model, nn.Module):
         raise NamedError(
-            f"{source} gave a {type(model).__name__}; name a function that gives a torch.nn.Module"
+            f"{source} returned a {type(model).__name__}; name a function that returns a "
+            "torch.nn.Module"
         )
     return model
 

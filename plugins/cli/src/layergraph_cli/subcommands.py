@@ -54,7 +54,8 @@ def _guarded(command: Command) -> Callable[..., int | None]:
             ) from error
         if not isinstance(code, int | None):
             raise PluginError(
-                f"{owned(command)} gave a {type(code).__name__}; it must give an exit code or None"
+                f"{owned(command)} returned a {type(code).__name__}; it must return an exit "
+                "code or None"
             )
         return code
 

@@ -59,6 +59,6 @@ def formats() -> list[Format]:
 
 @hookimpl(trylast=True)
 def lowerings() -> list[Lowering]:
-    """List how ONNX says layers and functions."""
+    """List the handlers of layers and functions."""
     rows: list[Lowering] = importlib.import_module("layergraph_onnx.rows").rows()
     return rows

@@ -1,4 +1,4 @@
-"""Arithmetic: operators that work number by number."""
+"""Elementwise operators."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _scaled(call: Call, kind: str) -> Any:
 
 @TABLE.functions("add")
 def lower_add(call: Call) -> Any:
-    """Add; of two masks, either."""
+    """Add; for two masks, logical or."""
     return _binary(call, "Or") if call.out_dtype is _BOOL else _scaled(call, "Add")
 
 
@@ -57,7 +57,7 @@ def lower_rsub(call: Call) -> Any:
 
 @TABLE.functions("mul multiply")
 def lower_mul(call: Call) -> Any:
-    """Multiply; of two masks, both."""
+    """Multiply; for two masks, logical and."""
     return _binary(call, "And" if call.out_dtype is _BOOL else "Mul")
 
 
@@ -185,9 +185,9 @@ def lower_not(call: Call) -> Any:
 
 @TABLE.functions("where")
 def lower_where(call: Call) -> Any:
-    """Choose number by number."""
+    """Select elements by a mask."""
     if len(call.step.args) + len(call.step.kwargs) != 3:
-        return lg.decline("it has one argument, and gives indices")
+        return lg.decline("it has one argument, and returns indices")
     if call.step.kind == "torch.Tensor.where":
         mask, a, b = 1, 0, 2
     else:
@@ -299,11 +299,11 @@ def lower_square(call: Call) -> Any:
 
 @TABLE.functions("isnan")
 def lower_isnan(call: Call) -> Any:
-    """Tell which numbers are none."""
+    """Return which elements are NaN."""
     return call.op("IsNaN", call.x)
 
 
-# --- dtypes, and what computes nothing ---
+# --- casts and identities ---
 
 
 @TABLE.functions("to type float double half long int bool bfloat16 type_as short")
@@ -319,7 +319,7 @@ def lower_cast(call: Call) -> Any:
 )
 @TABLE.layers("identity dropout dropout1d dropout2d dropout3d alphadropout featurealphadropout")
 def lower_identity(call: Call) -> Any:
-    """Give the argument back: in evaluation mode, dropout does nothing."""
+    """Return the argument unchanged: in evaluation mode, dropout does nothing."""
     if call.step.layer is None and "dropout" in call.step.kind:
         is_on = call.arg(2, "training", call.step.kwargs.get("train", True))
         if is_on and call.arg(1, "p", 0.5):

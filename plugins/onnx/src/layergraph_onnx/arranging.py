@@ -1,4 +1,4 @@
-"""Shapes: functions that arrange numbers, and compute none."""
+"""Functions that change shapes or select elements."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def lower_len(call: Call) -> Any:
 
 @TABLE.functions("numel")
 def lower_numel(call: Call) -> Any:
-    """Return the number of numbers."""
+    """Return the number of elements."""
     return call.backend.number(call.op("Size", call.x), INT64)
 
 
@@ -48,7 +48,7 @@ def lower_numel(call: Call) -> Any:
 @TABLE.functions("view reshape view_as reshape_as unflatten flatten ravel")
 @TABLE.layers("flatten unflatten")
 def lower_reshape(call: Call) -> Any:
-    """Give the numbers the shape of the result."""
+    """Reshape to the shape of the result."""
     if call.dtype() is not call.out_dtype:
         return lg.decline("it reads the bytes of the numbers as another dtype")
     sizes: list[Any] = []
@@ -85,7 +85,7 @@ def lower_expand(call: Call) -> Any:
         return call.op("Expand", call.x, call.op("Shape", call.arg(1, "other")))
     shape = call.out.shape
     if any(isinstance(each, str) for each in shape):
-        # For ONNX, 1 keeps a size.
+        # In ONNX, size 1 keeps the size of the input.
         asked = call.dims(1, "size")
         shape = tuple(1 if not is_value(each) and each == -1 else each for each in asked)
     return call.op("Expand", call.x, call.sizes(shape))
@@ -180,7 +180,7 @@ def lower_stack(call: Call) -> Any:
 
 @TABLE.functions("chunk split tensor_split split_with_sizes unsafe_chunk unsafe_split")
 def lower_split(call: Call) -> Any:
-    """Split into the parts that the result has."""
+    """Split into the parts of the result."""
     parts = call.step.meta
     axis = call.axis(call.arg(2, "dim", 0))
     sizes = [each.shape[axis] for each in parts]

@@ -1,4 +1,4 @@
-"""A step of a model, with what handlers of ONNX ask about it."""
+"""A step of a model, with helpers for the handlers of ONNX."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAST = (1 << 63) - 1
 
 
 class Call:
-    """A step of a model, with what handlers of ONNX ask about it.
+    """A step of a model, with helpers for the handlers of ONNX.
 
     Args:
         step: the step.
@@ -52,7 +52,7 @@ class Call:
         return merged(self.step.kwarg_metas.get(name))
 
     def shape(self, position: int = 0, name: str = "input") -> tuple[int | str, ...]:
-        """Return the shape of an argument that is a tensor; () of a number."""
+        """Return the shape of a tensor argument; () for a number."""
         meta = self.meta(position, name)
         return meta.shape if isinstance(meta, TensorMeta) else ()
 
@@ -73,7 +73,7 @@ class Call:
         return [self.axis(each) for each in listed]
 
     def dims(self, position: int, name: str) -> list[Any]:
-        """Return sizes or axes that are given as one argument, or as all arguments from there."""
+        """Return sizes or axes, passed as one argument or as all arguments from there."""
         given = self.step.args[position:] or (self.step.kwargs.get(name, ()),)
         if len(given) == 1 and isinstance(given[0], tuple | list):
             return list(given[0])
@@ -136,7 +136,7 @@ class Call:
         Args:
             value: a value, or a number.
             dtype: the dtype.
-            now: the dtype that it has; None: cast it in any case.
+            now: its current dtype; None to cast it always.
         """
         if not isinstance(value, Value):
             return self.backend.constant(value, dtype)
@@ -155,7 +155,7 @@ class Call:
         return self.backend.constant(torch.tensor(list(numbers), dtype=INT64), INT64)
 
     def sizes(self, sizes: Sequence[Any]) -> Any:
-        """Return a list of numbers, of which some are values."""
+        """Return a 1-D value for a list of numbers, some of which may be values."""
         if all(isinstance(each, int) for each in sizes):
             return self.ints(sizes)
         listed = [
@@ -194,7 +194,7 @@ class Call:
 
         Args:
             value: the value.
-            shape: the shape, in which names may stand.
+            shape: the shape, which may contain names of sizes.
             sizes: the sizes as values, for a shape with several names.
         """
         names = [each for each in shape if isinstance(each, str)]
@@ -211,10 +211,10 @@ class Call:
 
 
 def merged(meta: Any) -> Any:
-    """Return one description of a value that has one on each way of a decision.
+    """Return one description of a value with different ones on the ways of a decision.
 
     Raises:
-        LayergraphError: the ways give tensors of another rank or dtype.
+        LayergraphError: the ranks or dtypes differ between the ways.
     """
     return map_leaves(_merged, meta)
 
@@ -232,12 +232,12 @@ def _merged(meta: Any) -> Any:
         return None  # numbers
     are_tensors = isinstance(one, TensorMeta) and isinstance(other, TensorMeta)
     if not are_tensors or len(one.shape) != len(other.shape) or one.dtype != other.dtype:
-        raise LayergraphError(f"the ways of a decision give {one} and {other}")
+        raise LayergraphError(f"the ways of a decision return {one} and {other}")
     pairs = zip(one.shape, other.shape, strict=True)
     sizes = [a if a == b else f"either_{at}" for at, (a, b) in enumerate(pairs)]
     return TensorMeta(tuple(sizes), one.dtype)
 
 
 def is_value(value: object) -> bool:
-    """Return whether this is a value of ONNX."""
+    """Return whether an object is a value of ONNX."""
     return isinstance(value, onnx_ir.Value)

@@ -1,4 +1,4 @@
-"""Decisions and guards: both ways are computed, and an ``If`` takes one of the results."""
+"""Decisions and guards: the file computes both ways, and an ``If`` selects a result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The step that no other handler knows: torch.onnx exports it alone, and its nodes are taken over.
+"""The fallback handler: torch.onnx exports one step alone, and we copy the nodes.
 
 The exporter needs a call with tensors, so the shapes of the arguments have to be known.
 """
@@ -44,7 +44,7 @@ class _Slot:
 
 
 class _Exported(NamedTuple):
-    """The graph that the exporter gave for one step."""
+    """The exported graph of one step."""
 
     graph: onnx_ir.Graph
     leaves: list[Any]
@@ -59,13 +59,13 @@ class _Output:
 
 
 class _Alone(nn.Module):
-    """A step as a model of its own: its tensors are inputs.
+    """A step as a separate model, with its tensors as inputs.
 
     Args:
         run: calls the step with its tensors by name and its arguments.
-        args: the arguments by position, with slots.
-        kwargs: the arguments by name, likewise.
-        record: takes the leaves of the result and its structure.
+        args: the positional arguments, with slots for tensors.
+        kwargs: the keyword arguments, with slots for tensors.
+        record: receives the leaves of the result and its structure.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class _Alone(nn.Module):
 
 
 def lower_exported(step: Step, backend: Onnx) -> Any:
-    """Return the result of a step that torch.onnx exports; decline what it cannot."""
+    """Return the result of a step exported by torch.onnx; decline if the export fails."""
     if has_maybe(step):
         return lg.decline(MAYBE)
     run = _runner(step)
@@ -134,7 +134,7 @@ def lower_exported(step: Step, backend: Onnx) -> Any:
 
 
 def _constants(result: Any, backend: Onnx) -> Any:
-    """Return the constants for what a function of plain values computes, such as torch.eye."""
+    """Return the constant results of a function of plain values, such as torch.eye."""
     found, spec = pytree.tree_flatten(result)
     values = [
         backend.constant(each, each.dtype) if isinstance(each, torch.Tensor) else each
@@ -144,7 +144,7 @@ def _constants(result: Any, backend: Onnx) -> Any:
 
 
 def _paired(function: Callable[[Any, Any], Any], value: Any, meta: Any) -> Any:
-    """Apply a function to nested values and their descriptions, which are nested alike."""
+    """Apply a function to nested values and their descriptions, which have the same structure."""
     if isinstance(value, dict):
         return {key: _paired(function, each, meta[key]) for key, each in value.items()}
     if isinstance(value, tuple | list) and isinstance(meta, tuple | list):
@@ -159,7 +159,7 @@ def _paired(function: Callable[[Any, Any], Any], value: Any, meta: Any) -> Any:
 
 
 def _runner(step: Step) -> Callable[..., Any] | None:
-    """Return a function of the own tensors, arguments and arguments by name of a step."""
+    """Return a function of the layer's tensors, the positional and the keyword arguments."""
     if step.module is not None:
         module = step.module
         return lambda own, args, kwargs: torch.func.functional_call(module, own, args, kwargs)
@@ -198,7 +198,7 @@ def _export(step: Step, run: Callable[..., Any], args: Any, kwargs: Any, opset: 
         }
         for each in slots
     ]
-    # Not an attribute: torch.export puts those back after a trace.
+    # Not an attribute, because torch.export restores attributes after a trace.
     results: list[tuple[list[Any], Any]] = []
     alone = _Alone(run, args, kwargs, results.append).eval()
     with _quiet():
@@ -217,7 +217,7 @@ def _export(step: Step, run: Callable[..., Any], args: Any, kwargs: Any, opset: 
 
 
 def _model(program: Any, opset: int) -> onnx_ir.Model:
-    """Return the model of ONNX for a program, cleaned, with operators of a version."""
+    """Return the optimized ONNX model of a program in an opset version."""
     from onnxscript import optimizer, version_converter
 
     model = _translated(program, opset)
@@ -257,7 +257,7 @@ def _example(meta: TensorMeta, names: dict[str, int]) -> torch.Tensor:
 
 
 def _size(size: int | str, names: dict[str, int]) -> int:
-    """Return an example of a size: of names, and of arithmetic on them."""
+    """Return an example number for a size, which may be an expression of names."""
     return (
         size if isinstance(size, int) else int(_computed(ast.parse(size, mode="eval").body, names))
     )

@@ -1,7 +1,7 @@
-"""Files that other programs wrote: an IR of layers for the operators that are layers.
+"""Files of other programs: an IR with layers for operators that are layers.
 
-The graph becomes a module of torch.fx, which layergraph converts as any other module. Names of the
-file are in no code: nodes and layers have names that this module makes.
+The graph becomes a module of torch.fx, which layergraph converts as any other module. Generated
+code contains no names of the file: this module makes the names of nodes and layers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def from_foreign(
         raise ParseError(None, f"it has more than {_MOST} nodes", "give a smaller model")
     reader = _Reader(model.graph, tensors)
     forward = type(fx.GraphModule(reader.layers, reader.graph())).forward
-    # A GraphModule runs code of torch.fx around forward, and this one does not.
+    # Not a GraphModule, which runs code of torch.fx around forward.
     module = reader.layers.eval()
     module.__class__ = type("OnnxModel", (nn.Module,), {"forward": forward})
     return lg.to_ir(module), module.state_dict()
@@ -114,7 +114,7 @@ class _Reader:
         return not any(isinstance(each, fx.Node) for each in operator.inputs)
 
     def _linear(self, operator: Operator, node: onnx.NodeProto) -> nn.Module | None:
-        """Return a linear layer for a product with a matrix of the file, and an Add behind it."""
+        """Return a linear layer for a product with a matrix of the file, and a following Add."""
         if operator.kind != "MatMul" or not isinstance(operator.inputs[0], fx.Node):
             return None
         weight = operator.inputs[1]
@@ -142,11 +142,11 @@ class _Reader:
 
     def _value(self, name: str, place: str) -> Any:
         if name not in self._values:
-            raise ParseError(None, f"{place}: {name!r} is computed nowhere before", "mend the file")
+            raise ParseError(None, f"{place}: {name!r} is not computed before", "mend the file")
         return self._values[name]
 
     def _safe(self, name: str, kind: str) -> str:
-        """Return a name that is safe in code, and no other layer or input has."""
+        """Return a unique name that is safe in code."""
         safe = _SAFE.sub("_", name).strip("_")[:100] or kind
         if not safe.isidentifier() or keyword.iskeyword(safe):
             safe = f"{kind}_{safe}"

@@ -29,8 +29,8 @@ def load(path: PathName, *, limits: Limits = DEFAULT_LIMITS) -> Ir:
     """Read the structure of a model from an ONNX file.
 
     Args:
-        path: an ``.onnx`` file. One that :func:`layergraph.save` wrote gives the IR that was saved.
-            One of another program gives layers for the operators that are layers.
+        path: an ``.onnx`` file. For a file of :func:`layergraph.save`, the result is the saved IR.
+            For a file of another program, operators become layers where possible.
         limits: the limits for the structure that the file holds.
 
     Raises:

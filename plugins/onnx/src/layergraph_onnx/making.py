@@ -1,4 +1,4 @@
-"""Functions that make tensors of numbers, and that put numbers in the place of others."""
+"""Functions that make or fill tensors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def lower_full_like(call: Call) -> Any:
 
 @TABLE.functions("fill zero")
 def lower_fill(call: Call) -> Any:
-    """Put one number everywhere."""
+    """Fill with one number."""
     number = 0 if call.step.kind.rstrip("_").endswith("zero") else call.arg(1, "value")
     return _filled(call, number, call.op("Shape", call.x))
 
@@ -52,7 +52,7 @@ def _filled(call: Call, number: Any, shape: Value) -> Any:
 
 @TABLE.functions("arange")
 def lower_arange(call: Call) -> Any:
-    """Count."""
+    """Return a range of numbers."""
     given = list(call.step.args)
     start, stop, step = 0, call.arg(0, "end"), 1
     if len(given) > 1:
@@ -68,7 +68,7 @@ def lower_arange(call: Call) -> Any:
 
 @TABLE.functions("tensor scalar_tensor as_tensor")
 def lower_tensor(call: Call) -> Any:
-    """Make a tensor of numbers that stand in the graph."""
+    """Make a tensor of constant numbers."""
     data = call.arg(0, "data", call.step.kwargs.get("s"))
     return (
         call.value(data, call.out_dtype)
@@ -79,7 +79,7 @@ def lower_tensor(call: Call) -> Any:
 
 @TABLE.functions("copy")
 def lower_copy(call: Call) -> Any:
-    """Put the numbers of another tensor in the place of its own."""
+    """Copy the numbers of another tensor."""
     source = call.operand(1, call.out_dtype, "src")
     if call.shape(1, "src") == call.out.shape:
         return source

@@ -1,7 +1,7 @@
-"""The content of a file beyond ONNX: the structure, and the tensors that no graph reads.
+"""Metadata of a file: the structure, and the tensors that no graph reads.
 
-So that :func:`layergraph.load` gives the same IR, and no check of the reader is in two places, the
-structure has the form of a ``.json`` file of ``layergraph-files``.
+The structure has the form of a ``.json`` file of ``layergraph-files``, so that one reader checks
+both, and :func:`layergraph.load` returns the same IR.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ UNREAD = "layergraph.tensors"
 """The metadata that holds the tensors of the state dict that no graph reads."""
 
 GUARDS = "layergraph.guards"
-"""The metadata that lists what the original checks and the file does not, one in each line."""
+"""The metadata that lists the guards which the file does not check, one per line."""
 
 _BYTES = torch.uint8
 
@@ -45,7 +45,7 @@ def to_metadata(
         ir: the structure.
         state: the weights.
         stored: the keys that are initializers.
-        guards: what the original checks, and the file does not.
+        guards: the guards that the file does not check.
 
     Raises:
         StateError: the weights do not fit the structure.
@@ -95,7 +95,7 @@ def tensor_of(
     """Return the tensor of some bytes.
 
     Raises:
-        ParseError: the bytes are not those of such a tensor.
+        ParseError: the bytes do not fit the dtype and shape.
     """
     is_shape = all(type(each) is int and each >= 0 for each in shape)
     if not isinstance(dtype, torch.dtype) or not is_shape:

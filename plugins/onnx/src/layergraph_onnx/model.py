@@ -36,9 +36,9 @@ def onnx_model(
     Args:
         ir: the structure.
         state: the weights.
-        args: the arguments of a call by position: tensors, or shapes, in which a name stands for a
-            size that varies.
-        kwargs: the arguments by name, likewise.
+        args: the positional arguments of a call: tensors, or shapes, in which a name is a dynamic
+            size.
+        kwargs: the keyword arguments, in the same form.
         opset: the version of the operators.
 
     Raises:
@@ -70,7 +70,7 @@ def onnx_model(
 
 
 def _outputs(backend: Onnx, value: Any, meta: Any) -> Iterator[Value]:
-    """Yield a value for each tensor that the model returns, under the name that it has there."""
+    """Yield a value for each tensor of the model's result, with its output name."""
     taken: set[Value] = {*backend.inputs, *backend.initializers.values()}
     for path, leaf, described in _named(value, meta, ""):
         if not isinstance(leaf, Value):
@@ -83,7 +83,7 @@ def _outputs(backend: Onnx, value: Any, meta: Any) -> Iterator[Value]:
 
 
 def _describe(output: Value, meta: Any, origin: Value) -> None:
-    """Note the dtype and shape of an output."""
+    """Set the dtype and shape of an output."""
     if isinstance(meta, Either):
         ways = [each for each in (meta.if_true, meta.if_false) if isinstance(each, TensorMeta)]
         if len(ways) == 2 and len(ways[0].shape) == len(ways[1].shape):

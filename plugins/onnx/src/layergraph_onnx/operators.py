@@ -12,7 +12,7 @@ from layergraph_files.parse_errors import ParseError
 
 
 class Operator:
-    """A node of a stranger's graph.
+    """A node of a foreign graph.
 
     Attributes:
         kind: the operator.
@@ -34,7 +34,7 @@ class Operator:
         return ParseError(None, f"{self.place}: {reason}", "write the model in another form")
 
     def tensor(self, position: int) -> torch.Tensor | None:
-        """Return an input that the file has to hold; None if it is left out."""
+        """Return an input that must be a tensor of the file; None if it is omitted."""
         if position >= len(self.inputs) or self.inputs[position] is None:
             return None
         found = self.inputs[position]
@@ -43,7 +43,7 @@ class Operator:
         return found
 
     def needed(self, position: int) -> torch.Tensor:
-        """Return an input that the file holds."""
+        """Return a required input that is a tensor of the file."""
         found = self.tensor(position)
         if found is None:
             raise self.refuse(f"its input {position} is missing")
@@ -54,7 +54,7 @@ class Operator:
         return self.settings.get(name, default)
 
     def padding(self, axes: int) -> list[int]:
-        """Return the padding, which is the same at both ends."""
+        """Return the padding, which must be the same at both ends."""
         if self.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
             raise self.refuse(f"its auto_pad is {self.get('auto_pad', '')}")
         pads = list(self.get("pads", [0] * (2 * axes)))
@@ -219,7 +219,7 @@ def function_call(node: Operator) -> Call:
     """Return the function of torch for an operator that is no layer, and its arguments.
 
     Raises:
-        ParseError: there is none.
+        ParseError: torch has no such function.
     """
     if node.kind in _BINARY:
         return _BINARY[node.kind], tuple(node.inputs[:2]), {}

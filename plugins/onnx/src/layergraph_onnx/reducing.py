@@ -40,7 +40,7 @@ for _name, _kind in _REDUCTIONS.items():
 
 @TABLE.functions("any all")
 def lower_any(call: Call) -> Any:
-    """Tell whether any or all are True."""
+    """Return whether any or all elements are True."""
     kind = "ReduceMax" if call.step.kind.endswith("any") else "ReduceMin"
     x = call.cast(call.cast(call.x, torch.bool), torch.int32)
     axes = call.axes(call.arg(1, "dim"))
@@ -82,7 +82,7 @@ def lower_argmax(call: Call) -> Any:
 
 @TABLE.functions("cumsum")
 def lower_cumsum(call: Call) -> Any:
-    """Add up along an axis."""
+    """Return the cumulative sum along an axis."""
     dtype = call.out_dtype
     axis = call.backend.constant(call.axis(call.arg(1, "dim")), INT64)
     return call.op("CumSum", call.operand(0, dtype), axis)
@@ -162,7 +162,7 @@ def linear(call: Call, weight: Any, bias: Any, rank: int = 2) -> Any:
 
 @TABLE.operators("_grouped_mm.default")
 def lower_grouped_product(call: Call) -> Any:
-    """Multiply each group of rows by a matrix of its own; numbers say where the groups end."""
+    """Multiply each group of rows by its own matrix; offsets state the ends of groups."""
     ends, groups = call.arg(2, "offs"), call.shape(1, "mat2")[0]
     if call.rank() != 2 or call.rank(1, "mat2") != 3 or not isinstance(groups, int):
         return lg.decline("its groups are not the rows of one matrix")
@@ -194,7 +194,7 @@ def lower_attention(call: Call) -> Any:
         return lg.decline("its scale is computed")
     if any(isinstance(each, Maybe) for each in (query, key, value, is_causal)):
         return lg.decline(MAYBE)
-    # As torch does it: the root of the factor times both.
+    # As in torch: scale queries and keys by the square root of the factor.
     root = call.value(math.sqrt(1 / math.sqrt(width) if scale is None else scale), dtype)
     rank = call.rank(1, "key")
     order = [*range(rank - 2), rank - 1, rank - 2]
@@ -215,7 +215,7 @@ def lower_attention(call: Call) -> Any:
 
 
 def _causal(call: Call, query: Value, key: Value) -> Any:
-    """Return the mask that lets a query see no later key."""
+    """Return the causal mask."""
     ends = [
         call.op("Shape", each, start=at, end=at + 1)
         for each, at in ((query, call.rank() - 2), (key, call.rank(1, "key") - 2))
@@ -225,7 +225,7 @@ def _causal(call: Call, query: Value, key: Value) -> Any:
 
 
 def _mask(call: Call, mask: Maybe, dtype: torch.dtype) -> Any:
-    """Return the mask, or one that lets all pass where there is none."""
+    """Return the mask, or an all-pass mask if there is none."""
     condition = mask.condition if mask.expected else call.op("Not", mask.condition)
     free = call.backend.constant(dtype is torch.bool, dtype)
     if dtype is torch.bool:
@@ -242,6 +242,6 @@ def _attended(call: Call, scores: Value, mask: Any, kind: torch.dtype | None, va
         scores = call.op("Add", scores, mask)
     weights = call.op("Softmax", scores, axis=-1)
     if kind is not None:
-        # torch gives 0 for a query that may see no key, and the softmax no number.
+        # For a fully masked query, torch returns 0, while the softmax is NaN.
         weights = call.op("Where", call.op("IsNaN", weights), call.value(0, dtype), weights)
     return call.op("MatMul", weights, value)

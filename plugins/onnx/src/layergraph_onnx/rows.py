@@ -21,5 +21,5 @@ _TABLES = (activations, arithmetic, arranging, deciding, layers, making, recurre
 
 
 def rows() -> list[Lowering]:
-    """Return the rows; the last one is asked for each step that none of the others handles."""
+    """Return the rows; the last one is the fallback for all other steps."""
     return [*TABLE.rows, Lowering(Onnx.target, lower_exported)]

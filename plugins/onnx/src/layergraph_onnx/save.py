@@ -41,16 +41,16 @@ def save(
 ) -> None:
     """Write a model as an ONNX file, all of it or nothing.
 
-    Each composite becomes a function, equal ones the same. The initializers have the keys of the
-    state dict. The file also holds the structure itself, so that :func:`layergraph.load` gives it.
+    Each composite becomes a function; equal composites share one. The initializers have the keys of
+    the state dict. The file also holds the structure itself for :func:`layergraph.load`.
 
     Args:
         ir: the structure.
         path: the ``.onnx`` file to write.
         state: the weights.
-        args: the arguments of a call by position: tensors, or shapes. A name in a shape, as in
-            ``("batch", 3, 224, 224)``, is a size that varies.
-        kwargs: the arguments by name, likewise.
+        args: the positional arguments of a call: tensors, or shapes. A name in a shape, as in
+            ``("batch", 3, 224, 224)``, is a dynamic size.
+        kwargs: the keyword arguments, in the same form.
         opset: the version of the operators; None: 20.
         external_data: True: the weights go to a second file, with the suffix ``.onnx.data``. None:
             they do if they have more than 2 GB.
@@ -62,7 +62,7 @@ def save(
         InvalidIrError, BuildError, StateError: as for :func:`layergraph.save`.
 
     Warns:
-        UserWarning: the original checks something that the file does not.
+        UserWarning: the file does not check a guard of the original.
     """
     target = to_path(path, "save(ir, path, state_dict)")
     check(ir)
@@ -119,6 +119,6 @@ def _write_tensors(written: Written, target: Path, model: onnx_ir.Model) -> None
 
 
 def _aligned(file: BinaryIO) -> int:
-    """Return the next aligned place of a file, and go there."""
+    """Seek to the next aligned offset of a file, and return it."""
     file.write(bytes(-file.tell() % _ALIGNMENT))
     return file.tell()

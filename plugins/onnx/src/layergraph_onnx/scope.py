@@ -15,8 +15,8 @@ class Scope:
 
     Attributes:
         nodes: its nodes in order.
-        inputs: for each value outside, the input that stands for it.
-        weights: the inputs that stand for tensors of the model, by key.
+        inputs: for each value outside, its input.
+        weights: the inputs for tensors of the model, by key.
         constants: the values of constants, by dtype, shape and numbers.
     """
 
@@ -28,13 +28,13 @@ class Scope:
         self._names = dict.fromkeys(taken, 1)
 
     def name(self, wanted: str) -> str:
-        """Return a name that no other value of the scope has."""
+        """Return a name that is unique in the scope."""
         count = self._names.get(wanted, 0)
         self._names[wanted] = count + 1
         return wanted if not count else self.name(f"{wanted}_{count}")
 
     def input(self, outside: onnx_ir.Value) -> onnx_ir.Value:
-        """Return the input that stands for a value outside."""
+        """Return the input for a value outside."""
         if outside not in self.inputs:
             inside = onnx_ir.Value(name=self.name(outside.name or "input"))
             inside.meta.update(outside.meta)
@@ -75,7 +75,7 @@ def form_of(
     nodes: Iterable[onnx_ir.Node],
     outputs: Sequence[onnx_ir.Value],
 ) -> Form:
-    """Return what two bodies have in common that compute the same: all but their names."""
+    """Return a key that is equal for bodies that differ only in names."""
     numbers: dict[onnx_ir.Value | None, int] = {None: -1}
     for each in inputs:
         numbers[each] = len(numbers)

@@ -1,7 +1,7 @@
 """Writing a model without a copy of its weights in memory.
 
-A message of protobuf is a sequence of fields, each with its number, its length and its bytes. So
-the bytes of the weights go from the tensors to the file, behind the fields that protobuf writes.
+A message of protobuf is a sequence of fields, each with its number, its length and its bytes. So we
+write the bytes of the weights directly from the tensors, after the fields that protobuf serializes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def write_model(file: BinaryIO, model: onnx_ir.Model) -> None:
 
     Args:
         file: the file to write to.
-        model: the model; this takes its initializers out.
+        model: the model; this function removes its initializers.
     """
     weights = [each.const_value for each in model.graph.initializers.values()]
     model.graph.initializers.clear()
@@ -51,7 +51,7 @@ def _tensor_head(tensor: Any) -> bytes:
 
 
 def bytes_of(tensor: Any) -> memoryview | bytes:
-    """Return the bytes of a tensor, without a copy if they stand in memory as in the file."""
+    """Return the bytes of a tensor, without a copy if memory and file have the same layout."""
     raw = tensor.raw
     is_plain = isinstance(raw, torch.Tensor) and raw.nbytes == tensor.nbytes
     if is_plain and raw.is_contiguous() and raw.numel() and sys.byteorder == "little":
@@ -62,12 +62,12 @@ def bytes_of(tensor: Any) -> memoryview | bytes:
 
 
 def _field(number: int, length: int) -> bytes:
-    """Return the head of a field whose value has a length."""
+    """Return the head of a field with a length."""
     return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(length)
 
 
 def _varint(number: int) -> bytes:
-    """Return a number as protobuf writes it: 7 bits in each byte, the lowest first."""
+    """Return a number as a varint: 7 bits per byte, the lowest first."""
     found = bytearray()
     while number > 0x7F:
         found.append(number & 0x7F | 0x80)

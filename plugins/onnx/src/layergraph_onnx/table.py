@@ -35,14 +35,15 @@ def _has_complex(step: Step) -> bool:
     return any(isinstance(each, TensorMeta) and each.dtype.is_complex for each in metas)
 
 
-# The results of torch have the dtype, and a file of ONNX has no memory.
+# Arguments without a meaning in ONNX: descriptions of results have the dtype, and files have no
+# devices or memory layouts.
 _WITHOUT_MEANING = frozenset(
     "dtype device layout requires_grad pin_memory non_blocking memory_format copy inplace".split()
 )
 
 
 class _Noting(dict[str, Any]):
-    """The arguments by name, which note those that are read: no handler overlooks one."""
+    """The keyword arguments, which record reads, so that no handler ignores one."""
 
     def __init__(self, given: dict[str, Any]) -> None:
         super().__init__(given)
@@ -58,7 +59,7 @@ class _Noting(dict[str, Any]):
         return super().get(name, default)
 
     def unread(self) -> list[str]:
-        """Return the names of arguments that have a meaning, and that nothing has read."""
+        """Return the names of meaningful arguments that the handler has not read."""
         return [
             name
             for name, value in self.items()
@@ -74,7 +75,7 @@ class Table:
         self._taking_maybe: set[Handler] = set()
 
     def takes_maybe(self, handler: Handler) -> Handler:
-        """Note that a handler takes values that are None on one way of a decision."""
+        """Mark a handler as accepting values that are None on one way of a decision."""
         self._taking_maybe.add(handler)
         return handler
 
@@ -82,9 +83,9 @@ class Table:
         """Register a handler for functions.
 
         Args:
-            names: their names without namespaces, separated by spaces: a function of torch, a
-                method and an operator of one name do the same. A method whose name ends with an
-                underscore does it in place, which the walk follows.
+            names: their names without namespaces, separated by spaces: a function, a method and an
+                operator with one name share a handler. A trailing underscore means in place, which
+                the walk handles.
         """
 
         def register(handler: Handler) -> Handler:

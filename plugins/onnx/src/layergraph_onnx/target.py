@@ -65,12 +65,12 @@ class Onnx(Backend):
         opset: the version of the operators.
 
     Attributes:
-        opset: likewise.
+        opset: the version of the operators.
         scope: the body that is being written.
         inputs: the inputs of the model.
-        functions: the functions, by their form.
+        functions: the functions by their form.
         initializers: the tensors that graphs read, by key.
-        guards: what the original checks, and the file does not.
+        guards: the guards that the file does not check.
     """
 
     target = "onnx"
@@ -107,7 +107,7 @@ class Onnx(Backend):
         return value
 
     def tensor(self, key: str, tensor: torch.Tensor) -> Value:
-        """Return the initializer of a tensor, or the input of the function that stands for it."""
+        """Return the initializer of a tensor, or its input in a function."""
         # Tensors in the same memory are one initializer.
         place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
         known = self._keys.setdefault(place, key) if tensor.numel() else key
@@ -127,7 +127,7 @@ class Onnx(Backend):
         return scope.weights[key]
 
     def composite(self, step: Step, lower: Callable[..., Any]) -> Any:
-        """Return the outputs of a call of a function, which this writes if there is none yet."""
+        """Return the outputs of a call of a function; write the function at its first call."""
         outer, scope = self.scope, Scope()
         self._enclosing.append(outer)
         self.scope = scope
@@ -174,12 +174,12 @@ class Onnx(Backend):
 
     @property
     def imports(self) -> dict[str, int]:
-        """The versions of the domains."""
+        """The opset version of each domain."""
         return {"": self.opset, DOMAIN: 1}
 
     @contextmanager
     def at(self, step: Step) -> Iterator[None]:
-        """Name the nodes that are written here after a step."""
+        """Name the nodes written in this ``with`` block after a step."""
         before, self._step = self._step, step
         try:
             yield
@@ -193,10 +193,10 @@ class Onnx(Backend):
 
         Args:
             kind: the name of the operator.
-            inputs: values; None for one that is left out.
+            inputs: values; None for an omitted one.
             outputs: the number of outputs.
             domain: the domain of the operator.
-            attributes: the attributes; those that are None are left out.
+            attributes: the attributes; None omits an attribute.
         """
         base = kind if self._step is None else self._step.name
         scope = self.scope
@@ -217,7 +217,7 @@ class Onnx(Backend):
         return made[0] if outputs == 1 else tuple(made)
 
     def add(self, node: onnx_ir.Node) -> None:
-        """Add a node that code elsewhere has made."""
+        """Add an existing node."""
         step = self._step
         if step is not None:
             layer = step.node.implementation if step.layer is not None else ""
@@ -226,7 +226,7 @@ class Onnx(Backend):
         self.scope.nodes.append(node)
 
     def number(self, value: Value, dtype: torch.dtype) -> Value:
-        """Note the dtype of a value, for handlers that ask."""
+        """Record the dtype of a value for handlers."""
         value.meta["dtype"] = dtype
         return value
 
@@ -234,7 +234,7 @@ class Onnx(Backend):
         """Return a constant: the same one for the same numbers.
 
         Args:
-            numbers: a number, or nested lists of them, or a tensor.
+            numbers: a number, nested lists of numbers, or a tensor.
             dtype: its dtype.
         """
         tensor = torch.as_tensor(numbers).detach().to(dtype).contiguous()

@@ -1,4 +1,4 @@
-"""Passes that people reach for: folding, cleaning, replacing, and one spelling for each operation.
+"""Common passes: folding, dead-code removal, replacement, canonical forms of operations.
 
 This module is the plugin: it implements the hook ``passes``.
 """

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def annotate(edit: Edit, *, name: str, value: Value, select: str = "*") -> None:
-    """Annotate the layers and nodes that a selection gives.
+    """Annotate the layers and nodes of a selection.
 
     Args:
         edit: the edit.

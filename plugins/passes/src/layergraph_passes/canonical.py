@@ -1,4 +1,4 @@
-"""One spelling for each operation."""
+"""The pass that brings each operation into a canonical form."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _ALIASES = {
     F + "relu_": "torch.relu_",
 }
 
-# Operators on two values, by the functions that compute the same. Their second argument is other.
+# Binary operators, by the equivalent functions. Their second argument is named other.
 _OPERATORS = {"add": "add", "sub": "sub", "mul": "mul", "div": "truediv"}
 _BINARY = {
     spelling: f"operator.{operator}"
@@ -101,7 +101,7 @@ _FUNCTIONAL = {"relu", "softmax", "log_softmax"}
 
 
 def canonicalize(edit: Edit) -> None:
-    """Bring the spellings of one operation into one form.
+    """Bring equivalent spellings of an operation into one form.
 
     ``x.mean(1)`` and ``torch.mean(x, 1, False)`` become ``torch.mean(x, dim=1)``: the first
     argument by position, the others by name, defaults left out. ``torch.add(x, y)`` and

@@ -1,4 +1,4 @@
-"""Making composites: of chains of layers, and of the parts before and after a cut."""
+"""Passes that make composites: of chains of layers, and of the parts of a split."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def fuse_chain(edit: Edit, *, types: str | Sequence[str], name: str = "fused") -> None:
     """Make one composite of each chain of layers of some types.
 
-    The keys of the layers get the name of the composite in front. A value inside the chain may have
-    no other reader. The new model computes the same.
+    The name of the composite becomes a prefix of the keys inside. Values inside the chain must have
+    no other readers. The new model computes the same.
 
     Args:
         edit: the edit.

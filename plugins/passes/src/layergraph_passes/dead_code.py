@@ -1,4 +1,4 @@
-"""Removing what does not reach a result."""
+"""Removal of nodes and layers that do not affect a result."""
 
 from __future__ import annotations
 

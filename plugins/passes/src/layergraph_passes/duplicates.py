@@ -1,4 +1,4 @@
-"""Computing and keeping once what is equal."""
+"""Passes that merge equal computations and equal layers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 def common_subexpressions(edit: Edit) -> None:
-    """Compute once what two nodes of a graph compute alike.
+    """Merge nodes of a graph that compute the same value.
 
-    They call the same function or layer with the same arguments. They stay apart if they do more
-    than compute a value, if a node after the first of them changes a tensor in place or begins or
-    ends a region, if both are results of the graph, or if the graph differs between the modes.
+    Such nodes call the same function or layer with the same arguments. They stay separate if they
+    have effects, if a node after the first of them changes a tensor in place or begins or ends a
+    region, if both are results of the graph, or if the graph differs between the modes.
     """
     for graph in list(edit.working_graphs()):
         if len(graph.owner.graphs) == 1:
@@ -67,13 +67,13 @@ def _is_result(graph: WorkingGraph, name: str) -> bool:
 
 
 def deduplicate(edit: Edit, *, types: str | Sequence[str] = "*") -> None:
-    """Share layers and blocks that are equal: of one type, with equal attributes, graphs and bits.
+    """Share equal layers and blocks: of one type, with equal attributes, graphs and bits.
 
-    A block is shared as a whole, with the layers inside it. The keys stay; one tensor stands behind
-    them. A layer or block stays alone if it, or a layer inside it, is in training mode, has tensors
-    that are tied, keeps a mode of its own, or may have state that no state dict holds. So does a
-    layer that something else reads, a block that changes its tensors, and what has no tensors. The
-    pass reads the tensors of what could be equal.
+    A block is shared as a whole, with the layers inside it. The keys stay, and become ties. A layer
+    or block stays alone if it, or a layer inside it, is in training mode, has tensors that are
+    tied, keeps a mode of its own, or may have state that no state dict holds. The same holds for
+    layers whose tensors other nodes read, blocks that change their tensors, and layers without
+    tensors. The pass reads the tensors of all candidates.
 
     Args:
         edit: the edit.
@@ -96,7 +96,7 @@ def deduplicate(edit: Edit, *, types: str | Sequence[str] = "*") -> None:
         if counts[equal(layer)] > 1:
             key = equal(layer), _digest_of(edit, layer, digests)
             alike.setdefault(key, []).append(layer)
-    # The large ones first: what is inside of a block that is shared goes with it.
+    # Large blocks first, because sharing a block shares the layers inside it.
     for one, *others in sorted(alike.values(), key=lambda each: -len(list(each[0].inside()))):
         for other in others:
             if edit.layers.get(other.name) is other:
@@ -112,7 +112,7 @@ def deduplicate(edit: Edit, *, types: str | Sequence[str] = "*") -> None:
 def _sharable(edit: Edit) -> list[WorkingLayer]:
     """Return the layers and blocks that may be shared if they have an equal, parents first.
 
-    A block may be if what is inside it may be.
+    A block may be shared if all layers inside it may be.
     """
     (root,) = (each for each in edit.layers.values() if not each.parents and each.type != BODY)
     bound = bound_layers(edit)
@@ -150,7 +150,7 @@ def _tied(edit: Edit) -> set[WorkingLayer]:
 
 
 def _may_change(edit: Edit, layer: WorkingLayer) -> bool:
-    """Return whether a layer itself may have state that another one has not."""
+    """Return whether a layer itself may have state of its own, beyond its tensors."""
     if any(spec.persistent is False and spec.value is None for spec in layer.tensors.values()):
         return True
     if layer.children is None:
@@ -162,7 +162,7 @@ def _may_change(edit: Edit, layer: WorkingLayer) -> bool:
 
 
 def _digest_of(edit: Edit, layer: WorkingLayer, known: dict[WorkingLayer, str]) -> str:
-    """Return a text that is equal for layers that are alike and have bit-equal tensors."""
+    """Return a text that is equal for equal layers with bit-equal tensors."""
     for each in layer.innermost_first():
         if each not in known:
             tensors = edit.tensors(each.name)
@@ -175,7 +175,7 @@ def _digest_of(edit: Edit, layer: WorkingLayer, known: dict[WorkingLayer, str]) 
 def _digest(tensor: torch.Tensor) -> str:
     from layergraph.api import default_ir2torch
 
-    # Layers that are alike say the same of how parts make up a tensor.
+    # Equal layers have equal packings, so comparing the parts is enough.
     blocks = default_ir2torch().hooks.tensor_kinds.blocks(tensor)
     return "".join(map(_digest_of_numbers, blocks))
 

@@ -1,4 +1,4 @@
-"""Folding batch norm into the layer before or after it."""
+"""Folding of batch norm into the layer before or after it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NORMS = {
     "linear": "batchnorm1d",
 }
 
-# With three dimensions, batch norm takes the second of them for the channels, and linear the last.
+# For a 3-D input, batch norm normalises dimension 1, while linear works on the last one.
 _VECTORS = 2
 
 
@@ -35,13 +35,13 @@ def fold_batchnorm(edit: Edit) -> None:
 
     It folds a batch norm in evaluation mode into the layer before it, or, if there is none, into
     the layer after it. The weights are computed in float64 when they are read, and cast to the
-    dtype of the layer. A batch norm beside a linear layer has to get an input of two dimensions:
-    the report says so, and one with shapes that say otherwise stays. In training mode the new
-    model computes something else.
+    dtype of the layer. A batch norm beside a linear layer needs a 2-D input: the report states this
+    assumption, and a batch norm whose shape annotation contradicts it stays. In training mode the
+    new model computes other values.
 
     A batch norm stays, with the reason in the report, if no such layer stands beside it, it is in
-    training mode, has no statistics, or if something else uses it, the layer, its value or its
-    tensors.
+    training mode, has no statistics, or if other nodes use the batch norm, the layer, its value or
+    its tensors.
     """
     bound = bound_layers(edit)
     for norm in list(edit.select(type="batchnorm?d")):
@@ -51,7 +51,7 @@ def fold_batchnorm(edit: Edit) -> None:
 
 
 def _fold(edit: Edit, norm: Call, bound: dict[str, str]) -> str:
-    """Fold one batch norm; return the reason why it stays, empty if it does not."""
+    """Fold one batch norm; return the reason if it stays, else an empty text."""
     before = source_of(norm)
     if before is not None and _NORMS.get(before.type) == norm.type:
         reason = _problem(edit, norm, before, bound) or _after_problem(norm, before)
@@ -80,7 +80,7 @@ def _apply(
 
 
 def _problem(edit: Edit, norm: Call, layer: Call, bound: dict[str, str]) -> str:
-    """Return a reason against folding that holds for both directions; empty if there is none."""
+    """Return a reason against folding in both directions; empty if there is none."""
     assert norm.layer is not None  # noqa: S101 for type checkers
     assert layer.layer is not None  # noqa: S101 for type checkers
     if norm.training:
@@ -125,7 +125,7 @@ def _before_problem(edit: Edit, norm: Call, layer: Call) -> str:
     channels = layer.attributes.get("in_channels", layer.attributes.get("in_features"))
     reason = _size_problem(norm, channels)
     if not reason:
-        try:  # the layer will read what the batch norm read: nothing between may change it
+        try:  # the layer will read the input of the batch norm, so no node in between may change it
             edit.move(norm, before=layer)
         except EditError as error:
             reason = str(error)
@@ -142,7 +142,7 @@ def _size_problem(norm: Call, channels: object) -> str:
 
 
 def after_weights(layer: Call, norm: Call) -> dict[str, Callable[[], torch.Tensor]]:
-    """Return the tensors of a layer that does the work of a batch norm after it, too."""
+    """Return the tensors of a layer with the batch norm after it folded in."""
     old, scale_and_shift = layer.tensors, _scale_and_shift(norm)
     groups = int(layer.attributes.get("groups", 1))
     is_transposed = layer.type.startswith("convtranspose")
@@ -167,7 +167,7 @@ def after_weights(layer: Call, norm: Call) -> dict[str, Callable[[], torch.Tenso
 
 
 def before_weights(layer: Call, norm: Call) -> dict[str, Callable[[], torch.Tensor]]:
-    """Return the tensors of a layer that does the work of a batch norm before it, too."""
+    """Return the tensors of a layer with the batch norm before it folded in."""
     old, scale_and_shift = layer.tensors, _scale_and_shift(norm)
     groups = int(layer.attributes.get("groups", 1))
 
@@ -194,7 +194,7 @@ def before_weights(layer: Call, norm: Call) -> dict[str, Callable[[], torch.Tens
 
 
 def _scale_and_shift(norm: Call) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
-    """Return a function that gives what a batch norm multiplies and adds, in float64."""
+    """Return a function that computes the scale and shift of a batch norm in float64."""
     tensors: Tensors = norm.tensors
     epsilon = float(norm.attributes.get("eps", 1e-5))
 

@@ -1,4 +1,4 @@
-"""Functions to layers, and layers to functions."""
+"""Passes from functions to layers, and from layers to functions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _layer_of(call: Call) -> tuple[str, dict[str, Value]]:
 
 
 def _follows(graph: WorkingGraph, mode: Value) -> bool:
-    """Return whether an argument for the mode is the mode of the model, in one of its graphs."""
+    """Return whether an argument is the mode of the model, in one of its graphs."""
     graphs = graph.owner.graphs
     if type(mode) is Ref:
         return is_the_mode(graph.nodes[mode.node])
@@ -62,7 +62,7 @@ def _follows(graph: WorkingGraph, mode: Value) -> bool:
 
 
 def _drop_modes(edit: Edit, call: Call, modes: list[Value]) -> None:
-    """Remove the nodes that read the mode, if nothing reads them any more."""
+    """Remove the nodes that read the mode, if no node reads them any more."""
     for mode in modes:
         if type(mode) is Ref:
             owner = call.spot[0].owner

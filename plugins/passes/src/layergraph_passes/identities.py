@@ -1,4 +1,4 @@
-"""Removing layers that return their input."""
+"""Passes that remove layers that return their input."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _FUNCTIONS = {
 def remove_dropout(edit: Edit) -> None:
     """Remove dropout, which does nothing in evaluation mode.
 
-    It removes layers, and the functions of ``torch.nn.functional`` that follow the mode. A new
-    model in training mode drops nothing any more.
+    It removes layers, and the functions of ``torch.nn.functional`` that follow the mode. Then the
+    model drops nothing in training mode either.
 
     A dropout that drops in evaluation mode too stays, with the reason in the report.
     """
@@ -80,7 +80,7 @@ def _is_changed_in_place(edit: Edit, call: Call) -> bool:
 
 
 def _drops_in_evaluation(call: Call) -> str:
-    """Return why the call of a function drops in evaluation mode; empty if it does not."""
+    """Return why a function call drops in evaluation mode; empty if it does not."""
     here, name = call.spot
     graph = here.owner.graphs[-1]
     if name not in graph:

@@ -1,4 +1,4 @@
-"""Nodes of composites that have a graph for each mode."""
+"""Helpers for nodes of composites with one graph per mode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def nodes_of(call: Call) -> list[Node]:
 
 
 def is_only_read_by(call: Call, user: Call) -> bool:
-    """Return whether a node is read by one other node alone, in each graph."""
+    """Return whether only one node reads a node, in each graph."""
     here, name = call.spot
     return all(set(graph.users[name]) == {user.site.node} for graph in here.owner.graphs_with(name))
 

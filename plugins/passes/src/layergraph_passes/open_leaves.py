@@ -1,4 +1,4 @@
-"""Opening leaves: the layers of torch that are made of others."""
+"""The pass that opens leaves: layers of torch that consist of others."""
 
 from __future__ import annotations
 
@@ -40,31 +40,31 @@ def open_leaves(
     cells: bool = False,
     masks: str | None = None,
 ) -> None:
-    """Make composites of primitive layers of attention, transformer and recurrent layers.
+    """Replace attention, transformer and recurrent layers by composites of primitive layers.
 
     It knows ``multiheadattention``, ``transformerencoderlayer`` and ``transformerdecoderlayer``;
     ``transformerencoder``, ``transformerdecoder`` and ``transformer``, with the layers in them; and
     ``rnn``, ``gru`` and ``lstm``. The composites are made of linear layers, layer norm, softmax,
     dropout, activations and functions. The new model computes the same within 1e-6 in evaluation
-    mode, and in training mode where dropout is 0. Its inputs have a batch.
+    mode, and in training mode if dropout is 0. Its inputs must have a batch dimension.
 
     The keys of attention become ``q_proj``, ``k_proj``, ``v_proj`` and ``out_proj``, each with
-    ``weight`` and ``bias``; those of a transformer layer stay otherwise. Of a recurrent layer,
+    ``weight`` and ``bias``; the other keys of a transformer layer stay. Of a recurrent layer,
     ``weight_ih_l0`` becomes ``ih_l0.weight``, or ``cell_l0.weight_ih`` with cells.
 
-    A layer stays, with the reason in the report, if its calls give other arguments, or what it
-    needs is unknown.
+    A layer stays, with the reason in the report, if its calls have different arguments, or if the
+    length or the kind of a mask is unknown.
 
     Args:
         edit: the edit.
         types: the types to open; ``*`` stands for any characters. Several as a list, or as one text
             with commas.
-        length: the number of steps of recurrent layers; None: the one that
-            :func:`layergraph.annotate_shapes` noted. The new model refuses other lengths.
+        length: the number of steps of recurrent layers; None: the one from
+            :func:`layergraph.annotate_shapes`. The new model refuses other lengths.
         cells: whether the steps of a recurrent layer call a cell, as ``lstmcell``, instead of
             linear layers.
-        masks: ``"bool"`` or ``"float"``, the kind of the masks; None: the one that
-            :func:`layergraph.annotate_shapes` noted.
+        masks: ``"bool"`` or ``"float"``, the kind of the masks; None: the one from
+            :func:`layergraph.annotate_shapes`.
     """
     if masks not in (None, "bool", "float"):
         raise EditError(f'masks={masks!r} is neither "bool" nor "float"')
@@ -197,7 +197,7 @@ def _length(call: Call) -> int:
 
 
 def _ir(made: Opened, specs: Mapping[str, TensorSpec]) -> Ir:
-    """Return the IR of an opened leaf, whose tensors are as those that they come from."""
+    """Return the IR of an opened leaf, with tensor specs copied from the leaf."""
     import torch
 
     import layergraph as lg
@@ -213,7 +213,7 @@ def _ir(made: Opened, specs: Mapping[str, TensorSpec]) -> Ir:
 
 
 def _tensors(made: Opened, held: Tensors) -> Tensors:
-    """Return the tensors of an opened leaf: parts of those of the leaf, read when they are used."""
+    """Return the tensors of an opened leaf: slices of the leaf's tensors, read lazily."""
     sources = {}
     for key in made.state_dict():
         old, rows = made.origin(key)

@@ -1,4 +1,4 @@
-"""Models of primitive layers that compute what a leaf of torch computes."""
+"""Models of primitive layers that are equivalent to a leaf of torch."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import nn
 
 
 class NotOpenedError(Exception):
-    """No model of primitive layers computes what a call of a leaf computes; the reason."""
+    """No model of primitive layers is equivalent to a call of a leaf, with the reason."""
 
 
 class Opened(nn.Module):
-    """A model of primitive layers for calls of a leaf that give the same arguments.
+    """A model of primitive layers for calls of a leaf with the same arguments.
 
     Attributes:
         compute: computes the result from tensors by name.
-        inputs: the names of the tensors that the calls give.
+        inputs: the names of the tensor arguments of the calls.
         origins: for a key of this model, the key of the leaf and the rows of it; None for all rows.
-            A key that is not in it is one of the leaf.
+            A missing key is the same in the leaf.
     """
 
     compute: Callable[..., Any]
@@ -32,11 +32,11 @@ class Opened(nn.Module):
         self.origins: dict[str, tuple[str, slice | None]] = {}
 
     def origin(self, key: str) -> tuple[str, slice | None]:
-        """Return the key of the leaf and the rows of it that a key of this model stands for."""
+        """Return the key of the leaf, and its rows, for a key of this model."""
         return self.origins.get(key, (key, None))
 
     def note_origins(self, path: str, inner: Opened) -> None:
-        """Note that an opened leaf inside, at a path, comes from what the leaf has there."""
+        """Record the origins of an opened leaf inside, at a path."""
         self.origins |= {
             f"{path}.{key}": (f"{path}.{old}", rows) for key, (old, rows) in inner.origins.items()
         }
@@ -62,7 +62,7 @@ def stated(cls: type[nn.Module], attributes: Mapping[str, Any]) -> dict[str, Any
 
 
 def only(constants: Mapping[str, Any], *names: str) -> None:
-    """Refuse arguments besides some, if they are neither None nor False."""
+    """Refuse other arguments than the named ones, unless they are None or False."""
     for name, value in constants.items():
         if name not in names and value not in (None, False):
             raise NotOpenedError(f"it is called with {name}={value!r}")

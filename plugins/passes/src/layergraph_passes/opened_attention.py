@@ -20,9 +20,9 @@ class Attention(Opened):
 
     Args:
         attributes: those of the layer, with all defaults.
-        kinds: the tensors that are given; of a mask, ``"bool"`` or ``"float"``.
-        weights: how the weights are returned: ``"mean"``, ``"each"``, ``"none"``, or ``"left out"``
-            where the output alone is returned.
+        kinds: the tensor arguments; the kind of a mask is ``"bool"`` or ``"float"``.
+        weights: the form of the returned weights: ``"mean"``, ``"each"``, ``"none"``, or ``"left
+            out"`` if only the output is returned.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Attention(Opened):
         value: torch.Tensor,
         **masks: torch.Tensor,
     ) -> Any:
-        """Return the output, and the weights where the calls ask for them."""
+        """Return the output, and the weights if the calls request them."""
         q = self._split(self.get_submodule("q_proj")(query)) * self.scale
         k = self._split(self.get_submodule("k_proj")(key))
         v = self._split(self.get_submodule("v_proj")(value))
@@ -71,7 +71,7 @@ class Attention(Opened):
             scores = masked(scores, padding, self.kinds[PADDING])
         weights = self.softmax(scores)
         if masks and self.weights in ("none", "left out"):
-            # Here torch gives 0 where everything is masked, and NaN if it returns the weights.
+            # For a fully masked row, torch returns 0, or NaN if it also returns the weights.
             is_empty = (scores == float("-inf")).all(-1, keepdim=True)
             weights = weights.masked_fill(is_empty, 0.0)
         if self.dropout is not None:
@@ -123,7 +123,7 @@ class TransformerLayer(Opened):
 
     Args:
         layer: the attributes, with all defaults.
-        kinds: the tensors that are given; of a mask, ``"bool"`` or ``"float"``.
+        kinds: the tensor arguments; the kind of a mask is ``"bool"`` or ``"float"``.
         attentions: the names of the attentions, each with the names of its masks.
     """
 

@@ -20,12 +20,12 @@ _LAYERS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 class Recurrent(Opened):
-    """A recurrent layer, as many steps as the length.
+    """A recurrent layer, unrolled for a fixed length.
 
     Args:
         kind: ``"rnn"``, ``"gru"`` or ``"lstm"``.
         attributes: those of the layer, with all defaults.
-        inputs: the names of the tensors that are given.
+        inputs: the names of the tensor arguments.
         length: the number of steps.
         of_cells: whether a step calls a cell; else linear layers.
     """
@@ -145,7 +145,7 @@ class Recurrent(Opened):
 
 
 def recurrent(kind: str, length: int, *, of_cells: bool) -> Any:
-    """Return what makes the model of a recurrent layer."""
+    """Return a function that makes the model of a recurrent layer."""
 
     def make(
         attributes: Mapping[str, Any], kinds: Mapping[str, str], constants: Mapping[str, Any]

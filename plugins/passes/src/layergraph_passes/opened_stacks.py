@@ -1,4 +1,4 @@
-"""Stacks of transformer layers, which are opened with the layers in them."""
+"""Stacks of transformer layers, opened together with the layers in them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Stack(Opened):
     Args:
         layers: the layers, opened. They take the inputs of the stack, in its order.
         norm: the norm at the end; None: there is none.
-        kinds: the tensors that are given; of a mask, ``"bool"`` or ``"float"``.
+        kinds: the tensor arguments; the kind of a mask is ``"bool"`` or ``"float"``.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ def _stack(
     Args:
         what: the attribute that is the layer: ``"encoder_layer"``, for example.
         open_layer: opens such a layer.
-        names: the names that the layer has for inputs of the stack, where they differ.
+        names: the layer's names for inputs of the stack, if different.
         attributes: the attributes of the stack.
-        kinds: the tensors that are given.
+        kinds: the tensor arguments.
         constants: the other arguments.
     """
     only(constants)
@@ -81,7 +81,7 @@ def _stack(
 
 
 def _check_nested(attributes: Attributes, layer: Attributes) -> None:
-    """Refuse nested tensors, of which torch makes what it leaves out 0 in evaluation mode."""
+    """Refuse nested tensors, with which torch sets masked outputs to 0 in evaluation mode."""
     if attributes.get("enable_nested_tensor", True) and layer.get("batch_first", False):
         raise NotOpenedError(
             "with a padding mask, it gives 0 where the mask is; make it with "
@@ -104,7 +104,7 @@ class Transformer(Opened):
 
     Args:
         attributes: those of the layer, with all defaults.
-        kinds: the tensors that are given; of a mask, ``"bool"`` or ``"float"``.
+        kinds: the tensor arguments; the kind of a mask is ``"bool"`` or ``"float"``.
     """
 
     def __init__(self, attributes: Attributes, kinds: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Replacing layers by type."""
+"""Replacement of layers by type."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def replace_layers(type: str, factory: Factory) -> Callable[[Edit], None]:  # no
 
     Args:
         type: the type; ``*`` stands for any characters.
-        factory: a function that gets a :class:`layergraph_rewrite.Call` of each layer. It returns a
-            layer, which takes the place and the name of the old one for all its calls; a call of
+        factory: a function that takes a :class:`layergraph_rewrite.Call` of each layer. It returns
+            a layer, which takes the place and the name of the old one for all its calls; a call of
             layers and functions, as ``function("operator.add")(…)``, which replaces the call; or
-            None to keep the layer. Tensors that it does not give stay if they fit.
+            None to keep the layer. Tensors without a replacement stay if they fit.
 
     Example:
         >>> import torch, layergraph as lg

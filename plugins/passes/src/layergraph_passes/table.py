@@ -1,4 +1,4 @@
-"""The functions of torch that compute what a layer without tensors computes."""
+"""The functions of torch that are equivalent to layers without tensors."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Row(NamedTuple):
         functions: the full names of the functions. That of an in-place variant ends in ``_``.
         parameters: the parameters after the first one, which is the input. They are named as the
             attributes of the layer.
-        differing: the default of the function, and that of the layer, where these differ.
-        needs: parameters that have to be given and not None.
+        differing: the defaults of the function and of the layer, if they differ.
+        needs: parameters that must be given and not None.
     """
 
     type: str
@@ -107,11 +107,11 @@ BY_TYPE = {row.type: row for row in reversed(ROWS)}
 
 
 class NoLayerError(Exception):
-    """No layer computes what a call computes. The message is the reason."""
+    """No layer is equivalent to a call. The message is the reason."""
 
 
 def attributes_of(node: Node) -> tuple[str, dict[str, Value], Value]:
-    """Return the type and attributes of the layer that computes what a node computes.
+    """Return the type and attributes of the layer that is equivalent to a node.
 
     Returns:
         The type; the attributes; and the argument for the mode, None without one.

@@ -1,4 +1,4 @@
-"""The values that may share memory, so that a change in place of one is seen in the others."""
+"""Alias analysis: the values that may share memory, so that an in-place change affects all."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Layers = Mapping[str, "WorkingLayer"]
 def aliases(
     graph: WorkingGraph, names: Iterable[str], layers: _Layers, *, behind: Collection[str] = ()
 ) -> set[str]:
-    """Return the nodes whose values may share memory with those of some nodes, with these.
+    """Return some nodes, and all nodes whose values may share memory with theirs.
 
     Args:
         graph: their graph.
@@ -52,13 +52,13 @@ def written(node: Node, layers: _Layers) -> list[str]:
 
 
 def _first(node: Node) -> list[str]:
-    """Return what a function or leaf changes in place, or gives a view of."""
+    """Return the argument that a function or leaf changes in place, or returns a view of."""
     first = (node.args or ())[:1] or (*node.kwargs.values(),)
     return refs(*first, node.kwargs.get("out"))
 
 
 def _shared(node: Node, layers: _Layers) -> list[str]:
-    """Return the nodes with whose values the value of a node may share memory."""
+    """Return the nodes whose memory the value of a node may share."""
     if node.type == FUNCTION:
         if is_unlisted(node):
             return refs(*_given(node))
@@ -79,7 +79,7 @@ def _given(node: Node) -> tuple[Value, ...]:
 
 
 def _shared_by_ours(node: Node) -> list[str]:
-    """Return what a function of layergraph gives back; guards and conditions are no tensors."""
+    """Return the arguments that a function of layergraph may return unchanged."""
     if node.implementation == "layergraph.choose":
         return refs(*_given(node)[1:])
     return [] if effect_of(node, {}) in (Effect.CHECKS, Effect.NONE) else refs(*_given(node))

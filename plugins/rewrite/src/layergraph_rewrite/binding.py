@@ -13,11 +13,11 @@ def bound(inputs: Iterable[Node], args: Sequence[Any], kwargs: Mapping[str, Any]
 
     Args:
         inputs: its input nodes, in order.
-        args: the arguments by position.
-        kwargs: the arguments by name.
+        args: the positional arguments.
+        kwargs: the keyword arguments.
 
     Returns:
-        By the name of the input node, its argument; where none is given, what it is then.
+        The argument or the default, by the name of the input node.
 
     Example:
         >>> from layergraph import Node

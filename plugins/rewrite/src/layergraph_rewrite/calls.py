@@ -1,4 +1,4 @@
-"""The handle of a node: what it calls, with its arguments, attributes and tensors."""
+"""The handle of a node, with its layer or function, arguments, attributes and tensors."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ class Site(NamedTuple):
 
 
 class Call:
-    """A node of a graph under edit, as it was when the handle was made.
+    """A node of a graph under edit, as of the making of the handle.
 
-    A condition of a pattern gets one; so do replacements and :meth:`layergraph.Ir.select`.
+    Conditions of patterns and replacements take such handles; :meth:`layergraph.Ir.select` returns
+    them.
 
     Attributes:
-        node: the node; its arguments are given.
+        node: the node, with stated arguments.
 
     Example:
         >>> import torch, layergraph as lg
@@ -69,17 +70,17 @@ class Call:
 
     @property
     def type(self) -> str:
-        """The type of the layer that it calls; of another node, the type of the node."""
+        """The type of the called layer; for another node, the type of the node."""
         return self._layer_type or self.node.type
 
     @property
     def layer(self) -> str | None:
-        """The name of the layer that it calls; None for another node."""
+        """The name of the called layer; None for another node."""
         return self.node.implementation if self.node.is_call else None
 
     @property
     def function(self) -> str | None:
-        """The name of the function that it calls; None for another node."""
+        """The name of the called function; None for another node."""
         return self.node.implementation if self.node.type == FUNCTION else None
 
     @property
@@ -104,7 +105,7 @@ class Call:
 
     @property
     def tensors(self) -> Tensors:
-        """The tensors of the layer by name, each of which is read when it is asked for."""
+        """The tensors of the layer by name, each read at its first access."""
         return Tensors(self._sources)
 
     @property
@@ -124,7 +125,7 @@ class Call:
 
     @property
     def shape(self) -> tuple[Value, ...] | None:
-        """The shape of its value, if :func:`layergraph.annotate_shapes` noted it; else None."""
+        """The shape of its value from :func:`layergraph.annotate_shapes`; None without one."""
         for user in self._graph.users[self._name]:
             shape = self._graph.edge_data(self._name, user).get("layergraph.shape")
             if type(shape) is tuple:

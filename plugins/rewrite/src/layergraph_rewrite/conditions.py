@@ -31,7 +31,7 @@ class AttributeTest(NamedTuple):
     value: Any
 
     def holds(self, data: Mapping[str, Any]) -> bool:
-        """Return whether an attribute passes. One that is missing, or of another kind, does not."""
+        """Return whether an attribute passes; a missing one, or one of another type, does not."""
         if self.name not in data:
             return False
         if not self.operator:
@@ -43,7 +43,7 @@ class AttributeTest(NamedTuple):
 
 
 def attribute_tests(attributes: Mapping[str, Any]) -> list[AttributeTest]:
-    """Return the comparisons that attributes by name stand for."""
+    """Return the comparisons for attributes by name."""
     return [AttributeTest(name, "=", value) for name, value in attributes.items()]
 
 
@@ -71,7 +71,7 @@ def parsed(text: str) -> tuple[str, str, list[AttributeTest]]:
 
 
 def _split(text: str) -> list[str]:
-    """Split a text at commas that stand in no bracket or quote."""
+    """Split a text at commas outside of brackets and quotes."""
     parts, depth, quote, part = [], 0, "", ""
     for letter in text:
         if quote:
@@ -96,7 +96,7 @@ def _test(text: str, part: str) -> AttributeTest:
 
 
 def _literal(text: str | None) -> Any:
-    """Return the value of a literal of Python; a word that is none is a string."""
+    """Return the value of a Python literal; any other word is a string."""
     if text is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Copies of layers with all that is inside: of the same model, or of another one."""
+"""Deep copies of layers, from the same model or another one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def copy(space: Workspace, owner: WorkingLayer, layer: WorkingLayer) -> WorkingL
 
 
 def open_leaf(space: Workspace, leaf: WorkingLayer, other: Workspace) -> None:
-    """Make a leaf the composite that another workspace describes. Its calls and name stay."""
+    """Replace a leaf by the composite of another workspace, with the same calls and name."""
     root = other.root
     leaf.type = MODULE
     leaf.data = {name: each for name, each in leaf.data.items() if "." in name}
@@ -48,13 +48,13 @@ def _itself(source: Source) -> Source:
 
 
 class _Copies(NamedTuple):
-    """Copies in the making.
+    """A copy operation.
 
     Attributes:
-        space: the workspace that gets them.
-        origin: the workspace that has the originals.
+        space: the workspace of the copies.
+        origin: the workspace of the originals.
         made: the copies by the id of the original.
-        source: makes the source of a tensor from that of the original.
+        source: makes the source of a copied tensor from the original's.
     """
 
     space: Workspace
@@ -88,7 +88,7 @@ class _Copies(NamedTuple):
             self._copy_graphs(old)
 
     def _copy_ties(self, old: WorkingLayer) -> None:
-        """Tie the tensors of a copy to each other, as those of the original are."""
+        """Repeat the ties inside the original among the tensors of the copy."""
         new = self.made[id(old)]
         for name, spec in old.tensors.items():
             if spec.tied is not None:

@@ -1,4 +1,4 @@
-"""Editing an IR: each edit keeps it valid or raises, and the tensors follow."""
+"""Edits of an IR: each keeps the IR valid or raises, and updates the state dict."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class Edit(LayerEdits, NodeEdits, BorderEdits, MatchEdits):
-    """An edit of an IR. The IR and its state dict stay as they are; ``ir`` and ``state`` are new.
+    """An edit of an IR. It does not change the IR and its state dict; ``ir`` and ``state`` are new.
 
-    Layers are named by their paths (``"layer1.0.conv1"``). Nodes are named by the layer that they
-    call, where one node calls it, or by composite and node (``"layer1.0:add"``; ``":add"`` in the
-    root), or by the :class:`Call` that :meth:`select` gives. If a composite has a graph for each
-    mode, an edit changes both where both have the node.
+    Layers are named by their paths (``"layer1.0.conv1"``). Name a node by the layer that it calls,
+    if only one node calls the layer; or by composite and node (``"layer1.0:add"``; ``":add"`` in
+    the root); or by the :class:`Call` that :meth:`select` returns. If a composite has a graph for
+    each mode and both have the node, an edit changes both.
 
     Args:
         ir: the IR.
@@ -61,7 +61,7 @@ class Edit(LayerEdits, NodeEdits, BorderEdits, MatchEdits):
 
     @property
     def ir(self) -> Ir:
-        """The IR as it is now: a copy, checked.
+        """A checked copy of the IR in its current form.
 
         Raises:
             InvalidIrError: the edits broke a rule.
@@ -70,7 +70,7 @@ class Edit(LayerEdits, NodeEdits, BorderEdits, MatchEdits):
 
     @property
     def state(self) -> Tensors | None:
-        """The state dict as it is now. Its tensors are read when they are asked for."""
+        """The current state dict. It reads each tensor at its first access."""
         return self._space.state()
 
     def calls(self, layer: str) -> list[Call]:
@@ -83,7 +83,7 @@ class Edit(LayerEdits, NodeEdits, BorderEdits, MatchEdits):
         return [Call(graph, name) for (_, name), graph in found.items()]
 
     def __iter__(self) -> Iterator[Call]:
-        """Yield all nodes: those of the root in execution order, and inside each call its own."""
+        """Yield all nodes in execution order; the nodes of a composite follow each call of it."""
         yield from self._walk(self._space.root, {})
 
     def _walk(self, layer: WorkingLayer, seen: dict[int, None]) -> Iterator[Call]:
@@ -119,11 +119,11 @@ class Edit(LayerEdits, NodeEdits, BorderEdits, MatchEdits):
         return self._space.has_state
 
     def home(self, key: str) -> tuple[WorkingLayer, str]:
-        """Return the layer and the name of the tensor that a key stands for in this edit."""
+        """Return the layer and the tensor name of a key of the original state dict."""
         return self._space.home(key)
 
     def names_inside(self, layer: str) -> set[str]:
-        """Return the names of a layer, of all layers inside it, and of the bodies that these run.
+        """Return the names of a layer, of all layers inside it, and of their loop bodies.
 
         Raises:
             EditError: there is no such layer.
@@ -136,7 +136,7 @@ class Edit(LayerEdits, NodeEdits, BorderEdits, MatchEdits):
             yield from layer.graphs
 
     def tensors(self, layer: str) -> Tensors:
-        """Return the tensors of a layer by name; each is read when it is asked for."""
+        """Return the tensors of a layer by name, each read at its first access."""
         return Tensors(self._layer(layer).sources)
 
 

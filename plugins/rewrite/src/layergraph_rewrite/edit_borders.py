@@ -1,4 +1,4 @@
-"""The edits of the borders of graphs: inputs, outputs and composites."""
+"""The edits of interfaces: inputs, outputs and composites."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from layergraph_rewrite.working import WorkingLayer, changed
 
 
 class BorderEdits(Places):
-    """The edits of borders; see :class:`~layergraph_rewrite.Edit`."""
+    """The edits of interfaces; see :class:`~layergraph_rewrite.Edit`."""
 
     def add_input(self, name: str, *, graph: str = "", value: Where | Value = None) -> Call:
         """Add an input at the end of the inputs of the model, or of a composite.
@@ -88,7 +88,7 @@ class BorderEdits(Places):
         owner.is_edited = True
 
     def set_outputs(self, *values: Where | Value, graph: str = "") -> None:
-        """Let the model, or a composite, return other values: one value as it is, several a tuple.
+        """Change the values that the model, or a composite, returns; several become a tuple.
 
         Raises:
             EditError: there is no such node.
@@ -124,15 +124,15 @@ class BorderEdits(Places):
         return inlining.inline(self._space, *self._find(where))
 
     def unroll(self, where: Where, turns: int | None = None) -> None:
-        """Replace a loop by its turns, one after the other.
+        """Replace a loop by its iterations.
 
         Args:
             where: the node that calls ``layergraph.loop``.
-            turns: the number of turns. If the sizes of inputs tell it, the new graph checks that
-                they tell this one.
+            turns: the number of iterations. If it depends on sizes of inputs, the new graph has a
+                guard for this number.
 
         Raises:
-            EditError: the node is no loop, or has another number of turns.
+            EditError: the node is no loop, or states another number of iterations.
 
         Example:
             >>> import torch, layergraph as lg
@@ -151,13 +151,13 @@ class BorderEdits(Places):
         unrolling.unroll(self._space, *self._find(where), turns)
 
     def drop_unused_layers(self) -> None:
-        """Remove the layers that no run reaches and that hold nothing that is reached."""
+        """Remove the layers that no call or read reaches, and that contain no reached layer."""
         nesting.drop_all_unused(self._space)
 
     def outline(self, nodes: Collection[Where], name: str) -> Call:
         """Move nodes of one graph, with the layers that they call, into a new composite.
 
-        The keys of these layers get the name of the composite in front.
+        The name of the composite becomes a prefix of the keys of these layers.
 
         Args:
             nodes: the nodes. No other node may run between them.

@@ -37,7 +37,8 @@ class LayerEdits(Places):
 
         Args:
             layer: the layer.
-            type: its new type. Its attributes are only the given ones then; annotations stay.
+            type: its new type. With a new type, the given attributes replace all old ones;
+                annotations stay.
             tensors: new tensors by name, or functions that compute them when they are read. A
                 function with an argument gets the tensor of that name that the layer has now. A
                 tensor that is not given stays if it has the right shape; else the constructor of
@@ -107,7 +108,7 @@ class LayerEdits(Places):
             )
 
     def _ties_of(self, layer: WorkingLayer) -> dict[str, list[tuple[WorkingLayer, str]]]:
-        """Return the tensors that each tensor of a layer is tied to."""
+        """Return, for each tensor of a layer, the tensors that it is tied to."""
         groups: dict[tuple[int, str], list[tuple[WorkingLayer, str]]] = {}
         mine: dict[str, tuple[int, str]] = {}
         for each in self._space.tied_layers():
@@ -124,15 +125,15 @@ class LayerEdits(Places):
         }
 
     def open(self, layer: Where, ir: Ir, tensors: Mapping[str, torch.Tensor] | None = None) -> None:
-        """Let a leaf be the composite that another IR describes. Its name and its calls stay.
+        """Replace a leaf by the composite of another IR, with the same name and calls.
 
-        The keys of the layers inside get the path of the leaf in front. The mode of the leaf is
-        that of all of them.
+        The path of the leaf becomes the prefix of the keys inside. All layers inside get the leaf's
+        mode.
 
         Args:
             layer: the leaf.
             ir: the IR of a model with the same inputs.
-            tensors: the state dict of that model. Its tensors are read when they are asked for.
+            tensors: the state dict of that model. It is read lazily.
 
         Raises:
             EditError: there is no such layer, it is a composite, or a tensor of it is tied or read
@@ -166,7 +167,7 @@ class LayerEdits(Places):
         return (tensors or {}) if self._space.has_state else None
 
     def untie(self, layer: Where, tensor: str) -> None:
-        """Cut a tensor of a layer off from those that it is tied to. It keeps its values.
+        """Untie a tensor of a layer from the others. It keeps its values.
 
         Raises:
             EditError: there is no such layer, or the tensor is not tied.
@@ -246,14 +247,14 @@ class LayerEdits(Places):
             graph.rename(name, new)
 
     def share(self, layer: Where, with_: Where) -> None:
-        """Let all calls of a layer or composite call another one, whose tensors they then share.
+        """Redirect all calls of a layer or composite to another one, which shares its tensors.
 
-        The keys of the layer stay, as those of a tied module. With a composite, all layers inside
-        it are shared with those that have the same paths inside the other one.
+        The keys of the layer stay in the state dict, as for a tied module. With a composite, all
+        layers inside it are shared with those that have the same paths inside the other one.
 
         Raises:
-            EditError: the layers have other types or attributes, the graphs of composites or of
-                what is inside them differ, or one is inside the other.
+            EditError: the layers, or layers inside them, differ in type, attributes or graphs, or
+                one is inside the other.
 
         Example:
             >>> import torch, layergraph as lg
@@ -310,7 +311,7 @@ class LayerEdits(Places):
         return copy.name
 
     def reshare(self, where: Where, layer: Where) -> None:
-        """Let a node that calls a copy, which :meth:`unshare` made, call the original again.
+        """Redirect a node from a copy, which :meth:`unshare` made, back to the original.
 
         Raises:
             EditError: there is no such node or layer.

@@ -1,4 +1,4 @@
-"""The edit that replaces what a rule matches."""
+"""The edit that replaces the match of a rule."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class MatchEdits(Places):
 def _renamed_like(
     term: Applied, match: Match, layers: list[WorkingLayer]
 ) -> tuple[Applied, WorkingLayer | None]:
-    """Return a term that takes the name of the layer that it stands for, and that layer.
+    """Return a term with the name of the layer that it replaces, and that layer.
 
-    That is the only layer of the match, or the only one of its type, if nothing else calls it.
+    It replaces the only layer of the match, or the only one of its type, if no other node calls it.
     """
     operation = term.operation
     if not isinstance(operation, Layer) or operation.name is not None:

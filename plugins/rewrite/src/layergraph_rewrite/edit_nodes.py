@@ -131,7 +131,7 @@ class NodeEdits(Places):
         return self.call(Site(owner.name, name))
 
     def _is_only_call(self, layer: WorkingLayer, owner: WorkingLayer, name: str) -> bool:
-        """Return whether a layer goes with a node, so that another one can take its path."""
+        """Return whether removing a node removes its layer too, which frees the path."""
         if child_name(owner, layer) is None:
             return False
         inside = {id(each) for each in layer.inside()}
@@ -154,8 +154,8 @@ class NodeEdits(Places):
 
         Args:
             where: the node.
-            by: the node or plain value that its users read instead; None: its only argument that
-                is the value of a node, or its first one.
+            by: the node or plain value for its users; None: its only argument that is a node, or
+                its first argument.
 
         Raises:
             EditError: there is no such node, it is an input or the output, or ``by`` is needed.
@@ -188,7 +188,7 @@ class NodeEdits(Places):
             nesting.drop_unused(self._space, old)
 
     def replace_uses(self, where: Where, by: Where | Value) -> None:
-        """Let all users of a node read another node, or a plain value. The node stays.
+        """Replace a node by another node or a plain value for all its users. The node stays.
 
         Raises:
             EditError: the other node runs after a user.
@@ -206,7 +206,7 @@ class NodeEdits(Places):
             graph.replace_uses(name, value, only=each)
 
     def set_arguments(self, where: Where, *args: Value, **kwargs: Value) -> None:
-        """Give a node other arguments. ``Ref(name)`` is the value of a node of the same graph.
+        """Set the arguments of a node. ``Ref(name)`` is the value of a node of the same graph.
 
         Raises:
             EditError: an argument names no node that runs before.
@@ -225,7 +225,7 @@ class NodeEdits(Places):
     def move(
         self, where: Where, *, before: Where | None = None, after: Where | None = None
     ) -> None:
-        """Let a node run before or after another one of its graph.
+        """Move a node before or after another one of its graph.
 
         Raises:
             EditError: it would run before a value that it reads, after a node that reads it, or
@@ -301,7 +301,7 @@ def _passed_on(owner: WorkingLayer, node: Node) -> Value:
 
 
 def _named_after(term: Any, child: str | None) -> Any:
-    """Return a term whose layer takes a name, if it says none itself."""
+    """Return a term with a name for its layer, unless the term states one."""
     if isinstance(term, Layer) and term.name is None:
         return renamed(term, child)
     if isinstance(term, Applied) and term.operation.name is None:

@@ -1,4 +1,4 @@
-"""The nodes that do more than compute a value, and so may not change places freely."""
+"""Effects of nodes: nodes with effects may not be reordered freely."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def effect_of(node: Node, layers: Mapping[str, WorkingLayer]) -> Effect:
     if is_unlisted(node):
         return Effect.WRITES | Effect.DRAWS
     if node.bodies():
-        # The graph that the function runs may do any of this.
+        # The body that the function runs may have any of these effects.
         return Effect.WRITES | Effect.DRAWS | Effect.CHECKS
     if node.type == FUNCTION:
         effect = _of_function(node.implementation)
@@ -152,10 +152,10 @@ def _flags(name: str, args: tuple[Any, ...]) -> Effect:
 
 
 def may_pass(one: Effect, other: Effect) -> bool:
-    """Return whether two nodes, of which neither reads the other, may change places.
+    """Return whether two nodes that do not read each other may be swapped.
 
-    A write may change a tensor that the other node reads. Two draws would give each other's
-    numbers. A region changes how others compute.
+    A write may change a tensor that the other node reads. Two draws would swap their random
+    numbers. A region changes how other nodes compute.
     """
     both = one & other
     if (one | other) & (Effect.WRITES | Effect.REGION):

@@ -1,4 +1,4 @@
-"""Extraction: the part of a model between two cuts, as a model of its own."""
+"""Extraction of the part of a model between two cuts as a separate model."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def extract(
     inputs: Cut | Sequence[Cut] | None = None,
     outputs: Cut | Sequence[Cut] | None = None,
 ) -> tuple[Ir, Tensors | None]:
-    """Cut a part out of a model, as a model of its own, with the same paths and keys.
+    """Extract a part of a model as a separate model with the same paths and keys.
 
-    The part computes the activations that the whole model has there, bit for bit, in both modes. A
+    The part computes the same activations as the whole model, bit for bit, in both modes. A
     composite with a cut inside it is inlined; its layers keep their paths.
 
     Args:
         ir: the IR, which stays as it is.
         state: its state dict.
-        inputs: where the part begins: layers or nodes, whose first arguments become the inputs, in
+        inputs: the start of the part: layers or nodes, whose first arguments become the inputs, in
             this order; or inputs of the model, by name. None: the inputs of the model that the
             outputs need.
-        outputs: where the part ends: layers or nodes, whose values it returns; several as a tuple.
+        outputs: the end of the part: layers or nodes, whose values it returns; several as a tuple.
             None: the output of the model.
 
     Returns:
@@ -113,7 +113,7 @@ class _Part:
 
     @gc_paused()
     def cut(self) -> None:
-        """Bring all cuts into the graph of the root, and remove what is outside of them."""
+        """Move all cuts into the graph of the root, and remove the nodes outside of them."""
         self._begin()
         while True:
             deep = next((site for site in self._marks() if site.graph != self._root.name), None)
@@ -136,9 +136,9 @@ class _Part:
         return [*self._starts, *self._ends]
 
     def _begin(self) -> None:
-        """Mark the first argument of each start and the value of each end with a node of its own.
+        """Insert a mark node for the first argument of each start and the value of each end.
 
-        A mark stays where the node that it marks is inlined.
+        A mark survives the inlining of the marked node.
         """
         begun: list[Site] = []
         for site in self._starts:
@@ -157,7 +157,7 @@ class _Part:
         source = args[0].node
         mark = owner.namer.name(f"{node.name}_input")
         for graph in owner.graphs_with(node.name):
-            # What reads the value from here on belongs to the part.
+            # Later readers of the value belong to the part.
             first = graph.nodes[node.name].args or ()
             if first[:1] != (Ref(source),):
                 raise EditError(
@@ -199,7 +199,7 @@ class _Part:
         self._ends = [moved(each) for each in self._ends]
 
     def _return_ends(self, graph: WorkingGraph) -> None:
-        """Let the graph return the values that the marks of the ends read, without these marks."""
+        """Make the graph return the values of the end marks, and remove these marks."""
         values: list[Any] = []
         for site in self._ends:
             if site.node not in graph:
@@ -242,7 +242,7 @@ class _Part:
     def _read(
         self, graph: WorkingGraph, names: list[str], kept: set[str], inputs: list[str] | None
     ) -> str | None:
-        """Add nodes and all that they read; return an input that is none of the part."""
+        """Add nodes and all that they read; return a model input that is missing from the part."""
         stack = list(names)
         while stack:
             name = stack.pop()
@@ -274,16 +274,16 @@ class _Part:
             graph.rename(temporary, site.node)
             if first == site.node:
                 first = next(iter(graph.order))
-        # The inputs were put before what was the first node, so that they are in order.
+        # Each input goes before the former first node, so the inputs are in order.
         return names
 
     def _keep_effects(
         self, graph: WorkingGraph, kept: set[str], inputs: list[str] | None, late: set[str]
     ) -> None:
-        """Add the nodes that the values of the part depend on besides their arguments.
+        """Add the nodes with effects on values of the part.
 
         Raises:
-            EditError: a node outside of the part changes a value of it in place.
+            EditError: a node outside of the part changes a value of the part in place.
         """
         layers = self._edit.layers
         if len(kept) == 1:

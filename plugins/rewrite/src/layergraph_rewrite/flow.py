@@ -1,4 +1,4 @@
-"""The flow of values between nodes, also across the borders of composites."""
+"""The flow of values between nodes, also into and out of composites."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
     from layergraph_rewrite.working import WorkingGraph
 
 _Point = tuple[Site, bool]
-"""A node; of a call of a composite, True for its result and False for its arguments."""
+"""A node; for a call of a composite, True for its result and False for its arguments."""
 
 
 def reaching(edit: Edit, targets: Iterable[Site], *, direct: bool = False) -> set[Site]:
-    """Return the nodes whose values reach some others.
+    """Return the nodes whose values reach the targets.
 
     Args:
         edit: the edit that has the nodes.
-        targets: the others.
+        targets: the nodes to reach.
         direct: whether only arguments count.
     """
     return _walked(_edges(edit, is_backward=True), targets, direct=direct, starts_at=False)
 
 
 def reached(edit: Edit, sources: Iterable[Site], *, direct: bool = False) -> set[Site]:
-    """Return the nodes that the values of some others reach.
+    """Return the nodes that the values of the sources reach.
 
     Args:
         edit: the edit that has the nodes.
-        sources: the others.
+        sources: the nodes to start from.
         direct: whether only arguments count.
     """
     return _walked(_edges(edit, is_backward=False), sources, direct=direct, starts_at=True)
@@ -80,7 +80,7 @@ def _edges(edit: Edit, *, is_backward: bool) -> dict[_Point, list[_Point]]:
                 for item in inputs:
                     connect((site, False), (item, False))
                     if each.owner.type == BODY:
-                        # The result of a turn may be an input of the next one.
+                        # The result of an iteration may be an input of the next one.
                         connect((output, True), (item, False))
                 connect((output, True), (site, True))
     return edges

@@ -1,4 +1,4 @@
-"""The layers whose tensors something else uses too."""
+"""Layers whose tensors other layers or nodes use too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def bound_layers(edit: Edit) -> dict[str, str]:
     """Return the layers whose tensors are tied, or read by a node, each with the reason.
 
-    A change of such a tensor would change the result of something else.
+    A change of such a tensor would change other results.
 
     Example:
         >>> import torch, layergraph as lg

@@ -42,7 +42,7 @@ def inline(space: Workspace, owner: WorkingLayer, name: str) -> dict[str, str]:
 
 
 def _empty(composite: WorkingLayer) -> None:
-    """Take the graphs from a composite that nothing calls; it still holds its layers."""
+    """Remove the graphs of a composite that no node calls; it still holds its layers."""
     for graph in composite.graphs:
         for node in graph:
             if node.is_call:
@@ -82,7 +82,7 @@ def _check_conditions(owner: WorkingLayer, name: str, callee: WorkingLayer) -> N
 
 
 def _bound(inner: WorkingGraph, node: Node) -> dict[str, Value]:
-    """Return the values that a call gives to the inputs of a graph, by name of the input's node."""
+    """Return the arguments of a call for the inputs of a graph, by input node."""
     inputs = [each for each in inner if each.type == INPUT]
     values = {each.name: each.kwargs["default"] for each in inputs if "default" in each.kwargs}
     for each, value in zip(inputs, node.args or (), strict=False):
@@ -114,7 +114,7 @@ def _inline(
     inner: WorkingGraph,
     names: dict[str, str],
 ) -> None:
-    """Inline one call in one graph; nodes of one name in both graphs get one new name."""
+    """Inline one call in one graph; nodes with one name in both graphs get one new name."""
     result = copied_before(owner, graph, name, inner, _bound(inner, graph.nodes[name]), names)
     take_place(graph, name, result)
 
@@ -130,12 +130,12 @@ def copied_before(
     """Copy the nodes of another graph before a node, and return the value of its output.
 
     Args:
-        owner: the layer that has the graph.
+        owner: the layer of the graph.
         graph: the graph.
         name: the node.
         inner: the other graph.
-        values: what its inputs are here, by the name of the input's node.
-        names: the new names of its nodes that are known already; this adds the others.
+        values: the values for its inputs, by the name of the input node.
+        names: the known new names of its nodes; this adds the others.
     """
     values = dict(values)
 
@@ -163,7 +163,7 @@ def copied_before(
 
 
 def take_place(graph: WorkingGraph, name: str, result: Value) -> None:
-    """Let the readers of a node, and of its elements, read a known value, and remove the node."""
+    """Replace a node, and reads of its elements, by a known value, and remove the node."""
     for user in list(graph.users[name]):
         item = graph.nodes[user]
         known = _element(item, name, result)
@@ -175,7 +175,7 @@ def take_place(graph: WorkingGraph, name: str, result: Value) -> None:
 
 
 def _element(node: Node, name: str, whole: Value) -> tuple[Value] | None:
-    """Return the element of a known tuple that a node takes, in a tuple; None if it takes none."""
+    """Return the element of a known tuple that a node reads, in a 1-tuple; or None."""
     args = node.args or ()
     if node.implementation != "operator.getitem" or len(args) != 2 or args[0] != Ref(name):
         return None

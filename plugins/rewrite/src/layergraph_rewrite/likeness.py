@@ -1,4 +1,4 @@
-"""Layers and composites that are alike: of one type, with equal attributes and equal graphs."""
+"""Comparison of layers and composites by type, attributes and graphs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Home = Callable[[str], tuple[WorkingLayer, str]]
 
 
 class Likeness:
-    """Texts that are equal where layers are alike. They say nothing of the values of tensors.
+    """Texts of layers that are equal for equal layers. Values of tensors do not count.
 
     Args:
-        home: gives the layer and the name of the tensor that a key in a graph stands for.
-        strict: whether annotations, and what an IR says of tensors, count too.
+        home: returns the layer and the tensor name of a key.
+        strict: whether annotations and tensor specs count too.
     """
 
     def __init__(self, home: Home, *, strict: bool = False) -> None:
@@ -69,7 +69,7 @@ class Likeness:
 
 
 def _path(owner: WorkingLayer, layer: WorkingLayer) -> object:
-    """Return the path from a composite to a layer inside; of another one, what is only its own."""
+    """Return the path from a composite to a layer inside; for a layer outside, a unique key."""
     pending: list[tuple[WorkingLayer, tuple[str, ...]]] = [(layer, ())]
     seen: set[WorkingLayer] = set()
     while pending:
@@ -84,10 +84,10 @@ def _path(owner: WorkingLayer, layer: WorkingLayer) -> object:
 
 
 def counterparts(one: WorkingLayer, other: WorkingLayer) -> dict[WorkingLayer, WorkingLayer]:
-    """Return the layer that takes the place of each layer inside one of two that are alike.
+    """Return the corresponding layer of the second composite for each layer inside the first.
 
     Raises:
-        ValueError: a layer that one of them has once is two in the other.
+        ValueError: a shared layer of one composite corresponds to two layers of the other.
     """
     found: dict[WorkingLayer, WorkingLayer] = {}
     for mine, theirs in _pairs(one, other):

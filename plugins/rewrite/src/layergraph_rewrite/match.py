@@ -1,4 +1,4 @@
-"""Matching: the calls of a graph that a pattern stands for."""
+"""Matching of patterns in graphs."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Spot = tuple[WorkingGraph, str]
 
 
 class Match(Mapping[str, Any]):
-    """The calls and values that a pattern stands for, by the names that the pattern gives them.
+    """The calls and values of a match, by their names in the pattern.
 
-    A call is a :class:`Call`. A value of a node is a :class:`Call` too; another value is plain.
+    A call and the value of a node are a :class:`Call`; any other value is plain.
 
     Attributes:
         edit: the edit in which the match was found.
@@ -70,7 +70,7 @@ class Match(Mapping[str, Any]):
         return name in self._named
 
     def refreshed(self) -> Match:
-        """Return the match with the handles of its nodes as they are now."""
+        """Return the match with new handles of its nodes."""
         named = {
             name: Call(*each.spot) if isinstance(each, Call) else each
             for name, each in self._named.items()
@@ -83,7 +83,7 @@ class Match(Mapping[str, Any]):
 
 @dataclass(slots=True)
 class Miss:
-    """The reason why a pattern almost matched: the calls do, and a condition on them does not."""
+    """A near match: the calls match, and a condition on them fails; with the reason."""
 
     site: Site
     reason: str
@@ -98,7 +98,7 @@ class Matcher:
     Args:
         edit: the edit that has the graphs.
         pattern: the pattern.
-        across: whether values are followed across the borders of composites that one node calls.
+        across: whether to follow values into and out of composites that one node calls.
     """
 
     def __init__(self, edit: Edit, pattern: Pattern, *, across: bool) -> None:
@@ -160,7 +160,7 @@ class Matcher:
         return self._holds()
 
     def _first(self, goals: list[_Goal], ways: list[list[_Goal]]) -> bool:
-        """Return whether the goals can be reached by one of several ways, the first that can."""
+        """Return whether the goals can be met; take the first way that can."""
         for way in ways:
             mark = len(self._trail)
             if self._solve([*goals, *way]):
@@ -184,7 +184,7 @@ class Matcher:
         self._trail.append((known, term))
 
     def _apply(self, term: Applied, value: Value, graph: WorkingGraph) -> list[list[_Goal]]:
-        """Return the ways in which the arguments of a node may match; none if it does not."""
+        """Return the ways in which the arguments of a node may match; none for another node."""
         if self._across:
             value, graph = self._followed(value, graph)
         if type(value) is not Ref:
@@ -227,7 +227,7 @@ class Matcher:
             self._miss = Miss(Site(graph.owner.name, name), reason)
 
     def _holds(self) -> bool:
-        """Return whether the uses of all calls are those that the pattern allows."""
+        """Return whether the pattern allows the uses of all calls."""
         spots = set(self._calls.values())
         root = next(iter(self._calls))
         for term, (graph, name) in self._calls.items():
@@ -254,7 +254,7 @@ class Matcher:
     # Across the borders of composites.
 
     def _followed(self, value: Value, graph: WorkingGraph) -> tuple[Value, WorkingGraph]:
-        """Return the value behind calls of composites and behind their inputs."""
+        """Return the source of a value, through results and inputs of composites."""
         while type(value) is Ref:
             node = graph.nodes[value.node]
             if node.is_call and node.when is None:
@@ -279,7 +279,7 @@ class Matcher:
         return value, graph
 
     def _users(self, graph: WorkingGraph, name: str) -> list[Spot]:
-        """Return the nodes that read a value, behind the borders that are followed."""
+        """Return the nodes that read a value, also through composites."""
         found: list[Spot] = []
         stack = [(graph, name)]
         while stack:
@@ -292,7 +292,7 @@ class Matcher:
         return found
 
     def _behind(self, graph: WorkingGraph, node: Node, value: Ref) -> list[Spot] | None:
-        """Return where a value goes on behind a node; None if the node itself reads it."""
+        """Return the nodes to which a node passes a value; None if the node itself reads it."""
         if node.type == OUTPUT and len(graph.owner.calls) == 1:
             return list(graph.owner.calls)
         inner = graph.layer_of(node).graphs if node.is_call else []
@@ -340,7 +340,7 @@ def _inside(term: Any, value: Value, graph: WorkingGraph) -> list[_Goal] | None:
 
 
 def _is_alike(one: Any, other: Any) -> bool:
-    """Return whether two values are the same, not counting the values inside containers."""
+    """Return whether two values are the same, ignoring the contents of containers."""
     if type(one) is not type(other):
         return False
     if type(one) is dict:
@@ -356,7 +356,7 @@ def _is_alike(one: Any, other: Any) -> bool:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Return whether two plain values are the same: 1 is not True, also in a list."""
+    """Return whether two plain values are the same; 1 differs from True, also inside a list."""
     if not _is_alike(one, other):
         return False
     if type(one) is dict:

@@ -30,7 +30,7 @@ def adopt(space: Workspace, owner: WorkingLayer, wish: str, layer: WorkingLayer)
 
 
 def replace_child(space: Workspace, owner: WorkingLayer, child: str, layer: WorkingLayer) -> None:
-    """Put a new layer in the place of a child, which keeps its calls and loses its name."""
+    """Replace a child by a new layer; the old child keeps its calls and loses its name."""
     old = owner.inner[child]
     name = old.name
     set_name(space, old, f"{name}\0old")
@@ -46,7 +46,7 @@ def _path_name(space: Workspace, owner: WorkingLayer, child: str) -> str:
 
 
 def set_name(space: Workspace, layer: WorkingLayer, name: str) -> None:
-    """Give a layer another name; the nodes that call it follow."""
+    """Rename a layer, and update the nodes that call it."""
     calls = list(layer.calls)
     nodes = [graph.nodes[each] for graph, each in calls]
     layer.calls.clear()
@@ -60,7 +60,7 @@ def set_name(space: Workspace, layer: WorkingLayer, name: str) -> None:
 
 
 def rename(space: Workspace, layer: WorkingLayer, new: str, parent: WorkingLayer | None) -> None:
-    """Give a layer another name, or another parent; the layers inside follow."""
+    """Give a layer another name or another parent, and update the layers inside."""
     owner, child = _only_parent(space, layer)
     target = owner if parent is None else parent
     if target.children is None:
@@ -93,7 +93,7 @@ def _only_parent(space: Workspace, layer: WorkingLayer) -> tuple[WorkingLayer, s
 
 
 def _check_callers(space: Workspace, layer: WorkingLayer, target: WorkingLayer) -> None:
-    """Refuse a new parent that a caller of the layer does not contain."""
+    """Refuse a new parent outside a caller of the layer."""
     above = [target, *composites_around(target)]
     for graph, node in layer.calls:
         if space.module_of(graph.owner) not in above:
@@ -129,12 +129,11 @@ def _follow(space: Workspace, top: WorkingLayer, name: str) -> None:
 
 
 def share(space: Workspace, others: Mapping[WorkingLayer, WorkingLayer]) -> None:
-    """Let all calls of some layers call other ones, under the paths of both.
+    """Redirect all calls of some layers to others, which keep the paths of both.
 
     Args:
         space: the workspace that has them.
-        others: for a layer and each one inside it, the layer that takes its place; it may be
-            itself.
+        others: the replacement of a layer and of each layer inside it; possibly itself.
     """
     going = {layer: other for layer, other in others.items() if layer is not other}
     for layer, other in going.items():
@@ -153,7 +152,7 @@ def share(space: Workspace, others: Mapping[WorkingLayer, WorkingLayer]) -> None
 
 
 def drop_unused(space: Workspace, layer: WorkingLayer) -> bool:
-    """Remove a layer that nothing calls, unless something still uses what is inside.
+    """Remove a layer without callers, unless layers inside it are still used.
 
     Returns:
         Whether the layer is gone.
@@ -177,9 +176,9 @@ def drop_unused(space: Workspace, layer: WorkingLayer) -> bool:
 
 
 def drop_all_unused(space: Workspace) -> None:
-    """Remove the layers that no run of the model reaches, and that hold none that is reached."""
+    """Remove the layers that no call or read reaches, and that contain no reached layer."""
     used = _reached(space)
-    # What contains a used layer stays; the deepest come last.
+    # A composite with a used layer inside stays. In reverse, inner layers come first.
     for layer in reversed(list(space.root.inside())):
         if any(id(inner) in used for inner in (layer.children or {}).values()):
             used.add(id(layer))
@@ -197,7 +196,7 @@ def drop_all_unused(space: Workspace) -> None:
 
 
 def _reached(space: Workspace) -> set[int]:
-    """Return the ids of the layers that a run of the model calls, or of which it reads a tensor."""
+    """Return the ids of the layers that the graphs call, or whose tensors they read."""
     reached: set[int] = set()
     pending = [space.root]
     while pending:

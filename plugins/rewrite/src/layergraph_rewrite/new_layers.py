@@ -1,4 +1,4 @@
-"""The tensors of layers whose type or attributes are new."""
+"""Tensors of layers with a new type or new attributes."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def set_tensors(
     near: Iterable[WorkingLayer],
     before: Mapping[str, tuple[int, ...]] | None = None,
 ) -> None:
-    """Give a leaf the tensors that its type and attributes ask for.
+    """Set the tensors of a leaf as its type and attributes require.
 
-    A tensor is the given one, else the one that it had, if that has the right shape, else one that
-    the constructor of the layer makes when it is read, with the dtype and device of the layer's
-    other tensors or of its neighbours.
+    A tensor is the given one; else the old one, if it has the right shape; else the constructor
+    makes it at the first access, with the dtype and device of the layer's other tensors or of its
+    neighbours.
 
     Args:
-        layer: the leaf, as it is now.
-        given: tensors by name; functions that compute them, without an argument or from the
-            tensor of that name that the layer had.
-        has_state: whether the edit follows the tensors.
+        layer: the leaf, with its new attributes.
+        given: tensors by name, or functions that compute them, without an argument or from the old
+            tensor of that name.
+        has_state: whether the edit has a state dict.
         near: the layers around it, the nearest ones first.
-        before: the shapes of the tensors that it had; None: they are read.
+        before: the shapes of the old tensors; None to read the tensors for their shapes.
 
     Raises:
-        ArgumentError: the layer has no tensor of a given name, or of its shape; or it had none from
-            which a function could compute it.
+        ArgumentError: the layer has no tensor of a given name or shape, or no old tensor for a
+            function.
         BuildError: the attributes do not fit the type.
     """
     try:
@@ -136,7 +136,7 @@ def _floating(layers: Iterable[WorkingLayer]) -> _Like | None:
 def _shape(
     known: Mapping[str, tuple[int, ...]] | None, name: str, source: Source
 ) -> tuple[int, ...]:
-    """Return the shape of a tensor, which is read only if nothing else says its shape."""
+    """Return the shape of a tensor; read the tensor only if its shape is not known otherwise."""
     return known[name] if known and name in known else tuple(source.read().shape)
 
 
@@ -155,10 +155,9 @@ def _specs(
     had: Collection[str],
     like: _Like | None,
 ) -> dict[str, TensorSpec]:
-    """Return the specs of the tensors of a layer, from those of the tensors that it had before.
+    """Return the specs of the tensors of a layer, from its old specs.
 
-    A tensor that the layer did not have has the dtype of the others, or else of a neighbour, and is
-    frozen with the others.
+    A new tensor has the dtype of the others, or else of a neighbour, and is frozen like the others.
     """
     kept = {name: spec for name, spec in specs.items() if name in made}
     first = next((spec for spec in specs.values() if spec.kind is None), None) if had else None
@@ -182,7 +181,7 @@ def _specs(
 
 
 def _packing(given: object) -> Packing | None:
-    """Return the parts of a tensor that is no block of numbers; None for any other value."""
+    """Return the parts of a packed tensor; None for any other value."""
     import torch
 
     from layergraph.tensors.state import describe
@@ -245,8 +244,8 @@ def _converter() -> Ir2Torch:
     return get_default_converter()
 
 
-# To make a layer, even on meta, takes a thousand times as long as to look it up; a rule asks for
-# many alike.
+# A cache, because making a layer, even on meta, is a thousand times slower than a look-up, and
+# rules ask for many equal ones.
 _known: dict[str, dict[str, torch.Tensor]] = {}
 _MOST = 10_000
 

@@ -1,4 +1,4 @@
-"""The execution order of nodes that come and go."""
+"""An execution order of nodes with insertion and removal in constant time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _GAP = 1 << 512
 
 
 class Order:
-    """Names in a row. A new one goes before or after another in constant time.
+    """An ordered list of names with constant-time insertion before or after another name.
 
     Each name has a label, a number that grows along the row, so that two names can be compared.
 

@@ -1,4 +1,4 @@
-"""Moving nodes of one graph into a new composite."""
+"""Outlining: nodes of one graph move into a new composite."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from layergraph_rewrite.working import WorkingGraph, WorkingLayer, changed
 from layergraph_rewrite.workspace import Workspace
 
 Place = tuple[WorkingLayer, str]
-"""A node: the layer that its graph belongs to, and its name."""
+"""A node: the layer of its graph, and its name."""
 
 
 def outline(space: Workspace, nodes: Sequence[Place], name: str) -> Site:
@@ -93,7 +93,7 @@ def _check_passing(
     ends: tuple[str, str],
     late: Collection[str],
 ) -> None:
-    """Refuse nodes between that may not run before the others, or after them if they are late."""
+    """Refuse nodes in between that cannot move before the outlined ones, or after if late."""
     passed = [effect_of(graph.nodes[each], space.layers) for each in names if each in graph]
     moved: list[Effect] = []
     for name in graph.order.between(*ends):
@@ -198,7 +198,7 @@ def _outline(
 
 
 def _dependents(graph: WorkingGraph, names: Collection[str], first: str, last: str) -> list[str]:
-    """Return the other nodes between that read one of the nodes, or each other; in order."""
+    """Return the nodes in between that depend on one of the nodes, in order."""
     found: dict[str, None] = {}
     for name in graph.order.between(first, last):
         if name in names:

@@ -1,4 +1,4 @@
-"""The parts of tied tensors: an IR says them once, and an edit may cut the tie."""
+"""Parts of tied tensors: an IR states them once, but an edit may untie the tensors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def spread_parts(
     layers: Iterable[WorkingLayer], homes: Mapping[str, tuple[WorkingLayer, str]]
 ) -> None:
-    """Let each tied tensor say the parts that the tensor says to which it is tied.
+    """Copy the parts of each tensor to the specs of the tensors tied to it.
 
     Args:
         layers: the layers that have tied tensors.
@@ -29,7 +29,7 @@ def spread_parts(
 
 
 def copy_parts(source: WorkingLayer, name: str, target: WorkingLayer, tensor: str) -> None:
-    """Let a tensor say the parts that another one says."""
+    """Copy the parts of one tensor's spec to another's."""
     said = source.tensors.get(name, _UNSAID).packed
     spec = target.tensors.get(tensor, _UNSAID)
     if said != spec.packed:
@@ -38,7 +38,7 @@ def copy_parts(source: WorkingLayer, name: str, target: WorkingLayer, tensor: st
 
 
 def tied(spec: TensorSpec, key: str | None) -> TensorSpec:
-    """Return the description of a tensor that is tied to a key, or to none."""
+    """Return the spec of a tensor with a tie to a key, or without one."""
     packed = spec.packed if key is None else None
     if (spec.tied, spec.packed) == (key, packed):
         return spec

@@ -24,7 +24,7 @@ Inputs: TypeAlias = "tuple[tuple[Any, ...], dict[str, Any]]"
 
 
 class InstalledPass(NamedTuple):
-    """A pass and the plugin that lists it; None for one that the caller gave."""
+    """A pass and the plugin that lists it; the plugin is None for a pass of the caller."""
 
     row: Pass
     plugin: Plugin | None
@@ -69,19 +69,19 @@ def run_passes(
             edit; or pairs of one of these and a dict of options.
         state: the state dict of the IR.
         options: options by the name of a pass, as ``{"fuse-chain": {"name": "block"}}``.
-        verify: arguments of a call, ``(args, kwargs)``. After each pass, the model runs on them in
-            the modes that the IR says, and ``report.differences`` has the largest difference that
-            the pass made to an output. It needs ``state``.
+        verify: arguments of a call, ``(args, kwargs)``. After each pass, the model runs on these in
+            the modes of the IR, and ``report.differences`` gets the largest change of an output by
+            the pass. It needs ``state``.
 
     Returns:
-        The new IR; the new state dict, whose tensors are read when they are asked for (None without
-        ``state``); and the report of all changes and of the places that a pass refused.
+        The new IR; the new state dict, which reads tensors lazily (None without ``state``); and the
+        report of all changes and of the places that a pass refused.
 
     Raises:
         ArgumentError: there is no such pass, or it has no such option.
-        InvalidIrError: the IR breaks a rule, or a pass made one that does.
-        EditError: a pass made an edit that is not possible.
-        PluginError: a pass of a third party raised an error that is not ours.
+        InvalidIrError: the IR, or the result of a pass, breaks a rule.
+        EditError: a pass made an impossible edit.
+        PluginError: a third-party pass raised a foreign error.
 
     Example:
         >>> import torch, layergraph as lg
@@ -173,7 +173,7 @@ def _check_options(found: InstalledPass, given: Mapping[str, Any]) -> None:
     try:
         signature = inspect.signature(found.row.function)
         signature.bind(None, **given)
-    except ValueError:  # some functions of C have none: the call checks
+    except ValueError:  # some C functions have no signature; the call checks
         return
     except TypeError as error:
         names = [option.name for option in found.row.options]
@@ -191,7 +191,7 @@ def _unknown(message: str, name: str, known: Iterable[str]) -> str:
 
 
 def _outputs(ir: Ir, state: Mapping[str, torch.Tensor] | None, inputs: Inputs | None) -> Any:
-    """Return what a model gives on some inputs, in the modes that the IR says."""
+    """Return the outputs of a model for some inputs, in the modes of the IR."""
     if inputs is None:
         return None
     import torch

@@ -19,7 +19,7 @@ class Pattern:
 
     Args:
         code: a function that returns a call of a layer or function. Its parameters without defaults
-            are the values that flow in: wildcards, under whose names a match has the values.
+            are wildcards; a match has their values by name.
 
     Attributes:
         root: the last call.
@@ -61,7 +61,7 @@ class Pattern:
         self.depth = self._walk(root)
 
     def may_start_at(self) -> Callable[[str, str], bool]:
-        """Return whether the last call may be of a layer type or function, given kind and name.
+        """Return a test whether the last call may be of a layer type or function, by kind and name.
 
         The kind is ``"layer"`` or ``"function"``.
         """
@@ -80,7 +80,7 @@ class Pattern:
         return may
 
     def _walk(self, term: Any) -> int:
-        """Check a term, and return its depth. What several terms share counts once."""
+        """Check a term, and return its depth. A shared term is checked once."""
         known = self._depths.get(id(term))
         if known is not None:
             return known
@@ -116,7 +116,7 @@ class Pattern:
         return inner or ()
 
     def _named(self, term: Any, inner: tuple[Any, ...]) -> dict[str, frozenset[int]]:
-        """Return the names in a term, each with what has it: several alternatives may."""
+        """Return the names in a term, each with the ids of its parts: alternatives share names."""
         names: dict[str, frozenset[int]] = {}
         own = term.operation.name if isinstance(term, Applied) else getattr(term, "name", None)
         if own and isinstance(term, Applied | Value):

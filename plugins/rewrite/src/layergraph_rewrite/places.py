@@ -1,4 +1,4 @@
-"""The places of an edit: layers and nodes by name, and the calls that go there."""
+"""Look-up of layers and nodes by name, and insertion of new calls."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Place(NamedTuple):
         graph: the graph.
         before: the node that follows; None at the end.
         when: the condition of the new node.
-        value: the value that VALUE stands for there.
+        value: the value of VALUE there.
         node: the node at the place; a new call that states no arguments may take its own.
     """
 
@@ -50,7 +50,7 @@ class Place(NamedTuple):
 
 
 class _Made(NamedTuple):
-    """The layers that a term made, by its operations, and the nodes that its arguments made."""
+    """The layers made for a term, by its operations, and the nodes made for its arguments."""
 
     layers: dict[int, WorkingLayer]
     nodes: list[str]
@@ -89,7 +89,7 @@ class Places:
         return layer
 
     def _find(self, where: Where) -> tuple[WorkingLayer, str]:
-        """Return a node: the layer that its graph belongs to, and its name."""
+        """Return a node: the layer of its graph, and its name."""
         if isinstance(where, Call):
             where = where.site
         if isinstance(where, str) and ":" in where:
@@ -163,7 +163,7 @@ class Places:
         """Make the nodes of a term at a place in each graph; return the name of the last one.
 
         A layer or function that is not called takes the arguments of the node there. If a part of
-        the term is refused, nothing of it stays.
+        the term is refused, nothing is inserted.
         """
         made = _Made({}, [])
         try:
@@ -301,7 +301,7 @@ def _put(
 
 
 def _check_inside(owner: WorkingLayer, layer: WorkingLayer) -> None:
-    """Refuse a call of a layer that the composite does not contain."""
+    """Refuse a call of a layer outside the composite."""
     if owner.parents and owner not in nesting.composites_around(layer):
         raise EditError(
             f"{owner.name!r} does not contain {layer.name!r}, and cannot call it; rename it into "

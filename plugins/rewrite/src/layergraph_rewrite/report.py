@@ -1,4 +1,4 @@
-"""The record of the changes that rules and passes made, and of those that they refused."""
+"""The report of the changes that rules and passes made or refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from layergraph_rewrite.calls import Call, Site
 
 
 class Entry(NamedTuple):
-    """One place at which a rule or pass did something, or could not.
+    """One change of a rule or pass, or one refusal.
 
     Attributes:
         by: the name of the rule or pass.
@@ -33,8 +33,8 @@ class Report:
 
     Attributes:
         entries: all entries.
-        differences: by the name of a pass, the largest difference that it made to an output, where
-            that was asked for.
+        differences: by the name of a pass, the largest change of an output, if ``verify`` was
+            given.
 
     Example:
         >>> from layergraph_rewrite.report import Report
@@ -55,7 +55,7 @@ class Report:
 
     @contextmanager
     def by(self, name: str) -> Iterator[None]:
-        """Let the entries inside a with statement be those of a rule or pass."""
+        """Attribute the entries inside a ``with`` block to a rule or pass."""
         before, self._by = self._by, name
         try:
             yield

@@ -32,19 +32,19 @@ Shared = Literal["refuse", "copy"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """A pattern, and the replacement of what it matches.
+    """A pattern and its replacement.
 
     Attributes:
-        pattern: a function of the values that flow in, which returns a call of a layer or function.
+        pattern: a function of wildcard values that returns a call of a layer or function.
         replacement: a function of the :class:`Match`. It returns the call that replaces the last
-            one of the match, a :class:`Call` whose value or a plain value that is read instead, or
-            None if it made edits with ``match.edit``, once for the nodes of the match. It raises
-            :class:`Refused` if it cannot; then it made no edit.
+            call of the match; or a :class:`Call` or a plain value for the readers of that call; or
+            None if it made edits with ``match.edit``. It raises :class:`Refused`, before any edit,
+            if it does not apply.
         name: the name for reports; None: that of the replacement.
-        shared: the treatment of a layer with tensors that a node outside of the match calls too:
-            ``"refuse"`` the match, or ``"copy"`` the layer for the match.
-        across: whether the match may go across the borders of composites, where one node calls
-            them. The replacement then makes edits, or all its values are in one graph.
+        shared: the treatment of a layer with tensors that a node outside the match also calls:
+            ``"refuse"`` the match, or ``"copy"`` the layer.
+        across: whether the match may extend into and out of composites that one node calls. Then
+            the replacement makes edits, or all its values are in one graph.
 
     Example:
         >>> import torch, layergraph as lg
@@ -94,13 +94,18 @@ def rewrite(
 ) -> tuple[Ir, Tensors | None, Report]:
     """Apply rules until none matches.
 
-    The nodes are visited in execution order, and at each node the rules in their order. After a
-    replacement, the nodes that it may concern are visited again. A match is refused, with the
-    reason in the report, if a node between its calls changes a value of the match in place, draws
-    random numbers as they do, or begins or ends a region; if a call of it changes a value in place
-    that other nodes read; if a later change in place would tell the new value from the old one; if
-    its calls have different conditions; or if the graphs for training and evaluation differ in it.
-    What was refused is tried again after other changes.
+    The search visits the nodes in execution order, and tries the rules in order at each node. After
+    a replacement, it visits the affected nodes again. It refuses a match, with the reason in the
+    report, in these cases:
+
+    - A node between its calls changes a value of the match in place, draws random numbers as the
+      calls do, or begins or ends a region.
+    - A call of the match changes a value in place that other nodes read.
+    - A later in-place change would affect the new value differently from the old one.
+    - The calls have different conditions, or the graphs for training and evaluation differ in the
+      match.
+
+    Refused matches are tried again after other changes.
 
     Args:
         ir: the IR, which stays as it is.
@@ -112,7 +117,7 @@ def rewrite(
         ``state``); and the report of all changes and of the places that almost matched.
 
     Raises:
-        InvalidIrError: the IR breaks a rule, or a replacement made one that does.
+        InvalidIrError: the IR, or the result of a replacement, breaks a rule.
         EditError: a replacement cannot be made, or a rule does not end.
         ArgumentError: a pattern is no pattern.
 
@@ -153,7 +158,7 @@ def find_matches(
     Args:
         ir: the IR, or an edit.
         pattern: a function, as for :class:`Rule`.
-        across: whether matches may go across the borders of composites.
+        across: whether matches may extend into and out of composites.
 
     Raises:
         InvalidIrError: the IR breaks a rule.
@@ -192,7 +197,7 @@ class _Rewriting:
         self._queue: deque[Spot] = deque()
         self._waiting: set[Spot] = set()
         self._edited: set[tuple[int, ...]] = set()
-        self._kept: list[Any] = []  # what has an id in _edited stays
+        self._kept: list[Any] = []  # keeps objects alive whose ids are in _edited
         self._misses: dict[Spot, dict[int, tuple[Site, str]]] = {}
         self._counts = [0] * len(rules)
         self._most = 0
@@ -211,7 +216,7 @@ class _Rewriting:
         self._most = 1000 + 10 * len(self._queue)
         applied = -1
         while applied < sum(self._counts):
-            # What was refused may match after what others changed.
+            # Other changes may make refused matches possible.
             applied = sum(self._counts)
             for spot in self._misses:
                 self._enqueue(spot)
@@ -254,7 +259,7 @@ class _Rewriting:
             self._misses[graph, name] = reasons
 
     def _was_edited(self, index: int, match: Match) -> bool:
-        """Return whether a rule made edits for these nodes, none of which changed since."""
+        """Return whether a rule has made edits for these nodes, and none has changed since."""
         return bool(self._edited) and (index, *(id(each.node) for each in match.calls)) in (
             self._edited
         )
@@ -308,7 +313,7 @@ class _Rewriting:
         self._edited.add((index, *map(id, nodes)))
 
     def _follow(self, match: Match) -> None:
-        """Visit again what changed, and what that feeds, as far as a pattern reaches."""
+        """Schedule the changed nodes, and the nodes that they feed within the patterns' depth."""
         layers = self._edit.layers
         level = [call.spot for call in match.calls] + [*(layers.changed or ())]
         layers.changed = {}
@@ -334,7 +339,7 @@ def _check_rule(each: Any) -> None:
 
 
 def _check_result(match: Match, result: Any) -> None:
-    """Refuse a replacement that reads what it replaces, or what runs later."""
+    """Refuse a replacement that reads a replaced or a later node."""
     graph, name = match.root.spot
     for call in _calls_in(result):
         if not isinstance(call, Call):
@@ -353,7 +358,7 @@ def _check_result(match: Match, result: Any) -> None:
 
 
 def _calls_in(value: Any) -> Iterator[Any]:
-    """Yield the nodes that a replacement reads, and what cannot be in one."""
+    """Yield the nodes that a replacement reads, and invalid values in it."""
     stack = [value]
     while stack:
         each = stack.pop()

@@ -1,4 +1,4 @@
-"""The conditions under which a match may be replaced without another result."""
+"""Checks that the replacement of a match does not change other results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _shared_problem(edit: Edit, match: Match, shared: str) -> str | None:
 
 
 def _other_caller(edit: Edit, match: Match, call: Call) -> Site | None:
-    """Return a node outside of a match that calls the same layer, if that has tensors."""
+    """Return a node outside a match that calls the same layer with tensors; or None."""
     if call.layer is None or len(edit.layers[call.layer].calls) == 1:
         return None
     inside = {each.site for each in match.calls}
@@ -54,7 +54,7 @@ def _other_caller(edit: Edit, match: Match, call: Call) -> Site | None:
 
 
 def unshare(edit: Edit, match: Match) -> list[tuple[Spot, str]]:
-    """Give the calls of a match copies of layers with tensors that other nodes call too.
+    """Copy the layers with tensors that other nodes call too, for the calls of a match.
 
     Returns:
         The calls that have copies now, each with the name of the layer that it called.
@@ -98,7 +98,7 @@ def _is_like(one: Match, other: Match) -> bool:
 
 
 def _order_problem(edit: Edit, match: Match) -> str | None:
-    """Return a reason if a node between the calls may not change places with them."""
+    """Return a reason if a node between the calls cannot be reordered with them."""
     if len(match.calls) == 1:
         return None
     layers, spots = edit.layers, {call.spot for call in match.calls}
@@ -126,7 +126,7 @@ def _does(effect: Effect) -> str:
 
 
 def _touched(match: Match, layers: Any) -> dict[int, set[str]]:
-    """Return the values that the calls read and make, and what shares memory with them."""
+    """Return the values that the calls read and compute, with their aliases."""
     names: dict[int, tuple[WorkingGraph, set[str]]] = {}
     for call in match.calls:
         graph, name = call.spot
@@ -149,7 +149,7 @@ def _between(match: Match) -> Iterator[Spot]:
 
 
 def _way(call: Call) -> list[Spot]:
-    """Return the nodes that a call is in, from the root down, each the only call of the next."""
+    """Return the chain of composite calls around a call, from the root down."""
     way: list[Spot] = [call.spot]
     while len(way[0][0].owner.calls) == 1:
         way = [*way[0][0].owner.calls, *way]
@@ -171,7 +171,7 @@ def _row(graph: WorkingGraph, first: str | None, last: str | None) -> Iterator[S
 
 
 def _write_problem(edit: Edit, match: Match) -> str | None:
-    """Return a reason if a call of the match changes a value that nodes outside of it read."""
+    """Return a reason if a call of the match changes a value that outer nodes read."""
     spots = {call.spot for call in match.calls}
     for call in match.calls:
         graph, name = call.spot
@@ -188,9 +188,9 @@ def _write_problem(edit: Edit, match: Match) -> str | None:
 
 
 def result_problem(edit: Edit, match: Match, result: Any) -> str | None:
-    """Return a reason if a later change in place would tell a replacement from the match.
+    """Return a reason if a later in-place change would reveal the replacement.
 
-    A new value and one that shares memory with another are the same, until one of them changes.
+    A new tensor and a view are equal until one of them changes in place.
     """
     graph, name = match.root.spot
     node = match.root.node
@@ -216,7 +216,7 @@ def result_problem(edit: Edit, match: Match, result: Any) -> str | None:
 def _is_exposed(
     edit: Edit, graph: WorkingGraph, name: str, values: list[str], inside: Collection[Spot]
 ) -> bool:
-    """Return whether anything outside may see some values after a node, but through the node."""
+    """Return whether outer nodes may read some values after a node, other than through it."""
     return any(
         graph.nodes[each].type in (INPUT, STATE)
         or any(
@@ -246,7 +246,7 @@ def _term_shares(term: Applied) -> bool:
 def _later_write(
     edit: Edit, graph: WorkingGraph, name: str, values: Collection[str], seen: set[int]
 ) -> str | None:
-    """Return a reason if a node after another one changes one of some values in place."""
+    """Return a reason if a node after the given one changes a value in place."""
     if id(graph) in seen:
         return None
     seen.add(id(graph))

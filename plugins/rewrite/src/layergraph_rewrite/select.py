@@ -1,4 +1,4 @@
-"""Selecting nodes: by type, path, attributes, a condition, and by their relation to others."""
+"""Selection of nodes by type, path, attributes, a condition, or their relation to others."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ class Selection(Sequence[Call]):
         return type(self)(self._edit, calls)
 
     def select(self, text: str = "", **options: Any) -> Self:
-        """Return those that match: see :meth:`layergraph.Ir.select`."""
+        """Return the nodes that match: see :meth:`layergraph.Ir.select`."""
         return self._with(filter(matcher(text, **options), self))
 
     def where(self, condition: Callable[[Call], bool]) -> Self:
-        """Return those for which a condition is true."""
+        """Return the nodes for which a condition is true."""
         return self._with(filter(condition, self))
 
     @property
@@ -87,7 +87,7 @@ class Selection(Sequence[Call]):
         return list(dict.fromkeys(call.layer for call in self if call.layer is not None))
 
     def inside(self, composite: str) -> Self:
-        """Return those in the graph of a composite, or of a composite in it.
+        """Return the nodes in the graph of a composite, or of a composite inside it.
 
         Raises:
             EditError: there is no such composite.
@@ -96,36 +96,36 @@ class Selection(Sequence[Call]):
         return self._with(call for call in self if call.site.graph in graphs)
 
     def before(self, target: Any) -> Self:
-        """Return those that run before the first of some others."""
+        """Return the nodes that run before the first node of the target."""
         first = min(self._positions(target))
         order = self._order()
         return self._with(call for call in self if order[call.site] < first)
 
     def after(self, target: Any) -> Self:
-        """Return those that run after the last of some others."""
+        """Return the nodes that run after the last node of the target."""
         last = max(self._positions(target))
         order = self._order()
         return self._with(call for call in self if order[call.site] > last)
 
     def between(self, start: Any, end: Any) -> Self:
-        """Return those that run after some nodes and before others."""
+        """Return the nodes that run after ``start`` and before ``end``."""
         return self.after(start).before(end)
 
     def feeding(self, target: Any, *, direct: bool = False) -> Self:
-        """Return those whose values reach others: as arguments, or through more nodes.
+        """Return the nodes whose values reach the target, as arguments or through other nodes.
 
         Args:
-            target: the others.
+            target: the other nodes.
             direct: whether only arguments count.
         """
         sites = flow.reaching(self._edit, self._sites(target), direct=direct)
         return self._with(call for call in self if call.site in sites)
 
     def fed_by(self, target: Any, *, direct: bool = False) -> Self:
-        """Return those that the values of others reach: as arguments, or through more nodes.
+        """Return the nodes that the target's values reach, as arguments or through other nodes.
 
         Args:
-            target: the others.
+            target: the other nodes.
             direct: whether only arguments count.
         """
         sites = flow.reached(self._edit, self._sites(target), direct=direct)
@@ -192,7 +192,7 @@ def matcher(
 
 
 def path_of(call: Call) -> str:
-    """Return the path by which a selection knows a node: that of its layer, or its own."""
+    """Return the path of a node for selections: that of its layer, or its own."""
     if call.layer is not None:
         return call.layer
     graph = call.site.graph

@@ -1,4 +1,4 @@
-"""The tensors of an edited IR: each is read or computed when somebody asks for it, once."""
+"""Lazy tensors of an edited IR: each is read or computed once, at its first access."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Source:
-    """Where a tensor comes from.
+    """The source of a tensor.
 
     Args:
-        compute: a function that gives the tensor. It runs when the tensor is first read.
-        keeps: whether to keep the tensor; False where ``compute`` only looks it up.
+        compute: a function that returns the tensor. It runs at the first access.
+        keeps: whether to keep the tensor; False if ``compute`` only looks it up.
     """
 
     __slots__ = ("_compute", "_keeps", "_tensor")
@@ -28,7 +28,7 @@ class Source:
 
     @classmethod
     def at(cls, state: Mapping[str, torch.Tensor], key: str) -> Source:
-        """Return the source of a tensor of a state dict, which is looked up each time."""
+        """Return the source of a tensor of a state dict, which looks it up at each access."""
         return cls(lambda: state[key], keeps=False)
 
     def read(self) -> torch.Tensor:
@@ -42,7 +42,7 @@ class Source:
 
 
 class Tensors(Mapping[str, "torch.Tensor"]):
-    """The tensors of a state dict, or of one layer, by name. Each is read when it is asked for.
+    """The tensors of a state dict, or of one layer, by name. Each is read at its first access.
 
     :func:`layergraph.to_torch` and :func:`layergraph.save` take it as a state dict. Tensors that no
     edit changed are those of the original state dict.

@@ -1,7 +1,7 @@
 """Terms: calls of layers and functions, written as code.
 
-In a pattern, a term says which calls match. In an edit or a replacement, it says which call to
-make.
+In a pattern, a term describes the calls that match. In an edit or a replacement, it describes the
+call to make.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Value:
     In an edit, :data:`VALUE` stands for the value at the place of the edit.
 
     Attributes:
-        name: the name under which a match has the value; empty: a match does not have it.
+        name: the name of the value in a match; empty to leave it out of the match.
     """
 
     name: str = ""
@@ -45,7 +45,7 @@ VALUE = Value("value")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layer:
-    """A layer: in a pattern one that exists, else a new one. See :func:`layer`."""
+    """A layer: in a pattern an existing one, otherwise a new one. See :func:`layer`."""
 
     types: tuple[str, ...]
     attributes: dict[str, Any] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Applied:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OneOf:
-    """Alternatives of a pattern, of which the first one that matches counts. See :func:`one_of`."""
+    """Alternatives of a pattern; the first one that matches counts. See :func:`one_of`."""
 
     terms: tuple[Any, ...]
 
@@ -117,16 +117,16 @@ def layer(
     Args:
         types: its type, such as ``"linear"``. A pattern may give several, of which one has to
             match, and ``*`` in them stands for any characters.
-        name: in a pattern, the name under which the match has this call. Else the wanted name of
-            the new layer; None: its type.
-        tensors: the tensors of a new layer by name, or functions that compute them when they are
-            read; where it takes the place of another, also from the tensor of that name. The
-            constructor of the layer makes those that are missing.
+        name: in a pattern, the name of this call in the match. Otherwise the preferred name of the
+            new layer; None: its type.
+        tensors: the tensors of a new layer by name, or functions that compute them at the first
+            access. If the layer replaces another one, a function may take the old tensor of that
+            name. The constructor of the layer makes missing tensors.
         where: in a pattern, a condition on the :class:`Call` that would match.
-        uses: in a pattern, which nodes may read the result: ``"inside"``, only calls of the match;
-            ``"any"``; or a number of nodes. Any node may read the last call of a pattern.
-        attributes: the attributes. In a pattern, the layer has these, or leaves them to these
-            defaults, and may have more.
+        uses: in a pattern, the nodes that may read the result: ``"inside"``, only calls of the
+            match; ``"any"``; or a number of nodes. Any node may read the last call of a pattern.
+        attributes: the attributes. In a pattern, the layer must have these values, stated or as
+            defaults, and may have more attributes.
 
     Example:
         >>> from layergraph_rewrite import layer
@@ -151,12 +151,12 @@ def function(
     Args:
         names: its name in the IR, such as ``"torch.flatten"``. A pattern may give several, of which
             one has to match, and ``*`` in them stands for any characters.
-        name: in a pattern, the name under which the match has this call. Else the wanted name of
-            the new node.
+        name: in a pattern, the name of this call in the match. Otherwise the preferred name of the
+            new node.
         where: in a pattern, a condition on the :class:`Call` that would match.
-        uses: in a pattern, which nodes may read the result: ``"inside"``, only calls of the match;
-            ``"any"``; or a number of nodes. Any node may read the last call of a pattern.
-        commutative: in a pattern, whether the first two arguments may change places.
+        uses: in a pattern, the nodes that may read the result: ``"inside"``, only calls of the
+            match; ``"any"``; or a number of nodes. Any node may read the last call of a pattern.
+        commutative: in a pattern, whether the first two arguments may be swapped.
 
     Example:
         >>> from layergraph_rewrite import VALUE, function
@@ -174,10 +174,10 @@ def function(
 def anything(name: str = "") -> Value:
     """Return a wildcard of a pattern: any value.
 
-    The parameters of a pattern are such wildcards, under their own names.
+    The parameters of a pattern are such wildcards, with their own names.
 
     Args:
-        name: the name under which the match has the value.
+        name: the name of the value in the match.
 
     Example:
         >>> import torch, layergraph as lg
@@ -212,7 +212,7 @@ def one_of(*terms: Any) -> OneOf:
 
 
 def applied(term: Any) -> Applied:
-    """Return a term of an edit as a call: a layer or function that is not called takes VALUE.
+    """Return a term of an edit as a call; an uncalled layer or function takes VALUE.
 
     Raises:
         ArgumentError: the term is no call of a layer or function.

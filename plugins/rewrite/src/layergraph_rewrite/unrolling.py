@@ -1,4 +1,4 @@
-"""Replacing a loop by its turns, one after the other."""
+"""Unrolling: a loop is replaced by its iterations."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from layergraph_rewrite.working import WorkingGraph, WorkingLayer
 from layergraph_rewrite.workspace import Workspace
 
 LOOP = "layergraph.loop"
-"""The function that a node calls to run a body once in each turn."""
+"""The function that runs a body a number of times."""
 
 _GUARD = "layergraph.assume"
 
 
 def unroll(space: Workspace, owner: WorkingLayer, name: str, turns: int | None) -> None:
-    """Replace a loop by its turns, in each graph that has it.
+    """Replace a loop by its iterations, in each graph that has the node.
 
     Args:
         space: the workspace.
         owner: the layer whose graph has the node.
         name: the node.
-        turns: the number of turns; None: the one that the node states.
+        turns: the number of iterations; None: the number that the node states.
     """
     graphs = owner.graphs_with(name)
     for graph in graphs:
@@ -41,7 +41,7 @@ def _check(owner: WorkingLayer, node: Node, turns: int | None) -> None:
         raise EditError(f"{where} has a condition; it cannot be unrolled")
     stated = (node.args or ())[1]
     if turns is None and type(stated) is not int:
-        raise EditError(f"the sizes of inputs tell how many turns {where} has; give a number")
+        raise EditError(f"the sizes of inputs decide how many turns {where} has; give a number")
     if turns is not None and (turns < 0 or (type(stated) is int and turns != stated)):
         raise EditError(f"{where} has {stated!r} turns, and not {turns}")
 

@@ -1,4 +1,4 @@
-"""The layers and graphs of an edit: an IR in a form in which an edit takes constant time."""
+"""The layers and graphs of an edit, in a form with constant-time edits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Layers(dict[str, "WorkingLayer"]):
     """All layers under edit, by name.
 
     Attributes:
-        changed: the nodes that are new or changed since it was emptied; None: they are not noted.
+        changed: the nodes changed since it was last emptied; None to record none.
         states: the nodes that read a tensor of a layer, or its mode.
     """
 
@@ -39,7 +39,7 @@ class Layers(dict[str, "WorkingLayer"]):
 class WorkingGraph:
     """A graph under edit: its nodes in execution order, and the users of each.
 
-    The arguments of every node are given. A node is never changed, but replaced by another one.
+    Every node states its arguments. An edit replaces nodes, and never mutates one.
 
     Args:
         owner: the layer that the graph belongs to.
@@ -79,12 +79,12 @@ class WorkingGraph:
         return node
 
     def change(self, node: Node) -> None:
-        """Put a node in the place of the one of the same name."""
+        """Replace the node of the same name."""
         self._disconnect(self.nodes[node.name])
         self._connect(node)
 
     def rename(self, name: str, new: str) -> None:
-        """Give a node another name; the nodes that read it follow."""
+        """Rename a node, and update the nodes that read it."""
         node = self.nodes[name]
         self.add(changed(node, name=new), before=name)
         self.replace_uses(name, Ref(new))
@@ -94,7 +94,7 @@ class WorkingGraph:
         self.remove(name)
 
     def replace_uses(self, name: str, value: Value, *, only: Iterable[str] | None = None) -> None:
-        """Let the users of a node read another value."""
+        """Replace a node by another value for its users."""
         users = list(self.users[name]) if only is None else only
 
         def leaf(each: Value) -> Value:
@@ -112,11 +112,11 @@ class WorkingGraph:
                 self._edge_data[value.node, user] = data
 
     def copy_edge_data(self, graph: WorkingGraph, names: Mapping[str, str] | None = None) -> None:
-        """Take over the annotations of the edges of another graph.
+        """Copy the annotations of the edges of another graph.
 
         Args:
             graph: the other graph.
-            names: the names here of its nodes; None: the same ones.
+            names: the new names of its nodes; None if unchanged.
         """
         for (src, sink), data in graph._edge_data.items():
             if names is None:
@@ -147,7 +147,7 @@ class WorkingGraph:
         """Return the graph as plain data.
 
         Args:
-            named: gives a node with the final name of what it stands for.
+            named: returns a node with the final name of its target.
         """
         graph = graph_from_nodes(map(named, self))
         for pair, data in self._edge_data.items():
@@ -183,16 +183,16 @@ class WorkingLayer:
         type: its type.
         data: attributes and annotations.
         children: the layers inside, by name; None for a leaf.
-        graphs: its graph; a second one if that for evaluation differs.
-        tensors: what the IR says of its tensors. What ties them are keys of the original.
-        sources: where its tensors come from, by name; empty without a state dict.
+        graphs: its graph; a second one if the evaluation graph differs.
+        tensors: the specs of its tensors. Ties are keys of the original model.
+        sources: the sources of its tensors by name; empty without a state dict.
         training: its mode.
-        kept_modes: the layers inside that keep a mode of their own; itself, too.
+        kept_modes: the layers inside, or itself, whose mode is fixed.
         calls: the nodes that call it, each with its graph.
         parents: the layers that it is a child of, each with the name of the child.
         position: its place among the implementations of the IR.
-        is_edited: whether its graph differs from the one that its type stands for.
-        numbers: the last number that a new child got, by the name that was wanted.
+        is_edited: whether its graph has changed, so that its type may no longer fit.
+        numbers: the last number suffix of new children, by preferred name.
     """
 
     def __init__(self, each: Implementation) -> None:
@@ -210,11 +210,11 @@ class WorkingLayer:
         self.position = 0
         self.is_edited = False
         self.numbers: dict[str, int] = {}
-        self._ranks: dict[str, int] = {}  # kept where a child has another name than it came with
+        self._ranks: dict[str, int] = {}  # only after a child is renamed
         self.namer = Namer(name for graph in each.graphs for name in graph.nodes)
 
     def namer_copy(self) -> Namer:
-        """Return a namer that knows the names of the nodes."""
+        """Return a namer with the names of the nodes as taken."""
         return Namer(name for graph in self.graphs for name in graph.nodes)
 
     @property
@@ -224,7 +224,7 @@ class WorkingLayer:
 
     @property
     def inner(self) -> dict[str, WorkingLayer]:
-        """The children, which a composite has; a leaf becomes one."""
+        """Return the children; a leaf gets an empty dict of children."""
         if self.children is None:
             self.children = {}
         return self.children
@@ -244,7 +244,7 @@ class WorkingLayer:
         return layer
 
     def rename_child(self, child: str, new: str) -> None:
-        """Give a child another name in the same place, in constant time after the first time."""
+        """Rename a child in place; constant time after the first call."""
         if not self._ranks:
             self._ranks = {name: next(_rank) for name in self.inner}
         rank = self._ranks[child]
@@ -277,7 +277,7 @@ class WorkingLayer:
                     stack.append(iter(layer.children.values()))
 
     def innermost_first(self) -> Iterator[WorkingLayer]:
-        """Yield itself and all layers inside, each once, after what is inside it."""
+        """Yield itself and all layers inside, each once, inner layers first."""
         seen = {self}
         stack = [(self, iter((self.children or {}).values()))]
         while stack:

@@ -1,4 +1,4 @@
-"""All layers of an IR under edit, and the way from an IR and back to one."""
+"""All layers of an IR under edit, with conversions from and to an IR."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Workspace:
     """The layers of an IR under edit, by name, and their tensors.
 
     Args:
-        ir: the IR, which stays as it is.
-        state: its state dict; None: the tensors are not followed.
+        ir: the IR; not changed.
+        state: its state dict; None to ignore tensors.
 
     Attributes:
-        tied: the layers of which a tensor is, or was, tied to another one, by their ids.
+        tied: the layers with a tensor that is or was tied, by id.
 
     Raises:
         InvalidIrError: the IR breaks a rule.
@@ -132,13 +132,13 @@ class Workspace:
             layer.sources.setdefault(name, Source.at(state, key))
 
     def key(self, layer: WorkingLayer, tensor: str) -> str:
-        """Return a text that stands for the key of a tensor, wherever its layer moves."""
+        """Return a stable text for the key of a tensor, even if its layer moves."""
         text = f"{layer.name}\0{tensor}\0{id(layer)}"
         self._homes[text] = layer, tensor
         return text
 
     def home(self, key: str) -> tuple[WorkingLayer, str]:
-        """Return the layer and the name of the tensor that a key, as nodes state it, stands for."""
+        """Return the layer and the tensor name of a key in a node."""
         return self._homes[key]
 
     def next_position(self) -> int:
@@ -161,10 +161,10 @@ class Workspace:
         return None
 
     def read_homes(self, without: Collection[int]) -> list[WorkingLayer]:
-        """Return the layers of which a node of another layer reads a tensor.
+        """Return the layers whose tensors nodes of other layers read.
 
         Args:
-            without: the ids of layers whose nodes do not count.
+            without: the ids of layers whose nodes to ignore.
         """
         return [
             self._homes[graph.nodes[name].implementation][0]
@@ -173,19 +173,19 @@ class Workspace:
         ]
 
     def redirect(self, others: Mapping[WorkingLayer, WorkingLayer]) -> None:
-        """Let what reads a tensor of a layer, or is tied to one, go to another layer instead."""
+        """Redirect reads of, and ties to, tensors of layers to other layers."""
         self._homes = {
             key: (others.get(home, home), tensor) for key, (home, tensor) in self._homes.items()
         }
 
     def tied_layers(self) -> Iterator[WorkingLayer]:
-        """Yield the layers that are left, of which a tensor is, or was, tied to another one."""
+        """Yield the remaining layers with a tensor that is or was tied."""
         for layer in self.tied.values():
             if self.layers.get(layer.name) is layer:
                 yield layer
 
     def keep_ties(self, dropped: Collection[int]) -> None:
-        """Give tensors that are tied to one of a dropped layer its source, if they have none.
+        """Copy the sources of a dropped layer's tensors to tensors tied to them without a source.
 
         Args:
             dropped: the ids of the layers.
@@ -206,10 +206,10 @@ class Workspace:
 
     @gc_paused()
     def ir(self) -> Ir:
-        """Return the IR as it is now, checked; it shares nothing with the workspace.
+        """Return a checked IR of the current layers, which shares nothing with the workspace.
 
         Raises:
-            InvalidIrError: it breaks a rule.
+            InvalidIrError: the IR breaks a rule.
         """
         first: dict[int, str] = {}
         for path, layer in self.paths():
@@ -226,7 +226,7 @@ class Workspace:
             ],
             self.root.name,
         ).copy()
-        # A composite whose graph is no chain any more has another type, and so have its calls.
+        # A composite whose graph is no longer a chain gets another type, and so do its calls.
         for each in ir.values():
             for graph in each.graphs:
                 for node in graph.nodes.values():
@@ -236,13 +236,13 @@ class Workspace:
         return ir
 
     def inside(self, top: WorkingLayer) -> Iterator[WorkingLayer]:
-        """Yield a layer, all layers inside it, and the bodies that these run, each once."""
+        """Yield a layer, all layers inside it, and their loop bodies, each once."""
         layers = list(top.inside())
         yield from layers
         yield from self._bodies(layers)
 
     def module_of(self, layer: WorkingLayer) -> WorkingLayer:
-        """Return the layer whose module a graph runs in: itself, or for a body, what runs it."""
+        """Return the layer whose module runs a graph: itself, or for a body, its owner."""
         while layer.type == BODY:
             graphs = (graph for each in self.layers.values() for graph in each.graphs)
             layer = next(graph.owner for graph in graphs if layer in self.bodies_in(graph))
@@ -253,7 +253,7 @@ class Workspace:
         return [self.layers[name] for node in graph for name in node.bodies()]
 
     def _bodies(self, layers: Collection[WorkingLayer]) -> list[WorkingLayer]:
-        """Return the bodies that the graphs of layers run, with those inside of bodies."""
+        """Return the bodies that the graphs of layers run, including nested bodies."""
         if all(layer.type != BODY for layer in self.layers.values()):
             return []
         found: dict[int, WorkingLayer] = {}
@@ -267,7 +267,7 @@ class Workspace:
         return list(found.values())
 
     def state(self) -> Tensors | None:
-        """Return the state dict as it is now, whose tensors are read when they are asked for."""
+        """Return the current state dict, which reads tensors lazily."""
         if not self.has_state:
             return None
         sources: dict[str, Source] = {}
@@ -278,7 +278,7 @@ class Workspace:
         return Tensors(sources)
 
     def _ties(self, first: Mapping[int, str]) -> dict[tuple[int, str], str | None]:
-        """Return what each tied tensor is tied to now: the first one that is left, by its key."""
+        """Return the current tie of each tied tensor: the key of the first remaining tensor."""
         ties: dict[tuple[int, str], str | None] = {}
         anchors: dict[str, str] = {}
         for layer in sorted(self.tied_layers(), key=_position):
@@ -333,7 +333,7 @@ class Workspace:
 
 
 def _home(paths: Mapping[str, WorkingLayer], key: str) -> tuple[WorkingLayer, str]:
-    """Return the layer that a key of a state dict belongs to, and the name of the tensor there."""
+    """Return the layer and the tensor name of a state-dict key."""
     path = key
     while path:
         path = path.rpartition(".")[0]
@@ -355,7 +355,7 @@ def _named(children: Mapping[str, WorkingLayer]) -> dict[str, str]:
 
 
 def _kept_modes(layer: WorkingLayer) -> dict[str, bool | None]:
-    """Return the modes that a layer keeps, by paths from there."""
+    """Return the modes that a layer fixes, by paths from the layer."""
     if not layer.kept_modes:
         return {}
     found: dict[str, bool | None] = {}
@@ -369,7 +369,7 @@ def _kept_modes(layer: WorkingLayer) -> dict[str, bool | None]:
 
 
 def _ordered(layer: WorkingLayer) -> list[str]:
-    """Return the names of the children in the order that they have in the IR."""
+    """Return the names of the children in the order of the IR."""
     children = layer.in_order()
     if layer.is_edited and layer.type != MODULE and layer.graphs:
         graphs = [graph.finished(lambda node: node) for graph in layer.graphs]

@@ -1,4 +1,4 @@
-"""Shapes and cost: the shape of every value of an IR, and what one call of the model costs."""
+"""Shapes of all values of an IR, and the cost of one call of the model."""
 
 from layergraph_shapes.annotate import annotate_shapes
 from layergraph_shapes.counting import Cost, LayerCost, cost

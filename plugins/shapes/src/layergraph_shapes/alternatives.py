@@ -1,4 +1,4 @@
-"""Values that depend on decisions: one value for each way that the decisions may go."""
+"""Values that depend on decisions: one value per combination of answers."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import torch
 from layergraph.errors import AssumptionError, ShapeError
 
 _MOST = 6
-"""Decisions that may meet in one node: it runs once for each combination of answers."""
+"""The most decisions on which one node may depend; it runs once per combination of answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A question for numbers, which a model without numbers does not answer.
+    """A decision by numbers, whose answer is unknown on tensors without numbers.
 
     Attributes:
-        name: the path of the node that asks.
-        where: the line of the model's code; empty if the IR does not tell it.
+        name: the path of its node.
+        where: the line of the model's code; empty if the IR has none.
     """
 
     name: str
@@ -76,17 +76,17 @@ def _is_open(value: Any) -> bool:
 
 
 def on_each_way(compute: Callable[[Answers], Any], answers: Answers, depth: int = 0) -> Any:
-    """Compute a value, on both ways of each decision that it depends on.
+    """Compute a value on both ways of each decision that it depends on.
 
-    If one way fails, the value is that of the other one: no call comes to an end on the first.
+    If one way fails, the value is that of the other one, because a call on the failing way raises.
 
     Args:
         compute: computes the value for some answers.
         answers: the answers that are known.
-        depth: the number of decisions that are left open so far.
+        depth: the number of decisions without an answer so far.
 
     Raises:
-        ShapeError, AssumptionError: it cannot be computed on any way.
+        ShapeError, AssumptionError: the computation fails on all ways.
     """
     try:
         return compute(answers)
@@ -128,7 +128,7 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, dict):
         return list(one) == list(other) and all(map(_same, one.values(), other.values()))
     if isinstance(one, torch.SymInt | torch.SymFloat | torch.SymBool):
-        # A comparison with == would note a condition on the sizes.
+        # A comparison with == would record a condition on the sizes.
         return bool(one.node.expr == other.node.expr)
     if isinstance(one, Branch):
         return one.decision == other.decision and all(

@@ -24,9 +24,9 @@ def annotate_shapes(
     training: bool | None = None,
     decisions: Mapping[str, bool] | None = None,
 ) -> Ir:
-    """Return a copy of an IR whose edges say the shape and dtype of the value that flows there.
+    """Return a copy of an IR whose edges state the shape and dtype of their values.
 
-    They are annotations in ``edge.data``. ``"layergraph.shape"`` is a tuple of sizes, and
+    These are annotations in ``edge.data``. ``"layergraph.shape"`` is a tuple of sizes, and
     ``"layergraph.dtype"`` a :class:`~layergraph.ir.Symbol`. For a value in containers, both have
     the same containers, with None for each part that is no tensor. ``print`` shows them.
 
@@ -36,10 +36,10 @@ def annotate_shapes(
     Args:
         ir: the IR of the model.
         args: as for :func:`layergraph.shapes`.
-        kwargs: as there.
-        sizes: as there.
-        training: as there. The edges of the other mode keep what they have.
-        decisions: as there.
+        kwargs: as for :func:`layergraph.shapes`.
+        sizes: as for :func:`layergraph.shapes`.
+        training: as for :func:`layergraph.shapes`. Edges of the other mode keep their annotations.
+        decisions: as for :func:`layergraph.shapes`.
 
     Raises:
         LayergraphError: as for :func:`layergraph.shapes`.

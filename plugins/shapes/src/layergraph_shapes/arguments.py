@@ -1,4 +1,4 @@
-"""The arguments of a walk: tensors without memory in the place of what the caller gives."""
+"""The arguments of a walk: fake tensors in place of the caller's."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _COMPARE_MASKS = nn.TransformerEncoder, nn.TransformerDecoder, nn.Transformer
 def without_comparison(
     module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the arguments by name of a call, with which no numbers of masks are compared.
+    """Return the keyword arguments of a call, with ``is_causal`` set for transformer layers.
 
-    Unless they are told, transformers find out if a mask is the causal one, to take another kernel.
-    No shape depends on it.
+    Otherwise such a layer compares the numbers of its mask with the causal mask, to choose a
+    kernel. No shape depends on the answer.
     """
     if not isinstance(module, _COMPARE_MASKS):
         return dict(kwargs)
@@ -36,10 +36,10 @@ def without_comparison(
 
 
 class Arguments:
-    """Turns what the caller gives into the arguments of a call.
+    """Converts the caller's arguments to those of a walk.
 
     Args:
-        sizes: the symbolic sizes; None: a name stands for its number.
+        sizes: the symbolic sizes; None to replace each name by its number.
         numbers: the number, or the example, for each name.
     """
 
@@ -54,7 +54,7 @@ class Arguments:
         Call it under the fake mode of the walk.
 
         Raises:
-            ArgumentError: they are no arguments of a call.
+            ArgumentError: an argument has a wrong form.
         """
         if isinstance(args, torch.Tensor | TensorMeta | str) or not isinstance(args, Sequence):
             raise ArgumentError(f"the arguments of the call are {brief(args)}; {_FORM}")

@@ -26,7 +26,7 @@ from layergraph_shapes.sizes import Sizes
 from layergraph_shapes.walk import Walk
 
 _MOST_DECISIONS = 10
-"""Decisions of which all combinations are compared."""
+"""The most decisions whose combinations are all compared."""
 
 
 @dataclass(slots=True)
@@ -37,11 +37,12 @@ class LayerCost:
         name: the path of the layer in the model.
         type: its type.
         calls: the number of calls.
-        output: the description of what its last call returns; None without a call.
-        parameters: the numbers in its own parameters, without those that an earlier layer has too.
+        output: the description of the result of its last call; None without a call.
+        parameters: the number of elements of its own parameters, without those shared with an
+            earlier layer.
         bytes: the bytes of its parameters, and of its buffers that state dicts hold.
-        flops: the FLOPs of what it does itself: for a composite, those of its functions.
-        uncounted: the operators in it whose cost is not known.
+        flops: its own FLOPs; for a composite, those of the functions in its graph.
+        uncounted: the operators in it whose cost is unknown.
     """
 
     name: str
@@ -62,9 +63,10 @@ class Cost:
 
     Attributes:
         layers: the cost of each layer, in the order of the model.
-        peak_activation_bytes: the most bytes that inputs and values of nodes take at one time.
+        peak_activation_bytes: the maximum over time of the bytes of live inputs and values.
         training: the mode: True for training.
-        decisions: the answers to decisions by numbers, by name: those with the most FLOPs.
+        decisions: the answers to decisions by numbers, by name: the combination with the most
+            FLOPs.
     """
 
     layers: tuple[LayerCost, ...]
@@ -79,7 +81,7 @@ class Cost:
 
     @property
     def parameters(self) -> int:
-        """Return the numbers in parameters, each once."""
+        """Return the number of elements of all parameters, each counted once."""
         return sum(each.parameters for each in self.layers)
 
     @property
@@ -89,7 +91,7 @@ class Cost:
 
     @property
     def uncounted(self) -> tuple[str, ...]:
-        """Return the layers whose FLOPs are not known, each with the operators in question."""
+        """Return the layers whose FLOPs are unknown, each with the unknown operators."""
         return tuple(
             f"{each.name} ({', '.join(dict.fromkeys(each.uncounted))})"
             for each in self.layers
@@ -116,16 +118,16 @@ def cost(
     decisions: Mapping[str, bool] | None = None,
     formulas: Mapping[str, Formula] | None = None,
 ) -> Cost:
-    """Return what one call of a model costs: FLOPs, parameters, bytes and memory.
+    """Return the cost of one call of a model: FLOPs, parameters, bytes and memory.
 
-    Nothing is computed: layers and functions run on fake tensors of torch, and each operator counts
-    by its formula. A FLOP is half of a multiply-add in a product of matrices, in a convolution or
-    in attention; all else is free. The page "Cost" of the documentation has the definitions.
+    Layers and functions run on fake tensors, so nothing is computed. Each operator has a formula. A
+    FLOP is half of a multiply-add in a product of matrices, in a convolution or in attention; all
+    else is free. The page "Cost" of the documentation has the definitions.
 
     Args:
         ir: the IR of the model.
         args: the positional arguments, as for :func:`layergraph.shapes`.
-        kwargs: the arguments by name, likewise.
+        kwargs: the keyword arguments, as for :func:`layergraph.shapes`.
         sizes: the number for each size that ``args`` names.
         training: the mode; None: the mode of the IR.
         decisions: the answers to decisions by numbers, by name. Of the ways that remain, the one
@@ -134,7 +136,7 @@ def cost(
             :class:`~layergraph_shapes.LayerCall` and returns its FLOPs.
 
     Returns:
-        The cost. ``.uncounted`` names the layers with operators whose FLOPs are not known; they
+        The cost. ``.uncounted`` names the layers with operators whose FLOPs are unknown; these
         count as 0.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The description of values: tensors by shape and dtype, in the containers that hold them."""
+"""Descriptions of values: tensors by shape and dtype, inside their containers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TensorMeta:
 
     Attributes:
         shape: the sizes: numbers, or expressions of the names that the caller gave to sizes. A size
-            that the numbers in a tensor decide is ``"u0"``, ``"u1"`` and so on.
+            that depends on numbers in a tensor is ``"u0"``, ``"u1"`` and so on.
         dtype: the dtype.
 
     Example:
@@ -46,7 +46,7 @@ class TensorMeta:
 
 @dataclass(frozen=True, slots=True)
 class Either:
-    """A value with another description on each of the two ways that a decision may go.
+    """A value with different descriptions on the two ways of a decision.
 
     Attributes:
         decision: the name of the decision, in :attr:`layergraph_shapes.Shapes.decisions`.

@@ -1,4 +1,4 @@
-"""An observer that describes values: tensors by shape and dtype, decisions by both ways."""
+"""An observer that describes values: tensors by shape and dtype, branches by both ways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model without memory: its modules, on fake tensors of torch."""
+"""A model on fake tensors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class FakeModel:
         kinds: the kinds of tensors that consist of parts.
         tensors: the tensors, by their key.
         mode: the mode of torch under which the modules run.
-        operators: sees the operators that run.
+        operators: the mode that counts operators.
 
     Raises:
         InvalidIrError, BuildError, PluginError: as for :func:`layergraph.to_torch`.
@@ -61,7 +61,7 @@ class FakeModel:
     def __init__(self, ir: Ir, sizes: Sizes, *, training: bool | None) -> None:
         check(ir)
         converter = default_ir2torch()
-        # Constructors draw numbers.
+        # Constructors draw random numbers.
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
             built = converter.meta_model(ir)
         if training is not None:
@@ -80,11 +80,11 @@ class FakeModel:
 
     @torch.inference_mode(False)
     def _to_fakes(self, model: nn.Module, known: Mapping[int, torch.Tensor]) -> None:
-        """Put fake tensors in the place of the tensors of a model.
+        """Replace the tensors of a model by fake ones.
 
         Args:
             model: the model on the meta device.
-            known: by the id of a tensor, its numbers, if the IR says them.
+            known: the values that the IR holds, by the id of the tensor.
         """
         fakes: dict[int, torch.Tensor] = {}
         for key, tensor, _ in self.weights:
@@ -103,10 +103,10 @@ class FakeModel:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Run modules without memory and without fused kernels, which hide operators.
+        """Return a context that runs modules on fake tensors, without fused kernels.
 
-        Afterwards the modules have their tensors on meta again: a library that keeps a list of its
-        layers must not find fake tensors in them.
+        Fused kernels would hide operators. At the end the modules get their meta tensors back,
+        because some libraries keep a list of all layers, which must not hold fake tensors.
         """
         with ExitStack() as stack:
             stack.callback(self._drop_fakes)
@@ -114,10 +114,10 @@ class FakeModel:
                 stack.callback(set_to, get())
                 set_to(False)
             stack.enter_context(torch.inference_mode(False))
-            # torch logs each error of an operator, and we raise it.
+            # torch logs each error of an operator; we raise the error, so the log is noise.
             stack.callback(setattr, _LOG, "disabled", _LOG.disabled)
             _LOG.disabled = True
-            # Functions in C++ take symbolic sizes for numbers; these are in Python.
+            # C++ kernels would treat symbolic sizes as numbers; use the Python ones.
             stack.enter_context(enable_python_dispatcher())
             stack.enter_context(self.mode)
             stack.enter_context(self.operators)
@@ -167,16 +167,16 @@ class FakeModel:
 
 
 def _fake(mode: FakeTensorMode, tensor: torch.Tensor, known: torch.Tensor | None) -> torch.Tensor:
-    """Return a tensor without memory that behaves as one on the CPU.
+    """Return a fake tensor that behaves as one on the CPU.
 
     Args:
         mode: the mode of the fake tensors.
         tensor: the tensor on the meta device.
-        known: the same tensor on the CPU, if its numbers are known: they may decide.
+        known: its value on the CPU, if known, because code may branch on it.
     """
     cpu = torch.device("cpu")
     if not is_plain(tensor):
-        # One that consists of parts has the shapes of a plain tensor.
+        # A tensor that consists of parts gets a plain tensor of its shape.
         plain = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
         tensor = nn.Parameter(plain, False) if isinstance(tensor, nn.Parameter) else plain
         known = None
@@ -184,6 +184,6 @@ def _fake(mode: FakeTensorMode, tensor: torch.Tensor, known: torch.Tensor | None
     fake: torch.Tensor = FakeTensor(mode, tensor.detach(), cpu, constant=constant)
     if not isinstance(tensor, nn.Parameter):
         return fake
-    # Nothing is differentiated, so that no value waits for a backward pass.
+    # No gradients, so that autograd saves no values.
     with mode:
         return nn.Parameter(fake, requires_grad=False)

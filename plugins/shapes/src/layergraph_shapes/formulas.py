@@ -1,6 +1,6 @@
 """The cost of operators: two FLOPs for each multiply-add of a matrix product, none for the rest.
 
-``docs/explanation/cost.md`` tells the definition for layers.
+``docs/explanation/cost.md`` has the definitions for layers.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ Formula = Callable[[LayerCall], int]
 
 
 def _product(of: int, by: int) -> Callable[..., Any]:
-    """Return the formula of a product of two arguments: the last axis of the first is summed over.
+    """Return the formula of a product of two arguments that sums over the last axis of the first.
 
     Args:
-        of: the position of the first one.
-        by: that of the second one.
+        of: the position of the first argument.
+        by: the position of the second one.
     """
 
     def flops(_: Any, args: tuple[Any, ...]) -> Any:
         if args[of].dtype != args[by].dtype:
-            # torch checks this with memory alone.
+            # torch checks this only on real tensors.
             raise TypeError(f"a product of {args[of].dtype} and {args[by].dtype}")
         columns = args[by].shape[-1] if args[by].dim() > 1 else 1
         return 2 * args[of].numel() * columns
@@ -61,7 +61,7 @@ def _convolution(result: Any, args: tuple[Any, ...]) -> Any:
     inputs, weight, *_, is_transposed = args[:7]
     over = inputs if is_transposed else result
     if any(isinstance(size, int) and size < 1 for size in result.shape[2:]):
-        # Some releases of torch check this with memory alone.
+        # Some releases of torch check this only on real tensors.
         raise ValueError(f"a kernel of {tuple(weight.shape[2:])} is larger than the input")
     return 2 * over.shape[0] * math.prod(over.shape[2:]) * weight.numel()
 
@@ -80,7 +80,7 @@ def _trilinear(_: Any, args: tuple[Any, ...]) -> Any:
 
 
 def _of_each_place(result: Any, args: tuple[Any, ...]) -> Any:
-    """Return the cost of a convolution of time, batch and channels."""
+    """Return the cost of a convolution over (time, batch, channels)."""
     return 2 * math.prod(result.shape[:2]) * args[1].numel()
 
 
@@ -121,8 +121,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 }
 """The FLOPs of operators that multiply matrices, from the result and the positional arguments."""
 
-# Operators without a matrix product, besides those that torch tags as pointwise or as a view, and
-# those of its core set, of which OPERATORS lists all with products.
+# Operators without a matrix product, in addition to those that torch tags as pointwise, as a view,
+# or as core. OPERATORS lists all core operators with a product.
 _FREE = frozenset(
     (
         "_adaptive_avg_pool2d _adaptive_avg_pool3d _add_relu _aminmax _assert_async "
@@ -183,7 +183,7 @@ _FREE_ELSEWHERE = frozenset(
 
 @functools.cache
 def is_free(operator: Any) -> bool:
-    """Return whether an operator is known to contain no matrix product."""
+    """Return whether an operator contains no matrix product."""
     namespace, name = _named(operator)
     if namespace in ("prim", "prims", "profiler"):
         return True
@@ -191,7 +191,7 @@ def is_free(operator: Any) -> bool:
         return f"{namespace}.{name}" in _FREE_ELSEWHERE
     if name in _FREE or name.endswith("_like") or operator.is_view:
         return True
-    # Variants in place, and those of scalars, lack some tags.
+    # In-place and scalar variants lack some tags.
     packet = getattr(torch.ops.aten, name)
     overloads = [operator, *[getattr(packet, each) for each in packet.overloads()]]
     return any({torch.Tag.pointwise, torch.Tag.core} & {*each.tags} for each in overloads)
@@ -199,14 +199,14 @@ def is_free(operator: Any) -> bool:
 
 @functools.cache
 def _named(operator: Any) -> tuple[str, str]:
-    """Return the namespace of an operator, and its name without what says that it is in place."""
+    """Return the namespace of an operator, and its name without the in-place underscore."""
     namespace, _, name = operator._schema.name.partition("::")
     base = name.removesuffix("_")
     return namespace, base if hasattr(getattr(torch.ops, namespace), base) else name
 
 
 def _grouped(of: Any, by: Any, offsets: Any = None, *_: Any, out_dtype: Any = None) -> Any:
-    """Stand for products of groups, which torch has without memory for some dtypes only."""
+    """Stand-in for grouped products, whose meta kernels torch has for some dtypes only."""
     sizes = [of.shape[-2], by.shape[-1]]
     if of.dim() == by.dim():
         sizes.insert(0, of.shape[0] if of.dim() == 3 else offsets.shape[0])
@@ -217,11 +217,11 @@ _STAND_INS: dict[str, Callable[..., Any]] = {"aten._grouped_mm": _grouped}
 
 
 class Operators(TorchDispatchMode):
-    """Sees all operators that run without memory, and counts their FLOPs.
+    """A mode that counts the FLOPs of all operators on fake tensors.
 
     Attributes:
         flops: the sum so far.
-        uncounted: the operators so far whose cost is not known.
+        uncounted: the operators so far whose cost is unknown.
     """
 
     def __init__(self) -> None:
@@ -229,7 +229,7 @@ class Operators(TorchDispatchMode):
         self.reset()
 
     def reset(self) -> None:
-        """Begin at 0."""
+        """Reset the counts."""
         self.flops: Any = 0
         self.uncounted: list[str] = []
 

@@ -1,4 +1,4 @@
-"""The memory of activations: the values that are alive at the same time."""
+"""The peak memory of activations."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from layergraph_shapes.described import tensors_in
 
 
 class Memory:
-    """Sums the bytes of the storages of values that are alive. Views share the storage.
+    """Sums the bytes of the storages of live values. Views share a storage.
 
     Args:
-        weights: tensors that do not count.
+        weights: the tensors to ignore.
 
     Attributes:
         peak: the largest sum so far.
@@ -28,7 +28,7 @@ class Memory:
         self.peak = 0
 
     def hold(self, values: Sequence[Any]) -> None:
-        """Note that values are alive. A value may be noted several times."""
+        """Count a reference to each value. A value may have several references."""
         for key, size in self._storages(values):
             holders = self._holders.get(key, 0)
             self._holders[key] = holders + 1
@@ -37,7 +37,7 @@ class Memory:
         self.peak = max(self.peak, self._bytes)
 
     def release(self, values: Sequence[Any]) -> None:
-        """Note that values are no longer needed, as often as they were noted to be alive."""
+        """Drop one reference to each value."""
         for key, size in self._storages(values):
             self._holders[key] -= 1
             if not self._holders[key]:
@@ -58,7 +58,7 @@ def _storage(tensor: torch.Tensor) -> torch.UntypedStorage:
 
 
 def _both_ways(value: Any) -> Any:
-    """Return a value with the values of both ways for each decision in it."""
+    """Return a value with each branch replaced by the values of both ways."""
     if type(value) is Branch:
         return _both_ways(value.if_true), _both_ways(value.if_false)
     if isinstance(value, dict):

@@ -13,10 +13,10 @@ Path: TypeAlias = tuple[str, ...]
 
 
 class Observer:
-    """Sees what a walk computes. This one looks away."""
+    """The base of observers, which does nothing."""
 
     def value(self, _path: Path, _node: Node, _value: Any, _answers: Answers, /) -> None:
-        """See the value of a node."""
+        """Receive the value of a node."""
 
     def run(
         self,
@@ -34,13 +34,13 @@ class Observer:
     def enter(
         self, _implementation: Implementation, _values: Sequence[Any], _training: bool, /
     ) -> None:
-        """See a call of a composite, with the values that it takes, and its mode."""
+        """Receive the start of a call of a composite, with its arguments and its mode."""
 
     def computed(self, _value: Any, _released: Sequence[Any], /) -> None:
-        """See the value of a node, and those that no later node reads."""
+        """Receive the value of a node, and the values that no later node reads."""
 
     def failed(self, _kept: Sequence[Any], /) -> None:
-        """See the end of a call that fails, with the values that were kept up to here."""
+        """Receive the end of a failing call, with the values that were live until here."""
 
     def leave(self, _implementation: Implementation, _result: Any, _kept: Sequence[Any], /) -> None:
-        """See the end of a call, with the values that were kept up to here."""
+        """Receive the end of a call, with the values that were live until here."""

@@ -25,17 +25,16 @@ class Shapes(Mapping[Path, Any]):
     name is a node of the root. The order is that of execution.
 
     A tensor is described by a :class:`~layergraph_shapes.TensorMeta`, in the containers that hold
-    it. A named tuple is a :class:`layergraph.ir.Record`. Other values are as they are; symbolic
-    numbers are texts.
+    it. A named tuple is a :class:`layergraph.ir.Record`. Symbolic numbers are texts; other values
+    are unchanged.
 
     Attributes:
-        calls: for each path of a call, the name of the layer that it calls.
-        modes: for each layer that has run a graph, whether that is the one for training.
-        output: the description of what the model returns.
-        decisions: the decisions that the numbers in the inputs make: name to the line of the
-            model's code. The values after them are described on both ways; where these differ, the
-            description is an :class:`~layergraph_shapes.Either`. A value that is computed on one
-            way only is described for this way.
+        calls: for each path of a call, the name of the called layer.
+        modes: for each composite that ran, True for its training graph.
+        output: the description of the model's result.
+        decisions: the decisions by numbers in the inputs: from name to the line of the model's
+            code. Later values are described on both ways; if these differ, the description is an
+            :class:`~layergraph_shapes.Either`. A value that exists on one way is described for it.
         conditions: the conditions on symbolic sizes under which the descriptions hold.
     """
 
@@ -65,7 +64,7 @@ class Shapes(Mapping[Path, Any]):
         return len(self._values)
 
     def of(self, layer: str) -> list[Any]:
-        """Return the descriptions of what a layer returns, one for each call.
+        """Return the descriptions of a layer's results, one per call.
 
         Args:
             layer: the name of its implementation, such as ``"layer1.0.conv1"``.
@@ -94,29 +93,27 @@ def shapes(
 ) -> Shapes:
     """Return the shape and dtype of every value that a call of a model computes.
 
-    Nothing is computed, and no tensor takes memory: layers and functions run on fake tensors of
-    torch. No weights are needed.
+    Layers and functions run on fake tensors, so nothing is computed, and no weights are needed.
 
     Args:
         ir: the IR of the model.
-        args: the positional arguments of a call, as a tuple. Of a tensor, also inside containers,
-            only shape and dtype count. A tuple of sizes stands for a float32 tensor of this shape,
-            and a :class:`~layergraph_shapes.TensorMeta` for a tensor of any dtype. A size may be a
-            name, such as ``"batch"``: then the sizes in the result are expressions of it. Give a
-            tuple of numbers that is no shape as a list.
-        kwargs: the arguments by name, likewise.
-        sizes: an example for the size of a name. Code may decide by a size: the result describes
-            the way of the example, and ``.conditions`` says which sizes take it.
+        args: the positional arguments of a call, as a tuple. Only the shapes and dtypes of tensors
+            count, also inside containers. A tuple of sizes stands for a float32 tensor of this
+            shape, and a :class:`~layergraph_shapes.TensorMeta` for a tensor of any dtype. A size
+            may be a name, such as ``"batch"``: then the sizes in the result are expressions of it.
+            Give a tuple of numbers that is no shape as a list.
+        kwargs: the keyword arguments, in the same form.
+        sizes: example numbers for named sizes. If code branches on a size, the result describes the
+            branch of the example, and ``.conditions`` states which sizes take it.
         training: the mode; None: the mode of the IR.
         decisions: the answers to decisions by numbers, by name: see :attr:`Shapes.decisions`.
 
     Raises:
         ArgumentError: the arguments are not those that the model takes.
         AssumptionError: an input does not pass a guard, such as that for its rank.
-        ShapeError: a layer or function refuses its inputs, a size with a name can have only one
-            value, or numbers in tensors decide something that shapes do not tell. The message
-            names the node.
-        InvalidIrError, BuildError, PluginError: as for :func:`layergraph.to_torch`.
+        ShapeError: a layer or function refuses its inputs, a named size can have only one value, or
+            a result depends on numbers in tensors. The message names the node. InvalidIrError,
+            BuildError, PluginError: as for :func:`layergraph.to_torch`.
 
     Example:
         >>> import torch, layergraph as lg
@@ -147,7 +144,7 @@ def check_options(
     """Raise if arguments of :func:`shapes` have wrong types.
 
     Raises:
-        ArgumentError: they have.
+        ArgumentError: one has.
     """
     if not isinstance(ir, Ir):
         raise ArgumentError(f"{type(ir).__name__} is no IR; give what to_ir or load returned")
@@ -161,7 +158,7 @@ def check_options(
 
 
 class _Described(Describing):
-    """Keeps the descriptions of values, for each answer of decisions."""
+    """Stores the descriptions of values for each combination of answers."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
@@ -182,7 +179,7 @@ class _Described(Describing):
 
 
 def _folded(ways: list[tuple[Answers, Any]]) -> Any:
-    """Return one description of a value that was computed on several ways."""
+    """Return one description of a value from its descriptions on several ways."""
     first = ways[0][1]
     if all(value == first for _, value in ways):
         return first

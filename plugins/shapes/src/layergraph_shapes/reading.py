@@ -1,4 +1,4 @@
-"""Reading the graphs of torch.fx: the values of arguments, and when values are read last."""
+"""Helpers for graphs of torch.fx: argument values, and the last readers of values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FRAMES_A_LEVEL = 12
 
 
 def filled(value: Any, values: Mapping[fx.Node, Any]) -> Any:
-    """Return an argument with values in the place of nodes, in plain containers."""
+    """Return an argument with nodes replaced by their values."""
     if isinstance(value, fx.Node):
         return values[value]
     if isinstance(value, dict):
@@ -29,9 +29,9 @@ def filled(value: Any, values: Mapping[fx.Node, Any]) -> Any:
 
 
 def last_read(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
-    """Return, for each node, those that it is the last to read.
+    """Return, for each node, the nodes whose values it is the last to read.
 
-    The inputs are not among them, because the caller holds them, nor is what the output reads.
+    Inputs are left out, because the caller holds their values; so are nodes that the output reads.
     """
     last: dict[fx.Node, fx.Node] = {}
     for each in graph.nodes:
@@ -47,7 +47,7 @@ def last_read(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
 
 @contextmanager
 def deep(levels: int) -> Iterator[None]:
-    """Let Python recurse as deep as a model may be."""
+    """Raise Python's recursion limit for a deep model inside a ``with`` block."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(limit + _FRAMES_A_LEVEL * min(levels, 2000))
     try:

@@ -1,4 +1,4 @@
-"""Recurrent layers in one step: torch runs them step by step, which takes long and fixes sizes."""
+"""Shapes of recurrent layers without running their steps, which is slow and fixes sizes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _GATES: dict[type[nn.Module], int] = {nn.RNN: 1, nn.LSTM: 4, nn.GRU: 3}
 
 
 class Recurrent:
-    """A call of a recurrent layer that returns new tensors.
+    """A stand-in for a call of a recurrent layer, which returns empty tensors.
 
     Args:
         layer: a layer for which :func:`is_recurrent` is True.
@@ -24,7 +24,7 @@ class Recurrent:
         self._width = recurrent.proj_size or recurrent.hidden_size
 
     def __call__(self, inputs: torch.Tensor, hx: Any = None) -> Any:
-        """Return what the layer returns.
+        """Return tensors of the shapes that the layer returns.
 
         Raises:
             ValueError, RuntimeError: the layer does not take the arguments.
@@ -70,7 +70,7 @@ class Recurrent:
 
 
 def is_recurrent(module: nn.Module, args: tuple[Any, ...]) -> bool:
-    """Return whether :class:`Recurrent` can stand for a call: it takes no packed sequences.
+    """Return whether :class:`Recurrent` supports a call; it takes no packed sequences.
 
     Args:
         module: a layer.

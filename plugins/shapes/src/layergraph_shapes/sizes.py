@@ -15,17 +15,17 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from layergraph.errors import ShapeError
 
 _STEP = 32
-"""The first name stands for sizes like 32, the second for sizes like 64, and so on."""
+"""The example of the first named size is near 32, of the second near 64, and so on."""
 
 
 class Sizes:
     """The symbolic sizes of one walk.
 
-    torch decides a branch on a symbolic size by an example of it, and notes the condition. It takes
-    each size to be neither 0 nor 1.
+    torch decides a branch on a symbolic size by its example, and records the condition. It assumes
+    that no size is 0 or 1.
 
     Args:
-        examples: the example of a size, by its name; others get one here.
+        examples: the example of a size, by its name; other names get a default example.
     """
 
     def __init__(self, examples: Mapping[str, int]) -> None:
@@ -52,7 +52,7 @@ class Sizes:
         return self.env.create_unbacked_symint()
 
     def described(self, value: Any) -> Any:
-        """Return a number, or the text of a symbolic one; other values as they are."""
+        """Return a number, or the text of a symbolic one; any other value unchanged."""
         if not isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
             return value
         expression: Any = self.env.replace(value.node.expr)
@@ -66,9 +66,9 @@ class Sizes:
         return said
 
     def fixed(self) -> str | None:
-        """Return a name whose size has been fixed at one number meanwhile; None if there is none.
+        """Return a name whose size is fixed at one number by now; None if there is none.
 
-        The results hold for this number alone then.
+        The results are then valid for this number only.
         """
         for name, symbol in self._symbols.items():
             if self.env.replace(symbol) != symbol:
@@ -80,12 +80,12 @@ class Sizes:
         return self._text(self.env.replace(self._symbols[name]))
 
     def conditions(self) -> tuple[str, ...]:
-        """Return the conditions on the names under which the results hold."""
+        """Return the conditions on named sizes under which the results are valid."""
         found: dict[str, None] = {}
         for guard in self.env.guards:
             expression = self.env.replace(guard.expr)
             free = expression.free_symbols
-            # torch takes computed sizes to be neither 0 nor 1, as those with a name.
+            # torch assumes that computed sizes are neither 0 nor 1, as for named sizes.
             is_usual = isinstance(expression, sympy.Ne) and expression.args[1] in (0, 1)
             if free and free <= self._names.keys() and not is_usual:
                 found[self._text(expression)] = None

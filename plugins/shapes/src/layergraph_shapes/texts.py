@@ -17,7 +17,7 @@ _TENSOR = re.compile(r"(?:(\w+)?\[([\w\s,]*)\]|(\w+(?:\s*,\s*\w+)+))")
 
 
 def arguments_of(texts: Iterable[str]) -> tuple[list[Any], dict[str, Any]]:
-    """Return the arguments by position and by name that texts stand for.
+    """Return the positional and keyword arguments that texts describe.
 
     Args:
         texts: see :func:`argument`, each after ``name=`` for an argument by name.
@@ -42,14 +42,14 @@ def arguments_of(texts: Iterable[str]) -> tuple[list[Any], dict[str, Any]]:
 
 
 def argument(text: str) -> Any:
-    """Return the argument that a text stands for.
+    """Return the argument that a text describes.
 
     Args:
         text: ``2,3`` or ``[2,3]`` for a float32 tensor of this shape, ``int64[batch,5]`` for one of
             another dtype and with a size that has a name, or JSON.
 
     Raises:
-        ArgumentError: the text is nothing of these.
+        ArgumentError: the text has another form.
     """
     tensor = _TENSOR.fullmatch(text.strip())
     if tensor is not None:

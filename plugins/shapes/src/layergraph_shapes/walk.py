@@ -1,4 +1,4 @@
-"""A walk along the graphs of an IR: each node runs on tensors without memory."""
+"""A walk through the graphs of an IR, in which each node runs on fake tensors."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from layergraph_shapes.recurrent import Recurrent, is_recurrent
 from layergraph_shapes.sizes import Sizes
 
 _GUARDS = frozenset(guards.GUARDS)
-# If their arguments have no numbers, each of these is a decision.
+# Each call of these functions on tensors without numbers is a decision.
 _QUESTIONS = frozenset(
     {choices.truth, choices.holds, torch.equal, torch.allclose, torch.is_nonzero}
 )
 _QUESTION_METHODS = frozenset({"equal", "allclose", "is_nonzero", "__bool__"})
 _NO_NUMBERS = (DataDependentOutputException, GuardOnDataDependentSymNode)
-# The limit of a walk, as for Ir.flatten: a short file can call itself a great many times.
+# The limit of a walk, as for Ir.flatten: a short file can describe a huge number of calls.
 _NODES, _NODES_EACH = 100_000, 100
 
 
@@ -50,11 +50,11 @@ class Walk:
     Args:
         model: the model.
         sizes: the symbolic sizes.
-        observer: sees the values.
-        decisions: the answers to decisions, by name; others go both ways.
+        observer: receives the values.
+        decisions: the answers to decisions, by name; the walk takes both ways of others.
 
     Attributes:
-        decisions: the decisions that went both ways, by name.
+        decisions: the decisions without a given answer, by name.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Walk:
         """Return the value of each parameter.
 
         Raises:
-            ArgumentError: there are too many, or too few.
+            ArgumentError: there are too many or too few arguments.
         """
         graph = self._model.graph_of(implementation)
         parameters = graph.parameters()
@@ -132,7 +132,7 @@ class Walk:
         self._observer.enter(implementation, list(bound.values()), training)
         alive: dict[fx.Node, Any] = {}
         try:
-            # A graph that fails leaves no region open.
+            # If the graph raises, restore the modes of its open regions.
             with regions.ending():
                 result = self._graph(implementation, path, bound, answers, alive)
         except (UndecidedError, LayergraphError):
@@ -156,7 +156,7 @@ class Walk:
             path: the path of the call.
             bound: the values of the parameters.
             answers: the answers to decisions.
-            alive: is filled with the values that nodes still read, besides the parameters.
+            alive: receives the values that later nodes read, except parameters.
         """
         graph, nodes = self._model.fx_graph_of(implementation)
         last = last_read(graph)
@@ -188,7 +188,7 @@ class Walk:
         return None
 
     def _show(self, path: Path, node: Node, value: Any, answers: Answers) -> None:
-        # The turns of a loop give different values at one path.
+        # Inside a loop body, one path has a different value in each iteration.
         if not self._bodies:
             self._observer.value(path, node, value, answers)
 
@@ -209,7 +209,7 @@ class Walk:
         values: Mapping[fx.Node, Any],
         answers: Answers,
     ) -> Any:
-        """Return the value of a call, on all ways that its arguments and its condition have."""
+        """Return the value of a call, on all ways of its arguments and its condition."""
         op: str = each.op
         target: Any = each.target
         args = filled(each.args, values)
@@ -280,7 +280,7 @@ class Walk:
                 return self._run(path, owner, name, bool, (value,), {}, answers)
         except _WithoutNumbersError as error:
             if function in _GUARDS:
-                return None  # numbers may pass it, and what comes after holds for these
+                return None  # the guard may pass for some numbers; later values are valid for these
             if is_question:
                 return self._answer(path, args, answers)
             raise undetermined(path, name or str(target), error) from error
@@ -299,7 +299,7 @@ class Walk:
         """Run a function that runs bodies.
 
         Raises:
-            ShapeError: it is one of which the walk does not know how often it runs them.
+            ShapeError: the walk does not know how often the function runs its bodies.
         """
         if target is loop and not kwargs:
             body, turns, carried, given, collected = args
@@ -323,11 +323,11 @@ class Walk:
             )
             return self._body(if_true if is_true else if_false, path, operands, answers)
         raise ShapeError(
-            f"{place(path)}: {name} runs functions of the model, and shapes do not tell how often"
+            f"{place(path)}: {name} runs functions of the model, and shapes do not say how often"
         )
 
     def _body(self, body: Implementation, path: Path, values: Sequence[Any], known: Answers) -> Any:
-        """Run a body on values, which stay alive until its end."""
+        """Run a body on values that stay alive until its end."""
         bound = dict(zip(self._model.graph_of(body).parameters().values(), values, strict=True))
         alive: dict[fx.Node, Any] = {}
         self._observer.computed(list(values), [])

@@ -30,7 +30,7 @@ def __getattr__(name: str) -> Any:
 
 @hookimpl
 def formats() -> list[Format]:
-    """Give ``.py``, which can only be written."""
+    """List the format ``.py``, which has a writer only."""
     # Imported here, because each conversion loads this plugin and writes no file.
     from layergraph_source.files import write
 
@@ -39,7 +39,7 @@ def formats() -> list[Format]:
 
 @hookimpl
 def commands() -> list[Callable[..., Any]]:
-    """Give the subcommand ``source``."""
+    """List the subcommand ``source``."""
     from layergraph_source.command import source
 
     return [source]

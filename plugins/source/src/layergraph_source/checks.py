@@ -1,4 +1,4 @@
-"""The checks of what a method is given: statements at its beginning."""
+"""The statements at the beginning of a method that check its arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class InputChecks:
     Args:
         context: the names of the module.
         receiver: the name of the module in its methods, such as ``self``.
-        said: returns the expression of a value in a step.
+        said: returns the expression of a value.
         variables: for each node, the variable of its value.
     """
 
@@ -59,14 +59,14 @@ class InputChecks:
     def _check(
         self, step: Step, kwargs: Mapping[str, Any], steps: Sequence[Step], *, training: bool
     ) -> list[str]:
-        """Return the lines that check what is known of an input in one mode."""
+        """Return the lines that check the known facts of an input in one mode."""
         name = self._variables[step.node.name]
         known = {key: value for key, value in kwargs.items() if key != "default"}
         if "fixed" in known:
             fixed = self._said(step, known["fixed"])
             where = quoted(f"the input {name!r}")
             return [f"{self._context.helper('_assume')}({name}, {fixed}, {where})"]
-        # Inputs that a node of the graph checks need no check here.
+        # If a node of the graph checks an input, it needs no check here.
         is_checked = any(
             type(arg) is Ref and arg.node == step.node.name
             for each in steps

@@ -1,4 +1,4 @@
-"""Composites as classes: equal ones share a class, and differences are parameters of it."""
+"""Classes for composites: equal ones share a class, and their differences become its parameters."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MOST_PARAMETERS = 8
 
 @dataclass(frozen=True, slots=True)
 class Composite:
-    """A composite, before it is known which others share its class.
+    """A composite, before classes are shared.
 
     Attributes:
         implementation: the composite.
         bases: the expression of the base class.
         fields: statements of the class.
-        statements: what its constructor does.
+        statements: the statements of its constructor.
         methods: the texts of its methods.
     """
 
@@ -37,7 +37,7 @@ class Composite:
 
     @property
     def form(self) -> tuple[object, ...]:
-        """Return what is equal for composites of one class, whatever its parameters."""
+        """Return a key that is equal for composites that can share a class."""
         return self.base, self.fields, tuple(map(skeleton, self.statements)), self.methods
 
     @property
@@ -65,7 +65,7 @@ class ClassWriter:
         """Return the texts of the classes.
 
         Args:
-            describe: returns the composite of a name; those inside have been made.
+            describe: returns the composite of a name; composites inside come first.
             last: statements at the end of the constructor of the root.
         """
         texts = []
@@ -130,7 +130,7 @@ class ClassWriter:
 
 
 def _levels(ir: Ir) -> list[list[str]]:
-    """Return the composites by height: each level holds only composites of levels before."""
+    """Return the composites by height: each level contains only composites of earlier levels."""
     heights: dict[str, int] = {}
     for name in post_order(ir):
         inner = [heights[child] for child in (ir[name].children or {}).values()]
@@ -143,7 +143,7 @@ def _levels(ir: Ir) -> list[list[str]]:
 
 
 def _split(group: list[Composite]) -> list[list[Composite]]:
-    """Return the group; by equal arguments, if it would take too many parameters."""
+    """Return the group, split by equal arguments if its class would take too many parameters."""
     vectors = {vector for vector in _vectors(group) if len({*vector}) > 1}
     if len(vectors) <= MOST_PARAMETERS:
         return [group]

@@ -1,4 +1,4 @@
-"""The names of a written module: what it imports, copies and defines besides classes."""
+"""The names of a written module: imports, copies and definitions other than classes."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Context:
         ir: the IR.
 
     Attributes:
-        problems: what cannot be written.
-        helpers: the functions that the module holds copies of.
+        problems: the problems found so far.
+        helpers: the functions that are copied into the module.
         torch, nn, functional: the names of torch, torch.nn and torch.nn.functional.
     """
 
@@ -106,7 +106,7 @@ class Context:
         """Return an expression for a value.
 
         Raises:
-            UnspeakableError: there is none.
+            UnspeakableError: no expression exists.
         """
 
         def names(each: Any) -> str | None:
@@ -191,7 +191,7 @@ class Context:
             self.record(record)
 
     def used_imports(self, text: str) -> list[str]:
-        """Return the lines that import what a text names, in the order of formatters."""
+        """Return the import lines for the names in a text, in the order of formatters."""
         words = {*re.findall(r"\w+", text)}
         plain = {*self.helpers.imports}
         for module, name in self._libraries.items():
@@ -213,7 +213,7 @@ class Context:
         return _sorted(plain)
 
     def definitions(self) -> list[str]:
-        """Return the definitions besides classes: copies, named tuples and data."""
+        """Return the definitions other than classes: copies, named tuples and data."""
         found = self.helpers.texts()
         typing = self._libraries.get("typing", "typing")
         for (_, fields), name in self._records.items():

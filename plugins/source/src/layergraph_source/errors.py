@@ -1,4 +1,4 @@
-"""The refusal of a model that Python source cannot say, with everything that it lacks."""
+"""The error for a model that Python source cannot express, with all problems."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SourceError(BuildError):
         problems: see below.
 
     Attributes:
-        problems: all that cannot be written: place, reason and remedy of each.
+        problems: the problems, each with place, message and remedy.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
@@ -29,20 +29,20 @@ class SourceError(BuildError):
 
 
 class Problems:
-    """The list of all that cannot be written, as it is found."""
+    """The problems found so far."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], Problem] = {}
 
     def add(self, place: Place, message: str, remedy: str) -> None:
-        """Note one more; a second of the same place and message is left out."""
+        """Add a problem, unless one with the same place and message is there."""
         self._found.setdefault((str(place), message), Problem(place, message, remedy))
 
     def refuse(self) -> None:
-        """Raise if there is one.
+        """Raise if there are problems.
 
         Raises:
-            SourceError: there is.
+            SourceError: there is a problem.
         """
         if self._found:
             raise SourceError(list(self._found.values()))

@@ -47,10 +47,10 @@ def write(
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file in place of what was there.
+    """Replace a text file atomically.
 
     Raises:
-        OSError: it cannot be written; what was there is as it was.
+        OSError: the file cannot be written; the old one is unchanged.
     """
     number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

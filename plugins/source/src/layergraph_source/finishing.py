@@ -20,7 +20,7 @@ from layergraph_source.tree import Tree
 
 
 class Finishing:
-    """Writes what changes the members of a model after they are made.
+    """Writes the statements that change the members of a model after their construction.
 
     Args:
         ir: the IR.

@@ -85,7 +85,7 @@ class FunctionWriter:
             name: the name of the function.
             raw: the positional arguments.
             args: their expressions.
-            kwargs: those of the arguments by name.
+            kwargs: the expressions of the keyword arguments.
 
         Raises:
             UnspeakableError: see :meth:`prepare`.

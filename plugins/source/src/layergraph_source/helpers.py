@@ -1,4 +1,4 @@
-"""Copying functions into a written module, with all that they use."""
+"""Copies of functions in a written module, with the definitions that they use."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class _Module:
         decorators = getattr(statement, "decorator_list", [])
         first = min([statement.lineno, *[each.lineno for each in decorators]])
         lines = self.lines[first - 1 : statement.end_lineno]
-        # Comments for our own checkers say nothing to readers of a copy.
+        # Remove comments for our own checkers from the copy.
         return "\n".join([re.sub(r"  # (type: ignore|noqa).*", "", line) for line in lines])
 
 
 class Helpers:
-    """The functions that a written module holds copies of, in the order of their definitions."""
+    """The functions that are copied into a written module, in the order of their definitions."""
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[str, int, str]] = {}
         self._imports: dict[str, None] = {}
 
     def add(self, module: ModuleType, name: str) -> str:
-        """Copy a function or class of a module, and what it uses; return its name.
+        """Copy a function or class with the definitions that it uses; return its name.
 
         Raises:
             UncopiedError: it uses layergraph, or another copy has its name.
@@ -79,12 +79,12 @@ class Helpers:
 
     @property
     def names(self) -> list[str]:
-        """Return the names of what is copied."""
+        """Return the names of the copied definitions."""
         return list(self._found)
 
     @property
     def imports(self) -> list[str]:
-        """Return the lines that import what the copies use."""
+        """Return the import lines of the copies."""
         return sorted(self._imports)
 
     def texts(self) -> list[str]:
@@ -93,7 +93,7 @@ class Helpers:
         return [text for _, _, text in listed]
 
     def is_class(self, text: str) -> bool:
-        """Return whether a copy defines a function or class, and no value."""
+        """Return whether a copy defines a function or class rather than a value."""
         return text.startswith(("def ", "class ", "@"))
 
 

@@ -24,7 +24,7 @@ class LayerWriter:
 
     Args:
         context: the names of the module.
-        hooks: the handlers: their rows say which arguments a constructor takes.
+        hooks: the handlers, whose rows name the arguments of constructors.
     """
 
     def __init__(self, context: Context, hooks: Hooks) -> None:
@@ -65,7 +65,7 @@ class LayerWriter:
             is_leading = is_leading and required
             prefix = "" if is_leading else f"{name}="
             pieces.append(Argument(prefix, self._holes(name, owner, given[name]), is_default))
-        # A constructor that takes other arguments by name.
+        # The constructor may take further keyword arguments.
         pieces += [
             Argument(f"{name}=", (Hole(name, owner, self._value(value)),))
             for name, value in given.items()
@@ -76,7 +76,7 @@ class LayerWriter:
         return (*pieces, ")")
 
     def _holes(self, name: str, owner: str, value: Any) -> Template:
-        """Return an argument with holes; a tuple of sizes has one for each of them."""
+        """Return an argument with holes; a tuple of sizes has one hole per size."""
         if type(value) is not tuple or {*map(type, value)} != {int}:
             return (Hole(name, owner, self._value(value)),)
         pieces: list[str | Hole | Argument] = []

@@ -1,4 +1,4 @@
-"""Laying out lines of Python as ``ruff format`` does, with lines of at most 100 characters."""
+"""Layout of Python lines as by ``ruff format``, with at most 100 characters per line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain values as Python expressions. Text of a model never becomes anything but a string."""
+"""Python expressions of plain values. Text of a model only ever becomes a string literal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Leaf = Callable[[Any], str | None]
 
 
 class UnspeakableError(Exception):
-    """A value that no expression stands for. Callers catch it and add the place."""
+    """A value without an expression. Callers catch it and add the place."""
 
 
 def quoted(value: str | bytes) -> str:

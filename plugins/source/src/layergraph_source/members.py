@@ -211,7 +211,7 @@ class MemberWriter:
 
 
 def _runs(items: list[Template]) -> list[tuple[Template, int]]:
-    """Return equal neighbours once, each with their number."""
+    """Return runs of equal items, each item once with its count."""
     found: list[tuple[Template, int]] = []
     for item in items:
         if found and found[-1][0] == item and item != ("None",):

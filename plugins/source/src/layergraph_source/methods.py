@@ -32,8 +32,9 @@ class MethodWriter:
         context: the names of the module.
         functions: writes calls of functions.
         implementation: the implementation whose graphs to write.
-        reader: returns the expression of what a call or state node names, from that of the module.
-        count: returns the number of items of the container in which what a call calls is.
+        reader: returns the expression of the module or tensor that a node reads, from the module's
+            expression.
+        count: returns the number of items of the container that holds the called module.
         bodies: for each body, the name of its method.
     """
 
@@ -76,7 +77,7 @@ class MethodWriter:
 
         Args:
             name: its name.
-            is_root: whether it is that of the model. Other methods take arguments by position.
+            is_root: whether it is the model's ``forward``. Other methods take positional arguments.
         """
         graphs = self._implementation.graphs
         steps = steps_of(graphs[0], graphs[1] if len(graphs) > 1 else None)
@@ -93,7 +94,7 @@ class MethodWriter:
         return "\n".join([*head, *laid_lines(body or ["pass"], INDENT * 2)])
 
     def _common(self, one: list[str], other: list[str]) -> list[str]:
-        """Return the parameters for both modes. A caller may give more of them in one mode."""
+        """Return the parameters for both modes. A caller may pass more of them in one mode."""
         shorter, longer = sorted((one, other), key=len)
         if longer[: len(shorter)] != shorter:
             self._refuse(self._place, "its graphs of both modes take other inputs")
@@ -239,7 +240,7 @@ class MethodWriter:
             if name is None:
                 continue
             self._variables[step.node.name] = self._variables[name]
-            # What is read outside of its turn needs a variable.
+            # A value that is read outside of its iteration needs a variable.
             own = {self._order[id(each)] for each in turn}
             readers = self._readers.get(step.node.name, ())
             outside = [each for each in readers if each not in own]
@@ -270,7 +271,7 @@ class MethodWriter:
         return []
 
     def _is_inline(self, step: Step, following: Step | None) -> bool:
-        """Return whether the next step alone reads a value, once, so that it needs no variable."""
+        """Return whether only the next step reads a value, and once, so it needs no variable."""
         name = step.node.name
         return (
             following is not None
@@ -301,7 +302,7 @@ def _without_value(names: Sequence[str]) -> list[str]:
 
 
 def _with_keywords(signature: list[str], names: Collection[str]) -> list[str]:
-    """Return the parameters of a method, with those at the end that take no position."""
+    """Return the parameters of a method, with the keyword-only ones at the end."""
     by_name = [each for each in signature if each.partition("=")[0] in names]
     if not by_name:
         return signature

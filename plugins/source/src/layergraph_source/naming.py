@@ -8,7 +8,7 @@ _IRREGULAR = {"branches": "branch", "classes": "class", "matrices": "matrix"}
 
 
 def singular(name: str) -> str:
-    """Return the name of one item of what a name in the plural stands for."""
+    """Return the singular of a plural name."""
     if name in _IRREGULAR:
         return _IRREGULAR[name]
     is_plural = name.endswith("s") and not name.endswith("ss") and len(name) > 2
@@ -16,6 +16,6 @@ def singular(name: str) -> str:
 
 
 def camel(name: str) -> str:
-    """Return the name of a class for the name of a module."""
+    """Return a class name for the name of a module."""
     words = [word for word in re.split(r"[^0-9A-Za-z]+", name) if word]
     return "".join(word[0].upper() + word[1:] for word in words) or "Block"

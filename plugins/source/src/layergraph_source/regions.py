@@ -1,4 +1,4 @@
-"""Regions of a method: a node that enters and one that exits become a ``with`` block."""
+"""Regions of a method: an enter node and an exit node become a ``with`` block."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Region:
     Attributes:
         kind: the name of the function that enters it.
         end: the place of the step that exits it.
-        given: the arguments with which it is entered.
+        given: the arguments of the enter node.
     """
 
     kind: str
@@ -47,7 +47,7 @@ class Region:
 
         Args:
             torch: the name of torch.
-            args: the expressions of the arguments with which it is entered.
+            args: the expressions of the enter node's arguments.
         """
         if self.kind == "set_grad_enabled":
             is_off = args[0] == "False"
@@ -63,9 +63,9 @@ class Region:
 
 
 def regions_of(steps: Sequence[Step]) -> dict[int, Region]:
-    """Return the regions that begin and end among steps, by the places where they begin.
+    """Return the regions that begin and end among steps, by the index of their first step.
 
-    Only those that are nested in each other, and whose steps always run.
+    Only properly nested regions whose steps always run are returned.
     """
     found: dict[int, Region] = {}
     opened: list[int] = []

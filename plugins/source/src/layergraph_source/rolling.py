@@ -20,10 +20,11 @@ class Loop:
     Attributes:
         container: the expression of the container.
         first_item: the expression of its first item.
-        steps: the steps of one turn, which read the variables that the turn before wrote.
-        end: the place after the last turn.
-        carried: by the node whose variable a turn reads and writes, the node of the first value.
-        renamed: by each node of a later turn, that of the first turn which has its variable.
+        steps: the steps of one iteration, which read variables that the last iteration wrote.
+        end: the index after the last iteration.
+        carried: the node of the first value, by the node whose variable an iteration reads and
+            writes.
+        renamed: for each node of a later iteration, the node of the first one with its variable.
     """
 
     container: str
@@ -45,13 +46,13 @@ def rolled(
     siblings: Callable[[Step], int],
     readers: Callable[[str], Sequence[Step]],
 ) -> Loop | None:
-    """Return the loop that begins at a place; None if there is none.
+    """Return the loop that begins at an index; None if there is none.
 
     Args:
         steps: the steps of a block.
-        at: the place of a step.
-        read: returns the expression of what a call calls.
-        siblings: returns the number of items of the container of what a call calls.
+        at: the index of a step.
+        read: returns the expression of the called module.
+        siblings: returns the number of items of the container that holds the called module.
         readers: returns the steps of the method that read a node.
     """
     first = steps[at]
@@ -97,7 +98,7 @@ class _Roller:
         """Return the loop.
 
         Raises:
-            _NoLoopError: the turns are not alike.
+            _NoLoopError: the iterations differ.
         """
         steps = []
         for at, step in enumerate(self._turns[0]):

@@ -20,7 +20,7 @@ class StatementWriter:
     Args:
         context: the names of the module.
         functions: writes calls of functions.
-        reader: returns the expression of what a call or state node names.
+        reader: returns the expression of the module or tensor that a node reads.
         receiver: the name of the module in its methods, such as ``self``.
         bodies: for each body, the name of its method.
 
@@ -53,7 +53,7 @@ class StatementWriter:
         """Return the statements of a step.
 
         Raises:
-            UnspeakableError: there are none.
+            UnspeakableError: no statement expresses it.
         """
         node = step.node
         if node.type == OUTPUT:

@@ -28,7 +28,7 @@ class Step:
         kwargs: its arguments by name.
         mode: the mode in which it runs; None for both.
         when: its condition, as in the node.
-        evaluation: of an input, what is known of it in evaluation mode, where that is other.
+        evaluation: of an input, its known facts in evaluation mode, if they differ.
     """
 
     node: Node
@@ -136,7 +136,7 @@ def is_output(step: Step) -> bool:
 
 
 def end_of_run(steps: Sequence[Step], at: int, key: Callable[[Step], object]) -> int:
-    """Return the end of the run of steps from a place on that have something in common."""
+    """Return the end of the run of steps with an equal key that starts at an index."""
     wanted = key(steps[at])
     is_mode = steps[at].mode is not None
     end = at

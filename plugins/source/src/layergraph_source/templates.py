@@ -1,4 +1,4 @@
-"""Text with holes: what instances of one class share, and where they differ."""
+"""Templates: the common text of instances of one class, with holes where they differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """A place for an expression that may differ from instance to instance.
+    """A place for an expression that may differ between instances.
 
     Attributes:
         wish: the name for a parameter in this place.
@@ -29,7 +29,7 @@ class Argument:
     Attributes:
         prefix: the name with an equals sign, or nothing.
         value: the value.
-        is_default: True if the call means the same without it.
+        is_default: True if the argument equals its default.
     """
 
     prefix: str
@@ -50,7 +50,7 @@ def holes(template: Template) -> Iterator[Hole]:
 
 
 def skeleton(template: Template) -> tuple[object, ...]:
-    """Return what is equal for templates that differ in their holes only."""
+    """Return a key that is equal for templates that differ only in their holes."""
     return tuple([_shape(piece) for piece in template])
 
 

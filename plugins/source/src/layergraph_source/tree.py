@@ -1,4 +1,4 @@
-"""The model as it is built: its modules on the meta device, and their places."""
+"""The model built on the meta device, and the places of its modules."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Tree:
     Attributes:
         modules: by the names of implementations, the modules on the meta device.
         device: the device of values.
-        uniform: the dtype of all weights, if it is one, and not the usual one; else None.
+        uniform: the common dtype of all weights, if it is not float32; else None.
         shared: for each further place of a module, the parent, the name and the implementation.
     """
 
@@ -62,7 +62,7 @@ class Tree:
         self.uniform = None if only in DEFAULT or only is None or only.is_complex else only
 
     def plain(self, name: str) -> nn.Module | None:
-        """Return a layer as its handler makes it, without what the IR says of its tensors."""
+        """Return a layer as its handler makes it, without changes by tensor specs."""
         bare = self._ir[name].changed(tensors={}, name=self._ir[name].name)
         with torch.device("meta"):
             module: nn.Module | None = self._hooks.ask.ir_to_torch(implementation=bare, children={})
@@ -76,7 +76,7 @@ class Tree:
         return name in self._way
 
     def is_first(self, parent: str, child: str) -> bool:
-        """Return whether a child is in its first place, in which it is made."""
+        """Return whether a child is in its first place, where the source constructs it."""
         target = (self._ir[parent].children or {})[child]
         return self._first.get(target) == (parent, child)
 

@@ -36,8 +36,8 @@ def to_source(ir: Ir, class_name: str = "Net") -> str:
 
     The module imports torch, and the libraries whose layers or functions the model has. It does not
     import layergraph. ``Net()`` makes the model: its ``state_dict()`` has the keys of the original,
-    and with the original's weights it returns the same bits. Blocks with equal graphs are one
-    class, whose parameters are the attributes in which they differ.
+    and with the original's weights it returns the same bits. Blocks with equal graphs share a
+    class, whose parameters are the differing attributes.
 
     Args:
         ir: the IR.
@@ -51,8 +51,8 @@ def to_source(ir: Ir, class_name: str = "Net") -> str:
         ArgumentError: the name cannot be that of a class.
         InvalidIrError: the IR breaks a rule.
         BuildError: a layer cannot be built.
-        SourceError: the model holds something that source without layergraph cannot say. The
-            message lists all of it.
+        SourceError: source without layergraph cannot express a part of the model. The message lists
+            all such parts.
 
     Example:
         >>> import torch, layergraph as lg
@@ -109,7 +109,7 @@ class _Writer:
         return _joined(self._used_imports(definitions), definitions)
 
     def _prepare(self) -> None:
-        """Import and copy what functions need, so that no variable takes its name."""
+        """Import and copy the definitions of functions first, so that no variable takes a name."""
         for implementation in self._ir.values():
             for graph in implementation.graphs:
                 for node in graph.nodes.values():
@@ -191,7 +191,7 @@ class _Writer:
         return found
 
     def _read(self, implementation: Implementation, receiver: str, step: Step) -> str:
-        """Return the expression of the module or tensor that a node names."""
+        """Return the expression of the module or tensor that a node reads."""
         owner, rest = step.node.implementation, ""
         if step.node.type == STATE:
             owner, rest = owner_of(self._ir, step.node.implementation)
@@ -200,7 +200,7 @@ class _Writer:
         return reading(receiver, self._tree.modules[implementation.name], full)
 
     def _siblings(self, implementation: Implementation, step: Step) -> int:
-        """Return how many items the list has in which what a node calls is."""
+        """Return the number of items of the container that holds the called module."""
         path = self._ancestry.path(implementation.name, step.node.implementation) or ""
         container = find_module(self._tree.modules[implementation.name], path.rpartition(".")[0])
         return len(container) if isinstance(container, nn.ModuleList | nn.Sequential) else 0

@@ -49,11 +49,11 @@ def _write(
 
 @hookimpl
 def formats() -> list[Format]:
-    """List the formats, which can be written only."""
+    """List the formats, which have writers only."""
     return [Format(suffix, text, _write) for suffix, text in _DESCRIPTIONS.items()]
 
 
 @hookimpl
 def commands() -> list[Callable[..., Any]]:
-    """Give the command ``layergraph view``."""
+    """List the command ``layergraph view``."""
     return [importlib.import_module("layergraph_view.command").view]

@@ -23,7 +23,7 @@ PathName = str | PathLike[str]
 class View:
     """A model to look at: see :func:`layergraph.view`.
 
-    The last expression of a cell in a notebook shows it there, in a frame of its own.
+    As the last expression of a notebook cell, it shows the page in an iframe.
 
     Example:
         >>> import torch, layergraph as lg
@@ -70,7 +70,7 @@ class View:
         """Return the whole model in the JSON of Model Explorer.
 
         Raises:
-            ArgumentError: it comes to more than 200,000 nodes.
+            ArgumentError: the graph would have more than 200,000 nodes.
         """
         from layergraph_view.model_explorer import model_explorer
 
@@ -86,7 +86,7 @@ class View:
         _save(Path(path), _text(self, path, depth))
 
     def _repr_html_(self) -> str:
-        # The frame has an origin of its own: nothing in it reaches the notebook.
+        # The sandbox gives the frame its own origin, so its script cannot reach the notebook.
         return (
             '<iframe sandbox="allow-scripts allow-downloads" title="layergraph" '
             'style="width:100%;height:640px;border:1px solid #888" '
@@ -110,8 +110,8 @@ def view(
 ) -> View:
     """Show a model: as a page for a browser, as a picture or as a diagram.
 
-    The page draws the graph with collapsed layers, and equal parts in a row as one box. It works
-    without network, and runs no text of the model. The model does not run.
+    The page draws the graph with collapsed layers, and repeated equal parts as one box. It works
+    without network, and never executes text of the model. The model does not run.
 
     Args:
         ir: the structure.
@@ -124,11 +124,11 @@ def view(
         sizes: the number for each size that the arguments name, to count FLOPs.
         diff: an older IR. The page marks what has changed since.
         depth: the levels of the model that ``.svg``, ``.mmd`` and ``.dot`` show.
-        title: a name for people; None: the name of the file.
+        title: the title of the page; None: the name of the file.
 
     Returns:
-        A :class:`~layergraph_view.View`, which has the page as ``.html``, and gives the other
-        formats as texts.
+        A :class:`~layergraph_view.View`, which has the page as ``.html``, and methods that return
+        the other formats as texts.
 
     Raises:
         ArgumentError: an argument has another type, or no format has the suffix of the path.
@@ -179,11 +179,11 @@ def view_of(
 
     Args:
         ir: the structure.
-        title: a name for people.
+        title: the title of the page.
         args: as for :func:`view`.
-        kwargs: as there.
-        sizes: as there.
-        diff: as there.
+        kwargs: as for :func:`view`.
+        sizes: as for :func:`view`.
+        diff: as for :func:`view`.
         tensors: as for :func:`layergraph_view.facts.with_facts`.
     """
     # Compared before it is annotated.

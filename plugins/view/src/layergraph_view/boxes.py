@@ -14,10 +14,10 @@ class Line:
     """An edge between two boxes of one level.
 
     Attributes:
-        src: the position of the one box.
-        sink: that of the other, which is higher.
-        label: the shape of the value; empty if it is not known.
-        is_condition: True if the value only decides whether the sink runs.
+        src: the position of the source box.
+        sink: the position of the sink box, which is higher.
+        label: the shape of the value; empty if unknown.
+        is_condition: True if the value is only the condition of the sink.
     """
 
     src: int
@@ -34,7 +34,7 @@ class Box:
         title: its title.
         subtitle: more of its name; may be empty.
         category: ``layer``, ``composite``, ``group``, ``port``, ``body``, or the kind of the node.
-        boxes: what is in it, in execution order; empty if it is closed.
+        boxes: the boxes inside, in execution order; empty if it is closed.
         lines: the edges between those.
     """
 
@@ -48,7 +48,7 @@ class Box:
 def boxes_of(made: Document, depth: int) -> Box:
     """Return the box of a model, opened to a depth.
 
-    A repeat, when it is opened, shows the steps of the first time.
+    An opened repeat shows the steps of the first repetition.
     """
     layer = made.layers[made.root]
     box = Box(made.title, layer.type, "root" if layer.levels else "layer")

@@ -1,7 +1,7 @@
-"""The document: all that a picture shows of an IR, as plain data with short texts.
+"""The document: the content of a picture as plain data with short texts.
 
-The page reads it as JSON, and the other formats read the same objects. An implementation stands in
-it once, however often the model calls it.
+The page reads it as JSON, and the other formats read the same objects. It contains each
+implementation once, even if the model calls it several times.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Step:
         label: the type of the layer, the name of the function, or the key of the tensor.
         text: the line of the node in a printed IR.
         target: the layer that it calls, as a position in :attr:`Document.layers`; None for none.
-        bodies: the layers that it runs, likewise.
-        condition: the node without whose value it does not run; empty if it always runs.
+        bodies: the bodies that it runs, as positions in :attr:`Document.layers`.
+        condition: the node of its condition; empty if it always runs.
         notes: annotations, as pairs of texts.
         changes: lines about what has changed.
     """
@@ -75,10 +75,10 @@ class Layer:
         name: its name.
         type: its type.
         attributes: names and values, as texts.
-        notes: annotations and further facts, likewise.
-        levels: its graphs: none for a leaf, two if evaluation has another one.
-        parameters: the numbers in its own parameters; None if unknown.
-        flops: the FLOPs of what it does itself; None if unknown.
+        notes: annotations and further facts, as texts.
+        levels: its graphs: none for a leaf, two if the evaluation graph differs.
+        parameters: the number of elements of its own parameters; None if unknown.
+        flops: its own FLOPs; None if unknown.
         changes: lines about what has changed.
     """
 
@@ -97,14 +97,14 @@ class Document:
     """A model.
 
     Attributes:
-        title: a name for people.
+        title: the title.
         root: the model, as a position in ``layers``.
         evaluates: True if the model is in evaluation mode.
         layers: the implementations.
-        guards: the layer, the node, what has to hold, the line of code, and the condition.
-        changes: what has changed: the layer and the node, None where the picture has none, and a
-            line. None if nothing was compared.
-        notes: sentences about what is not known.
+        guards: the layer, the node, the checked fact, the line of code, and the condition.
+        changes: the changes: the layer and the node, or None if the picture has none, and a line.
+            None without a comparison.
+        notes: sentences about unknown facts.
     """
 
     title: str
@@ -122,8 +122,8 @@ def document(ir: Ir, facts: Facts, title: str, changes: Iterable[Any] | None = N
     Args:
         ir: the IR.
         facts: more about its layers.
-        title: a name for people.
-        changes: what has changed, each a :class:`layergraph_tools.difference.Change`.
+        title: the title.
+        changes: the changes, each a :class:`layergraph_tools.difference.Change`.
     """
     places = {name: place for place, name in enumerate(ir)}
     forms = Forms(ir)
@@ -157,8 +157,8 @@ def document(ir: Ir, facts: Facts, title: str, changes: Iterable[Any] | None = N
 def shortened(text: str) -> str:
     """Return a text of at most about :data:`MOST_TEXT` characters, all of which print.
 
-    Others, which a file of a stranger may have in its names, could turn the order of what is read,
-    or break a picture.
+    Names in a foreign file may contain control characters, which could reverse the reading order or
+    break a picture.
     """
     more = f"… ({len(text):,} characters)" if len(text) > MOST_TEXT else ""
     text = text[:MOST_TEXT] + more
@@ -271,7 +271,7 @@ def _tensor_text(shape: Value, dtype: Value) -> str:
 
 
 def _mark(made: Document, places: Mapping[str, int], changes: Iterable[Any]) -> None:
-    """Write what has changed to the layers and the nodes, and to the list of all."""
+    """Add the changes to the layers, the nodes and the list of changes."""
     made.changes = []
     for change in changes:
         line = shortened(str(change))

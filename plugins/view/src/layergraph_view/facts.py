@@ -1,4 +1,4 @@
-"""Facts about layers that an IR does not state: the numbers in their parameters, and their cost."""
+"""Facts about layers that an IR does not state: sizes of parameters, and costs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Tensors: TypeAlias = Callable[[], Sequence[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The numbers that are known of the layers, each by name of the layer.
+    """The known facts of the layers, by name of the layer.
 
     Attributes:
-        parameters: the numbers in a layer's own parameters, each tensor once.
-        flops: the FLOPs of what a layer does itself, in all its calls.
-        notes: sentences about what is not known, with the reason.
+        parameters: the number of elements of a layer's own parameters, each tensor once.
+        flops: a layer's own FLOPs in all its calls.
+        notes: sentences about unknown facts, with the reason.
     """
 
     parameters: Mapping[str, int]
@@ -43,7 +43,7 @@ def with_facts(
         ir: a checked IR.
         args: the positional arguments of a call, as for :func:`layergraph.shapes`.
         kwargs: the arguments by name.
-        sizes: the number for each size that they name.
+        sizes: the number for each named size.
         tensors: a function that returns the tensors of the model, or raises a LayergraphError;
             None: the model is built on the meta device, without limits.
 

@@ -1,4 +1,4 @@
-"""Forms: two layers have one form if they differ in nothing but their names."""
+"""Forms: two layers have the same form if they differ only in names."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Forms:
         return self._of[name]
 
     def step(self, node: Node, args: tuple[Value, ...]) -> int:
-        """Return a number for what a node does, whichever nodes it reads.
+        """Return a number for the operation of a node, independent of the nodes that it reads.
 
         The implementations that it calls and runs must have forms: see :meth:`of`.
         """
@@ -83,7 +83,7 @@ class Forms:
 def _frozen(
     value: Value, places: Mapping[str, int] | None = None, bodies: Mapping[str, int] | None = None
 ) -> Hashable:
-    """Return something hashable that two values share if they are the same but for names."""
+    """Return a key that is equal for values that differ only in names."""
     kind = type(value)
     if kind is Ref:
         return Ref, (places or {}).get(value.node)

@@ -1,8 +1,8 @@
 """Groups: parts of a graph that the picture shows as one box.
 
-A group is a range of the nodes in execution order. A *repeat* holds steps that come several times
-in a row, such as the blocks of a transformer. A *section* holds consecutive nodes of a graph that
-has more of them than a picture can show at once.
+A group is a range of the nodes in execution order. A *repeat* holds consecutive repetitions of
+equal steps, such as the blocks of a transformer. A *section* holds consecutive nodes of a graph
+with more nodes than a picture can show at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 MOST_ITEMS = 40
-"""The most boxes on one level: laying them out takes well under a second in a browser."""
+"""The most boxes on one level, so that the layout takes well under a second in a browser."""
 
 _LONGEST_PERIOD = 12
 _FEWEST_REPEATS = 3
@@ -24,8 +24,8 @@ class Group:
 
     Attributes:
         start: the position of the first node.
-        end: the position behind the last one.
-        times: how many times the same steps come in it; 0 for a section.
+        end: the position after the last one.
+        times: the number of repetitions; 0 for a section.
         groups: the groups inside, in order.
     """
 
@@ -39,7 +39,7 @@ def grouped(steps: Sequence[int], calls: Sequence[bool], reach: Sequence[int]) -
     """Return the groups of a graph, outermost ones, in order.
 
     Args:
-        steps: a number for what each node does, in execution order.
+        steps: a number for the operation of each node, in execution order.
         calls: True for each node that calls or runs an implementation: a repeat has such a node.
         reach: for each node, the position of the last node that reads its value, or its own.
 
@@ -75,7 +75,7 @@ def _repeats(steps: Sequence[int], calls: Sequence[bool]) -> list[Group]:
 
 
 def _lengths(steps: Sequence[int], period: int) -> list[int]:
-    """Return, for each position, how many steps from there on equal the one a period later."""
+    """Return, for each position, the number of steps that equal the step a period later."""
     lengths = [0] * (len(steps) + 1)
     for place in reversed(range(len(steps) - period)):
         if steps[place] == steps[place + period]:
@@ -84,7 +84,7 @@ def _lengths(steps: Sequence[int], period: int) -> list[int]:
 
 
 def _crossing(reach: Sequence[int]) -> list[int]:
-    """Return, for each position, how many values flow from nodes before it to nodes from there."""
+    """Return, for each position, the number of values that flow across it."""
     changes = [0] * (len(reach) + 2)
     for place, last in enumerate(reach):
         changes[place + 1] += 1
@@ -99,16 +99,16 @@ _Item = tuple[int, int, Group | None]
 def _sections(
     start: int, end: int, groups: list[Group], open_values: Sequence[int], period: int
 ) -> list[Group]:
-    """Put the items of a range into sections, as long as there are too many of them.
+    """Put the items of a range into sections until there are few enough.
 
     Items are the given groups and the nodes outside of them.
 
     Args:
         start: the position of the first node.
-        end: the position behind the last one.
+        end: the position after the last one.
         groups: the groups in the range.
         open_values: see :func:`_crossing`.
-        period: a section holds a multiple of so many single nodes.
+        period: the number of single nodes in a section is a multiple of this.
     """
     inside = {each.start: each for each in groups}
     items: list[_Item] = []

@@ -1,9 +1,9 @@
-"""The layout of pictures: ranks from top to bottom, as few crossings as a simple method finds.
+"""Layered layout of pictures, from top to bottom.
 
-The page has dagre for this, which needs a browser. A picture from Python is laid out here: nodes
-get the rank of the longest way to them, edges bend in each rank that they pass, ranks are ordered
-by the average places of their neighbours, and each rank is moved as close to its neighbours as the
-widths allow.
+The page uses dagre for this, which needs a browser. For pictures from Python, this module gives
+each node the rank of the longest path to it, inserts a bend in each rank that an edge passes,
+orders ranks by the average positions of neighbours, and moves each rank as close to its neighbours
+as widths allow.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SWEEPS = 24
 _GAP = 24.0
 _RANK_GAP = 30.0
 _BEND_WEIGHT = 3.0
-"""The weight by which a bend is kept in line more than a box: long edges become straight."""
+"""The weight of aligning a bend, relative to a box, so that long edges become straight."""
 
 
 @dataclass(slots=True)
@@ -23,8 +23,8 @@ class Edge:
     """An edge to lay out.
 
     Attributes:
-        src: the number of the one node.
-        sink: that of the other, which is higher.
+        src: the number of the source node.
+        sink: the number of the sink node, which is higher.
         width: the width of its label; 0 without one.
         points: the bends, from top to bottom, in the result.
         label: the centre of the label, in the result.
@@ -99,7 +99,7 @@ def _ranks(count: int, edges: Sequence[Edge]) -> list[int]:
     for edge in edges:
         rank = ranks[edge.sink] - 1
         closest[edge.src] = rank if closest[edge.src] < 0 else min(rank, closest[edge.src])
-    # What reads nothing, such as a tensor, stands right above the first node that reads it.
+    # A node without arguments, such as a tensor, goes right above its first reader.
     return [
         rank if has_source[node] or closest[node] < 0 else closest[node]
         for node, rank in enumerate(ranks)
@@ -140,7 +140,7 @@ def _number(row: list[_Place]) -> None:
 
 
 def _align(rows: list[list[_Place]]) -> None:
-    """Give each place its x: close to its neighbours, with the gaps that widths need."""
+    """Set the x of each place: close to its neighbours, with the gaps that widths need."""
     for row in rows:
         total = 0.0
         for place in row:
@@ -156,7 +156,7 @@ def _align(rows: list[list[_Place]]) -> None:
 def _settle(row: list[_Place]) -> None:
     """Move the places of a row as little as possible from the averages of their neighbours.
 
-    Neighbours that would overlap form a block, which stands at the average of what its places wish.
+    Neighbours that would overlap form a block at the average of their preferred positions.
     """
     blocks: list[list[float]] = []  # wish, weight, number of places
     offsets, offset = [], 0.0

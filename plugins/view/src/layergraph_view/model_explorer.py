@@ -1,8 +1,8 @@
 """The JSON of Model Explorer: a list of graphs, whose nodes name the layers around them.
 
-Model Explorer has one graph, and shows a layer for each part of a namespace. So each call of a
-composite has nodes of its own: an input node of its graph reads the argument of the call, and
-readers of the call read its output node.
+Model Explorer shows one graph, and a layer for each part of a namespace. So each call of a
+composite has its own nodes: an input node of its graph reads the argument of the call, and readers
+of the call read its output node.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def model_explorer(made: Document, ir: Ir) -> str:
         ir: the IR.
 
     Raises:
-        ArgumentError: it comes to more than :data:`MOST_NODES` nodes.
+        ArgumentError: the graph would have more than :data:`MOST_NODES` nodes.
     """
     drawing = _Drawing(made, ir)
     drawing.run()
@@ -40,7 +40,7 @@ def model_explorer(made: Document, ir: Ir) -> str:
 
 
 _Given = dict[str, list[str]]
-"""By name of a node in a graph, the ids of nodes outside that it reads."""
+"""The ids of outside nodes that a node in a graph reads, by name of the node."""
 
 
 class _Drawing:
@@ -73,7 +73,7 @@ class _Drawing:
         Args:
             name: the implementation.
             space: the namespace.
-            given: the nodes outside that its nodes read.
+            given: the outside nodes that its nodes read.
         """
         layer = self._layers[name]
         if space:
@@ -111,7 +111,7 @@ class _Drawing:
         return node.is_call and bool(self._ir[node.implementation].nodes)
 
     def _read(self, graph: Graph, space: str, value: Value) -> list[str]:
-        """Return the ids of the nodes that give the values which an argument names."""
+        """Return the ids of the nodes that an argument reads."""
         found = []
         for name in refs(value):
             node, inner = graph.nodes[name], _joined(space, name)
@@ -119,7 +119,7 @@ class _Drawing:
         return found
 
     def _result(self, name: str, space: str) -> str:
-        """Return the id of the output node in a call; it may be that of an inner call."""
+        """Return the id of the output node of a call, which may belong to an inner call."""
         outputs = [each.name for each in self._graph(name).nodes.values() if each.type == OUTPUT]
         return _joined(space, outputs[0]) if outputs else f"{space}/"
 
@@ -156,6 +156,6 @@ class _Drawing:
 
 
 def _joined(space: str, name: str) -> str:
-    """Return a namespace, or an id: parts with slashes between them, none of them in a part."""
+    """Return a namespace or an id: escaped parts joined by slashes."""
     part = name.replace("%", "%25").replace("/", "%2F")
     return f"{space}/{part}" if space else part

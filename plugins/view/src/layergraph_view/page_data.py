@@ -1,7 +1,7 @@
 """The data of the page: the document as JSON, compressed, in base64.
 
-Base64 holds no character that HTML gives a meaning to, so that no text of a model can leave its
-place in the page.
+Base64 contains no character with a meaning in HTML, so no text of a model can break out of its
+element.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def encoded(made: Document) -> str:
 
 
 def _fields(value: Any) -> Any:
-    """Return an object as a dict of its fields that hold something."""
+    """Return an object as a dict of its nonempty fields."""
     if not is_dataclass(value) or isinstance(value, type):
         raise TypeError(f"a {type(value).__name__} is no part of a document")
     empty: tuple[Any, ...] = (None,) if isinstance(value, Document) else (None, "", [])

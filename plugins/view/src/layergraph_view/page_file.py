@@ -46,22 +46,22 @@ def page(made: Document) -> str:
 
 
 def _dagre() -> str:
-    """Return the library that lays out graphs, with its licence, as the licence asks.
+    """Return the source of dagre with its licence text, which the licence requires.
 
-    It names a file for debuggers, which the page does not have.
+    The reference to a source map is removed, because the page does not have that file.
     """
     code, _, _ = _file("dagre.min.js").partition("//# sourceMappingURL")
     return f"/*! dagre 3.1.3\n\n{_file('dagre-LICENSE.txt')}*/\n{code}"
 
 
 def _hash(text: str) -> str:
-    """Return the source of a policy that allows a script or a style of this text."""
+    """Return the content-security-policy source for a script or style with this text."""
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 @functools.cache
 def _file(name: str) -> str:
-    """Return the text of a file of the page, with plain line ends, which its hash depends on."""
+    """Return the text of a file of the page, with Unix line ends, because its hash needs them."""
     folder = importlib.resources.files("layergraph_view").joinpath("page")
     return folder.joinpath(name).read_text("utf-8").replace("\r\n", "\n")

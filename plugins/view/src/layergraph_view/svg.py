@@ -1,4 +1,4 @@
-"""Pictures for papers: SVG, in the colours of paper, which any program reads."""
+"""Static SVG pictures for papers, in light colours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layergraph_view.boxes import Box, boxes_of
 from layergraph_view.document import Document
 from layergraph_view.layout import Edge, lay_out
 
-_CHARACTER = 7.3  # the width of a character of a font in which all have one width
+_CHARACTER = 7.3  # the width of a character in a monospace font
 _SMALL = 6.2
 _MOST, _MOST_OF_SHAPE = 40, 26
 _HEADER, _PADDING = 28.0, 14.0
@@ -38,14 +38,14 @@ def svg(made: Document, depth: int) -> str:
 
 
 def _style() -> str:
-    """Return the style of the page's picture without variables, which few programs know."""
+    """Return the style of the page's picture without CSS variables, which few programs support."""
     folder = importlib.resources.files("layergraph_view").joinpath("page")
     text = folder.joinpath("picture.css").read_text("utf-8").replace("\r\n", "\n")
     return re.sub(r"var\(--\w+, ([^)]*)\)", r"\1", text)
 
 
 class _Drawn:
-    """A box with its size, and the places of what is in it."""
+    """A box with its size, and the positions of its contents."""
 
     def __init__(self, box: Box) -> None:
         self._box = box

@@ -8,12 +8,12 @@ import operator
 from layergraph.errors import MAX_PROBLEMS, Place, Problem, brief
 from layergraph.ir.graph import Graph, Implementation
 
-# A place, or the parts of one: few nodes and edges have problems, so the place is made late.
+# A place, or its parts. We construct places only for problems, because most nodes have none.
 Where = Place | tuple[Place, str, object]
 
 
 class TooManyProblemsError(Exception):
-    """The search stops: there are ``MAX_PROBLEMS`` problems."""
+    """Stops the search after ``MAX_PROBLEMS`` problems."""
 
 
 class Problems:
@@ -26,7 +26,7 @@ class Problems:
         """Add a problem.
 
         Raises:
-            TooManyProblemsError: it is the last one that is wanted.
+            TooManyProblemsError: this is the last problem to report.
         """
         place = where if isinstance(where, Place) else where[0].at(*where[1:])
         self.found.append(Problem(place, message, remedy))
@@ -34,7 +34,7 @@ class Problems:
             raise TooManyProblemsError
 
     def expect(self, where: Where, what: str, value: object, kind: type | tuple[type, ...]) -> bool:
-        """Return whether a field has a type that it may have; if not, add a problem."""
+        """Return whether a field has an allowed type; if not, add a problem."""
         if type(value) is kind:
             return True
         kinds = kind if isinstance(kind, tuple) else (kind,)
@@ -64,7 +64,7 @@ class FieldTypes:
         self._allowed = frozenset(itertools.product(*kinds.values()))
 
     def fit(self, entry: object) -> bool:
-        """Return whether all fields have such types, by one look-up: there are many entries."""
+        """Return whether all fields have allowed types, by one fast look-up."""
         return tuple(map(type, self._values(entry))) in self._allowed
 
 

@@ -8,7 +8,7 @@ from layergraph.ir.rules.problems import FieldTypes, Problems, Where
 from layergraph.ir.rules.values import check_value
 from layergraph.ir.tensor_spec import MAX_DIMENSIONS, Packing, TensorSpec
 
-# Torch counts in signed integers of 64 bits.
+# Torch stores sizes in signed integers of 64 bits.
 _SIZES = range(2**63)
 
 _NONE = type(None)
@@ -27,7 +27,7 @@ _TENSOR = FieldTypes(
     packed=(Packing, _NONE),
 )
 _PACKING = FieldTypes(kind=(str,), parts=(dict,), data=(dict,))
-# A part has no say of its own in these.
+# Only the whole tensor has these fields, not its parts.
 _OF_THE_WHOLE = ("kind", "requires_grad", "persistent", "narrows", "tied", "packed")
 
 
@@ -51,11 +51,9 @@ def check_tensor(
             place, f"its kind is {brief(spec.kind)}", "the kinds are parameter, buffer and constant"
         )
     if owner.type == MODULE and (spec.kind is None or (shape is None and spec.tied is None)):
-        problems.add(
-            place, "its kind or shape is missing", "no constructor would make it: say both"
-        )
+        problems.add(place, "its kind or shape is missing", "no constructor makes it: state both")
     if spec.kind == "constant" and spec.tied is None:
-        # Entries of wrong types are problems already.
+        # Fields of wrong types are already reported.
         held = spec.held() if "packed" not in wrong and _is_made(packed) else ()
         if any(each.value is None for each in held if isinstance(each, TensorSpec)):
             problems.add(place, "it is a constant without a value", "give its value")
@@ -66,7 +64,7 @@ def _is_made(packed: Packing | None) -> bool:
 
 
 def _check_packing(problems: Problems, place: Where, packed: Packing) -> None:
-    """Check the parts and plain values of a tensor that is no block of numbers."""
+    """Check the parts and plain values of a packed tensor."""
     wrong = problems.wrong_fields(place, packed, _PACKING)
     here = place if isinstance(place, Place) else place[0].at(*place[1:])
     for name, part in packed.parts.items() if "parts" not in wrong else ():
@@ -80,7 +78,7 @@ def _check_packing(problems: Problems, place: Where, packed: Packing) -> None:
         if said:
             problems.add(at, f"it says {', '.join(said)}", "say that of the whole tensor")
         if part.shape is None:
-            problems.add(at, "its shape is missing", "say it")
+            problems.add(at, "its shape is missing", "state it")
     for key, value in packed.data.items() if "data" not in wrong else ():
         if problems.expect(here, "name of a value", key, str):
             check_value(problems, here, "attribute", key, value)

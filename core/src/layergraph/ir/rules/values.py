@@ -23,7 +23,7 @@ _SOUND = ATOMS - {Ref, Body, Symbol, int}
 _ONLY_IN_ARGUMENTS = frozenset({Ref, Body})
 
 
-# Most numbers are small, and a comparison takes less time than a call.
+# A quick check: most integers are small, and a comparison is faster than a call.
 _EASY = 2**53
 
 
@@ -85,7 +85,7 @@ def _is_short(number: int) -> bool:
 
 
 def _is_sound(item: Value) -> bool:
-    """Return whether a value is of a plain kind, without a look at the values inside it."""
+    """Return whether a value has a plain type, without checking the values inside it."""
     kind = type(item)
     if kind is Ref:
         return type(item.node) is str

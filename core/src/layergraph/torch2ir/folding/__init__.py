@@ -1,1 +1,1 @@
-"""From the sequence of calls to an IR: a graph for each module, both modes in one."""
+"""Folding of the recorded calls to an IR: one graph per module, for both modes."""

@@ -1,4 +1,4 @@
-"""Calls under a condition, where a call around them that has it is inlined or left out."""
+"""Conditions of calls after the conditional call around them is inlined or removed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ CHOOSE = f"layergraph.{choose.__name__}"
 def conditional(
     items: Sequence[Call | ModuleCall], when: Condition
 ) -> Iterator[tuple[Call | ModuleCall, Call | ModuleCall]]:
-    """Yield copies of calls that are made under one more condition.
+    """Yield copies of calls with one more condition.
 
-    A call with a condition of its own needs both. A ``choose`` node makes one of them: it is None
-    where the outer condition does not hold.
+    A call that has a condition needs both. A ``choose`` node combines them: its value is None if
+    the outer condition does not hold.
 
     Yields:
         Each call, and its copy. For a ``choose`` node, the node twice.
@@ -31,7 +31,7 @@ def conditional(
     both: dict[TracedValue, TracedValue] = {}
     for item in items:
         if isinstance(item, ModuleCall) and item.function:
-            # The condition is that of the call that runs it.
+            # A body runs under the condition of the call that repeats it.
             yield item, item
         elif item.when is None:
             yield item, replace(item, when=when)
@@ -47,11 +47,11 @@ def conditional(
 def call_of_choose(
     args: tuple[Value, ...], like: TracedValue, when: Condition | None = None
 ) -> Call:
-    """Return a call that chooses between two values.
+    """Return a ``choose`` call, which selects one of two values.
 
     Args:
-        args: its arguments: the condition and two values.
-        like: a value that comes about at the same place.
+        args: the condition and the two values.
+        like: a value with the same position and module call.
         when: the condition under which the call is made.
     """
     value = TracedValue(like.position, like.scope, choose.__name__)

@@ -1,7 +1,8 @@
-"""From the sequence of calls to one graph for each module.
+"""Folding of the sequence of calls to one graph per module.
 
-A module call is a range of the sequence. What it reads from outside are its inputs, what others
-read of it are its outputs; so flags, dicts and output classes at its border need no special case.
+A module call is a range of the sequence. The values that it reads from outside are its inputs, the
+values that others read from it are its outputs. So flags, dicts and output classes among arguments
+and results need no special case.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from layergraph.torch2ir.tracing.other_mode import OtherMode, is_mode_call
 
 @dataclass(slots=True, eq=False)
 class _Graph:
-    """The graph that the calls of one module share."""
+    """The graph that all calls of one module share."""
 
     implementation: Implementation
     keeps_type: bool
@@ -53,12 +54,12 @@ class _Graph:
 
 
 class Folded:
-    """A captured model, of whose calls one graph for each module has been made.
+    """A captured model, folded to one graph per module.
 
     Args:
         module_index: the model's modules.
-        trace: what they did.
-        tensors: by path of a module, what has to be said of its tensors.
+        trace: the recorded calls.
+        tensors: the specs of the tensors, by module path.
 
     Attributes:
         ir: the IR of the model.
@@ -77,7 +78,7 @@ class Folded:
         self.ir = self._folding.fold().ir(tensors)
 
     def with_other(self, other: OtherMode) -> Ir | None:
-        """The IR of the other mode; None if its module calls have other borders."""
+        """Return the IR of the other mode; None if its module calls have other interfaces."""
         borders = self._folding.interfaces
         if any(_leaks(each.scope, borders[each.scope]) for each in other.replaced):
             return None
@@ -91,7 +92,7 @@ class Folded:
             again = partial(_Folding, self._module_index, self._trace, scopes, borders)
             folding = again().fold(known)
             if folding.dissolves:
-                # Two calls of one module that were alike are so no more, which their callers see.
+                # Two calls of one module that were equal now differ, so their callers change too.
                 folding = again().fold()
             return folding.ir(self._tensors)
 
@@ -120,7 +121,7 @@ class _Folding:
         self._root_name = _free_root_name(module_index)
 
     def fold(self, known: Mapping[str, _Graph] = MappingProxyType({})) -> _Folding:
-        """Make the graph of each module but those that are known."""
+        """Make the graphs of all modules except the known ones."""
         self._graphs |= known
         for scope in self._scopes:
             if scope.path not in known and not scope.function:
@@ -129,11 +130,11 @@ class _Folding:
 
     @property
     def dissolves(self) -> bool:
-        """Return whether a caller does a module call in its own name."""
+        """Return whether a module call is inlined into its caller."""
         return bool(self._dissolved)
 
     def unchanged(self, other: OtherMode) -> dict[str, _Graph]:
-        """The graphs that are the same in the other mode."""
+        """Return the graphs that are the same in the other mode."""
         if self.dissolves:
             return {}
         others = {each.call.value.scope.path for each in other.changed}
@@ -158,14 +159,14 @@ class _Folding:
         if known is None:
             self._graphs[scope.path] = _Graph(graph, keeps_type, bodies)
         elif (known.keeps_type, known.implementation, known.bodies) != (keeps_type, graph, bodies):
-            # The same module does something else this time: the caller does it in its own name.
+            # The module makes other calls than last time: inline them into the caller.
             self._dissolved[scope] = items
 
     def inlined(self, own: list[Call | ModuleCall]) -> list[Call | ModuleCall]:
-        """Return the items that a module call does in its own name.
+        """Return the items of a module call after inlining.
 
         Args:
-            own: its items, or those of a body.
+            own: the items of the call or of a body.
         """
         if not self._dissolved:
             return own
@@ -196,9 +197,9 @@ class _Folding:
         )
 
     def _keeps_type(self, module_info: ModuleInfo, scope: ModuleCall) -> bool:
-        """Return whether a container, and what it calls, is called as its class calls.
+        """Return whether the recorded calls are the ones that the ``forward`` of a container makes.
 
-        Only then can its class do the calling in the rebuilt model.
+        Only then can the rebuilt model use the class of the container, such as Sequential.
         """
         if module_info.answer is None:
             return False
@@ -211,7 +212,7 @@ class _Folding:
         )
 
     def _calls_itself(self, scope: ModuleCall) -> bool:
-        """Return whether a module has code around its forward, which its caller's graph runs."""
+        """Return whether a module runs code around ``forward``, which its caller's graph holds."""
         return "__call__" in overridden(self._module_index.at(scope.path).module)
 
     def _is_plain(self, scope: ModuleCall) -> bool:

@@ -1,4 +1,4 @@
-"""The nodes of one module call."""
+"""Construction of the graph of one module call."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ GETITEM = "operator.getitem"
 
 
 class Folding(Protocol):
-    """Knows the graphs of the calls inside of a module call.
+    """The interface of the fold for the builder of one graph.
 
     Attributes:
-        interfaces: the border of each module call.
+        interfaces: the inputs and outputs of each module call.
         kinds: the kinds of tensors that the model may hold.
     """
 
@@ -62,16 +62,16 @@ class Folding(Protocol):
         """Return the attributes of an input node."""
 
     def is_by_name(self, value: TracedValue, scope: ModuleCall) -> bool:
-        """Return whether an input is an argument that a call can give by its name only."""
+        """Return whether an input is a keyword-only argument."""
 
     def type_of(self, path: str) -> str:
-        """Return the type of the implementation of a module that is traced through."""
+        """Return the type of the implementation of a composite."""
 
     def leaf_type(self, path: str) -> str:
         """Return the type of a leaf."""
 
     def inlined(self, items: list[Call | ModuleCall]) -> list[Call | ModuleCall]:
-        """Return items, with the calls of modules whose caller does them in its own name."""
+        """Return items, with inlined module calls replaced by their items."""
 
     def name_at(self, path: str) -> str:
         """Return the name of the implementation of a module."""
@@ -81,13 +81,13 @@ class Folding(Protocol):
 
 
 class GraphBuilder:
-    """Writes the nodes of one module call.
+    """Builds the graph of one module call.
 
     Args:
-        folding: knows the graphs of the calls inside.
+        folding: the fold.
         scope: the module call.
-        interface: its border.
-        around: the builder of the graph around it, for a body.
+        interface: its inputs and outputs.
+        around: for a body, the builder of the graph around it.
 
     Attributes:
         bodies: the bodies that the graph runs.
@@ -143,7 +143,7 @@ class GraphBuilder:
         return graph_from_nodes(self._nodes)
 
     def _body(self, body: TracedBody) -> Body:
-        """Return the reference to a body, whose implementation is added."""
+        """Add the implementation of a loop body, and return the reference to it."""
         inside = GraphBuilder(self._folding, self._scope, self._interface, self)
         output = inside._namer.name(OUTPUT)
         for value in body.inputs:
@@ -152,13 +152,13 @@ class GraphBuilder:
         return self._named(body.wish, graph)
 
     def _named(self, wish: str, graph: Graph) -> Body:
-        """Add the implementation of a body."""
+        """Add the implementation of a body, and return the reference to it."""
         name = f"{self._folding.name_at(self._path)}/{self._body_namer.name(wish)}"
         self.bodies.append(Implementation(BODY, name=name, nodes=graph.nodes, edges=graph.edges))
         return Body(name)
 
     def _bind(self, scope: ModuleCall) -> None:
-        """Build the graph of a function. What it reads from outside is bound to its last inputs."""
+        """Build the graph of a function; values read from outside become its last inputs."""
         interface = self._folding.interfaces[scope]
         inside = GraphBuilder(self._folding, scope, interface, self)
         body = self._named(scope.function, inside.build(self._folding.inlined(scope.items)))
@@ -190,10 +190,10 @@ class GraphBuilder:
 
     def _call(self, call: Call) -> None:
         if call.kind == "mode":
-            # It is there for the guard that it may become.
+            # A read of a mode makes a node only if it becomes a guard.
             return
         if call.kind == "state" and call.is_late:
-            # A hidden state of a leaf: each of its calls leaves another tensor.
+            # A hidden state needs a node for each read, because each call of the leaf replaces it.
             self._values[call.value] = self._add(call.value.wish, STATE, call.target)
             return
         if call.kind in ("state", "same"):
@@ -208,7 +208,7 @@ class GraphBuilder:
         self._values[call.value] = self._add(wish, kind, call.target, args, kwargs, call.when)
 
     def _alias(self, ref: Ref, when: Condition | None) -> Ref:
-        """The same value; under a condition, a value that is None where that does not hold."""
+        """Return an alias of a value; the alias is None if its condition does not hold."""
         if when is None:
             return ref
         condition, expected = self._ref(when[0]), when[1]
@@ -257,7 +257,7 @@ class GraphBuilder:
         return self._states[read]
 
     def _constant(self, read: str) -> str:
-        """The key of a constant, which belongs to whoever reads it."""
+        """Return the key of a constant, which belongs to the module that reads it."""
         name = f"_constant_{len(self._tensors)}"
         place = f"a constant in {self._path or 'the model'!r}"
         self._tensors[name] = describe_constant(

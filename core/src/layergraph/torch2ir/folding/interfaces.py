@@ -1,4 +1,4 @@
-"""The values that enter and leave each module call, found by dataflow alone."""
+"""The inputs and outputs of each module call, from the dataflow."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from layergraph.torch2ir.tracing.module_call import (
 
 @dataclass(slots=True, eq=False)
 class Interface:
-    """The border of one module call.
+    """The inputs and outputs of one module call.
 
     Attributes:
-        inputs: the values from outside that are read inside, or were given as arguments, to the
-            name of the parameter that they came by.
-        outputs: the values from inside that were returned, or are read outside; in order.
+        inputs: the values from outside that the call reads or takes as arguments, each with its
+            parameter name.
+        outputs: the values from inside that the call returns or that code outside reads, in order.
     """
 
     inputs: dict[TracedValue, str] = field(default_factory=dict)
@@ -30,13 +30,14 @@ class Interface:
 
 
 def interfaces(scopes: Iterable[ModuleCall]) -> dict[ModuleCall, Interface]:
-    """The interface of every module call, given those inside before those around them.
+    """Return the interface of each module call.
 
-    They are all that are inside the last of them, and that one itself. The result does not depend
-    on what happens around it.
+    Arguments and results come first, so two calls of one module have the same interface although
+    their callers use the results differently.
 
-    What the call was given and what it returned come first: then the same module called twice has
-    the same interface, whatever its callers make of it.
+    Args:
+        scopes: a module call and all module calls inside it, inner ones first. Calls around them do
+            not affect the result.
     """
     tracing = _Dataflow({scope: _declared(scope) for scope in scopes})
     for scope in tracing.found:
@@ -48,28 +49,28 @@ def interfaces(scopes: Iterable[ModuleCall]) -> dict[ModuleCall, Interface]:
         if scope.parent is not None and scope.parent in tracing.found and not scope.function:
             tracing.read(scope.reads(), scope.parent)
         if scope.function:
-            # A function may return what it reads from outside.
+            # A function may return a value that it reads from outside.
             tracing.read(values_in(scope.result), scope)
         tracing.read(filter(scope.contains, values_in(scope.result)), scope)
     return tracing.found
 
 
 class _Dataflow:
-    """Carries values from where they come about to where they are read."""
+    """Propagates values from the call that computes them to the calls that read them."""
 
     def __init__(self, found: dict[ModuleCall, Interface]) -> None:
         self.found = found
         self._escaped: dict[TracedValue, ModuleCall] = {}
 
     def read(self, values: Iterable[TracedValue], reader: ModuleCall) -> None:
-        """Note that values are read in a module call."""
+        """Record that a module call reads values."""
         for value in values:
             if value.scope is reader:
                 continue
             common = reader
             while not common.contains(value):
                 if value in self.found[common].inputs:
-                    # Then the module calls around it have been told, or will be by its arguments.
+                    # The module calls around it know the value already, or get it as an argument.
                     break
                 self.found[common].inputs[value] = value.wish
                 if common.parent is None or common.parent not in self.found:
@@ -102,8 +103,7 @@ def _declared(scope: ModuleCall) -> Interface:
         interface.inputs |= {
             value: name for value in values_in(arg) if value not in interface.inputs
         }
-    # The model's own inputs count as inside, but where they are returned they do not come from
-    # there.
+    # Inputs of the model have the scope of the root call, but the root call does not compute them.
     interface.outputs = {
         value: None
         for value in values_in(scope.result)

@@ -1,4 +1,4 @@
-"""Both modes of a model in one IR."""
+"""Merging of the IRs of both modes into one."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _ASSUME = f"layergraph.{assume.__name__}"
 
 
 def merged(module_index: ModuleIndex, one: Ir, other: Ir, readings: set[ModeReading]) -> Ir | None:
-    """One IR of two: of a model as it stands, and in the other mode; None if none can hold both.
+    """Merge the IRs of both modes of a model; return None if one IR cannot hold both.
 
     Args:
-        module_index: the model, as it stands.
-        one: the IR of the model as it stands.
+        module_index: the model.
+        one: the IR of the model's own mode.
         other: its IR in the other mode.
-        readings: whose mode was asked for, and by whose code.
+        readings: the module whose mode is read, and the module that reads it.
     """
     try:
         return _Merger(module_index, one, other, readings).merged()
@@ -47,7 +47,7 @@ def merged(module_index: ModuleIndex, one: Ir, other: Ir, readings: set[ModeRead
 
 
 def guard_modes(trace: Trace) -> None:
-    """Let the graph guard each mode that code asked for."""
+    """Turn each recorded read of a mode into a guard."""
     for call in mode_calls(trace.scopes):
         where = f"training of {call.target or 'the model'!r} ({call.where})"
         call.args = (ModeRead(call.target), call.args[0], where)
@@ -60,13 +60,13 @@ class _NotMergeableError(Exception):
 
 
 class _Merger:
-    """Makes one IR of two: of a model as it stands, and in the other mode.
+    """Merges the IRs of both modes of a model.
 
     Args:
-        module_index: the model, as it stands.
-        one: the IR of the model as it stands.
+        module_index: the model.
+        one: the IR of the model's own mode.
         other: its IR in the other mode.
-        readings: whose mode was asked for, and by whose code.
+        readings: the module whose mode is read, and the module that reads it.
     """
 
     def __init__(
@@ -79,17 +79,17 @@ class _Merger:
         self._owners = owners(one) | owners(other)
         self._paths |= {body: self._paths[owner] for body, owner in self._owners.items()}
         self._readers = {reader for _, reader in readings}
-        # By reader, the other modules whose mode its code reads.
+        # The other modules whose mode a module's code reads, by the reading module.
         self._read = {
             reader: sorted(path for path, by in readings if by == reader != path)
             for reader in self._readers
         }
 
     def merged(self) -> Ir:
-        """The one IR.
+        """Return the merged IR.
 
         Raises:
-            _NotMergeableError: it cannot hold both.
+            _NotMergeableError: one IR cannot hold both.
         """
         names = list({**self._one, **self._other})
         self._types = {name: self._type(name) for name in names}
@@ -159,10 +159,10 @@ class _Merger:
         return _key(self._paths[name])
 
     def _led_from_outside(self, merged: dict[str, Implementation]) -> set[str]:
-        """Return the graphs that change with a mode that is neither theirs nor of what they call.
+        """Return the graphs that depend on a mode other than their own and their callees'.
 
-        A flag was passed to it, from call to call, by a module whose mode it is: all on this way
-        have to be in one mode.
+        An outer module passes its mode down as a flag. So all modules on the path from there must
+        be in one mode.
         """
         changing = {name for name, each in merged.items() if each.evaluation is not None}
         reading = {name for name, path in self._paths.items() if path in self._readers}
@@ -188,7 +188,7 @@ class _Merger:
         return led
 
     def _guarded(self, implementation: Implementation, guarded: set[str]) -> Implementation:
-        """Check, before calls whose graph was captured for it, that the callee's mode is right."""
+        """Guard the callee's mode before calls whose graph depends on it."""
         name = implementation.name
         graph = self._guarded_graph(name, implementation, guarded)
         evaluation = implementation.evaluation
@@ -211,7 +211,7 @@ class _Merger:
         return graph_from_nodes(nodes)
 
     def _in_step(self, implementation: Implementation) -> Implementation:
-        """Check that the other modules whose mode the code of this one reads are in its mode."""
+        """Guard that other modules whose mode this one's code reads are in the same mode."""
         name = implementation.name
         read = self._read.get(self._paths[name], ())
         if not read or self._one.get(name) == self._other.get(name):
@@ -223,7 +223,7 @@ class _Merger:
         )
 
     def _begun(self, name: str, graph: Graph, read: Sequence[str]) -> Graph:
-        """The graph, with guards of modes behind its inputs."""
+        """Return the graph with guards of modes after its inputs."""
         arguments = graph.arguments()
         nodes = [replace(node, args=arguments[node.name]) for node in graph.nodes.values()]
         namer = Namer(graph.nodes)
@@ -273,7 +273,7 @@ def _returned(graph: Graph) -> int:
 
 
 def _follow_mode(training: Graph, evaluation: Graph, key: str) -> Graph | None:
-    """The graph that does both, if the two differ in nothing but flags that are the mode."""
+    """Return one graph for both modes if they differ only in flags equal to the mode; else None."""
     if list(training.nodes) != list(evaluation.nodes):
         return None
     mode = Node(Namer(training.nodes).name("training"), STATE, key, args=())
@@ -297,7 +297,7 @@ def _follow_mode(training: Graph, evaluation: Graph, key: str) -> Graph | None:
 
 
 def _followed(training: Value, evaluation: Value, mode: str) -> Value:
-    """A value that is the same in both modes, or is the mode; where it is, a reference to it."""
+    """Return the common value, or a reference to the mode if the values are the mode flags."""
     inside, twins = parts(training), parts(evaluation)
     if type(training) is not type(evaluation):
         raise _NotMergeableError

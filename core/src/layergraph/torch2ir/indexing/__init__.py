@@ -1,1 +1,1 @@
-"""The modules of a model, before it runs: the index of them, and what decides for each."""
+"""The index of a model's modules, made before the model runs, and the checks on it."""

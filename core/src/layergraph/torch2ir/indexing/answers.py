@@ -20,7 +20,7 @@ from layergraph.torch2ir.indexing.overrides import changes_its_call
 
 
 def ask(hooks: Hooks, found: Found, module: nn.Module, path: str) -> Implementation | None:
-    """The answer of the handlers for a module; what stands in its way is noted."""
+    """Return the answer of the handlers for a module; record refusals in ``found``."""
     with Noted(found, module, path):
         refuse_unseen(module, path)
     answer = answer_of(hooks, module, path)
@@ -36,7 +36,7 @@ def answer_of(hooks: Hooks, module: nn.Module, path: str) -> Implementation | No
     """Return the answer of the handlers for a module.
 
     Raises:
-        PluginError: one failed, or broke its contract.
+        PluginError: a handler failed, or broke its contract.
     """
     if changes_its_call(module):
         return None
@@ -46,16 +46,16 @@ def answer_of(hooks: Hooks, module: nn.Module, path: str) -> Implementation | No
         raise
     except HookFailure as failure:
         raise PluginError(f"{place_of(module, path)}: {failure}{_asked(hooks)}") from failure.error
-    except Exception as error:  # of what is between the implementations
+    except Exception as error:  # raised by a hook wrapper
         raise PluginError(
             f"{place_of(module, path)}: asking the plugins ends with {type(error).__name__}: "
             f"{first_line(error)}{_asked(hooks)}"
         ) from error
     if answer is None or isinstance(answer, Implementation):
         return answer
-    raise PluginError(  # only a wrapper gives an answer that is not checked
-        f"{place_of(module, path)}: a plugin that wraps the hook 'torch_to_ir' gave a "
-        f"{type(answer).__name__}; it must give an Implementation or None{_asked(hooks)}"
+    raise PluginError(  # only a hook wrapper can return an unchecked answer
+        f"{place_of(module, path)}: a plugin that wraps the hook 'torch_to_ir' returned a "
+        f"{type(answer).__name__}; it must return an Implementation or None{_asked(hooks)}"
     )
 
 

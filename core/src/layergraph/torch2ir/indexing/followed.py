@@ -1,4 +1,4 @@
-"""Limits of the search for reached objects: the code that is followed, and the names in it."""
+"""Limits of the search for reached objects: which code it reads, and which names in the code."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch import nn
 from layergraph.torch2ir.code_owners import is_own_package
 
 UNFOLLOWED = sys.stdlib_module_names | {"torch", "numpy"}
-# Objects of these parts of Python's library are looked into.
-# Not of what threads share: another one may have changed it.
+# The search enters objects of these modules of the standard library. Modules whose objects threads
+# share are missing: another thread may change such an object.
 OPEN = frozenset({"argparse", "collections", "types", "weakref"})
 
 OF_TORCH = frozenset(vars(nn.Module()))
 """The attributes of every module."""
 
-# Nearly all that is reached is of these, which hold nothing that changes.
+# Nearly all reached objects have one of these immutable types.
 PLAIN: frozenset[type] = frozenset(
     {
         *(bool, int, float, complex, str, bytes, type(None), type(...), type(NotImplemented)),
@@ -56,18 +56,18 @@ def read_names(code: types.CodeType) -> tuple[frozenset[str], bool, bool]:
 
 
 _MANY = 4096
-# By the ``id`` of the code, which is that as long as the code is kept.
+# By the ``id`` of the code; each entry keeps its code alive, so ids stay unique.
 _readings: dict[int, tuple[types.CodeType, tuple[frozenset[str], bool, bool]]] = {}
 
 
 @functools.lru_cache(maxsize=_MANY)
 def followed_bases(cls: Any) -> tuple[type, ...]:
-    """Return a class and its bases, without those whose code is not looked at."""
+    """Return the classes among a class and its bases whose code the search reads."""
     return tuple(base for base in cls.__mro__ if is_followed(base.__module__))
 
 
 def is_followed(module: object) -> bool:
-    """Return whether the code of a module, by its name, is looked at."""
+    """Return whether the search reads the code of a module with this name."""
     return isinstance(module, str) and _is_followed(module)
 
 

@@ -1,4 +1,4 @@
-"""Refuses modules that an IR cannot hold, as far as that is seen before the model runs."""
+"""Refusals of modules that an IR cannot hold, before the model runs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from layergraph.tensors.state import UnrunnableError
 
 
 class Found(list[Unsupported]):
-    """The list of what cannot be carried over, as far as that is seen before the model runs.
+    """The refusals that are found before the model runs.
 
     Attributes:
-        is_runnable: whether the model can be run nonetheless, to find what else there is.
+        is_runnable: whether the model can still run, so that capture can find further refusals.
     """
 
     is_runnable = True
 
 
 class Noted:
-    """Notes why a module cannot be carried over, and goes on to find what else there is."""
+    """Context manager that turns an error into a refusal, so that the search continues."""
 
     def __init__(self, found: Found, module: nn.Module, path: str) -> None:
         self._found, self._module, self._path = found, module, path
@@ -40,7 +40,7 @@ class Noted:
 
 
 def refuse_unseen(module: nn.Module, path: str) -> None:
-    """Refuse a module of which capture would not see all that it does."""
+    """Refuse a module whose behavior capture cannot see completely."""
     if isinstance(module, torch.jit.ScriptModule):
         kind = CaptureError if path else UnrunnableError
         raise kind(
@@ -54,7 +54,7 @@ def refuse_unseen(module: nn.Module, path: str) -> None:
         )
 
 
-# By name: importing them takes long.
+# By name, because importing these classes is slow.
 _DISTRIBUTING = frozenset(
     {
         ("torch.nn.parallel.data_parallel", "DataParallel"),
@@ -64,7 +64,7 @@ _DISTRIBUTING = frozenset(
 )
 
 
-# Among the modules of these packages, those that make their own state dict have it packed.
+# In these packages, a module that makes its own state dict packs its weights in it.
 _QUANTIZED = (
     "torch.ao.nn.quantized.",
     "torch.ao.nn.intrinsic.quantized.",
@@ -73,7 +73,7 @@ _QUANTIZED = (
 
 
 def refuse_unheld(module: nn.Module, path: str) -> None:
-    """Refuse a module that only a handler could keep, and for which none answers."""
+    """Refuse a module that needs a handler and has none."""
     cls = type(module)
     for name, buffer in module._buffers.items():
         if isinstance(buffer, nn.Parameter):
@@ -106,5 +106,5 @@ def _has_no_forward(module: nn.Module) -> bool:
 
 
 def place_of(module: nn.Module, path: str) -> str:
-    """The path and the class of a module, for a message."""
+    """Return the path and the class of a module for a message."""
     return f"{path or 'the model'!r} ({type(module).__qualname__})"

@@ -1,4 +1,4 @@
-"""The modes that ``train()`` and ``eval()`` of a class give modules otherwise than torch's do."""
+"""Modes that an overridden ``train()`` or ``eval()`` sets, such as a frozen BatchNorm's."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from layergraph.tensors.memory import is_plain, places_of
 from layergraph.torch2ir.state.changes import are_one, are_the_same, fill
 
 Modes = dict[str, bool | None]
-"""Modules by their paths, to the mode that ``train()`` gives them; None: it leaves them theirs."""
+"""From the path of a module to the mode that ``train()`` sets; None: it leaves the mode."""
 
 
 def tried_modes(module: nn.Module, names: frozenset[str], modules: list[nn.Module]) -> Modes:
-    """The modes that ``train()`` and ``eval()`` of a class give otherwise than torch's.
+    """Return the modes that ``train()`` and ``eval()`` set differently from torch's.
 
     Args:
         module: the module.
         names: the methods that it overrides.
-        modules: itself and all that are inside.
+        modules: the module and all modules inside it.
 
     Raises:
-        CaptureError: they do more than to keep some modules in a mode of their own.
+        CaptureError: a method does more than to fix the modes of some modules.
     """
     if _only_passes_on(module, names, modules):
         return {}
@@ -57,9 +57,9 @@ def tried_modes(module: nn.Module, names: frozenset[str], modules: list[nn.Modul
 
 
 def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.Module]) -> bool:
-    """Return whether ``train()`` and ``eval()`` do no more than torch's: most overrides call these.
+    """Return whether ``train()`` and ``eval()`` have the effect of torch's, as most overrides do.
 
-    To take little time, the children are switched here, once they are asked to.
+    A stand-in switches the children, because one call for each child would be slow.
     """
     children = list(module.children())
     if any("train" in vars(each) for each in children):
@@ -108,7 +108,7 @@ def _only_passes_on(module: nn.Module, names: frozenset[str], modules: list[nn.M
 def _switches(
     module: nn.Module, names: frozenset[str], mode: bool
 ) -> Iterator[Callable[[], object]]:
-    """Calls of the class's own ``train(mode)`` and ``eval()``."""
+    """Yield functions that call the overridden ``train(mode)`` and ``eval()``."""
     if "train" in names:
         yield partial(module.train, mode)
     if "eval" in names and not mode:
@@ -146,7 +146,7 @@ def _switched(
 
 
 def modules_in(module: nn.Module) -> list[nn.Module]:
-    """A module and all inside it, each once."""
+    """Return a module and all modules inside it, each once."""
     found = {id(module): module}
     stack = [module]
     while stack:
@@ -160,7 +160,7 @@ def modules_in(module: nn.Module) -> list[nn.Module]:
 def _tried(
     module: nn.Module, names: frozenset[str], inside: dict[str, nn.Module], start: bool, mode: bool
 ) -> tuple[dict[str, bool], dict[str, bool]]:
-    """The modes of all modules after torch's ``train(mode)``, and after that of the class."""
+    """Return the modes of all modules after torch's ``train(mode)``, and after the class's."""
     torchs = _modes_after(inside, partial(nn.Module.train, module, mode), start) or {}
     theirs = None
     if "train" in names and takes(module.train, mode):
@@ -169,12 +169,12 @@ def _tried(
     if "eval" in names and not mode and takes(module.eval):
         evaluating = _modes_after(inside, module.eval, start, "eval")
         if evaluating not in (None, theirs):
-            raise refusal("eval", "does something else than train(False)")
+            raise refusal("eval", "differs from train(False)")
     return torchs, theirs
 
 
 def takes(method: Callable[..., Any], *args: Any) -> bool:
-    """Return whether a method can be called so: some classes have another one of the same name."""
+    """Return whether a method accepts the arguments: a class may have another one of that name."""
     try:
         inspect.signature(method).bind(*args)
     except (TypeError, ValueError):
@@ -185,9 +185,9 @@ def takes(method: Callable[..., Any], *args: Any) -> bool:
 def _modes_after(
     inside: dict[str, nn.Module], switch: Callable[[], object], start: bool, name: str = ""
 ) -> dict[str, bool] | None:
-    """The modes of modules, all the same before, after a call; nothing is left changed.
+    """Return the modes after a call that starts with all modules in one mode, and undo the call.
 
-    None if the call fails, as it does for users.
+    None if the call fails: it fails for users too.
     """
     with unchanged_but_modes(inside, name):
         for each in inside.values():
@@ -204,7 +204,7 @@ def _modes_after(
 
 @contextmanager
 def unchanged_but_modes(inside: dict[str, nn.Module], name: str) -> Iterator[None]:
-    """Put back what a method assigns, and refuse what is more than modes."""
+    """Undo the assignments of a method, and refuse changes other than modes."""
     members = {path: vars(each) for path, each in inside.items()}
     holders = [
         (path, holder, holder.copy())
@@ -218,7 +218,7 @@ def unchanged_but_modes(inside: dict[str, nn.Module], name: str) -> Iterator[Non
         if each is not None
     ]
     trained = [(each, each.requires_grad, each.detach()) for _, each in listed if is_plain(each)]
-    # A tensor of another kind has its parts among its attributes.
+    # A tensor subclass keeps its parts in attributes.
     holders += [
         (path, vars(each), vars(each).copy()) for path, each in listed if not is_plain(each)
     ]
@@ -253,7 +253,7 @@ def _is_one(now: Any, before: Any) -> bool:
 
 
 def _drops_tensors(key: str, now: Any, before: Any) -> bool:
-    """Return whether a module forgets tensors that it computed, and would compute again."""
+    """Return whether the method only clears a cached tensor, which the module computes again."""
     return (
         key not in _REGISTRIES
         and type(now) is type(before) is dict
@@ -266,7 +266,7 @@ _REGISTRIES = vars(nn.Module()).keys()
 
 
 class NothingChanged(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
-    """Refuses what a method does to tensors in place, before it is done."""
+    """Refuses in-place operations of a method before they run."""
 
     def __init__(self, name: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -279,7 +279,7 @@ class NothingChanged(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
 
 
 def refusal(name: str, what: str) -> CaptureError:
-    """The error that a class overrides a method in a way that an IR cannot hold."""
+    """Return the error for a method override that an IR cannot hold."""
     shown = name if name.startswith("__") else f"{name}()"
     return CaptureError(
         f"its class overrides {shown}, which {what}; a handler for the class can keep it whole"

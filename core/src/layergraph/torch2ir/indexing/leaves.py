@@ -1,4 +1,4 @@
-"""State of the leaves: noted before the model runs, and compared at each call."""
+"""State of the leaves: recorded before the model runs, and compared at each call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from layergraph.torch2ir.state.changes import are_one, are_the_same
 
 
 def note_leaves(module_index: ModuleIndex) -> dict[ModuleInfo, bool]:
-    """Note what makes each leaf behave as it does; give whether each module is training."""
+    """Record the state of each leaf, and return the mode of each module."""
     for each in module_index:
         if each.is_leaf:
             each.as_found = each.as_found or _noted(_members(each))
@@ -22,21 +22,21 @@ def note_leaves(module_index: ModuleIndex) -> dict[ModuleInfo, bool]:
 
 
 def is_changed(module_info: ModuleInfo, trains: dict[ModuleInfo, bool]) -> bool:
-    """Return whether code has given a leaf another mode, or other attributes, for a call."""
+    """Return whether code has changed the mode or the attributes of a leaf."""
     return vars(module_info.module)["training"] != trains[module_info] or not is_as_found(
         module_info
     )
 
 
 def is_as_found(module_info: ModuleInfo) -> bool:
-    """Return whether the state of a leaf, without its mode, is as the leaf itself left it."""
+    """Return whether only the leaf itself has changed its state, apart from its mode."""
     if is_untouched(module_info) and module_info.as_left is module_info.as_found:
         return True
     return are_one(_members(module_info), module_info.as_left)
 
 
 def has_other_tensors(module_info: ModuleInfo, trains: dict[ModuleInfo, bool]) -> bool:
-    """Return whether a leaf is changed in nothing but its tensors, as ``functional_call`` does."""
+    """Return whether only the tensors of a leaf differ, as in ``functional_call``."""
     if vars(module_info.module)["training"] != trains[module_info]:
         return False
     step = len(_REGISTERED) + 1
@@ -49,15 +49,14 @@ def has_other_tensors(module_info: ModuleInfo, trains: dict[ModuleInfo, bool]) -
 
 
 def is_untouched(module_info: ModuleInfo) -> bool:
-    """Return whether a leaf holds the same objects as when it was found: nearly all do."""
+    """Return whether a leaf still holds the objects of the index; a quick check for most leaves."""
     return all(map(are_the_same, _members(module_info), module_info.as_found))
 
 
 def note_left(module_info: ModuleInfo) -> None:
-    """See what a leaf has noted down in its attributes, in a call of its own.
+    """Record the attributes that a leaf has set in its own call.
 
-    That is its own affair, as long as its handler says the same of it: what is rebuilt notes it
-    down as well.
+    They are allowed if the handler still gives the same answer: the rebuilt leaf sets them too.
     """
     now, before = _members(module_info), module_info.as_found
     if are_one(now, before):
@@ -67,7 +66,7 @@ def note_left(module_info: ModuleInfo) -> None:
 
 
 def begin_run(module_info: ModuleInfo) -> None:
-    """Note what a leaf keeps as a run of the model begins: what an earlier run left, or nothing."""
+    """Record the state of a leaf at the start of a run: an earlier run's, or none."""
     if module_info.as_left is not module_info.as_found:
         module_info.left_before.append(module_info.as_left)
     module_info.as_left = module_info.as_found
@@ -79,12 +78,12 @@ def begin_run(module_info: ModuleInfo) -> None:
 
 
 def note_hidden(module_info: ModuleInfo) -> None:
-    """Note the hidden state of a leaf, as the model finds it or as the leaf leaves it."""
+    """Record the current hidden state of a leaf."""
     module_info.hidden = _hidden(module_info)
 
 
 def assigned_states(module_info: ModuleInfo) -> dict[str, torch.Tensor | None]:
-    """Return the hidden state that code has assigned since the leaf left it."""
+    """Return the hidden states that code has assigned since the last call of the leaf."""
     found = module_info.hidden
     return {name: each for name, each in _hidden(module_info).items() if each is not found[name]}
 
@@ -101,7 +100,7 @@ def _noted(members: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
 
 
 def _registered(members: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Of what makes a leaf behave as it does, what is no plain attribute."""
+    """Return the parts of a leaf's state other than plain attributes."""
     step = len(_REGISTERED) + 1
     return tuple(each for place, each in enumerate(members) if place % step)
 
@@ -114,7 +113,7 @@ def _members(module_info: ModuleInfo) -> tuple[dict[str, Any], ...]:
         found += [members | _ANY_MODE, *_registries(members)]
     hidden = hidden_states(module_info.module)
     if hidden:
-        # The first are those of the leaf itself.
+        # The first module is the leaf itself.
         found[_BUFFERS] = found[_BUFFERS] | dict.fromkeys(hidden)
         found[0] = found[0] | {"_buffers": None}
     return tuple(found)

@@ -1,4 +1,4 @@
-"""The modules of a model, and what the handlers say of each."""
+"""The index of a model's modules, with the handlers' answer for each."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class ModuleInfo:
     Attributes:
         module: the module.
         path: the first path to it; empty for the model.
-        answer: what the handler said of it; None: it is to be traced through.
-        is_leaf: whether a handler speaks for the module and everything inside it.
-        inside: what is surveyed by it: of a leaf all modules inside, itself the first; else itself.
+        answer: the answer of the handlers; None for a composite.
+        is_leaf: whether a handler describes the module with everything inside it.
+        inside: of a leaf, itself and all modules inside it; of a composite, itself alone.
         children: its child modules by name, in order; empty for a leaf.
         parents: the modules that have it as a child.
         kept_modes: see :class:`layergraph.Implementation`.
         kept_dtypes: the names of its buffers that do not follow a cast to a narrower dtype.
-        as_found: what makes it behave as it does, noted before the model runs on inputs.
-        as_left: the same, as the last call of it left it; before the first call of a run, as an
-            earlier run left it, or as it was found.
-        left_before: what earlier runs left.
-        hidden: of a leaf, the tensors in which it keeps its state from one call to the next, as the
-            model found them or as the last call left them, by name.
+        as_found: its state before the model runs.
+        as_left: its state after its last call; before the first call of a run, the state that an
+            earlier run left, or ``as_found``.
+        left_before: the states that earlier runs left.
+        hidden: of a leaf, the tensors that carry its state from one call to the next, by name; as
+            of its last call.
     """
 
     module: nn.Module
@@ -75,15 +75,15 @@ class ModuleInfo:
         return (now.type, repr(now.data)) == (before.type, repr(before.data))
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor, bool]]:
-        """Its parameters and buffers, of a leaf all inside: name, tensor, whether it persists."""
+        """Yield the parameters and buffers, of a leaf also those inside: name, tensor, persists."""
         return all_tensors(self.module) if self.is_leaf else own_tensors(self.module)
 
     def key(self, name: str) -> str:
-        """The key that something of the module has in the state dict of the model."""
+        """Return the key of a tensor of the module in the state dict of the model."""
         return f"{self.path}.{name}" if self.path else name
 
     def is_within(self, other: ModuleInfo) -> bool:
-        """Return whether the module is the other one, or is reached through its children."""
+        """Return whether the module is the other one or one of its descendants."""
         if self is other or not other.path or self.path.startswith(f"{other.path}."):
             return True
         seen = {id(self)}
@@ -99,15 +99,15 @@ class ModuleInfo:
 
 
 class ModuleIndex:
-    """Every module of a model once, from the outside in, in the order of its state dict.
+    """Each module of a model once, outer modules first, in the order of the state dict.
 
     Args:
         model: the model.
-        ask: what the handlers say of a module, given its path too.
+        ask: returns the handlers' answer for a module and its path.
         kinds: the kinds of tensors that the model may hold.
 
     Attributes:
-        kinds: likewise.
+        kinds: the kinds of tensors that the model may hold.
     """
 
     def __init__(self, model: nn.Module, ask: Ask, kinds: TensorKinds | None = None) -> None:
@@ -144,7 +144,7 @@ class ModuleIndex:
 
     @functools.cached_property
     def code_globals(self) -> list[dict[str, Any]]:
-        """The globals of the model's own code: no other code sees what is replaced there."""
+        """Return the globals of the model's own code, where patches affect no other code."""
         found: dict[int, dict[str, Any]] = {}
         for cls in {type(each.module) for each in self if not each.is_leaf}:
             for base in cls.__mro__:
@@ -156,16 +156,16 @@ class ModuleIndex:
 
     @property
     def code_files(self) -> set[str]:
-        """The files of the model's own code."""
+        """Return the files of the model's own code."""
         return {str(scope.get("__file__")) for scope in self.code_globals}
 
     @functools.cached_property
     def reach(self) -> Reach:
-        """The objects that the model's code reaches, as far as it has run."""
+        """The objects that the code run so far reaches."""
         return Reach([each.module for each in self])
 
     def once(self, find: Callable[[ModuleIndex], Iterable[T]]) -> list[T]:
-        """Return what a search of the model finds; it is made once, as runs change nothing."""
+        """Return the cached result of a search of the model; runs do not change the result."""
         if find not in self._found_once:
             self._found_once[find] = list(find(self))
         return self._found_once[find]
@@ -178,7 +178,7 @@ class ModuleIndex:
         return self._found.get(id(module))
 
     def at(self, path: str) -> ModuleInfo:
-        """The module at its first path, or the leaf that has it inside."""
+        """Return the module at its first path, or the leaf that contains the path."""
         while path not in self._by_path:
             path = path.rpartition(".")[0]
         return self._by_path[path]
@@ -186,7 +186,7 @@ class ModuleIndex:
 
 @contextmanager
 def other_mode(module_index: ModuleIndex) -> Iterator[None]:
-    """For a while, every module of a model trains that does not, and the other way round."""
+    """Flip ``training`` of every module inside a ``with`` block."""
     modules = [vars(module) for each in module_index for module in each.inside]
     before = [(members, members["training"]) for members in modules if "training" in members]
 

@@ -1,8 +1,8 @@
-"""Methods of ``torch.nn.Module`` that a class overrides: tried, and compared with torch's own.
+"""Checks of methods of ``torch.nn.Module`` that a class overrides.
 
-A rebuilt module has torch's methods. So each method that a class overrides is called here, on the
-module or on a copy without memory, and what it leaves behind is compared with what torch's leaves.
-The modes that ``train()`` keeps some modules in go into the IR; any other difference is refused.
+A rebuilt module has torch's methods. So we call each overridden method on the module, or on a copy
+on the meta device, and compare its effect with that of torch's method. Modes that ``train()`` fixes
+go into the IR; any other difference is refused.
 """
 
 from __future__ import annotations
@@ -61,25 +61,25 @@ _OWN: Any = {name: inspect.getattr_static(nn.Module, name) for name in _TRIED}
 
 
 def overridden(module: nn.Module) -> frozenset[str]:
-    """The methods that a module has in place of torch's, by its class or by assignment."""
+    """Return the methods that a module overrides, by its class or by assignment."""
     cls: Any = type(module)
     of_class = _of_class(cls)
-    # Of a rebuilt model, the IR holds what its methods do otherwise.
+    # For a rebuilt model, the IR already holds the effects of these methods.
     return (of_class | assigned(module)) - getattr(cls, "_held_by_ir", frozenset())
 
 
 def assigned(module: nn.Module) -> set[str]:
-    """The methods that a module itself has in place of its class's."""
-    # An attribute that only has the name of a method, such as a type, is none.
+    """Return the methods that are assigned on the module itself."""
+    # An attribute may have the name of a method without being one, such as ``type``.
     members = vars(module)
-    # Nearly all modules have none, which takes less time to find out.
+    # A quick check: nearly all modules have none.
     if _TRIED.isdisjoint(members):
         return set()
     return {name for name in members.keys() & _TRIED if callable(members[name])}
 
 
 def changes_its_call(module: nn.Module) -> bool:
-    """Return whether a module has methods of its own, and so is not what its class says."""
+    """Return whether methods assigned on a module change its call."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
@@ -94,10 +94,10 @@ def _of_class(cls: type) -> frozenset[str]:
 
 
 def _method(cls: type, name: str) -> Any:
-    """Return a method of a class, without what torch.fx puts around it.
+    """Return a method of a class, without the ``__call__`` that torch.fx adds.
 
-    torch.fx gives the class of each graph a ``__call__`` that adds the code to the text of an
-    error, and calls that of the next class.
+    torch.fx gives the class of each GraphModule a ``__call__`` that adds the code to error messages
+    and then calls the ``__call__`` of the next class.
     """
     for base in cls.__mro__:
         method = vars(base).get(name, _FX)
@@ -112,11 +112,11 @@ _FX = torch.fx.graph_module.__name__
 def kept_dtypes(module: nn.Module, *, is_leaf: bool) -> Collection[str]:
     """Return the names of buffers that keep dtype and numbers in casts to narrower dtypes.
 
-    Frequencies of position embeddings do: their class makes them again after a cast.
+    Example: frequencies of position embeddings, which their class computes again after a cast.
 
     Args:
         module: any module.
-        is_leaf: whether its handler describes it as one layer, which then does so itself.
+        is_leaf: whether a handler describes it as one layer; such a layer keeps its own dtypes.
     """
     if is_leaf:
         return ()
@@ -131,7 +131,7 @@ def kept_dtypes(module: nn.Module, *, is_leaf: bool) -> Collection[str]:
         try:
             copied = without_memory(module, {id(each): each.clone() for each in wide.values()})
             copied._apply(cast)  # type: ignore[no-untyped-call]
-        except Exception:  # the comparison with torch's own raises the same
+        except Exception:  # the comparison with torch's method reports this error
             return ()
         left = copied._buffers
         wide = {name: each for name, each in wide.items() if _is_as(each, left.get(name))}
@@ -139,7 +139,7 @@ def kept_dtypes(module: nn.Module, *, is_leaf: bool) -> Collection[str]:
 
 
 _NARROW = 2
-"""The bytes of a number in the dtypes that a model is cast to for speed."""
+"""The bytes per number of the narrow dtypes, such as bfloat16."""
 
 
 def _is_as(buffer: torch.Tensor, left: torch.Tensor | None) -> bool:
@@ -149,15 +149,15 @@ def _is_as(buffer: torch.Tensor, left: torch.Tensor | None) -> bool:
 
 
 def kept_modes(module: nn.Module, *, is_root: bool, kept_dtypes: Collection[str] = ()) -> Modes:
-    """The modes that ``train()`` keeps otherwise than torch's; tries the other overrides too.
+    """Return the modes that ``train()`` fixes; check the other overrides too.
 
     Args:
-        module: one that is traced through.
+        module: a composite.
         is_root: whether it is the model itself.
-        kept_dtypes: the buffers whose dtypes the IR says to be kept.
+        kept_dtypes: the buffers that the IR marks as keeping their dtype.
 
     Raises:
-        CaptureError: a method does something else than torch's that an IR cannot hold.
+        CaptureError: a method differs from torch's in a way that an IR cannot hold.
     """
     names = overridden(module)
     if module._load_state_dict_pre_hooks:
@@ -168,7 +168,7 @@ def kept_modes(module: nn.Module, *, is_root: bool, kept_dtypes: Collection[str]
         raise refusal("__call__", "runs code around forward; put that code into forward")
     inside = modules_in(module)
     casts = sorted(names & _CASTS.keys())
-    # Without numbers to cast, a cast leaves nothing behind, whatever it does.
+    # Without a floating-point tensor, a cast has no effect.
     if casts and any(_is_cast(tensor) for _, tensor, _ in all_tensors(module)):
         _try_casts(module, casts, inside)
     for name in sorted(names & _ON_COPY.keys()):
@@ -191,7 +191,7 @@ def _is_cast(tensor: torch.Tensor) -> bool:
 
 
 def _try_casts(module: nn.Module, names: Collection[str], inside: list[nn.Module]) -> None:
-    """Raise unless casts come down to the same call of ``_apply`` as torch's."""
+    """Raise unless casts make the same calls of ``_apply`` as torch's."""
     asked: list[tuple[nn.Module, Any]] = []
 
     def note(of: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:  # noqa: ARG001
@@ -224,7 +224,7 @@ def _try_cast(module: nn.Module, name: str, asked: list[tuple[nn.Module, Any]]) 
     except (Exception, SystemExit) as error:
         if isinstance(error, CaptureError):
             raise
-        return  # The model cannot be cast so.
+        return  # This cast fails for the original model too.
     finally:
         fill(vars(module), mine)
     if made != [dtype]:
@@ -234,11 +234,11 @@ def _try_cast(module: nn.Module, name: str, asked: list[tuple[nn.Module, Any]]) 
 def without_memory(
     module: nn.Module, but: Mapping[int, torch.Tensor] = MappingProxyType({})
 ) -> nn.Module:
-    """A copy whose parameters and buffers are on the meta device.
+    """Return a copy whose parameters and buffers are on the meta device.
 
     Args:
         module: any module.
-        but: by the ``id`` of a tensor, another one to be in its place.
+        but: tensors that replace tensors of the module, by the ``id`` of the replaced one.
     """
     memo: dict[int, Any] = {**but}
     for _, tensor, _ in all_tensors(module):
@@ -253,9 +253,9 @@ def without_memory(
 def _compare_after(
     module: nn.Module, name: str, args: tuple[Any, ...], known: Collection[str]
 ) -> None:
-    """Compare what two calls leave of the tensors of copies: torch's method, and the module's.
+    """Compare the tensors of two copies after torch's method and after the module's.
 
-    The IR holds what becomes of the known ones.
+    The tensors in ``known`` are skipped: the IR describes their treatment.
     """
     told = []
     for own in (True, False):
@@ -268,7 +268,7 @@ def _compare_after(
         method = getattr(nn.Module, name).__get__(copied) if own else getattr(copied, name)
         try:
             method(*args)
-        except Exception:  # then the model does not do it either
+        except Exception:  # the call fails for the original model too
             return
         told.append(
             {
@@ -289,7 +289,7 @@ def _to_bfloat16(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.bfloat16() if tensor.is_floating_point() else tensor
 
 
-# By method, the arguments that it is called with.
+# The arguments of the trial calls, by method.
 _ON_COPY: dict[str, list[tuple[Any, ...]]] = {
     "_apply": [(_to_double,), (_to_bfloat16,)],
     "requires_grad_": [(True,), (False,)],
@@ -311,7 +311,7 @@ def _compare_list(module: nn.Module, name: str) -> None:
 
 
 def _compare_modules(module: nn.Module, name: str) -> None:
-    # By these, torch trains, casts and loads what is inside.
+    # Through these, torch switches, casts and loads the modules inside.
     method = getattr(module, name)
     if not takes(method):
         return
@@ -326,7 +326,7 @@ def _compare_modules(module: nn.Module, name: str) -> None:
 
 
 class _Copies(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes which tensor is copied into which, instead of copying; refuses other changes."""
+    """Records copies between tensors instead of making them, and refuses other changes."""
 
     def __init__(self, name: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -343,7 +343,7 @@ class _Copies(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _try_load(module: nn.Module, name: str) -> None:
-    """Raise unless loading a module's own weights copies each to its place, and no more."""
+    """Raise unless loading a module's own weights only copies each to its place."""
     listed = list(all_tensors(module) if name == "load_state_dict" else own_tensors(module))
     places = {key: tensor for key, tensor, persists in listed if persists}
     weights = {key: tensor.detach() for key, tensor in places.items()}
@@ -363,7 +363,7 @@ def _try_load(module: nn.Module, name: str) -> None:
             method(*args)
     except CaptureError:
         raise
-    except Exception:  # then the model cannot load them either
+    except Exception:  # loading fails for the original model too
         return
     if set(copies.made) != wanted:
         raise refusal(name, "loads weights otherwise than torch's")

@@ -1,9 +1,9 @@
-"""Finds the objects that a model's code reaches: by globals, closures, defaults and attributes.
+"""A search for the objects that a model's code reaches by globals, closures, defaults, attributes.
 
-Each function is looked at before it runs for the first time, also those of libraries. It can only
-change what it reaches by a name: a global, a member of a module or class, a variable of its
-closure, a default or attribute of its own; and whatever these hold. The code of torch, of numpy and
-of Python's own library is not looked at.
+The search reads each function, also of libraries, before the function runs for the first time. A
+function can only change objects that it reaches by a name: a global, a member of a module or class,
+a variable of its closure, its defaults and attributes; and the contents of these. The search does
+not read the code of torch, of numpy and of the standard library.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from layergraph.torch2ir.indexing.opaque import home_of, members_of
 from layergraph.torch2ir.state.snapshots import Spot, is_iterator, keeper_of, slots_of
 
 Label: TypeAlias = "tuple[Label | None, object]"
-"""The place of an object: that of its owner, and its name there."""
+"""The place of an object: the place of its owner, and its name there."""
 
 Place: TypeAlias = tuple[Any, Any]
 """A dict, a class or another object, and the name of an entry or attribute."""
@@ -40,12 +40,12 @@ Code: TypeAlias = types.CodeType | None
 
 
 class Reached(NamedTuple):
-    """Something that keeps state.
+    """A reached object that keeps state.
 
     Attributes:
-        state: what keeps it.
-        label: where it is kept.
-        code: the code by which it is reached.
+        state: the object.
+        label: its place.
+        code: the code that reaches it.
         path: of an attribute of the model, the path of the module.
     """
 
@@ -59,22 +59,22 @@ class Listener(Protocol):
     """A listener for objects that code reaches."""
 
     def reached(self, reached: Reached) -> None:
-        """Note what keeps state, before anything changes it."""
+        """Receive an object that keeps state, before code can change it."""
 
     def entered(self, members: dict[str, Any]) -> None:
-        """Note globals, before the code that they belong to runs."""
+        """Receive globals, before code with these globals runs."""
 
     def found_callable(self, place: Place, function: Any) -> None:
-        """Note a function that keeps what it gave, or the ``apply`` of an autograd.Function."""
+        """Receive a function with a cache, or the ``apply`` of an autograd.Function."""
 
 
 class ReachedState:
-    """The objects that keep state, as far as they are reached, and the listeners that hear of them.
+    """The reached objects that keep state, and the listeners.
 
     Attributes:
         found: the objects that keep state.
         scopes: the globals of the code that has run, by ``id``.
-        callables: the functions that are replaced for a run, each with its place.
+        callables: the functions that a run patches, each with its place.
         listeners: the listeners.
     """
 
@@ -85,7 +85,7 @@ class ReachedState:
         self.listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
-        """Pass everything that is reached, now or later, to a listener."""
+        """Pass all reached objects, including later ones, to a listener."""
         for reached in self.found:
             listener.reached(reached)
         for members in self.scopes.values():
@@ -109,7 +109,7 @@ class ReachedState:
                 listener.entered(members)
 
     def keep_callable(self, place: Place, function: Any) -> None:
-        """Add a function that is replaced for a run."""
+        """Add a function that a run patches."""
         holder, name = place
         if any(each[0] is holder and each[1] == name for each, _ in self.callables):
             return
@@ -119,10 +119,10 @@ class ReachedState:
 
 
 class Reach(ReachedState):
-    """Finds the objects that a model's code reaches, and passes them on to listeners.
+    """Finds the objects that a model's code reaches, and passes each to the listeners.
 
     Args:
-        modules: the modules of the model, whose attributes are noted one by one.
+        modules: the modules of the model; each attribute is a separate object.
 
     Attributes:
         codes: the functions that have run, by ``id``.
@@ -130,8 +130,8 @@ class Reach(ReachedState):
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         super().__init__()
-        # Ids are good for as long as what they stand for is kept.
-        # Torch's own generators are put back by what seeds them.
+        # Keep the objects alive, because their ids are keys. The default generators count as seen:
+        # the code that records seeding restores them.
         given = (*modules, torch.default_generator, *torch.cuda.default_generators)
         self._seen: dict[int, Any] = {id(each): each for each in given}
         self.codes: dict[int, types.CodeType] = {}
@@ -141,7 +141,7 @@ class Reach(ReachedState):
         self._pending: list[tuple[Any, Label, Code, Place | None, str]] = []
 
     def enter(self, frame: types.FrameType) -> None:
-        """Look at a function that is about to run."""
+        """Read a function that is about to run."""
         code = frame.f_code
         self.codes[id(code)] = code
         members = frame.f_globals
@@ -166,24 +166,24 @@ class Reach(ReachedState):
         place: Place | None = None,
         path: str = "",
     ) -> None:
-        """Note something as reached; it is followed later."""
+        """Add a reached object; :meth:`walk` follows it later."""
         is_plain = type(value) is tuple and PLAIN.issuperset(map(type, value))
         if not is_plain and not self._is_known(value):
             self._pending.append((value, label, code, place, path))
 
     def seen(self) -> Collection[Any]:
-        """Return all objects that were reached so far."""
+        """Return all objects reached so far."""
         return self._seen.values()
 
     def walk(self) -> None:
-        """Follow all that was noted."""
+        """Follow all objects that were added."""
         while self._pending:
             self._visit(*self._pending.pop())
 
     # --- names ---
 
     def _rebound(self, frame: types.FrameType, code: types.CodeType) -> None:
-        """Note what code may assign to: globals, and the members of modules, classes, functions."""
+        """Add the targets of assignments: globals, and members of modules, classes, functions."""
         members = frame.f_globals
         self._binding(members, (None, members.get("__name__")), code)
         named = [members[name] for name in members.keys() & set(code.co_names)]
@@ -216,24 +216,24 @@ class Reach(ReachedState):
                 self.add(value, (owner, name), code, (members, name))
 
     def _is_known(self, value: Any) -> bool:
-        """Return whether there is nothing to note of a value: nearly all were noted before."""
+        """Return whether a value needs no further work; nearly all are known already."""
         kind = type(value)
         if kind in _METHODS and applied_class(value) is not None:
             return False
         return kind in PLAIN or (id(value) in self._seen and kind not in _CACHES)
 
     def _member(self, owner: Any, names: frozenset[str], code: types.CodeType) -> None:
-        """Note members of a module or a class that code names."""
+        """Add the members of a module or a class that code names."""
         if issubclass(type(owner), types.ModuleType):
             name = owner.__dict__.get("__name__")
             if is_followed(name):
                 members = owner.__dict__
-                # A package may hold itself; and what is asked for by a text, may be anything.
+                # A package may hold itself. With ``getattr``, code may reach any member.
                 others = frozenset(members) if "getattr" in names else names
                 self._scope(members, others - {name.rpartition(".")[2]}, code)
         elif issubclass(type(owner), type) and is_followed(owner.__module__):
             self._class(owner, code)
-            # The members of an enumeration are got by a text, too.
+            # Code can get members of an enumeration by a text, too.
             others = names | vars(owner).get("_member_map_", {}).keys()
             for base in followed_bases(owner):
                 members = base.__dict__
@@ -244,8 +244,8 @@ class Reach(ReachedState):
     def _bound(
         self, variables: dict[str, Any], names: frozenset[str], code: types.CodeType
     ) -> None:
-        """Note what a function reaches by its closure, and by the object whose method it is."""
-        # A comprehension reads variables of the function that runs it, which may be new objects.
+        """Add what a function reaches by its closure and by ``self``."""
+        # A comprehension reads local variables of the function around it, which may be new objects.
         is_comprehension = code.co_name in _COMPREHENSIONS
         for name in () if is_comprehension else code.co_freevars:
             value = variables.get(name)
@@ -303,7 +303,7 @@ class Reach(ReachedState):
                 self.keep(cell, (label, name), code, path)
             self.add(contents, (label, name), code, (cell, "cell_contents"), path)
         if not is_followed(function.__module__):
-            # A wrapper, which calls what it holds.
+            # A wrapper calls the function that it holds.
             self.add(function.__dict__.get("__wrapped__"), label, code, None, path)
             return
         if function.__dict__:
@@ -337,7 +337,7 @@ class Reach(ReachedState):
                 self.add(each, (label, name), code, None, path)
 
     def _inside(self, base: Any, value: Any, label: Label, code: Code, path: str) -> None:
-        # A subclass may do something else when it is read.
+        # Reading a subclass may run its own code.
         if base is list:
             for index, each in enumerate(list.__iter__(value)):
                 place = None if applied_class(each) is None else (value, index)
@@ -380,7 +380,7 @@ def _is_replaceable(kind: type, value: Any) -> bool:
 
 
 def is_cached(member: Any) -> bool:
-    """Return whether a function keeps what it gave."""
+    """Return whether a function caches its results."""
     inside = member.__func__ if isinstance(member, staticmethod | classmethod) else member
     return type(inside) is functools._lru_cache_wrapper
 
@@ -392,5 +392,5 @@ def _of(owner: Any) -> Label:
 def _contents(cell: types.CellType) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # it is still empty
+    except ValueError:  # the cell is still empty
         return None

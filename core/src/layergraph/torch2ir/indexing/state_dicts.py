@@ -1,4 +1,4 @@
-"""State dicts that modules make themselves: which of them are not what torch would have made."""
+"""Modules whose own state dict differs from the one that torch would make."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _METHODS = ("state_dict", "_save_to_state_dict", "get_extra_state")
 
 
 def own_state_dict(module: nn.Module) -> str | None:
-    """By what a module has a say in its state dict; None if torch makes it."""
+    """Return the method or hook by which a module changes its state dict; None if it has none."""
     for name in _METHODS:
         if getattr(type(module), name) is not getattr(nn.Module, name) or name in vars(module):
             return name
@@ -23,9 +23,9 @@ def own_state_dict(module: nn.Module) -> str | None:
 
 
 def other_state_dicts(module_index: ModuleIndex) -> Iterator[ModuleInfo]:
-    """The modules that make another state dict than torch would: other keys, order or numbers."""
+    """Yield the modules whose state dict differs from torch's in keys, order or numbers."""
     suspects = [each for each in module_index if not each.is_leaf and own_state_dict(each.module)]
-    # That of the model has those of all others in it.
+    # The state dict of the model contains those of all modules.
     if not suspects or _is_usual(module_index.root, module_index):
         return
     for each in suspects:
@@ -49,7 +49,7 @@ def _is_usual(module_info: ModuleInfo, module_index: ModuleIndex) -> bool:
         found = dict(module.state_dict())
     except Exception:
         return False
-    # The handler of a leaf answers for the keys that the leaf adds or leaves out.
+    # Keys that a leaf adds or drops are the concern of its handler.
     found = {key: each for key, each in found.items() if key in usual or not key.startswith(leaves)}
     usual = {key: each for key, each in usual.items() if key in found or not key.startswith(leaves)}
     return list(found) == list(usual) and all(

@@ -1,4 +1,4 @@
-"""The tensors of the modules of a model: their keys, and what an IR says of them."""
+"""The keys and specs of the tensors of a model."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from layergraph.torch2ir.indexing.state_dicts import other_state_dicts, own_stat
 def describe_tensors(
     module_index: ModuleIndex, memory: Memory, found: Found, numbers: Mapping[int, torch.Tensor]
 ) -> tuple[dict[int, str], dict[str, dict[str, TensorSpec]]]:
-    """The key of every tensor by its ``id``, and by module what to say of its tensors.
+    """Return the key of each tensor by its ``id``, and the specs of the tensors by module path.
 
     Args:
         module_index: the modules.
         memory: receives the memory of the tensors.
-        found: receives what cannot be described.
+        found: receives the refusals.
         numbers: by the ``id`` of a tensor on meta, the tensor that it stands for.
     """
     keys: dict[int, str] = {}
@@ -81,7 +81,7 @@ def _describe(
             kinds=kinds,
         )
         if spec.kind == "buffer" and name in getattr(module_info.module, "_uncast", ()):
-            # A constant of a rebuilt model: casting leaves it as it is.
+            # In a rebuilt model, a constant is such a buffer; casts leave it unchanged.
             spec.kind, spec.persistent = "constant", None
         if name in module_info.kept_dtypes:
             spec.narrows = False

@@ -1,4 +1,4 @@
-"""Layers of torch.nn that are traced through, because the package that handles them is missing."""
+"""Layers of torch.nn that become composites because no installed package handles them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from layergraph.torch2ir.indexing.module_index import ModuleIndex
 def unhandled(module_index: ModuleIndex) -> dict[str, list[str]]:
     """Find the layers that a built-in plugin would handle if it was installed.
 
-    A plugin that is installed and disabled does not count: that is a choice.
+    A disabled plugin does not count: the user has chosen that.
 
     Args:
         module_index: the modules of a model, with the answers of the handlers.
@@ -34,7 +34,7 @@ def unhandled(module_index: ModuleIndex) -> dict[str, list[str]]:
 
 
 def advice(missing: Mapping[str, Sequence[str]]) -> str:
-    """Say which layers are traced through, and what to install."""
+    """Return a message that names the layers and the packages to install."""
     named = ", ".join(sorted({name for names in missing.values() for name in names}))
     return (
         f"no installed package handles {named}: each is traced through, and comes back as the "

@@ -1,4 +1,4 @@
-"""Finds the place of a parameter that no module has registered, and what would register it."""
+"""The message for a parameter that no module has registered: its place, and the remedy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REMEDIES = {
 
 
 def unregistered(module_index: ModuleIndex, parameter: object) -> str:
-    """The message about a parameter of the model's code that no state dict has."""
+    """Return the message for an unregistered parameter that the model's code reads."""
     said = "a parameter that is not registered in the model, so that no state dict has it"
     for module_info in module_index:
         for name, value in vars(module_info.module).items():

@@ -1,1 +1,1 @@
-"""State around a run: of torch, of the process, and of the objects that the model reaches."""
+"""State outside the graph: of torch, of the process, and of objects that the model reaches."""

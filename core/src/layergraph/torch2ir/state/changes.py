@@ -1,4 +1,4 @@
-"""Changes that a model's code makes while it runs, in the model and outside of it."""
+"""Changes that a model's code makes to objects while it runs."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _MODE = "training"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something that a model's code did to what outlives the call.
+    """A change of a model's code to an object that outlives the call.
 
     Attributes:
-        module: whose forward it was, as far as that is known, and its path.
-        reached: what keeps it.
-        name: what in it.
-        now: the state that it had when the model had run.
-        was: the state that it had before.
+        module: the module whose forward made the change, if known, and its path.
+        reached: the changed object.
+        name: the changed entry or attribute of the object.
+        now: the state after the run.
+        was: the state before the run.
         codes: the functions that have run.
     """
 
@@ -50,26 +50,26 @@ class Change:
 
     @property
     def is_outside(self) -> bool:
-        """Return whether it is no attribute of a module of the model."""
+        """Return whether the object is not an attribute of a module of the model."""
         return self.reached.code is not None
 
     def carry(self) -> None:
-        """Make the state what it was when the model had run."""
+        """Set the state to that after the run."""
         state, now = self.reached.state, self.now
         keeper = keeper_of(type(state))
         if keeper is None:
             return
         if isinstance(now, dict) and now.get(_MODE) is self.was.get(_MODE) is not None:
-            # The mode is no change. The run that gets the changes may be one in the other mode.
+            # Keep the current mode: the next run may be in the other mode.
             now = now | {_MODE: state.get(_MODE)}
         keeper.write(state, now)
 
     def ahead(self, calls: int, number: int) -> Change | None:
-        """The same change, with what counts calls far ahead; None if nothing does.
+        """Return the change with call counters advanced; None if it has no counter.
 
         Args:
-            calls: how many calls there are until then.
-            number: where it is then.
+            calls: the number of calls to advance by.
+            number: the value of the counter after these calls.
         """
         now, was = self.now, self.was
         if isinstance(now, dict) and isinstance(was, dict):
@@ -83,7 +83,7 @@ class Change:
         return None if state == now else replace(self, now=state)
 
     def refusal(self) -> CaptureError:
-        """The error that says so."""
+        """Return the error that reports the change."""
         reached, cls = self.reached, type(self.module)
         said = said_of(reached.label)
         where = ""
@@ -107,7 +107,7 @@ class Change:
 
 
 def _counted(now: object, was: object, calls: int, number: int) -> int | float | None:
-    """Where a number is that was changed by a call; None if none was."""
+    """Return the value from which a counter reaches ``number``; None if it is no counter."""
     is_number = type(now) is type(was) and type(now) in (int, float)
     if not is_number or now == was:
         return None
@@ -116,7 +116,7 @@ def _counted(now: object, was: object, calls: int, number: int) -> int | float |
 
 
 def said_of(label: Label | None) -> str:
-    """The place of an object, as code would spell it."""
+    """Return the place of an object as Python code spells it."""
     parts: list[str] = []
     while label is not None:
         label, name = label
@@ -125,7 +125,7 @@ def said_of(label: Label | None) -> str:
 
 
 def _line_of(codes: Sequence[CodeType | None], names: Sequence[str]) -> str:
-    """The line that assigns one of the names, or else that mentions it."""
+    """Return the line that assigns one of the names, or else the line that mentions one."""
     found = [
         (each.opname.startswith(("STORE", "DELETE")), code, each.positions.lineno)
         for code in codes
@@ -140,21 +140,21 @@ def _line_of(codes: Sequence[CodeType | None], names: Sequence[str]) -> str:
 
 
 class Unchanged:
-    """Puts back what the model's code changes, of the model and of what is outside of it.
+    """Context manager that undoes the changes of the model's code to reached objects.
 
-    What is replaced for a while, is replaced before.
+    Apply patches before entering it, so that they do not count as changes.
 
     Attributes:
-        changes: on leaving, what was changed.
+        changes: the undone changes, after leaving.
     """
 
     def __init__(self, module_index: ModuleIndex) -> None:
         self._module_index = module_index
         self.changes: list[Change] = []
         self._before: list[tuple[Reached, Keeper, Any]] = []
-        # What the modules hold, by themselves and in their registries.
+        # The attributes and registries of the modules, and their saved copies.
         self._modules: tuple[Dicts, list[dict[Any, Any]]] = Dicts(()), []
-        # Where each is among them, by ``id``, as far as that was asked for.
+        # The places of dicts among them, by ``id``; filled on demand.
         self._places: dict[int, list[int]] = {}
         self._placed = 0
         self._is_as_it_was = False
@@ -164,7 +164,7 @@ class Unchanged:
         self._undoing.__enter__()
         (reach,) = self._module_index.once(_followed)
         dicts = Dicts(self._module_index.once(_dicts))
-        # Both at once: an interrupt may come between two assignments.
+        # One assignment, because an interrupt may come between two.
         self._modules = dicts, dicts.read()
         reach.listen(self)
         return self
@@ -182,7 +182,7 @@ class Unchanged:
         """See :class:`reach.Listener`."""
 
     def patched(self, holder: Any, name: Any, new: Any) -> None:
-        """Take note that something was replaced for a while, which is no change of the model's."""
+        """Record a patch, so that it does not count as a change of the model's code."""
         for place in range(self._placed, len(self._before)):
             self._places.setdefault(id(self._before[place][0].state), []).append(place)
         self._placed = len(self._before)
@@ -200,9 +200,9 @@ class Unchanged:
 
     @contextmanager
     def accepting(self) -> Iterator[None]:
-        """While something happens that a process does once, such as an import.
+        """Accept the changes inside a ``with`` block that a process makes once, such as an import.
 
-        What it changes stays, as if it had happened before the model ran.
+        These changes stay, as if they had happened before the run.
         """
         then = [keeper.read(reached.state) for reached, keeper, _ in self._before]
         dicts, held = self._modules
@@ -219,18 +219,18 @@ class Unchanged:
                     self._before[place] = reached, keeper, _rebased(was, before, now)
 
     def differs(self) -> bool:
-        """Return whether anything is changed by now."""
+        """Return whether any object has changed so far."""
         dicts, held = self._modules
         return not dicts.are(held) or not all(
             _is_same(each.state, keeper, was) for each, keeper, was in self._before
         )
 
     def differing(self, among: Iterable[int] | None = None) -> Iterator[tuple[int, Any, Any]]:
-        """Yield the place of each object that is changed by now, its state, and that of before.
+        """Yield the place of each object that has changed so far, its state, and its old state.
 
         Args:
-            among: places that an earlier call gave: compare these only. None: compare all, which
-                takes time for each object that the model reaches.
+            among: places from an earlier call, to compare only these. None compares all reached
+                objects, which takes longer.
         """
         dicts, held = self._modules
         if among is None:
@@ -247,7 +247,7 @@ class Unchanged:
                 yield place, keeper.read(now), was
 
     def put_back(self) -> list[Change]:
-        """Put back what was changed; give that."""
+        """Undo the changes, and return them."""
         changes: list[Change] = []
         dicts, held = self._modules
         of_modules = () if dicts.are(held) else self._of_modules()
@@ -269,7 +269,7 @@ class Unchanged:
                 yield Reached(each, label, None, modules[module].path), keeper, was
 
     def undo(self) -> None:
-        """Put back what was changed, unless that is done; doing it again does no harm."""
+        """Undo the changes; a second call does nothing."""
         if not self._is_as_it_was:
             self.changes += self.put_back()
 
@@ -282,7 +282,7 @@ class Unchanged:
         if isinstance(now, dict):
             name = _difference(now, was)
             if name is None and list(now) == list(was):
-                # Another tensor of the same memory is no change, but it is another object.
+                # A new tensor object with the same memory is not a change to report, but is undone.
                 return []
             now = _as_known(now, was)
         elif isinstance(now, list) and are_one(now, was):
@@ -292,7 +292,7 @@ class Unchanged:
 
 
 def _rebased(was: Any, before: Any, now: Any) -> Any:
-    """A state with a change that was made to a later one."""
+    """Return a state with the difference between two later states applied."""
     if not isinstance(now, dict):
         return now
     kept = {key: value for key, value in was.items() if key in now or key not in before}
@@ -301,13 +301,13 @@ def _rebased(was: Any, before: Any, now: Any) -> Any:
 
 
 def _is_same(state: Any, keeper: Keeper, was: Any) -> bool:
-    # A dict, as nearly all are, is compared where it is, without a copy.
+    # Compare a dict in place, without a copy: nearly all states are dicts.
     now = state if type(state) is dict else keeper.read(state)
     return keeper.is_same(now, was)
 
 
 def _followed(module_index: ModuleIndex) -> Iterator[Reach]:
-    """The objects that a model reaches; at first, those that its modules hold."""
+    """Yield the reach of a model; it starts with the objects that the modules hold."""
     reach = module_index.reach
     for each in module_index:
         members = vars(each.module)
@@ -323,7 +323,7 @@ def _followed(module_index: ModuleIndex) -> Iterator[Reach]:
 
 
 def _dicts(module_index: ModuleIndex) -> Iterator[dict[Any, Any]]:
-    """The dicts that each module has, by the names of _IN_MODULE."""
+    """Yield the attribute dicts and registries of each module."""
     for each in module_index:
         members = vars(each.module)
         yield members
@@ -336,16 +336,16 @@ def _registries(members: dict[str, Any]) -> tuple[dict[Any, Any], ...]:
         found = _get_registries(members)
     if found and _KINDS.issuperset(map(type, found)):
         return found
-    # An odd module, such as a scripted one.
+    # An unusual module, such as a scripted one, lacks some.
     held = map(members.get, _DICTS)
     return tuple([each if isinstance(each, dict) else {} for each in held])
 
 
-# Registries, hooks, and what is noted of these.
+# Registries and hooks.
 _DICTS = tuple(name for name, value in vars(nn.Module()).items() if isinstance(value, dict))
 _KINDS = frozenset({dict, OrderedDict})
 _CALLED = ("_forward_hooks", "_forward_pre_hooks")
-# What is registered is an attribute, too.
+# Entries of these are attributes, too.
 _REGISTERED = ("_parameters", "_buffers", "_modules")
 _IN_MODULE = ("", *("" if each in _REGISTERED else each for each in _DICTS))
 _get_registries: Callable[[dict[str, Any]], tuple[dict[Any, Any], ...]] = operator.itemgetter(
@@ -354,17 +354,17 @@ _get_registries: Callable[[dict[str, Any]], tuple[dict[Any, Any], ...]] = operat
 
 
 def _difference(now: dict[Any, Any], was: dict[Any, Any]) -> object:
-    """The name of what in a dict is another object than it was; None if nothing."""
+    """Return the key of a dict whose value is another object than before; None if there is none."""
     for key in now.keys() | was.keys():
         is_one = key in now and key in was and are_one(now[key], was[key])
-        # Names of this form are Python's own, of warnings that were given, say.
+        # Python itself sets names of this form, such as ``__warningregistry__``.
         if not is_one and not (isinstance(key, str) and key.startswith("__")):
             return key
     return None
 
 
 def are_one(one: Any, other: Any) -> bool:
-    """Return whether two are one object, or the same numbers in one memory, or hold such."""
+    """Return whether two values are one object, tensors with one memory, or contain such pairs."""
     if one is other or type(one) is not type(other):
         return one is other
     if isinstance(one, dict):
@@ -372,7 +372,7 @@ def are_one(one: Any, other: Any) -> bool:
             one.keys() == other.keys() and all(are_one(one[key], other[key]) for key in one)
         )
     if isinstance(one, list | tuple):
-        # The class may have another idea of its length, or none.
+        # The class may override ``__len__`` and ``__iter__``.
         kind: Any = list if isinstance(one, list) else tuple
         mine, others = [*kind.__iter__(one)], [*kind.__iter__(other)]
         return len(mine) == len(others) and all(map(are_one, mine, others))
@@ -380,14 +380,14 @@ def are_one(one: Any, other: Any) -> bool:
 
 
 def are_the_same(one: dict[Any, Any], other: dict[Any, Any]) -> bool:
-    """Return whether two dicts hold the same objects in the same order: nearly all do."""
+    """Return whether two dicts hold the same objects in the same order; a quick check."""
     if not one or not other:
         return len(one) == len(other)
     return list(one) == list(other) and all(map(operator.is_, one.values(), other.values()))
 
 
 def _as_known(now: dict[Any, Any], was: dict[Any, Any]) -> dict[Any, Any]:
-    """A dict, with the objects of before where it is one with them."""
+    """Return a dict with old objects in place of new ones that :func:`are_one` finds equal."""
     return {
         key: was[key] if key in was and are_one(value, was[key]) else value
         for key, value in now.items()
@@ -395,6 +395,6 @@ def _as_known(now: dict[Any, Any], was: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def fill(holder: dict[Any, Any], contents: dict[Any, Any]) -> None:
-    """Make a dict hold what another one holds, in the same order."""
+    """Replace the contents of a dict, in order."""
     dict.clear(holder)
     dict.update(holder, contents)

@@ -1,4 +1,4 @@
-"""The random number generators of Python and numpy, around a run."""
+"""The random number generators of Python and numpy during a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from layergraph.undo import undoing
 
 
 def foreign_generators() -> tuple[Any, ...]:
-    """The states of the random number generators of Python and numpy."""
+    """Return the states of the random number generators of Python and numpy."""
     numpy = sys.modules.get("numpy")
     return random.getstate(), None if numpy is None else _state_of_numpy(numpy.random)
 
@@ -23,8 +23,8 @@ _last: list[tuple[bytes, tuple[Any, ...]]] = []
 
 
 def _state_of_numpy(random: Any) -> tuple[Any, ...]:
-    # To have it told takes numpy long, so that its memory is looked at before. A number that is
-    # kept for the next draw is not in there.
+    # numpy's get_state is slow, so we read the memory of the state. The cached number for the next
+    # normal draw is not in that memory.
     generator = random.mtrand._rand._bit_generator
     memory = b""
     if type(generator) is random.MT19937:
@@ -37,20 +37,20 @@ def _state_of_numpy(random: Any) -> tuple[Any, ...]:
     return state
 
 
-# Words of 32 bits: the keys, and the place among them.
+# Words of 32 bits: 624 keys and the position.
 _SIZE = 4 * (624 + 1)
 _KEEPS_ONE = 3
 
 
 @contextmanager
 def without_draws(before: tuple[Any, ...] | None = None) -> Iterator[None]:
-    """Put back the states of the random number generators of Python and numpy.
+    """Restore the states of the random number generators of Python and numpy.
 
     Args:
-        before: their states; None if they are not read yet.
+        before: their states; None to read them on entry.
 
     Raises:
-        CaptureError: numbers were drawn from them.
+        CaptureError: the model drew numbers from them.
     """
     before = before or foreign_generators()
     drawn = False

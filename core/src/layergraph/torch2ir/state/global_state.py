@@ -1,8 +1,8 @@
-"""The state of torch that a model's code may set: compared around what is recorded, and put back.
+"""The global state of torch: compared around each recorded call, and restored after the run.
 
-A call that is recorded computes under settings (the default dtype, oneDNN, deterministic algorithms
-…) and draws from a generator. The rebuilt model makes the same calls, and sets nothing: a setting
-that the code changed, by whatever name, would be lost. So all of them are read before each call.
+A recorded call computes under settings (the default dtype, oneDNN, deterministic algorithms …) and
+draws from a generator. The rebuilt model makes the same calls but sets nothing, so it would lose a
+setting that the original code changes. So we read the settings before each call.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Setting(NamedTuple):
     """A setting of torch: code sets it once, and it then holds for all calls.
 
     Attributes:
-        name: what it is.
-        get: tells what it is now.
-        set: sets it; None where only a region does.
+        name: its name.
+        get: returns its value.
+        set: sets its value; None if only a region can.
     """
 
     name: str
@@ -41,8 +41,8 @@ class Setting(NamedTuple):
     set: Callable[[Any], object] | None
 
 
-# Messages, names of threads, and what belongs to one run of the tracer of another: no number
-# depends on these. The number of threads between operations cannot be changed.
+# No result depends on messages, thread names and the state of other tracers. The number of interop
+# threads cannot be changed after the start.
 _UNCONCERNED = re.compile("warn|thread_name|interop|tracing_state|torch_function|graph_exec")
 # Settings without a setter of the same name.
 _UNPAIRED = (
@@ -53,7 +53,7 @@ _UNPAIRED = (
 
 @functools.cache
 def getters() -> dict[str, Callable[..., Any]]:
-    """The functions of ``torch._C`` that tell a setting: for each there is one that sets it."""
+    """Return the functions of ``torch._C`` that read a setting and have a matching setter."""
     found = {name: each for name, each in vars(torch._C).items() if _is_c_function(each)}
     told = {name: found[name] for name in found if _setter_of(name, found) is not None}
     return told | {name: found[name] for name in _UNPAIRED if name in found}
@@ -65,7 +65,7 @@ def _is_c_function(value: object) -> bool:
 
 @functools.cache
 def setters() -> list[Callable[..., Any]]:
-    """The functions of ``torch._C`` that set what is not compared before each call."""
+    """Return the functions of ``torch._C`` that set settings outside the quick comparison."""
     slow: list[Any] = [each.set for each in settings() if each.name not in _NOT_SLOW]
     return [
         *filter(_is_c_function, slow),
@@ -86,7 +86,7 @@ def _setter_of(getter: str, among: dict[str, Any]) -> Any:
 
 @functools.cache
 def settings() -> tuple[Setting, ...]:
-    """All settings that can be read without arguments, and those that are there for a device."""
+    """Return all settings that can be read without arguments, or with a device type."""
     found = [*_paired(), *_odd()]
     for device in devices():
         for name in ("is_autocast_enabled", "get_autocast_dtype"):
@@ -109,13 +109,13 @@ _PRECISIONS = [(each, kind) for each in ("mkldnn", "cuda") for kind in ("matmul"
 
 def _paired() -> Iterator[Setting]:
     with warnings.catch_warnings():
-        # Deprecated is what says the same as another.
+        # A deprecated getter duplicates another one.
         warnings.simplefilter("error")
         for name, get in getters().items():
             put = _setter_of(name, vars(torch._C))
             try:
                 get()
-            except Exception:  # noqa: S112 it wants arguments
+            except Exception:  # noqa: S112 the getter needs arguments
                 continue
             yield Setting(_plainly(name), get, put)
 
@@ -140,19 +140,19 @@ def _odd() -> Iterator[Setting]:
         torch._C._get_deterministic_algorithms_warn_only,
         lambda only: torch._C._set_deterministic_algorithms(algorithms(), warn_only=only),
     )
-    # The processor's own flag, which torch sets and does not tell.
+    # A flag of the CPU, which torch sets but has no getter for.
     yield Setting("flush denormal", _flushes, torch.set_flush_denormal)
 
 
 def _entry(home: Any, name: str) -> Any:
-    # It takes long to ask for an attribute that is not there.
+    # getattr is slow for a missing attribute.
     return home.__dict__.get(name)
 
 
 def _put_entry(home: Any, name: str, value: Any) -> None:
     setattr(home, name, value)
     if value is None and name == _CONTEXT:
-        # Older releases of torch expect that it is not there.
+        # Older releases of torch expect the attribute to be missing.
         delattr(home, name)
 
 
@@ -166,55 +166,55 @@ _CONTEXT = "device_context"
 
 @functools.cache
 def devices() -> tuple[str, ...]:
-    """The types of devices that there are."""
+    """Return the available device types."""
     is_there = torch.accelerator.is_available()
     accelerator = torch.accelerator.current_accelerator() if is_there else None
     return ("cpu",) if accelerator is None else ("cpu", accelerator.type)
 
 
 def snapshot() -> list[Any]:
-    """The values of all settings."""
+    """Return the values of all settings."""
     return [each.get() for each in settings()]
 
 
 def put_back(before: list[Any]) -> None:
-    """Make all settings what they were."""
+    """Restore all settings."""
     if snapshot() == before:
         return
     for setting, was in zip(settings(), before, strict=True):
         if setting.set is None:
             continue
-        with suppress(Exception):  # Half put back, some of torch's settings contradict others.
+        with suppress(Exception):  # Partly restored, some settings contradict others.
             if setting.get() == was:
                 continue
-        with suppress(Exception):  # the others can be put back all the same
+        with suppress(Exception):  # continue with the others
             setting.set(*was) if type(was) is tuple else setting.set(was)
 
 
-# These are compared before each call, as it takes next to no time. The others are compared at the
-# end, and as soon as something was called that may set them.
+# We compare these before each call, because they are fast to read. We compare the others at the
+# end, and after a call that may set them.
 _QUICK = frozenset(
     {
         *("default device", "default dtype", "deterministic algorithms", "inference mode"),
         *("mkldnn", "num threads"),
     }
 )
-# Regions change it, and are nodes of the graph: torch tells modes of them, by whatever name.
+# Grad mode changes in regions, which are nodes of the graph.
 _RECORDED = "grad"
 REMEDY = "a graph would run without it; set it outside of the model"
 
 
 class GlobalState:
-    """The settings of torch, and its generators, while a model runs.
+    """The settings and the generators of torch during a run.
 
-    The generators are seeded: at the beginning, and after each call that may draw. Their seed then
-    tells whether they have been seeded since, or set to a state that was there before.
+    We seed the generators at the beginning, and after each call that may draw. Their seed then
+    shows whether code has seeded them since, or has restored an older state.
 
     Args:
-        device: where the model runs; None if nothing tells.
+        device: where the model runs; None if unknown.
 
     Attributes:
-        is_touched: whether something was called that may set what is not compared each time.
+        is_touched: whether a call may have set a setting that is not compared before each call.
     """
 
     def __init__(self, device: torch.device | None) -> None:
@@ -231,10 +231,10 @@ class GlobalState:
 
     @contextmanager
     def compared(self) -> Iterator[None]:
-        """While the model runs; then everything is put back."""
+        """Compare the state inside a ``with`` block, and restore it at the end."""
         before = snapshot()
         states = [(each, each.get_state()) for each in self._generators]
-        # A model in the same state is captured with the same numbers.
+        # Derived from the current seed, so two captures in the same state draw the same numbers.
         self._seed = _scrambled(self._generators[0].initial_seed())
 
         def put_everything_back() -> None:
@@ -248,7 +248,7 @@ class GlobalState:
             yield
 
     def refresh(self) -> None:
-        """Expect the settings to stay as they are now: a recorded region has changed them."""
+        """Take the current settings as the expected ones: a recorded region has changed them."""
         self.is_touched = False
         self._expected = [each.get() for each in self._compared]
         self._quick_ones = self._expected[: len(self._quick)]
@@ -261,14 +261,14 @@ class GlobalState:
             self._quick_ones[index] = seed
 
     def tell(self, name: str) -> None:
-        """Note that a change of a setting, or of a generator (no name), is already reported."""
+        """Record that a change of a setting, or of a generator (empty name), is reported."""
         self._told.add(name)
 
     def change(self, *, of_all: bool = False) -> str | None:
-        """The message about changes since the last recorded call; None if there are none.
+        """Return the message about changes since the last recorded call; None if there are none.
 
         Args:
-            of_all: to look at those, too, that it takes longer to read.
+            of_all: also compare the settings that are slow to read.
         """
         now = list(map(operator.call, self._quick))
         if now == self._quick_ones and not of_all and not self.is_touched:
@@ -298,10 +298,10 @@ _NOT_SLOW = _QUICK | {_RECORDED}
 
 @functools.cache
 def _choose_attention() -> None:
-    """Have torch choose between its kernels of attention.
+    """Make torch choose its attention kernels before the run.
 
-    On some GPUs the first attention of a process sets the order in which torch prefers them. No
-    code of the model does that, and to put it back would change what the process computes with.
+    On some GPUs the first attention of a process sets the order of the kernels. This is no change
+    by the model's code, and restoring the old order would change later results.
     """
     with torch._C.DisableTorchFunction(), torch.no_grad(), suppress(Exception):
         given = torch.zeros(1, 1, 8, 64, dtype=torch.float32, device="cuda")
@@ -309,7 +309,7 @@ def _choose_attention() -> None:
 
 
 def generators(device: torch.device | None) -> list[torch.Generator]:
-    """Torch's own generators that a model draws from: that of the processor, and its device's."""
+    """Return torch's default generators that a model draws from: of the CPU, and of its device."""
     found = [torch.default_generator]
     if device is not None and device.type not in ("cpu", "meta"):
         module = torch.get_device_module(device)
@@ -323,7 +323,7 @@ def generators(device: torch.device | None) -> list[torch.Generator]:
 
 
 def _scrambled(seed: int) -> int:
-    """A seed that no model chooses; the same one for the same argument."""
+    """Return a seed that no model would choose; equal arguments give equal seeds."""
     return (seed * 6364136223846793005 + 1442695040888963407) % 2**62
 
 
@@ -347,7 +347,7 @@ def _may_draw(name: str, is_python: bool) -> bool:
         return False
     parts = name.split(".")
     last = parts[3] if parts[:3] == ["torch", "ops", "aten"] else parts[-1]
-    # A function in Python may draw, whatever the operation of the same name does.
+    # A Python function may draw even if the operation of that name does not.
     return is_python or _draws(last)
 
 
@@ -356,7 +356,7 @@ def may_layer_draw(cls: type) -> bool:
     return cls.__module__ not in _STEADY
 
 
-# The modules of torch whose layers draw none.
+# The modules of torch whose layers draw no random numbers.
 _STEADY = frozenset(
     f"torch.nn.modules.{name}" for name in "batchnorm conv linear normalization sparse".split()
 )

@@ -1,7 +1,7 @@
-"""Finds the places of the functions that report the state of torch.
+"""A search for the places that hold functions which report the state of torch.
 
-Code may keep such a function under a name of its own, so the object itself is looked for: in
-modules, classes, closures, defaults, and in the containers that these hold.
+Code may bind such a function to any name, so we search for the object itself: in modules, classes,
+closures, defaults, and in the containers that these hold.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from layergraph.torch2ir.indexing.opaque import attribute, home_of, is_of, membe
 from layergraph.torch2ir.state.query_stand_ins import GENERATOR, stand_ins, watched
 
 Home = tuple[Any, str, Any]
-"""A dict or another object, the name of an entry or attribute, and what it is."""
+"""The holder (a dict or another object), the name of an entry or attribute, and its value."""
 
 Homes = tuple[list[tuple[dict[str, Any], dict[str, Any]]], list[Home]]
-"""The globals of modules with the names of watched objects and their stand-ins; and where there is
-something that is made of one."""
+"""The globals of modules, each with the stand-ins of its watched objects by name; and the places of
+objects that wrap a watched object."""
 
 
 def homes() -> Homes:
     """Return the places of watched objects in Python's modules; each module is searched once."""
-    # What is imported comes last among them.
+    # A new import becomes the last module.
     return _homes_in(len(sys.modules), next(reversed(sys.modules)))
 
 
@@ -53,7 +53,7 @@ def _homes_in(_modules: int, _newest: str) -> Homes:
 
 
 _searched: dict[str, list[Home]] = {}
-# Torch asks for itself, but where others find its functions.
+# The standard library and torch read the state for themselves.
 _WITHOUT = (sys.stdlib_module_names | {"torch"}) - {"__main__", "random"}
 _HOMES = frozenset({"torch", "torch._C", "torch.random", "torch.backends.mha"})
 
@@ -74,7 +74,7 @@ def _among(holder: Any, members: dict[str, Any]) -> list[Home]:
     ]
 
 
-# A getter, or a method of the generator, may be kept as one of these.
+# Types of objects that may be or wrap a getter, or a method of a generator.
 _KEEPING = frozenset({BuiltinFunctionType, functools.partial, staticmethod})
 
 
@@ -87,7 +87,7 @@ def _is_kept(value: Any) -> bool:
 
 def kept_homes(module_index: ModuleIndex) -> Iterator[Home]:
     """Yield the places of watched objects in the model's code and the modules that it names."""
-    # Modules share what they hold, as a configuration.
+    # Modules share objects, such as a configuration.
     seen: dict[int, int] = {}
     for module_info in module_index:
         if not module_info.is_leaf:
@@ -172,12 +172,12 @@ def _within(
             yield holder, name, value
         elif _is_open(kind):
             inside = members_of(value)
-            # Modules of the model are looked into one by one.
+            # The modules of the model are searched one by one.
             if inside and "_modules" not in inside:
                 yield from _within(inside, inside, seen, depth - 1)
 
 
-# There is nothing to look into here: nearly all are of these.
+# Objects of these types contain nothing to search. Nearly all have one of these types.
 _CLOSED = PLAIN | {BuiltinFunctionType, FunctionType, ModuleType, type}
 
 
@@ -198,10 +198,10 @@ def _inside(code: Any) -> list[Home]:
     return found
 
 
-# Longer lists and dicts are of data, and so are many that are in each other.
+# Longer lists and dicts contain data, and so do large nested ones.
 _LONG = 1000
 _MANY = 10_000
-# Functions and classes that have kept none, nearly all, by ``id`` for as long as they live.
+# Functions and classes without a watched object, by ``id``; weak references keep ids valid.
 _clean: dict[int, weakref.ref[Any]] = {}
 
 
@@ -214,7 +214,7 @@ def _searched_inside(code: Any) -> Iterator[Home]:
                 yield from _inside(value)
     else:
         for cell in code.__closure__ or ():
-            with contextlib.suppress(ValueError):  # it is still empty
+            with contextlib.suppress(ValueError):  # the cell is still empty
                 yield from _among(cell, {"cell_contents": cell.cell_contents})
         for name in ("__defaults__", "__kwdefaults__"):
             kept = getattr(code, name)

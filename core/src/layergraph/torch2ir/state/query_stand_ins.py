@@ -1,4 +1,4 @@
-"""The functions that report the state of torch, and the stand-ins that note their calls.
+"""The functions that report the state of torch, and the stand-ins that record their calls.
 
 Functions of ``torch._C`` return the settings; all other getters of torch call these.
 """
@@ -73,13 +73,16 @@ def _foreign_setters() -> list[Callable[..., Any]]:
 
 # --- stand-ins ---
 
-# These only call what they were made from.
+# Functions of these files only call the function that they wrap.
 _WRAPPING = (f"{TORCH_FOLDER}_compile.py", f"{TORCH_FOLDER}_dynamo{os.sep}")
 _ASIDE = (__file__, contextlib.__file__)
 
 
 def _outermost() -> FrameType | bool | None:
-    """Return the function of torch that the model calls; None for none, False if torch asks."""
+    """Return the frame of torch's function that the model called.
+
+    None if the model reads the state directly; False if torch or capture reads it for itself.
+    """
     outer: FrameType | None = None
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
@@ -111,7 +114,7 @@ def _asked(original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
 
 
 def _tells(code: CodeType) -> bool:
-    """Return whether a function of torch is there to tell a setting; others ask for themselves."""
+    """Return whether a function of torch is a getter; others read settings for themselves."""
     is_getter = _GETTER.fullmatch(code.co_qualname) or code.co_filename.startswith(_BACKENDS)
     return bool(is_getter) and not code.co_flags & CO_GENERATOR
 
@@ -135,8 +138,8 @@ def _note(
 
 def _told(name: str) -> str:
     return (
-        f"what {name} tells of the state of torch: a graph would have the same for good; let an "
-        "argument or an attribute decide"
+        f"the state of torch that {name} returns: it would be a constant of the graph; branch on "
+        "an argument or an attribute instead"
     )
 
 
@@ -148,7 +151,7 @@ def _set(original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
 
 def _put_back(original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     capture = _recording()
-    # After the state is set, no comparison shows that numbers were drawn.
+    # Compare now: after the state is set, draws cannot be detected.
     has_drawn = capture is not None and foreign_generators() != capture.generators
     if capture is not None and has_drawn and _outermost() is not False:
         capture.refuse("random numbers from Python or numpy; draw them from torch")
@@ -156,7 +159,7 @@ def _put_back(original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any
 
 
 def property_asked(capture: Observer) -> Callable[..., Any]:
-    """Return the stand-in that reads a property of ``torch.backends``."""
+    """Return the stand-in for the getter of a property of ``torch.backends``."""
     get: Callable[..., Any] = backends.ContextProp.__get__
 
     def asked(self: Any, module: Any, kind: Any = None) -> Any:
@@ -169,7 +172,7 @@ def property_asked(capture: Observer) -> Callable[..., Any]:
 
 
 def property_set(capture: Observer) -> Callable[..., Any]:
-    """Return the stand-in that sets a property of ``torch.backends``."""
+    """Return the stand-in for the setter of a property of ``torch.backends``."""
     put: Callable[..., Any] = backends.ContextProp.__set__
 
     def is_set(self: Any, module: Any, value: Any) -> None:
@@ -180,7 +183,7 @@ def property_set(capture: Observer) -> Callable[..., Any]:
 
 
 class _Generator:
-    """Stands for torch's default generator while a model runs; the model may only draw from it."""
+    """Stand-in for torch's default generator during a run; the model may only draw from it."""
 
     __class__ = property(lambda _: torch.Generator)
 

@@ -1,4 +1,4 @@
-"""Snapshots of objects that keep state outside of torch: read, compared and put back."""
+"""Snapshots of Python objects that keep state: read, compared and restored."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Keeper(NamedTuple):
     """The functions that handle one kind of state.
 
     Attributes:
-        read: gives the state; it does not change when the object does.
-        write: puts it back.
-        is_same: whether two states are one.
+        read: returns a copy of the state.
+        write: restores a state.
+        is_same: returns whether two states are equal.
     """
 
     read: Read
@@ -41,7 +41,7 @@ class Keeper(NamedTuple):
 
 
 def keeper_of(kind: type) -> Keeper | None:
-    """The keeper for objects of a type; None if they have no state of their own."""
+    """Return the keeper for objects of a type; None if such objects have no state."""
     return _keeper_of(kind)
 
 
@@ -64,15 +64,15 @@ def _keeper_of(kind: type) -> Keeper | None:
 
 
 def is_iterator(kind: type) -> bool:
-    """Return whether objects of a type are iterators of Python's own, generators among them."""
+    """Return whether a type is a built-in iterator type, or that of generators."""
     return hasattr(kind, "__next__") and kind.__module__ in ("builtins", "itertools")
 
 
 class Spot:
-    """The place of an iterator: it cannot be set back, but a copy of it can be put there.
+    """The place of an iterator. Restoring replaces the iterator by a copy, as it cannot be rewound.
 
     Args:
-        place: the dict or object that holds it, and the name; None if it is held by a tuple, say.
+        place: the dict or object that holds it, and the name; None if an immutable object holds it.
         iterator: the iterator.
     """
 
@@ -81,7 +81,7 @@ class Spot:
         self._iterator = iterator
 
     def read(self) -> tuple[Any, Any]:
-        """The position of the iterator, and a copy of it; itself if it cannot be copied."""
+        """Return the position and a copy of the iterator, or itself if it cannot be copied."""
         position = _position(self._iterator)
         try:
             return position, copy.copy(self._iterator)
@@ -89,10 +89,10 @@ class Spot:
             return position, self._iterator
 
     def write(self, state: tuple[Any, Any]) -> None:
-        """Put an iterator there that is as far as it was."""
+        """Put an iterator with the old position in the place."""
         made: Any = state[1].__reduce__() if hasattr(state[1], "__setstate__") else ()
         if len(made) > 2:
-            # Those of lists can be set back.
+            # Iterators of lists can be rewound.
             self._iterator.__setstate__(made[2])
         elif self._place is not None and state[1] is not self._iterator:
             self._iterator = copy.copy(state[1])
@@ -100,11 +100,11 @@ class Spot:
 
 
 class Slots:
-    """The attributes of an object whose class gives them places of their own, and no dict.
+    """The attributes of an object whose class has ``__slots__``.
 
     Args:
         owner: the object.
-        members: what reads and sets each, by name.
+        members: the slot descriptors by name.
     """
 
     def __init__(self, owner: Any, members: dict[str, Any]) -> None:
@@ -112,7 +112,7 @@ class Slots:
         self._members = members
 
     def read(self) -> dict[str, Any]:
-        """Return the value in this place."""
+        """Return the values of the slots."""
         found: dict[str, Any] = {}
         for name, member in self._members.items():
             with suppress(AttributeError):
@@ -120,7 +120,7 @@ class Slots:
         return found
 
     def write(self, state: dict[str, Any]) -> None:
-        """Put that there."""
+        """Set the values of the slots."""
         for name in self.read().keys() - state.keys():
             self._members[name].__delete__(self._owner)
         for name, value in state.items():
@@ -128,7 +128,7 @@ class Slots:
 
 
 def slots_of(value: Any) -> Slots | None:
-    """The attributes of an object that have places of their own; None if there are none."""
+    """Return the slots of an object; None if it has none."""
     kind: Any = type(value)
     members = _slots(kind)
     return Slots(value, members) if members else None
@@ -146,10 +146,10 @@ def _slots(kind: type) -> dict[str, Any]:
 
 
 class Dicts:
-    """Many dicts, read and compared all at once: nearly always, none of them is changed.
+    """Many dicts, read and compared at once, because nearly always none has changed.
 
     Args:
-        dicts: dicts of Python's own classes.
+        dicts: dicts of built-in classes.
     """
 
     def __init__(self, dicts: Sequence[dict[Any, Any]]) -> None:
@@ -157,16 +157,16 @@ class Dicts:
 
     @functools.cached_property
     def places(self) -> dict[int, int]:
-        """The place of each that holds something, by ``id``."""
+        """Return the index of each nonempty dict, by ``id``."""
         return {id(each): place for place, each in enumerate(self.dicts) if each}
 
     def read(self) -> list[dict[Any, Any]]:
-        """A copy of each, which is not to be changed: the empty ones are one dict."""
+        """Return a copy of each; do not change the copies, because all empty ones are one dict."""
         empty: dict[Any, Any] = {}
         return [each.copy() if each else empty for each in self.dicts]
 
     def are(self, state: list[dict[Any, Any]]) -> bool:
-        """Return whether each holds the very objects that it held, in the same order."""
+        """Return whether each dict holds the same objects as before, in the same order."""
         if [*map(len, self.dicts)] != [*map(len, state)]:
             return False
         # Nearly all are empty.
@@ -191,7 +191,7 @@ def hold_the_same(one: Any, other: Any) -> bool:
 
 
 def _have_the_same(one: Any, other: Any) -> bool:
-    """Likewise, of two sets."""
+    """Return whether two sets hold the same objects."""
     return {*map(id, one)} == {*map(id, other)}
 
 
@@ -200,7 +200,7 @@ def _read_ordered(value: OrderedDict[Any, Any]) -> dict[Any, Any]:
 
 
 def _write_dict(value: dict[Any, Any], state: dict[Any, Any]) -> None:
-    # A subclass may do something else when an item is set.
+    # A subclass may override ``__setitem__``.
     kind: Any = OrderedDict if isinstance(value, OrderedDict) else dict
     kind.clear(value)
     for key, each in state.items():
@@ -228,7 +228,7 @@ def _write_local(value: Any, state: dict[str, Any]) -> None:
 def _read_cell(value: types.CellType) -> tuple[Any, ...]:
     try:
         return (value.cell_contents,)
-    except ValueError:  # it is still empty
+    except ValueError:  # the cell is still empty
         return ()
 
 
@@ -256,14 +256,14 @@ def _write_class(value: type, state: dict[str, Any]) -> None:
 
 
 def _position(value: Any) -> Any:
-    """The position of an iterator: what it would be made from, or where a generator stands."""
+    """Return the position of an iterator or a generator, in a form to compare."""
     if isinstance(value, types.GeneratorType):
         frame = value.gi_frame
         return None if frame is None else (frame.f_lasti, _made_from(frame.f_locals))
     try:
         return _made_from(value.__reduce__())
     except TypeError:
-        # Those of itertools tell it only by their text from Python 3.14 on.
+        # Since Python 3.14, iterators of itertools show their position only in their repr.
         return repr(value)
 
 
@@ -297,7 +297,7 @@ def _write_numpy_generator(value: Any, state: bytes) -> None:
 
 
 def _read_generator(value: torch.Generator) -> bytes:
-    # Modes see the functions of tensors, of which the state is one.
+    # The state is a tensor; without this, modes would see its methods.
     with _disable_current_modes(), torch._C.DisableTorchFunction():
         return bytes(value.get_state().tolist())
 
@@ -323,7 +323,7 @@ _KEEPERS: dict[type, Keeper] = {
     Slots: Keeper(Slots.read, Slots.write, hold_the_same),
     torch.Generator: Keeper(_read_generator, _write_generator, operator.eq),
     Spot: Keeper(Spot.read, Spot.write, lambda one, other: one[0] == other[0]),
-    # Before that of dict, from which it is derived.
+    # Before dict, its base class.
     OrderedDict: Keeper(_read_ordered, _write_dict, hold_the_same),
     dict: Keeper(dict.copy, _write_dict, hold_the_same),
     list: Keeper(list.copy, _write_list, hold_the_same),
@@ -340,7 +340,7 @@ _KEEPERS: dict[type, Keeper] = {
 _NUMPY_GENERATOR = Keeper(_read_numpy_generator, _write_numpy_generator, operator.eq)
 _NUMPY_RANDOM_STATE = Keeper(
     lambda value: pickle.dumps(value.get_state()),
-    lambda value, state: value.set_state(pickle.loads(state)),  # noqa: S301 - likewise
+    lambda value, state: value.set_state(pickle.loads(state)),  # noqa: S301 - it was made above
     operator.eq,
 )
 _NUMPY_ARRAY = Keeper(operator.methodcaller("copy"), _write_all, _same_array)

@@ -1,4 +1,4 @@
-"""Records or refuses what a model's code asks of the state of torch, under any name.
+"""Patches that record or refuse reads and writes of torch's state, by any reference.
 
 ``query_homes.py`` finds the places of the functions that report this state; the patches put
 stand-ins of ``query_stand_ins.py`` in these places.
@@ -27,7 +27,7 @@ from layergraph.torch2ir.tracing.patches import ENTRIES, Patch
 
 
 def state_queries(capture: Observer, module_index: ModuleIndex) -> Iterator[Patch]:
-    """Yield the patches that note how code reads or sets the state of torch."""
+    """Yield the patches that record reads and writes of the state of torch."""
     yield current, "capture", capture
     whole, parts = homes()
     for members, replaced in whole:
@@ -38,7 +38,7 @@ def state_queries(capture: Observer, module_index: ModuleIndex) -> Iterator[Patc
 
 
 def queries_of(module_index: ModuleIndex, scope: dict[str, Any]) -> Iterator[Patch]:
-    """Yield the patches for the globals of code that is about to run, unless they were searched."""
+    """Yield the patches for globals of code that is about to run; nothing if already searched."""
     if all(scope is not each for each in module_index.once(scopes)):
         yield from _replaced(list(homes_in_scope(scope)))
 

@@ -1,4 +1,4 @@
-"""Watches which functions Python calls, to see each before it runs for the first time."""
+"""A watch on Python's calls that sees each function before it first runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 class Watch:
-    """Passes on each function that Python calls, while it is on.
+    """Reports each function that Python calls while the watch is on.
 
-    Python does the rest more slowly meanwhile, so that it is off while calls are recorded. It gets
-    along with a debugger, and with what measures coverage.
+    The watch slows Python down, so it is off during recorded calls. It works together with
+    debuggers and coverage tools.
 
     Args:
-        see: gets the frame of each function before that runs.
-        seen: the functions that it need not get any more, by ``id`` of their code.
+        see: takes the frame of each function before the function runs.
+        seen: the functions to skip, by ``id`` of their code.
     """
 
     def __init__(self, see: Callable[[FrameType], None], seen: Container[int]) -> None:
@@ -35,7 +35,7 @@ class Watch:
         self._trace = trace
 
     def on(self, function: Callable[..., T]) -> Callable[..., T]:
-        """Wrap a function: the watch is on while it runs."""
+        """Wrap a function so that the watch is on while it runs."""
 
         def call(*args: Any, **kwargs: Any) -> T:
             was_on = self._is_on
@@ -52,7 +52,7 @@ class Watch:
         return call
 
     def off(self, function: Callable[..., T]) -> Callable[..., T]:
-        """Wrap a function: the watch is off while it runs."""
+        """Wrap a function so that the watch is off while it runs."""
 
         def call(*args: Any, **kwargs: Any) -> T:
             # Calls of other threads come here too.

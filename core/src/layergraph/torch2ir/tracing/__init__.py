@@ -1,1 +1,1 @@
-"""Capturing a model on symbols: nothing is computed."""
+"""Tracing a model on symbols, without computing anything."""

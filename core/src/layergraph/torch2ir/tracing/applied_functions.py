@@ -17,18 +17,18 @@ from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.torch2ir.tracing.patches import Patch
 
 Record = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
-"""Records a call of a function, and makes it."""
+"""A function that makes a call, records it, and returns its result."""
 
 
 def applied_functions(
     capture: Observer, keys: Mapping[int, str], record: Record
 ) -> Iterator[Patch]:
-    """The patches that record each call as one node, or refuse it.
+    """Yield the patches that record each call of ``apply`` as one node, or refuse it.
 
     Args:
-        capture: takes note of what is refused.
+        capture: the tracer, which collects the refusals.
         keys: the state-dict key of each tensor of the model, by ``id``.
-        record: records the call of a function, which is known by its ``apply``.
+        record: records a call; the function is identified by its ``apply``.
     """
 
     @functools.cache
@@ -58,7 +58,7 @@ def applied_functions(
             made.add(cls)
 
     def note_begun(context: Any, *args: Any, **kwargs: Any) -> None:
-        # Each call makes such an object, however the code came by the function.
+        # Every call constructs a context, whichever reference to the function the code uses.
         begin(context, *args, **kwargs)
         if capture.is_recording():
             name = type(context)._forward_cls.__qualname__
@@ -73,15 +73,15 @@ def applied_functions(
 
 
 def reads_of(what: str) -> str:
-    """Return why a function must not read something of the model that it is not given."""
+    """Return the refusal of a function that reads a module or tensor without taking it."""
     return (
-        f"its code reads {what}, which it is not given, and would read it in the original model; "
-        "pass it as an argument"
+        f"its code reads {what} without taking it as an argument, and would read the original "
+        "model's; pass it as an argument"
     )
 
 
 def seen_again(function: Any) -> Callable[..., Any] | None:
-    """Return the stand-in of a kept ``MyFunction.apply``, which looks it up in the class again.
+    """Return a stand-in for a kept ``MyFunction.apply`` that looks ``apply`` up in its class again.
 
     None for all other functions.
     """

@@ -1,8 +1,8 @@
-"""Tensors that a model keeps for later calls, as a table of positions for a length.
+"""Tensors that a model caches for later calls, such as a table of positions.
 
-A second call reads such a table where the first call has computed it. If the table follows from
-sizes alone, and the model compares these before it reads the table, then a graph may compute it in
-each call. Of the sizes of inputs it has to compare all; those of other tensors follow from them.
+The first call computes the table, the second call reads it. A graph may compute the table in each
+call if the table depends on sizes only, and if the model compares all those sizes of its inputs
+before it reads the table. The sizes of other tensors follow from those of the inputs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from layergraph.torch2ir.tracing.module_call import (
 )
 
 _SIZE = "torch.Tensor.size"
-# What they give follows from the sizes, the dtype and the device of a tensor.
+# Their results depend only on the sizes, the dtype and the device of a tensor.
 RESULTS_BY_SIZES = frozenset(
     f"torch.{name}"
     for name in (
@@ -33,7 +33,7 @@ RESULTS_BY_SIZES = frozenset(
     ).split()
 )
 _READS = frozenset({"torch.Tensor.dim", "torch.Tensor.dtype", "torch.Tensor.device"})
-# Of their second argument they take the shape or the dtype.
+# They read only the shape or the dtype of their second argument.
 _LIKE_ANOTHER = frozenset(
     f"torch.Tensor.{name}" for name in "expand_as reshape_as to type_as view_as".split()
 )
@@ -41,7 +41,7 @@ _GUARD = "layergraph.assume"
 
 
 def recomputes(trace: Trace, other: Trace, kept: Mapping[str, TracedValue]) -> bool:
-    """Return whether a run computes what a later run only reads, and nothing else differs.
+    """Return whether two runs differ only in tables that one computes and the later one reads.
 
     Args:
         trace: the first run.
@@ -62,7 +62,7 @@ _CASTS = frozenset("bfloat16 bool byte char double float half int long short".sp
 
 
 def _feeding(kept: Iterable[TracedValue]) -> set[TracedValue] | None:
-    """Return the values that others are computed from; None if they follow from more than sizes."""
+    """Return the values that the given ones depend on; None if they depend on more than sizes."""
     found: set[TracedValue] = set()
     pending: list[Value] = list(kept)
     while pending:
@@ -96,9 +96,9 @@ class _Comparison:
         self._kept = kept
         self._feeding = feeding
         pairs = zip(other.parameters, trace.parameters, strict=False)
-        # The values of the first run, by those of the other one.
+        # The value of the first run for each value of the other run.
         self._known = {theirs.value: mine.value for theirs, mine in pairs}
-        # Each run numbers its constants.
+        # Constants have other numbers in each run.
         self._constants = {
             key: next(
                 (
@@ -112,7 +112,7 @@ class _Comparison:
         }
 
     def holds(self) -> bool:
-        """Return whether the runs differ in nothing else."""
+        """Return whether the runs differ only in the tables."""
         mine = list(calls_in(self._trace.root))
         done = 0
         compared: set[str] = set()
@@ -122,8 +122,8 @@ class _Comparison:
                 self._known[call.value] = mine[place].value
                 done = place + 1
             elif not _is_question(call) or (not self._kept and call.target.startswith(_GUARD)):
-                # Without a table, a guard of the later run alone tells that it does something else
-                # for other inputs.
+                # If no table is kept, a guard that only the later run has means that an input
+                # changes its path.
                 return False
             else:
                 compared |= {self._size_text(each, self._theirs) for each in _compared_sizes(call)}
@@ -135,7 +135,7 @@ class _Comparison:
         )
 
     def _are_enough(self, compared: set[str]) -> bool:
-        """Return whether the model compares the sizes that its tables follow from.
+        """Return whether the model compares all sizes that its tables depend on.
 
         Args:
             compared: the texts of the sizes that only the later run compares.
@@ -150,7 +150,7 @@ class _Comparison:
         return repr(map_leaves(leaf, call.args))  # type: ignore[arg-type]
 
     def _place(self, calls: list[Call], start: int, text: str) -> int | None:
-        """Return where the call with a text stands, behind calls that may be left out."""
+        """Return the index of the call with this text, after calls that may be skipped; or None."""
         for place in range(start, len(calls)):
             if self._text(calls[place], named_value) == text:
                 return place
@@ -162,7 +162,7 @@ class _Comparison:
         return call.value in self._feeding or _is_question(call)
 
     def _theirs(self, leaf: Value) -> Value:
-        """Return what a value of the other run is in the first one."""
+        """Return the first run's value for a value of the other run."""
         if isinstance(leaf, StateRead) and leaf.key in self._kept:
             return named_value(self._kept[leaf.key])
         if isinstance(leaf, StateRead) and leaf.key.startswith(":"):
@@ -177,12 +177,12 @@ class _Comparison:
 
 
 def _is_question(call: Call) -> bool:
-    """Return whether a call only serves guards: it reads or computes sizes, or is a guard."""
+    """Return whether a call is a guard, or reads or computes a size for one."""
     return call.is_late or call.target in _READS or call.target.startswith(("operator.", _GUARD))
 
 
 def _compared_sizes(call: Call) -> list[Call]:
-    """Return the reads of the sizes that a guard holds to what they were."""
+    """Return the calls that read the sizes which a guard compares."""
     if call.target != _GUARD:
         return []
     value, expected = call.args[:2]

@@ -26,7 +26,7 @@ def changes_its_first_argument(name: str) -> bool:
 
 
 def unnamed(function: Any) -> str:
-    """Why a function cannot be recorded that has no name in an IR."""
+    """Return the refusal of a function that has no name in an IR."""
     if isinstance(function, OPERATIONS):
         if changes_arguments(function):
             return f"the operation torch.ops.{function} changes its arguments"
@@ -46,10 +46,10 @@ def unnamed(function: Any) -> str:
 def open_code(
     function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Callable[..., Any] | None:
-    """The code of a function of torch that is given functions or modules, to be traced through.
+    """Return the Python code of a higher-order function of torch, for the tracer to trace into.
 
-    None if there is none of these among the arguments, or its code is not in Python. It does not
-    offer itself to function modes, as the function itself does.
+    None if no argument is a function or a module, or if the function is not written in Python. The
+    code does not call ``__torch_function__`` modes, as the function itself does.
     """
     given = (*args, *kwargs.values())
     if type(function) is not FunctionType or not any(map(_is_code, given)):

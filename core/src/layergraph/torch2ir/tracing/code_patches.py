@@ -1,4 +1,4 @@
-"""Patches of Python functions that calls of modules, functions and imports pass."""
+"""Patches of the Python functions through which calls of modules and functions, and imports, go."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def module_patches(tracer: Tracer) -> Iterator[Patch]:
-    """Yield the patches that show calls of modules, and reads of their mode."""
-    # Module.__call__ calls this one. __call__ itself is a slot of every class of modules, and
-    # replacing a slot takes as long as there are subclasses.
+    """Yield the patches that record calls of modules, and reads of ``training``."""
+    # Module.__call__ calls this one. __call__ itself is a slot: replacing a slot updates every
+    # subclass, which is slow.
     yield nn.Module, "_call_impl", _module_call(tracer, nn.Module._call_impl)
     yield nn.Module, "training", _training(tracer)
 
 
 def import_patches(tracer: Tracer) -> Iterator[Patch]:
-    """Yield the patch that keeps the import of a module from being recorded."""
+    """Yield the patch that stops recording while Python imports a module."""
     # Python calls this for a module that is not loaded yet, by any statement or function.
     original: Any = importlib._bootstrap._find_and_load  # type: ignore[attr-defined]
 
@@ -40,13 +40,13 @@ def import_patches(tracer: Tracer) -> Iterator[Patch]:
 
 
 def named_functions(tracer: Tracer) -> Iterator[Patch]:
-    """Yield the patches that keep the functions that plugins name from being traced through."""
+    """Yield the patches that record each function that a plugin has named as one node."""
     for members, name in tracer.functions.places:
         yield members, name, _whole(tracer, members[name])
 
 
 def size_functions(tracer: Tracer) -> Iterator[Patch]:
-    """Yield the patches that show the functions of sizes, which function modes do not see."""
+    """Yield the patches that record functions of sizes, which function modes do not see."""
     for members, name in places((torch.broadcast_shapes,)):
         yield members, name, _whole(tracer, members[name])
 
@@ -67,8 +67,7 @@ def _module_call(tracer: Tracer, original: Callable[..., Any]) -> Callable[..., 
     def call(module: nn.Module, /, *args: Any, **kwargs: Any) -> Any:
         module_info = module_index.get(module) if tracer.is_recording() else None
         if module_info is None:
-            # The model's code made this module, or it is inside of a leaf: it belongs to the
-            # caller.
+            # The model's code made this module in the call, or the module is inside a leaf.
             return original(module, *args, **kwargs)
         if module_info.is_leaf and module_info is not module_index.root:
             return tracer.leaf(module_info, original, args, kwargs)

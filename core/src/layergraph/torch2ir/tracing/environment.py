@@ -1,7 +1,8 @@
-"""Records which variables of the environment a model's code reads.
+"""Recording of the environment variables that a model's code reads.
 
-A switch becomes a guard: the rebuilt model checks that it is as it was. A number would be a
-constant of the graph, so that it is refused; so is a change, or a look at all there is.
+A variable that is compared as text becomes a guard: the rebuilt model checks that it has the same
+value. A variable that becomes a number would be a constant of the graph, so we refuse it. We also
+refuse changes of the environment, and reads of the whole environment.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from layergraph.torch2ir.tracing.stand_ins import StandIn
 
 
 class EnvironmentText(str, StandIn):
-    """The text of a variable, or its default, that notices if it becomes a number."""
+    """The text of a variable, or its default, that refuses its conversion to a number."""
 
     capture: Observer
     name: str
@@ -29,12 +30,12 @@ class EnvironmentText(str, StandIn):
     def _number(self) -> None:
         if self.capture.is_recording():
             self.capture.refuse(
-                f"a number from the environment ({self.name}): a graph would have the same one for "
-                "good; read it in __init__, or pass it as an input"
+                f"a number from the environment ({self.name}): it would be a constant of the "
+                "graph; read it in __init__, or pass it as an input"
             )
 
     def plain(self) -> str:
-        """The text alone."""
+        """Return the text as a plain ``str``."""
         return "".join(self)
 
     def __float__(self) -> float:
@@ -50,7 +51,7 @@ class EnvironmentText(str, StandIn):
 
 
 def environment(capture: Observer) -> Iterator[Patch]:
-    """The patches that show it: whatever asks for a variable, calls one of these."""
+    """Yield the patches of the functions through which every read of a variable goes."""
     read: Any = os._Environ.__getitem__
 
     def told(variables: object, name: object, default: Any) -> Any:
@@ -58,7 +59,7 @@ def environment(capture: Observer) -> Iterator[Patch]:
             value = read(variables, name)
         except KeyError:
             value = None
-        # Torch and Python's own library ask for their settings.
+        # Torch and Python's standard library read their own settings; only the model's reads count.
         asks = capture.is_recording() and _asks_for_model()
         if asks and isinstance(name, str | bytes):
             capture.environment(os.fsdecode(name), None if value is None else os.fsdecode(value))
@@ -93,7 +94,7 @@ def _refused(capture: Observer, original: Callable[..., Any], reason: str) -> Ca
 
 
 _CHANGE = "a change of the environment, which a graph does not make"
-_ALL = "a look at the whole environment; ask for the variables that matter"
+_ALL = "a read of the whole environment; read only the variables that matter"
 _REFUSED = {"__setitem__": _CHANGE, "__delitem__": _CHANGE, "__iter__": _ALL, "__len__": _ALL}
 
 _ABSENT = object()
@@ -108,5 +109,5 @@ def _asks_for_model(depth: int = 3) -> bool:
 
 def _passes_on(frame: FrameType) -> bool:
     name = frame.f_globals.get("__name__", "")
-    # What stands for ``len``, say, is ours.
+    # Some frames are ours, such as that of the stand-in for ``len``.
     return name in ("os", "collections.abc", "posixpath") or is_own_package(name)

@@ -1,4 +1,4 @@
-"""The tensors and modules of a model that a function holds instead of being given them."""
+"""Tensors and modules of a model that a function reaches without taking them as arguments."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from layergraph.torch2ir.indexing.opaque import home_of, is_of
 def held(cls: type, module_index: ModuleIndex, keys: Mapping[int, str]) -> str | None:
     """Return the path of a module or tensor of the model that the code of a class holds.
 
-    The methods of a class of :class:`torch.autograd.Function` reach it by a closure, a default, a
-    global or an attribute of the class. The rebuilt model would compute with that of the original.
+    The methods of a :class:`torch.autograd.Function` reach it by a closure, a default, a global or
+    an attribute of the class. The rebuilt model would compute with the tensor of the original
+    model.
 
     Args:
         cls: the class.
@@ -70,7 +71,7 @@ def _of_function(function: types.FunctionType) -> list[Any]:
     for cell in function.__closure__ or ():
         try:
             found.append(cell.cell_contents)
-        except ValueError:  # it is still empty
+        except ValueError:  # the cell is still empty
             continue
     members = function.__globals__
     found += [members[name] for name in _names(function.__code__) if name in members]
@@ -79,7 +80,7 @@ def _of_function(function: types.FunctionType) -> list[Any]:
 
 @functools.lru_cache(maxsize=1024)
 def _names(code: types.CodeType) -> frozenset[str]:
-    """Return the names of the globals that code reads, with those of functions inside it."""
+    """Return the names of the globals that code reads, also in functions nested in it."""
     inner = [_names(each) for each in code.co_consts if isinstance(each, types.CodeType)]
     own = [each.argval for each in dis.get_instructions(code) if each.opname in _READING]
     return frozenset(own).union(*inner)

@@ -1,8 +1,8 @@
-"""Patches that show the calls of torch's functions which take functions, such as ``torch.cond``.
+"""Patches that record calls of torch's higher-order functions, such as ``torch.cond``.
 
-No mode of torch sees these calls as the model's code makes them. So for the time of a capture each
-of the functions has another code, which hands over its arguments. Whatever object code holds the
-function by, it calls this code.
+No mode of torch sees these calls as the model's code makes them. So during a capture each of the
+functions has other code, which passes its arguments to the tracer. The patch works for every
+reference to the function, because we replace its code and not its name.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ def higher_order_calls(
     is_here: Callable[[], bool],
     record: Callable[[str, Handler, tuple[Any, ...], dict[str, Any]], Any],
 ) -> Iterator[Patch]:
-    """The patches that hand over these calls.
+    """Yield the patches that pass these calls to the tracer.
 
     Args:
-        is_here: whether a call is to be handed over.
-        record: takes the name of the function, the function as it is without patches, and the
-            arguments.
+        is_here: returns whether the tracer takes the call.
+        record: takes the name of the function, the unpatched function, and the arguments.
     """
     for name, function in (higher_order_functions() | _unheld()).items():
         original = _copy(function)
@@ -43,9 +42,9 @@ def higher_order_calls(
 
 @functools.cache
 def higher_order_functions() -> dict[str, FunctionType]:
-    """Return the functions that take functions, by the names of nodes."""
+    """Return torch's higher-order functions by their node names."""
     found = dict(higher_order())
-    # The functions of torch.func look these up when they are called, and have other arguments.
+    # The functions of torch.func call this one, with other arguments.
     found["layergraph.vmap"] = vmap.vmap_impl
     found["layergraph.grad"] = eager_transforms.grad_impl
     found["layergraph.grad_and_value"] = eager_transforms.grad_and_value_impl
@@ -54,7 +53,7 @@ def higher_order_functions() -> dict[str, FunctionType]:
 
 
 def _unheld() -> dict[str, FunctionType]:
-    """Return the functions that no graph can hold, as far as some code has imported them."""
+    """Return the imported functions that no graph can hold."""
     home = "torch.nn.attention.flex_attention"
     members = vars(sys.modules[home]) if home in sys.modules else {}
     names = ("flex_attention", "create_block_mask", "create_mask")
@@ -90,12 +89,12 @@ def _handler(
 
 
 def handed_over(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Hand over a call."""
+    """Pass a call to the tracer that is running."""
     return _handlers[name](args, kwargs)
 
 
 def _trampoline(*args: Any, **kwargs: Any) -> Any:
-    # It runs with the globals of the function whose code it replaces.
+    # This code runs with the globals of the patched function, so it has to import its own name.
     from layergraph.torch2ir.tracing.higher_order import handed_over
 
     return handed_over("the name of the function", args, kwargs)
@@ -104,5 +103,5 @@ def _trampoline(*args: Any, **kwargs: Any) -> Any:
 def _trampoline_for(name: str, free: tuple[str, ...]) -> Any:
     code = _trampoline.__code__
     constants = tuple([name if each == _NAME else each for each in code.co_consts])
-    # A function keeps its closure, which has to fit the code.
+    # A function keeps its closure, so the new code needs the same free variables.
     return code.replace(co_consts=constants, co_freevars=free)

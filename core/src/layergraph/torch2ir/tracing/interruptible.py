@@ -1,4 +1,4 @@
-"""Work in another thread, which an interrupt of the waiting thread ends."""
+"""Work in another thread that an interrupt of the waiting thread stops."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ T = TypeVar("T")
 
 
 def in_thread(function: Callable[[], T]) -> T:
-    """Call a function in a thread of its own, and wait until that has ended, whatever happens.
+    """Call a function in its own thread, and always wait until that thread has ended.
 
-    An interrupt reaches the thread that waits and is meant for the one that works: it is passed on.
-    The one that waits goes on only when the other one has undone what it changed, or will never
-    begin.
+    Python raises KeyboardInterrupt in the waiting thread. We pass it to the working thread, and
+    return only after that thread has undone its changes, or if it will never start.
 
     Args:
-        function: what to call.
+        function: the function to call.
     """
     work = _Work(function)
     thread = threading.Thread(target=work.run, name="layergraph-capture")
@@ -38,16 +37,16 @@ class _Work:
         self.outcome: list[tuple[bool, Any]] = []
         self._function = function
         self._thread = 0
-        # Who takes it decides whether the work begins.
+        # The thread that pops this item decides whether the work begins.
         self._turn = [None]
-        # Not Thread.join: in some versions of Python that takes a thread for ended when the wait
-        # is interrupted.
+        # Not Thread.join: some versions of Python mark a thread as ended if its join is
+        # interrupted.
         self._runs = threading.Lock()
         self._runs.acquire()
         self._is_over = False
 
     def run(self) -> None:
-        """Do the work, unless it is called off."""
+        """Do the work, unless it is cancelled."""
         try:
             self._thread = threading.get_ident()
             if self._takes_turn():
@@ -70,7 +69,7 @@ class _Work:
         self._runs.acquire()
 
     def stop(self) -> None:
-        """Call the work off, or interrupt it and wait; if it is done, do nothing."""
+        """Cancel the work, or interrupt it and wait; if it is done, do nothing."""
         if self._takes_turn():
             return
         while not self._is_over:
@@ -80,5 +79,5 @@ class _Work:
             self._runs.acquire(timeout=_PATIENCE)
 
 
-# Code of others may catch an interrupt and go on: after so many seconds it gets the next one.
+# Foreign code may catch an interrupt and continue; after so many seconds we send the next one.
 _PATIENCE = 5.0

@@ -1,4 +1,4 @@
-"""Jagged tensors, which are refused where code makes one."""
+"""Refusal of jagged tensors, at the line that makes one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _MAKING = ("jagged_from", "nested_view_from")
 
 
 def jagged_tensors(is_here: Callable[[], bool]) -> Iterator[Patch]:
-    """The patches that refuse to make a jagged tensor.
+    """Yield the patches that refuse to make a jagged tensor.
 
     Args:
-        is_here: whether the current thread is the one that captures; others see no change.
+        is_here: returns whether the current thread captures; the patches ignore other threads.
     """
     for name, function in list(vars(nested_tensor).items()):
         if name.startswith(_MAKING):

@@ -1,4 +1,4 @@
-"""The text that points to a line of code."""
+"""Texts that point to a line of code."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from layergraph.torch2ir.code_owners import TORCH_FOLDER, is_of_layergraph, is_o
 
 
 def line(filename: str, number: int, function: str) -> str:
-    """A line of code, with its place."""
+    """Return the text of a line of code, with its file, number and function."""
     text = linecache.getline(filename, number).strip()
     return f"{filename.rpartition(os.sep)[2]}, line {number}, in {function}: {text}"
 
 
 def line_of(error: BaseException, files: Container[str]) -> str:
-    """The line of the model's code, or else of others', at which an error came about.
+    """Return the line that raised an error: of the model's code if possible, else of other code.
 
     Args:
         error: the error.
@@ -32,14 +32,14 @@ def line_of(error: BaseException, files: Container[str]) -> str:
     of_others = [frame for frame in frames if not is_of_layergraph(frame.filename)]
     of_users = [frame for frame in of_others if is_of_user(frame.filename)]
     of_model = [frame for frame in of_users if frame.filename in files]
-    # A layer of torch may be the whole model.
+    # If the model is a layer of torch, no frame is the user's.
     frame = (of_model or of_users or of_others or frames)[-1]
     return line(frame.filename, frame.lineno or 0, frame.name)
 
 
 @functools.cache
 def first_line_of(cls: Any) -> str:
-    """The line where the code of a class of modules begins."""
+    """Return the line where the definition of a module class begins."""
     forward = inspect.getattr_static(cls, "forward", None)
     code = getattr(inspect.unwrap(forward), "__code__", None) if callable(forward) else None
     return "" if code is None else line(code.co_filename, code.co_firstlineno, code.co_name)
@@ -51,7 +51,7 @@ def user_frame() -> FrameType | None:
 
 
 def _frame(is_wanted: Callable[[str], bool]) -> FrameType | None:
-    """Return the innermost frame whose file is wanted."""
+    """Return the innermost frame whose file the predicate accepts."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None and not is_wanted(frame.f_code.co_filename):
         frame = frame.f_back
@@ -59,7 +59,7 @@ def _frame(is_wanted: Callable[[str], bool]) -> FrameType | None:
 
 
 def code_place() -> str:
-    """The line of the model's code that is running, or else of torch's."""
+    """Return the line that is running: of the model's code if possible, else of torch's."""
     shown = user_frame() or _frame(lambda filename: filename.startswith(TORCH_FOLDER))
     if shown is None:
         return "nowhere"

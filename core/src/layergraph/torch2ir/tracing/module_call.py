@@ -1,4 +1,4 @@
-"""The calls of one run of a model, each in the module call in which it happened."""
+"""The recorded calls of one run of a model, nested by module call."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 Kind = Literal["function", "module", "state", "same", "mode"]
 Fact = Literal["rank", "dtype"]
 Condition = tuple["TracedValue", bool]
-"""A value by which a model decides, and the way on which something happens."""
+"""The value of a decision, and the answer for which a call is made."""
 
 
 @dataclass(slots=True, eq=False)
 class TracedValue:
-    """Something that the model computes, or is given.
+    """A value that the model computes or gets as an input.
 
     Attributes:
-        position: when it came about, counted over the whole capture.
-        scope: the module call in which it came about.
-        wish: what a node of it would be called.
-        rank: the number of its dimensions; None if it is no tensor, or the capture cannot know.
-        dtype: its dtype, likewise.
-        call: what gave it; None if it was given to the model.
-        number: the integer that it is in this run, if it is one and known.
+        position: its place in the order of all values and calls of the capture.
+        scope: the module call that computes it.
+        wish: the preferred name of its node.
+        rank: the number of its dimensions; None if it is no tensor, or unknown.
+        dtype: its dtype; None if it is no tensor, or unknown.
+        call: the call that returned it; None for an input of the model.
+        number: its integer in this run; None if it is no integer, or unknown.
     """
 
     position: int
@@ -45,7 +45,7 @@ class TracedValue:
 
 
 def values_in(*plain: Value) -> list[TracedValue]:
-    """The values in nested plain values, in order."""
+    """Return the traced values in nested literals, in order."""
     return [leaf for leaf in leaves(*plain) if isinstance(leaf, TracedValue)]
 
 
@@ -54,7 +54,7 @@ class StateRead:
     """A tensor of the model: a parameter, a buffer or a constant.
 
     Attributes:
-        key: its key in the state dict, or where a state dict would have it.
+        key: its key in the state dict, or the key that it would have there.
     """
 
     key: str
@@ -62,7 +62,7 @@ class StateRead:
 
 @dataclass(frozen=True, slots=True)
 class ModeRead:
-    """A read of the mode of a module: whether it trains.
+    """A read of the mode (``training``) of a module.
 
     Attributes:
         path: the path of the module.
@@ -73,35 +73,35 @@ class ModeRead:
 
 @dataclass(frozen=True, slots=True)
 class FunctionRead:
-    """A function of the model's code that a function of torch is given, and runs.
+    """A function of the model that is an argument of a higher-order function of torch.
 
     Attributes:
-        scope: what it did on a sample of its arguments.
+        scope: its calls on sample arguments.
     """
 
     scope: ModuleCall
 
     def __repr__(self) -> str:
-        """Return a text that no other function has."""
+        """Return a text that is unique to this function."""
         return f"function {self.scope.function} {self.scope.start} {id(self.scope)}"
 
 
 def functions_in(*plain: Value) -> list[ModuleCall]:
-    """The functions in nested plain values, in order."""
+    """Return the functions in nested literals, in order."""
     return [leaf.scope for leaf in leaves(*plain) if isinstance(leaf, FunctionRead)]
 
 
 @dataclass(slots=True, eq=False)
 class TracedBody:
-    """Calls that a function makes any number of times: an argument of the call of this function.
+    """The body of a loop: calls that a function repeats, passed to that function as an argument.
 
-    They read the inputs of the body, and what they give themselves, but nothing else.
+    The calls read only the inputs of the body and the results of each other.
 
     Attributes:
-        wish: what the body would be called.
+        wish: the preferred name of the body.
         inputs: the values that it takes.
         items: the calls and module calls in it, in order.
-        result: what it returns, lowered.
+        result: its result, as a literal.
     """
 
     wish: str
@@ -116,16 +116,16 @@ class Call:
 
     Attributes:
         kind: ``function``; ``module``; ``state``: a tensor of the model that is passed on;
-            ``same``: its argument, given back by a module call that it was given to; ``mode``: a
-            module's mode that Python code reads, with the value as its argument.
+            ``same``: an argument that a module call returns unchanged; ``mode``: a module's mode
+            that Python code reads, with the value as its argument.
         target: the name of the function, the path of the module, the key of the tensor.
-        args: lowered: plain values in which :class:`TracedValue`, :class:`StateRead`,
-            :class:`ModeRead`, :class:`TracedBody` and :class:`FunctionRead` may stand.
-        kwargs: likewise.
-        value: what it gives.
+        args: literals that may contain :class:`TracedValue`, :class:`StateRead`,
+            :class:`ModeRead`, :class:`TracedBody` and :class:`FunctionRead`.
+        kwargs: the keyword arguments, in the same form.
+        value: its result.
         where: the line of the model's code, for kind ``mode``.
         when: the condition under which the call is made; None if it always is.
-        is_late: whether it stands in a place that was kept: see :class:`DeferredCall`.
+        is_late: whether a :class:`DeferredCall` added it.
         bodies: the bodies among its arguments.
     """
 
@@ -146,15 +146,15 @@ class Call:
 
 @dataclass(slots=True, eq=False)
 class DeferredCall:
-    """A place in the sequence at which calls may be needed: to read a size, or a part of a value.
+    """A place in the sequence where the tracer may insert calls later.
 
-    What a model reads in passing is recorded where it was read, but only if it turns out to be
-    used.
+    The model reads many sizes and elements that it never uses. Each read keeps such a place; the
+    tracer inserts the call that reads the size or element when something uses it.
 
     Attributes:
-        position: when.
-        scope: in which module call.
-        calls: those that were needed, by what they give.
+        position: its place in the order of the capture.
+        scope: its module call.
+        calls: the inserted calls, by their keys.
     """
 
     position: int
@@ -169,7 +169,7 @@ class DeferredCall:
         kwargs: dict[str, Value] | None = None,
         kind: Kind = "function",
     ) -> TracedValue:
-        """The value of a call at this place; the call is made if it was not."""
+        """Return the value of a call at this place; insert the call if it is not there."""
         if key not in self.calls:
             value = TracedValue(self.position, self.scope, wish_of(target))
             call = Call(kind, target, args, kwargs or {}, value, is_late=True)
@@ -179,26 +179,26 @@ class DeferredCall:
 
 @dataclass(slots=True, eq=False)
 class ModuleCall:
-    """One call of a module that is traced through, or a function that a call is given.
+    """One call of a composite, or of a function that is an argument of a call.
 
-    A function stands before the call. It belongs to the module call around it.
+    A function stands before the call that takes it, in the same module call.
 
     Attributes:
         path: the path of the module.
-        parent: the module call around it; None for that of the model.
+        parent: the module call around it; None for the call of the model.
         start: the first position inside.
         end: the first position after.
         depth: how many module calls are around it.
-        parameters: the name under which each argument was given, argument by argument.
-        args: lowered.
-        kwargs: lowered.
-        result: lowered.
+        parameters: the parameter name of each positional argument.
+        args: the positional arguments, as literals.
+        kwargs: the keyword arguments, as literals.
+        result: the result, as a literal.
         items: the calls and module calls inside, in order.
-        late: places that were kept, each with the number of the items before it.
-        known: what the code inside asked of tensors that another input could answer otherwise:
+        late: the deferred calls, each with the number of items before it.
+        known: the facts of tensors that the code inside reads and that differ between inputs:
             ``rank``, ``dtype``.
         when: the condition under which the call is made; None if it always is.
-        function: what a function is called; empty for a module call.
+        function: the name of the function; empty for a module call.
     """
 
     path: str
@@ -221,11 +221,11 @@ class ModuleCall:
         return values_in(*self.args, *self.kwargs.values(), *(self.when or ()))
 
     def contains(self, value: TracedValue) -> bool:
-        """Return whether the value came about inside."""
+        """Return whether a call inside computed the value."""
         return self.start <= value.position < self.end
 
     def settle(self) -> None:
-        """Put the calls that were needed in the places that were kept for them."""
+        """Move the calls of the deferred calls into the sequence."""
         if not self.late:
             return
         items: list[Call | ModuleCall] = []
@@ -239,7 +239,7 @@ class ModuleCall:
 
 
 def wish_of(target: str) -> str:
-    """The name that a node of a call would have, by the name of what is called."""
+    """Return the preferred node name of a call, from the name of its target."""
     wish = target.rpartition(".")[2]
     return wish.strip("_") if wish.startswith("__") else wish
 
@@ -250,10 +250,10 @@ class Parameter:
 
     Attributes:
         name: its name.
-        value: what the graph gets.
-        default: in a tuple, what it is where it is not given; empty if it has to be given.
-        fixed: in a tuple, the plain value that it was captured with; empty for tensors.
-        by_name: whether a call can give it by its name only.
+        value: its value in the graph.
+        default: a tuple with its default; empty if the argument is required.
+        fixed: a tuple with its value at capture, as a literal; empty for tensors.
+        by_name: whether it is keyword-only.
     """
 
     name: str
@@ -270,13 +270,13 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A question about numbers of the inputs, by which the model goes one way or another.
+    """A question whose answer selects the code that the model runs, such as ``if mask.all()``.
 
     Attributes:
-        condition: the value of the question, True or False.
-        answer: the way that the run went.
-        where: the line of the model's code that asks.
-        is_by_size: whether the question is for a size of a tensor instead.
+        condition: the value that computes the answer.
+        answer: the answer in this run.
+        where: the line of the model's code that branches.
+        is_by_size: whether the question compares a size of a tensor.
     """
 
     condition: TracedValue
@@ -287,20 +287,20 @@ class Decision:
 
 @dataclass(slots=True)
 class Trace:
-    """The record of one run, or of several runs that went different ways.
+    """The record of one run, or of the runs along several ways.
 
     Attributes:
         root: the call of the model.
         constants: tensors that the model reads but has not registered, by key.
         parameters: the arguments of the model, in order.
-        other: what the other mode does; None if that is not known.
-        is_other_refused: whether it is known that the other mode cannot be captured.
+        other: the differences of the other mode; None if unknown.
+        is_other_refused: whether a capture in the other mode has failed.
         decisions: the decisions of the run, in order.
-        kept: the values of the tensors that the model keeps for later calls, by ``id``.
-        in_other_mode: the record of the other mode where that is a record of its own; or None.
-        changes: the changes that the model's code made to what outlives the run.
-        least_turns: the turns that loops need before a run shows all that code does with lists.
-        scopes: every module call, those inside before those around them.
+        kept: the values of tensors that the model caches for later calls, by ``id``.
+        in_other_mode: the separate record of the other mode; None if there is none.
+        changes: the changes that the model's code made to objects that outlive the run.
+        least_turns: the least number of loop iterations in which a run shows every use of a list.
+        scopes: every module call, inner ones first.
     """
 
     root: ModuleCall
@@ -319,7 +319,7 @@ class Trace:
         self.scopes = list(inside_out(self.root))
 
     def settle(self) -> Trace:
-        """Put the calls that were needed in the places that were kept for them."""
+        """Move the calls of the deferred calls into the sequence."""
         for scope in self.scopes:
             scope.settle()
         return self
@@ -335,7 +335,7 @@ def with_bodies(items: Iterable[Call | ModuleCall]) -> Iterator[Call | ModuleCal
 
 
 def inside_out(root: ModuleCall) -> Iterator[ModuleCall]:
-    """A module call and all that are inside it, these before those around them."""
+    """Yield a module call and all module calls inside it, inner ones first."""
     stack = [(root, with_bodies(root.items))]
     while stack:
         scope, items = stack[-1]
@@ -349,7 +349,7 @@ def inside_out(root: ModuleCall) -> Iterator[ModuleCall]:
 
 
 def calls_in(root: ModuleCall) -> Iterator[Call]:
-    """The calls in a module call and in all that are inside it, in order."""
+    """Yield the calls of a module call and of all module calls inside it, in order."""
     stack = [with_bodies(root.items)]
     while stack:
         item = next(stack[-1], None)
@@ -362,5 +362,5 @@ def calls_in(root: ModuleCall) -> Iterator[Call]:
 
 
 def named_value(leaf: Value) -> Value:
-    """A name for a value of a run, which no other value has; any other leaf as it is."""
+    """Return a unique name for a traced value; return any other leaf unchanged."""
     return f"value {leaf.position} {id(leaf)}" if isinstance(leaf, TracedValue) else leaf

@@ -1,4 +1,4 @@
-"""The tracer, as those see it that watch a model's code besides its calls of functions of torch."""
+"""The interface of the tracer for patches that watch code other than calls of torch functions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from layergraph.torch2ir.state.global_state import GlobalState
 
 
 class Observer(Protocol):
-    """Takes note of what the model's code does.
+    """Records what the model's code does.
 
     Attributes:
         module_index: the model.
         functions: the functions that may become nodes.
-        state: the state of torch around what is recorded.
+        state: the global state of torch during the run.
         generators: the states of the generators of Python and numpy, before the model runs.
     """
 
@@ -27,21 +27,21 @@ class Observer(Protocol):
     generators: tuple[Any, ...]
 
     def is_recording(self) -> bool:
-        """Return whether what happens now is to be recorded."""
+        """Return whether the tracer records calls now."""
 
     def refuse(self, reason: str) -> None:
-        """Note that something cannot be carried over."""
+        """Record a refusal."""
 
     def decided(self, name: str, args: tuple[Value, ...], result: object) -> object:
-        """Note that the model may decide by a function's result; return what it is to get."""
+        """Record that the model may branch on a result; return the object to pass to the model."""
 
     def environment(self, name: str, value: str | None) -> None:
-        """Note that the model may decide by a variable of the environment."""
+        """Record that the model may branch on an environment variable."""
 
     def device_type(self, kind: str) -> Value:
-        """The form of a type of device."""
+        """Return the graph value of a device type, such as ``"cuda"``."""
 
     def unrecorded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Call something of which nothing is recorded."""
+        """Call a function without recording its calls."""

@@ -1,4 +1,4 @@
-"""The calls of a run that differ in the other mode of the model."""
+"""The calls of a run that differ between training and evaluation."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from layergraph.torch2ir.tracing.module_call import (
 )
 
 ModeReading: TypeAlias = tuple[str, str]
-"""The path of a module whose mode is read, and that of the module whose code reads it."""
+"""The path of a module whose mode is read, and the path of the module whose code reads it."""
 
 
 def is_mode_call(item: Call | ModuleCall) -> TypeGuard[Call]:
-    """Return whether an item of a module call only says that code asked for a mode."""
+    """Return whether an item of a module call records a read of ``training``."""
     return isinstance(item, Call) and item.kind == "mode"
 
 
 def mode_calls(scopes: Iterable[ModuleCall]) -> list[Call]:
-    """The calls in module calls that read a module's mode."""
+    """Return the calls in module calls that read a module's mode."""
     return [item for scope in scopes for item in with_bodies(scope.items) if is_mode_call(item)]
 
 
 def mode_readings(calls: Iterable[Call]) -> set[ModeReading]:
-    """Return what calls read: whose mode, and by whose code."""
+    """Return the mode readings of calls: the module that is read, and the module that reads."""
     return {(call.target, call.value.scope.path) for call in calls}
 
 
 def take_mode_calls(scopes: Iterable[ModuleCall]) -> list[Call]:
-    """The same; they are taken out."""
+    """Return the calls that read a module's mode, and remove them from the module calls."""
     taken = mode_calls(scopes)
     for scope in {call.value.scope for call in taken}:
         scope.items = [item for item in scope.items if not is_mode_call(item)]
@@ -46,12 +46,12 @@ def take_mode_calls(scopes: Iterable[ModuleCall]) -> list[Call]:
 
 @dataclass(slots=True)
 class Changed:
-    """A call that is made with other arguments in the other mode.
+    """A call that has other arguments in the other mode.
 
     Attributes:
         call: the call.
-        args: what it is given there.
-        kwargs: likewise, by name.
+        args: its positional arguments there.
+        kwargs: its keyword arguments there.
     """
 
     call: Call
@@ -59,25 +59,25 @@ class Changed:
     kwargs: dict[str, Value]
 
     def swap(self) -> None:
-        """Make the call that of the other mode, or that of this one again."""
+        """Exchange the call's arguments with those of the other mode."""
         self.call.args, self.args = self.args, self.call.args
         self.call.kwargs, self.kwargs = self.kwargs, self.call.kwargs
 
 
 @dataclass(slots=True)
 class Replaced:
-    """A module call in which the other mode does something else.
+    """A module call that makes other calls in the other mode.
 
-    It is given the same and gives the same values.
+    Its arguments are the same in both modes, and the same traced values are its results.
 
     Attributes:
         scope: the module call.
-        start: the first position inside it, there.
-        end: the first position after.
-        items: what it does there.
-        late: likewise, places that were kept.
-        known: what its code asked there.
-        result: what it returns there.
+        start: the first position inside it there.
+        end: the first position after it there.
+        items: its calls there.
+        late: its deferred calls there.
+        known: the facts that its code reads there.
+        result: its result there.
     """
 
     scope: ModuleCall
@@ -89,14 +89,14 @@ class Replaced:
     known: set[Fact] = field(default_factory=set)
 
     def swap(self) -> None:
-        """Make the module call that of the other mode, or that of this one again."""
+        """Exchange the contents of the module call with those of the other mode."""
         for name in ("start", "end", "result", "items", "late", "known"):
             mine, own = getattr(self, name), getattr(self.scope, name)
             setattr(self, name, own)
             setattr(self.scope, name, mine)
 
     def scopes(self) -> Iterator[ModuleCall]:
-        """The module call and all that are inside it, in this mode and in the other one."""
+        """Yield the module call and all module calls inside it, of both modes."""
         yield from inside_out(self.scope)
         for item in self.items:
             if isinstance(item, ModuleCall):
@@ -105,12 +105,12 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class OtherMode:
-    """The record of the other mode: the same calls, with these differences.
+    """The other mode of a run, as differences from the recorded mode.
 
     Attributes:
-        readings: whose mode was asked for, and by whose code.
-        changed: the calls that are made with other arguments.
-        replaced: the module calls in which other calls are made.
+        readings: the mode readings of the run.
+        changed: the calls that have other arguments.
+        replaced: the module calls that make other calls.
     """
 
     readings: set[ModeReading]
@@ -119,12 +119,12 @@ class OtherMode:
 
     @property
     def differs(self) -> bool:
-        """Return whether there is a difference."""
+        """Return whether the modes differ."""
         return bool(self.changed or self.replaced)
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """For a while, make the calls those of the other mode."""
+        """Exchange the calls with those of the other mode inside a ``with`` block."""
         different: list[Changed | Replaced] = [*self.changed, *self.replaced]
         for each in different:
             each.swap()

@@ -1,4 +1,4 @@
-"""Replacing attributes for a while."""
+"""Temporary replacement of attributes and dict entries."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from layergraph.undo import Modes, undoing
 T = TypeVar("T")
 
 Patch = tuple[Any, Any, Any]
-"""A dict or another object, the name of an entry or attribute, and what it is to be for a while."""
+"""The holder (a dict or another object), the name of an entry or attribute, and the new value."""
 
 ENTRIES = object()
-"""In place of a name: several entries or attributes, given as a dict, are replaced at once."""
+"""A marker in place of a name: the new value is a dict of several entries or attributes."""
 
 _ABSENT = object()
 
 
 class Patcher:
-    """Replaces entries and attributes; on leaving, whatever happens, they are put back."""
+    """Context manager that replaces entries and attributes, and always restores the old ones."""
 
     def __init__(self, patches: Iterable[Patch] = ()) -> None:
         self._patches = patches
@@ -38,8 +38,8 @@ class Patcher:
         self._undoing = undoing(self._put_back)
 
     def __enter__(self) -> Self:
-        # All are made before one is put: what they are made by must not see the others, and a
-        # class whose attributes are replaced one after another loses its caches only once.
+        # Make all patches before applying any: code that makes a patch must see the originals.
+        # Applying those of one class in a row invalidates the caches of the class only once.
         made = list(self._patches)
         self._undoing.__enter__()
         try:
@@ -51,7 +51,7 @@ class Patcher:
         return self
 
     def put(self, holder: Any, name: Any, new: Any) -> None:
-        """Replace something."""
+        """Replace an entry or attribute until the block ends."""
         if name is ENTRIES:
             members = _members(holder)
             was: Any = {each: members.get(each, _ABSENT) for each in new}
@@ -90,7 +90,7 @@ def _own(holder: Any, name: Any) -> Any:
 
 
 def put(holder: Any, name: Any, value: Any) -> None:
-    """Make an entry or attribute something else."""
+    """Set an entry or attribute."""
     if type(holder) is ModuleType:
         holder = vars(holder)
     is_dict = isinstance(holder, dict)
@@ -121,21 +121,21 @@ _is_absent = functools.partial(operator.is_, _ABSENT)
 
 
 ORDINARY_DEPTH = 50
-"""Models nested less deeply than this run in Python's ordinary limits."""
+"""Models nested less deeply than this fit Python's default recursion limit."""
 
 _FRAMES_A_LEVEL = 12
 _BYTES_A_LEVEL = 16 * 1024
 
 
 def with_room_for(depth: int, function: Callable[[], T]) -> T:
-    """Call a function that recurses once for each level of a model's nesting.
+    """Call a function that recurses once per nesting level of a model, with enough stack.
 
-    A deep model needs more of Python's and of the machine's stack than there is. The call then
-    runs in a thread that has them.
+    A deep model exceeds Python's recursion limit and the stack of the main thread. For such a
+    model, the call runs in a thread with a larger stack.
 
     Args:
         depth: how deeply modules are nested.
-        function: what to call.
+        function: the function to call.
     """
     if depth <= ORDINARY_DEPTH:
         return function()
@@ -144,7 +144,7 @@ def with_room_for(depth: int, function: Callable[[], T]) -> T:
     infers = torch.inference_mode if torch.is_inference_mode_enabled() else nullcontext
 
     def run() -> T:
-        # Torch keeps these for each thread.
+        # Torch keeps inference mode per thread.
         with infers():
             put_back_settings(settings)
             modes.put_back()

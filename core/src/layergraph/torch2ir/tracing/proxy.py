@@ -1,6 +1,6 @@
-"""Stand-ins for the values that a model computes.
+"""Proxies for the values that a model computes.
 
-They are the proxies of torch.fx, less what these would get wrong in silence.
+They extend the proxies of torch.fx, and refuse the operations that torch.fx would record wrongly.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class RecordsFunctions(Protocol):
     """A recorder of the calls on a proxy."""
 
     def function(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record a call of a function by its name, and give a proxy of what it gives."""
+        """Record a call of a function by its name, and return a proxy of its result."""
 
 
 class Proxy(fx.Proxy):
-    """Stands for a value; whatever is done to it is recorded.
+    """Proxy of a value; each operation on it is recorded.
 
     Args:
-        value: what it stands for.
-        tracer: who records.
+        value: the traced value.
+        tracer: the recorder of operations.
     """
 
     node: Any
@@ -44,17 +44,17 @@ class Proxy(fx.Proxy):
         object.__setattr__(self, "tracer", tracer)
 
     def __repr__(self) -> str:
-        return "<a value that only inputs would tell>"
+        return "<a value unknown without inputs>"
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         attribute, method = attribute_name(name), method_name(name)
         if attribute is None and method is None:
-            raise CaptureError(f"the attribute {name!r} of a value is only told by inputs")
+            raise CaptureError(f"the attribute {name!r} of a value is unknown without inputs")
         if attribute is not None and method is None:
-            # At once, not when it is used: the order of operations decides that of the gradients'
-            # sums, and so their last bits.
+            # Record the read now, not at its first use: autograd sums gradients in the order of the
+            # calls, so another order changes their last bits.
             return self.tracer.function(attribute, (self,), {})
         return AttributeProxy(self, name)
 
@@ -67,7 +67,7 @@ class Proxy(fx.Proxy):
     def __delitem__(self, index: Any) -> None:
         raise CaptureError("a graph cannot delete an item of a value")
 
-    # As tensors do: Python then asks whether the two are one object.
+    # As tensors do: for NotImplemented, Python compares identities.
     def __eq__(self, other: object) -> Any:
         is_no_tensor = other is None or isinstance(other, str)
         return (
@@ -87,28 +87,30 @@ class Proxy(fx.Proxy):
     __hash__ = fx.Proxy.__hash__
 
     def __bool__(self) -> bool:
-        raise CaptureError("the model decides by a value that only inputs would tell")
+        raise CaptureError("the model branches on a value that is unknown without inputs")
 
     def __len__(self) -> int:
-        raise CaptureError("the length of a value is only told by inputs")
+        raise CaptureError("the length of a value is unknown without inputs")
 
     def __iter__(self) -> Iterator[Any]:
-        """Take the value apart, where the code that asks says into how many parts."""
+        """Unpack the value, if the bytecode of the caller says into how many names."""
         frame = sys._getframe(1)
         count = _names_in(frame.f_code).get(frame.f_lasti)
         if count is None:
-            raise CaptureError("the model loops over a value: how often is only told by inputs")
+            raise CaptureError(
+                "the model loops over a value whose length is unknown without inputs"
+            )
         self.tracer.function(_ASSUME_LENGTH, (self, count, code_place()), {})
         getitem = "operator.getitem"
         return iter([self.tracer.function(getitem, (self, n), {}) for n in range(count)])
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> Any:
-        """Refuse: values are not called."""
+        """Refuse a call of a value."""
         raise CaptureError("the model calls a value")
 
 
 class AttributeProxy(fx.proxy.Attribute, Proxy):
-    """A method of a value, or an attribute of the same name: who does not call it means that."""
+    """A method or an attribute of a value: a call makes it a method, any other use an attribute."""
 
     def __init__(self, root: Proxy, attr: str) -> None:
         for name, value in (
@@ -120,8 +122,8 @@ class AttributeProxy(fx.proxy.Attribute, Proxy):
             object.__setattr__(self, name, value)
 
     @property
-    def node(self) -> Any:  # type: ignore[override]  # so does that of fx
-        """The value of the attribute, recorded when it is first asked for."""
+    def node(self) -> Any:  # type: ignore[override]  # as in fx
+        """The value of the attribute; the first access records it."""
         if self._node is None:
             name = attribute_name(self.attr)
             if name is None:
@@ -143,7 +145,7 @@ _ASSUME_LENGTH = f"layergraph.{assume_length.__name__}"
 
 @functools.lru_cache
 def _names_in(code: CodeType) -> dict[int, int]:
-    """The line that takes a value apart into a known number of names, and that number."""
+    """Return, for each line that unpacks a value into a fixed number of names, that number."""
     found = dis.get_instructions(code)
     return {each.offset: each.argval for each in found if each.opname == "UNPACK_SEQUENCE"}
 
@@ -155,7 +157,7 @@ def _in_place(operator_name: str) -> Callable[[Proxy, Any], Any]:
     return method
 
 
-# fx knows no in-place operators: ``x += y`` would silently become ``x = x + y``, which differs for
-# everyone else who holds x.
+# fx has no in-place operators: ``x += y`` would become ``x = x + y``, which leaves the other
+# references to x unchanged.
 for _name in "add and floordiv lshift matmul mod mul or pow rshift sub truediv xor".split():
     setattr(Proxy, f"__i{_name}__", _in_place(f"i{_name}"))

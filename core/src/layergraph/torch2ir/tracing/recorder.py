@@ -1,4 +1,4 @@
-"""Writes down the calls of a run, in order."""
+"""Recorder of the calls of a run, in order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from layergraph.torch2ir.tracing.other_mode import Replaced
 
 
 class Recorder:
-    """Writes the sequence down.
+    """Records the sequence of calls.
 
     Attributes:
         root: the call of the model.
@@ -27,12 +27,12 @@ class Recorder:
     """
 
     def __init__(self) -> None:
-        # The first position of a module call is before that of all values in it.
+        # A module call starts before the position of each value in it.
         self._position = 1
         self.root = self.scope = ModuleCall("", None, 0)
 
     def value(self, wish: str) -> TracedValue:
-        """A new value, here and now."""
+        """Return a new value at the current position."""
         value = TracedValue(self._position, self.scope, wish)
         self._position += 1
         return value
@@ -55,18 +55,18 @@ class Recorder:
         return value
 
     def late(self) -> DeferredCall:
-        """Keep a place in the current module call."""
+        """Keep a place for later calls in the current module call."""
         late = DeferredCall(self._position, self.scope)
         self._position += 1
         self.scope.late.append((len(self.scope.items), late))
         return late
 
     def bring_forward(self, place: int, count: int) -> None:
-        """Put the last items of the current module call, from one on, before an earlier one.
+        """Move the last items of the current module call before an earlier item.
 
         Args:
-            place: the number of the items that stay before them.
-            count: the number of the items from which on they are moved.
+            place: the number of items that stay before the moved ones.
+            count: the index of the first moved item.
         """
         scope = self.scope
         moved = scope.items[count:]
@@ -77,7 +77,7 @@ class Recorder:
         ]
 
     def enter(self, path: str, when: Condition | None = None, *, function: str = "") -> ModuleCall:
-        """Begin a module call, or a function in the current one."""
+        """Begin a module call, or the call of a function, inside the current module call."""
         depth = self.scope.depth + 1
         start = self._position
         scope = ModuleCall(path, self.scope, start, depth=depth, when=when, function=function)
@@ -87,13 +87,13 @@ class Recorder:
         return scope
 
     def drop(self, scope: ModuleCall) -> None:
-        """Forget a module call that did not come to pass, and go on in the one around it."""
+        """Remove a module call that raised an error, and continue in the one around it."""
         if scope.parent is not None and scope in scope.parent.items:
             scope.parent.items.remove(scope)
             self.scope = scope.parent
 
     def seal(self, diverge: Callable[[], NoReturn]) -> None:
-        """Record nothing new: call something else where something new would be recorded."""
+        """Stop recording: call ``diverge`` at the first attempt to record a new call."""
 
         def refuse(*_: Any, **__: Any) -> NoReturn:
             diverge()
@@ -102,16 +102,16 @@ class Recorder:
 
     @property
     def is_sealed(self) -> bool:
-        """Return whether nothing new is recorded."""
+        """Return whether recording is stopped."""
         return "call" in vars(self)
 
     def unseal(self) -> None:
-        """Record what is new again."""
+        """Resume recording."""
         for name in ("value", "call", "late"):
             vars(self).pop(name, None)
 
     def begin_anew(self, scope: ModuleCall) -> Replaced:
-        """Begin a module call that was recorded before, as it is in the other mode."""
+        """Begin to record the other mode of a module call."""
         replaced = Replaced(scope, self._position)
         self._position += 1
         replaced.swap()
@@ -119,7 +119,7 @@ class Recorder:
         return replaced
 
     def is_inside(self, value: TracedValue) -> bool:
-        """Return whether a value came about in the current module call, as far as it has got."""
+        """Return whether the current module call has computed a value."""
         return value.position >= self.scope.start
 
     def leave(self, result: Value) -> None:

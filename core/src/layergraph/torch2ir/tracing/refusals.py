@@ -1,4 +1,4 @@
-"""Patches that refuse calls which a run on symbols would not see."""
+"""Patches that refuse calls which the symbolic tracer cannot see."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from layergraph.torch2ir.tracing.proxy import Proxy
 
 
 def guards(is_here: Callable[[], bool]) -> Iterator[Patch]:
-    """The patches that refuse what would be lost, or be answered wrongly, in silence.
+    """Yield the patches that refuse calls which symbols would silently drop or answer wrongly.
 
     Args:
-        is_here: whether the current thread is the one that captures; others see no change.
+        is_here: returns whether the current thread captures; the patches ignore other threads.
     """
     enter: Any = torch.autocast.__enter__
 
@@ -29,7 +29,7 @@ def guards(is_here: Callable[[], bool]) -> Iterator[Patch]:
 
 
 def scope_guards(scope: dict[str, Any], is_here: Callable[[], bool]) -> Iterator[Patch]:
-    """Likewise, in the globals of code that runs."""
+    """Yield such patches for the globals of code that is about to run."""
     yield scope, "isinstance", _isinstance(scope.get("isinstance", isinstance), is_here)
 
 

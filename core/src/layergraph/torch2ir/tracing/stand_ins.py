@@ -1,4 +1,4 @@
-"""Stand-ins: objects that code takes for plain values while a capture watches their use."""
+"""Stand-ins: objects that behave as numbers or texts, and let a capture watch their use."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 
 
 class StandIn:
-    """An object that stands for a number or a text for as long as a capture lasts."""
+    """An object that stands for a number or a text during a capture."""
 
     def plain(self) -> Any:
-        """The number or the text."""
+        """Return the number or the text."""
         raise NotImplementedError
 
 
 def settled(value: Any) -> Any:
-    """A value in which plain values take the place of stand-ins.
+    """Return a value with plain values in place of stand-ins.
 
-    A container that can be changed is changed; one that cannot is made again.
+    Mutable containers are changed in place, immutable ones are rebuilt.
     """
     return _settled(value, {})
 
@@ -39,7 +39,7 @@ def _settled(value: Any, seen: dict[int, Any]) -> Any:
 
 
 def changed_inside(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A container with what becomes of each thing in it: itself, if it can be changed."""
+    """Apply a function to each element; return a mutable container itself, else a new container."""
     kind = type(value)
     if issubclass(kind, tuple | frozenset):
         return _made_again(value, kind, change)

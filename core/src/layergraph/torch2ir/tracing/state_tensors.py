@@ -1,4 +1,4 @@
-"""The tensors of a model: by which key the graph reads each of them."""
+"""The keys by which a graph reads the tensors of a model."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from layergraph.torch2ir.tracing.module_call import StateRead
 
 
 class StateTensors:
-    """Gives each tensor of the model its key, also one that the model has not registered.
+    """Maps each tensor of the model to its key, including tensors that no module has registered.
 
     Args:
         module_index: the model.
         keys: the state-dict key of each registered tensor, by ``id``.
-        memory: where these lie.
+        memory: where these tensors lie in memory.
 
     Attributes:
-        keys: the key of each tensor that is known by now, by ``id``.
+        keys: the key of each tensor seen so far, by ``id``.
         constants: the tensors that the model reads but has not registered, by key.
     """
 
@@ -41,11 +41,11 @@ class StateTensors:
             raise UnknownValueError(unregistered(self._module_index, tensor))
 
     def is_packed(self, tensor: torch.Tensor) -> bool:
-        """Return whether a tensor is no block of numbers, but of a kind that an IR describes."""
+        """Return whether a tensor is of a kind from the hook ``tensor_kinds``."""
         return self._module_index.kinds.flatten(tensor) is not None
 
     def constant(self, tensor: torch.Tensor) -> StateRead:
-        """Take note of a tensor that the model reads and has not registered."""
+        """Record a tensor that the model reads and no module has registered."""
         self.refuse_unregistered(tensor)
         key = f":constant_{len(self.constants)}"
         with torch._C.DisableTorchFunction():

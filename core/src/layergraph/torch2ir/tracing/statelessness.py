@@ -1,4 +1,4 @@
-"""Capture a model again, to see whether a call depends on what an earlier one left behind."""
+"""Checks that a call of a model does not depend on changes that an earlier call made."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from layergraph.torch2ir.tracing.tracer import Tracer
 
 
 def check_stateless(make: Callable[[], Tracer]) -> Trace:
-    """Run a model; where its code assigns to its modules, run it again with that in place.
+    """Run a model; if its code changes its modules, run it again with these changes in place.
 
-    The second run is left out if the tracer knows what such changes do.
+    The second run is skipped if earlier runs have shown that such changes affect nothing.
 
     Args:
-        make: makes a run.
+        make: returns a new tracer.
 
     Raises:
-        CaptureError: the run failed, or the second one does something else.
+        CaptureError: the run fails, or the second run makes other calls.
     """
     running = make()
     trace = running.run()
@@ -37,15 +37,15 @@ def check_stateless(make: Callable[[], Tracer]) -> Trace:
 
 
 def check_unaffected(make: Callable[[], Tracer], trace: Trace, changes: list[Change]) -> None:
-    """Raise if a run does something else after another run, by what that one assigned.
+    """Raise if a run makes other calls after the changes of another run.
 
     Args:
-        make: makes the run.
-        trace: its record.
+        make: returns a new tracer.
+        trace: the record of the run without the changes.
         changes: the changes that the model's code made in the other run.
 
     Raises:
-        CaptureError: it does something else.
+        CaptureError: the run makes other calls.
     """
     if not changes:
         return
@@ -61,7 +61,7 @@ def check_unaffected(make: Callable[[], Tracer], trace: Trace, changes: list[Cha
 
 
 def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Change]) -> None:
-    """Raise if it matters to later calls what a model's code assigned in this one."""
+    """Raise if the changes of this call affect later calls."""
     check_unaffected(make, trace, changes)
     for calls in (0, 1):
         ahead = [(each, each.ahead(calls, _FAR)) for each in changes]
@@ -69,14 +69,14 @@ def _check_changes(make: Callable[[], Tracer], trace: Trace, changes: list[Chang
         if counting:
             try:
                 other = _run_after(make(), [later or each for each, later in ahead])
-            except CaptureError:  # such a number never comes up
+            except CaptureError:  # such a number never occurs
                 continue
             if not _are_alike(trace, other):
                 raise counting[0].refusal()
 
 
-# A number of calls beyond what models wait for, that nearly all are a divisor of by which models
-# do something at every n-th call.
+# A call count for "much later". Models act at every n-th call for small n, and count up to some
+# warm-up; this count exceeds the usual warm-ups and is divisible by nearly all such n.
 _FAR = math.lcm(*range(1, 41), 1000)
 
 
@@ -86,7 +86,7 @@ def _run_after(again: Tracer, changes: list[Change]) -> Trace:
 
 
 def _are_alike(trace: Trace, other: Trace) -> bool:
-    """Return whether two runs did and returned the same."""
+    """Return whether two runs made the same calls and returned the same values."""
     ours, theirs = _Numbering(trace), _Numbering(other)
     calls = itertools.zip_longest(calls_in(trace.root), calls_in(other.root))
     for mine, yours in calls:
@@ -102,7 +102,7 @@ def _hold_the_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor
 
 
 class _Numbering:
-    """Calls in a form that two runs share: values are numbered as they come about."""
+    """Texts of calls that are equal in equal runs: values are numbered in order."""
 
     def __init__(self, trace: Trace) -> None:
         self._numbers: dict[TracedValue, str] = {}
@@ -112,7 +112,7 @@ class _Numbering:
 
     @property
     def result(self) -> str:
-        """Return the text of the result of the model."""
+        """Return the text of the model's result."""
         return self.plain(self._root.result)
 
     def of(self, call: Call) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Capturing a model without inputs: it runs on symbols."""
+"""Capture without example inputs: the model runs on symbols."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from layergraph.torch2ir.tracing.proxy import AttributeProxy, Proxy
 from layergraph.torch2ir.tracing.refusals import guards, scope_guards
 from layergraph.torch2ir.tracing.tracer import Tracer
 
-# What a parameter says of itself is known without inputs, and model code decides by it. Its dtype
-# and device are not among these: they are those of the rebuilt model, when it runs.
+# These facts of a parameter are known without inputs, and model code branches on them. Dtype and
+# device are missing: a user may change them in the rebuilt model.
 _KNOWN_OF_STATE = frozenset(
     {
         torch.Tensor.__len__,
@@ -74,7 +74,7 @@ class _FunctionMode(TorchFunctionMode):
 class SymbolicTracer(Tracer, TracerBase):
     """One run of a model on symbols.
 
-    It serves models whose Python does not depend on values; what would be guessed is refused.
+    It works for models whose Python code does not depend on values, and refuses all others.
     """
 
     hint = "capture it with example inputs: to_ir(model, args)"
@@ -82,14 +82,14 @@ class SymbolicTracer(Tracer, TracerBase):
 
     def __init__(self, *known: Any) -> None:
         super().__init__(*known)
-        # What stands in the places of torch's functions for a while, and these.
+        # The original function of each patch on torch.
         self._replaced: dict[object, Callable[..., Any]] = {}
         self._trains = note_leaves(self.module_index)
 
     # --- running ---
 
     def run(self) -> Trace:
-        """See :class:`Tracer`. What the model's code assigns to its modules is refused."""
+        """See :class:`Tracer`. Assignments of the model's code to its modules are refused."""
         trace = super().run()
         for change in self.changes:
             if not change.is_outside:
@@ -126,10 +126,10 @@ class SymbolicTracer(Tracer, TracerBase):
             self._thread = thread
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        """Symbols for what has to be given; the model is captured as it is called without the rest.
+        """Return symbols for the required arguments; the others keep their defaults.
 
-        What a None or a flag would have decided is decided, and the rebuilt model does not take
-        another.
+        A default such as None or a flag may decide a branch, so the rebuilt model accepts no other
+        value for it.
         """
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
@@ -150,12 +150,12 @@ class SymbolicTracer(Tracer, TracerBase):
                 fixable = fixable and self._fix(each)
         if not args and any(each.kind is each.VAR_POSITIONAL for each in parameters):
             raise CaptureError(f"the model takes any number of inputs; {self.hint}")
-        # Python wants them so.
+        # In a Python signature, parameters with defaults come last.
         self.parameters.sort(key=lambda parameter: len(parameter.default))
         return args, kwargs
 
     def _fix(self, parameter: inspect.Parameter) -> bool:
-        """Keep a parameter at its default; False if an IR cannot say what that is."""
+        """Fix a parameter at its default; return False if the default is no literal."""
         try:
             default = (to_plain_literal(parameter.default),)
         except UnknownValueError:
@@ -169,7 +169,7 @@ class SymbolicTracer(Tracer, TracerBase):
         """See :class:`Tracer`."""
         yield from guards(self.is_recording)
         yield from applied_functions(self, self.state_tensors.keys, self.named_function)
-        # These look at the types of their arguments before they tell anybody of the call.
+        # These check the types of their arguments before they call ``__torch_function__``.
         for holder, names in ((torch, FACTORIES), (torch.Tensor, SIZED_METHODS)):
             yield holder, ENTRIES, {n: self._given_proxies(getattr(holder, n)) for n in names}
         yield from named_functions(self)
@@ -237,7 +237,7 @@ class SymbolicTracer(Tracer, TracerBase):
     # --- recording ---
 
     def seen(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make a call that only plain values are in, or record it."""
+        """Record a call, or make it if all its arguments are plain values."""
         if isinstance(func, OPERATIONS):
             if not computes(func):
                 return func(*args, **kwargs)
@@ -248,7 +248,7 @@ class SymbolicTracer(Tracer, TracerBase):
 
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a function of torch, or of a plugin."""
-        # Torch looks its methods up by name, and finds what is there instead for a while.
+        # Torch looks methods up by name, and so finds our patch.
         name = self.functions.name_of(self._replaced.get(func, func))
         if name is None:
             raise CaptureError(unnamed(func))
@@ -277,21 +277,21 @@ class SymbolicTracer(Tracer, TracerBase):
         """Record a call of a function by its name."""
         self.compare_state()
         if may_draw(name, func):
-            # Nothing is drawn now; from here on, generators are to be seen as if something were.
+            # Symbols draw nothing; tell the state tracker that the real model draws here.
             self.state.drew()
         lowered = self.to_literal(args)
         self.refuse_change_of_constant(name, lowered)
         return Proxy(self.recorder.call("function", name, lowered, self.to_literal(kwargs)), self)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *_: Any) -> Any:
-        """Record what fx's proxies do: the operators of Python, by function."""
+        """Record an operation of fx's proxies, such as a Python operator."""
         if kind != "call_function":
-            raise CaptureError(f"{target!r} is nothing that a graph can do to a value")
+            raise CaptureError(f"{target!r} is no operation that a graph can hold")
         return self.torch_function(target, args, kwargs)
 
     def keys(self, _obj: Any) -> NoReturn:
         """Refuse to unpack a value as a dict."""
-        raise CaptureError("the model asks a value for its keys, which only inputs would tell")
+        raise CaptureError("the model reads the keys of a value, which are unknown without inputs")
 
     def read(self, value: Any) -> Value:
         """See :class:`Tracer`."""
@@ -304,7 +304,7 @@ class SymbolicTracer(Tracer, TracerBase):
         raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
 
     def refuse_hidden(self, tensor: torch.Tensor) -> None:
-        """Refuse to read a hidden state, which each call replaces by another tensor."""
+        """Refuse a read of a hidden state, because each call of the model replaces it."""
         key = self.hidden.get(id(tensor))
         if key is not None:
             raise CaptureError(
@@ -317,10 +317,10 @@ def _holds_proxies(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 class SymbolicCapturer(Capturer):
-    """Captures a model without example inputs.
+    """Capturer without example inputs.
 
     Args:
-        request: the request for it.
+        request: the capture request.
     """
 
     def __init__(self, request: CaptureRequest) -> None:

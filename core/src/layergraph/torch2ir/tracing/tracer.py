@@ -1,4 +1,4 @@
-"""The common part of the two ways of tracing: run the model, and record its calls."""
+"""The tracer that both ways of tracing extend: it runs the model and records its calls."""
 
 from __future__ import annotations
 
@@ -46,25 +46,26 @@ from layergraph.undo import raise_interrupt, undoing
 
 
 class Tracer(WayOfTracing):
-    """One run of a model, on symbols or on tensors, whose calls are written down.
+    """One recorded run of a model, on symbols or on tensors.
 
     Args:
         module_index: the model.
         keys: the state-dict key of each of its tensors, by ``id``.
-        memory: where these lie.
+        memory: where these tensors lie in memory.
         functions: the functions that may become nodes.
-        device: where the model runs; None if nothing tells.
+        device: where the model runs; None if unknown.
 
     Attributes:
-        state: the state of torch around what is recorded.
-        recorder: writes the calls down.
+        state: the global state of torch during the run.
+        recorder: the recorder of the calls.
         state_tensors: the tensors of the model, by their keys.
         parameters: the arguments of the model.
-        refused: what cannot be carried over.
-        caught: likewise, if the model goes on in spite of the errors that came up.
-        outside: puts back what the model's code changes besides tensors.
-        carried: what it had changed in an earlier run, to be there in this one.
-        hidden: the keys of the hidden states that the leaves have as a run begins, by ``id``.
+        refused: the refusals so far.
+        caught: refusals that count only if the model catches the error and the run succeeds.
+        outside: the snapshots that undo the changes of the model's code to objects other than
+            tensors.
+        carried: changes of an earlier run, which this run starts with.
+        hidden: the keys of the hidden states that the leaves hold when the run begins, by ``id``.
         generators: the states of the generators of Python and numpy, before the model runs.
     """
 
@@ -95,25 +96,25 @@ class Tracer(WayOfTracing):
     # --- running ---
 
     def is_recording(self) -> bool:
-        """Return whether what happens now is to be recorded."""
+        """Return whether the tracer records calls now."""
         return self.is_in_thread()
 
     def is_in_thread(self) -> bool:
-        """Return whether the thread that captures runs."""
+        """Return whether the current thread is the one that captures."""
         return get_ident() == self._thread
 
     def environment(self, name: str, value: str | None) -> None:
-        """Note that the model may decide by a variable of the environment."""
+        """Record that the model may branch on an environment variable."""
         args = (name, value, code_place())
         self.recorder.call("function", "layergraph.assume_environment", args, {})
 
     def run(self) -> Trace:
-        """Run the model, and leave it as it was.
+        """Run the model, record its calls, and undo its changes.
 
         Raises:
-            CaptureError: the model does what this way of capturing cannot record.
+            CaptureError: this way of tracing cannot record the model.
         """
-        # Context variables that it sets are set in a copy of the context.
+        # The model sets context variables in a copy of the context, so that ours stay as they are.
         context = contextvars.copy_context()
         with_room_for(self.module_index.depth, functools.partial(context.run, self._run_and_note))
         if self.refused:
@@ -128,7 +129,7 @@ class Tracer(WayOfTracing):
         except CaptureError as error:
             if error.unsupported:
                 raise
-            # It was found when the model had run.
+            # The error came after the forward pass, so that no line of the model belongs to it.
             self._refuse(str(error), "")
 
     def _run(self, args: list[Any], kwargs: dict[str, Any]) -> None:
@@ -187,11 +188,11 @@ class Tracer(WayOfTracing):
 
     @property
     def changes(self) -> list[Change]:
-        """The changes that the model's code made; they were undone."""
+        """The changes that the model's code made; leaving the run has undone them."""
         return self.outside.changes
 
-    def is_known(self, changes: Sequence[Change]) -> bool:  # noqa: ARG002 a run knows of no other
-        """Return whether other runs have shown already that such changes matter to no later run."""
+    def is_known(self, changes: Sequence[Change]) -> bool:  # noqa: ARG002 for subclasses
+        """Return whether earlier runs have shown that such changes affect no later run."""
         return False
 
     def call(self, model: nn.Module, args: list[Any], kwargs: dict[str, Any]) -> None:
@@ -214,13 +215,14 @@ class Tracer(WayOfTracing):
     def module(
         self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
-        """Call a module that is traced through, and give its result."""
+        """Call a composite, record the calls inside it, and return its result."""
         around = self.recorder.scope
         args, kwargs = self.enter(module_info, args, kwargs)
         try:
             result = original(module_info.module, *args, **kwargs)
         except Exception as error:
-            # The message says where it came about, unless code catches it.
+            # The module call stays open: it is the place of the error, unless code catches the
+            # error.
             within, self.recorder.scope = self.recorder.scope, around
             if takes(module_info.module, args, kwargs):
                 self.failed(module_info.path, error)
@@ -231,7 +233,7 @@ class Tracer(WayOfTracing):
         return self.leave(module_info, result)
 
     def failed(self, name: str, error: Exception) -> None:
-        """Take note of an error: if the model goes on in spite of it, that is to be refused."""
+        """Record an error of a module or function; if the model catches it, capture fails."""
         if error is not self._error:
             self._error = error
             reason = f"its code catches an error of {name}: for other inputs there may be none"
@@ -240,8 +242,8 @@ class Tracer(WayOfTracing):
     def enter(
         self, module_info: ModuleInfo, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Begin a call of a module that is traced through, and give what it is passed."""
-        # The arguments belong to the caller, so that they are read before the call begins.
+        """Begin the call of a composite, and return the arguments for its ``forward``."""
+        # The arguments are values of the caller, so we read them before the call begins.
         args, kwargs = self.passed(args, kwargs)
         border = self.border(args), self.border(kwargs)
         is_root = module_info is self.module_index.root
@@ -256,7 +258,7 @@ class Tracer(WayOfTracing):
         return args, kwargs
 
     def leave(self, module_info: ModuleInfo, result: Any) -> Any:
-        """End the call, and give what it returns."""
+        """End the call of a composite, and return its result."""
         self.compare_state(type(module_info.module))
         result = self.renamed(result)
         is_root = module_info is self.module_index.root
@@ -264,8 +266,8 @@ class Tracer(WayOfTracing):
         return result
 
     def returned(self, result: Any) -> Value:
-        """The plain form of what the model returns."""
-        # As an argument of a function, a plain tuple does as well.
+        """Return the result of the model as a literal."""
+        # Only a result has to stay a torch.Size; functions take a plain tuple as well.
         return to_graph_literal(result, self._read_returned, self.readable | {torch.Size})
 
     def _read_returned(self, value: Any) -> Value:
@@ -304,27 +306,27 @@ class Tracer(WayOfTracing):
     # --- recording ---
 
     def named_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record a call of a function that a plugin names."""
+        """Record a call of a function that a plugin has named."""
         remade = self.functions.remade(func)
         if remade is not None:
             func, kwargs = remade[0], kwargs | remade[1]
         return self.torch_function(func, args, kwargs)
 
     def refuse(self, reason: str, line: str = "") -> None:
-        """Note that something cannot be carried over, and go on to find what else there is.
+        """Record a refusal, and continue, so that one capture reports all refusals.
 
         Args:
-            reason: what it is.
-            line: where that is; the line of the code that is running if empty.
+            reason: the construct that a graph cannot hold.
+            line: its line of code; if empty, the line that is running.
         """
         self._refuse(reason, line or code_place())
 
     def compare_state(self, left: type | None = None, *, of_all: bool = False) -> None:
-        """Refuse what the model's code has set of the state of torch since the last call.
+        """Refuse changes that the model's code made to torch's global state since the last call.
 
         Args:
-            left: the class of the module whose code has run; None while some is running.
-            of_all: to look at those settings, too, that it takes longer to read.
+            left: the class of the module that has just returned; None in the middle of its code.
+            of_all: also compare the settings that are slow to read.
         """
         change = self.state.change(of_all=of_all)
         if change is not None:
@@ -336,22 +338,22 @@ class Tracer(WayOfTracing):
             self.refused.append(found)
 
     def found(self, reason: str, line: str) -> Unsupported:
-        """Something that cannot be carried over, in the module call that is being recorded."""
+        """Return a refusal for the module call that is being recorded."""
         path = self.recorder.scope.path
         cls = type(self.module_index.at(path).module)
         return Unsupported(path, f"{cls.__module__}.{cls.__qualname__}", reason, line)
 
     def to_literal(self, value: Any) -> Any:
-        """The plain form of what a function is given."""
+        """Return an argument of a function as a literal."""
         return to_graph_literal(value, self.read, self.readable)
 
     def expect(self, value: Value, result: object) -> None:
-        """Record that something is assumed to be what it is now."""
+        """Record a guard: a value equals its value at capture."""
         args = (value, self.to_literal(result), code_place())
         self.recorder.call("function", "layergraph.assume", args, {})
 
     def refuse_change_of_constant(self, name: str, args: tuple[Value, ...]) -> None:
-        """Raise if a function changes a tensor that the model has not registered."""
+        """Refuse an in-place function on a tensor that the model has not registered."""
         if args and changes_its_first_argument(str(name)) and _is_constant(args[0]):
             raise CaptureError(
                 f"{name} changes a tensor that the model has not registered; "
@@ -359,16 +361,17 @@ class Tracer(WayOfTracing):
             )
 
     def mode_read(self, module: nn.Module, training: bool) -> None:
-        """Take note that code asks whether a module is training."""
+        """Record that code reads ``training`` of a module."""
         module_info = self.module_index.get(module) if self.is_recording() else None
         if module_info is not None:
             self.recorder.call("mode", module_info.path, (training,), {}, code_place())
 
 
 def takes(module: nn.Module, args: Any, kwargs: Any) -> bool:
-    """Return whether the ``forward`` of a module has parameters for arguments.
+    """Return whether the signature of a module's ``forward`` accepts the arguments.
 
-    A call without is an error for all inputs, so that code that catches it always goes on alike.
+    If it does not, the call fails for all inputs, so code that catches the error always takes the
+    same path.
     """
     try:
         inspect.signature(module.forward).bind(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Function transforms of torch, ``torch.vmap`` and its like, which are refused."""
+"""Refusal of function transforms of torch, such as ``torch.vmap``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from layergraph.torch2ir.tracing.patches import Patch
 
 
 def transforms(is_here: Callable[[], bool]) -> Iterator[Patch]:
-    """The patches that refuse a transform where it begins.
+    """Yield the patches that refuse a transform where it begins.
 
-    A transform runs code on tensors that stand for others. Modes above and below it see neither
-    what it is given nor what it computes.
+    A transform runs code on wrapped tensors. Modes outside the transform see neither its inputs nor
+    its operations.
 
     Args:
-        is_here: whether the current thread is the one that captures; others see no change.
+        is_here: returns whether the current thread captures; the patches ignore other threads.
     """
     for module, name, known_as in _entrances():
         yield module, name, _refused(known_as, getattr(module, name), is_here)
@@ -29,7 +29,7 @@ def transforms(is_here: Callable[[], bool]) -> Iterator[Patch]:
 
 @functools.cache
 def _entrances() -> list[tuple[ModuleType, str, str]]:
-    """The functions by which transforms begin, where torch looks them up, and their known names."""
+    """Return the functions that begin transforms: module, attribute and public name."""
     found = [
         (module, name, _KNOWN_AS[name.strip("_").partition("_")[0]])
         for module in (eager_transforms, vmap)

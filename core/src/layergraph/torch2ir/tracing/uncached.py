@@ -1,4 +1,4 @@
-"""Functions that keep what they gave: what they kept before a capture, it did not see made."""
+"""Functions with a cache: a capture does not see how earlier calls computed the cached results."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from layergraph.torch2ir.tracing.observer import Observer
 
 
 def uncached(capture: Observer, function: Any) -> Any:
-    """The stand-in of a cached function: it computes, unless others must get the same object.
+    """Return a stand-in for a cached function that computes tensors again.
 
-    Tensors, and results that are computed from sizes, are made again and so recorded. Plain
-    arguments give the object that all callers get, because they may change it.
+    The tracer records the new computation of tensors, and of results that depend on sizes. For
+    plain arguments the stand-in returns the cached object, because all callers share it and may
+    change it.
     """
     if isinstance(function, staticmethod | classmethod):
         return type(function)(uncached(capture, function.__func__))

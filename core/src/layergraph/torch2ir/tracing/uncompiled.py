@@ -1,4 +1,4 @@
-"""Models as they were written: not compiled, and on tensors that have numbers."""
+"""Contexts that run a model's own code: not its compiled form, and outside a FakeTensorMode."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from layergraph.torch2ir.tracing.patches import Patch, Patcher
 
 @contextmanager
 def uncompiled(model: object) -> Iterator[None]:
-    """For a while, run the code of a model that was compiled, and not what it was compiled to."""
+    """Run the original code of a compiled model inside a ``with`` block."""
     compiler: Any = sys.modules.get("torch._dynamo")
-    # A compiler that is not imported has compiled nothing.
+    # If Dynamo is not imported, nothing is compiled.
     if compiler is None or not isinstance(model, nn.Module):
         yield
         return
@@ -29,13 +29,13 @@ def uncompiled(model: object) -> Iterator[None]:
 
 
 def outside_fake_mode() -> AbstractContextManager[object]:
-    """The context in which a model is captured as if no FakeTensorMode was on around it."""
+    """Return a context that disables a FakeTensorMode of the caller."""
     is_on = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
     return _disable_current_modes() if is_on else nullcontext()
 
 
 def _eager(compiler: Any) -> AbstractContextManager[object]:
-    """The context in which a compiled function, too, runs as it was written."""
+    """Return a context in which compiled functions run their original code."""
     set_stance: Any = getattr(compiler, "set_stance", None)
     return nullcontext() if set_stance is None else set_stance("force_eager")
 
@@ -50,7 +50,7 @@ def _patches(model: nn.Module, wrapper: type) -> Iterator[Patch]:
 
 
 def _forward(module: Any) -> Callable[..., Any]:
-    # Its signature is asked for.
+    # Capture reads its signature.
     @functools.wraps(module.forward)
     def forward(*args: Any, **kwargs: Any) -> Any:
         return module(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Errors that list what a model does that a graph cannot hold."""
+"""Errors that list the constructs of a model that a graph cannot hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from layergraph.errors import CaptureError, Unsupported
 
 
 def unsupported(found: Sequence[Unsupported], hint: str = "") -> CaptureError:
-    """Return the error that names all that was found."""
+    """Return one error that lists all refusals."""
     advice = f"; {hint}" if hint else ""
     if len(found) == 1:
         return CaptureError(f"{found[0]}{advice}", found)
@@ -17,7 +17,7 @@ def unsupported(found: Sequence[Unsupported], hint: str = "") -> CaptureError:
 
 
 def refusal_before(error: BaseException | None) -> CaptureError | None:
-    """Return the refusal that led to an error in the clean-up of code; None if there is none."""
+    """Return the refusal during whose cleanup an error came up; None if there is none."""
     while error is not None and not isinstance(error, CaptureError):
         error = error.__context__
     return error

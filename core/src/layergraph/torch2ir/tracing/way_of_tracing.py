@@ -1,4 +1,4 @@
-"""The methods that a way of tracing, on symbols or on tensors, defines for itself."""
+"""The abstract methods that each way of tracing (on symbols, on tensors) implements."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from layergraph.torch2ir.tracing.patches import Patch
 
 
 class WayOfTracing(ABC):
-    """The interface between the common tracer and one way of tracing."""
+    """The methods that :class:`Tracer` calls and one way of tracing implements."""
 
     hint: ClassVar[str]
-    """The advice where this way of tracing fails."""
+    """The remedy that error messages name when this way of tracing fails."""
     readable: ClassVar[frozenset[type]] = frozenset()
-    """Types of values that :meth:`read` is asked for, before they are taken to be plain."""
+    """Types whose values :meth:`read` handles before they count as literals."""
 
     @abstractmethod
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
@@ -26,72 +26,72 @@ class WayOfTracing(ABC):
 
     @abstractmethod
     def watching(self) -> AbstractContextManager[object]:
-        """The context in which the functions of torch are recorded."""
+        """Return the context in which calls of torch functions are recorded."""
 
     @abstractmethod
     def patches(self) -> Iterator[Patch]:
-        """Yield the patches for the time that the model runs."""
+        """Yield the patches that are active while the model runs."""
 
     @abstractmethod
     def leaf(
         self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
-        """Record the call of a leaf, and give its result."""
+        """Record the call of a leaf, and return its result."""
 
     @abstractmethod
     def read(self, value: Any) -> Value:
-        """The form of a value of the model, or of a tensor of its state.
+        """Return the graph value of a value that the model computes, or of a tensor of its state.
 
         Raises:
-            UnknownValueError: it is neither.
+            UnknownValueError: the value is neither.
         """
 
     @abstractmethod
     def renamed(self, result: Any) -> Any:
-        """Return the result of a module, with values of its own where it is an argument.
+        """Return the result of a module, with an alias for each argument that it returns unchanged.
 
-        Then who reads the result is seen to read the module's, even that of one that does nothing.
+        So a reader of the result depends on the module call, even if the module is an identity.
         """
 
     @abstractmethod
     def passed(self, args: Any, kwargs: Any) -> Any:
-        """Arguments in which tensors of the caller have become values that are passed in."""
+        """Return the arguments, with new graph values in place of the tensors of the caller."""
 
     @abstractmethod
     def border(self, value: Any) -> Value:
-        """The plain form of what a module is given or returns."""
+        """Return an argument or a result of a module as a literal."""
 
     @abstractmethod
     def decided(self, name: str, args: tuple[Value, ...], result: object) -> object:
-        """Note that the model may decide by a function's result; return what it is to get."""
+        """Record that the model may branch on a result; return the object to pass to the model."""
 
     @abstractmethod
     def device_type(self, kind: str) -> Value:
-        """The form of a type of device."""
+        """Return the graph value of a device type, such as ``"cuda"``."""
 
     @abstractmethod
     def unrecorded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Call something of which nothing is recorded."""
+        """Call a function without recording its calls."""
 
     @abstractmethod
     def scope_patches(self, members: dict[str, Any]) -> Iterator[Patch]:
-        """The patches of the globals of code that is about to run."""
+        """Yield the patches for the globals of code that is about to run."""
 
     @abstractmethod
     def higher_order(
         self, name: str, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Record a call of a function of torch that takes functions, and give its result.
+        """Record a call of a higher-order function of torch, and return its result.
 
         Args:
-            name: the name of a node for it.
+            name: the function name of the node.
             original: the function.
-            args: its arguments.
-            kwargs: those by name.
+            args: the positional arguments.
+            kwargs: the keyword arguments.
         """
 
     @abstractmethod
     def torch_function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record a call of a function of torch, or of a plugin."""
+        """Record a call of a function of torch or of a plugin, and return its result."""

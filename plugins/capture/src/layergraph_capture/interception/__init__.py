@@ -1,1 +1,1 @@
-"""The places where a run is seen: modes of torch, patched functions, questions to tensors."""
+"""Interception of a run: torch's modes, patched functions, queries of tensors."""

@@ -1,4 +1,4 @@
-"""Calls of ``torch.autograd.Function``, whose code runs as it is in the rebuilt model too."""
+"""Calls of ``torch.autograd.Function``, whose code the rebuilt model runs unchanged."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from layergraph_capture.trackers.tensors import Tensors
 
 
 class AppliedFunctions:
-    """Makes these calls: of the model, a function may read only what it is given.
+    """Makes these calls, and refuses functions that read tensors of the model other than arguments.
 
     Args:
-        tensors: knows which tensor is which value.
-        switch: calls something without recording it.
-        refuse: notes that something cannot be carried over.
+        tensors: maps tensors to their values.
+        switch: turns recording off for a call.
+        refuse: records a refusal.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class AppliedFunctions:
         self._refuse = refuse
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make a call, and look at the arguments of the operations that it makes."""
+        """Make a call, and check the arguments of the operations inside it."""
         given = {id(each) for each in tensors_in((args, kwargs))}
         read: dict[str, None] = {}
 
@@ -43,7 +43,7 @@ class AppliedFunctions:
 
         result = self._switch.seen(see, func, args, kwargs)
         odd = {type(each).__qualname__ for each in _parts(result) if type(each) not in _PLAIN}
-        problems = [*map(reads_of, read), *(f"it gives a {each}; give tensors" for each in odd)]
+        problems = [*map(reads_of, read), *(f"it returns a {each}; return tensors" for each in odd)]
         for problem in problems:
             self._refuse(f"{func.__self__.__qualname__}, an autograd.Function: {problem}")
         return result
@@ -53,7 +53,7 @@ _PLAIN = frozenset({torch.Tensor, nn.Parameter, bool, int, float, complex, str, 
 
 
 def _parts(result: Any) -> list[Any]:
-    """Return what is in a result, however nested."""
+    """Return the leaves of a nested result."""
     if isinstance(result, dict):
         result = [*result.values()]
     if isinstance(result, tuple | list):

@@ -1,8 +1,8 @@
 """Functions of compiled extensions that read and write the memory of tensors.
 
-No mode of torch sees what such a function does to its arguments, and no record would hold it. So
-Python is asked to tell of each call of a compiled function while the model runs; mostly no
-extension with such functions is loaded, and then there is nothing to tell.
+No mode of torch sees the effect of such a function on its arguments. So we set a profile function
+that sees each call of a compiled function during the run, if an extension with such functions is
+loaded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from layergraph.torch2ir.tracing.observer import Observer
 from layergraph.undo import undoing
 
-# The library of torch by which an extension takes and gives tensors of Python.
+# The library of torch that an extension links to if it takes or returns Python tensors.
 _LIBRARY = b"torch_python"
 _SUFFIXES = tuple(EXTENSION_SUFFIXES)
 _OF_TORCH = ("torch", "functorch")
@@ -28,10 +28,10 @@ _OF_TORCH = ("torch", "functorch")
 
 @contextmanager
 def compiled_calls(capture: Observer) -> Iterator[None]:
-    """Refuse calls of extensions that torch does not see, while a model runs.
+    """Refuse calls of extensions that torch does not see, inside a ``with`` block.
 
     Args:
-        capture: takes note of them.
+        capture: the tracer, which collects the refusals.
     """
     before = _extensions()
     if not before:
@@ -66,8 +66,8 @@ def _refuse_new(capture: Observer, before: frozenset[str]) -> None:
 
 
 def _extensions() -> frozenset[str]:
-    """The names of the loaded extensions whose functions take tensors, without those of torch."""
-    # What is imported comes last among them.
+    """Return the names of the loaded extensions, except torch's, whose functions take tensors."""
+    # A new import becomes the last module.
     return _among(len(sys.modules), next(reversed(sys.modules))) | _built()
 
 
@@ -85,7 +85,7 @@ def _among(_modules: int, _newest: str) -> frozenset[str]:
 
 
 def _built() -> frozenset[str]:
-    """The names of those that torch has built in this process: they are not among the modules."""
+    """Return the names of extensions that torch has built in this process, outside sys.modules."""
     builder: Any = sys.modules.get("torch.utils.cpp_extension")
     entries = builder.JIT_EXTENSION_VERSIONER.entries if builder else {}
     later = [f"{name}_v{n}" for name in entries for n in range(1, entries[name].version + 1)]
@@ -99,9 +99,9 @@ def _takes_tensors(file: str) -> bool:
             start = opened.read(_EDGE)
             opened.seek(max(0, opened.seek(0, os.SEEK_END) - _EDGE))
             return _LIBRARY in start or _LIBRARY in opened.read()
-    except OSError:  # it is gone
+    except OSError:  # the file is gone
         return False
 
 
-# A linker writes the names of libraries before the code, and tools that change them, at the end.
+# A linker writes library names near the start of a file; tools that edit them append at the end.
 _EDGE = 2**20

@@ -1,8 +1,8 @@
-"""Calls of torch's functions that take functions: each function becomes a body of the graph.
+"""Calls of torch's higher-order functions: each function argument becomes a body of the graph.
 
-The functions run on a sample of what torch would give them: both branches of ``torch.cond`` on its
-operands, the function of ``vmap`` on one item of the batch. That run is recorded. Then torch makes
-the call itself, unrecorded, and its result is a value of the graph.
+The tracer runs and records each function on sample arguments: both branches of ``torch.cond`` on
+the operands, the function of ``vmap`` on one item of the batch. Then torch makes the call itself,
+unrecorded, and its result becomes a value of the graph.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """A function that torch is given, and what it is recorded on.
+    """A function argument, and the sample arguments to record it on.
 
     Attributes:
-        name: what the body is called.
+        name: the name of the body.
         function: the function.
-        args: its arguments.
+        args: the sample arguments.
     """
 
     name: str
@@ -47,12 +47,12 @@ class _Sample:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A call, in the form of a node.
+    """The plan of a node for a call.
 
     Attributes:
-        args: the arguments of the node. A sample stands in the place of its body.
-        kwargs: those by name.
-        run: the arguments of the function for this call, if they are others than it is given.
+        args: the positional arguments of the node, with a sample in place of each body.
+        kwargs: the keyword arguments of the node.
+        run: the arguments for this call, if they differ from the model's; else None.
     """
 
     args: tuple[Any, ...]
@@ -61,10 +61,10 @@ class _Plan:
 
 
 class HigherOrderCalls:
-    """Records these calls.
+    """Makes and records these calls.
 
     Args:
-        tracer: the run.
+        tracer: the tracer.
     """
 
     def __init__(self, tracer: EagerTracer) -> None:
@@ -78,7 +78,7 @@ class HigherOrderCalls:
         if name not in _PLANS:
             raise CaptureError(f"{name}, which {_UNHELD[name.rpartition('.')[2]]}")
         if name == "torch.cond" and not isinstance(_argument(original, args, kwargs), torch.Tensor):
-            # Torch calls one of the functions then.
+            # With a plain condition, torch calls one of the functions; trace into it.
             return original(*args, **kwargs)
         tracer.compare_state()
         plan: _Plan = tracer.unrecorded(_PLANS[name], args, kwargs)
@@ -104,7 +104,7 @@ class HigherOrderCalls:
         return self._tracer.to_literal(value)
 
     def _body(self, sample: _Sample) -> FunctionRead:
-        """Run a function on its sample, and record what it does."""
+        """Run a function on its sample arguments, and record its calls."""
         tracer, recorder = self._tracer, self._tracer.recorder
         scope = recorder.enter(recorder.scope.path, function=sample.name)
         scope.parameters = _parameters(sample)
@@ -135,7 +135,7 @@ class HigherOrderCalls:
 
 
 def _eagerly(function: Function, given: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
-    """Call a function of torch without the compilation of what it is given.
+    """Call a higher-order function of torch without compiling its function arguments.
 
     A compiler would see the patches of the capture.
     """
@@ -152,7 +152,7 @@ _call_operator: Any = HigherOrderOperator.__call__
 
 
 def _in_python(operator: HigherOrderOperator, /, *args: Any, **kwargs: Any) -> Any:
-    """Call an operator by torch's code for no compiler in particular."""
+    """Call an operator by torch's generic Python implementation."""
     kernel = operator.py_kernels.get(torch._C.DispatchKey.CompositeExplicitAutograd)
     if kernel is None or torch._C._functorch.peek_interpreter_stack() is not None:
         return _call_operator(operator, *args, **kwargs)
@@ -160,7 +160,7 @@ def _in_python(operator: HigherOrderOperator, /, *args: Any, **kwargs: Any) -> A
 
 
 def _argument(original: Function, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The first argument of a call."""
+    """Return the first argument of a call."""
     return args[0] if args else kwargs.get(next(iter(inspect.signature(original).parameters)))
 
 
@@ -174,7 +174,7 @@ def _parameters(sample: _Sample) -> tuple[str, ...]:
 
 
 def _copied(values: Sequence[Any]) -> list[Any]:
-    """Copies of the tensors in nested values: what is done to them in place has no effect."""
+    """Return nested values with copies of their tensors, which in-place operations may change."""
     return [pytree.tree_map(_cloned, each) for each in values]
 
 
@@ -186,12 +186,12 @@ def _cloned(leaf: Any) -> Any:
 
 
 def _first(values: Any, dim: int = 0, index: int = 0) -> Any:
-    """A slice of each tensor in nested values."""
+    """Return nested values with one slice of each tensor."""
     for tensor in pytree.tree_leaves(values):
         if not isinstance(tensor, torch.Tensor) or tensor.shape[dim] == 0:
             raise CaptureError(
-                "a function of torch that runs over no slices, or over something else than "
-                "tensors; capture it with at least one slice"
+                "a function of torch that runs over no slices, or over inputs other than tensors; "
+                "capture it with at least one slice"
             )
     return pytree.tree_map(lambda each: each.select(dim, index), values)
 
@@ -239,7 +239,7 @@ def _vmap(
     **kwargs: Any,
 ) -> _Plan:
     if kwargs:
-        # Torch passes them whole to each call.
+        # Torch passes these whole to each call.
         of_args = in_dims if isinstance(in_dims, tuple) else (in_dims,) * len(args)
         in_dims = (*of_args, *[None] * len(kwargs))
         func, args = _by_position(func, [*kwargs]), (*args, *kwargs.values())
@@ -270,12 +270,12 @@ def _jvp(
 
 
 def _flat(function: Function, spec: pytree.TreeSpec) -> Function:
-    """The function, which takes the parts of its arguments one by one."""
+    """Return the function with flattened arguments."""
     return lambda *parts: function(*pytree.tree_unflatten(parts, spec))
 
 
 def _by_position(function: Function, names: Sequence[str]) -> Function:
-    """The function, which takes its last arguments, those by name, by position."""
+    """Return the function with its keyword arguments as last positional ones."""
 
     def call(*args: Any) -> Any:
         split = len(args) - len(names)
@@ -292,7 +292,7 @@ _UNHELD = {
     "create_block_mask": _ATTENTION,
     "create_mask": _ATTENTION,
     "flex_attention": _ATTENTION,
-    "linearize": "gives a function; call torch.func.jvp instead",
+    "linearize": "returns a function; call torch.func.jvp instead",
 }
 
 _PLANS: dict[str, Callable[..., _Plan]] = {

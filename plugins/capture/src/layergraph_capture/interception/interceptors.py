@@ -1,4 +1,4 @@
-"""What torch's modes do not show of a model that runs: it is recorded, or refused."""
+"""Patches for calls that torch's modes do not see: they record or refuse these calls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from layergraph_capture.interception.scripted import shown, unseen_operators
 from layergraph_capture.trackers.tensors import Tensors
 
 Region = Callable[..., TracedValue]
-"""Records the begin or the end of a region, by the name of a function and its arguments."""
+"""A function that records the enter or exit node of a region, by function name and arguments."""
 
 
 def unseen(
@@ -38,13 +38,13 @@ def unseen(
     region: Region,
     tensors: Tensors,
 ) -> Iterator[Patch]:
-    """The patches that show it.
+    """Yield these patches.
 
     Args:
-        capture: takes note of it.
+        capture: the tracer, which collects the refusals.
         record: records the call of an autograd.Function.
-        region: records the begin or the end of a region.
-        tensors: knows which tensor is which value.
+        region: records the enter or exit node of a region.
+        tensors: maps tensors to their values.
     """
     yield from applied_functions(capture, tensors.keys, _checkpointed(capture, record))
     yield nn.Module, "_apply", _applied(capture)
@@ -62,13 +62,13 @@ _UNHOLDABLE: tuple[tuple[Any, str, str], ...] = (
     (torch, "from_numpy", _FROM_MEMORY),
     (torch, "frombuffer", _FROM_MEMORY),
     (torch, "from_dlpack", _FROM_MEMORY),
-    (torch.autograd.graph.saved_tensors_hooks, "__enter__", "hooks on what gradients need"),
+    (torch.autograd.graph.saved_tensors_hooks, "__enter__", "hooks on saved tensors"),
     (threading.Thread, "start", "a thread"),
 )
 
 
 def _is_ours(frame: FrameType) -> bool:
-    """Whether code of torch is running, or this capture's own."""
+    """Return whether the frame is of torch or of the capture."""
     filename = frame.f_code.co_filename
     return filename.startswith(TORCH_FOLDER) or is_capturing(filename)
 
@@ -81,28 +81,28 @@ def _checkpointed(capture: Observer, record: Record) -> Record:
         if cls.__module__ != checkpoint.__name__:
             return record(function, args, kwargs)
         if cls is not checkpoint.CheckpointFunction:
-            # Up to torch 2.9, a checkpoint asks what this gives for its grad_fn, and nothing else.
+            # Up to torch 2.9, a checkpoint reads only the grad_fn of this result.
             saver = capture.unrecorded(function, args, kwargs)
             asked = operator.attrgetter("grad_fn")
             return SimpleNamespace(grad_fn=capture.unrecorded(asked, (saver,), {}))
-        # It computes what its function does, and again for the gradients: the graph's are the same.
-        # The second argument is about random numbers.
+        # A checkpoint only calls its function again for gradients, so the graph of one call is
+        # enough. The second argument says whether to restore the random state.
         checkpointed, _, *given = args
         if capture.unrecorded(_are_lost, (given,), {}):
-            capture.refuse("a reentrant checkpoint of what needs no gradients; set use_reentrant")
+            capture.refuse("a reentrant checkpoint of inputs without gradients; set use_reentrant")
         return checkpointed(*given)
 
     return call
 
 
 def _are_lost(given: list[Any]) -> bool:
-    """Whether gradients are wanted, but none of the tensors has any."""
+    """Return whether gradients are on but no tensor requires them: a checkpoint loses them."""
     tensors = [each for each in given if isinstance(each, torch.Tensor)]
     return torch.is_grad_enabled() and not any(each.requires_grad for each in tensors)
 
 
 def _applied(capture: Observer) -> Callable[..., Any]:
-    """``module.to(dtype)`` and its like, which mostly have nothing to do."""
+    """Return a stand-in for ``Module._apply`` that refuses casts and moves with an effect."""
     apply: Callable[..., Any] = nn.Module._apply
 
     def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -118,13 +118,13 @@ def _applied(capture: Observer) -> Callable[..., Any]:
 
 
 def _laid(module: nn.Module) -> list[tuple[Any, ...]]:
-    """Where the tensors of a module are, and of which dtype."""
+    """Return the device and dtype of each tensor of a module."""
     tensors = [*module.parameters(), *module.buffers()]
     return [(each.dtype, each.device, storage_of(each)) for each in tensors]
 
 
 def _scripted(capture: Observer, tensors: Tensors) -> Callable[..., Any]:
-    """Scripted functions, which decide by sizes unseen, and change while they are optimized."""
+    """Return a stand-in for calls of scripted functions, which guards the sizes that they read."""
     run: Callable[..., Any] = torch.jit.ScriptFunction.__call__
 
     def call(function: Any, *args: Any, **kwargs: Any) -> Any:
@@ -133,13 +133,16 @@ def _scripted(capture: Observer, tensors: Tensors) -> Callable[..., Any]:
         if any(each in str(function.inlined_graph) for each in _DECIDING):
             tensors.guard_shapes(args, kwargs)
         for kind in sorted({each.device.type for each in tensors_in([args, kwargs])}):
-            # In autocast, such a function casts otherwise than the same calls outside of it.
+            # Under autocast, scripted code casts differently from the same eager calls.
             is_on = capture.unrecorded(torch.is_autocast_enabled, (kind,), {})
             capture.decided("torch.is_autocast_enabled", (capture.device_type(kind),), is_on)
-        # A function that has been called before may be one that computes its gradients itself.
+        # After earlier calls, torch may have optimized the function so that it computes gradients
+        # itself.
         graph = shown(function.inlined_graph.copy())
         for unseen_operator in unseen_operators(graph):
-            capture.refuse(f"{unseen_operator} in scripted code, which makes a tensor unseen")
+            capture.refuse(
+                f"{unseen_operator} in scripted code, which makes a tensor unseen by torch"
+            )
         bare = torch._C._create_function_from_graph(function.name, graph)
         with torch.jit._fuser.optimized_execution(False):
             return run(bare, *_in_order(function, args, kwargs))
@@ -148,17 +151,17 @@ def _scripted(capture: Observer, tensors: Tensors) -> Callable[..., Any]:
 
 
 def _in_order(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """The arguments of a scripted function, all by position."""
+    """Return the arguments of a scripted function as positional ones."""
     missing = function.schema.arguments[len(args) :]
     return [*args, *[kwargs.get(each.name, each.default_value) for each in missing]]
 
 
-# What scripted code asks of tensors, or decides by.
+# Operators by which scripted code reads sizes, or branches.
 _DECIDING = ("prim::If", "prim::Loop", "aten::size", "aten::len", "aten::dim", "aten::numel")
 
 
 def _without_dtype() -> Callable[..., None]:
-    """Note the regions that are made without a dtype: each asks for the one that is usual then."""
+    """Return a stand-in for ``autocast.__init__`` that marks regions without a dtype."""
     init: Any = torch.autocast.__init__
 
     @functools.wraps(init)
@@ -209,9 +212,9 @@ def _exit_autocast(capture: Observer, record: Region) -> Callable[..., Any]:
 
 
 def _attention_kernels(capture: Observer, record: Region) -> Iterator[Patch]:
-    """The patch of the function that ``sdpa_kernel`` calls when it is entered, and when it is left.
+    """Yield the patch of the function that ``sdpa_kernel`` calls on enter and exit.
 
-    A release of torch without this function has its regions refused: the setting changes.
+    On a release of torch without this function, the change of the setting is refused.
     """
     name = "_sdpa_kernel"
     select: Any = getattr(attention, name, None)
@@ -240,7 +243,7 @@ _SDPA_KERNEL: Any = inspect.unwrap(attention.sdpa_kernel)
 
 def _refused(capture: Observer, original: Callable[..., Any], what: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
-        # Torch does these for its own purposes too.
+        # Torch itself calls these, too.
         if capture.is_recording() and not _is_ours(sys._getframe(1)):
             capture.refuse(what)
         return original(*args, **kwargs)

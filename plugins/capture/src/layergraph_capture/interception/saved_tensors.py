@@ -1,8 +1,8 @@
-"""Freeing what autograd saves for gradients that capture never computes.
+"""Hooks that keep autograd from saving tensors, because capture computes no gradients.
 
-A run with gradients keeps nearly every result, because autograd saves it. The model may ask whether
-there are gradients, so they stay switched on. But torch's hooks on saved tensors let autograd save
-something else.
+With gradients on, autograd saves nearly every result. We cannot switch gradients off, because the
+model may read ``requires_grad``. So torch's hooks on saved tensors make autograd save an id
+instead.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _Hooks = tuple[Callable[..., Any], Callable[..., Any]]
 
 @contextmanager
 def nothing_saved() -> Iterator[None]:
-    """The context in which autograd saves no tensors.
+    """Return a context in which autograd saves no tensors.
 
     Raises:
-        CaptureError: something in it computes gradients.
+        CaptureError: code inside computes gradients.
     """
     # C code, one object for each context. Torch calls it for each tensor that an operation saves.
     with _hooks(partial(id), _missing):
@@ -39,9 +39,9 @@ def nothing_saved() -> Iterator[None]:
 
 @contextmanager
 def saved_meanwhile() -> Iterator[None]:
-    """The context in which autograd saves tensors until the context ends.
+    """Return a context in which autograd saves tensors until the context ends.
 
-    Code of others may compute gradients in it.
+    Foreign code may compute gradients inside it.
     """
     cells: list[_Cell] = []
 
@@ -85,7 +85,7 @@ def _hooks(pack: Callable[[torch.Tensor], Any], unpack: Callable[[Any], torch.Te
 
 
 _STACK: Any = torch._C._autograd
-# Torch 2.6 does not tell which hooks are on top: these are the ones of ours.
+# Our active hooks. Torch 2.6 has no function that returns the topmost hooks.
 _pushed: list[_Hooks] = []
 
 
@@ -109,7 +109,7 @@ def _top() -> _Hooks | None:
 
 
 def transforms_without_hooks() -> Iterator[Patch]:
-    """The patch by which torch.func, which works without such hooks only, runs without ours."""
+    """Yield the patch that removes our hooks inside torch.func, which does not allow such hooks."""
     disabled = graph.disable_saved_tensors_hooks
 
     @contextmanager
@@ -129,13 +129,13 @@ def transforms_without_hooks() -> Iterator[Patch]:
 
 
 class _Attention(torch.autograd.Function):
-    """Attention by the kernels that it has without gradients."""
+    """Attention that runs the kernels for inputs without gradients."""
 
     @staticmethod
     def forward(_: Any, args: Any, kwargs: Any, *__: torch.Tensor) -> torch.Tensor:
         named = {key: _detached(each) for key, each in kwargs.items()}
         result = scaled_dot_product_attention(*map(_detached, args), **named)
-        # Code may change it in place, but not a view that came about in here.
+        # Autograd refuses in-place changes of a view made inside a custom Function.
         return result.clone() if result._is_view() else result
 
     @staticmethod
@@ -144,9 +144,9 @@ class _Attention(torch.autograd.Function):
 
 
 def lean(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what computes as a function does, with no more memory than without gradients.
+    """Return a function with the same results that needs no extra memory for gradients.
 
-    Torch's attention writes all weights down if its mask takes gradients.
+    Torch's attention materializes all weights if its mask requires gradients.
     """
     return _attention if function is scaled_dot_product_attention else function
 
@@ -158,7 +158,7 @@ def _attention(*args: Any, **kwargs: Any) -> Any:
     return _Attention.apply(args, kwargs, *tensors_in((args, kwargs)))
 
 
-# The position of the mask among the arguments.
+# The index of the mask argument.
 _MASK = 3
 
 

@@ -1,4 +1,4 @@
-"""The code of scripted functions: torch's dispatcher is to show each tensor that they make."""
+"""Rewriting of scripted code so that the dispatcher sees each tensor that the code makes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 import torch
 
 _NUMBERS = frozenset({"FloatType", "IntType"})
-# They make no tensor: it is there, or comes out of their blocks.
+# These nodes make no tensor: they return an existing one, or the result of a block.
 _PASSING = frozenset({"prim::Constant", "prim::If", "prim::Loop", "prim::Uninitialized"})
 
 
 def shown(graph: Any) -> Any:
-    """Return a graph that makes tensors out of numbers by operators.
+    """Make a graph construct tensors from numbers by operators, and return the graph.
 
     ``torch.tensor`` in scripted code writes into memory, and no mode of torch sees the numbers.
 
     Args:
-        graph: the graph of a scripted function, which is changed.
+        graph: the graph of a scripted function; changed in place.
     """
     for node in list(graph.findAllNodes("aten::tensor")):
         data, dtype, device, _ = node.inputs()
@@ -39,7 +39,7 @@ def shown(graph: Any) -> Any:
 
 
 def _is_list_of_numbers(value: Any) -> bool:
-    # With another use, it may be changed.
+    # Another use may change the list.
     if value.node().kind() != "prim::ListConstruct" or len(value.uses()) > 1:
         return False
     numbers = list(value.node().inputs())
@@ -57,7 +57,7 @@ def _inserted(graph: Any, kind: str, inputs: list[Any]) -> Any:
 
 
 def unseen_operators(graph: Any) -> list[str]:
-    """Return the names of what makes tensors out of something else, and is no operator.
+    """Return the names of nodes that make tensors in another way than by an operator.
 
     Args:
         graph: the graph of a scripted function.

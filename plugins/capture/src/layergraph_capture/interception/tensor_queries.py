@@ -1,4 +1,4 @@
-"""What model code asks of tensors while it runs: sizes, dtypes, devices, and their very numbers."""
+"""Queries of tensors by model code: sizes, dtypes, devices and numbers."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from layergraph_capture.ways.decisions import ITEM, Decisions
 Query = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
-# What numbers leave torch by, so that torch does not see what becomes of them.
+# Through these, numbers leave torch, and torch does not see their further use.
 _LEAVING = ("numpy", "__array__", "data_ptr", "__dlpack__", "untyped_storage", "storage")
 
-# What tells numbers that are in a tensor.
+# Functions that read numbers in a tensor.
 DATA_DEPENDENT_OPS: frozenset[Any] = frozenset(
     {
         torch.is_nonzero,
@@ -47,31 +47,31 @@ DATA_DEPENDENT_OPS: frozenset[Any] = frozenset(
     }
 )
 
-# What is the same for all that a graph works on, or what it has to be free to change.
+# Facts that are the same for all tensors of graphs, or that need no guard.
 _UNASKED = (
     "__repr__ _version get_device is_mkldnn is_nested is_quantized is_sparse is_sparse_csr layout"
 ).split()
-# Whether there are numbers at all, and whether gradients can ever be computed.
+# Whether the tensor has numbers, and whether it can ever have gradients.
 _KINDS = ("is_inference", "is_meta")
-# By the name of a question, the kind of device that it asks for.
+# The device type that each query asks for.
 _DEVICES = {f"is_{kind}": kind for kind in "cpu cuda ipu mps mtia vulkan xpu".split()}
 
 
 class Queries:
-    """Answers what code asks of tensors, and records what the graph depends on by that.
+    """Answers queries of tensors, and records the guards for the answers.
 
     Args:
-        recorder: writes down what is read.
-        tensors: knows which tensor is which value.
+        recorder: records the reads.
+        tensors: maps tensors to their values.
         sizes: makes symbolic numbers.
-        devices: knows which device is that of which tensor.
-        guards: writes down what the graph depends on.
-        switch: calls something without recording it.
-        snapshot: keeps the tensors of the model that may be changed.
-        refuse: notes that something cannot be carried over.
-        to_literal: gives the plain form of what a function is given.
-        values: what to do where code decides by a number that it reads out of a tensor.
-        decisions: answers the questions that have two ways.
+        devices: maps device objects to the tensors that they were read from.
+        guards: records guards.
+        switch: turns recording off for a call.
+        snapshot: saves tensors of the model before they may change.
+        refuse: records a refusal.
+        to_literal: returns an argument as a literal.
+        values: the treatment of code that depends on a number in a tensor.
+        decisions: answers decisions.
     """
 
     def __init__(
@@ -101,11 +101,11 @@ class Queries:
         self._values = values
         self._decisions = decisions
         self._ranks = Ranks()
-        # The regions whose first call told what was before, by the ``id`` of their contexts.
+        # The value of the old grad mode for each open region, by the ``id`` of its context object.
         self._regions: dict[int, tuple[object, TracedValue]] = {}
 
     def table(self) -> dict[Any, Query]:
-        """The query for each function that asks something of a tensor."""
+        """Return the query for each function that reads a fact of a tensor."""
         tensor: Any = torch.Tensor
         table: dict[Any, Query] = {
             tensor.shape.__get__: partial(self.sizes, _SIZE),
@@ -158,13 +158,13 @@ class Queries:
     # --- sizes ---
 
     def sizes(self, target: str, func: Any, args: Any, kwargs: Any) -> Any:
-        """Sizes or strides, which know where they are from."""
+        """Answer with symbolic sizes or strides."""
         answer = self._answer(func, args, kwargs)
         value = self._known(args[0])
         if not isinstance(value, TracedValue):
             return answer
         if not isinstance(answer, int):
-            # The guard comes first: a tensor of another rank does not have these sizes.
+            # The guard of the rank comes first: a tensor of another rank lacks these sizes.
             self._rank_of(args[0])
         late = self._recorder.late()
         if isinstance(answer, int):
@@ -176,7 +176,7 @@ class Queries:
         return torch.Size(known) if isinstance(answer, torch.Size) else tuple(known)
 
     def numel(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """How many numbers there are."""
+        """Answer with the symbolic number of elements."""
         answer = self._answer(func, args, kwargs)
         value = self._known(args[0])
         if not isinstance(value, TracedValue):
@@ -185,7 +185,7 @@ class Queries:
         return self._sizes.late(answer, late, "torch.Tensor.numel", value)
 
     def length(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """The first size, of which Python makes an int without an origin."""
+        """Answer ``len()`` with the first size, which Python turns into a plain int."""
         answer = self._answer(func, args, kwargs)
         value = self._known(args[0])
         if isinstance(value, TracedValue):
@@ -195,23 +195,23 @@ class Queries:
     # --- kinds ---
 
     def rank(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """The number of dimensions: that of the inputs decides it."""
+        """Answer with the rank, and guard the ranks of the inputs."""
         self._rank_of(args[0])
         return self._answer(func, args, kwargs)
 
     def _rank_of(self, tensor: torch.Tensor) -> None:
-        """Note that code depends on the rank of a tensor."""
+        """Record that code depends on the rank of a tensor."""
         self._note("rank")
         value = self._known(tensor)
         is_inside = isinstance(value, TracedValue) and self._recorder.is_inside(value)
         is_by_sizes = is_inside and self._ranks.follows_from_sizes(value)
-        # Where a size was answered, it may not be the rank that the tensor has for that size.
+        # With a forced answer about a size, this rank may not be the rank for that size.
         if is_by_sizes or self._decisions.is_size_forced:
             rank = self._answer(torch.Tensor.dim, (tensor,), {})
             self._guards.expect_call("torch.Tensor.dim", (value,), rank)
 
     def dtype(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """A dtype: that of the inputs decides it, or that of what a layer gives."""
+        """Answer with the dtype, and guard the dtypes of the inputs or of a layer's result."""
         self._note("dtype")
         for tensor in args:
             if isinstance(tensor, torch.Tensor):
@@ -226,7 +226,7 @@ class Queries:
         self._guards.expect_call("torch.Tensor.dtype", (value,), to_plain_literal(dtype))
 
     def device(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """A device, which knows whose it is."""
+        """Answer with a device, and remember the tensor."""
         device = self._answer(func, args, kwargs)
         value = self._known(args[0])
         frame = user_frame()
@@ -238,13 +238,13 @@ class Queries:
         )
 
     def device_kind(self, kind: str, func: Any, args: Any, kwargs: Any) -> Any:
-        """Answer whether a tensor is on a kind of device, and guard that."""
+        """Answer whether a tensor is on a type of device, and guard the answer."""
         answer: bool = self._answer(func, args, kwargs)
         self._guards.expect_device(self._known(args[0]), kind, answer)
         return answer
 
     def gradients(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Whether there will be gradients."""
+        """Answer whether the tensor requires gradients."""
         value = self._known(args[0])
         requires = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
         self._guards.expect_call(
@@ -253,15 +253,16 @@ class Queries:
         return self._answer(func, args, kwargs)
 
     def kind(self, target: str, func: Any, args: Any, kwargs: Any) -> Any:
-        """Answer, and guard, a question that tensors of one kind answer alike."""
+        """Answer and guard a query whose answer depends only on the kind of tensor."""
         answer = self._answer(func, args, kwargs)
         self._guards.expect_call(target, (self._known(args[0]),), answer)
         return answer
 
     def text(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """A number as text; without a format it is printed, and no code decides by that.
+        """Answer with a number as text, and guard it if it is formatted.
 
-        Code makes keys of whole numbers: ``self.experts[f"expert_{index}"]``.
+        Code makes keys of integers: ``self.experts[f"expert_{index}"]``. A text without a format is
+        for printing, and code does not branch on it.
         """
         if args[1] or self._is_whole_number(args[0]):
             return self.number(func, args, kwargs)
@@ -275,17 +276,17 @@ class Queries:
         )
 
     def nothing(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """What needs no note."""
+        """Answer a query that needs no guard."""
         return self._answer(func, args, kwargs)
 
     def grad_mode(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """A region without gradients, or with them."""
+        """Record the enter or exit node of a ``no_grad`` or ``enable_grad`` region."""
         region, leaves = _region()
         known = self._regions.pop(id(region), None) if leaves else None
         given: Value = args[0] if known is None else known[1]
         value = self._recorder.call("function", "layergraph.set_grad_enabled", (given,), {})
         if region is not None and not leaves:
-            # Its first call tells what was before.
+            # The first call returns the old mode.
             self._regions.setdefault(id(region), (region, value))
         self._decisions.is_in_region = region is None or bool(self._regions)
         return self._answer(func, args, kwargs)
@@ -293,7 +294,7 @@ class Queries:
     # --- numbers ---
 
     def number(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """A number out of a tensor."""
+        """Answer with a number of a tensor, such as ``item()``."""
         answer = self._answer(func, args, kwargs)
         if self._values == "both" and self._may_read(args[0]):
             if type(answer) is bool:
@@ -305,13 +306,13 @@ class Queries:
         return answer
 
     def numbers(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """All numbers of a tensor."""
+        """Answer with all numbers of a tensor, such as ``tolist()``."""
         answer = self._answer(func, args, kwargs)
         self._read_out(args[0], "torch.Tensor.tolist", answer)
         return answer
 
     def truth(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Whether a tensor is true."""
+        """Answer with the truth value of a tensor, a decision."""
         answer: bool = self._answer(func, args, kwargs)
         return self._decided(args[0], answer) if self._may_read(args[0]) else answer
 
@@ -323,14 +324,14 @@ class Queries:
         return answer
 
     def claim(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """What is asserted: where it is no tensor, it was noted when it was compared."""
+        """Answer ``torch._assert``. A condition that is no tensor was guarded by its comparison."""
         if args and isinstance(args[0], torch.Tensor):
             given = (self._known(args[0]), code_place())
             self._recorder.call("function", "torch._assert", given, {})
         return self._answer(func, args, kwargs)
 
     def contains(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Whether a number is in a tensor."""
+        """Answer whether a number is in a tensor."""
         answer: bool = self._answer(func, args, kwargs)
         name, given = "operator.contains", (self._known(args[0]), self._to_literal(args[1]))
         if self._values == "both" and self._may_read(args[0]):
@@ -343,35 +344,33 @@ class Queries:
             self._guards.expect_call(name, (self._known(tensor), *rest), to_plain_literal(answer))
 
     def _may_read(self, tensor: torch.Tensor) -> bool:
-        """Whether what is read out of a tensor is to be assumed; it is refused if it may not be."""
+        """Return whether a number read from a tensor becomes a guard; refuse a forbidden read."""
         if self._tensors.is_fixed(self._known(tensor)):
             return False
         if self._values == "refuse":
             self._refuse(
-                "a number that is read out of a tensor, by which the model may decide; convert "
+                "a number that is read out of a tensor, on which the model may branch; convert "
                 "with values='both', the default, to capture both ways"
             )
             return False
         return True
 
     def leaves_torch(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """What leaves torch; who gets hold of memory may change it without a word."""
+        """Refuse a function that exposes memory, because code outside torch may change it."""
         self._answer(self._snapshot.save, args[:1], {})
         if not self._tensors.is_fixed(self._known(args[0])):
-            self._refuse(
-                f"what {func.__name__} gives: torch does not see what becomes of it outside"
-            )
+            self._refuse(f"the result of {func.__name__}: torch does not see its use outside")
         return self._answer(func, args, kwargs)
 
 
 def _function(name: str) -> Any:
-    """A method of tensors, or what reads an attribute of them."""
+    """Return a method of tensors, or the getter of an attribute."""
     member = getattr(torch.Tensor, name)
     return member if callable(member) else member.__get__
 
 
 def _region() -> tuple[object, bool]:
-    """The region that torch is entering or leaving, and whether it is leaving: by one function."""
+    """Return the region that torch enters or exits by one function, and whether it exits."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename != _GRAD_MODE:
         frame = frame.f_back

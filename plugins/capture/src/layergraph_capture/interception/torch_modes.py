@@ -1,4 +1,4 @@
-"""The modes of torch through which a run is seen, and the switch that keeps calls from them."""
+"""The torch modes that observe a run, and the switch that hides calls from them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from layergraph_capture.interception.saved_tensors import saved_meanwhile
 from layergraph_capture.symbolic.symbolic_int import SYMBOLIC_TYPES, plain
 
 Record = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
-"""Records a call of a function, and makes it."""
+"""A function that makes and records a call."""
 
 
 class RecordingSwitch:
     """Turns recording off for a call.
 
     Attributes:
-        depth: how many calls are running of which nothing is recorded.
-        calls_foreign: whether a function is being called that a plugin names: it may make any
-            tensor.
-        see: gets the arguments of each operation that is not recorded; None if they do not matter.
-        check: gets each operation that is not recorded; None if they do not matter.
+        depth: the number of unrecorded calls that are running, one inside the other.
+        calls_foreign: whether a function named by a plugin is running; it may make any tensor.
+        see: takes the arguments of each unrecorded operation; None to ignore them.
+        check: takes each unrecorded operation; None to ignore them.
     """
 
     def __init__(self) -> None:
@@ -41,7 +40,7 @@ class RecordingSwitch:
     def unrecorded(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Call something of which nothing is recorded."""
+        """Call a function without recording its calls."""
         self.depth += 1
         try:
             if self.calls_foreign or self.check is not None or _may_hold_wrappers(args, kwargs):
@@ -55,7 +54,7 @@ class RecordingSwitch:
     def _of_others(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Call what may compute gradients, or something whose operations are checked."""
+        """Call a function that may compute gradients, or whose operations are checked."""
         is_checked = self.check is not None
         unseen = nullcontext() if is_checked else without_dispatch(with_wrappers=True)
         with WithoutFunctionMode(), unseen, saved_meanwhile():
@@ -68,7 +67,7 @@ class RecordingSwitch:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Likewise, and look at the arguments of the operations that it calls."""
+        """Call a function without recording it; ``see`` takes the arguments of its operations."""
         self.depth += 1
         self.see, before = see, self.see
         try:
@@ -81,7 +80,7 @@ class RecordingSwitch:
     def inside_modes(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Likewise, for an operator that torch needs its modes for."""
+        """Call an operator that needs torch's modes, without recording it."""
         self.depth += 1
         try:
             return function(*with_numbers(args, plain), **with_numbers(kwargs, plain))
@@ -93,9 +92,9 @@ class FunctionMode(TorchFunctionMode):
     """Sees the functions of torch, methods, attributes and factories.
 
     Args:
-        switch: whether to record.
-        record: records the call of a function.
-        operate: records the call of something in :data:`torch.ops`.
+        switch: says whether to record.
+        record: makes and records a call of a function.
+        operate: makes and records a call of an operation of :data:`torch.ops`.
     """
 
     def __init__(self, switch: RecordingSwitch, record: Record, operate: Record) -> None:
@@ -118,14 +117,14 @@ class FunctionMode(TorchFunctionMode):
 
 
 class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
-    """Sees what torch's dispatcher calls beneath the functions.
+    """Sees the operations that torch's dispatcher calls below the functions.
 
     Args:
-        switch: whether to record.
-        record: records the call of an operation.
+        switch: says whether to record.
+        record: makes and records a call of an operation.
     """
 
-    # So that ``torch.cond`` and its like come here too, and are refused by name.
+    # Higher-order operators such as ``torch.cond`` come here too, so that we refuse them by name.
     supports_higher_order_operators = True
 
     def __init__(self, switch: RecordingSwitch, record: Record) -> None:
@@ -150,9 +149,9 @@ class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 
 
 class WithoutFunctionMode:
-    """The context in which the function mode sees nothing: torch then takes shorter ways.
+    """Context that disables the function mode, so that torch takes its fast paths.
 
-    It does nothing where another mode is on top.
+    It does nothing if another mode is on top.
     """
 
     __slots__ = ("_mode",)
@@ -168,10 +167,10 @@ class WithoutFunctionMode:
 
 
 def without_dispatch(with_wrappers: bool) -> AbstractContextManager[object]:
-    """The context in which no mode sees what torch's dispatcher does.
+    """Return a context in which no dispatch mode sees operations.
 
-    A tensor that wraps another one has no memory: its operations need the dispatcher to come to its
-    class. The quicker context leaves its class out, too, and the process dies.
+    A wrapper tensor has no memory, so its operations must reach ``__torch_dispatch__`` of its
+    class. The faster context skips that method too, and would crash the process for such a tensor.
     """
     if not with_wrappers:
         return torch._C._DisableTorchDispatch()
@@ -183,7 +182,7 @@ def without_dispatch(with_wrappers: bool) -> AbstractContextManager[object]:
 
 
 def _may_hold_wrappers(args: Any, kwargs: Any) -> bool:
-    """Return whether something else than plain tensors and values is among arguments."""
+    """Return whether arguments may contain anything other than plain tensors and values."""
     if not _KNOWN.issuperset(map(type, args)):
         for each in args:
             if not _is_known(each):
@@ -193,7 +192,7 @@ def _may_hold_wrappers(args: Any, kwargs: Any) -> bool:
 
 def _is_known(value: Any) -> bool:
     if isinstance(value, nn.Module):
-        # A layer of torch has no other tensors than these.
+        # A layer of torch has only these tensors.
         inside = value.modules() if value._modules else (value,)
         return all(
             _is_of_torch(type(each).__module__)
@@ -226,7 +225,7 @@ _WITHOUT_NUMBERS = frozenset(
 
 
 def with_numbers(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A value in which numbers with an origin are what becomes of them."""
+    """Return a value with a function applied to each symbolic number inside."""
     kind = type(value)
     if kind in SYMBOLIC_TYPES:
         return change(value)

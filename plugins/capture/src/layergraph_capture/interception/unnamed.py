@@ -1,4 +1,4 @@
-"""Calls of functions that have no name in an IR: what they do beneath is recorded, or refused."""
+"""Calls of functions without a name in an IR: the tracer records their inner calls, or refuses."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from layergraph_capture.trackers.snapshot import StateSnapshot
 from layergraph_capture.trackers.tensors import Tensors, holds_no_tensor
 
 Attempt = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-"""Calls a function without recording it, and takes note of an error, which has a name then."""
+"""A function that makes a call without recording it, and records an error under a name."""
 
 
 class UnnamedCalls:
-    """Makes calls of functions without a name.
+    """Makes calls of functions without a name, and records the operations inside.
 
     Args:
-        recorder: writes down what they do beneath.
-        tensors: knows which tensor is which value.
-        switch: calls something without recording it.
-        snapshot: keeps the tensors of the model that are about to be changed.
-        refuse: notes that something cannot be carried over.
-        attempt: calls a function without recording it.
+        recorder: records the inner calls.
+        tensors: maps tensors to their values.
+        switch: turns recording off for a call.
+        snapshot: saves tensors of the model before they change.
+        refuse: records a refusal.
+        attempt: makes a call without recording it.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class UnnamedCalls:
         self._attempt = attempt
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Make a call of a function without a name; what it does is recorded one level below."""
+        """Make a call of a function without a name, and record the operations inside it."""
         name = getattr(func, "__name__", "")
         if isinstance(func, torch._ops.HigherOrderOperator):
             reason = (
@@ -84,9 +84,9 @@ class UnnamedCalls:
         return self._switch.unrecorded(func, args, kwargs)
 
     def refused(self, reason: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Refuse a call of something without a name, and make it.
+        """Refuse a call of a function without a name, and make the call.
 
-        What it gives is known from there on, so that nothing else is refused because of it.
+        Its results become values, so that later calls cause no further refusals.
         """
         self._refuse(reason)
         if isinstance(func, torch._ops.HigherOrderOperator):
@@ -99,12 +99,12 @@ class UnnamedCalls:
         return self._tensors.bound(result, value, {})
 
     def _guard(self, recorded: int, args: Any, kwargs: Any) -> None:
-        """Note by which sizes and dtypes a function without a name may have decided what to do.
+        """Guard the sizes and dtypes by which a function without a name may have branched.
 
         Args:
-            recorded: how many items there were before the function ran.
-            args: the function's arguments.
-            kwargs: those by name.
+            recorded: the number of items before the call.
+            args: the positional arguments.
+            kwargs: the keyword arguments.
         """
         items = self._recorder.scope.items
         beneath = [
@@ -114,7 +114,7 @@ class UnnamedCalls:
         ]
         done = len(items)
         if len(beneath) > 1:
-            # With other sizes it may take another path.
+            # With other sizes, the function may take another path.
             self._tensors.guard_shapes(args, kwargs)
         if any(map(_names_a_dtype, beneath)):
             self._tensors.guard_dtypes(args, kwargs)
@@ -123,7 +123,7 @@ class UnnamedCalls:
 
 
 def _names_a_dtype(call: Call) -> bool:
-    """Return whether a call is given a dtype, which torch may have taken from that of a tensor."""
+    """Return whether a call has a dtype argument, which torch may have taken from a tensor."""
     given = leaves(call.args, call.kwargs)
     return any(type(leaf) is Symbol and leaf.name in _DTYPES for leaf in given)
 
@@ -132,7 +132,7 @@ _DTYPES = frozenset(str(each) for each in vars(torch).values() if isinstance(eac
 
 
 def takes_sizes(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return whether an operation was given numbers that are likely to come from sizes."""
+    """Return whether an operation has number arguments that may come from sizes."""
     for index, name, default in _size_arguments(func):
         given = args[index] if index < len(args) else kwargs.get(name)
         if given is not None and given != default:
@@ -151,7 +151,7 @@ def _size_arguments(func: Any) -> list[tuple[int, str, Any]]:
 
 
 def _takes_symbolic_int(kind: Any) -> bool:
-    # The text of the type says int.
+    # str() of a SymInt type is "int", so look inside lists and optionals.
     if kind.kind() in ("ListType", "OptionalType"):
         return _takes_symbolic_int(kind.getElementType())
     return bool(kind.kind() == "SymIntType")

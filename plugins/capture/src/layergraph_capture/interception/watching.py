@@ -1,4 +1,4 @@
-"""The contexts in which a model runs while it is recorded."""
+"""The contexts around a recorded run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def watching(run: EagerTracer, snapshot: StateSnapshot) -> Iterator[None]:
-    """While it is on, the tracer is told of each call; at the end, the state is put back.
+    """Return a context that passes each call to the tracer, and restores the state at the end.
 
     Args:
         run: the tracer.
@@ -30,7 +30,7 @@ def watching(run: EagerTracer, snapshot: StateSnapshot) -> Iterator[None]:
         snapshot,
         nothing_saved(),
         compiled_calls(run),
-        # Modes above them are taken off, too: leaving them in order would fail.
+        # Also remove modes that the model left on top; exiting ours below those would fail.
         undoing(Modes().put_back),
     ):
         beneath = DispatchMode(run.switch, run.watch.off(run.aten))

@@ -1,1 +1,4 @@
-"""Loops over a size: found in the records of runs with several lengths, and held as data."""
+"""Loops over a size, found by comparing runs on inputs of several lengths.
+
+A *turn* is one iteration of a loop.
+"""

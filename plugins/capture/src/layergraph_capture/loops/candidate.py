@@ -1,4 +1,4 @@
-"""A record with loops that may be the right one, and the runs that it is compared with."""
+"""A candidate for the record with loops, and its comparison with runs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from layergraph_capture.loops.verify import OtherRunError, check_run
 from layergraph_capture.loops.written import Rolled
 
 InMode = Callable[[Trace], AbstractContextManager[None]]
-"""Makes the calls of a record those of the mode that is wanted, for a while."""
+"""A context that exchanges the calls of a record with those of the wanted mode."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """A record with loops that is compared with runs.
+    """A record with loops that runs confirm or refute.
 
     Attributes:
         record: the record.
         sizes: the sizes on which its loops depend.
-        mode: makes the calls of a run those of the mode that is wanted.
+        mode: exchanges the calls of a run with those of the wanted mode.
     """
 
     record: Rolled
@@ -31,25 +31,25 @@ class Candidate:
 
     @property
     def values(self) -> list[TracedValue]:
-        """The values of the sizes."""
+        """Return the values of the sizes."""
         return [each.value for each in self.sizes]
 
     @property
     def is_uncertain(self) -> bool:
-        """True if turns that no run had, or their number, may do something else."""
+        """Whether turns beyond those of the runs may make other calls."""
         return bool(self.record.uncertain) or any(each.is_plain for each in self.sizes)
 
     def compare(self, trace: Trace) -> None:
-        """Raise if the record does something else than a run.
+        """Raise unless the record makes the calls of a run.
 
         Raises:
-            OtherRunError: it does.
+            OtherRunError: the record makes other calls.
         """
         with self.mode(trace):
             check_run(self.record, trace, self.values)
 
     def is_like(self, trace: Trace) -> bool:
-        """Return whether the record does what a run does."""
+        """Return whether the record makes the calls of a run."""
         try:
             self.compare(trace)
         except OtherRunError:

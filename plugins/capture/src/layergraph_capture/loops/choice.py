@@ -1,4 +1,4 @@
-"""The repetitions that differ in their number of turns from run to run: those are loops."""
+"""Choice of loops: the repetitions whose number of turns differs between runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Chosen = Mapping[ModuleCall, Sequence[Repeat]]
 
 
 class NotAlikeError(Exception):
-    """Two runs differ in something else than the number of turns of their loops."""
+    """Two runs differ in more than the number of turns of their loops."""
 
 
 @dataclass(slots=True)
@@ -22,7 +22,7 @@ class _Run:
 
     Attributes:
         found: by module call, all repetitions.
-        chosen: those that become loops now: none is inside of another one.
+        chosen: the repetitions that become loops in this pass; none is inside another one.
     """
 
     forms: Forms
@@ -36,11 +36,11 @@ class _Run:
         return self.found[scope]
 
     def choose(self, scope: ModuleCall, repeat: Repeat) -> None:
-        """Let a repetition become a loop."""
+        """Choose a repetition as a loop."""
         self.chosen.setdefault(scope, []).append(repeat)
 
     def copy(self, scope: ModuleCall, like: ModuleCall) -> None:
-        """Choose in a module call, and in those inside, what is chosen in one of the same form."""
+        """Copy the choices of an equal module call, also for the module calls inside."""
         if like in self.chosen:
             self.chosen[scope] = list(self.chosen[like])
         for own, other in zip(scope.items, like.items, strict=True):
@@ -55,7 +55,7 @@ def loops_of(traces: Sequence[Trace]) -> list[Chosen]:
         traces: runs of one model that differ in the sizes of their inputs.
 
     Raises:
-        NotAlikeError: the runs differ in something else, too.
+        NotAlikeError: the runs differ in more than that.
     """
     forms = Forms()
     runs = [_Run(forms) for _ in traces]
@@ -64,7 +64,7 @@ def loops_of(traces: Sequence[Trace]) -> list[Chosen]:
 
 
 def _choose_in_scopes(runs: list[_Run], scopes: list[ModuleCall]) -> bool:
-    """Choose loops in the same module call of each run; return whether there are any."""
+    """Choose loops in one module call of all runs; return whether there are any."""
     parts = [run.repeats(scope) for run, scope in zip(runs, scopes, strict=True)]
     return _choose(runs, scopes, parts, [0] * len(runs), [len(each.items) for each in scopes])
 
@@ -76,14 +76,14 @@ def _choose(
     starts: list[int],
     ends: list[int],
 ) -> bool:
-    """Choose loops in the same part of a module call of each run.
+    """Choose loops in one part of a module call of all runs.
 
     Args:
         runs: the runs.
-        scopes: the module call, in each run.
-        parts: the repetitions in the part, in each run.
-        starts: the index of its first item, in each run.
-        ends: the index behind its last item.
+        scopes: the module call in each run.
+        parts: the repetitions in the part in each run.
+        starts: the index of the first item of the part in each run.
+        ends: the index after its last item in each run.
     """
     if len({len(each) for each in parts}) > 1:
         raise NotAlikeError("they repeat other calls")
@@ -119,7 +119,7 @@ def _choose_repeat(runs: list[_Run], scopes: list[ModuleCall], same: tuple[Repea
 
 
 def _repeat_choice(run: _Run, scope: ModuleCall, repeat: Repeat, count: int) -> None:
-    """Choose in all turns of a repetition what is chosen in the first one."""
+    """Copy the choices of the first turn of a repetition to all turns."""
     first = run.chosen.get(scope, [])[count:]
     for turn in range(1, repeat.turns):
         ahead = turn * repeat.period
@@ -134,7 +134,7 @@ def _repeat_choice(run: _Run, scope: ModuleCall, repeat: Repeat, count: int) -> 
 def _choose_between(
     runs: list[_Run], scopes: list[ModuleCall], starts: list[int], ends: list[int]
 ) -> bool:
-    """Choose loops in items that are not repeated: the same ones in each run."""
+    """Choose loops in items that are not repeated, which must be equal in all runs."""
     if len({end - start for start, end in zip(starts, ends, strict=True)}) > 1:
         raise NotAlikeError("they make another number of calls")
     has_loops = False

@@ -1,4 +1,4 @@
-"""The numbers in the record of a run that may be numbers of turns."""
+"""Numbers in the record of a run that may count the turns of a loop."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from layergraph.torch2ir.tracing.module_call import (
 from layergraph_capture.loops.repeats import Forms, Item, repeats
 from layergraph_capture.loops.written import ASSUME, LENGTH
 
-# A loop is believed from so many turns on, and so many of them may differ from the others.
+# The least turns of a repetition that counts as a loop; so many turns may also differ from the
+# rest.
 _LEAST_TURNS = 3
 _MOST_SPECIAL_TURNS = 3
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Count:
-    """A number in the record of a run that may be about turns.
+    """A number in the record of a run that may count turns.
 
     Attributes:
         number: the number.
-        turns: the turns that there are.
+        turns: the number of turns in the run.
     """
 
     number: int
@@ -35,12 +36,12 @@ class Count:
 
     @property
     def each(self) -> int:
-        """The part of the number that one turn takes."""
+        """Return the part of the number per turn."""
         return self.number // self.turns if self.number % self.turns == 0 else 1
 
 
 def counts_of(trace: Trace) -> list[Count]:
-    """Return the numbers that guards and comparisons name, and that may be about turns.
+    """Return the numbers in guards and comparisons that may count turns.
 
     Args:
         trace: the record of a run.
@@ -67,7 +68,7 @@ def turns_in(trace: Trace) -> list[int]:
 
 
 def _repeated(trace: Trace) -> Iterator[tuple[int, frozenset[int]]]:
-    """Yield, for each repetition that computes, its turns, and by how much integers grow in it."""
+    """Yield, for each repetition that computes, its turns, and the steps of integers in it."""
     forms = Forms()
     for scope in inside_out(trace.root):
         items = scope.items
@@ -82,7 +83,7 @@ def _repeated(trace: Trace) -> Iterator[tuple[int, frozenset[int]]]:
 
 
 def _computes(item: Item) -> bool:
-    """Return whether an item is more than a read of a size or of a part."""
+    """Return whether an item is more than a read of a size or an element."""
     if isinstance(item, ModuleCall):
         return True
     return item.value.number is None and not item.target.startswith(("operator.", "layergraph."))

@@ -1,9 +1,9 @@
-"""Finding the loops of a model: it runs again on inputs of other lengths.
+"""The search for loops of a model, by runs on inputs of other lengths.
 
-Two runs, one with a turn more than the other, show which repetitions have more turns then: those
-are loops. The record in which they are loops is compared call by call with these runs, with the
-example, and with runs of fewer and of many more turns, or of each number of turns around that of
-the example. A guard limits it to what the runs have shown.
+Two runs, one a turn longer than the other, show which repetitions get more turns: these are loops.
+We compare the record with loops call by call with these runs, with the example, and with runs of
+fewer and of many more turns, or of each number of turns around that of the example. Guards limit
+the record to the lengths that the runs confirm.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from layergraph_capture.loops.turns import COUNT
 from layergraph_capture.loops.verify import OtherRunError, check_run
 from layergraph_capture.loops.written import ASSUME, NotRollableError, Rolled
 
-# The turns of the shorter of the two runs that show which repetitions are loops.
+# The turns of the shorter one of the two runs that show the loops.
 _BASE_TURNS = 5
 _LIKELY_LEAST_TURNS = 2
-# If the example has more turns, these two runs are no longer for it: a long run takes its time.
+# If the example has more turns, the two runs stay short, because long runs are slow.
 _LONG = 32
-# A loop is compared with a run of so many turns more.
+# The long run for the comparison has so many turns more.
 _MANY_TURNS = 16
-# A run is not made longer than that to see what code does with lists.
+# The most turns of a run that checks the use of lists.
 _MOST_FOR_LISTS = 100
-# Where the number of turns itself may decide, it is compared with runs of each number of turns,
-# which have so many turns in all.
+# If code may branch on the number of turns, we compare with a run of each number; the most turns of
+# all these runs.
 _MOST_TURNS = 400
 # The most runs on inputs of other lengths.
 _MOST_RUNS = 12
 _MOST_LEVELS = 8
 
 RunOn = Callable[[Example], Trace]
-"""Runs the model on another example."""
+"""A function that runs the model on another example."""
 
 
 def _as_it_is(_: Trace) -> AbstractContextManager[None]:
@@ -54,7 +54,7 @@ def _as_it_is(_: Trace) -> AbstractContextManager[None]:
 
 def _in_other_mode(trace: Trace) -> AbstractContextManager[None]:
     if trace.other is None:
-        raise OtherRunError("a run does not tell what the other mode does")
+        raise OtherRunError("a run has no record of the other mode")
     return trace.other.swapped()
 
 
@@ -62,11 +62,11 @@ _Refused = (NotAlikeError, NotRollableError, NotFittedError, OtherRunError)
 
 
 def looped(trace: Trace, example: Example, run: RunOn) -> Trace | None:
-    """Return a record in which the repetitions that follow a size are loops.
+    """Return a record in which the repetitions whose number depends on a size are loops.
 
     Args:
-        trace: the record of a run. It decides nothing by the numbers of its inputs.
-        example: the call that gave it.
+        trace: the record of a run without decisions by numbers of its inputs.
+        example: the example call of the run.
         run: runs the model on another call.
 
     Returns:
@@ -93,9 +93,9 @@ class _Varied:
     Attributes:
         count: the number of turns of the user's example.
         turns: the number of turns of the shorter run.
-        length: the size that is varied.
+        length: the varied size.
         base: the shorter run.
-        longer: the run with one more.
+        longer: the run with one turn more.
     """
 
     count: Count
@@ -106,7 +106,7 @@ class _Varied:
 
     @property
     def fewest(self) -> int:
-        """The turns where the size is 0; they are counted from those of the example."""
+        """Return the number of turns for a size of 0, extrapolated from the example."""
         return self.count.turns - self.length.size // self.length.step
 
 
@@ -121,7 +121,7 @@ class _Finder:
         self._varied: list[_Varied] = []
 
     def vary(self, count: Count) -> None:
-        """Run the model with other numbers of turns, if inputs can be made so."""
+        """Run the model with other numbers of turns, if such inputs can be made."""
         is_short = self._is_short and count.turns > _LONG
         base_turns = _BASE_TURNS if is_short else max(count.turns, _BASE_TURNS)
         ahead = base_turns - count.turns
@@ -143,25 +143,25 @@ class _Finder:
                 continue
 
     def _repeats_as_own(self, base: Trace, length: Length) -> bool:
-        """Return whether a longer run repeats nothing more often: then the size is another one."""
+        """Return whether a longer run repeats nothing more often: then this is the wrong size."""
         own = self._own_run(length)
         return own is not None and turns_in(own) == turns_in(base)
 
     def _own_run(self, length: Length) -> Trace | None:
-        """Return the record of a run on the example; of whatever length, it is the same."""
+        """Return the cached record of a run on the example."""
         if self._own is None:
             self._own = self._run_with(length, 0)
         return self._own
 
     def _run_with(self, length: Length, turns: int, more: int = 0) -> Trace | None:
-        """Return the record of a run of another length, with the numbers of the turns."""
+        """Return the record of a run of another length, with symbolic iteration numbers."""
         if self._runs == _MOST_RUNS:
             return None
         self._runs += 1
         return self._run_to_check(length, turns, more)
 
     def _run_to_check(self, length: Length, turns: int, more: int = 0) -> Trace | None:
-        """Return the record of such a run, however many there were."""
+        """Return the record of such a run, even beyond the limit of runs."""
         try:
             is_own = turns == more == 0
             trace = self._run(self._example if is_own else length.call(self._example, turns, more))
@@ -189,7 +189,7 @@ class _Finder:
         return result
 
     def _generalized(self, traces: Sequence[Trace], mode: InMode) -> Trace | None:
-        """Return the record with loops, compared with all runs; None if there are no loops."""
+        """Return the record with loops after the comparison with all runs; None without loops."""
         with ExitStack() as stack:
             for trace in traces:
                 stack.enter_context(mode(trace))
@@ -211,7 +211,7 @@ class _Finder:
         records = [rolled(each, {}, folds=True) for each in written]
         candidate = Candidate(records[0], fitted(records, rounds_up=rounds_up), mode)
         for trace in traces:
-            # Their calls are those of the mode already.
+            # The calls of these runs are already those of the mode.
             check_run(candidate.record, trace, candidate.values)
         for index, varied in enumerate(self._varied):
             loop = _SizesOf(varied, candidate, index)
@@ -228,7 +228,7 @@ class _Finder:
 
     def _check_example(self, candidate: Candidate, varied: _Varied) -> None:
         """Compare the record with a run on the example of the user."""
-        # The first run does not number its turns. If it is alike even so, no other is needed.
+        # The first run has plain iteration numbers. If it is equal anyway, it needs no second run.
         if varied.count.turns == varied.turns or candidate.is_like(self._trace):
             return
         trace = self._run_with(varied.length, 0)
@@ -237,12 +237,12 @@ class _Finder:
         candidate.compare(trace)
 
     def _check_short(self, candidate: Candidate, loop: _SizesOf) -> None:
-        """Compare the record with a run of few turns, and guard that there are not less."""
+        """Compare the record with a run of few turns, and guard that least number."""
         own, first = loop.varied.count.turns, loop.varied.fewest
-        # Fewer turns than that are no loop, or have not been tried.
+        # With fewer turns there is no loop, or no run has tried them.
         most, least = first - 1, own
         while most + 1 < least:
-            # Nearly all loops may have one turn, and most others two.
+            # Nearly all loops work with one turn, and most others with two.
             is_likely = most < first + _LIKELY_LEAST_TURNS
             turns = most + 1 if is_likely else (most + least) // 2
             trace = self._run_with(loop.varied.length, turns - own)
@@ -253,7 +253,7 @@ class _Finder:
         self._guard_least(candidate, loop, least)
 
     def _guard_least(self, candidate: Candidate, loop: _SizesOf, least: int) -> None:
-        """Guard the least number of turns, of which the last one may be a part."""
+        """Guard the least number of turns; the last turn may be a partial one."""
         varied = loop.varied
         is_part = False
         if varied.length.step > 1:
@@ -262,14 +262,15 @@ class _Finder:
         loop.guard_turns("ge", least, is_part=is_part)
 
     def _is_like_long(self, candidate: Candidate, loop: _SizesOf, least: int) -> bool:
-        """Return whether the record does what a run of many turns does, if there can be one.
+        """Return whether the record makes the calls of a run of many turns, if there can be one.
 
-        A list of three values is its own last eight: code that takes these is seen here only.
+        Only a long run reveals code such as ``values[-8:]``, which a list of three values passes
+        whole.
 
         Args:
             candidate: the record.
             loop: the sizes.
-            least: the turns that show all that code does with lists.
+            least: the turns that reveal every use of a list.
         """
         varied = loop.varied
         known = max(varied.turns + 1, varied.count.turns)
@@ -283,12 +284,12 @@ class _Finder:
         return least <= known
 
     def _check_each(self, candidate: Candidate, loop: _SizesOf) -> None:
-        """Compare the record with a run of each number of turns, and guard that it is one of them.
+        """Compare the record with a run of each number of turns, and guard that range.
 
-        Code that counts by itself may do something else for one number of turns.
+        Code with its own counter may make other calls for one number of turns.
         """
         own, base, first = loop.varied.count.turns, loop.varied.turns, loop.varied.fewest
-        # The example has been compared, and two runs that may be next to it.
+        # The example is already compared, and the two runs, which may be next to it.
         least, most = own, base + 1 if own <= base else own
         room = _MOST_TURNS
         goes = {-1: True, 1: True}
@@ -311,7 +312,7 @@ class _Finder:
         return trace is not None and candidate.is_like(trace)
 
     def _check_part(self, candidate: Candidate, loop: _SizesOf) -> None:
-        """Compare the record with a run whose last turn is a part of one, or guard the size."""
+        """Compare the record with a run whose last turn is partial, or guard that no turn is."""
         if loop.varied.length.step == 1:
             return
         trace = self._run_with(loop.varied.length, 0, 1)
@@ -322,28 +323,28 @@ class _Finder:
 
 
 class _SizesOf:
-    """The sizes that follow one size of the inputs.
+    """The sizes that depend on one size of the inputs.
 
     Args:
-        varied: the two runs in which that one differs.
+        varied: the two runs in which that size differs.
         candidate: the record with loops.
-        index: the number of these runs among all that are varied.
+        index: the index of this pair among all pairs of runs.
     """
 
     def __init__(self, varied: _Varied, candidate: Candidate, index: int) -> None:
         self.varied = varied
         self._record = candidate.record
-        # By size: what it is in the base, and with one turn more.
+        # For each size, its numbers in the base run and in the longer run.
         pairs = {each: each.numbers[2 * index :][:2] for each in candidate.sizes}
         self._sizes = {each: pair for each, pair in pairs.items() if pair[0] != pair[1]}
 
     def guard_turns(self, comparison: str, turns: int, *, is_part: bool = False) -> None:
-        """Guard that the sizes are those of a number of turns at least, or at most.
+        """Guard a least or a most number of turns by the sizes.
 
         Args:
             comparison: ``ge`` or ``le``.
             turns: the number.
-            is_part: whether the last turn may be a part of one.
+            is_part: whether the last turn may be partial.
         """
         for size, (base, longer) in self._sizes.items():
             step = longer - base
@@ -352,12 +353,12 @@ class _SizesOf:
                 number -= step - 1 if step > 0 else step + 1
             # A size that shrinks gives more turns.
             target = comparison if step > 0 else {"ge": "le", "le": "ge"}[comparison]
-            # No size is negative, and a loop says by itself that it has less than no turns.
+            # No size is negative, and the loop function itself refuses a negative number of turns.
             if target == "le" or number > 0:
                 guard_size(self._record, size.value, target, number, True)
 
     def guard_whole_turns(self) -> None:
-        """Guard that no turn is a part of one."""
+        """Guard that no turn is partial."""
         for size, (base, longer) in self._sizes.items():
             step = abs(longer - base)
             if step > 1:
@@ -376,7 +377,7 @@ def _with_loops(traces: Sequence[Trace]) -> list[Rolled] | None:
 
 
 def _finish(items: list[Item]) -> None:
-    """Replace what only records have: a size that is the same in each run is guarded."""
+    """Remove calls that no graph has, and guard sizes that are equal in all runs."""
     items[:] = [item for item in items if not is_of_turns(item)]
     for item in items:
         if isinstance(item, ModuleCall):

@@ -1,4 +1,4 @@
-"""Integers that differ from run to run: each becomes an expression of a size."""
+"""Fitting of integers that differ between runs: each becomes an expression of a size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from layergraph_capture.loops.written import ASSUME, LEN, LENGTH, LOOP, Rolled
 
 
 class NotFittedError(Exception):
-    """Runs differ in an integer that no size explains."""
+    """No size explains an integer that differs between runs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,9 +29,9 @@ class Size:
 
     Attributes:
         value: its value in the record with loops.
-        numbers: what it is in each run.
-        level: where it can be read.
-        is_plain: whether code takes it as a plain number, and may do anything by it.
+        numbers: its number in each run.
+        level: the level where it can be read.
+        is_plain: whether code reads it as a plain number, on which it may branch.
     """
 
     value: TracedValue
@@ -41,26 +41,26 @@ class Size:
 
 
 def fitted(runs: Sequence[Rolled], *, rounds_up: bool = True) -> list[Size]:
-    """Write, into the first of several records, sizes instead of integers that differ.
+    """Replace integers that differ between records by sizes, in the first record.
 
     Args:
         runs: the records, which have the same loops.
-        rounds_up: whether a part of a turn is one turn more.
+        rounds_up: whether a partial turn counts as a turn.
 
     Returns:
-        The sizes on which the record depends now. It does not guard them any more.
+        The sizes on which the record now depends. Their guards are removed.
 
     Raises:
-        NotFittedError: no size explains an integer, or the runs differ in something else.
+        NotFittedError: no size explains an integer, or the runs differ in more than integers.
     """
     return _Fit(runs, rounds_up=rounds_up).fit()
 
 
 class _Level:
-    """The values that can be read where items stand: all of them, or the inputs of a body.
+    """A level of the record, which limits the readable values: the top level, or a body.
 
     Args:
-        around: the level around a body; None for what is in no body.
+        around: the level around a body; None for the top level.
         body: the body.
     """
 
@@ -70,11 +70,11 @@ class _Level:
         self._inputs: dict[TracedValue, TracedValue] = {}
 
     def is_inside(self, other: _Level) -> bool:
-        """Return whether this is another level, or in a body inside of it."""
+        """Return whether this level is the other one, or a body inside it."""
         return self is other or (self._around is not None and self._around.is_inside(other))
 
     def read(self, size: Size) -> TracedValue:
-        """Return a size from here or from outside as it can be read here."""
+        """Return the value of a size on this level, as an input of the body if necessary."""
         value = size.value
         if self is size.level or self._around is None or self._body is None:
             return value
@@ -88,7 +88,7 @@ class _Level:
 
     @property
     def given(self) -> tuple[TracedValue, ...]:
-        """The values that the body has to be given besides."""
+        """Return the values outside that the body needs as further inputs."""
         return tuple(self._inputs)
 
 
@@ -97,7 +97,7 @@ class _Fit:
         self._runs = runs
         self._rounds_up = rounds_up
         self._sizes: list[Size] = []
-        # The values of each other run, by those of the first.
+        # For each other run, its values by those of the first run.
         self._values: list[dict[TracedValue, TracedValue]] = [{} for _ in runs[1:]]
 
     def fit(self) -> list[Size]:
@@ -148,7 +148,7 @@ class _Fit:
         return written
 
     def _check_guards(self, items: Sequence[Item]) -> None:
-        """Raise if code takes a plain number that differs: it may do anything by it."""
+        """Raise if code reads a differing number as a plain one, on which it may branch."""
         expected = [
             item.args[1] for item in items if isinstance(item, Call) and item.target == ASSUME
         ]
@@ -157,7 +157,7 @@ class _Fit:
             raise NotFittedError("code takes a plain number that is another one in another run")
 
     def _is_size(self, items: Sequence[Item], level: _Level) -> bool:
-        """Return whether calls take a size that differs for turns; if so, note the size."""
+        """Return whether calls take a differing size as a number of turns; then record the size."""
         first = items[0]
         if not isinstance(first, Call) or first.target not in (COUNT, ASSUME):
             return False
@@ -173,7 +173,7 @@ class _Fit:
         return True
 
     def _is_length(self, items: Sequence[Item], level: _Level, glued: list[Item]) -> bool:
-        """Return whether calls are a guard of a length that differs; if so, note the length."""
+        """Return whether calls guard a differing length; if so, record the length as a size."""
         first = items[0]
         if not isinstance(first, Call) or first.target != LENGTH:
             return False
@@ -186,9 +186,9 @@ class _Fit:
         return True
 
     def _note_sizes_inside(self, items: Sequence[Item], level: _Level, glued: list[Item]) -> None:
-        """Note sizes that the body of a loop asks for, of values that are given to it.
+        """Record sizes that the body of a loop reads from its given inputs.
 
-        A loop that goes on while something is smaller than a size asks for it in each turn.
+        A loop such as ``while i < x.shape[1]`` reads the size in each turn.
         """
         turns = [item.args[1] for item in items]
         if len(set(turns)) == 1 or self._explained(turns, level):
@@ -269,7 +269,7 @@ class _Fit:
         return value
 
     def _explained(self, numbers: Sequence[int], level: _Level) -> tuple[Size, _Line] | None:
-        """Return the size that gives a number in each run, and how."""
+        """Return a size that explains a number in all runs, with the expression."""
         for size in self._sizes:
             if level.is_inside(size.level):
                 line = _line(size.numbers, numbers, rounds_up=self._rounds_up)
@@ -301,7 +301,7 @@ class _Line:
         return (self.factor * size + self.before) // self.divisor + self.after
 
     def steps(self) -> Iterator[tuple[str, int, int]]:
-        """Yield each operation, its operand, and the operand for which it is left out."""
+        """Yield each operation, its operand, and its neutral operand."""
         yield "mul", self.factor, 1
         yield "add", self.before, 0
         yield "floordiv", self.divisor, 1
@@ -309,7 +309,7 @@ class _Line:
 
 
 def _line(sizes: Sequence[int], numbers: Sequence[int], *, rounds_up: bool) -> _Line | None:
-    """Return the expression by which sizes give numbers; None if there is none."""
+    """Return the expression that computes the numbers from the sizes; None if there is none."""
     pairs = zip(sizes[1:], numbers[1:], strict=True)
     steps = [(size - sizes[0], number - numbers[0]) for size, number in pairs if size != sizes[0]]
     if not steps or 0 in steps[0]:

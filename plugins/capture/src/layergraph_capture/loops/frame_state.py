@@ -1,4 +1,4 @@
-"""The plain state of running code: what could let a later turn of a loop do something else."""
+"""The plain state of running code: all values by which a later turn might branch."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from layergraph.torch2ir.tracing.stand_ins import StandIn
 
 
 class PlainStates:
-    """Compares the plain state of code at one moment with that at another.
+    """Compares the plain states of code at the starts of turns.
 
     Args:
-        outside: knows what the code has changed outside of its own variables.
+        outside: tracks changes of objects other than local variables.
 
     Attributes:
-        keeps_lists: whether lists of tensors are outside that were not there before.
+        keeps_lists: whether the code has stored new lists of tensors in such objects.
     """
 
     def __init__(self, outside: Unchanged) -> None:
@@ -39,22 +39,23 @@ class PlainStates:
         self.keeps_lists = False
 
     def of(self, frame: FrameType, turn: int) -> str:
-        """Return a text that is the same as long as nothing plain changes that code can ask for.
+        """Return a text that changes if any plain value that the code can read changes.
 
-        Tensors and symbolic numbers do not count: a graph holds what is computed from them. Of a
-        list of tensors, only its being empty counts, because code that asks for its length is seen.
+        Tensors and symbolic numbers do not count, because the graph holds computations with them.
+        Of a list of tensors, only its emptiness counts, because the tracer sees a read of its
+        length.
 
         Args:
             frame: the frame of the code.
-            turn: the number of the turn that begins. A search of all that the model reaches takes
-                longer than many turns. So it is for turns 0, 1, 2, 4, 8 and so on; other turns see
-                the objects that were found to change.
+            turn: the number of the turn that begins. A comparison of all reached objects is slow,
+                so only turns 0, 1, 2, 4, 8 and so on make it. Other turns compare the objects that
+                have changed before.
         """
         state = _State()
-        # A comprehension keeps its iterator under a name that code cannot spell.
+        # A comprehension keeps its iterator in a variable whose name is no identifier.
         named = [(name, each) for name, each in frame.f_locals.items() if name.isidentifier()]
         inside = [(name, state.of(value)) for name, value in named]
-        # All at once: an object is known by its ``id`` as long as it is there.
+        # In one pass, so that the objects stay alive and their ids stay unique.
         is_whole = turn & (turn - 1) == 0
         changed = list(self._outside.differing(None if is_whole else self._changing))
         self._changing |= dict.fromkeys(place for place, _, _ in changed)
@@ -64,7 +65,7 @@ class PlainStates:
 
 
 def _different(now: Any, was: Any, form: Callable[[Any], object]) -> Iterator[object]:
-    """Yield the form of what has changed in an object."""
+    """Yield the form of each change in an object."""
     if not (isinstance(now, dict) and isinstance(was, dict)):
         yield form(now)
         return
@@ -75,13 +76,13 @@ def _different(now: Any, was: Any, form: Callable[[Any], object]) -> Iterator[ob
 
 
 class _State:
-    """The plain state of values, each of which is looked at once."""
+    """The plain state of values, each read once."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
 
     def of(self, value: Any) -> object:
-        """Return the state of a value, with a text that is the same if the state is."""
+        """Return the state of a value, whose text is equal for equal states."""
         kind = type(value)
         if isinstance(value, torch.Tensor):
             return torch.Tensor
@@ -129,7 +130,7 @@ _numbers = itertools.count()
 
 
 def holds_tensors(value: Any) -> bool:
-    """Return whether a value is a tensor, or a list, tuple or dict that holds nothing else."""
+    """Return whether a value is a tensor, or a list, tuple or dict of only tensors."""
     if isinstance(value, torch.Tensor):
         return True
     inside = value.values() if type(value) is dict else value
@@ -137,7 +138,7 @@ def holds_tensors(value: Any) -> bool:
 
 
 def keeps_list(now: Any, was: Any) -> bool:
-    """Return whether a list of tensors is among what has changed, and was not there before."""
+    """Return whether a change adds a list of tensors."""
     if isinstance(now, dict) and isinstance(was, dict):
         parts = [(each, was.get(name)) for name, each in now.items()]
         return _is_new_list(now, was) or any(_is_new_list(*each) for each in parts)
@@ -150,9 +151,9 @@ def _is_new_list(now: Any, was: Any) -> bool:
 
 
 def form_of_changes(changes: Iterable[Change]) -> str:
-    """Return a text that is the same if changes differ in nothing but tensors.
+    """Return a text that is equal for changes that differ only in tensors.
 
-    It also tells the dtypes of these, and the numbers of their dimensions.
+    The text contains the dtypes and ranks of the tensors.
     """
     return repr(
         [
@@ -174,7 +175,7 @@ def _form_of(value: Any) -> object:
 
 
 def is_plain(value: Any) -> bool:
-    """Return whether a value holds no tensor, no module, no function and nothing unknown."""
+    """Return whether a value contains only plain values, and no tensor, module or function."""
     pending, seen = [value], set[int]()
     while pending:
         each = pending.pop()
@@ -207,7 +208,7 @@ def _members_of(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _unlike_any() -> object:
-    """Return a state that no other value has, at no other time."""
+    """Return a state that equals no other state."""
     return next(_numbers)
 
 

@@ -1,4 +1,4 @@
-"""Example calls of other lengths, made from one that the user gave."""
+"""Example calls of other lengths, made from the user's example."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from layergraph.tensors.memory import PLAIN_CLASSES
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """A size that inputs share.
+    """A size that one or several inputs have.
 
     Attributes:
         size: the size.
-        step: by how much it grows for one turn more; of a turn that takes several, all of them.
-        inputs: the numbers of the tensors that have it, and the dimension; None: all of them.
+        step: its growth per turn.
+        inputs: the indices of the tensors that have it, each with the dimension; None: all
+            dimensions of this size.
     """
 
     size: int
@@ -27,16 +28,16 @@ class Length:
     inputs: tuple[tuple[int, int], ...] | None = None
 
     def is_same_size(self, other: Length) -> bool:
-        """Return whether another one varies the same inputs."""
+        """Return whether another length varies the same size of the same inputs."""
         return (self.size, self.inputs) == (other.size, other.inputs)
 
     def call(self, example: Example, turns: int, more: int = 0) -> Example:
-        """Return a call that is longer by a number of turns, or shorter.
+        """Return a call that is a number of turns longer or shorter.
 
         Args:
             example: the call of the user.
             turns: the number of turns.
-            more: by how much it is longer besides.
+            more: a further growth of the size.
         """
         resized = _Resized(self, max(self.size + turns * self.step + more, 0))
         args, kwargs = example
@@ -69,18 +70,18 @@ class _Resized:
         for dim, size in enumerate(tensor.shape):
             if size == self._length.size and (inputs is None or (number, dim) in inputs):
                 whole, rest = divmod(self._size, size)
-                # An index for each number would take as long as a layer.
+                # Concatenating whole copies is much faster than indexing.
                 result = torch.cat([*[result] * whole, result.narrow(dim, 0, rest)], dim)
         return result.requires_grad_(tensor.requires_grad) if result is not tensor else tensor
 
 
 def lengths(example: Example, turns: int, each: int = 1) -> Iterator[Length]:
-    """Yield sizes of the inputs that a number may follow from, the likely ones first.
+    """Yield sizes of the inputs on which a number of turns may depend, the likely ones first.
 
     Args:
         example: the call of the user.
         turns: the number.
-        each: by how much the number grows for one turn more.
+        each: the growth of the number per turn.
     """
     shapes = [
         tensor.shape for tensor in _tensors((*(example[0] or ()), *(example[1] or {}).values()))
@@ -107,7 +108,7 @@ def lengths(example: Example, turns: int, each: int = 1) -> Iterator[Length]:
 
 
 def _is_likely(size: int, turns: int) -> bool:
-    """Return whether a number of turns may follow from a size: it is near it, or a part of it."""
+    """Return whether a number of turns may depend on a size: it is near the size, or divides it."""
     if size > 1 and (size % turns == 0 or abs(size - turns) <= _NEAR):
         return True
     return turns > 2 * _NEAR and size > turns and size % turns <= _NEAR
@@ -117,7 +118,7 @@ _NEAR = 3
 
 
 def _unlikeliness(size: int, step: int, turns: int) -> tuple[int, int]:
-    """Return how unlikely it is that a number of turns follows from a size."""
+    """Return a sort key: the less likely that a number of turns depends on a size, the larger."""
     if size == turns:
         return 0, 0
     if step > 1 and size % turns == 0:

@@ -1,10 +1,10 @@
-"""The parts of lists that code takes: they may show only when a loop has many turns.
+"""Slices of lists in code, which may have an effect only if a loop has many turns.
 
-Code keeps a value of each turn in a list, and later takes the last ten of it: as long as there are
-fewer turns, that is the whole list. A list does not tell what becomes of it. So the bytecode of the
-functions that have run is searched for slices; those of tensors are in the record anyway, and lists
-of modules have no turns. Functions to which nothing leads that holds tensors, such as those of a
-configuration, cannot get hold of such a list.
+Code may append a value in each turn to a list, and later take ``values[-10:]``. With fewer turns,
+this is the whole list. We cannot observe reads of a list. So we search the bytecode of the
+functions that have run for slices. Slices of tensors are in the record anyway, and lists of modules
+have no turns. Functions that cannot reach an object with tensors, such as those of a configuration,
+are ignored.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from layergraph.torch2ir.tracing.lines import user_frame
 from layergraph_capture.loops.frame_state import is_plain
 
 UNKNOWN = 1 << 30
-"""More turns than any run has: no run shows what code does."""
+"""More turns than any run has, because no run reveals every use of a list."""
 
-# What bounds of such a sum do shows in the shortest run that is made to find loops.
+# The shortest run for the search of loops reveals the effect of bounds up to this sum.
 _FEW_TURNS = 5
 _CUTTING = frozenset("islice deque takewhile dropwhile compress nlargest nsmallest".split())
 _SUBSCRIPTS = frozenset("BINARY_SUBSCR STORE_SUBSCR DELETE_SUBSCR".split())
@@ -34,26 +34,26 @@ _SLICES = frozenset("BINARY_SLICE STORE_SLICE".split())
 
 
 class ListSlices:
-    """Knows how many turns a loop needs before a run shows all that code does with its lists.
+    """Finds the least number of turns with which a run reveals every use of a list.
 
     Args:
-        reach: finds what the functions reach that run.
+        reach: finds the objects that the running functions reach.
 
     Attributes:
-        seen: the functions that need not be noted any more in this run, by ``id`` of their code.
+        seen: the functions that need no further check in this run, by ``id`` of their code.
     """
 
     def __init__(self, reach: Reach) -> None:
         self._reach = reach
         self.seen: set[int] = set()
-        # The functions with slices that have run, by ``id`` of their code, and whether nothing led
-        # from any call of them to tensors.
+        # The functions with slices that have run, by ``id`` of their code; True if no call reached
+        # tensors.
         self._slicing: dict[int, tuple[CodeType, bool]] = {}
         self._of_others: set[tuple[int, int]] = set()
         self._others: list[int] = []
 
     def enter(self, frame: FrameType) -> None:
-        """Note a function that is about to run."""
+        """Record a function that is about to run."""
         code = frame.f_code
         if id(code) not in self._reach.codes:
             self._reach.enter(frame)
@@ -74,7 +74,7 @@ class ListSlices:
             self._of_others.add((id(around.f_code), around.f_lasti))
 
     def note_call(self, args: Sequence[Any]) -> None:
-        """Note a call of a function of torch: the slice of code may be that of a tensor."""
+        """Record a call of a torch function, because a slice in code may be that of a tensor."""
         if len(args) < 2 or type(args[1]) is not slice:
             return
         frame = user_frame()
@@ -82,7 +82,7 @@ class ListSlices:
             self._of_others.add((id(frame.f_code), frame.f_lasti))
 
     def note_zip(self, items: Sequence[Any]) -> None:
-        """Note that code goes through several things at once: the shortest one ends that."""
+        """Record a ``zip`` of several items, which the shortest one ends."""
         counts = [
             len(each)
             for each in items
@@ -95,7 +95,7 @@ class ListSlices:
         """Return the number of turns; 0 if any number is enough.
 
         Args:
-            keeps_lists: whether lists of tensors are kept where any code may get hold of them.
+            keeps_lists: whether the model stores lists of tensors where any code may read them.
         """
         found = [
             turns
@@ -109,7 +109,7 @@ class ListSlices:
 
 @functools.lru_cache(maxsize=4096)
 def _slices(code: CodeType) -> tuple[tuple[int, int], ...]:
-    """Return the place of each slice in code, and the turns that it needs."""
+    """Return the offset of each slice in code, and the turns that reveal its effect."""
     return tuple(_search(code))
 
 
@@ -125,7 +125,7 @@ def _search(code: CodeType) -> Iterator[tuple[int, int]]:
 
 
 def _bounds(step: dis.Instruction, before: Sequence[dis.Instruction]) -> Sequence[Any] | None:
-    """Return the bounds of a slice that code takes, each a constant or not; None if it is none."""
+    """Return the bounds of a slice instruction, constants if known; or None."""
     if step.opname in _SLICES:
         return [_constant(each) for each in before[-2:]]
     is_subscript = step.opname in _SUBSCRIPTS or step.argrepr == "[]"
@@ -144,7 +144,7 @@ def _constant(step: dis.Instruction) -> Any:
 
 
 def _turns(bounds: Sequence[Any]) -> int:
-    """Return how many turns show that a slice is no more than it is in a run of few turns."""
+    """Return the number of turns that reveal the effect of a slice with these bounds."""
     numbers: list[int] = [0 if each is None else each for each in bounds]
     if not all(type(each) is int for each in numbers):
         return UNKNOWN

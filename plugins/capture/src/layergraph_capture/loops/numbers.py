@@ -1,4 +1,4 @@
-"""Integers that are known in each turn: the numbers of turns, and what is computed from them."""
+"""Integers known in each turn: the number of the turn, and numbers computed from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMPUTED: dict[str, Callable[..., Any]] = {
 
 
 def number_of_turn(value: Value) -> Any:
-    """Return the number that follows from the numbers of turns; None for any other value."""
+    """Return the integer of a value computed from turn numbers; None for any other value."""
     if not isinstance(value, TracedValue):
         return value if type(value) in (int, float, bool) else None
     call = value.call
@@ -42,7 +42,7 @@ def number_of_turn(value: Value) -> Any:
 
 
 def is_of_turns(item: Item | None) -> bool:
-    """Return whether a call only computes, or guards, what follows from the numbers of turns."""
+    """Return whether a call only computes or guards numbers computed from turn numbers."""
     if not isinstance(item, Call):
         return False
     if item.target in (ASSUME, COUNT):
@@ -51,7 +51,7 @@ def is_of_turns(item: Item | None) -> bool:
 
 
 def is_trivial(item: Item | None) -> bool:
-    """Return whether code takes the plain number of a turn, so that it may do anything by it."""
+    """Return whether code reads a turn number as a plain number, on which it may branch."""
     if not isinstance(item, Call) or item.target not in (ASSUME, COUNT) or not is_of_turns(item):
         return False
     number = item.args[1]

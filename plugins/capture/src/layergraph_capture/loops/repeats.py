@@ -1,4 +1,4 @@
-"""Repetitions in a sequence of calls, found by their form alone."""
+"""Repetitions in a sequence of calls, found by the form of the calls."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _MOST = 50_000_000
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """A part of a sequence that repeats another one, turn after turn.
+    """A part of a sequence that consists of equal turns.
 
     Attributes:
         start: the index of the first item of the first turn.
         period: the number of items of a turn.
         turns: the number of turns.
-        inside: the repetitions inside of the first turn.
+        inside: the repetitions inside the first turn.
     """
 
     start: int
@@ -35,22 +35,22 @@ class Repeat:
 
     @property
     def end(self) -> int:
-        """The index behind the last item."""
+        """Return the index after the last item."""
         return self.start + self.period * self.turns
 
 
 @dataclass(slots=True)
 class Forms:
-    """Gives calls that have the same form one number.
+    """Numbers the forms of calls.
 
-    Two calls have the same form if they call the same with arguments that differ in nothing but
-    values and integers.
+    Two calls have the same form if they have the same target, and arguments that differ only in
+    traced values and integers.
     """
 
     _numbers: dict[object, int] = field(default_factory=dict)
 
     def of(self, items: Sequence[Item]) -> list[int]:
-        """Return the number of each item."""
+        """Return the number of each item's form."""
         return [self._number(self._form(item)) for item in items]
 
     def _number(self, form: object) -> int:
@@ -78,7 +78,7 @@ class Forms:
 
 
 def form_of(value: Value) -> object:
-    """Return the form of a value: what is left of it without values and integers."""
+    """Return the form of a value, without traced values and integers."""
     inside = parts(value)
     kind = type(value)
     if inside is None:
@@ -86,7 +86,7 @@ def form_of(value: Value) -> object:
             return TracedValue
         return int if kind is int else None if kind is TracedBody else repr(value)
     if kind in (list, tuple) and inside and all(isinstance(each, TracedValue) for each in inside):
-        # A list may grow from turn to turn.
+        # The length of a list does not count, because it may grow in each turn.
         return kind
     keys = tuple(value) if kind is dict else ()
     return (kind.__name__, keys, *map(form_of, inside))
@@ -112,7 +112,7 @@ def _repeats(forms: torch.Tensor, offset: int) -> Iterator[Repeat]:
 
 
 def _best(forms: torch.Tensor) -> Repeat | None:
-    """Return the repetition of the most items, of the shortest period; the first one of these."""
+    """Return the first repetition of the most items with the shortest period."""
     count = len(forms)
     best: Repeat | None = None
     covered = 0
@@ -128,7 +128,7 @@ def _best(forms: torch.Tensor) -> Repeat | None:
 
 
 def _most_turns(same: int, period: int) -> int:
-    """Return the turns that there are if so many items are the same as those a period later."""
+    """Return the number of turns if so many items equal those one period later."""
     return (same + period) // period
 
 

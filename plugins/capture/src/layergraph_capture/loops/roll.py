@@ -1,4 +1,4 @@
-"""Repetitions become loops: all turns are read side by side."""
+"""Conversion of repetitions to loops, by comparing all turns."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def rolled(before: Rolled, chosen: Chosen, *, folds: bool = False) -> Rolled:
     Args:
         before: the record of a run, perhaps with other loops.
         chosen: the repetitions; none is inside of another one.
-        folds: whether integers take the places of the numbers of turns that are in no loop.
+        folds: whether to replace turn numbers outside of loops by integers.
 
     Raises:
-        NotRollableError: the values of a repetition are not those of a loop.
+        NotRollableError: the values of a repetition do not have the form of a loop.
     """
     return Writer(before, chosen, _write_loop, folds=folds).write()
 
@@ -46,9 +46,9 @@ def _write_loop(writer: Writer, items: Sequence[Item], repeat: Repeat) -> None:
 class _Region:
     """One repetition that becomes a loop.
 
-    All turns are read side by side. An argument that is the same in each turn is given to the body;
-    one that came about in the turn before is carried; an integer that grows from turn to turn is
-    computed from the number of the turn.
+    We compare the arguments of all turns. An argument that is the same in each turn becomes a given
+    input of the body. A result of the turn before becomes a carried value. An integer that grows
+    evenly is computed from the number of the turn.
 
     Args:
         writer: writes the record.
@@ -67,18 +67,18 @@ class _Region:
         for number, turn in enumerate(self._turns):
             for slot, call in enumerate(_calls(turn)):
                 self._own[call.value] = number, slot
-        # The values of a turn in the body; integers for the numbers of turns.
+        # The body's values; integers in place of turn numbers.
         self._slots: list[Any] = []
         self._is_certain = self._is_marked()
         scope = self._around.scope
         self._turn = writer.new_value(scope, "turn")
         value = TracedValue(scope.start, scope, loop.__name__)
         self._call = value.call = Call("function", LOOP, (), {}, value)
-        # By slot and the values that the first turns read instead: the inputs of the body, that of
-        # the last turn first. Likewise for lists that grow.
+        # The inputs of the body for carried values, that of the latest turn first; by slot and the
+        # values that the first turns read instead. Growing lists have such an entry, too.
         self._carried: dict[tuple[int, tuple[TracedValue, ...]], list[TracedValue]] = {}
         self._growing: dict[int, TracedValue] = {}
-        # By value outside, in the new record: the input of the body.
+        # The input of the body for each value outside, in the new record.
         self._given: dict[TracedValue, TracedValue] = {}
 
     def write(self) -> None:
@@ -89,7 +89,7 @@ class _Region:
                 writer.glued(level, "operator.add", value, [self._slots[slot]])
                 for slot, value in self._growing.items()
             ]
-        # Each carried value is that of the turn before, and those before move on by one.
+        # Each carried value shifts by one turn.
         result: list[Value] = []
         first: list[Value] = []
         finals: dict[tuple[int, int], int] = {}
@@ -121,9 +121,9 @@ class _Region:
             writer.note(own, (written, turn, slot))
 
     def _is_marked(self) -> bool:
-        """Return whether each turn is one of a ``for`` statement, and begins in the same state.
+        """Return whether a ``for`` statement makes the turns, and all begin in the same state.
 
-        If one turn ends in the plain state in which it began, so does any other turn after it.
+        If a turn ends in the plain state in which it began, each later turn does so too.
         """
         marks = [
             [item for item in turn if isinstance(item, Call) and item.target == BEGIN]
@@ -158,7 +158,7 @@ class _Region:
     # --- values, those of all turns side by side ---
 
     def _merged(self, values: Sequence[Value]) -> Any:
-        """Return what an argument is in the body, given what it is in each turn."""
+        """Return an argument in the body, from its values in all turns."""
         first = values[0]
         if any(type(each) is not type(first) for each in values):
             raise NotRollableError("an argument is of another type in another turn")
@@ -176,7 +176,7 @@ class _Region:
         if isinstance(first, TracedValue):
             return self._traced(values)
         if isinstance(first, TracedBody):
-            # Bodies of one form; verification compares what they do.
+            # Bodies of one form; the verification compares their calls.
             return self._writer.read(first)
         if type(first) is int and any(each != first for each in values):
             return self._index(values)
@@ -185,7 +185,7 @@ class _Region:
         return first
 
     def _index(self, values: Sequence[int]) -> Value:
-        """Return an integer that grows by the same number from turn to turn."""
+        """Return the value for an integer that grows evenly."""
         start, step = values[0], values[1] - values[0]
         if any(value != start + turn * step for turn, value in enumerate(values)):
             raise NotRollableError("an integer does not grow evenly from turn to turn")
@@ -213,7 +213,7 @@ class _Region:
         return self._of_other_loop(values)
 
     def _carry(self, slot: int, first: tuple[TracedValue, ...]) -> TracedValue:
-        """Return the value that came about some turns before; the first turns read others."""
+        """Return the value of some turns before; the first turns read values outside the loop."""
         if (slot, first) not in self._carried:
             inputs = []
             for each in reversed(first):
@@ -224,14 +224,14 @@ class _Region:
         return self._carried[slot, first][-1]
 
     def _outside(self, value: TracedValue) -> TracedValue:
-        """Return a value from outside as one of the body."""
+        """Return the input of the body for a value outside."""
         if value not in self._given:
             self._given[value] = self._writer.new_value(self._around.scope, value.wish)
             take_facts(self._given[value], value)
         return self._given[value]
 
     def _of_other_loop(self, values: Sequence[TracedValue]) -> TracedValue:
-        """Return the item of a list that a loop before this one has collected."""
+        """Return the item of a list that an earlier loop has collected."""
         places = [self._writer.place_of(each) for each in values]
         known = [each for each in places if each is not None]
         if len(known) < len(places) or len({(each[0], each[2]) for each in known}) > 1:
@@ -245,7 +245,7 @@ class _Region:
         return self._writer.glued(self._writer.level, GETITEM, given, index)
 
     def _grown(self, values: Sequence[Value]) -> TracedValue:
-        """Return a list that gets one more value of an earlier turn in each turn."""
+        """Return the value for a list that grows by one value in each turn."""
         before, after = values[0], values[1]
         at = next(
             (n for n, each in enumerate(after) if self._own.get(each, (-1, 0))[0] == 0),
@@ -271,12 +271,12 @@ class _Region:
 
 
 def _is_part(item: Item) -> bool:
-    """Return whether an item is a read of a part that a run makes only where it is used."""
+    """Return whether an item reads an element, which a run records only if it is used."""
     return isinstance(item, Call) and item.is_late and item.target == GETITEM
 
 
 def _are_closed(items: Sequence[Item]) -> bool:
-    """Return whether the regions that begin in a body end there, and no others do."""
+    """Return whether each region that begins in a body ends there, and no others end there."""
     begun: set[TracedValue] = set()
     for item in items:
         if isinstance(item, Call) and item.target in _REGIONS:
@@ -295,11 +295,11 @@ _ENTER = f"layergraph.{enter_autocast.__name__}"
 
 
 def _marks_turns(begins: Sequence[Call]) -> bool:
-    """Return whether calls mark turns one after another, all but the first in the same state."""
+    """Return whether calls mark successive turns, all except the first in the same state."""
     first, loop = begins[0].args
     if any(begin.args != (first + turn, loop) for turn, begin in enumerate(begins)):
         return False
-    # The first turn makes variables that the others find.
+    # The first turn defines variables that later turns find.
     states = [begin.where for begin in begins if begin.args[0] > 0]
     return len(states) > 1 and len({*states}) == 1
 

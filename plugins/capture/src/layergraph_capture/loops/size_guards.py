@@ -21,7 +21,7 @@ def guard_size(
         expected: the result of the comparison.
 
     Raises:
-        OtherRunError: the size is not in the module call where it came about.
+        OtherRunError: the module call that computes the size does not hold it.
     """
     scope = value.scope
     found = _place(scope.items, value)
@@ -38,7 +38,7 @@ def guard_size(
 
 
 def _place(items: list[Item], value: TracedValue) -> tuple[list[Item], int] | None:
-    """Return the items, perhaps of a body, and the index of the call that gives a value."""
+    """Return the items, perhaps of a body, and the index of the call that returns a value."""
     for index, item in enumerate(items):
         if isinstance(item, Call):
             if item.value is value:

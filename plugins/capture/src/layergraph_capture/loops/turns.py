@@ -1,9 +1,9 @@
-"""The numbers and the begins of the turns of loops, while capture looks for loops.
+"""Symbolic turn numbers and marks at the starts of turns, for the search of loops.
 
-Code may do something else from some turn on. So ``range`` and ``enumerate`` give symbolic numbers:
-a comparison of one is seen, and a loop of the graph has a guard for it in each turn. And where a
-``for`` statement itself goes through all of a range or of the parts of a tensor, each turn is
-marked with the plain state of the code: if that stays the same, all turns do the same.
+Code may make other calls from some turn on. So ``range`` and ``enumerate`` return symbolic numbers:
+the tracer sees a comparison of such a number, and the loop of the graph guards it in each turn. If
+a ``for`` statement iterates over a whole range or a whole tensor, we mark each turn with the plain
+state of the code. If this state stays the same, all turns make the same calls.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from layergraph_capture.loops.list_slices import ListSlices
 from layergraph_capture.symbolic.symbolic_int import SizeListener, SymbolicNumber, plain, symbolic
 
 TURN = "layergraph.turn"
-"""The function, in the record of a run, that gives the number of a turn. No graph has it."""
+"""A function in records of runs that returns the number of a turn. No graph has it."""
 
 BEGIN = "layergraph.begin_turn"
-"""The function, in the record of a run, that stands where a turn begins. No graph has it."""
+"""A function in records of runs that marks the start of a turn. No graph has it."""
 
 COUNT = "layergraph.count"
-"""The function, in the record of a run, that takes a number as that of turns. No graph has it."""
+"""A function in records of runs that takes a number of turns. No graph has it."""
 
 _GET_ITER = dis.opmap["GET_ITER"]
 
 
 class TurnListener(SizeListener, Protocol):
-    """The object that notes turns."""
+    """The listener for turns."""
 
     def next_loop(self) -> int:
         """Return the number of a new loop."""
 
     def count(self, number: Any) -> Any:
-        """Return a number alone, and note that loops have turns by it."""
+        """Return the plain number, and record that it is a number of turns."""
 
     def begin_turn(self, turn: int, loop: int, frame: FrameType) -> None:
-        """Note that a turn begins, and the plain state of the code."""
+        """Record the start of a turn, with the plain state of the code."""
 
 
 class TurnPatches:
-    """Replaces ``range``, ``enumerate``, ``zip`` and ``len`` in the globals of code that runs.
+    """Makes the patches of ``range``, ``enumerate``, ``zip`` and ``len`` in globals of code.
 
     Args:
-        listener: gets to know what becomes of the numbers.
-        slices: gets to know of lists that end together with others.
+        listener: records turns and the uses of turn numbers.
+        slices: records calls of ``zip``.
     """
 
     def __init__(self, listener: TurnListener, slices: ListSlices) -> None:
@@ -62,7 +62,7 @@ class TurnPatches:
         self._range = type("range", (_Range,), {"made_by": self._range_of})
 
     def of(self, scope: dict[str, Any]) -> Iterator[Patch]:
-        """The patches of the globals of a module."""
+        """Yield the patches of the globals of a module."""
         for name, original, new in (
             ("range", builtins.range, self._range),
             ("enumerate", builtins.enumerate, self._enumerate),
@@ -72,7 +72,7 @@ class TurnPatches:
                 yield scope, name, new
 
     def length(self, value: object) -> Any:
-        """Return the length of what has a part for each turn; None for anything else."""
+        """Return the length of an object that loops iterate over; None for any other object."""
         if not isinstance(value, list | _Parts | _Turns) or not self._listener.is_recording():
             return None
         if type(value) is list and value and not holds_tensors(value):
@@ -80,7 +80,7 @@ class TurnPatches:
         return symbolic(len(value), (TURN, len(value), -1), self._listener)
 
     def parts(self, result: Any) -> Any:
-        """Return the parts of a tensor, as a tuple that shows whether code goes through it."""
+        """Return the slices of a tensor as a tuple that detects iteration."""
         if type(result) is not tuple or not all(isinstance(each, torch.Tensor) for each in result):
             return result
         return _Parts(result, self._listener)
@@ -110,7 +110,7 @@ class TurnPatches:
             if any(map(holds_tensors, items)):
                 self._slices.note_zip(items)
             return builtins.zip(*items, **options)  # noqa: B905 as the caller says
-        rows = builtins.zip(*map(_plainly, items), **options)  # noqa: B905 likewise
+        rows = builtins.zip(*map(_plainly, items), **options)  # noqa: B905 as the caller says
         is_whole = len({self._count(each) for each in items}) == 1
         return _Iteration(rows, self._listener, self._listener.next_loop(), is_whole=is_whole)
 
@@ -123,16 +123,16 @@ class TurnPatches:
 
 
 class _Iteration:
-    """An iterator that marks each turn, if a ``for`` statement goes through it itself.
+    """An iterator that marks each turn if a ``for`` statement iterates over it directly.
 
     Args:
-        items: what it gives.
-        listener: gets to know of the turns.
+        items: the items.
+        listener: records the turns.
         loop: the number of the loop.
-        is_whole: whether its length follows from a size alone.
+        is_whole: whether its length depends only on a size.
 
     Attributes:
-        is_direct: whether a ``for`` statement goes through it itself.
+        is_direct: whether a ``for`` statement iterates over it directly.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class _Iteration:
 
 
 class _Parts(StandIn, tuple[Any, ...]):
-    """The parts of a tensor."""
+    """The slices of a tensor along its first dimension."""
 
     _listener: TurnListener
 
@@ -173,7 +173,7 @@ class _Parts(StandIn, tuple[Any, ...]):
         return made
 
     def plain(self) -> tuple[Any, ...]:
-        """The parts alone."""
+        """Return a plain tuple."""
         return tuple(tuple.__iter__(self))
 
     def __iter__(self) -> Iterator[Any]:
@@ -193,7 +193,7 @@ class _Parts(StandIn, tuple[Any, ...]):
 
 
 class _RangeType(type):
-    """The type of what stands in for ``range``, which code may ask for as a class, too."""
+    """The metaclass of the stand-in for ``range``, which code may also use as a class."""
 
     made_by: Callable[..., Any]
 
@@ -205,7 +205,7 @@ class _RangeType(type):
 
 
 class _Range(metaclass=_RangeType):
-    """The base of what stands in for ``range``."""
+    """The base of the stand-in for ``range``."""
 
 
 class _Turns(Sequence[int]):
@@ -213,9 +213,9 @@ class _Turns(Sequence[int]):
 
     Args:
         numbers: the plain range.
-        listener: gets to know of the turns.
+        listener: records the turns.
         loop: the number of the loop.
-        whole: its start, stop and step as code gave them; None for a part of another range.
+        whole: its start, stop and step as passed; None for a part of another range.
     """
 
     def __init__(
@@ -261,7 +261,7 @@ class _Turns(Sequence[int]):
 
 
 def _is_for_statement() -> bool:
-    """Return whether code that is running asks for an iterator by a ``for`` statement."""
+    """Return whether the running instruction of the caller is a ``for`` statement."""
     frame = user_frame()
     if frame is None or frame.f_lasti < 0:
         return False
@@ -269,21 +269,21 @@ def _is_for_statement() -> bool:
 
 
 def _is_whole(items: object) -> bool:
-    """Return whether the number of items follows from a size alone."""
+    """Return whether the number of items depends only on a size."""
     if isinstance(items, _Iteration | _Turns):
         return items.is_whole
     return isinstance(items, _Parts | torch.Tensor)
 
 
 def _plainly(items: Iterable[Any]) -> Iterable[Any]:
-    """Return items for a loop that marks its turns itself."""
+    """Return the items without marks, for a loop that marks its turns itself."""
     if isinstance(items, _Parts):
         return tuple.__iter__(items)
     return map(items._number, items.numbers) if isinstance(items, _Turns) else items
 
 
 def is_of_turn(number: SymbolicNumber) -> bool:
-    """Return whether a number was computed from that of a turn."""
+    """Return whether a number was computed from a turn number."""
     pending = [number]
     while pending:
         number = pending.pop()

@@ -1,7 +1,7 @@
-"""Comparing a record with loops to the record of a run: turn by turn, call by call.
+"""Verification of a record with loops against the record of a run, call by call.
 
-Nothing is believed of a loop that this comparison has not seen: for each run, it unrolls the loops
-for the sizes of the run, and finds the very calls of the run, with the same arguments.
+The verification unrolls the loops for the sizes of the run, and requires the same calls with the
+same arguments. A loop is accepted only after this check.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _GLUE: dict[str, Callable[..., Any]] = {
 
 
 class OtherRunError(Exception):
-    """The record with loops does something else than the run."""
+    """The record with loops makes other calls than the run."""
 
 
 def check_run(rolled: Rolled, trace: Trace, sizes: Collection[TracedValue]) -> None:
-    """Raise if a record with loops, for the sizes of a run, does something else than the run.
+    """Raise unless a record with loops makes the calls of a run for its sizes.
 
     Args:
         rolled: the record with loops.
         trace: the record of the run.
-        sizes: the values of sizes on which loops depend.
+        sizes: the values of the sizes on which loops depend.
 
     Raises:
         OtherRunError: they differ.
@@ -52,7 +52,7 @@ def check_run(rolled: Rolled, trace: Trace, sizes: Collection[TracedValue]) -> N
 
 
 class _Calls:
-    """The calls of a run in one module call, one after another."""
+    """An iterator over the calls of a run in one module call."""
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._items = iter(items)
@@ -60,11 +60,11 @@ class _Calls:
 
     @property
     def next(self) -> Item | None:
-        """The next call."""
+        """Return the next call without consuming it."""
         return self._next
 
     def take(self) -> Item | None:
-        """Return the next call, and go on."""
+        """Return and consume the next call."""
         taken, self._next = self._next, next(self._items, None)
         return taken
 
@@ -81,13 +81,13 @@ class _Comparison:
     def __init__(self, rolled: Rolled, sizes: Collection[TracedValue]) -> None:
         self._rolled = rolled
         self._sizes = sizes
-        # In how many loops the comparison is, and whether it is at the end of the last turn of one.
+        # The nesting depth of loops, and whether the comparison is at the end of a last turn.
         self._depth = 0
         self._is_behind_loop = False
-        # The integers that calls of the run give, by function and arguments.
+        # The integer results of calls of the run, by function and arguments.
         self._numbers: dict[tuple[object, ...], int] = {}
-        # What each value of the record with loops is in the run: a value, a number, or, of a list
-        # that collects values, a list of them.
+        # For each value of the record with loops, its counterpart in the run: a value, a number,
+        # or, for a collected list, a list of these.
         self._values: dict[TracedValue, Any] = {}
 
     def compare(self, trace: Trace) -> None:
@@ -134,7 +134,7 @@ class _Comparison:
                     self._note_size(item.value, other.value)
 
     def _note_numbers(self, call: Call) -> None:
-        """Note the integers that calls of the run give."""
+        """Record the integer results of calls of the run."""
         if call.value.number is not None:
             self._numbers[call.target, *map(_identity, call.args)] = call.value.number
         elif call.target == LENGTH:
@@ -164,7 +164,7 @@ class _Comparison:
         return other
 
     def _is_alike(self, item: Item, other: Item) -> bool:
-        """Return whether a call is the next one, and not one that the record leaves out."""
+        """Return whether a call has the form of the record's next call."""
         if not _calls_the_same(item, other) or self._is_dropped(other):
             return False
         if not is_of_turns(other):
@@ -176,15 +176,15 @@ class _Comparison:
         return True
 
     def _skip(self, calls: _Calls) -> None:
-        """Leave out what the record does not have."""
+        """Skip calls of the run that the record leaves out."""
         while self._is_left_out(calls.next):
             calls.take()
 
     def _is_left_out(self, item: Item | None) -> bool:
-        """Return whether a call is one that the record does not have.
+        """Return whether the record leaves out a call.
 
-        Those are the guards of the sizes on which loops depend, and what computes with the numbers
-        of turns. A guard of such a number is left out of a loop only, if it says nothing.
+        It leaves out the guards of the sizes on which loops depend, and computations with turn
+        numbers. Of the guards of turn numbers, a loop leaves out only trivial ones.
         """
         if isinstance(item, Call) and item.target == ASSUME and is_of_turns(item):
             return (self._depth > 0 or self._is_behind_loop) and is_trivial(item)
@@ -240,7 +240,7 @@ class _Comparison:
         return found
 
     def _of(self, value: Value, *, to_compute: bool = False) -> Any:
-        """Return what a value, or a list of values, is in the run."""
+        """Return the counterpart of a value, or of a list of values, in the run."""
         if isinstance(value, TracedValue):
             found = self._values.get(value, _MISSING)
             return found.number if to_compute and isinstance(found, _Size) else found

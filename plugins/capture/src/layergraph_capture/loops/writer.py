@@ -1,4 +1,4 @@
-"""Writing a record again, with loops in the place of repetitions."""
+"""Writing of a new record, with loops in place of repetitions."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from layergraph_capture.loops.written import (
 
 
 class Writer:
-    """Writes a record again.
+    """Writes a new record from an old one.
 
     Args:
-        before: the record, perhaps with loops.
+        before: the old record, perhaps with loops.
         chosen: the repetitions that become loops.
         write_loop: writes a repetition.
-        folds: whether integers take the places of the numbers of turns that are in no loop.
+        folds: whether to replace turn numbers outside of loops by integers.
 
     Attributes:
         glue: the calls that no run makes.
-        uncertain: the loops of which other turns may do something else.
+        uncertain: the loops whose other turns may make other calls.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Writer:
         """Return the new record.
 
         Raises:
-            NotRollableError: the values of a repetition are not those of a loop.
+            NotRollableError: the values of a repetition do not have the form of a loop.
         """
         root, own = self._recorder.root, self._trace.root
         parameters = []
@@ -81,7 +81,7 @@ class Writer:
         root.parameters, root.known = own.parameters, set(own.known)
         root.args, root.kwargs = self.read(own.args), self.read(own.kwargs)
         self._scope(own)
-        # Reads of parts are certain where loops that are certain read all of these.
+        # A loop that only reads elements is certain if certain loops use all of these.
         for loop in self._only_parts:
             if not loop.readers or not self.uncertain.isdisjoint({loop.call, *loop.readers}):
                 self.uncertain.add(loop.call)
@@ -93,12 +93,12 @@ class Writer:
 
     @property
     def level(self) -> Level:
-        """Where items are written now."""
+        """Return the level that receives items now."""
         return Level(self._recorder.scope, self._recorder.scope.items)
 
     @contextmanager
     def into(self, items: list[Item]) -> Iterator[Level]:
-        """Write items of the current module call elsewhere."""
+        """Write items of the current module call into another list, inside a ``with`` block."""
         scope = self._recorder.scope
         before, scope.items = scope.items, items
         try:
@@ -112,10 +112,10 @@ class Writer:
         """Return the value of a call that no run makes.
 
         Args:
-            level: where it stands.
+            level: the level of the call.
             target: the name of the function.
             args: its arguments, in the new record.
-            behind: the call that it follows; None: it comes last.
+            behind: the call before it; None to append it.
         """
         value = TracedValue(level.scope.start, level.scope, wish_of(target))
         value.call = Call("function", target, args, {}, value)
@@ -152,7 +152,7 @@ class Writer:
                 self._scope(item)
 
     def _computed(self, value: Value) -> Value:
-        """Return what computes a number from those of turns, which are integers now."""
+        """Return the value of a number computed from turn numbers that are now integers."""
         call = value.call if isinstance(value, TracedValue) else None
         if call is None:
             return value
@@ -193,24 +193,24 @@ class Writer:
     # --- values ---
 
     def bind(self, own: TracedValue, value: TracedValue) -> None:
-        """Note which value of the new record is one of the old record."""
+        """Bind a value of the old record to a value of the new one."""
         self._values[own] = value
         take_facts(value, own)
 
     def note_parts(self, written: WrittenLoop) -> None:
-        """Note a loop that only takes parts out of values."""
+        """Record a loop that only reads elements."""
         self._only_parts.append(written)
 
     def note(self, own: TracedValue, place: Place) -> None:
-        """Note in which turn of a loop a value of the old record came about."""
+        """Record the loop and turn that compute a value of the old record."""
         self._places[own] = place
 
     def place_of(self, own: TracedValue) -> Place | None:
-        """Return in which turn of a loop a value came about; None if in no loop."""
+        """Return the loop and turn that compute a value; None outside of loops."""
         return self._places.get(own)
 
     def read(self, value: Value) -> Any:
-        """Return a value of the old record as one of the new record."""
+        """Return the new record's value for a value of the old record."""
         inside = parts(value)
         if inside is None:
             if isinstance(value, TracedBody):
@@ -231,11 +231,11 @@ class Writer:
             return number
         found = self._places.get(own)
         if found is None:
-            raise NotRollableError(f"{own.wish} came about in no call")
+            raise NotRollableError(f"{own.wish} belongs to no call")
         return self._element(*found)
 
     def _element(self, found: WrittenLoop, turn: int, slot: int) -> TracedValue:
-        """Return the value of one turn of a loop, after the loop."""
+        """Return the value of one turn for readers after the loop."""
         place = slot, found.turns - 1 - turn
         if place in found.finals:
             return self._result(found, found.finals[place])
@@ -262,7 +262,7 @@ class Writer:
         return found.lists[slot]
 
     def _body(self, body: TracedBody) -> TracedBody:
-        """Return a copy of a body, which reads nothing from outside."""
+        """Return a copy of a body that reads no values outside."""
         inputs = []
         for each in body.inputs:
             value = self.new_value(self._recorder.scope, each.wish)
@@ -274,13 +274,13 @@ class Writer:
         return TracedBody(body.wish, inputs, level.items, result)
 
     def new_value(self, scope: ModuleCall, wish: str) -> TracedValue:
-        """Return a value that is there when a module call begins."""
+        """Return a new value at the start of a module call."""
         return TracedValue(scope.start, scope, wish)
 
     # --- lists with a value of each turn ---
 
     def _segments(self, inside: Sequence[Value]) -> Iterator[Value | Part]:
-        """Yield the items of a list, and parts that are values of turns one after another."""
+        """Yield the items of a list, with consecutive values of turns as parts."""
         at = 0
         while at < len(inside):
             part = self._part(inside, at)
@@ -311,7 +311,7 @@ class Writer:
         return Part(first[0], first[2], first[1], step, count)
 
     def _joined(self, segments: Sequence[Value | Part]) -> TracedValue:
-        """Return the list that is made of items and parts."""
+        """Return the list joined from items and parts."""
         lists: list[Value] = []
         for each in segments:
             if isinstance(each, Part):
@@ -343,4 +343,4 @@ class Writer:
 
 
 WriteLoop: TypeAlias = Callable[[Writer, Sequence[Item], Repeat], None]
-"""Writes a repetition among the items of a module call."""
+"""A function that writes a repetition among the items of a module call."""

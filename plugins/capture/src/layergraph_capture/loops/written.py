@@ -24,7 +24,7 @@ TUPLE = "builtins.tuple"
 
 
 class NotRollableError(Exception):
-    """The values of a repetition do not go from turn to turn as those of a loop do."""
+    """The values of a repetition do not have the form of a loop."""
 
 
 @dataclass(slots=True, eq=False)
@@ -33,8 +33,8 @@ class Rolled:
 
     Attributes:
         trace: the record.
-        glue: the calls that no run makes: they lead values into loops and out of them.
-        uncertain: the loops of which turns that no run had may do something else.
+        glue: the calls that no run makes, which pass values into and out of loops.
+        uncertain: the loops whose turns beyond those of the runs may make other calls.
     """
 
     trace: Trace
@@ -47,7 +47,7 @@ class Level:
     """A list of items that is being written.
 
     Attributes:
-        scope: the module call of the values that come about in it.
+        scope: the module call of the values that it computes.
         items: the items.
     """
 
@@ -61,16 +61,15 @@ class WrittenLoop:
 
     Attributes:
         turns: the number of its turns in this run.
-        level: where it stands.
+        level: the level of the loop.
         call: the call of the loop.
         body: its body.
         slots: the values of a turn, in the new record.
-        finals: for each slot that is carried, and a number of turns before the last one, the index
-            of that value in the result.
-        carried: how many values are carried.
-        only_parts: whether its turns only take parts out of values.
-        lists: for each slot that is collected, the list.
-        readers: who reads a list: a loop that reads one value of it in each turn, or None.
+        finals: the index in the result for each carried slot and distance from the last turn.
+        carried: the number of carried values.
+        only_parts: whether its turns only read elements.
+        lists: the list of each collected slot.
+        readers: the readers of lists: a loop that reads one value in each turn, or None.
     """
 
     turns: int
@@ -86,18 +85,18 @@ class WrittenLoop:
 
 
 Place = tuple[WrittenLoop, int, int]
-"""The loop, the turn and the slot in which a value of the old record came about."""
+"""The loop, the turn and the slot that compute a value of the old record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Values of turns of a loop, one after another in a list.
+    """Consecutive items of a list that are values of turns of one loop.
 
     Attributes:
         loop: the loop.
         slot: the slot.
         first: the turn of the first value.
-        step: how many turns the next value is ahead.
+        step: the number of turns from one value to the next.
         count: the number of values.
     """
 
@@ -109,6 +108,6 @@ class Part:
 
 
 def take_facts(value: TracedValue, like: TracedValue) -> None:
-    """Take over what is known of a value."""
+    """Copy the preferred name, rank, dtype and number of a value."""
     value.wish, value.rank, value.dtype = like.wish, like.rank, like.dtype
     value.number = like.number

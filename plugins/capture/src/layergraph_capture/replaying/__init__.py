@@ -1,1 +1,1 @@
-"""One run for both modes: the code goes through it again in the other one."""
+"""Replay: one run for both modes, whose results the code reuses in the other mode."""

@@ -1,4 +1,4 @@
-"""What can be told of a result without the numbers in it."""
+"""Metadata of results, computed without their numbers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from layergraph_capture.arguments import tensors_in
 from layergraph_capture.symbolic.symbolic_int import SymbolicNumber
 
 PLAIN = frozenset({bool, int, float, complex, str, bytes, Symbol})
-# On fewer numbers than this, a function computes sooner than torch tells what it would give.
+# For fewer numbers than this, computing is faster than running on meta tensors.
 FEW = 2**16
 
 
 def metadata_of(value: Any, device: torch.device | None = None) -> Hashable:
-    """All that code can see of a value that asks for no numbers in tensors.
+    """Return all facts of a value that code can see without reading numbers of tensors.
 
     Args:
-        value: what a function gave, or was given.
-        device: which device tensors on meta stand for.
+        value: a result or an argument of a function.
+        device: the device that meta tensors stand for.
     """
     with torch._C.DisableTorchFunction():
         return _metadata_of(value, device)
@@ -38,7 +38,7 @@ def _metadata_of(value: Any, device: torch.device | None) -> Hashable:
     if issubclass(cls, SymbolicNumber):
         return cls, value.value, value.key()
     if cls in PLAIN:
-        # NaN and -0.0 are told apart by it.
+        # repr distinguishes -0.0 from 0.0, and NaN equals NaN.
         return cls, repr(value)
     if cls is slice:
         value = value.start, value.stop, value.step
@@ -50,16 +50,16 @@ def _metadata_of(value: Any, device: torch.device | None) -> Hashable:
 
 
 class AbstractValues:
-    """Tells of what kind the results of functions would be, and computes as little as it can."""
+    """Finds the metadata of the results of functions with as little computation as possible."""
 
     def __init__(self) -> None:
-        # The arguments are kept, so that no other object gets the id of one.
+        # Each entry keeps the arguments alive, so that ids stay unique.
         self._known: dict[Hashable, tuple[Hashable, Any]] = {}
 
     def of_result(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Hashable:
-        """The kind of what a function gives that changes none of its arguments."""
+        """Return the metadata of the result of a function that changes none of its arguments."""
         asked = func, metadata_of((args, kwargs))
         if asked not in self._known:
             self._known[asked] = _kind_of_result(func, args, kwargs), (args, kwargs)
@@ -70,7 +70,7 @@ def _kind_of_result(func: Callable[..., Any], args: Any, kwargs: Any) -> Hashabl
     given = [*tensors_in((args, kwargs))]
     devices = {each.device for each in given}
     if len(devices) == 1 and sum(map(torch.numel, given)) > FEW and all(map(_is_simple, given)):
-        # Not every function can do without the numbers.
+        # Some functions need the numbers.
         with contextlib.suppress(Exception):
             on_meta = pytree.tree_map_only(torch.Tensor, _on_meta, (args, kwargs))
             return metadata_of(func(*on_meta[0], **on_meta[1]), devices.pop())

@@ -1,4 +1,4 @@
-"""Going through a run again, in the other mode of the model."""
+"""The replay of a run in the other mode of the model."""
 
 from __future__ import annotations
 
@@ -36,22 +36,21 @@ from layergraph_capture.tracer import EagerTracer
 
 
 class ReplayDiverged(Exception):  # noqa: N818 the word of the replay
-    """The other mode is another graph."""
+    """The other mode makes other calls, so its graph cannot come from this run."""
 
 
 @dataclass(slots=True)
 class Step:
-    """Something that a run did.
+    """One step of a run: the call of a function or a leaf, or the enter or exit of a composite.
 
     Attributes:
-        subject: which function, leaf or module.
-        given: its arguments; for a module that is traced through, the form of what crosses its
-            border.
-        gave: what came of it; for such a module None if what crosses the border stays the same.
-        scope: for such a module, the call of it.
-        call: for a function, the call that was recorded.
-        asked_mode: for a leaf, whether its code asked whether it is training.
-        sizes: where such a module is entered, the shapes of the tensors that it is given.
+        subject: the function, leaf or composite.
+        given: its arguments; for a composite, the structure of its arguments or result.
+        gave: its result; for a composite, None if the tensors keep their values.
+        scope: for a composite, its module call.
+        call: for a function, the recorded call.
+        asked_mode: for a leaf, whether its code read its mode.
+        sizes: at the enter of a composite, the shapes of its tensor arguments.
     """
 
     subject: object
@@ -64,14 +63,14 @@ class Step:
 
 
 class Replayer:
-    """Goes through a run again.
+    """Replays a run: checks that the code makes the same steps, and returns their old results.
 
     Args:
-        run: the run.
-        steps: what it did.
+        run: the tracer of the run.
+        steps: its steps.
 
     Attributes:
-        is_refused: whether a module does something in this mode that cannot be carried over.
+        is_refused: whether a module does something in this mode that a graph cannot hold.
     """
 
     def __init__(self, run: EagerTracer, steps: Sequence[Step]) -> None:
@@ -79,7 +78,8 @@ class Replayer:
         self._run = run
         self._steps = steps
         self._done = 0
-        # Behind the last step that tells numbers, it does not matter which they are.
+        # After the last op whose result depends on tensor values, wrong values cannot change
+        # control flow.
         self._telling = max(
             (n for n, step in enumerate(steps, 1) if step.subject in VALUE_DEPENDENT_OPS), default=0
         )
@@ -91,51 +91,51 @@ class Replayer:
         self._again: Rerecording | None = None
         self._kinds = AbstractValues()
         self._is_other = False
-        # The tensors, and the memory, in which there may be other numbers than in this mode.
+        # The ids and the memory of tensors whose numbers may be wrong for this mode.
         self._tainted: set[int] = set()
 
     @property
     def is_following(self) -> bool:
-        """Whether nothing is recorded now."""
+        """Return whether the replay reuses results, and records nothing."""
         return self._again is None
 
     def found(self) -> OtherMode | None:
-        """What the other mode does; None if that is not known."""
+        """Return the differences of the other mode; None if unknown."""
         if self._is_other or self._done < len(self._steps):
             return None
         return OtherMode(self._readings, self._changed, self._replaced)
 
     def diverge(self) -> NoReturn:
-        """Give up: the code that is running does something else than it did."""
-        # The model's code may catch the error.
+        """Stop the replay, because the code makes other steps than in the run."""
+        # The flag stays set even if the model's code catches the error.
         self._is_other = True
         raise ReplayDiverged
 
     def refuse(self) -> NoReturn:
-        """Give up: nor would it help to run the model in this mode."""
+        """Stop the replay, because a capture in this mode would fail too."""
         self.is_refused = not self.is_following
         self.diverge()
 
     def put_back(self) -> None:
-        """Leave what the run recorded as it was."""
+        """Restore the record of the run."""
         if self._again is not None:
             self._again.put_back()
             self._go_on(self._again.scope)
 
     def _go_on(self, scope: ModuleCall) -> None:
-        """Go on in a module call without recording, when another one was recorded again."""
+        """Continue the replay in a module call after the re-recording of another one."""
         self._again = None
         self._recorder.scope = scope
         self._recorder.seal(self.diverge)
 
     def end(self) -> None:
-        """Let the recorder record again."""
+        """End the replay, and resume recording."""
         self.put_back()
         self._recorder.scope = self._recorder.root
         self._recorder.unseal()
 
     def mode_read(self, module_info: ModuleInfo) -> None:
-        """Take note that a module was asked for its mode."""
+        """Record that code reads the mode of a module."""
         self._readings.add((module_info.path, self._recorder.scope.path))
 
     def _require(self, holds: bool) -> None:
@@ -143,7 +143,7 @@ class Replayer:
             self.diverge()
 
     def step(self, subject: object, given: Any) -> Step:
-        """The next step, which has to be this one."""
+        """Return the next step of the run; stop the replay if this is a different one."""
         step = self._next(subject)
         self._require(matches(step.given, given))
         return step
@@ -156,7 +156,7 @@ class Replayer:
         return step
 
     def function(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What a function gave, or would give in this mode."""
+        """Return the old result of a function, or its result in this mode."""
         if func is torch._C._set_grad_enabled:
             func(*args, **kwargs)
         step = self._next(func)
@@ -178,7 +178,7 @@ class Replayer:
         self._require(not _changes(name, kwargs))
         self._require(matches([*tensors_in(step.given)], [*tensors_in((args, kwargs))]))
         changed = Changed(call, self._run.to_literal(args), self._run.to_literal(kwargs))
-        # Sizes among the arguments have to be the same: the graph is the same but for plain values.
+        # Symbolic sizes among the arguments must be equal: modes may differ in plain values only.
         self._require(values_in(call.args, call.kwargs) == values_in(changed.args, changed.kwargs))
         self._changed.append(changed)
         kind = self._run.unrecorded(self._kinds.of_result, (func, args, kwargs), {})
@@ -189,7 +189,7 @@ class Replayer:
     def leaf(
         self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
-        """What a leaf gave."""
+        """Return the old result of a leaf."""
         step = self.step(module_info, (args, kwargs))
         with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
             self._require(is_as_found(module_info))
@@ -206,9 +206,9 @@ class Replayer:
     def module(
         self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
-        """Return the result that a module gave, if its code does the same, or is recorded again.
+        """Return the old result of a composite, after the same steps or a re-recording.
 
-        The code around it goes on with what it gave before.
+        The code around it continues with the old result.
         """
         (args, kwargs), scope = self._cross(module_info, (args, kwargs))
         self._require((scope.parent or scope) is self._recorder.scope)
@@ -217,7 +217,7 @@ class Replayer:
         takes_gradients = torch._C.is_grad_enabled()
         try:
             result, left = self._cross(module_info, original(module_info.module, *args, **kwargs))
-            # Its code may have caught the error.
+            # The code of the module may have caught the error.
             self._require(left is scope and self._is_other == was_other)
         except ReplayDiverged as error:
             raise_interrupt(error)
@@ -238,23 +238,20 @@ class Replayer:
         return (given if step.gave is None else freeze(step.gave)), step.scope
 
     def _is_replaceable(self, scope: ModuleCall, given: Any, entered: int) -> bool:
-        """Return whether a module call whose code does something else can be recorded again.
-
-        If so, the steps inside it are passed over.
-        """
+        """Return whether a module call with other steps can be re-recorded; skip its old steps."""
         if self._again is not None or self._recorder.scope is not scope or scope.parent is None:
             return False
         later = range(entered, len(self._steps))
         end = next(n for n in later if self._steps[n].scope is scope)
         self._done = end + 1
-        # What it was given may have been changed in place since.
+        # In-place operations may have changed the arguments since.
         is_as_it_was = sizes_in(given) == self._steps[entered - 1].sizes
         return is_as_it_was and is_transparent(given) and is_transparent(self._steps[end].given)
 
     def _module_again(
         self, module_info: ModuleInfo, original: Callable[..., Any], args: Any, kwargs: Any
     ) -> object:
-        """Call a module again; return what it gave before, where the code around it cannot tell."""
+        """Re-run one module in the other mode; return its old output if that is unnoticeable."""
         scope, step = self._recorder.scope, self._steps[self._done - 1]
         self._taint(tuple(module_info.module.buffers()))
         self._run.guards.forget(scope)
@@ -268,7 +265,7 @@ class Replayer:
             result = self._run.leave(module_info, original(module_info.module, *args, **kwargs))
         except Exception:
             self.put_back()
-            # The code around it may catch the error.
+            # The flag stays set even if the code around it catches the error.
             self._is_other = True
             raise
         finally:
@@ -287,12 +284,12 @@ class Replayer:
         return with_tensors_of(result, gave)
 
     def _check_operation(self, operation: Any) -> None:
-        """Give up where numbers matter: the tensors that the module is given have others."""
+        """Stop at an operation that reads numbers, because the module's arguments may be wrong."""
         if not _BY_NUMBERS.isdisjoint(getattr(operation, "tags", ())):
             self.diverge()
 
     def _propagate_taint(self, step: Step, name: str | None) -> bool:
-        """Whether a step was given numbers that may be others; then what it gave may be too."""
+        """Return whether a step reads tainted tensors; if so, taint its result."""
         is_tainted = not self._tainted.isdisjoint(memory(step.given) | ids(step.given))
         if is_tainted:
             self._taint(step.gave, step.given)
@@ -301,19 +298,19 @@ class Replayer:
         return is_tainted
 
     def _taint(self, value: Any, given: Any = ()) -> None:
-        """Take note of tensors; of what they share with what was given, one mode knows nothing."""
+        """Mark tensors and their memory as tainted, because results may alias arguments."""
         if self._done < self._telling:
             self._tainted |= ids(value) | (memory(value) - memory(given))
 
 
-# What tells numbers that are in a tensor, or how they lie there.
+# Functions that read numbers of a tensor, or its memory layout.
 VALUE_DEPENDENT_OPS = DATA_DEPENDENT_OPS | {
     *(torch.equal, torch.allclose, torch.Tensor.equal, torch.Tensor.allclose),
     *(torch.Tensor.stride, torch.Tensor.is_contiguous, torch.Tensor.storage_offset),
 }
 
 
-# Torch's marks of operations whose results, or the shapes of these, numbers decide.
+# Torch's tags of operations whose outputs or output shapes depend on numbers.
 _BY_NUMBERS = frozenset({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape})
 
 

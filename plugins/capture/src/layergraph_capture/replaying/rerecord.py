@@ -1,4 +1,4 @@
-"""Recording one module call again, as it is in the other mode of the model."""
+"""Re-recording of one module call in the other mode of the model."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from layergraph.torch2ir.tracing.recorder import Recorder
 
 
 class Rerecording:
-    """A module call that is being recorded again.
+    """The re-recording of a module call.
 
     Args:
-        recorder: writes it down.
+        recorder: the recorder.
         scope: the module call.
-        given: the tensors that it is given.
+        given: its tensor arguments.
 
     Attributes:
         scope: the module call.
-        replaced: what it is in the other mode.
-        readings: whose mode was asked for inside, and by whose code.
+        replaced: its contents in the other mode.
+        readings: the mode readings inside it.
     """
 
     def __init__(
@@ -45,15 +45,15 @@ class Rerecording:
         self.replaced = recorder.begin_anew(scope)
 
     def put_back(self) -> None:
-        """Leave the module call as it was recorded before."""
+        """Restore the first recording of the module call."""
         self.replaced.swap()
 
     def done(self) -> bool:
-        """End it, and leave the module call as it was recorded before.
+        """End the re-recording, and restore the first recording.
 
         Returns:
-            Whether the code around the module cannot tell its two calls apart but by numbers: the
-            module reads no other values, changes none in place, and gives as many.
+            Whether the caller sees no difference except in numbers: the module reads the same
+            values, changes none in place, and returns as many.
         """
         scope, scopes = self.scope, list(inside_out(self.scope))
         for each in scopes:
@@ -75,7 +75,7 @@ class Rerecording:
 
 
 def _from_outside(scope: ModuleCall) -> Iterator[TracedValue]:
-    """The values that are read in a module call, and came about before it."""
+    """Yield the values that a module call reads and that are older than the call."""
     for inside in inside_out(scope):
         for item in inside.items:
             for value in values_in(*item.args, *item.kwargs.values()):

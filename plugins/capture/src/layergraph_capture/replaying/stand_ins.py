@@ -1,8 +1,8 @@
-"""Tensors without memory, in the place of those that a run has computed.
+"""Meta tensors in place of the results of a run.
 
-A replay computes nothing. It tells tensors apart, and asks for their shapes and dtypes. So the log
-of a run describes each result, and the result itself goes when the model drops it. For the replay,
-each description becomes a tensor.
+A replay only compares identities, shapes and dtypes of tensors. So the log of a run stores a
+description of each result, and does not keep the result alive. For the replay, each description
+becomes a meta tensor.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 from layergraph.tensors.memory import is_plain
 from layergraph_capture.trackers.tensors import Tensors
 
-# A number of any dtype fits in. All of them are zero, which is an index of everything.
+# Enough bytes for a number of any dtype. All are zero, because zero is a valid index.
 _BYTES = 16
 
 
@@ -26,8 +26,8 @@ _BYTES = 16
 class _Memory:
     """The memory that several tensors may share.
 
-    A description is small, and no memory of C: what stays between large results keeps malloc from
-    using their memory again.
+    It allocates no C memory, because small blocks between large results would fragment malloc's
+    heap.
     """
 
     device: torch.device
@@ -42,7 +42,7 @@ class _Memory:
 
 @dataclass(slots=True, eq=False)
 class _Described:
-    """A result: all that a replay sees of it, and which value it is."""
+    """The description of a result: the facts that a replay reads, and its value."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -54,11 +54,11 @@ class _Described:
 
 
 class StandIns:
-    """Describes each result of a run, and makes tensors of the descriptions.
+    """Describes each result of a run, and makes stand-in tensors from the descriptions.
 
     Args:
-        tensors: knows which value a tensor is.
-        own: the tensors that are there before the run, and stay.
+        tensors: maps tensors to their values.
+        own: the tensors that exist before the run, and stay.
 
     Attributes:
         kept: the bytes of results that cannot be described, such as sparse tensors.
@@ -68,21 +68,21 @@ class StandIns:
         self.kept = 0
         self._tensors = tensors
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], _Described]] = {}
-        # A storage is known as long as it lives: afterwards another one may get its place.
+        # A weak reference, because a new storage may get the address of a dead one.
         self._memory: dict[int, tuple[weakref.ref[torch.UntypedStorage], _Memory]] = {}
         with torch._C.DisableTorchFunction():
             self._own = {each.untyped_storage()._cdata for each in own if is_plain(each)}
 
     def given(self, value: Any) -> Any:
-        """Describe what a step was given. Tensors that no step gave were there before."""
+        """Describe the arguments of a step. Tensors that no step returned precede the run."""
         return _mapped(value, torch.Tensor, self._of_argument)
 
     def made(self, value: Any) -> Any:
-        """Describe what a step gave."""
+        """Describe the result of a step."""
         return _mapped(value, torch.Tensor, self._of_result)
 
     def tensors(self, described: Any) -> Any:
-        """Return tensors in the place of descriptions; two share memory if the results did."""
+        """Return tensors in place of descriptions; two share memory if the results did."""
         with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
             return _mapped(described, _Described, self._tensor)
 
@@ -90,7 +90,7 @@ class StandIns:
         known = self._known.get(id(tensor))
         if known is not None and known[0]() is tensor:
             return known[1]
-        if type(tensor) is not nn.Parameter:  # nearly all parameters are known to be own
+        if type(tensor) is not nn.Parameter:  # a quick check: nearly all parameters are in own
             with torch._C.DisableTorchFunction():
                 if is_plain(tensor):
                     self._own.add(tensor.untyped_storage()._cdata)
@@ -154,7 +154,7 @@ def _copied(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _mapped(value: Any, cls: type, change: Callable[[Any], Any]) -> Any:
-    """Return a value with something else in the place of what is of a class."""
+    """Return a value with a function applied to each instance of a class inside."""
     if isinstance(value, cls):
         return change(value)
     kind = type(value)
@@ -171,5 +171,5 @@ def _mapped(value: Any, cls: type, change: Callable[[Any], Any]) -> Any:
 
 
 _ATOMS = frozenset({bool, int, float, str, type(None), torch.dtype, torch.device, torch.Size})
-# Where torch has the classes of results with names, such as that of torch.max.
+# The module of torch's named result classes, such as that of torch.max.
 _NAMED_RESULTS = "torch.return_types"

@@ -1,10 +1,10 @@
-"""Running a model once for both modes.
+"""A tracer that runs a model once for both modes.
 
-The run is kept, step by step. Then the model's code goes through it again in the other mode, and
-gets a tensor without memory for what each step gave, as long as it asks for the same. So nothing is
-computed twice, and what is seen is where the modes differ. A module that does something else in the
-other mode is run there, and the code around it goes on with what it had given before. Where the
-modes differ in more than that, it is given up: who wants the other mode has to run the model in it.
+The tracer logs the run step by step. Then it replays the model's code in the other mode. As long as
+the code makes the same steps, it gets meta tensors for their results, so nothing is computed twice,
+and the replay finds where the modes differ. A module with other steps runs in the other mode, and
+the code around it continues with the old output. If the modes differ in more than that, the replay
+stops, and the capturer runs the model in the other mode.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ from layergraph_capture.replaying.stand_ins import StandIns
 from layergraph_capture.replaying.value_match import freeze, matches, sizes_in, structure
 from layergraph_capture.tracer import EagerTracer
 
-# The results that have no stand-in are kept up to so many bytes.
+# The log keeps results without a stand-in up to so many bytes.
 MAX_LOG_BYTES = 2**28
 
 
 @dataclass(slots=True)
 class _Log:
-    """What a run did, in order.
+    """The steps of a run, in order.
 
     Attributes:
         steps: each step.
-        is_complete: whether all of it is there.
+        is_complete: whether the log has all steps.
     """
 
     steps: list[Step] = field(default_factory=list)
     is_complete: bool = True
 
     def give_up(self) -> None:
-        """Something happened that cannot be gone through again."""
+        """Drop the log, because something happened that cannot be replayed."""
         self.is_complete = False
         self.steps.clear()
 
 
 class ReplayTracer(EagerTracer):
-    """A run of a model on tensors that also tells what the other mode does, if it can."""
+    """A run of a model on tensors, followed by a replay in the other mode if possible."""
 
     def __init__(self, *known: Any, **options: Any) -> None:
         super().__init__(*known, **options)
@@ -61,7 +61,7 @@ class ReplayTracer(EagerTracer):
         self._stand_ins = StandIns(self.tensors, ())
         self._replayer: Replayer | None = None
         self._asked_mode = False
-        # How many functions are running that are steps themselves.
+        # The number of functions that are running as steps, one inside the other.
         self._depth = 0
         self._other: OtherMode | None = None
         self._is_other_refused = False
@@ -83,7 +83,7 @@ class ReplayTracer(EagerTracer):
         own = [*tensors_in(given), *self._snapshot.tensors()]
         self._stand_ins = StandIns(self.tensors, own)
         if self._arguments.given_objects:
-            # The run changes them, and another one would find them so.
+            # The run changes these, so the replay would find the changed ones.
             self._log.give_up()
         super().call(model, args, kwargs)
         if self._log.is_complete and self._asked_mode and not self.refused and not self.caught:
@@ -91,7 +91,7 @@ class ReplayTracer(EagerTracer):
             try:
                 self._other = self._in_other_mode(model, *given)
             finally:
-                # Its steps keep sizes, and hang together in a circle.
+                # The steps keep sizes alive in a reference cycle.
                 log.give_up()
 
     # --- the other mode ---
@@ -111,7 +111,7 @@ class ReplayTracer(EagerTracer):
         self._log = _Log(is_complete=False)
         self.trains = {each: not training for each, training in trains.items()}
         try:
-            # What the other mode does besides computing, is no fault of this one.
+            # Side effects in the other mode are no refusal of this mode.
             with (
                 without_draws(),
                 other_mode(self.module_index),
@@ -128,7 +128,7 @@ class ReplayTracer(EagerTracer):
             self._replayer, self.trains = None, trains
             caught = len(self.caught)
             self.caught.clear()
-            # Regions that were given up while they were entered are not left.
+            # If the replay stops while a region is entered, its exit does not run.
             self.unrecorded(torch._C._set_grad_enabled, (takes_gradients,), {})
             put_back(settings)
             self.state.refresh()
@@ -137,7 +137,7 @@ class ReplayTracer(EagerTracer):
 
     @property
     def _following(self) -> Replayer | None:
-        """Who goes through the run again; None while calls are recorded."""
+        """Return the replayer; None while calls are recorded."""
         replayer = self._replayer
         return replayer if replayer is None or replayer.is_following else None
 
@@ -218,7 +218,7 @@ class ReplayTracer(EagerTracer):
     def higher_order(
         self, name: str, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """See :class:`Tracer`. The model runs as a whole in the other mode then."""
+        """See :class:`Tracer`. The capturer then runs the whole model in the other mode."""
         if self._replayer is not None:
             self._replayer.diverge()
         self._log.give_up()

@@ -1,4 +1,4 @@
-"""What tells values apart that a run of a model gave, or was given."""
+"""Comparison of arguments and results of a run and its replay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from layergraph_capture.symbolic.symbolic_int import SymbolicNumber
 
 
 def freeze(value: Any) -> Any:
-    """The value in containers that no other code has, and so cannot change."""
+    """Return a copy of the containers of a value, which no other code can change."""
     kind = type(value)
     if kind is tuple and _CONTAINERS.isdisjoint(map(type, value)):
         return value
@@ -28,7 +28,7 @@ _CONTAINERS = frozenset({tuple, list, dict})
 
 
 def matches(one: Any, other: Any) -> bool:
-    """Whether two hold the same tensors and equal plain values."""
+    """Return whether two values contain the same tensors and equal plain values."""
     if one is other:
         return True
     kind = type(one)
@@ -37,7 +37,7 @@ def matches(one: Any, other: Any) -> bool:
     if kind in _EXACT:
         return bool(one == other)
     if kind in PLAIN:
-        # NaN and -0.0 are told apart by it.
+        # repr distinguishes -0.0 from 0.0, and NaN equals NaN.
         return repr(one) == repr(other)
     if issubclass(kind, SymbolicNumber):
         return bool(one.value == other.value and one.key() == other.key())
@@ -56,9 +56,9 @@ _EXACT = PLAIN - {float, complex}
 
 
 def structure(value: Any) -> Any:
-    """What crosses the border of a module, without the objects that nothing is computed with.
+    """Return the structure of a module's arguments or result, without opaque objects.
 
-    They are others each time that the code runs.
+    Such objects are new ones in each run, and nothing is computed with them.
     """
     if (
         isinstance(value, torch.Tensor | SymbolicNumber)
@@ -75,7 +75,7 @@ def structure(value: Any) -> Any:
 
 
 def is_transparent(value: Any) -> bool:
-    """Whether all in a value, or in its form, can be seen: tensors, plain values and containers."""
+    """Return whether a value or a structure has only tensors, plain values and containers."""
     kind = type(value)
     if kind is tuple or kind is list:
         return all(map(is_transparent, value))
@@ -87,7 +87,7 @@ def is_transparent(value: Any) -> bool:
 
 
 def with_tensors_of(value: Any, known: Any) -> Any:
-    """A value in which everything can be seen, with the tensors of another one of its form."""
+    """Return a transparent value with the tensors of another value of the same structure."""
     kind = type(value)
     if kind is tuple or kind is list:
         return kind(map(with_tensors_of, value, known))
@@ -97,18 +97,18 @@ def with_tensors_of(value: Any, known: Any) -> Any:
 
 
 def sizes_in(value: Any) -> tuple[torch.Size, ...]:
-    """The shapes of the tensors in a value, in order."""
+    """Return the shapes of the tensors in a value, in order."""
     with torch._C.DisableTorchFunction():
         return tuple([each.shape for each in tensors_in(value)])
 
 
 def ids(value: Any) -> set[int]:
-    """What tell the tensors apart in nested containers."""
+    """Return the ids of the tensors in nested containers."""
     return {id(each) for each in tensors_in(value)}
 
 
 def memory(value: Any) -> set[int]:
-    """Where the tensors lie in nested containers."""
+    """Return the storage addresses of the tensors in nested containers."""
     with torch._C.DisableTorchFunction():
         places = {storage_of(each) for each in tensors_in(value)}
         return {each for each in places if each is not None}

@@ -1,1 +1,1 @@
-"""Symbolic numbers: sizes and numbers in tensors that keep how they were computed."""
+"""Symbolic numbers: sizes, and numbers from tensors, that record how they were computed."""

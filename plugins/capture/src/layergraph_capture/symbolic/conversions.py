@@ -1,7 +1,7 @@
-"""``int()`` and ``float()``, which make plain numbers in C: of a size, the origin would be lost.
+"""Stand-ins for ``int()`` and ``float()``, which would turn a symbolic number into a plain one.
 
-Code that runs finds other ones in its globals. They are no types, so they are left out where the
-code of a module uses ``int`` as one: where ``type(x) is int`` or ``dtype=int`` would see another.
+The code of the model finds the stand-ins in its globals. A stand-in is no type, so a module that
+uses ``int`` as a type, as in ``type(x) is int`` or ``dtype=int``, keeps the real one.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from layergraph_capture.symbolic.symbolic_int import (
     symbolic,
 )
 
-# What may be given a type: the first two ask the stand-in itself, the last one calls it.
+# Functions that may take the stand-in: the first two call its metaclass, the last one calls it.
 _TAKE_TYPES = frozenset({"isinstance", "issubclass", "map"})
 
 
 @dataclass
 class Conversions:
-    """The numbers that code converts, in all runs of a model.
+    """The settings of conversions, for all runs of a model.
 
     Attributes:
-        keep_origins: whether they keep where they came from.
-        have_kept: whether one has kept that so far.
+        keep_origins: whether conversions return symbolic numbers.
+        have_kept: whether a conversion has returned one so far.
     """
 
     keep_origins: bool = True
@@ -43,11 +43,11 @@ class Conversions:
 
 
 class ConversionPatches:
-    """Replaces ``int`` and ``float`` in the globals of code that runs.
+    """Makes the patches of ``int`` and ``float`` in the globals of code that runs.
 
     Args:
-        listener: gets to know what becomes of the numbers.
-        conversions: whether there is anything to replace.
+        listener: records the uses of the numbers.
+        conversions: the settings.
     """
 
     def __init__(self, listener: SizeListener, conversions: Conversions) -> None:
@@ -59,7 +59,7 @@ class ConversionPatches:
         }
 
     def of(self, scope: dict[str, Any]) -> Iterator[Patch]:
-        """The patches of the globals of a module."""
+        """Yield the patches of the globals of a module."""
         if not self._conversions.keep_origins:
             return
         codes = {*_codes_of(scope)}
@@ -81,7 +81,7 @@ class ConversionPatches:
         return float(*args, **kwargs) if number is None else number
 
     def _number(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SymbolicNumber | None:
-        """Return the number with an origin that is to be converted; None if there is none."""
+        """Return the symbolic number to convert; None if there is none."""
         if len(args) != 1 or kwargs or not self._listener.is_recording():
             return None
         number = args[0]
@@ -94,13 +94,13 @@ class ConversionPatches:
 
 
 def _is_real_number(tensor: torch.Tensor) -> bool:
-    # The model does not ask this.
+    # This read is ours, not the model's.
     with torch._C.DisableTorchFunction():
         return tensor.numel() == 1 and not tensor.is_complex() and tensor.dtype != torch.bool
 
 
 class _StandInType(type):
-    """The type of what stands in for a type of numbers."""
+    """The metaclass of stand-ins for number types."""
 
     stands_for: type
     convert: Callable[..., Any]
@@ -116,7 +116,7 @@ class _StandInType(type):
 
 
 class _StandIn(metaclass=_StandInType):
-    """The base of what stands in for a type of numbers."""
+    """The base of stand-ins for number types."""
 
 
 def _stand_in(stands_for: type, convert: Callable[..., Any]) -> _StandInType:
@@ -140,20 +140,20 @@ def _code_of(member: Any, scope: Mapping[str, Any]) -> Iterator[CodeType]:
         seen.add(id(member))
         if type(member) is FunctionType and member.__globals__ is scope:
             yield member.__code__
-        # Methods of classes, and what decorators wrap.
+        # Methods of classes, and functions inside decorators.
         inside = (members_of(member) or {}).get("__wrapped__")
         member = attribute(member, "__func__") if inside is None else inside
 
 
 def _is_only_called(name: str, codes: set[CodeType]) -> bool:
-    """Return whether the name of a type is called, and is not used in another way."""
+    """Return whether code only calls a type, and uses its name in no other way."""
     uses = [_uses(code).get(name) for code in codes]
     return any(uses) and False not in uses
 
 
 @functools.lru_cache(maxsize=4096)
 def _uses(code: CodeType) -> dict[str, bool]:
-    """Return whether code only calls ``int`` and ``float``, for each of them that it uses."""
+    """Return, for ``int`` and ``float``, whether code only calls it; without unused ones."""
     found: dict[str, bool] = {}
     taking = False
     for step in dis.get_instructions(code):

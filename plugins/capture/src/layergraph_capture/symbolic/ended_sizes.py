@@ -1,4 +1,4 @@
-"""Symbolic numbers whose capture is over: they compute as plain numbers, wherever they are kept."""
+"""Symbolic numbers after their capture: they behave as plain numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _become: Any = object.__dict__["__class__"]
 
 
 class _NoListener:
-    """Takes the place of a capture that is over: a size that code keeps does not keep that."""
+    """The listener of ended numbers, so that kept sizes do not keep their capture alive."""
 
     is_over = True
 
@@ -27,11 +27,11 @@ class _NoListener:
         self.born: list[weakref.ref[SymbolicNumber]] = []
 
     def is_recording(self) -> bool:
-        """No."""
+        """Return False."""
         return False
 
     def assume(self, origin: Origin, result: object) -> None:
-        """Take no note."""
+        """Do nothing."""
 
     def decide(self, origin: Origin, result: bool) -> bool:  # noqa: ARG002
         """Return the result of the comparison."""
@@ -42,9 +42,9 @@ _NO_LISTENER = _NoListener()
 
 
 def end(born: Iterable[weakref.ref[SymbolicNumber]]) -> None:
-    """End a capture for its numbers: who still has them may compute with tensors.
+    """Turn the numbers of a capture into ended ones, with which code can compute on tensors.
 
-    Torch would take a symbolic number, whose use is not recorded any more, for another one.
+    Torch would treat a symbolic number as one of its own, but nothing records its use any more.
     """
     for each in born:
         number = each()
@@ -55,9 +55,9 @@ def end(born: Iterable[weakref.ref[SymbolicNumber]]) -> None:
 
 
 def take_ended() -> list[SymbolicNumber]:
-    """The numbers that are still kept somewhere, of the captures that ended since the last call."""
+    """Return the numbers of recently ended captures that some object still holds."""
     born, _NO_LISTENER.born = _NO_LISTENER.born, []
     if any(each() is not None for each in born):
-        # What the captures made themselves is garbage, and young.
+        # Objects of the captures themselves are young garbage; collect them first.
         gc.collect(0)
     return [number for each in born if (number := each()) is not None]

@@ -1,8 +1,8 @@
-"""Sizes that somebody keeps after their capture: ints take their place, wherever that is.
+"""Replacement of sizes that outlive their capture by ints.
 
-What a model's code changes is put back. But a size may be kept where capture does not look: in the
-slots of an object, in an object of C, in the cache of a function of others. So the garbage
-collector is asked who holds it.
+Capture restores the objects that the model's code changes. But a size may remain where capture does
+not look: in slots, in a C object, in the cache of a library function. So we ask the garbage
+collector for its referrers.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _ROUNDS = 5
 
 
 def replace_kept_sizes() -> None:
-    """Put ints in the place of the sizes that are kept; mostly there are none, and that is quick.
+    """Replace kept sizes by ints. This is fast if there are none, as nearly always.
 
-    What cannot be changed, as a tuple, is made again, and then who holds that is asked for.
+    An immutable holder, such as a tuple, is rebuilt and replaced in its own referrers.
     """
     pending: list[Any] = list(take_ended())
     new = {id(each): plain(each) for each in pending}
@@ -69,7 +69,7 @@ def _change(holder: Any, new: dict[int, Any]) -> None:
         if owner is None:
             changed_inside(holder, change)
             return
-        # Python remembers what it has looked up in a class.
+        # Set the attribute, because Python caches lookups in classes.
         for name, value in [*holder.items()]:
             if id(value) in new:
                 type.__setattr__(owner, name, change(value))
@@ -87,7 +87,7 @@ def _change(holder: Any, new: dict[int, Any]) -> None:
 
 
 def _class_with(members: dict[Any, Any]) -> type | None:
-    """The class that has these members, if they are those of one."""
+    """Return the class with this ``__dict__``; None if it belongs to no class."""
     if "__module__" not in members or "__doc__" not in members:
         return None
     return next((each for each in gc.get_referrers(members) if isinstance(each, type)), None)

@@ -1,4 +1,4 @@
-"""Functions that take a number's value although their result has an origin."""
+"""Patches of functions in C, such as ``len`` and ``math``, so that they return symbolic numbers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from layergraph_capture.symbolic.symbolic_int import SizeListener, SymbolicNumbe
 
 
 class MathPatches:
-    """Replaces ``len``, and what is of math, in the globals of code that runs.
+    """Makes the patches of ``len`` and functions of ``math`` in the globals of code that runs.
 
     Args:
-        listener: gets to know what becomes of sizes.
-        length: returns the length that code gets for something else than a tensor; None if it is
-            the usual one.
+        listener: records the uses of sizes.
+        length: returns the length of an object other than a tensor; None for its plain length.
     """
 
     def __init__(
@@ -34,7 +33,7 @@ class MathPatches:
         self._math = SimpleNamespace(**vars(math) | wrapped)
 
     def of(self, scope: dict[str, Any]) -> Iterator[Patch]:
-        """The patches of the globals of a module."""
+        """Yield the patches of the globals of a module."""
         yield scope, "len", self._len(scope.get("len", len))
         if self._ids.isdisjoint(map(id, scope.values())):
             return

@@ -1,4 +1,4 @@
-"""The sizes of a run: symbolic numbers, and the values of the graph that they become."""
+"""The symbolic numbers of a run, and their values in the graph."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ GETITEM = "operator.getitem"
 
 
 class Sizes:
-    """Makes symbolic numbers, records them where they are used, and guards what they decide.
+    """Makes symbolic numbers, records their computation at their first use, and adds guards.
 
     Args:
-        recorder: writes down how numbers are computed.
-        guards: writes down what they decide.
-        is_recording: returns whether what happens now is to be recorded.
-        decisions: answers the questions that have two ways; None if all have the one of the run.
-        states: compares the states in which turns begin, where these are marked; if they are not,
-            a comparison of a size with 1 has two ways.
+        recorder: records the computation of numbers.
+        guards: records guards.
+        is_recording: returns whether the tracer records calls now.
+        decisions: answers decisions; None to follow the way of the run.
+        states: compares the states at loop iterations, if iterations are marked; otherwise None,
+            and a comparison of a size with 1 is a decision.
 
     Attributes:
         is_over: see :class:`SizeListener`.
-        born: likewise.
-        loops: the number of loops whose turns have been numbered.
+        born: see :class:`SizeListener`.
+        loops: the number of loops with symbolic iteration numbers so far.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Sizes:
         self._recorded: dict[int, tuple[SymbolicNumber, TracedValue]] = {}
 
     def end(self) -> None:
-        """End the run for its numbers: they are plain, wherever they are kept."""
+        """Turn the numbers of the run into ended ones, wherever they are."""
         self.is_over = True
         self._recorded.clear()
         end(self.born)
@@ -115,15 +115,15 @@ class Sizes:
         return self._decisions.comparison(name, given, result)
 
     def late(self, value: Any, late: DeferredCall, target: str, *args: Value) -> Any:
-        """A number that a function gives at a place that was kept."""
+        """Return the symbolic number of a deferred call."""
         return symbolic(value, (late, target, *args), self)
 
     def of_caller(self, number: Any, value: TracedValue, index: int) -> Any:
-        """A number in an object of the caller."""
+        """Return the symbolic number for a number in an object of the caller."""
         return self.late(number, self._recorder.late(), GETITEM, value, index)
 
     def of_call(self, name: str, given: tuple[Any, ...], args: tuple[Value, ...], gave: Any) -> Any:
-        """The numbers that a function of numbers gives, as symbolic ones."""
+        """Return the result of a function of numbers as symbolic numbers."""
         if not isinstance(gave, tuple):
             return symbolic(gave, (name, *given), self)
         value = self._recorder.call("function", name, args, {})
@@ -136,16 +136,16 @@ class Sizes:
         return isinstance(value, SymbolicNumber) and value.listener is self
 
     def read(self, number: Any) -> Value:
-        """The form of a number: what gives it is recorded, if it was not."""
+        """Return the graph value of a number; record its computation at the first use."""
         if number.listener is self:
             return self._value(number)
         if not number.listener.is_over:
-            raise UnknownValueError("a size of a capture that is going on around this one")
+            raise UnknownValueError("a size of another capture, which runs around this one")
         value: Value = number.plain()
         return value
 
     def _value(self, number: SymbolicNumber) -> TracedValue:
-        """The value of a number that was computed from sizes."""
+        """Return the value of a number that was computed from sizes."""
         pending = [number]
         while pending:
             number = pending[-1]
@@ -192,10 +192,10 @@ def _note_number(value: TracedValue, number: SymbolicNumber) -> TracedValue:
 
 
 def _has_two_ways(name: str, args: Sequence[Any], *, by_sizes: bool) -> bool:
-    """Return whether both ways of a comparison are captured.
+    """Return whether a comparison is a decision, for which both ways are captured.
 
-    They are if numbers of tensors decide it. Of sizes, only a comparison with 1 is worth it: code
-    does something else for a batch of one, for a sequence of one token.
+    It is if numbers from tensors decide it. Of sizes, only comparisons with 1 are: code often has a
+    branch for a batch of one or a single token.
     """
     numbers = [each for each in args if isinstance(each, SymbolicNumber)]
     if any(map(is_of_turn, numbers)):
@@ -208,7 +208,7 @@ def _has_two_ways(name: str, args: Sequence[Any], *, by_sizes: bool) -> bool:
 
 
 def _is_of_tensor(number: SymbolicNumber) -> bool:
-    """Return whether numbers in a tensor reach a number."""
+    """Return whether a number depends on numbers in a tensor."""
     pending = [number]
     while pending:
         number = pending.pop()

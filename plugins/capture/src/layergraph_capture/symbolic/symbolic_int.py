@@ -1,7 +1,7 @@
-"""Numbers that know from which sizes of tensors they were computed.
+"""Symbolic ints and floats, which record how they were computed from sizes.
 
-They pass for ints and floats, so that model code goes on as always. What they lose their origin by
-(a comparison, ``int()``, ``range()``, the index of a list) is reported, and becomes an assumption.
+They behave as ints and floats for model code. Operations that need the plain value (a comparison,
+``int()``, ``range()``, the index of a list) report it to the listener, which adds a guard.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from layergraph.functions.table import MATH
 from layergraph.torch2ir.tracing.stand_ins import StandIn
 
 Origin = tuple[Any, ...]
-"""What a number came from: the name of a function, and what this was given."""
+"""The origin of a number: the name of a function, and its arguments."""
 
 
 class SizeListener(Protocol):
-    """Who gets to know what becomes of sizes.
+    """The listener for uses of symbolic numbers.
 
     Attributes:
-        is_over: whether the capture has ended: its sizes are ints then, wherever they are kept.
-        born: the numbers that came about.
+        is_over: whether the capture has ended; then its sizes are plain ints.
+        born: weak references to the numbers made so far.
     """
 
     is_over: bool
     born: list[weakref.ref[SymbolicNumber]]
 
     def is_recording(self) -> bool:
-        """Whether what happens now is to be recorded."""
+        """Return whether the tracer records calls now."""
 
     def assume(self, origin: Origin, result: object) -> None:
-        """Note that a graph was decided by a number."""
+        """Record a guard: the graph depends on the value of a number."""
 
     def decide(self, origin: Origin, result: bool) -> bool:
-        """Note that code compares a number, and return the answer that it is to get."""
+        """Record a comparison of a number, and return the answer for the code."""
 
 
 class SymbolicNumber(StandIn):
-    """A number with an origin.
+    """A symbolic number.
 
-    It passes for an int or a float, but is none: C code that wants its value has to ask for it, and
-    then it is known to be lost. Torch takes it for one of its own symbolic numbers, and so lets it
-    through to whoever records; no kernel ever gets to see it.
+    It behaves as an int or a float, but its class is neither. C code that needs the value calls
+    ``__index__`` or ``__float__``, and we then add a guard. Torch accepts it as one of its own
+    symbolic numbers, and passes it to the modes that record; no kernel sees it.
     """
 
     origin: Origin
@@ -57,17 +57,17 @@ class SymbolicNumber(StandIn):
     value: Any
 
     def key(self) -> Hashable:
-        """Equal for numbers of one origin."""
+        """Return a key that is equal for numbers with equal origins."""
         return tuple(
             [each.key() if isinstance(each, SymbolicNumber) else each for each in self.origin]
         )
 
     def plain(self) -> Any:
-        """The number alone."""
+        """Return the plain number, without a guard."""
         return self.value
 
     def lose(self) -> Any:
-        """The number alone, which the graph is taken to depend on."""
+        """Return the plain number, and guard it."""
         self.listener.assume((self,), self.value)
         return self.value
 
@@ -97,75 +97,75 @@ class SymbolicNumber(StandIn):
 
     @property
     def real(self) -> SymbolicNumber:
-        """The number itself."""
+        """Return the number itself."""
         return self
 
     @property
     def imag(self) -> int:
-        """Zero."""
+        """Return zero."""
         return 0
 
     @property
     def node(self) -> Any:
-        """The value that torch asks for where it does not let others record.
+        """Return the node that torch reads where it passes the number to no mode.
 
         Raises:
-            CaptureError: the capture is going on.
+            CaptureError: the capture has not ended.
         """
         if self.listener.is_over:
             return _Known(self.value)
         raise CaptureError(
-            f"a graph cannot hold the number {self.value} as it is given here; use a function that "
+            f"a graph cannot hold the number {self.value} in this call; use a function that "
             "makes tensors, such as torch.tensor or torch.zeros"
         )
 
 
 class _Known:
-    """A number whose capture is over, as torch wants to have its symbolic numbers."""
+    """The node of an ended number, with the methods that torch calls on symbolic nodes."""
 
     def __init__(self, value: Any) -> None:
         self._value = value
 
     def is_int(self) -> bool:
-        """Return whether it is an int."""
+        """Return whether the number is an int."""
         return isinstance(self._value, int)
 
     def is_float(self) -> bool:
-        """Return whether it is a float."""
+        """Return whether the number is a float."""
         return isinstance(self._value, float)
 
     def is_bool(self) -> bool:
-        """It is no bool."""
+        """Return False."""
         return False
 
     def is_symbolic(self) -> bool:
-        """It is none any more."""
+        """Return False: after the capture, the number is plain."""
         return False
 
     def guard_int(self, _file: str, _line: int) -> Any:
-        """The number."""
+        """Return the number."""
         return self._value
 
     guard_float = guard_int
 
     def maybe_as_int(self) -> Any:
-        """The number, where it is an int."""
+        """Return the number if it is an int."""
         return self._value if self.is_int() else None
 
 
 class Text(str, StandIn):
-    """A number as text: for a message, unless somebody looks at it."""
+    """The text of a number. Messages use it as it is; code that reads the text adds a guard."""
 
     number: SymbolicNumber
 
     def __new__(cls, number: SymbolicNumber) -> Self:
-        """The text of a number."""
+        """Make the text of a number."""
         text = super().__new__(cls, number.value)
         text.number = number
         return text
 
     def plain(self) -> str:
-        """The text alone."""
+        """Return the text as a plain ``str``."""
         return "".join(self)
 
     def _lost(self) -> str:
@@ -194,28 +194,28 @@ class Text(str, StandIn):
 
 
 def plain(value: Any) -> Any:
-    """A number without its origin; anything else as it is."""
+    """Return the plain number of a symbolic one; any other value unchanged."""
     return value.plain() if isinstance(value, SymbolicNumber) else value
 
 
 def _operand(value: object) -> Any:
-    """What can be computed with; NotImplemented for what has to say itself how that is done."""
+    """Return the operand as a number, or NotImplemented to let the other operand handle it."""
     if isinstance(value, SymbolicNumber):
         return value
     for kind, like in ((int, Integral), (float, Real)):
-        # Those of numpy, and members of an IntEnum, are among these.
+        # This includes numbers of numpy, and members of an IntEnum.
         if isinstance(value, like):
             return kind(value)  # type: ignore[call-overload]
     return NotImplemented
 
 
 def lost(value: Any) -> Any:
-    """A number alone, which the graph is taken to depend on."""
+    """Return the plain number of a symbolic one, and guard it."""
     return value.lose() if isinstance(value, SymbolicNumber) else value
 
 
 def _lost_in(value: Any) -> Any:
-    """Likewise, in the arguments of a function."""
+    """Return arguments with plain numbers in place of symbolic ones, and guard these."""
     if isinstance(value, dict):
         return {key: _lost_in(each) for key, each in value.items()}
     if isinstance(value, tuple | list):
@@ -324,7 +324,7 @@ for _name, _method in _methods():
 
 
 class SymbolicInt(SymbolicNumber, torch.SymInt):  # type: ignore[override]  # torch's node is for others
-    """An int with an origin."""
+    """A symbolic int."""
 
     __class__ = property(lambda _: int)
     numerator = property(lambda self: self)
@@ -333,7 +333,7 @@ class SymbolicInt(SymbolicNumber, torch.SymInt):  # type: ignore[override]  # to
 
 
 class SymbolicFloat(SymbolicNumber, torch.SymFloat):  # type: ignore[misc,override]  # likewise
-    """A float with an origin."""
+    """A symbolic float."""
 
     __class__ = property(lambda _: float)
 
@@ -344,29 +344,29 @@ class SymbolicFloat(SymbolicNumber, torch.SymFloat):  # type: ignore[misc,overri
 
 
 class _Over:
-    """A base that numbers get once their capture is over: they compute as plain numbers."""
+    """A base class of ended numbers, which compute as plain numbers."""
 
     @classmethod
     def __torch_function__(
         cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Compute with the number alone, which a kernel of torch would not see."""
+        """Call a function of torch with plain numbers, because kernels accept no symbolic ones."""
         return func(*_lost_in(args), **_lost_in(kwargs or {}))
 
 
 class OverInt(_Over, SymbolicInt):  # type: ignore[override]  # likewise
-    """An int whose capture is over."""
+    """An int of an ended capture."""
 
 
 class OverFloat(_Over, SymbolicFloat):  # type: ignore[misc,override]  # likewise
-    """A float whose capture is over."""
+    """A float of an ended capture."""
 
 
 SYMBOLIC_TYPES = frozenset({SymbolicInt, SymbolicFloat, OverInt, OverFloat})
 
 
 def symbolic(value: Any, origin: Origin, listener: SizeListener) -> Any:
-    """A number with its origin; anything else as it is."""
+    """Return a number as a symbolic one with an origin; any other value unchanged."""
     number: SymbolicNumber
     if listener.is_over:
         return value

@@ -1,1 +1,1 @@
-"""The trackers: each knows one thing about a run, and writes it to the recorder."""
+"""The trackers of a run: each follows one kind of fact, and writes to the recorder."""

@@ -1,4 +1,4 @@
-"""Which tensors a model has besides those that it has registered."""
+"""The tensors that a model reads but has not registered."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ _DEEPEST = 4
 
 
 class Constants:
-    """The tensors that were there before the model ran.
+    """The unregistered tensors that exist before the run.
 
-    They are attributes of modules, globals, or defaults of parameters of functions.
-
-    Capture sees how other tensors come about, or refuses them.
+    They are attributes of modules, globals, or defaults of functions. For any other tensor, capture
+    sees the call that makes it, or refuses it.
 
     Args:
         module_index: the model.
@@ -38,7 +37,7 @@ class Constants:
         self._kept: list[Any] = []
         for module_info in module_index:
             if not module_info.is_leaf:
-                # A scripted module has no function of Python there.
+                # A scripted module has no Python function here.
                 forward = inspect.getattr_static(type(module_info.module), "forward", None)
                 self._search(forward, _DEEPEST, module_info.key("forward"))
                 members = vars(module_info.module).items()
@@ -50,11 +49,11 @@ class Constants:
         return iter(self._found.values())
 
     def holds(self, tensor: torch.Tensor) -> bool:
-        """Whether the tensor is one of them."""
+        """Return whether a tensor is one of them."""
         return id(tensor) in self._found or _is_global(tensor)
 
     def place(self, tensor: torch.Tensor) -> str:
-        """The attribute that a tensor was found in; for a global one, only that it is one."""
+        """Return the attribute that holds a tensor; for a global, a general text."""
         return self._places.get(id(tensor), "a global tensor")
 
     def _search(self, value: Any, depth: int, place: str) -> None:
@@ -72,7 +71,7 @@ class Constants:
 
 _ITERABLES = (list, tuple, set, frozenset)
 _REGISTERED = frozenset({"_parameters", "_buffers", "_modules"})
-# Nearly all that modules hold is of these.
+# Nearly all attributes of modules have one of these types.
 _PLAIN = frozenset({bool, int, float, str, type(None)})
 _EMPTY = frozenset({dict, OrderedDict, list, tuple, set})
 _WITHOUT_TENSORS = (bool, int, float, complex, str, bytes, type(None), type, nn.Module, torch.dtype)
@@ -81,7 +80,7 @@ _WITHOUT_TENSORS = (bool, int, float, complex, str, bytes, type(None), type, nn.
 def _inside(value: Any) -> list[Any]:
     if is_of(value, dict):
         return list(dict.values(value))
-    # The class may have another idea of its length, or none.
+    # The class may override ``__len__`` and ``__iter__``.
     kind: Any = next((kind for kind in _ITERABLES if is_of(value, kind)), None)
     if kind is not None:
         return list(kind.__iter__(value))
@@ -98,7 +97,7 @@ def _enclosed(function: Any) -> list[Any]:
         return []
     found = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # it is still empty
+        with contextlib.suppress(ValueError):  # the cell is still empty
             found.append(cell.cell_contents)
     return found
 
@@ -112,7 +111,7 @@ def _is_global(tensor: torch.Tensor) -> bool:
 
 
 def _known(members: dict[str, Any]) -> Iterator[Any]:
-    """The values of the names of a Python module, and of the classes in it."""
+    """Yield the globals of a Python module, and the members of its classes."""
     for each in list(members.values()):
         yield each
         if type(each) is type:

@@ -1,4 +1,4 @@
-"""The devices of a run: a device that code reads is that of a tensor, or of the inputs."""
+"""The devices of a run: the graph takes a device from the tensor that it was read from."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from layergraph_capture.arguments import LazyElement
 
 
 class Devices:
-    """Tracks which device is that of which tensor.
+    """Maps each device object that code reads to its tensor.
 
     Args:
-        recorder: writes down where devices are read.
-        device: the device of the inputs; None if nothing tells.
+        recorder: records the reads of devices.
+        device: the device of the inputs; None if unknown.
     """
 
     def __init__(self, recorder: Recorder, device: torch.device | None) -> None:
@@ -30,7 +30,7 @@ class Devices:
         self._known: dict[int, tuple[torch.device, LazyElement]] = {}
 
     def bind(self, device: torch.device, part: LazyElement) -> torch.device:
-        """Note that a device is that of a tensor."""
+        """Record that code read a device from a tensor; return a new object for the device."""
         self._known[id(device)] = device, part
         return device
 
@@ -39,7 +39,7 @@ class Devices:
         self._known.clear()
 
     def read(self, device: torch.device) -> Value:
-        """The form of a device: that of the tensor that was asked, or that of the inputs."""
+        """Return the graph value of a device: that of its tensor, or else of the inputs."""
         known = self._known.get(id(device))
         if known is not None and known[0] is device:
             return known[1]()
@@ -49,7 +49,7 @@ class Devices:
         return self._recorder.call("function", "torch.Tensor.device", (anchor,), {})
 
     def read_type(self, kind: str) -> Value:
-        """The form of a type of device: that of the device of the inputs, if it is the same."""
+        """Return the graph value of a device type: that of the inputs, if it is equal."""
         here = self._of_inputs
         anchor = self._anchor() if here is not None and kind == here.type else None
         if anchor is None:
@@ -58,7 +58,7 @@ class Devices:
         return self._recorder.call("function", "torch.device.type", (device,), {})
 
     def _anchor(self) -> TracedValue | None:
-        """A tensor that the current module call, or the nearest one around it, was given."""
+        """Return a tensor argument of the current module call, or of the nearest one around it."""
         scope: ModuleCall | None = self._recorder.scope
         while scope is not None:
             for leaf in leaves(scope.args, scope.kwargs):
@@ -70,10 +70,10 @@ class Devices:
 
 @functools.cache
 def compared_kinds(code: CodeType) -> frozenset[str]:
-    """The kinds of devices that code compares something with, each as a literal.
+    """Return the device types that code compares with, found as literals in its bytecode.
 
-    A comparison of texts cannot be seen when it happens. "mps" is left out: libraries ask for it
-    where it lacks something, and then compute the same in another way.
+    A run cannot intercept a comparison of texts. "mps" is left out: libraries check for it to work
+    around a missing feature, with the same result.
     """
     found: set[str] = set()
     near: deque[dis.Instruction] = deque(maxlen=_OPERANDS)
@@ -85,7 +85,7 @@ def compared_kinds(code: CodeType) -> frozenset[str]:
     return frozenset(found)
 
 
-# So many instructions at most make the operands, as in ``x.device == torch.device("cpu")``.
+# The most instructions of an operand, as in ``x.device == torch.device("cpu")``.
 _OPERANDS = 9
 _COMPARISONS = frozenset({"COMPARE_OP", "CONTAINS_OP"})
 _KINDS = frozenset({"cpu", "cuda", "xpu"})

@@ -1,7 +1,7 @@
 """Hidden states of layers that are not part of the model.
 
-Some libraries reset the layers of a class all at once, those of other models too, as
-``snntorch.utils.reset`` does. What code computes from such states alone is no part of the graph.
+Some libraries reset all layers of a class at once, also those of other models:
+``snntorch.utils.reset`` does. Computations from such states alone do not belong to the graph.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from layergraph.torch2ir.tracing.module_call import (
 
 
 class ForeignStates:
-    """Recognizes the hidden states of other models, and drops what is computed from them alone.
+    """Recognizes the hidden states of other models, and drops computations from these states alone.
 
     Args:
         module_index: the model.
@@ -35,7 +35,7 @@ class ForeignStates:
     def __init__(self, module_index: ModuleIndex) -> None:
         self._module_index = module_index
         self._keys: set[str] = set()
-        # Of the objects that code reaches, those that are layers; and how many were looked at.
+        # The layers among the reached objects, and the number of objects checked so far.
         self._layers: list[tuple[nn.Module, tuple[str, ...]]] = []
         self._looked = 0
 
@@ -51,11 +51,11 @@ class ForeignStates:
         )
 
     def note(self, read: StateRead) -> None:
-        """Note how the record calls such a state."""
+        """Record the key of such a state."""
         self._keys.add(read.key)
 
     def drop(self, trace: Trace) -> bool:
-        """Remove the calls that read nothing else; return whether other calls read such a state."""
+        """Remove the calls that read only such states; return whether other calls read one."""
         if not self._keys:
             return False
         derived: dict[TracedValue, Call] = {}

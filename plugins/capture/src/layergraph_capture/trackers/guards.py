@@ -1,4 +1,4 @@
-"""The guards of a run: what the graph is taken to depend on, once in each module call."""
+"""The guards of a run, each recorded once per module call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Guards:
     """Records guards.
 
     Args:
-        recorder: writes them down.
+        recorder: records the guards.
 
     Attributes:
         changes_in_place: whether the run has changed a tensor in place.
@@ -33,17 +33,17 @@ class Guards:
 
     @property
     def _changes_numbers(self) -> bool:
-        """Return True to note guards of numbers again: views of changed tensors are one value."""
+        """Return True to repeat guards of numbers, because a changed tensor is still one value."""
         return self.changes_in_place or self.changes_state
 
     def note_changes(self, args: Any, before: dict[int, int], *, is_known: bool) -> None:
-        """Note whether a call has changed a tensor in place.
+        """Record whether a call has changed a tensor in place.
 
         Args:
             args: the arguments of the call.
             before: the versions of tensors before the call, by ``id``.
-            is_known: whether the call is known to change one. Tensors of the inference mode do not
-                count their changes.
+            is_known: whether the call changes one by its definition; inference tensors have no
+                version counter.
         """
         if not self.changes_in_place:
             self.changes_in_place = is_known or any(
@@ -51,7 +51,7 @@ class Guards:
             )
 
     def is_new(self, key: Any) -> bool:
-        """Return whether a module call and those around it have no such guard yet."""
+        """Return whether the current module call and those around it have no such guard yet."""
         scope: ModuleCall | None = self._recorder.scope
         while scope is not None:
             if key in self._known.get(scope, ()):
@@ -61,33 +61,33 @@ class Guards:
         return True
 
     def forget(self, scope: ModuleCall) -> None:
-        """Note that a module call has no guard yet."""
+        """Forget the guards of a module call."""
         self._known.pop(scope, None)
 
     def expect(self, value: Value, result: Value) -> None:
-        """Guard a value: it is what it is now."""
+        """Guard that a value equals its value now."""
         args = (value, result, code_place())
         self._recorder.call("function", "layergraph.assume", args, {})
 
     def expect_truth(self, value: Value, truth: bool, *otherwise: str) -> None:
-        """Guard a tensor: it is true, or not, as it is now.
+        """Guard the truth value of a tensor.
 
         Args:
             value: the tensor.
-            truth: whether it is true.
-            otherwise: what is known of the other way.
+            truth: its truth value now.
+            otherwise: a message about the other way.
         """
         if self._changes_numbers or self.is_new(("truth", value)):
             args = (value, truth, code_place(), *otherwise)
             self._recorder.call("function", "layergraph.assume_truth", args, {})
 
     def expect_length(self, value: Value, length: int) -> None:
-        """Guard a sequence that a function gives: the sizes of its arguments may decide it."""
+        """Guard the length of a sequence that a function returns, because sizes may decide it."""
         args = (value, length, code_place())
         self._recorder.call("function", "layergraph.assume_length", args, {})
 
     def expect_device(self, value: Value, kind: str, is_there: bool) -> None:
-        """Guard where a tensor is: on a kind of device, or not, as it is now."""
+        """Guard whether a tensor is on a type of device."""
         if self.is_new(("device", value, kind)):
             args = (value, kind, is_there, code_place())
             self._recorder.call("function", "layergraph.assume_device", args, {})
@@ -99,7 +99,7 @@ class Guards:
         result: Value,
         kwargs: dict[str, Value] | None = None,
     ) -> None:
-        """Guard the result of a function, by which the model may decide."""
+        """Guard the result of a function by which the model may branch."""
         named = kwargs or {}
         is_again = self._changes_numbers and name.rpartition(".")[2] in _NUMBERS
         if is_again or self._is_new_call(name, args, named):
@@ -108,5 +108,5 @@ class Guards:
     def _is_new_call(self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value]) -> bool:
         try:
             return self.is_new((name, *args, *kwargs.items()))
-        except TypeError:  # there is a list among them
+        except TypeError:  # an argument is a list
             return True

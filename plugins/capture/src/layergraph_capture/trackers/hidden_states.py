@@ -1,7 +1,7 @@
 """Hidden states of leaves: tensors that a leaf keeps from one call to the next.
 
-The layer of a rebuilt model keeps them as well. What the model's code assigns between two calls,
-the graph gives the layer as an argument of the next call.
+The layer of a rebuilt model keeps such tensors as well. If the model's code assigns one between two
+calls, the graph passes it as an argument of the next call.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from layergraph_capture.trackers.tensors import Tensors
 
 
 class HiddenStates:
-    """Records which hidden state a leaf is called with, and reads of that which it leaves.
+    """Records assignments of hidden states before calls of leaves, and reads after them.
 
     Args:
-        recorder: writes down where values are made.
-        tensors: knows which tensor is which value.
-        to_literal: gives the form of a value.
+        recorder: records the reads.
+        tensors: maps tensors to their values.
+        to_literal: returns a value as a literal.
     """
 
     def __init__(
@@ -37,11 +37,11 @@ class HiddenStates:
     def enter(
         self, module_info: ModuleInfo, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the lowered arguments of a call, with the states that code has assigned before."""
+        """Return the arguments of a call as literals, with the states that code has assigned."""
         lowered, named = self._to_literal(args), self._to_literal(kwargs) if kwargs else {}
         if not module_info.hidden:
             return lowered, named
-        # The call replaces these: a later use of the tensors has to read them before it.
+        # The call replaces these, so a later use of the old tensors must read them before the call.
         self._bind(module_info)
         for name, tensor in assigned_states(module_info).items():
             value = self._to_literal(tensor)
@@ -55,7 +55,7 @@ class HiddenStates:
         return lowered, named
 
     def leave(self, module_info: ModuleInfo) -> None:
-        """Take note of the states that a call has left."""
+        """Record the states after a call."""
         if module_info.hidden:
             note_hidden(module_info)
             self._bind(module_info)

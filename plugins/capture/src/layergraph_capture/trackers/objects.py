@@ -20,11 +20,11 @@ class Objects:
     """The classes of objects that a graph can take apart and put together.
 
     Args:
-        rows: how, by class.
+        rows: the rows of the hook, by class.
         functions: the functions that may become nodes.
 
     Raises:
-        PluginError: a function of a row is none of them.
+        PluginError: the hook ``functions`` does not name a function of a row.
     """
 
     def __init__(self, rows: Mapping[type, Structure], functions: Functions) -> None:
@@ -35,7 +35,7 @@ class Objects:
             self.name(row.unflatten)
 
     def row(self, value: object) -> Structure | None:
-        """Return how an object is taken apart; None if it is not of such a class."""
+        """Return the row for an object; None if no row has its class."""
         row = self._rows.get(type(value))
         if row is None and is_dataclass_object(value):
             row = self._rows[type(value)] = Structure(type(value), fields, set_fields)
@@ -50,30 +50,30 @@ class Objects:
         """Return the parts of an object.
 
         Raises:
-            CaptureError: this object has none.
+            CaptureError: ``flatten`` refuses this object.
             PluginError: the plugin fails.
         """
         row = self._rows[type(value)]
         return _called(row, row.flatten, value)
 
     def copy(self, value: object, parts: Any) -> Any:
-        """Return a new object of the class of another one.
+        """Return a new object of the same class.
 
         Args:
-            value: the other one.
-            parts: its parts.
+            value: an object.
+            parts: the parts of the new one.
 
         Raises:
-            PluginError: the plugin fails, or makes something else.
+            PluginError: the plugin fails, or returns an object of another class.
         """
         row = self._rows[type(value)]
         if row.unflatten is set_fields:
-            # The class may say that a copy is the object itself.
+            # copy.copy() may return the object itself.
             return _called(row, partial(set_fields, parts), object.__new__(type(value)))
         made = _called(row, row.unflatten, parts)
         if type(made) is not row.cls:
             raise PluginError(
-                f"{_name(row.unflatten)} gives a {type(made).__name__}; it must give a "
+                f"{_name(row.unflatten)} returns a {type(made).__name__}; it must return a "
                 f"{row.cls.__name__}"
             )
         return made
@@ -82,7 +82,7 @@ class Objects:
         """Return the name by which a graph calls a function of a row.
 
         Raises:
-            PluginError: it has none.
+            PluginError: the function has no name.
         """
         name = self._functions.name_of(function)
         if name is None:
@@ -93,7 +93,7 @@ class Objects:
         return name
 
     def is_open(self, value: Any) -> bool:
-        """Return whether a graph looks into a value: there are tensors in it, or such objects."""
+        """Return whether a value contains tensors or such objects: then a graph reads its parts."""
         return any(
             isinstance(each, torch.Tensor) or self.row(each) is not None
             for each in self.values_in(value)
@@ -104,10 +104,10 @@ class Objects:
 
         Args:
             value: the value.
-            around: the ids of the values that it is in.
+            around: the ids of the values around it.
 
         Raises:
-            CaptureError: a value is inside itself.
+            CaptureError: a value contains itself.
         """
         if id(value) in around:
             raise CaptureError(
@@ -126,12 +126,12 @@ class Objects:
 
 @dataclass(frozen=True, slots=True)
 class GivenObject:
-    """An object that the model is given.
+    """An object among the arguments.
 
     Attributes:
-        value: the copy that it gets.
-        before: the parts that this had.
-        node: which value of the graph it is.
+        value: the copy for the model.
+        before: the parts of the copy before the run.
+        node: its value in the graph.
     """
 
     value: Any
@@ -140,7 +140,7 @@ class GivenObject:
 
 
 def holds_twice(values: Sequence[Any]) -> bool:
-    """Return whether something that code can change is among values twice."""
+    """Return whether a mutable object appears twice among values."""
     changeable = [id(each) for each in values if isinstance(each, list | dict)]
     changeable += [id(each) for each in values if is_dataclass_object(each)]
     return len({*changeable}) < len(changeable)

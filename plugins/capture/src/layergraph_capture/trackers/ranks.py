@@ -1,23 +1,23 @@
-"""Tells which ranks follow from sizes: a ``squeeze`` drops the dimensions of size 1."""
+"""Detection of ranks that depend on sizes: ``squeeze`` drops dimensions of size 1."""
 
 from __future__ import annotations
 
 from layergraph.ir import Value
 from layergraph.torch2ir.tracing.module_call import Call, TracedValue
 
-# Of the arguments' ranks, and of the code, follows how many dimensions their functions give.
+# The rank of a result of these packages' functions follows from the ranks of the arguments.
 _BY_RANKS = frozenset("builtins layergraph math operator torch".split())
 
 
 class Ranks:
-    """Remembers of each value whether its rank follows from sizes."""
+    """Finds for each value whether its rank depends on sizes."""
 
     def __init__(self) -> None:
-        # The values are kept, so that no other one gets the id of one of them.
+        # Each entry keeps its value alive, so that ids stay unique.
         self._known: dict[int, tuple[TracedValue, bool]] = {}
 
     def follows_from_sizes(self, value: Value) -> bool:
-        """Return whether other sizes of the inputs may give a value another rank."""
+        """Return whether a value may have another rank for other sizes of the inputs."""
         if not isinstance(value, TracedValue):
             return False
         pending = [value]
@@ -37,7 +37,7 @@ class Ranks:
 
 
 def _is_open(call: Call) -> bool:
-    """Return whether a call may give another number of dimensions for other sizes."""
+    """Return whether the rank of a call's result may differ for other sizes."""
     home, *names = call.target.split(".")
     is_of_others = call.kind == "function" and home not in _BY_RANKS
     return is_of_others or any(name.startswith("squeeze") for name in names)

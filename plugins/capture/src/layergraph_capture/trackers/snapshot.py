@@ -1,4 +1,4 @@
-"""What running a model changes, put back."""
+"""The snapshot of a model's tensors, restored after a run."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from layergraph_capture.trackers.constants import Constants
 
 
 class StateSnapshot:
-    """Keeps the state of a model as it was.
+    """Context manager that restores the tensors of a model.
 
-    Buffers and constants are saved at the beginning; parameters, which are large, when something is
-    about to change them or gets hold of their memory.
+    It saves buffers and constants at the beginning. Parameters are large, so it saves one only
+    before a call changes it or exposes its memory.
 
     Args:
         module_index: the model.
-        constants: the tensors that it has besides.
+        constants: the tensors that the model reads but does not register.
 
     Raises:
-        CaptureError: on leaving: the model changed a tensor in a way that a graph cannot.
+        CaptureError: on exit, if the model changed a tensor in a way that a graph cannot repeat.
     """
 
     def __init__(self, module_index: ModuleIndex, constants: Constants) -> None:
@@ -41,12 +41,12 @@ class StateSnapshot:
         self._undoing = undoing(self.put_back)
 
     def tensors(self) -> Iterator[torch.Tensor]:
-        """Yield the tensors whose values it keeps, or would keep if something changed them."""
+        """Yield the tensors that the snapshot restores."""
         for _, tensor in self._tensors.values():
             yield tensor
 
     def save(self, *tensors: object) -> None:
-        """Keep the values of all tensors of the model that share memory with one of the given."""
+        """Save all tensors of the model that share memory with one of the given tensors."""
         for each in tensors:
             if isinstance(each, torch.Tensor):
                 for block in self._kinds.blocks(each):
@@ -106,11 +106,11 @@ class StateSnapshot:
             )
 
     def put_back(self) -> tuple[str | None, str | None]:
-        """Put back what was saved; doing that again does no harm.
+        """Restore the saved tensors; a second call does nothing.
 
         Returns:
-            The key of a tensor that had another shape or other memory, and that of one whose
-            numbers may not change, but did.
+            The key of a tensor with a changed shape or memory, and the key of a tensor whose
+            numbers changed unseen; each may be None.
         """
         return self._put_back_places(), self._put_back_numbers()
 
@@ -127,7 +127,7 @@ class StateSnapshot:
         with torch.no_grad():
             for identity, (key, tensor) in self._tensors.items():
                 saved = self._saved.get(identity)
-                # Not all kernels count up the version, as that of batch norm does not.
+                # Some kernels, such as batch norm, do not increase the version counter.
                 if saved is not None and not _same_bits(tensor, saved):
                     tensor.copy_(saved)
                     changed = not key
@@ -143,12 +143,12 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor's memory as whole numbers: NaN is no other than itself, and -0.0 is not 0.0."""
+    """Return a tensor's memory as integers, so that NaN equals NaN, and -0.0 differs from 0.0."""
     if tensor.layout is not torch.strided or tensor.is_quantized:
         return tensor
     plain = tensor.resolve_conj().resolve_neg()
     if plain.is_complex():
-        # Not all complex dtypes have integers of their size.
+        # Some complex dtypes have no integer dtype of their size.
         plain = torch.view_as_real(plain)
     dtype = _INTEGERS.get(plain.dtype.itemsize, plain.dtype)
     return plain if plain.dtype is torch.bool else plain.view(dtype)

@@ -1,4 +1,4 @@
-"""The tensors of a run: which tensor is which value of the graph."""
+"""The tensors of a run, and their values in the graph."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from layergraph_capture.trackers.constants import Constants
 from layergraph_capture.trackers.foreign_states import ForeignStates
 from layergraph_capture.trackers.guards import Guards
 
-# What they give of the same arguments is always the same.
+# Functions whose results depend on their arguments only.
 _FIXED = frozenset(
     {
         *(f"torch.{name}" for name in "arange clone eye full linspace ones tensor zeros".split()),
@@ -39,12 +39,12 @@ class Tensors:
     """Tracks each tensor by identity.
 
     Args:
-        recorder: writes down where values are made.
-        switch: calls something without recording it.
+        recorder: records calls.
+        switch: turns recording off for a call.
         state: the tensors of the model.
-        constants: those that it has not registered.
-        guards: writes down what the graph depends on.
-        foreign: knows the hidden states of other models.
+        constants: the tensors that the model has not registered.
+        guards: records guards.
+        foreign: recognizes the hidden states of other models.
 
     Attributes:
         carried: the tensors that the model has kept from an earlier run, by ``id``.
@@ -66,7 +66,7 @@ class Tensors:
         self._constants = constants
         self._guards = guards
         self._foreign = foreign
-        # A tensor is known as long as it lives: afterwards another one may get its id.
+        # Weak references, because a new tensor may get the id of a dead one.
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], TracedValue | LazyElement]] = {}
         self.carried: set[int] = set()
 
@@ -77,7 +77,7 @@ class Tensors:
     # --- identity ---
 
     def bind(self, tensor: torch.Tensor, value: TracedValue | LazyElement) -> None:
-        """Note that a tensor is a value, or a part of one."""
+        """Bind a tensor to a value, or to an element of one."""
         self._known[id(tensor)] = weakref.ref(tensor), value
         if isinstance(value, TracedValue):
             self._switch.depth += 1
@@ -86,16 +86,16 @@ class Tensors:
             self._switch.depth -= 1
 
     def known(self, tensor: torch.Tensor) -> TracedValue | LazyElement | None:
-        """Return the value that a tensor is, or what gives it; None if it is no value."""
+        """Return the value of a tensor, or the function that reads the element; or None."""
         known = self._known.get(id(tensor))
         return None if known is None or known[0]() is not tensor else known[1]
 
     def bind_alike(self, tensor: torch.Tensor, value: TracedValue | LazyElement) -> None:
-        """Note that a tensor is a value, which another one was before."""
+        """Bind a tensor to the value of an earlier tensor."""
         self._known[id(tensor)] = weakref.ref(tensor), value
 
     def value_of(self, tensor: torch.Tensor) -> TracedValue | None:
-        """The value that a tensor is known to be."""
+        """Return the value of a tensor; None if unknown."""
         known = self._known.get(id(tensor))
         if known is None or known[0]() is not tensor:
             return None
@@ -111,15 +111,16 @@ class Tensors:
         return [each for each in known if each is not None]
 
     def call_of(self, result: Any) -> Call | None:
-        """The call that gave a tensor."""
+        """Return the call that returned a tensor."""
         value = self.value_of(result) if isinstance(result, torch.Tensor) else None
         return None if value is None else value.call
 
     def read(self, tensor: torch.Tensor) -> Value:
-        """The form of a tensor: a value, or a tensor of the model.
+        """Return the graph value of a tensor: a traced value, or a tensor of the model.
 
         Raises:
-            UnknownValueError: it came about unseen, or a graph cannot hold it.
+            UnknownValueError: capture has not seen the origin of the tensor, or a graph cannot hold
+                it.
         """
         return self.value_of(tensor) or self._read_state(tensor)
 
@@ -132,7 +133,7 @@ class Tensors:
         is_there = is_foreign or self._constants.holds(tensor) or id(tensor) in self.carried
         if not is_there:
             raise UnknownValueError(
-                "a tensor that came about where capture does not see it; make it with a function "
+                "a tensor whose origin capture has not seen; make it with a function "
                 "of torch, or register it with register_buffer"
             )
         reason = None if self._state.is_packed(tensor) else indescribable(tensor)
@@ -143,12 +144,12 @@ class Tensors:
         read = self._state.constant(tensor)
         if is_foreign:
             self._foreign.note(read)
-        # It may be changed before it is described.
+        # Clone it, because the run may change it before the IR describes it.
         self._state.constants[read.key] = self._unrecorded(torch.clone, (tensor,), {})
         return read
 
     def is_state(self, tensor: object) -> bool:
-        """Return whether it is a tensor of the model."""
+        """Return whether an object is a tensor of the model."""
         return id(tensor) in self._state.keys
 
     @property
@@ -163,7 +164,7 @@ class Tensors:
         return "a value of forward" if self.is_value(tensor) else None
 
     def is_value(self, tensor: torch.Tensor) -> bool:
-        """Return whether a tensor is a value, or a part of one."""
+        """Return whether a tensor is bound to a value, or to an element of one."""
         known = self._known.get(id(tensor))
         return known is not None and known[0]() is tensor
 
@@ -171,10 +172,11 @@ class Tensors:
         return id(tensor) in self._state.keys or self.is_value(tensor)
 
     def alias(self, tensor: torch.Tensor, value: TracedValue) -> torch.Tensor:
-        """The same tensor as another object, so that the two can be told apart.
+        """Return an alias: another object for the same tensor, bound to a new value.
 
-        A function that has nothing to do gives back what it was given. In the rebuilt model it may
-        have something to do, and then its result is another tensor.
+        We track each tensor by identity. If an op returns its input unchanged (``contiguous()``),
+        the model gets an alias, so that input and result remain two graph values. In the rebuilt
+        model the op may return a new tensor.
         """
         alias: torch.Tensor = self._unrecorded(tensor.view_as, (tensor,), {})
         self.bind(alias, value)
@@ -217,12 +219,12 @@ class Tensors:
     # --- results ---
 
     def bound(self, result: Any, value: TracedValue, before: dict[int, int]) -> Any:
-        """The result of a call, with its tensors bound to their values.
+        """Return the result of a call, with its tensors bound to their values.
 
         Args:
-            result: what the call gave.
-            value: which value that is.
-            before: how often each argument had been changed in place before the call.
+            result: the result.
+            value: its value.
+            before: the version of each tensor argument before the call.
         """
         if isinstance(result, torch.Tensor):
             if not self._is_known(result):
@@ -256,12 +258,12 @@ class Tensors:
         return type(result)(parts)
 
     def is_new_made(self, tensor: torch.Tensor) -> bool:
-        """Return whether torch has just made a tensor, with memory of its own."""
-        # Others may change memory that is theirs, as numpy's is.
+        """Return whether torch has just made a tensor with its own memory."""
+        # Other owners of memory, such as numpy, may change it.
         return not self._is_known(tensor) and owns_its_storage(tensor)
 
     def fresh(self, func: Any, tensor: torch.Tensor) -> Any:
-        """Record a tensor that torch made of numbers of Python: a new one in each call."""
+        """Record a tensor that torch makes from Python numbers in each call."""
         numbers = self._state.constant(self._unrecorded(torch.clone, (tensor,), {}))
         result = self._unrecorded(func, (tensor,), {})
         self.bind(result, self._recorder.call("function", "torch.clone", (numbers,), {}))
@@ -270,7 +272,7 @@ class Tensors:
     # --- what the graph depends on ---
 
     def is_fixed(self, value: Value) -> bool:
-        """Whether a value is the same for all inputs and all states of the model."""
+        """Return whether a value is the same for all inputs and all states of the model."""
         pending = [value]
         seen: set[TracedValue] = set()
         while pending and not self._guards.changes_in_place:
@@ -285,7 +287,7 @@ class Tensors:
         return not pending
 
     def guard_shapes(self, args: Any, kwargs: Any) -> None:
-        """Note that the shapes of tensors decide what the graph is."""
+        """Guard the shapes of tensors, because the graph depends on them."""
         for tensor in tensors_in((args, kwargs)):
             value = self.value_of(tensor)
             if value is not None and self._guards.is_new(("shape", value)):
@@ -293,7 +295,7 @@ class Tensors:
                 self._guards.expect(size, self._unrecorded(_shape, (tensor,), {}))
 
     def guard_dtypes(self, args: Any, kwargs: Any) -> None:
-        """Note that the dtypes of tensors decide what the graph is."""
+        """Guard the dtypes of tensors, because the graph depends on them."""
         for tensor in tensors_in((args, kwargs)):
             value = self.value_of(tensor)
             if value is not None:
@@ -311,18 +313,18 @@ def _shape(tensor: torch.Tensor) -> tuple[int, ...]:
 
 
 def _are_same(ones: Any, others: Any) -> bool:
-    """Whether two sequences hold the same objects."""
+    """Return whether two sequences hold the same objects."""
     return all(one is other for one, other in zip(ones, others, strict=True))
 
 
 def versions(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[int, int]:
-    """How often each of the tensors has been changed in place."""
+    """Return the version counter of each tensor among arguments, by ``id``."""
     given = [*args, *kwargs.values()] if kwargs else args
     return {id(each): version(each) for each in given if isinstance(each, torch.Tensor)}
 
 
 def holds_no_tensor(result: Any) -> bool:
-    """Return whether there is no tensor in a result."""
+    """Return whether a result contains no tensor."""
     if isinstance(result, torch.Tensor):
         return False
     if isinstance(result, dict):
@@ -333,5 +335,5 @@ def holds_no_tensor(result: Any) -> bool:
 
 
 _SEQUENCES = (tuple, list)
-# Beside tensors in a result, these are what they were.
+# Values of these types beside tensors in a result are guarded.
 _GUARDED = frozenset({bool, int, float, complex, str, bytes})

@@ -1,1 +1,1 @@
-"""One record of all the ways that a model goes by its decisions."""
+"""The ways of a model through its decisions, merged into one record."""

@@ -1,4 +1,4 @@
-"""The alignment of the calls of two runs, behind the decision that they answer differently."""
+"""The alignment of the calls of two runs after the decision that they answer differently."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from layergraph_capture.ways.regions import Item, plain, surrounding
 
 Pair = tuple[Item | None, Item | None]
 
-# Comparing longer sequences takes too long: of these, only the ends are aligned.
+# Aligning longer sequences takes too long; of these, only the ends are aligned.
 _MOST = 4_000_000
 
 
 def aligned(ones: Sequence[Item], others: Sequence[Item]) -> Iterator[Pair]:
     """Yield the calls of both runs in an order that keeps the order of each.
 
-    Two calls stand side by side if one call can do for both: they call the same inside of the same
-    regions, with the same plain arguments or, between such calls, with others. No alignment is
-    wrong, but a good one shares more calls.
+    Two calls form a pair if one merged call can replace both: they have the same target in the same
+    regions. Calls with equal plain arguments are paired first, then calls between these. Every
+    alignment is correct; a better one shares more calls.
 
     Yields:
         Two calls, or one call and None.
@@ -48,7 +48,7 @@ def aligned(ones: Sequence[Item], others: Sequence[Item]) -> Iterator[Pair]:
 def _matched(
     ones: Sequence[Item], others: Sequence[Item], key: Callable[[Item], Hashable]
 ) -> Iterator[tuple[Sequence[Item], Sequence[Item], bool]]:
-    """Yield matching calls, one of each run, and those that stand between them.
+    """Yield runs of matching calls, and the calls between them.
 
     Yields:
         Calls of the one run, calls of the other, and True if they match.
@@ -71,7 +71,7 @@ def _matched(
 def _blocks(
     ones: Sequence[Hashable], others: Sequence[Hashable], end: int
 ) -> list[tuple[int, int, int]]:
-    """Return where equal keys stand, and how many; the last block is the common end."""
+    """Return the blocks of equal keys: both starts and the length; the common end comes last."""
     blocks: list[tuple[int, int, int]] = []
     if ones and others and len(ones) * len(others) <= _MOST:
         matcher = SequenceMatcher(None, ones, others, autojunk=False)
@@ -80,18 +80,18 @@ def _blocks(
 
 
 def _exact(item: Item) -> Hashable:
-    """Return a key that is equal for calls of the same with the same plain arguments."""
+    """Return a key that is equal for calls with the same target and the same plain arguments."""
     if isinstance(item, ModuleCall):
         return _similar(item)
     return _similar(item), *[plain(leaf) for leaf in leaves(item.args, item.kwargs)]
 
 
 def _similar(item: Item) -> Hashable:
-    """Return a key that is equal for calls that one call can do for."""
+    """Return a key that is equal for calls that one merged call can replace."""
     if isinstance(item, ModuleCall):
         return "module call", item.path, item.function, len(item.args) if item.function else 0
     key = item.kind, item.target, len(item.args), *item.kwargs
     if item.is_late or item.kind == "mode" or item.target.startswith("layergraph.assume"):
-        # Guards and reads of sizes are what they are by their plain arguments.
+        # For guards and reads of sizes, the plain arguments must be equal, too.
         return *key, *[plain(leaf) for leaf in leaves(item.args, item.kwargs)]
     return key

@@ -1,4 +1,4 @@
-"""The decisions of a run: the questions about numbers by which the model goes its way."""
+"""The decisions of a run: questions about numbers whose answers select the code that runs."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from layergraph_capture.trackers.guards import Guards
 
 TRUTH = f"layergraph.{truth.__name__}"
 ITEM = "torch.Tensor.item"
-# A run makes up to so many decisions. Those after them are guards.
+# The most decisions of a run; later questions become guards.
 MAX_DECISIONS = 16
-# Among them may be so many by sizes.
+# The most decisions by sizes among them.
 MAX_BY_SIZES = 1
-# A run whose answers were given may ask so many questions: it may never end.
+# The most questions of a run with forced answers, which might never end.
 MAX_QUESTIONS = 10_000
 OVER = (
     f"the model makes more than {MAX_DECISIONS} decisions by numbers, and this one has only the "
@@ -49,7 +49,7 @@ _MASKS = frozenset(
     "logical_not logical_and logical_or logical_xor".split()
 )
 
-# What they give of the same arguments is the same.
+# Functions whose results depend on their arguments only.
 _PURE = frozenset(
     f"{home}.{name}"
     for home in ("torch", "torch.Tensor", "operator")
@@ -63,18 +63,19 @@ _PURE = frozenset(
 
 
 class Decisions:
-    """Answers the questions of a run: as the numbers say, or with a given answer.
+    """Answers the questions of a run, by the numbers or with forced answers.
 
     Args:
-        recorder: writes down the questions.
-        guards: writes down those that have one way only.
-        answers: the answers to the first questions; the numbers answer the others.
+        recorder: records the questions.
+        guards: records questions with one way as guards.
+        answers: the forced answers of the first questions; the numbers answer the others.
 
     Attributes:
         made: the decisions so far.
-        bodies: how many functions are running that torch is given. In these, all are guards.
-        is_in_region: whether the model's own code has set whether to take gradients.
-        is_size_forced: whether a question for a size has got another answer than the size gives.
+        bodies: the number of function arguments of torch that are running; inside, each question is
+            a guard.
+        is_in_region: whether the model's code is inside its own grad-mode region.
+        is_size_forced: whether the forced answer about a size contradicts the size.
     """
 
     def __init__(self, recorder: Recorder, guards: Guards, answers: Sequence[bool]) -> None:
@@ -96,7 +97,7 @@ class Decisions:
         self.made: list[Decision] = []
 
     def truth(self, value: Value, answer: bool) -> bool:
-        """Answer a question for the truth of a tensor of one number."""
+        """Answer a question about the truth value of a tensor of one number."""
         if not self._follows_inputs(value):
             self._guards.expect_truth(value, answer)
             return answer
@@ -105,14 +106,14 @@ class Decisions:
     def result(
         self, name: str, args: tuple[Value, ...], kwargs: dict[str, Value], answer: bool
     ) -> bool:
-        """Answer a question that a function answers with a bool."""
+        """Answer a question by the bool result of a function."""
         if not self._follows_inputs((args, kwargs)):
             self._guards.expect_call(name, args, answer, kwargs)
             return answer
         return self._decided(name, args, kwargs, answer)
 
     def mode(self, name: str, answer: bool) -> bool:
-        """Answer a question for a mode of torch."""
+        """Answer a question about a mode of torch."""
         if self.bodies:
             self._guards.expect_call(name, (), answer)
             return answer
@@ -154,7 +155,7 @@ class Decisions:
 
     @contextmanager
     def replaying(self, diverge: Callable[[], NoReturn]) -> Iterator[None]:
-        """Give the answers of the run again; call something else for a question that is new."""
+        """Repeat the answers of the run in a ``with`` block; call ``diverge`` at a new question."""
         self._diverge = diverge
         self._replayed = {key: list(reversed(said)) for key, said in self._said.items()}
         try:
@@ -208,7 +209,7 @@ class Decisions:
         return repr((name, map_leaves(self._number, (args, kwargs))))
 
     def _follows_inputs(self, value: Value) -> bool:
-        """Return whether numbers of the inputs, or random ones, may reach a value."""
+        """Return whether a value may depend on numbers of the inputs, or on random ones."""
         if self.bodies:
             return False
         pending = leaves(value)
@@ -220,7 +221,7 @@ class Decisions:
             seen.add(leaf)
             call = leaf.call
             if call is not None and call.target in RESULTS_BY_SIZES:
-                # Sizes follow the numbers if a function before has picked some of them.
+                # A size depends on numbers if an earlier function selects elements by value.
                 pending += [each for each in leaves(call.args) if picks(each)]
                 continue
             if call is None or self._guards.changes_in_place or draws(call):
@@ -229,7 +230,7 @@ class Decisions:
         return False
 
     def _number(self, leaf: Value) -> Value:
-        """Return a text that is equal for values that are equal whatever the inputs are."""
+        """Return a text that is equal for values that are equal for all inputs."""
         if isinstance(leaf, StateRead):
             return f"state {leaf.key}"
         if not isinstance(leaf, TracedValue):
@@ -249,7 +250,7 @@ class Decisions:
 
 
 def _reads_state(value: Value) -> bool:
-    """Return whether tensors of the model may reach a value."""
+    """Return whether a value may depend on tensors of the model."""
     pending = leaves(value)
     seen: set[TracedValue] = set()
     while pending:
@@ -265,7 +266,7 @@ def _reads_state(value: Value) -> bool:
 
 
 def picks(leaf: object) -> bool:
-    """Return whether a value has a size that numbers decide."""
+    """Return whether a value has a size that depends on numbers."""
     pending = [leaf]
     while pending:
         leaf = pending.pop()

@@ -1,4 +1,4 @@
-"""One record of the runs of several examples."""
+"""Merging of the runs of several examples into one record."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from layergraph_capture.ways.way import NotMergeableError
 
 _CONTAINER = "assume_container"
 Form = tuple[Value, ...]
-"""The guard that an argument passes, and the arguments of the guard behind the value."""
+"""The guard that an argument passes, and the arguments of the guard after the value."""
 
 
 def one_record(examples: Sequence[Ways]) -> Trace:
     """Return one record of the ways of several examples.
 
-    Where the examples themselves tell the ways by sizes apart, these need no other answers.
+    If the examples themselves take both ways of a decision by a size, runs with forced answers are
+    not needed.
 
     Args:
         examples: the ways of each example, in order.
 
     Raises:
-        CaptureError: two runs differ in something that neither a guard nor the inputs tell.
+        CaptureError: two runs differ, and no guard or input distinguishes them.
     """
     if len(examples) == 1:
         return whole(examples[0])
@@ -53,13 +54,13 @@ def _merged(traces: Sequence[Trace]) -> Trace:
 
 
 def _by_form(traces: Sequence[Trace], form_of: Callable[[Parameter, Trace], Form]) -> Trace:
-    """Merge the runs whose arguments have the same form; the form then tells the groups apart."""
+    """Merge the runs whose arguments have the same form, then merge these groups by form."""
     groups: dict[str, tuple[dict[str, Form], list[Trace]]] = {}
     for trace in traces:
         form = {each.name: form_of(each, trace) for each in trace.parameters}
         groups.setdefault(repr(form), (form, []))[1].append(trace)
-    # A call is compared with the last group first. The form of a tuple without tensors says what is
-    # in it, and that of a tuple with tensors lets it pass as well.
+    # The graph checks the form of the last group first. Groups with tuples without tensors go last,
+    # because the form of a tuple with tensors would accept such tuples as well.
     ordered = sorted(groups.values(), key=lambda group: _fixed_containers(group[0]))
     forms = [form for form, _ in ordered]
     first, *others = [_by_facts(group, form_of) for _, group in ordered]
@@ -83,13 +84,13 @@ def _fixed_containers(form: Mapping[str, Form]) -> int:
 
 
 def _by_facts(traces: Sequence[Trace], form_of: Callable[[Parameter, Trace], Form]) -> Trace:
-    """Merge runs whose arguments have the same form, by guards, or else by ranks and dtypes."""
+    """Merge runs whose arguments have the same form, by guards, or by ranks and dtypes."""
     try:
         return _by_guard(traces)
     except NotMergeableError:
         if form_of is _facts:
             raise
-    # Code may ask for ranks and dtypes, which no guard among the calls tells.
+    # Code may read ranks and dtypes, for which the calls contain no guard.
     return _by_form(traces, _facts)
 
 
@@ -103,7 +104,7 @@ def _by_guard(traces: Sequence[Trace]) -> Trace:
     questions = [question for _, question in asked if question is not None]
     if not questions:
         return first
-    # The guard that comes first tells groups apart, which have to be merged before.
+    # Runs that agree at the earliest guard form groups; merge inside the groups first.
     earliest = min(questions, key=lambda question: question.position)
     groups: dict[str, list[Trace]] = {earliest.own: [first]}
     for trace, question in asked:
@@ -136,11 +137,11 @@ def _facts(parameter: Parameter, trace: Trace) -> Form:
 
 
 def _add_guard(trace: Trace, told: Sequence[Mapping[str, Form]]) -> None:
-    """Check the forms of arguments in the graph, and no more at its inputs.
+    """Move the checks of argument forms from the inputs into the graph.
 
     Args:
-        trace: the record of the first group. It is the last one that a call is compared with.
-        told: the forms that tell the groups apart, for each group.
+        trace: the record of the first group, whose form the graph checks last.
+        told: the forms that distinguish the groups, for each group.
     """
     added: list[Call] = []
     fits: TracedValue | None = None

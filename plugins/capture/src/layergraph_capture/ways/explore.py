@@ -1,4 +1,4 @@
-"""Running a model on each of the ways that its decisions open."""
+"""Exploration of the ways of a model: it runs with each answer to its decisions."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from layergraph_capture.ways.decisions import TRUTH
 from layergraph_capture.ways.merge import copied, merged
 from layergraph_capture.ways.way import NotMergeableError
 
-# A model is run so many times besides the first one.
+# The most runs besides the first one.
 MAX_RUNS = 7
 
 RunWith = Callable[[Sequence[bool]], Trace]
-"""Runs the model with answers to its first decisions."""
+"""A function that runs the model with forced answers to its first decisions."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fork:
-    """The runs that begin alike, up to a decision.
+    """The runs that are equal up to a decision.
 
     Attributes:
         number: the number of this decision.
-        own: the runs that answer it as the first of them does.
-        other: those that answer it differently; None if there is none.
-        reason: the reason for which there is none.
+        own: the runs with the answer of the first run.
+        other: the runs with the other answer; None if there is none.
+        reason: the reason why there is none.
     """
 
     number: int
@@ -54,18 +54,18 @@ class Explorer:
         self.traces: list[Trace] = []
 
     def explored(self, trace: Trace, number: int = 0) -> Ways:
-        """Return the ways that begin as a run does.
+        """Return the ways that share the first answers of a run.
 
         Args:
             trace: the run.
-            number: the number of its decisions to which it keeps.
+            number: the number of shared answers.
         """
         if number == len(trace.decisions):
             self.traces.append(trace)
             return trace
         answers = [each.answer for each in trace.decisions[:number]]
         other, reason = None, ""
-        # The numbers of the inputs come first: each way by a size has them all.
+        # Decisions by numbers come first, so that each way by a size has them all.
         if not trace.decisions[number].is_by_size or all(
             each.is_by_size for each in trace.decisions
         ):
@@ -75,7 +75,7 @@ class Explorer:
         return Fork(number, own, there, reason)
 
     def _other(self, answers: list[bool]) -> tuple[Trace | None, str]:
-        """Return the run with other answers, or the reason for which there is none."""
+        """Return the run with other answers, or the reason why there is none."""
         if self._runs == MAX_RUNS:
             return None, f"the model goes more than {MAX_RUNS + 1} ways, and this one is not held"
         self._runs += 1
@@ -111,7 +111,7 @@ def whole(ways: Ways, *, by_sizes: bool = True) -> Trace:
 
 
 def _reason(error: CaptureError) -> str:
-    """Return the text of why a way cannot be captured; the model's own error, if it raises one."""
+    """Return the reason why a way cannot be captured; the model's own error, if it raises one."""
     own = error.__cause__
     if own is not None and not isinstance(own, CaptureError):
         return f"the model raises {type(own).__name__}: {first_line(own)}"
@@ -119,10 +119,10 @@ def _reason(error: CaptureError) -> str:
 
 
 def _guard(decision: Decision, reason: str) -> None:
-    """Let a decision have one way: the question becomes a guard."""
+    """Turn a decision into a guard of the run's way."""
     call = decision.condition.call
     if call is None:
-        raise CaptureError("a decision came about in no call")
+        raise CaptureError("a decision belongs to no call")
     items = decision.condition.scope.items
     index = items.index(call)
     items[index : index + 1] = _guards(call, decision, reason)

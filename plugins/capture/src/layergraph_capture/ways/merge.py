@@ -1,9 +1,8 @@
-"""Merging the records of two runs that answer one decision differently.
+"""Merging of the records of two runs that answer one decision differently.
 
-Both runs make the same calls up to the decision. Behind it, the calls that both make are made on
-both ways, with a ``choose`` where their arguments differ. A call that only one of them makes gets
-the condition of its way. Whatever is taken for the same call, each way keeps its calls, with its
-arguments, in its order.
+Both runs make the same calls up to the decision. After it, a call of both runs becomes one call,
+with a ``choose`` node for each argument that differs. A call of one run gets the condition of its
+way. Whichever calls are paired, each way keeps its own calls, arguments and order.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from layergraph_capture.ways.way import NotMergeableError, Way
 
 HOLDS = f"layergraph.{holds.__name__}"
 GUARD = "layergraph.assume"
-# The truth of a tensor is none of them: it raises for a tensor of several numbers.
+# ``truth`` is missing, because it raises for a tensor of several numbers.
 _PURE_QUESTIONS = (HOLDS, "operator.", "torch.is_grad_enabled")
 
 
@@ -50,7 +49,7 @@ def merged(one: Trace, other: Trace, number: int) -> Trace:
         number: the number of the first decision that they answer differently.
 
     Raises:
-        NotMergeableError: they differ before.
+        NotMergeableError: the runs differ before the decision.
     """
     mine, theirs = one.decisions[number], other.decisions[number]
     ways = (
@@ -61,19 +60,19 @@ def merged(one: Trace, other: Trace, number: int) -> Trace:
 
 
 def copied(trace: Trace) -> Trace:
-    """Return a record with calls of its own, which may be changed."""
+    """Return a copy of a record with new calls, which the caller may change."""
     decisions = len(trace.decisions)
     return _Merge(Way(trace, True, None), Way(trace, False, None)).merged(decisions)
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The guard that tells two runs apart.
+    """The guard that distinguishes two runs.
 
     Attributes:
-        position: when the one run comes to it.
-        own: the text of what this run passes it with.
-        other: likewise, of the other run.
+        position: its position in the first run.
+        own: the text of the value in the first run.
+        other: the text of the value in the other run.
     """
 
     position: int
@@ -82,30 +81,30 @@ class Question:
 
 
 def merged_by_guard(one: Trace, other: Trace) -> tuple[Trace, Question | None]:
-    """Return one record of two runs with other inputs.
+    """Return one record of two runs with different inputs.
 
-    The first guard that they pass with other values is the decision. There is none if they do the
-    same.
+    The first guard whose value differs becomes the decision. There is none if both make the same
+    calls.
 
     Args:
         one: a run.
         other: another run of the same model, with arguments of the same form.
 
     Raises:
-        NotMergeableError: they differ in something else than a guard.
+        NotMergeableError: they differ before such a guard.
     """
     merge = _Merge(Way(one, True, None), Way(other, False, None))
     return merge.merged(), merge.question
 
 
 def merged_by_form(one: Trace, other: Trace, forms: Mapping[str, tuple[Value, ...]]) -> Trace:
-    """Return one record of two runs whose arguments have other forms.
+    """Return one record of two runs whose arguments have different forms.
 
     Args:
         one: a run.
         other: another run of the same model.
-        forms: by name of an argument, the guard that it passes in the one run only, and the
-            arguments of this guard behind the value.
+        forms: by name of an argument, the guard that it passes in the first run only, and the
+            arguments of this guard after the value.
 
     Raises:
         NotMergeableError: they do not have the same arguments.
@@ -127,7 +126,7 @@ class _Merge:
         """Return one record.
 
         Args:
-            decided: how many decisions both runs answer alike.
+            decided: the number of decisions that both runs answer equally.
         """
         one, other = self._ways
         constants = self._constants()
@@ -147,7 +146,7 @@ class _Merge:
         return Trace(self._recorder.root, constants, parameters, decisions=decisions)
 
     def _drop_unread_question(self) -> None:
-        """Leave out a question that both ways answer with the same calls."""
+        """Remove the question if both ways make the same calls."""
         question = None if self._selection.decision is None else self._selection.decision.call
         if question is None or not question.target.startswith(_PURE_QUESTIONS):
             return
@@ -164,7 +163,7 @@ class _Merge:
         return replace(one, value=value, fixed=one.fixed if is_fixed else ())
 
     def _ask_form(self, parameters: Iterable[Parameter]) -> None:
-        """Let the forms of arguments be the decision."""
+        """Make the forms of arguments the decision."""
         for each in parameters:
             if each.name in self._forms:
                 guard, *given = self._forms[each.name]
@@ -189,7 +188,7 @@ class _Merge:
     # --- module calls ---
 
     def _both_bodies(self, scope: ModuleCall, one: ModuleCall, other: ModuleCall) -> None:
-        """Merge what two module calls do, and what they return."""
+        """Merge the calls and the results of two module calls."""
         scope.known = one.known | other.known
         for way, side in zip(self._ways, (one, other), strict=True):
             self._keep_facts(way, side, self._when(way))
@@ -200,12 +199,12 @@ class _Merge:
         self._recorder.leave(result)
 
     def _unite(self, one: ModuleCall, other: ModuleCall, result: Value) -> None:
-        """Let the code around a module call read what it returns on the way that is gone."""
+        """Rename the results of a merged module call for the code around it, on both ways."""
         for way, side in zip(self._ways, (one, other), strict=True):
             way.rename(side.result, result, side.contains)
 
     def _keep_facts(self, way: Way, side: ModuleCall, when: Condition | None) -> None:
-        """Guard the rank and dtype of inputs that only one way knows."""
+        """Guard the rank and dtype of inputs that only one way reads."""
         if not side.known:
             return
         for value, name in way.interfaces[side].inputs.items():
@@ -221,7 +220,7 @@ class _Merge:
                 self._recorder.call("function", "layergraph.assume_tensor", args, {}, "", when)
 
     def _both(self, one: Item, other: Item) -> None:
-        """Merge two calls of the same."""
+        """Merge two calls of the same target."""
         mine, theirs = self._ways
         when = self._selection.either(mine.condition(one.when), theirs.condition(other.when))
         if isinstance(one, ModuleCall) and isinstance(other, ModuleCall):
@@ -260,7 +259,7 @@ class _Merge:
         """Copy a call that only one way makes."""
         own = way.condition(item.when)
         if own is not None and when is not None and own[0] not in self._selection.of_one_way:
-            # The condition is there on both ways.
+            # The condition has to exist on both ways.
             both = call_of_choose((own[0], True, False), self._recorder.value(""), when)
             self._recorder.scope.items.append(both)
             own = both.value, own[1]
@@ -292,7 +291,7 @@ class _Merge:
         return scope
 
     def _enter_function(self, sides: Sequence[tuple[Way, ModuleCall]]) -> ModuleCall:
-        """Begin a function that is that of each side, and bind its inputs."""
+        """Begin the merged function of both sides, and bind its inputs."""
         _, like = sides[0]
         scope = self._recorder.enter(like.path, function=like.function)
         scope.parameters = like.parameters
@@ -308,7 +307,7 @@ class _Merge:
         return scope
 
     def _run_other_functions(self, one: Call, other: Call) -> bool:
-        """Return whether two calls are given functions that have not been merged."""
+        """Return whether two calls take functions that have not been merged."""
         mine, theirs = self._ways
         given = [
             [way.functions[scope] for scope in functions_in(item.args, item.kwargs)]
@@ -330,9 +329,9 @@ class _Merge:
                 self._one(theirs, other, self._when(theirs))
 
     def _shared(self, ones: list[Item], others: list[Item]) -> tuple[int, int]:
-        """Merge the calls up to the decision, which are the same; return the numbers of them.
+        """Merge the equal calls up to the decision; return their numbers in both runs.
 
-        Late calls, such as reads of sizes, are there only if a run needs what they give.
+        A deferred call, such as a read of a size, exists only in a run that uses its result.
         """
         mine, theirs = self._ways
         at = [0, 0]
@@ -356,12 +355,11 @@ class _Merge:
         return at[0], at[1]
 
     def _is_question(self, one: Item, other: Item) -> bool:
-        """Return whether two calls are guards that tell the ways apart; if so, decide by the one.
+        """Return whether two calls are guards that distinguish the ways; decide by the first.
 
-        They are of the same value: it is a tensor on one way, say, and None on the other.
-
-        The calls of the other way may have been merged from several examples, which differ at the
-        same guard. Then they ask a question there.
+        Both check the same value, which is for example a tensor on one way and None on the other.
+        If the other way was merged from several examples that differ at this guard, it has a
+        decision in this place.
         """
         mine, theirs = self._ways
         if mine.decided is not None or not (_is_guard(one) and isinstance(other, Call)):
@@ -384,14 +382,14 @@ class _Merge:
         self.question = Question(one.value.position, *passed)
         last = theirs.values[other.value].call
         if guard == "assume" and is_same_guard and not is_asked and last is not None:
-            # The message names the other example, too.
+            # The message names both examples.
             expected, where = theirs_said
             text = f"{where} was {said[0]!r} in one example, and in another one it"
             last.args = value, expected, text
         return True
 
     def _late(self, way: Way, item: Call, known: dict[object, TracedValue]) -> None:
-        """Merge a late call; if the other way has made it already, it is that one."""
+        """Merge a deferred call; reuse the call if the other way has made it already."""
         key = item.target, identity((way.read((item.args, item.kwargs)), way.condition(item.when)))
         if key not in known:
             self._one(way, item, None)
@@ -405,7 +403,7 @@ class _Merge:
     # --- values ---
 
     def _bind(self, value: TracedValue, one: TracedValue, other: TracedValue) -> None:
-        """Let a value be those of both ways."""
+        """Bind the values of both ways to a merged value."""
         value.wish = one.wish
         self._selection.take_facts(value, one, other)
         for way, own in zip(self._ways, (one, other), strict=True):
@@ -413,7 +411,7 @@ class _Merge:
 
 
 def _by_name(one: Trace, other: Trace) -> tuple[list[Parameter], list[Parameter]]:
-    """Return the arguments of two runs, which have to have the same names."""
+    """Return the arguments of two runs, which must have the same names."""
     names = [[each.name for each in trace.parameters] for trace in (one, other)]
     if names[0] != names[1]:
         differing = ", ".join(sorted({*names[0]} ^ {*names[1]})) or "their order"

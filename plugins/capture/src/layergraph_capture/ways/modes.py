@@ -1,4 +1,4 @@
-"""The other mode of a model that goes several ways."""
+"""The other mode of a model with several ways."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from layergraph.torch2ir.tracing.other_mode import OtherMode
 def merged_modes(others: Sequence[OtherMode | None]) -> OtherMode | None:
     """Return the differences of the other mode on all ways; None if they are not known.
 
-    They are not if a module makes other calls in the other mode, because the border of its calls
-    differs from way to way.
+    They are unknown if a module makes other calls in the other mode, because the interface of its
+    calls differs between ways.
 
     Args:
         others: the differences on each way.

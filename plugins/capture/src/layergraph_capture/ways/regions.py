@@ -1,4 +1,4 @@
-"""The regions of a record, such as ``no_grad``, in which two ways may differ."""
+"""The regions of a record, such as ``no_grad``, which may differ between two ways."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _ENDS = _BOTH | {"layergraph.exit_autocast"}
 
 
 def surrounding(items: Sequence[Item]) -> dict[Item, Hashable]:
-    """Return the regions around each call, as far as they begin or end among the calls."""
+    """Return the regions around each call that begin or end among the calls."""
     begun = {item.value for item in items if isinstance(item, Call) and _begins(item)}
     ended = [value for item in items if (value := _ended(item)) is not None]
-    # Regions that began before; the first to end is the innermost.
+    # Regions that began before these calls; the first to end is the innermost.
     around: list[tuple[TracedValue, Hashable]] = [
         (value, ()) for value in reversed(ended) if value not in begun
     ]
@@ -58,7 +58,7 @@ def _check(calls: Sequence[Call]) -> None:
     around: list[Call] = []
     for call in calls:
         begun = _ended(call)
-        # A call of a function lasts until another one, or to the end of the block around it.
+        # The effect of set_grad_enabled() lasts until the next call, or to the end of the block.
         last = around[-1] if around and around[-1].value not in named else None
         if begun is None and (last is None or call.value in named):
             around.append(call)
@@ -74,7 +74,7 @@ def _check(calls: Sequence[Call]) -> None:
 
 
 def plain(leaf: object) -> str:
-    """Return a text that is equal for values that may be those of two ways."""
+    """Return a text of a plain value; equal for all traced values."""
     if isinstance(leaf, FunctionRead):
         return f"a function {leaf.scope.function}"
     return "a value" if isinstance(leaf, TracedValue | StateRead) else repr(leaf)
@@ -89,10 +89,10 @@ def _begins(call: Call) -> bool:
 
 
 def _ended(item: Item) -> TracedValue | None:
-    """Return the value of the call that begins the region that a call ends; None if it does not."""
+    """Return the value of the enter call of the region that a call exits; None if it exits none."""
     if not isinstance(item, Call) or item.target not in _ENDS or len(item.args) != 1:
         return None
     value = item.args[0]
     begun = value.call if isinstance(value, TracedValue) else None
-    # The mode that a region begins with may be a value, too: a choice.
+    # The argument may also be a merged value: a choice between two modes.
     return begun.value if begun is not None and begun.target in _BEGINS else None

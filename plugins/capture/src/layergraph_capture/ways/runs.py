@@ -1,4 +1,4 @@
-"""The runs of a model, none of which may find what another one has left behind."""
+"""The runs of a model, checked not to depend on changes that another run made."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from layergraph_capture.loops.frame_state import form_of_changes
 class _Made:
     make: Callable[[], Tracer]
     trace: Trace
-    # That of the model; its modules may differ.
+    # The mode of the model; modules inside may have others.
     training: bool
 
 
@@ -34,35 +34,35 @@ class Runs:
     def __init__(self, module_index: ModuleIndex) -> None:
         self._module_index = module_index
         self._made: list[_Made] = []
-        # The changes that trials have made, by their form, and the mode of the model.
+        # The forms of the changes in trial runs, each with the mode of the model.
         self._tried: set[tuple[str, bool]] = set()
 
     def run(self, run: Run, make: Callable[[], Tracer]) -> Trace:
         """Return the record of one more run.
 
         Args:
-            run: runs a tracer, made by the function that it is given.
-            make: makes the tracer.
+            run: takes a factory of tracers, runs a new tracer, and returns its record.
+            make: returns a new tracer.
 
         Raises:
-            CaptureError: it failed, or a run does something else after another one.
+            CaptureError: the run failed, or a run makes other calls after another run.
         """
         trace = run(make)
         self.add(make, trace)
         return trace
 
     def try_out(self, run: Run, make: Callable[..., Tracer]) -> Trace:
-        """Return the record of a run with which later runs are not compared.
+        """Return the record of a trial run, with which later runs are not compared.
 
-        Each one is compared with the runs of the examples, unless an earlier one made the same
-        changes, but for the numbers in tensors and their sizes.
+        The trial is compared with the runs of the examples, unless an earlier trial made changes of
+        the same form, which ignores numbers and sizes of tensors.
 
         Args:
-            run: runs a tracer, made by the function that it is given.
-            make: makes the tracer.
+            run: takes a factory of tracers, runs a new tracer, and returns its record.
+            make: returns a new tracer.
 
         Raises:
-            CaptureError: it failed, or a run does something else after another one.
+            CaptureError: the run failed, or a run makes other calls after another run.
         """
         trace = run(partial(make, knows=self._is_tried))
         if not self._is_tried(trace.changes):
@@ -78,10 +78,10 @@ class Runs:
         return self._module_index.root.module.training
 
     def add(self, make: Callable[[], Tracer], trace: Trace) -> None:
-        """Compare a run with those before it.
+        """Compare a run with the runs before it.
 
         Raises:
-            CaptureError: one of them does something else after the other.
+            CaptureError: a run makes other calls after another run.
         """
         new = _Made(make, trace, self._training)
         self._compare(new)

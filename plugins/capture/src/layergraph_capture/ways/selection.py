@@ -1,4 +1,4 @@
-"""The values that the calls of two merged runs get: those of the one or of the other run."""
+"""Selection of argument values for merged calls: of one run, of the other, or by ``choose``."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Selection:
     """Selects values by the decision.
 
     Args:
-        recorder: gets a call for each choice.
+        recorder: records a call for each choice.
         ways: the two runs.
 
     Attributes:
-        decision: the value of the decision, once it has been merged.
-        of_one_way: the values that are None on the other way, with the answer of their way.
+        decision: the merged value of the decision; None before it.
+        of_one_way: the values that exist on one way only, with the answer of that way.
     """
 
     def __init__(self, recorder: Recorder, ways: tuple[Way, Way]) -> None:
@@ -33,12 +33,12 @@ class Selection:
         self._ways = ways
         self.decision: TracedValue | None = None
         self.of_one_way: dict[TracedValue, bool] = {}
-        # Their ranks and dtypes. The values do not say them: None has neither.
+        # Their ranks and dtypes. The values do not have these, because they may be None.
         self._facts: dict[TracedValue, tuple[int | None, Symbol | None]] = {}
         self._chosen: dict[tuple[ModuleCall, object, object], TracedValue] = {}
 
     def selected(self, one: Value, other: Value) -> Value:
-        """Return the value that a call gets, from the values of both runs."""
+        """Return the argument of a merged call, from the values of both runs."""
         mine, theirs = self._ways
         return self._select(mine.read(one), theirs.read(other))
 
@@ -51,7 +51,7 @@ class Selection:
         if inside is not None and there is not None and _are_alike(one, other):
             return rebuilt(one, [*map(self._select, inside, there)])
         for value, none, way in ((one, other, self._ways[0]), (other, one, self._ways[1])):
-            # It is None on the other way as it is.
+            # The value is already None on the other way.
             is_of_way = isinstance(value, TracedValue) and self.of_one_way.get(value) is way.answer
             if none is None and is_of_way:
                 return value
@@ -79,7 +79,7 @@ class Selection:
         return call.value
 
     def either(self, one: Condition | None, other: Condition | None) -> Condition | None:
-        """Return the condition of a call that each way makes under a condition of its own."""
+        """Return the condition of a merged call, from its conditions on both ways."""
         expected = next((each[1] for each in (one, other) if each is not None), None)
         if expected is None or one == other:
             return one
@@ -87,7 +87,7 @@ class Selection:
         return value, expected
 
     def _asked(self, when: Condition | None, expected: bool) -> Value:
-        """Return a value that is what is expected where a condition holds."""
+        """Return a value that equals ``expected`` if a condition holds."""
         if when is None:
             return expected
         value, own = when
@@ -98,7 +98,7 @@ class Selection:
         return inverse.value
 
     def note_one_way(self, value: TracedValue, own: TracedValue, answer: bool) -> None:
-        """Note that a value is None on the other way.
+        """Record that a value is None on the other way.
 
         Args:
             value: the value.
@@ -109,12 +109,12 @@ class Selection:
         self._facts[value] = own.rank, own.dtype
 
     def note_both_ways(self, value: TracedValue) -> None:
-        """Note that a value of one way comes about on both of them."""
+        """Record that both ways compute a value."""
         self.of_one_way.pop(value)
         value.rank, value.dtype = self._facts.pop(value)
 
     def take_facts(self, value: TracedValue, *from_ways: TracedValue) -> None:
-        """Note the rank and dtype of a value where they are the same on both ways."""
+        """Set the rank and dtype of a value if they are the same on both ways."""
         (rank, dtype), other = [
             self._facts.get(each, (each.rank, each.dtype)) for each in from_ways
         ]
@@ -123,7 +123,7 @@ class Selection:
 
 
 def are_same(one: Value, other: Value) -> bool:
-    """Return whether two values of the merged record are the same: 1 is not True, nan is nan."""
+    """Return whether two merged values are the same; 1 differs from True, and nan equals nan."""
     inside, there = parts(one), parts(other)
     if inside is not None and there is not None:
         return _are_alike(one, other) and all(map(are_same, inside, there))
@@ -136,7 +136,7 @@ def are_same(one: Value, other: Value) -> bool:
 
 
 def _are_alike(one: Value, other: Value) -> bool:
-    """Return whether two containers have the same form."""
+    """Return whether two containers have the same type and keys."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):

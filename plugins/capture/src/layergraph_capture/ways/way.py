@@ -19,7 +19,7 @@ from layergraph.torch2ir.tracing.module_call import (
 
 
 class NotMergeableError(Exception):
-    """Two runs differ, and no question says when to take which."""
+    """Two runs differ, and no decision selects between them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -28,12 +28,12 @@ class Way:
 
     Attributes:
         trace: its record.
-        answer: the answer that it gives.
-        decided: the value of the decision in its record; None if that is no part of it.
-        interfaces: the border of each of its module calls.
-        values: the values of the merged record, by its own.
-        constants: the keys of constants in the merged record, by its own.
-        functions: the functions of the merged record, by its own.
+        answer: its answer to the decision.
+        decided: the value of the decision in its record; None if its record has none.
+        interfaces: the inputs and outputs of each of its module calls.
+        values: the merged values, by its own values.
+        constants: the merged keys of constants, by its own keys.
+        functions: the merged functions, by its own functions.
     """
 
     trace: Trace
@@ -48,13 +48,13 @@ class Way:
         self.interfaces = interfaces(self.trace.scopes)
 
     def read(self, value: Value) -> Value:
-        """Return what a value of the run is in the merged record."""
+        """Return the merged value of a value of the run."""
         return map_leaves(self._leaf, value)
 
     def _leaf(self, leaf: Value) -> Value:
         if isinstance(leaf, TracedValue):
             if leaf not in self.values:
-                raise NotMergeableError(f"{leaf.wish} came about in no call")
+                raise NotMergeableError(f"{leaf.wish} belongs to no call")
             return self.values[leaf]
         if isinstance(leaf, FunctionRead):
             return self.functions[leaf.scope]
@@ -63,7 +63,7 @@ class Way:
         return leaf
 
     def condition(self, when: Condition | None) -> Condition | None:
-        """Return what a condition of the run is in the merged record."""
+        """Return the merged condition of a condition of the run."""
         return None if when is None else (self.read(when[0]), when[1])
 
     def rename(
@@ -72,12 +72,12 @@ class Way:
         united: Value,
         is_renamed: Callable[[TracedValue], bool] = lambda _: True,
     ) -> None:
-        """Let what follows read other values of the merged record.
+        """Rename values for later reads.
 
         Args:
-            own: values of the run, nested.
-            united: what they are from now on, in the merged record.
-            is_renamed: returns whether a value is to be renamed.
+            own: nested values of the run.
+            united: their new merged values.
+            is_renamed: returns whether to rename a value.
         """
         inside, there = parts(own), parts(united)
         if inside is not None:
