@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import fx, nn
 from torch.fx.passes.utils.matcher_utils import SubgraphMatcher
 
 import layergraph as lg
+from benchmarks.creator_python import creator_python
 from layergraph_rewrite import apply_rules, layer
 
 Pairs = list[tuple[int, int]]
@@ -177,13 +177,12 @@ def creator(kind: str, model: nn.Module, seed: int) -> tuple[float, Pairs]:
         seed: the seed of hashes.
 
     Raises:
-        RuntimeError: the process failed, for example because no Python that can import it is
-            configured.
+        RuntimeError: the process failed, or no Python was found that can import it.
     """
     graph = lg.to_ir(model)["root"]
     types = {name: node.type for name, node in graph.nodes.items()}
     done = subprocess.run(
-        [os.environ.get("CREATOR_PYTHON", sys.executable), str(CREATOR), kind],
+        [creator_python(), str(CREATOR), kind],
         input=json.dumps({"types": types, "edges": list(graph.edges)}),
         env={**os.environ, "PYTHONHASHSEED": str(seed)},
         capture_output=True,

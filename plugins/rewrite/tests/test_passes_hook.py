@@ -69,11 +69,43 @@ def test_functions_and_rows_are_passes():
         ([3], {}, "3 is no pass"),
         ([(to_gelu, 3)], {}, "is no pair"),
         ([lambda edit, count: None], {}, "missing a required argument: 'count'"),
+        (None, {}, "give a list of passes"),
+        ([to_gelu], [1], "no dict of options by pass"),
+        ([to_gelu], {"to-gelu": 1}, "no dict of options by pass"),
+        ([(to_gelu, {"approximate": 3})], {}, "approximate: str = 'none' .* cannot be 3"),
     ],
 )
 def test_wrong_passes_and_options_are_argument_errors(passes, options, message):
     with pytest.raises(ArgumentError, match=message):
         lg.run_passes(IR, passes, options=options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fitting", "others"),
+    [
+        ("int | None", [1, None], [True, 1.0, "1"]),
+        ("bool", [True], [1, "yes"]),
+        ("float", [1, 0.5], ["1", False]),
+        ("str | Sequence[str]", ["a", ["a"], ("a",)], [3, [3], None]),
+        ("Acme", [3, "a"], []),
+    ],
+)
+def test_options_have_the_types_that_the_pass_says(kind, fitting, others):
+    def odd(edit, value):
+        pass
+
+    odd.__annotations__["value"] = kind
+    for each in fitting:
+        lg.run_passes(IR, [(odd, {"value": each})])
+    for each in others:
+        with pytest.raises(ArgumentError, match="cannot be"):
+            lg.run_passes(IR, [(odd, {"value": each})])
+
+
+@pytest.mark.parametrize("verify", [torch.ones(2, 2), (torch.ones(1, 2),), ((), 3), 3])
+def test_verify_takes_a_call(verify):
+    with pytest.raises(ArgumentError, match="give a tuple and a dict"):
+        lg.run_passes(IR, [to_gelu], MODEL.state_dict(), verify=verify)
 
 
 def test_an_error_of_a_third_party_names_it(installing):

@@ -3,6 +3,8 @@
 # ruff: noqa: PLW0108 - a pattern is a function whose parameters have names
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,8 @@ from layergraph.ir import Ref
 from layergraph.ir.values import Record
 from layergraph_rewrite import EditError, anything, function, layer, one_of
 from plugins.rewrite.tests.models import Of
+
+F = "torch.nn.functional."
 
 
 def ir_of(code, **layers):
@@ -190,6 +194,36 @@ def test_keyword_arguments_go_by_name():
     assert not lg.find_matches(ir, lambda x: clamp(x, min=-1))
     (match,) = lg.find_matches(ir, lambda x, low: clamp(x, min=low, max=1))
     assert match["low"] == -1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    [
+        (lambda x: function(F + "softmax")(x, dim=1), 1),
+        (lambda x: function(F + "softmax")(x, dim=0), 0),
+        (lambda x: function(F + "max_pool1d")(x, 2), 1),
+        (lambda x: function(F + "max_pool1d")(x, 2, ceil_mode=False), 1),
+        (lambda x: function(F + "max_pool1d")(x, 2, ceil_mode=True), 0),
+        (lambda x: function(F + "leaky_relu")(x), 0),
+        (lambda x: function(F + "leaky_relu")(x, negative_slope=0.5), 1),
+    ],
+)
+def test_a_function_is_also_called_with_its_defaults(pattern, count):
+    """Functions in Python tell all their arguments, those that code leaves out as well."""
+
+    def run(self, x):
+        y = nn.functional.leaky_relu(nn.functional.softmax(x, dim=1), 0.5)
+        return nn.functional.max_pool1d(y, 2)
+
+    assert len(lg.find_matches(ir_of(run), pattern)) == count
+
+
+def test_a_function_that_a_file_names_is_not_imported(monkeypatch):
+    ir = ir_of(lambda self, x: torch.relu(x))
+    node = next(each for each in ir["root"].nodes.values() if each.type == "function")
+    node.implementation, node.kwargs = "antigravity.fly", {"high": True}
+    assert not lg.find_matches(ir, lambda x: function("antigravity.fly")(x))
+    assert "antigravity" not in sys.modules
 
 
 def test_dicts_go_by_key():

@@ -49,13 +49,19 @@ def names(selection):
         ("torch.flatten[start_dim=1]", ["flatten"]),
         ("? *", ["x"]),
         ("nothing", []),
+        ("conv2d[padding_mode=zeros]", ["stem", "body.0"]),
+        ("conv2d[padding_mode!=zeros]", []),
+        ("conv2d[bias=true, padding_mode='zeros']", ["stem", "body.0"]),
     ],
 )  # fmt: skip
 def test_text(text, found):
     assert names(IR.select(text)) == found
 
 
-@pytest.mark.parametrize("text", ["conv2d[", "a b c", "conv2d[groups>]", "conv2d[=1]", "  "])
+@pytest.mark.parametrize("text", [
+    "conv2d[", "a b c", "conv2d[groups>]", "conv2d[=1]", "  ", "conv2d]", "conv2d[groups=[1]",
+    "conv2d[groups=1]]", "conv2d[groups>'a]", "conv2d[groups<>1]", "conv2d[groups=!1]",
+])  # fmt: skip
 def test_texts_of_another_form_are_refused(text):
     with pytest.raises(EditError, match="write it as"):
         IR.select(text)
@@ -76,3 +82,25 @@ def test_relations():
     assert names(convs.where(lambda call: call.is_in_root)) == ["stem"]
     with pytest.raises(EditError, match="empty"):
         convs.before(IR.select("nothing"))
+
+
+def test_what_is_in_a_composite_runs_within_it():
+    everything = IR.select()
+    assert names(everything.after("body")) == ["mean", "flatten", "head", "output"]
+    assert names(everything.before("body.0")) == ["x", "stem", "input_1"]
+    assert names(everything.between("stem", "body")) == []
+    assert names(everything.before("head").select("body*")) == ["body", "body.0", "body.1"]
+
+
+def test_the_second_call_of_a_composite_runs_after_the_first():
+    shared = nn.Sequential(nn.Linear(2, 2))
+    ir = lg.to_ir(nn.Sequential(shared, nn.ReLU(), shared))
+    first, second = (call for call in ir.select("sequential") if call.is_in_root)
+    assert names(ir.select("relu").after(first).before(second)) == ["1"]
+
+
+def test_a_call_gives_the_defaults_of_its_layer():
+    (call,) = lg.to_ir(nn.Sequential(nn.LSTM(2, 3))).select("lstm[num_layers=1]")
+    assert (call["hidden_size"], call["num_layers"], call["batch_first"]) == (3, 1, False)
+    with pytest.raises(KeyError):
+        call["acme.bits"]

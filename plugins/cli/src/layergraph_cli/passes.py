@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -84,16 +85,33 @@ def _weights(file: Path) -> dict[str, torch.Tensor] | None:
 
 
 def _options(settings: list[str]) -> dict[str, dict[str, Any]]:
-    """Return options by pass from ``PASS.OPTION=VALUE``. A value that is no literal is a text."""
+    """Return options by pass from ``PASS.OPTION=VALUE``."""
+    from layergraph_rewrite.passes import installed_passes
+
+    types = {
+        (each.row.name, option.name): option.type
+        for each in (installed_passes() if settings else {}).values()
+        for option in each.row.options
+    }
     found: dict[str, dict[str, Any]] = {}
     for each in settings:
         place, equals, text = each.partition("=")
         name, dot, option = place.partition(".")
         if not (equals and dot and name and option):
             raise ArgumentError(f"{each!r} is no option of a pass; write it as PASS.OPTION=VALUE")
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            value = text
-        found.setdefault(name, {})[option.replace("-", "_")] = value
+        option = option.replace("-", "_")
+        found.setdefault(name, {})[option] = _value(text, types.get((name, option), ""))
     return found
+
+
+def _value(text: str, kind: str) -> Any:
+    """Return a literal of Python or JSON if the option takes it, as a number; else the text."""
+    from layergraph_rewrite.passes import fits_option
+
+    for read in (ast.literal_eval, loads):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError):
+            continue
+        return value if fits_option(value, kind) else text
+    return text

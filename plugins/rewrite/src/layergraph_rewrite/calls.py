@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from layergraph.ir import BODY, FUNCTION, Value
-from layergraph_rewrite.new_layers import has_tensors
+from layergraph_rewrite.new_layers import defaults_of, has_tensors
 from layergraph_rewrite.sources import Tensors
 from layergraph_rewrite.terms import Applied, Existing
 
@@ -167,5 +167,6 @@ class Call:
         return f"Call({str(self.site)!r}: {self.type})"
 
     def __getitem__(self, name: str) -> Any:
-        """Return an attribute or annotation."""
-        return self.data[name]
+        """Return an attribute or annotation, or the default of an attribute that is left to it."""
+        data = self.data
+        return data[name] if name in data or self._layer is None else defaults_of(self._layer)[name]

@@ -19,7 +19,8 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-_TEST = re.compile(r"\s*([\w.]+)\s*(?:(<=|>=|!=|==?|<|>)\s*(.+?))?\s*$")
+_TEST = re.compile(r"\s*([\w.]+)\s*(?:(<=|>=|!=|==?|<|>)\s*([^<>=!].*?))?\s*$")
+_WORDS = {"true": True, "false": False, "null": None}
 _FORM = "write it as PATH TYPE[NAME=VALUE, …], as in layer*.* conv2d[groups>1]"
 
 
@@ -30,14 +31,12 @@ class AttributeTest(NamedTuple):
     operator: str
     value: Any
 
-    def holds(self, data: Mapping[str, Any]) -> bool:
-        """Return whether an attribute passes; a missing one, or one of another type, does not."""
-        if self.name not in data:
-            return False
+    def holds(self, value: Any) -> bool:
+        """Return whether a value passes. A value of another type does not."""
         if not self.operator:
             return True
         try:
-            return bool(_OPERATORS[self.operator](data[self.name], self.value))
+            return bool(_OPERATORS[self.operator](value, self.value))
         except TypeError:
             return False
 
@@ -62,7 +61,7 @@ def parsed(text: str) -> tuple[str, str, list[AttributeTest]]:
     if bracket and not rest.rstrip().endswith("]"):
         raise EditError(f"{text!r} selects nothing: a bracket is not closed; {_FORM}")
     words = body.split()
-    if len(words) > 2 or not (words or bracket):
+    if len(words) > 2 or not (words or bracket) or "]" in body:
         raise EditError(f"{text!r} selects nothing; {_FORM}")
     tests = [_test(text, each) for each in _split(rest.rstrip()[:-1])] if bracket else []
     if len(words) == 2:
@@ -84,6 +83,10 @@ def _split(text: str) -> list[str]:
             part = ""
         else:
             part += letter
+        if depth < 0:
+            break
+    if depth or quote:
+        raise EditError(f"{text!r}: a bracket or quote stands alone; {_FORM}")
     return [*parts, part]
 
 
@@ -96,9 +99,11 @@ def _test(text: str, part: str) -> AttributeTest:
 
 
 def _literal(text: str | None) -> Any:
-    """Return the value of a Python literal; any other word is a string."""
+    """Return the value of a literal of Python or JSON; any other word is a string."""
     if text is None:
         return None
+    if text in _WORDS:
+        return _WORDS[text]
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from layergraph.errors import first_line
 from layergraph.ir import CORE_NODE_TYPES, FUNCTION, INPUT, OUTPUT, Node, Ref, Value
 from layergraph.ir.values import Record, parts
+from layergraph_rewrite.argument_defaults import argument_defaults
 from layergraph_rewrite.calls import Call, Site
 from layergraph_rewrite.errors import EditError
-from layergraph_rewrite.new_layers import default
+from layergraph_rewrite.new_layers import defaults_of
 from layergraph_rewrite.pattern import Pattern, is_named
 from layergraph_rewrite.terms import Applied, Existing, Function, Layer, OneOf
 from layergraph_rewrite.terms import Value as Wildcard
@@ -210,7 +212,7 @@ class Matcher:
             if not is_named(operation, layer.type):
                 return False
             for name, value in operation.attributes.items():
-                given = layer.data[name] if name in layer.data else default(layer, name)
+                given = layer.data[name] if name in layer.data else defaults_of(layer).get(name)
                 if not _is_same(given, value):
                     self._missed(graph, node.name, f"its {name} is {given!r}, not {value!r}")
                     return False
@@ -316,7 +318,10 @@ def _meets(condition: Condition, call: Call) -> bool:
 def _paired(term: Applied, node: Node, graph: WorkingGraph) -> list[list[_Goal]]:
     """Return the ways to pair the arguments of a term with those of a node, the last one first."""
     args, kwargs = node.args or (), node.kwargs
-    if len(args) != len(term.args) or kwargs.keys() != term.kwargs.keys():
+    if len(args) != len(term.args) or not kwargs.keys() >= term.kwargs.keys():
+        return []
+    left_out = kwargs.keys() - term.kwargs.keys()
+    if left_out and not _are_defaults(node, left_out):
         return []
     named = [(each, kwargs[name], graph) for name, each in term.kwargs.items()]
     ways = [args]
@@ -327,6 +332,14 @@ def _paired(term: Applied, node: Node, graph: WorkingGraph) -> list[list[_Goal]]
         [*((each, value, graph) for each, value in zip(term.args, way, strict=True)), *named][::-1]
         for way in ways
     ]
+
+
+def _are_defaults(node: Node, names: AbstractSet[str]) -> bool:
+    """Return whether a node passes the defaults of a function for some of its parameters."""
+    if node.type != FUNCTION:
+        return False
+    defaults = argument_defaults(node.implementation)
+    return all(name in defaults and _is_same(node.kwargs[name], defaults[name]) for name in names)
 
 
 def _inside(term: Any, value: Value, graph: WorkingGraph) -> list[_Goal] | None:

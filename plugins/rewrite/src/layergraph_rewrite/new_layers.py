@@ -210,23 +210,37 @@ def has_tensors(layer: WorkingLayer) -> bool:
     return shapes is None or bool(shapes)
 
 
-def default(layer: WorkingLayer, name: str) -> Value:
-    """Return the default of an attribute that a leaf does not state; None if there is none."""
+def defaults_of(layer: WorkingLayer) -> dict[str, Value]:
+    """Return the defaults of the attributes of a leaf, by name; a composite has none."""
     if layer.children is not None:
-        return None
+        return {}
     defaults = _defaults.get(layer.type)
     if defaults is None:
         try:
             leaf = Implementation(layer.type, dict(layer.data), name="root")
             made = _converter().convert(Ir([leaf]), device="meta")
-            parameters = inspect.signature(type(made)).parameters.values()
-        except (LayergraphError, TypeError, ValueError):
-            parameters = {}.values()  # only a format or a back end knows the type
-        defaults = {
-            each.name: each.default for each in parameters if each.default is not each.empty
-        }
+            defaults = signature_defaults(type(made))
+        except LayergraphError:
+            defaults = {}  # only a format or a back end knows the type
         _defaults[layer.type] = defaults
-    return defaults.get(name)
+    return defaults
+
+
+def signature_defaults(code: Callable[..., object]) -> dict[str, Value]:
+    """Return the defaults of the parameters of a function or class; none if it does not tell."""
+    found: dict[str, Value] = {}
+    # nn.LSTM passes all that it gets by name to the class that it extends.
+    for each in code.__mro__ if isinstance(code, type) else [code]:
+        try:
+            parameters = inspect.signature(each).parameters.values()
+        except (TypeError, ValueError):
+            break
+        for one in parameters:
+            if one.default is not one.empty:
+                found.setdefault(one.name, one.default)
+        if all(one.kind is not one.VAR_KEYWORD for one in parameters):
+            break
+    return found
 
 
 _defaults: dict[str, dict[str, Value]] = {}

@@ -138,8 +138,14 @@ def run_pass(edit: Edit, each: InstalledPass, options: Mapping[str, Any]) -> Non
 def _chosen(
     passes: Iterable[AnyPass], options: Mapping[str, Mapping[str, Any]]
 ) -> list[tuple[InstalledPass, dict[str, Any]]]:
-    if isinstance(passes, str):
-        raise ArgumentError(f"give a list of passes, as [{passes!r}]")
+    if isinstance(passes, str) or not isinstance(passes, Iterable):
+        raise ArgumentError(f"give a list of passes, as [{passes!r:.80}]")
+    if not isinstance(options, Mapping) or not all(
+        isinstance(each, Mapping) for each in options.values()
+    ):
+        raise ArgumentError(
+            f'{options!r:.80} is no dict of options by pass; write it as {{"split": {{"at": "0"}}}}'
+        )
     chosen = []
     for each in passes:
         one, given = each if isinstance(each, tuple) and len(each) == 2 else (each, {})
@@ -182,6 +188,35 @@ def _check_options(found: InstalledPass, given: Mapping[str, Any]) -> None:
                 message = f"{name!r} is not an option of {found}"
                 raise ArgumentError(_unknown(message, name, names)) from None
         raise ArgumentError(f"the options of {found} do not fit: {error}") from None
+    for option in found.row.options:
+        if option.name in given and not fits_option(given[option.name], option.type):
+            raise ArgumentError(
+                f"the option {option} of {found} cannot be {given[option.name]!r:.80}"
+            )
+
+
+def fits_option(value: Any, kind: str) -> bool:
+    """Return whether a value is of one of the types in an annotation. Unknown ones take any.
+
+    Example:
+        >>> from layergraph_rewrite.passes import fits_option
+        >>> fits_option(3, "int | None"), fits_option("3", "int | None")
+        (True, False)
+    """
+    names = [each.strip() for each in kind.split("|")] if kind else ["Any"]
+    return any(each not in _KINDS or _KINDS[each](value) for each in names)
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "None": lambda value: value is None,
+    "bool": lambda value: type(value) is bool,
+    "int": lambda value: type(value) is int,
+    "float": lambda value: type(value) in (int, float),
+    "str": lambda value: isinstance(value, str),
+    "Sequence[str]": lambda value: (
+        isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+    ),
+}
 
 
 def _unknown(message: str, name: str, known: Iterable[str]) -> str:
@@ -198,6 +233,13 @@ def _outputs(ir: Ir, state: Mapping[str, torch.Tensor] | None, inputs: Inputs | 
 
     from layergraph.api import to_torch
 
+    try:
+        args, kwargs = inputs
+        is_call = isinstance(args, tuple | list) and isinstance(kwargs, Mapping)
+    except (TypeError, ValueError):
+        is_call = False
+    if not is_call:
+        raise ArgumentError("verify= is no call; give a tuple and a dict, as verify=((x,), {})")
     args, kwargs = copy.deepcopy(inputs)
     model = to_torch(ir, state)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):

@@ -96,16 +96,16 @@ class Selection(Sequence[Call]):
         return self._with(call for call in self if call.site.graph in graphs)
 
     def before(self, target: Any) -> Self:
-        """Return the nodes that run before the first node of the target."""
-        first = min(self._positions(target))
-        order = self._order()
-        return self._with(call for call in self if order[call.site] < first)
+        """Return the nodes that end before the first node of the target begins."""
+        spans = self._spans()
+        first = min(spans[site][0] for site in self._sites(target))
+        return self._with(call for call in self if spans[call.site][1] < first)
 
     def after(self, target: Any) -> Self:
-        """Return the nodes that run after the last node of the target."""
-        last = max(self._positions(target))
-        order = self._order()
-        return self._with(call for call in self if order[call.site] > last)
+        """Return the nodes that begin after all nodes of the target have ended."""
+        spans = self._spans()
+        last = max(spans[site][1] for site in self._sites(target))
+        return self._with(call for call in self if spans[call.site][0] > last)
 
     def between(self, start: Any, end: Any) -> Self:
         """Return the nodes that run after ``start`` and before ``end``."""
@@ -140,12 +140,19 @@ class Selection(Sequence[Call]):
             raise EditError("the other selection is empty, so that it has no place")
         return found
 
-    def _order(self) -> dict[Site, int]:
-        return {call.site: index for index, call in enumerate(self._edit)}
-
-    def _positions(self, target: Any) -> list[int]:
-        order = self._order()
-        return [order[site] for site in self._sites(target)]
+    def _spans(self) -> dict[Site, tuple[int, int]]:
+        """Return begin and end of each call. A composite ends with what is in it."""
+        begins = {call.site: index for index, call in enumerate(self._edit)}
+        ends: dict[str, int] = {}  # by graph
+        for site, begin in begins.items():
+            ends[site.graph] = begin
+        spans: dict[Site, tuple[int, int]] = {}
+        for call in self._edit:
+            run = [name for name in (call.layer, *call.node.bodies()) if name is not None]
+            graphs = {each for name in run for each in self._edit.names_inside(name)}
+            begin = begins[call.site]
+            spans[call.site] = begin, max([begin, *(ends[each] for each in graphs & ends.keys())])
+        return spans
 
 
 def select(edit: Edit, text: str = "", **options: Any) -> Selection:
@@ -209,5 +216,14 @@ def _has_word(call: Call, word: str, *, is_type: bool) -> bool:
 def _passes(call: Call, tests: Sequence[AttributeTest]) -> bool:
     if not tests:
         return True
-    data = call.data if call.layer is not None else {**call.kwargs, **call.data}
-    return all(test.holds(data) for test in tests)
+    return all(_holds(call, test) for test in tests)
+
+
+def _holds(call: Call, test: AttributeTest) -> bool:
+    """Return whether an attribute of a layer, or an argument by name of a function, passes."""
+    if call.layer is None and test.name in call.kwargs:
+        return test.holds(call.kwargs[test.name])
+    try:
+        return test.holds(call[test.name])
+    except KeyError:
+        return False
