@@ -267,7 +267,7 @@ def failing(_: Any) -> Any:
         (lambda: [Structure("Memory", memory_parts, memory_of_parts)], "give a class"),  # type: ignore[arg-type]
         (lambda: [Structure(Memory, memory_parts, memory_of_parts)] * 2, "two structures"),
         (lambda: [Structure(Memory, failing, memory_of_parts)], "failing.* raised KeyError"),
-        (lambda: [Structure(Memory, memory_parts, memory_parts)], "gives a|raised"),
+        (lambda: [Structure(Memory, memory_parts, memory_parts)], "returns a|raised"),
     ],
 )
 def test_a_plugin_that_breaks_the_contract(rows: Any, said: str) -> None:

@@ -133,7 +133,7 @@ class Tensors:
         is_there = is_foreign or self._constants.holds(tensor) or id(tensor) in self.carried
         if not is_there:
             raise UnknownValueError(
-                "a tensor whose origin capture has not seen; make it with a function "
+                "a tensor whose origin capture does not see; make it with a function "
                 "of torch, or register it with register_buffer"
             )
         reason = None if self._state.is_packed(tensor) else indescribable(tensor)
