@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from layergraph_backends.step import Step
 
 NO_HANDLER = "no handler"
+
+Tensors: TypeAlias = Callable[[str], tuple[str, torch.Tensor]]
+"""Gives for the key of a tensor another key, and the tensor of it."""
 
 
 class Backend:
@@ -26,6 +29,9 @@ class Backend:
             and chooses afterwards. Otherwise a step that runs under a condition is refused.
         takes_turns: whether a loop with a known number of turns becomes these turns. Otherwise the
             target needs a handler for ``layergraph.loop``.
+        repeats: whether :meth:`repeated` is asked about a call of a composite that is like one
+            before. Set it only if no handler of the target that is built in looks at the numbers
+            in tensors: they are what differs between such calls.
 
     Example:
         >>> from layergraph_backends import Backend
@@ -40,6 +46,7 @@ class Backend:
     target: ClassVar[str]
     computes_both_ways: ClassVar[bool] = False
     takes_turns: ClassVar[bool] = True
+    repeats: ClassVar[bool] = False
 
     def input(self, name: str, meta: Any) -> Any:
         """Return the value that stands for an input of the model.
@@ -72,6 +79,20 @@ class Backend:
                 its result.
         """
         return lower(*step.args, **step.kwargs)
+
+    def repeated(self, step: Step, first: Step, tensors: Tensors) -> Any:  # noqa: ARG002
+        """Return the value of a call that is like one before; None: it is lowered like that one.
+
+        The two composites differ in names and in the numbers of their tensors only. The values that
+        they are given have the same shapes and dtypes.
+
+        Args:
+            step: the call.
+            first: the one before.
+            tensors: gives, for the key of a tensor that the first call reads, the key and the
+                tensor that this one reads in its place.
+        """
+        return None
 
     def lacking(self, step: Step) -> str:  # noqa: ARG002 what a subclass looks at
         """Return the reason for which no handler says a layer or function, for the list of lacks.

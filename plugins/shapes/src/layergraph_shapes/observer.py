@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from layergraph.ir import Implementation, Node
 from layergraph_shapes.alternatives import Answers
@@ -13,7 +13,23 @@ Path: TypeAlias = tuple[str, ...]
 
 
 class Observer:
-    """Sees what a walk computes. This one looks away."""
+    """Sees what a walk computes. This one looks away.
+
+    Attributes:
+        takes_repeats: whether :meth:`repeat` stands for a call that is like one before: of a
+            composite of the same form, on inputs that are described alike. Otherwise it is made.
+    """
+
+    takes_repeats: ClassVar[bool] = False
+
+    def repeat(self, _first: Path, _path: Path, _node: Node, /) -> None:
+        """See a node whose value is described like one that was seen before.
+
+        Args:
+            _first: the path of that one.
+            _path: the path of the node.
+            _node: the node.
+        """
 
     def value(self, _path: Path, _node: Node, _value: Any, _answers: Answers, /) -> None:
         """See the value of a node."""

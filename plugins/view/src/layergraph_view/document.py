@@ -16,7 +16,7 @@ from layergraph.ir.modes import changes_of_mode, modes
 from layergraph.ir.text import node_text, value_text
 from layergraph.ir.values import parts
 from layergraph_view.facts import Facts
-from layergraph_view.forms import Forms
+from layergraph.ir.forms import Forms
 from layergraph_view.groups import Group, grouped
 
 MOST_TEXT = 2_000
