@@ -30,6 +30,26 @@ class Doubled(nn.Module):
         return self.two(torch.relu(self.one(self.one(x)))) * self.scale + y, x
 
 
+class Nested(nn.Module):
+    """A block in which two layers are equal, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Scaled(), Scaled()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.sin(self.first(x)))
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.scale = nn.Linear(8, 8), nn.Parameter(torch.randn(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x) * self.scale
+
+
 class Chain(nn.Module):
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -58,6 +78,12 @@ def test_equal_blocks_are_lowered_once(tmp_path: Path, monkeypatch: pytest.Monke
     check_same(model, tmp_path / "m.onnx", torch.randn(3, 8))
     names = {each.name for each in onnx.load(str(tmp_path / "m.onnx")).graph.initializer}
     assert names == {*model.state_dict()}
+
+
+def test_equal_blocks_of_equal_blocks(tmp_path: Path) -> None:
+    model = nn.Sequential(*(Nested() for _ in range(3))).eval()
+    saved(model, tmp_path / "m.onnx", torch.randn(3, 8))
+    check_same(model, tmp_path / "m.onnx", torch.randn(3, 8))
 
 
 @pytest.mark.parametrize("block", [0, 2])

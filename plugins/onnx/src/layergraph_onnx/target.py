@@ -137,18 +137,14 @@ class Onnx(Backend):
 
     def tensor(self, key: str, tensor: torch.Tensor) -> Value:
         """Return the initializer of a tensor, or the input of the function that stands for it."""
-        scopes = [*self._enclosing, self.scope]
-        known = self._known(key, tensor)
-        for each in scopes:
-            each.keys[key] = known
-        return self._weight(known, scopes)
-
-    def _known(self, key: str, tensor: torch.Tensor) -> str:
-        """Return the key under which a tensor is known: those in the same memory have one."""
+        # Tensors in the same memory are one initializer.
         place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
         known = self._keys.setdefault(place, key) if tensor.numel() else key
         self.tensors.setdefault(known, tensor)
-        return known
+        scopes = [*self._enclosing, self.scope]
+        for each in scopes:
+            each.keys[key] = known
+        return self._weight(known, scopes)
 
     def _weight(self, key: str, scopes: Sequence[Scope]) -> Value:
         *outer, scope = scopes
@@ -197,9 +193,7 @@ class Onnx(Backend):
             return None
         outside = {inner: outer for outer, inner in call.scope.inputs.items()}
         for key, known in call.scope.keys.items():
-            other = self._known(*tensors(key))
-            scopes = [*self._enclosing, self.scope]
-            pairs.append((outside[call.scope.weights[known]], self._weight(other, scopes)))
+            pairs.append((outside[call.scope.weights[known]], self.tensor(*tensors(key))))
         same = dict(pairs)
         # What was one tensor in the first call is one in this call, and what was two is two.
         if len({*pairs}) != len(same) or len({*same.values()}) != len(same):
