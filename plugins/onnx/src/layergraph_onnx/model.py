@@ -102,7 +102,8 @@ def _named(value: Any, meta: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
     value, meta = (each.fields if isinstance(each, Record) else each for each in (value, meta))
     if isinstance(value, dict):
         # An output of transformers has no key for a field that is None.
-        inside = [(str(key), each, meta.get(key)) for key, each in value.items()]
+        by_name = meta if isinstance(meta, dict) else dict(zip(value, meta, strict=True))
+        inside = [(str(key), each, by_name.get(key)) for key, each in value.items()]
     elif isinstance(value, tuple | list):
         numbers = range(len(value))
         inside = [(str(at), each, own) for at, each, own in zip(numbers, value, meta, strict=True)]
