@@ -25,7 +25,12 @@ from benchmarks.settings import Settings
 from benchmarks.target_peers import Made, Subject
 from benchmarks.timing import Spread, refusal
 
-MODELS = ("torchvision/resnet18", "transformers/BertModel", "transformers/LlamaModel")
+MODELS = (
+    *("torchvision/resnet18", "torchvision/mobilenet_v3_small", "torchvision/vit_b_16"),
+    *("transformers/BertModel", "transformers/LlamaModel", "transformers/GPT2LMHeadModel"),
+    *("transformers/T5ForConditionalGeneration", "transformers/ViTModel"),
+    *("transformers/WhisperForConditionalGeneration", "transformers/MixtralForCausalLM"),
+)
 Way = Callable[[Subject, Path], Made]
 
 

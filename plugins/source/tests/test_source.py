@@ -4,6 +4,7 @@ import ast
 import copy
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -312,3 +313,22 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         write(lg.to_ir(nn.ReLU()), path, class_name="1")
     assert path.read_text() == "before"
     assert [each.name for each in tmp_path.iterdir()] == ["net.py"]
+
+
+@dataclass
+class Found:
+    first: torch.Tensor
+    second: torch.Tensor | None = None
+
+
+class Finding(nn.Module):
+    def forward(self, x: torch.Tensor) -> Found:
+        return Found(x + 1)
+
+
+def test_an_output_has_the_fields_of_the_original_one() -> None:
+    x = torch.randn(2, 3)
+    result = imported(to_source(lg.to_ir(Finding(), (x,)))).Net()(x)
+    assert torch.equal(result.first, x + 1)
+    assert result.second is None
+    assert torch.equal(result.copy().first, x + 1)

@@ -17,8 +17,8 @@ from torch import nn
 import layergraph as lg
 from layergraph.errors import ArgumentError, FileError, InvalidIrError, ShapeError
 from layergraph.ir import Implementation, Ir, Node, Ref, graph_from_nodes
+from layergraph.ir.forms import Forms
 from layergraph_view import View, formats, view
-from layergraph_view.forms import Forms
 from layergraph_view.groups import MOST_ITEMS, Group, grouped
 from layergraph_view.layout import Edge, lay_out
 from plugins.view.tests.models import HOSTILE, Asking, flat_ir, hostile_ir, net_ir

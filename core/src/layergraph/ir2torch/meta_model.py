@@ -72,7 +72,8 @@ class MetaModel:
     ) -> nn.Module:
         """Replace the tensors of the model by those of a state dict. Call it once.
 
-        A tensor is copied only to change its device, dtype or strides.
+        A tensor is copied only to change its device, dtype or strides, or because inference mode
+        made it, which lets no parameter be of it.
 
         Args:
             state_dict: the weights, or the parts of those that consist of parts, under
@@ -109,9 +110,12 @@ class MetaModel:
                 raise BuildError(
                     f"{names[0]!r} is in no state dict, and the IR does not say its value; say it"
                 )
+            if value.is_meta and device.type != "meta":
+                raise StateError(f"{names[0]!r} is on the meta device and has no values")
             if not torch.can_cast(value.dtype, tensor.dtype):
                 raise StateError(f"{names[0]!r} is of {value.dtype} where {tensor.dtype} is wanted")
             placed = _laid_as(tensor, without_class(value).to(device=device, dtype=tensor.dtype))
+            placed = placed.clone() if placed.is_inference() else placed
             if isinstance(tensor, nn.Parameter):
                 placed = nn.Parameter(placed, requires_grad=tensor.requires_grad)
             for name in names:

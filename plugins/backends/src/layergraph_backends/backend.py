@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import torch
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from layergraph_backends.step import Step
 
 NO_HANDLER = "no handler"
+
+Tensors: TypeAlias = Callable[[str], tuple[str, torch.Tensor]]
+"""A function that returns, for the key of a tensor, another key and its tensor."""
 
 
 class Backend:
@@ -25,6 +28,9 @@ class Backend:
             afterwards. Otherwise a conditional step is refused.
         takes_turns: whether to unroll a loop with a known number of iterations. Otherwise the
             target needs a handler for ``layergraph.loop``.
+        repeats: whether to ask :meth:`repeated` about a call of a composite that repeats an earlier
+            one. Set it only if no built-in handler of the target reads the numbers in tensors,
+            because such calls differ in these numbers.
 
     Example:
         >>> from layergraph_backends import Backend
@@ -39,6 +45,7 @@ class Backend:
     target: ClassVar[str]
     computes_both_ways: ClassVar[bool] = False
     takes_turns: ClassVar[bool] = True
+    repeats: ClassVar[bool] = False
 
     def input(self, name: str, meta: Any) -> Any:
         """Return the target's value for an input of the model.
@@ -71,6 +78,20 @@ class Backend:
                 returns its result.
         """
         return lower(*step.args, **step.kwargs)
+
+    def repeated(self, step: Step, first: Step, tensors: Tensors) -> Any:  # noqa: ARG002
+        """Return the value of a call that repeats an earlier one; None to lower it like that one.
+
+        The two composites differ only in names and in the numbers of their tensors. Their arguments
+        have the same shapes and dtypes.
+
+        Args:
+            step: the call.
+            first: the earlier call.
+            tensors: returns, for the key of a tensor that the first call reads, the key and the
+                tensor that this call reads in its place.
+        """
+        return None
 
     def lacking(self, step: Step) -> str:  # noqa: ARG002 for subclasses
         """Return the reason why no handler supports a layer or function, for the list of lacks.

@@ -18,6 +18,7 @@ from layergraph_backends.backend import NO_HANDLER, Backend
 from layergraph_backends.errors import Lack
 from layergraph_backends.handlers import Handlers
 from layergraph_backends.plain import UNKNOWN, computed, is_known, is_plain, of_torch
+from layergraph_backends.repeats import Repeats
 from layergraph_backends.step import Step
 from layergraph_backends.views import View
 from layergraph_backends.writes import Writes, changed_inputs
@@ -47,6 +48,9 @@ class Model:
 
     Attributes:
         guards: the guards that the target does not check.
+        repeats: the calls that stand for others like them; None: none does.
+        noted: counts what was noted of single steps: lacks, guards, and handlers of third parties,
+            which may look at the numbers of tensors.
     """
 
     def __init__(
@@ -68,6 +72,8 @@ class Model:
             **dict(module.named_parameters(remove_duplicate=False)),
             **dict(module.named_buffers(remove_duplicate=False)),
         }
+        self.repeats = Repeats(ir, metas, self._tensors) if backend.repeats and metas else None
+        self.noted = 0
         self._lacks: dict[tuple[str, str], list[str]] = {}
         self._changed: dict[str, frozenset[str]] = {}
         self._said: dict[tuple[str, str], list[str]] = {}
@@ -87,6 +93,7 @@ class Model:
         """Record a step that the target does not support, and return its value."""
         if reason == NO_HANDLER:
             reason = self.backend.lacking(step)
+        self.noted += 1
         places = self._lacks.setdefault((step.kind, reason), [])
         if step.where not in places:
             places.append(step.where)
@@ -94,6 +101,7 @@ class Model:
 
     def guard(self, step: Step) -> None:
         """Record a guard that the walk cannot check."""
+        self.noted += 1
         for text in self._said.get((step.graph, step.name), [step.kind]):
             self.guards[text] = None
             self.backend.guard(text, step)
@@ -209,6 +217,7 @@ class Frame:
         if step.layer is not None and step.layer.nodes and not model.handlers.names(step):
             return self._composite(step, step.layer)
         answer = model.handlers.answer(step, model.backend)
+        model.noted += not answer.is_builtin
         return model.lack(step, answer.reason) if answer.value is None else answer.value
 
     def _unknown(self, step: Step) -> Any:
@@ -240,7 +249,7 @@ class Frame:
             if self._writes.is_read_after(given[name], step.node)
         }
         if not changed:
-            return self._model.backend.composite(step, partial(self._inside, step, layer))
+            return self._unchanged(step, layer)
         for name, value in changed.items():
             if type(value) is not Ref:
                 return self._model.lack(step, _CHANGED.format(name))
@@ -252,6 +261,20 @@ class Frame:
         for ref, value in zip(changed.values(), values, strict=True):
             self._write(step, ref.node, value)
         return result
+
+    def _unchanged(self, step: Step, layer: Implementation) -> Any:
+        """Return the value of a call of a composite that changes nothing that is read later."""
+        model, repeats = self._model, self._model.repeats
+        key = None if repeats is None else repeats.key(step, layer)
+        before = model.noted
+        found = None if repeats is None else repeats.first(key, step, layer)
+        value = None if found is None else model.backend.repeated(step, *found)
+        if value is not None:
+            return value
+        value = model.backend.composite(step, partial(self._inside, step, layer))
+        if repeats is not None and model.noted == before:
+            repeats.keep(key, step)
+        return value
 
     def _run_body(self, body: Body, *args: Any, **kwargs: Any) -> Any:
         """Walk through the graph of a body, which reads the tensors of this graph's module."""

@@ -26,10 +26,17 @@ class Handler(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The answer for a step: a value of the target, or the reason why there is none."""
+    """The answer for a step.
+
+    Attributes:
+        value: a value of the target; None if there is none.
+        reason: the reason why there is none.
+        is_builtin: whether only built-in handlers were asked.
+    """
 
     value: Any
     reason: str = ""
+    is_builtin: bool = True
 
 
 class Handlers:
@@ -76,7 +83,9 @@ class Handlers:
             PluginError: a third-party handler raised a foreign error.
         """
         reasons: list[str] = []
+        is_builtin = True
         for each in (*self._named(step), *self._rest):
+            is_builtin = is_builtin and each.plugin is not None and each.plugin.is_builtin
             try:
                 with listening() as heard:
                     value = each.row.function(step, backend)
@@ -90,7 +99,7 @@ class Handlers:
                     f"mend it, or disable {each.plugin.distribution}"
                 ) from error
             if value is not None:
-                return Answer(value)
+                return Answer(value, is_builtin=is_builtin)
             reasons += heard or [f"{each} declines, and gives no reason"]
         return Answer(None, "; ".join(reasons) or NO_HANDLER)
 

@@ -55,10 +55,12 @@ class Inputs:
             if node.type != INPUT:
                 continue
             name = names[node.name]
-            if self._call is not None:
+            fixed = node.kwargs.get("fixed")
+            # The description of a text does not tell it from that of a number without a value.
+            if (self._call is None and "fixed" in node.kwargs) or type(fixed) is str:
+                found[node.name] = fixed
+            elif self._call is not None:
                 found[node.name] = self._value(name, self.metas.get((node.name,)))
-            elif "fixed" in node.kwargs:
-                found[node.name] = node.kwargs["fixed"]
             else:
                 found[node.name] = self._backend.input(name, None)
         return found

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 import layergraph as lg
+from layergraph.api import default_ir2torch
 from layergraph.hook_types.lowerings import Lowering
-from layergraph.ir import Ir, Node, Ref
+from layergraph.ir import Ir, Node, Ref, check
 from layergraph.ir.values import leaves
+from layergraph.ir2torch.wrapper_keys import under_plain_keys
 from layergraph.tensors.kinds import refuse_packed
 from layergraph_backends.backend import Backend
 from layergraph_backends.errors import Lack, LoweringError
@@ -102,7 +105,9 @@ def lower(
     while backend.takes_turns and (flat := unrolled(one_mode, inputs.metas)) is not one_mode:
         one_mode = flat
         inputs = Inputs(one_mode, backend, call, training=training)
-    built = lg.to_torch(one_mode, state).train(training)
+    if call is None:  # else the shapes have seen to it
+        check(one_mode)
+    built = _built(one_mode, state).train(training)
     model = Model(one_mode, built, backend, handlers_of(backend.target, handlers), inputs.metas)
     value = _value(model, one_mode, inputs)
     lacks = model.lacks
@@ -111,6 +116,26 @@ def lower(
     is_known = all(leaf is not UNKNOWN for leaf in leaves(value))
     guards = (*model.guards, *inputs.conditions)
     return Lowered(value if is_known else None, inputs.output, guards, lacks)
+
+
+def _built(ir: Ir, state: Mapping[str, torch.Tensor] | None) -> nn.Module:
+    """Return the model of a checked IR, with the tensors of the state dict themselves."""
+    if state is None:
+        return lg.to_torch(ir)
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):  # constructors draw
+        made = default_ir2torch().meta_model(ir)
+        wanted = {key: tensor for key, tensor, _ in made.listed}
+        plain = under_plain_keys(made.listed, state)
+        if isinstance(plain, Mapping):
+            plain = {key: _cast(plain[key], wanted.get(key)) for key in plain}
+        return made.fill(plain, torch.device("cpu"))
+
+
+def _cast(given: Any, wanted: torch.Tensor | None) -> Any:
+    """Return a tensor in the dtype of the model, as a copy into the model would have it."""
+    if not isinstance(given, torch.Tensor) or wanted is None or given.is_complex():
+        return given
+    return given.to(wanted.dtype)
 
 
 def _value(model: Model, ir: Ir, inputs: Inputs) -> Any:

@@ -99,7 +99,9 @@ class Step:
         """
         args, kwargs = of_torch((args, kwargs))
         if self.module is not None:
-            return self.module(*args, **kwargs)
+            # A layer may change its buffers, which are those of the caller.
+            buffers = {name: each.clone() for name, each in self.module.named_buffers()}
+            return torch.func.functional_call(self.module, buffers, args, kwargs)
         target = Targets(()).target(self.kind) or Targets(function_homes()).target(self.kind)
         if target is None:
             raise BuildError(f"no installed package lists the function {self.kind!r}")

@@ -14,6 +14,7 @@ import torch
 from layergraph.api import default_ir2torch
 from layergraph.ir import Ir
 from layergraph.ir2torch.load import fitting, names_of
+from layergraph.ir2torch.wrapper_keys import under_plain_keys
 from layergraph.tensors.memory import numbers_of
 from layergraph_files.document import to_document
 from layergraph_files.parse_errors import ParseError, expect
@@ -52,8 +53,11 @@ def to_metadata(
     """
     found = {STRUCTURE: compact(to_document(ir, homes_of(ir)))}
     unread = {}
-    is_all_stored = all(key in stored for key in state)
-    wanted = {} if is_all_stored else fitting(default_ir2torch().tensors(ir), state)
+    wanted: Mapping[str, torch.Tensor] = {}
+    if not all(key in stored for key in state):
+        listed = default_ir2torch().tensors(ir)
+        state = under_plain_keys(listed, state)
+        wanted = fitting(listed, state)
     for names in names_of(wanted).values():
         if not any(name in stored for name in names):
             key = next(name for name in names if name in state)

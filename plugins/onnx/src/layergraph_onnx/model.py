@@ -101,15 +101,17 @@ def _describe(output: Value, meta: Any, origin: Value) -> None:
 def _named(value: Any, meta: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
     value, meta = (each.fields if isinstance(each, Record) else each for each in (value, meta))
     if isinstance(value, dict):
-        pairs = [(str(key), each) for key, each in value.items()]
+        # An output of transformers has no key for a field that is None.
+        by_name = meta if isinstance(meta, dict) else dict(zip(value, meta, strict=True))
+        inside = [(str(key), each, by_name.get(key)) for key, each in value.items()]
     elif isinstance(value, tuple | list):
-        pairs = [(str(number), each) for number, each in enumerate(value)]
+        numbers = range(len(value))
+        inside = [(str(at), each, own) for at, each, own in zip(numbers, value, meta, strict=True)]
         path = path or "output"
     else:
         yield path, value, meta
         return
-    described = list(meta.values() if isinstance(meta, dict) else meta)
-    for (key, each), own in zip(pairs, described, strict=True):
+    for key, each, own in inside:
         yield from _named(each, own, f"{path}_{key}" if path else key)
 
 

@@ -18,6 +18,8 @@ class Scope:
         inputs: for each value outside, its input.
         weights: the inputs for tensors of the model, by key.
         constants: the values of constants, by dtype, shape and numbers.
+        keys: the keys that were asked for, each with that under which its tensor is known: tensors
+            in the same memory are known under one key.
     """
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
@@ -25,6 +27,7 @@ class Scope:
         self.inputs: dict[onnx_ir.Value, onnx_ir.Value] = {}
         self.weights: dict[str, onnx_ir.Value] = {}
         self.constants: dict[Any, onnx_ir.Value] = {}
+        self.keys: dict[str, str] = {}
         self._names = dict.fromkeys(taken, 1)
 
     def name(self, wanted: str) -> str:

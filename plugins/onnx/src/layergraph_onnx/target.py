@@ -15,10 +15,11 @@ import torch
 from layergraph.errors import ArgumentError
 from layergraph.ir.values import leaves, map_leaves
 from layergraph_backends import Backend, Step
+from layergraph_backends.backend import Tensors
 from layergraph_backends.plain import UNKNOWN
 from layergraph_onnx.dtypes import to_onnx
 from layergraph_onnx.scope import Form, Scope, form_of, used
-from layergraph_shapes import TensorMeta
+from layergraph_shapes import Either, TensorMeta
 
 DOMAIN = "layergraph"
 """The domain of the functions."""
@@ -42,6 +43,32 @@ class Maybe:
     condition: Value
     expected: bool
     value: Value
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionCall:
+    """A call of a composite.
+
+    Attributes:
+        name: the name of the function.
+        inputs: the inputs of its body.
+        outputs: the values of its body that it returns.
+        scope: the body.
+        result: what the composite returns, with values of the body.
+    """
+
+    name: str
+    inputs: list[Value]
+    outputs: list[Value]
+    scope: Scope
+    result: Any
+
+
+def _values(step: Step) -> list[Value]:
+    """Return the values among the arguments of a step."""
+    found: list[Value] = []
+    mapped(lambda each: found.append(each) or each, (step.args, step.kwargs))  # type: ignore[func-returns-value]
+    return found
 
 
 def mapped(function: Callable[[Value], Value], value: Any) -> Any:
@@ -75,6 +102,7 @@ class Onnx(Backend):
 
     target = "onnx"
     computes_both_ways = True
+    repeats = True
 
     def __init__(self, opset: int) -> None:
         self.opset = opset
@@ -88,6 +116,7 @@ class Onnx(Backend):
         self._step: Step | None = None
         self._keys: dict[Any, str] = {}
         self._titles: dict[str, int] = {}
+        self._calls: dict[Step, FunctionCall] = {}
 
     # --- what the walk calls ---
 
@@ -112,7 +141,10 @@ class Onnx(Backend):
         place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
         known = self._keys.setdefault(place, key) if tensor.numel() else key
         self.tensors.setdefault(known, tensor)
-        return self._weight(known, [*self._enclosing, self.scope])
+        scopes = [*self._enclosing, self.scope]
+        for each in scopes:
+            each.keys[key] = known
+        return self._weight(known, scopes)
 
     def _weight(self, key: str, scopes: Sequence[Scope]) -> Value:
         *outer, scope = scopes
@@ -142,26 +174,63 @@ class Onnx(Backend):
         computed: list[Value] = []
         mapped(lambda each: computed.append(each) or each, result)  # type: ignore[func-returns-value]
         outputs = [each for each in dict.fromkeys(computed) if each not in found]
+        call = FunctionCall("", [], outputs, scope, result)
         if outputs:
-            with self.at(step):
-                found |= zip(outputs, self._call(step, scope, outputs), strict=True)
-        return mapped(found.__getitem__, result)
+            call = self._function(step, scope, outputs, result)
+        self._calls[step] = call
+        return self._called(step, call, found)
 
-    def _call(self, step: Step, scope: Scope, outputs: list[Value]) -> list[Value]:
+    def repeated(self, step: Step, first: Step, tensors: Tensors) -> Any:
+        """Return the outputs of another call of the function that the first call has written."""
+        call = self._calls.get(first)
+        if call is None:
+            return None
+        pairs = list(zip(_values(first), _values(step), strict=True))
+        metas = leaves(step.arg_metas, step.kwarg_metas)
+        has_numbers = any(isinstance(each, str | Either) for each in metas)
+        # Handlers ask a number for its dtype, and the description of a tensor.
+        if has_numbers and any(one.meta != other.meta for one, other in pairs):
+            return None
+        outside = {inner: outer for outer, inner in call.scope.inputs.items()}
+        for key, known in call.scope.keys.items():
+            pairs.append((outside[call.scope.weights[known]], self.tensor(*tensors(key))))
+        same = dict(pairs)
+        # What was one tensor in the first call is one in this call, and what was two is two.
+        if len({*pairs}) != len(same) or len({*same.values()}) != len(same):
+            return None
+        found = {inner: same[outer] for inner, outer in outside.items() if outer in same}
+        return self._called(step, call, found)
+
+    def _called(self, step: Step, call: FunctionCall, found: dict[Value, Value]) -> Any:
+        """Write a call of a function, and return its result.
+
+        Args:
+            step: the call.
+            call: the function.
+            found: the values that stand outside for inputs of the function.
+        """
+        if call.outputs:
+            given = [found[inner] for inner in call.inputs]
+            with self.at(step):
+                made = self.op(call.name, *given, outputs=len(call.outputs), domain=DOMAIN)
+            listed = [made] if len(call.outputs) == 1 else made
+            found = found | dict(zip(call.outputs, listed, strict=True))
+        return mapped(found.__getitem__, call.result)
+
+    def _function(
+        self, step: Step, scope: Scope, outputs: list[Value], result: Any
+    ) -> FunctionCall:
+        """Return the function with a body, which this writes if there is none yet."""
         nodes = scope.needed(outputs)
         read = {each for node in nodes for each in used(node)}
-        given = {outer: inner for outer, inner in scope.inputs.items() if inner in read}
-        form = form_of(list(given.values()), nodes, outputs)
+        inputs = [inner for inner in scope.inputs.values() if inner in read]
+        form = form_of(inputs, nodes, outputs)
         if form not in self.functions:
-            graph = onnx_ir.Graph(
-                list(given.values()), outputs, nodes=nodes, opset_imports=self.imports
-            )
+            graph = onnx_ir.Graph(inputs, outputs, nodes=nodes, opset_imports=self.imports)
             self.functions[form] = onnx_ir.Function(
                 DOMAIN, self._title(step), graph=graph, attributes=()
             )
-        name = self.functions[form].name
-        made = self.op(name, *given, outputs=len(outputs), domain=DOMAIN)
-        return [made] if len(outputs) == 1 else list(made)
+        return FunctionCall(self.functions[form].name, inputs, outputs, scope, result)
 
     def _title(self, step: Step) -> str:
         """Return the name of a function: the place of its first call, without numbers."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from layergraph.errors import ArgumentError, brief
+from layergraph.ir import Graph
 from layergraph_shapes.described import TensorMeta
 from layergraph_shapes.sizes import Sizes, check_name
 
@@ -108,3 +109,31 @@ class Arguments:
 
 def _is_size(value: object) -> bool:
     return type(value) in (int, str)
+
+
+def by_parameter(
+    graph: Graph, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the value of each parameter.
+
+    Raises:
+        ArgumentError: there are too many, or too few.
+    """
+    parameters = graph.parameters()
+    found = dict(zip(parameters.values(), args, strict=False))
+    twice = found.keys() & kwargs.keys()
+    unknown = kwargs.keys() - {*parameters.values()}
+    found |= kwargs
+    missing = [
+        parameter
+        for node, parameter in parameters.items()
+        if parameter not in found and "default" not in graph.nodes[node].kwargs
+    ]
+    takes = f"it takes {', '.join(parameters.values()) or 'none'}"
+    where = f"the inputs of {name!r}"
+    if len(args) > len(parameters):
+        raise ArgumentError(f"{where}: {len(args)} were given, but {takes}")
+    for wrong, names in (("twice", twice), ("in vain", unknown), ("nowhere", missing)):
+        if names:
+            raise ArgumentError(f"{where}: {sorted(names)} given {wrong}; {takes}")
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from layergraph.ir import Implementation, Node
 from layergraph_shapes.alternatives import Answers
@@ -13,7 +13,23 @@ Path: TypeAlias = tuple[str, ...]
 
 
 class Observer:
-    """The base of observers, which does nothing."""
+    """The base of observers, which does nothing.
+
+    Attributes:
+        takes_repeats: whether the walk reports a call that repeats an earlier one by :meth:`repeat`,
+            and does not run it: a composite of the same form, on inputs of the same description.
+    """
+
+    takes_repeats: ClassVar[bool] = False
+
+    def repeat(self, _first: Path, _path: Path, _node: Node, /) -> None:
+        """Receive a node whose value has the description of an earlier one.
+
+        Args:
+            _first: the path of the earlier node.
+            _path: the path of the node.
+            _node: the node.
+        """
 
     def value(self, _path: Path, _node: Node, _value: Any, _answers: Answers, /) -> None:
         """Receive the value of a node."""

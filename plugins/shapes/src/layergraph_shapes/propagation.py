@@ -160,6 +160,8 @@ def check_options(
 class _Described(Describing):
     """Stores the descriptions of values for each combination of answers."""
 
+    takes_repeats = True
+
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
         self.found: dict[Path, list[tuple[Answers, Any]]] = {}
@@ -173,6 +175,12 @@ class _Described(Describing):
         if node.is_call:
             self.calls[path] = node.implementation
         self.found.setdefault(path, []).append((answers, self.describe(value)))
+
+    def repeat(self, first: Path, path: Path, node: Node, /) -> None:
+        if first in self.found:
+            self.found[path] = list(self.found[first])
+            if node.is_call:
+                self.calls[path] = node.implementation
 
     def of(self, path: Path) -> Any:
         return _folded(self.found[path])

@@ -51,6 +51,11 @@ class Sizes:
         """Return a size that no input determines."""
         return self.env.create_unbacked_symint()
 
+    @property
+    def count(self) -> int:
+        """The number of sizes, those included that no input determines."""
+        return len(self.env.var_to_range)
+
     def described(self, value: Any) -> Any:
         """Return a number, or the text of a symbolic one; any other value unchanged."""
         if not isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):

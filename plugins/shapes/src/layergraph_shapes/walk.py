@@ -25,12 +25,13 @@ from layergraph_shapes.alternatives import (
     chosen,
     on_each_way,
 )
-from layergraph_shapes.arguments import without_comparison
+from layergraph_shapes.arguments import by_parameter, without_comparison
 from layergraph_shapes.fake_model import FakeModel
 from layergraph_shapes.messages import place, text_of, undetermined
 from layergraph_shapes.observer import Observer, Path
 from layergraph_shapes.reading import deep, filled, last_read, method_of
 from layergraph_shapes.recurrent import Recurrent, is_recurrent
+from layergraph_shapes.repeats import Repeats
 from layergraph_shapes.sizes import Sizes
 
 _GUARDS = frozenset(guards.GUARDS)
@@ -71,6 +72,7 @@ class Walk:
         self._asked: set[str] = set()
         self.decisions: dict[str, Decision] = {}
         self._bodies = 0
+        self._repeats = Repeats(model, observer)
         nodes = sum(len(graph.nodes) for each in model.ir.values() for graph in each.graphs)
         self._remaining = _NODES + _NODES_EACH * nodes
 
@@ -85,7 +87,8 @@ class Walk:
         root = self._model.ir[self._model.ir.root]
         with deep(len(self._model.ir)):
             if root.nodes:
-                result = self._composite(root, (), self._bound(root, args, kwargs), {})
+                bound = by_parameter(self._model.graph_of(root), root.name, args, kwargs)
+                result = self._composite(root, (), bound, {})
             else:
                 given = [*args, *kwargs.values()]
                 self._observer.enter(root, given, self._model.modules[root.name].training)
@@ -97,39 +100,37 @@ class Walk:
             raise ArgumentError(f"there is no decision {name!r}; the decisions are: {known}")
         return result
 
-    def _bound(
-        self, implementation: Implementation, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Return the value of each parameter.
-
-        Raises:
-            ArgumentError: there are too many or too few arguments.
-        """
-        graph = self._model.graph_of(implementation)
-        parameters = graph.parameters()
-        bound = dict(zip(parameters.values(), args, strict=False))
-        twice = bound.keys() & kwargs.keys()
-        unknown = kwargs.keys() - {*parameters.values()}
-        bound |= kwargs
-        missing = [
-            parameter
-            for name, parameter in parameters.items()
-            if parameter not in bound and "default" not in graph.nodes[name].kwargs
-        ]
-        takes = f"it takes {', '.join(parameters.values()) or 'none'}"
-        where = f"the inputs of {implementation.name!r}"
-        if len(args) > len(parameters):
-            raise ArgumentError(f"{where}: {len(args)} were given, but {takes}")
-        for wrong, names in (("twice", twice), ("in vain", unknown), ("nowhere", missing)):
-            if names:
-                raise ArgumentError(f"{where}: {sorted(names)} given {wrong}; {takes}")
-        return bound
-
     def _composite(
         self, implementation: Implementation, path: Path, bound: dict[str, Any], answers: Answers
     ) -> Any:
+        is_open = bool(answers or self._bodies)
+        call = None if is_open else self._repeats.call(implementation, path, bound)
+        first = None if call is None else self._repeats.first(call)
+        if call is not None and first is not None:
+            for _ in self._repeats.again(first, call):
+                self._count()
+            return self._repeats.result(first, call)
+        before = self._undetermined
         training = self._model.modules[implementation.name].training
         self._observer.enter(implementation, list(bound.values()), training)
+        result = self._run_composite(implementation, path, bound, answers)
+        if call is not None and before == self._undetermined:
+            self._repeats.keep(call, self._repeats.call(implementation, path, bound), result)
+        return result
+
+    @property
+    def _undetermined(self) -> tuple[int, int, int]:
+        """The numbers of what calls do not share: decisions, answers to them, and sizes."""
+        return len(self.decisions), len(self._asked), self._sizes.count
+
+    def _count(self) -> None:
+        self._remaining -= 1
+        if self._remaining < 0:
+            raise ShapeError("the model makes too many calls; give a part of it")
+
+    def _run_composite(
+        self, implementation: Implementation, path: Path, bound: dict[str, Any], answers: Answers
+    ) -> Any:
         alive: dict[fx.Node, Any] = {}
         try:
             # If the graph raises, restore the modes of its open regions.
@@ -162,9 +163,7 @@ class Walk:
         last = last_read(graph)
         values: dict[fx.Node, Any] = {}
         for each in graph.nodes:
-            self._remaining -= 1
-            if self._remaining < 0:
-                raise ShapeError("the model makes too many calls; give a part of it")
+            self._count()
             node = nodes.get(each)
             here = (*path, node.name if node else each.name)
             if each.op == "output":
@@ -227,8 +226,8 @@ class Walk:
             if chosen(condition, known) is not expected:
                 return None
             if isinstance(target, Implementation) and target.nodes:
-                bound = self._bound(target, args, kwargs)
-                value = self._composite(target, path, bound, known)
+                inputs = by_parameter(self._model.graph_of(target), target.name, args, kwargs)
+                value = self._composite(target, path, inputs, known)
             else:
                 given = chosen(args, known), chosen(kwargs, known)
                 if isinstance(target, Implementation):
@@ -328,12 +327,12 @@ class Walk:
 
     def _body(self, body: Implementation, path: Path, values: Sequence[Any], known: Answers) -> Any:
         """Run a body on values that stay alive until its end."""
-        bound = dict(zip(self._model.graph_of(body).parameters().values(), values, strict=True))
+        given = dict(zip(self._model.graph_of(body).parameters().values(), values, strict=True))
         alive: dict[fx.Node, Any] = {}
         self._observer.computed(list(values), [])
         self._bodies += 1
         try:
-            return self._graph(body, path, bound, known, alive)
+            return self._graph(body, path, given, known, alive)
         finally:
             self._bodies -= 1
             self._observer.failed([*alive.values(), *values])

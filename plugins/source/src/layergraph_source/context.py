@@ -21,7 +21,7 @@ from layergraph.ir.values import parts
 from layergraph.literals import OUTPUT_CLASS, UnknownValueError, class_of_torch
 from layergraph_source import runtime
 from layergraph_source.errors import Problems
-from layergraph_source.helpers import Helpers
+from layergraph_source.helpers import FUTURE, Helpers
 from layergraph_source.literals import UnspeakableError, displayed_tuple, expression, quoted
 
 _LARGEST_DATA = 8 * 2**20
@@ -239,12 +239,13 @@ def _as(line: str, plain: str, name: str) -> str:
 
 
 def _sorted(lines: Iterable[str]) -> list[str]:
-    """Return import lines in groups: the standard library, then the rest."""
-    groups: dict[bool, list[str]] = {True: [], False: []}
+    """Return import lines in groups: that of annotations, the standard library, then the rest."""
+    groups: tuple[list[str], ...] = ([], [], [])
     for line in sorted(lines, key=lambda each: (each.startswith("from"), each)):
         root = re.split(r"[ .]", line)[1]
-        groups[root in sys.stdlib_module_names].append(line)
-    return [*groups[True], *[""] * (bool(groups[True]) and bool(groups[False])), *groups[False]]
+        groups[0 if line == FUTURE else 1 if root in sys.stdlib_module_names else 2].append(line)
+    texts = ["\n".join(each) for each in groups if each]
+    return "\n\n".join(texts).splitlines()
 
 
 def _root(module: str) -> str:

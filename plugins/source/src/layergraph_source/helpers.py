@@ -13,6 +13,7 @@ from types import ModuleType
 from layergraph_source import runtime
 
 ERRORS = frozenset({"AssumptionError", "CaptureError"})
+FUTURE = "from __future__ import annotations"
 
 
 class UncopiedError(Exception):
@@ -62,7 +63,10 @@ class Helpers:
                     raise UncopiedError(f"{home}.{each} has the name of a function of {known[0]}")
                 continue
             self._found[each] = home, statement.lineno, read.text(statement)
-            waiting += sorted(_names(statement) & (read.statements.keys() | read.imports.keys()))
+            names = _names(statement)
+            if isinstance(statement, ast.ClassDef) and each in names:
+                self._imports[FUTURE] = None  # its annotations name the class itself
+            waiting += sorted(names & (read.statements.keys() | read.imports.keys()))
         return name
 
     def _import(self, read: _Module, name: str) -> list[str]:

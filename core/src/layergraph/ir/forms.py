@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import NamedTuple
 
-from layergraph.ir import STATE, Body, Graph, Implementation, Node, Record, Ref, Value
-from layergraph.ir.values import parts
+from layergraph.ir.graph import STATE, Graph, Implementation, Node
+from layergraph.ir.values import Body, Record, Ref, Value, parts
+
+Path = tuple[str, ...]
+
+
+class Pair(NamedTuple):
+    """Two nodes that have the same place in two composites of one form.
+
+    Attributes:
+        path: the names of the nodes that lead to the one, from its composite on.
+        node: the one.
+        other_path: the names of the nodes that lead to the other.
+        other: the other.
+    """
+
+    path: Path
+    node: Node
+    other_path: Path
+    other: Node
 
 
 class Forms:
@@ -34,6 +53,39 @@ class Forms:
                 stack += waiting
         return self._of[name]
 
+    def pairs(
+        self, name: str, other: str, graph_of: Callable[[Implementation], Graph]
+    ) -> Iterator[Pair]:
+        """Yield the nodes of two composites of one form, those inside a call before the call.
+
+        Args:
+            name: the name of the one.
+            other: the name of the other.
+            graph_of: gives the graph of an implementation.
+        """
+        stack: list[tuple[Path, Path, Iterator[tuple[Node, Node]], Pair | None]] = []
+        stack.append(((), (), self._both(name, other, graph_of), None))
+        while stack:
+            path, other_path, nodes, call = stack[-1]
+            both = next(nodes, None)
+            if both is None:
+                stack.pop()
+                if call is not None:
+                    yield call
+                continue
+            pair = Pair((*path, both[0].name), both[0], (*other_path, both[1].name), both[1])
+            if both[0].is_call and self._implementations[both[0].implementation].nodes:
+                inside = self._both(both[0].implementation, both[1].implementation, graph_of)
+                stack.append((pair.path, pair.other_path, inside, pair))
+            else:
+                yield pair
+
+    def _both(
+        self, name: str, other: str, graph_of: Callable[[Implementation], Graph]
+    ) -> Iterator[tuple[Node, Node]]:
+        one, two = (graph_of(self._implementations[each]) for each in (name, other))
+        return zip(one.in_execution_order(), two.in_execution_order(), strict=True)
+
     def step(self, node: Node, args: tuple[Value, ...]) -> int:
         """Return a number for the operation of a node, independent of the nodes that it reads.
 
@@ -57,7 +109,8 @@ class Forms:
         attributes = tuple((key, _frozen(each)) for key, each in implementation.attributes.items())
         tensors = tuple((key, repr(each)) for key, each in implementation.tensors.items())
         graphs = tuple(self._graph(each, implementation.name) for each in implementation.graphs)
-        return implementation.type, attributes, tensors, implementation.training, graphs
+        modes = implementation.training, tuple(implementation.kept_modes.items())
+        return implementation.type, attributes, tensors, modes, graphs
 
     def _graph(self, graph: Graph, owner: str) -> Hashable:
         places = {name: place for place, name in enumerate(graph.nodes)}
@@ -73,7 +126,8 @@ class Forms:
         if node.is_call:
             called: Hashable = self._of[node.implementation]
         elif node.type == STATE:
-            called = node.implementation.removeprefix(f"{owner}.")
+            own = node.implementation.removeprefix(f"{owner}.")
+            called = own, own != node.implementation
         else:
             called = node.implementation
         given = _frozen([args, node.kwargs, node.when], places, self._of)
