@@ -54,6 +54,9 @@ def counts_of(trace: Trace) -> list[Count]:
             is_near = -1 <= number - turns <= _MOST_SPECIAL_TURNS
             if is_near or (number % turns == 0 and number // turns in steps):
                 found.setdefault(number, Count(number, turns))
+            elif turns % number == 0:
+                # Each turn of a loop repeats something a number of times that is always the same.
+                found.setdefault(number, Count(number, number))
     return sorted(found.values(), reverse=True)
 
 
@@ -68,7 +71,8 @@ def turns_in(trace: Trace) -> list[int]:
 
 def _repeated(trace: Trace) -> Iterator[tuple[int, frozenset[int]]]:
     """Yield, for each repetition that computes, its turns, and by how much integers grow in it."""
-    forms = Forms()
+    # This run has plain numbers where the others compute with those of turns.
+    forms = Forms((int, float))
     for scope in inside_out(trace.root):
         items = scope.items
         for each in repeats(forms.of(items)):

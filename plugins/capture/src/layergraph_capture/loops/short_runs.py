@@ -144,7 +144,7 @@ def _counts(recorder: Recorder) -> Iterator[Count]:
     while scope is not None and numbers:
         # The last one of the calls around is still going on.
         items = scope.items[:-1] if is_open else scope.items
-        for period in _periods(Forms().of(items)):
+        for period in _periods(Forms((int, float)).of(items)):
             turn, after = items[-2 * period : -period], items[-period:]
             values = _position(after[0]) - _position(turn[0])
             for step in sorted({1, *steps_in(turn, after)}, reverse=True):

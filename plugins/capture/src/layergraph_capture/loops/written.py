@@ -71,6 +71,7 @@ class WrittenLoop:
         only_parts: whether its turns only take parts out of values.
         lists: for each slot that is collected, the list.
         readers: who reads a list: a loop that reads one value of it in each turn, or None.
+        turns_read: the turns whose values these loops read, or the code behind the loop by itself.
     """
 
     turns: int
@@ -83,6 +84,14 @@ class WrittenLoop:
     only_parts: bool = False
     lists: dict[int, TracedValue] = field(default_factory=dict)
     readers: list[Call | None] = field(default_factory=list)
+    turns_read: dict[int, set[int]] = field(default_factory=dict)
+
+    @property
+    def is_read_whole(self) -> bool:
+        """Return whether the values of all turns are read, one by one."""
+        return bool(self.readers) and all(
+            len(self.turns_read.get(slot, ())) == self.turns for slot in self.lists
+        )
 
 
 Place = tuple[WrittenLoop, int, int]
