@@ -127,6 +127,17 @@ class FirstOfParts(Base):
         return state
 
 
+# It uses the second part before the first one.
+@case(loops=2)
+class SecondPartFirst(Base):
+    def forward(self, x):
+        parts = x.unbind(1)
+        h = parts[0]
+        for t in range(1, len(parts)):
+            h = self.cell(parts[t], h)
+        return h
+
+
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @CASES.parametrized
 def test_a_loop_of_numbers_and_objects(case, training, tmp_path):

@@ -22,10 +22,14 @@ from layergraph_capture.loops.counts import Count, named_numbers, steps_in
 from layergraph_capture.loops.lengths import lengths
 from layergraph_capture.loops.repeats import Forms, Item
 
-# A run is looked at when it has so many values, and again when it has grown by a half.
-_FIRST_LOOK = 256
+# A run is looked at when it has so many values, and again when it has grown twice as long: at so
+# many of its last calls.
+_FIRST_LOOK = 160
+_WINDOW = 1024
 # From so many turns on, calls that repeat each other may go on to do so.
 _SEEN_TURNS = 4
+# Fewer turns are recorded as quickly.
+_LEAST_TURNS = 64
 # A run is left if so many values are ahead of it. Fewer are recorded as quickly.
 _MOST_AHEAD = 3000
 # The turns of the shorter inputs: the finder of loops needs no other run for these.
@@ -95,7 +99,7 @@ class ShortRuns:
         Raises:
             LongRun: it does.
         """
-        self.next_look = recorder.position * 3 // 2
+        self.next_look = recorder.position * 2
         counts = dict.fromkeys(_counts(recorder))
         if counts:
             # The examples are made when nothing is recorded any more.
@@ -138,13 +142,14 @@ def _counts(recorder: Recorder) -> Iterator[Count]:
     Of two steps by which a number may follow from the turns, the larger one comes first: then the
     shorter inputs have more turns than that, and not fewer.
     """
-    numbers = sorted({*named_numbers(recorder.root)}, reverse=True)
+    named = {each for each in named_numbers(recorder.root) if each >= _LEAST_TURNS}
+    numbers = sorted(named, reverse=True)
     scope: ModuleCall | None = recorder.scope
     is_open = False
     while scope is not None and numbers:
         # The last one of the calls around is still going on.
         items = scope.items[:-1] if is_open else scope.items
-        for period in _periods(Forms((int, float)).of(items)):
+        for period in _periods(Forms((int, float)).of(items[-_WINDOW:])):
             turn, after = items[-2 * period : -period], items[-period:]
             values = _position(after[0]) - _position(turn[0])
             for step in sorted({1, *steps_in(turn, after)}, reverse=True):
