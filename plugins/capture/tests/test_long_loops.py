@@ -70,17 +70,23 @@ class Nested(Base):
         return h
 
 
+class Turn(Base):
+    def forward(self, x, h):
+        gate = torch.sigmoid(self.lin(x) + h)
+        return torch.tanh(gate * h + (1 - gate) * x) * 0.5
+
+
 class Cell(Base):
-    """The turn is a call of a module."""
+    """The turn is a call of a module, in which nearly all functions are called."""
 
     def __init__(self):
         super().__init__()
-        self.block = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+        self.turn = Turn()
 
     def forward(self, x):
         h = x.new_zeros(x.shape[0], 4)
-        for t in range(x.shape[1]):
-            h = torch.tanh(self.block(x[:, t] + h)) * 0.5
+        for each in x.unbind(1):
+            h = self.turn(each, h)
         return h
 
 

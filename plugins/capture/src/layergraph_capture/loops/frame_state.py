@@ -202,7 +202,7 @@ def is_plain(value: Any) -> bool:
 def _is_by_value(kind: type) -> bool:
     """Return whether objects of a class with equal fields are equal."""
     options = getattr(kind, "__dataclass_params__", None)
-    return options is not None and options.eq and kind.__eq__ is not object.__eq__
+    return options is not None and bool(options.eq)
 
 
 def _members_of(value: Any) -> Iterator[tuple[str, Any]]:
