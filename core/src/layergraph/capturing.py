@@ -12,6 +12,7 @@ from torch import nn
 
 from layergraph.errors import CaptureError, Unsupported, brief
 from layergraph.functions.names import Functions
+from layergraph.ir import Ir
 from layergraph.tensors.state import Memory
 
 if TYPE_CHECKING:
@@ -123,6 +124,14 @@ class Capturer(ABC):
             run: takes a factory of tracers, runs a new tracer, and returns its record.
         """
         return trace
+
+    def confirms(self, ir: Ir) -> bool:  # noqa: ARG002 most have nothing to add
+        """Return whether an IR is right. If not, the model is captured once more, in another way.
+
+        Args:
+            ir: the IR that the records have become.
+        """
+        return True
 
     def faults(self) -> list[Unsupported]:
         """Return the errors that the original model raises on the example inputs."""

@@ -67,7 +67,7 @@ FACTORIES = (
 ).split()
 """Functions that make tensors without a tensor argument, which could override the call."""
 
-MATH = "ceil exp floor gcd isqrt log log10 log2 pow sqrt trunc".split()
+MATH = "ceil cos exp floor gcd isqrt log log10 log2 pow sin sqrt trunc".split()
 """Functions of Python's ``math`` that model code calls on sizes."""
 
 SIZED_METHODS = (

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from layergraph.capturing import Capturer, CaptureRequest, Run
 from layergraph.errors import CaptureError, LayergraphError, PluginError, Unsupported, first_line
+from layergraph.ir import Ir
 from layergraph.plugins.loading import way_to_get
 from layergraph.torch2ir.asking import first_answer
 from layergraph.torch2ir.tracing.module_call import Trace
@@ -67,6 +68,10 @@ class _Contained(Capturer):
                 "complete", f"returned a {type(made).__name__}; it must return a Trace"
             )
         return made
+
+    def confirms(self, ir: Ir) -> bool:
+        """See :class:`Capturer`."""
+        return bool(self._call("confirms", partial(self._capturer.confirms, ir)))
 
     def faults(self) -> list[Unsupported]:
         """See :class:`Capturer`."""

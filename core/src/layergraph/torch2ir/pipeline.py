@@ -110,6 +110,8 @@ def _converted(
     else:
         try:
             ir = _captured(request, capturer, tensors)
+            if not capturer.confirms(ir):
+                ir = _captured(request, capturer, tensors)
         except CaptureError as error:
             full = _with_all(error, found, capturer.faults)
             if full is error:

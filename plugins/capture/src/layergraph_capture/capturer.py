@@ -7,11 +7,14 @@ from functools import partial
 
 from layergraph.capturing import Capturer, CaptureRequest, Example, Run
 from layergraph.errors import Unsupported
+from layergraph.ir import Ir
 from layergraph.torch2ir.code_owners import add_tracer_package
 from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.tracing.module_call import Trace
 from layergraph_capture.arguments import Arguments
+from layergraph_capture.loops.confirm import is_like_model
 from layergraph_capture.loops.find import looped
+from layergraph_capture.loops.short_runs import LongRunError, ShortRuns
 from layergraph_capture.original import unfit
 from layergraph_capture.replaying.tracer import ReplayTracer
 from layergraph_capture.symbolic.conversions import Conversions
@@ -49,7 +52,9 @@ class EagerCapturer(Capturer):
             )
             for args, kwargs in request.examples
         ]
+        self._short_runs = ShortRuns(request.examples[0], leaves=len(request.examples) == 1)
         self._constants = Constants(request.module_index)
+        self._arguments = self._examples[0]
         self._runs = Runs(request.module_index)
         self._conversions = Conversions()
         self._request = request
@@ -74,6 +79,9 @@ class EagerCapturer(Capturer):
             knows: returns whether earlier runs have shown that changes affect no later run.
         """
         request = self._request
+        short_runs = self._short_runs
+        if numbers_turns or answers:
+            short_runs = ShortRuns(short_runs.example, leaves=False)
         return (self._kind if replays else EagerTracer)(
             request.module_index,
             request.keys,
@@ -81,12 +89,13 @@ class EagerCapturer(Capturer):
             request.functions,
             self._constants,
             request.values,
-            self._examples[0] if arguments is None else arguments,
+            self._arguments if arguments is None else arguments,
             self._objects,
             answers,
             self._conversions,
             numbers_turns=numbers_turns,
             knows=knows,
+            short_runs=short_runs,
         )
 
     def complete(self, trace: Trace, run: Run) -> Trace:
@@ -99,9 +108,11 @@ class EagerCapturer(Capturer):
         )
         if len(self._examples) == 1 and is_rollable:
             run_on = partial(self._run_on, run, replays=trace.other is not None)
-            with_loops = looped(trace, self._request.examples[0], run_on)
+            with_loops = looped(trace, self._short_runs.example, run_on)
             if with_loops is not None:
                 return with_loops
+        if self._short_runs.is_short:
+            raise LongRunError("no loop of it is found")
         for number, arguments in enumerate(self._examples):
             if number:
                 trace = self._run_with(run, arguments)
@@ -123,16 +134,29 @@ class EagerCapturer(Capturer):
 
     def _run_on(self, run: Run, example: Example, *, replays: bool) -> Trace:
         """Run the model on an example to find its loops."""
-        request = self._request
         make = partial(self.tracer, numbers_turns=True, replays=replays)
-        if example is request.examples[0]:
+        if example is self._short_runs.example:
             # The search compares this run with the others, so changes need no second run.
             return run(partial(make, knows=lambda _: True))
+        return self._runs.try_out(run, partial(make, self._arguments_of(example)))
+
+    def _arguments_of(self, example: Example) -> Arguments:
+        """Return the arguments of an example that is none of the user's."""
         args, kwargs = example
-        arguments = Arguments(
-            request.model, args or (), kwargs or {}, self._objects, [*request.examples, example]
-        )
-        return self._runs.try_out(run, partial(make, arguments))
+        request = self._request
+        calls = [*request.examples, example]
+        return Arguments(request.model, args or (), kwargs or {}, self._objects, calls)
+
+    def confirms(self, ir: Ir) -> bool:
+        """See :class:`Capturer`."""
+        if not self._short_runs.is_short:
+            return True
+        index, given = self._request.module_index, self._examples[0]
+        if self._short_runs.is_compared and is_like_model(ir, index, self._constants, given):
+            return True
+        self._short_runs.give_up()
+        self._begin_anew()
+        return False
 
     def faults(self) -> list[Unsupported]:
         """See :class:`Capturer`."""
@@ -143,12 +167,22 @@ class EagerCapturer(Capturer):
 
     def retries(self) -> bool:
         """See :class:`Capturer`."""
+        if self._short_runs.goes_on():
+            self._begin_anew()
+            return True
         # Code may need plain results of int() and float(), for example to index a numpy array.
         if not (self._conversions.keep_origins and self._conversions.have_kept):
             return False
         self._conversions.keep_origins = False
-        self._runs = Runs(self._request.module_index)
+        self._begin_anew()
         return True
+
+    def _begin_anew(self) -> None:
+        """Forget the runs, and take the example of the capture that follows."""
+        runs = self._short_runs
+        example = runs.example if runs.is_short else None
+        self._arguments = self._examples[0] if example is None else self._arguments_of(example)
+        self._runs = Runs(self._request.module_index)
 
     def finish(self) -> None:
         """See :class:`Capturer`."""

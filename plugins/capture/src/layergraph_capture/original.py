@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -55,10 +56,7 @@ def _error_of(
     # The capture has reported changes that cannot be undone.
     with (
         contextlib.suppress(CaptureError),
-        Unchanged(module_index),
-        without_draws(),
-        GlobalState(arguments.device).compared(),
-        StateSnapshot(module_index, constants) as kept,
+        undone_call(module_index, constants, arguments) as kept,
     ):
         model = module_index.root.module
         kept.save(*model.parameters())
@@ -67,6 +65,32 @@ def _error_of(
         except Exception as error:
             raised = error
     return raised
+
+
+@contextlib.contextmanager
+def undone_call(
+    module_index: ModuleIndex, constants: Constants, arguments: Arguments
+) -> Iterator[StateSnapshot]:
+    """Leave a model as it was, and the state of torch, when it has been called.
+
+    Args:
+        module_index: the model.
+        constants: the tensors that it has besides.
+        arguments: those of the call.
+
+    Yields:
+        The snapshot of its state. Parameters that the call may change have to be saved.
+
+    Raises:
+        CaptureError: the call makes changes that cannot be undone.
+    """
+    with (
+        Unchanged(module_index),
+        without_draws(),
+        GlobalState(arguments.device).compared(),
+        StateSnapshot(module_index, constants) as kept,
+    ):
+        yield kept
 
 
 def _raised_in(module_index: ModuleIndex, error: Exception) -> ModuleInfo | None:

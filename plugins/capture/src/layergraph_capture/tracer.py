@@ -55,6 +55,7 @@ from layergraph_capture.interception.watching import watching
 from layergraph_capture.leaf_calls import LeafCalls
 from layergraph_capture.loops.frame_state import PlainStates, keeps_list
 from layergraph_capture.loops.list_slices import ListSlices
+from layergraph_capture.loops.short_runs import ShortRuns
 from layergraph_capture.loops.turns import TurnPatches
 from layergraph_capture.outputs import opened
 from layergraph_capture.results import Results
@@ -95,6 +96,7 @@ class EagerTracer(Tracer):
         conversions: whether ``int()`` and ``float()`` return symbolic numbers.
         numbers_turns: whether the iteration numbers of loops are symbolic.
         knows: returns whether earlier runs have shown that changes affect no later run.
+        short_runs: leaves a run of very many turns.
 
     Attributes:
         switch: turns recording off for a call.
@@ -126,10 +128,12 @@ class EagerTracer(Tracer):
         *,
         numbers_turns: bool = False,
         knows: Callable[[Sequence[Change]], bool] | None = None,
+        short_runs: ShortRuns,
     ) -> None:
         super().__init__(module_index, keys, memory, functions, arguments.device)
         recorder, switch = self.recorder, RecordingSwitch()
         self._knows = knows
+        self.short_runs = short_runs
         self._arguments = arguments
         self._values = values
         self._results = Results(self, objects)
@@ -191,7 +195,8 @@ class EagerTracer(Tracer):
             id(tensor) for change in self.carried for tensor in tensors_in(change.now)
         }
         try:
-            trace = super().run()
+            with self.short_runs.watching():
+                trace = super().run()
             if self._foreign.drop(trace):
                 self._refuse(
                     "it reads a hidden state of a layer that is not part of the model; register "
@@ -212,6 +217,8 @@ class EagerTracer(Tracer):
             is_kept = any(keeps_list(each.now, each.was) for each in self.changes)
             keeps_lists = self._states.keeps_lists or is_kept
             trace.least_turns = self._slices.turns(keeps_lists=keeps_lists)
+        if self._snapshot.saves_parameters:
+            self.short_runs.changes_parameters()
         trace.kept = {
             id(tensor): value
             for change in self.changes
@@ -427,6 +434,8 @@ class EagerTracer(Tracer):
 
     def function(self, name: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make and record a call of a function by its name."""
+        if self.recorder.position >= self.short_runs.next_look:
+            self.short_runs.look(self.recorder)
         return self._function_calls.call(name, func, args, kwargs)
 
 

@@ -16,7 +16,7 @@ class Observer:
     """The base of observers, which does nothing.
 
     Attributes:
-        takes_repeats: whether the walk reports a call that repeats an earlier one by :meth:`repeat`,
+        takes_repeats: whether the walk passes a call that repeats an earlier one to :meth:`repeat`
             and does not run it: a composite of the same form, on inputs of the same description.
     """
 

@@ -232,10 +232,25 @@ class ModuleCall:
         done = 0
         for count, late in self.late:
             items += self.items[done:count]
-            items += late.calls.values()
+            items += _in_order([*late.calls.values()])
             done = count
         self.items = items + self.items[done:]
         self.late = []
+
+
+def _in_order(calls: list[Call]) -> list[Call]:
+    """Return reads of parts of one value in the order of the parts, and others as they are.
+
+    The order in which code uses the parts does not matter, and a loop goes through them in theirs.
+    """
+    if len(calls) < 2 or any(
+        each.target != "operator.getitem"
+        or each.args[0] is not calls[0].args[0]
+        or type(each.args[1]) is not int
+        for each in calls
+    ):
+        return calls
+    return sorted(calls, key=lambda each: each.args[1])
 
 
 def wish_of(target: str) -> str:

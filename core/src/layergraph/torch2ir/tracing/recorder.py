@@ -24,17 +24,18 @@ class Recorder:
     Attributes:
         root: the call of the model.
         scope: the module call that is being recorded.
+        position: that of the next value, which grows with each call.
     """
 
     def __init__(self) -> None:
         # A module call starts before the position of each value in it.
-        self._position = 1
+        self.position = 1
         self.root = self.scope = ModuleCall("", None, 0)
 
     def value(self, wish: str) -> TracedValue:
         """Return a new value at the current position."""
-        value = TracedValue(self._position, self.scope, wish)
-        self._position += 1
+        value = TracedValue(self.position, self.scope, wish)
+        self.position += 1
         return value
 
     def call(
@@ -56,8 +57,8 @@ class Recorder:
 
     def late(self) -> DeferredCall:
         """Keep a place for later calls in the current module call."""
-        late = DeferredCall(self._position, self.scope)
-        self._position += 1
+        late = DeferredCall(self.position, self.scope)
+        self.position += 1
         self.scope.late.append((len(self.scope.items), late))
         return late
 
@@ -79,9 +80,9 @@ class Recorder:
     def enter(self, path: str, when: Condition | None = None, *, function: str = "") -> ModuleCall:
         """Begin a module call, or the call of a function, inside the current module call."""
         depth = self.scope.depth + 1
-        start = self._position
+        start = self.position
         scope = ModuleCall(path, self.scope, start, depth=depth, when=when, function=function)
-        self._position += 1
+        self.position += 1
         self.scope.items.append(scope)
         self.scope = scope
         return scope
@@ -112,8 +113,8 @@ class Recorder:
 
     def begin_anew(self, scope: ModuleCall) -> Replaced:
         """Begin to record the other mode of a module call."""
-        replaced = Replaced(scope, self._position)
-        self._position += 1
+        replaced = Replaced(scope, self.position)
+        self.position += 1
         replaced.swap()
         self.scope = scope
         return replaced
@@ -125,6 +126,6 @@ class Recorder:
     def leave(self, result: Value) -> None:
         """End the current module call."""
         self.scope.result = result
-        self.scope.end = self._position
+        self.scope.end = self.position
         if self.scope.parent is not None:
             self.scope = self.scope.parent

@@ -46,7 +46,7 @@ def counts_of(trace: Trace) -> list[Count]:
     Args:
         trace: the record of a run.
     """
-    named = {number for number in _named(trace) if number >= _LEAST_TURNS}
+    named = {number for number in named_numbers(trace.root) if number >= _LEAST_TURNS}
     if not named:
         return []
     found: dict[int, Count] = {}
@@ -55,6 +55,9 @@ def counts_of(trace: Trace) -> list[Count]:
             is_near = -1 <= number - turns <= _MOST_SPECIAL_TURNS
             if is_near or (number % turns == 0 and number // turns in steps):
                 found.setdefault(number, Count(number, turns))
+            elif turns % number == 0:
+                # Each turn of a loop repeats something a number of times that is always the same.
+                found.setdefault(number, Count(number, number))
     return sorted(found.values(), reverse=True)
 
 
@@ -69,7 +72,8 @@ def turns_in(trace: Trace) -> list[int]:
 
 def _repeated(trace: Trace) -> Iterator[tuple[int, frozenset[int]]]:
     """Yield, for each repetition that computes, its turns, and the steps of integers in it."""
-    forms = Forms()
+    # In this run, the numbers of turns are plain numbers.
+    forms = Forms((int, float))
     for scope in inside_out(trace.root):
         items = scope.items
         for each in repeats(forms.of(items)):
@@ -79,7 +83,7 @@ def _repeated(trace: Trace) -> Iterator[tuple[int, frozenset[int]]]:
                 turn = items[start : start + repeat.period]
                 if any(map(_computes, turn)):
                     after = items[start + repeat.period :][: repeat.period]
-                    yield repeat.turns, frozenset(_steps(turn, after))
+                    yield repeat.turns, frozenset(steps_in(turn, after))
 
 
 def _computes(item: Item) -> bool:
@@ -89,15 +93,21 @@ def _computes(item: Item) -> bool:
     return item.value.number is None and not item.target.startswith(("operator.", "layergraph."))
 
 
-def _steps(turn: Sequence[Item], after: Sequence[Item]) -> Iterator[int]:
+def steps_in(turn: Sequence[Item], after: Sequence[Item]) -> Iterator[int]:
+    """Yield by how much integers grow from one turn to the next."""
     for one, other in zip(turn, after, strict=False):
         for number, next_number in zip(leaves(*one.args), leaves(*other.args), strict=False):
             if type(number) is int and type(next_number) is int:
                 yield next_number - number
 
 
-def _named(trace: Trace) -> Iterator[int]:
-    for call in calls_in(trace.root):
+def named_numbers(root: ModuleCall) -> Iterator[int]:
+    """Yield the numbers that guards and comparisons name.
+
+    Args:
+        root: the call of the model, as far as it has got.
+    """
+    for call in calls_in(root):
         if call.target in (ASSUME, LENGTH) and type(call.args[1]) is int:
             yield call.args[1]
         elif call.target in _COMPARISONS:

@@ -79,7 +79,8 @@ class _State:
     """The plain state of values, each read once."""
 
     def __init__(self) -> None:
-        self._seen: set[int] = set()
+        # By ``id``, the number of the object.
+        self._seen: dict[int, int] = {}
 
     def of(self, value: Any) -> object:
         """Return the state of a value, whose text is equal for equal states."""
@@ -90,17 +91,19 @@ class _State:
             return StandIn
         if value is None or kind in _PLAIN:
             return value
-        if isinstance(value, nn.Module | ModuleType | type) or id(value) in self._seen:
+        if isinstance(value, nn.Module | ModuleType | type):
             return kind, id(value)
+        if id(value) in self._seen:
+            return kind, self._seen[id(value)]
         if len(self._seen) > _MOST_OBJECTS:
             return _unlike_any()
-        self._seen.add(id(value))
+        self._seen[id(value)] = len(self._seen)
         if kind is list and holds_tensors(value):
             return list
         return kind, *self._inside(kind, value)
 
     def _inside(self, kind: type, value: Any) -> Iterable[object]:
-        if kind in _CONTAINERS:
+        if kind in _CONTAINERS or (isinstance(value, tuple) and hasattr(kind, "_fields")):
             return map(self.of, value)
         if kind is dict:
             return [(self.of(key), self.of(each)) for key, each in value.items()]
@@ -118,7 +121,8 @@ class _State:
             # Arrays, of numpy and of Python.
             return (value.tobytes(),)
         members = [(name, self.of(each)) for name, each in _members_of(value)]
-        return id(value), *members
+        # Code makes a new one in each turn, and does not ask which one it is.
+        return members if _is_by_value(kind) else (id(value), *members)
 
 
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, torch.dtype, torch.device, slice})
@@ -194,6 +198,12 @@ def is_plain(value: Any) -> bool:
         else:
             return False
     return True
+
+
+def _is_by_value(kind: type) -> bool:
+    """Return whether objects of a class with equal fields are equal."""
+    options = getattr(kind, "__dataclass_params__", None)
+    return options is not None and bool(options.eq)
 
 
 def _members_of(value: Any) -> Iterator[tuple[str, Any]]:

@@ -44,9 +44,13 @@ class Forms:
     """Numbers the forms of calls.
 
     Two calls have the same form if they have the same target, and arguments that differ only in
-    traced values and integers.
+    traced values and numbers.
+
+    Attributes:
+        numbers: the classes of these numbers.
     """
 
+    numbers: tuple[type, ...] = (int,)
     _numbers: dict[object, int] = field(default_factory=dict)
 
     def of(self, items: Sequence[Item]) -> list[int]:
@@ -58,8 +62,8 @@ class Forms:
 
     def _form(self, item: Item) -> object:
         given = (
-            form_of(item.args),
-            form_of(item.kwargs),
+            form_of(item.args, self.numbers),
+            form_of(item.kwargs, self.numbers),
             None if item.when is None else item.when[1],
         )
         if isinstance(item, Call):
@@ -71,25 +75,31 @@ class Forms:
             if isinstance(value, TracedValue)
         ]
         known = (*sorted(item.known), *facts) if item.known else ()
-        return item.path, *given, form_of(item.result), known, *self.of(item.items)
+        result = form_of(item.result, self.numbers)
+        return item.path, *given, result, known, *self.of(item.items)
 
     def _body(self, body: TracedBody) -> object:
-        return len(body.inputs), form_of(body.result), *self.of(body.items)
+        return len(body.inputs), form_of(body.result, self.numbers), *self.of(body.items)
 
 
-def form_of(value: Value) -> object:
-    """Return the form of a value, without traced values and integers."""
+def form_of(value: Value, numbers: tuple[type, ...] = (int,)) -> object:
+    """Return the form of a value, without traced values and numbers.
+
+    Args:
+        value: the value.
+        numbers: the classes of these numbers.
+    """
     inside = parts(value)
     kind = type(value)
     if inside is None:
         if isinstance(value, TracedValue):
             return TracedValue
-        return int if kind is int else None if kind is TracedBody else repr(value)
+        return kind if kind in numbers else None if kind is TracedBody else repr(value)
     if kind in (list, tuple) and inside and all(isinstance(each, TracedValue) for each in inside):
         # The length of a list does not count, because it may grow in each turn.
         return kind
     keys = tuple(value) if kind is dict else ()
-    return (kind.__name__, keys, *map(form_of, inside))
+    return (kind.__name__, keys, *[form_of(each, numbers) for each in inside])
 
 
 def repeats(forms: Sequence[int]) -> tuple[Repeat, ...]:

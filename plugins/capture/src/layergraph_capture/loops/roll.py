@@ -238,8 +238,7 @@ class _Region:
             raise NotRollableError("a value comes from elsewhere in another turn")
         found, _, slot = known[0]
         turns = [turn for _, turn, _ in known]
-        reads_all = {*turns} == {*range(found.turns)}
-        whole = self._writer.list_of(found, slot, self._call if reads_all else None)
+        whole = self._writer.list_of(found, slot, self._call, turns)
         index = self._index(turns)
         given = self._outside(whole)
         return self._writer.glued(self._writer.level, GETITEM, given, index)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -83,7 +83,8 @@ class Writer:
         self._scope(own)
         # A loop that only reads elements is certain if certain loops use all of these.
         for loop in self._only_parts:
-            if not loop.readers or not self.uncertain.isdisjoint({loop.call, *loop.readers}):
+            are_certain = self.uncertain.isdisjoint({loop.call, *loop.readers})
+            if not loop.is_read_whole or not are_certain:
                 self.uncertain.add(loop.call)
         trace = Trace(root, self._trace.constants, parameters)
         uncertain = {each for each in self.uncertain if each is not None}
@@ -239,21 +240,33 @@ class Writer:
         place = slot, found.turns - 1 - turn
         if place in found.finals:
             return self._result(found, found.finals[place])
-        whole = self.list_of(found, slot)
+        whole = self._collected(found, slot)
+        found.turns_read.setdefault(slot, set()).add(turn)
         return self.glued(found.level, GETITEM, whole, turn, behind=whole.call)
 
     def _result(self, found: WrittenLoop, index: int) -> TracedValue:
         return self.glued(found.level, GETITEM, found.call.value, index, behind=found.call)
 
-    def list_of(self, found: WrittenLoop, slot: int, reader: Call | None = None) -> TracedValue:
+    def list_of(
+        self,
+        found: WrittenLoop,
+        slot: int,
+        reader: Call | None = None,
+        turns: Iterable[int] = (),
+    ) -> TracedValue:
         """Return the list of the values of all turns of a loop.
 
         Args:
             found: the loop.
             slot: the slot.
             reader: the loop that reads one value in each turn; None for any other use.
+            turns: the turns whose values that loop reads.
         """
         found.readers.append(reader)
+        found.turns_read.setdefault(slot, set()).update(turns)
+        return self._collected(found, slot)
+
+    def _collected(self, found: WrittenLoop, slot: int) -> TracedValue:
         if slot not in found.lists:
             body, turns, carried, given, count = found.call.args
             found.call.args = body, turns, carried, given, count + 1

@@ -26,6 +26,9 @@ class StateSnapshot:
         module_index: the model.
         constants: the tensors that the model reads but does not register.
 
+    Attributes:
+        saves_parameters: whether something was about to change one, or got hold of its memory.
+
     Raises:
         CaptureError: on exit, if the model changed a tensor in a way that a graph cannot repeat.
     """
@@ -39,6 +42,7 @@ class StateSnapshot:
         self._places: dict[int, Placement] = {}
         self._versions: dict[int, int] = {}
         self._undoing = undoing(self.put_back)
+        self.saves_parameters = False
 
     def tensors(self) -> Iterator[torch.Tensor]:
         """Yield the tensors that the snapshot restores."""
@@ -57,6 +61,7 @@ class StateSnapshot:
         if identity not in self._saved:
             tensor = self._tensors[identity][1]
             self._saved[identity] = tensor.detach().clone()
+            self.saves_parameters |= isinstance(tensor, torch.nn.Parameter)
             self._places[identity] = Placement(tensor)
 
     def __enter__(self) -> Self:
