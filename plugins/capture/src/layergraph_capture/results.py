@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from layergraph.ir import Value
+from layergraph.torch2ir.results import opened
 from layergraph.torch2ir.tracing.module_call import TracedValue
 from layergraph.torch2ir.tracing.tracer import Tracer
-from layergraph_capture.outputs import opened
 from layergraph_capture.replaying.value_match import matches
 from layergraph_capture.trackers.objects import GivenObject, Objects
 

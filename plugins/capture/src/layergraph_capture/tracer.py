@@ -26,6 +26,7 @@ from layergraph.torch2ir.indexing.leaves import (
     note_leaves,
 )
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
+from layergraph.torch2ir.results import opened
 from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.state.watching import Watch
 from layergraph.torch2ir.tracing.called_functions import (
@@ -56,7 +57,6 @@ from layergraph_capture.leaf_calls import LeafCalls
 from layergraph_capture.loops.frame_state import PlainStates, keeps_list
 from layergraph_capture.loops.list_slices import ListSlices
 from layergraph_capture.loops.turns import TurnPatches
-from layergraph_capture.outputs import opened
 from layergraph_capture.results import Results
 from layergraph_capture.symbolic.conversions import ConversionPatches, Conversions
 from layergraph_capture.symbolic.math_patches import MathPatches
