@@ -83,7 +83,16 @@ def to_plain_literal(value: Any) -> Value:
 
 
 def _refuse(value: Any) -> Value:
-    raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
+    text = repr(value)
+    is_short = len(text) <= _LONGEST and "\n" not in text
+    raise UnknownValueError(f"{text}, a {type(value).__name__}" if is_short else _article(value))
+
+
+def _article(value: Any) -> str:
+    return f"a {type(value).__module__}.{type(value).__qualname__}"
+
+
+_LONGEST = 100
 
 
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})

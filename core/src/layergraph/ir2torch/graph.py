@@ -45,7 +45,9 @@ from layergraph.literals import (
 )
 from layergraph.outputs import OutputClass, reduce_class
 
-_CHECKING = frozenset({"layergraph.assume_container", "layergraph.holds"})
+_CHECKING = frozenset(
+    {"layergraph.assume_container", "layergraph.assume_named", "layergraph.holds"}
+)
 
 
 def fx_graph(

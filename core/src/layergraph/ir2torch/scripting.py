@@ -157,11 +157,17 @@ def _container(_: fx.Graph, __: object, kind: str, ___: object, where: str) -> N
     )
 
 
+def _distinct(_: fx.Graph, __: object, where: str) -> None:
+    raise BuildError(f"torch.jit.script cannot tell objects apart, and {where}; {_INSTEAD}")
+
+
 _ASSERTED: dict[Any, Callable[..., None]] = {
     guards.assume: _equal,
     guards.assume_truth: _truth,
     guards.assume_length: _length,
     guards.assume_tensor: _tensor,
     guards.assume_container: _container,
+    guards.assume_named: _container,
+    guards.assume_distinct: _distinct,
     guards.assume_device: _device,
 }

@@ -41,7 +41,7 @@ def opened(
     Raises:
         CaptureError: one of them holds itself.
     """
-    if isinstance(result, _ATOMS):
+    if isinstance(result, _ATOMS) and not isinstance(result, enum.Enum):
         return result
     if id(result) in around:
         raise CaptureError(f"the model returns a {type(result).__name__} that holds itself")
@@ -86,13 +86,15 @@ def _check_items(result: Any) -> None:
 
 def _attributes(result: Any, inside: Callable[[Any], Any], *, is_result: bool) -> Any:
     """An object by what it holds; what holds nothing, as it is."""
+    if isinstance(result, enum.Enum):
+        return result
     if is_result:
         _check_items(result)
     if dataclasses.is_dataclass(result):
         fields = [field.name for field in dataclasses.fields(result)]
         held = {name: getattr(result, name) for name in fields if hasattr(result, name)}
         return _with_fields(result, {name: inside(each) for name, each in held.items()})
-    if callable(result) or isinstance(result, enum.Enum) or not hasattr(result, "__dict__"):
+    if callable(result) or not hasattr(result, "__dict__"):
         return result
     held = {
         name: inside(value)

@@ -81,11 +81,17 @@ def unwrapped(
 
 def is_on_meta(examples: Sequence[Example]) -> bool:
     """Return whether the tensors of example calls, and so those of a capture, have no numbers."""
-    return any(
-        type(each) in PLAIN_CLASSES and each.is_meta
-        for args, kwargs in examples
-        for each in _pytree.tree_leaves((args, kwargs))
-    )
+    try:
+        return any(
+            type(each) in PLAIN_CLASSES and each.is_meta
+            for args, kwargs in examples
+            for each in _pytree.tree_leaves((args, kwargs))
+        )
+    except RecursionError:
+        raise CaptureError(
+            "an argument holds itself, or is nested too deeply, which a graph cannot hold; give "
+            "one that does not"
+        ) from None
 
 
 class _Unwrapping:

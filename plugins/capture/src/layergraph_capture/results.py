@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from layergraph.ir import Value
 from layergraph.torch2ir.results import opened
 from layergraph.torch2ir.tracing.module_call import TracedValue
 from layergraph.torch2ir.tracing.tracer import Tracer
+from layergraph_capture.binding import Given
 from layergraph_capture.replaying.value_match import matches
-from layergraph_capture.trackers.objects import GivenObject, Objects
+from layergraph_capture.trackers.objects import Objects
 
 
 class Results:
@@ -27,19 +27,21 @@ class Results:
         # The objects are kept, so that no other one gets the id of one of them.
         self._values: dict[int, tuple[Any, TracedValue]] = {}
 
-    def change(self, given: Sequence[GivenObject]) -> bool:
+    def change(self, given: Given) -> bool:
         """Give the caller's objects the parts that the model's copies have now.
 
         Returns:
             Whether one of them has others.
 
         Args:
-            given: these objects, each after those in it.
+            given: what the model got.
         """
-        for each in given:
+        for value, node in given.named:
+            self._values[id(value)] = value, node
+        for each in given.objects:
             self._values[id(each.value)] = each.value, each.node
         is_changed = False
-        for each in given:
+        for each in given.objects:
             now = self._parts(each.value)
             if not matches(now, each.before):
                 self._made(each.value, now, each.node)

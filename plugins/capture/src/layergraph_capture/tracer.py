@@ -38,6 +38,7 @@ from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.tracer import Tracer
 from layergraph.torch2ir.tracing.unsupported import unsupported
 from layergraph_capture.arguments import Arguments, tensors_in
+from layergraph_capture.compared_objects import compares_objects
 from layergraph_capture.function_calls import FunctionCalls
 from layergraph_capture.interception.applied import AppliedFunctions
 from layergraph_capture.interception.higher_order import HigherOrderCalls
@@ -321,13 +322,15 @@ class EagerTracer(Tracer):
 
     def returned(self, result: Any) -> Value:
         """See :class:`Tracer`. Changes of the caller's objects, dicts and lists come before."""
-        is_changed = self._results.change(self._arguments.given_objects)
+        is_changed = self._results.change(self._arguments.given)
         changes = list(self._arguments.changes())
-        if self._arguments.shares and (is_changed or changes):
-            raise CaptureError(
-                "a dict, list or dataclass is twice among the arguments, and the model changes it; "
-                "give a copy in one place"
-            )
+        place = compares_objects(self.module_index.reach.codes.values())
+        if is_changed or changes or place:
+            reason = f"{place} asks whether two are one" if place else "the model changes some"
+            distinct = self._arguments.distinct(reason, with_tensors=bool(place))
+            if len(distinct) > 1:
+                args = (distinct, reason)
+                self.recorder.call("function", "layergraph.assume_distinct", args, {})
         for name, (part, key, item) in changes:
             rest = () if name == "operator.delitem" else (self._results.literal(item),)
             self.recorder.call("function", name, (part, self.to_literal(key), *rest), {})

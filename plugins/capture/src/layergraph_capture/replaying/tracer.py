@@ -82,7 +82,7 @@ class ReplayTracer(EagerTracer):
         given = freeze((tuple(args), kwargs))
         own = [*tensors_in(given), *self._snapshot.tensors()]
         self._stand_ins = StandIns(self.tensors, own)
-        if self._arguments.given_objects:
+        if self._arguments.given.objects:
             # The run changes them, and another one would find them so.
             self._log.give_up()
         super().call(model, args, kwargs)
