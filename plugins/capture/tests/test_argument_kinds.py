@@ -1,4 +1,4 @@
-"""Arguments besides tensors and plain values: enumerations, functions, attributes, twice the same."""
+"""Arguments besides tensors and plain values: enumerations, functions, attributes, one twice."""
 
 from __future__ import annotations
 
