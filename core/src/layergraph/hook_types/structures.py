@@ -24,6 +24,8 @@ class Structure:
         unflatten: ``unflatten(parts)`` returns a new object of these parts.
             ``unflatten(parts, into)`` gives these parts to an object of the caller, as the model
             changed them, and returns that object. The numbers of a ``torch.Size`` are in a tuple.
+        has_items: whether ``len(object)``, if there is one, counts items, as that of a list does. A
+            guard then fixes it. False if it may differ from call to call, as a batch size does.
 
     Example:
         >>> import types, layergraph as lg
@@ -40,3 +42,4 @@ class Structure:
     cls: type
     flatten: Callable[[Any], Any]
     unflatten: Callable[..., Any]
+    has_items: bool = True

@@ -238,7 +238,8 @@ class Binding:
         if row is None:
             raise CaptureError(f"the argument {self._name!r} holds a {type(given).__name__}")
         is_sized = self._objects.is_made(given)
-        length = len(given) if is_sized and isinstance(given, Sized) else None
+        has_items = is_sized and row.has_items and isinstance(given, Sized)
+        length = len(given) if has_items else None
         self._expect_class(given, part, length)
         flat = self._call(self._objects.name(row.flatten), part)
         copied = self._objects.copy(given, self._inside(parts, flat, is_of_object=is_sized))
