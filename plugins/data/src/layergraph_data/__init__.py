@@ -31,12 +31,14 @@ def structures() -> Iterable[Structure]:
     if "torch_geometric.data" in sys.modules:
         from .graphs import classes, flatten_graph, unflatten_graph
 
-        both = flatten_graph, unflatten_graph
-        found += [Structure(each, *both, has_items=False) for each in classes().values()]
+        found += [
+            Structure(each, flatten_graph, unflatten_graph, has_items=False)
+            for each in classes().values()
+        ]
     library = sys.modules.get("tensordict")
     if library is not None and hasattr(library, "TensorDict"):
         from .tensordicts import flatten_tensordict, unflatten_tensordict
 
-        both = flatten_tensordict, unflatten_tensordict
-        found += [Structure(library.TensorDict, *both, has_items=False)]
+        row = library.TensorDict, flatten_tensordict, unflatten_tensordict
+        found.append(Structure(*row, has_items=False))
     return found

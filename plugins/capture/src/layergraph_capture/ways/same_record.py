@@ -17,16 +17,19 @@ from layergraph.torch2ir.tracing.module_call import (
 
 def are_one_graph(one: Trace, other: Trace) -> bool:
     """Return whether two records make the same calls with the same arguments, in both modes."""
-    modes = (one.in_other_mode, other.in_other_mode)
-    if (modes[0] is None) != (modes[1] is None):
-        return False
+    mine, theirs = one.in_other_mode, other.in_other_mode
+    if mine is None or theirs is None:
+        return mine is theirs and _are_one_graph(one, other)
+    return _are_one_graph(one, other) and _are_one_graph(mine, theirs)
+
+
+def _are_one_graph(one: Trace, other: Trace) -> bool:
     is_same = _Form().of_trace(one) == _Form().of_trace(other)
     is_same = is_same and one.constants.keys() == other.constants.keys()
-    is_same = is_same and all(
+    return is_same and all(
         each is other.constants[key] or same_bits(each, other.constants[key])
         for key, each in one.constants.items()
     )
-    return is_same and (modes[0] is None or modes[1] is None or are_one_graph(*modes))
 
 
 class _Form:
