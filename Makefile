@@ -57,7 +57,7 @@ fuzz: $(VENV)/.ready ## look for files that layergraph mishandles, for 60 second
 VERSIONS := 2.6.0 2.9.1
 VERSION_VENVS := $(VERSIONS:%=.venv-%)
 # Some libraries have releases for one torch each: their tests run in .venv alone.
-LIBRARIES := adapters creator nir onnx snntorch torchao torchvision transformers
+LIBRARIES := adapters creator data nir onnx snntorch torchao torchvision transformers
 VERSION_TESTS := core/tests $(sort $(filter-out $(LIBRARIES:%=plugins/%/tests), $(wildcard plugins/*/tests)))
 
 .venv-%/.ready: requirements-versions.txt $(PACKAGES:%=%/pyproject.toml)

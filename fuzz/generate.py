@@ -70,6 +70,7 @@ FUNCTIONS = [
     *("torch.ops.aten.embedding_dense_backward", "torch.ops.aten._index_put_impl_", "torch.load"),
     *("layergraph.set_grad_enabled", "layergraph.enter_autocast", "layergraph.exit_autocast"),
     *("layergraph.assume", "layergraph.assume_tensor", "layergraph.assume_container", "math.sqrt"),
+    *("layergraph.assume_named", "layergraph.assume_distinct", "layergraph.attributes"),
     *("layergraph.truth", "layergraph.holds", "layergraph.choose", "layergraph.conditionally"),
     *("layergraph.loop", "layergraph.bound"),
     *(

@@ -10,8 +10,9 @@ import torch
 
 from layergraph.errors import CaptureError
 from layergraph.ir import Record, Symbol, Value
+from layergraph.ir.names import is_argument_name
 from layergraph.ir.values import is_key
-from layergraph.outputs import Output
+from layergraph.outputs import ATTRIBUTE, TO_TUPLE, Output, class_facts, output_class
 
 NAMED = (torch.dtype, torch.layout, torch.memory_format)
 
@@ -82,7 +83,16 @@ def to_plain_literal(value: Any) -> Value:
 
 
 def _refuse(value: Any) -> Value:
-    raise UnknownValueError(f"{value!r}, a {type(value).__name__}")
+    text = repr(value)
+    is_short = len(text) <= _LONGEST and "\n" not in text
+    raise UnknownValueError(f"{text}, a {type(value).__name__}" if is_short else _article(value))
+
+
+def _article(value: Any) -> str:
+    return f"a {type(value).__module__}.{type(value).__qualname__}"
+
+
+_LONGEST = 100
 
 
 _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
@@ -134,8 +144,44 @@ def record_of(kind: type) -> tuple[str, tuple[str, ...]] | None:
 
 def output_record(output: Output, fields: dict[str, Value]) -> Record:
     """Return the plain form of an output, from the plain forms of its fields that are not None."""
-    absent = {name: None for name in output._absent if name not in fields}
-    return Record(OUTPUT_CLASS + output._name, fields | absent)
+    cls = type(output)
+    names = cls._field_names
+    known = {name: fields.get(name) for name in names}
+    # Code may have set fields in another order, or more of them.
+    if [name for name in names if name in fields] != [*fields]:
+        known = fields | {name: None for name in names if name not in fields}
+    return Record(OUTPUT_CLASS + cls._name, known | class_facts(cls))
+
+
+def output_of(record: Record, values: Sequence[Value]) -> tuple[type[Output], tuple[Value, ...]]:
+    """Return the class of the outputs that a record stands for, and its arguments.
+
+    Args:
+        record: the record.
+        values: the value of each of its fields.
+
+    Raises:
+        UnknownValueError: the record has fields that an output cannot have.
+    """
+    kind = record.type.removeprefix(OUTPUT_CLASS)
+    said: dict[str, Value] = {}
+    fields: dict[Any, Value] = {}
+    for (name, plain), value in zip(record.fields.items(), values, strict=True):
+        is_fact = name.startswith(ATTRIBUTE)
+        said[name] = plain if is_fact else None
+        if not is_fact:
+            fields[name] = value
+    for name, plain in said.items():
+        is_name = is_argument_name(name.removeprefix(ATTRIBUTE))
+        named = plain if name == TO_TUPLE and isinstance(plain, tuple) else (plain,)
+        is_known = (name in fields or (name == TO_TUPLE and plain is None)) or all(
+            isinstance(each, str) and each in fields for each in named
+        )
+        if not is_name or name.removeprefix(ATTRIBUTE).startswith("_") or not is_known:
+            raise UnknownValueError(f"{record.type!r} is no output: it cannot have {name!r}")
+    if not is_argument_name(kind):
+        raise UnknownValueError(f"{kind!r} cannot be the name of the class of an output")
+    return output_class(kind, *said.items()), (fields,)
 
 
 def size_record(sizes: Sequence[Value]) -> Record:

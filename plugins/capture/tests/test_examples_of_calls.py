@@ -275,8 +275,8 @@ class SqueezeOfOne(Two):
         return x.mean(-1) if x.dim() == 1 else self.other(x)
 
 
-@examples(call(X), call(Y), like=[call(-X), call(-Y)], unlike=[call(_draw(4, 4))])
-class UnrolledLengths(Two):
+@examples(call(X), call(Y), like=[call(-X), call(-Y), call(_draw(4, 4)), call(_draw(9, 4))])
+class LengthsOfOneLoop(Two):
     def forward(self, x):
         out = []
         state = torch.zeros(4)
@@ -549,6 +549,60 @@ class Callable(Two):
 
 
 # --- the test ---
+
+
+# --- examples of several lengths ---
+
+STEPS = [_draw(turns, 3, 4) for turns in (4, 7, 2, 1, 12)]
+
+
+@examples(call(STEPS[0]), call(STEPS[1]), like=[call(each) for each in STEPS[2:]])
+class Recurs(Two):
+    """A loop of any number of turns."""
+
+    def forward(self, steps):
+        state = steps[0] * 0
+        for step in steps:
+            state = torch.tanh(self.lin(step) + self.other(state))
+        return state
+
+
+@examples(call(STEPS[0]), call(STEPS[1]), like=[call(each) for each in STEPS[2:]])
+class RecursInEachMode(Two):
+    """The other mode has a loop of its own."""
+
+    def forward(self, steps):
+        collected = []
+        for number in range(steps.shape[0]):
+            each = self.lin(steps[number])
+            collected.append(each if self.training else self.other(each))
+        return torch.stack(collected)
+
+
+@examples(
+    call(STEPS[0]), call(STEPS[1]), call(STEPS[2]), like=[call(STEPS[0])], unlike=[call(STEPS[4])]
+)
+class TakesTheLength(Two):
+    """No loop serves what a table of plain numbers says for each length."""
+
+    def forward(self, steps):
+        state = self.lin(steps[0])
+        for step in steps:
+            state = state + step * {4: 1.5, 7: 0.5, 2: 3.0, 12: 1.0, 1: 2.0}[len(steps)]
+        return state
+
+
+@examples(call(STEPS[0]), call(STEPS[1], STEPS[1]), like=[call(STEPS[0])], unlike=[call(STEPS[4])])
+class RecursWithMore(Two):
+    """One more argument in one example: each has its length."""
+
+    def forward(self, steps, more=None):
+        state = steps[0] * 0
+        for number in range(len(steps)):
+            state = torch.tanh(self.lin(steps[number]) + self.other(state))
+            if more is not None:
+                state = state + more[number]
+        return state
 
 
 @pytest.mark.slow

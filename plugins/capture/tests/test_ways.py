@@ -114,6 +114,19 @@ class EqualQuestionTwice(Two):
 
 
 @exact()
+class EqualQuestionsOfMasks(Two):
+    """As models with two kinds of attention ask: it is one question, and not four ways."""
+
+    def is_full(self, x):
+        mask = (x > -1).to(device=x.device, dtype=torch.bool)
+        return mask.sum() == mask.numel()
+
+    def forward(self, x):
+        y = self.lin(x) if self.is_full(x) else x
+        return self.other(y) if self.is_full(x) else y + 1
+
+
+@exact()
 class QuestionChangedBetween(Two):
     def forward(self, x):
         x = x.clone()
@@ -898,6 +911,21 @@ class RankInsideModule(nn.Module):
 
     def forward(self, x):
         return self.inner(x[0] if x.sum() > 0 else x)
+
+
+@assumes(others=[*CALLS, (UP[None],), (DOWN[None],)])
+class RankAskedOnTheOtherWay(nn.Module):
+    class Inner(Base):
+        def forward(self, x, asks):
+            y = self.lin(x)
+            return y.sum(1) if asks and x.dim() == 2 else y
+
+    def __init__(self):
+        super().__init__()
+        self.inner = self.Inner()
+
+    def forward(self, x):
+        return self.inner(x, bool(x.sum() < 0))
 
 
 @assumes(others=[*CALLS, (UP.bfloat16(),), (DOWN.bfloat16(),)])
@@ -2196,3 +2224,10 @@ def test_a_choice_inside_of_a_module_stays_there():
 
 def _chooses(graph):
     return any(node.implementation == "layergraph.choose" for node in graph.nodes.values())
+
+
+def test_an_equal_question_of_masks_is_no_further_way():
+    trap = TRAPS["EqualQuestionsOfMasks"]
+    ir = lg.to_ir(trap.make(), trap.given)
+    nodes = [node for each in ir.values() for graph in each.graphs for node in graph.nodes.values()]
+    assert sum(node.implementation == "layergraph.truth" for node in nodes) == 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 
 import torch
 from torch.overrides import handle_torch_function
 
 from layergraph.errors import AssumptionError, AssumptionWarning
+from layergraph.functions.fields import name_of_named, text_of
 from layergraph.literals import UnknownValueError, to_plain_literal
 from layergraph.outputs import class_name
 
@@ -61,11 +62,16 @@ def _is_the_same(value: object, expected: object) -> bool:
     if isinstance(value, torch.Tensor) and torch._C._is_tracing():
         # While torch.jit.trace runs, sizes are tensors of one number.
         return value.numel() == 1 and _is_the_same(value.item(), expected)
+    return _text(value) == _text(expected)
+
+
+def _text(value: object) -> object:
+    """Return the text of a value; a new object for a value without one, which equals no other."""
     try:
         # Compare texts, in which nan equals nan, and -0.0 differs from 0.0.
-        return repr(to_plain_literal(value)) == repr(to_plain_literal(expected))
+        return repr(text_of(value) or to_plain_literal(value))
     except UnknownValueError:
-        return False
+        return object()
 
 
 _SIMPLE = frozenset({bool, int, str, type(None)})
@@ -175,6 +181,39 @@ def assume_container(value: object, kind: str, keys: object, where: str) -> None
         assume(len(value), keys, f"the number of items of {where}")
 
 
+def assume_named(value: object, kind: str, name: str, where: str) -> None:
+    """Raise if an input is another member of an enumeration, class or function than at capture.
+
+    Args:
+        value: the input, or a part of it.
+        kind: the name of its class at capture.
+        name: its name at capture: see :func:`~layergraph.functions.fields.name_of_named`.
+        where: the name of the input.
+
+    Raises:
+        AssumptionError: it is another one, or none.
+    """
+    assume(class_name(value), kind, f"the class of {where}")
+    assume(name_of_named(value), name, where)
+
+
+def assume_distinct(values: Sequence[object], where: str) -> None:
+    """Raise if two inputs, or parts of some, are one object, which they were not at capture.
+
+    Args:
+        values: the inputs and parts.
+        where: the reason for which this counts.
+
+    Raises:
+        AssumptionError: two of them are one object.
+    """
+    if len({id(each) for each in values}) < len(values):
+        raise AssumptionError(
+            f"one object is twice among the arguments, and {where}: when this model was captured, "
+            "they were different ones; give a copy in one place"
+        )
+
+
 def assume_tensor(
     value: object, name: str, rank: int | None = None, dtype: torch.dtype | None = None
 ) -> None:
@@ -210,8 +249,10 @@ GUARDS: tuple[Callable[..., None], ...] = (
     assume,
     assume_container,
     assume_device,
+    assume_distinct,
     assume_environment,
     assume_length,
+    assume_named,
     assume_tensor,
     assume_truth,
 )

@@ -117,7 +117,7 @@ _LISTED: tuple[_Listed, ...] = (
     _Listed("builtins", builtins, ("divmod", "len", "round", "tuple")),
     # Guards and regions.
     _Listed("layergraph", guards, [each.__name__ for each in guards.GUARDS]),
-    _Listed("layergraph", fields, ("fields", "set_fields")),
+    _Listed("layergraph", fields, ("attributes", "fields", "set_fields")),
     _Listed("layergraph", choices, "choose holds truth".split()),
     _Listed("layergraph", loops, ("loop",)),
     _Listed("layergraph", transforms, transforms.NAMES),

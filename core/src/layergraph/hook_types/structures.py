@@ -24,6 +24,8 @@ class Structure:
         unflatten: ``unflatten(parts)`` returns a new object of these parts. ``unflatten(parts,
             into)`` sets the parts, as the model changed them, on an object of the caller, and
             returns that object. The numbers of a ``torch.Size`` are in a tuple.
+        has_items: whether ``len(object)`` counts items, like that of a list. A guard fixes it then.
+            False if it may differ between calls, like a batch size.
 
     Example:
         >>> import types, layergraph as lg
@@ -40,3 +42,4 @@ class Structure:
     cls: type
     flatten: Callable[[Any], Any]
     unflatten: Callable[..., Any]
+    has_items: bool = True

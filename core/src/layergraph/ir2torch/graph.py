@@ -36,10 +36,18 @@ from layergraph.ir import (
 )
 from layergraph.ir.names import is_argument_name
 from layergraph.ir.values import parts, rebuilt
-from layergraph.literals import OUTPUT_CLASS, UnknownValueError, class_of_torch, torch_value
-from layergraph.outputs import make_output
+from layergraph.literals import (
+    OUTPUT_CLASS,
+    UnknownValueError,
+    class_of_torch,
+    output_of,
+    torch_value,
+)
+from layergraph.outputs import OutputClass, reduce_class
 
-_CHECKING = frozenset({"layergraph.assume_container", "layergraph.holds"})
+_CHECKING = frozenset(
+    {"layergraph.assume_container", "layergraph.assume_named", "layergraph.holds"}
+)
 
 
 def fx_graph(
@@ -314,6 +322,7 @@ def _reduce_record(cls: Any) -> tuple[Any, ...]:
 
 
 copyreg.pickle(_RecordMeta, _reduce_record)
+copyreg.pickle(OutputClass, reduce_class)  # type: ignore[arg-type]
 
 
 # The named tuples of torch that a record with the same name and fields stands for, and the function
@@ -334,13 +343,15 @@ def _record_class(
         raise BuildError(f"{place}: torch has no {error}; correct its fields") from None
     if of_torch is not None:
         return of_torch, (values,)
-    kind = record.type.removeprefix(OUTPUT_CLASS)
-    for name in (kind, *record.fields):
-        if not is_argument_name(name) or (name.startswith("_") and name != kind):
+    if record.type.startswith(OUTPUT_CLASS):
+        try:
+            return output_of(record, values)
+        except UnknownValueError as error:
+            raise BuildError(f"{place}: {error}; correct the record") from None
+    for name in (record.type, *record.fields):
+        if not is_argument_name(name) or (name.startswith("_") and name != record.type):
             raise BuildError(
                 f"{place}: {record.type!r} is no named tuple: {name!r} cannot be a name in it; "
                 "use an identifier"
             )
-    if kind != record.type:
-        return make_output, (kind, tuple(record.fields), *values)
     return _named_tuple(record.type, tuple(record.fields)), values

@@ -18,7 +18,7 @@ from torch.fx.node import map_aggregate
 from layergraph.control_flow import choices, guards
 from layergraph.control_flow.regions import REGIONS
 from layergraph.errors import BuildError
-from layergraph.outputs import make_output
+from layergraph.outputs import OutputClass
 
 _CHOICES = frozenset({choices.truth, choices.holds, choices.choose, choices.conditionally})
 _INSTEAD = "use torch.compile or torch.export"
@@ -44,7 +44,7 @@ def scriptable(graph: fx.Graph) -> fx.Graph:
                 f"torch.jit.script cannot take {node.name!r}: TorchScript does not know the types "
                 f"of both ways of a choice; {_INSTEAD}, or capture with values='assume'"
             )
-        if target is make_output:
+        if isinstance(target, OutputClass):
             _return_dict(node)
             graph.erase_node(node)
             continue
@@ -58,9 +58,8 @@ def scriptable(graph: fx.Graph) -> fx.Graph:
 
 def _return_dict(node: fx.Node) -> None:
     """Return a dict in place of an output class, because TorchScript knows no class of ours."""
-    _, fields, *values = node.args
-    names: Any = fields
-    found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    fields: Any = node.args[0]
+    found = {name: value for name, value in fields.items() if value is not None}
     for user in list(node.users):
         user.args = map_aggregate(user.args, lambda each: found if each is node else each)
 
@@ -158,11 +157,17 @@ def _container(_: fx.Graph, __: object, kind: str, ___: object, where: str) -> N
     )
 
 
+def _distinct(_: fx.Graph, __: object, where: str) -> None:
+    raise BuildError(f"torch.jit.script cannot tell objects apart, and {where}; {_INSTEAD}")
+
+
 _ASSERTED: dict[Any, Callable[..., None]] = {
     guards.assume: _equal,
     guards.assume_truth: _truth,
     guards.assume_length: _length,
     guards.assume_tensor: _tensor,
     guards.assume_container: _container,
+    guards.assume_named: _container,
+    guards.assume_distinct: _distinct,
     guards.assume_device: _device,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -18,7 +17,9 @@ def _folder(path: str | Path) -> str:
 
 TORCH_FOLDER = _folder(torch.__file__)
 _CORE_FOLDER = _folder(_folder(__file__))
-_LIBRARIES = (TORCH_FOLDER, contextlib.__file__, os.__file__, "<frozen ")
+_LIBRARIES = (TORCH_FOLDER, "<frozen ")
+_PYTHON_FOLDER = _folder(os.__file__)
+_INSTALLED = "-packages"  # the folder of libraries may be inside that of Python
 _capturing: tuple[str, ...] = (_folder(__file__), undo.__file__)
 
 _own_packages = {__name__.partition(".")[0]}
@@ -53,4 +54,6 @@ def is_of_layergraph(filename: str) -> bool:
 
 def is_of_user(filename: str) -> bool:
     """Return whether a file belongs neither to layergraph nor to torch or Python's library."""
-    return not is_of_layergraph(filename) and not filename.startswith(_LIBRARIES)
+    if is_of_layergraph(filename) or filename.startswith(_LIBRARIES):
+        return False
+    return not filename.startswith(_PYTHON_FOLDER) or _INSTALLED in filename

@@ -82,11 +82,16 @@ def unwrapped(
 
 def is_on_meta(examples: Sequence[Example]) -> bool:
     """Return whether the tensors of the example calls are on the meta device."""
-    return any(
-        type(each) in PLAIN_CLASSES and each.is_meta
-        for args, kwargs in examples
-        for each in _pytree.tree_leaves((args, kwargs))
-    )
+    try:
+        return any(
+            type(each) in PLAIN_CLASSES and each.is_meta
+            for args, kwargs in examples
+            for each in _pytree.tree_leaves((args, kwargs))
+        )
+    except RecursionError:
+        raise CaptureError(
+            "an argument contains itself, or is nested too deeply for a graph; give one that is not"
+        ) from None
 
 
 class _Unwrapping:

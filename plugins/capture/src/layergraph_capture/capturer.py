@@ -26,6 +26,7 @@ from layergraph_capture.ways.examples import one_record
 from layergraph_capture.ways.explore import Explorer, Ways
 from layergraph_capture.ways.modes import merged_modes
 from layergraph_capture.ways.runs import Runs
+from layergraph_capture.ways.same_record import are_one_graph
 
 add_tracer_package(__name__, __file__)
 
@@ -103,19 +104,13 @@ class EagerCapturer(Capturer):
         ways: list[Ways] = []
         traces: list[Trace] = []
         self._runs.add(self.tracer, trace)
-        is_rollable = all(each.is_by_size for each in trace.decisions) and not any(
-            scope.function for scope in trace.scopes
-        )
-        if len(self._examples) == 1 and is_rollable:
-            run_on = partial(self._run_on, run, replays=trace.other is not None)
-            with_loops = looped(trace, self._short_runs.example, run_on)
-            if with_loops is not None:
-                return with_loops
+        runs = [trace, *[self._run_with(run, each) for each in self._examples[1:]]]
+        with_loops = self._looped(run, runs)
+        if with_loops is not None:
+            return with_loops
         if self._short_runs.is_short:
             raise LongRunError("no loop of it is found")
-        for number, arguments in enumerate(self._examples):
-            if number:
-                trace = self._run_with(run, arguments)
+        for trace, arguments in zip(runs, self._examples, strict=True):
             explorer = Explorer(partial(self._run_with, run, arguments))
             ways.append(explorer.explored(trace))
             traces += explorer.traces
@@ -128,6 +123,24 @@ class EagerCapturer(Capturer):
             with complete.other.swapped():
                 complete.in_other_mode = one_record(ways)
         return complete
+
+    def _looped(self, run: Run, traces: Sequence[Trace]) -> Trace | None:
+        """Return the record with loops that serves all examples; None if there is none.
+
+        Examples of several lengths have one such record.
+        """
+        found: Trace | None = None
+        examples = [self._short_runs.example, *self._request.examples[1:]]
+        for trace, example in zip(traces, examples, strict=True):
+            is_rollable = all(each.is_by_size for each in trace.decisions) and not any(
+                scope.function for scope in trace.scopes
+            )
+            run_on = partial(self._run_on, run, replays=trace.other is not None)
+            own = looped(trace, example, run_on) if is_rollable else None
+            if own is None or (found is not None and not are_one_graph(found, own)):
+                return None
+            found = found or own
+        return found
 
     def _run_with(self, run: Run, arguments: Arguments, answers: Sequence[bool] = ()) -> Trace:
         return self._runs.run(run, partial(self.tracer, arguments, answers))

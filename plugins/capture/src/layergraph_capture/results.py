@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from layergraph.ir import Value
+from layergraph.torch2ir.results import opened
 from layergraph.torch2ir.tracing.module_call import TracedValue
 from layergraph.torch2ir.tracing.tracer import Tracer
-from layergraph_capture.outputs import opened
+from layergraph_capture.binding import Given
 from layergraph_capture.replaying.value_match import matches
-from layergraph_capture.trackers.objects import GivenObject, Objects
+from layergraph_capture.trackers.objects import Objects
 
 
 class Results:
@@ -27,19 +27,21 @@ class Results:
         # Each entry keeps its object alive, so that ids stay unique.
         self._values: dict[int, tuple[Any, TracedValue]] = {}
 
-    def change(self, given: Sequence[GivenObject]) -> bool:
+    def change(self, given: Given) -> bool:
         """Record the calls that set the new parts on the caller's objects.
 
         Returns:
             Whether an object has new parts.
 
         Args:
-            given: the objects, inner ones first.
+            given: the arguments, as the model received them.
         """
-        for each in given:
+        for value, node in given.named:
+            self._values[id(value)] = value, node
+        for each in given.objects:
             self._values[id(each.value)] = each.value, each.node
         is_changed = False
-        for each in given:
+        for each in given.objects:
             now = self._parts(each.value)
             if not matches(now, each.before):
                 self._made(each.value, now, each.node)

@@ -26,6 +26,7 @@ from layergraph.torch2ir.indexing.leaves import (
     note_leaves,
 )
 from layergraph.torch2ir.indexing.module_index import ModuleIndex, ModuleInfo
+from layergraph.torch2ir.results import opened
 from layergraph.torch2ir.state.changes import Change
 from layergraph.torch2ir.state.watching import Watch
 from layergraph.torch2ir.tracing.called_functions import (
@@ -37,6 +38,7 @@ from layergraph.torch2ir.tracing.patches import Patch
 from layergraph.torch2ir.tracing.tracer import Tracer
 from layergraph.torch2ir.tracing.unsupported import unsupported
 from layergraph_capture.arguments import Arguments, tensors_in
+from layergraph_capture.compared_objects import compares_objects
 from layergraph_capture.function_calls import FunctionCalls
 from layergraph_capture.interception.applied import AppliedFunctions
 from layergraph_capture.interception.higher_order import HigherOrderCalls
@@ -57,7 +59,6 @@ from layergraph_capture.loops.frame_state import PlainStates, keeps_list
 from layergraph_capture.loops.list_slices import ListSlices
 from layergraph_capture.loops.short_runs import ShortRuns
 from layergraph_capture.loops.turns import TurnPatches
-from layergraph_capture.outputs import opened
 from layergraph_capture.results import Results
 from layergraph_capture.symbolic.conversions import ConversionPatches, Conversions
 from layergraph_capture.symbolic.math_patches import MathPatches
@@ -329,13 +330,15 @@ class EagerTracer(Tracer):
 
     def returned(self, result: Any) -> Value:
         """See :class:`Tracer`. First record the changes of the caller's objects and containers."""
-        is_changed = self._results.change(self._arguments.given_objects)
+        is_changed = self._results.change(self._arguments.given)
         changes = list(self._arguments.changes())
-        if self._arguments.shares and (is_changed or changes):
-            raise CaptureError(
-                "a dict, list or dataclass is twice among the arguments, and the model changes it; "
-                "give a copy in one place"
-            )
+        place = compares_objects(self.module_index.reach.codes.values())
+        if is_changed or changes or place:
+            reason = f"{place} asks whether two are one" if place else "the model changes some"
+            distinct = self._arguments.distinct(reason, with_tensors=bool(place))
+            if len(distinct) > 1:
+                args = (distinct, reason)
+                self.recorder.call("function", "layergraph.assume_distinct", args, {})
         for name, (part, key, item) in changes:
             rest = () if name == "operator.delitem" else (self._results.literal(item),)
             self.recorder.call("function", name, (part, self.to_literal(key), *rest), {})

@@ -229,8 +229,10 @@ _TEXTS = {
     "assume": (2,),
     "assume_container": (3,),
     "assume_device": (3,),
+    "assume_distinct": (1,),
     "assume_environment": (2,),
     "assume_length": (2,),
+    "assume_named": (3,),
     "assume_tensor": (1,),
     "assume_truth": (2, 3),
 }

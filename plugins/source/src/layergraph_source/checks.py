@@ -11,7 +11,9 @@ from layergraph_source.layout import indented
 from layergraph_source.literals import quoted
 from layergraph_source.steps import Step
 
-_CHECKING = frozenset({"layergraph.assume_container", "layergraph.holds"})
+_CHECKING = frozenset(
+    {"layergraph.assume_container", "layergraph.assume_named", "layergraph.holds"}
+)
 
 
 class InputChecks:

@@ -18,7 +18,7 @@ from layergraph.functions import checked
 from layergraph.ir import Ir, Namer, Record, Value
 from layergraph.ir.names import is_argument_name
 from layergraph.ir.values import parts
-from layergraph.literals import OUTPUT_CLASS, UnknownValueError, class_of_torch
+from layergraph.literals import OUTPUT_CLASS, UnknownValueError, class_of_torch, output_of
 from layergraph_source import runtime
 from layergraph_source.errors import Problems
 from layergraph_source.helpers import FUTURE, Helpers
@@ -58,6 +58,7 @@ class Context:
         self._builtins: str | None = None
         self._libraries: dict[str, str] = {}
         self._records: dict[tuple[str, tuple[str, ...]], str] = {}
+        self._outputs: dict[str, str] = {}
         self._data: dict[bytes, str] = {}
         self._data_texts: dict[str, str] = {}
 
@@ -102,6 +103,24 @@ class Context:
             self.library("typing")
         return self._records[key]
 
+    def output(self, record: Record) -> str:
+        """Return the name of the class of the outputs that a record stands for.
+
+        Raises:
+            UnspeakableError: it cannot be defined.
+        """
+        name = record.type.removeprefix(OUTPUT_CLASS)
+        said = [(key, value if _is_fact(key) else None) for key, value in record.fields.items()]
+        try:
+            output_of(record, tuple(record.fields.values()))
+        except UnknownValueError as error:
+            raise UnspeakableError(str(error)) from None
+        made = self.helper("output_class", outputs)
+        text = f"{made}({', '.join([quoted(name), *map(self.value, said)])})"
+        if text not in self._outputs:
+            self._outputs[text] = self._namer.name(name)
+        return self._outputs[text]
+
     def value(self, value: Value, leaf: Callable[[Any], str | None] = lambda _: None) -> str:
         """Return an expression for a value.
 
@@ -123,9 +142,9 @@ class Context:
             made = self.helper("packed_sequence", checked)
             return f"{made}({', '.join(items)})"
         if value.type.startswith(OUTPUT_CLASS):
-            made, fields = self.helper("make_output", outputs), tuple(value.fields)
-            name = value.type.removeprefix(OUTPUT_CLASS)
-            return f"{made}({quoted(name)}, {self.value(fields)}, {', '.join(items)})"
+            named = zip(value.fields, items, strict=True)
+            fields = [f"{quoted(key)}: {item}" for key, item in named if not _is_fact(key)]
+            return f"{self.output(value)}({{{', '.join(fields)}}})"
         of_torch = class_of_torch(value)
         if of_torch is torch.Size:
             return f"{self.torch}.Size({displayed_tuple(items)})"
@@ -181,7 +200,7 @@ class Context:
             self.helper("packed_sequence", checked)
             return
         if record.type.startswith(OUTPUT_CLASS):
-            self.helper("make_output", outputs)
+            self.output(record)
             return
         try:
             is_of_torch = class_of_torch(record) is not None
@@ -219,6 +238,7 @@ class Context:
         for (_, fields), name in self._records.items():
             lines = [f"    {field}: {typing}.Any" for field in fields] or ["    pass"]
             found.append("\n".join([f"class {name}({typing}.NamedTuple):", *lines]))
+        found += [f"{name} = {text}" for text, name in self._outputs.items()]
         for name, packed in self._data_texts.items():
             chunks = [packed[at : at + _CHUNK] for at in range(0, len(packed), _CHUNK)] or [""]
             lines = [f"    {quoted(chunk)}" for chunk in chunks]
@@ -228,6 +248,10 @@ class Context:
                 else f"{name} = {quoted(packed)}"
             )
         return found
+
+
+def _is_fact(name: str) -> bool:
+    return name.startswith(outputs.ATTRIBUTE)
 
 
 def _bytes(tensor: torch.Tensor) -> list[int]:

@@ -32,8 +32,8 @@ IN_PLACE = {
 }
 _GUARDS = frozenset(
     (
-        "assume assume_container assume_device assume_environment assume_length assume_tensor "
-        "assume_truth"
+        "assume assume_container assume_device assume_distinct assume_environment assume_length "
+        "assume_named assume_tensor assume_truth"
     ).split()
 )
 _OURS = frozenset("loop bound vmap grad grad_and_value jvp".split())

@@ -7,6 +7,7 @@ layergraph: a written module runs without it.
 from __future__ import annotations
 
 import base64
+import enum
 import os
 import warnings
 import zlib
@@ -85,6 +86,21 @@ def _assume_container(value: Any, kind: str, keys: Any, where: str) -> None:
         _assume(list(value), keys, f"the keys of {where}")
     elif isinstance(value, Sized):
         _assume(len(value), keys, f"the number of items of {where}")
+
+
+def _assume_distinct(values: Any, where: str) -> None:
+    """Raise if two inputs are one object, which they were not at capture."""
+    if len({id(each) for each in values}) < len(values):
+        raise AssumptionError(f"one object is twice among the inputs, and {where}")
+
+
+def _assume_named(value: Any, kind: str, name: str, where: str) -> None:
+    """Raise if an input is another member of an enumeration or function than at capture."""
+    home = f"{value.__module__}." if getattr(value, "__module__", None) else ""
+    now = f"{home}{getattr(value, '__qualname__', None)}"
+    if isinstance(value, enum.Enum):
+        now = f"{type(value).__qualname__}.{value.name}"
+    _assume((type(value).__name__, now), (kind, name), where)
 
 
 def _assume_tensor(value: Any, name: str, rank: Any = None, dtype: Any = None) -> None:

@@ -18,9 +18,10 @@ from layergraph.functions.names import method_of, places
 from layergraph.functions.operations import OPERATIONS, computes
 from layergraph.functions.table import FACTORIES, SIZED_METHODS
 from layergraph.ir import Value, leaves
-from layergraph.literals import UnknownValueError, to_plain_literal
+from layergraph.literals import UnknownValueError, to_graph_literal, to_plain_literal
 from layergraph.torch2ir.indexing.leaves import assigned_states, is_changed, note_leaves
 from layergraph.torch2ir.indexing.module_index import ModuleInfo
+from layergraph.torch2ir.results import opened
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.torch2ir.state.global_state import may_draw, may_layer_draw
 from layergraph.torch2ir.tracing.applied_functions import applied_functions
@@ -222,8 +223,19 @@ class SymbolicTracer(Tracer, TracerBase):
         return given
 
     def border(self, value: Any) -> Value:
+        """See :class:`Tracer`: what a graph cannot hold is left out, for dataflow alone counts."""
+        return to_graph_literal(value, self._read_at_border, self.readable)
+
+    def _read_at_border(self, value: Any) -> Value:
+        try:
+            return self.read(value)
+        except UnknownValueError:
+            return None
+
+    def returned(self, result: Any) -> Value:
         """See :class:`Tracer`."""
-        return self.to_literal(value)
+        given = result, lambda each: each if isinstance(each, Proxy) else None
+        return super().returned(self.unrecorded(opened, given, {}))
 
     def _given_proxies(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:

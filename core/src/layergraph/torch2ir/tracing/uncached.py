@@ -34,7 +34,12 @@ def uncached(capture: Observer, function: Any) -> Any:
                 return result
         return bare(*args, **kwargs)
 
+    # Code may ask the cache for more, and clear it.
+    vars(call).update({name: getattr(function, name) for name in _OF_CACHES & {*dir(function)}})
     return call
+
+
+_OF_CACHES = frozenset({"cache_clear", "cache_info", "cache_parameters"})
 
 
 def _note(reach: Reach, result: Any, function: Any) -> None:

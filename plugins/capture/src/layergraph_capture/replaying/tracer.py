@@ -18,13 +18,13 @@ from torch import nn
 
 from layergraph.ir import Value
 from layergraph.torch2ir.indexing.module_index import ModuleInfo, other_mode
+from layergraph.torch2ir.results import opened
 from layergraph.torch2ir.state.generators import without_draws
 from layergraph.torch2ir.state.global_state import put_back, snapshot
 from layergraph.torch2ir.tracing.module_call import ModuleCall, Trace
 from layergraph.torch2ir.tracing.other_mode import OtherMode
 from layergraph.undo import raise_interrupt
 from layergraph_capture.arguments import tensors_in
-from layergraph_capture.outputs import opened
 from layergraph_capture.replaying.replayer import VALUE_DEPENDENT_OPS, Replayer, Step
 from layergraph_capture.replaying.stand_ins import StandIns
 from layergraph_capture.replaying.value_match import freeze, matches, sizes_in, structure
@@ -82,7 +82,7 @@ class ReplayTracer(EagerTracer):
         given = freeze((tuple(args), kwargs))
         own = [*tensors_in(given), *self._snapshot.tensors()]
         self._stand_ins = StandIns(self.tensors, own)
-        if self._arguments.given_objects:
+        if self._arguments.given.objects:
             # The run changes these, so the replay would find the changed ones.
             self._log.give_up()
         super().call(model, args, kwargs)

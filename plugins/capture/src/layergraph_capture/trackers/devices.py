@@ -13,7 +13,7 @@ from layergraph.ir import Value
 from layergraph.ir.values import leaves
 from layergraph.torch2ir.tracing.module_call import ModuleCall, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
-from layergraph_capture.arguments import LazyElement
+from layergraph_capture.binding import LazyElement
 
 
 class Devices:

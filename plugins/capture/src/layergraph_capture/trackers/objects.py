@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,7 +10,14 @@ from typing import Any
 import torch
 
 from layergraph.errors import CaptureError, LayergraphError, PluginError, first_line
-from layergraph.functions.fields import fields, is_dataclass_object, set_fields
+from layergraph.functions.fields import (
+    attributes,
+    fields,
+    is_attributed,
+    is_dataclass_object,
+    name_of_named,
+    set_fields,
+)
 from layergraph.functions.names import Functions
 from layergraph.hook_types.structures import Structure
 from layergraph.torch2ir.tracing.module_call import TracedValue
@@ -95,7 +102,10 @@ class Objects:
     def is_open(self, value: Any) -> bool:
         """Return whether a value contains tensors or such objects: then a graph reads its parts."""
         return any(
-            isinstance(each, torch.Tensor) or self.row(each) is not None
+            isinstance(each, torch.Tensor)
+            or self.row(each) is not None
+            or is_named(each)
+            or is_attributed(each)
             for each in self.values_in(value)
         )
 
@@ -120,6 +130,8 @@ class Objects:
             inside = (self.parts(value),)
         elif isinstance(value, tuple | list | dict):
             inside = dict.values(value) if isinstance(value, dict) else value
+            if is_attributed(value):
+                inside = (*inside, *attributes(value).values())
         for item in inside:
             yield from self.values_in(item, (*around, id(value)))
 
@@ -139,11 +151,14 @@ class GivenObject:
     node: TracedValue
 
 
-def holds_twice(values: Sequence[Any]) -> bool:
-    """Return whether a mutable object appears twice among values."""
-    changeable = [id(each) for each in values if isinstance(each, list | dict)]
-    changeable += [id(each) for each in values if is_dataclass_object(each)]
-    return len({*changeable}) < len(changeable)
+def is_named(value: object) -> bool:
+    """Return whether a graph knows a value by its name: an enumeration's member, a function."""
+    # Torch takes some classes for dtypes.
+    is_dtype = isinstance(value, type) and value in (bool, int, float, complex)
+    return not is_dtype and type(value) is not _TENSOR_TYPE and name_of_named(value) is not None
+
+
+_TENSOR_TYPE = type(torch.FloatTensor)
 
 
 def _called(row: Structure, function: Callable[..., Any], value: Any) -> Any:

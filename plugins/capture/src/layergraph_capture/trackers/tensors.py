@@ -18,7 +18,8 @@ from layergraph.tensors.state import UnrunnableError, indescribable
 from layergraph.torch2ir.tracing.module_call import Call, DeferredCall, StateRead, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph.torch2ir.tracing.state_tensors import StateTensors
-from layergraph_capture.arguments import LazyElement, element, tensors_in
+from layergraph_capture.arguments import element, tensors_in
+from layergraph_capture.binding import LazyElement
 from layergraph_capture.interception.torch_modes import RecordingSwitch
 from layergraph_capture.symbolic.sizes import GETITEM
 from layergraph_capture.trackers.constants import Constants

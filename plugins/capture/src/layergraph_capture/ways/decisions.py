@@ -51,14 +51,15 @@ _MASKS = frozenset(
 
 # Functions whose results depend on their arguments only.
 _PURE = frozenset(
-    f"{home}.{name}"
+    f"{home}.{written}"
     for home in ("torch", "torch.Tensor", "operator")
     for name in (
         "all any eq ne lt le gt ge equal allclose isnan isinf isfinite logical_not logical_and "
         "logical_or logical_xor and_ or_ invert not_ sum prod min max amin amax mean abs to bool "
         "long int float item getitem view reshape flatten squeeze unsqueeze detach size dim numel "
-        "add sub mul floordiv mod neg"
+        "add sub mul floordiv mod neg device dtype"
     ).split()
+    for written in (name, f"__{name.rstrip('_')}__")
 )
 
 

@@ -19,6 +19,8 @@ from layergraph_capture.ways.merge import HOLDS, copied, merged_by_form, merged_
 from layergraph_capture.ways.way import NotMergeableError
 
 _CONTAINER = "assume_container"
+_NAMED = "assume_named"
+_FORMS = {f"layergraph.{each}": each for each in (_CONTAINER, _NAMED)}
 Form = tuple[Value, ...]
 """The guard that an argument passes, and the arguments of the guard after the value."""
 
@@ -123,10 +125,10 @@ def _form(parameter: Parameter, trace: Trace) -> Form:
     if parameter.fixed:
         return "assume", parameter.fixed[0], where
     for item in trace.root.items:
-        if isinstance(item, Call) and item.target == f"layergraph.{_CONTAINER}":
+        if isinstance(item, Call) and item.target in _FORMS:
             value, *said = item.args
             if value is parameter.value:
-                return _CONTAINER, *said
+                return _FORMS[item.target], *said
     return "assume_tensor", parameter.name
 
 
@@ -176,5 +178,7 @@ def _said(forms: Mapping[str, Form]) -> str:
             kind = "not given" if given[0] is ... else repr(given[0])
         elif guard == _CONTAINER:
             kind = f"a {given[0]} of {given[1]!r}"
+        elif guard == _NAMED:
+            kind = str(given[1])
         texts.append(f"{name}={kind}")
     return " and ".join(texts)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from layergraph.ir import Symbol, Value, map_leaves
+from layergraph.ir import Record, Symbol, Value, map_leaves
 from layergraph.ir.values import parts, rebuilt
+from layergraph.outputs import ATTRIBUTE
 from layergraph.torch2ir.folding.conditions import call_of_choose
 from layergraph.torch2ir.tracing.module_call import (
     Condition,
@@ -142,10 +143,20 @@ def _are_alike(one: Value, other: Value) -> bool:
     if isinstance(one, dict):
         return list(one) == list(other)
     inside, there = parts(one), parts(other)
-    is_same_record = repr(getattr(one, "fields", {}).keys()) == repr(
-        getattr(other, "fields", {}).keys()
-    ) and getattr(one, "type", None) == getattr(other, "type", None)
-    return inside is not None and there is not None and len(inside) == len(there) and is_same_record
+    return (
+        inside is not None
+        and there is not None
+        and len(inside) == len(there)
+        and _class_of(one) == _class_of(other)
+    )
+
+
+def _class_of(value: Value) -> object:
+    """Return what a record says of its class; None for another value."""
+    if not isinstance(value, Record):
+        return None
+    facts = [(key, each) for key, each in value.fields.items() if key.startswith(ATTRIBUTE)]
+    return value.type, [*value.fields], facts
 
 
 def identity(value: Value) -> object:

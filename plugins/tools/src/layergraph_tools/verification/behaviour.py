@@ -14,7 +14,7 @@ from torch import nn
 
 from layergraph.errors import AssumptionError, LayergraphError
 from layergraph.tensors.memory import extent
-from layergraph_capture.outputs import opened
+from layergraph.torch2ir.results import opened
 from layergraph_tools.verification.comparison import (
     DifferenceError,
     compare,

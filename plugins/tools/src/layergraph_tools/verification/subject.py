@@ -12,8 +12,8 @@ from torch import nn
 from layergraph.tensors.memory import without_numbers
 from layergraph.tensors.state import all_tensors
 from layergraph.torch2ir.indexing.overrides import overridden, without_memory
+from layergraph.torch2ir.results import opened
 from layergraph.torch2ir.state.global_state import snapshot
-from layergraph_capture.outputs import opened
 from layergraph_tools.verification.comparison import told
 from layergraph_tools.verification.inputs import Inputs, copied
 from layergraph_tools.verification.surroundings import seed, settings_restored, state

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import dis
 import enum
+import inspect
 from collections.abc import Callable, Mapping
 from numbers import Number
+from types import CodeType
 from typing import Any
 
 import torch
 
 from layergraph.errors import CaptureError
 from layergraph.ir.names import is_argument_name
-from layergraph.outputs import Output
+from layergraph.outputs import ATTRIBUTE, TO_TUPLE, Output, output_class
 
 _ATOMS = (
     *(type(None), str, bytes, slice, type, Number),
@@ -37,7 +40,7 @@ def opened(
     Raises:
         CaptureError: an object contains itself.
     """
-    if isinstance(result, _ATOMS):
+    if isinstance(result, _ATOMS) and not isinstance(result, enum.Enum):
         return result
     if id(result) in around:
         raise CaptureError(f"the model returns a {type(result).__name__} that holds itself")
@@ -51,7 +54,7 @@ def opened(
 
     if isinstance(result, Output):  # of a rebuilt model
         found = {key: inside(value) for key, value in dict.items(result)}
-        return Output(found, result._name, result._absent)
+        return type(result)(found)
     if isinstance(result, Mapping):
         found = {key: inside(value) for key, value in result.items()}
         return _with_fields(result, found) if _reads_like_its_keys(result) else found
@@ -82,13 +85,15 @@ def _check_items(result: Any) -> None:
 
 def _attributes(result: Any, inside: Callable[[Any], Any], *, is_result: bool) -> Any:
     """Return an output with the attributes of an object; an object without attributes unchanged."""
+    if isinstance(result, enum.Enum):
+        return result
     if is_result:
         _check_items(result)
     if dataclasses.is_dataclass(result):
         fields = [field.name for field in dataclasses.fields(result)]
         held = {name: getattr(result, name) for name in fields if hasattr(result, name)}
         return _with_fields(result, {name: inside(each) for name, each in held.items()})
-    if callable(result) or isinstance(result, enum.Enum) or not hasattr(result, "__dict__"):
+    if callable(result) or not hasattr(result, "__dict__"):
         return result
     held = {
         name: inside(value)
@@ -108,15 +113,69 @@ def _reads_like_its_keys(result: Mapping[Any, Any]) -> bool:
 
 def _with_fields(result: Any, found: dict[Any, Any]) -> dict[Any, Any]:
     """Return an output with the fields of an object; a dict if their names allow none."""
-    name = type(result).__name__
-    absent = [each for each, value in found.items() if value is None]
+    names, cls = [*found], type(result)
     if isinstance(result, dict) and dataclasses.is_dataclass(result):
         fields = [field.name for field in dataclasses.fields(result)]
         absent = [each for each in fields if each not in found]
         if any(getattr(result, each, None) is not None for each in absent):
             return found
-    is_named = all(is_argument_name(each) for each in (name, *found, *absent))
-    if not is_named or not found or any(each.startswith("_") for each in (*found, *absent)):
+        # Those that are None stand where the class has them, unless others are in another order.
+        is_in_order = [each for each in fields if each in found] == names
+        names = fields if is_in_order else [*names, *absent]
+    is_named = all(is_argument_name(each) for each in (cls.__name__, *names))
+    if not is_named or not found or any(each.startswith("_") for each in names):
         return found
-    held = {key: value for key, value in found.items() if value is not None}
-    return Output(held, name, tuple(absent))
+    aliases = {ATTRIBUTE + name: field for name, field in _aliases(cls) if field in names}
+    said = [*[(name, None) for name in names], *aliases.items()]
+    nested = _nested(result, found)
+    return output_class(cls.__name__, *said, *[(TO_TUPLE, nested)][: nested != ()])(found)
+
+
+def _aliases(cls: type) -> list[tuple[str, str]]:
+    """Return the properties of a class that give another attribute, with the name of that."""
+    found = []
+    for name in dir(cls):
+        member = inspect.getattr_static(cls, name, None)
+        if isinstance(member, property) and not name.startswith("_"):
+            code = getattr(member.fget, "__code__", None)
+            field = None if code is None else _attribute_given_by(code)
+            if field is not None:
+                found.append((name, field))
+    return found
+
+
+def _attribute_given_by(code: CodeType) -> str | None:
+    """Return which attribute of its argument a function gives, whatever else it does."""
+    steps = [each for each in dis.get_instructions(code) if each.opname != "CACHE"]
+    returns = [n for n, each in enumerate(steps) if each.opname.startswith("RETURN")]
+    if returns != [len(steps) - 1] or len(steps) < _RETURNED_ATTRIBUTE:
+        return None
+    loads_self, loads_attribute = steps[-3:-1]
+    is_own = loads_self.opname.startswith("LOAD_FAST") and loads_self.argval == code.co_varnames[0]
+    is_kept = all(each.opname != "STORE_FAST" for each in steps)
+    is_attribute = loads_attribute.opname == "LOAD_ATTR"
+    return str(loads_attribute.argval) if is_own and is_kept and is_attribute else None
+
+
+# An instruction that loads the argument, one that loads its attribute, and one that returns it.
+_RETURNED_ATTRIBUTE = 3
+
+
+def _nested(result: Any, found: dict[Any, Any]) -> tuple[str, ...] | None:
+    """Return the fields that ``to_tuple()`` gives as tuples; None if it gives something else."""
+    if not callable(getattr(type(result), "to_tuple", None)):
+        return ()
+    try:
+        given = result.to_tuple()
+    except Exception:
+        return None
+    held = {name: getattr(result, name, None) for name in found}
+    held = {name: value for name, value in held.items() if value is not None}
+    if not isinstance(given, tuple) or len(given) != len(held):
+        return None
+    pairs = list(zip(held.items(), given, strict=True))
+    nested = tuple([name for (name, value), each in pairs if value is not each])
+    is_known = all(isinstance(found[name], Output) for name in nested) and all(
+        isinstance(each, tuple) for (name, _), each in pairs if name in nested
+    )
+    return nested if is_known else None
