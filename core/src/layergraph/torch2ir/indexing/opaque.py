@@ -7,10 +7,12 @@ an attribute: it imports a library, or raises an error. Python's ``isinstance`` 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
+
+T = TypeVar("T")
 
 
-def is_of(value: object, kinds: type | tuple[type, ...]) -> bool:
+def is_of(value: object, kinds: type[T] | tuple[type[T], ...]) -> TypeGuard[T]:
     """Return whether a value is of some classes, by its type alone.
 
     Example:

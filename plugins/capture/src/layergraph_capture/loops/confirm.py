@@ -12,13 +12,13 @@ from layergraph.ir import Ir
 from layergraph.ir.values import leaves
 from layergraph.tensors.memory import same_bits
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
+from layergraph.torch2ir.results import opened
 from layergraph.torch2ir.state.global_state import GlobalState
 from layergraph.torch2ir.tracing.patches import with_room_for
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph.undo import raise_interrupt
 from layergraph_capture.arguments import Arguments
 from layergraph_capture.original import undone_call
-from layergraph_capture.outputs import opened
 from layergraph_capture.trackers.constants import Constants
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from layergraph.errors import CaptureError, LayergraphError, PluginError, first_line
-from layergraph.functions.fields import (
+from layergraph.functions.names import Functions
+from layergraph.hook_types.structures import Structure
+from layergraph.objects import (
     attributes,
     fields,
     is_attributed,
@@ -18,8 +20,6 @@ from layergraph.functions.fields import (
     name_of_named,
     set_fields,
 )
-from layergraph.functions.names import Functions
-from layergraph.hook_types.structures import Structure
 from layergraph.torch2ir.tracing.module_call import TracedValue
 
 

@@ -1,4 +1,4 @@
-"""Functions that read and set the fields of dataclasses among a model's arguments."""
+"""Functions that read and set the parts of objects among the arguments of a model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def attributes(value: Any) -> dict[str, Any]:
     Attributes that are fields or items of a dict, as in the outputs of transformers, are left out.
 
     Example:
-        >>> from layergraph.functions.fields import attributes
+        >>> from layergraph.objects import attributes
         >>> class Batch(dict):
         ...     scale = 1
         >>> batch = Batch(x=1)
@@ -68,7 +68,7 @@ def name_of_named(value: Any) -> str | None:
 
     Example:
         >>> import math
-        >>> from layergraph.functions.fields import name_of_named
+        >>> from layergraph.objects import name_of_named
         >>> name_of_named(math.sqrt)
         'math.sqrt'
     """
@@ -94,7 +94,7 @@ def fields(value: Any) -> dict[str, Any]:
 
     Example:
         >>> import dataclasses
-        >>> from layergraph.functions.fields import fields
+        >>> from layergraph.objects import fields
         >>> Batch = dataclasses.make_dataclass("Batch", ["tokens", "mask"])
         >>> fields(Batch([1, 2], None))
         {'tokens': [1, 2], 'mask': None}
