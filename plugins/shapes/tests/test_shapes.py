@@ -547,7 +547,7 @@ def test_numbers_that_python_needs_are_refused_by_name():
     ]
     graph = graph_from_nodes(nodes)
     root = Implementation("module", name="root", nodes=graph.nodes, edges=graph.edges)
-    with pytest.raises(ShapeError, match=r"node 'parts'.*numbers in a tensor decide"):
+    with pytest.raises(ShapeError, match=r"node 'parts'.*depends on numbers in a tensor"):
         lg.shapes(lg.Ir([root]), [(4,)])
 
 
