@@ -126,6 +126,22 @@ def test_merged_as_peft_merges(form, kind):
     assert lg.run_passes(ir, ["merge-adapters"])[0] == merged
 
 
+@pytest.mark.parametrize("form", ["one", "both"])
+def test_adapters_of_another_dtype_than_their_base(form):
+    """PEFT trains adapters of a base of bfloat16 in float32, and casts what they read."""
+    base = Mlp().bfloat16().eval()
+    model = with_adapters(copy.deepcopy(base), ["first", "second"], form)
+    assert {each.dtype for each in model.parameters()} == {torch.bfloat16, torch.float32}
+    x = torch.randn(3, 8).bfloat16()
+    ir, unmerged = lg.to_ir(model, (x,)), copy.deepcopy(model)
+    expected = {"merge-adapters": unmerged.merge_and_unload(), "drop-adapters": base}
+    for name, plain in expected.items():
+        ir2, state, report = lg.run_passes(ir, [name], model.state_dict())
+        assert not report.refused
+        assert not [key for key in state if "lora" in key]
+        assert bitwise_equal(outputs(lg.to_torch(ir2, state), x), outputs(plain, x))
+
+
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("form", ["one", "two", "both", "disabled"])
 def test_dropped_is_the_base(form, kind):

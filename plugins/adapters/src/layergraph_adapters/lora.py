@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from layergraph.ir import FUNCTION, STATE, Node, Ref
+from layergraph.ir import FUNCTION, STATE, Node, Ref, Symbol
 from layergraph_rewrite import Call, Site, bound_layers
 
 if TYPE_CHECKING:
@@ -36,12 +36,13 @@ class _NoAdapterError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Adapter:
-    """The nodes of an adapter: ``before + up(down(dropout(x))) * scale``.
+    """The nodes of an adapter: ``before + up(down(dropout(cast(x)))) * scale``.
 
     Attributes:
         down: the call of the first layer.
         up: that of the second one.
         dropout: the call in front of them; None without one.
+        casts: the nodes that cast the input to the dtype of the adapter, users first.
         product: the product with the scale.
         scale: the scale.
         total: the sum.
@@ -53,6 +54,7 @@ class _Adapter:
     down: Call
     up: Call
     dropout: Call | None
+    casts: tuple[Call, ...]
     product: Call
     scale: float
     total: Call
@@ -155,15 +157,16 @@ def _merged(
     scale: float,
 ) -> torch.Tensor:
     weight = base["weight"]
-    merged: torch.Tensor = weight + ((up["weight"] @ down["weight"]) * scale).to(weight.dtype)
-    return merged.detach()
+    merged: torch.Tensor = weight + (up["weight"] @ down["weight"]) * scale
+    return merged.detach().to(weight.dtype)
 
 
 def _remove(edit: Edit, adapter: _Adapter) -> None:
     edit.remove(adapter.total, by=adapter.before)
-    nodes = [*adapter.guards, adapter.product, adapter.up, adapter.down]
-    for each in [*nodes, *([] if adapter.dropout is None else [adapter.dropout])]:
-        if each is not adapter.dropout or not each.users:
+    for each in (*adapter.guards, adapter.product, adapter.up, adapter.down):
+        edit.remove(each)
+    for each in (*([] if adapter.dropout is None else [adapter.dropout]), *adapter.casts):
+        if not each.users:
             edit.remove(each)
 
 
@@ -184,7 +187,9 @@ def _adapter(edit: Edit, up: Call) -> _Adapter:
         raise _NoAdapterError(f"it reads {down.site.node!r}, not the first layer of the adapter")
     source = _source(down)
     dropout = source if source.type in _DROPOUTS else None
-    given = source if dropout is None else _source(dropout)
+    given = [source if dropout is None else _source(dropout)]
+    while _is_cast(given[-1]):
+        given.append(_source(given[-1]))
     product = _only_user(up)
     scale = product.args[1] if len(product.args) == 2 else None
     if product.function not in _PRODUCTS or not isinstance(scale, int | float):
@@ -201,7 +206,7 @@ def _adapter(edit: Edit, up: Call) -> _Adapter:
         base = _source(base)
     if base.layer is None or base.layer.rpartition(".")[2] != "base_layer":
         raise _NoAdapterError(f"its value is added to that of {base.site.node!r}, no base layer")
-    if _source(base).site != given.site:
+    if _source(base) not in given:
         raise _NoAdapterError(f"it reads another value than {base.layer!r}")
     if any(len(edit.calls(each.layer or "")) > 1 for each in (up, down, base)):
         raise _NoAdapterError("several nodes call it, or the layer beside it")
@@ -210,6 +215,7 @@ def _adapter(edit: Edit, up: Call) -> _Adapter:
         down,
         up,
         dropout,
+        tuple(given[:-1]),
         product,
         float(scale),
         total,
@@ -225,6 +231,13 @@ def _node(call: Call) -> Node:
     if any(repr(each) != repr(nodes[0]) for each in nodes):
         raise _NoAdapterError(f"{name!r} differs in the two modes")
     return nodes[0]
+
+
+def _is_cast(call: Call) -> bool:
+    """Return whether a node gives its first argument in another dtype, and does nothing else."""
+    settings = [*call.args[1:], *call.kwargs.values()]
+    is_alone = len(settings) == 1 and isinstance(settings[0], Symbol)
+    return call.function == "torch.Tensor.to" and is_alone and call.kwargs.keys() <= {"dtype"}
 
 
 def _source(call: Call) -> Call:
