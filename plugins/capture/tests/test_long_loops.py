@@ -15,6 +15,7 @@ from torch import nn
 import layergraph as lg
 from layergraph.errors import AssumptionError
 from layergraph.testing import bitwise_equal
+from layergraph_capture.loops import confirm
 from layergraph_capture.tracer import EagerTracer
 from plugins.capture.tests.loop_cases import Base, sequence
 
@@ -272,3 +273,25 @@ def test_a_run_that_is_left_changes_nothing():
     assert model.calls == 0
     assert not hasattr(model, "last")
     assert not model.count
+
+
+def changes_the_result(_model, _args, result):
+    return result + 1
+
+
+def changes_a_buffer(model, _args, _result):
+    model.get_buffer("count").add_(1)
+
+
+@pytest.mark.parametrize("fault", [changes_the_result, changes_a_buffer])
+def test_a_graph_that_does_something_else_is_not_believed(fault, recorded, monkeypatch):
+    def faulty(ir, **options):
+        rebuilt = lg.to_torch(ir, **options)
+        rebuilt.register_forward_hook(fault)
+        return rebuilt
+
+    monkeypatch.setattr(confirm, "to_torch", faulty)
+    model = Counted()
+    ir = lg.to_ir(model, sequence(TURNS))
+    assert len(recorded) > TURNS * 2
+    assert_serves(model, lg.to_torch(ir, model.state_dict()), sequence(TURNS))
