@@ -13,6 +13,7 @@ from layergraph.ir.values import map_leaves
 from layergraph_backends.backend import Tensors
 from layergraph_backends.plain import UNKNOWN, is_plain
 from layergraph_backends.step import Step
+from layergraph_shapes import TensorMeta
 
 
 class Repeats:
@@ -45,7 +46,7 @@ class Repeats:
             return _Number(numbers.setdefault(id(value), len(numbers))) if is_value else value
 
         values = repr(map_leaves(leaf, (step.args, step.kwargs)))
-        metas = repr((step.meta, step.arg_metas, step.kwarg_metas))
+        metas = repr(map_leaves(_with_stride, (step.meta, step.arg_metas, step.kwarg_metas)))
         return self._forms.of(layer.name), step.node.when is None, values, metas
 
     def keep(self, key: Hashable, step: Step) -> None:
@@ -84,6 +85,11 @@ class Repeats:
             return found, self._tensors[found].detach()
 
         return tensor
+
+
+def _with_stride(meta: Any) -> Any:
+    """Return a description with its strides, on which the meaning of some views depends."""
+    return (meta, meta.stride) if isinstance(meta, TensorMeta) else meta
 
 
 class _Number:

@@ -10,6 +10,7 @@ from layergraph_onnx import (
     deciding,
     layers,
     making,
+    memory,
     recurrent,
     reducing,
 )
@@ -17,7 +18,17 @@ from layergraph_onnx.exported import lower_exported
 from layergraph_onnx.table import TABLE
 from layergraph_onnx.target import Onnx
 
-_TABLES = (activations, arithmetic, arranging, deciding, layers, making, recurrent, reducing)
+_TABLES = (
+    activations,
+    arithmetic,
+    arranging,
+    deciding,
+    layers,
+    making,
+    memory,
+    recurrent,
+    reducing,
+)
 
 
 def rows() -> list[Lowering]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
@@ -28,6 +28,8 @@ class TensorMeta:
         shape: the sizes: numbers, or expressions of the names that the caller gave to sizes. A size
             that depends on numbers in a tensor is ``"u0"``, ``"u1"`` and so on.
         dtype: the dtype.
+        stride: the strides, in elements, of a value that a walk has computed; None if they are not
+            known numbers. Two descriptions are equal whatever their strides are.
 
     Example:
         >>> import torch
@@ -38,6 +40,7 @@ class TensorMeta:
 
     shape: tuple[Size, ...]
     dtype: torch.dtype = torch.float32
+    stride: tuple[int, ...] | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         sizes = ", ".join(map(str, self.shape))
@@ -92,7 +95,8 @@ def described(value: Any, size: Callable[[Any], Any]) -> Any:
         size: returns the description of a number, which may be symbolic.
     """
     if isinstance(value, torch.Tensor):
-        return TensorMeta(tuple([size(each) for each in value.shape]), value.dtype)
+        shape = tuple([size(each) for each in value.shape])
+        return TensorMeta(shape, value.dtype, _stride(value))
     if isinstance(value, Output):
         return output_record(value, {key: described(each, size) for key, each in dict.items(value)})
     if isinstance(value, dict):
@@ -108,6 +112,13 @@ def described(value: Any, size: Callable[[Any], Any]) -> Any:
         return slice(*[described(each, size) for each in (value.start, value.stop, value.step)])
     number = size(value)
     return number if isinstance(number, _PLAIN) else f"<{type(number).__name__}>"
+
+
+def _stride(tensor: torch.Tensor) -> tuple[int, ...] | None:
+    if tensor.layout is not torch.strided:
+        return None
+    stride = tensor.stride()
+    return stride if all(type(each) is int for each in stride) else None
 
 
 _PLAIN = (
