@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import layergraph as lg
+from layergraph.errors import AssumptionError
 
 torchvision = pytest.importorskip("torchvision")
 
@@ -102,6 +103,15 @@ def test_linear_before_and_after() -> None:
     ir, state, _ = folded(model, torch.randn(6, 4))
     assert list(state) == ["0.weight", "0.bias", "4.weight", "4.bias"]
     assert lg.to_ir(lg.to_torch(ir, state))["4"].data["bias"] is True
+
+
+@pytest.mark.parametrize("first", ["linear", "norm"])
+def test_a_guard_refuses_other_ranks_beside_a_linear_layer(first: str) -> None:
+    layers = [nn.Linear(3, 3), nn.BatchNorm1d(3)]
+    model = nn.Sequential(*(layers if first == "linear" else layers[::-1]))
+    ir, state, _ = folded(model, torch.randn(6, 3))
+    with pytest.raises(AssumptionError, match="had 2 dimensions"):
+        lg.to_torch(ir, state)(torch.randn(2, 3, 3))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from layergraph_passes.modes import is_only_read_by, nodes_of, source_of
-from layergraph_rewrite import EditError, bound_layers
+from layergraph_passes.modes import first_argument, is_only_read_by, nodes_of, source_of
+from layergraph_rewrite import VALUE, EditError, bound_layers, function
 
 if TYPE_CHECKING:
     import torch
@@ -35,9 +35,9 @@ def fold_batchnorm(edit: Edit) -> None:
 
     It folds a batch norm in evaluation mode into the layer before it, or, if there is none, into
     the layer after it. The weights are computed in float64 when they are read, and cast to the
-    dtype of the layer. A batch norm beside a linear layer needs a 2-D input: the report states this
-    assumption, and a batch norm whose shape annotation contradicts it stays. In training mode the
-    new model computes other values.
+    dtype of the layer. A batch norm beside a linear layer needs a 2-D input: the report states this,
+    and a guard in the graph refuses any other input. With shape annotations there is no guard, and
+    a batch norm stays if they contradict. In training mode the new model computes other values.
 
     A batch norm stays, with the reason in the report, if no such layer stands beside it, it is in
     training mode, has no statistics, or if other nodes use the batch norm, the layer, its value or
@@ -77,6 +77,16 @@ def _apply(
     assumed = ", for inputs of two dimensions" if layer.type == "linear" else ""
     edit.report.add(norm, f"folded into {layer.layer!r}{assumed}")
     edit.remove(norm)
+    if layer.type == "linear" and layer.shape is None:
+        _guard_rank(edit, layer)
+
+
+def _guard_rank(edit: Edit, layer: Call) -> None:
+    """Insert a guard that refuses an input of a linear layer with more than two dimensions."""
+    owner, name = layer.spot
+    value = first_argument(owner.nodes[name])
+    term = function("layergraph.assume_tensor")(VALUE, f"input of {layer.layer}", _VECTORS)
+    edit.replace_uses(edit.insert_before(layer, term), value)
 
 
 def _problem(edit: Edit, norm: Call, layer: Call, bound: dict[str, str]) -> str:
