@@ -10,8 +10,8 @@ import torch
 from torch.overrides import handle_torch_function
 
 from layergraph.errors import AssumptionError, AssumptionWarning
-from layergraph.functions.fields import name_of_named, text_of
 from layergraph.literals import UnknownValueError, to_plain_literal
+from layergraph.named import name_of_named, text_of
 from layergraph.outputs import class_name
 
 _REMEDY = "the original may compute something else then; set it back, or capture the model so"
@@ -184,7 +184,7 @@ def assume_named(value: object, kind: str, name: str, where: str) -> None:
     Args:
         value: the input, or a part of it.
         kind: the name of its class at capture.
-        name: its name at capture: see :func:`~layergraph.functions.fields.name_of_named`.
+        name: its name at capture: see :func:`~layergraph.named.name_of_named`.
         where: the name of the input.
 
     Raises:

@@ -12,10 +12,10 @@ from torch import nn
 
 from layergraph.capturing import Example
 from layergraph.errors import CaptureError
-from layergraph.functions.fields import text_of
 from layergraph.ir import Value
 from layergraph.ir.names import is_argument_name
 from layergraph.literals import UnknownValueError, to_plain_literal
+from layergraph.named import text_of
 from layergraph.torch2ir.tracing.module_call import DeferredCall, Parameter, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.binding import Bind, Binding, Given, LazyElement, Size

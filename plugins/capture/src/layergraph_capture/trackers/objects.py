@@ -14,12 +14,11 @@ from layergraph.functions.fields import (
     attributes,
     fields,
     is_attributed,
-    is_dataclass_object,
-    name_of_named,
     set_fields,
 )
 from layergraph.functions.names import Functions
 from layergraph.hook_types.structures import Structure
+from layergraph.named import is_dataclass_object, name_of_named
 from layergraph.torch2ir.tracing.module_call import TracedValue
 
 
