@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
-import types
 from typing import Any
 
 from layergraph.errors import AssumptionError
+<<<<<<< HEAD:core/src/layergraph/objects.py
 
 
 def is_dataclass_object(value: object) -> bool:
     """Return whether a value is an instance of a dataclass that is not also a container."""
     is_container = isinstance(value, dict | tuple | list)
     return dataclasses.is_dataclass(value) and not isinstance(value, type) and not is_container
+=======
+from layergraph.named import is_dataclass_object
+>>>>>>> decide:core/src/layergraph/functions/fields.py
 
 
 def is_attributed(value: object) -> bool:
@@ -51,6 +53,7 @@ def _has_fields(value: object) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
+<<<<<<< HEAD:core/src/layergraph/objects.py
 _NAMED = (
     enum.Enum,
     type,
@@ -86,6 +89,8 @@ def name_of_named(value: Any) -> str | None:
     )
 
 
+=======
+>>>>>>> decide:core/src/layergraph/functions/fields.py
 def fields(value: Any) -> dict[str, Any]:
     """Return the fields of a dataclass by name, in order, and the other attributes.
 
@@ -126,22 +131,6 @@ def set_fields(parts: dict[str, Any], into: Any) -> Any:
     for name in before.keys() - parts.keys():
         object.__delattr__(into, name)
     return into
-
-
-def text_of(value: Any) -> str | None:
-    """Return a text that tells what a graph cannot hold, as the default of a parameter.
-
-    Returns:
-        The name of a member of an enumeration or of a function, the text of a dataclass of plain
-        values; None for anything else.
-    """
-    if is_dataclass_object(value):
-        held = fields(value).values()
-        return repr(value) if all(isinstance(each, _PLAIN) for each in held) else None
-    return None if isinstance(value, type) else name_of_named(value)
-
-
-_PLAIN = (bool, int, float, complex, str, type(None))
 
 
 def _held(value: Any) -> dict[str, Any]:

@@ -16,10 +16,14 @@ from layergraph.objects import (
     attributes,
     fields,
     is_attributed,
-    is_dataclass_object,
-    name_of_named,
     set_fields,
 )
+<<<<<<< HEAD
+=======
+from layergraph.functions.names import Functions
+from layergraph.hook_types.structures import Structure
+from layergraph.named import is_dataclass_object, name_of_named
+>>>>>>> decide
 from layergraph.torch2ir.tracing.module_call import TracedValue
 
 
