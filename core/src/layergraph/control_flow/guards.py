@@ -11,11 +11,7 @@ from torch.overrides import handle_torch_function
 
 from layergraph.errors import AssumptionError, AssumptionWarning
 from layergraph.literals import UnknownValueError, to_plain_literal
-<<<<<<< HEAD
-from layergraph.objects import name_of_named, text_of
-=======
 from layergraph.named import name_of_named, text_of
->>>>>>> decide
 from layergraph.outputs import class_name
 
 _REMEDY = (
@@ -191,11 +187,7 @@ def assume_named(value: object, kind: str, name: str, where: str) -> None:
     Args:
         value: the input, or a part of it.
         kind: the name of its class at capture.
-<<<<<<< HEAD
-        name: its name at capture: see :func:`~layergraph.objects.name_of_named`.
-=======
         name: its name at capture: see :func:`~layergraph.named.name_of_named`.
->>>>>>> decide
         where: the name of the input.
 
     Raises:

@@ -20,9 +20,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch.overrides import get_overridable_functions
 
-from layergraph import objects
 from layergraph.control_flow import choices, guards, loops, regions, transforms
-from layergraph.functions import checked
+from layergraph.functions import checked, fields
 from layergraph.functions.operations import give_tensors, is_refused
 
 Function = Callable[..., Any]
@@ -118,7 +117,7 @@ _LISTED: tuple[_Listed, ...] = (
     _Listed("builtins", builtins, ("divmod", "len", "round", "tuple")),
     # Guards and regions.
     _Listed("layergraph", guards, [each.__name__ for each in guards.GUARDS]),
-    _Listed("layergraph", objects, ("attributes", "fields", "set_fields")),
+    _Listed("layergraph", fields, ("attributes", "fields", "set_fields")),
     _Listed("layergraph", choices, "choose holds truth".split()),
     _Listed("layergraph", loops, ("loop",)),
     _Listed("layergraph", transforms, transforms.NAMES),

@@ -15,11 +15,7 @@ from layergraph.errors import CaptureError
 from layergraph.ir import Value
 from layergraph.ir.names import is_argument_name
 from layergraph.literals import UnknownValueError, to_plain_literal
-<<<<<<< HEAD
-from layergraph.objects import text_of
-=======
 from layergraph.named import text_of
->>>>>>> decide
 from layergraph.torch2ir.tracing.module_call import DeferredCall, Parameter, TracedValue
 from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.binding import Bind, Binding, Given, LazyElement, Size

@@ -10,16 +10,10 @@ from typing import Any
 import torch
 
 from layergraph.errors import CaptureError, first_line
-<<<<<<< HEAD
-from layergraph.ir import Value
-from layergraph.literals import UnknownValueError, to_plain_literal
-from layergraph.objects import attributes, is_attributed, name_of_named
-=======
 from layergraph.functions.fields import attributes, is_attributed
 from layergraph.ir import Value
 from layergraph.literals import UnknownValueError, to_plain_literal
 from layergraph.named import name_of_named
->>>>>>> decide
 from layergraph.outputs import class_name
 from layergraph.tensors.memory import PLAIN_CLASSES, copy_of, unsuitable
 from layergraph.torch2ir.tracing.module_call import TracedValue

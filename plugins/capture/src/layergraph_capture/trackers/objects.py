@@ -8,22 +8,17 @@ from functools import partial
 from typing import Any
 
 import torch
-
-from layergraph.errors import CaptureError, LayergraphError, PluginError, first_line
-from layergraph.functions.names import Functions
-from layergraph.hook_types.structures import Structure
 from layergraph.objects import (
     attributes,
     fields,
     is_attributed,
     set_fields,
 )
-<<<<<<< HEAD
-=======
+
+from layergraph.errors import CaptureError, LayergraphError, PluginError, first_line
 from layergraph.functions.names import Functions
 from layergraph.hook_types.structures import Structure
 from layergraph.named import is_dataclass_object, name_of_named
->>>>>>> decide
 from layergraph.torch2ir.tracing.module_call import TracedValue
 
 

@@ -1,4 +1,4 @@
-"""Functions that read and set the parts of objects among the arguments of a model."""
+"""Reading and setting the fields of the dataclasses that a model is given."""
 
 from __future__ import annotations
 
@@ -6,16 +6,7 @@ import dataclasses
 from typing import Any
 
 from layergraph.errors import AssumptionError
-<<<<<<< HEAD:core/src/layergraph/objects.py
-
-
-def is_dataclass_object(value: object) -> bool:
-    """Return whether a value is an instance of a dataclass that is not also a container."""
-    is_container = isinstance(value, dict | tuple | list)
-    return dataclasses.is_dataclass(value) and not isinstance(value, type) and not is_container
-=======
 from layergraph.named import is_dataclass_object
->>>>>>> decide:core/src/layergraph/functions/fields.py
 
 
 def is_attributed(value: object) -> bool:
@@ -31,7 +22,7 @@ def attributes(value: Any) -> dict[str, Any]:
     Attributes that are fields or items of a dict, as in the outputs of transformers, are left out.
 
     Example:
-        >>> from layergraph.objects import attributes
+        >>> from layergraph.functions.fields import attributes
         >>> class Batch(dict):
         ...     scale = 1
         >>> batch = Batch(x=1)
@@ -53,53 +44,15 @@ def _has_fields(value: object) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
-<<<<<<< HEAD:core/src/layergraph/objects.py
-_NAMED = (
-    enum.Enum,
-    type,
-    types.FunctionType,
-    types.BuiltinFunctionType,
-    types.MethodDescriptorType,
-)
-
-
-def name_of_named(value: Any) -> str | None:
-    """Return the name of a member of an enumeration, a class or a function of a module.
-
-    Returns:
-        None for anything else, also for a function without a name that others could read.
-
-    Example:
-        >>> import math
-        >>> from layergraph.objects import name_of_named
-        >>> name_of_named(math.sqrt)
-        'math.sqrt'
-    """
-    if isinstance(value, enum.Enum):
-        return f"{type(value).__qualname__}.{value.name}"
-    name = getattr(value, "__qualname__", "<") if isinstance(value, _NAMED) else "<"
-    if "<" in name:
-        return None
-    if isinstance(value, types.BuiltinFunctionType) and value.__module__ is None:
-        return name  # such as torch.relu
-    return (
-        f"{value.__module__}.{name}"
-        if isinstance(getattr(value, "__module__", None), str)
-        else name
-    )
-
-
-=======
->>>>>>> decide:core/src/layergraph/functions/fields.py
 def fields(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass by name, in order, and the other attributes.
+    """Return the fields of a dataclass by name, in order, and what else the instance holds.
 
     Raises:
         AssumptionError: the value is no instance of a dataclass.
 
     Example:
         >>> import dataclasses
-        >>> from layergraph.objects import fields
+        >>> from layergraph.functions.fields import fields
         >>> Batch = dataclasses.make_dataclass("Batch", ["tokens", "mask"])
         >>> fields(Batch([1, 2], None))
         {'tokens': [1, 2], 'mask': None}
@@ -111,14 +64,14 @@ def fields(value: Any) -> dict[str, Any]:
 
 
 def set_fields(parts: dict[str, Any], into: Any) -> Any:
-    """Set the fields of a dataclass instance, which may be frozen, and return the instance.
+    """Let an instance of a dataclass, which may be frozen, hold other values, and return it.
 
     Args:
-        parts: the values by name: see :func:`fields`. Attributes that are missing here are deleted.
+        parts: the values by name: see :func:`fields`. What is not among them is deleted.
         into: the instance.
 
     Raises:
-        AssumptionError: ``into`` is no instance of a dataclass, or cannot have such an attribute.
+        AssumptionError: it is no instance of a dataclass, or cannot hold a value of such a name.
     """
     before = fields(into)
     names = {each.name for each in dataclasses.fields(into)}
