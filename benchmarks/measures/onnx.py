@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def rows(settings: Settings) -> Iterator[Row]:
         for _ in range(2):
             ir, seconds = _timed(lambda: lg.to_ir(model, (ids,)))
             captured.append(seconds)
-            exported.append(_timed(lambda: lg.save(ir, ours, model.state_dict(), args=(ids,)))[1])
+            export = partial(lg.save, ir, ours, model.state_dict(), args=(ids,))
+            exported.append(_timed(export)[1])
             peers.append(_timed(lambda: _theirs(model, ids, theirs))[1])
         peer = Spread.exactly(peers[-1])
         for what, taken, most in (
