@@ -261,7 +261,7 @@ def test_a_class_does_not_say_what_its_copy_is():
 
 
 def test_a_graph_sets_no_field_of_another_object():
-    from layergraph.objects import set_fields
+    from layergraph.functions.fields import set_fields
 
     for into in (X, {}, nn.Linear(1, 1), Batch):
         with pytest.raises(AssumptionError, match="is no instance of a dataclass"):

@@ -16,7 +16,10 @@ from layergraph_shapes import TensorMeta
 @TABLE.functions("as_strided")
 def lower_as_strided(call: Call) -> Any:
     """Take the numbers that lie at places in the memory of a tensor."""
-    sizes, steps, start = call.arg(1, "size"), call.arg(2, "stride"), call.arg(3, "storage_offset")
+    # A size may be a tensor; the description of the result has it as a number.
+    sizes: Any = call.out.shape
+    call.arg(1, "size")
+    steps, start = call.arg(2, "stride"), call.arg(3, "storage_offset")
     meta = call.meta()
     numbers = [*sizes, *steps, *(meta.shape if isinstance(meta, TensorMeta) else ["?"])]
     if start or meta.stride is None or not all(type(each) is int for each in numbers):

@@ -35,9 +35,10 @@ def fold_batchnorm(edit: Edit) -> None:
 
     It folds a batch norm in evaluation mode into the layer before it, or, if there is none, into
     the layer after it. The weights are computed in float64 when they are read, and cast to the
-    dtype of the layer. A batch norm beside a linear layer needs a 2-D input: the report states this,
-    and a guard in the graph refuses any other input. With shape annotations there is no guard, and
-    a batch norm stays if they contradict. In training mode the new model computes other values.
+    dtype of the layer. A batch norm beside a linear layer needs a 2-D input: the report states
+    this, and a guard in the graph refuses any other input. With shape annotations there is no
+    guard, and a batch norm stays if they contradict. In training mode the new model computes other
+    values.
 
     A batch norm stays, with the reason in the report, if no such layer stands beside it, it is in
     training mode, has no statistics, or if other nodes use the batch norm, the layer, its value or

@@ -8,14 +8,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from layergraph.objects import (
-    attributes,
-    fields,
-    is_attributed,
-    set_fields,
-)
 
 from layergraph.errors import CaptureError, LayergraphError, PluginError, first_line
+from layergraph.functions.fields import attributes, fields, is_attributed, set_fields
 from layergraph.functions.names import Functions
 from layergraph.hook_types.structures import Structure
 from layergraph.named import is_dataclass_object, name_of_named
