@@ -221,7 +221,7 @@ def test_an_answer_of_another_kind_is_refused(side: Side, answer: Any) -> None:
     if isinstance(side, ToTorch) and isinstance(answer, nn.Module):
         answer = nn.Identity  # the class instead of a module
     side.converter.register("custom_linear", lambda _: answer)
-    with pytest.raises(PluginError, match="gave"):
+    with pytest.raises(PluginError, match="returned"):
         side.converter.convert(
             CustomLinear(1, 2)
             if isinstance(side, ToIr)

@@ -203,7 +203,7 @@ def test_what_a_graph_cannot_take(name):
 def test_a_list_that_holds_itself(given):
     given = [*given]
     given.append(given)
-    with pytest.raises(CaptureError, match="an argument holds itself"):
+    with pytest.raises(CaptureError, match="an argument contains itself"):
         lg.to_ir(Applies(), (X, given))
 
 

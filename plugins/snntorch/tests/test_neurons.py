@@ -199,7 +199,7 @@ def explained(module):
             "surrogate gradient, atan",
         ),
         (lambda each: setattr(each, "state_quant", own_surrogate), "own_surrogate"),
-        (lambda each: setattr(each, "reset_mechanism", "zero"), "changed after it was made"),
+        (lambda each: setattr(each, "reset_mechanism", "zero"), "changed after its construction"),
         (lambda each: setattr(each, "state_function", each._base_zero), "changed after"),
         (
             lambda each: setattr(each, "state_function", snn.Leaky(0.9).state_function),

@@ -210,7 +210,7 @@ def test_all_of_it_is_found_at_once():
         "return x.detach().clone().map_(x.detach(), min)",
         "return Straight.apply(x)",
     ]
-    assert "what numpy gives" in found["rows.0"].reason
+    assert "the result of numpy" in found["rows.0"].reason
     assert "'map_' of a tensor" in found["rows.2"].reason
     assert "Straight, an autograd.Function" in found["rows.3.rows.0"].reason
 

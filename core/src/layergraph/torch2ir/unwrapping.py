@@ -90,7 +90,7 @@ def is_on_meta(examples: Sequence[Example]) -> bool:
         )
     except RecursionError:
         raise CaptureError(
-            "an argument contains itself, or is nested too deeply for a graph; give one that is not"
+            "an argument contains itself, or is nested too deeply for a graph; give a finite one"
         ) from None
 
 
