@@ -59,6 +59,14 @@ class Whole(Result):
     def best(self) -> torch.Tensor:
         return self.logits.argmax(-1)
 
+    @property
+    def either(self) -> torch.Tensor | None:
+        return self.loss or self.logits
+
+    @property
+    def chosen(self) -> torch.Tensor | None:
+        return self.logits if self.loss is None else self.loss
+
 
 @dataclass
 class Turned:
@@ -131,8 +139,9 @@ def test_what_the_class_says_comes_back(args, tmp_path):
         assert list(result) == list(expected)
         assert bitwise_equal(result.to_tuple(), expected.to_tuple())
         assert result.scores is result["scores"] is result.logits
-        with pytest.raises(AttributeError, match="no field 'best'; what its class computes"):
-            result.best  # noqa: B018
+        for name in ("best", "either", "chosen"):
+            with pytest.raises(AttributeError, match=f"no field '{name}'; what its class computes"):
+                getattr(result, name)
         result.scores = None
         assert result.logits is None
         assert list(result) == ["part"]

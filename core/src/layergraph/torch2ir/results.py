@@ -145,16 +145,24 @@ def _aliases(cls: type) -> list[tuple[str, str]]:
 
 
 def _attribute_given_by(code: CodeType) -> str | None:
-    """Return which attribute of its argument a function gives, whatever else it does."""
+    """Return the attribute of its argument that a function returns on each of its ways.
+
+    A function may also warn, and note that it did. One that assigns its result, or chooses between
+    two results, has no such attribute.
+    """
     steps = [each for each in dis.get_instructions(code) if each.opname != "CACHE"]
     returns = [n for n, each in enumerate(steps) if each.opname.startswith("RETURN")]
     if returns != [len(steps) - 1] or len(steps) < _RETURNED_ATTRIBUTE:
         return None
     loads_self, loads_attribute = steps[-3:-1]
     is_own = loads_self.opname.startswith("LOAD_FAST") and loads_self.argval == code.co_varnames[0]
-    is_kept = all(each.opname != "STORE_FAST" for each in steps)
+    stored = [each.argval for each in steps if each.opname in ("STORE_FAST", "STORE_ATTR")]
+    is_kept = {loads_self.argval, loads_attribute.argval}.isdisjoint(stored)
     is_attribute = loads_attribute.opname == "LOAD_ATTR"
-    return str(loads_attribute.argval) if is_own and is_kept and is_attribute else None
+    # In ``return self.a or self.b``, a jump goes from the first result to the end.
+    is_only = all("JUMP" not in each.opname or each.argval != steps[-1].offset for each in steps)
+    is_given = is_own and is_kept and is_attribute and is_only
+    return str(loads_attribute.argval) if is_given else None
 
 
 # An instruction that loads the argument, one that loads its attribute, and one that returns it.
