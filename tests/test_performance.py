@@ -72,7 +72,7 @@ WORK = {
     },
     "shared": {
         "capture without inputs": 707,
-        "capture by running": 1_230,
+        "capture by running": 1_260,
         "to dict": 18,
         "from dict": 70,
         "check": 73,
