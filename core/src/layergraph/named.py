@@ -9,7 +9,7 @@ from typing import Any
 
 
 def is_dataclass_object(value: object) -> bool:
-    """Return whether a value is an instance of a dataclass, and no container besides."""
+    """Return whether a value is an instance of a dataclass that is not also a container."""
     is_container = isinstance(value, dict | tuple | list)
     return dataclasses.is_dataclass(value) and not isinstance(value, type) and not is_container
 

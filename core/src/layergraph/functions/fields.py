@@ -1,4 +1,4 @@
-"""Reading and setting the fields of the dataclasses that a model is given."""
+"""Functions that read and set the fields and attributes of objects among a model's arguments."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _has_fields(value: object) -> bool:
 
 
 def fields(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass by name, in order, and what else the instance holds.
+    """Return the fields of a dataclass by name, in order, and the other attributes.
 
     Raises:
         AssumptionError: the value is no instance of a dataclass.
@@ -64,14 +64,14 @@ def fields(value: Any) -> dict[str, Any]:
 
 
 def set_fields(parts: dict[str, Any], into: Any) -> Any:
-    """Let an instance of a dataclass, which may be frozen, hold other values, and return it.
+    """Set the fields of a dataclass instance, which may be frozen, and return the instance.
 
     Args:
-        parts: the values by name: see :func:`fields`. What is not among them is deleted.
+        parts: the values by name: see :func:`fields`. Attributes that are missing here are deleted.
         into: the instance.
 
     Raises:
-        AssumptionError: it is no instance of a dataclass, or cannot hold a value of such a name.
+        AssumptionError: ``into`` is no instance of a dataclass, or cannot have such an attribute.
     """
     before = fields(into)
     names = {each.name for each in dataclasses.fields(into)}

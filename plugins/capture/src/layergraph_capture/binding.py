@@ -21,24 +21,24 @@ from layergraph.torch2ir.tracing.recorder import Recorder
 from layergraph_capture.trackers.objects import GivenObject, Objects, is_named
 
 LazyElement = Callable[[], TracedValue]
-"""Gives a part of a value, which is taken out of it only if it is asked for."""
+"""A function that returns an element of a value; the element becomes a node at the first call."""
 
 Bind = Callable[[torch.Tensor, TracedValue | LazyElement], None]
-"""Notes that a tensor is a value, or a part of one."""
+"""A function that binds a tensor to a traced value, or to an element of one."""
 
 Size = Callable[[Any, TracedValue, int], Any]
-"""Makes the number of the model's object that is an item of a value."""
+"""A function that makes the symbolic number for an item of an object."""
 
 
 @dataclass(slots=True)
 class Given:
-    """What the model is given in a run, besides tensors.
+    """The arguments of a run, taken apart.
 
     Attributes:
         containers: the dicts and lists.
-        objects: the objects, each after those in it.
+        objects: the objects, inner ones first.
         parts: each tensor, container and object of the caller, with its value in the graph.
-        named: likewise each member of an enumeration, each function and class.
+        named: each member of an enumeration, function and class, with its value in the graph.
     """
 
     containers: list[Container] = field(default_factory=list)
@@ -48,33 +48,33 @@ class Given:
 
 
 def _like(container: Any, inside: dict[Any, Any]) -> Any:
-    """A container of the same kind that holds other things."""
+    """Return a container of the same class with other items."""
     kind = type(container)
-    if is_attributed(container) and not isinstance(container, dict):
-        copied = copy.copy(container)
-        if isinstance(copied, list):
-            copied[:] = inside.values()
-            return copied
+    if kind is dict:
+        return inside
+    # The constructor of a subclass may take other arguments.
+    copied: Any
     if isinstance(container, dict):
-        if kind is dict:
-            return inside
-        # Its constructor may take anything.
         copied = copy.copy(container)
         for key, item in inside.items():
             copied[key] = item
+        return copied
+    if isinstance(container, list) and is_attributed(container):
+        copied = copy.copy(container)
+        copied[:] = inside.values()
         return copied
     return kind(*inside.values()) if hasattr(container, "_fields") else kind(inside.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A dict or list that the model is given.
+    """A dict or list among the arguments.
 
     Attributes:
-        value: the copy that it gets.
-        before: the items that this had.
-        attributes: the attributes that it had besides.
-        part: which value of the graph it is.
+        value: the copy for the model.
+        before: the items of the copy before the run.
+        attributes: the attributes of the copy before the run.
+        part: its value in the graph.
     """
 
     value: Any
@@ -83,9 +83,9 @@ class Container:
     part: TracedValue
 
     def changes(self) -> Iterator[tuple[str, tuple[TracedValue, object, object]]]:
-        """See :meth:`Arguments.changes`: behind the first change all is set again, in order."""
+        """See :meth:`Arguments.changes`. All items from the first change on are set, in order."""
         now, held = _items(self.value), attributes(self.value)
-        if not _are_same(([*held], None), ([*self.attributes], None)) or any(
+        if [*held] != [*self.attributes] or any(
             value is not self.attributes[name] for name, value in held.items()
         ):
             raise CaptureError(
@@ -121,7 +121,7 @@ def _are_same(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
 
 
 def _copied(given: Any) -> Any:
-    """A copy of plain dicts and lists, at any depth."""
+    """Return a deep copy of plain dicts and lists."""
     kind = type(given)
     if kind is dict:
         return {key: _copied(each) for key, each in given.items()}
@@ -132,15 +132,15 @@ class Binding:
     """Copies one argument and binds the tensors in it.
 
     Args:
-        recorder: writes down how parts are taken out of it.
-        bind: notes that a tensor is a value.
-        size: makes the numbers in objects that are not fixed.
+        recorder: records the calls that read elements of the argument.
+        bind: binds a tensor to its value.
+        size: makes the symbolic numbers in objects.
         name: the name of the argument.
-        objects: the classes of objects that may be in it.
-        given: gets what is in it.
+        objects: the classes of objects that the argument may contain.
+        given: receives the parts of the argument.
 
     Attributes:
-        is_open: whether the graph looks into it.
+        is_open: whether the graph reads elements of the argument.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Binding:
         self.is_open = False
 
     def root(self, given: Any, value: TracedValue) -> Any:
-        """A copy of the argument."""
+        """Return a copy of the argument, with its tensors bound."""
         self.is_open = self._objects.is_open(given)
         if not self.is_open:
             return self._noted(given, _copied(given), value)
@@ -170,10 +170,10 @@ class Binding:
         return self._inside(given, value)
 
     def plain(self, given: Any) -> Value:
-        """The plain form of an argument without tensors.
+        """Return an argument without tensors as a literal.
 
         Raises:
-            CaptureError: it has none.
+            CaptureError: it is no literal.
         """
         try:
             return to_plain_literal(given)
@@ -197,7 +197,7 @@ class Binding:
         return copied
 
     def _inside(self, given: Any, part: TracedValue, *, is_of_object: bool = False) -> Any:
-        """A copy of what is inside a container or an object, or of a plain value in one."""
+        """Return a copy of an element of a container or an object."""
         if isinstance(given, torch.Tensor):
             self._call("layergraph.assume_tensor", part, self._name)
             return self._tensor(given, part)
@@ -234,7 +234,7 @@ class Binding:
         return self._noted(given, like, part)
 
     def _object(self, given: Any, part: TracedValue) -> Any:
-        """A copy of an object of another library."""
+        """Return a copy of an object of another library."""
         row, parts = self._objects.row(given), self._objects.parts(given)
         if row is None:
             raise CaptureError(f"the argument {self._name!r} holds a {type(given).__name__}")

@@ -7,6 +7,9 @@ an attribute: it imports a library, or raises an error. Python's ``isinstance`` 
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import types
 from typing import Any, TypeGuard, TypeVar
 
 T = TypeVar("T")
@@ -50,3 +53,24 @@ def home_of(value: object) -> str:
     """
     found = value.__module__ if is_of(value, type) else attribute(value, "__module__")
     return found if type(found) is str else ""
+
+
+def held_by_function(value: object) -> list[Any]:
+    """Return the values that a function, a bound method or a partial holds; empty for others.
+
+    Example:
+        >>> from layergraph.torch2ir.indexing.opaque import held_by_function
+        >>> held_by_function(lambda x, step=2: x + step)
+        [2]
+    """
+    if type(value) is functools.partial:
+        return [value.func, *value.args, *value.keywords.values()]
+    if type(value) is types.MethodType:
+        return [value.__func__, value.__self__]
+    if type(value) is not types.FunctionType:
+        return []
+    found: list[Any] = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+    for cell in value.__closure__ or ():
+        with contextlib.suppress(ValueError):  # the cell is still empty
+            found.append(cell.cell_contents)
+    return found

@@ -13,7 +13,7 @@ from torch import nn
 
 from layergraph.torch2ir.indexing.followed import is_followed
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
-from layergraph.torch2ir.indexing.opaque import home_of, is_of
+from layergraph.torch2ir.indexing.opaque import held_by_function, home_of, is_of
 
 
 def held(cls: type, module_index: ModuleIndex, keys: Mapping[int, str]) -> str | None:
@@ -53,29 +53,21 @@ def _inside(value: Any) -> list[Any]:
     kind = type(value)
     if kind is types.FunctionType:
         return _of_function(value) if is_followed(value.__module__) else []
-    if kind in (staticmethod, classmethod, types.MethodType):
-        return [value.__func__, getattr(value, "__self__", None)]
+    if kind in (staticmethod, classmethod):
+        return [value.__func__]
     if kind is property:
         return [value.fget]
-    if kind is functools.partial:
-        return [value.func, *value.args, *value.keywords.values()]
     if issubclass(kind, dict):
         return [*dict.values(value)]
     if issubclass(kind, list | tuple | set | frozenset):
         return [*value]
-    return []
+    return held_by_function(value)
 
 
 def _of_function(function: types.FunctionType) -> list[Any]:
-    found: list[Any] = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    for cell in function.__closure__ or ():
-        try:
-            found.append(cell.cell_contents)
-        except ValueError:  # the cell is still empty
-            continue
     members = function.__globals__
-    found += [members[name] for name in _names(function.__code__) if name in members]
-    return found
+    named = [members[name] for name in _names(function.__code__) if name in members]
+    return held_by_function(function) + named
 
 
 @functools.lru_cache(maxsize=1024)

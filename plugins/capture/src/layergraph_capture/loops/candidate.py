@@ -36,7 +36,7 @@ class Candidate:
 
     @property
     def is_uncertain(self) -> bool:
-        """Whether turns beyond those of the runs may make other calls."""
+        """True if turns beyond those of the runs may make other calls."""
         return bool(self.record.uncertain) or any(each.is_plain for each in self.sizes)
 
     def compare(self, trace: Trace) -> None:

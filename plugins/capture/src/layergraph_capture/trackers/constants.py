@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import inspect
 import sys
-import types
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +12,7 @@ import torch
 from torch import nn
 
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
-from layergraph.torch2ir.indexing.opaque import is_of, members_of
+from layergraph.torch2ir.indexing.opaque import held_by_function, is_of, members_of
 
 _DEEPEST = 4
 
@@ -84,22 +81,7 @@ def _inside(value: Any) -> list[Any]:
     kind: Any = next((kind for kind in _ITERABLES if is_of(value, kind)), None)
     if kind is not None:
         return list(kind.__iter__(value))
-    return [*_enclosed(value), *(members_of(value) or {}).values()]
-
-
-def _enclosed(function: Any) -> list[Any]:
-    """Return what a function holds: defaults, enclosed values, given arguments, its object."""
-    if type(function) is functools.partial:
-        return [function.func, *function.args, *function.keywords.values()]
-    if type(function) is types.MethodType:
-        return [function.__func__, function.__self__]
-    if type(function) is not types.FunctionType:
-        return []
-    found = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # the cell is still empty
-            found.append(cell.cell_contents)
-    return found
+    return [*held_by_function(value), *(members_of(value) or {}).values()]
 
 
 def _is_global(tensor: torch.Tensor) -> bool:
@@ -119,4 +101,4 @@ def _known(members: dict[str, Any]) -> Iterator[Any]:
 
 
 def _leads_to(tensor: torch.Tensor, value: object) -> bool:
-    return value is tensor or any(each is tensor for each in _enclosed(value))
+    return value is tensor or any(each is tensor for each in held_by_function(value))
