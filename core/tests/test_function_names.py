@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import types
 import warnings
 
@@ -12,7 +14,7 @@ from torch import nn
 import layergraph as lg
 from layergraph.errors import CaptureError
 from layergraph.functions.names import Functions
-from layergraph.functions.table import NAMESPACES
+from layergraph.functions.table import NAMESPACES, is_own
 from layergraph.testing import bitwise_equal
 from layergraph.torch_versions import has
 
@@ -82,8 +84,8 @@ FUNCTIONS = Functions([])
 def _public(namespace):
     for name, member in sorted(vars(namespace).items()):
         is_function = callable(member) and not isinstance(member, type)
-        of_typing = getattr(member, "__module__", "") == "typing"
-        if is_function and not name.startswith("_") and not of_typing:
+        # Of typing, or of a library that puts its own function in the place of torch's.
+        if is_function and not name.startswith("_") and is_own(member):
             yield name, member
 
 
@@ -102,6 +104,42 @@ def test_no_reason_is_left_over():
     }
     # Versions of torch differ, but not by many.
     assert len(REASONS.keys() - unnamed - NEWER) < 10
+
+
+REPLACED = """
+import torch
+
+own = torch.select
+
+def select(input, dim, index):
+    return own(input, dim, index)
+
+select.__module__ = "a_library"
+torch.select = select
+
+from torch import nn
+import layergraph as lg
+
+class Model(nn.Module):
+    def forward(self, x):
+        return torch.select(x, 0, 1) + own(x, 0, 0)
+
+for args in None, (torch.rand(2, 3),):
+    ir = lg.to_ir(Model(), args=args)
+    nodes = ir[ir.root].graphs[0].nodes.values()
+    called = [node.implementation for node in nodes]
+    print(*called)
+"""
+
+
+def test_a_library_may_replace_an_operator():
+    # The table is read once in a process, so a fresh one replaces the operator first.
+    run = subprocess.run(
+        [sys.executable, "-c", REPLACED], capture_output=True, text=True, check=True
+    )
+    traced, ran = run.stdout.splitlines()
+    assert traced.split().count("torch.select") == 2
+    assert ran.split().count("torch.select") == 2
 
 
 @pytest.mark.parametrize("inputs", [None, (torch.rand(2, 2),)], ids=["traced", "run"])

@@ -190,11 +190,13 @@ def by_name() -> dict[str, Target]:
             table[f"torch.Tensor.{name}"] = Target("call_method", name)
     for namespace in NAMESPACES:
         known = {*listed[namespace], *listed[torch.functional]}
-        for name, member in vars(namespace).items():
-            if name.startswith("_") or not callable(member) or isinstance(member, type):
+        for name, found in vars(namespace).items():
+            if name.startswith("_") or not callable(found) or isinstance(found, type):
                 continue
             if is_refused(name):
                 continue
+            own = is_own(found)
+            member = found if own else getattr(torch._C._VariableFunctions, name, found)
             if member in known or _is_operator(member) or _offers_itself(member):
                 table[f"{namespace.__name__}.{name}"] = Target("call_function", member)
     for listed_names in _LISTED:
@@ -204,6 +206,15 @@ def by_name() -> dict[str, Target]:
             table[full] = Target("call_function", _CHECKED.get(full, function))
     table |= {full: Target("call_function", each) for full, each in transforms.higher_order()}
     return table
+
+
+def is_own(member: Any) -> bool:
+    """Return whether a member of torch's namespaces is torch's own.
+
+    Some libraries put a function of theirs in the place of one of torch's operators, which it
+    calls; the operator keeps the name.
+    """
+    return (getattr(member, "__module__", None) or "torch").partition(".")[0] == "torch"
 
 
 def _operator_methods() -> frozenset[str]:
