@@ -22,6 +22,7 @@ HELPERS = """
 import collections
 import contextvars
 import dataclasses
+import fractions
 import functools
 import itertools
 import os
@@ -306,6 +307,21 @@ class Recipes:
 
 
 recipes = Recipes()
+
+
+@functools.lru_cache
+def plan(fraction):
+    return [fraction]
+
+
+@functools.lru_cache
+def table(fraction):
+    import torch
+
+    return torch.arange(4) * float(fraction)
+
+
+HALF = fractions.Fraction(1, 2)
 """
 
 
@@ -401,6 +417,33 @@ def test_a_cache_gives_no_tensor_of_a_capture_without_inputs(helpers):
     lg.to_ir(model)
     assert bitwise_equal(helpers.positions(4), torch.arange(4))
     assert bitwise_equal(model(X), X + torch.arange(4))
+
+
+@pytest.mark.parametrize("args", [(X,), None])
+def test_a_cached_result_is_one_object(helpers, args):
+    model = _model(
+        lambda self, x: x * (2 if helpers.plan(helpers.HALF) is helpers.plan(helpers.HALF) else 3)
+    )
+    rebuilt = lg.to_torch(lg.to_ir(model, args), model.state_dict())
+    assert bitwise_equal(rebuilt(X), X * 2)
+
+
+@pytest.mark.parametrize("args", [(X,), None])
+def test_a_cached_result_may_not_grow(helpers, args):
+    def grow(self, x):
+        helpers.plan(helpers.HALF).append(1)
+        return x * len(helpers.plan(helpers.HALF))
+
+    with pytest.raises(CaptureError, match=r"plan\(\)"):
+        lg.to_ir(_model(grow), args)
+    assert helpers.plan(helpers.HALF) == [helpers.HALF]
+
+
+def test_a_cached_tensor_is_computed_in_the_graph(helpers):
+    model = _model(lambda self, x: x + helpers.table(helpers.HALF) + helpers.table(helpers.HALF))
+    rebuilt = lg.to_torch(lg.to_ir(model, (X,)), model.state_dict())
+    assert bitwise_equal(rebuilt(X), model(X))
+    assert helpers.table.cache_info().misses == 1
 
 
 def test_a_number_from_the_environment_is_refused(helpers):

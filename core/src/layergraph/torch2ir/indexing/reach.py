@@ -126,6 +126,7 @@ class Reach(ReachedState):
 
     Attributes:
         codes: the functions that have run, by ``id``.
+        computed: the results of functions with a cache, by ``id`` of the function and by key.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
@@ -135,6 +136,7 @@ class Reach(ReachedState):
         given = (*modules, torch.default_generator, *torch.cuda.default_generators)
         self._seen: dict[int, Any] = {id(each): each for each in given}
         self.codes: dict[int, types.CodeType] = {}
+        self.computed: dict[int, dict[Any, Any]] = {}
         self._bindings: dict[int, Any] = {}
         self._classes: set[type] = set()
         self._looked: set[tuple[int, frozenset[str]]] = set()

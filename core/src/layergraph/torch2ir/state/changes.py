@@ -129,7 +129,7 @@ def _line_of(codes: Sequence[CodeType | None], names: Sequence[str]) -> str:
     found = [
         (each.opname.startswith(("STORE", "DELETE")), code, each.positions.lineno)
         for code in codes
-        if code is not None
+        if code is not None and _may_name(code, names)
         for each in dis.get_instructions(code)
         if each.argval in names and each.positions is not None and each.positions.lineno
     ]
@@ -137,6 +137,12 @@ def _line_of(codes: Sequence[CodeType | None], names: Sequence[str]) -> str:
         return line(code.co_filename, number, code.co_name)
     first = codes[0]
     return "" if first is None else line(first.co_filename, first.co_firstlineno, first.co_name)
+
+
+def _may_name(code: CodeType, names: Sequence[str]) -> bool:
+    """Return whether an instruction may have one of the names: to decode all of them is slow."""
+    named = (code.co_names, code.co_varnames, code.co_cellvars, code.co_freevars, code.co_consts)
+    return any(name in each for each in named for name in names)
 
 
 class Unchanged:

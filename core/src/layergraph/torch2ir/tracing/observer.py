@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from layergraph.functions.names import Functions
 from layergraph.ir import Value
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.state.global_state import GlobalState
+from layergraph.torch2ir.tracing.recorder import Recorder
 
 
 class Observer(Protocol):
@@ -19,12 +20,16 @@ class Observer(Protocol):
         functions: the functions that may become nodes.
         state: the global state of torch during the run.
         generators: the states of the generators of Python and numpy, before the model runs.
+        recorder: the recorder of the calls.
+        readable: the types of the values that stand for values of the graph.
     """
 
     module_index: ModuleIndex
     functions: Functions
     state: GlobalState
     generators: tuple[Any, ...]
+    recorder: Recorder
+    readable: ClassVar[frozenset[type]]
 
     def is_recording(self) -> bool:
         """Return whether the tracer records calls now."""
