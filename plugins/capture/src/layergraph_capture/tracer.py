@@ -156,7 +156,13 @@ class EagerTracer(Tracer):
         self.devices = Devices(recorder, arguments.device)
         self._foreign = ForeignStates(module_index)
         self.tensors = Tensors(
-            recorder, switch, self.state_tensors, constants, self.guards, self._foreign
+            recorder,
+            switch,
+            self.state_tensors,
+            constants,
+            self.guards,
+            self._foreign,
+            self._snapshot,
         )
         self._hidden = HiddenStates(recorder, self.tensors, self.to_literal)
         self._queries = Queries(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from layergraph.torch2ir.indexing.followed import is_followed
 from layergraph.torch2ir.indexing.module_index import ModuleIndex
 from layergraph.torch2ir.indexing.opaque import held_by_function, is_of, members_of
 
@@ -20,50 +21,78 @@ _DEEPEST = 4
 class Constants:
     """The unregistered tensors that exist before the run.
 
-    They are attributes of modules, globals, or defaults of functions. For any other tensor, capture
-    sees the call that makes it, or refuses it.
+    They are attributes of modules, globals, members of classes, or defaults of functions, or are in
+    containers and objects there. For any other tensor, capture sees the call that makes it, or
+    refuses it.
 
     Args:
         module_index: the model.
     """
 
     def __init__(self, module_index: ModuleIndex) -> None:
-        self._found: dict[int, torch.Tensor] = {}
-        self._places: dict[int, str] = {}
-        self._seen: set[int] = set()
-        self._kept: list[Any] = []
+        self._of_model = _Search()
+        # None before a model needs this search, because it takes long.
+        self._inside_globals: _Search | None = None
         for module_info in module_index:
             if not module_info.is_leaf:
                 # A scripted module has no Python function here.
                 forward = inspect.getattr_static(type(module_info.module), "forward", None)
-                self._search(forward, _DEEPEST, module_info.key("forward"))
+                self._of_model.enter(forward, module_info.key("forward"))
                 members = vars(module_info.module).items()
                 for name, value in [each for each in members if type(each[1]) not in _PLAIN]:
                     if name not in _REGISTERED and not (type(value) in _EMPTY and not value):
-                        self._search(value, _DEEPEST, module_info.key(name))
+                        self._of_model.enter(value, module_info.key(name))
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        return iter(self._found.values())
+        return iter(self._of_model.found.values())
 
     def holds(self, tensor: torch.Tensor) -> bool:
         """Return whether a tensor is one of them."""
-        return id(tensor) in self._found or _is_global(tensor)
+        if id(tensor) in self._of_model.found or _is_global(tensor):
+            return True
+        if self._inside_globals is None:
+            self._inside_globals = _search_globals()
+        return id(tensor) in self._inside_globals.found
 
     def place(self, tensor: torch.Tensor) -> str:
         """Return the attribute that holds a tensor; for a global, a general text."""
-        return self._places.get(id(tensor), "a global tensor")
+        place = self._of_model.places.get(id(tensor))
+        return "a global tensor" if place is None else f"the attribute {place!r}"
 
-    def _search(self, value: Any, depth: int, place: str) -> None:
+
+class _Search:
+    """A search for tensors in containers and objects.
+
+    Attributes:
+        found: the tensors, by ``id``.
+        places: the place of each, by ``id``.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[int, torch.Tensor] = {}
+        self.places: dict[int, str] = {}
+        self._seen: dict[int, Any] = {}
+
+    def enter(self, value: Any, place: str, depth: int = _DEEPEST) -> None:
+        """Search a value, which is at a place."""
         if is_of(value, torch.Tensor):
-            self._found[id(value)] = value
-            self._places.setdefault(id(value), f"the attribute {place!r}")
-        elif not depth or is_of(value, _WITHOUT_TENSORS) or id(value) in self._seen:
-            return
-        else:
-            self._seen.add(id(value))
-            self._kept.append(value)
+            self.found[id(value)] = value
+            self.places.setdefault(id(value), place)
+        elif depth and not is_of(value, _WITHOUT_TENSORS) and id(value) not in self._seen:
+            self._seen[id(value)] = value
             for each in _inside(value):
-                self._search(each, depth - 1, place)
+                self.enter(each, place, depth - 1)
+
+
+def _search_globals() -> _Search:
+    """Search the globals of the Python modules that may be part of a model."""
+    search = _Search()
+    for module_name, module in list(sys.modules.items()):
+        members = getattr(module, "__dict__", None)
+        if isinstance(members, dict) and is_followed(module_name):
+            for value in _known(members):
+                search.enter(value, module_name)
+    return search
 
 
 _ITERABLES = (list, tuple, set, frozenset)

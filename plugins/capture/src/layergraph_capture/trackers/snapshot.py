@@ -57,6 +57,13 @@ class StateSnapshot:
                     for identity in self._by_memory.get(storage_of(block), ()):
                         self._save(identity)
 
+    def keep(self, tensor: torch.Tensor) -> None:
+        """Save a tensor that the model has not registered, and that the run has not computed."""
+        if unsuitable(tensor) is None:
+            self._note("", tensor)
+            for block in self._kinds.blocks(tensor):
+                self._save(id(block))
+
     def _save(self, identity: int) -> None:
         if identity not in self._saved:
             tensor = self._tensors[identity][1]

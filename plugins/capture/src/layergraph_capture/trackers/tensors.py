@@ -25,6 +25,7 @@ from layergraph_capture.symbolic.sizes import GETITEM
 from layergraph_capture.trackers.constants import Constants
 from layergraph_capture.trackers.foreign_states import ForeignStates
 from layergraph_capture.trackers.guards import Guards
+from layergraph_capture.trackers.snapshot import StateSnapshot
 
 # Functions whose results depend on their arguments only.
 _FIXED = frozenset(
@@ -46,6 +47,7 @@ class Tensors:
         constants: the tensors that the model has not registered.
         guards: records guards.
         foreign: recognizes the hidden states of other models.
+        snapshot: saves tensors, and restores them after the run.
 
     Attributes:
         carried: the tensors that the model has kept from an earlier run, by ``id``.
@@ -59,6 +61,7 @@ class Tensors:
         constants: Constants,
         guards: Guards,
         foreign: ForeignStates,
+        snapshot: StateSnapshot,
     ) -> None:
         self._recorder = recorder
         self._switch = switch
@@ -67,6 +70,7 @@ class Tensors:
         self._constants = constants
         self._guards = guards
         self._foreign = foreign
+        self._snapshot = snapshot
         # Weak references, because a new tensor may get the id of a dead one.
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], TracedValue | LazyElement]] = {}
         self.carried: set[int] = set()
@@ -130,6 +134,8 @@ class Tensors:
         if key is not None:
             return StateRead(key)
         self._state.refuse_unregistered(tensor)
+        # The call that reads it may change it.
+        self._unrecorded(self._snapshot.keep, (tensor,), {})
         is_foreign = tensor in self._foreign
         is_there = is_foreign or self._constants.holds(tensor) or id(tensor) in self.carried
         if not is_there:
