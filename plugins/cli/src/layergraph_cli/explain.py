@@ -22,10 +22,11 @@ def explain(
 ) -> int:
     """Show which plugin handles a layer, and why.
 
-    It lists all plugins that are asked, in order: the one that answers, those that would answer
-    too, and those that decline. Exit code 1: no plugin answers.
+    The list contains all plugins in the order in which layergraph asks them: the plugin that
+    answers, others that would answer, and those that decline. Exit code 1: no plugin answers.
     """
-    # This import comes first: later, a module of the current folder may hide another one.
+    # Import before named() puts the current folder into sys.path: a module there may hide one that
+    # these imports need.
     from torch import nn
 
     import layergraph as lg
