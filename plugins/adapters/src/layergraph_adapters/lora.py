@@ -69,8 +69,8 @@ def merge_adapters(edit: Edit) -> None:
     """Add low-rank adapters to the weights of the layers beside them.
 
     The pass computes the weights as PEFT does, in the dtype of the layer:
-    ``weight + (up @ down) * scale``. The new model rounds differently from the old one. The pass removes layers that no
-    node calls, such as adapters that are not active.
+    ``weight + (up @ down) * scale``. The new model rounds differently from the old
+    one. The pass removes layers that no node calls, such as adapters that are not active.
 
     The pass leaves an adapter in place, with the reason in the report, if its dropout is in
     training mode, if its layers are not linear, have a bias or a quantized base, or if other nodes
