@@ -325,7 +325,7 @@ def test_another_base_is_refused(saved, tmp_path):
 
 def test_without_weights_nothing_is_written(saved, tmp_path):
     _, ir, _, base = saved
-    with pytest.raises(StateError, match="give the state dict"):
+    with pytest.raises(StateError, match="pass the state dict"):
         lg.save(ir, tmp_path / "c.adapters.safetensors", base=base)
     with pytest.raises(StateError, match="is missing"):
         lg.save(ir, tmp_path / "c.adapters.safetensors", {}, base=base)

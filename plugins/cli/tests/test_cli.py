@@ -463,7 +463,7 @@ REFUSED = {
         ["convert", "M:net", "m.json", "--inputs", "M:wrong"],
         "mat1 and mat2 shapes",
     ),
-    "no class": (["explain", "M:net"], "M:net is no class of modules; name a class, or a type"),
+    "no class": (["explain", "M:net"], "M:net is not a class of modules; name a class or a type"),
     "no such class": (["explain", "torch.nn:Nope"], "the module torch.nn has no Nope"),
     "nothing to disable": (["explain", "relu", "--disable", "acme"], "acme"),
 }

@@ -39,7 +39,7 @@ class Source(Backend):
     def input(self, name: str, meta: Any) -> Array:
         """Declare a parameter of the function."""
         if meta.dtype != torch.float32 or not all(type(size) is int for size in meta.shape):
-            raise ArgumentError(f"the input {name!r} is {meta}; give a float32 tensor of one shape")
+            raise ArgumentError(f"the input {name!r} is {meta}; pass a float32 tensor of one shape")
         self.inputs.append(Array(f"x{len(self.inputs)}", meta.shape))
         return self.inputs[-1]
 
@@ -91,7 +91,7 @@ def write(
         LoweringError: the target lacks layers. The function then writes no file.
     """
     if state_dict is None:
-        raise ArgumentError("C source holds the weights: give the state dict")
+        raise ArgumentError("C source holds the weights: pass the state dict")
     source = Source()
     lowered = lower(ir, source, state_dict, args)
     outputs = [leaf for leaf in leaves(lowered.value) if isinstance(leaf, Array)]

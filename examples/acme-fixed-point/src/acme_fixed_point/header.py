@@ -49,7 +49,7 @@ def _lines(layer: Implementation) -> list[str]:
     if layer.type != "linear":
         raise UnknownUnitError(f"{layer.name}: there is no unit for {layer.type}")
     if TOTAL not in layer.data:
-        raise UnknownUnitError(f"{layer.name}: it has no widths; choose_widths gives it some")
+        raise UnknownUnitError(f"{layer.name}: it has no widths; call choose_widths")
     total_bits, inputs = int(str(layer.data[TOTAL])), int(str(layer.data["in_features"]))
     numbers = {
         "INPUTS": inputs,

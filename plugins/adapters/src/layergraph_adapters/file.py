@@ -60,7 +60,7 @@ def save(
     """
     target = to_path(path, "save(ir, path, state_dict, base=…)")
     if state_dict is None:
-        raise StateError("the weights of the adapters are missing; give the state dict")
+        raise StateError("the weights of the adapters are missing; pass the state dict")
     prepared = prepare(ir, target, None)
     weights = weights_of(ir, state_dict)
     with opened(base, DEFAULT_LIMITS, "save(ir, path, state_dict, base=…)") as found:
@@ -105,7 +105,7 @@ def build(
         if digest != _digest_of_base(found, digests):
             raise FileError(
                 f"{shown(model.path)}: it was saved for another base than {shown(found.path)}, "
-                f"for one with the digest {digest[:16]}…; give the file of that base"
+                f"for one with the digest {digest[:16]}…; pass the file of that base"
             )
         with reading(model.path):
             for key, name in taken.items():

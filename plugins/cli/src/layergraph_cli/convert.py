@@ -84,7 +84,7 @@ def _check_usage(source: str, out: Path, weights: Path | None) -> None:
             f"layergraph convert package.module:function {out} --weights {source}"
         )
     if out.suffix not in (".json", ".safetensors"):
-        raise NamedError(f"{out}: give it the suffix .safetensors or .json")
+        raise NamedError(f"{out}: use the suffix .safetensors or .json")
     if out.suffix == ".json" and weights is not None:
         raise NamedError(f"{out}: a .json holds no weights; convert to .safetensors")
 

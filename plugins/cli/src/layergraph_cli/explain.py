@@ -35,7 +35,7 @@ def explain(
     if ":" in subject:
         about = named(subject)
         if not (isinstance(about, type) and issubclass(about, nn.Module)):
-            raise NamedError(f"{subject} is no class of modules; name a class, or a type")
+            raise NamedError(f"{subject} is not a class of modules; name a class or a type")
     explanation = lg.explain(about, disable=disable or ())
     if json:
         as_json(explanation.to_dict())

@@ -34,7 +34,7 @@ def named(text: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{home}.".startswith(f"{error.name}."):
             raise _failure(f"importing {home}", error) from error
-        where = "here or among what is installed"
+        where = "in this folder or installed"
         raise NamedError(f"there is no module {error.name} {where}; correct {text!r}") from None
     except (Exception, SystemExit) as error:
         raise _failure(f"importing {home}", error) from error
@@ -66,7 +66,7 @@ def called(text: str, function: Callable[..., Any], arguments: dict[str, Any]) -
 
 def _failure(what: str, error: BaseException) -> NamedError:
     frames = traceback.extract_tb(error.__traceback__)
-    # The first frame is this one. If there is no other, the function did not start.
+    # The first frame belongs to this module. Without further frames, the function did not start.
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else ""
     message = f": {first_line(error)}" if str(error) else ""
     return NamedError(f"{what}: {type(error).__name__}{message}{place}; mend it")

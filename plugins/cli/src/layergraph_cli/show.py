@@ -33,7 +33,7 @@ def show(
         bool, typer.Option("--graph", help="Show how layers are connected, without sizes.")
     ] = False,
     guards: Annotated[
-        bool, typer.Option("--guards", help="Show what a rebuilt model checks of its calls.")
+        bool, typer.Option("--guards", help="Show the guards that a rebuilt model checks.")
     ] = False,
     shapes: Annotated[
         list[str] | None,

@@ -55,7 +55,9 @@ def flatten_graph(graph: Any) -> dict[str, Any]:
     """
     cls = classes().get(type(graph).__name__)
     if type(graph) is not cls:
-        raise AssumptionError(f"a {type(graph).__name__} is no graph of torch_geometric; give one")
+        raise AssumptionError(
+            f"a {type(graph).__name__} is not a graph of torch_geometric; pass one"
+        )
     stores = {key: _parts(store._mapping) for key, store in _stores(graph).items()}
     held = {name: getattr(graph, name) for name in _OF_BATCHES if name in _held(graph)}
     return {"class": cls.__name__, "stores": stores, "batch": _parts(held)}

@@ -27,7 +27,7 @@ def flatten_tensordict(tensors: Any) -> dict[str, Any]:
         {'x': tensor([1.])}
     """
     if type(tensors) is not _class():
-        raise AssumptionError(f"a {type(tensors).__name__} is no TensorDict; give one")
+        raise AssumptionError(f"a {type(tensors).__name__} is not a TensorDict; pass one")
     size = tensors.__dict__["_batch_size"]
     return {
         "batch_size": torch.Size(size) if type(size) is torch.Size else tuple(size),
@@ -50,7 +50,7 @@ def unflatten_tensordict(parts: dict[str, Any], into: Any = None) -> Any:
     """
     cls = _class()
     if not (into is None or type(into) is cls):
-        raise AssumptionError(f"a {type(into).__name__} is no TensorDict; give one")
+        raise AssumptionError(f"a {type(into).__name__} is not a TensorDict; pass one")
     made = cls({}, batch_size=[]) if into is None else into
     held = vars(made)
     entries = held["_tensordict"]

@@ -108,6 +108,6 @@ def _refuse_other_graphs(implementation: Implementation) -> None:
     for graph in implementation.graphs:
         if graph.nodes and (implementation.type != "sequential" or graph.chain() != runs):
             raise BuildError(
-                f"implementation {implementation.name!r}: its graph is not what a "
+                f"implementation {implementation.name!r}: its graph differs from what a "
                 f"{implementation.type} runs; give it the type 'module', which runs any graph"
             )

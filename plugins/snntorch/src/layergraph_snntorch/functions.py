@@ -94,5 +94,5 @@ def _enclosed(function: FunctionType) -> dict[str, Any]:
 
 def _unnamed(role: str, function: Any, home: str, made_of: str) -> AttributeError:
     said = getattr(function, "__qualname__", type(function).__qualname__)
-    decline(f"its {role}, {said}, is not what a function of {home} makes of {made_of}")
+    decline(f"its {role}, {said}, was not made by a function of {home} from {made_of}")
     return AttributeError(role)

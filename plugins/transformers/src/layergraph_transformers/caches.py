@@ -37,7 +37,7 @@ def flatten_cache(cache: Any) -> dict[str, Any]:
             tensor, nor a plain value, nor a layer of a cache.
     """
     if not _is_cache(type(cache)):
-        raise CaptureError(f"a {type(cache).__name__} is no cache of transformers; give one")
+        raise CaptureError(f"a {type(cache).__name__} is not a cache of transformers; pass one")
     attributes = {
         name: _part(cache, name, value)
         for name, value in vars(cache).items()
@@ -121,7 +121,7 @@ def _part(cache: Any, name: str, value: Any) -> Any:
         return flatten_cache(value)
     raise CaptureError(
         f"a {type(cache).__name__} whose {name or 'part'!r} is a {type(value).__name__} cannot be "
-        "taken apart; give a cache of tensors and numbers"
+        "taken apart; pass a cache of tensors and numbers"
     )
 
 
