@@ -1,4 +1,4 @@
-"""Models that torchao quantizes: kept, saved, and refused where parts do not fit."""
+"""Models that torchao quantizes: captures, files, and refusals of parts that do not fit."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def mlp() -> nn.Module:
 
 
 class Small(nn.Module):
-    """A convolution, and linear layers behind it."""
+    """A convolution and linear layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ def test_a_rebuilt_model_loads_and_quantizes():
     meta = lg.to_torch(ir, device="meta")
     meta.load_state_dict(model.state_dict(), assign=True)
     assert bitwise_equal(meta(x), model(x))
-    # A rebuilt float model is one that torchao quantizes.
+    # torchao can quantize a rebuilt float model.
     plain = mlp()
     again = lg.to_torch(lg.to_ir(plain), plain.state_dict())
     for each in (plain, again):
@@ -193,7 +193,7 @@ def _prepared() -> nn.Module:
 
 def test_training_goes_on(tmp_path):
     model = _prepared()
-    model(torch.randn(3, 64))  # the quantizers note the scales of a call
+    model(torch.randn(3, 64))  # the quantizers store the scales of a call
     ir = lg.to_ir(model)
     assert ir["0"].type == "fakequantizedlinear"
     config = ir["0"].data["weight_config"]
