@@ -293,7 +293,7 @@ def test_only_caches_get_parts() -> None:
     parts = flatten_cache(DynamicCache())
     with pytest.raises(AssumptionError, match="a Linear gets the parts of a DynamicCache"):
         unflatten_cache(parts, nn.Linear(1, 1))
-    with pytest.raises(CaptureError, match="a Linear is no cache"):
+    with pytest.raises(CaptureError, match="a Linear is not a cache"):
         flatten_cache(nn.Linear(1, 1))
 
 
