@@ -1,4 +1,4 @@
-"""The C source, compiled, computes what the model computes."""
+"""The compiled C source computes the same as the model."""
 
 from __future__ import annotations
 

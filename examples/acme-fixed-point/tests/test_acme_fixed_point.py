@@ -1,4 +1,4 @@
-"""What Acme promises of its layers, and of what it adds to others'."""
+"""Acme's layers, wrappers, quantizers, pass, subcommand and header."""
 
 from functools import partial
 
@@ -51,7 +51,7 @@ class TestFixedPointLinear(LayerTests):
 
 
 class TestLinear(LayerTests):
-    """The type of torch, for which this package takes the built-in's place."""
+    """Checks of the type `linear`, which this package overrides."""
 
     distribution = "acme-fixed-point"
     classes = (nn.Linear, ObservedLinear)
@@ -94,7 +94,7 @@ def test_widths_come_back():
     rebuilt = lg.to_torch(ir, model.state_dict())
     widths = [each.fixed_point for each in model if isinstance(each, nn.Linear)]
     assert [each.fixed_point for each in rebuilt if isinstance(each, nn.Linear)] == widths
-    # Without this package the layers are the built-in's, and nothing is in their way.
+    # Without this package, the built-in plugin makes the layers.
     plain = Ir2Torch(disable=["acme-fixed-point"]).convert(ir, model.state_dict())
     assert type(plain[0]) is nn.Linear
 

@@ -1,4 +1,4 @@
-"""Activations there and back."""
+"""Activations: to an IR and back."""
 
 from functools import partial
 
@@ -57,7 +57,7 @@ CASES = {
     },
     "Threshold": Case(lambda: nn.Threshold(0.1, 20), [SIZE]),
     "Threshold inplace": Case(lambda: nn.Threshold(0, -0.5, inplace=True), [SIZE]),
-    # Without a dimension these choose one by the number of dimensions, and warn.
+    # Without an argument `dim`, these layers choose one by the rank of the input, and warn.
     **{
         cls.__name__: Case(cls, [SIZE])
         for cls in ARGUMENTS

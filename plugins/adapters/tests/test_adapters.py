@@ -122,7 +122,7 @@ def test_merged_as_peft_merges(form, kind):
     again = lg.to_torch(merged, state)
     x = draw()
     assert bitwise_equal(outputs(again, x), outputs(copy.deepcopy(model).merge_and_unload(), x))
-    # Nothing is computed for a structure without weights.
+    # Without weights, the pass computes no tensors.
     assert lg.run_passes(ir, ["merge-adapters"])[0] == merged
 
 
@@ -190,7 +190,7 @@ class Mixed(nn.Module):
 
 
 LORA = {"r": 4, "target_modules": ["first"]}
-# Each with the layer that a pass cannot bring back, and the passes that say so.
+# Each model with the layer that a pass leaves in place, and the passes that report it.
 OTHERS = {
     "embedding": (peft.LoraConfig(r=4, target_modules=["embedding"]), "embedding", "merge drop"),
     "IA3": (
@@ -325,7 +325,7 @@ def test_another_base_is_refused(saved, tmp_path):
 
 def test_without_weights_nothing_is_written(saved, tmp_path):
     _, ir, _, base = saved
-    with pytest.raises(StateError, match="give the state dict"):
+    with pytest.raises(StateError, match="pass the state dict"):
         lg.save(ir, tmp_path / "c.adapters.safetensors", base=base)
     with pytest.raises(StateError, match="is missing"):
         lg.save(ir, tmp_path / "c.adapters.safetensors", {}, base=base)

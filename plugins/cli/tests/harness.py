@@ -1,4 +1,4 @@
-"""The command in a process of its own, and plugins for it."""
+"""Run the command in a new process, with plugins."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Done:
     err: str
 
     def refused(self, *said, code=2):
-        """Return whether it ended with one line on standard error, and nothing else."""
+        """Return whether the command printed one line on standard error, and nothing else."""
         assert self.code == code, self
         assert self.out == ""
         assert self.err.startswith("layergraph: ")
@@ -30,19 +30,19 @@ class Done:
 
 
 def spawn(*arguments, **options):
-    """The command in a process of its own."""
+    """Run the command in a new process."""
     command = [*COMMAND, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
 def search_path(folder):
-    """Return PYTHONPATH with a folder before those that are in it."""
+    """Return PYTHONPATH with a folder in front."""
     return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
 
 
 def install(folder, name, code, entry_point="x"):
-    """Leave a plugin of one module in a folder, as pip does."""
+    """Install a plugin of one module into a folder, as pip does."""
     module = name.replace("-", "_")
     (folder / f"{module}.py").write_text(textwrap.dedent(code))
     info = folder / f"{module}-1.0.dist-info"

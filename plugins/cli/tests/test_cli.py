@@ -1,4 +1,4 @@
-"""The command: what it prints, how it ends, and that nothing makes it stumble."""
+"""The command: its output, its exit codes, and its errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ model, parts, document = damaged.model, damaged.parts, damaged.document
 
 @pytest.fixture
 def cli(tmp_path, monkeypatch, capsys):
-    """The command, in a folder of its own, in this process."""
+    """Run the command in this process, in a temporary folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
@@ -199,7 +199,7 @@ def test_check_says_ok(cli, net, tmp_path):
 
 
 def _damaged(tmp_path, parts, document):
-    """A file for each example of damage, and whether it can be read at all."""
+    """Yield a file for each example of damage, and whether a reader can parse the file."""
     path = tmp_path / "m.safetensors"
     for content, _ in damaged.CONTAINERS.values():
         path.write_bytes(content)
@@ -317,7 +317,7 @@ number_itself = 3
 
 @pytest.fixture
 def models(tmp_path, request):
-    """A module with a name of its own: modules stay imported."""
+    """Write a module with a unique name, because Python keeps imported modules."""
     name = f"models_{abs(hash(request.node.nodeid))}"
     (tmp_path / f"{name}.py").write_text(MODELS)
     yield name
@@ -384,7 +384,7 @@ class _Made:
 
 
 def test_convert_runs_no_code_of_torch_files(cli, models, tmp_path):
-    # With the classes of layers allowed, torch's reader would let this file change nn.Linear.
+    # If the reader allowed classes of layers, torch would let this file change nn.Linear.
     carrier = _Made(nn.ReLU, {"training": True, "as_subclass": nn.Identity()})
     changing = _Call(
         torch._tensor._rebuild_from_type_v2,
@@ -463,7 +463,7 @@ REFUSED = {
         ["convert", "M:net", "m.json", "--inputs", "M:wrong"],
         "mat1 and mat2 shapes",
     ),
-    "no class": (["explain", "M:net"], "M:net is no class of modules; name a class, or a type"),
+    "no class": (["explain", "M:net"], "M:net is not a class of modules; name a class or a type"),
     "no such class": (["explain", "torch.nn:Nope"], "the module torch.nn has no Nope"),
     "nothing to disable": (["explain", "relu", "--disable", "acme"], "acme"),
 }
@@ -520,7 +520,7 @@ def two():
     return (torch.ones(3), torch.ones(3))
 """
 
-# What only those can write who call layergraph in Python.
+# Remedies that only callers of the Python functions can use.
 _PYTHON_ONLY = ("values='", "to_ir(", "give args", "give Limits(")
 
 
@@ -664,7 +664,7 @@ def test_broken_plugins_are_warned_of_in_one_line(tmp_path, net):
     assert line.startswith("layergraph: warning: plugin 'x' of broken 1.0 is left out: ")
 
 
-# --- what reaches the terminal ---
+# --- output in a terminal ---
 
 HOSTILE = "\x1b[31mred\x1b]0;title\x07 [bold]b[/] \r\n\u202eturned\x9b2J\ud800\u2028"
 ESCAPED = r"\x1b[31mred\x1b]0;title\x07 [bold]b[/] \r\n\u202eturned\x9b2J\ud800\u2028"
@@ -751,7 +751,7 @@ def test_a_pipe_that_closes_is_no_trouble(tmp_path):
 
 
 def _in_terminal(*arguments, env, cwd):
-    """What the command writes to a terminal, and its exit code."""
+    """Return the output of the command in a terminal, and its exit code."""
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(cwd)
@@ -760,7 +760,7 @@ def _in_terminal(*arguments, env, cwd):
     while True:
         try:
             read = os.read(terminal, 65536)
-        except OSError:  # how Linux says that the other end is closed
+        except OSError:  # Linux raises EIO when the other end is closed
             break
         if not read:
             break

@@ -1,4 +1,4 @@
-"""Subcommands of other plugins: who has a name, how they end, and what a fault does to the rest."""
+"""Subcommands of other plugins: names, exit codes, and failing plugins."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def greeting(by, marks="", name="greet"):
 
 @pytest.fixture
 def call(tmp_path):
-    """The command, with the plugins that are installed in a folder."""
+    """Run the command with the plugins in a folder."""
 
     def run(*arguments, **environment):
         env = os.environ | {"PYTHONPATH": search_path(tmp_path)} | environment
@@ -42,12 +42,12 @@ def call(tmp_path):
 
 
 def listed(done):
-    """The names of the subcommands that the help lists."""
+    """Return the names of the subcommands in the help."""
     assert done.code == 0, done
     return [line.split()[0] for line in done.out.partition("Commands:\n")[2].splitlines()]
 
 
-# --- what a function becomes ---
+# --- from a function to a subcommand ---
 
 
 def test_a_function_is_a_subcommand_with_its_signature_and_its_help(call, tmp_path):
@@ -111,7 +111,7 @@ def test_a_fault_of_a_subcommand_is_one_line_that_names_it(call, tmp_path, code)
     call("end").refused(*FAULTS[code])
 
 
-# --- who has a name ---
+# --- two plugins with one name ---
 
 
 def test_a_third_party_takes_a_name_from_a_built_in(call, tmp_path):
@@ -215,7 +215,7 @@ def test_no_functions_are_no_commands(call, tmp_path):
     assert done.err == ""
 
 
-# --- what is imported ---
+# --- imports ---
 
 
 @pytest.mark.parametrize(

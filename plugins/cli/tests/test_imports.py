@@ -1,4 +1,4 @@
-"""The command line reaches the core through public modules alone, and its README lists them."""
+"""The command line imports only public modules of the core, and its README lists them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
 def imported() -> Iterator[tuple[str, str]]:
-    """Each module of the core that is imported, with each name that is taken from it."""
+    """Yield each imported module of the core, with each imported name."""
     for file in FOLDER.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""Convolutions there and back."""
+"""Convolutions: to an IR and back."""
 
 from functools import partial
 

@@ -1,4 +1,5 @@
-"""Runs the tests of tensordicts in a new process: the library replaces functions of torch."""
+"""Run the tests of tensordicts in a new process, because the library replaces functions of
+torch."""
 
 from __future__ import annotations
 

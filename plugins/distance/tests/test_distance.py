@@ -1,4 +1,4 @@
-"""Distance functions there and back."""
+"""Distance functions: to an IR and back."""
 
 import math
 

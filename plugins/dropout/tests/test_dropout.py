@@ -1,4 +1,4 @@
-"""Dropouts there and back."""
+"""Dropouts: to an IR and back."""
 
 from functools import partial
 

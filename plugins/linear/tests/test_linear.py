@@ -1,4 +1,4 @@
-"""Linear layers there and back."""
+"""Linear layers: to an IR and back."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Losses there and back."""
+"""Losses: to an IR and back."""
 
 import copy
 from functools import partial
@@ -123,7 +123,7 @@ ADAPTIVE = {
 
 
 def make(cls, arguments):
-    return cls(**copy.deepcopy(arguments))  # of layers and tensors each has its own
+    return cls(**copy.deepcopy(arguments))  # each loss has its own layers and tensors
 
 
 def make_linear(arguments):

@@ -1,4 +1,4 @@
-"""Normalizations there and back."""
+"""Normalizations: to an IR and back."""
 
 import contextlib
 from functools import partial
@@ -33,11 +33,11 @@ BOTH = {
     "without running stats": {"track_running_stats": False},
     "affine with running stats": {"affine": True, "track_running_stats": True},
 }
-# An instance norm needs a momentum to keep running stats.
+# An instance norm with running statistics needs a momentum.
 ONLY_BATCH = {"cumulative average": {"momentum": None}}
 
 
-# A release of torch without the argument has no such layers.
+# Releases of torch without the argument lack these layers.
 NO_BIAS = missing("norm_bias")
 
 

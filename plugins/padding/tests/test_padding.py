@@ -1,4 +1,4 @@
-"""Padding layers there and back."""
+"""Padding layers: to an IR and back."""
 
 import math
 from functools import partial

@@ -1,4 +1,4 @@
-"""Poolings there and back."""
+"""Poolings: to an IR and back."""
 
 from functools import partial
 

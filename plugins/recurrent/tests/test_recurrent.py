@@ -1,4 +1,4 @@
-"""Recurrent layers there and back."""
+"""Recurrent layers: to an IR and back."""
 
 import copy
 from functools import partial
@@ -15,7 +15,7 @@ from layergraph.testing import Case, LayerTests, bitwise_equal, layers_of
 
 
 def torch_to_ir(module):
-    """What is said of a module; None if nobody answers for it."""
+    """Return the description of a module; None if no plugin handles it."""
     return lg.explain(module).chains[0].answer
 
 
@@ -66,7 +66,7 @@ CASES = {
 
 class TestRecurrent(LayerTests):
     distribution = "layergraph-recurrent"
-    # The base is no layer: it has no forward.
+    # The base class is not a layer, because it has no forward.
     classes = layers_of(torch.nn.modules.rnn) - {nn.RNNBase, nn.modules.rnn.RNNCellBase}
     cases = CASES
 
@@ -87,7 +87,7 @@ def test_a_pair_of_initial_states(round_trip, model, size, hidden, cell):
 
 
 class Translator(nn.Module):
-    """Layers that hand their states on, and a cell that is called more than once."""
+    """Layers that pass their states to others, and a cell that is called more than once."""
 
     def __init__(self):
         super().__init__()
@@ -145,7 +145,7 @@ def test_it_runs_on_the_parameters_that_it_has(cls, dtype):
 
 
 def test_a_dtype_for_each_tensor():
-    """The layer refuses to run so, but comes back so."""
+    """The layer cannot run with these dtypes, but the rebuilt one has the same."""
     model = nn.GRU(3, 4)
     model.bias_hh_l0.data = model.bias_hh_l0.data.double()
     rebuilt = lg.to_torch(lg.to_ir(model), model.state_dict())

@@ -1,4 +1,4 @@
-"""Containers of parameters there and back."""
+"""Containers of parameters: to an IR and back."""
 
 import copy
 
@@ -16,7 +16,7 @@ def parameter(*size):
 
 
 class Holding(nn.Module):
-    """Holds something that its forward does not read."""
+    """Holds a container that its forward does not read."""
 
     def __init__(self, held):
         super().__init__()
@@ -27,13 +27,13 @@ class Holding(nn.Module):
 
 
 class Reading(nn.Module):
-    """Reads its parameters in every way that there is, but for one, which it leaves alone."""
+    """Reads its parameters in every way. It does not read one of them."""
 
     def __init__(self):
         super().__init__()
         self.weights = nn.ParameterList([parameter(3, 3) for _ in range(4)])
         self.named = nn.ParameterDict()
-        # Not in the order of the alphabet.
+        # The names are not in alphabetical order.
         for key in ("scale", "a b", "bias", "0"):
             self.named[key] = parameter(3)
         self.empty = nn.ParameterList()

@@ -1,6 +1,6 @@
-"""Containers there and back.
+"""Containers: to an IR and back.
 
-The kit of :mod:`layergraph.testing` is for leaves; a container is known by its graph and children.
+The checks of :mod:`layergraph.testing` are for leaves. Here we compare graphs and children.
 """
 
 from collections import OrderedDict
@@ -96,7 +96,7 @@ def test_an_empty_one_gives_back_what_it_is_given():
 
 
 class Containers(nn.Module):
-    """Its containers are looked into, but never called."""
+    """Reads the children of its containers, but never calls a container."""
 
     def __init__(self):
         super().__init__()
@@ -165,6 +165,6 @@ def test_containers_have_no_attributes(kind):
 
 
 def test_every_container_of_torch_is_known():
-    # Deprecated since 2017, and nothing but a Module.
+    # nn.Container is deprecated, and the same as a Module.
     known = layers_of(torch.nn.modules.container) - {nn.Container}
     assert sorted(cls.__name__.lower() for cls in known) == sorted(KINDS)

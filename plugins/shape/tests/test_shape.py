@@ -1,4 +1,4 @@
-"""Layers that change shapes, there and back."""
+"""Layers that change shapes: to an IR and back."""
 
 import torch
 from torch import nn

@@ -11,7 +11,7 @@ STEPS = 5
 
 
 class FeedForward(nn.Module):
-    """Two layers; the membrane is handed from step to step."""
+    """Two layers; each step passes the membrane to the next."""
 
     def __init__(self):
         super().__init__()
@@ -52,7 +52,7 @@ class Hidden(nn.Module):
 
 
 class Convolutional(nn.Module):
-    """Convolutions and batch norm, whose neurons are inside of blocks."""
+    """Convolutions and batch norm, with neurons inside blocks."""
 
     def __init__(self):
         super().__init__()
@@ -149,7 +149,7 @@ class ConvolutionalLstm(nn.Module):
 
 
 class StateInAndOut(nn.Module):
-    """The caller hands in the states, and gets them back."""
+    """The caller passes the states, and gets the new ones."""
 
     def __init__(self):
         super().__init__()
@@ -171,7 +171,7 @@ class StateInAndOut(nn.Module):
 
 
 def step_by_step():
-    """Return a network of one step: the loop is the caller's, as is the reset."""
+    """Return a network of one step; the caller loops and resets."""
     return nn.Sequential(
         nn.Conv2d(1, 4, 3),
         nn.AvgPool2d(2),

@@ -1,4 +1,4 @@
-"""Networks over time come back: trained, through a file, with hidden state inside and outside."""
+"""Rebuilt networks over time: trained, through a file, with state inside and in arguments."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ NETWORKS = {
 
 
 def lengths(captured):
-    """Return the numbers of time steps that a network captured with one of them takes."""
+    """Return the numbers of time steps that the rebuilt network accepts, captured with one of
+    them."""
     return [captured, captured + 3, 2 * captured + 1]
 
 
@@ -147,7 +148,7 @@ def test_the_caller_hands_states_in_and_out(tmp_path):
     rebuilt = through_a_file(model, (vectors(), state), tmp_path)
 
     def in_two_parts(net, x):
-        # The states cross the border of a call, and gradients with them.
+        # Gradients flow through the states from one call to the next.
         spikes, between = net(x, state)
         more, after = net(x, between)
         return spikes, more, after
@@ -204,7 +205,7 @@ def test_a_capture_leaves_the_states_as_they_were():
 
 
 def test_shapes_leave_no_fake_neurons_behind() -> None:
-    """A reset in a model goes to all neurons of the process, also to those of lg.shapes."""
+    """A reset in a model resets all neurons of the process, also those of lg.shapes."""
 
     class Network(nn.Module):
         def __init__(self) -> None:

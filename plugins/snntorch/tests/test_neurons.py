@@ -17,7 +17,7 @@ from layergraph.testing import bitwise_equal
 
 NUMBERS = torch.tensor([0.5, 0.6, 0.7, 0.8])
 
-# By what an IR says of it, a neuron.
+# Neurons, by their text in an IR.
 NEURONS = {
     "leaky(beta=0.9)": lambda: snn.Leaky(0.9),
     "leaky(beta=0.5, threshold=1, surrogate_disable=True, reset_mechanism='none')": lambda: (
@@ -116,7 +116,7 @@ def inputs_of(module):
 
 
 def run(module, x):
-    """Return what three calls give, the first of the states handed on, and the gradients."""
+    """Return the results of three calls, the first state between them, and the gradients."""
     x = x.clone().requires_grad_()
     found = []
     states = ()
@@ -167,7 +167,7 @@ def test_a_surrogate_gradient_is_named_with_its_parameters(name):
 
 
 def test_the_gradients_differ_between_surrogates():
-    # Else the tests above could not see that a surrogate is another one.
+    # Otherwise the tests above could not detect a wrong surrogate.
     x = torch.rand(3, 2) * 3 - 1
     of_all = {}
     for name, parameters in SURROGATES.items():

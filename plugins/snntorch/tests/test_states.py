@@ -160,7 +160,7 @@ NETWORKS = [
 
 
 def called(net, x):
-    """Return outputs and gradients, or the class of the error of the original's own."""
+    """Return outputs and gradients, or the class of the error of the model's own code."""
     try:
         result = net(x)
     except RuntimeError as error:
@@ -186,7 +186,7 @@ def test_a_network_comes_back(cls, used, tmp_path):
     torch.manual_seed(0)
     model, x = cls(), torch.randn(5, 3) * 2
     if used:
-        # An IR holds the numbers of a state, and not the gradients of an earlier call.
+        # An IR contains the numbers of a state, but no gradients of earlier calls.
         with torch.no_grad():
             model(x)
     path = tmp_path / "network.safetensors"
@@ -262,7 +262,7 @@ def test_a_file_cannot_give_a_state_more_numbers_than_it_holds():
 
 
 class Warming(nn.Module):
-    """Calls a neuron twice. The value of the first call is not read, and its state is."""
+    """Calls a neuron twice. It ignores the value of the first call, and uses its state."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Embeddings there and back."""
+"""Embeddings: to an IR and back."""
 
 from functools import partial
 
@@ -62,7 +62,7 @@ class TestSparse(LayerTests):
     cases = CASES
 
     def check_what_a_call_leaves_behind(self, case):
-        """A limited norm changes the weights in place, in both alike."""
+        """Compare the weights after a call: a maximum norm changes them in place."""
         module = case.make()
         rebuilt = lg.to_torch(lg.to_ir(module), module.state_dict())
         before = module.weight.detach().clone()

@@ -57,7 +57,7 @@ def test_a_sparse_tensor_comes_back(layout, held, tmp_path):
             assert bitwise_equal(again.train(mode)(x), model.train(mode)(x))
         found = [each for each in again.buffers() if each.layout is model.links.layout]
         assert len(found) == 1
-    if layout == "coo":  # torch copies no others
+    if layout == "coo":  # torch cannot copy other layouts
         assert "failed" not in str(lg.verify(model, (torch.randn(4, 3),)))
 
 

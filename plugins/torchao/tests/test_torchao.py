@@ -1,4 +1,4 @@
-"""Models that torchao quantizes: kept, saved, and refused where parts do not fit."""
+"""Models that torchao quantizes: captures, files, and refusals of parts that do not fit."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def mlp() -> nn.Module:
 
 
 class Small(nn.Module):
-    """A convolution, and linear layers behind it."""
+    """A convolution and linear layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ def test_a_rebuilt_model_loads_and_quantizes():
     meta = lg.to_torch(ir, device="meta")
     meta.load_state_dict(model.state_dict(), assign=True)
     assert bitwise_equal(meta(x), model(x))
-    # A rebuilt float model is one that torchao quantizes.
+    # torchao can quantize a rebuilt float model.
     plain = mlp()
     again = lg.to_torch(lg.to_ir(plain), plain.state_dict())
     for each in (plain, again):
@@ -193,7 +193,7 @@ def _prepared() -> nn.Module:
 
 def test_training_goes_on(tmp_path):
     model = _prepared()
-    model(torch.randn(3, 64))  # the quantizers note the scales of a call
+    model(torch.randn(3, 64))  # the quantizers store the scales of a call
     ir = lg.to_ir(model)
     assert ir["0"].type == "fakequantizedlinear"
     config = ir["0"].data["weight_config"]
@@ -301,9 +301,12 @@ HOSTILE = {
         (_change(block_size=[1]), "does not fit the shape"),
         (_change(block_size=[0, 64]), "does not fit the shape"),
         (_change(dtype="float32"), "no floating dtype"),
-        (_change(act_quant_kwargs={"class": "os.system", "fields": {}}), "no setting of torchao"),
-        (_change(act_quant_kwargs={"class": "PerRow", "fields": {"x": 1}}), "no setting of"),
-        (_change(act_quant_kwargs={"enum": "MappingType", "value": "__class__"}), "no setting"),
+        (
+            _change(act_quant_kwargs={"class": "os.system", "fields": {}}),
+            "not a setting of torchao",
+        ),
+        (_change(act_quant_kwargs={"class": "PerRow", "fields": {"x": 1}}), "not a setting of"),
+        (_change(act_quant_kwargs={"enum": "MappingType", "value": "__class__"}), "not a setting"),
         (_change(more=1), "the values are"),
         (lambda packed: packed.data.pop("dtype"), "the values are"),
     ],
@@ -316,14 +319,14 @@ HOSTILE = {
         (_part("qdata", shape=(128, 31), dtype="uint8"), "the part 'qdata' is of shape"),
         (_part("scale_and_zero", shape=(1, 128, 2)), "'scale_and_zero' is of shape"),
         (_change(block_size=[1, 16]), "do not divide"),
-        (_change(block_size=[1, "x"]), "no pair of sizes"),
-        (_change(shape=(128, -64)), "no pair of sizes"),
+        (_change(block_size=[1, "x"]), "not a pair of sizes"),
+        (_change(shape=(128, -64)), "not a pair of sizes"),
         (_change(act_mapping_type="symmetric"), "dynamic activation"),
     ],
     "float8": [
         (_part("scale", shape=(1, 1)), "the part 'scale' is of shape"),
         (_part("qdata", shape=(128, 64), dtype="int8"), "the part 'qdata' is of torch.int8"),
-        (_change(kernel_preference={"enum": "KernelPreference", "value": "x"}), "no setting"),
+        (_change(kernel_preference={"enum": "KernelPreference", "value": "x"}), "not a setting"),
     ],
 }
 

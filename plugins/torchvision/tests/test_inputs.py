@@ -17,7 +17,7 @@ ENTRIES = {
     for each in all_entries()
     if each.name.startswith("torchvision/")
 }
-# All families of the zoo, and all ways of making inputs.
+# All families of the zoo, and all branches of the code for inputs.
 GIVEN = {
     "resnet18": [(2, 3, 64, 64)],
     "vit_b_32": [(2, 3, 64, 64)],

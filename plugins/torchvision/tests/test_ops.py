@@ -1,4 +1,4 @@
-"""Everything in torchvision.ops: a layer that is kept whole, a node, or traced through."""
+"""Everything in torchvision.ops: leaves, function nodes and composites."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MASKS[0, 1:4, 2:5] = 1
 MASKS[1, 3:7, 0:2] = 1
 
 
-# --- layers that are kept whole ---
+# --- leaves ---
 
 NAMED = {
     "x": {"large": PICTURES, "small": SMALLER},
@@ -83,7 +83,7 @@ class Call(nn.Module):
 
 
 class Named(nn.Module):
-    """Gives pictures of two sizes by name, and regions in each picture."""
+    """Calls a layer with a dict of pictures of two sizes, and regions in each picture."""
 
     def __init__(self, inner):
         super().__init__()
@@ -96,7 +96,7 @@ class Named(nn.Module):
         return self.inner(pictures, list(boxes), [(64, 64), (64, 64)])
 
 
-# Functions: their arguments, and what is given.
+# Functions with their constant arguments and their inputs.
 NODES = {
     "deform_conv2d": ({}, [PICTURES, OFFSETS, torch.randn(4, 8, 3, 3)]),
     "nms": ({"iou_threshold": 0.5}, [BOXES, SCORES]),
@@ -124,7 +124,7 @@ COMPOSED = {
     "sigmoid_focal_loss": ({"reduction": "mean"}, [torch.randn(4, 3), torch.rand(4, 3)]),
     "stochastic_depth": ({"p": 0.5, "mode": "row"}, [PICTURES]),
 }
-# Layers that need no torchvision once they are in an IR, and what is given to them.
+# Layers whose rebuilt form needs no torchvision, with their inputs.
 COMPOSITES = {
     "Conv2dNormActivation": (lambda: ops.Conv2dNormActivation(8, 4), [PICTURES]),
     "Conv3dNormActivation": (lambda: ops.Conv3dNormActivation(8, 4), [VOLUMES]),
@@ -140,7 +140,7 @@ COMPOSITES = {
 
 
 def compare(model, given):
-    """The names of the torchvision functions that a model is made of, once it came back."""
+    """Compare a model with the rebuilt one; return the functions of torchvision in its graph."""
     ir = lg.to_ir(model, given, values="assume")
     rebuilt = lg.to_torch(lg.Ir.from_dict(ir.to_dict()), model.state_dict())
     assert not {type(each) for each in rebuilt.modules() if "torchvision" in type(each).__module__}

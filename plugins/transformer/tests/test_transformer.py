@@ -1,4 +1,4 @@
-"""Transformers there and back."""
+"""Transformers: to an IR and back."""
 
 import copy
 import inspect
@@ -19,12 +19,12 @@ from layergraph.testing import Case, LayerTests, bitwise_equal, layers_of
 
 pytestmark = pytest.mark.slow
 
-# What torch says where its own defaults are slow.
+# The warnings of torch that its own defaults are slow.
 pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 
 
 def torch_to_ir(module):
-    """What is said of a module; None if nobody answers for it."""
+    """Return the description of a module; None if no plugin handles it."""
     return lg.explain(module).chains[0].answer
 
 
@@ -105,7 +105,7 @@ MAKERS = {
 
 
 def make_new(make, arguments):
-    """Some arguments are modules, of which every model needs its own."""
+    """Copy the arguments that are modules, because every model needs its own."""
     return make(**copy.deepcopy(arguments))
 
 
@@ -125,7 +125,7 @@ class TestTransformer(LayerTests):
     cases = CASES
 
 
-# --- what they are called with ---
+# --- inputs ---
 
 CAUSAL = nn.Transformer.generate_square_subsequent_mask(5)
 WINDOW = torch.ones(5, 5).triu(2).bool()
@@ -182,7 +182,7 @@ def test_without_batches(round_trip, make, batch_first):
 
 @pytest.fixture
 def fused(monkeypatch):
-    """Which of the fused ways were taken."""
+    """Return the names of the fused kernels that ran."""
     taken = []
 
     def watch(name):
@@ -284,7 +284,7 @@ def test_a_layer_that_is_not_taken_is_traced_through(round_trip):
 
 
 def test_what_a_copied_layer_of_a_decoder_runs(round_trip):
-    """Torch's copies of one run relu, whatever module they hold."""
+    """Copies of a decoder layer run relu, whatever activation module they hold."""
     model = Traceable()
     model.layer = copy.deepcopy(decoder_layer(activation=nn.GELU()))
     assert torch_to_ir(model.layer) is None
@@ -297,7 +297,7 @@ def test_one_that_decides_by_its_inputs_is_refused():
         lg.to_ir(encoder_layer(activation=torch.tanh))
 
 
-# --- what is taken, and what not ---
+# --- leaves and composites ---
 
 
 class OwnLinear(nn.Linear):
@@ -324,7 +324,7 @@ def changed_norm():
 
 
 def put(path, value):
-    """A change of what is at a path; a function is given what was there."""
+    """Return a change of the object at a path. A function gets the old object."""
 
     def change(module):
         *way, name = path.split(".")

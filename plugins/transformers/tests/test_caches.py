@@ -51,7 +51,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     "Phi": COMMON,
     "Mistral": {**SHARED, "sliding_window": 6},
 }
-# Where the prompt, or what is cached, fills the window, the model goes another way.
+# The model branches if the prompt or the cache fills the window.
 PROMPTS = {"Mistral": (4, 5, 9), "Gemma2": (4, 5, 9)}
 TEXT = torch.randint(1, 64, (2, 9), generator=torch.Generator().manual_seed(0))
 
@@ -190,7 +190,7 @@ def test_a_cache_of_tuples() -> None:
 
 
 class Inner(nn.Module):
-    """The rebuilt model, with results of the class that the original has."""
+    """The rebuilt model, with results of the class of the original."""
 
     def __init__(self, rebuilt: nn.Module, results: type) -> None:
         super().__init__()
@@ -236,7 +236,7 @@ def test_generate(name: str) -> None:
         for length in PROMPTS.get(name, (5,)):
             for mask in (padded(length), None):
                 generated(model, length, mask)
-    # Of each text, the prompt and the first token behind it.
+    # Keep the prompt and the first further token of each text.
     calls = [each for n, each in enumerate(calls) if n % 5 < 2]
     rebuilt = lg.to_torch(lg.to_ir(inner, examples=calls), inner.state_dict())
     for length in (5, 8):
@@ -293,7 +293,7 @@ def test_only_caches_get_parts() -> None:
     parts = flatten_cache(DynamicCache())
     with pytest.raises(AssumptionError, match="a Linear gets the parts of a DynamicCache"):
         unflatten_cache(parts, nn.Linear(1, 1))
-    with pytest.raises(CaptureError, match="a Linear is no cache"):
+    with pytest.raises(CaptureError, match="a Linear is not a cache"):
         flatten_cache(nn.Linear(1, 1))
 
 

@@ -20,7 +20,8 @@ ENTRIES = {
     for each in all_entries()
     if each.name.startswith("transformers/")
 }
-# What each is given, by its shapes: all ways of making inputs, and all families of the zoo.
+# The shapes of the inputs of each model: all branches of the code for inputs, and all families of
+# the zoo.
 TEXT = {"input_ids": (2, 8)}
 GIVEN = {
     "BertModel": TEXT,

@@ -56,7 +56,8 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    """Has a tie, a frozen weight, and buffers of both kinds. Its width gives uneven shards."""
+    """A model with a tie, a frozen weight, and both kinds of buffers. Its shards differ in
+    size."""
 
     def __init__(self, width=6):
         super().__init__()
@@ -108,7 +109,7 @@ def annotations(ir):
 
 
 def snapshot(model):
-    """All that makes a model what it is, by identity."""
+    """Return the modules, tensors and attributes of a model by identity."""
     found = []
     for module in model.modules():
         found.append((id(module), type(module), module.training))
@@ -301,7 +302,7 @@ def not_yet_there():
 def alone_on_meta():
     wrapped = build()
     fully_shard(wrapped)
-    if dist.get_rank() == 0:  # the other process does not come: nothing may be gathered
+    if dist.get_rank() == 0:  # the other process does not call this: a gather would hang
         lg.to_ir(wrapped, on_meta(IDS))
         lg.to_ir(wrapped)
     dist.barrier()

@@ -1,4 +1,4 @@
-"""Wrappers in one process, and what the core does with the answers of the hook ``unwrap``."""
+"""Wrappers in one process, and the use of the hook ``unwrap`` in the core."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_state_dict_of_a_wrapped_model_is_read_under_plain_keys():
     state = nn.DataParallel(model).state_dict()
     assert list(state) == ["module.module.weight", "module.module.bias"]
     assert bitwise_equal(lg.to_torch(ir, state)(X), model(X))
-    # A key that may be one or the other is none.
+    # The converter refuses an ambiguous key.
     twice = {**state, "_orig_mod.module.weight": torch.zeros(4, 4)}
     with pytest.raises(StateError, match=r"'module\.weight' is missing"):
         lg.to_torch(ir, twice)

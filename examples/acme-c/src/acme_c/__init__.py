@@ -1,6 +1,7 @@
 """C source for small convolutional networks: the suffix ``.c`` and the handlers of its target.
 
-Its modules import torch, so that they are imported on first use: layergraph lists formats without.
+This module imports the others on first use, because they import torch, and layergraph lists formats
+without torch.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ def _write(ir: Any, path: Any, state_dict: Any = None, *, args: Any) -> None:
 
 @hookimpl
 def formats() -> list[Format]:
-    """Write ``.c`` files."""
+    """List the format for ``.c`` files."""
     return [Format(".c", "C source with weights", write=_write)]
 
 
 @hookimpl
 def lowerings() -> list[Lowering]:
-    """Handle the layers of small convolutional networks."""
+    """List the handlers for the layers of small convolutional networks."""
     from acme_c import handlers
 
     relu = ["torch.relu", "torch.Tensor.relu", "torch.nn.functional.relu"]

@@ -1,4 +1,4 @@
-"""A handler for each layer and function: it declares the weights and appends a loop."""
+"""Handlers for layers and functions: each declares the weights and appends a loop."""
 
 from __future__ import annotations
 
@@ -143,5 +143,5 @@ def add(step: Step, c: Source) -> Array | None:
 
 
 def same(step: Step, _: Source) -> Array:
-    """Give the same floats in the same order another shape."""
+    """Return the same array with another shape."""
     return Array(step.args[0].name, step.meta.shape)

@@ -39,7 +39,7 @@ class Source(Backend):
     def input(self, name: str, meta: Any) -> Array:
         """Declare a parameter of the function."""
         if meta.dtype != torch.float32 or not all(type(size) is int for size in meta.shape):
-            raise ArgumentError(f"the input {name!r} is {meta}; give a float32 tensor of one shape")
+            raise ArgumentError(f"the input {name!r} is {meta}; pass a float32 tensor of one shape")
         self.inputs.append(Array(f"x{len(self.inputs)}", meta.shape))
         return self.inputs[-1]
 
@@ -47,7 +47,7 @@ class Source(Backend):
         """Declare an array with the numbers of a tensor."""
         if key not in self._weights:
             array = Array(f"w{len(self.arrays)}", tuple(tensor.shape))
-            # The numbers are in base 16, which loses nothing.
+            # Write the numbers in base 16, which is exact.
             numbers = ", ".join(f"{number.hex()}f" for number in tensor.float().flatten().tolist())
             self.arrays.append(
                 f"static const float {array.name}[{max(1, tensor.numel())}] = {{{numbers}}};"
@@ -57,14 +57,15 @@ class Source(Backend):
         return self._weights[key]
 
     def weight(self, step: Step, name: str) -> Array:
-        """Declare an array with the numbers of one of a layer's tensors."""
+        """Declare an array with the numbers of a tensor of a layer."""
         return self.tensor(step.key(name), step.tensors[name])
 
     def emit(self, step: Step, statement: str) -> Array:
-        """Append a statement, in which ``{out}`` is the array that gets the result of a step."""
+        """Append a statement. ``{out}`` stands for the array of the step's result."""
         out = Array(f"t{len(self.arrays)}", step.meta.shape)
         self.arrays.append(f"static float {out.name}[{prod(out.shape)}];")
-        # A name comes from a file of a stranger: repr leaves no end of line in it.
+        # A name may come from the file of a stranger. repr escapes line breaks, which would end
+        # the comment.
         self.statements.append(f"// {step.where!r}: {step.kind!r}")
         self.statements.append(statement.replace("{out}", out.name))
         return out
@@ -86,11 +87,11 @@ def write(
         args: the arguments of a call: tensors, or their shapes.
 
     Raises:
-        ArgumentError: there are no weights, or an input is no float32 tensor of one shape.
-        LoweringError: the target lacks layers; nothing is written.
+        ArgumentError: there are no weights, or an input is not a float32 tensor of one shape.
+        LoweringError: the target lacks layers. The function then writes no file.
     """
     if state_dict is None:
-        raise ArgumentError("C source holds the weights: give the state dict")
+        raise ArgumentError("C source holds the weights: pass the state dict")
     source = Source()
     lowered = lower(ir, source, state_dict, args)
     outputs = [leaf for leaf in leaves(lowered.value) if isinstance(leaf, Array)]

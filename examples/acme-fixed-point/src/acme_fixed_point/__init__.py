@@ -1,7 +1,7 @@
 """Fixed-point arithmetic for models: observe, choose widths, rewrite, generate.
 
-This is the plugin: layergraph finds in it the decorated layers, the wrappers, the quantizers, the
-subcommand and the file format.
+This module is the plugin. In it, layergraph finds the decorated layers, the wrappers, the
+quantizers, the subcommand and the file format.
 """
 
 from acme_fixed_point.command_line import commands

@@ -12,7 +12,7 @@ from layergraph import Implementation, hookimpl
 
 @hookimpl
 def commands() -> list[Callable[..., int | None]]:
-    """Give the subcommand."""
+    """List the subcommand."""
     return [bits]
 
 
@@ -24,7 +24,8 @@ def bits(file: Path) -> int:
     widths = {layer.name: _widths(layer) for layer in lg.load(file).values()}
     for name, found in widths.items():
         if found is not None:
-            # Quoted: a name in a file may hold what a terminal takes for a command.
+            # Quote the name, because a name in a file may contain control characters of the
+            # terminal.
             print(f"{name!r}: {found[0]!r} bits, {found[1]!r} after the point")  # noqa: T201
     return 0 if any(widths.values()) else 1
 

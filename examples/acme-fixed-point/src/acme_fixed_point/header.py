@@ -1,4 +1,4 @@
-"""The header that Acme's firmware is compiled with."""
+"""Write the C header for Acme's firmware."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from layergraph.errors import FileError
 
 @hookimpl
 def formats() -> list[Format]:
-    """Let ``layergraph.save(ir, "model.h")`` write the header."""
+    """List the format ``.h``, so that ``layergraph.save(ir, "model.h")`` writes the header."""
     return [Format(".h", "the header for Acme's firmware", write=_write)]
 
 
@@ -23,11 +23,11 @@ def _write(ir: Ir, path: str | Path, state_dict: object) -> None:
 
 
 class UnknownUnitError(ValueError):
-    """A model needs something that Acme's chip does not have."""
+    """A model contains a layer that Acme's chip cannot compute."""
 
 
 def c_header(ir: Ir) -> str:
-    """The sizes and widths of a model's layers, in the order in which they run.
+    """Return the sizes and widths of a model's layers, in execution order.
 
     Raises:
         UnknownUnitError: the chip has no unit for a layer, or the layer has no widths.
@@ -49,14 +49,15 @@ def _lines(layer: Implementation) -> list[str]:
     if layer.type != "linear":
         raise UnknownUnitError(f"{layer.name}: there is no unit for {layer.type}")
     if TOTAL not in layer.data:
-        raise UnknownUnitError(f"{layer.name}: it has no widths; choose_widths gives it some")
+        raise UnknownUnitError(f"{layer.name}: it has no widths; call choose_widths")
     total_bits, inputs = int(str(layer.data[TOTAL])), int(str(layer.data["in_features"]))
     numbers = {
         "INPUTS": inputs,
         "OUTPUTS": layer.data["out_features"],
         "TOTAL_BITS": total_bits,
         "FRAC_BITS": layer.data[FRAC],
-        # Products are twice as wide, and their sum has one bit more for each doubling.
+        # A product is twice as wide as its factors, and doubling the number of summands adds one
+        # bit.
         "ACCUMULATOR_BITS": 2 * total_bits + inputs.bit_length(),
     }
     return [f"#define {name}_{what} {number}" for what, number in numbers.items()]

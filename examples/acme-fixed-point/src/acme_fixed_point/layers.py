@@ -11,17 +11,17 @@ from layergraph import layer
 
 @layer
 class FixedPointLinear(nn.Linear):
-    """A linear layer of which inputs, weights and outputs are fixed-point numbers.
+    """A linear layer whose inputs, weights and outputs are fixed-point numbers.
 
-    Half-way cases go to the even neighbour, as in the hardware, and what is too large saturates. So
-    that the layer can be trained, gradients pass the rounding.
+    As in the hardware, half-way cases go to the even neighbour, and too large numbers saturate. You
+    can train the layer: gradients pass through the rounding.
 
     Args:
-        in_features: the size of the last dimension of what it is given.
-        out_features: the size of the last dimension of what it gives.
-        total_bits: the width of each number, its sign included.
-        frac_bits: how many of these are after the point.
-        bias: whether it adds a bias.
+        in_features: the size of the last dimension of the input.
+        out_features: the size of the last dimension of the output.
+        total_bits: the number of bits of each number, including its sign.
+        frac_bits: the number of these bits after the point.
+        bias: whether the layer adds a bias.
     """
 
     def __init__(
@@ -49,17 +49,18 @@ class FixedPointLinear(nn.Linear):
         return rounded
 
     def extra_repr(self) -> str:
-        """Tell the widths too."""
+        """Return the text of nn.Linear, with the widths."""
         return f"{super().extra_repr()}, total_bits={self.total_bits}, frac_bits={self.frac_bits}"
 
 
-# Of torch's own type: this row takes the place of the built-in one, and models are rebuilt with it.
+# With the type of torch's layer, this row overrides the built-in one when layergraph rebuilds a
+# model.
 @layer(type="linear", always=["bias"], derived=["largest"])
 class ObservedLinear(nn.Linear):
-    """Computes what ``nn.Linear`` does, and remembers the largest number that it had to do with.
+    """An ``nn.Linear`` that records the largest magnitude of its numbers.
 
     Attributes:
-        largest: the largest magnitude of its weights, and of what it was given and gave.
+        largest: the largest magnitude of its weights, inputs and outputs so far.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
@@ -67,7 +68,7 @@ class ObservedLinear(nn.Linear):
         self.largest = 0.0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute, and look."""
+        """Compute the output, and update ``largest``."""
         given = super().forward(x)
         seen = (x, given, *self.parameters())
         self.largest = max(self.largest, *(each.abs().max().item() for each in seen))

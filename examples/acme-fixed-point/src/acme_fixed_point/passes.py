@@ -1,4 +1,4 @@
-"""A pass and a rule: weights on the grid of a fixed-point format, and no ReLU after a ReLU."""
+"""A pass that rounds weights to a fixed-point format, with a rule that removes double ReLU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from layergraph_rewrite import Edit, Match, Rule, apply_rules, layer
 
 
 def acme_round_weights(edit: Edit, *, frac_bits: int = 4) -> None:
-    """Round the weights of linear layers to multiples of a power of two, and drop double ReLU."""
+    """Round the weights of linear layers to multiples of a power of two; remove double ReLU."""
     steps = 2**frac_bits
 
     def rounded(weight: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Quantizers with straight-through gradients: each is an autograd.Function, named for files.
+"""Quantizers with straight-through gradients: classes of autograd.Function that files can hold.
 
-Rounding has the gradient zero almost everywhere. A straight-through gradient is that of the
-identity instead, where a number is in the range of the format, so that a model can be trained.
+The gradient of rounding is zero almost everywhere, so a model with it would not learn. A
+straight-through gradient is that of the identity for numbers in the range of the format.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from layergraph import hookimpl
 
 
 class Binarize(Function):
-    """Give -1 or 1. The gradient passes where the magnitude is at most 1."""
+    """Return -1 or 1. The gradient passes where the magnitude is at most 1."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
@@ -32,7 +32,7 @@ class Binarize(Function):
 
 
 class Ternarize(Function):
-    """Give -1, 0 or 1: 0 where the magnitude is at most a threshold."""
+    """Return -1, 0 or 1: 0 where the magnitude is at most a threshold."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, threshold: float) -> torch.Tensor:
@@ -71,5 +71,5 @@ class RoundToFixedPoint(Function):
 
 @hookimpl
 def functions() -> Collection[str]:
-    """Name the quantizers, so that files may hold them."""
+    """List the quantizers, so that files may hold them."""
     return [f"{__name__}.{each.__name__}" for each in (Binarize, Ternarize, RoundToFixedPoint)]

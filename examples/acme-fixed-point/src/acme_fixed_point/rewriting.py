@@ -1,4 +1,4 @@
-"""From a model with widths to one that computes with them."""
+"""Rewrite a model with widths to one that computes in fixed point."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from layergraph import Ir
 
 
 def to_fixed_point(ir: Ir) -> Ir:
-    """A copy in which the linear layers that have widths are fixed-point ones.
+    """Return a copy of an IR in which linear layers with widths are fixed-point layers.
 
-    Its model has the same weights, under the same keys.
+    The model of the copy has the same weights, under the same keys.
     """
     changed = Ir.from_dict(ir.to_dict())
     for each in changed.values():

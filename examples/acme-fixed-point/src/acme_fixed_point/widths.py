@@ -1,8 +1,8 @@
-"""The widths of linear layers: on modules as an attribute, in an IR as annotations.
+"""The widths of linear layers: an attribute of modules, and annotations in an IR.
 
-A module says its widths as ``module.fixed_point = (total_bits, frac_bits)``. The two wrappers carry
-them over in both directions, whoever answers for the layer itself. What a wrapper says has a dot in
-its name: layers are made without it, also where this package is not installed.
+A module has the attribute ``module.fixed_point = (total_bits, frac_bits)``. Two wrappers convert it
+to annotations and back, whichever plugin handles the layer. The names of annotations contain a dot,
+so layergraph also rebuilds the layers if this package is not installed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ TOTAL, FRAC = "acme.total_bits", "acme.frac_bits"
 
 
 def choose_widths(model: nn.Module, total_bits: int) -> None:
-    """Give each linear layer as many bits after the point as what it saw leaves it.
+    """Set the widths of each linear layer: the largest number that it recorded must fit.
 
     Args:
-        model: a model that was rebuilt with this package installed, and has run since.
-        total_bits: the width of each number.
+        model: a model that was rebuilt with this package installed, and has run since then.
+        total_bits: the number of bits of each number, including its sign.
     """
     for module in model.modules():
         if isinstance(module, ObservedLinear):
@@ -37,7 +37,7 @@ def choose_widths(model: nn.Module, total_bits: int) -> None:
 def torch_to_ir(
     module: nn.Module,
 ) -> Generator[None, Implementation | None, Implementation | None]:
-    """Add the widths of a linear layer to what is said of it."""
+    """Add the widths of a linear layer to its annotations."""
     answer = yield
     widths = getattr(module, "fixed_point", None)
     if answer is None or answer.type != "linear" or widths is None:
@@ -50,7 +50,7 @@ def torch_to_ir(
 def ir_to_torch(
     implementation: Implementation,
 ) -> Generator[None, nn.Module | None, nn.Module | None]:
-    """Give a linear layer its widths again."""
+    """Set the widths of a rebuilt linear layer."""
     module = yield
     data = implementation.data
     if module is not None and implementation.type == "linear" and TOTAL in data:

@@ -1,4 +1,4 @@
-"""Handlers for the activations of torch.nn, attention among them."""
+"""Handlers for the activations of torch.nn, including attention."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _CLASSES = (
 
 
 def _size(name: str) -> Callable[[nn.Module], int | None]:
-    """Return a reader of a size, which gives None if it is the size of the embedding."""
+    """Return a reader of a size, which returns None if the size equals that of the embedding."""
 
     def read(module: nn.Module) -> int | None:
         size: int = getattr(module, name)

@@ -1,4 +1,4 @@
-"""Adapters: passes that merge and drop them, and files that hold them without their base."""
+"""Passes that merge and drop adapters, and files of adapters without their base."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ def _build(
 
 @hookimpl
 def formats() -> list[Format]:
-    """List the format of adapters."""
+    """List the file format for adapters."""
     description = "a model without the weights that another file, its base, has"
     return [Format(SUFFIX, description, _write, _read, _build)]

@@ -1,7 +1,8 @@
 """Files that hold a model without the weights that another file, its base, has.
 
-A weight of the model that has the same bits as one of the base is not in the file: the file notes
-under which key the base has it. So it holds the adapters, and whatever else was trained.
+If a weight of the model has the same bits as a weight of the base, the file contains only the key
+of that weight in the base. So the file contains the adapters and all other weights that training
+changed.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from layergraph_files.text import compact, parse
 from layergraph_files.versions import FORMAT
 
 BASE = "layergraph_base"
-"""The key of the metadata that tells of the base: its digest, and the weights taken from it."""
+"""The key of the metadata with the digest of the base, and the weights taken from it."""
 
 _CHUNK = 1 << 24
 
@@ -50,7 +51,7 @@ def save(
     Args:
         ir: the structure of the model with its adapters.
         path: the file to write, named ``….adapters.safetensors``.
-        state_dict: the weights of the model, those of the base among them.
+        state_dict: the weights of the model, including those of the base.
         base: the file of the base, which :func:`layergraph.save` wrote.
 
     Raises:
@@ -59,13 +60,13 @@ def save(
     """
     target = to_path(path, "save(ir, path, state_dict, base=…)")
     if state_dict is None:
-        raise StateError("the weights of the adapters are missing; give the state dict")
+        raise StateError("the weights of the adapters are missing; pass the state dict")
     prepared = prepare(ir, target, None)
     weights = weights_of(ir, state_dict)
     with opened(base, DEFAULT_LIMITS, "save(ir, path, state_dict, base=…)") as found:
         digests = {name: _digest_of(*each) for name, each in found.weights.items()}
         held = {digest: name for name, digest in reversed(digests.items())}
-        # Only what may be equal is read.
+        # Read only weights that may be equal to one of the base.
         outlines = {(each.dtype, each.shape) for _, each in found.weights.values()}
         taken = {
             key: held[digest]
@@ -92,10 +93,10 @@ def build(
         path: the file.
         base: the file of the base.
         device: as for :func:`layergraph.load_model`.
-        dtype: likewise.
+        dtype: as for :func:`layergraph.load_model`.
 
     Raises:
-        FileError: one of them cannot be read, or the base is another one than that of the save.
+        FileError: a file cannot be read, or the base is not the one of the save.
     """
     call = "load_model(path, base=…)"
     with opened(path, DEFAULT_LIMITS, call) as model, opened(base, DEFAULT_LIMITS, call) as found:
@@ -104,7 +105,7 @@ def build(
         if digest != _digest_of_base(found, digests):
             raise FileError(
                 f"{shown(model.path)}: it was saved for another base than {shown(found.path)}, "
-                f"for one with the digest {digest[:16]}…; give the file of that base"
+                f"for one with the digest {digest[:16]}…; pass the file of that base"
             )
         with reading(model.path):
             for key, name in taken.items():
@@ -120,7 +121,7 @@ def build(
 
 
 def _about(model: Opened) -> tuple[str, dict[str, str]]:
-    """Return the digest of the base, and for each weight from it the key in the base."""
+    """Return the digest of the base, and the keys of the base by keys of the model."""
     with reading(model.path):
         text = model.metadata.get(BASE)
         if text is None:
@@ -156,6 +157,6 @@ def _outline(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 
 def _digest_of_base(base: Opened, weights: Mapping[str, str]) -> str:
-    """Return the digest of a model: of its structure and of all its weights."""
+    """Return the digest of the structure and all weights of a model."""
     told: dict[str, Any] = {"structure": base.metadata.get(FORMAT, ""), "weights": dict(weights)}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Passes on low-rank adapters (LoRA), as the layers of PEFT add them beside their base layer."""
+"""Passes on low-rank adapters (LoRA) of PEFT, which adds them beside a base layer."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ if TYPE_CHECKING:
     from layergraph_rewrite.sources import Tensors
     from layergraph_rewrite.working import WorkingGraph, WorkingLayer
 
-# The names that PEFT gives to the two layers of an adapter, and to the layer beside them.
+# The second layer of an adapter, lora_B, by the name that PEFT gives to it.
 _UP = re.compile(r"(?:(?P<owner>.*)\.)?lora_B\.(?P<adapter>[^.]+)")
 _PRODUCTS = frozenset({"torch.Tensor.mul", "operator.mul", "torch.mul"})
 _SUMS = frozenset({"torch.Tensor.add", "operator.add", "torch.add"})
 _GUARDS = frozenset({"torch.Tensor.dtype", "layergraph.assume"})
-# The children of the layers of PEFT: what they adapt, and what they train in the place of a layer.
-# Each with the reason why such a layer stays, if it computes with other tensors.
-_BASE = {"base_layer": "it is no low-rank adapter of linear layers; merge or unload it with PEFT"}
-_TRAINED = {"modules_to_save": "it was trained in the place of another layer, and stays"}
+# Children by which we recognize a layer of PEFT: the layer that it adapts, and the copy that it
+# trains instead of a layer. Each has the reason why the pass leaves such a layer in place.
+_BASE = {
+    "base_layer": "it is not a low-rank adapter of linear layers; merge or unload it with PEFT"
+}
+_TRAINED = {"modules_to_save": "it is a trained copy of another layer, and stays"}
 _DROPOUTS = frozenset({"dropout", "identity"})
 
 
@@ -39,14 +41,14 @@ class _Adapter:
     """The nodes of an adapter: ``before + up(down(dropout(cast(x)))) * scale``.
 
     Attributes:
-        down: the call of the first layer.
-        up: that of the second one.
-        dropout: the call in front of them; None without one.
+        down: the call of the first layer, ``lora_A``.
+        up: the call of the second layer, ``lora_B``.
+        dropout: the call of the dropout before them; None without dropout.
         casts: the nodes that cast the input to the dtype of the adapter, users first.
-        product: the product with the scale.
+        product: the node that multiplies by the scale.
         scale: the scale.
-        total: the sum.
-        before: the node that the sum adds the adapter to.
+        total: the node that adds the adapter to ``before``.
+        before: the other summand.
         base: the call of the layer beside the adapter.
         guards: the nodes that only check the dtype of the adapter, users first.
     """
@@ -66,13 +68,13 @@ class _Adapter:
 def merge_adapters(edit: Edit) -> None:
     """Add low-rank adapters to the weights of the layers beside them.
 
-    The weights are computed as PEFT computes them, in the dtype of the layer:
-    ``weight + (up @ down) * scale``. The new model rounds differently than the old one does. Layers
-    that nothing calls go, such as adapters that are not active.
+    The pass computes the weights as PEFT does, in the dtype of the layer:
+    ``weight + (up @ down) * scale``. The new model rounds differently from the old
+    one. The pass removes layers that no node calls, such as adapters that are not active.
 
-    An adapter stays, with the reason in the report, if its dropout is in training mode, if its
-    layers are not linear, have a bias or a quantized base, or if something else uses them. So do
-    adapters of other kinds.
+    The pass leaves an adapter in place, with the reason in the report, if its dropout is in
+    training mode, if its layers are not linear, have a bias or a quantized base, or if other nodes
+    use them. It also leaves adapters of other kinds.
     """
     _report_unused(edit)
     bound = bound_layers(edit)
@@ -94,11 +96,12 @@ def merge_adapters(edit: Edit) -> None:
 
 
 def drop_adapters(edit: Edit) -> None:
-    """Remove low-rank adapters, so that the layers beside them compute what they did without.
+    """Remove low-rank adapters, so that the base layers compute as before the adaptation.
 
-    Layers that nothing calls go, such as adapters that are not active. An adapter stays, with the
-    reason in the report, if the calls around it are not those that PEFT makes. So do adapters of
-    other kinds, and layers that were trained in the place of others (``modules_to_save``).
+    The pass removes layers that no node calls, such as adapters that are not active. It leaves an
+    adapter in place, with the reason in the report, if the calls around it are not those that PEFT
+    makes. It also leaves adapters of other kinds, and trained copies of layers
+    (``modules_to_save``).
     """
     _report_unused(edit)
     for up, found in _adapters(edit):
@@ -112,7 +115,7 @@ def drop_adapters(edit: Edit) -> None:
 
 
 def _report_unused(edit: Edit) -> None:
-    """Tell of the adapters that nothing calls: their layers go."""
+    """Report the adapters that no node calls, because the pass removes their layers."""
     for name in edit.layers:
         found = _UP.fullmatch(name)
         if found and not edit.calls(name):
@@ -121,11 +124,11 @@ def _report_unused(edit: Edit) -> None:
 
 
 def _refuse_others(edit: Edit, children: Mapping[str, str]) -> None:
-    """Tell of the layers of PEFT that still compute with other tensors than those of their base.
+    """Report the layers of PEFT that still compute with tensors other than those of their base.
 
     Args:
         edit: the edit.
-        children: the names of children by which such a layer is known, each with the reason.
+        children: the names of children that identify such a layer, each with the reason.
     """
     told = {each.site.graph for each in edit.report.refused}
     for layer in list(edit.layers.values()):
@@ -138,7 +141,7 @@ def _refuse_others(edit: Edit, children: Mapping[str, str]) -> None:
 
 
 def _others(graph: WorkingGraph, base: WorkingLayer) -> Iterator[Call]:
-    """Yield the nodes that give tensors of others than the base layer."""
+    """Yield the nodes that use tensors of other layers than the base layer."""
     for node in graph:
         if node.type == STATE:
             users = [graph.nodes[each] for each in graph.users[node.name]]
@@ -171,7 +174,7 @@ def _remove(edit: Edit, adapter: _Adapter) -> None:
 
 
 def _adapters(edit: Edit) -> Iterator[tuple[Call, _Adapter | str]]:
-    """Yield the call of the second layer of each adapter, and the adapter or why it is none."""
+    """Yield the call of each ``lora_B``, with its adapter, or with the reason why it has none."""
     for up in list(edit):
         if up.layer is not None and _UP.fullmatch(up.layer):
             try:
@@ -205,7 +208,9 @@ def _adapter(edit: Edit, up: Call) -> _Adapter:
     while base.function in _SUMS:
         base = _source(base)
     if base.layer is None or base.layer.rpartition(".")[2] != "base_layer":
-        raise _NoAdapterError(f"its value is added to that of {base.site.node!r}, no base layer")
+        raise _NoAdapterError(
+            f"its value is added to that of {base.site.node!r}, which is not a base layer"
+        )
     if _source(base) not in given:
         raise _NoAdapterError(f"it reads another value than {base.layer!r}")
     if any(len(edit.calls(each.layer or "")) > 1 for each in (up, down, base)):
@@ -234,7 +239,7 @@ def _node(call: Call) -> Node:
 
 
 def _is_cast(call: Call) -> bool:
-    """Return whether a node gives its first argument in another dtype, and does nothing else."""
+    """Return whether a node only casts its first argument to another dtype."""
     settings = [*call.args[1:], *call.kwargs.values()]
     is_alone = len(settings) == 1 and isinstance(settings[0], Symbol)
     return call.function == "torch.Tensor.to" and is_alone and call.kwargs.keys() <= {"dtype"}
@@ -244,7 +249,9 @@ def _source(call: Call) -> Call:
     """Return the node whose value is the first argument."""
     args = _node(call).args or ()
     if not args or type(args[0]) is not Ref:
-        raise _NoAdapterError(f"{call.site.node!r} reads no value of a node")
+        raise _NoAdapterError(
+            f"the first argument of {call.site.node!r} is not the value of a node"
+        )
     return Call(call.spot[0], args[0].node)
 
 
@@ -275,7 +282,7 @@ def _checking(call: Call) -> Iterator[Call]:
 
 
 def _problem(edit: Edit, adapter: _Adapter, bound: dict[str, str]) -> str:
-    """Return why an adapter cannot be merged; empty if it can."""
+    """Return the reason why an adapter cannot be merged; an empty text if it can."""
     dropout = adapter.dropout
     if dropout is not None and dropout.training and dropout.attributes.get("p", 0) != 0:
         return "its dropout is in training mode; capture the model in eval mode"

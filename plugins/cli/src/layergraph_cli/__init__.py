@@ -16,8 +16,8 @@ layergraph_hooks = 1
 
 @hookimpl
 def commands() -> list[Callable[..., Any]]:
-    """Give the built-in subcommands."""
-    # Imported here, because each conversion loads this plugin and needs no subcommand.
+    """Return the built-in subcommands."""
+    # Imported here, because each conversion loads this plugin, but needs no subcommand.
     from layergraph_cli.check import check
     from layergraph_cli.convert import convert
     from layergraph_cli.diff import diff

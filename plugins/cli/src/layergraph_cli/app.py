@@ -1,4 +1,4 @@
-"""The command line: it takes its subcommands from plugins, and prints their errors.
+"""The command line: runs the subcommands of plugins, and prints their errors.
 
 The exit code is 0 for success, 1 if a check fails, and 2 for wrong usage and errors.
 """
@@ -43,16 +43,16 @@ def _options(
 
 
 def _app() -> TyperGroup:
-    """Make the command, with the subcommands that plugins give."""
+    """Make the command, with the subcommands of all plugins."""
     app = plain_app(
         name="layergraph",
-        help="PyTorch models as graphs of layers, in files: look at them, check, compare, convert.",
+        help="Show, check, compare and convert PyTorch models that are graphs of layers in files.",
     )
     app.callback()(_options)
     group = cast("TyperGroup", get_command(app))
     for command in installed_commands():
         if command.name in group.commands:
-            continue  # a plugin that is asked earlier has the name
+            continue  # an earlier plugin has a command of this name
         try:
             group.add_command(subcommand(command), command.name)
         except Exception as error:
@@ -67,13 +67,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand, and print an error in one line.
 
     Args:
-        arguments: the words after ``layergraph``; None: those of the process.
+        arguments: the arguments after ``layergraph``; None: those of the process.
 
     Returns:
         The exit code.
     """
     for stream in (sys.stdout, sys.stderr):
-        # Escape characters that the terminal cannot print.
+        # Escape characters that the encoding of the terminal lacks.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
@@ -88,10 +88,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             return _fail("interrupted", INTERRUPTED)
         except (BrokenPipeError, SystemExit) as error:
-            # If a pipe is closed, typer and rich exit with 1, which here means a failed check.
+            # If a pipe is closed, typer and rich exit with 1. Here, 1 would mean a failed check.
             if not any(isinstance(each, BrokenPipeError) for each in (error, error.__context__)):
                 raise
-            # Without this, Python flushes its buffer at exit and fails again.
+            # Redirect the output, because Python flushes its buffer at exit and would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return CLOSED_PIPE
         except typer.TyperException as error:
@@ -101,7 +101,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         except LayergraphError as error:
             return _fail(_message(error), TROUBLE)
         except MemoryError:
-            return _fail("there is too little memory", TROUBLE)
+            return _fail("the process is out of memory", TROUBLE)
         except OSError as error:
             return _fail(f"{error.strerror or error}", TROUBLE)
         return _fail("interrupted", code) if code == INTERRUPTED else int(code or 0)

@@ -1,4 +1,4 @@
-"""``layergraph check``: check that a file gives a model."""
+"""``layergraph check``: check that a model can be built from a file."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ def check(
     *,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
-    """Check that a model can be made of a file.
+    """Check that a model can be built from a file.
 
-    layergraph reads the file within the limits of layergraph.load_model, builds the model without
-    memory for its tensors, and compares these with the tensors of the file. It reads no weights.
-    Exit code 1: no model can be made.
+    layergraph reads the file within the limits of layergraph.load_model, builds the model on the
+    meta device, and compares its tensors with those in the file. It reads no weights. Exit code
+    1: the model cannot be built.
     """
     found = {"layers": 0, "tensors": 0}
     problems: list[str] = []
     try:
         with opened(file, DEFAULT_LIMITS) as model:
             found = {"layers": len(model.ir), "tensors": len(model.weights)}
-            # Imported here, because torch takes a second, and an unreadable file fails before.
+            # Imported here, because importing torch takes a second, and an unreadable file needs
+            # none.
             from layergraph_files.build import build, build_meta_model
 
             if model.weights:

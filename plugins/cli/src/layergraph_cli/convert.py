@@ -1,4 +1,4 @@
-"""``layergraph convert``: write the model of a Python function to a file."""
+"""``layergraph convert``: write the model that a Python function returns to a file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def convert(
     ] = None,
     weights: Annotated[
         Path | None,
-        typer.Option(help="A state dict to use, .safetensors or of torch.save."),
+        typer.Option(help="A file with the state dict: .safetensors, or of torch.save."),
     ] = None,
     inputs: Annotated[
         str | None,
@@ -48,19 +48,20 @@ def convert(
     values: Annotated[
         Values,
         typer.Option(
-            help="If the model branches on tensor values: capture both ways, "
-            "assume the way of the inputs, or refuse."
+            help="If the model branches on tensor values: capture both branches, "
+            "assume the branch of the inputs, or refuse the model."
         ),
     ] = Values.both,
 ) -> None:
     """Convert the model that a Python function returns.
 
-    The model runs on the inputs. Without --inputs, layergraph asks the plugins for some; if no
-    plugin knows any, it traces the model. Modules are also imported from the current folder.
+    layergraph runs the model on the inputs. Without --inputs, it asks the plugins for example
+    inputs; if no plugin has any, it traces the model. Modules may be in the current folder.
     """
     _check_usage(source, out, weights)
     arguments = dict(map(_argument, arg or []))
-    # This import comes first: later, a module of the current folder may hide another one.
+    # Import before named() puts the current folder into sys.path: a module there may hide one that
+    # these imports need.
     import layergraph as lg
     from layergraph_cli.weights import read_weights
 
@@ -78,12 +79,12 @@ def convert(
 def _check_usage(source: str, out: Path, weights: Path | None) -> None:
     if Path(source).suffix.lower() in _TORCH_FILES or Path(source).is_file():
         raise NamedError(
-            f"{source} is a file: what torch saves is weights, or code that only running it would "
-            "show; name the function that makes the model, and give the file's state dict as "
-            f"--weights: layergraph convert package.module:function {out} --weights {source}"
+            f"{source} is a file of weights, or a pickle that can run any code; name the function "
+            "that makes the model, and pass the file's state dict as --weights: "
+            f"layergraph convert package.module:function {out} --weights {source}"
         )
     if out.suffix not in (".json", ".safetensors"):
-        raise NamedError(f"{out}: give it the suffix .safetensors or .json")
+        raise NamedError(f"{out}: use the suffix .safetensors or .json")
     if out.suffix == ".json" and weights is not None:
         raise NamedError(f"{out}: a .json holds no weights; convert to .safetensors")
 
@@ -91,12 +92,12 @@ def _check_usage(source: str, out: Path, weights: Path | None) -> None:
 def _argument(text: str) -> tuple[str, Any]:
     name, given, value = text.partition("=")
     if not given or not name.isidentifier():
-        raise NamedError(f"--arg {text!r} is no argument; write name=value")
+        raise NamedError(f"--arg {text!r} is not a named argument; write name=value")
     try:
         return name, json.loads(value)
     except (ValueError, RecursionError) as error:
         raise NamedError(
-            f"--arg {text!r}: the value is no JSON ({error}); a text stands in quotes: "
+            f"--arg {text!r}: the value is not JSON ({error}); put a text in quotes: "
             f"'{name}=\"text\"'"
         ) from None
 
@@ -116,7 +117,7 @@ def _model(source: str, arguments: dict[str, Any]) -> nn.Module:
 def _inputs(
     source: str | None, model: nn.Module
 ) -> tuple[tuple[Any, ...] | None, dict[str, Any] | None]:
-    """Return the arguments to run the model with; None to trace it."""
+    """Return arguments to run the model on; None if the command should trace it."""
     import layergraph as lg
 
     if source is None:

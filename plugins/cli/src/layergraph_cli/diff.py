@@ -21,8 +21,8 @@ def diff(
 ) -> int:
     """Compare the structures of two models.
 
-    It compares layers, attributes, tensors and wiring, but neither weights nor names of nodes. Exit
-    code 1: the two differ.
+    layergraph compares layers, attributes, tensors and connections, but neither weights nor names
+    of nodes. Exit code 1: the models differ.
     """
     found = lg.diff(lg.load(a), lg.load(b))
     if json:

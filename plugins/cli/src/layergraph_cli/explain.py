@@ -22,10 +22,11 @@ def explain(
 ) -> int:
     """Show which plugin handles a layer, and why.
 
-    It lists all plugins that are asked, in order: the one that answers, those that would answer
-    too, and those that decline. Exit code 1: no plugin answers.
+    The list contains all plugins in the order in which layergraph asks them: the plugin that
+    answers, others that would answer, and those that decline. Exit code 1: no plugin answers.
     """
-    # This import comes first: later, a module of the current folder may hide another one.
+    # Import before named() puts the current folder into sys.path: a module there may hide one that
+    # these imports need.
     from torch import nn
 
     import layergraph as lg
@@ -34,7 +35,7 @@ def explain(
     if ":" in subject:
         about = named(subject)
         if not (isinstance(about, type) and issubclass(about, nn.Module)):
-            raise NamedError(f"{subject} is no class of modules; name a class, or a type")
+            raise NamedError(f"{subject} is not a class of modules; name a class or a type")
     explanation = lg.explain(about, disable=disable or ())
     if json:
         as_json(explanation.to_dict())

@@ -14,7 +14,7 @@ from layergraph.errors import LayergraphError, first_line, near
 
 
 class NamedError(LayergraphError):
-    """An argument of a command that names an object which cannot be used."""
+    """An argument of a command names an object that the command cannot use."""
 
 
 def named(text: str) -> Any:
@@ -25,7 +25,7 @@ def named(text: str) -> Any:
     """
     home, _, way = text.partition(":")
     if not all(part.isidentifier() for part in (*home.split("."), *way.split("."))):
-        raise NamedError(f"{text!r} names nothing; write package.module:function")
+        raise NamedError(f"{text!r} names no object; write package.module:function")
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -34,7 +34,7 @@ def named(text: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{home}.".startswith(f"{error.name}."):
             raise _failure(f"importing {home}", error) from error
-        where = "here or among what is installed"
+        where = "in this folder or installed"
         raise NamedError(f"there is no module {error.name} {where}; correct {text!r}") from None
     except (Exception, SystemExit) as error:
         raise _failure(f"importing {home}", error) from error
@@ -66,7 +66,7 @@ def called(text: str, function: Callable[..., Any], arguments: dict[str, Any]) -
 
 def _failure(what: str, error: BaseException) -> NamedError:
     frames = traceback.extract_tb(error.__traceback__)
-    # The first frame is ours. If it is the only one, the function did not start.
+    # The first frame belongs to this module. Without further frames, the function did not start.
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if len(frames) > 1 else ""
     message = f": {first_line(error)}" if str(error) else ""
     return NamedError(f"{what}: {type(error).__name__}{message}{place}; mend it")

@@ -36,15 +36,15 @@ def create(name: str, folder: Path) -> Path:
         The new folder.
 
     Raises:
-        LayergraphError: no plugin can have the name, the folder contains a file of this name, or
-            it cannot be written to. Nothing is written then.
+        LayergraphError: a plugin cannot have this name, or the folder contains a file of this name
+            or is not writable. The function then writes nothing.
     """
     fields = _fields(name)
     target = folder / name
     if target.exists() or target.is_symlink():
-        raise LayergraphError(f"{target}: it is there already; choose another name or folder")
+        raise LayergraphError(f"{target} exists already; choose another name or folder")
     try:
-        # A temporary folder and a rename, so that the package appears complete or not at all.
+        # Write to a temporary folder and rename it, so that a failure leaves no partial package.
         with tempfile.TemporaryDirectory(prefix=".new-plugin-", dir=folder) as aside:
             made = Path(aside, name)
             for path, source in _FILES.items():
@@ -68,10 +68,10 @@ def _fields(name: str) -> dict[str, str]:
     """Return the values that the templates insert for the name of a plugin.
 
     Raises:
-        LayergraphError: no plugin can have the name.
+        LayergraphError: a plugin cannot have this name.
     """
     if not re.fullmatch(r"[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9._-]*[A-Za-z0-9]", name):
-        raise _refused(name, "is no name of a distribution", "use letters, digits and hyphens")
+        raise _refused(name, "is not the name of a distribution", "use letters, digits and hyphens")
     distribution = normalised(name)
     package = distribution.replace("-", "_")
     if f"{distribution}-".startswith(BUILTIN_PREFIX):
@@ -79,16 +79,16 @@ def _fields(name: str) -> dict[str, str]:
     if not package.isidentifier() or keyword.iskeyword(package):
         raise _refused(name, f"would make a package {package!r}, which Python cannot import")
     if package in sys.stdlib_module_names or _is_there(package):
-        raise _refused(name, f"would make a package {package!r}, and hide the one that is there")
+        raise _refused(name, f"would make a package {package!r}, and hide the installed one")
     if package in types_of_torch():
-        raise _refused(name, f"would give its layer the type of one of torch, {package!r}")
+        raise _refused(name, f"would name its layer {package!r}, as a layer of torch")
     cls = "".join(part.capitalize() for part in package.split("_"))
     return {"name": name, "distribution": distribution, "package": package, "cls": cls}
 
 
 def _is_there(package: str) -> bool:
     spec = importlib.util.find_spec(package)
-    return spec is not None and spec.origin is not None  # a plain folder is no package
+    return spec is not None and spec.origin is not None  # a folder has no origin
 
 
 def _refused(name: str, reason: str, cure: str = "") -> LayergraphError:

@@ -1,6 +1,6 @@
 """Print to the terminal, and escape the control characters of files.
 
-Lines are neither cut nor wrapped. rich prints colours only to a terminal, and respects
+The functions neither cut nor wrap lines. rich prints colours only to a terminal, and respects
 ``NO_COLOR``.
 """
 
@@ -16,7 +16,7 @@ from rich.text import Text
 
 
 def plain(text: str) -> str:
-    """Escape the characters of a text that do not print, line breaks too."""
+    """Escape the characters of a text that do not print, including line breaks."""
     if text.isprintable():
         return text
     return "".join(
@@ -29,7 +29,7 @@ def one_line(text: str) -> str:
     return plain(" ".join(text.split()))
 
 
-# Remedies in messages name arguments of Python functions. These are the options of the command.
+# Messages name arguments of Python functions in their remedies. The command has these options.
 _IN_PYTHON = {
     "capture it with example inputs: to_ir(model, args)": "name a function that gives inputs by "
     "--inputs package.module:function",
@@ -40,7 +40,7 @@ _IN_PYTHON = {
 
 
 def in_options(message: str) -> str:
-    """Name options of the command in a message, instead of arguments of Python functions."""
+    """Replace arguments of Python functions in a message with options of the command."""
     for argument, option in _IN_PYTHON.items():
         message = message.replace(argument, option)
     return message
@@ -55,7 +55,7 @@ def line(*parts: str | tuple[str, str]) -> None:
     """Print one line.
 
     Args:
-        parts: texts, each plain or as a pair of text and rich style.
+        parts: plain texts, or pairs of a text and a rich style.
     """
     shown = Text()
     for part in parts:

@@ -62,7 +62,7 @@ def run(
 ) -> None:
     """Run passes on the model in a file, and write the new one to another file.
 
-    It prints a line for each change, and for each place that a pass refused.
+    layergraph prints a line for each change, and for each place that a pass refused.
     """
     ir, weights = lg.load(file), _weights(file)
     ir, state, report = lg.run_passes(ir, names, weights, options=_options(settings or []))
@@ -73,7 +73,7 @@ def run(
 
 
 def _weights(file: Path) -> dict[str, torch.Tensor] | None:
-    """Return the weights in a file, which are read when they are used; None if it has none."""
+    """Return the weights in a file, lazily; None if the file has no weights."""
     from layergraph_cli.weights import read_weights
 
     try:
@@ -98,14 +98,14 @@ def _options(settings: list[str]) -> dict[str, dict[str, Any]]:
         place, equals, text = each.partition("=")
         name, dot, option = place.partition(".")
         if not (equals and dot and name and option):
-            raise ArgumentError(f"{each!r} is no option of a pass; write it as PASS.OPTION=VALUE")
+            raise ArgumentError(f"{each!r} sets no option; write PASS.OPTION=VALUE")
         option = option.replace("-", "_")
         found.setdefault(name, {})[option] = _value(text, types.get((name, option), ""))
     return found
 
 
 def _value(text: str, kind: str) -> Any:
-    """Return a literal of Python or JSON if the option takes it, as a number; else the text."""
+    """Return the literal of Python or JSON if the option accepts it; else the text."""
     from layergraph_rewrite.passes import fits_option
 
     for read in (ast.literal_eval, loads):

@@ -28,8 +28,8 @@ def plugins(
 ) -> int:
     """List the installed plugins and what each handles.
 
-    Plugins that are asked first come first. Last come those that are skipped, with the reason. Exit
-    code 1: a plugin is broken.
+    The plugins appear in the order in which layergraph asks them. Skipped plugins come last, with
+    the reason. Exit code 1: a plugin is broken.
     """
     found = discovered()
     hooks = Hooks(found.plugins, object()).implementations
@@ -94,7 +94,7 @@ def _form(
 
 
 def _given(plugin: Plugin, hook: str, name_of: Callable[[Any], str]) -> Iterator[str]:
-    """Return the names that one plugin gives for a hook."""
+    """Return the names that a plugin returns for a hook."""
     for each in plugin.hooks:
         if each.hook == hook and not each.is_wrapper:
             try:
@@ -104,7 +104,7 @@ def _given(plugin: Plugin, hook: str, name_of: Callable[[Any], str]) -> Iterator
 
 
 def _first(hooks: Iterable[HookImplementation]) -> dict[object, str]:
-    """Return the distribution whose row is asked first, for each type and each class."""
+    """Return, for each type and each class, the distribution whose row comes first."""
     first: dict[object, str] = {}
     for each in hooks:
         if each.hook == "torch_to_ir" and each.table and each.plugin:
@@ -119,7 +119,7 @@ def _other(own: str, *owners: str | None) -> str | None:
 
 
 def _split(listed: Iterable[Mapping[str, Any]], key: str) -> tuple[list[str], list[str]]:
-    """Return the names that belong to their plugin, and those that another one shadows."""
+    """Return the names that a plugin handles itself, and those that another plugin shadows."""
     reached, shadowed = [], []
     for each in listed:
         owner = each["shadowed_by"]

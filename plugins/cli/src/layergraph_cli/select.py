@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def select(
-    text: Annotated[str, typer.Argument(help="As 'layer*.* conv2d[groups>1]'.")],
+    text: Annotated[str, typer.Argument(help="A text such as 'layer*.* conv2d[groups>1]'.")],
     file: Annotated[Path, typer.Argument(help="The file of a model.")],
     *,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the nodes of a model that match a text, in execution order.
 
-    The text has a path, a type or function with comparisons in brackets, or both. It reads no
-    weights.
+    The text consists of a path, or of a type or function with comparisons in brackets, or of both.
+    layergraph reads no weights.
     """
     found = lg.load(file).select(text)
     if json:

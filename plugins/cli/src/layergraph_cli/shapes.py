@@ -1,4 +1,4 @@
-"""``layergraph show --shapes``: the shape of every value of a file."""
+"""``layergraph show --shapes``: show the shape of every value of a model."""
 
 from __future__ import annotations
 

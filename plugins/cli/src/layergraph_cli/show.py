@@ -19,7 +19,7 @@ from layergraph_files.limits import DEFAULT_LIMITS
 from layergraph_files.reader import Opened, opened
 from layergraph_files.values import encode
 
-# Deeply nested layers would be indented beyond the width of a terminal.
+# A larger indent could be wider than the terminal.
 _DEEPEST_INDENT = 60
 
 
@@ -33,7 +33,7 @@ def show(
         bool, typer.Option("--graph", help="Show how layers are connected, without sizes.")
     ] = False,
     guards: Annotated[
-        bool, typer.Option("--guards", help="Show what a rebuilt model checks of its calls.")
+        bool, typer.Option("--guards", help="Show the guards that a rebuilt model checks.")
     ] = False,
     shapes: Annotated[
         list[str] | None,
@@ -47,8 +47,8 @@ def show(
 ) -> None:
     """Show the layers of a model, with attributes and sizes.
 
-    It counts the numbers in parameters and in buffers that state dicts have, and their bytes, each
-    tensor once. It reads no weights.
+    layergraph counts the numbers in parameters and in buffers of the state dict, and their bytes,
+    each tensor once. It reads no weights.
     """
     with opened(file, DEFAULT_LIMITS) as model:
         if graph:
@@ -73,11 +73,11 @@ class _Row:
 
     Attributes:
         child: the name of the layer in its parent.
-        level: the number of modules around it.
+        level: the number of its enclosing modules.
         implementation: the layer.
-        seen: True if the list has the layer before, at another place.
-        size: the size of the layer and all inside it, without layers that the list has before.
-        training: its mode, if its parent has the other one.
+        seen: True if the layer is already in the list, at another place.
+        size: the size of the layer and everything inside it, without layers already in the list.
+        training: its mode, if its parent has the other mode.
     """
 
     child: str

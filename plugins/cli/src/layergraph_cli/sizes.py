@@ -44,7 +44,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The sizes of a model's layers: of parameters, and of buffers that state dicts hold.
+    """The sizes of a model's layers: of parameters, and of buffers in the state dict.
 
     Attributes:
         own: the size of each implementation without its children, by name; empty if unknown.
@@ -72,8 +72,8 @@ class Sizes:
 def sizes_of(model: Opened, limits: Limits) -> Sizes:
     """Return the sizes of a model's layers.
 
-    To know which tensors are buffers, and the sizes if the file has no weights, this builds the
-    model on the meta device. It needs torch and the plugins.
+    The function builds the model on the meta device to find out which tensors are buffers, and to
+    get the sizes if the file has no weights. It needs torch and the plugins.
     """
     try:
         built = _built(model, limits)
@@ -111,7 +111,7 @@ def _built(model: Opened, limits: Limits) -> dict[str, Size]:
         if persists and id(tensor) not in seen:
             seen.add(id(tensor))
             is_parameter = isinstance(tensor, nn.Parameter)
-            # A file holds a tensor that is no block of numbers as its parts.
+            # A file holds a quantized or sparse tensor as its parts.
             for name, part in built.kinds.expanded({key: tensor}).items():
                 count = part.numel()
                 found[name] = Size(1, count, part.nbytes, 0 if is_parameter else count)

@@ -1,4 +1,4 @@
-"""Make a subcommand of typer from a command of a plugin."""
+"""Make subcommands of typer from the commands of plugins."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def subcommand(command: Command) -> Any:
         Exception: typer cannot read the signature.
     """
     app = plain_app()
-    # A bug in a built-in command shows its traceback, so do not wrap it.
+    # Do not wrap a built-in command, so that a bug in it shows a traceback.
     is_ours = command.plugin.is_builtin
     app.command(command.name)(command.function if is_ours else _guarded(command))
     return get_command(app)

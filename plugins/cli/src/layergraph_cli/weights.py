@@ -1,4 +1,4 @@
-"""Read weights from a file of any program."""
+"""Read weights from files of other programs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """
     if path.suffix in (".safetensors", ".json") or path.is_dir():
         with opened_weights(path, DEFAULT_LIMITS) as stored:
-            # No alignment, because no kernel reads the tensors before they are written again.
+            # The tensors need no alignment: no kernel reads them before lg.save writes them again.
             return mapped(stored, alignment=1)
     try:
-        # Tensors only: a file that may make layers can also change their classes.
+        # Load only tensors: a file that may make layers can also change their classes.
         found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         remedy = "check the path and the rights"
@@ -42,6 +42,6 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         if type(name) is not str or type(tensor) not in _TENSORS:
             raise FileError(
                 f"{path}: {name!r} is a {type(tensor).__name__} and no tensor; "
-                "save model.state_dict(), and nothing around it"
+                "save model.state_dict() and nothing else"
             )
     return found

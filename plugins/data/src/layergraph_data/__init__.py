@@ -1,6 +1,7 @@
 """Graphs of PyTorch Geometric and tensordicts, as arguments and results of models.
 
-This plugin imports neither library: it answers if the program has imported one.
+This plugin imports neither library. It lists the classes of a library that the program has
+imported.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from layergraph import Structure, hookimpl
 
 @hookimpl
 def functions() -> Collection[str]:
-    """Name the functions that take these objects apart and make them."""
+    """List the functions that take these objects apart and make them."""
     return [
         f"{__name__}.{home}.{name}"
         for home, names in (

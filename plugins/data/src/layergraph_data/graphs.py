@@ -1,7 +1,7 @@
-"""The graphs of PyTorch Geometric, taken apart and put together.
+"""Take the graphs of PyTorch Geometric apart, and make them of parts.
 
-A graph calls these functions, so a file may give them any parts. They make and change objects of
-the classes below only, and never call what the parts name.
+The graph of a model calls these functions, so a file may pass them any parts. They make and change
+only objects of the classes below, and never call an object that the parts name.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from layergraph.errors import AssumptionError
 _HOME = "torch_geometric.data"
 # Numbers that differ from call to call.
 _COUNTS = frozenset({"num_nodes", "_num_graphs"})
-# What a batch remembers of the graphs that it was made of.
+# Attributes with which a batch describes the graphs inside it.
 _OF_BATCHES = ("_num_graphs", "_slice_dict", "_inc_dict")
 
 
 def classes() -> dict[str, Any]:
-    """Return the classes of graphs by name, also those of batches.
+    """Return the classes of graphs and batches by name.
 
     Raises:
         AssumptionError: the program has not imported the library.
@@ -36,15 +36,15 @@ def classes() -> dict[str, Any]:
 
 
 def flatten_graph(graph: Any) -> dict[str, Any]:
-    """Return the parts of a graph or a batch: its class by name, and what its stores hold.
+    """Return the parts of a graph or a batch: the name of its class, and the items of its stores.
 
-    Texts are left out: they tell nothing to a graph.
+    The parts do not contain texts, such as names of nodes.
 
     Args:
         graph: the graph.
 
     Raises:
-        AssumptionError: it is none.
+        AssumptionError: the object is not a graph.
 
     Example:
         >>> import torch
@@ -55,25 +55,27 @@ def flatten_graph(graph: Any) -> dict[str, Any]:
     """
     cls = classes().get(type(graph).__name__)
     if type(graph) is not cls:
-        raise AssumptionError(f"a {type(graph).__name__} is no graph of torch_geometric; give one")
+        raise AssumptionError(
+            f"a {type(graph).__name__} is not a graph of torch_geometric; pass one"
+        )
     stores = {key: _parts(store._mapping) for key, store in _stores(graph).items()}
     held = {name: getattr(graph, name) for name in _OF_BATCHES if name in _held(graph)}
     return {"class": cls.__name__, "stores": stores, "batch": _parts(held)}
 
 
 def unflatten_graph(parts: dict[str, Any], into: Any = None) -> Any:
-    """Return a graph of parts.
+    """Return a graph made of parts.
 
     Args:
-        parts: those that :func:`flatten_graph` gives, with the numbers of counts in tuples.
-        into: a graph that gets these parts; None for a new one.
+        parts: the result of :func:`flatten_graph`, with each count in a tuple.
+        into: a graph to change; None to make a new one.
 
     Raises:
-        AssumptionError: they are parts of no graph, or of one of another class.
+        AssumptionError: the parts do not describe a graph, or ``into`` is of another class.
     """
     cls = classes().get(parts["class"])
     if cls is None or not (into is None or type(into) is cls):
-        raise AssumptionError(f"the parts of a {parts['class']} go into no {type(into).__name__}")
+        raise AssumptionError(f"the parts of a {parts['class']} do not fit a {type(into).__name__}")
     if into is None:
         into = cls() if cls in (sys.modules[_HOME].Data, sys.modules[_HOME].HeteroData) else None
         into = sys.modules[_HOME].Batch(_base_cls=_base(cls)) if into is None else into
@@ -85,7 +87,7 @@ def unflatten_graph(parts: dict[str, Any], into: Any = None) -> Any:
         _set(store._mapping, held)
     for name, value in parts["batch"].items():
         if name not in _OF_BATCHES:
-            raise AssumptionError(f"{name!r} is no part of a {cls.__name__}")
+            raise AssumptionError(f"a {cls.__name__} has no part {name!r}")
         _first(into).__dict__[name] = _value(name, value)
     return into
 

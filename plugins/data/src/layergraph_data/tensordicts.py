@@ -1,4 +1,4 @@
-"""Tensordicts, taken apart and put together."""
+"""Take tensordicts apart, and make them of parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def flatten_tensordict(tensors: Any) -> dict[str, Any]:
         tensors: the tensordict.
 
     Raises:
-        AssumptionError: it is none.
+        AssumptionError: the object is not a tensordict.
 
     Example:
         >>> import torch
@@ -27,7 +27,7 @@ def flatten_tensordict(tensors: Any) -> dict[str, Any]:
         {'x': tensor([1.])}
     """
     if type(tensors) is not _class():
-        raise AssumptionError(f"a {type(tensors).__name__} is no TensorDict; give one")
+        raise AssumptionError(f"a {type(tensors).__name__} is not a TensorDict; pass one")
     size = tensors.__dict__["_batch_size"]
     return {
         "batch_size": torch.Size(size) if type(size) is torch.Size else tuple(size),
@@ -39,24 +39,24 @@ def flatten_tensordict(tensors: Any) -> dict[str, Any]:
 
 
 def unflatten_tensordict(parts: dict[str, Any], into: Any = None) -> Any:
-    """Return a tensordict of parts.
+    """Return a tensordict made of parts.
 
     Args:
-        parts: those that :func:`flatten_tensordict` gives, with the batch size in a tuple.
-        into: a tensordict that gets these parts; None for a new one.
+        parts: the result of :func:`flatten_tensordict`, with the batch size in a tuple.
+        into: a tensordict to change; None to make a new one.
 
     Raises:
-        AssumptionError: the object that gets them is no tensordict.
+        AssumptionError: ``into`` is not a tensordict.
     """
     cls = _class()
     if not (into is None or type(into) is cls):
-        raise AssumptionError(f"a {type(into).__name__} is no TensorDict; give one")
+        raise AssumptionError(f"a {type(into).__name__} is not a TensorDict; pass one")
     made = cls({}, batch_size=[]) if into is None else into
     held = vars(made)
     entries = held["_tensordict"]
     for key in entries.keys() - parts["entries"].keys():
         del entries[key]
-    # The parts are those of a tensordict: they fit. A batch size of symbolic numbers stays such.
+    # No checks: the parts come from a tensordict. A batch size of symbolic ints stays a tuple.
     entries.update(parts["entries"])
     size = tuple(parts["batch_size"])
     held["_batch_size"] = torch.Size(size) if all(type(each) is int for each in size) else size

@@ -1,4 +1,4 @@
-"""Handlers for the losses of torch.nn, the adaptive softmax among them."""
+"""Handlers for the losses of torch.nn, including the adaptive softmax."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _read_distance(module: nn.Module) -> Any:
     if isinstance(distance, nn.Module):
         leaf = _DISTANCES.to_ir(distance)
         if leaf is None:
-            return distance  # not a plain value, so that the row declines
+            return distance  # the row declines, because this is not a plain value
         is_default = leaf == _DISTANCES.to_ir(nn.PairwiseDistance())
         return None if is_default else {"type": leaf.type, **leaf.data}
     return next((name for name, each in _functions().items() if each is distance), distance)

@@ -12,7 +12,7 @@ _ALWAYS = ["eps", "momentum", "affine", "track_running_stats"]
 
 
 def _bias(module: nn.Module) -> bool:
-    """Return the argument ``bias``; its default True if the layer is not affine and has none."""
+    """Return the argument ``bias``; True, its default, if the layer is not affine."""
     return not module.affine or module.bias is not None
 
 
@@ -26,7 +26,7 @@ def layers() -> list[Layer]:
     """List the classes, each with its constructor arguments."""
     return [
         *(
-            # A process group is no plain value. The row declines a layer that has one.
+            # The row declines a layer with a process group, because a group is not a plain value.
             Layer(cls, always=_ALWAYS, never=["process_group"], readers=_READERS)
             for cls in (*_BATCH, *_INSTANCE)
         ),

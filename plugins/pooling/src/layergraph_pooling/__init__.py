@@ -36,6 +36,6 @@ def layers() -> list[Layer]:
     return [
         *(Layer(cls, always=["stride", "padding"]) for cls in _WINDOWS),
         *(Layer(cls, always=["stride"]) for cls in (nn.LPPool1d, nn.LPPool2d, nn.LPPool3d)),
-        # Random samples are for torch's tests. The row declines a layer that has them.
+        # Only torch's tests pass random samples. The row declines a layer with them.
         *(Layer(cls, never=["_random_samples"]) for cls in _OTHERS),
     ]

@@ -21,7 +21,7 @@ _KINDS: dict[type[nn.Module], str] = {
 
 @hookimpl(trylast=True)
 def torch_to_ir(module: nn.Module) -> Implementation | None:
-    """Answer for the five containers, unless one also holds tensors or modules of another kind."""
+    """Describe the five containers, if one holds only layers or only parameters."""
     kind = _KINDS.get(type(module))
     if kind is None or not _holds_its_own(module):
         return None
@@ -32,7 +32,7 @@ def torch_to_ir(module: nn.Module) -> Implementation | None:
 def ir_to_torch(
     implementation: Implementation, children: Mapping[str, nn.Module]
 ) -> nn.Module | None:
-    """Answer for the types of the five containers.
+    """Make the five containers.
 
     Raises:
         BuildError: the implementation has attributes, tensors or a graph that the container cannot
@@ -60,7 +60,7 @@ def ir_to_torch(
         # Pass the items, because the constructor sorts the keys of a dict.
         return nn.ParameterDict(_parameters(implementation, children).items())
     container = cls()
-    # Not through the constructors, which renumber children or refuse some names.
+    # Do not use the constructors: they renumber children, and refuse some names.
     for name, child in children.items():
         container.add_module(name, child)
     return container
@@ -74,7 +74,7 @@ def _holds_its_own(module: nn.Module) -> bool:
         keys = list(module.keys())
     else:
         return not module._parameters and not module._buffers
-    # A container of parameters may hold other values, whose keys it does not register.
+    # A container of parameters may also hold other values, which it does not register under keys.
     registered = [name for name, each in module._parameters.items() if each is not None]
     return keys == registered and not module._buffers and not module._modules
 
@@ -108,6 +108,6 @@ def _refuse_other_graphs(implementation: Implementation) -> None:
     for graph in implementation.graphs:
         if graph.nodes and (implementation.type != "sequential" or graph.chain() != runs):
             raise BuildError(
-                f"implementation {implementation.name!r}: its graph is not what a "
+                f"implementation {implementation.name!r}: its graph differs from what a "
                 f"{implementation.type} runs; give it the type 'module', which runs any graph"
             )

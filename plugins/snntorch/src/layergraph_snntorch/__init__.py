@@ -15,7 +15,7 @@ _HOMES = ("snntorch._neurons.", f"{__name__}.stateful")
 
 @hookimpl(trylast=True)
 def torch_to_ir(module: nn.Module) -> Implementation | None:
-    """Answer for the neurons of snntorch, with the arguments of their constructors."""
+    """Describe the neurons of snntorch by the arguments of their constructors."""
     cls = type(module)
     if cls.__name__ not in NEURONS or not cls.__module__.startswith(_HOMES):
         return None
@@ -26,7 +26,7 @@ def torch_to_ir(module: nn.Module) -> Implementation | None:
 
 @hookimpl(trylast=True)
 def ir_to_torch(implementation: Implementation) -> nn.Module | None:
-    """Answer for the types of these neurons."""
+    """Make the neurons of snntorch."""
     if implementation.type not in _TYPES:
         return None
     from .neurons import to_torch

@@ -1,4 +1,4 @@
-"""Functions that snntorch makes of parameters: surrogate gradients, quantization of states."""
+"""Describe and make the surrogate gradients and quantizers of snntorch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _DEFAULT = {"name": "atan", "alpha": 2.0}
 
 
 def name_surrogate(function: Any) -> dict[str, Value] | None:
-    """Return name and parameters of a surrogate gradient; None for the one that is the default.
+    """Return the name and parameters of a surrogate gradient; None for the default one.
 
     Raises:
-        AttributeError: no function of ``snntorch.surrogate`` makes it of numbers.
+        AttributeError: no function of ``snntorch.surrogate`` makes this gradient from numbers.
     """
     name = _maker_of(function, surrogate)
     parameters = _enclosed(function) if name else {}
@@ -33,21 +33,21 @@ def name_surrogate(function: Any) -> dict[str, Value] | None:
 
 
 def make_surrogate(said: dict[str, Any]) -> Function:
-    """Return the surrogate gradient of a name and parameters."""
+    """Make a surrogate gradient from its name and parameters."""
     parameters = dict(said)
     name = parameters.pop("name")
     maker = vars(surrogate).get(name)
     if not _is_maker(maker, surrogate) or not all(map(_is_number, parameters.values())):
-        raise ValueError(f"snntorch.surrogate makes no gradient {name!r} of {parameters}")
+        raise ValueError(f"snntorch.surrogate makes no gradient {name!r} from {parameters}")
     function: Function = maker(**parameters)
     return function
 
 
 def levels_of(function: Any) -> list[float] | bool:
-    """Return the levels to which a function rounds states; False if there is none.
+    """Return the levels to which a function rounds states; False if the function is False.
 
     Raises:
-        AttributeError: ``snntorch.functional.quant.state_quant`` has not made it.
+        AttributeError: ``snntorch.functional.quant.state_quant`` has not made the function.
     """
     if function is False:
         return False
@@ -61,7 +61,8 @@ def make_quantizer(levels: list[float] | bool) -> Function | bool:
     """Return the function that rounds states to levels."""
     if isinstance(levels, bool):
         return levels
-    # The arguments of state_quant do not follow from the levels, so that we give its function ours.
+    # We cannot compute the arguments of state_quant from the levels. So make any quantizer, and
+    # replace its levels.
     made = quant.state_quant()
     cell = CellType(torch.tensor(levels, dtype=torch.float32, device="cpu"))
     return FunctionType(made.__code__, made.__globals__, made.__name__, None, (cell,))
@@ -72,7 +73,7 @@ def _is_number(value: object) -> bool:
 
 
 def _maker_of(function: Any, home: ModuleType) -> str | None:
-    """Return the name of the function of a module that has made a function; None if none has."""
+    """Return the name of the factory in a module that made a function; None without one."""
     if type(function) is not FunctionType or function.__globals__ is not vars(home):
         return None
     name = function.__code__.co_qualname.partition(".")[0]
@@ -93,5 +94,5 @@ def _enclosed(function: FunctionType) -> dict[str, Any]:
 
 def _unnamed(role: str, function: Any, home: str, made_of: str) -> AttributeError:
     said = getattr(function, "__qualname__", type(function).__qualname__)
-    decline(f"its {role}, {said}, is not what a function of {home} makes of {made_of}")
+    decline(f"its {role}, {said}, was not made by a function of {home} from {made_of}")
     return AttributeError(role)

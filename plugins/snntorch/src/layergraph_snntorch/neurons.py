@@ -1,4 +1,4 @@
-"""Rows for the neurons of snntorch: what their constructors take, and how to read it off them."""
+"""Rows for the neurons of snntorch: how to read their constructor arguments."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .functions import levels_of, make_quantizer, make_surrogate, name_surrogate
 _NUMBERS = ("alpha", "beta", "threshold", "graded_spikes_factor", "time_step", "R", "C", "V")
 _FUNCTIONS = ("spike_grad", "state_quant")
 
-# Of Lapicque, the constructor computes the tensors that are not given. The kind, the shape and the
-# order of its tensors tell which were given.
+# The constructor of Lapicque computes the arguments that the caller omits. The kinds, shapes and
+# order of its tensors depend on the omitted ones, so we try these combinations.
 _NOT_GIVEN = {"Lapicque": [("R", "C"), ("beta",), ("C",), ("R",)]}
 
 
@@ -43,7 +43,7 @@ def to_torch(implementation: Implementation) -> nn.Module:
 
 @contextmanager
 def _registry_kept() -> Iterator[None]:
-    """Remove the neurons that a row makes to compare others with from snntorch's list of all."""
+    """Restore snntorch's list of all neurons: a row makes neurons for comparison."""
     instances = snntorch.SpikingNeuron.instances
     count = len(instances)
     try:
@@ -66,7 +66,7 @@ def _number(name: str) -> Reader:
 
 
 def _shortest(tensor: torch.Tensor) -> Value:
-    """Return the number with the fewest digits that the dtype of a tensor rounds to its number."""
+    """Return the shortest decimal number that rounds to the number in a tensor, in its dtype."""
     number: Any = tensor.item()
     if tensor.is_floating_point():
         for digits in range(1, 17):

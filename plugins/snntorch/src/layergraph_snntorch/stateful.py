@@ -1,7 +1,7 @@
-"""Neurons that keep their state inside (``init_hidden=True``), and take it as an argument too.
+"""Neurons that keep their state (``init_hidden=True``), and also accept it as an argument.
 
-snntorch refuses states as arguments of such a neuron. Where the code of a model assigns a state, as
-:func:`snntorch.utils.reset` does, the graph passes it by its name in the next call.
+snntorch's own neurons refuse the argument. The graph needs it: if the code of a model assigns a
+state, as :func:`snntorch.utils.reset` does, the graph passes the state by name in the next call.
 """
 
 from __future__ import annotations

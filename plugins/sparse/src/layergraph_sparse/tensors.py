@@ -1,4 +1,4 @@
-"""Sparse tensors of torch, taken apart into their indices and values and made again."""
+"""Take the sparse tensors of torch apart into indices and values, and make them again."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _unflatten_compressed(
 ) -> torch.Tensor:
     compressed, plain = (parts[name] for name in _COMPRESSED[layout])
     numbers = parts["values"]
-    # torch checks here that no index points outside, which kernels rely on.
+    # Here, torch checks that all indices are in range. Kernels do not check it.
     return torch.sparse_compressed_tensor(
         compressed,
         plain,

@@ -12,7 +12,7 @@ from torch import nn
 
 from layergraph import Implementation, TensorKind, hookimpl
 
-# By the name of a class of tensors: the module of torchao that has it.
+# The module of torchao for each class of tensors.
 HOMES = {
     "Float8Tensor": "torchao.quantization",
     "Int4OpaqueTensor": "torchao.prototype.quantization.int4",
@@ -26,7 +26,7 @@ _TYPES = frozenset(map(str.lower, LAYERS))
 def _flatten(
     name: str, tensor: torch.Tensor
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    # Where torchao is not imported, there is no tensor of it.
+    # If the program has not imported torchao, the tensor belongs to another library.
     home = sys.modules.get(HOMES[name])
     if home is None or type(tensor) is not getattr(home, name, None):
         return None
@@ -52,7 +52,7 @@ def tensor_kinds() -> Iterable[TensorKind]:
 
 @hookimpl(trylast=True)
 def torch_to_ir(module: nn.Module) -> Implementation | None:
-    """Answer for the layers of quantization-aware training."""
+    """Describe the layers of quantization-aware training."""
     cls = type(module)
     if cls.__name__ not in LAYERS or not cls.__module__.startswith("torchao.quantization.qat."):
         return None
@@ -63,7 +63,7 @@ def torch_to_ir(module: nn.Module) -> Implementation | None:
 
 @hookimpl(trylast=True)
 def ir_to_torch(implementation: Implementation) -> nn.Module | None:
-    """Answer for the types of these layers."""
+    """Make the layers of quantization-aware training."""
     if implementation.type not in _TYPES:
         return None
     from .layers import to_torch

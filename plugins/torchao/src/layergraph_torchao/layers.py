@@ -41,7 +41,7 @@ def _config_of(quantizer: str) -> Reader:
 
 
 _WRITERS = {"activation_config": restored, "weight_config": restored}
-# A quantizer notes the scales of the last call, and computes them again in each.
+# A quantizer stores the scales of the last call, and computes new ones in each call.
 _NOTED = ("scale", "zero_point")
 _ROWS: dict[type[nn.Module], Layer] = {
     FakeQuantizedLinear: Layer(

@@ -1,4 +1,4 @@
-"""Quantized tensors of torchao, taken apart and made again."""
+"""Take the quantized tensors of torchao apart, and make them of parts."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def unflatten(name: str, parts: Parts, values: Mapping[str, Any]) -> torch.Tenso
     """Return the quantized tensor of a class.
 
     Args:
-        name: the name of the class: one of :data:`HOMES`.
+        name: the name of the class, from :data:`HOMES`.
         parts: its plain tensors, by name.
         values: its plain values, by name.
 
     Raises:
-        BuildError: this machine has no torchao with the class.
-        ValueError: parts or values are not those of such a tensor.
+        BuildError: no torchao with this class is installed.
+        ValueError: the parts or values do not fit the class.
     """
     try:
         cls = getattr(importlib.import_module(HOMES[name]), name)
@@ -106,7 +106,7 @@ def _check_int8(parts: Parts, values: Mapping[str, Any]) -> None:
     )
     qdata = _expect_part(parts, "qdata", [torch.int8])
     shape = _blocks(qdata, values)
-    # A scale of a whole tensor may be of any number of axes.
+    # A single scale for the whole tensor may have any number of axes.
     scale = _expect_part(parts, "scale", _FLOATS)
     is_one = math.prod(shape) == scale.numel() == 1
     _expect(is_one or list(scale.shape) == shape, f"the scales are of {tuple(scale.shape)}")
@@ -134,8 +134,8 @@ def _check_intx(parts: Parts, values: Mapping[str, Any]) -> None:
 
 
 def _check_int4(parts: Parts, values: Mapping[str, Any]) -> None:
-    # The other form is for instructions that few machines have.
-    _expect(values["act_mapping_type"] is None, "it is of the form with dynamic activation")
+    # Tensors with dynamic activation need instructions that few machines have.
+    _expect(values["act_mapping_type"] is None, "it has dynamic activation")
     _expect_names(parts, "qdata scale_and_zero act_pre_scale")
     shape, block_size = values["shape"], values["block_size"]
     for said_of in (shape, block_size):
@@ -143,7 +143,7 @@ def _check_int4(parts: Parts, values: Mapping[str, Any]) -> None:
             isinstance(said_of, list | tuple)
             and len(said_of) == 2
             and all(type(each) is int and each > 0 for each in said_of),
-            f"{said_of!r} is no pair of sizes",
+            f"{said_of!r} is not a pair of sizes",
         )
     (rows, columns), (one, group) = shape, block_size
     fits = one == 1 and group in (32, 64, 128) and columns % group == 0

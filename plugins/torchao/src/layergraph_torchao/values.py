@@ -1,4 +1,4 @@
-"""Settings of torchao as plain values: enums and classes of settings by their names.
+"""Convert settings of torchao to plain values and back: enums and configs by their names.
 
 A file may name only the classes in this table.
 """
@@ -41,8 +41,8 @@ _SETTINGS = {
 def said(value: Any) -> Any:
     """Return a setting as plain values.
 
-    A value of an enum becomes ``{"enum": NAME, "value": NAME}``, and an object of a class of
-    settings ``{"class": NAME, "fields": {…}}``. Any other value comes back as it is.
+    A member of an enum becomes ``{"enum": NAME, "value": NAME}``, and a config becomes
+    ``{"class": NAME, "fields": {…}}``. Any other value stays unchanged.
 
     Example:
         >>> from torchao.quantization import MappingType
@@ -65,7 +65,7 @@ def restored(form: Any) -> Any:
     """Return the setting that plain values describe.
 
     Raises:
-        ValueError: they describe none.
+        ValueError: the values do not describe a setting.
 
     Example:
         >>> from layergraph_torchao.values import restored
@@ -87,7 +87,7 @@ def restored(form: Any) -> Any:
         if cls is not None and form["fields"].keys() == set(_fields(cls)):
             fields = {name: restored(each) for name, each in form["fields"].items()}
             return cls(**fields)
-    raise ValueError(f"{form!r:.200} is no setting of torchao")
+    raise ValueError(f"{form!r:.200} is not a setting of torchao")
 
 
 def _class(homes: Mapping[str, str], name: object) -> type | None:

@@ -14,7 +14,7 @@ from . import layers
 
 @hookimpl(trylast=True)
 def functions() -> Collection[str]:
-    """Name the functions that a capture cannot trace.
+    """List the functions that a capture cannot trace.
 
     The attention of Swin transformers shifts and pads by the size of its input; torchvision marks
     it as a leaf with ``torch.fx.wrap`` too. The others are kernels of torchvision.
@@ -35,19 +35,19 @@ def functions() -> Collection[str]:
 
 @hookimpl(trylast=True)
 def torch_to_ir(module: nn.Module) -> Implementation | None:
-    """Answer for the layers of torchvision.ops that are kernels, or that a capture cannot trace."""
+    """Describe the layers of torchvision.ops that are kernels, or that a capture cannot trace."""
     return layers.table().to_ir(module) if layers.is_class(type(module)) else None
 
 
 @hookimpl(trylast=True)
 def ir_to_torch(implementation: Implementation) -> nn.Module | None:
-    """Answer for the types of these layers."""
+    """Make the layers that :func:`torch_to_ir` describes."""
     return layers.table().to_torch(implementation) if layers.is_type(implementation.type) else None
 
 
 @hookimpl(trylast=True)
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Give images, videos, lists or pairs of images to the models of torchvision."""
+    """Return images, videos, lists or pairs of images for a model of torchvision."""
     from .inputs import inputs_of  # imported here, because no conversion needs it
 
     args = inputs_of(model)

@@ -12,7 +12,7 @@ from torch import nn
 _BATCH = 2
 _SIDE = 64
 _FRAMES = 8
-# By the name of a class: the side of the smallest image that the model takes, in training too.
+# The side of the smallest image that a model of this class takes, also in training mode.
 _SIDES = {"Inception3": 299, "QuantizableInception3": 299, "MaxVit": 224, "S3D": 224, "RAFT": 128}
 _LONG = {"S3D": 16}
 
@@ -46,7 +46,7 @@ def inputs_of(model: _Model) -> tuple[Any, ...] | None:
 
 @functools.cache
 def _models() -> frozenset[type[nn.Module]]:
-    """Return the classes of all models that torchvision lists, without their parts."""
+    """Return the classes of all models that torchvision lists, but not those of their parts."""
     from torchvision.models import (  # type: ignore[import-untyped]
         get_model_builder,
         list_models,
@@ -64,12 +64,12 @@ def _sizes_of_mvit(model: _Model) -> list[int]:
 
 
 def _list_of_pictures(like: torch.Tensor, side: int) -> list[torch.Tensor]:
-    # The images have different sizes, which detection models allow.
+    # Detection models accept images of different sizes.
     return [_pictures(like, 3, side, side + 16 * each) for each in range(_BATCH)]
 
 
 def _pictures(like: torch.Tensor, *shape: int) -> torch.Tensor:
-    """Return numbers from 0 to 1, of which no two neighbours are equal."""
+    """Return numbers from 0 to 1; neighbours differ."""
     size = torch.Size(shape)
     numbers = torch.arange(size.numel(), device=like.device) * 0.7
     return ((numbers.sin() + 1) / 2).reshape(size).to(like.dtype)

@@ -9,7 +9,7 @@ from torch import nn
 
 from layergraph.layers import Layer, LayerTable
 
-# By class, the arguments of its row. All other layers are composites of torch's functions and
+# The options of the row of each class. All other layers are composites of torch's functions and
 # layers: a capture traces them, so that the rebuilt model does not need torchvision.
 _ROWS: dict[str, dict[str, Any]] = {
     # Kernels.

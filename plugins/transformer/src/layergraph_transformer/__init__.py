@@ -19,8 +19,8 @@ class _Argument:
 
     Args:
         name: the name of the argument.
-        layers: the rows of the layers that it may be.
-        others: other values that it may have, by the plain value of the attribute.
+        layers: the rows of the possible layers.
+        others: other possible values, by the value of the attribute.
     """
 
     def __init__(self, name: str, layers: Sequence[Layer], others: Mapping[Any, object]) -> None:
@@ -46,7 +46,7 @@ class _Argument:
             layer = self._layers.get(type(inner))
             # read(), not to_ir(): the row compares the whole module with a new one later.
             data = None if layer is None else layer.read(inner)
-            # An unknown layer is no plain value, so that the row declines.
+            # The row declines an unknown layer, because it is not a plain value.
             return inner if layer is None or data is None else {"type": layer.type, **data}
 
         return read

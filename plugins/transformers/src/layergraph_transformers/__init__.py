@@ -1,6 +1,6 @@
 """Example inputs, caches and tensor parallelism for the models of transformers.
 
-This plugin does not import transformers, but for a cache that a rebuilt model makes.
+This plugin does not import transformers. Only a rebuilt model that makes a cache does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from layergraph.hook_types.wrapping import Unwrapped
 
 @hookimpl(trylast=True)
 def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """Give texts, images, videos or audio to the models of transformers."""
+    """Return texts, images, videos or audio for a model of transformers."""
     library = sys.modules.get("transformers.modeling_utils")
     if library is None or not isinstance(model, library.PreTrainedModel):
         return None
@@ -29,7 +29,7 @@ def example_inputs(model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]] |
 
 @hookimpl
 def functions() -> Collection[str]:
-    """Name the functions that take caches apart and make them, and those with own gradients."""
+    """List the functions for caches, and the functions with their own gradients."""
     caches = [f"{__name__}.caches.{name}" for name in ("flatten_cache", "unflatten_cache")]
     return [*caches, *[f"transformers.models.{name}" for name in _OWN_GRADIENTS]]
 
@@ -60,7 +60,7 @@ def structures() -> Iterable[Structure]:
 
 @hookimpl(trylast=True)
 def unwrap(module: nn.Module) -> Unwrapped | None:
-    """Take off what the tensor parallelism of the library puts around calls of modules."""
+    """Return a module without the wrapper of the library's tensor parallelism."""
     if "transformers.distributed.tensor_parallel" not in sys.modules:
         return None
     from .tensor_parallel import without_plan

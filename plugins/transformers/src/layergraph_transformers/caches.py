@@ -1,7 +1,7 @@
-"""The caches of transformers, taken apart and put together.
+"""Take the caches of transformers apart, and make them of parts.
 
-A graph calls these functions, so a file may give them any parts. They make and change objects of
-the cache classes of transformers only, and never call what the parts name.
+A graph calls these functions, so a file may pass them any parts. They make and change only objects
+of the cache classes of transformers, and never call an object that the parts name.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _HOME = "transformers.cache_utils"
 _BASES = ("Cache", "CacheLayerMixin", "LinearAttentionCacheLayerMixin", "DummyLayer")
 # The numbers that differ from call to call.
 _COUNTS = frozenset({"cumulative_length", "batch_size", "max_batch_size", "_seen_tokens"})
-# The class of the layers that a cache adds, which is told by its name.
+# The class of the layers that a cache adds. The parts contain its name.
 _CLASSES = frozenset({"layer_class_to_replicate"})
-# What only the code around a model sets and reads.
+# Attributes that only the code around a model sets and reads.
 _OF_CALLERS = frozenset({"_is_user_defined"})
 _PLAIN = (type(None), str, torch.dtype)
 
@@ -33,18 +33,18 @@ def flatten_cache(cache: Any) -> dict[str, Any]:
         cache: the cache.
 
     Raises:
-        CaptureError: it is no cache of transformers, or an attribute is something else than a
-            tensor, a plain value, or a layer of a cache.
+        CaptureError: the object is not a cache of transformers, or an attribute is neither a
+            tensor, nor a plain value, nor a layer of a cache.
     """
     if not _is_cache(type(cache)):
-        raise CaptureError(f"a {type(cache).__name__} is no cache of transformers; give one")
+        raise CaptureError(f"a {type(cache).__name__} is not a cache of transformers; pass one")
     attributes = {
         name: _part(cache, name, value)
         for name, value in vars(cache).items()
         if name not in _OF_CALLERS
     }
-    # Plain values come first: they tell whether there are tensors. The code of a cache sets
-    # attributes in any order.
+    # Plain values come first, because some of them say whether the cache has tensors. Sort the
+    # names, because the code of a cache sets attributes in any order.
     in_order = sorted(
         attributes, key=lambda name: (isinstance(attributes[name], torch.Tensor), name)
     )
@@ -52,17 +52,17 @@ def flatten_cache(cache: Any) -> dict[str, Any]:
 
 
 def unflatten_cache(parts: dict[str, Any], into: Any = None) -> Any:
-    """Return a cache of parts.
+    """Return a cache made of parts.
 
     Args:
-        parts: those that :func:`flatten_cache` gives, with the numbers of counts in tuples.
-        into: a cache that gets these parts; None for a new one.
+        parts: the result of :func:`flatten_cache`, with each count in a tuple.
+        into: a cache to change; None to make a new one.
 
     Returns:
-        The cache. The parts themselves, if the program has no transformers.
+        The cache; the parts themselves if transformers is not installed.
 
     Raises:
-        AssumptionError: the parts are those of no cache of transformers.
+        AssumptionError: the parts do not describe a cache of transformers.
     """
     try:
         import transformers.cache_utils  # noqa: F401 the module is read below
@@ -92,13 +92,14 @@ def unflatten_cache(parts: dict[str, Any], into: Any = None) -> Any:
 
 
 def _put_in_order(held: dict[str, Any], given: Collection[str]) -> None:
-    """Put new attributes of a cache of caches in the order in which its class makes them."""
+    """Sort the new attributes of a cache of caches in the order in which its class makes them."""
     for name in _IN_ORDER:
         if name in held and name not in given:
             held[name] = held.pop(name)
 
 
-# The parts are sorted; what walks along the attributes of a cache finds those of the original.
+# The parts are sorted by name. Code that iterates over the attributes needs the order of the
+# class.
 _IN_ORDER = ("self_attention_cache", "cross_attention_cache", "is_updated")
 
 
@@ -108,7 +109,7 @@ def _part(cache: Any, name: str, value: Any) -> Any:
     if name in _CLASSES:
         return None if value is None else value.__name__
     if name == "device":
-        # It is that of the tensors, wherever the model runs.
+        # The rebuilt cache takes the device of its tensors, because the model may run elsewhere.
         return value is not None
     if isinstance(value, torch.Tensor | numbers.Number) or type(value) in _PLAIN:
         return value
@@ -120,12 +121,12 @@ def _part(cache: Any, name: str, value: Any) -> Any:
         return flatten_cache(value)
     raise CaptureError(
         f"a {type(cache).__name__} whose {name or 'part'!r} is a {type(value).__name__} cannot be "
-        "taken apart; give a cache of tensors and numbers"
+        "taken apart; pass a cache of tensors and numbers"
     )
 
 
 def _attribute(name: str, part: Any, before: Any) -> Any:
-    """Return the value of an attribute; caches that it held before get the new parts."""
+    """Return the value of an attribute. Caches in the old value stay, and get the new parts."""
     if name in _COUNTS and isinstance(part, tuple):
         return part[0]
     if name in _CLASSES:

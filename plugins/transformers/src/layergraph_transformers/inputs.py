@@ -13,7 +13,7 @@ _LENGTH = 8
 _SIDE = 64
 _HOPS = 20  # the length of audio, in steps that become one vector each
 
-# Any, because type checkers do not know the attributes that all models have.
+# Any, because type checkers do not know that all models have these attributes.
 _Model = Any
 _Inputs = dict[str, torch.Tensor]
 
@@ -31,7 +31,7 @@ def inputs_of(model: _Model) -> _Inputs | None:
     if "input_ids" in taken and "pixel_values" in taken and _sees(model):
         inputs = {"input_ids": _tokens(model), "pixel_values": _pictures(model)}
     if "decoder_input_ids" in taken:
-        # As long as the text, because some models compare the lengths.
+        # The length of the text, because some models compare the two lengths.
         inputs["decoder_input_ids"] = _tokens(model)
     return inputs
 
@@ -85,7 +85,7 @@ def _spectra(model: _Model) -> torch.Tensor | None:
 
 
 def _numbers(model: _Model, *shape: int) -> torch.Tensor:
-    """Return numbers from -1 to 1, of which no two neighbours are equal."""
+    """Return numbers from -1 to 1; neighbours differ."""
     size = torch.Size([_BATCH, *shape])
     numbers = torch.arange(size.numel(), device=model.device) * 0.7
     return numbers.sin().reshape(size).to(model.dtype)

@@ -1,4 +1,4 @@
-"""Modules of the library under its tensor parallelism (``tp_plan``), which replaces ``forward``."""
+"""Undo the tensor parallelism of the library (``tp_plan``), which replaces ``forward``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ _MARK = "_is_hooked"
 
 
 def without_plan(module: nn.Module) -> Unwrapped | None:
-    """Return a module with the ``forward`` that it had before a plan was applied; None without one.
+    """Return a module with its ``forward`` from before the plan; None if it has no plan.
 
-    Its tensors stay as they are: another plugin takes DTensors.
+    The function leaves DTensors in the module: another plugin replaces them.
     """
     attributes = dict(vars(module))
     forward: Any = attributes.get("forward")
     if getattr(forward, "__globals__", {}).get("__name__") == _HOME:
         original: Any = inspect.getclosurevars(forward).nonlocals["original_forward"]
-        # One style replaced the method of the class; several, or the user, replace another.
+        # A single style replaced the method of the class. With several styles, or a forward of the
+        # user, the original is an attribute of the instance.
         del attributes["forward"]
         if getattr(original, "__func__", None) is not type(module).forward:
             attributes["forward"] = original

@@ -1,4 +1,4 @@
-"""Models under the wrappers of torch: parallel ones, compiled ones, sharded ones."""
+"""Models in the wrappers of torch: parallel, compiled and sharded models."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from layergraph_wrappers.modules import compiled_graph, inner_module
 
 @hookimpl(trylast=True)
 def unwrap(module: nn.Module, needs_numbers: bool) -> Unwrapped | None:
-    """Answer for modules around modules, and for modules whose tensors are split.
+    """Return the original of a wrapper, or of a module with split tensors.
 
     Raises:
-        CaptureError: a wrapper does not hold the model as it was.
+        CaptureError: a wrapper does not keep the original.
     """
-    # A converter is ready before what reads tensors is imported.
+    # Imported here, so that making a converter does not import it.
     from layergraph_wrappers.sharding import unsharded
 
     answer = inner_module(module)

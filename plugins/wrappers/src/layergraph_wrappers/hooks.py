@@ -25,7 +25,7 @@ def _home(function: Any) -> str:
         elif type(function).__name__ == "_WrappedHook":
             function = function.hook
         elif isinstance(function, FunctionType):
-            # Not __module__: a decorator may have copied that of another function.
+            # Not __module__, which a decorator may have copied from another function.
             return str(function.__globals__.get("__name__"))
         else:
             return type(function).__module__
@@ -36,7 +36,7 @@ def _is_torchs(function: Any) -> bool:
 
 
 def has_hooks_of_others(wrapper: Any) -> bool:
-    """Return whether a call of a module runs hooks that are not those of torch.distributed."""
+    """Return whether a call of a module runs hooks that do not belong to torch.distributed."""
     registries = (vars(wrapper).get(name) for name in _OF_CALLS)
     return any(not _is_torchs(hook) for held in registries if held for hook in held.values())
 
@@ -47,13 +47,13 @@ def is_marked(attributes: Mapping[str, Any]) -> bool:
 
 
 def attributes_without_hooks(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes of a module without what torch.distributed has put there.
+    """Return the attributes of a module without those of torch.distributed.
 
     Args:
         attributes: the ``__dict__`` of the module.
 
     Returns:
-        A new dict. A dict in it is a new one where it has fewer entries.
+        A new dict. An inner dict is also new if it has fewer entries than before.
     """
     kept = {
         name: value
@@ -62,7 +62,7 @@ def attributes_without_hooks(attributes: Mapping[str, Any]) -> dict[str, Any]:
         and not name.startswith(_STATES)
         and not (isinstance(value, FunctionType | MethodType) and _is_torchs(value))
     }
-    # Each hook has a number, under which other dicts say how it is called.
+    # Each hook has a number, under which other dicts store the options of its call.
     numbers = {
         number
         for name, held in kept.items()

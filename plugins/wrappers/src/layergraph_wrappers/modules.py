@@ -33,7 +33,7 @@ def _stage(stage: Any) -> Mapping[str, Any]:
     return {"distributed.pipeline_stage": stage.stage_index, "distributed.stages": stage.num_stages}
 
 
-# By module and name of the class: an import of some of them takes seconds.
+# The keys are names instead of classes, because importing some of the classes takes seconds.
 _ROWS = {
     ("torch._dynamo.eval_frame", "OptimizedModule"): _Row("_orig_mod"),
     ("torch.distributed.algorithms._checkpoint.checkpoint_wrapper", "ActivationWrapper"): _Row(
@@ -57,13 +57,13 @@ _REFUSED = {
 
 
 def inner_module(wrapper: object) -> Unwrapped | None:
-    """Return the module inside of a wrapper; None for an object that is none.
+    """Return the module inside a wrapper; None for an object that is not a wrapper.
 
-    A subclass with a ``forward`` of its own is no wrapper that we know, and neither is one with
-    hooks, or one that casts: it computes something else than the module inside.
+    A subclass with its own ``forward``, a wrapper with hooks and one that casts do not count: their
+    outputs may differ from those of the module inside.
 
     Raises:
-        CaptureError: the wrapper does not hold the model as it was.
+        CaptureError: the wrapper does not keep the original.
     """
     cls: Any = type(wrapper)
     found = _known_base(cls)
@@ -80,7 +80,7 @@ def inner_module(wrapper: object) -> Unwrapped | None:
 
 @functools.lru_cache(maxsize=4096)
 def _known_base(cls: type) -> tuple[Any, _Row] | str | None:
-    """Return the wrapper that a class is or extends, with its row; a text if we refuse it."""
+    """Return the wrapper that a class is or extends, with its row or the text to refuse it."""
     for base in cls.__mro__:
         where = base.__module__, base.__name__
         if where in _REFUSED:
@@ -95,10 +95,10 @@ def _casts(wrapper: object) -> bool:
 
 
 def compiled_graph(module: nn.Module) -> Unwrapped | None:
-    """Return a module of a pipeline such that it runs its code; None for any other module.
+    """Return a module of a pipeline that runs its generated code; None for any other module.
 
-    ``torch.distributed.pipelining`` traces a model. The modules of its stages run their graphs in
-    an interpreter, which starts a thread that shows the progress.
+    The modules in the stages of ``torch.distributed.pipelining`` run their graphs in an
+    interpreter, which starts a thread to show the progress.
     """
     members = vars(module)
     if not members.get("_run_with_interpreter"):

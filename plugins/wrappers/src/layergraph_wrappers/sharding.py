@@ -1,4 +1,4 @@
-"""Modules whose tensors torch has split: ``fully_shard``, ``replicate``, ``parallelize_module``."""
+"""Modules with split tensors: ``fully_shard``, ``replicate``, ``parallelize_module``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from layergraph_wrappers.hooks import attributes_without_hooks, is_marked
 
 
 def unsharded(module: nn.Module, *, needs_numbers: bool) -> Unwrapped | None:
-    """Return what a module was before its tensors were split; None if they are not.
+    """Return the original of a module with split tensors; None if its tensors are not split.
 
     Args:
         module: the module.
-        needs_numbers: whether to gather the tensors. All processes have to ask then, for the same
-            modules in the same order.
+        needs_numbers: whether to gather the tensors. Then all processes must call this function
+            for the same modules in the same order.
     """
     cls = _class_before(type(module))
     split = dict(_split_tensors(module))
@@ -32,7 +32,8 @@ def unsharded(module: nn.Module, *, needs_numbers: bool) -> Unwrapped | None:
         annotations["distributed.wrapper"] = _function_of(type(module))
     reshard = None if cls is None else getattr(module, "reshard", None)
     if reshard is not None:
-        # As state_dict() does: a call may have left the parameters gathered, in another dtype.
+        # A call may have left the parameters gathered, in another dtype. state_dict() reshards
+        # too.
         reshard()
         split = dict(_split_tensors(module))
         annotations |= _precision(module)
@@ -53,7 +54,7 @@ def _dtensor() -> Any:
     return getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
 
 
-# The classes of torch that it puts before the class of a module, to make a subclass of both.
+# torch makes a subclass of the class of a module and of one of these classes.
 _BEFORE = {
     ("torch.distributed.fsdp", "FSDPModule"),
     ("torch.distributed._composable.replicate", "DDP"),
@@ -112,7 +113,7 @@ def _placements(split: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _precision(module: Any) -> dict[str, Any]:
-    """Return the dtypes in which a module under ``fully_shard`` computes, if they are its own."""
+    """Return the dtypes that the policy of ``fully_shard`` sets for a module."""
     policy = getattr(module._get_fsdp_state(), "_mp_policy", None)
     dtypes = {name: getattr(policy, name, None) for name in ("param_dtype", "output_dtype")}
     said = {name: str(dtype) for name, dtype in dtypes.items() if dtype is not None}
