@@ -145,7 +145,7 @@ DAMAGE = {
     "a node that is no object": (lambda document: _of(document, "1")["nodes"].append(3), "object"),
     "a node twice": (
         lambda document: _of(document, "1")["nodes"].append(_add(document, "1")),
-        "is there before",
+        "appears twice",
     ),
 }
 

@@ -94,7 +94,7 @@ def test_what_messages_say_of_values_is_short():
 def test_keys_of_one_hash(tmp_path):
     keys = [[{"int": hex(HASH * number)}, None] for number in range(1, MAX_NUMBER_KEYS + 2)]
     path = _file(tmp_path, _node("y", "function", "torch.add", X, {"dict": keys}))
-    with pytest.raises(FileError, match="keys are no strings"):
+    with pytest.raises(FileError, match="keys are not strings"):
         lg.load(path)
     ir = Ir([Implementation("relu", {"a": {n: n for n in range(2000)}}, name="root")])
     with pytest.raises(InvalidIrError, match="2000 keys"):

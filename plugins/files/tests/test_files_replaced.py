@@ -425,7 +425,7 @@ def test_only_a_file_is_taken_for_a_lock(tmp_path, kind):
         _save(tmp_path, 1.0, size)
     assert _names(tmp_path) == [abandoned.name, "model.safetensors"]
     IN_PLACE_OF_A_LOCK[kind](moving)
-    with pytest.raises(FileError, match=rf"no lock can be had at .*{moving.name}: .*; remove what"):
+    with pytest.raises(FileError, match=rf"cannot lock .*{moving.name}: .*; remove it"):
         _save(tmp_path, 2.0, ONE)
     assert _number(target) == 1.0
     assert _names(tmp_path) == [moving.name, abandoned.name, "model.safetensors"]
