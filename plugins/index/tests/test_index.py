@@ -198,7 +198,7 @@ def test_the_file_of_the_index(folder, tmp_path):
     with Index(folder, tmp_path / "index.db") as index:
         index.update()
     assert not (folder / NAME).exists()
-    with pytest.raises(FileError, match="is no folder"):
+    with pytest.raises(FileError, match="is not a folder"):
         Index(folder / "text.json")
     (tmp_path / "index.db").write_bytes(b"something else" * 100)
     with pytest.raises(FileError, match="the index cannot be used"):

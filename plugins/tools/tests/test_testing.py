@@ -214,10 +214,12 @@ class Bad:
 BAD = {
     "does not answer": Bad("leaf", "its type is 'module', not 'scaled'", to_ir=lambda module: None),
     "names another type": Bad("leaf", "its type is 'acme_scaled', not", to_ir=renaming),
-    "is a container": Bad("leaf", "it is no leaf|its type is 'module'", to_ir=a_graph),
+    "is a container": Bad("leaf", "it is not a leaf|its type is 'module'", to_ir=a_graph),
     "says what is no value": Bad("leaf", "plain", to_ir=said(lambda module: {"sizes": module})),
     "says something else each time": Bad(
-        "attributes", "asked about it again", to_ir=said(lambda _: {"factor": float(next(COUNT))})
+        "attributes",
+        "handler is called again",
+        to_ir=said(lambda _: {"factor": float(next(COUNT))}),
     ),
     "says a weight": Bad(
         "attributes",
@@ -255,7 +257,7 @@ BAD = {
     "draws what it does not say": Bad(
         "behaviour", "other bits in output 0", drawn, drawn_again, make=Drawn
     ),
-    "answers for subclasses": Bad("exact_class", "a subclass was taken", to_ir=of_subclasses),
+    "answers for subclasses": Bad("exact_class", "answers for a subclass", to_ir=of_subclasses),
     "does not see that a weight is gone": Bad(
         "changed", "'weight' set to None", to_ir=without_care
     ),
