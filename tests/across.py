@@ -1,7 +1,7 @@
-"""Files written with one version of torch, loaded with another: run by ``make test-versions``.
+"""Files written with one version of torch and loaded with another: run by ``make test-versions``.
 
-Models are made alike everywhere, from numbers that no random generator draws. Weights that were
-loaded are compared with those, and outputs with the outputs of the original, in the same process.
+All versions make equal models, with weights that no random generator draws. The loading process
+makes each model again, and compares the loaded weights and outputs with those.
 """
 
 from __future__ import annotations

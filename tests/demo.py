@@ -1,7 +1,7 @@
-"""The round trip on a model that everybody knows.
+"""The round trip of torchvision's resnet18.
 
-Converts torchvision's resnet18, with random weights, to its IR, prints that, rebuilds the model
-and compares the two bit for bit. Exits with 1 if anything differs.
+Converts the model, with random weights, to its IR, prints the IR, rebuilds the model, and compares
+the two models bit for bit. Exits with 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SHAPES = [(1, 3, 224, 224), (4, 3, 224, 224), (2, 3, 97, 131)]
 def differences(
     original: nn.Module, rebuilt: nn.Module, inputs: Iterable[torch.Tensor]
 ) -> list[str]:
-    """What tells two models apart, each in a sentence."""
+    """Return the differences between two models, a sentence for each."""
     found = []
     states = original.state_dict(), rebuilt.state_dict()
     if list(states[0]) != list(states[1]):
@@ -43,7 +43,7 @@ def differences(
 
 
 def main() -> int:
-    """Run the demo, and give the exit status."""
+    """Run the demo, and return the exit status."""
     model = torchvision.models.resnet18().eval()
     ir = lg.to_ir(model)
     print(ir)

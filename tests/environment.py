@@ -1,7 +1,7 @@
 """Wheels, and clean environments to install them into.
 
-PyTorch is not downloaded again: an environment sees the files of the one that runs the tests, and
-of exactly the distributions that torch, torchvision and others that it is given need.
+Nothing downloads PyTorch again: an environment sees torch, torchvision and other distributions of
+the environment that runs the tests, with their dependencies and nothing else.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Environment:
     def create(cls, folder: Path, *downloaded: str) -> Environment:
         venv, cwd = folder / "venv", folder / "elsewhere"
         cwd.mkdir()
-        # Without pip of its own, since the pip of the tests can serve it: that is seconds faster.
+        # Without pip: the pip of the tests can install into it, which is seconds faster.
         succeed(sys.executable, "-m", "venv", "--without-pip", venv, cwd=cwd)
         python = venv / "bin" / "python"
         where = "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -122,7 +122,7 @@ class Environment:
         return succeed(*pip, *arguments, cwd=self.cwd)
 
     def report(self, code: str) -> Any:
-        """What a script prints, as JSON."""
+        """Return the parsed JSON that a script prints."""
         return json.loads(
             succeed(self.python, "-W", "error::UserWarning", "-c", code, cwd=self.cwd)
         )

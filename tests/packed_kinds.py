@@ -1,7 +1,7 @@
 """Models with packed weights of several libraries: one process for each.
 
 ``python packed_kinds.py FOLDER`` prints a line of JSON for each: the exit code of its process, and
-for each function ``kept``, ``refused: …`` or what went wrong.
+for each function ``kept``, ``refused: …`` or the error.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def outcomes(name: str, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def main(folder: Path, names: list[str]) -> None:
-    """Print what becomes of each model."""
+    """Print the outcome for each model."""
     warnings.simplefilter("ignore")
     torchao("int8")  # once, so that each child has all that is imported
     for name in names or CASES:

@@ -1,4 +1,4 @@
-"""The distributions describe themselves, and ask for each other."""
+"""The metadata and the dependencies of the distributions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worked example is what it says: a package that others install, use and uninstall."""
+"""The worked example, as a package that users install, use and uninstall."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def subcommands(environment: Environment) -> list[str]:
     return re.findall(r"^  ([a-z-]+)  ", said.partition("Commands:")[2], re.MULTILINE)
 
 
-# An IR with Acme's annotations, as somebody may get it who does not have the package.
+# An IR with Acme's annotations, read in an environment without the package.
 WHO = """
 import json
 from torch import nn

@@ -1,4 +1,4 @@
-"""What is said of who answers: the whole chain, whoever declines and why, and what wraps it."""
+"""``explain``: the whole chain of handlers, the reasons of those that decline, and wrappers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An IR is not bound to the device that it was captured on; to be seen where there is a GPU."""
+"""An IR is not bound to the device of its capture. These tests need a GPU."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_captured_in_half_precision_it_runs_on_the_gpu(entry):
 
 
 class Net(nn.Module):
-    """It asks where its input is, and of which sizes."""
+    """Reads the device and the sizes of its input."""
 
     def __init__(self):
         super().__init__()
@@ -203,7 +203,7 @@ def test_a_model_that_decides_by_its_device_warns_elsewhere(source, target):
 
 
 def test_capture_keeps_the_order_of_kernels_that_torch_chooses():
-    # In a process of its own: the first attention chooses.
+    # Use a new process, because the first call of attention chooses the kernel.
     program = """
 import torch, layergraph as lg
 from torch import nn

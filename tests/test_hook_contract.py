@@ -1,4 +1,4 @@
-"""What an implementation of a hook does wrong is an error that names the plugin and the hook."""
+"""A wrong implementation of a hook raises an error that names the plugin and the hook."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ class Inside(nn.Module):
         (lambda shared: shared, "meta"),
         (Inside, None),
         (Inside, "meta"),
-        # On the meta device, each gets tensors of its own.
+        # On the meta device, each layer gets its own tensors.
         (Borrows, None),
     ],
 )

@@ -1,4 +1,4 @@
-"""Which plugins are asked at all: broken, outdated and disabled ones are not."""
+"""Loading of plugins: broken, outdated and disabled ones are skipped."""
 
 from __future__ import annotations
 

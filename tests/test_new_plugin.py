@@ -1,4 +1,4 @@
-"""A new plugin works as it is made: its wheel, its tests, and what layergraph says of it."""
+"""A plugin of ``layergraph new-plugin`` works unchanged: its wheel, its tests, its listing."""
 
 from __future__ import annotations
 

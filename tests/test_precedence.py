@@ -1,4 +1,4 @@
-"""Who is asked first, line by line of the list in ``layergraph.plugins``, in both directions."""
+"""Precedence of handlers, line by line of the list in ``layergraph.plugins``, both directions."""
 
 from __future__ import annotations
 
@@ -324,7 +324,7 @@ print(ir[ir.root].data["by"], to_torch(Ir([Implementation("linear", name="root")
 
 
 def reports(*paths: list[str]) -> list[list[str]]:
-    """Who answers in a new interpreter with such a ``sys.path``, for each; they run at once."""
+    """Return the winner in a new interpreter for each ``sys.path``. They all run at once."""
     running = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", REPORT],
@@ -469,8 +469,8 @@ def test_one_broken_entry_point_leaves_the_others_of_its_distribution(site: Site
     assert [each.entry_point for each in plugins] == ["two"]
 
 
-# What an interrupted pip leaves behind, or another tool writes: file of the dist-info to content.
-# (Entry points that cannot be parsed stop the import of torch, before anybody asks for plugins.)
+# Damaged dist-info folders, from an interrupted pip or another tool: file to content. (Entry points
+# that cannot be parsed stop the import of torch itself, so they are not in this list.)
 DAMAGED = {
     "no metadata": ("METADATA", None),
     "no version": ("METADATA", "Metadata-Version: 2.1\nName: aaa\n"),

@@ -1,4 +1,4 @@
-"""Handlers that a user registers on one converter, in every way in which it can be written."""
+"""Handlers that a user registers on one converter, in every form of registration."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def test_of_a_decorated_class_defaults_go_without_saying_and_subclasses_are_othe
     class Own(cls):
         pass
 
-    with pytest.raises(CaptureError):  # it is traced through, and its forward looks at its input
+    with pytest.raises(CaptureError):  # it is traced through, and its forward branches on its input
         Torch2Ir(plugins).convert(Own())
 
 

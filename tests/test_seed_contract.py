@@ -1,4 +1,4 @@
-"""What users of the seed were promised: its snippets and its dict form, as they stand there."""
+"""Compatibility with the seed project: its snippets and its dict form, quoted unchanged."""
 
 from __future__ import annotations
 

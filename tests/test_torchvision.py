@@ -1,4 +1,4 @@
-"""torchvision's models come back bit-exact, in both modes."""
+"""torchvision's models are rebuilt bit for bit, in both modes."""
 
 from __future__ import annotations
 

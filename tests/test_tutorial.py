@@ -1,8 +1,8 @@
-"""Pages whose commands are for a shell, done to the letter in a clean environment.
+"""Pages with shell commands, which the tests run to the letter in a clean environment.
 
-The tutorial makes its environment itself, from nothing. The other pages begin where layergraph is
-installed. Nothing is downloaded: a new virtual environment sees the files of PyTorch and of what
-else is asked for, those of the environment that runs the tests.
+The tutorial creates its environment itself. The other pages begin with layergraph installed. The
+tests download nothing: a new virtual environment sees the files of PyTorch and of the other
+requirements in the environment that runs the tests.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ELSEWHERE = {
 SCRIPTS = [
     page for page in PAGES if any(each.language == "console" or each.title for each in blocks(page))
 ]
-# What pip would download: what layergraph and the pages need, and what builds wheels.
+# The distributions that pip would download: for layergraph, for the pages, and to build wheels.
 DOWNLOADED = "layergraph rich typer numpy pytest flit_core hatchling setuptools".split()
 
 
@@ -40,7 +40,7 @@ def reader(folder: Path, *path: Path) -> dict[str, str]:
             [*map(str, path), str(Path(sys.executable).parent), os.environ["PATH"]]
         ),
         HOME=str(folder),
-        # A configuration of this machine is none of the reader's, and pip's notices are about pip.
+        # The reader has no pip configuration of this machine, and sees no notice of a new pip.
         PIP_CONFIG_FILE=os.devnull,
         PIP_DISABLE_PIP_VERSION_CHECK="1",
         PIP_NO_INDEX="1",
@@ -50,7 +50,7 @@ def reader(folder: Path, *path: Path) -> dict[str, str]:
 
 
 def checkout(folder: Path) -> None:
-    """Put into a folder what of the checkout is installed."""
+    """Copy the installed parts of the checkout into a folder."""
     ignored = shutil.ignore_patterns("tests", "__pycache__", "*.egg-info")
     for part in ("core", "plugins"):
         shutil.copytree(ROOT / part, folder / "layergraph" / part, ignore=ignored)
@@ -59,7 +59,7 @@ def checkout(folder: Path) -> None:
 
 
 def download(environment: Path) -> None:
-    """Let a new virtual environment see what pip would download for it."""
+    """Let a new virtual environment see the distributions that pip would download."""
     (site_packages,) = environment.glob("lib/python*/site-packages")
     # Pythons before 3.12 bring one that is too old to build with, as pip would not do here.
     for old in [*site_packages.glob("setuptools*"), *site_packages.glob("pkg_resources")]:

@@ -1,7 +1,7 @@
 """Tensors of every kind in every place of a model: one process for each kind.
 
 ``python tensor_matrix.py FOLDER`` prints a line of JSON for each kind: the exit code of its
-process, and for each place ``kept``, ``refused`` or what went wrong.
+process, and for each place ``kept``, ``refused`` or the error.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ KINDS: dict[str, Callable[[], torch.Tensor]] = {
 }
 
 
-# How a dense tensor comes of one of another kind.
+# For each kind, the function that returns a dense tensor for a tensor of the kind.
 USES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "coo": torch.Tensor.to_dense,
     "csr": torch.Tensor.to_dense,
@@ -260,7 +260,7 @@ def _at(place: str, kind: str, folder: Path) -> str:
         return _weight(make(), folder)
     try:
         model = Adds(place, make())
-    except Exception:  # torch has no such parameter
+    except Exception:  # torch makes no parameter of this kind
         return "none"
     if place == "buffer":
         for ask in (lg.preflight, lg.verify):
@@ -291,7 +291,7 @@ def places(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def main(folder: Path, kinds: list[str]) -> None:
-    """Print what becomes of each kind."""
+    """Print the outcome for each kind."""
     warnings.simplefilter("ignore")
     dict(places("dense", folder))  # once, so that each child has all that is imported
     for kind in kinds or KINDS:

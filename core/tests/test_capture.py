@@ -180,7 +180,7 @@ class Parameters(nn.Module):
 
 
 class StateShape(nn.Module):
-    """What is known of a parameter decides without inputs."""
+    """A model that branches on the shape of a parameter, which is known without inputs."""
 
     def __init__(self):
         super().__init__()
@@ -212,7 +212,7 @@ class FunctionalDropout(Base):
 
 
 class UsesParent(nn.Module):
-    """A module that calls and reads what is not inside it."""
+    """A module that calls a module, and reads a tensor, that are not inside it."""
 
     def __init__(self, others):
         super().__init__()
@@ -310,7 +310,7 @@ class Subclassed(nn.Module):
 
 
 class Pruned(Base):
-    """A layer whose attributes no longer say what it is."""
+    """A layer whose attributes no longer describe its weights."""
 
     def __init__(self):
         super().__init__()

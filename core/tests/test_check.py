@@ -106,9 +106,9 @@ class Damage(NamedTuple):
     """One broken rule.
 
     Attributes:
-        do: breaks it.
-        place: what the problem names as its place.
-        message: a piece of what it says.
+        do: breaks the rule.
+        place: the place that the problem names.
+        message: a part of the problem's message.
     """
 
     do: Callable[[Any], object]
@@ -121,7 +121,7 @@ LIN = "implementation 'lin'"
 
 
 def _set(path, **fields):
-    """Set fields of what an expression in ``ir`` and ``root`` names."""
+    """Set fields of the object that an expression in ``ir`` and ``root`` returns."""
 
     def do(ir):
         target = eval(path, {"ir": ir, "root": ir["root"], "block": ir["block"]})
@@ -181,7 +181,7 @@ NODE = f"{ROOT}, node 'add'"
 TENSOR = f"{ROOT}, tensor 'scale'"
 EDGE = f"{ROOT}, edge ('x', 'lin')"
 
-# Fields come first: what follows is looked at only where these are in order.
+# Fields come first: the other rules are checked only if these hold.
 FIELDS = {
     "an entry that is no implementation": Damage(
         _put("ir._implementations", "lin", 5), "the IR", "its entry is 5"
@@ -739,7 +739,7 @@ def _linear(state, key, x):
 
 
 class Valid(NamedTuple):
-    """A valid dict form, the state-dict keys of its model, and what this computes."""
+    """A valid dict form, the state-dict keys of its model, and the function that it computes."""
 
     form: dict[str, Any]
     keys: str
@@ -808,7 +808,7 @@ VALID = {
             _entry("block", "module", DIFFERENCE),
         ),
         "",
-        # block is given q as its a and p as its b, and gives b - a
+        # the call passes q for a and p for b, and the block returns b - a
         lambda s, p, q: p - q,
         inputs=2,
     ),
@@ -1018,7 +1018,7 @@ OTHER_GRAPHS = {
 
 @pytest.mark.parametrize("graph", [pytest.param(g, id=n) for n, g in OTHER_GRAPHS.items()])
 def test_graph_of_a_container(graph):
-    """A container's class does the calling: so its graph must say the same, or be heeded."""
+    """A container's class makes the calls: so its graph must list the same, or replace them."""
     graph, expect = graph
     form = _form(
         _entry("root", "module", _sequence(("sequential", "s"))),
@@ -1066,7 +1066,7 @@ def _weight(**spec):
 _CIRCULAR: list[Any] = []
 _CIRCULAR.append(_CIRCULAR)
 
-# None of these is valid, and none may be built: some would run code of the file's choosing.
+# These are invalid, and must not be built: some of them would run code that the file chooses.
 HOSTILE = {
     "code in an argument's name": _call(kwargs={"other=boom(), alpha": 1}),
     "a blank in an argument's name": _call(kwargs={"a b": 1}),
@@ -1135,7 +1135,7 @@ def test_hostile(form):
         lg.to_torch(form)
 
 
-# Where code is made of names, these would be code; they may be built if they stay names.
+# Names that would be code if the build pasted them into code. A build may keep them as names.
 NAMES = [
     "x=print(boom())",
     'a"), boom(), ("',
@@ -1157,7 +1157,7 @@ NAMES = [
 
 
 def _named(name, where):
-    """A model that negates what a linear layer gives, with a name in one place or the other."""
+    """Return a model that negates a linear layer's result, with a name in one of the places."""
     node = name if where == "node" else "lin"
     child = name if where == "child" else "lin"
     given = name if where == "input" else "x"

@@ -1,4 +1,4 @@
-"""Models that go several ways: only the way that is taken runs, whatever runs the graph."""
+"""Models with several branches: only the branch that is taken runs, in each way to run a graph."""
 
 from __future__ import annotations
 

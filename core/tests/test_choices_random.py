@@ -26,7 +26,7 @@ class _Program:
         self._names = (f"n{number}" for number in itertools.count())
         self.nodes = given("log", "x", "c", "d")
         self._values = ["x", "c"]
-        # What is True, False or None.
+        # The names of values that are True, False or None.
         self._conditions = ["c", "d"]
         for _ in range(chance.randrange(4, 12)):
             chance.choice([self._value, self._item, self._decide, self._choose, self._call])()

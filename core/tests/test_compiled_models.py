@@ -1,4 +1,4 @@
-"""What torch.compile has wrapped is captured as it was written, and stays compiled."""
+"""Models of torch.compile: the capture sees the original code, and the model stays compiled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a model is built; on the meta device, without memory, and what comes of it later."""
+"""The device of a build, and models on the meta device, which get their memory later."""
 
 from __future__ import annotations
 

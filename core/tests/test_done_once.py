@@ -1,4 +1,4 @@
-"""What a model's code does in its first call only: it imports, and installs hooks."""
+"""Models whose first call imports modules or installs hooks, and later calls do not."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_late_import_stays(late_package, is_known):
 
 
 class Remembering(nn.Module):
-    """Keeps what it computed from its weights while it evaluates, and train() forgets that."""
+    """Caches a value that it computes from its weights in eval mode; train() clears the cache."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""An edit of an IR gives what it says, in both modes; what does not hold together is refused."""
+"""Edits of an IR take effect in both modes; an edit that breaks a rule is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What everyday model code does besides computing: it comes back, or is refused by its name."""
+"""Side effects of everyday model code: the rebuilt model has them, or the capture names them."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_what_is_made_in_older_ways_comes_back(made):
     model = Model(MADE[made])
     _comes_back(model, X)
     again = _again(model, (X,))
-    for _ in range(2):  # What is made is another tensor each time.
+    for _ in range(2):  # each call makes a new tensor
         assert bitwise_equal(again(X), model(X))
 
 

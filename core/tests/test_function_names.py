@@ -20,7 +20,7 @@ from layergraph.torch_versions import has
 
 pytestmark = pytest.mark.slow
 
-# What has no name, by the reason why.
+# The functions without a name, with the reason.
 UNNAMED = {
     "asks for, or changes, the state of the process or the machine": """
         autocast_decrement_nesting
@@ -166,7 +166,7 @@ def test_functions_of_one_tensor_come_back(namespace, inputs):
                 warnings.simplefilter("ignore")
                 again = lg.to_torch(lg.to_ir(model, inputs))
         except CaptureError as error:
-            # What gives no tensor says something that a graph depends on.
+            # A function that returns no tensor may be refused with a reason.
             if isinstance(wanted, torch.Tensor) or "has no name in an IR" in str(error):
                 wrong.append(f"{name}: {error}")
             continue

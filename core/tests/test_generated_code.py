@@ -1,4 +1,4 @@
-"""What an IR or a file says never becomes code; what users do with graphs works all the same."""
+"""No text of an IR or a file becomes code, and the usual tools for graphs work nevertheless."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def hostile_models(draw):
 
 
 def _nested_calls():
-    """Models in which what would be a call as text stands in containers of every kind."""
+    """Return models with values whose text would be a call, in containers of every kind."""
     wraps = (
         lambda call: call,
         lambda call: Record("R", {"a": call}),
@@ -205,7 +205,7 @@ def _used(ir):
     ):
         try:
             make()(torch.ones(2, 2))
-        except Exception:  # only what happens besides matters
+        except Exception:  # only the side effects matter
             continue
 
 
@@ -214,7 +214,7 @@ WATCHED = "open import exec subprocess.Popen os. shutil. socket. ctypes. pty. co
 
 
 def _watch():
-    """A switch, and what happened while it was on that no empty model needs."""
+    """Return a switch, and the audit events while it is on, except those of torch's own code."""
     seen = []
 
     def hook(event, args):
@@ -234,7 +234,7 @@ def _watch():
 
 
 def _child():
-    """Run in a process of its own: what is watched cannot be unwatched."""
+    """Run in a new process, because Python cannot remove an audit hook."""
     torch.set_num_threads(1)
     importlib.import_module("torch._dynamo")  # for the messages of torch.fx
     repr(torch.ones(1))  # torch imports parts of itself to print a tensor, as an error may

@@ -1,4 +1,4 @@
-"""``torch.jit.trace`` of rebuilt models: sizes, and what follows from them, are tensors there."""
+"""``torch.jit.trace`` of rebuilt models, where sizes and values derived from sizes are tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Buffers that keep their dtype where the model is cast to a narrower one."""
+"""Buffers that keep their dtype when the model is cast to a narrower one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where tensors of the model lie, in which shape, and whether with gradients: as before."""
+"""A capture restores the memory, the shape and the gradients of the model's tensors."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Reshapes(Base):
 
 
 class Empties(Base):
-    """As what shards a model does to what is elsewhere."""
+    """Frees the memory of a weight, as FSDP does."""
 
     def forward(self, x):
         self.weight.untyped_storage().resize_(0)
@@ -126,7 +126,7 @@ def test_the_original_is_as_it_was(cls, fails):
     for name, was in before.items():
         assert after[name][0] is was[0]
         assert after[name][1:] == was[1:], name
-    # Whoever had another view of the same memory has it still.
+    # Another view of the same memory is still valid.
     assert alias.data_ptr() == model.mean.data_ptr()
 
 

@@ -1,4 +1,4 @@
-"""What the code of a model notes down in its modules while it runs."""
+"""Values that a model's code records in its modules while it runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ X = torch.randn(2, 3)
 
 
 class Observed(nn.Linear):
-    """Notes down the largest number that it gave."""
+    """Records the largest number that it returned."""
 
     def __init__(self, in_features, out_features):
         super().__init__(in_features, out_features)
@@ -49,7 +49,7 @@ def test_what_a_leaf_notes_down_is_its_own_affair():
     torch2ir, ir2torch = converters(Layer(Observed, derived=["largest"]))
     model = Twice()
     ir = torch2ir.convert(model, (X,))
-    assert model.fc.largest == 0.0  # it is left as it was
+    assert model.fc.largest == 0.0  # the capture restores it
     rebuilt = ir2torch.convert(ir, model.state_dict())
     assert bitwise_equal(rebuilt(X), model(X))
     assert rebuilt.fc.largest == model.fc.largest > 0
@@ -62,7 +62,7 @@ def test_unless_its_handler_then_says_something_else_of_it():
 
 
 class Meddling(nn.Module):
-    """Sets what the leaf alone notes down, around a call of it."""
+    """Sets an attribute of the leaf that only the leaf should set, around a call of the leaf."""
 
     def __init__(self):
         super().__init__()
@@ -109,7 +109,7 @@ class Doubled(torch.autograd.Function):
 
 
 class Doubling(nn.Module):
-    """Keeps a function that has a gradient of its own."""
+    """Holds a function with its own gradient."""
 
     def __init__(self):
         super().__init__()

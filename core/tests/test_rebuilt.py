@@ -1,4 +1,4 @@
-"""What can be done with a rebuilt model, besides running it: it is to be like the original."""
+"""Uses of a rebuilt model besides calls: it behaves like the original."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Base(nn.Module):
 
 
 class Block(Base):
-    """The mode decides what runs, so that there are two graphs."""
+    """Computes something else in training mode, so that there are two graphs."""
 
     def forward(self, x):
         y = self.lin(x)
@@ -482,7 +482,7 @@ class NestedRegions(Nested):
 
 
 def _frames(model):
-    """How many frames there are on Python's stack, at most, while a model runs."""
+    """Return the maximum number of frames on Python's stack while a model runs."""
     most = 0
 
     def count(*_):

@@ -1,4 +1,4 @@
-"""Tensors that are no block of numbers: each is refused by its key, wherever it is met."""
+"""Tensors that are not one dense block: each is refused by its key, in every place of a model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 class Wrapper(torch.Tensor):
-    """Has no memory of its own, as the tensors of libraries for quantization have none."""
+    """Has no memory itself, like the tensors of quantization libraries."""
 
     @staticmethod
     def __new__(cls, inner):
@@ -218,7 +218,7 @@ class Tagged(nn.Parameter):
 
 
 class Strict(torch.Tensor):
-    """Does not say where it is."""
+    """Raises an error for every function of torch."""
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):

@@ -1,4 +1,4 @@
-"""The hook ``tensor_kinds``: tensors that are no block of numbers, of a class of a third party."""
+"""The hook ``tensor_kinds``: packed tensors of a third party's class."""
 
 from __future__ import annotations
 

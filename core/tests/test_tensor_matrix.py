@@ -1,4 +1,4 @@
-"""No kind of tensor ends the process: each is right or refused by name, wherever it is met."""
+"""No kind of tensor ends the process: each is kept, or refused by name, in every place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("tensor_matrix.py")
-# What comes back bit for bit wherever it stands.
+# The kinds that are kept bit for bit in every place.
 KEPT = {"complex", "conjugate", "dense", "negative"}
 # Torch's own calls make and use these, so that a graph holds the calls.
 KEPT_IF_MADE = {*KEPT, "coo", "onednn", "quantized"}

@@ -1,4 +1,4 @@
-"""Modules and tensors that no graph can hold are refused by name, unless a handler keeps them."""
+"""Modules and tensors that no graph can hold: refused by name, unless a handler keeps them."""
 
 from __future__ import annotations
 

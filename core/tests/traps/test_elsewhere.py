@@ -1,6 +1,6 @@
-"""Models that are captured, moved or called elsewhere than where they were made."""
+"""Models that are captured, moved or called with another device, dtype or setting than before."""
 
-# What the linter would have written otherwise are the traps.
+# The traps use the code that the linter would rewrite.
 
 from __future__ import annotations
 

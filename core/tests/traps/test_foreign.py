@@ -1,4 +1,4 @@
-"""Functions of others: autograd.Function, operators of torch.library, scripted functions."""
+"""Functions outside torch: autograd.Function, operators of torch.library, scripted functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ exact, assumes, refused = TRAPS.exact, TRAPS.assumes, TRAPS.refused
 
 
 class Sign(torch.autograd.Function):
-    """A surrogate gradient, which is nothing like the gradient of what forward does."""
+    """A surrogate gradient, which differs from the gradient of forward."""
 
     @staticmethod
     def forward(ctx, x, slope=25.0):
@@ -45,7 +45,7 @@ class SurrogateWithDefaults(Base):
 
 
 def fast_sigmoid(slope=25.0):
-    """As snntorch gives its surrogate gradients."""
+    """Return a surrogate gradient as snntorch does, as a function."""
 
     def inner(x):
         return Sign.apply(x, slope)
@@ -305,7 +305,7 @@ class InPlaceOnConstant(Base):
 
 
 class Reversed(torch.autograd.Function):
-    """Gives back what it is given."""
+    """Returns its argument."""
 
     @staticmethod
     def forward(ctx, x):
@@ -749,7 +749,7 @@ class ModelOfClosure(Base):
 
 
 class Hidden:
-    """Holds what the search does not find."""
+    """Holds a tensor where the search does not find it."""
 
     def __init__(self, value):
         self.value = value
@@ -832,7 +832,7 @@ lin = nn.Linear(4, 4)
 
 
 class NamesAnAttribute(torch.autograd.Function):
-    """Its code says ``lin``, and does not mean the global."""
+    """Its code contains the name ``lin`` as an attribute, not as the global."""
 
     @staticmethod
     def forward(ctx, x):

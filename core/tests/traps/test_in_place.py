@@ -1,6 +1,6 @@
 """Tensors that models change in place."""
 
-# What the linter would have written otherwise are the traps.
+# The traps use the code that the linter would rewrite.
 
 from __future__ import annotations
 

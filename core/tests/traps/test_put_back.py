@@ -1,6 +1,6 @@
-"""State that models change for a while, and put back."""
+"""State that models change and restore in one call."""
 
-# What the linter would have written otherwise are the traps.
+# The traps use the code that the linter would rewrite.
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Sizes: what models compute of them, and decide by them."""
+"""Sizes: computations with sizes, and branches on sizes."""
 
-# What the linter would have written otherwise are the traps.
+# The traps use the code that the linter would rewrite.
 # ruff: noqa: RET504, RUF005, SIM300, UP031, UP032
 
 from __future__ import annotations

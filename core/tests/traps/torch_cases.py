@@ -1,7 +1,7 @@
-"""Torch's own bases of cases as traps; as a script it prints the outcomes of one base.
+"""Torch's own collections of test cases as traps. As a script, it prints the outcomes of one.
 
-``torch.testing._internal`` changes flags of torch where it is imported, so that tests run this
-script in a process of its own.
+The import of ``torch.testing._internal`` changes flags of torch, so that tests run this script in a
+new process.
 """
 
 from __future__ import annotations

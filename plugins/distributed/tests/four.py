@@ -1,6 +1,6 @@
 """The program of four processes: FSDP, a mesh of two dimensions, and saves from all ranks.
 
-It runs as ``torchrun four.py FOLDER``, and writes what it found to ``FOLDER/four-RANK.pt``.
+Run it as ``torchrun four.py FOLDER``. It writes its results to ``FOLDER/four-RANK.pt``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Models over several processes: loaded and saved in parts, with gloo on the CPU."""
+"""Models on several processes: loaded and saved in parts, with gloo on the CPU."""
 
 from __future__ import annotations
 
@@ -234,10 +234,10 @@ def test_a_rank_that_dies(folder):
         assert text.startswith("FileError: "), text
         assert "another process has ended" in text
         assert not (folder / f"save-{dying}-{dying}.txt").exists()
-    # The other rank loads its part, and torch tells it of the death when it needs the other's.
+    # The other rank loads its part. A later exchange of data fails with torch's own error.
     assert (folder / "load-1-0.txt").read_text().startswith(("RuntimeError", "DistBackendError"))
     assert (folder / "tied.safetensors").read_bytes() == before
-    # The next save removes what the killed rank 0 left.
+    # The next save removes the files that the killed rank 0 left.
     model = lg.load_model(folder / "tied.safetensors")
     lg.save(lg.load(folder / "tied.safetensors"), folder / "tied.safetensors", model.state_dict())
     assert not list(folder.glob(".saving*"))

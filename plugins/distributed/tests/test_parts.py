@@ -46,7 +46,7 @@ def test_a_plan_travels_in_a_file(ir, tmp_path):
     assert found == {"": ("fully_shard",), "0.0": both, "0.1": both}
     assert plan_of(ir) == {}
     assert plan_of(lg.annotate_plan(planned, {"0.0": "rowwise"})) == {"0.0": ("rowwise",)}
-    # "*" stands for a name, and the path of the model itself has none.
+    # "*" matches a name, and the path of the model itself contains none.
     assert plan_of(lg.annotate_plan(ir, {"*": "fully_shard"})).keys() == {"0", "1", "2"}
     # Handlers ignore annotations.
     assert isinstance(lg.to_torch(planned), nn.Sequential)

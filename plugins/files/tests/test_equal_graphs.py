@@ -1,4 +1,4 @@
-"""Graphs that are equal but for the names they call are read once, and each is checked."""
+"""Graphs that differ only in the names they call: parsed once, and each of them checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files call what torch documents, and no step of its kernels."""
+"""Files may call functions that torch documents, and no internal operations."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Grouped(nn.Module):
 
 
 class Checked(nn.Module):
-    """Asks whether all numbers are as they should be."""
+    """Checks that no element is negative."""
 
     def forward(self, x, _ends):
         torch._check_tensor_all((x >= 0).all(), lambda: "negative")

@@ -1,4 +1,4 @@
-"""Models in files: what comes back is what was saved, and a failed save leaves nothing behind."""
+"""Models in files: a load returns the saved model, and a failed save leaves no files behind."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_dtype_is_as_asked(tmp_path, model, ir):
     wanted = lg.to_torch(ir, model.state_dict())
     wide = wanted.wide
     wanted = wanted.to(torch.bfloat16)
-    wanted.wide = wide  # of which torch would drop the imaginary part
+    wanted.wide = wide  # torch would drop the imaginary part
     for (name, one), (other_name, other) in zip(
         [*wanted.named_parameters(), *wanted.named_buffers()],
         [*loaded.named_parameters(), *loaded.named_buffers()],
@@ -344,7 +344,7 @@ lg.save(lg.to_ir(torch.nn.Linear(3, 3)), {str(path)!r}, torch.nn.Linear(3, 3).st
     assert path.read_bytes() == before
 
 
-# What another save may differ in: the weights alone, or the structure alone.
+# Saves that differ in the weights alone, or in the structure alone.
 OTHER_SAVES = {
     "weights": lambda model: (nn.init.normal_(model[1].weight), None)[1],
     "structure": lambda model: model.train(not model.training),
@@ -446,7 +446,7 @@ def test_to_save_weights_one_layer_is_made_of_those_made_alike(tmp_path, monkeyp
         monkeypatch.setattr(cls, "__init__", counted)
     path = tmp_path / "alike.safetensors"
     lg.save(ir, path, state)
-    # The last norm differs in what it is tied to.
+    # The last norm is tied to another tensor.
     assert len(made) == 3
     back = lg.load_model(path)
     assert bitwise_equal(back(x), model(x))

@@ -1,4 +1,4 @@
-"""Tensors of files and constants begin in memory where those that torch makes begin."""
+"""Tensors of files, and constants, have the alignment of tensors that torch makes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALIGNMENT = 64
 
 
 class Odd(nn.Module):
-    """Tensors whose length is a multiple of each power of 2, and of none, and constants."""
+    """Has tensors whose lengths are multiples of different powers of 2, and constants."""
 
     def __init__(self):
         super().__init__()

@@ -253,7 +253,7 @@ def test_no_text_of_a_condition_is_code(tmp_path):
 
 
 def test_many_conditions_on_one_level_are_bounded():
-    """Calls that call twice what calls twice: a short file, and millions of nodes on one level."""
+    """Each layer calls the next one twice, so a short file describes millions of nodes."""
     levels = [composite("m20", *given("x", "t"), returns(X))]
     for number in reversed(range(20)):
         inner = f"m{number + 1}"

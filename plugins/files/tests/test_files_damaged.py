@@ -1,4 +1,4 @@
-"""Files that are damaged, or made by somebody who means harm: each is refused, and says where."""
+"""Damaged and malicious files: each is refused with an error that names the place."""
 
 from __future__ import annotations
 
@@ -434,7 +434,7 @@ def test_many_children_that_nobody_set_a_limit_for(tmp_path):
 
 
 def test_a_long_padding_is_as_long_as_its_file(tmp_path):
-    # No value says that it is long without being so.
+    # A file cannot declare a long value without containing it.
     for form in ({"tuple": 10**9}, {"tuple": [0], "times": 10**9}, {"range": 10**9}):
         data = {"padding": form, "value": 0}
         path = _of_implementations(

@@ -1,4 +1,4 @@
-"""Tensors with parts in files: version 4 of the format, and what is damaged in it."""
+"""Tensors with parts in files: version 4 of the format, and damage to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths and files that are none: each is refused by name, at once, and with an error of ours."""
+"""Bad paths, and paths that are not regular files: each is refused at once by a FileError."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of random models and IRs, and what random damage makes of them: a model or an error."""
+"""Files of random models and IRs, also with random damage: a load returns a model or an error."""
 
 from __future__ import annotations
 

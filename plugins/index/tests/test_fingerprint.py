@@ -1,4 +1,4 @@
-"""Fingerprints are equal for equal structures, and for no others."""
+"""Fingerprints are equal if and only if the structures are equal."""
 
 import copy
 import os
@@ -275,7 +275,7 @@ def test_a_graph_may_be_long():
 
 
 def _nest(depth):
-    """Modules in modules, of which the innermost one has another layer."""
+    """Return nested modules, of which the innermost one has another layer."""
     form = {}
     for n in range(depth):
         name = "root" if not n else f"b{n}"

@@ -1,4 +1,4 @@
-"""An index of the models in a folder: what it groups, what it reads again, what it survives."""
+"""An index of the models in a folder: its groups, its updates, and damage to it."""
 
 import contextlib
 import errno
@@ -40,7 +40,7 @@ def save(path, model):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with three structures in six files, one of which is in a folder below."""
+    """Return a folder with three structures in six files, one of which is in a subfolder."""
     here = tmp_path / "models"
     save(here / "one.safetensors", nn.Sequential(Block(5)))
     save(here / "again.safetensors", nn.Sequential(Block(5)))

@@ -1,4 +1,4 @@
-"""The comparator that all tests use: it sees each bit, and nothing else."""
+"""The comparison that all tests use: it sees each bit, and ignores everything else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Sub(torch.Tensor):
 
 
 class Silent(torch.Tensor):
-    """A tensor that says of everything that it is equal."""
+    """A tensor for which every function of torch returns True."""
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):

@@ -1,4 +1,4 @@
-"""What a look at a model says before it is converted, and whether its stubs help."""
+"""``preflight``: the problems that it lists, and the stubs that it prints."""
 
 from __future__ import annotations
 
@@ -432,7 +432,7 @@ class Outer:
 
 @pytest.fixture
 def theirs(tmp_path, monkeypatch, request):
-    """A module of somebody else, with classes that a graph cannot hold."""
+    """Return a foreign Python module, with classes that a graph cannot hold."""
     name = f"theirs_{request.node.name}".replace("[", "_").replace("]", "")
     (tmp_path / f"{name}.py").write_text(_MODULE)
     monkeypatch.syspath_prepend(tmp_path)

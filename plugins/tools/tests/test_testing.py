@@ -1,4 +1,4 @@
-"""The checks for authors of plugins see what they are for."""
+"""The checks for authors of plugins fail for the faults that they are for."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def build(implementation):
 
 
 def said(change):
-    """A handler that changes what is right to be said."""
+    """Return a handler that changes the right answer."""
 
     def changed(module):
         answer = say(module)
@@ -180,7 +180,7 @@ def with_defaults(implementation):
 
 
 class Drawn(nn.Module):
-    """Its constructor draws what decides about its outputs, and keeps that to itself."""
+    """Has a random shift from its constructor, which its handler does not put into the IR."""
 
     def __init__(self):
         super().__init__()
@@ -202,7 +202,7 @@ def drawn_again(implementation):
 
 @dataclass(frozen=True)
 class Bad:
-    """A plugin, the check that sees it, and what that says."""
+    """A wrong plugin, the check that finds the fault, and a part of the message."""
 
     check: str
     says: str
@@ -269,7 +269,7 @@ BAD = {
 
 @pytest.fixture
 def install(monkeypatch, tmp_path):
-    """Install a plugin for one test, as far as this process can tell."""
+    """Install a plugin for one test, for this process only."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def installed(name, plugin):
@@ -286,7 +286,7 @@ def install(monkeypatch, tmp_path):
 
 
 def _forget():
-    """Let what is installed be looked for again."""
+    """Clear the cache of installed distributions."""
     for module in (layergraph.api, layergraph.plugins.loading):
         for each in vars(module).values():
             if hasattr(each, "cache_clear"):
@@ -306,7 +306,7 @@ def plugin_of(to_ir, to_torch):
 
 
 def failures(suite):
-    """What the checks of a suite find, by the name of the check."""
+    """Return the failures of a suite's checks, by the name of the check."""
     found = {}
     for name in (name for name in dir(suite) if name.startswith("test_")):
         try:
@@ -343,7 +343,7 @@ LINEAR = Case(lambda: nn.Linear(3, 2), [(5, 3)])
 
 
 def precedence(distribution="acme"):
-    """What the check of precedence says of a distribution; nothing where it passes."""
+    """Return the message of the precedence check for a distribution; empty if it passes."""
     return str(failures(suite_for(LINEAR, distribution=distribution)).get("precedence", ""))
 
 

@@ -1,4 +1,4 @@
-"""The comparison of a model with what becomes of it, and that it sees what is wrong."""
+"""``verify`` compares a model with the rebuilt one, and finds faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every kind of fault that makes a model come back different: put back, and seen by verify."""
+"""Each kind of fault that changed a rebuilt model: inserted again, and found by ``verify``."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_bit_lost_in_a_file(monkeypatch):
     assert _failed(lg.verify(Net(), (X,))) == ["through a file"]
 
 
-# What a rebuilt model may do that the original does not, as code around it.
+# Side effects that a faulty rebuilt model may have, as code around a call of the model.
 
 
 def _seeds(_, args):
