@@ -163,7 +163,7 @@ def _is_of_disk(function):
 
 
 def _killed(count, save):
-    """Run a save in another process, kill it before call ``count``, return whether it was killed."""
+    """Run a save in another process, and return whether it was killed before call ``count``."""
     child = os.fork()
     if not child:
         try:
