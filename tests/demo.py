@@ -16,7 +16,7 @@ from torch import nn
 import layergraph as lg
 from layergraph.testing import bitwise_equal
 
-# Other batches and sizes than any that a graph could have been captured for.
+# Use other batch sizes and image sizes than those of the capture.
 SHAPES = [(1, 3, 224, 224), (4, 3, 224, 224), (2, 3, 97, 131)]
 
 
@@ -35,7 +35,7 @@ def differences(
     ]
     with torch.no_grad():
         for given in inputs:
-            # Each its own copy: layers that work in place must not help each other.
+            # Copy the input for each model, because layers may change it in place.
             outputs = original(given.clone()), rebuilt(given.clone())
             if not bitwise_equal(*outputs):
                 found.append(f"the outputs for an input of shape {tuple(given.shape)} differ")

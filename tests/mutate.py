@@ -33,7 +33,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parent.parent
 FIRST = 4  # the number of test files that run before all others
-SECONDS = 900  # a run that takes longer than that hangs: the mutation is caught
+SECONDS = 900  # the limit of a run in seconds: after it, the mutation counts as caught
 MEMORY = 24 << 30
 
 _OPERATORS: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -206,7 +206,7 @@ def _other_values(node: ast.AST) -> Iterator[str]:
 
 
 def test_files(mutation: Mutation) -> list[str]:
-    """Return all test files, those first that have most to do with the place."""
+    """Return all test files, those first that mention most names around the place."""
     folders = ["core/tests", *CHECKOUT.glob("plugins/*/tests"), "tests"]
     files = [file for each in folders for file in (CHECKOUT / each).rglob("test_*.py")]
     package = Path(mutation.path).parts[: 2 if mutation.path.startswith("plugins") else 1]
@@ -267,7 +267,7 @@ class Copy:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             return f"no end after {SECONDS} seconds"
-        if process.returncode in (0, 5):  # 5: all tests there are slow
+        if process.returncode in (0, 5):  # exit code 5: the file has slow tests only
             return ""
         failed = re.search(r"^(?:FAILED|ERROR) (\S.*?)(?: - |$)", said, re.MULTILINE)
         return failed[1] if failed else said[-300:].strip() or f"exit code {process.returncode}"

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     page
     for page in ROOT.rglob("*.md")
-    # Environments, caches and builds, which git ignores, have pages of others.
+    # Skip environments, caches and builds, which contain pages of other projects.
     if not any(part.startswith(".") or part == "site" for part in page.relative_to(ROOT).parts)
 )
 _BLOCK = re.compile(
@@ -138,7 +138,7 @@ class Shell:
         raise AssertionError(f"$ {command}\nended the shell:\n{''.join(printed)}")
 
     def close(self) -> None:
-        """End it."""
+        """End the shell."""
         self._bash.communicate()
 
 

@@ -90,7 +90,7 @@ def test_every_plugin_is_in_the_readme() -> None:
 
 
 PRECEDENCE = (ROOT / "docs/explanation/precedence.md").read_text()
-# An item of a list, with the lines that belong to it.
+# An item of a list, with its continuation lines.
 CLAIM = re.compile(r"^(?:\d+\.|-) .*\n(?:  .*\n)*", re.MULTILINE)
 LINK = re.compile(r"^ +`([\w/]+\.py)::(\w+)`$", re.MULTILINE)
 

@@ -33,7 +33,7 @@ def installed(complete: Environment, wheel: Callable[[str], Path]) -> Iterator[E
 
 
 def subcommands(environment: Environment) -> list[str]:
-    """The subcommands that the help of the installed command lists."""
+    """Return the subcommands that the help of the installed command lists."""
     said = succeed(environment.layergraph, "--help", cwd=environment.cwd)
     return re.findall(r"^  ([a-z-]+)  ", said.partition("Commands:")[2], re.MULTILINE)
 

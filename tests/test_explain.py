@@ -54,7 +54,7 @@ def torch_to_ir(module):
     return answer and replace(answer, data={{**answer.data, "{who}.bits": 8}})
 """
 
-# One class and one type, by functions that look before they answer.
+# Handlers for one class and one type, which check the class or type before they answer.
 KNOWS = """
 from torch import nn
 from layergraph import Implementation, hookimpl
@@ -89,7 +89,7 @@ def verdicts(chain) -> dict[str | None, str]:
 
 @pytest.fixture(params=["torch_to_ir", "ir_to_torch"])
 def explained(request: pytest.FixtureRequest) -> Callable[..., lg.plugins.explanation.Chain]:
-    """The chain of one direction, for a linear layer."""
+    """Return the chain of one direction for a linear layer."""
 
     def chain(plugins, register=None):
         if request.param == "torch_to_ir":

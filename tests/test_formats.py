@@ -211,7 +211,7 @@ def no_ir(path: Any) -> Any:
 
 
 class Reader:
-    """A class in the place of a function."""
+    """A reader that is a class, not a function."""
 
     def __init__(self, path: Any) -> None:
         self.path = path

@@ -39,7 +39,7 @@ NAMES = (
 ENTRIES = [each for each in all_entries() if each.name in NAMES]
 
 
-# Their code calls torch.histc with ints where it finds a GPU, which the CPU has no kernel for.
+# If there is a GPU, their code calls torch.histc with ints, for which the CPU has no kernel.
 BY_DEVICE = ("transformers/MixtralModel",)
 
 
@@ -147,7 +147,7 @@ class Net(nn.Module):
 
 
 class Autocast(Net):
-    """It has a region for the kind of device that it is on."""
+    """Has an autocast region for the type of its device."""
 
     def forward(self, x):
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
@@ -185,7 +185,7 @@ def test_autocast_regions(source):
 
 
 class ByDevice(Net):
-    """It decides by the device of its input."""
+    """Branches on the device of its input."""
 
     def forward(self, x):
         return super().forward(x) * (2 if x.is_cuda or x.device.type == "mps" else 3)

@@ -68,7 +68,7 @@ def test_ir_to_torch_raises(error: BaseException) -> None:
         return raising(error) if implementation.type == "linear" else None
 
     converter = Ir2Torch(plugins=plugin(ir_to_torch=ir_to_torch))
-    if isinstance(error, Exception):  # it refuses the attributes
+    if isinstance(error, Exception):  # the handler refuses the attributes
         with pytest.raises(BuildError, match=type(error).__name__):
             converter.convert(IR)
         return

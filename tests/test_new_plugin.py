@@ -119,7 +119,7 @@ def test_what_is_there_stays(tmp_path):
 def test_where_nothing_can_be_written_nothing_is(tmp_path, monkeypatch):
     with pytest.raises(LayergraphError, match="cannot be written"):
         create("acme-scale", tmp_path / "missing")
-    # As where the disk is full, half way through.
+    # Fail as on a full disk, after half of the files.
     monkeypatch.setattr(Path, "rename", _no_space)
     with pytest.raises(LayergraphError, match="cannot be written: No space left"):
         create("acme-scale", tmp_path)

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 SIZES = (100, 300, 800)
 MOST = 1.1
 SLACK = 1.25
-# An object here or there, in bytes for a layer.
+# Room for a few small objects, in bytes for each layer.
 ROOM = 16
 
 # By step and shape, lines and calls for each further layer. Capture by running describes each
@@ -84,7 +84,7 @@ WORK = {
         "load model": 404,
     },
 }
-# And bytes, at the most at one time.
+# The same for the peak of memory, in bytes.
 MEMORY = {
     "chain": {
         "capture without inputs": 5_942,

@@ -113,7 +113,7 @@ def ir_to_torch(implementation):
 
 # --- the levels ---
 
-# Highest first. The names sort against the levels, so that a level that does not count shows.
+# Highest first. The order of the names is the reverse, so the test fails if a level is ignored.
 DISTRIBUTIONS = {
     "tryfirst": ("aaa", "tryfirst=True"),
     "plain": ("bbb", ""),
@@ -135,7 +135,7 @@ def test_the_higher_level_is_asked_first(
     for rank in ("earlier override", "latest override"):
         if rank in present:
             converter.register_override("linear", direction.handler(rank))
-    # Registered last of all: it must not count when.
+    # Register this one last: the time of registration must not matter.
     if "register" in present:
         converter.register("linear", direction.handler("register"))
     expected = DISTRIBUTIONS[higher][0] if higher in DISTRIBUTIONS else higher
@@ -340,7 +340,7 @@ def reports(*paths: list[str]) -> list[list[str]]:
 
 @pytest.mark.slow
 def test_installed_plugins_are_found_and_sorted_whatever_sys_path_says(tmp_path: Path) -> None:
-    """The whole way, from ``sys.path`` to ``to_ir`` and ``to_torch``, past the real built-ins."""
+    """Test all steps, from ``sys.path`` to ``to_ir`` and ``to_torch``, with the real built-ins."""
     folders = []
     for name in ("aaa", "bbb"):
         site = Site(tmp_path / name)
@@ -535,12 +535,12 @@ def test_what_is_registered_on_one_converter_concerns_no_other(
     for other in (untouched, later):
         assert direction.who(other) == "aaa"
         assert other.hooks.asked(direction.hook) == asked
-        # The type is still free on it.
+        # No handler of this converter has the type yet.
         other.register("bilinear", direction.handler("register"))
 
 
 def test_registering_on_a_default_converter_changes_nothing_global(direction: Direction) -> None:
-    lg.to_ir(nn.Linear(2, 2))  # plugins import parts of themselves at first
+    lg.to_ir(nn.Linear(2, 2))  # the first call imports parts of plugins
     before = [(plugin, dict(vars(plugin.implementation))) for plugin in installed_plugins()]
     changed = direction.default()
     changed.register_override("linear", direction.handler("override"))

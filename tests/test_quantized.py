@@ -102,7 +102,7 @@ def rows(namespace, names, *arguments, around=None, given=None, engine="x86", **
 
 
 def fused(names):
-    """The floating-point modules that hold the layers which are to become one."""
+    """Return the floating-point modules that hold the layers to fuse."""
     for name in names.split():
         size = name[-2] if name[-1] == "d" else ""
         parts = []
@@ -197,7 +197,7 @@ NOT_ALONE = set(
     "quantized.modules.utils.WeightedQuantizedModule "
     "quantized.modules.linear.LinearPackedParams "
     "quantized.modules.embedding_ops.EmbeddingPackedParams "
-    "quantized.modules.activation.MultiheadAttention "  # only made from a trained one
+    "quantized.modules.activation.MultiheadAttention "  # these are only made from a trained module
     "quantized.dynamic.modules.rnn.PackedParameter "
     "quantized.dynamic.modules.rnn.RNNBase "
     "quantized.dynamic.modules.rnn.RNNCellBase "

@@ -21,7 +21,7 @@ from tests.pages import PAGES, ROOT, Shell, blocks, environment, follow
 pytestmark = pytest.mark.slow
 
 TUTORIAL = ROOT / "docs/tutorial.md"
-# Pages that other tests do in their own way.
+# Pages that other tests run.
 ELSEWHERE = {
     ROOT / "docs/reference/command-line.md": "test_command_line.py",
     ROOT / "examples/acme-fixed-point/README.md": "test_examples.py",
@@ -34,7 +34,7 @@ DOWNLOADED = "layergraph rich typer numpy pytest flit_core hatchling setuptools"
 
 
 def reader(folder: Path, *path: Path) -> dict[str, str]:
-    """The environment of a reader: a folder, and programs that come before those of the tests."""
+    """Return a reader's environment, whose PATH begins with a folder of programs."""
     return environment(
         PATH=os.pathsep.join(
             [*map(str, path), str(Path(sys.executable).parent), os.environ["PATH"]]
@@ -44,7 +44,7 @@ def reader(folder: Path, *path: Path) -> dict[str, str]:
         PIP_CONFIG_FILE=os.devnull,
         PIP_DISABLE_PIP_VERSION_CHECK="1",
         PIP_NO_INDEX="1",
-        PIP_NO_BUILD_ISOLATION="0",  # pip reads it the other way round: off
+        PIP_NO_BUILD_ISOLATION="0",  # for pip, this value means off
         PYTEST_ADDOPTS="-p no:cacheprovider",
     )
 
@@ -61,7 +61,7 @@ def checkout(folder: Path) -> None:
 def download(environment: Path) -> None:
     """Let a new virtual environment see the distributions that pip would download."""
     (site_packages,) = environment.glob("lib/python*/site-packages")
-    # Pythons before 3.12 bring one that is too old to build with, as pip would not do here.
+    # Python before 3.12 installs an old setuptools, which cannot build the packages.
     for old in [*site_packages.glob("setuptools*"), *site_packages.glob("pkg_resources")]:
         shutil.rmtree(old)
     for name, distribution in closure(installed(), *DOWNLOADED).items():
@@ -85,7 +85,7 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def layergraph_is_installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment as the tutorial makes it."""
+    """Create a virtual environment as the tutorial does."""
     folder = tmp_path_factory.mktemp("machine")
     checkout(folder)
     shell = Shell(folder, reader(folder, folder / ".venv/bin"))
@@ -100,7 +100,7 @@ def layergraph_is_installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def programs(layergraph_is_installed: Path) -> Iterator[Path]:
-    """The programs of such an environment, which is put back afterwards."""
+    """Yield the programs of such an environment, and restore it afterwards."""
     (site_packages,) = layergraph_is_installed.glob("lib/python*/site-packages")
     before = installed(site_packages).keys()
     yield layergraph_is_installed / "bin"

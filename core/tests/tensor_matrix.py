@@ -45,7 +45,7 @@ class Wrapper(torch.Tensor):
 
 
 class Plain(torch.Tensor):
-    """Has memory, and a class that adds up otherwise."""
+    """Has memory, and overrides addition."""
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -94,7 +94,7 @@ def inference():
 
 
 def leaked(transform: Callable[..., Any]):
-    """A tensor that outlives the transform of torch.func in which it was made."""
+    """Return a tensor that outlives the transform of torch.func that made it."""
     found: list[torch.Tensor] = []
 
     def note(x):
@@ -178,7 +178,7 @@ class Returns(nn.Module):
 
 
 class Makes(nn.Module):
-    """Makes a tensor in forward, uses it as its kind allows, and adds that."""
+    """Makes a tensor in forward, converts it to a dense one, and adds the result."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ def _convert(model: nn.Module, args: tuple[Any, ...] | None, folder: Path) -> st
     ir = lg.to_ir(model, args)
     state = {key: value.detach() for key, value in model.state_dict().items()}
     rebuilt = [lg.to_torch(ir, state), _through_a_file(ir, state, folder)]
-    if isinstance(model, Makes):  # the numbers are others in each call
+    if isinstance(model, Makes):  # the values are random in each call
         return "kept" if all(each(x).shape == x.shape for each in rebuilt) else "another shape"
     if not all(bitwise_equal(each(x), model(x)) for each in rebuilt):
         return "other outputs"
@@ -221,7 +221,7 @@ def _runs(model: nn.Module, x: torch.Tensor) -> bool:
 
 
 def _weight(tensor: torch.Tensor, folder: Path) -> str:
-    """Give a tensor as a weight, to the build and to a file."""
+    """Pass a tensor as a weight to the build, and to a file."""
     model = Adds("buffer", torch.randn(SHAPE, dtype=tensor.dtype if tensor.is_complex() else None))
     ir = lg.to_ir(model)
     state = model.state_dict() | {"held": tensor}
@@ -270,7 +270,7 @@ def _at(place: str, kind: str, folder: Path) -> str:
     try:
         return _convert(model, (x,), folder)
     except RuntimeError:
-        # Only now: a model whose tensors have no memory ends the process when it runs.
+        # Check this last: a model whose tensors have no memory ends the process when it runs.
         if _runs(model, x):
             raise
         return "none"
@@ -293,7 +293,7 @@ def places(kind: str, folder: Path) -> Iterator[tuple[str, str]]:
 def main(folder: Path, kinds: list[str]) -> None:
     """Print the outcome for each kind."""
     warnings.simplefilter("ignore")
-    dict(places("dense", folder))  # once, so that each child has all that is imported
+    dict(places("dense", folder))  # import everything once, so that each child has it
     for kind in kinds or KINDS:
         out = folder / "outcomes"
         child = os.fork()

@@ -40,7 +40,7 @@ def _node(name, kind, implementation, **more):
 
 
 def _graph(*nodes, edges=""):
-    """The nodes and edges of a graph; edges as ``"a>b b>c"``, or as a list if names have blanks."""
+    """Return nodes and edges of a graph; edges as ``"a>b b>c"``, or a list for names with blanks."""
     listed = edges.split() if isinstance(edges, str) else edges
     pairs = [tuple(pair.split(">")) for pair in listed]
     return {
@@ -58,7 +58,7 @@ def _form(*entries):
 
 
 def _valid():
-    """A dict form that has one of everything."""
+    """Return a dict form that contains one of each feature."""
     x, act, output = (
         _node("x", "input", "x"),
         _node("act", "relu", "block.act"),
@@ -132,7 +132,7 @@ def _set(path, **fields):
 
 
 def _put(path, key, value):
-    """Put an item into a dict of an IR, or, in a dict form, into a dict of that."""
+    """Put an item into a dict of an IR or of a dict form."""
 
     def do(ir):
         eval(path, {"ir": ir, "root": ir["root"], "block": ir["block"]})[key] = value
@@ -706,7 +706,7 @@ def test_a_root_that_is_not_there():
 
 
 def _sequence(*calls):
-    """A root that calls one implementation after another: by edges alone."""
+    """Return a root that calls implementations in a row, with edges instead of arguments."""
     nodes = [_node("input_1", "input", "input")]
     nodes += [_node(f"n{index}", kind, name) for index, (kind, name) in enumerate(calls)]
     nodes.append(_node("output", "output", "output"))
@@ -716,7 +716,7 @@ def _sequence(*calls):
 
 
 def _reversed(entry):
-    """An entry with its nodes listed from last to first."""
+    """Return an entry with its nodes in reverse order."""
     return {**entry, "nodes": dict(reversed(entry["nodes"].items()))}
 
 
@@ -1039,7 +1039,7 @@ def test_graph_of_a_container(graph):
 
 
 def _hostile(**entries):
-    """The seed form with more in its root."""
+    """Return the form of the seed with more fields in its root."""
     form = copy.deepcopy(SEED)
     for key, more in entries.items():
         form["root"][key] = form["root"].get(key, {}) | more
@@ -1169,7 +1169,7 @@ def _named(name, where):
         _node("clamp", "function", "torch.clamp", args=[Ref("neg")], kwargs={"max": math.inf}),
         _node("output", "output", "output"),
     )
-    # Not as text: a name may have anything in it.
+    # Do not build the form from text: a name may contain any character.
     pairs = [(given, node), (node, "neg"), ("neg", "clamp"), ("clamp", "output")]
     graph["edges"] = {(src, sink): {"src": src, "sink": sink} for src, sink in pairs}
     return _form(_entry("root", "module", graph, children={child: "lin"}), TWO)
@@ -1193,7 +1193,7 @@ def test_names_are_no_code(name, where, monkeypatch):
 
 
 class Rich(nn.Module):
-    """Skip connections, a constant, a shared module, both modes, several outputs."""
+    """Has skip connections, a constant, a shared module, both modes and several outputs."""
 
     def __init__(self):
         super().__init__()
@@ -1230,7 +1230,7 @@ JUNK = [
 
 
 def _places(value):
-    """Every dict or list in a form with each of its keys."""
+    """Yield every dict or list in a form with each of its keys."""
     stack = [value]
     while stack:
         container = stack.pop()
@@ -1278,7 +1278,7 @@ def _retarget(container, key, other, junk):
 
 
 def _swap(container, key, other, junk):
-    """Another order of a dict."""
+    """Return a dict in another order."""
     if isinstance(container, dict):
         container[key] = container.pop(key)
 
@@ -1292,7 +1292,7 @@ def _damage(form, steps):
         if places:
             container, key = places[at % len(places)]
             elsewhere, there = places[other % len(places)]
-            # A copy, or one example would damage the junk of the next.
+            # Copy the value: an example may change it, and the next example uses it again.
             do(container, key, elsewhere[there], copy.deepcopy(junk))
 
 
@@ -1308,7 +1308,7 @@ def _original():
     form = lg.to_ir(RICH).to_dict()
     for entry in form.values():
         for node in entry["nodes"].values():
-            if "args" in node:  # a list can be damaged, a tuple cannot
+            if "args" in node:  # use a list, because a tuple cannot be changed
                 node["args"] = list(node["args"])
     return form
 

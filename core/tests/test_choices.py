@@ -36,7 +36,7 @@ BOTH = [UP, DOWN]
 
 
 class TwoWays(nn.Module):
-    """A model that does the same as the IR of ``two_ways``."""
+    """A model that computes the same as the IR of ``two_ways``."""
 
     def __init__(self):
         super().__init__()

@@ -15,7 +15,7 @@ from layergraph.testing import bitwise_equal
 
 
 class Block(nn.Module):
-    """No leaf, so that its hooks are traced through."""
+    """A composite, so that the capture traces its hooks."""
 
     def __init__(self):
         super().__init__()
@@ -26,7 +26,7 @@ class Block(nn.Module):
 
 
 class Collecting(nn.Module):
-    """Installs hooks at its first call, and notes that it has."""
+    """Installs hooks in its first call, and records that in a flag."""
 
     def __init__(self, install):
         super().__init__()
@@ -70,7 +70,7 @@ def test_hooks_of_the_first_call_are_installed_once(install):
 
 
 class Importing(nn.Module):
-    """Uses a package that is imported when it is needed first."""
+    """Imports a package in its first call."""
 
     def forward(self, x):
         from late_package.scales import scaled

@@ -28,7 +28,7 @@ WAYS = pytest.mark.parametrize("args", [(X,), None], ids=["run", "traced"])
 
 
 class Model(nn.Module):
-    """Its forward is given to it."""
+    """A model whose constructor gets its forward."""
 
     def __init__(self, does):
         super().__init__()
@@ -41,7 +41,7 @@ class Model(nn.Module):
 
 
 def model(does):
-    """One whose class has the forward, as those that people write."""
+    """Return a model whose class defines the forward, as in usual code."""
     return type("Model", (Model,), {"forward": does})(None)
 
 
@@ -371,7 +371,9 @@ def test_all_that_torch_lets_set_is_compared():
 
 @pytest.mark.parametrize("name", ["torch.rand", "torch.dropout", "torch.Tensor.bernoulli_"])
 def test_what_draws_is_known(name):
-    function = lg.torch2ir.get_default_converter  # any that is written in Python may draw
+    function = (
+        lg.torch2ir.get_default_converter
+    )  # every generator that is written in Python may draw
     assert global_state.may_draw(name, torch.rand)
     assert global_state.may_draw("torch.relu", function)
     assert not global_state.may_draw("torch.relu", torch.relu)

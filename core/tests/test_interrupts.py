@@ -99,7 +99,7 @@ def _of(model):
 
 
 class Interrupt:
-    """Raises at the n-th line that runs, of some files."""
+    """Raises KeyboardInterrupt at the n-th line that runs in some files."""
 
     def __init__(self, line, files):
         self.left = line
@@ -158,7 +158,7 @@ def saved(tmp_path_factory):
     return path
 
 
-# Files of torch and of Python with the lines around its modes.
+# Files of torch and of Python with the code that enters and leaves modes.
 OF_MODES = ("torch/overrides.py", "torch/utils/_device.py", "/contextlib.py", "grad_mode.py")
 
 BUILDS = {
@@ -172,7 +172,7 @@ BUILDS = {
 @pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 def test_an_interrupt_while_a_model_is_built(saved, build):
     def process_now():
-        return {**_process(), "numbers": None}  # a constructor may have drawn some
+        return {**_process(), "numbers": None}  # a constructor may have drawn random numbers
 
     build(saved)
     _, lines = _interrupted(lambda: build(saved), -1, OF_MODES)

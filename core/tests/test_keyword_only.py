@@ -22,7 +22,7 @@ class Masked(nn.Module):
 
 
 class Around(nn.Module):
-    """Calls a module by names, and takes any itself."""
+    """Calls a module with keyword arguments, and accepts any itself."""
 
     def __init__(self):
         super().__init__()

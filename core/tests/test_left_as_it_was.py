@@ -25,7 +25,7 @@ class Base(nn.Module):
 
 
 class Resizes(Base):
-    """As observers do that do not know their size before."""
+    """Resizes a buffer in its first call, as observers do."""
 
     def forward(self, x):
         self.seen.resize_(x.shape[1]).copy_(x.amin(0))
@@ -71,7 +71,7 @@ class Empties(Base):
 
 
 class Learns(Base):
-    """The buffer gets a history of gradients."""
+    """Gives its buffer an autograd history."""
 
     def forward(self, x):
         self.mean += self.weight * x.mean()

@@ -35,7 +35,7 @@ class Block(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """The outputs themselves depend on the mode."""
+    """Returns other outputs in training mode."""
 
     def __init__(self):
         super().__init__()
@@ -220,7 +220,7 @@ def test_modes_is_one_of_two():
 
 
 class ReadsOthers(nn.Module):
-    """Code that reads the mode of a layer that it does not call."""
+    """Reads the mode of a layer that it does not call."""
 
     def __init__(self, forward):
         super().__init__()

@@ -84,7 +84,7 @@ def test_what_others_note_down_in_it_is_not():
 
 def test_its_handler_is_asked_again_without_being_recorded():
     def answer(module):
-        # Nothing of this is the model's doing.
+        # The model changes none of these.
         with torch.random.fork_rng():
             return {"in_features": 3, "out_features": 3, "scale": int(torch.randn(2).numel())}
 
@@ -127,7 +127,7 @@ def test_a_leaf_may_keep_a_function_with_its_own_gradient():
 
 
 class Block(nn.Module):
-    """Has a module inside that changes when it is called."""
+    """Has a submodule that changes in a call."""
 
     def __init__(self):
         super().__init__()
@@ -170,7 +170,7 @@ def test_what_is_replaced_by_itself_is_put_back():
             self.seen = None
 
         def forward(self, x):
-            # The same numbers in the same memory, in other tensors.
+            # The same values in the same memory, as new tensors.
             self.anchors = [each.to(dtype=x.dtype, device=x.device) for each in self.anchors]
             self.seen = "something"
             return x + self.anchors[0] - self.anchors[1]

@@ -51,7 +51,7 @@ NAMES = st.text("ab_1", min_size=1, max_size=3)
 ATOMS = st.one_of(
     st.sampled_from([None, True, False, ..., math.inf, -math.inf, math.nan, -0.0, 2**70, 1j]),
     st.integers(),
-    # The text of a file has one nan, whatever its bits are: that of the line above.
+    # A file has one form for all nans, so use one nan, that of the line above.
     st.floats(allow_nan=False),
     st.complex_numbers(allow_nan=False) | st.just(complex(math.nan, 1)),
     st.text(max_size=4),
@@ -109,7 +109,7 @@ SPECS = st.builds(
 
 @st.composite
 def graphs(draw, callees):
-    """A graph without cycles whose nodes are listed in any order, and whose edges are too."""
+    """Draw an acyclic graph, with nodes and edges in any order."""
     names = draw(st.lists(NAMES, unique=True, max_size=5))
     nodes = {}
     pairs = []
@@ -141,7 +141,7 @@ def graphs(draw, callees):
 
 @st.composite
 def irs(draw):
-    """An IR: plain data, which need not mean anything."""
+    """Draw an IR of plain data, which need not be a meaningful model."""
     paths = st.lists(NAMES, min_size=1, max_size=3).map(".".join)
     own = draw(st.sampled_from(["root", "root", "top"]))
     others = draw(st.lists(paths | st.just("root"), max_size=5, unique=True))
@@ -377,7 +377,7 @@ def _follow(value, way):
 
 
 def _filled(shape, values):
-    """A nested value with the values in the places of their numbers."""
+    """Return a nested value in which the values replace their numbers."""
     if type(shape) is int:
         return values[shape]
     if type(shape) is dict:
@@ -589,7 +589,7 @@ class _Writer:
         return self.pick(cases)
 
     def again(self):
-        """A layer once more, under its name or another."""
+        """Call a layer again, under its name or another one."""
         if not self.layers:
             return
         name, before, after = self.pick(self.layers)
@@ -608,7 +608,7 @@ class _Writer:
         inner, shapes = _program(self.random, Program, [self.shapes[i]], 3, self.depth + 1)
         name = self.name("inner")
         if self.layers and self.random.random() < 0.5:
-            # Shared: the inner module holds a layer of the outer one.
+            # The inner module shares a layer with the outer one.
             inner.shared = getattr(self.program, self.pick(self.layers)[0])
         self.program.add_module(name, inner)
         ways = list(_ways(inner.result))
@@ -617,11 +617,11 @@ class _Writer:
             self.step("pick", i, name, way, shapes=[shapes[value]])
 
     def spare(self):
-        """A layer that is never called."""
+        """Add a layer that is never called."""
         self.program.add_module(self.name("spare"), nn.Linear(2, 2))
 
     def tie(self):
-        """A tensor under another name: of another layer, or of the program itself."""
+        """Tie a tensor to another name, in another layer or in the program itself."""
         linears = [m for m in self.program.modules() if type(m) is nn.Linear]
         if not linears:
             return
@@ -644,7 +644,7 @@ class _Writer:
         self.program.result = self.pick(
             [
                 *(last, last),
-                # All of them, so that no step is without effect.
+                # Return all values, so that every step has an effect.
                 *[tuple(range(last + 1))] * 3,
                 (last, *some),
                 [last],
@@ -824,7 +824,9 @@ def test_models_come_back(seed, size):
         wanted = {
             name: _observed(model, inputs, training=training) for name, training in MODES.items()
         }
-    except RuntimeError:  # in place on a view that autograd forbids: no model at all
+    except (
+        RuntimeError
+    ):  # autograd forbids the in-place change of this view, so the model is invalid
         assume(False)
     attributes, state = _attributes(model), _state(model)
     random_state = torch.get_rng_state()
@@ -875,7 +877,7 @@ def _loaded(model, state_dict):
 
 
 class Named(nn.Module):
-    """A child, a parameter and an input of names that were not chosen for their looks."""
+    """Has a child, a parameter and an input with unusual names."""
 
     def __init__(self, name):
         super().__init__()

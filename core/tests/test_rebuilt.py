@@ -366,7 +366,7 @@ def _made():
     return halved
 
 
-# Python would look for it where it was defined, in vain.
+# Python cannot find this function by its qualified name.
 halved = _made()
 
 
@@ -676,7 +676,7 @@ def test_defaults_of_inputs(default, moved):
 
 
 class Masked(nn.Module):
-    """Decides by a number, where the compiler would decide otherwise."""
+    """Branches on a number, except while torch compiles it."""
 
     def __init__(self):
         super().__init__()

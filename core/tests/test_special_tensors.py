@@ -72,7 +72,7 @@ SPECIAL = {
     "wrapper": (lambda: Wrapper(torch.randn(4, 4)), "Wrapper", "plain torch.Tensor"),
 }
 EVERY = pytest.mark.parametrize("name", SPECIAL)
-# layergraph-sparse describes the others by their parts.
+# layergraph-sparse handles the other layouts.
 REFUSED = pytest.mark.parametrize(
     "name", [name for name in SPECIAL if SPECIAL[name][1] != "sparse"]
 )
@@ -214,7 +214,7 @@ def test_a_fake_mode_around_a_real_model_is_left_out():
 
 
 class Tagged(nn.Parameter):
-    """As libraries mark parameters."""
+    """A parameter with an attribute, as libraries mark parameters."""
 
 
 class Strict(torch.Tensor):

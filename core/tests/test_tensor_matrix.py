@@ -47,7 +47,7 @@ def test_a_kind_is_kept_or_refused(outcomes, kind):
     outcome = outcomes[kind]
     assert outcome["exit code"] == 0
     places = outcome["places"]
-    # Torch itself ends the process where a kernel reads freed memory.
+    # Torch itself ends the process if a kernel reads freed memory.
     assert {*kinds.PLACES} - {*places} == ({"made in forward"} if kind == "freed" else set())
     for place, what in places.items():
         word, _, text = what.partition(":")

@@ -125,7 +125,7 @@ def _seed(seed):
 
 
 def observe(model, args, kwargs, *, training, context=nullcontext, again=True):
-    """Everything that can be seen of one call."""
+    """Return everything observable of one call."""
     model.train(training)
     model.zero_grad(set_to_none=True)
     once_more = args, kwargs
@@ -308,7 +308,7 @@ def _torch_as_seen():
 
 
 def check(trap):
-    """The rebuilt model is never wrong in silence, and the outcome is the expected one."""
+    """Check that the rebuilt model is never silently wrong, and that the outcome is expected."""
     outcomes = explore(trap)
     wrong = {where: what for where, what in outcomes.items() if what.startswith("WRONG")}
     assert not wrong

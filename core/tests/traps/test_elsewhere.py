@@ -33,7 +33,7 @@ def _rebuilt(model, *args, captured=None):
 
 
 def _lawful(model, rebuilt, *args):
-    """The same, or refused."""
+    """Check that the results are equal, or that a guard refuses the call."""
     try:
         outputs = rebuilt(*args)
     except AssumptionError:

@@ -159,7 +159,7 @@ class ApplyInObject(Base):
 
 
 class New(torch.autograd.Function):
-    """In the style of torch.func."""
+    """A function in the style of torch.func, with ``setup_context``."""
 
     generate_vmap_rule = True
 
@@ -214,7 +214,7 @@ class OneOfSeveralOutputs(Base):
 
 
 class Sorted(torch.autograd.Function):
-    """An output without gradient, gradients that are not materialized."""
+    """Has an output without gradient, and does not materialize gradients."""
 
     @staticmethod
     def forward(ctx, x):
@@ -365,7 +365,7 @@ class OnceDifferentiable(Base):
 
 
 class Swish(torch.autograd.Function):
-    """As efficientnet_pytorch has it."""
+    """The swish of efficientnet_pytorch."""
 
     @staticmethod
     def forward(ctx, i):
@@ -501,7 +501,7 @@ class ModeAsFlag(Base):
 
 
 class ByNumbers(torch.autograd.Function):
-    """Decides by numbers, out of sight."""
+    """Branches on a number inside an autograd.Function."""
 
     @staticmethod
     def forward(ctx, x):
@@ -554,7 +554,7 @@ class FunctionInFunction(Base):
 
 
 class Backwards(torch.autograd.Function):
-    """Computes its gradient by that of the forward pass."""
+    """Computes its gradient with torch.autograd inside backward."""
 
     @staticmethod
     def forward(ctx, x):
@@ -989,7 +989,7 @@ class Ignored(Base):
 
 
 class SwishWithScript(torch.autograd.Function):
-    """As timm has it: a scripted forward and backward."""
+    """The swish of timm, with a scripted forward and backward."""
 
     @staticmethod
     def forward(ctx, x):

@@ -377,7 +377,7 @@ class AddsOne(nn.Module):
 
 @exact()
 class UnusedInPlace(Base):
-    """Nothing reads the result of the change, so that it must not be left out as dead."""
+    """Changes a tensor in place without reading the result; the change is not dead code."""
 
     def __init__(self):
         super().__init__()

@@ -500,7 +500,7 @@ GUARDED = {
     "Tolist",
 }
 FICKLE = {"StateDecides"}
-# These leave torch, which no option lets them do.
+# These leave torch, and no option allows that.
 REFUSED = {
     "DataPointer": "data_ptr",
     "Numpy": "numpy",

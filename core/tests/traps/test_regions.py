@@ -109,7 +109,7 @@ class NoGradByNumbers(Base):
 
 @refused("does not end|another condition", placed=False)
 class GradLeaks(Base):
-    """Something in it leaves with gradients off."""
+    """A submodule ends with gradients switched off."""
 
     def __init__(self):
         super().__init__()

@@ -998,7 +998,7 @@ class CachesInDict(Base):
 
 @refused("assigns self.cache", placed=False)
 class CachesOneInDict(Base):
-    """The cache ignores the size, so that the second call is another one than the first."""
+    """Has a cache that ignores the size, so that the second call differs from the first."""
 
     def __init__(self):
         super().__init__()

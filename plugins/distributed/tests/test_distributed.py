@@ -29,7 +29,7 @@ CONFIG = {
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
     "vocab_size": 2000,
-    "initializer_range": 0.01,  # logits below 1, so that rounding stays below 1e-6
+    "initializer_range": 0.01,  # keep logits below 1, so that rounding errors stay below 1e-6
     "use_cache": False,
     "tie_word_embeddings": False,
 }

@@ -352,7 +352,7 @@ def test_shapes_beyond_torch(tmp_path, shape, said):
 
 
 class _Memory(TorchDispatchMode):
-    """Counts the bytes of the tensors that are made with memory."""
+    """Counts the bytes of the tensors that take memory."""
 
     bytes = 0
 
@@ -384,7 +384,7 @@ def test_layers_whose_tensors_are_not_in_the_file_take_no_memory(tmp_path, kind)
 
 
 class Table(nn.Module):
-    """It holds numbers that no state dict has, and a tensor that is not registered at all."""
+    """Has a non-persistent buffer and an unregistered tensor."""
 
     def __init__(self, size, where):
         super().__init__()

@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 
 
 class Everything(nn.Module):
-    """Ties, constants, buffers of both kinds, odd dtypes, strides, frozen parameters."""
+    """Has ties, constants, buffers of both kinds, odd dtypes, strides and frozen parameters."""
 
     def __init__(self):
         super().__init__()
@@ -255,7 +255,7 @@ def test_a_loaded_model_is_a_model_like_any_other(tmp_path, model, ir):
     sum(each.sum() for each in _flat(loaded(x))[:2]).backward()
     torch.optim.SGD(loaded.parameters(), 0.1).step()
     assert path.read_bytes() == before
-    lg.save(ir, path, loaded.state_dict())  # over the file that it lies in
+    lg.save(ir, path, loaded.state_dict())  # over the file from which it is mapped
     _assert_alike(loaded, lg.load_model(path))
 
 
@@ -419,7 +419,7 @@ def test_older_versions_are_migrated(monkeypatch):
 
 
 class Alike(nn.Module):
-    """Layers that are made alike, with modules inside, buffers and ties."""
+    """Has equal layers with submodules, buffers and ties."""
 
     def __init__(self):
         super().__init__()

@@ -81,7 +81,7 @@ def test_constants_of_a_rebuilt_model_do_too(model):
 
 @pytest.mark.parametrize("blanks", range(0, 64, 8))
 def test_files_of_others_do_too(tmp_path, model, blanks):
-    """Other programs pad headers to 8 bytes, and order tensors in other ways."""
+    """Files of other programs, with headers padded to 8 bytes and another order of tensors."""
     path = tmp_path / "m.safetensors"
     lg.save(lg.to_ir(model), path, model.state_dict())
     raw = path.read_bytes()

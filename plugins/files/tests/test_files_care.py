@@ -171,7 +171,7 @@ def test_files_are_on_the_disk_before_they_take_their_places(
     if max_shard_size is None:
         assert folders == []
         return
-    # The index is the last to come, and only then do old shards go.
+    # The index is written last, and old shards are removed after it.
     shards = len(replaced) - 1
     assert shards > 2
     assert replaced[-1].endswith(".index.json")

@@ -36,7 +36,7 @@ def model():
 
 @pytest.fixture
 def parts(tmp_path, model):
-    """The header of a file, and its data."""
+    """Return the header and the data of a file."""
     path = tmp_path / "model.safetensors"
     lg.save(lg.to_ir(model), path, model.state_dict())
     raw = path.read_bytes()

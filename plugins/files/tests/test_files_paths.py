@@ -31,7 +31,7 @@ def ir(model):
 
 @pytest.fixture
 def shards(tmp_path, model, ir):
-    """The index of a model in two files, and the paths of these."""
+    """Return the paths of the index and of the two files of a model."""
     folder = tmp_path / "shards"
     folder.mkdir()
     lg.save(ir, folder / "m.safetensors", model.state_dict(), max_shard_size=300)

@@ -27,7 +27,7 @@ def structure(model, tmp_path):
 
 @pytest.fixture
 def folder(model, tmp_path):
-    """Return a folder as those of Hugging Face: shards with an index, and no structure."""
+    """Return a folder like those of Hugging Face: shards and an index, without a structure."""
     folder = tmp_path / "weights"
     folder.mkdir()
     tensors = {f"net.{key}": each for key, each in model.state_dict().items()}

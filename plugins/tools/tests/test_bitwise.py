@@ -64,7 +64,7 @@ def quantized(number=1.0, scale=0.5, zero=0, dtype=torch.qint8):
 
 
 def next_to(number):
-    """Return the float whose last bit is the other one."""
+    """Return the float that differs in the last bit."""
     (bits,) = struct.unpack("q", struct.pack("d", number))
     return struct.unpack("d", struct.pack("q", bits ^ 1))[0]
 

@@ -355,7 +355,7 @@ def test_an_override_and_a_wrapper_answer(install):
     table = LayerTable([Layer(nn.Linear, always=["bias"])])
     install("acme", plugin_of(table.to_ir, table.to_torch))
     assert precedence() == ""
-    wrapper = ModuleType("acme_too")  # it has nothing to do with the other direction
+    wrapper = ModuleType("acme_too")  # the plugin has no handler for the other direction
     wrapper.torch_to_ir = hookimpl(annotating, wrapper=True)
     install("acme_too", wrapper)
     assert precedence("acme-too") == ""

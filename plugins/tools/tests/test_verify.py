@@ -63,7 +63,7 @@ def _failed(report):
 
 
 def _sabotage(monkeypatch, change):
-    """Make everything that is rebuilt wrong in some way."""
+    """Change every rebuilt model in one way."""
 
     def to_torch(*args):
         rebuilt = lg.to_torch(*args)

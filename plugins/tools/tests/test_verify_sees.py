@@ -309,7 +309,7 @@ def _linear(self, x):
 
 
 class Keeps(Net):
-    """Keeps a table in the default dtype of its first call, as many models do."""
+    """Caches a table in the default dtype of its first call, as many models do."""
 
     def __init__(self):
         super().__init__()

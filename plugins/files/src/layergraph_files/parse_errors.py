@@ -22,8 +22,8 @@ class Unreadable:
     """A value in parsed JSON that stands for invalid text, such as ``NaN`` or a repeated key.
 
     Attributes:
-        message: what is wrong with the text.
-        remedy: what to do about it.
+        message: the error in the text.
+        remedy: how to correct the text.
     """
 
     message: str
@@ -35,8 +35,8 @@ class ParseError(Exception):
 
     Args:
         spot: the place.
-        message: what is wrong.
-        remedy: what to do about it.
+        message: the error.
+        remedy: how to correct it.
     """
 
     def __init__(self, spot: JsonPath, message: str, remedy: str) -> None:

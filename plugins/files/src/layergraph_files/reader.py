@@ -297,8 +297,7 @@ def _of_parts(path: Path, parts: list[Part]) -> Opened:
             remedy = f"name a tensor of the file that begins with {VALUE_PREFIX!r}"
             raise ParseError((spot, "tensor"), f"there is no tensor {name!r} for a value", remedy)
         if name in taken:
-            message = f"{name!r} is the tensor of another value too"
-            raise ParseError((spot, "tensor"), message, "give each value its own tensor")
+            raise ParseError((spot, "tensor"), f"another value has {name!r}", "give each its own")
         taken.add(name)
         part, place = stored[name]
         return part.bytes_of(place)

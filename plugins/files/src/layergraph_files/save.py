@@ -125,7 +125,7 @@ def save(
 
 def is_distributed(state_dict: Mapping[str, object]) -> bool:
     """Return whether a state dict holds a tensor that is distributed over processes."""
-    tensors = sys.modules.get("torch.distributed.tensor")  # without it, there are none
+    tensors = sys.modules.get("torch.distributed.tensor")  # before its import, none exist
     kind = getattr(tensors, "DTensor", None)
     return kind is not None and any(isinstance(each, kind) for each in state_dict.values())
 
