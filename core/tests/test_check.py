@@ -40,7 +40,7 @@ def _node(name, kind, implementation, **more):
 
 
 def _graph(*nodes, edges=""):
-    """Return nodes and edges of a graph; edges as ``"a>b b>c"``, or a list for names with blanks."""
+    """Return nodes and edges of a graph; edges as ``"a>b b>c"``, or a list if names have blanks."""
     listed = edges.split() if isinstance(edges, str) else edges
     pairs = [tuple(pair.split(">")) for pair in listed]
     return {
