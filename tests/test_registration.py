@@ -473,7 +473,7 @@ def test_a_handler_of_two_parameters_gets_the_built_children_too(method: str, ki
     assert [(name, child.by) for name, child in model.named_children()] == [("only", "only")]
 
 
-# --- nobody answers ---
+# --- no handler answers ---
 
 
 def test_an_unknown_type_is_named_with_its_place_and_help() -> None:

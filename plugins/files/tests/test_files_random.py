@@ -169,5 +169,5 @@ def test_a_key_twice_is_refused(ir, data):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "m.json"
         path.write_text(compact(box[""]))
-        with pytest.raises(FileError, match="is there twice"):
+        with pytest.raises(FileError, match="appears twice"):
             lg.load(path)

@@ -15,7 +15,7 @@ from layergraph.testing import Case, LayerTests, bitwise_equal, layers_of
 
 
 def torch_to_ir(module):
-    """What is said of a module; None if nobody answers for it."""
+    """Return the implementation of a module; None if no handler answers."""
     return lg.explain(module).chains[0].answer
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 
 
 def torch_to_ir(module):
-    """What is said of a module; None if nobody answers for it."""
+    """Return the implementation of a module; None if no handler answers."""
     return lg.explain(module).chains[0].answer
 
 
