@@ -372,7 +372,7 @@ EDITS = {
     ),
     "a second graph": (
         lambda ir: setattr(ir["root"], "evaluation", Graph()),
-        [Change("root", ("evaluation",), ABSENT, "a graph of its own, with 0 nodes")],
+        [Change("root", ("evaluation",), ABSENT, "its own graph, with 0 nodes")],
     ),
 }
 

@@ -266,7 +266,9 @@ def test_a_length_that_is_not_checked(forward, monkeypatch):
     )
     report = lg.verify(model, (X,))
     assert _failed(report) == ["another batch size"]
-    assert "too many values to unpack (expected 3); that of a capture without inputs" in str(report)
+    assert "too many values to unpack (expected 3); the model of a capture without inputs" in str(
+        report
+    )
 
 
 def test_what_only_a_capture_without_inputs_computes(monkeypatch):
@@ -301,7 +303,7 @@ def test_more_than_the_original_takes(monkeypatch):
     monkeypatch.setattr(round_trip, "to_ir", lambda *_, **__: lg.to_ir(_own(forward=_linear)))
     report = lg.verify(model, (X,))
     assert _failed(report) == ["another batch size"]
-    assert "ValueError: three rows, please; the rebuilt model takes it" in str(report)
+    assert "ValueError: three rows, please; the rebuilt model accepts them" in str(report)
 
 
 def _linear(self, x):

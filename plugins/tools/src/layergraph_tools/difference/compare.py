@@ -160,4 +160,4 @@ def _said(spec: TensorSpec) -> dict[str, Any]:
 
 def _told(implementation: Implementation) -> str:
     graph = implementation.evaluation
-    return f"a graph of its own, with {len(graph.nodes) if graph else 0} nodes"
+    return f"its own graph, with {len(graph.nodes) if graph else 0} nodes"

@@ -68,7 +68,7 @@ def compare_runs(
             _run(each.train(mode == "training"), inputs, case.kwargs) for each in (module, rebuilt)
         )
         same = was.keys() == now.keys()
-        expect(same, f"{what}, {mode}: a run gave {list(was)} and now gives {list(now)}; {_ADVICE}")
+        expect(same, f"{what}, {mode}: a run returned {list(was)}, and now {list(now)}; {_ADVICE}")
         changed = [name for name in was if not bitwise_equal(was[name], now[name], strides=False)]
         expect(not changed, f"{what}, {mode}: other bits in {', '.join(changed)}; {_ADVICE}")
 

@@ -222,10 +222,10 @@ def _on_other_inputs(trip: RoundTrip, inputs: Inputs) -> str:
         _, rebuilt = trip.both()
         subjects: dict[str, Callable[[], Subject]] = {"the rebuilt model": lambda: rebuilt}
         if trip.without is not None:
-            subjects["that of a capture without inputs"] = partial(trip.build, trip.without)
+            subjects["the model of a capture without inputs"] = partial(trip.build, trip.without)
         for name, subject in subjects.items():
             if trip.accepts(subject(), inputs):
-                raise DifferenceError(f"{refusal}; {name} takes it") from None
+                raise DifferenceError(f"{refusal}; {name} accepts them") from None
         raise
 
 
